@@ -1,0 +1,233 @@
+"""What is sent, when it is due, and what was measured: plain frozen data.
+
+Raw instants go in (integer nanoseconds of ``time.monotonic_ns``), durations come out as
+properties (float seconds). What cannot be computed is None, never 0. Each formula stands
+here once; docs/metrics.md repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal
+
+ErrorKind = Literal[
+    "connect", "timeout", "http", "rejected", "stream", "protocol", "dropped", "cancelled", "worker_died"
+]
+Clock = Literal["kernel", "read"]
+Arrival = Literal["constant", "poisson", "gamma"]
+
+NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request to the server; ``prompt`` set means /api/generate, else /api/chat with ``messages``."""
+
+    index: int
+    model: str
+    messages: tuple[Mapping[str, Any], ...] = ()
+    prompt: str | None = None
+    format: Mapping[str, Any] | str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    think: bool | str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    keep_alive: str | float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedLoop:
+    """``concurrency`` requests in flight at any time; ``duration_s`` stops sending after so long."""
+
+    concurrency: int
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLoop:
+    """Requests due at instants drawn beforehand at ``rate`` per second, whatever the server does."""
+
+    rate: float
+    arrival: Arrival = "constant"
+    burstiness: float = 1.0
+    """Gamma arrivals only: the shape; 1 is Poisson, below 1 burstier, above 1 more even."""
+    max_in_flight: int | None = None
+    duration_s: float | None = None
+    seed: int = 0
+
+
+Load = ClosedLoop | OpenLoop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Limits in seconds, each for one request."""
+
+    connect_s: float = 10.0
+    first_chunk_s: float = 300.0
+    between_chunks_s: float = 300.0
+    total_s: float = 300.0
+
+    @classmethod
+    def of(cls, total_s: float) -> Timeouts:
+        """All four limits from one: connect at most 10 s, the others ``total_s``."""
+        return cls(connect_s=min(10.0, total_s), first_chunk_s=total_s, between_chunks_s=total_s, total_s=total_s)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestError:
+    """How a request failed; ``status`` is the HTTP status where there was one."""
+
+    kind: ErrorKind
+    message: str
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """What one request did; every request ends in exactly one of these.
+
+    ``chunk_ns`` holds the receive instant of each chunk that carried thinking, answer text or a
+    tool call; ``end_ns`` that of the last message (or of the failure).
+    """
+
+    index: int
+    worker: int = -1
+    due_ns: int | None = None
+    sent_ns: int | None = None
+    connected_ns: int | None = None
+    """When a connection opened for this request stood; None when an open one was used."""
+    chunk_ns: tuple[int, ...] = ()
+    first_thinking_ns: int | None = None
+    first_answer_ns: int | None = None
+    first_tool_call_ns: int | None = None
+    end_ns: int | None = None
+    read_lag_max_ns: int | None = None
+    """The longest that received bytes waited in the kernel until this client read them."""
+    merged_chunks: int = 0
+    """Chunks read late together with a later one, so that their own receive instants are lost."""
+    clock: Clock | None = None
+    output_text: str = ""
+    thinking_text: str = ""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """Each ``{"name": …, "arguments": {…}}``."""
+    done_reason: str | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    load_ns: int | None = None
+    prompt_eval_ns: int | None = None
+    eval_ns: int | None = None
+    error: RequestError | None = None
+
+    @property
+    def completed(self) -> bool:
+        """The server's last message arrived."""
+        return self.error is None
+
+    @property
+    def first_ns(self) -> int | None:
+        """Receive instant of the first chunk that carries thinking, answer text or a tool call."""
+        return self.chunk_ns[0] if self.chunk_ns else None
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to first token: first such chunk - sent."""
+        return _between(self.sent_ns, self.first_ns)
+
+    @property
+    def ttft_due_s(self) -> float | None:
+        """The same from the instant the request was due (no coordinated omission)."""
+        return _between(self.due_ns, self.first_ns)
+
+    @property
+    def first_thinking_s(self) -> float | None:
+        return _between(self.sent_ns, self.first_thinking_ns)
+
+    @property
+    def first_answer_s(self) -> float | None:
+        return _between(self.sent_ns, self.first_answer_ns)
+
+    @property
+    def first_tool_call_s(self) -> float | None:
+        return _between(self.sent_ns, self.first_tool_call_ns)
+
+    @property
+    def e2e_s(self) -> float | None:
+        """End-to-end latency: last message - sent; None for a request that failed."""
+        return _between(self.sent_ns, self.end_ns) if self.completed else None
+
+    @property
+    def e2e_due_s(self) -> float | None:
+        return _between(self.due_ns, self.end_ns) if self.completed else None
+
+    @property
+    def send_lag_s(self) -> float | None:
+        """Sent - due: how late this client was."""
+        return _between(self.due_ns, self.sent_ns)
+
+    @property
+    def connect_s(self) -> float | None:
+        """Time to open a connection, inside TTFT; 0 when an open one was used."""
+        if self.sent_ns is None:
+            return None
+        return 0.0 if self.connected_ns is None else (self.connected_ns - self.sent_ns) / NS
+
+    @property
+    def gaps_s(self) -> tuple[float, ...]:
+        """Inter-token latencies (ITL), one between each two neighbouring chunks."""
+        return tuple((b - a) / NS for a, b in pairwise(self.chunk_ns))
+
+    @property
+    def itl_mean_s(self) -> float | None:
+        """Mean gap between chunks: (last chunk - first chunk) / (chunks - 1)."""
+        if len(self.chunk_ns) < 2:
+            return None
+        return (self.chunk_ns[-1] - self.chunk_ns[0]) / NS / (len(self.chunk_ns) - 1)
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time per output token after the first: (last chunk - first chunk) / (output tokens - 1)."""
+        if len(self.chunk_ns) < 2 or self.output_tokens is None or self.output_tokens < 2:
+            return None
+        return (self.chunk_ns[-1] - self.chunk_ns[0]) / NS / (self.output_tokens - 1)
+
+    @property
+    def client_tokens_per_s(self) -> float | None:
+        """Output tokens per second of this stream as the client saw it: 1 / TPOT."""
+        return None if not self.tpot_s else 1 / self.tpot_s
+
+    @property
+    def server_tokens_per_s(self) -> float | None:
+        """Output tokens / the server's own evaluation time."""
+        return None if not self.eval_ns or self.output_tokens is None else self.output_tokens / (self.eval_ns / NS)
+
+    @property
+    def load_s(self) -> float | None:
+        return _seconds(self.load_ns)
+
+    @property
+    def prompt_eval_s(self) -> float | None:
+        return _seconds(self.prompt_eval_ns)
+
+    @property
+    def eval_s(self) -> float | None:
+        return _seconds(self.eval_ns)
+
+    @property
+    def queue_s(self) -> float | None:
+        """What the server's durations leave of the latency: waiting for a slot, and the network.
+
+        e2e - connect - load - prompt evaluation - evaluation.
+        """
+        if self.e2e_s is None or self.eval_s is None or self.prompt_eval_s is None:
+            return None
+        return self.e2e_s - (self.connect_s or 0.0) - (self.load_s or 0.0) - self.prompt_eval_s - self.eval_s
+
+
+def _between(start_ns: int | None, end_ns: int | None) -> float | None:
+    return None if start_ns is None or end_ns is None else (end_ns - start_ns) / NS
+
+
+def _seconds(ns: int | None) -> float | None:
+    return None if ns is None else ns / NS

@@ -1,0 +1,103 @@
+"""What requests mean: cases, suites, the identity of a cell, and what an answer was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+CaseKind = Literal["text", "json", "tools", "answer"]
+
+JsonOutcome = Literal["rejected", "no_output", "truncated", "invalid_json", "schema_violation", "wrong_value", "correct"]
+ToolOutcome = Literal[
+    "rejected", "no_output", "truncated", "no_call", "wrong_function", "missing_argument", "unexpected_argument",
+    "schema_violation", "wrong_value", "wrong_count", "unwanted_call", "correct",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One thing to ask, and perhaps how to tell whether the answer is right."""
+
+    id: str
+    messages: tuple[Mapping[str, Any], ...]
+    schema: Mapping[str, Any] | None = None
+    """JSON Schema (draft 2020-12) that the answer must satisfy."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Tools as Ollama takes them: ``{"type": "function", "function": {name, description, parameters}}``."""
+    expected: Mapping[str, Any] | None = None
+    """JSON cases: JSON Pointer -> the value that must stand there (``""`` is the whole answer)."""
+    expected_calls: tuple[Mapping[str, Any], ...] | None = None
+    """Tool cases: the calls to be made, each ``{"name", "arguments": {argument: [acceptable, …]}}``;
+    an empty tuple: none must be made. An argument not listed must be absent; ``""`` among the
+    acceptable values: it may be left out."""
+    expected_text: str | None = None
+    """The answer text, compared after trimming white space."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Ollama options for this case, e.g. ``num_predict``; the command line's win."""
+    tags: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> CaseKind:
+        if self.tools or self.expected_calls is not None:
+            return "tools"
+        if self.schema is not None or self.expected is not None:
+            return "json"
+        return "answer" if self.expected_text is not None else "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A named set of cases; ``content_hash`` changes when any case does."""
+
+    name: str
+    cases: tuple[Case, ...]
+    content_hash: str
+    default_requests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A cell's full identity: exactly what changes its results."""
+
+    suite: str
+    suite_hash: str
+    model: str
+    model_digest: str
+    server_version: str
+    server_address: str
+    endpoint: str
+    structured: str
+    think: bool | str | None
+    options: Mapping[str, Any]
+    keep_alive: str | float | None
+    load: Mapping[str, Any]
+    """kind, concurrency or rate, arrival, burstiness, max_in_flight, duration_s, seed."""
+    requests: int
+    warmup: int
+    timeout_s: float
+    scorer_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What an answer was worth; None where the case does not ask for it.
+
+    ``json_valid`` and ``schema_valid`` are strict (the whole answer is the JSON text); the
+    ``_lenient`` twins take JSON out of code fences or prose, and ``json_source`` says which.
+    """
+
+    outcome: str
+    accuracy_score: float | None = None
+    json_valid: bool | None = None
+    json_valid_lenient: bool | None = None
+    json_source: Literal["plain", "fenced", "prose"] | None = None
+    json_parse_error: str | None = None
+    schema_valid: bool | None = None
+    schema_valid_lenient: bool | None = None
+    tool_call_success: bool | None = None
+    """A call was made where one was asked for, and none where none was."""
+    tool_call_accuracy: float | None = None
+    """Share of calls right: right calls / max(expected, made); 1 when none were due and none made."""
+    num_tool_calls: int | None = None
+    validation_errors: tuple[str, ...] = ()
