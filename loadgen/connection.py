@@ -1,0 +1,304 @@
+"""One TCP connection that stamps what it receives with the kernel's clock.
+
+Invariant: when a piece of the body is handed over, ``Exchange.stamp_ns`` is the instant at which
+the kernel received it (Linux), or at which it was read (elsewhere); ``clock`` says which. The
+event loop's own delay is thus measured (``read_lag_max_ns``) instead of spoiling TTFT and ITL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from time import monotonic_ns, time_ns
+from typing import Any
+
+import httptools
+
+from loadgen.types import NS, Clock, Timeouts
+
+_SO_TIMESTAMPNS = 35 if sys.platform == "linux" else None
+_TIMESPEC = struct.Struct("@qq")
+_ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
+_MAX_LINE = 16 << 20
+_LATE_READ_NS = 1_000_000
+
+
+class TimedOut(Exception):
+    """``limit`` names the limit that was reached."""
+
+    def __init__(self, limit: str, seconds: float) -> None:
+        super().__init__(f"{limit}: nothing within {seconds:g} s")
+        self.limit = limit
+
+
+class ConnectFailed(Exception):
+    """No connection, or one that was lost before any answer."""
+
+
+class BadWire(Exception):
+    """Bytes that are no HTTP answer of newline-delimited JSON in UTF-8."""
+
+
+class Exchange:
+    """What the wire saw of one request; instants are ``time.monotonic_ns``."""
+
+    __slots__ = (
+        "clock", "connected_ns", "content_type", "due_ns", "late_reads", "read_lag_max_ns", "sent_ns", "stamp_ns",
+        "timeouts", "tools",
+    )  # fmt: skip
+
+    def __init__(
+        self, timeouts: Timeouts, due_ns: int | None = None, tools: tuple[Mapping[str, Any], ...] = ()
+    ) -> None:
+        self.timeouts = timeouts
+        self.tools = tools
+        """To be put into the body as they are: the official client drops what its own model of a tool does not know."""
+        self.due_ns = due_ns
+        """Hold the request back until then; None: send at once."""
+        self.sent_ns: int | None = None
+        self.connected_ns: int | None = None
+        self.content_type = ""
+        self.stamp_ns: int | None = None
+        self.late_reads = False
+        """The piece in hand waited over 1 ms in the kernel: chunks that share it have lost their spacing."""
+        self.read_lag_max_ns = 0
+        self.clock: Clock | None = None
+
+
+class Connection:
+    """One TCP connection: sends a request, hands over the pieces of its answer with their stamps."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._buffer = bytearray(1 << 16)
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._exchange: Exchange | None = None
+        self._keep_alive = False
+        self.closed = False
+        self._loop.add_reader(sock, self._on_readable)
+
+    @classmethod
+    async def open(cls, address: tuple[str, int], timeout_s: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        sock = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                family, kind, proto, _, target = (
+                    await loop.getaddrinfo(*address, type=socket.SOCK_STREAM, family=socket.AF_UNSPEC)
+                )[0]
+                sock = socket.socket(family, kind, proto)
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if _SO_TIMESTAMPNS is not None:
+                    with contextlib.suppress(OSError):
+                        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+                await loop.sock_connect(sock, target)
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            if isinstance(error, TimeoutError):
+                raise TimedOut("connect", timeout_s) from None
+            if isinstance(error, OSError):
+                raise ConnectFailed(f"no connection to {address[0]}:{address[1]}: {error.strerror or error}") from None
+            raise
+        return cls(sock)
+
+    async def request(self, data: bytes, exchange: Exchange) -> None:
+        """Send, and return when the answer's status and headers are there."""
+        self._exchange = exchange
+        self._parser = httptools.HttpResponseParser(self)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._line = 0
+        self._pieces: deque[tuple[bytes, int, bool]] = deque()
+        self._body: list[bytes] = []
+        self._failure: Exception | None = None
+        self._headers_done = self._started = self.complete = self._sized = False
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._watch("first_chunk", exchange.timeouts.first_chunk_s)
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise ConnectFailed(f"the connection was lost while sending: {error.strerror}") from None
+        if sent < len(data):
+            await self._send_rest(memoryview(data)[sent:])
+        while not self._headers_done:
+            await self._more()
+
+    async def _send_rest(self, data: memoryview) -> None:
+        try:
+            await self._loop.sock_sendall(self._sock, data)
+        except OSError as error:
+            raise ConnectFailed(f"the connection was lost while sending: {error.strerror}") from None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        exchange = self._exchange
+        assert exchange is not None
+        while True:
+            while self._pieces:
+                piece, exchange.stamp_ns, exchange.late_reads = self._pieces.popleft()
+                yield piece
+            if self.complete:
+                return
+            await self._more()
+
+    def release(self, idle: list[Connection]) -> None:
+        """Give the connection back, or close it if the answer was not read to its end."""
+        self._unwatch()
+        self._exchange = None
+        if self.complete and self._keep_alive and not self.closed:
+            idle.append(self)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        self._unwatch()
+        if not self.closed:
+            self.closed = True
+            self._loop.remove_reader(self._sock)
+            self._sock.close()
+
+    async def _more(self) -> None:
+        """Wait for the next bytes; raises what ended the connection."""
+        if self._failure is not None:
+            raise self._failure
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        if self._failure is not None and not self._pieces:
+            raise self._failure
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _on_readable(self) -> None:
+        try:
+            size, ancillary, _, _ = self._sock.recvmsg_into([self._buffer], _ANCILLARY)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            return self._lost(f"the connection was reset: {error.strerror}")
+        if size == 0:
+            return self._lost("the connection was closed")
+        exchange = self._exchange
+        if exchange is None:  # an idle connection on which the server speaks is of no use
+            return self.close()
+        now = monotonic_ns()
+        lag = _kernel_lag(ancillary)
+        if lag is None:
+            exchange.clock, lag = "read", 0
+        else:
+            exchange.clock = exchange.clock or "kernel"
+            if lag > exchange.read_lag_max_ns:
+                exchange.read_lag_max_ns = lag
+        self._parse(self._buffer[:size], exchange, now - lag, lag > _LATE_READ_NS)
+
+    def _parse(self, data: bytearray, exchange: Exchange, stamp_ns: int, late: bool) -> None:
+        try:
+            self._parser.feed_data(data)
+            if self._body:
+                body = b"".join(self._body)
+                self._body.clear()
+                self._check(body)
+                if not self._started:
+                    self._started = True
+                    self._watch("between_chunks", exchange.timeouts.between_chunks_s)
+                self._last_ns = stamp_ns
+                self._pieces.append((body, stamp_ns, late))
+        except (httptools.HttpParserError, BadWire) as error:
+            self._fail(BadWire(str(error)))
+        self._wake()
+
+    def _check(self, body: bytes) -> None:
+        """Newline-delimited JSON is UTF-8, and its lines have an end."""
+        if self.status != 200:
+            return
+        try:
+            self._decoder.decode(body)
+        except UnicodeDecodeError as error:
+            raise BadWire(f"the answer is not UTF-8: {error.reason}") from None
+        end = body.rfind(b"\n")
+        self._line = self._line + len(body) if end < 0 else len(body) - end - 1
+        if self._line > _MAX_LINE:
+            raise BadWire(f"a line of the answer is longer than {_MAX_LINE >> 20} MiB")
+
+    def _lost(self, what: str) -> None:
+        exchange = self._exchange
+        if exchange is not None and not self.complete:
+            if not self._headers_done:
+                self._fail(ConnectFailed(f"{what} before an answer came"))
+            elif self._sized:
+                self._fail(BadWire(f"{what} before the answer's end"))
+            else:
+                self.complete = True
+        self.close()
+        self._wake()
+
+    def _fail(self, failure: Exception) -> None:
+        self._failure = self._failure or failure
+        self.close()
+        self._wake()
+
+    # One lazy timer per request: it looks at the last arrival when it fires, so that a chunk costs nothing.
+
+    def _watch(self, limit: str, seconds: float) -> None:
+        self._unwatch()
+        self._last_ns = monotonic_ns()
+        self._timer = self._loop.call_later(seconds, self._on_timer, limit, seconds)
+
+    def _on_timer(self, limit: str, seconds: float) -> None:
+        left = seconds - (monotonic_ns() - self._last_ns) / NS
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._on_timer, limit, seconds)
+        else:
+            self._fail(TimedOut(limit, seconds))
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # httptools' callbacks
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+        name = name.lower()
+        if name in (b"content-length", b"transfer-encoding"):
+            self._sized = True
+        elif name == b"content-type" and self._exchange is not None:
+            self._exchange.content_type = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        self._headers_done = self.status >= 200
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        self.complete = self._headers_done
+        self._keep_alive = self._parser.should_keep_alive()  # the parser forgets when this returns
+
+
+def _kernel_lag(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    """Nanoseconds since the kernel received what was just read; None where it does not tell."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
+            seconds, nanoseconds = _TIMESPEC.unpack(data)
+            received: int = seconds * NS + nanoseconds
+            # Wall clock against wall clock: a step of it between the two would show as a negative lag.
+            return max(0, time_ns() - received)
+    return None

@@ -1,0 +1,145 @@
+"""Hands requests from the parent to the workers, each to exactly one, without a lock.
+
+A request's bytes lie in an unlinked temporary file; a token that says where goes through a pipe.
+Reading from a pipe is atomic in the kernel, so that any number of workers may share one: whoever
+is free takes the next, and the pipe's end tells that the work is used up. Invariant: a token is
+at most ``PIPE_BUF`` long and taken by one worker; a worker that dies takes no token with it that
+it had not taken. The pipe's size bounds how far ahead requests are made.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import cycle
+
+from loadgen.types import Request
+
+_TOKEN = struct.Struct("<qqqq")  # index, offset in the file, length, due in ns from the start (-1: none)
+_COUNT = struct.Struct("<q")
+_WRAP = 64 << 20
+
+
+class Feed:
+    """The parent's side: ``fill()`` while it is true that there is room, ``taken()`` when a worker says so."""
+
+    def __init__(self, requests: Iterable[Request], due: list[int] | None, workers: int) -> None:
+        self._requests = _with_due(requests, due)
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the load
+        self.payload_fd = self._file.fileno()
+        pipes = [os.pipe() for _ in range(1 if due is None else workers)]
+        self._read = [read for read, _ in pipes]
+        self._write = [write for _, write in pipes]
+        for fd in (*self._read, *self._write):
+            os.set_blocking(fd, False)
+        self._turn = cycle(self._write)
+        self._position = 0
+        self._pending: tuple[int, bytes] | None = None
+        self._untaken: dict[int, int] = {}
+        self.outstanding: dict[int, int | None] = {}
+        """Index -> due (ns from the start) of each request handed out or waiting that has no record yet."""
+
+    def reader(self, worker: int) -> int:
+        """The pipe from which this worker takes: shared by all in a closed loop, its own in an open one."""
+        return self._read[worker % len(self._read)]
+
+    @property
+    def writer(self) -> int | None:
+        """The pipe to wait on for room; None when everything is handed over."""
+        return self._pending[0] if self._pending is not None else (self._write[0] if self._write else None)
+
+    def fill(self) -> None:
+        """Make requests until the pipe is full or there are none left."""
+        while self._write:
+            if self._pending is None:
+                entry = next(self._requests, None)
+                if entry is None:
+                    return self.end()
+                self._pending = (next(self._turn), self._store(*entry))
+            try:
+                os.write(*self._pending)
+            except BlockingIOError:
+                return
+            self._pending = None
+
+    def taken(self, index: int) -> None:
+        self._untaken.pop(index, None)
+
+    def end(self) -> None:
+        """Nothing more comes: workers that ask find the pipe's end."""
+        for fd in self._write:
+            os.close(fd)
+        self._write = []
+        if self._pending is not None:
+            self.outstanding.pop(_TOKEN.unpack(self._pending[1])[0])
+            self._pending = None
+
+    def left(self) -> Iterator[int]:
+        """Indices of the requests that nobody took; to be asked when no worker is left."""
+        self.end()
+        for fd in self._read:
+            while token := os.read(fd, _TOKEN.size):
+                yield _TOKEN.unpack(token)[0]
+
+    def close(self) -> None:
+        self.end()
+        for fd in self._read:
+            os.close(fd)
+        self._file.close()
+
+    def _store(self, request: Request, due: int | None) -> bytes:
+        data = pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
+        # Tokens are taken nearly in order, so a long run can use the file as a ring.
+        oldest = next(iter(self._untaken.values()), None)
+        if self._position > _WRAP and (oldest is None or oldest > _WRAP // 2):
+            self._position = 0
+        if oldest is not None and self._position <= oldest < self._position + len(data):
+            self._position = os.fstat(self.payload_fd).st_size
+        os.pwrite(self.payload_fd, data, self._position)
+        token = _TOKEN.pack(request.index, self._position, len(data), -1 if due is None else due)
+        self._untaken[request.index] = self._position
+        self.outstanding[request.index] = due
+        self._position += len(data)
+        return token
+
+
+def _with_due(requests: Iterable[Request], due: list[int] | None) -> Iterator[tuple[Request, int | None]]:
+    if due is None:
+        return ((request, None) for request in requests)
+    return zip(requests, due, strict=False)
+
+
+def take(pipe_fd: int, payload_fd: int) -> tuple[Request, int | None] | None:
+    """The worker's side: the next request and when it is due; None at the end; BlockingIOError: none yet."""
+    token = os.read(pipe_fd, _TOKEN.size)
+    if not token:
+        return None
+    _, offset, length, due = _TOKEN.unpack(token)
+    request = pickle.loads(os.pread(payload_fd, length, offset))
+    return request, None if due < 0 else due
+
+
+class InFlight:
+    """How many requests each worker has in flight: shared memory, each worker writes only its own place."""
+
+    def __init__(self, workers: int, fd: int | None = None) -> None:
+        self._file = tempfile.TemporaryFile() if fd is None else os.fdopen(fd, "r+b")  # noqa: SIM115
+        self._file.truncate(_COUNT.size * workers)
+        self.fd = self._file.fileno()
+        self._memory = mmap.mmap(self.fd, _COUNT.size * workers)
+        self._places = memoryview(self._memory).cast("q")
+
+    def __setitem__(self, worker: int, count: int) -> None:
+        self._places[worker] = count
+
+    def total(self) -> int:
+        return sum(self._places)
+
+    def close(self) -> None:
+        self._places.release()
+        self._memory.close()
+        self._file.close()
