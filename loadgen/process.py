@@ -37,6 +37,9 @@ def spawn(target: str, *, fds: Sequence[int] = ()) -> tuple[subprocess.Popen[byt
         process = subprocess.Popen(
             [sys.executable, "-c", _START, arguments], pass_fds=[theirs.fileno(), *fds], stdin=subprocess.DEVNULL
         )
+    except OSError:
+        ours.close()
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()

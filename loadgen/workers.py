@@ -67,6 +67,7 @@ def generate_load(
     requests: Iterable[Request],
     load: Load,
     *,
+    count: int | None = None,
     host: str | None = None,
     workers: int | None = None,
     warmup: Sequence[Request] = (),
@@ -77,14 +78,17 @@ def generate_load(
     """Send the requests under the load; yield one record for each, in the order they end.
 
     ``requests`` is consumed as it is needed, so that it may be endless where the load has a
-    duration. ``warmup`` requests are shared out among the workers, sent before the common start,
+    duration; an open loop that has none needs ``count``, or requests that know their number, for
+    its schedule. ``warmup`` requests are shared out among the workers, sent before the common start,
     and not yielded. Closing the generator ends the workers.
     """
     if workers is None:
         workers = default_workers(load)
     due = None
     if isinstance(load, OpenLoop):
-        due = due_offsets(load, len(requests) if isinstance(requests, Sized) else None)
+        if count is None and isinstance(requests, Sized):
+            count = len(requests)
+        due = due_offsets(load, count)
     else:
         workers = min(workers, load.concurrency)
     run = _Load(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ class Suite:
     """A named set of cases; ``content_hash`` changes when any case does."""
 
     name: str
-    cases: tuple[Case, ...]
+    cases: Sequence[Case]
     content_hash: str
     default_requests: int
 
@@ -73,8 +73,11 @@ class Config:
     keep_alive: str | float | None
     load: Mapping[str, Any]
     """kind, concurrency or rate, arrival, burstiness, max_in_flight, duration_s, seed."""
-    requests: int
-    warmup: int
+    seed: int
+    requests: int | None
+    """None: as many as the load's duration allows."""
+    warmup: int | None
+    """None: one a worker."""
     timeout_s: float
     scorer_version: int
 

@@ -1,0 +1,170 @@
+"""What is asked of the server outside the load: who it is, which models it has, how long one takes to load.
+
+Invariant: nothing here runs while requests are being measured, except ``loaded()``, once a second.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import ollama
+
+from loadgen.types import NS
+
+_QUESTION_TIMEOUT_S = 10.0
+_LOAD_TIMEOUT_S = 600.0
+
+
+class ServerError(Exception):
+    """The server cannot be asked; the message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who answers at ``address``; ``models`` maps each model's full name to its digest."""
+
+    address: str
+    version: str
+    models: Mapping[str, str]
+
+    @property
+    def host(self) -> str:
+        return httpx.URL(self.address).host
+
+    @property
+    def port(self) -> int:
+        url = httpx.URL(self.address)
+        return url.port or (443 if url.scheme == "https" else 80)
+
+    def digest(self, model: str) -> str | None:
+        return self.models.get(full_name(model))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in the server's memory; ``vram_bytes`` of ``size_bytes`` lie on a GPU."""
+
+    size_bytes: int
+    vram_bytes: int
+
+
+def address_of(host: str | None) -> str:
+    """The server's URL, in all the forms the official client takes; ServerError for one it cannot read."""
+    host = host or os.environ.get("OLLAMA_HOST") or os.environ.get("OLLAMA_BASE_URL")
+    try:
+        url = ollama.Client(host)._client.base_url
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ServerError(f"{host!r} is no server address ({error}): give --host like 127.0.0.1:11434") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ServerError(f"{host!r} is no server address: give --host like http://127.0.0.1:11434")
+    return str(url).rstrip("/")
+
+
+def full_name(model: str) -> str:
+    """``gemma3n`` and ``gemma3n:latest`` are the same model."""
+    return model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
+
+
+def probe(address: str) -> Server:
+    """Who is there; ServerError when nobody is, or something other than Ollama."""
+    try:
+        http = _http(address, _QUESTION_TIMEOUT_S)
+        answer = http.get("/api/version")
+        version = answer.json()["version"] if answer.status_code == 200 else None
+        tags = http.get("/api/tags").json()["models"] or []
+        models = {full_name(model["name"]): str(model["digest"]) for model in tags}
+    except (httpx.TransportError, OSError) as error:
+        raise ServerError(f"no server answers at {address} ({_reason(error)}): start it with `ollama serve`, "
+                          "or give --host, or --simulate") from None  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError):
+        version = None
+    if not isinstance(version, str):
+        raise ServerError(f"what answers at {address} is not Ollama: check --host and the port")
+    return Server(address, version, models)
+
+
+def answers(address: str) -> bool:
+    """Whether the server is still there."""
+    try:
+        return _http(address, _QUESTION_TIMEOUT_S).get("/api/version").status_code == 200
+    except (httpx.TransportError, OSError):
+        return False
+
+
+def pull(address: str, model: str, on_progress: Callable[[str, int, int], None]) -> None:
+    """Have the server pull the model; ``on_progress(status, completed bytes, total bytes)``."""
+    try:
+        for part in _client(address, None).pull(model, stream=True):
+            on_progress(part.status or "", part.completed or 0, part.total or 0)
+    except ollama.ResponseError as error:
+        raise ServerError(f"{model} cannot be pulled: {error.error}") from None
+    except (httpx.TransportError, OSError) as error:
+        raise ServerError(f"{model} cannot be pulled: {_reason(error)}") from None
+
+
+def load_model(
+    address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None
+) -> tuple[float | None, str | None]:
+    """Have the model loaded: seconds that took, and an error if the server refused."""
+    try:
+        parts = _client(address, _LOAD_TIMEOUT_S).generate(
+            model, "", stream=True, options={**options, "num_predict": 1}, keep_alive=keep_alive
+        )
+        durations = [part.load_duration for part in parts if part.load_duration is not None]
+    except ollama.ResponseError as error:
+        return None, error.error
+    except (httpx.TransportError, OSError) as error:
+        return None, _reason(error)
+    return (durations[-1] / NS if durations else None), None
+
+
+def prompt_tokens(address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool) -> int | None:
+    """How many tokens the server makes of the prompt, its template included; None when it does not tell."""
+    client = _client(address, _LOAD_TIMEOUT_S)
+    try:
+        few = {**options, "num_predict": 1}
+        parts: Any
+        if chat:
+            parts = client.chat(model, [{"role": "user", "content": prompt}], stream=True, options=few)
+        else:
+            parts = client.generate(model, prompt, stream=True, options=few)
+        counts = [part.prompt_eval_count for part in parts if part.prompt_eval_count is not None]
+    except (ollama.ResponseError, httpx.TransportError, OSError):
+        return None
+    return counts[-1] if counts else None
+
+
+class Watch:
+    """Asks ``/api/ps`` over one kept connection; None where the server does not answer in time."""
+
+    def __init__(self, address: str) -> None:
+        self._http = _http(address, 1.0)
+
+    def loaded(self, model: str) -> LoadedModel | None:
+        try:
+            models = self._http.get("/api/ps").json()["models"] or []
+            for entry in models:
+                if full_name(entry["name"]) == full_name(model):
+                    return LoadedModel(int(entry["size"]), int(entry.get("size_vram", 0)))
+        except (httpx.TransportError, OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return None
+
+    def close(self) -> None:
+        self._http.close()
+
+
+def _http(address: str, timeout_s: float) -> httpx.Client:
+    return httpx.Client(base_url=address, timeout=timeout_s, follow_redirects=True)
+
+
+def _client(address: str, timeout_s: float | None) -> ollama.Client:
+    return ollama.Client(address, timeout=timeout_s)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

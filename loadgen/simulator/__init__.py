@@ -1,0 +1,9 @@
+"""A simulated Ollama server with a known timetable, known answers and faults on demand.
+
+Invariant: what it did is what ``/truth`` says; the same seed and request body give the same answer.
+"""
+
+from loadgen.simulator.launch import Simulator, run_simulator, start_simulator_process
+from loadgen.simulator.profiles import FAULTS, PROFILES, Answer, Profile
+
+__all__ = ["FAULTS", "PROFILES", "Answer", "Profile", "Simulator", "run_simulator", "start_simulator_process"]

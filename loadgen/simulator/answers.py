@@ -1,0 +1,261 @@
+"""What to answer: from a request, a profile and perhaps the known right answer, a plan of tokens.
+
+Invariant: pure; the plan depends on the seed and the request's content only, never on the order of requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from loadgen.simulator.breaking import alter, invalid_json, violate
+from loadgen.simulator.profiles import Answer, Profile, Shares
+from loadgen.simulator.schemas import WORDS, instance
+
+Call = Mapping[str, Any]
+_PIECES = re.compile(r"\s?\w{1,7}|\s?[^\w\s]|\s+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """An answer, token by token; ``whole``: sent in one chunk when its last token is made."""
+
+    kind: str
+    prompt_tokens: int
+    thinking: tuple[str, ...] = ()
+    pieces: tuple[str, ...] = ()
+    calls: tuple[Call, ...] = ()
+    call_tokens: int = 0
+    whole: bool = False
+    done_reason: str = "stop"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens made, without the one that ends the answer."""
+        return len(self.thinking) + len(self.pieces) + self.call_tokens
+
+
+def seeded(seed: int, body: Mapping[str, Any]) -> Random:
+    """The random state of a request: the server's seed and a hash of the body."""
+    text = json.dumps(body, sort_keys=True, ensure_ascii=True)
+    return Random(hashlib.sha256(f"{seed}:{text}".encode()).digest())
+
+
+def split(text: str) -> tuple[str, ...]:
+    """Token-like pieces that add up to the text."""
+    return tuple(_PIECES.findall(text))
+
+
+def count_tokens(text: str) -> int:
+    return len(_PIECES.findall(text))
+
+
+def prompt_tokens(body: Mapping[str, Any]) -> int:
+    """Tokens of the whole prompt, with a few for the template, and for each message and tool."""
+    texts = [m.get("content") or "" for m in body.get("messages") or ()]
+    texts += [body.get("prompt") or "", body.get("system") or ""]
+    tools = json.dumps(body["tools"]) if body.get("tools") else ""
+    return 6 + 4 * len(body.get("messages") or ()) + sum(map(count_tokens, texts)) + count_tokens(tools)
+
+
+def last_user_content(body: Mapping[str, Any]) -> str:
+    """The key of ``answers``: the last user message, or the prompt."""
+    if body.get("prompt"):
+        return str(body["prompt"])
+    users = [m.get("content") or "" for m in body.get("messages") or () if m.get("role") == "user"]
+    return str(users[-1]) if users else ""
+
+
+def plan(body: Mapping[str, Any], profile: Profile, known: Answer | None, rng: Random) -> Plan:
+    """The answer to a request to /api/chat or /api/generate."""
+    options = body.get("options") or {}
+    limit = int(options.get("num_predict", -1))
+    context = min(profile.context_length, int(options.get("num_ctx") or 4096))
+    made = _thought(_answer(body, profile, known, limit, rng), body, rng)
+    made = replace(made, prompt_tokens=min(prompt_tokens(body), context))
+    return _limited(_stopped(made, options.get("stop")), limit)
+
+
+def _answer(body: Mapping[str, Any], profile: Profile, known: Answer | None, limit: int, rng: Random) -> Plan:
+    known = known or {}
+    whole = bool(body.get("tools"))
+    tool_answered = bool(body.get("messages")) and body["messages"][-1].get("role") == "tool"
+    if body.get("format"):
+        schema = {} if body["format"] == "json" else body["format"]
+        return replace(_json_plan(schema, profile.json_shares, known, rng), whole=whole)
+    if whole and not tool_answered and not known.keys() & {"text", "json"}:
+        return _tools_plan(body["tools"], profile, known, rng)
+    if "json" in known:
+        return replace(_json_plan(None, profile.prompt_shares, known, rng), whole=whole)
+    if "text" in known:
+        return replace(_text_plan(str(known["text"]), profile.text_shares, rng), whole=whole)
+    count = limit if limit > 0 else rng.randint(*profile.text_tokens)
+    return Plan(kind="text", prompt_tokens=0, pieces=_words(count, rng), whole=whole)
+
+
+def _words(count: int, rng: Random) -> tuple[str, ...]:
+    words = rng.choices(WORDS, k=max(count, 1))
+    return (words[0].capitalize(), *(f" {word}" for word in words[1:]))
+
+
+def _drawn(shares: Shares, rng: Random) -> str:
+    point = rng.random()
+    for kind, share in shares.items():
+        if (point := point - share) < 0:
+            return kind
+    return "correct"
+
+
+def _text_plan(right: str, shares: Shares, rng: Random) -> Plan:
+    kind = _drawn(shares, rng)
+    text = {"wrong_value": f"Not {right[::-1]}x", "no_output": ""}.get(kind, right)
+    return Plan(kind=kind, prompt_tokens=0, pieces=split(text))
+
+
+def _json_plan(schema: Any, shares: Shares, known: Answer, rng: Random) -> Plan:
+    """``schema`` None: it is not known, the answer is."""
+    kind = _drawn(shares, rng)
+    right = known["json"] if "json" in known else instance(schema or _ANY_OBJECT, rng)
+    value = right
+    if kind == "wrong_value":
+        value = alter(right, schema or {}, schema or {}, rng) if "json" in known else right
+    elif kind == "schema_violation":
+        value = _violating(right, schema, rng)
+    if kind in ("wrong_value", "schema_violation") and _dumps(value) == _dumps(right):
+        kind = "correct"
+    text = _dumps(value)
+    if kind == "truncated" and len(split(text)) > 1:
+        pieces = split(text)
+        return Plan(kind=kind, prompt_tokens=0, pieces=pieces[: rng.randint(1, len(pieces) - 1)], done_reason="length")
+    wrapped = {
+        "truncated": text,
+        "invalid_json": invalid_json(value),
+        "fenced": f"```json\n{json.dumps(value, ensure_ascii=False, indent=2)}\n```",
+        "prose": f"Here is what you asked for:\n\n{text}\n\nLet me know if you need anything else.",
+        "no_output": "",
+    }
+    return Plan(kind="correct" if kind == "truncated" else kind, prompt_tokens=0, pieces=split(wrapped.get(kind, text)))
+
+
+_ANY_OBJECT = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+
+
+def _violating(right: Any, schema: Any, rng: Random) -> Any:
+    if schema is None:
+        return {"items": right} if isinstance(right, list) else [right]
+    found = violate(right, schema, rng)
+    return right if found is None else found[0]
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _function(tool: Any) -> Mapping[str, Any]:
+    found = tool.get("function") if isinstance(tool, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _tools_plan(tools: Sequence[Any], profile: Profile, known: Answer, rng: Random) -> Plan:
+    functions = {str(f.get("name", "")): f.get("parameters") or {} for f in map(_function, tools)}
+    kind = _drawn(profile.tool_shares, rng)
+    if "calls" in known:
+        right: list[Call] = [{"name": c["name"], "arguments": dict(c["arguments"])} for c in known["calls"]]
+    else:
+        name = rng.choice(list(functions))
+        right = [{"name": name, "arguments": _arguments(functions[name], rng)}]
+    if not right:
+        unwanted = kind not in ("correct", "no_call", "no_output", "truncated")
+        calls, kind = (_unwanted(functions, rng), "unwanted_call") if unwanted else ([], "correct")
+    else:
+        calls, kind = _broken_calls(kind, right, functions, rng, known="calls" in known)
+    if not calls:
+        pieces = () if kind == "no_output" else _words(12, rng)
+        reason = "length" if kind == "truncated" else "stop"
+        return Plan(kind=kind, prompt_tokens=0, pieces=pieces, whole=True, done_reason=reason)
+    tokens = sum(count_tokens(_dumps(call)) for call in calls)
+    return Plan(kind=kind, prompt_tokens=0, calls=tuple(calls), call_tokens=tokens, whole=True)
+
+
+def _unwanted(functions: Mapping[str, Any], rng: Random) -> list[Call]:
+    name = rng.choice(list(functions))
+    return [{"name": name, "arguments": _arguments(functions[name], rng)}]
+
+
+def _arguments(parameters: Any, rng: Random) -> dict[str, Any]:
+    value = instance({"type": "object", **parameters}, rng, parameters)
+    return value if isinstance(value, dict) else {}
+
+
+def _broken_calls(
+    kind: str, right: list[Call], functions: Mapping[str, Any], rng: Random, known: bool
+) -> tuple[list[Call], str]:
+    """The calls with one of them broken as asked, or else in the nearest way that is possible."""
+    which = rng.randrange(len(right))
+    name, arguments = right[which]["name"], right[which]["arguments"]
+    parameters = functions.get(name, {})
+    match kind:
+        case "no_call" | "no_output" | "truncated":
+            return [], kind
+        case "wrong_count":
+            return [*right, right[which]], kind
+        case "wrong_function":
+            used = {call["name"] for call in right}
+            other = next((n for n in functions if n not in used), f"{name}_v2")
+            broken: Call = {"name": other, "arguments": _arguments(functions.get(other, parameters), rng)}
+        case "missing_argument" if required := [n for n in parameters.get("required", ()) if n in arguments]:
+            lost = rng.choice(required)
+            broken = {"name": name, "arguments": {k: v for k, v in arguments.items() if k != lost}}
+        case "schema_violation" if wrong := _wrong_types(arguments, parameters):
+            broken = {"name": name, "arguments": rng.choice(wrong)}
+        case "wrong_value" if known and (altered := alter(arguments, parameters, parameters, rng)) != arguments:
+            broken = {"name": name, "arguments": altered}
+        case "missing_argument" | "schema_violation" | "unexpected_argument":
+            kind = "unexpected_argument"
+            broken = {"name": name, "arguments": {**arguments, "unexpected_argument": "unexpected"}}
+        case _:
+            return right, "correct"
+    return [*right[:which], broken, *right[which + 1 :]], kind
+
+
+def _wrong_types(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The arguments with one of them invalid by its own schema, none missing or added."""
+    found = []
+    for name, sub in (parameters.get("properties") or {}).items():
+        alone = {"properties": {name: sub}}
+        if name in arguments and (wrong := violate({name: arguments[name]}, alone, Random(0), parameters)):
+            found.append({**arguments, name: wrong[0][name]})
+    return found
+
+
+def _thought(made: Plan, body: Mapping[str, Any], rng: Random) -> Plan:
+    if not body.get("think"):
+        return made
+    count = {"low": 8, "high": 48}.get(str(body["think"]), 24)
+    return replace(made, thinking=_words(rng.randint(count // 2, count), rng))
+
+
+def _stopped(made: Plan, stop: Any) -> Plan:
+    """The answer cut before the first of the stop strings."""
+    stops = [stop] if isinstance(stop, str) else [s for s in stop or () if isinstance(s, str) and s]
+    text = "".join(made.pieces)
+    ends = [at for s in stops if s and (at := text.find(s)) >= 0]
+    return replace(made, pieces=split(text[: min(ends)])) if ends else made
+
+
+def _limited(made: Plan, limit: int) -> Plan:
+    """The answer cut at ``num_predict`` tokens, thinking included; a cut tool call is lost."""
+    if limit <= 0 or made.tokens < limit or (made.tokens == limit and made.calls):
+        return made
+    kind = made.kind if made.kind == "text" or made.tokens == limit else "truncated"
+    thinking = made.thinking[:limit]
+    pieces = made.pieces[: limit - len(thinking)]
+    if made.calls:
+        return replace(made, kind=kind, thinking=thinking, calls=(), call_tokens=limit - len(thinking),
+                       done_reason="length")  # fmt: skip
+    return replace(made, kind=kind, thinking=thinking, pieces=pieces, done_reason="length")

@@ -1,0 +1,138 @@
+"""One client's TCP connection: requests come out of it one at a time, responses go into it.
+
+Invariant: a second request on the same connection waits until the first is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import httptools
+
+from loadgen.simulator.wireformat import TEXT, chunk, head, response
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    method: str = ""
+    path: str = ""
+    query: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Names in lower case."""
+    body: bytes = b""
+    keep_alive: bool = True
+
+
+class Connection(asyncio.Protocol):
+    """HTTP/1.1 over one connection (asyncio itself sets TCP_NODELAY)."""
+
+    def __init__(self, handle: Callable[[Connection, HttpRequest], None], connections: set[Connection]) -> None:
+        self.handle = handle
+        self.connections = connections
+        self.on_lost: Callable[[], None] | None = None
+        self.parser = httptools.HttpRequestParser(self)
+        self.arriving = HttpRequest()
+        self.waiting: deque[HttpRequest] = deque()
+        self.request: HttpRequest | None = None
+        self.head_sent = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.connections.discard(self)
+        self.waiting.clear()
+        if self.on_lost is not None:
+            self.on_lost()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.transport.write(response(400, TEXT, b"400 Bad Request", close=True))
+            self.close()
+            return
+        self._next()
+
+    def on_message_begin(self) -> None:
+        self.arriving = HttpRequest()
+        self._body: list[bytes] = []
+
+    def on_url(self, url: bytes) -> None:
+        path, _, query = url.decode("latin-1").partition("?")
+        self.arriving.path += path
+        self.arriving.query += query
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.arriving.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        if self.arriving.headers.get("expect", "").lower() == "100-continue":
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, data: bytes) -> None:
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        self.arriving.method = self.parser.get_method().decode("ascii")
+        self.arriving.keep_alive = self.parser.should_keep_alive()
+        self.arriving.body = b"".join(self._body)
+        self.waiting.append(self.arriving)
+
+    def _next(self) -> None:
+        while self.request is None and self.waiting:
+            self.request = self.waiting.popleft()
+            self.head_sent = False
+            self.handle(self, self.request)
+
+    def respond(self, status: int, content_type: str, body: bytes) -> None:
+        """Answer the request with one whole response."""
+        data = response(status, content_type, body, close=not self._keep_alive())
+        if self.request is not None and self.request.method == "HEAD":
+            data = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        self.transport.write(data)
+        self._answered()
+
+    def send_chunks(self, content_type: str, parts: Sequence[bytes], last: bool) -> None:
+        """Part of a streamed answer in one write, each of ``parts`` an HTTP chunk; the head comes with the first."""
+        data = b"".join(map(chunk, parts))
+        if not self.head_sent:
+            data = head(200, content_type, None, close=not self._keep_alive()) + data
+            self.head_sent = True
+        self.transport.write(data + b"0\r\n\r\n" if last else data)
+        if last:
+            self._answered()
+
+    def send_short(self, body: bytes) -> None:
+        """Half of what the head promises, then the end of the connection."""
+        self.transport.write(head(200, "application/json; charset=utf-8", len(body)) + body[: len(body) // 2])
+        self.close()
+
+    def reset(self) -> None:
+        """Send a TCP RST."""
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Close once what was written is sent."""
+        self.waiting.clear()
+        self.transport.close()
+
+    def _keep_alive(self) -> bool:
+        return self.request is not None and self.request.keep_alive
+
+    def _answered(self) -> None:
+        if not self._keep_alive():
+            self.close()
+            return
+        self.request = None
+        if self.waiting:
+            asyncio.get_running_loop().call_soon(self._next)

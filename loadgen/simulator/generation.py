@@ -1,0 +1,266 @@
+"""One answer on its way: load, wait for a slot, evaluate the prompt, then token after token by the timetable.
+
+Invariant: token ``i`` is due at ``first + (i + jitter) * gap``, reckoned from the start, so that a late one
+makes no other late; what is reported as durations is what was really done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from random import Random
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, Literal
+
+from loadgen.simulator.answers import Plan
+from loadgen.simulator.models import Model, seconds_of
+from loadgen.simulator.truth import Entry, Truth
+from loadgen.simulator.wireformat import JSON, NDJSON, encode, timestamp
+
+if TYPE_CHECKING:
+    from loadgen.simulator.connection import Connection
+
+Endpoint = Literal["chat", "generate"]
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_HUGE = 32 * 1024 * 1024
+_LOST = "an error was encountered while running the model: unexpected EOF"
+
+
+class Generation:
+    """The answer to one request; ``abort`` may come at any moment."""
+
+    def __init__(self, connection: Connection, model: Model, body: Mapping[str, Any], plan: Plan, entry: Entry,
+                 truth: Truth, *, endpoint: Endpoint, fault: str | None, rng: Random, old: bool) -> None:  # fmt: skip
+        self.connection, self.model, self.plan, self.entry, self.truth = connection, model, plan, entry, truth
+        self.name = body["model"]
+        self.streamed = body.get("stream") is not False
+        self.keep_alive_s = seconds_of(body.get("keep_alive"))
+        self.endpoint, self.fault, self.old = endpoint, fault, old
+        self.rng = rng
+        self.loop = asyncio.get_running_loop()
+        self.events = _events(plan, endpoint, rng, old)
+        self.next_event = 0
+        self.fault_at = min(len(self.events), max(1, len(self.events) // 2))
+        self.slot: Literal["none", "waiting", "taken"] = "none"
+        self.timer: asyncio.TimerHandle | None = None
+        self.start = self.loop.time()
+        self.gap = model.profile.drip_s if fault == "slow-drip" else 1 / model.profile.tokens_per_s
+        self.first = self.granted = self.due = self.start
+
+    def run(self) -> None:
+        self.connection.on_lost = self._lost
+        self.model.users += 1
+        self._at(self.start + self.model.load(self.start), self._loaded)
+
+    def _at(self, due: float, then: Callable[[], None]) -> None:
+        self.timer = self.loop.call_at(due, then)
+
+    def _loaded(self) -> None:
+        self.entry.load_ns = int((self.loop.time() - self.start) * 1e9)
+        self.slot = "waiting"
+        self.model.take(self._granted)
+
+    def _granted(self) -> None:
+        self.slot = "taken"
+        self.granted = self.loop.time()
+        self.entry.queue_ns = int((self.granted - self.start) * 1e9) - self.entry.load_ns
+        self.first = self.granted + self.plan.prompt_tokens / self.model.profile.prompt_tokens_per_s
+        if self.fault == "empty-first" and self.streamed:
+            self._write({"content": ""} if self.endpoint == "chat" else "")
+        self._at(self.first, self._evaluated)
+
+    def _evaluated(self) -> None:
+        """The prompt is evaluated: from here on the timetable of tokens counts."""
+        self.first = self.loop.time()
+        self.entry.prompt_eval_ns = int((self.first - self.granted) * 1e9)
+        self.entry.prompt_tokens = self.plan.prompt_tokens
+        if not self.streamed:
+            self.next_event = len(self.events)
+        self.due = self._due_next()
+        self._step()
+
+    def _step(self) -> None:
+        """Write what is due, then wait for the next."""
+        while True:
+            if self.due > self.loop.time():
+                return self._at(self.due, self._step)
+            if self.streamed and self.next_event == self.fault_at and self._struck():
+                return None
+            if self.next_event == len(self.events):
+                return self._finish()
+            token, message = self.events[self.next_event]
+            self._write(message)
+            self.entry.last_ns = self.written_ns
+            if self.entry.first_ns is None:
+                self.entry.first_ns = self.written_ns
+            self.entry.chunks += 1
+            self.entry.tokens = token + 1
+            self.next_event += 1
+            self.due = self._due_next()
+
+    def _due_next(self) -> float:
+        if self.next_event < len(self.events):
+            token = self.events[self.next_event][0]
+            late = self.model.profile.jitter * self.rng.random() if token else 0.0
+            return self.first + (token + late) * self.gap
+        return self.first + (self._eval_count() - 1) * self.gap
+
+    def _eval_count(self) -> int:
+        """Tokens made; the one that ends the answer counts too."""
+        return max(1, self.plan.tokens + (self.plan.done_reason == "stop"))
+
+    def _line(self, message: Any) -> dict[str, Any]:
+        made = {"role": "assistant", **message} if self.endpoint == "chat" else message
+        fields = {"message": made} if self.endpoint == "chat" else _generate_fields(made)
+        return {"model": self.name, "created_at": timestamp(), **fields}
+
+    def _write(self, message: Any) -> None:
+        self._write_line(encode({**self._line(message), "done": False}))
+
+    def _write_line(self, line: bytes, last: bool = False) -> None:
+        line += b"\n"
+        half = len(line) // 2
+        parts = (line[:half], line[half:]) if self.fault == "split-line" else (line,)
+        self.written_ns = monotonic_ns()
+        self.connection.send_chunks(NDJSON, parts, last)
+
+    def _finish(self) -> None:
+        now = self.loop.time()
+        entry = self.entry
+        entry.tokens = self._eval_count()
+        entry.eval_ns = max(1000, int((now - self.first) * 1e9))
+        last = self._line(self._empty() if self.streamed else self._whole()) | self._ending(now)
+        if self.streamed:
+            self._write_line(encode(last), last=True)
+        else:
+            self.written_ns = monotonic_ns()
+            if not self._whole_struck(last):
+                self.connection.respond(200, JSON, encode(last))
+            entry.first_ns = entry.last_ns = self.written_ns
+        entry.done_ns = self.written_ns
+        broken = not self.streamed and self.fault in _BREAKING
+        self._end("faulted" if broken else "completed")
+
+    def _ending(self, now: float) -> dict[str, Any]:
+        """The last message's fields; like Go's ``omitempty``, zeros are left out."""
+        entry = self.entry
+        reason = {} if self.fault == "no-done-reason" else {"done_reason": self.plan.done_reason}
+        done = {**reason, "done": True} if self.old and self.endpoint == "chat" else {"done": True, **reason}
+        figures = {"total_duration": int((now - self.start) * 1e9), "load_duration": entry.load_ns,
+                   "prompt_eval_count": entry.prompt_tokens, "prompt_eval_duration": entry.prompt_eval_ns,
+                   "eval_count": entry.tokens, "eval_duration": entry.eval_ns}  # fmt: skip
+        if self.old:  # whole milliseconds, in the names of nanoseconds
+            figures |= {k: v // 1_000_000 * 1_000_000 for k, v in figures.items() if k.endswith("eval_duration")}
+        context = {"context": list(range(1, entry.prompt_tokens + entry.tokens))} if self.endpoint == "generate" else {}
+        return {**done, **context, **{name: value for name, value in figures.items() if value}}
+
+    def _empty(self) -> Any:
+        return {"content": ""} if self.endpoint == "chat" else {"response": ""}
+
+    def _whole(self) -> Any:
+        """The message of an answer that is not streamed."""
+        text, thinking = "".join(self.plan.pieces), "".join(self.plan.thinking)
+        thought = {"thinking": thinking} if thinking else {}
+        if self.endpoint == "generate":
+            return {"response": text, **thought}
+        calls = next((m["tool_calls"] for _, m in self.events if "tool_calls" in m), None)
+        return {"content": text, **thought, **({} if calls is None else {"tool_calls": calls})}
+
+    def _struck(self) -> bool:
+        """Let the fault strike, if there is one; True: there is no more to come."""
+        match self.fault:
+            case "reset":
+                self.connection.reset()
+            case "close":
+                self.connection.close()
+            case "cut":
+                self.connection.send_chunks(NDJSON, (), last=True)
+            case "error-line":
+                self._write_line(encode({"error": _LOST}), last=True)
+            case "hang-mid":
+                return True
+            case _:
+                self._odd_line()
+                return False
+        self._end("faulted")
+        return True
+
+    def _odd_line(self) -> None:
+        odd = {"garbage": b"this line is not JSON {", "invalid-utf8": self._marked(b"\xff\xfe\xc3("),
+               "huge-line": self._marked(b"x" * _HUGE if self.fault == "huge-line" else b"")}  # fmt: skip
+        if self.fault in odd:
+            self.fault_at = -1
+            self._write_line(odd[self.fault])
+
+    def _marked(self, text: bytes) -> bytes:
+        """An ordinary line whose text is these bytes."""
+        message = {"content": "@@"} if self.endpoint == "chat" else {"response": "@@"}
+        return encode({**self._line(message), "done": False}).replace(b"@@", text)
+
+    def _whole_struck(self, last: Mapping[str, Any]) -> bool:
+        """The faults that strike in an answer, where the answer comes at once; True: it was sent, or never will be."""
+        match self.fault:
+            case "reset":
+                self.connection.reset()
+            case "close" | "cut":
+                self.connection.send_short(encode(last))
+            case "hang-mid":
+                pass
+            case "error-line":
+                self.connection.respond(500, JSON, encode({"error": _LOST}))
+            case "garbage":
+                self.connection.respond(200, JSON, b"this is not JSON {")
+            case "invalid-utf8":
+                self.connection.respond(200, JSON, self._marked(b"\xff\xfe\xc3("))
+            case "huge-line":
+                self.connection.respond(200, JSON, self._marked(b"x" * _HUGE))
+            case _:
+                return False
+        return True
+
+    def _lost(self) -> None:
+        """The client went away."""
+        self._end("faulted" if self.fault == "hang-mid" and self.next_event == self.fault_at else "aborted")
+
+    def _end(self, outcome: Literal["completed", "faulted", "aborted"]) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.entry.outcome is not None:
+            return
+        self.truth.close(self.entry, outcome)
+        self.connection.on_lost = None
+        self.model.users -= 1
+        self.model.keep(300.0 if self.keep_alive_s is None else self.keep_alive_s, self.loop.time())
+        if self.slot == "waiting":
+            self.model.waiting.remove(self._granted)
+        elif self.slot == "taken":
+            self.model.release()
+
+
+_BREAKING = frozenset({"reset", "close", "cut", "hang-mid", "error-line"})
+
+
+def _generate_fields(made: Any) -> dict[str, Any]:
+    return made if isinstance(made, dict) else {"response": made}
+
+
+def _events(plan: Plan, endpoint: Endpoint, rng: Random, old: bool) -> list[tuple[int, Any]]:
+    """The chunks to send: number of the token that completes each, and its message."""
+    text = "content" if endpoint == "chat" else "response"
+    events: list[tuple[int, Any]] = [(i, {text: "", "thinking": t}) for i, t in enumerate(plan.thinking)]
+    last = plan.tokens - 1
+    if plan.calls and endpoint == "chat":
+        events.append((last, {"content": "", "tool_calls": [_call(c, i, rng, old) for i, c in enumerate(plan.calls)]}))
+    elif plan.whole and plan.pieces:
+        events.append((last, {text: "".join(plan.pieces)}))
+    else:
+        start = len(plan.thinking)
+        events += [(start + i, {text: piece}) for i, piece in enumerate(plan.pieces)]
+    return events
+
+
+def _call(call: Mapping[str, Any], index: int, rng: Random, old: bool) -> dict[str, Any]:
+    function = {"name": call["name"], "arguments": call["arguments"]}
+    if old:
+        return {"function": function}
+    return {"id": "call_" + "".join(rng.choices(_LETTERS, k=8)), "function": {"index": index, **function}}

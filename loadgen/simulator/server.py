@@ -1,0 +1,285 @@
+"""The server's state and what each path does; everything runs on one event loop.
+
+Invariant: each request to an inference path opens one entry of the truth, and every way out closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any, Literal
+from urllib.parse import parse_qs
+
+from loadgen.simulator import answers, catalog
+from loadgen.simulator.checks import Refused, check_capabilities, check_format, check_options, parse
+from loadgen.simulator.connection import Connection, HttpRequest
+from loadgen.simulator.generation import Generation
+from loadgen.simulator.models import Model, seconds_of
+from loadgen.simulator.profiles import (
+    EARLY_FAULTS,
+    FAST,
+    FAULTS,
+    Answer,
+    Profile,
+    canonical,
+    fault_of_model,
+    parse_fault,
+)
+from loadgen.simulator.truth import Entry, Truth
+from loadgen.simulator.wireformat import JSON, NDJSON, TEXT, encode, timestamp
+
+Endpoint = Literal["chat", "generate", "embed"]
+_INFERENCE: dict[str, Endpoint] = {"/api/chat": "chat", "/api/generate": "generate", "/api/embed": "embed"}
+_BUSY = "server busy, please try again.  maximum pending requests exceeded"
+_PULL_STEP_S = 0.02
+
+
+class Server:
+    """The simulated server without its socket: ``protocol`` makes the object for a new connection."""
+
+    def __init__(self, profiles: Mapping[str, Profile], known: Mapping[str, Answer], seed: int, version: str) -> None:
+        self.answers, self.seed, self.version = known, seed, version
+        self.old = _is_old(version)
+        named = {canonical(name): profile for name, profile in profiles.items()}
+        named = {**named, **{f"fault:{f}": FAST for f in FAULTS if f"fault:{f}" not in named}}
+        self.absent = {name: profile for name, profile in named.items() if not profile.present}
+        self.models = {n: Model(n, p) for n, p in named.items() if p.present}
+        self.truth = Truth()
+        self.connections: set[Connection] = set()
+        self.routes: dict[tuple[str, str], Callable[[Connection, HttpRequest], None]] = {
+            ("GET", "/"): lambda c, _: c.respond(200, "text/plain; charset=utf-8", b"Ollama is running"),
+            ("GET", "/api/version"): lambda c, _: c.respond(200, JSON, encode({"version": self.version})),
+            ("GET", "/api/tags"): self._tags,
+            ("GET", "/api/ps"): self._ps,
+            ("POST", "/api/show"): self._show,
+            ("POST", "/api/pull"): self._pull,
+            ("GET", "/truth"): self._truth,
+            ("POST", "/truth/reset"): self._reset_truth,
+        }
+
+    def protocol(self) -> Connection:
+        return Connection(self.handle, self.connections)
+
+    def close(self) -> None:
+        """Drop every connection."""
+        for connection in list(self.connections):
+            connection.transport.abort()
+
+    def handle(self, connection: Connection, request: HttpRequest) -> None:
+        endpoint = _INFERENCE.get(request.path) if request.method == "POST" else None
+        route = self.routes.get(("GET" if request.method == "HEAD" else request.method, request.path))
+        try:
+            if endpoint is not None:
+                self._infer(connection, request, endpoint)
+            elif route is None:
+                connection.respond(404, TEXT, b"404 page not found")
+            elif not _strike(connection, _header_fault(request, Random(0))):
+                route(connection, request)
+        except Refused as refused:
+            connection.respond(refused.status, refused.content_type, refused.body)
+
+    def _tags(self, connection: Connection, request: HttpRequest) -> None:  # noqa: ARG002
+        connection.respond(200, JSON, encode(catalog.tags(self.models.values(), self.old)))
+
+    def _ps(self, connection: Connection, request: HttpRequest) -> None:  # noqa: ARG002
+        now = asyncio.get_running_loop().time()
+        connection.respond(200, JSON, encode(catalog.ps(self.models.values(), now, self.old)))
+
+    def _show(self, connection: Connection, request: HttpRequest) -> None:
+        connection.respond(200, JSON, encode(catalog.show(self._model(parse(request.body, "show")["model"]), self.old)))
+
+    def _truth(self, connection: Connection, request: HttpRequest) -> None:
+        summary = parse_qs(request.query).get("summary", ["0"])[-1] not in ("0", "")
+        connection.respond(200, JSON, encode(self.truth.report(summary)))
+
+    def _reset_truth(self, connection: Connection, request: HttpRequest) -> None:  # noqa: ARG002
+        self.truth.reset()
+        connection.respond(200, JSON, encode({"status": "success"}))
+
+    def _model(self, name: str, message: str = "model '{}' not found") -> Model:
+        """The model of that name; a fault with a share, such as ``fault:reset@0.2``, is there once it is named."""
+        full = canonical(name)
+        if full not in self.models and full not in self.absent and fault_of_model(full) is not None:
+            self.models[full] = Model(full, FAST)
+        if full not in self.models:
+            raise Refused(404, message.format(name))
+        return self.models[full]
+
+    def _pull(self, connection: Connection, request: HttpRequest) -> None:
+        body = parse(request.body, "pull")
+        name = canonical(body["model"])
+        streamed = body.get("stream", True)
+        if name.startswith("nosuch"):
+            error = {"error": "pull model manifest: file does not exist"}
+            if not streamed:
+                return connection.respond(500, JSON, encode(error))
+            return connection.send_chunks(NDJSON, [encode(error) + b"\n"], last=True)
+        model = self.models.get(name) or Model(name, self.absent.get(name, Profile()))
+        lines = [encode(step) + b"\n" for step in catalog.pull_steps(model)]
+        loop = asyncio.get_running_loop()
+
+        def step(index: int) -> None:
+            last = index == len(lines) - 1
+            if last:
+                self.models[name] = model
+            if streamed:
+                connection.send_chunks(NDJSON, [lines[index]], last)
+            elif last:
+                connection.respond(200, JSON, encode({"status": "success"}))
+            if not last and not connection.transport.is_closing():
+                loop.call_later(_PULL_STEP_S, step, index + 1)
+
+        step(0)
+        return None
+
+    def _infer(self, connection: Connection, request: HttpRequest, endpoint: Endpoint) -> None:
+        entry = self.truth.open(request.path, "")
+        try:
+            body = parse(request.body, endpoint)
+            entry.model = body["model"]
+            rng = answers.seeded(self.seed, body)
+            if not self._struck_early(connection, request, body, entry, rng):
+                self._answer(connection, body, entry, endpoint, rng)
+        except Refused as refused:
+            entry.status = refused.status
+            self.truth.close(entry, "rejected")
+            raise
+
+    def _struck_early(
+        self, connection: Connection, request: HttpRequest, body: Mapping[str, Any], entry: Entry, rng: Random
+    ) -> bool:
+        named = fault_of_model(canonical(body["model"]))
+        # A request that only loads the model is spared, so that a client can prepare its load.
+        by_model = named[0] if named is not None and rng.random() < named[1] and not _only_loads(body) else None
+        entry.fault = _header_fault(request, rng) or by_model
+        if entry.fault not in EARLY_FAULTS:
+            return False
+        if entry.fault == "hang-before":
+            connection.on_lost = lambda: self.truth.close(entry, "faulted")
+        else:
+            entry.status = int(entry.fault) if entry.fault.isdigit() else 200
+            self.truth.close(entry, "faulted")
+        return _strike(connection, entry.fault, body["model"])
+
+    def _answer(
+        self, connection: Connection, body: dict[str, Any], entry: Entry, endpoint: Endpoint, rng: Random
+    ) -> None:
+        unknown = 'model "{}" not found, try pulling it first' if self.old and endpoint == "chat" else None
+        model = self._model(body["model"]) if unknown is None else self._model(body["model"], unknown)
+        if endpoint == "embed":
+            return self._embed(connection, model, body, entry)
+        if endpoint == "generate":
+            body.pop("tools", None)
+            body.pop("messages", None)
+        check_capabilities(body, model, self.old)
+        check_options(body.get("options", {}))
+        if model.full():
+            raise Refused(503, _BUSY)
+        if _only_loads(body):
+            return self._load(connection, model, body, entry, endpoint)
+        check_format(body.get("format"), self.old)
+        model.context = min(model.profile.context_length, int(body.get("options", {}).get("num_ctx") or 4096))
+        known = self.answers.get(answers.last_user_content(body))
+        plan = answers.plan(body, model.profile, known, rng)
+        entry.kind = plan.kind
+        Generation(connection, model, body, plan, entry, self.truth,
+                   endpoint=endpoint, fault=entry.fault, rng=rng, old=self.old).run()  # fmt: skip
+        return None
+
+    def _load(
+        self, connection: Connection, model: Model, body: Mapping[str, Any], entry: Entry, endpoint: Endpoint
+    ) -> None:
+        """An empty prompt: just load the model, or with ``keep_alive`` 0 unload it."""
+        loop = asyncio.get_running_loop()
+        seconds = seconds_of(body.get("keep_alive"))
+        entry.kind = "unload" if seconds == 0 else "load"
+
+        def answer() -> None:
+            model.keep(0.0 if seconds is None else seconds, loop.time())
+            empty = {"message": {"role": "assistant", "content": ""}} if endpoint == "chat" else {"response": ""}
+            told = {"model": body["model"], "created_at": timestamp(), **empty, "done": True, "done_reason": entry.kind}
+            self._complete(connection, entry, told)
+
+        wait = 0.0 if entry.kind == "unload" else model.load(loop.time())
+        entry.load_ns = int(wait * 1e9)
+        self._later(connection, entry, wait, answer)
+
+    def _embed(self, connection: Connection, model: Model, body: Mapping[str, Any], entry: Entry) -> None:
+        if "embedding" not in model.profile.capabilities and not self.old:
+            raise Refused(501, "This server does not support embeddings. Start it with `--embeddings`")
+        asked = body.get("input", [])
+        texts = [asked] if isinstance(asked, str) else asked
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise Refused(400, "invalid input type")
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        load_s = model.load(start)
+        tokens = sum(map(answers.count_tokens, texts))
+        entry.kind, entry.prompt_tokens, entry.load_ns = "embedding", tokens, max(1000, int(load_s * 1e9))
+
+        def answer() -> None:
+            told = {"model": body["model"], "embeddings": [catalog.embedding(text, model) for text in texts],
+                    "total_duration": int((loop.time() - start) * 1e9), "load_duration": entry.load_ns,
+                    "prompt_eval_count": tokens}  # fmt: skip
+            self._complete(connection, entry, {k: v for k, v in told.items() if v != 0})
+
+        self._later(connection, entry, load_s + tokens / model.profile.prompt_tokens_per_s, answer)
+
+    def _later(self, connection: Connection, entry: Entry, wait: float, answer: Callable[[], None]) -> None:
+        """Answer after a while, unless the client goes away before."""
+        timer = asyncio.get_running_loop().call_later(wait, answer)
+
+        def lost() -> None:
+            timer.cancel()
+            self.truth.close(entry, "aborted")
+
+        connection.on_lost = lost
+
+    def _complete(self, connection: Connection, entry: Entry, told: Mapping[str, Any]) -> None:
+        connection.on_lost = None
+        entry.mark_done()
+        connection.respond(200, JSON, encode(told))
+        self.truth.close(entry, "completed")
+
+
+def _only_loads(body: Mapping[str, Any]) -> bool:
+    return not body.get("messages") and not body.get("prompt") and "input" not in body
+
+
+def _header_fault(request: HttpRequest, rng: Random) -> str | None:
+    """The fault that the header X-Simulate-Fault asks for; a share is drawn from ``rng``."""
+    asked = request.headers.get("x-simulate-fault")
+    if asked is None:
+        return None
+    if (found := parse_fault(asked)) is None:
+        raise Refused(400, f"unknown fault {asked!r}; known: {', '.join(FAULTS)}")
+    return found[0] if rng.random() < found[1] else None
+
+
+def _strike(connection: Connection, fault: str | None, model: str = "") -> bool:
+    """Do what the fault does before an answer begins; False where it is none of these."""
+    match fault:
+        case "refuse":
+            connection.reset()
+        case "hang-before":
+            return True
+        case "404":
+            connection.respond(404, JSON, encode({"error": f"model '{model}' not found"}))
+        case "429":
+            connection.respond(429, JSON, encode({"error": "too many requests"}))
+        case "500":
+            connection.respond(500, JSON, encode({"error": "internal server error"}))
+        case "503":
+            connection.respond(503, JSON, encode({"error": _BUSY}))
+        case "wrong-content-type":
+            connection.respond(200, "text/html", b"<html><body><h1>Sign in</h1></body></html>")
+        case _:
+            return False
+    return True
+
+
+def _is_old(version: str) -> bool:
+    """Before 0.6 the server answered differently; a version that is no number is a new one."""
+    numbers = version.split(".")
+    return len(numbers) > 1 and numbers[0] == "0" and numbers[1].isdigit() and int(numbers[1]) < 6

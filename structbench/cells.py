@@ -1,0 +1,162 @@
+"""From options to cells: one for each model × suite × load level, each with its full identity.
+
+Invariant: whatever is wrong with the options is said here, in one line, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loadgen.server import Server
+from loadgen.types import ClosedLoop, Load, OpenLoop
+from structbench.errors import BadInput
+from structbench.identity import config_hash
+from structbench.options import LoadOptions, think_value
+from structbench.scoring import SCORER_VERSION
+from structbench.suites import TextShape, load_suite
+from structbench.types import Config, Suite
+
+SIMULATED = "simulated"
+"""The address in the identity of a simulated cell: its real port is drawn anew for each run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One model under one suite under one load."""
+
+    model: str
+    suite: Suite
+    load: Load
+    requests: int | None
+    """None: as many as the duration allows."""
+    config: Config
+    config_hash: str
+
+    @property
+    def load_name(self) -> str:
+        match self.load:
+            case ClosedLoop(concurrency=concurrency):
+                return f"c={concurrency}"
+            case OpenLoop(rate=rate, arrival=arrival):
+                return f"rate={rate:g}/s {arrival}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} {self.suite.name} {self.load_name}"
+
+
+def check_numbers(options: LoadOptions) -> None:
+    """BadInput for numbers that make no sense and options that exclude each other."""
+    above_zero: dict[str, Sequence[float | None]] = {
+        "requests": [options.requests], "concurrency": options.concurrency, "rate": options.rate,
+        "burstiness": [options.burstiness], "max-in-flight": [options.max_in_flight], "duration": [options.duration],
+        "workers": [options.workers], "timeout": [options.timeout], "mean-input-tokens": [options.mean_input_tokens],
+        "mean-output-tokens": [options.mean_output_tokens],
+    }  # fmt: skip
+    not_negative: dict[str, Sequence[float | None]] = {
+        "warmup": [options.warmup], "grace": [options.grace], "stddev-input-tokens": [options.stddev_input_tokens],
+        "stddev-output-tokens": [options.stddev_output_tokens], "hold": [options.hold],
+        "max-error-rate": [options.max_error_rate],
+    }  # fmt: skip
+    for name, values in {**above_zero, **not_negative}.items():
+        for value in values:
+            if value is None or (math.isfinite(value) and (value > 0 or (name in not_negative and value == 0))):
+                continue
+            raise BadInput(f"--{name} {value:g}: give {'0 or more' if name in not_negative else 'more than 0'}")
+    if options.concurrency and options.rate:
+        raise BadInput("--rate and --concurrency exclude each other (open loop, closed loop): leave one out")
+    if not 0 <= options.metrics_port <= 65535:
+        raise BadInput(f"--metrics-port {options.metrics_port}: give a port from 1 to 65535, or 0 for none")
+    if options.max_in_flight is not None and not options.rate:
+        raise BadInput("--max-in-flight is for an open loop: give --rate, or leave it out")
+    for name, values in {"models": options.models, "suites": options.suites}.items():
+        if len(set(values)) < len(values):
+            raise BadInput(f"--{name} names {next(v for v in values if values.count(v) > 1)!r} twice: leave one out")
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` as Ollama's options: true, false, numbers and [lists] are typed, the rest is text."""
+    import json
+
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--option {pair!r} has no '=': write key=value, e.g. --option temperature=0")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        options[key] = text if isinstance(value, dict) or value is None else value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"--option {pair!r}: give a finite number")
+    return options
+
+
+def load_suites(options: LoadOptions) -> list[Suite]:
+    shape = TextShape(
+        mean_input_tokens=options.mean_input_tokens, stddev_input_tokens=options.stddev_input_tokens,
+        mean_output_tokens=options.mean_output_tokens, stddev_output_tokens=options.stddev_output_tokens,
+    )  # fmt: skip
+    suites = [load_suite(name, text=shape, seed=options.seed) for name in options.suites]
+    if options.endpoint == "generate":
+        for suite in suites:
+            if suite.cases[0].tools or any(case.tools for case in suite.cases[:1000]):
+                raise BadInput(f"suite {suite.name} has tools, which /api/generate does not take: use --endpoint chat")
+    return suites
+
+
+def loads(options: LoadOptions) -> list[Load]:
+    if options.rate:
+        return [
+            OpenLoop(rate=rate, arrival=options.arrival, burstiness=options.burstiness,
+                     max_in_flight=options.max_in_flight, duration_s=options.duration, seed=options.seed)
+            for rate in options.rate
+        ]  # fmt: skip
+    return [ClosedLoop(concurrency=n, duration_s=options.duration) for n in options.concurrency or [1]]
+
+
+def build_cells(options: LoadOptions, server: Server, suites: Sequence[Suite]) -> list[Cell]:
+    """All cells, model by model, so that the server loads each model once."""
+    own = parse_options(options.option)
+    cells = []
+    for model in options.models:
+        for suite in suites:
+            for load in loads(options):
+                requests = options.requests
+                if requests is None and options.duration is None:
+                    requests = suite.default_requests
+                config = _config(options, server, own, model, suite, load, requests)
+                cells.append(Cell(model=model, suite=suite, load=load, requests=requests, config=config,
+                                  config_hash=config_hash(config)))  # fmt: skip
+    return cells
+
+
+def _config(
+    options: LoadOptions, server: Server, own: Mapping[str, Any], model: str, suite: Suite, load: Load,
+    requests: int | None,
+) -> Config:  # fmt: skip
+    has_schema = any(case.schema is not None for case in suite.cases[:1000])
+    kind = "closed" if isinstance(load, ClosedLoop) else "open"
+    return Config(
+        suite=suite.name,
+        suite_hash=suite.content_hash,
+        model=model,
+        model_digest=server.digest(model) or "",
+        server_version=server.version,
+        server_address=SIMULATED if options.simulate else server.address,
+        endpoint=options.endpoint,
+        structured=options.structured if has_schema else "none",
+        think=None if options.think is None else think_value(options.think),
+        options=dict(own),
+        keep_alive=options.keep_alive,
+        load={"kind": kind, **asdict(load)},
+        seed=options.seed,
+        requests=requests,
+        warmup=options.warmup,
+        timeout_s=options.timeout,
+        scorer_version=SCORER_VERSION,
+    )

@@ -1,0 +1,30 @@
+"""What ``make demo`` runs: small enough to end within 90 seconds, on whatever server is there.
+
+Invariant: says in one line which server that is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loadgen.server import ServerError, address_of, probe
+from structbench.options import DEFAULT_MODELS, LoadOptions
+
+
+def demo_options(db: str) -> tuple[LoadOptions, str]:
+    """Options for the demo, and the line that says what is measured."""
+    try:
+        server = probe(address_of(None))
+        present = [model for model in DEFAULT_MODELS if server.digest(model) is not None]
+        if present:
+            # One model and a bounded time for each suite: a model on a laptop's processor may take its time.
+            options = LoadOptions(
+                models=present[:1], requests=8, duration=12.0, timeout=25.0, db=Path(db), label="demo",
+                mean_input_tokens=120, stddev_input_tokens=30, mean_output_tokens=48, stddev_output_tokens=8,
+            )  # fmt: skip
+            return options, f"Measuring {present[0]} on the Ollama {server.version} at {server.address}."
+        why = f"the Ollama at {server.address} has none of {', '.join(DEFAULT_MODELS)}"
+    except ServerError as error:
+        why = str(error).split(": ", 1)[0]
+    options = LoadOptions(requests=10, concurrency=[2], simulate=True, db=Path(db), label="demo")
+    return options, f"Measuring the built-in SIMULATED server, because {why}: its figures are made up."

@@ -1,0 +1,272 @@
+"""The suites that are made, not read: load-test prompts and number words.
+
+Invariant: a case depends on its parameters, the seed and its own index alone, on every
+machine and Python version (so only ``Random.random`` is drawn from, which Python keeps stable).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from statistics import StatisticsError, linear_regression
+from typing import overload
+
+from structbench.types import Case
+
+TEXT_VERSION = 1
+NUMBERS_VERSION = 1
+"""Raise a version with any change to its prompts: it is part of the suite's identity."""
+
+GENERATED_CASES = 1_000_000_000
+TOKENS_PER_WORD = 1.1
+OVERHEAD_TOKENS = 30
+CALIBRATION_WORDS = (60, 150, 270)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextShape:
+    """Lengths of the ``text`` suite in tokens, each drawn from a normal distribution."""
+
+    mean_input_tokens: float = 550
+    stddev_input_tokens: float = 150
+    mean_output_tokens: float = 150
+    stddev_output_tokens: float = 10
+
+
+@dataclass(frozen=True)
+class GeneratedCases(Sequence[Case]):
+    """A sequence without a practical end; item i is ``make(i)``, made when asked for."""
+
+    make: Callable[..., Case]
+
+    def __len__(self) -> int:
+        return GENERATED_CASES
+
+    @overload
+    def __getitem__(self, index: int) -> Case: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Case, ...]: ...
+    def __getitem__(self, index: int | slice) -> Case | tuple[Case, ...]:
+        if isinstance(index, slice):
+            return tuple(self.make(i) for i in range(GENERATED_CASES)[index])
+        return self.make(range(GENERATED_CASES)[index])
+
+
+def text_case(
+    index: int,
+    *,
+    shape: TextShape,
+    seed: int,
+    tokens_per_word: float = TOKENS_PER_WORD,
+    overhead_tokens: int = OVERHEAD_TOKENS,
+) -> Case:
+    """Load-test prompt ``index``: words = (drawn tokens - overhead) / tokens per word."""
+    rng = Random(f"structbench text {TEXT_VERSION} {seed} {index}")
+    input_tokens = max(16, round(_normal(rng, shape.mean_input_tokens, shape.stddev_input_tokens)))
+    output_tokens = max(4, round(_normal(rng, shape.mean_output_tokens, shape.stddev_output_tokens)))
+    words = round((input_tokens - overhead_tokens) / tokens_per_word)
+    prompt = _text_prompt(rng, seed, index, words, output_tokens)
+    return Case(
+        id=f"text-{index}",
+        messages=({"role": "user", "content": prompt},),
+        options={"num_predict": output_tokens},
+        tags=("text",),
+    )
+
+
+def number_case(index: int, *, seed: int) -> Case:
+    """Number words to digits, from 10 to 999,999, each count of digits as often as the others."""
+    rng = Random(f"structbench numbers {NUMBERS_VERSION} {seed} {index}")
+    digits = 2 + int(rng.random() * 5)
+    value = 10 ** (digits - 1) + int(rng.random() * 9 * 10 ** (digits - 1))
+    prompt = (
+        f"{number_words(value).capitalize()}. Convert this sequence of words into a number. "
+        "Answer with the digits only: no words, no separators, nothing before or after."
+    )
+    return Case(
+        id=f"numbers-{index}",
+        messages=({"role": "user", "content": prompt},),
+        expected_text=str(value),
+        options={"num_predict": 64},
+        tags=("numbers",),
+    )
+
+
+def calibration_prompts(seed: int) -> list[str]:
+    """Three prompts of different length, like those of ``text`` and equal to none of them."""
+    prompts = []
+    for number, words in enumerate(CALIBRATION_WORDS):
+        index = GENERATED_CASES + number
+        rng = Random(f"structbench calibration {TEXT_VERSION} {seed} {number}")
+        prompts.append(_text_prompt(rng, seed, index, words, 150))
+    return prompts
+
+
+def word_count(prompt: str) -> int:
+    """Words as ``calibrate`` and ``text_case`` count them: runs without white space."""
+    return len(prompt.split())
+
+
+def calibrate(samples: Sequence[tuple[int, int]]) -> tuple[float, int]:
+    """(tokens per word, overhead tokens) by least squares from (words, prompt_eval_count).
+
+    Where the samples cannot tell (one length only, or a slope that no tokenizer has, as from a
+    server that counts only what its cache missed) the defaults for English come back.
+    """
+    try:
+        slope, intercept = linear_regression([words for words, _ in samples], [tokens for _, tokens in samples])
+    except StatisticsError:
+        return TOKENS_PER_WORD, OVERHEAD_TOKENS
+    if not 0.5 <= slope <= 20:
+        return TOKENS_PER_WORD, OVERHEAD_TOKENS
+    return slope, max(0, round(intercept))
+
+
+def number_words(value: int) -> str:
+    """English words of 0 to 999,999, with "and" as the British say it."""
+    if not 0 <= value <= 999_999:
+        raise ValueError(f"{value} is outside 0 to 999999")
+    thousands, rest = divmod(value, 1000)
+    if thousands == 0:
+        return _words_below_1000(rest)
+    joint = " and " if 0 < rest < 100 else " "
+    return _words_below_1000(thousands) + " thousand" + (joint + _words_below_1000(rest) if rest else "")
+
+
+def _words_below_1000(value: int) -> str:
+    if value < 20:
+        return UNITS[value]
+    if value < 100:
+        tens, unit = divmod(value, 10)
+        return TENS[tens - 2] + ("-" + UNITS[unit] if unit else "")
+    hundreds, rest = divmod(value, 100)
+    return UNITS[hundreds] + " hundred" + (" and " + _words_below_1000(rest) if rest else "")
+
+
+def _normal(rng: Random, mean: float, stddev: float) -> float:
+    """One normal draw (Box and Muller), from two uniform ones."""
+    radius = math.sqrt(-2 * math.log(1 - rng.random()))
+    return mean + stddev * radius * math.cos(2 * math.pi * rng.random())
+
+
+def _pick(rng: Random, items: Sequence[str]) -> str:
+    return items[int(rng.random() * len(items))]
+
+
+def _text_prompt(rng: Random, seed: int, index: int, words: int, output_tokens: int) -> str:
+    """A prompt of ``words`` words, or its frame alone where that is longer."""
+    opening = f"{_lead_in(seed, index)} wrote these notes."
+    # As many words as tokens are asked for: more than fit, so that num_predict sets the length.
+    task = f"Continue the notes with at least {output_tokens} words."
+    body = _sentences(rng, words - word_count(opening) - word_count(task))
+    return f"{opening} {body}\n\n{task}" if body else f"{opening} {task}"
+
+
+def _lead_in(seed: int, index: int) -> str:
+    """Two made-up names that no other index below 60**6 has with this seed.
+
+    Multiplying by a number without a common factor with 60 permutes the numbers below 60**6;
+    one near the golden section of it also moves the first syllable at every step.
+    """
+    offset = int(Random(f"structbench lead-in {seed}").random() * LEAD_INS)
+    code = (index * LEAD_IN_STEP + offset) % LEAD_INS
+    syllables = []
+    for _ in range(6):
+        code, digit = divmod(code, 60)
+        syllables.append(SYLLABLES[digit])
+    name = "".join(reversed(syllables))
+    return f"{name[:6].capitalize()} {name[6:].capitalize()}"
+
+
+def _sentences(rng: Random, words: int) -> str:
+    """Sentences of exactly ``words`` words in all; a list of things fills up the end."""
+    parts: list[str] = []
+    left = words
+    while left > 0:
+        sentence = _sentence(rng)
+        if word_count(sentence) > left:
+            sentence = ", ".join(_pick(rng, VOCABULARY["THING"]) for _ in range(left)) + "."
+        parts.append(sentence[0].upper() + sentence[1:])
+        left -= word_count(sentence)
+    return " ".join(parts)
+
+
+def _sentence(rng: Random) -> str:
+    filled = re.sub(r"[A-Z]{3,}", lambda slot: _pick(rng, VOCABULARY[slot.group()]), _pick(rng, SENTENCES))
+    return re.sub(r"\b([Aa]) (?=[aeio])", r"\1n ", filled)
+
+
+SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprstvzj" for vowel in "aeio")
+LEAD_INS = 60**6
+LEAD_IN_STEP = 28_834_987_571  # odd, no multiple of 3 or 5; about 0.618 * 60**6
+
+UNITS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
+SENTENCES = (
+    "the ADJ PERSON VERB the THING WHERE.",
+    "WHEN, a PERSON VERB the ADJ THING and left without a word.",
+    "nobody asked why the PERSON VERB the THING WHERE.",
+    "there was a ADJ THING WHERE, next to the THING.",
+    "WHEN, the THING stood WHERE and the PERSON counted every THING twice.",
+    "a PERSON from the MADE office VERB the THING because the THING was too ADJ.",
+    "if the weather holds, the PERSON will bring the ADJ THING and a MADE THING.",
+    "it took the PERSON three hours to find the THING, which lay WHERE.",
+    "the price of a MADE THING has doubled, said the PERSON, but a ADJ one costs less.",
+    "both the PERSON and the PERSON VERB the same THING WHERE.",
+    "WHEN, we heard that the MADE THING had been sold to a ADJ PERSON.",
+    "first the PERSON VERB the THING, then the ADJ PERSON VERB it again.",
+    "what the PERSON remembered best was the ADJ THING WHERE.",
+    "please tell the PERSON that the THING is ready and the MADE THING is not.",
+)
+"""Capital words are slots of VOCABULARY."""
+
+SINGLE_WORDS = {
+    "ADJ": (
+        "quiet bright heavy narrow friendly broken simple careful silver hungry gentle modern curious distant "
+        "round clever lazy plain warm cold famous hidden patient dusty busy proud useful rough smooth strange "
+        "cheap noisy polite sleepy green yellow purple tiny large shallow rare common brave tired lucky serious"
+    ),
+    "MADE": (
+        "wooden paper copper glass woollen leather stone plastic velvet marble cotton bamboo rubber steel clay "
+        "linen bronze painted folded printed borrowed polished northern coastal mountain village railway garden"
+    ),
+    "PERSON": (
+        "baker teacher sailor doctor painter farmer driver librarian plumber singer lawyer gardener tailor pilot "
+        "student nurse carpenter journalist waiter fisherman chemist mayor neighbour grandmother cousin tourist "
+        "translator engineer butcher postman dentist musician shepherd architect guard clerk builder visitor"
+    ),
+    "THING": (
+        "lamp bridge letter kettle bicycle window basket ladder mirror blanket engine ticket drawer violin camera "
+        "hammer garden wallet map clock bottle suitcase curtain bell boat fence shelf candle notebook pillow radio "
+        "saddle spoon tent umbrella wheel rope coat chair table carpet bucket oven piano painting statue pencil "
+        "telescope barrel compass lantern necklace parcel recipe scarf trumpet wagon whistle anchor button drum"
+    ),
+    "VERB": (
+        "carried repaired sold painted watched lost borrowed opened cleaned measured described followed lifted "
+        "bought covered examined hid moved dropped admired weighed drew returned turned photographed tested "
+        "wrapped delivered collected polished counted forgot mentioned pushed stored"
+    ),
+}
+PHRASES = {
+    "WHEN": (
+        "in the morning|after the long meeting|late in October|on the first day of spring|an hour before lunch|"
+        "during the storm|last winter|two weeks ago|shortly after midnight|at the end of the season|"
+        "once the market had closed|on a rainy Thursday|in the year of the flood|before the train arrived"
+    ),
+    "WHERE": (
+        "behind the old station|near the harbour|in the middle of the square|on the kitchen floor|under the stairs|"
+        "at the edge of the forest|between two houses|in front of the museum|by the river|on the top shelf|"
+        "beside the post office|inside the empty barn|across the valley|at the far end of the platform|"
+        "below the bridge|on the roof of the school|along the northern road|in a small workshop"
+    ),
+}
+VOCABULARY = {slot: tuple(words.split()) for slot, words in SINGLE_WORDS.items()} | {
+    slot: tuple(phrases.split("|")) for slot, phrases in PHRASES.items()
+}

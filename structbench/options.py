@@ -1,0 +1,99 @@
+"""The options of ``structbench load``: one class for the command line, for Python and for --help.
+
+Invariant: an option's name, default, unit and meaning stand here once. No ``from __future__ import
+annotations``: argparse_dataclass calls the annotations as types.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+DEFAULT_MODELS = ("gemma3n", "smollm2:360m", "llama3.2:1b")
+
+
+def opt(default: Any, help: str, *, many: bool = False, type: Any = None, metavar: Optional[str] = None) -> Any:
+    """A field with what argparse_dataclass wants to know; ``many``: the option takes several values."""
+    metadata: dict[str, Any] = {"help": help}
+    if type is not None:
+        metadata["type"] = type
+    if metavar is not None:
+        metadata["metavar"] = metavar
+    if many:
+        metadata["nargs"] = "+"
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def think_value(text: str) -> bool | str:
+    """--think on|off, or a level such as high."""
+    return {"on": True, "true": True, "off": False, "false": False}.get(text.lower(), text)
+
+
+@dataclass(kw_only=True)
+class LoadOptions:
+    """What to measure, how hard, and where to keep it; times are seconds."""
+
+    models: list[str] = opt(DEFAULT_MODELS, "models to measure, as the server names them", many=True)
+    suites: list[str] = opt(
+        ("text", "json", "tools"), "suites: text, json, tools, numbers, or a path to a .jsonl", many=True
+    )
+    host: Optional[str] = opt(
+        None, "server, e.g. 127.0.0.1:11434 (default: OLLAMA_HOST, then OLLAMA_BASE_URL, then http://127.0.0.1:11434)"
+    )
+    requests: Optional[int] = opt(
+        None,
+        "requests per cell (default by suite: text 50, json 30, tools 20, numbers 50, a file its cases; with --duration: no limit)",
+    )
+    concurrency: list[int] = opt(
+        (),
+        "closed loop: requests in flight (default 1); several values make several cells",
+        many=True,
+    )
+    rate: list[float] = opt(
+        (),
+        "open loop: requests/s sent whatever the server does; several values make several cells",
+        many=True,
+    )
+    arrival: Literal["constant", "poisson", "gamma"] = opt("constant", "open loop: how arrivals are spaced")
+    burstiness: float = opt(1.0, "gamma arrivals: shape; below 1 burstier than Poisson, above 1 more even")
+    max_in_flight: Optional[int] = opt(
+        None,
+        "open loop: a request due while so many are in flight is dropped (default: no limit)",
+    )
+    duration: Optional[float] = opt(
+        None,
+        "seconds after which a cell stops sending, if --requests did not end it before",
+    )
+    warmup: Optional[int] = opt(None, "warm-up requests per cell, not in the figures (default: one a worker)")
+    workers: Optional[int] = opt(None, "worker processes (default: from cores and load)")
+    timeout: float = opt(300.0, "seconds a request may take")
+    grace: float = opt(10.0, "seconds that requests in flight get after an interruption")
+    mean_input_tokens: float = opt(550.0, "text suite: mean prompt length in tokens")
+    stddev_input_tokens: float = opt(150.0, "text suite: its standard deviation")
+    mean_output_tokens: float = opt(150.0, "text suite: mean answer length in tokens")
+    stddev_output_tokens: float = opt(10.0, "text suite: its standard deviation")
+    structured: Literal["format", "prompt"] = opt(
+        "format", "JSON suites: give the schema as Ollama's format, or only in the prompt"
+    )
+    think: Optional[str] = opt(
+        None,
+        "thinking: on, off, or a level such as high (default: the server's)",
+        metavar="on|off|LEVEL",
+    )
+    endpoint: Literal["chat", "generate"] = opt("chat", "/api/chat or /api/generate")
+    seed: int = opt(0, "seed of prompts, arrivals and sampling (sampling: seed + request index)")
+    option: list[str] = opt((), "Ollama options, e.g. temperature=0 num_ctx=8192", many=True, metavar="KEY=VALUE")
+    keep_alive: Optional[str] = opt(None, "how long the server keeps the model, e.g. 10m (default: the server's)")
+    pull: bool = opt(False, "pull models that are missing")
+    db: Path = opt(Path("structbench.duckdb"), "file for the results", type=Path)
+    skip_cached: bool = opt(False, "skip cells that are complete in --db, continue interrupted ones")
+    explain: bool = opt(False, "say what makes each cell new, partial or done; send nothing")
+    dry_run: bool = opt(False, "list the cells and their state; send nothing")
+    label: Optional[str] = opt(None, "name for these runs, kept in --db")
+    metrics_port: int = opt(9464, "port of the Prometheus metrics (0: off)")
+    metrics_host: str = opt("127.0.0.1", "address on which the metrics are served")
+    hold: float = opt(0.0, "seconds to keep the metrics up after the end")
+    max_error_rate: float = opt(1.0, "the run fails when a larger share of a cell's requests end in errors (1: never)")
+    json: bool = opt(False, "summary as JSON on stdout, people's text on stderr")
+    quiet: bool = opt(False, "no progress display")
+    simulate: bool = opt(False, "measure the built-in simulated server instead of a real one")

@@ -1,0 +1,121 @@
+"""Before anything is sent: the server, its models, the cells, and what the store knows of them.
+
+Invariant: every mistake of the user's ends here in one line, with nothing sent and nothing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from loadgen import server as ollama_server
+from loadgen.server import Server, ServerError
+from structbench.cells import Cell, build_cells, check_numbers, load_suites
+from structbench.errors import BadInput
+from structbench.identity import config_dict, differences
+from structbench.options import LoadOptions
+from structbench.store import Found, Store
+from structbench.suites import answer_book
+
+CacheState = Literal["new", "resumed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """A cell and what the store knows of it."""
+
+    cell: Cell
+    continued: Found | None
+    """The run that this goes on with, or that makes it unnecessary."""
+    missing: Sequence[int] | None
+    """Indices to be sent; None: as many as the duration allows."""
+    cache: CacheState
+    why: str
+
+
+def prepare(options: LoadOptions, stack: ExitStack, say: Callable[[str], None]) -> tuple[Server, list[Cell]]:
+    """Check the options, find the server, pull what is to be pulled; ``stack`` ends the simulated server."""
+    check_numbers(options)
+    suites = load_suites(options)
+    try:
+        address = _simulate(options, stack) if options.simulate else ollama_server.address_of(options.host)
+        server = ollama_server.probe(address)
+        if options.pull and (missing := _missing(options, server)):
+            _pull(address, missing, say)
+            server = ollama_server.probe(address)
+    except ServerError as error:
+        raise BadInput(str(error)) from None
+    if missing := _missing(options, server):
+        pulls = "; ".join(f"ollama pull {model}" for model in missing)
+        raise BadInput(f"the server at {address} does not have {', '.join(missing)}: run `{pulls}`, or add --pull")
+    return server, build_cells(options, server, suites)
+
+
+def _missing(options: LoadOptions, server: Server) -> list[str]:
+    return [model for model in options.models if server.digest(model) is None]
+
+
+def _simulate(options: LoadOptions, stack: ExitStack) -> str:
+    from loadgen.simulator import start_simulator_process
+
+    process, url = start_simulator_process(answers=answer_book(options.seed), seed=options.seed)
+    stack.callback(process.terminate)
+    return url
+
+
+def _pull(address: str, models: Sequence[str], say: Callable[[str], None]) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("pulling {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        for model in models:
+            task = progress.add_task(model, total=None)
+
+            def show(status: str, done: int, total: int, model: str = model, task: object = task) -> None:
+                progress.update(task, description=f"{model} ({status})", completed=done, total=total or None)  # type: ignore[arg-type]
+
+            ollama_server.pull(address, model, show)
+            say(f"pulled {model}")
+
+
+def plan(options: LoadOptions, cells: Sequence[Cell], store: Store) -> list[PlannedCell]:
+    """For each cell: is it done, partly done, or new, and why."""
+    found = store.find([cell.config_hash for cell in cells])
+    return [_plan(options, cell, found.get(cell.config_hash)) for cell in cells]
+
+
+def _plan(options: LoadOptions, cell: Cell, found: Found | None) -> PlannedCell:
+    everything = None if cell.requests is None else range(cell.requests)
+
+    def new(why: str) -> PlannedCell:
+        return PlannedCell(cell, None, everything, "new", why)
+
+    if found is None:
+        return new("no run of this config yet")
+    run = f"run {found.run_id}"
+    match found.status:
+        case "running":
+            return new(f"{run} of this config is under way in another process")
+        case "complete" if options.skip_cached:
+            return PlannedCell(cell, found, (), "skipped", f"{run} is complete")
+        case "complete":
+            return new(f"{run} is complete; --skip-cached would skip it")
+    if cell.load.duration_s is not None or everything is None:
+        return new(f"{run} was interrupted; a cell bound by a duration starts again")
+    missing = [index for index in everything if index not in found.done]
+    done = f"{run} has {len(everything) - len(missing)} of {len(everything)} requests"
+    if options.skip_cached:
+        return PlannedCell(cell, found, missing, "resumed", done)
+    return new(f"{done}; --skip-cached would continue it")
+
+
+def explain(planned: PlannedCell, store: Store) -> str:
+    """Why, and for a config never run which fields of its identity differ from the nearest one that was."""
+    config = config_dict(planned.cell.config)
+    nearest = store.nearest(config)
+    if nearest is None or not (changed := differences(nearest[0], config)):
+        return planned.why
+    return f"{planned.why}; it differs from run {nearest[1]} in {'; '.join(changed)}"

@@ -1,0 +1,69 @@
+"""From a case to the request that is sent: pure.
+
+Invariant: the same case, index and options always make the same request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from loadgen.types import Request
+from structbench.types import Case, Config
+
+_SCHEMA_PROMPT = "Answer with one JSON value only, no code fence and no other text. It must satisfy this JSON Schema:\n"
+_WARMUP_TOKENS = 4
+
+
+def case_of(cases: Sequence[Case], index: int) -> tuple[Case, int]:
+    """The case of a request and which repeat of it this is: cases repeat as needed."""
+    return cases[index % len(cases)], index // len(cases)
+
+
+def requests_of(cases: Sequence[Case], config: Config, indices: Iterable[int]) -> Iterator[Request]:
+    """The requests of a cell, made as they are needed."""
+    for index in indices:
+        yield request_of(case_of(cases, index)[0], config, index)
+
+
+def request_of(case: Case, config: Config, index: int) -> Request:
+    """Options of the command line win over the case's; each request samples with a seed of its own."""
+    options = {"seed": config.seed + index, **case.options, **config.options}
+    messages = case.messages
+    if case.schema is not None and config.structured == "prompt":
+        messages = _with_schema(messages, case.schema)
+    shared: dict[str, Any] = {
+        "index": index,
+        "model": config.model,
+        "format": case.schema if config.structured == "format" else None,
+        "think": config.think,
+        "options": options,
+        "keep_alive": config.keep_alive,
+    }
+    if config.endpoint == "generate":
+        return Request(prompt=as_prompt(messages), **shared)
+    return Request(messages=messages, tools=case.tools, **shared)
+
+
+def warmup_requests(config: Config, count: int) -> list[Request]:
+    """Short requests that resemble no case, so that they leave nothing of use in the server's prefix cache."""
+    warm = Case(id="warm-up", messages=({"role": "user", "content": "Say hello."},))
+    options = {**config.options, "num_predict": _WARMUP_TOKENS}
+    bare = {"model": config.model, "options": options, "keep_alive": config.keep_alive}
+    if config.endpoint == "generate":
+        return [Request(index=-1 - i, prompt=as_prompt(warm.messages), **bare) for i in range(count)]
+    return [Request(index=-1 - i, messages=warm.messages, **bare) for i in range(count)]
+
+
+def as_prompt(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A conversation as one text for /api/generate: a single message as it is, else each under its role."""
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def _with_schema(messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    *before, last = messages
+    text = f"{last['content']}\n\n{_SCHEMA_PROMPT}{json.dumps(schema, ensure_ascii=False)}"
+    return (*before, {**last, "content": text})

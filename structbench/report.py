@@ -1,0 +1,341 @@
+"""What people and programs read at the end: the table, the overview, and the same as JSON.
+
+A row is one run: the columns of the store's view ``summary`` with ``cache`` (new, resumed, skipped) and
+``warnings`` (list of str) added; a missing key means the same as None. Invariant: nothing is computed here
+but pooled shares, each weighted by the number of answers it is a share of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from structbench import __version__
+from structbench.wording import ABSENT, latency_text, plural, printable, rate_text, share_text, span_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+Row = Mapping[str, Any]
+
+RUN_KEYS = (
+    "run_id", "model", "suite", "load", "cache", "status", "verdict", "verdict_reason", "warnings", "label",
+    "planned", "requests", "completed", "errors", "dropped",
+    "ttft_p50_s", "ttft_p95_s", "ttft_p99_s", "itl_p50_s", "itl_p99_s", "tpot_p50_s", "e2e_p50_s", "e2e_p95_s",
+    "stream_tokens_per_s", "tokens_per_s", "requests_per_s",
+    "json_valid", "schema_valid", "tool_call_accuracy", "accuracy", "correct", "correct_goodput",
+    "output_tokens", "duration_s", "model_load_s", "config_hash", "started_at", "finished_at",
+)  # fmt: skip
+"""Always in the JSON of a run, null where unknown; other columns of the view follow them."""
+
+SCORED = {
+    "json_valid": "json_scored",
+    "schema_valid": "schema_scored",
+    "tool_call_accuracy": "tool_calls_scored",
+    "accuracy": "scored",
+}
+"""Share -> the column that tells of how many answers; without it, the completed requests stand in."""
+
+LEAST_NAMES = {2: 24, 1: 14}
+"""Blanks between columns -> the least width of the first column, where names fold: rather narrow gaps than short names."""
+_STYLES = {"valid": "green", "degraded": "yellow", "invalid": "red"}
+
+
+def number(row: Row, key: str) -> float | None:
+    """The row's number; None when it is missing or none that can be shown."""
+    value = row.get(key)
+    if not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+        return None
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def text(row: Row, key: str) -> str:
+    value = row.get(key)
+    return ABSENT if value is None else printable(str(value))
+
+
+def cell_name(row: Row) -> str:
+    """``smollm2:360m json c=4``, as the display calls it."""
+    return " ".join(text(row, key) for key in ("model", "suite", "load") if row.get(key) is not None) or ABSENT
+
+
+def pooled(rows: Sequence[Row]) -> dict[str, Any]:
+    """Counts added up, and shares weighted by their denominators; None where no row has one."""
+
+    def total(key: str) -> int:
+        return int(sum(number(row, key) or 0 for row in rows))
+
+    requests, completed = total("requests"), total("completed")
+    judged = [row for row in rows if number(row, "correct") is not None]
+    scored = sum(_scored(row, "accuracy") for row in judged)
+    return {
+        "runs": len(rows),
+        "requests": requests,
+        "completed": completed,
+        "errors": total("errors"),
+        "completed_share": completed / requests if requests else None,
+        "correct_share": sum(number(row, "correct") or 0 for row in judged) / scored if scored else None,
+        **{key: _weighted(rows, key) for key in ("accuracy", "json_valid", "schema_valid", "tool_call_accuracy")},
+    }
+
+
+def _scored(row: Row, share: str) -> float:
+    """Of how many answers this is a share."""
+    for key in (SCORED[share], "completed", "requests"):
+        n = number(row, key)
+        if n:
+            return n
+    return 0
+
+
+def _weighted(rows: Iterable[Row], share: str) -> float | None:
+    known = [(value, _scored(row, share)) for row in rows if (value := number(row, share)) is not None]
+    weight = sum(n for _, n in known)
+    return math.fsum(value * n for value, n in known) / weight if weight else None
+
+
+def grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
+    """The rows by the value of one column, in the order these values first come."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(str(row.get(key)), []).append(row)
+    return groups
+
+
+def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
+    """The summary for programs: shares from 0 to 1, seconds, instants in ISO 8601, null for what is unknown.
+
+    ``structbench_version``, ``total_s``, ``runs`` (one object a run, RUN_KEYS and what else the view has), and the
+    pooled figures ``by_model``, ``by_suite`` (lists) and ``all``.
+    """
+    return {
+        "structbench_version": __version__,
+        "total_s": _plain(total_s),
+        "runs": [_run(row) for row in rows],
+        "by_model": [{"model": name, **pooled(group)} for name, group in grouped(rows, "model").items()],
+        "by_suite": [{"suite": name, **pooled(group)} for name, group in grouped(rows, "suite").items()],
+        "all": pooled(rows),
+    }
+
+
+def _run(row: Row) -> dict[str, Any]:
+    known = {key: _plain(row.get(key)) for key in RUN_KEYS}
+    known["warnings"] = known["warnings"] or []
+    return {**known, **{key: _plain(value) for key, value in row.items() if key not in known}}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it; the store's instants are UTC without saying so."""
+    match value:
+        case float() | Decimal():
+            return float(value) if math.isfinite(value) else None
+        case datetime():
+            return (value.replace(tzinfo=UTC) if value.tzinfo is None else value).isoformat()
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return value
+
+
+class _Column(NamedTuple):
+    header: str
+    shown: Callable[[Row], str]
+    style: Callable[[Row], str] | None = None
+    right: bool = True
+
+
+Group = tuple[_Column, ...]
+
+
+def _column(header: str, key: str, write: Callable[[float | None], str]) -> _Column:
+    return _Column(header, lambda row: write(number(row, key)))
+
+
+def _latency(header: str, key: str) -> _Column:
+    return _column(header, key, latency_text)
+
+
+def _word(key: str) -> _Column:
+    return _Column(key, lambda row: text(row, key), right=False)
+
+
+def _requests(row: Row) -> str:
+    done, planned = number(row, "requests"), number(row, "planned")
+    if done is None or row.get("status") in (None, "complete"):
+        return ABSENT if done is None else f"{done:.0f}"
+    return f"{done:.0f}*" if planned is None else f"{done:.0f}/{planned:.0f}*"
+
+
+def _errors(row: Row) -> str:
+    errors = number(row, "errors")
+    return ABSENT if errors is None else f"{errors:.0f}"
+
+
+_COUNTS: Group = (
+    _Column("requests", _requests, lambda row: "yellow" if "*" in _requests(row) else ""),
+    _Column("errors", _errors, lambda row: "red" if number(row, "errors") else ""),
+)
+_SPEED: tuple[Group, ...] = (
+    (_latency("TTFT\np50", "ttft_p50_s"), _latency("TTFT\np95", "ttft_p95_s"), _latency("TTFT\np99", "ttft_p99_s")),
+    (_latency("ITL\np50", "itl_p50_s"), _latency("ITL\np99", "itl_p99_s"), _latency("TPOT\np50", "tpot_p50_s")),
+    (_column("tok/s\nstream", "stream_tokens_per_s", rate_text), _column("tok/s\nall", "tokens_per_s", rate_text)),
+    (_latency("e2e\np50", "e2e_p50_s"), _latency("e2e\np95", "e2e_p95_s")),
+)
+_SCORES: Group = (
+    _column("JSON\nvalid", "json_valid", share_text),
+    _column("schema\nvalid", "schema_valid", share_text),
+    _column("tools\nright", "tool_call_accuracy", share_text),
+    _column("accuracy", "accuracy", share_text),
+)
+
+
+def _standing(marks: Mapping[str, int]) -> Group:
+    """What a run was worth and where it came from; the marks number the verdicts' reasons."""
+
+    def verdict(row: Row) -> str:
+        mark = marks.get(text(row, "verdict_reason"))
+        return text(row, "verdict") if mark is None else f"{text(row, 'verdict')} ({mark})"
+
+    return (
+        _column("correct\nper s", "correct_goodput", rate_text),
+        _word("cache"),
+        _Column("verdict", verdict, lambda row: _STYLES.get(str(row.get("verdict")), ""), right=False),
+    )
+
+
+def print_table(rows: Sequence[Row], console: Console) -> None:
+    """One row a run: one table where the console is wide enough, else one of speed and one of answers."""
+    if not rows:
+        console.print("No runs.")
+        return
+    reasons = dict.fromkeys(text(row, "verdict_reason") for row in rows if row.get("verdict_reason"))
+    marks = {reason: mark for mark, reason in enumerate(reasons, 1)}
+    standing = _standing(marks)
+    names = (_word("model"), _word("suite"), _word("load"))
+    wide = [names, _COUNTS, *_SPEED, _SCORES, standing]
+    gap = _gap(wide, rows, console.width)
+    if gap:
+        console.print(_table(wide, rows, console.width, gap), "")
+    else:
+        name = _Column("cell", cell_name, right=False)
+        _print_parts("Speed", name, _SPEED, rows, console)
+        _print_parts("Answers", name, (_COUNTS, _SCORES, standing), rows, console)
+    notes = list(_notes(rows, marks))
+    if notes:
+        console.print(*notes, "", sep="\n")
+
+
+def _print_parts(title: str, name: _Column, groups: Iterable[Group], rows: Sequence[Row], console: Console) -> None:
+    for part in _parts(name, groups, rows, console.width):
+        gap = _gap(part, rows, console.width) or 1
+        console.print(_text(title, "bold cyan"), _table(part, rows, console.width, gap), "", sep="\n")
+
+
+def _parts(name: _Column, groups: Iterable[Group], rows: Sequence[Row], room: int) -> Iterator[list[Group]]:
+    """The groups in as few tables as the room allows, each beginning with the name."""
+    part: list[Group] = [(name,)]
+    for group in groups:
+        if len(part) > 1 and not _gap([*part, group], rows, room):
+            yield part
+            part = [(name,)]
+        part.append(group)
+    yield part
+
+
+def _widths(groups: Iterable[Group], rows: Iterable[Row]) -> list[int]:
+    from rich.cells import cell_len
+
+    return [
+        max(cell_len(line) for line in (*column.header.split("\n"), *(column.shown(row) for row in rows)))
+        for group in groups
+        for column in group
+    ]
+
+
+def _gap(groups: Iterable[Group], rows: Sequence[Row], room: int) -> int:
+    """Blanks between columns, 2 or 1, with which the table fits; 0 when it does not. The first column may fold."""
+    first, *others = _widths(groups, rows)
+    for gap, least in LEAST_NAMES.items():
+        if min(first, least) + sum(others) + gap * len(others) <= room:
+            return gap
+    return 0
+
+
+def _table(groups: Sequence[Group], rows: Sequence[Row], room: int, gap: int) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0), pad_edge=False, header_style="bold")
+    columns = [column for group in groups for column in group]
+    first, *others = _widths(groups, rows)
+    first = min(first, max(LEAST_NAMES[gap], room - sum(others) - gap * len(others)))
+    lines = max(column.header.count("\n") for column in columns)
+    for column, width in zip(columns, (first, *others), strict=True):
+        header = "\n" * (lines - column.header.count("\n")) + column.header
+        table.add_column(header, width=width, justify="right" if column.right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(column.shown(row), column.style(row) if column.style else "") for column in columns))
+    return table
+
+
+def _text(shown: str, style: str = "") -> Text:
+    """Text as it is: what comes from outside may look like markup."""
+    from rich.text import Text
+
+    return Text(shown, style=style)
+
+
+def _notes(rows: Sequence[Row], marks: Mapping[str, int]) -> Iterator[Text]:
+    """What stands below the table: interruptions, the verdicts' reasons, warnings."""
+    if any("*" in _requests(row) for row in rows):
+        yield _text("* interrupted: the same command with --skip-cached continues it", "yellow")
+    for reason, mark in marks.items():
+        yield _text(f"({mark}) {reason}")
+    warned: dict[str, list[str]] = {}
+    for row in rows:
+        for warning in dict.fromkeys(row.get("warnings") or ()):
+            warned.setdefault(printable(str(warning)), []).append(cell_name(row))
+    for warning, names in warned.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield _text(f"warning: {warning} ({names[0]}{more})", "yellow")
+
+
+def _pooled_column(header: str, key: str) -> _Column:
+    return _Column(header, lambda row: share_text(number(row, key)) if "requests" in row else "")
+
+
+_POOLED: tuple[Group, ...] = (
+    (
+        _Column("requests", lambda row: f"{row['requests']:,}" if "requests" in row else ""),
+        _pooled_column("completed", "completed_share"),
+        _pooled_column("correct", "correct_share"),
+        _pooled_column("accuracy", "accuracy"),
+    ),
+    (
+        _pooled_column("JSON\nvalid", "json_valid"),
+        _pooled_column("schema\nvalid", "schema_valid"),
+        _pooled_column("tools\nright", "tool_call_accuracy"),
+    ),
+)
+
+
+def print_overview(rows: Sequence[Row], total_s: float, console: Console) -> None:
+    """Success rates by model and by suite where there are several runs, and the time it all took."""
+    if len(rows) > 1:
+        lines: list[Row] = []
+        for heading, key in {"by model": "model", "by suite": "suite"}.items():
+            lines.append({"name": heading})
+            lines += [{"name": f"  {name}", **pooled(group)} for name, group in grouped(rows, key).items()]
+        lines.append({"name": "all", **pooled(rows)})
+        _print_parts("Success rates", _Column("", lambda row: text(row, "name"), right=False), _POOLED, lines, console)
+    states = [str(row.get("cache")) for row in rows]
+    known = [f"{states.count(state)} {state}" for state in ("new", "resumed", "skipped") if state in states]
+    runs = plural(len(rows), "run") + (f" ({', '.join(known)})" if known else "")
+    console.print(_text(f"{runs} in {span_text(total_s)}"))

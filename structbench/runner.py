@@ -1,0 +1,295 @@
+"""The plot: cells -> skip or resume -> load -> score -> store -> summary.
+
+Invariant: a run is marked complete only when every planned request has its row (or its time was
+up); whatever ends a run before that leaves it to be continued.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, Literal
+
+from loadgen import server as ollama_server
+from loadgen.telemetry import Telemetry
+from structbench import __version__
+from structbench.cells import Cell
+from structbench.errors import BadInput
+from structbench.live import Display
+from structbench.options import LoadOptions
+from structbench.planning import CacheState, PlannedCell, explain, plan, prepare
+from structbench.scorer import Scorer
+from structbench.segment import Segment, Services, labels_of
+from structbench.store import Store, run_columns
+from structbench.suites import calibrate, calibrated, calibration_prompts, word_count
+from structbench.types import Case
+from structbench.verdict import FACTS, judge
+
+_FLUSH_S = 60.0
+_CACHE_RESULT: Mapping[CacheState, Literal["hit", "partial", "miss"]] = {
+    "skipped": "hit", "resumed": "partial", "new": "miss",
+}  # fmt: skip
+
+
+class Stop:
+    """Somebody wants the end: once = after what is in flight, twice = at once. ``ask`` may be a signal's handler."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._segment: Segment | None = None
+        self._breakable = False
+
+    def ask(self) -> None:
+        self.asked += 1
+        self._pass_on()
+        if self._breakable or self.asked > 2:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def watching(self, segment: Segment) -> Iterator[None]:
+        self._segment = segment
+        self._pass_on()
+        try:
+            yield
+        finally:
+            self._segment = None
+
+    @contextmanager
+    def breakable(self) -> Iterator[None]:
+        """Work that nothing is lost by breaking off: waiting for the server."""
+        self._breakable = True
+        try:
+            yield
+        finally:
+            self._breakable = False
+
+    def _pass_on(self) -> None:
+        if self._segment is not None and self.asked:
+            self._segment.control.stopping = True
+            self._segment.control.hurry = self.asked > 1
+
+
+@dataclass(slots=True)
+class Summary:
+    """What became of one invocation; ``rows`` are those of the store's view ``summary``, one a cell."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    planned: list[str] = field(default_factory=list)
+    """With ``dry_run`` or ``explain``: a line for each cell, and nothing was sent."""
+    total_s: float = 0.0
+    interrupted: bool = False
+    failures: list[str] = field(default_factory=list)
+    db: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 failed, 130 interrupted."""
+        if self.interrupted:
+            return 130
+        return 1 if self.failures else 0
+
+    def records(self, columns: str = "*") -> list[dict[str, Any]]:
+        """The rows of ``requests`` of these runs, in order, from the database."""
+        runs = [row["run_id"] for row in self.rows]
+        which = "WHERE run_id IN (SELECT unnest($1::VARCHAR[])) ORDER BY run_id, request_index"
+        with Store(Path(self.db)) as store:
+            return store.query(f"SELECT {columns} FROM requests {which}", [runs])
+
+
+def load(
+    options: LoadOptions,
+    *,
+    display: Display | None = None,
+    stop: Stop | None = None,
+    report: Callable[[Summary], None] | None = None,
+) -> Summary:
+    """Do what ``structbench load`` does; BadInput before anything is sent, else a summary, whatever happened.
+
+    ``report`` is given the summary before the metrics are held up for ``options.hold`` seconds.
+    """
+    began = monotonic()
+    display = display or Display(quiet=True)
+    stop = stop or Stop()
+    with ExitStack() as stack:
+        with stop.breakable():
+            server, cells = prepare(options, stack, display.print)
+        if options.dry_run or options.explain:
+            return Summary(planned=_described(options, cells), db=str(options.db))
+        telemetry = _telemetry(options, stack)
+        store = stack.enter_context(Store(options.db))
+        planned = plan(options, cells, store)
+        scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
+        services = Services(options, server, store, telemetry, scorer, display)
+        with display:
+            summary = _Runner(services, stop).all(planned)
+        summary.total_s = monotonic() - began
+        if report is not None:
+            report(summary)
+        _hold(options.hold, stop)
+        return summary
+
+
+def _described(options: LoadOptions, cells: Sequence[Cell]) -> list[str]:
+    """A line for each cell; a database that does not exist is not made for that."""
+    if not options.db.exists():
+        return [f"{cell.name}: new: {options.db} does not exist yet" for cell in cells]
+    with Store(options.db) as store:
+        planned = plan(options, cells, store)
+        return [f"{p.cell.name}: {p.cache}: {explain(p, store) if options.explain else p.why}" for p in planned]
+
+
+def _hold(seconds: float, stop: Stop) -> None:
+    end = monotonic() + seconds
+    while monotonic() < end and not stop.asked:
+        sleep(min(0.1, seconds))
+
+
+def _telemetry(options: LoadOptions, stack: ExitStack) -> Telemetry | None:
+    if options.metrics_port == 0:
+        return None
+    try:
+        telemetry = Telemetry(options.metrics_port, options.metrics_host)
+    except OSError as error:
+        where = f"{options.metrics_host}:{options.metrics_port}"
+        why = error.strerror or error
+        raise BadInput(
+            f"metrics cannot be served on {where} ({why}): give another --metrics-port, or 0 for none"
+        ) from None
+    stack.callback(telemetry.close)
+    return telemetry
+
+
+@dataclass(slots=True)
+class _Runner:
+    services: Services
+    stop: Stop
+    summary: Summary = field(default_factory=Summary)
+    calibration: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def all(self, planned: Sequence[PlannedCell]) -> Summary:
+        """Cell by cell; a server that is gone ends it, other failures do not keep the next cell from running."""
+        caches: dict[str, CacheState] = {}
+        for cell in planned:
+            if self.stop.asked or (self.summary.failures and not ollama_server.answers(self.services.server.address)):
+                break
+            run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
+            self._count_cache(cell)
+            if cell.cache == "skipped":
+                self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
+                caches[run_id] = cell.cache
+            elif self._cell(cell, run_id):
+                caches[run_id] = cell.cache
+        self.summary.interrupted = bool(self.stop.asked)
+        self.summary.db = str(self.services.options.db)
+        self.summary.rows = _summary_rows(self.services.store, caches)
+        return self.summary
+
+    def _count_cache(self, planned: PlannedCell) -> None:
+        if self.services.telemetry is not None:
+            self.services.telemetry.cache(labels_of(planned.cell, self.services.server), _CACHE_RESULT[planned.cache])
+
+    def _cell(self, planned: PlannedCell, run_id: str) -> bool:
+        """One cell from its model's load to its verdict; False when it did not get to start."""
+        cell, store = planned.cell, self.services.store
+        try:
+            with self.stop.breakable():
+                model_load_s = self._load_model(cell)
+                cases = self._cases(cell)
+        except KeyboardInterrupt:
+            return False
+        segment = Segment(
+            services=self.services, cell=cell, cases=cases, run_id=run_id,
+            number=0 if planned.continued is None else planned.continued.next_segment, missing=planned.missing,
+        )  # fmt: skip
+        self._open(planned, segment, model_load_s)
+        with self.stop.watching(segment):
+            try:
+                segment.run()
+            finally:
+                self._close(segment)
+        if segment.failure is not None:
+            self.summary.failures.append(segment.failure)
+        store.flush(_FLUSH_S)
+        return True
+
+    def _load_model(self, cell: Cell) -> float | None:
+        """Load time is measured here, apart, so that no request of the load pays for it."""
+        config, address = cell.config, self.services.server.address
+        seconds, refusal = ollama_server.load_model(address, cell.model, config.options, config.keep_alive)
+        if refusal is not None:
+            self.services.display.print(f"{cell.name}: loading the model failed: {refusal}")
+        return seconds
+
+    def _cases(self, cell: Cell) -> Sequence[Case]:
+        """The suite's cases; those of ``text`` with lengths fitted to the model's own tokenizer."""
+        if cell.suite.name != "text":
+            return cell.suite.cases
+        if cell.model not in self.calibration:
+            config, address = cell.config, self.services.server.address
+            samples = []
+            for prompt in calibration_prompts(config.seed):
+                chat = config.endpoint == "chat"
+                tokens = ollama_server.prompt_tokens(address, cell.model, prompt, config.options, chat)
+                if tokens is not None:
+                    samples.append((word_count(prompt), tokens))
+            self.calibration[cell.model] = calibrate(samples)
+        return calibrated(cell.suite, *self.calibration[cell.model]).cases
+
+    def _open(self, planned: PlannedCell, segment: Segment, model_load_s: float | None) -> None:
+        cell, options = planned.cell, self.services.options
+        now = _now()
+        run = {**run_columns(cell.config), "run_id": segment.run_id, "status": "running", "planned": cell.requests}
+        if planned.continued is None:
+            run |= {"label": options.label, "started_at": now, "environment": _environment(options)}
+        self.services.store.append("runs", run)
+        self.services.store.append("segments", {
+            "run_id": segment.run_id, "segment": segment.number, "started_at": now, "status": "running",
+            "planned": None if segment.missing is None else len(segment.missing), "workers": segment.workers,
+            "model_load_s": model_load_s, "warmup_requests": segment.warmup, "simulated": options.simulate,
+        })  # fmt: skip
+
+    def _close(self, segment: Segment) -> None:
+        """How the segment and the run ended, judged by what the store has."""
+        store, cell = self.services.store, segment.cell
+        facts = store.query(FACTS, [segment.run_id])[0]
+        verdict = judge(facts)
+        ran = sys.exc_info()[0] is None and not segment.control.stopping and segment.failure is None
+        complete = ran and (cell.load.duration_s is not None or facts["requests"] == cell.requests)
+        ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
+        store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
+        store.append("runs", {**ended, "verdict": verdict.word, "verdict_reason": verdict.reason,
+                              "planned": facts["requests"] if complete else cell.requests})  # fmt: skip
+
+
+def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:
+    rows = store.query("SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))", [list(caches)])
+    by_id = {row["run_id"]: row for row in rows}
+    return [{**by_id[run_id], "cache": cache} for run_id, cache in caches.items() if run_id in by_id]
+
+
+def _environment(options: LoadOptions) -> dict[str, Any]:
+    """What does not change the results' meaning but may explain them; nothing that names the person."""
+    names = ("workers", "grace", "metrics_port", "simulate")
+    return {
+        "structbench": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "options": {name: value for name, value in asdict(options).items() if name in names},
+    }
+
+
+def _new_run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

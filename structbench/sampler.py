@@ -1,0 +1,85 @@
+"""Once a second while a cell runs: what this client and the server use. Rows of ``samples``.
+
+Invariant: a sample that cannot be taken is left out; it never disturbs the load.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from time import monotonic_ns
+from typing import Any
+
+import psutil
+
+from loadgen.server import Watch
+from loadgen.types import NS
+from loadgen.workers import Control
+
+PERIOD_S = 1.0
+
+
+class Sampler:
+    """A thread that hands a row to ``keep`` each second between ``with`` and its end."""
+
+    def __init__(
+        self,
+        address: str,
+        model: str,
+        control: Control,
+        backlog: Callable[[], int],
+        keep: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        self._watch = Watch(address)
+        self._model = model
+        self._control = control
+        self._backlog = backlog
+        self._keep = keep
+        self._ended = threading.Event()
+        self._processes: dict[int, psutil.Process] = {}
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._watch.close()
+
+    def _run(self) -> None:
+        self._client()  # CPU percentages count from the call before
+        while not self._ended.wait(PERIOD_S):
+            started_ns = self._control.started_ns
+            if started_ns is not None:
+                self._keep({"t_s": (monotonic_ns() - started_ns) / NS, **self._sample()})
+
+    def _sample(self) -> dict[str, Any]:
+        cpu, rss = self._client()
+        loaded = self._watch.loaded(self._model)
+        return {
+            "at": datetime.now(UTC),
+            "client_cpu_percent": cpu,
+            "client_rss_bytes": rss,
+            "in_flight": self._control.in_flight,
+            "loop_lag_max_s": self._control.loop_lag_s,
+            "store_backlog": self._backlog(),
+            "server_size_bytes": None if loaded is None else loaded.size_bytes,
+            "server_vram_bytes": None if loaded is None else loaded.vram_bytes,
+            "vram_share": None if loaded is None or not loaded.size_bytes else loaded.vram_bytes / loaded.size_bytes,
+        }
+
+    def _client(self) -> tuple[float, int]:
+        """CPU percent (100: one core) and resident bytes of this process and the workers."""
+        cpu, rss = 0.0, 0
+        for pid in (os.getpid(), *self._control.pids):
+            try:
+                process = self._processes.setdefault(pid, psutil.Process(pid))
+                cpu += process.cpu_percent()
+                rss += process.memory_info().rss
+            except psutil.Error:
+                self._processes.pop(pid, None)
+        return cpu, rss

@@ -1,0 +1,259 @@
+"""The scoring process: answers are scored beside the load, never in the way of it.
+
+Invariant: every submitted answer comes back once, scored or ``unscored`` with the reason, whatever the
+answer does to the process that judges it. One thread of the parent talks to one child process;
+the child ends by itself when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection, Pipe, wait
+from queue import SimpleQueue
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from loadgen.process import spawn
+from structbench.scoring.answer import Answer, unscored
+
+if TYPE_CHECKING:
+    from structbench.types import Case, Score
+
+READY_LIMIT_S = 60.0
+GRACE_S = 3.0
+"""How long after its time limit a child may keep silent before it is killed."""
+MAX_STARTS = 3
+"""Children that may fail to start, one after the other, before scoring is given up."""
+NICENESS = 10
+"""The child yields to the load's processes where cores are scarce."""
+
+
+class Scorer:
+    """Scores answers in a process of its own and hands each score to ``on_score`` from one thread."""
+
+    def __init__(
+        self,
+        on_score: Callable[[Any, Score | None], None],
+        *,
+        start_now: bool = True,
+        time_limit_s: float = 2.0,
+        size_limit: int = 4_000_000,
+    ) -> None:
+        self._on_score = on_score
+        self._start_now = start_now
+        self._time_limit_s = time_limit_s
+        self._size_limit = size_limit
+        self._queue: SimpleQueue[tuple[Any, Case, Answer] | None] = SimpleQueue()
+        self._idle = threading.Condition()
+        self._pending = 0
+        self._failure: BaseException | None = None
+        self._closing, self._close = Pipe(duplex=False)
+        self._closed = False
+        self._child: _Child | None = None
+        self._failed_starts = 0
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="scorer", daemon=True)
+        self._thread.start()
+
+    def submit(self, key: Any, case: Case, answer: Answer) -> None:
+        """Hand over one answer; returns at once (the child starts for the first case that needs it, at the latest)."""
+        with self._idle:
+            if self._closed:
+                raise ValueError("submit() after close()")
+            self._pending += 1
+        self._queue.put((key, case, answer))
+
+    def wait_ready(self, timeout_s: float | None = None) -> bool:
+        """Wait until the child that starts now has started, so that its imports do not fall into a measurement."""
+        return self._started.wait(timeout_s)
+
+    def drain(self, timeout_s: float | None = None) -> bool:
+        """Wait until everything submitted is scored (False: not within the time); raises what ``on_score`` raised."""
+        with self._idle:
+            done = self._idle.wait_for(lambda: self._pending == 0 or self._closed, timeout_s)
+            if self._failure is not None:
+                raise self._failure
+            return done and self._pending == 0
+
+    def close(self) -> None:
+        """End the child at once; what is not scored by then stays without a score. May be called twice."""
+        with self._idle:
+            first_time, self._closed = not self._closed, True
+            self._idle.notify_all()
+        if first_time:
+            self._close.close()
+            self._queue.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        # A terminal's Ctrl-C reaches the whole process group: the child inherits this thread's mask.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        if self._start_now:
+            self._ready_child()
+        self._started.set()
+        while (item := self._queue.get()) is not None and not self._closed:
+            self._one(*item)
+        self._drop_child()
+        self._closing.close()
+
+    def _one(self, key: Any, case: Case, answer: Answer) -> None:
+        score = None if case.kind == "text" else self._score(case, answer)
+        if self._closed:
+            return
+        try:
+            self._on_score(key, score)
+        except BaseException as error:  # the caller's own, given back to the caller by drain()
+            self._failure = self._failure if self._failure is not None else error
+        with self._idle:
+            self._pending -= 1
+            self._idle.notify_all()
+
+    def _score(self, case: Case, answer: Answer) -> Score:
+        """One question to the child, with its end watched over."""
+        too_large = unscored(f"the answer is larger than {self._size_limit} bytes")
+        if len(answer.output_text) > self._size_limit:
+            return too_large
+        try:
+            question = pickle.dumps((dataclasses.replace(case, messages=()), answer))
+        except Exception as error:  # any object may refuse to be pickled, with any exception
+            return unscored(f"the answer cannot be handed to the scoring process: {type(error).__name__}: {error}")
+        if len(question) > self._size_limit:
+            return too_large
+        child = self._ready_child()
+        if child is None:
+            return unscored("the scoring process does not start")
+        reply = child.ask(question, self._time_limit_s + GRACE_S, self._closing)
+        if isinstance(reply, str):
+            self._drop_child()
+            return unscored(reply)
+        return reply
+
+    def _ready_child(self) -> _Child | None:
+        if self._child is not None and self._child.has_died:
+            self._drop_child()
+        if self._child is None and self._failed_starts < MAX_STARTS:
+            self._failed_starts += 1
+            try:
+                child = _Child(self._time_limit_s)
+            except OSError:  # no memory or no process to be had: counted as a failed start
+                return None
+            if child.is_ready(READY_LIMIT_S, self._closing):
+                self._child, self._failed_starts = child, 0
+            else:
+                child.end()
+        return self._child
+
+    def _drop_child(self) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+
+class _Child:
+    """The parent's end of one scoring process."""
+
+    def __init__(self, time_limit_s: float) -> None:
+        self._process, sock = spawn("structbench.scorer:serve")
+        self._pipe = Connection(sock.detach())
+        self._time_limit_s = time_limit_s
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def has_died(self) -> bool:
+        return self._process.poll() is not None
+
+    def is_ready(self, limit_s: float, closing: Connection) -> bool:
+        """Wait for the child's first word."""
+        try:
+            self._pipe.send(self._time_limit_s)
+            wait([self._pipe, closing], limit_s)
+            return self._pipe.poll() and self._pipe.recv() == "ready"
+        except (EOFError, OSError):
+            return False
+
+    def ask(self, question: bytes, limit_s: float, closing: Connection) -> Score | str:
+        """The child's score, or why there is none: then this child is not to be used again."""
+        try:
+            self._pipe.send_bytes(question)
+            wait([self._pipe, closing], limit_s)
+            if not self._pipe.poll():
+                return f"the scoring process gave no answer within {limit_s:g} s"
+            reply: Score = self._pipe.recv()
+            return reply
+        except (EOFError, OSError):
+            self._process.kill()
+            return f"the scoring process died (exit code {self._process.wait()})"
+
+    def end(self) -> None:
+        self._pipe.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class _OutOfTime(BaseException):
+    """No Exception, so that no library on the way catches it."""
+
+
+class _Alarm:
+    """Raises in the main thread while armed, again and again in case something on the way swallows it."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._armed = False
+        signal.signal(signal.SIGALRM, self._ring)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+
+    def _ring(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._armed:
+            raise _OutOfTime
+
+    def limited(self, judge: Callable[[], Score | None]) -> Score | None:
+        """The score, or ``unscored`` when it takes longer than the limit."""
+        try:
+            try:
+                self._armed = True
+                signal.setitimer(signal.ITIMER_REAL, self._limit_s, 0.25)
+                return judge()
+            finally:
+                self._armed = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except _OutOfTime:
+            self._armed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            return unscored(f"scoring took longer than {self._limit_s:g} s")
+
+
+def serve(sock: socket.socket) -> None:
+    """The child's life: answer questions until the parent's end of the pipe is closed."""
+    from structbench.scoring import score
+    from structbench.scoring.validation import schema_problem
+
+    os.nice(NICENESS)
+    with Connection(sock.detach()) as pipe:
+        try:
+            alarm = _Alarm(pipe.recv())
+            schema_problem({})  # imports jsonschema before the first answer
+            pipe.send("ready")
+            while True:
+                case, answer = pickle.loads(pipe.recv_bytes())
+                pipe.send(alarm.limited(lambda: score(case, answer)))  # noqa: B023
+        except (EOFError, OSError):
+            return

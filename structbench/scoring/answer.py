@@ -1,0 +1,69 @@
+"""The answer as scoring sees it, and the lines in which a score explains itself.
+
+Invariant: an explanation is one printable line of at most 300 characters that encodes as UTF-8.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from structbench.types import Score
+
+MAX_EXPLANATIONS = 10
+MAX_LINE = 300
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one request, without its timing."""
+
+    output_text: str = ""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """Each ``{"name": …, "arguments": {…}}``."""
+    done_reason: str | None = None
+    rejected: bool = False
+    """The server refused the schema or the tools."""
+
+
+class CannotScore(Exception):
+    """The case, not the answer, keeps the answer from being judged."""
+
+
+def unscored(reason: str) -> Score:
+    """The score of an answer that could not be judged."""
+    return Score(outcome="unscored", validation_errors=(line(reason),))
+
+
+def explain(pointer: str, keyword: str, message: str) -> str:
+    """``JSON pointer: keyword: message``; the empty pointer is written ``(root)``."""
+    return line(f"{pointer if pointer else '(root)'}: {keyword}: {message}")
+
+
+def line(text: str) -> str:
+    """Make any text one safe line; what is too long loses its middle, since jsonschema says what is wrong last."""
+    if len(text) > MAX_LINE:
+        text = _shortened(text)
+    text = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _shortened(text) if len(text) > MAX_LINE else text
+
+
+def first(explanations: Iterable[str]) -> tuple[str, ...]:
+    """The first ten different explanations, in order."""
+    return tuple(dict.fromkeys(explanations))[:MAX_EXPLANATIONS]
+
+
+def shown(value: object) -> str:
+    """A value in an explanation."""
+    text = value if isinstance(value, str) else repr(value)
+    text = text if len(text) <= 100 else text[:70] + "…" + text[-29:]
+    return repr(text) if isinstance(value, str) else text
+
+
+def _shortened(text: str) -> str:
+    return text[: MAX_LINE - 130] + "…" + text[-129:]

@@ -1,0 +1,132 @@
+"""From text to JSON: strictly the whole text, or leniently out of a code fence or prose.
+
+Invariant: the time grows linearly with the text (no part is read again after it failed), and
+nothing but an unparsable text comes out of any text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from structbench.scoring.answer import line
+from structbench.scoring.values import MAX_DEPTH, limit_broken
+
+JsonSource = Literal["plain", "fenced", "prose"]
+
+_INFO_WORD = re.compile(r"[ \t]*[A-Za-z][\w.+-]*")
+# A bracket that no JSON can follow is prose ("see {a, b}"), not the start of broken JSON.
+_OPENER = re.compile(r'\{(?=[ \t\n\r]*["}])|\[(?=[ \t\n\r]*(?:[\[{"\]\-0-9]|(?:true|false|null)\b))')
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\\n]++|\\.)*+"?|[\[\]{}]')
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A JSON value, or why there is none."""
+
+    value: Any = None
+    error: str | None = None
+
+
+class _Refused(ValueError):
+    """Python's json takes it, RFC 8259 or our strictness does not."""
+
+
+def parse_json(text: str) -> Parsed:
+    """Parse a text that is one JSON text (RFC 8259) from end to end; no NaN, no duplicate names."""
+    try:
+        value = _DECODER.decode(text)
+    except (json.JSONDecodeError, _Refused) as error:
+        return Parsed(error=line(str(error)))
+    except RecursionError:
+        return Parsed(error=f"nested deeper than {MAX_DEPTH} levels")
+    except ValueError as error:  # Python's own limit on the digits of an integer
+        return Parsed(error=line(f"a number is out of range: {error}"))
+    if (reason := limit_broken(value)) is not None:
+        return Parsed(error=reason)
+    return Parsed(value=value)
+
+
+def find_json(text: str) -> tuple[Any, JsonSource] | None:
+    """The first JSON value in a code fence, else the first JSON object or array among prose."""
+    for block in _fenced(text):
+        if (parsed := parse_json(block)).error is None:
+            return parsed.value, "fenced"
+    for part in _balanced_parts(text):
+        if (parsed := parse_json(part)).error is None:
+            return parsed.value, "prose"
+    return None
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _Refused(f"duplicate member name {json.dumps(name)}")
+            seen.add(name)
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise _Refused(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)
+
+
+def _fenced(text: str) -> Iterator[str]:
+    """The contents of the code fences, the last one perhaps cut off."""
+    body: list[str] = []
+    fence: str | None = None
+    for raw in text.split("\n"):
+        if fence is not None and raw.lstrip(" \t").startswith(fence):
+            yield "\n".join(body)
+            fence = None
+            continue
+        if fence is None:
+            opening = raw.lstrip(" \t")
+            if not opening.startswith(("```", "~~~")):
+                continue
+            fence, body = opening[:3], []
+            raw = _INFO_WORD.sub("", opening.lstrip(fence[0]), count=1)
+        if raw.rstrip().endswith(fence):
+            body.append(raw.rstrip().rstrip(fence[0]))
+            yield "\n".join(body)
+            fence = None
+        else:
+            body.append(raw)
+    if fence is not None:
+        yield "\n".join(body)
+
+
+def _balanced_parts(text: str) -> Iterator[str]:
+    """Parts from an opening bracket to the one that balances it, none inside another.
+
+    An opening bracket that is never balanced ends the search: what stands inside is a piece of
+    a broken or cut off value, not an answer.
+    """
+    opener = _OPENER.search(text)
+    while opener is not None:
+        end = _balanced_end(text, opener.start())
+        if end is None:
+            return
+        yield text[opener.start() : end]
+        opener = _OPENER.search(text, end)
+
+
+def _balanced_end(text: str, start: int) -> int | None:
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(text, start):
+        token = found[0]
+        if token in "{[":
+            depth += 1
+        elif token in "}]":
+            depth -= 1
+            if depth == 0:
+                return found.end()
+    return None

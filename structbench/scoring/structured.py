@@ -1,0 +1,91 @@
+"""Scores of structured output.
+
+The ladder: rejected · no_output · truncated · invalid_json · schema_violation · wrong_value · correct.
+Invariant: the outcome, ``json_valid``, ``schema_valid`` and ``accuracy_score`` follow from the
+strict reading and cannot contradict each other; only the lenient twins know of fences and prose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from structbench.scoring.answer import Answer, explain, first, shown
+from structbench.scoring.parsing import JsonSource, Parsed, find_json, parse_json
+from structbench.scoring.validation import violations
+from structbench.scoring.values import ABSENT, at_pointer, json_equal
+from structbench.types import Case, JsonOutcome, Score
+
+
+@dataclass(frozen=True, slots=True)
+class _Lenient:
+    """What the lenient reading found; ``source`` None is nothing."""
+
+    value: Any = None
+    source: JsonSource | None = None
+
+
+def score_json(case: Case, answer: Answer) -> Score:
+    """Score an answer that should be JSON, of a schema, with certain values."""
+    if answer.rejected:
+        return _failed(case, "rejected", None)
+    if not answer.output_text.strip():
+        return _failed(case, "no_output", "empty answer")
+    strict = parse_json(answer.output_text)
+    lenient = _lenient(strict, answer.output_text)
+    broken = () if case.schema is None or lenient.source is None else violations(case.schema, lenient.value)
+    valid = strict.error is None and not broken
+    share, wrong = _expected_share(case, strict.value) if valid else (0.0, ())
+    return Score(
+        outcome=_outcome(strict, answer, broken, share),
+        accuracy_score=share,
+        json_valid=strict.error is None,
+        json_valid_lenient=lenient.source is not None,
+        json_source=lenient.source,
+        json_parse_error=strict.error,
+        schema_valid=None if case.schema is None else valid,
+        schema_valid_lenient=None if case.schema is None else lenient.source is not None and not broken,
+        validation_errors=broken if broken else first(wrong),
+    )
+
+
+def _failed(case: Case, outcome: JsonOutcome, parse_error: str | None) -> Score:
+    no_schema = None if case.schema is None else False
+    return Score(
+        outcome=outcome,
+        accuracy_score=0.0,
+        json_valid=False,
+        json_valid_lenient=False,
+        json_parse_error=parse_error,
+        schema_valid=no_schema,
+        schema_valid_lenient=no_schema,
+    )
+
+
+def _lenient(strict: Parsed, text: str) -> _Lenient:
+    if strict.error is None:
+        return _Lenient(strict.value, "plain")
+    found = find_json(text)
+    return _Lenient() if found is None else _Lenient(*found)
+
+
+def _outcome(strict: Parsed, answer: Answer, broken: tuple[str, ...], share: float) -> JsonOutcome:
+    if strict.error is not None:
+        return "truncated" if answer.done_reason == "length" else "invalid_json"
+    if broken:
+        return "schema_violation"
+    return "correct" if share == 1.0 else "wrong_value"
+
+
+def _expected_share(case: Case, value: Any) -> tuple[float, tuple[str, ...]]:
+    """The share of expected values that stand where they should; 1 where nothing is expected."""
+    if not case.expected:
+        return 1.0, ()
+    wrong = []
+    for pointer, expected in case.expected.items():
+        found = at_pointer(value, pointer)
+        if found is ABSENT:
+            wrong.append(explain(pointer, "expected", f"{shown(expected)}, found nothing"))
+        elif not json_equal(found, expected):
+            wrong.append(explain(pointer, "expected", f"{shown(expected)}, found {shown(found)}"))
+    return (len(case.expected) - len(wrong)) / len(case.expected), tuple(wrong)

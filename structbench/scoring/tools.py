@@ -1,0 +1,222 @@
+"""Scores of tool calls.
+
+The ladder: rejected · truncated · no_call · wrong_function · missing_argument · unexpected_argument ·
+schema_violation · wrong_value · wrong_count · unwanted_call · correct.
+Invariant: expected and made calls are paired one to one, in any order, with as many right pairs
+as any pairing can have; the outcome is the lowest rung among the pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from structbench.scoring.answer import Answer, explain, first, shown
+from structbench.scoring.assignment import best_assignment
+from structbench.scoring.parsing import find_json, parse_json
+from structbench.scoring.validation import violations
+from structbench.scoring.values import json_equal, limit_broken, pointer_to
+from structbench.types import Case, Score, ToolOutcome
+
+RUNGS: tuple[ToolOutcome, ...] = (
+    "wrong_function",
+    "missing_argument",
+    "unexpected_argument",
+    "schema_violation",
+    "wrong_value",
+    "correct",
+)
+RIGHT = len(RUNGS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A call that was made, validated against its tool once."""
+
+    index: int
+    name: str
+    arguments: Mapping[str, Any] | None
+    """None: no JSON object within the limits."""
+    offered: bool
+    required: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    """How the arguments break the tool's schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """How far up the ladder one call got, and which argument held it."""
+
+    rung: int
+    argument: str = ""
+
+
+def score_tools(case: Case, answer: Answer) -> Score:
+    """Score the calls of an answer against those expected, or against their tools alone."""
+    if answer.rejected:
+        return _score("rejected", 0, asked_for=True, right=0, expected=1)
+    if not answer.tool_calls:
+        return _no_call(case, answer)
+    if case.expected_calls is not None and not case.expected_calls:
+        names = [explain(f"/{i}", "unwanted_call", shown(_name(call))) for i, call in enumerate(answer.tool_calls)]
+        return _score("unwanted_call", len(names), asked_for=False, right=0, expected=0, explanations=names)
+    tools = {str(_function(tool).get("name")): _function(tool) for tool in case.tools}
+    made = [_made(index, call, tools) for index, call in enumerate(answer.tool_calls)]
+    if case.expected_calls is None:
+        return _against_tools(made)
+    return _against_expected(case.expected_calls, made)
+
+
+def _no_call(case: Case, answer: Answer) -> Score:
+    asked_for = case.expected_calls is None or len(case.expected_calls) > 0
+    if answer.done_reason == "length" and (asked_for or not answer.output_text.strip()):
+        # Cut off before a word or a call: a call could still have come, so silence earns nothing.
+        return _score("truncated", 0, asked_for=True, right=0, expected=1)
+    if not asked_for:
+        return _score("correct", 0, asked_for=False, right=0, expected=0)
+    notes = [explain("", "no_call", "a tool call stands in the text")] if _call_in_text(case, answer) else []
+    return _score("no_call", 0, asked_for=True, right=0, expected=1, explanations=notes)
+
+
+def _score(
+    outcome: ToolOutcome, made: int, *, asked_for: bool, right: int, expected: int, explanations: Sequence[str] = ()
+) -> Score:
+    larger = max(expected, made)
+    accuracy = right / larger if larger else 1.0
+    return Score(
+        outcome=outcome,
+        accuracy_score=accuracy,
+        tool_call_success=(made > 0) == asked_for,
+        tool_call_accuracy=accuracy,
+        num_tool_calls=made,
+        validation_errors=first(explanations),
+    )
+
+
+def _against_tools(made: Sequence[_Made]) -> Score:
+    """Without expected calls: each call must be one of the case's tools, with valid arguments."""
+    verdicts = [_judge_by_tool(call) for call in made]
+    explanations = [why for call, verdict in zip(made, verdicts, strict=True) for why in _why(call, verdict, None)]
+    right = sum(verdict.rung == RIGHT for verdict in verdicts)
+    outcome = RUNGS[min(verdict.rung for verdict in verdicts)]
+    return _score(outcome, len(made), asked_for=True, right=right, expected=0, explanations=explanations)
+
+
+def _against_expected(expected: Sequence[Mapping[str, Any]], made: Sequence[_Made]) -> Score:
+    verdicts = [[_judge(wanted, call) for call in made] for wanted in expected]
+    # One right pair outweighs all the partial credit there can be.
+    right_weight = RIGHT * (min(len(expected), len(made)) + 1)
+    weights = [[right_weight if v.rung == RIGHT else v.rung for v in row] for row in verdicts]
+    chosen = best_assignment(weights)
+    pairs = [
+        (wanted, made[column], row[column])
+        for wanted, row, column in zip(expected, verdicts, chosen, strict=True)
+        if column is not None
+    ]
+    worst = min(verdict.rung for *_, verdict in pairs)
+    outcome = RUNGS[worst]
+    explanations = [why for wanted, call, verdict in pairs for why in _why(call, verdict, wanted)]
+    if len(made) != len(expected):
+        explanations.append(explain("", "wrong_count", f"{len(expected)} expected, {len(made)} made"))
+        outcome = "wrong_count" if worst == RIGHT else outcome
+    right = sum(verdict.rung == RIGHT for *_, verdict in pairs)
+    return _score(outcome, len(made), asked_for=True, right=right, expected=len(expected), explanations=explanations)
+
+
+def _made(index: int, call: Mapping[str, Any], tools: Mapping[str, Mapping[str, Any]]) -> _Made:
+    name, arguments = _name(call), call.get("arguments")
+    tool = tools.get(name, {})
+    prefix = f"/{index}/arguments"
+    reason = limit_broken(arguments) if isinstance(arguments, Mapping) else "the arguments are not an object"
+    if not isinstance(arguments, Mapping) or reason is not None:
+        return _Made(index, name, None, name in tools, broken=(explain(prefix, "type", str(reason)),))
+    schema = tool.get("parameters")
+    if not isinstance(schema, Mapping):
+        return _Made(index, name, arguments, name in tools)
+    required = schema.get("required")
+    names = tuple(str(item) for item in required) if isinstance(required, list | tuple) else ()
+    return _Made(index, name, arguments, True, names, violations(schema, arguments, prefix))
+
+
+def _judge_by_tool(call: _Made) -> _Verdict:
+    if not call.offered:
+        return _Verdict(RUNGS.index("wrong_function"))
+    for argument in call.required:
+        if call.arguments is not None and argument not in call.arguments:
+            return _Verdict(RUNGS.index("missing_argument"), argument)
+    return _Verdict(RUNGS.index("schema_violation")) if call.broken else _Verdict(RIGHT)
+
+
+def _judge(wanted: Mapping[str, Any], call: _Made) -> _Verdict:
+    """The first rung at which a made call fails to be the wanted one."""
+    if call.name != wanted.get("name"):
+        return _Verdict(RUNGS.index("wrong_function"))
+    if call.arguments is None:
+        return _Verdict(RUNGS.index("schema_violation"))
+    allowed = _allowed(wanted)
+    must = [name for name, values in allowed.items() if "" not in values]
+    for argument in (*must, *call.required):
+        if argument not in call.arguments:
+            return _Verdict(RUNGS.index("missing_argument"), argument)
+    for argument in call.arguments:
+        if argument not in allowed:
+            return _Verdict(RUNGS.index("unexpected_argument"), argument)
+    if call.broken:
+        return _Verdict(RUNGS.index("schema_violation"))
+    for argument, value in call.arguments.items():
+        if not any(json_equal(value, one, trim=True) for one in allowed[argument]):
+            return _Verdict(RUNGS.index("wrong_value"), argument)
+    return _Verdict(RIGHT)
+
+
+def _why(call: _Made, verdict: _Verdict, wanted: Mapping[str, Any] | None) -> tuple[str, ...]:
+    at = pointer_to((call.index, "arguments", verdict.argument))
+    match RUNGS[verdict.rung]:
+        case "wrong_function":
+            told = "no such tool" if wanted is None else f"expected {shown(wanted.get('name'))}"
+            return (explain(f"/{call.index}/name", "wrong_function", f"{told}, found {shown(call.name)}"),)
+        case "missing_argument":
+            return (explain(at, "missing_argument", "must be given"),)
+        case "unexpected_argument":
+            return (explain(at, "unexpected_argument", "must not be given"),)
+        case "schema_violation":
+            return call.broken
+        case "wrong_value" if wanted is not None and call.arguments is not None:
+            values = _allowed(wanted)[verdict.argument]
+            told = " or ".join(shown(value) for value in values[:5])
+            return (explain(at, "wrong_value", f"expected {told}, found {shown(call.arguments[verdict.argument])}"),)
+        case _:
+            return ()
+
+
+def _allowed(wanted: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The acceptable values of each argument; a lone value counts as a list of one."""
+    arguments = wanted.get("arguments")
+    items = arguments.items() if isinstance(arguments, Mapping) else ()
+    return {name: list(values) if isinstance(values, list | tuple) else [values] for name, values in items}
+
+
+def _call_in_text(case: Case, answer: Answer) -> bool:
+    """Whether the text holds what should have been a call: a tag of a chat template, or a call of a tool as JSON."""
+    text = answer.output_text
+    if "<tool_call>" in text or "[TOOL_CALLS]" in text:
+        return True
+    parsed = parse_json(text)
+    found = parsed.value
+    if parsed.error is not None:
+        in_text = find_json(text)
+        found = None if in_text is None else in_text[0]
+    names = {_function(tool).get("name") for tool in case.tools}
+    values = found if isinstance(found, list) else [found]
+    return any(isinstance(value, Mapping) and _name(_function(value)) in names for value in values)
+
+
+def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = tool.get("function")
+    return inner if isinstance(inner, Mapping) else tool
+
+
+def _name(call: Mapping[str, Any]) -> str:
+    name = call.get("name")
+    return name if isinstance(name, str) else ""

@@ -1,0 +1,191 @@
+"""One segment: the load of one cell from its start to its end. Records in, rows, metrics and scores out.
+
+Invariant: each record of the load becomes exactly one row; scoring and storing happen beside the
+load, never in its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from loadgen.server import Server, answers
+from loadgen.telemetry import CellLabels, Telemetry
+from loadgen.types import NS, RequestRecord, Timeouts
+from loadgen.workers import Control, LoadFailed, default_workers, generate_load
+from structbench.cells import Cell
+from structbench.live import Display, Tally
+from structbench.options import LoadOptions
+from structbench.prompts import case_of, requests_of, warmup_requests
+from structbench.sampler import Sampler
+from structbench.scorer import Scorer
+from structbench.scoring import Answer
+from structbench.store import Store, row_of
+from structbench.types import Case, Score
+
+_LOST_AFTER = 10
+"""Requests in a row that find no server, after which we look whether it is still there."""
+_DRAIN_S = 60.0
+_HURRIED_DRAIN_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all segments of an invocation share."""
+
+    options: LoadOptions
+    server: Server
+    store: Store
+    telemetry: Telemetry | None
+    scorer: Scorer
+    display: Display
+
+
+def labels_of(cell: Cell, server: Server) -> CellLabels:
+    """The cell as the metrics name it."""
+    return CellLabels(
+        model=cell.model, suite=cell.suite.name, load=cell.load_name, server_address=server.host,
+        server_port=server.port, operation="chat" if cell.config.endpoint == "chat" else "text_completion",
+    )  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True)
+class Segment:
+    """What is to be sent, and what came of it so far."""
+
+    services: Services
+    cell: Cell
+    cases: Sequence[Case]
+    run_id: str
+    number: int
+    missing: Sequence[int] | None
+    control: Control = field(default_factory=Control)
+    failure: str | None = None
+    """Why the load had to be given up."""
+    last_ns: int | None = None
+    errors: int = 0
+    lost_in_a_row: int = 0
+    tally: Tally = field(init=False)
+    labels: CellLabels = field(init=False)
+
+    def run(self) -> None:
+        """Send everything, take in every record, wait for the scores."""
+        self.labels = labels_of(self.cell, self.services.server)
+        planned = self.cell.requests
+        already = 0 if planned is None or self.missing is None else planned - len(self.missing)
+        display = self.services.display
+        self.tally = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
+        keep = self._keep_sample
+        with Sampler(self.services.server.address, self.cell.model, self.control, self._backlog, keep):
+            try:
+                for record in self._load():
+                    self._take(record)
+                    display.refresh(self.control.in_flight)
+            except LoadFailed as error:
+                self.failure = str(error)
+        self.services.scorer.drain(_HURRIED_DRAIN_S if self.control.hurry else _DRAIN_S)
+        if self.services.telemetry is not None:
+            self.services.telemetry.in_flight(self.labels, 0)
+        if self.lost_in_a_row and self.failure is None:
+            self._look_for_server()
+        display.end()
+
+    @property
+    def workers(self) -> int:
+        chosen = self.services.options.workers
+        return default_workers(self.cell.load) if chosen is None else chosen
+
+    @property
+    def warmup(self) -> int:
+        chosen = self.services.options.warmup
+        return self.workers if chosen is None else chosen
+
+    @property
+    def duration_s(self) -> float | None:
+        """From the common start to the last record."""
+        started_ns = self.control.started_ns
+        return None if started_ns is None or self.last_ns is None else (self.last_ns - started_ns) / NS
+
+    def _load(self) -> Any:
+        indices = count() if self.missing is None else self.missing
+        return generate_load(
+            requests_of(self.cases, self.cell.config, indices),
+            self.cell.load,
+            count=None if self.missing is None else len(self.missing),
+            host=self.services.server.address,
+            workers=self.workers,
+            warmup=warmup_requests(self.cell.config, self.warmup),
+            timeouts=Timeouts.of(self.services.options.timeout),
+            grace_s=self.services.options.grace,
+            control=self.control,
+        )
+
+    def _take(self, record: RequestRecord) -> None:
+        self.tally.add(record)
+        if record.end_ns is not None and (self.last_ns is None or record.end_ns > self.last_ns):
+            self.last_ns = record.end_ns
+        telemetry, labels = self.services.telemetry, self.labels
+        if telemetry is not None:
+            telemetry.observe(record, labels)
+            telemetry.in_flight(labels, self.control.in_flight)
+        case, _ = case_of(self.cases, record.index)
+        if record.error is None or record.error.kind == "rejected":
+            rejected = record.error is not None
+            answer = Answer(record.output_text, record.tool_calls, record.done_reason, rejected)
+            self.services.scorer.submit((self, record), case, answer)
+        else:
+            self._keep(record, None)
+        self._judge_errors(record)
+
+    def scored(self, record: RequestRecord, score: Score | None) -> None:
+        """Called from the scorer's thread."""
+        self.tally.add_score(score)
+        if self.services.telemetry is not None:
+            if score is None:
+                outcome = "completed" if record.error is None else record.error.kind
+                self.services.telemetry.observe_score(self.labels, outcome)
+            else:
+                self.services.telemetry.observe_score(
+                    self.labels, score.outcome, score.accuracy_score, score.json_valid, score.schema_valid,
+                    score.tool_call_accuracy,
+                )  # fmt: skip
+        self._keep(record, score)
+
+    def _keep(self, record: RequestRecord, score: Score | None) -> None:
+        case, repeat = case_of(self.cases, record.index)
+        row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score)
+        self.services.store.append("requests", row)
+
+    def _keep_sample(self, sample: Mapping[str, Any]) -> None:
+        self.services.store.append("samples", {"run_id": self.run_id, "segment": self.number, **sample})
+
+    def _backlog(self) -> int:
+        return self.services.store.backlog
+
+    def _judge_errors(self, record: RequestRecord) -> None:
+        """Give the load up when the server is gone, or when it is certain that too many requests fail."""
+        if record.error is None:
+            self.lost_in_a_row = 0
+            return
+        if record.error.kind == "cancelled":
+            return
+        self.errors += 1
+        if record.error.kind == "connect":
+            self.lost_in_a_row += 1
+            if self.lost_in_a_row % _LOST_AFTER == 0:
+                self._look_for_server()
+        planned, limit = self.cell.requests, self.services.options.max_error_rate
+        if planned is not None and self.errors > limit * planned:
+            self._give_up(f"{self.errors} of {planned} requests failed, more than --max-error-rate {limit:g} allows")
+
+    def _look_for_server(self) -> None:
+        address = self.services.server.address
+        if not answers(address):
+            self._give_up(f"the server at {address} no longer answers: start it again and continue with --skip-cached")
+
+    def _give_up(self, why: str) -> None:
+        if self.failure is None:
+            self.failure = f"{self.cell.name}: {why}"
+            self.control.stopping = self.control.hurry = True

@@ -1,0 +1,210 @@
+"""Everything that touches DuckDB: one file that keeps every run, request and sample.
+
+Invariant: what ``append`` took is never lost and never counted twice, and ``append`` never waits for the
+database: rows go to a spool on disk at once, and a thread moves them into DuckDB about twice a second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from structbench.errors import BadInput, RunFailed
+from structbench.store.database import Locked, connection, insert, prepare, wait_a_little
+from structbench.store.lookup import Found, find_runs, nearest_config
+from structbench.store.rows import row_of, run_columns, storable
+from structbench.store.schema import KEYS
+from structbench.store.spool import Spool, count_lines, read_rows
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Found", "Store", "row_of", "run_columns"]
+
+T = TypeVar("T")
+
+PAUSE_S = 0.5
+PAUSE_MAX_S = 5.0
+DUTY = 20
+"""The file is ours for at most one part in twenty: others must be able to read it during a load."""
+
+
+class Store:
+    """One DuckDB file; safe to use from several threads, and beside other processes that read or write the file."""
+
+    def __init__(self, path: Path, *, patience_s: float = 3.0) -> None:
+        """Open, create or migrate the file and merge what dead processes left; BadInput when it cannot be used."""
+        self.path = Path(path)
+        self._columns = prepare(self.path, patience_s)
+        try:
+            self._spool = Spool(self.path.with_name(self.path.name + ".spool"))
+        except OSError as error:
+            raise BadInput(f"cannot write beside {self.path} ({error.strerror}): give another --db") from error
+        self.owner = self._spool.owner
+        self._files = deque((file, count_lines(file)) for file in self._spool.adopt())
+        self._state = threading.Condition()
+        self._appended = sum(count for _, count in self._files)
+        self._stored = 0
+        self._failure: BaseException | None = None
+        self._closed = self._closing = False
+        self._wake = threading.Event()
+        self._file_lock = threading.Lock()
+        self._writer = threading.Thread(target=self._write, name="structbench-store", daemon=True)
+        self._writer.start()
+        if self._files:
+            self._merge(patience_s)
+
+    @property
+    def backlog(self) -> int:
+        """Rows that are safe on disk but not yet in DuckDB."""
+        with self._state:
+            return self._appended - self._stored
+
+    def append(self, table: str, row: Mapping[str, Any]) -> None:
+        """Keep one row, at once and for good; ValueError or TypeError when the table cannot hold it.
+
+        A second row with the same key replaces the first (``requests``, ``samples``) or changes the
+        columns that it names (``runs``, ``segments``). ``runs.owner`` is filled in.
+        """
+        columns = self._columns.get(table, {}) if table in KEYS else {}
+        unknown = [name for name in row if name not in columns]
+        missing = [name for name in KEYS.get(table, ()) if row.get(name) is None]
+        if not columns or unknown or missing:
+            raise ValueError(f"table {table}: no column {unknown}, no value for {missing}")
+        kept = {name: storable(value, f"{table}.{name}", columns[name]) for name, value in row.items()}
+        if table == "runs":
+            kept["owner"] = self.owner
+        with self._state:
+            if self._closed:
+                raise ValueError("the store is closed")
+            try:
+                self._spool.append(table, kept)
+            except OSError as error:
+                raise RunFailed(f"cannot write to {self._spool.folder}: {error}; free some space") from error
+            self._appended += 1
+        self._raise_failure()
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Wait until all that was appended so far is in DuckDB; False when time was up (nothing is lost)."""
+        with self._state:
+            goal = self._appended
+            self._wake.set()
+            self._state.wait_for(lambda: self._stored >= goal or self._failure is not None, timeout_s)
+            done = self._stored >= goal
+        self._raise_failure()
+        return done
+
+    def close(self, timeout_s: float = 10.0) -> bool:
+        """Flush and let go; False when rows had to stay in the spool, for the next opening to merge."""
+        if self._closed:
+            return self.backlog == 0
+        with self._state:
+            self._closed = True
+        try:
+            return self.flush(timeout_s)
+        finally:
+            self._closing = True
+            self._wake.set()
+            self._writer.join()
+            self._spool.close()
+
+    def query(
+        self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None, *, timeout_s: float = 10.0
+    ) -> list[dict[str, Any]]:
+        """The rows of one SELECT, all that was appended included; instants are UTC without a zone.
+
+        RunFailed when another process holds the file for longer than ``timeout_s``.
+        """
+
+        def run(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+            result = con.execute(sql, params)
+            names = [column[0] for column in result.description or ()]
+            return [dict(zip(names, values, strict=True)) for values in result.fetchall()]
+
+        return self._read(run, timeout_s)
+
+    def find(self, config_hashes: Sequence[str]) -> dict[str, Found]:
+        """For each hash that was run: its newest complete run, else the newest one to continue, else one under way."""
+        return self._read(lambda con: find_runs(con, config_hashes, self._spool.is_alive))
+
+    def nearest(self, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
+        """The stored config of the same suite and model that differs least, and its newest run."""
+        return self._read(lambda con: nearest_config(con, config))
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self, work: Callable[[duckdb.DuckDBPyConnection], T], timeout_s: float = 10.0) -> T:
+        deadline = time.monotonic() + timeout_s
+        if not self._closed and not self.flush(timeout_s):
+            raise RunFailed(f"{self.path} is held by another process: end it; {self.backlog} rows wait in the spool")
+        while True:
+            try:
+                with self._file_lock, connection(self.path, read_only=True) as con:
+                    return work(con)
+            except Locked as held:
+                if time.monotonic() > deadline:
+                    raise RunFailed(f"{self.path} is held by {held}: end that process and try again") from held
+            wait_a_little()
+
+    def _merge(self, timeout_s: float) -> None:
+        try:
+            self.flush(timeout_s)  # a reader in the way only delays it
+        except RunFailed:
+            self._spool.close()
+            raise
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise RunFailed(
+                f"cannot write {self.path} ({self._failure}); the rows wait in {self._spool.folder}"
+            ) from self._failure
+
+    def _write(self) -> None:
+        """The writer thread: move the spool into DuckDB, with a pause in proportion to the time it took."""
+        pause_s = PAUSE_S
+        while not self._closing:
+            self._wake.wait(pause_s)
+            self._wake.clear()
+            started = time.monotonic()
+            try:
+                while self.backlog and not self._closing and not self._move():
+                    wait_a_little()
+            except BaseException as error:  # handed to whoever appends or flushes next
+                with self._state:
+                    self._failure = error
+                    self._state.notify_all()
+                return
+            pause_s = min(max(PAUSE_S, DUTY * (time.monotonic() - started)), PAUSE_MAX_S)
+
+    def _move(self) -> bool:
+        """Put all spool files into DuckDB; False when another process holds the database."""
+        with self._state:
+            goal = self._appended
+            file = self._spool.rotate() if not self._files else None
+            if file is not None:
+                self._files.append((file, goal - self._stored))
+        try:
+            with self._file_lock, connection(self.path, read_only=False) as con:
+                for file, _ in self._files:
+                    insert(con, self._columns, read_rows(file))
+        except Locked:
+            return False
+        # Only after the connection is closed: the rows must be committed and the file in order before the spool goes.
+        while self._files:
+            file, count = self._files.popleft()
+            self._spool.discard(file)
+            with self._state:
+                self._stored += count
+                self._state.notify_all()
+        return True

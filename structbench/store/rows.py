@@ -1,0 +1,192 @@
+"""Rows from what was measured, and values made fit for DuckDB.
+
+Invariant: a column is written from the property or field of the same name, so each formula stays in
+one place; and what ``storable`` returns, DuckDB takes without an error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+from loadgen.types import RequestRecord
+from structbench.identity import config_dict, config_hash
+from structbench.types import Config, Score
+
+INT64 = 2**63
+
+_RECORD_COLUMNS = (
+    "worker", "due_ns", "sent_ns", "end_ns", "ttft_s", "ttft_due_s", "first_thinking_s", "first_answer_s",
+    "first_tool_call_s", "itl_mean_s", "tpot_s", "e2e_s", "e2e_due_s", "send_lag_s", "connect_s", "merged_chunks",
+    "clock", "prompt_tokens", "output_tokens", "load_s", "prompt_eval_s", "eval_s", "queue_s", "server_tokens_per_s",
+    "client_tokens_per_s", "done_reason", "output_text", "thinking_text",
+)  # fmt: skip
+_SCORE_COLUMNS = tuple(field.name for field in fields(Score) if field.name != "outcome")
+
+
+def row_of(
+    run_id: str,
+    config_hash: str,
+    segment: int,
+    case_id: str | None,
+    repeat: int,
+    record: RequestRecord,
+    score: Score | None,
+) -> dict[str, Any]:
+    """The ``requests`` row of one request.
+
+    A failed request has no score, except one that the server rejected: that is the answer's outcome.
+    """
+    error = record.error
+    if error is not None and error.kind != "rejected":
+        score = None
+    return {
+        "run_id": run_id,
+        "config_hash": config_hash,
+        "request_index": record.index,
+        "segment": segment,
+        "case_id": case_id,
+        "repeat": repeat,
+        **{column: getattr(record, column) for column in _RECORD_COLUMNS},
+        "read_lag_max_s": None if record.read_lag_max_ns is None else record.read_lag_max_ns / 1e9,
+        "chunks": len(record.chunk_ns),
+        "chunk_offsets_us": _offsets_us(record),
+        "tool_calls": record.tool_calls,
+        "outcome": _outcome(record, score),
+        **{column: None if score is None else getattr(score, column) for column in _SCORE_COLUMNS},
+        "error_kind": None if error is None else error.kind,
+        "error_status": None if error is None else error.status,
+        "error_message": None if error is None else error.message,
+    }
+
+
+def _outcome(record: RequestRecord, score: Score | None) -> str:
+    if score is not None:
+        return score.outcome
+    return "completed" if record.error is None else record.error.kind
+
+
+def _offsets_us(record: RequestRecord) -> list[int] | None:
+    """Each chunk's receive instant - sent, in whole microseconds."""
+    if record.sent_ns is None:
+        return None
+    return [(chunk_ns - record.sent_ns) // 1000 for chunk_ns in record.chunk_ns]
+
+
+def run_columns(config: Config) -> dict[str, Any]:
+    """The columns of ``runs`` that follow from the config; the caller adds run_id, status, planned, …"""
+    think = config.think
+    return {
+        "config_hash": config_hash(config),
+        "config": config_dict(config),
+        "model": config.model,
+        "model_digest": config.model_digest,
+        "server_version": config.server_version,
+        "suite": config.suite,
+        "endpoint": config.endpoint,
+        "structured": config.structured,
+        "think": think if think is None or isinstance(think, str) else json.dumps(think),
+        "load_kind": config.load.get("kind"),
+        "concurrency": config.load.get("concurrency"),
+        "rate": config.load.get("rate"),
+        "arrival": config.load.get("arrival"),
+    }
+
+
+def storable(value: Any, column: str, sql_type: str) -> Any:
+    """The value as JSON can carry it to a column of this type; what the type cannot hold raises TypeError.
+
+    Numbers beyond the type (NaN, infinity, more than 64 bits) become None: absent, not wrong. Lone
+    surrogates become U+FFFD; NUL stays.
+    """
+    if value is None:
+        return None
+    try:
+        if sql_type.endswith("[]"):
+            return [_STORABLE[sql_type[:-2]](item) for item in value]
+        return _STORABLE[sql_type](value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"column {column} ({sql_type}) cannot hold {type(value).__name__}: {error}") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a string")
+    if value.isascii():
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _integer(value: Any) -> int | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("not an integer")
+    return value if -INT64 <= value < INT64 else None
+
+
+def _double(value: Any) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError("not a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("not a truth value")
+    return value
+
+
+def _timestamp(value: Any) -> str:
+    instant = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(instant, datetime):
+        raise TypeError("not an instant")
+    utc = instant.astimezone(UTC).replace(tzinfo=None) if instant.tzinfo is not None else instant
+    return utc.isoformat(sep=" ", timespec="microseconds")
+
+
+def _json(value: Any) -> str:
+    """JSON text; it travels as text, so that DuckDB keeps numbers of any length as they were written."""
+    try:
+        text = json.dumps(value, allow_nan=False, default=_mapping)
+        return json.dumps(_clean(value)) if "\\ud" in text else text
+    except ValueError:
+        return json.dumps(_clean(value))
+    except RecursionError:
+        return json.dumps("(nested too deeply to be stored)")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return _text(value)
+        case float():
+            return _double(value)
+        case Mapping():
+            return {_text(str(key)): _clean(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_clean(item) for item in value]
+        case _:
+            return value
+
+
+_STORABLE: dict[str, Callable[[Any], Any]] = {
+    "VARCHAR": _text,
+    "BIGINT": _integer,
+    "DOUBLE": _double,
+    "BOOLEAN": _boolean,
+    "TIMESTAMP": _timestamp,
+    "JSON": _json,
+}

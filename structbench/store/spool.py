@@ -1,0 +1,148 @@
+"""The write-ahead spool: what was appended and is not yet in DuckDB, as JSON lines beside the database.
+
+Invariant: a row stands in a spool file from the moment ``append`` returns until its transaction is committed,
+so ``kill -9`` loses nothing; a process holds a lock (flock) on ``<owner>.lock`` exactly as long as it lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Spool:
+    """The spool folder as one owner sees it: its own files, and those of dead owners that it took over.
+
+    Not thread-safe: the store calls ``append`` and ``rotate`` under its own lock.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._sequence = 0
+        self._file = -1
+        self._claims = {self.owner: self._claim_own()}
+
+    def append(self, table: str, row: dict[str, Any]) -> None:
+        """Write one row; OSError when the disk does not take it, and then no part of it stays."""
+        line = json.dumps({"table": table, "row": row}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        if self._file < 0:
+            self._file = os.open(self._current(), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+        written = os.write(self._file, line)
+        if written < len(line):
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise OSError("no space left on the disk")
+
+    def rotate(self) -> Path | None:
+        """End the current file, if there is one, and return it."""
+        if self._file < 0:
+            return None
+        path = self._current()
+        os.close(self._file)
+        self._file = -1
+        self._sequence += 1
+        return path
+
+    def adopt(self) -> list[Path]:
+        """Take over what dead owners left, oldest first; other processes then leave it alone."""
+        owners = {path.name.split(".")[0] for path in self.folder.iterdir() if path.suffix in (".lock", ".jsonl")}
+        files: list[Path] = []
+        for owner in owners - self._claims.keys():
+            claim = _lock_file(self._lock_of(owner), os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if claim is not None:
+                self._claims[owner] = claim
+                files += self._files_of(owner) or self._release(owner)
+        return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    def discard(self, path: Path) -> None:
+        """Forget a file whose rows are committed, and a dead owner with its last file."""
+        path.unlink(missing_ok=True)
+        owner = path.name.split(".")[0]
+        if owner != self.owner and not self._files_of(owner):
+            self._release(owner)
+
+    def is_alive(self, owner: str | None) -> bool:
+        """Whether the process that wrote under this name still runs."""
+        if owner is None or owner == self.owner:
+            return owner is not None
+        try:
+            claim = _lock_file(self._lock_of(owner), 0, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        if claim is not None:
+            os.close(claim)
+        return claim is None
+
+    def close(self) -> None:
+        """Give up the name; files still here wait for the next process, an empty folder goes."""
+        self.rotate()
+        for owner in list(self._claims):
+            if self._files_of(owner):
+                os.close(self._claims.pop(owner))
+            else:
+                self._release(owner)
+        with contextlib.suppress(OSError):  # not empty: others still use it
+            self.folder.rmdir()
+
+    def _claim_own(self) -> int:
+        path = self._lock_of(self.owner)
+        while True:
+            self.folder.mkdir(exist_ok=True)
+            # Between these steps another process may take us for dead or remove the empty folder: then try again.
+            with contextlib.suppress(FileNotFoundError):
+                claim = _lock_file(path, os.O_CREAT, fcntl.LOCK_EX)
+                if claim is not None and path.exists():
+                    return claim
+
+    def _release(self, owner: str) -> list[Path]:
+        self._lock_of(owner).unlink(missing_ok=True)
+        os.close(self._claims.pop(owner))
+        return []
+
+    def _lock_of(self, owner: str) -> Path:
+        return self.folder / f"{owner}.lock"
+
+    def _files_of(self, owner: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{owner}.*.jsonl"))
+
+    def _current(self) -> Path:
+        return self.folder / f"{self.owner}.{self._sequence:08}.jsonl"
+
+
+def _lock_file(path: Path, create: int, how: int) -> int | None:
+    """An open, locked file descriptor; None when another process holds the lock."""
+    file = os.open(path, os.O_RDWR | create, 0o644)
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file
+
+
+def count_lines(path: Path) -> int:
+    """Complete lines in a file."""
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.endswith(b"\n"))
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any], int]]:
+    """Each row of a spool file: table, row, bytes; a line cut short by the owner's end is dropped."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                item = json.loads(line)
+                table, row = item["table"], item["row"]
+            except (ValueError, TypeError, KeyError):
+                log.warning("%s: a damaged line of %d bytes was dropped", path, len(line))
+                continue
+            yield table, row, len(line)

@@ -1,0 +1,130 @@
+"""The views for people who write SQL; docs/store.md describes each column.
+
+Invariant: percentiles are over completed requests, interpolated linearly; what cannot be computed is NULL.
+"""
+
+from __future__ import annotations
+
+_LOAD = (
+    "CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '')"
+    " WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END"
+)
+
+# All gaps of a run are too many to sort (150 a request), but whole microseconds repeat: a histogram is exact and small.
+_GAPS = """
+CREATE OR REPLACE VIEW gap_percentiles AS
+WITH gaps AS (
+    SELECT run_id, later - earlier AS gap_us, count(*)::BIGINT AS n
+    FROM (
+        SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later
+        FROM requests WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
+    ) GROUP BY ALL
+), ranked AS (
+    SELECT run_id, gap_us, (sum(n) OVER (PARTITION BY run_id ORDER BY gap_us))::BIGINT AS upto,
+        (sum(n) OVER (PARTITION BY run_id))::BIGINT AS total
+    FROM gaps
+), around AS (
+    SELECT run_id, p, any_value(total) AS gaps, any_value(p * (total - 1)) AS place,
+        min(gap_us) FILTER (WHERE upto > floor(p * (total - 1))) AS low,
+        min(gap_us) FILTER (WHERE upto > ceil(p * (total - 1))) AS high
+    FROM ranked CROSS JOIN (VALUES (0.5::DOUBLE), (0.9::DOUBLE), (0.95::DOUBLE), (0.99::DOUBLE), (1.0::DOUBLE)) AS t(p)
+    GROUP BY run_id, p
+), points AS (
+    SELECT run_id, p, gaps, (low + (high - low) * (place - floor(place))) / 1e6 AS gap_s FROM around
+)
+SELECT run_id, any_value(gaps) AS gaps,
+    max(gap_s) FILTER (WHERE p = 0.5) AS p50, max(gap_s) FILTER (WHERE p = 0.9) AS p90,
+    max(gap_s) FILTER (WHERE p = 0.95) AS p95, max(gap_s) FILTER (WHERE p = 0.99) AS p99,
+    max(gap_s) FILTER (WHERE p = 1.0) AS max
+FROM points GROUP BY run_id;
+"""
+
+# A segment killed before its end has no duration; its requests' own instants give it.
+_DURATIONS = """
+CREATE OR REPLACE VIEW run_durations AS
+SELECT run_id, sum(coalesce(s.duration_s, seen.duration_s)) AS duration_s, max(s.model_load_s) AS model_load_s
+FROM segments AS s FULL JOIN (
+    SELECT run_id, segment, (max(end_ns) - min(coalesce(due_ns, sent_ns))) / 1e9 AS duration_s
+    FROM requests GROUP BY run_id, segment
+) AS seen USING (run_id, segment)
+GROUP BY run_id;
+"""
+
+_SUMMARY = f"""
+CREATE OR REPLACE VIEW summary AS
+WITH figures AS (
+    SELECT run_id, count(*) AS requests, count(error_kind) AS errors,
+        count(*) FILTER (WHERE error_kind IS NULL) AS completed,
+        count(*) FILTER (WHERE error_kind = 'dropped') AS dropped,
+        quantile_cont(ttft_s, [0.5, 0.95, 0.99]) FILTER (WHERE error_kind IS NULL) AS ttft,
+        median(tpot_s) FILTER (WHERE error_kind IS NULL) AS tpot_p50_s,
+        quantile_cont(e2e_s, [0.5, 0.95]) FILTER (WHERE error_kind IS NULL) AS e2e,
+        median(client_tokens_per_s) FILTER (WHERE error_kind IS NULL) AS stream_tokens_per_s,
+        (sum(output_tokens) FILTER (WHERE error_kind IS NULL))::BIGINT AS output_tokens,
+        avg(json_valid::BIGINT) AS json_valid, avg(schema_valid::BIGINT) AS schema_valid,
+        avg(tool_call_accuracy) AS tool_call_accuracy, avg(accuracy_score) AS accuracy,
+        CASE WHEN count(accuracy_score) > 0 THEN count(*) FILTER (WHERE outcome = 'correct') END AS correct
+    FROM requests GROUP BY run_id
+)
+SELECT run_id, model, suite, {_LOAD} AS load, planned, coalesce(requests, 0) AS requests,
+    coalesce(errors, 0) AS errors, coalesce(completed, 0) AS completed, coalesce(dropped, 0) AS dropped,
+    ttft[1] AS ttft_p50_s, ttft[2] AS ttft_p95_s, ttft[3] AS ttft_p99_s,
+    g.p50 AS itl_p50_s, g.p99 AS itl_p99_s, tpot_p50_s, stream_tokens_per_s,
+    output_tokens / nullif(duration_s, 0) AS tokens_per_s, completed / nullif(duration_s, 0) AS requests_per_s,
+    e2e[1] AS e2e_p50_s, e2e[2] AS e2e_p95_s, json_valid, schema_valid, tool_call_accuracy, accuracy,
+    correct, correct / nullif(duration_s, 0) AS correct_goodput, output_tokens, duration_s, model_load_s,
+    status, verdict, verdict_reason, label, config_hash, started_at, finished_at
+FROM runs LEFT JOIN figures USING (run_id) LEFT JOIN gap_percentiles AS g USING (run_id)
+    LEFT JOIN run_durations USING (run_id);
+"""
+
+_ADJUSTED = "'ttft_s', 'ttft_due_s', 'first_answer_s', 'tpot_s', 'itl_mean_s', 'e2e_s', 'e2e_due_s'"
+_METRICS = (
+    "ttft_s, ttft_due_s, first_thinking_s, first_answer_s, first_tool_call_s, itl_mean_s, tpot_s, e2e_s, e2e_due_s,"
+    " send_lag_s, read_lag_max_s, connect_s, load_s, prompt_eval_s, eval_s, queue_s"
+)
+
+# Infinity would turn an interpolation into NaN; a number beyond any latency does not.
+_PERCENTILES = f"""
+CREATE OR REPLACE VIEW latency_percentiles AS
+WITH long AS (
+    SELECT * FROM (SELECT run_id, error_kind, {_METRICS} FROM requests)
+    UNPIVOT INCLUDE NULLS (value FOR metric IN ({_METRICS}))
+), counted AS (
+    SELECT run_id, metric, adjusted, CASE
+        WHEN error_kind IS NULL THEN value
+        WHEN adjusted AND error_kind <> 'cancelled' THEN 1e300 END AS value
+    FROM long CROSS JOIN (VALUES (false), (true)) AS t(adjusted)
+    WHERE NOT adjusted OR metric IN ({_ADJUSTED})
+), figures AS (
+    SELECT run_id, metric, adjusted, count(value) AS n,
+        quantile_cont(value, [0.5, 0.9, 0.95, 0.99, 1.0]) AS q
+    FROM counted GROUP BY run_id, metric, adjusted HAVING count(value) > 0
+), points AS (
+    SELECT run_id, metric, adjusted, n,
+        [CASE WHEN x > 1e280 THEN 'infinity'::DOUBLE ELSE x END FOR x IN q] AS q
+    FROM figures
+)
+SELECT run_id, metric, adjusted, n, q[1] AS p50, q[2] AS p90, q[3] AS p95, q[4] AS p99, q[5] AS max FROM points
+UNION ALL BY NAME
+SELECT run_id, 'itl_s' AS metric, false AS adjusted, gaps AS n, p50, p90, p95, p99, max FROM gap_percentiles;
+"""
+
+_OUTCOMES = f"""
+CREATE OR REPLACE VIEW outcomes AS
+SELECT run_id, model, suite, {_LOAD} AS load, outcome, count(*) AS count,
+    count(*) / sum(count(*)) OVER (PARTITION BY run_id) AS share
+FROM requests JOIN runs USING (run_id)
+GROUP BY run_id, model, suite, load, outcome;
+"""
+
+_ERRORS = f"""
+CREATE OR REPLACE VIEW errors AS
+SELECT run_id, model, suite, {_LOAD} AS load, error_kind, error_status, count(*) AS count,
+    any_value(error_message) AS example
+FROM requests JOIN runs USING (run_id)
+WHERE error_kind IS NOT NULL
+GROUP BY run_id, model, suite, load, error_kind, error_status;
+"""
+
+VIEWS = _GAPS + _DURATIONS + _SUMMARY + _PERCENTILES + _OUTCOMES + _ERRORS

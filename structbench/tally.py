@@ -1,0 +1,165 @@
+"""One cell's figures so far, for people who watch it run.
+
+Invariant: memory is bounded and ``add`` takes microseconds, however long the cell; it may be read
+from another thread than the one that adds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from structbench.stats import percentile
+
+if TYPE_CHECKING:
+    from loadgen.types import RequestRecord
+    from structbench.types import Score
+
+WINDOW_S = 10.0
+LEAST_IN_WINDOW = 10
+"""The window is widened until it holds as many requests: a rate over one request of 30 s says nothing."""
+TTFTS = 1000
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Requests that ended within one second of the clock, or in all."""
+
+    second: int = 0
+    last: float = 0.0
+    done: int = 0
+    completed: int = 0
+    tokens: int = 0
+
+
+class Tally:
+    """One cell's figures so far; the time before its first request was sent does not count."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._started: float | None = None
+        self._ended: float | None = None
+        self._all = _Counts()
+        self._recent: deque[_Counts] = deque()
+        self._in_recent = 0
+        self._since = 0.0
+        """The rates' window begins here: at the start, or at the last request that fell out of it."""
+        self._ttfts: deque[float] = deque(maxlen=TTFTS)
+        self._scored = 0
+        self._correct = 0
+
+    def start(self) -> None:
+        """The first request is sent now; later calls change nothing."""
+        if self._started is None:
+            with self._lock:
+                self._start(self._clock())
+
+    def _start(self, instant: float) -> None:
+        if self._started is None:
+            self._started = self._since = instant
+
+    def stop(self) -> None:
+        """The cell has ended; from now on the rates are those of the whole cell."""
+        with self._lock:
+            if self._ended is None:
+                self._ended = self._clock()
+
+    def add(self, record: RequestRecord) -> None:
+        """Count one request that has ended."""
+        now = self._clock()
+        with self._lock:
+            if self._started is None:
+                unsent = record.sent_ns is None or record.end_ns is None
+                self._start(now if unsent else now - (record.end_ns - record.sent_ns) / 1e9)  # type: ignore[operator]
+            if not self._recent or self._recent[-1].second != int(now):
+                self._trim(now)
+                self._recent.append(_Counts(int(now)))
+            self._in_recent += 1
+            for counts in (self._recent[-1], self._all):
+                counts.last = now
+                counts.done += 1
+                if record.error is None:
+                    counts.completed += 1
+                    counts.tokens += 0 if record.output_tokens is None else record.output_tokens
+            if record.error is None and (ttft_s := record.ttft_s) is not None:
+                self._ttfts.append(ttft_s)
+
+    def add_score(self, score: Score | None) -> None:
+        """Count one score; one without ``accuracy_score`` judges nothing."""
+        if score is not None and score.accuracy_score is not None:
+            with self._lock:
+                self._scored += 1
+                self._correct += score.outcome == "correct"
+
+    def _trim(self, now: float) -> None:
+        recent = self._recent
+        while recent and now - recent[0].last > WINDOW_S and self._in_recent - recent[0].done >= LEAST_IN_WINDOW:
+            self._since = recent[0].last
+            self._in_recent -= recent.popleft().done
+
+    def _rate(self, what: Literal["done", "completed", "tokens"]) -> float | None:
+        with self._lock:
+            if self._started is None:
+                return None
+            if self._ended is not None:
+                n, span_s = getattr(self._all, what), self._ended - self._started
+            else:
+                now = self._clock()
+                self._trim(now)
+                n, span_s = sum(getattr(counts, what) for counts in self._recent), now - self._since
+            return n / span_s if span_s > 0 else None
+
+    @property
+    def done(self) -> int:
+        """Requests that ended, well or not."""
+        return self._all.done
+
+    @property
+    def errors(self) -> int:
+        """Requests that ended without the server's last message."""
+        return self._all.done - self._all.completed
+
+    @property
+    def output_tokens(self) -> int:
+        """Output tokens of the completed requests."""
+        return self._all.tokens
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """Seconds since the first request was sent."""
+        if self._started is None:
+            return None
+        return (self._clock() if self._ended is None else self._ended) - self._started
+
+    @property
+    def done_per_s(self) -> float | None:
+        """Requests that ended, well or not, per second of the window."""
+        return self._rate("done")
+
+    @property
+    def requests_per_s(self) -> float | None:
+        """Completed requests per second of the window (the last 10 s or the last 10 requests)."""
+        return self._rate("completed")
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Output tokens of requests completed within the window, per second."""
+        return self._rate("tokens")
+
+    @property
+    def ttft_p50_s(self) -> float | None:
+        """Median TTFT of the last 1000 completed requests."""
+        with self._lock:
+            recent = list(self._ttfts)
+        return percentile(recent, 0.5)
+
+    @property
+    def share_correct(self) -> float | None:
+        """Correct answers / scored answers."""
+        with self._lock:
+            return self._correct / self._scored if self._scored else None

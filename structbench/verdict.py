@@ -1,0 +1,64 @@
+"""Whether a run's own figures can be trusted: the client judged by what it measured of itself. Pure.
+
+Invariant: the verdict speaks of the client only; a slow or failing server makes no run invalid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+VerdictWord = Literal["valid", "degraded", "invalid"]
+
+FACTS = """
+SELECT count(*) AS requests, count(*) FILTER (WHERE error_kind IS NULL) AS completed,
+    quantile_cont(send_lag_s, 0.99) AS send_lag_p99_s, quantile_cont(read_lag_max_s, 0.99) AS read_lag_p99_s,
+    median(ttft_s) AS ttft_p50_s, coalesce(sum(merged_chunks) / nullif(sum(chunks), 0), 0) AS merged_share,
+    count(*) FILTER (WHERE clock = 'read') AS read_clock, count(*) FILTER (WHERE error_kind = 'worker_died') AS died
+FROM requests WHERE run_id = $1
+"""
+"""SQL for what ``judge`` wants to know of a run."""
+
+SEND_LAG_S = (0.010, 0.100)
+"""99th percentile of sent - due above which a run is degraded, invalid."""
+READ_LAG_S = (0.050, 0.500)
+"""The same for the longest wait of received bytes, request by request: with kernel stamps it does not
+touch TTFT and ITL, but it delays what the client does next."""
+MERGED_SHARE = (0.02, 0.20)
+"""Share of chunks whose own receive instant was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    word: VerdictWord
+    reason: str | None = None
+
+
+def judge(facts: Mapping[str, Any]) -> Verdict:
+    """The worst of what the facts (a row of ``FACTS``) give reason for."""
+    if not facts["completed"]:
+        return Verdict("invalid", "no request completed")
+    found: list[Verdict] = []
+
+    def limit(value: float | None, limits: tuple[float, float], text: str) -> None:
+        if value is not None and value > limits[0]:
+            found.append(Verdict("invalid" if value > limits[1] else "degraded", text))
+
+    send_lag, read_lag, merged = facts["send_lag_p99_s"], facts["read_lag_p99_s"], facts["merged_share"]
+    limit(send_lag, SEND_LAG_S, f"p99 of the requests was sent {_ms(send_lag)} late: use more cores or a lower rate")
+    limit(read_lag, READ_LAG_S, f"this client was {_ms(read_lag)} behind (p99): use more cores or fewer streams")
+    limit(merged, MERGED_SHARE, f"{merged:.0%} of the chunks were read together with later ones: ITL is coarse")
+    if facts["died"]:
+        found.append(Verdict("degraded", f"{facts['died']} requests were lost with a worker process that died"))
+    if facts["read_clock"]:
+        found.append(Verdict("degraded", "times are of the client's reads, not of arrival (TLS, proxy, or no stamps)"))
+    for word in ("invalid", "degraded"):
+        reasons = [verdict.reason for verdict in found if verdict.word == word and verdict.reason is not None]
+        if reasons:
+            return Verdict(word, "; ".join(reasons))
+    return Verdict("valid")
+
+
+def _ms(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds * 1000:.0f} ms"

@@ -1,0 +1,80 @@
+"""How figures are written for people: units chosen by size, an absent value as "–".
+
+Invariant: what is written never says more than was measured: 100 % means all, 0 % none, and no rounding
+carries a figure into a unit it has not reached.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+
+ABSENT = "–"
+
+
+def latency_text(seconds: float | None) -> str:
+    """``0.42 ms``, ``8.4 ms``, ``84 ms``, ``1.2 s``, ``123 s``."""
+    if seconds is None or not isfinite(seconds):
+        return ABSENT
+    size = abs(seconds)
+    if size < 0.000_995:
+        return f"{seconds * 1e3:.2f} ms"
+    if size < 0.009_95:
+        return f"{seconds * 1e3:.1f} ms"
+    if size < 0.999_5:
+        return f"{seconds * 1e3:.0f} ms"
+    return f"{seconds:.1f} s" if size < 99.95 else f"{seconds:,.0f} s"
+
+
+def span_text(seconds: float | None) -> str:
+    """How long something takes that people wait for: ``0.4 s``, ``44 s``, ``3 min 20 s``, ``1 h 05 min``."""
+    if seconds is None or not isfinite(seconds):
+        return ABSENT
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest_s} s"
+    if minutes < 60:
+        return f"{minutes} min {rest_s:02} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min"
+
+
+def clock_text(seconds: float | None) -> str:
+    """The same where there is little room: ``0:44``, ``3:20``, ``1:05:00``."""
+    if seconds is None or not isfinite(seconds):
+        return ABSENT
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest_s:02}" if hours else f"{minutes}:{rest_s:02}"
+
+
+def share_text(share: float | None, digits: int = 1) -> str:
+    """``93.3 %``; 100 % and 0 % only for exactly all and none."""
+    if share is None or not isfinite(share):
+        return ABSENT
+    percent, least = share * 100, 10.0**-digits
+    if 0 < share < 1:
+        percent = min(max(percent, least), 100 - least)
+    return f"{percent:.{digits}f} %"
+
+
+def rate_text(per_s: float | None) -> str:
+    """A number of things per second: ``0.04``, ``4.1``, ``212``, ``1,234``."""
+    if per_s is None or not isfinite(per_s):
+        return ABSENT
+    if abs(per_s) < 0.095:
+        return f"{per_s:.2f}" if per_s else "0.0"
+    return f"{per_s:.1f}" if abs(per_s) < 99.95 else f"{per_s:,.0f}"
+
+
+def plural(n: int, word: str) -> str:
+    """``1 request``, ``2 requests``."""
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
+
+
+def printable(text: str) -> str:
+    """Text from outside as one line that cannot drive the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)

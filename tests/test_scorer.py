@@ -1,0 +1,257 @@
+"""The scoring process: whatever an answer does to it, the load and the other answers go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from loadgen.process import spawn
+from structbench import scorer as scorer_module
+from structbench.scorer import Scorer
+from structbench.scoring import Answer, score
+from structbench.types import Case, Score
+
+NUMBERS = {"type": "array", "items": {"type": "integer"}}
+CASES = {
+    case.id: case
+    for case in (
+        Case(id="json", messages=({"role": "user", "content": object()},), schema=NUMBERS),
+        Case(id="slow", messages=(), schema={"pattern": "^(a+)+$"}),
+        Case(id="number", messages=(), expected_text="7"),
+        Case(id="text", messages=()),
+    )
+}
+CATASTROPHE = Answer(output_text='"' + "a" * 60 + '!"')
+
+
+class Scores:
+    """Collects what ``on_score`` is called with, and by which thread."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[Any, Score | None] = {}
+        self.threads: set[str] = set()
+
+    def __call__(self, key: Any, result: Score | None) -> None:
+        assert key not in self.by_key
+        self.by_key[key] = result
+        self.threads.add(threading.current_thread().name)
+
+    def outcome(self, key: Any) -> str:
+        result = self.by_key[key]
+        assert result is not None
+        return result.outcome
+
+    def reason(self, key: Any) -> str:
+        result = self.by_key[key]
+        assert result is not None
+        assert result.outcome == "unscored"
+        return result.validation_errors[0]
+
+
+@pytest.fixture
+def scores() -> Scores:
+    return Scores()
+
+
+@pytest.fixture
+def scorer(scores: Scores) -> Iterator[Scorer]:
+    with Scorer(scores, time_limit_s=0.3) as running:
+        yield running
+
+
+def child_of(scorer: Scorer) -> psutil.Process:
+    assert scorer.wait_ready(60)
+    child = scorer._child
+    assert child is not None
+    return psutil.Process(child.pid)
+
+
+def test_scores_are_those_of_the_pure_function(scorer: Scorer, scores: Scores) -> None:
+    answers = [Answer(output_text=text) for text in ("[1]", "[1", '["x"]', "", "\ud800", "7")]
+    for case_id in ("json", "number"):
+        for position, answer in enumerate(answers):
+            scorer.submit((case_id, position), CASES[case_id], answer)
+    assert scorer.drain(60)
+    assert scores.by_key == {(c, i): score(CASES[c], a) for c in ("json", "number") for i, a in enumerate(answers)}
+    assert scores.threads == {"scorer"}
+
+
+def test_a_catastrophic_pattern_costs_one_answer_and_no_process(scorer: Scorer, scores: Scores) -> None:
+    child = child_of(scorer)
+    scorer.submit(1, CASES["slow"], CATASTROPHE)
+    scorer.submit(2, CASES["json"], Answer(output_text="[1]"))
+    assert scorer.drain(60)
+    assert scores.reason(1) == "scoring took longer than 0.3 s"
+    assert scores.outcome(2) == "correct"
+    assert child_of(scorer) == child
+
+
+def test_a_child_that_hangs_beyond_its_alarm_is_replaced(
+    scorer: Scorer, scores: Scores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer_module, "GRACE_S", 0.1)
+    child = child_of(scorer)
+    child.suspend()
+    scorer.submit(1, CASES["json"], Answer(output_text="[1]"))
+    scorer.submit(2, CASES["number"], Answer(output_text="7"))
+    assert scorer.drain(60)
+    assert scores.reason(1) == "the scoring process gave no answer within 0.4 s"
+    assert scores.outcome(2) == "correct"
+    assert not child.is_running()
+
+
+class Bomb:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (3,)
+
+
+def test_an_answer_that_kills_the_child_costs_only_itself(scorer: Scorer, scores: Scores) -> None:
+    scorer.submit(1, CASES["json"], Answer(tool_calls=({"name": "f", "arguments": Bomb()},)))
+    scorer.submit(2, CASES["json"], Answer(output_text="[2]"))
+    assert scorer.drain(60)
+    assert scores.reason(1) == "the scoring process died (exit code 3)"
+    assert scores.outcome(2) == "correct"
+
+
+def test_a_child_killed_while_idle_costs_no_answer(scorer: Scorer, scores: Scores) -> None:
+    child = child_of(scorer)
+    child.kill()
+    child.wait()
+    scorer.submit(1, CASES["json"], Answer(output_text="[1]"))
+    assert scorer.drain(60)
+    assert scores.outcome(1) == "correct"
+
+
+def test_no_child_to_be_had_ends_in_unscored_answers(monkeypatch: pytest.MonkeyPatch, scores: Scores) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with Scorer(scores) as scorer:
+        for key in range(5):
+            scorer.submit(key, CASES["json"], Answer(output_text="[1]"))
+        scorer.submit("text", CASES["text"], Answer())
+        assert scorer.drain(60)
+    assert {scores.reason(key) for key in range(5)} == {"the scoring process does not start"}
+    assert scores.by_key["text"] is None
+
+
+def test_a_child_that_breaks_at_start_is_given_up_after_three(monkeypatch: pytest.MonkeyPatch, scores: Scores) -> None:
+    starts: list[str] = []
+
+    def broken(target: str) -> Any:
+        starts.append(target)
+        return spawn("loadgen.process:no_such_function")
+
+    monkeypatch.setattr(scorer_module, "spawn", broken)
+    with Scorer(scores) as scorer:
+        for key in range(6):
+            scorer.submit(key, CASES["json"], Answer(output_text="[1]"))
+        assert scorer.drain(60)
+    assert len(scores.by_key) == 6
+    assert len(starts) == 3
+
+
+def test_what_is_too_large_or_cannot_be_sent_is_unscored(scores: Scores) -> None:
+    with Scorer(scores, size_limit=2000) as scorer:
+        scorer.submit("text", CASES["json"], Answer(output_text="[" + " " * 2000 + "]"))
+        scorer.submit("calls", CASES["json"], Answer(tool_calls=({"name": "f", "arguments": {"a": "x" * 2000}},)))
+        scorer.submit("lambda", CASES["json"], Answer(tool_calls=({"name": "f", "arguments": lambda: 1},)))
+        scorer.submit("small", CASES["json"], Answer(output_text="[1]"))
+        assert scorer.drain(60)
+    assert scores.reason("text") == scores.reason("calls") == "the answer is larger than 2000 bytes"
+    assert scores.reason("lambda").startswith("the answer cannot be handed to the scoring process: ")
+    assert scores.outcome("small") == "correct"
+
+
+def test_text_cases_need_no_process(scores: Scores) -> None:
+    with Scorer(scores, start_now=False) as scorer:
+        scorer.submit(1, CASES["text"], Answer(output_text="x" * 9_000_000))
+        assert scorer.drain(60)
+        assert scorer._child is None
+    assert scores.by_key == {1: None}
+
+
+def test_an_error_of_the_callback_reaches_the_caller_and_stops_nothing() -> None:
+    seen = []
+
+    def on_score(key: Any, _: Score | None) -> None:
+        seen.append(key)
+        raise LookupError(f"callback of {key}")
+
+    with Scorer(on_score, start_now=False) as scorer:
+        scorer.submit(1, CASES["text"], Answer())
+        scorer.submit(2, CASES["text"], Answer())
+        with pytest.raises(LookupError, match="callback of 1"):
+            scorer.drain(60)
+    assert seen == [1, 2]
+
+
+def test_late_submit_is_refused_at_once(scorer: Scorer) -> None:
+    scorer.close()
+    scorer.close()
+    with pytest.raises(ValueError, match="after close"):
+        scorer.submit(1, CASES["json"], Answer())
+
+
+def test_a_child_not_started_at_once_starts_when_needed(scores: Scores) -> None:
+    with Scorer(scores, start_now=False) as scorer:
+        assert scorer.wait_ready(60)
+        assert scorer._child is None
+        scorer.submit(1, CASES["json"], Answer("[1]"))
+        assert scorer.drain(60)
+    assert scores.outcome(1) == "correct"
+
+
+def test_close_waits_for_no_answer_and_leaves_no_process(scores: Scores) -> None:
+    scorer = Scorer(scores, time_limit_s=3600)
+    child = child_of(scorer)
+    for key in range(100):
+        scorer.submit(key, CASES["slow"], CATASTROPHE)
+    assert not scorer.drain(0.05)
+    scorer.close()
+    assert not child.is_running()
+    assert scores.by_key == {}
+    assert not scorer.drain()
+
+
+def test_ctrl_c_in_the_terminal_does_not_stop_scoring(scorer: Scorer, scores: Scores) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    child = child_of(scorer)
+    child.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGTERM)
+    scorer.submit(1, CASES["json"], Answer(output_text="[1]"))
+    assert scorer.drain(60)
+    assert scores.outcome(1) == "correct"
+    assert child_of(scorer) == child
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_the_child_ends_with_its_parent() -> None:
+    code = (
+        "import os, signal, sys; sys.path[:] = sys.argv[1:]\n"
+        "from structbench.scorer import Scorer\nscorer = Scorer(print)\n"
+        "scorer.wait_ready()\nprint(scorer._child.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *sys.path], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    gone = psutil.Process(int(done.stdout)) if psutil.pid_exists(int(done.stdout)) else None
+    if gone is not None:
+        # An orphan may stay a zombie where nothing reaps it.
+        psutil.wait_procs([gone], timeout=10)
+        assert not gone.is_running() or gone.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_child_imports_only_what_scoring_needs(scorer: Scorer) -> None:
+    child = child_of(scorer)
+    scorer.submit(1, CASES["json"], Answer(output_text="[1]"))
+    assert scorer.drain(60)
+    assert child.memory_info().rss < 45 * 2**20
+    assert child.nice() >= min(19, os.nice(0) + scorer_module.NICENESS)

@@ -1,0 +1,357 @@
+"""The store: nothing lost, nothing counted twice, nobody kept waiting, every bad file refused in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from structbench.errors import BadInput, RunFailed
+from structbench.store import Store, schema
+from structbench.store.spool import Spool
+
+ROOT = Path(__file__).parent.parent
+RUN = {"run_id": "r", "config_hash": "h", "model": "m", "suite": "json", "status": "running"}
+
+HOLD = """
+import duckdb, sys
+con = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "read")
+print("held", flush=True)
+sys.stdin.readline()
+"""
+APPEND = """
+import sys, time
+from pathlib import Path
+from structbench.store import Store
+store = Store(Path(sys.argv[1]))
+run_id, count, rate = sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+start = time.monotonic()
+for index in range(count):
+    store.append("requests", {"run_id": run_id, "request_index": index, "output_text": "x" * 500})
+    print(index, flush=True)
+    time.sleep(max(0.0, start + index / rate - time.monotonic()))
+print("closed", store.close(30), flush=True)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "db.duckdb"
+
+
+@contextmanager
+def python(code: str, *args: object) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", code, *map(str, args)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def held(path: Path, how: str) -> Iterator[Callable[[], None]]:
+    """Another process keeps the file open; the yielded function lets it go."""
+    with python(HOLD, path, how) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        stdin = process.stdin
+
+        def release() -> None:
+            assert process.poll() is None, "the holder ended before its time"
+            stdin.write("\n")
+            stdin.flush()
+            process.wait()
+
+        yield release
+
+
+def request(index: int, **more: Any) -> dict[str, Any]:
+    return {"run_id": "r", "request_index": index, **more}
+
+
+def read(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(path, read_only=True) as con:
+        return con.execute(sql).fetchall()
+
+
+def test_kill_9_loses_no_row_and_counts_none_twice(path: Path) -> None:
+    with python(APPEND, path, "r", 100_000, 200) as process:
+        assert process.stdout is not None
+        told = [int(process.stdout.readline()) for _ in range(250)]
+        process.send_signal(signal.SIGKILL)
+        told += [int(line) for line in process.stdout.read().splitlines()]
+    committed = read(path, "SELECT count(*), count(DISTINCT request_index) FROM requests")[0]
+    assert committed[0] == committed[1]
+    assert committed[0] > 0
+    with Store(path) as store:
+        rows = [row["request_index"] for row in store.query("SELECT request_index FROM requests ORDER BY ALL")]
+    assert rows[: len(told)] == told
+    assert rows == list(range(len(rows)))
+    assert len(rows) - len(told) <= 1, "only the row that was being appended may be there untold"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_reader_that_holds_the_file_delays_no_append_and_loses_no_row(path: Path) -> None:
+    with Store(path) as store:
+        with held(path, "read") as release:
+            for index in range(500):
+                store.append("requests", request(index))
+            assert store.backlog == 500
+            assert not store.flush(0.3)
+            with pytest.raises(RunFailed, match="held by another process"):
+                store.query("FROM requests", timeout_s=0.1)
+            release()
+        assert store.flush(10)
+        assert store.backlog == 0
+        assert store.query("SELECT count(*) AS n FROM requests") == [{"n": 500}]
+
+
+def test_a_load_starts_while_a_reader_holds_a_current_file(path: Path) -> None:
+    Store(path).close()
+    with held(path, "read"), Store(path, patience_s=0.1) as store:
+        assert store.find(["h"]) == {}
+
+
+def test_two_processes_on_one_file_both_keep_everything(path: Path) -> None:
+    with python(APPEND, path, "one", 300, 200) as one, python(APPEND, path, "two", 300, 200) as two:
+        ends = [process.communicate(timeout=60)[0].splitlines()[-1] for process in (one, two)]
+    assert ends == ["closed True", "closed True"]
+    assert read(path, "SELECT run_id, count(*) FROM requests GROUP BY ALL ORDER BY ALL") == [("one", 300), ("two", 300)]
+
+
+def test_another_program_reads_between_flushes(path: Path) -> None:
+    with Store(path) as store:
+        for index in range(3):
+            store.append("requests", request(index))
+            assert store.flush()
+            assert read(path, "SELECT count(*) FROM requests") == [(index + 1,)]
+
+
+def test_rows_reach_the_file_without_a_flush(path: Path) -> None:
+    with Store(path) as store:
+        store.append("requests", request(0))
+        deadline = time.monotonic() + 30
+        while store.backlog and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert read(path, "SELECT count(*) FROM requests") == [(1,)]
+
+
+def test_a_second_request_row_replaces_the_first_whole(path: Path) -> None:
+    with Store(path) as store:
+        store.append("requests", request(7, error_kind="cancelled", output_text="half", chunk_offsets_us=[1]))
+        store.flush()
+        store.append("requests", request(7, outcome="wrong_value", chunk_offsets_us=[1, 2]))
+        store.append("requests", request(7, outcome="correct", chunk_offsets_us=[1, 2, 3]))
+        rows = store.query("SELECT outcome, error_kind, output_text, chunk_offsets_us FROM requests")
+    assert rows == [{"outcome": "correct", "error_kind": None, "output_text": None, "chunk_offsets_us": [1, 2, 3]}]
+
+
+def test_a_second_run_row_changes_only_the_columns_it_names(path: Path) -> None:
+    with Store(path) as store:
+        store.append("runs", {**RUN, "verdict": "valid", "label": "x"})
+        store.flush()
+        store.append("runs", {"run_id": "r", "status": "interrupted"})
+        store.append("runs", {**RUN, "status": "complete", "verdict": None})
+        row = store.query("SELECT status, verdict, label, config_hash, owner FROM runs")
+    assert row == [{"status": "complete", "verdict": None, "label": "x", "config_hash": "h", "owner": store.owner}]
+
+
+def test_ingesting_a_spool_file_again_after_a_crash_does_no_harm(path: Path) -> None:
+    with Store(path) as store:
+        for index in range(3):
+            store.append("requests", request(index, repeat=0))
+    again = "".join(
+        f'{{"table":"requests","row":{{"run_id":"r","request_index":{index},"repeat":1}}}}\n' for index in (1, 2, 3)
+    )
+    spool = path.with_name(path.name + ".spool")
+    spool.mkdir()
+    (spool / "1-dead.00000000.jsonl").write_text(again + '{"table":"requests","row":{"run_id":"r","requ')
+    with Store(path) as store:
+        rows = store.query("SELECT request_index AS i, repeat AS r FROM requests ORDER BY i")
+    assert [(row["i"], row["r"]) for row in rows] == [(0, 0), (1, 1), (2, 1), (3, 1)]
+    assert not spool.exists()
+
+
+def test_a_live_owners_spool_is_left_alone_and_a_dead_ones_is_taken(tmp_path: Path) -> None:
+    live, other = Spool(tmp_path / "spool"), Spool(tmp_path / "spool")
+    live.append("requests", {"run_id": "r"})
+    assert other.adopt() == []
+    assert other.is_alive(live.owner)
+    live.close()
+    assert not other.is_alive(live.owner)
+    (file,) = other.adopt()
+    third = Spool(tmp_path / "spool")
+    assert third.adopt() == [], "one taker at a time"
+    other.discard(file)
+    other.close()
+    third.close()
+    assert not (tmp_path / "spool").exists()
+
+
+def test_rows_that_could_not_be_flushed_at_close_are_merged_by_the_next_opening(path: Path) -> None:
+    store = Store(path)
+    with held(path, "read") as release:
+        store.append("requests", request(0))
+        assert store.close(0.2) is False
+        release()
+    with Store(path) as after:
+        assert after.query("SELECT count(*) AS n FROM requests") == [{"n": 1}]
+
+
+def test_a_failing_writer_is_told_and_its_rows_stay_on_disk(path: Path) -> None:
+    with Store(path):
+        pass
+    store = Store(path)
+    with duckdb.connect(path) as con:
+        con.execute("DROP TABLE samples CASCADE").fetchall()
+    store.append("samples", {"run_id": "r", "segment": 0, "sampled_at": "2026-01-01T00:00:00"})
+    with pytest.raises(RunFailed, match="cannot write"):
+        store.flush()
+    with pytest.raises(RunFailed, match="cannot write"):
+        store.close()
+    (left,) = (path.with_name(path.name + ".spool")).glob("*.jsonl")
+    assert '"samples"' in left.read_text()
+
+
+def old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, duckdb.connect(path) as con:
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        schema.migrate(con, path)
+        con.execute("INSERT INTO runs (run_id, config_hash, status) VALUES ('old', 'h', 'complete')").fetchall()
+
+
+def test_an_older_file_is_migrated_and_keeps_its_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old_file(path, monkeypatch)
+    with pytest.raises(duckdb.CatalogException):
+        read(path, "FROM summary")
+    with Store(path) as store:
+        assert [row["run_id"] for row in store.query("FROM summary")] == ["old"]
+        versions = [row["version"] for row in store.query("FROM migrations ORDER BY version")]
+    assert versions == list(range(1, len(schema.MIGRATIONS) + 1))
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old_file(path, monkeypatch)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("bad", "CREATE VIEW x AS FROM nowhere")))
+    with duckdb.connect(path) as con, pytest.raises(duckdb.CatalogException):
+        schema.migrate(con, path)
+    assert read(path, "SELECT max(version) FROM migrations") == [(1,)]
+
+
+def test_a_newer_file_is_refused_and_unchanged(path: Path) -> None:
+    with Store(path):
+        pass
+    with duckdb.connect(path) as con:
+        con.execute("INSERT INTO migrations VALUES (99, 'later', NULL, '7.0.0')").fetchall()
+    before = path.read_bytes()
+    with pytest.raises(BadInput, match=r"written by structbench 7\.0\.0 .*upgrade structbench"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def _text_file(path: Path) -> None:
+    path.write_text("no database " * 1000)
+
+
+def _cut_file(path: Path) -> None:
+    Store(path).close()
+    path.write_bytes(path.read_bytes()[:20_000])
+
+
+def _foreign_table(name: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        with duckdb.connect(path) as con:
+            con.execute(f"CREATE TABLE {name} (x INTEGER)").fetchall()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: path.touch(), "not a DuckDB database"),
+        (_text_file, "not a DuckDB database"),
+        (_cut_file, "cannot be opened"),
+        (_foreign_table("runs"), "that structbench did not make"),
+        (_foreign_table("migrations"), "that structbench did not make"),
+    ],
+)
+def test_a_path_that_is_no_database_of_ours_is_refused_in_one_line(
+    path: Path, make: Callable[[Path], None], message: str
+) -> None:
+    make(path)
+    with pytest.raises(BadInput, match=message) as caught:
+        Store(path)
+    assert "--db" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="does not exist: create it"):
+        Store(tmp_path / "no" / "db.duckdb")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder where even root cannot write")
+def test_a_folder_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(BadInput, match="give another --db"):
+        Store(Path("/proc/db.duckdb"))
+
+
+def test_a_file_held_by_another_process_is_refused_with_its_pid(path: Path) -> None:
+    Store(path).close()
+    with held(path, "write"), pytest.raises(BadInput, match=r"held by another process \(PID \d+\): end"):
+        Store(path, patience_s=0.2)
+
+
+def test_a_file_held_for_a_moment_is_waited_for(path: Path) -> None:
+    Store(path).close()
+    with held(path, "write") as release:
+        later = threading.Timer(0.3, release)
+        later.start()
+        with Store(path, patience_s=10) as store:
+            assert store.find([]) == {}
+        later.join()
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "error"),
+    [
+        ("nowhere", {"run_id": "r"}, ValueError),
+        ("migrations", {"version": 3}, ValueError),
+        ("requests", {"run_id": "r", "request_index": 1, "colour": 2}, ValueError),
+        ("requests", {"run_id": "r"}, ValueError),
+        ("requests", {"run_id": "r", "request_index": 1, "ttft_s": "fast"}, TypeError),
+        ("requests", {"run_id": "r", "request_index": 1, "chunks": 1.5}, TypeError),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused_before_it_reaches_the_spool(
+    path: Path, table: str, row: dict[str, Any], error: type[Exception]
+) -> None:
+    with Store(path) as store:
+        with pytest.raises(error):
+            store.append(table, row)
+        assert store.backlog == 0
+
+
+def test_a_closed_store_takes_no_rows_and_closes_again(path: Path) -> None:
+    store = Store(path)
+    assert store.close()
+    assert store.close()
+    with pytest.raises(ValueError, match="closed"):
+        store.append("requests", request(0))

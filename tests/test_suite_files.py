@@ -1,0 +1,230 @@
+"""Suite files: what is documented loads, what is broken is named by line and field."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from structbench.errors import BadInput
+from structbench.suites import TextShape, describe_suites, load_suite
+from structbench.types import Suite
+
+DOC = Path(__file__).parents[1] / "docs" / "suites.md"
+
+
+def load(path: str | Path) -> Suite:
+    return load_suite(str(path), text=TextShape(), seed=0)
+
+
+CASE: dict[str, Any] = {"id": "a", "prompt": "hello"}
+OBJECT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "description": "Look something up",
+        "parameters": {
+            "type": "object",
+            "properties": {"what": {"type": "string"}, "many": {"type": "integer", "minimum": 1}},
+            "required": ["what"],
+        },
+    },
+}
+
+
+def tool_with(**function: Any) -> list[dict[str, Any]]:
+    return [{**TOOL, "function": {**TOOL["function"], **function}}]  # type: ignore[dict-item]
+
+
+def calls(**arguments: Any) -> dict[str, Any]:
+    return {"tools": [TOOL], "expected_calls": [{"name": "look", "arguments": arguments}]}
+
+
+def test_every_example_of_the_documentation_loads(tmp_path: Path) -> None:
+    blocks = re.findall(r"```jsonl\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+    kinds = []
+    for number, block in enumerate(blocks):
+        file = tmp_path / f"example{number}.jsonl"
+        file.write_text(block, encoding="utf-8")
+        kinds += [case.kind for case in load(file).cases]
+    assert sorted(kinds) == ["answer", "json", "text", "tools", "tools"]
+
+
+def test_the_documentation_shows_the_message_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken = json.dumps({"id": "c", "promt": "hello"})
+    Path("mine.jsonl").write_text("\n".join([json.dumps(CASE), "", broken]), encoding="utf-8")
+    with pytest.raises(BadInput) as caught:
+        load("mine.jsonl")
+    assert f"```\n{caught.value}\n```" in DOC.read_text(encoding="utf-8")
+
+
+def test_the_documentation_counts_what_ships() -> None:
+    text = DOC.read_text(encoding="utf-8")
+    for name, count, default, _ in describe_suites():
+        assert f"| `{name}` | {count} | {default} |" in text
+
+
+def test_a_file_keeps_order_and_is_named_after_itself(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    lines = [json.dumps({**CASE, "id": name, "tags": ["t"], "options": {"seed": 1}}) for name in "zab"]
+    file.write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(lines).encode())
+    suite = load(file)
+    assert [case.id for case in suite.cases] == ["z", "a", "b"]
+    assert (suite.name, suite.default_requests) == ("mine.jsonl", 3)
+    assert suite.cases[0].messages == ({"role": "user", "content": "hello"},)
+
+
+def test_the_hash_follows_content_and_not_spelling(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    hashes = []
+    for line in ('{"id": "é", "prompt": "x"}', '\n{"prompt":"x","id":"\\u00e9"}\n', '{"id": "é", "prompt": "y"}'):
+        file.write_text(line, encoding="utf-8")
+        hashes.append(load(file).content_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_unknown_suite_names_the_known_and_the_nearest() -> None:
+    with pytest.raises(BadInput, match=r'unknown suite "tolls": did you mean "tools"\?.*text, json, tools, numbers'):
+        load("tolls")
+
+
+def test_missing_folder_and_empty_files_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"gone\.jsonl does not exist: check the path"):
+        load(tmp_path / "gone.jsonl")
+    with pytest.raises(BadInput, match="is a folder: name a"):
+        load(tmp_path)
+    (tmp_path / "empty.jsonl").write_bytes(b"\xef\xbb\xbf\n  \n")
+    with pytest.raises(BadInput, match="is empty: write one case"):
+        load(tmp_path / "empty.jsonl")
+    with pytest.raises(BadInput, match="cannot be read"):
+        load("a\0b.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"id": "b", "prompt": "x"', "not JSON at column 26"),
+        (b"// a comment", "not JSON at column 1"),
+        (b'{"id": "b", "prompt": "\xff"}', "not UTF-8 at byte 24"),
+        (b'{"id": "b", "prompt": "\\ud800"}', "surrogate"),
+        (b'{"id": "b", "id": "c", "prompt": "x"}', 'the key "id" stands twice'),
+        (b'{"id": "b", "prompt": "x", "options": {"temperature": NaN}}', "NaN is no JSON number"),
+        (b'{"id": "b", "prompt": "x", "options": {"temperature": 1e999}}', "not JSON: Out of range"),
+        (b"[" * 100_000, "not JSON: "),
+        (b'["b"]', "must be an object such as"),
+        (b'{"id": "a", "prompt": "x"}', 'id: "a" is already the id of line 1'),
+    ],
+)
+def test_a_line_that_is_no_case_is_named_by_its_number(tmp_path: Path, line: bytes, message: str) -> None:
+    file = tmp_path / "broken.jsonl"
+    file.write_bytes(json.dumps(CASE).encode() + b"\n\n" + line + b"\n")
+    with pytest.raises(BadInput) as caught:
+        load(file)
+    assert str(caught.value).startswith(f"{file}, line 3: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_utf16_is_called_that(tmp_path: Path) -> None:
+    file = tmp_path / "wide.jsonl"
+    file.write_text(json.dumps(CASE), encoding="utf-16")
+    with pytest.raises(BadInput, match="line 1: the file is UTF-16: save it as UTF-8"):
+        load(file)
+
+
+WITH_SCHEMA = {"schema": OBJECT}
+
+BROKEN_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"promtp": "x"}, 'promtp: unknown key: did you mean "prompt"?'),
+    ({"zzz": 1}, "zzz: unknown key: known are id, prompt"),
+    ({"id": 7}, "id: must be a string, not a number"),
+    ({"id": " "}, "id: must not be empty"),
+    ({"id": None}, "id: must be a string, not null"),
+    ({"prompt": ["x"]}, "prompt: must be a string, not an array"),
+    ({"prompt": ""}, "prompt: must not be empty"),
+    ({"messages": []}, "prompt: give either prompt"),
+    ({"prompt": ..., "messages": "x"}, "messages: must be an array"),
+    ({"prompt": ...}, "prompt: give either prompt"),
+    ({"prompt": ..., "messages": [{"role": "usr", "content": "x"}]}, "messages[0].role: must be one of system"),
+    ({"prompt": ..., "messages": [{"role": "user"}]}, "messages[0].content: must be a string, not null"),
+    ({"prompt": ..., "messages": [{"role": "user", "content": "x", "img": []}]}, "messages[0].img: unknown key"),
+    ({"prompt": ..., "messages": [{"role": "system", "content": "x"}]}, "messages: needs at least one message with"),
+    ({"schema": "x"}, "schema: must be an object, not a string"),
+    ({"schema": True}, "schema: must be an object, not true or false"),
+    ({"schema": {"type": "strng"}}, "schema.type: no valid JSON Schema: 'strng'"),
+    ({"schema": {"properties": {"a": {"minimum": "1"}}}}, "schema.properties.a.minimum: no valid JSON Schema"),
+    ({"schema": {"type": "string", "pattern": "("}}, "schema.pattern: no valid JSON Schema"),
+    ({"schema": {"$ref": "#/$defs/gone"}}, 'schema: "$ref": "#/$defs/gone" leads nowhere'),
+    ({"schema": {"items": {"$ref": "https://example.org/s.json"}}}, "leads nowhere"),
+    ({**WITH_SCHEMA, "tools": [TOOL]}, 'tools: cannot stand beside "schema"'),
+    ({**WITH_SCHEMA, "expected_text": "x"}, 'expected_text: cannot stand beside "schema"'),
+    ({"expected": {"/n": 1}}, 'expected: needs "schema"'),
+    ({"expected_calls": []}, 'expected_calls: needs "tools"'),
+    ({**WITH_SCHEMA, "expected": {"n": 1}}, 'expected: "n" is no JSON Pointer'),
+    ({**WITH_SCHEMA, "expected": {}}, "expected: must hold at least one pointer"),
+    ({**WITH_SCHEMA, "example": {"n": "1"}}, "example.n: breaks the schema: '1' is not of type 'integer'"),
+    ({**WITH_SCHEMA, "example": {"n": 1}, "expected": {"/n": True}}, "example: has not the expected value True at"),
+    ({**WITH_SCHEMA, "example": {"n": 1}, "expected": {"/n/0": 1}}, "example: has not the expected value 1"),
+    ({"expected_text": 5}, "expected_text: must be a string, not a number"),
+    ({"tools": TOOL}, "tools: must be an array, not an object"),
+    ({"tools": []}, "tools: must hold at least one tool"),
+    ({"tools": [{**TOOL, "type": "func"}]}, 'tools[0].type: must be "function"'),
+    ({"tools": [{"type": "function"}]}, "tools[0].function: must be an object, not null"),
+    ({"tools": tool_with(parameter={})}, 'tools[0].function.parameter: unknown key: did you mean "parameters"?'),
+    ({"tools": tool_with(name="")}, "tools[0].function.name"),
+    ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
+    ({"tools": tool_with(parameters={"type": "array"})}, 'tools[0].function.parameters.type: must be "object"'),
+    ({"tools": tool_with(parameters={"type": "objekt"})}, "tools[0].function.parameters.type: no valid JSON Schema"),
+    ({"tools": [TOOL], "expected_calls": {}}, "expected_calls: must be an array"),
+    (
+        {"tools": [TOOL], "expected_calls": [{"name": "see"}]},
+        'expected_calls[0].name: "see" is none of the tools',
+    ),
+    ({"tools": [TOOL], "expected_calls": [{"name": "look"}]}, "expected_calls[0].arguments: must be an object"),
+    (calls(many=[1]), 'expected_calls[0].arguments: "what" is missing'),
+    (calls(wath=["x"]), 'expected_calls[0].arguments.wath: unknown key: did you mean "what"?'),
+    (calls(what="x"), "expected_calls[0].arguments.what: must be an array, not a string"),
+    (calls(what=[]), "expected_calls[0].arguments.what: must list at least one"),
+    (calls(what=["x", 3]), "expected_calls[0].arguments.what: does not fit the tool's parameters: 3 is not of type"),
+    (
+        calls(what=["x"], many=["", 0]),
+        "expected_calls[0].arguments.many: does not fit the tool's parameters: 0 is",
+    ),
+    ({"options": []}, "options: must be an object, not an array"),
+    ({"options": {"stop": None}}, "options.stop: must be a number"),
+    ({"tags": "x"}, "tags: must be an array, not a string"),
+    ({"tags": ["x", 1]}, "tags[1]: must be a string, not a number"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN_FIELDS, ids=[message[:40] for _, message in BROKEN_FIELDS])
+def test_a_broken_field_is_named_with_its_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    case = {key: value for key, value in {**CASE, "id": "b", **change}.items() if value is not ...}
+    file = tmp_path / "broken.jsonl"
+    file.write_text(json.dumps(CASE) + "\n" + json.dumps(case), encoding="utf-8")
+    with pytest.raises(BadInput) as caught:
+        load(file)
+    assert str(caught.value).startswith(f"{file}, line 2: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_id_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "broken.jsonl"
+    file.write_text('{"prompt": "x"}', encoding="utf-8")
+    with pytest.raises(BadInput, match="line 1: id: is missing: give each case an id"):
+        load(file)
+
+
+def test_true_is_not_one_and_one_is_one_point_zero(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    schema = {"type": "object"}
+    case = {**CASE, "schema": schema, "example": {"a/b": [1.0]}, "expected": {"/a~1b/0": 1}}
+    file.write_text(json.dumps(case), encoding="utf-8")
+    assert load(file).cases[0].expected == {"/a~1b/0": 1}
