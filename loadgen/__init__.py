@@ -1,1 +1,20 @@
-"""Requests and time: a load generator for Ollama that knows nothing of suites, scores or databases."""
+"""Requests and time: a load generator for Ollama that knows nothing of suites, scores or databases.
+
+``generate_load(requests, load, …)`` yields one RequestRecord for each request, as they end.
+"""
+
+from loadgen.types import ClosedLoop, Load, OpenLoop, Request, RequestError, RequestRecord, Timeouts
+from loadgen.workers import Control, LoadFailed, generate_load
+
+__all__ = [
+    "ClosedLoop",
+    "Control",
+    "Load",
+    "LoadFailed",
+    "OpenLoop",
+    "Request",
+    "RequestError",
+    "RequestRecord",
+    "Timeouts",
+    "generate_load",
+]

@@ -26,7 +26,7 @@ from loadgen.worker import Job
 
 _POLL_S = 0.1
 _START_DELAY_NS = 20_000_000
-_STREAMS_PER_WORKER = 16
+_STREAMS_PER_WORKER = 32
 _REQUESTS_PER_S_AND_WORKER = 50
 _DEATHS_IN_A_ROW = 5
 _CANCEL_S = 2.0
@@ -52,7 +52,7 @@ class Control:
 
 
 def default_workers(load: Load) -> int:
-    """One per 16 streams or 50 requests/s, at most one per core."""
+    """One per 32 streams or 50 requests/s, at most one per core."""
     match load:
         case ClosedLoop(concurrency=concurrency):
             wanted = ceil(concurrency / _STREAMS_PER_WORKER)

@@ -1,3 +1,39 @@
-"""structbench: the load generator that also knows whether the answer was right."""
+"""structbench: the load generator that also knows whether the answer was right.
+
+``structbench.load(models=[…], suites=[…], …)`` does what the command ``structbench load`` does; its
+keywords are the command's options (see ``structbench.LoadOptions``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["LoadOptions", "StructbenchError", "Summary", "__version__", "load"]
+
+if TYPE_CHECKING:
+    from structbench.errors import StructbenchError
+    from structbench.options import LoadOptions
+    from structbench.runner import Summary
+
+
+def load(**options: Any) -> Summary:
+    """Measure and score; the summary has a row a cell, and ``records()`` every request.
+
+    Raises BadInput (a StructbenchError) before anything is sent. Metrics are off unless
+    ``metrics_port`` is given.
+    """
+    from structbench.options import LoadOptions
+    from structbench.runner import load as run
+
+    return run(LoadOptions(**{"metrics_port": 0, **options}))
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that `structbench --help` does not import what only a load needs.
+    from importlib import import_module
+
+    homes = {"LoadOptions": "options", "StructbenchError": "errors", "Summary": "runner"}
+    if name not in homes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"structbench.{homes[name]}"), name)

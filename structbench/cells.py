@@ -72,9 +72,9 @@ def check_numbers(options: LoadOptions) -> None:
         raise BadInput(f"--metrics-port {options.metrics_port}: give a port from 1 to 65535, or 0 for none")
     if options.max_in_flight is not None and not options.rate:
         raise BadInput("--max-in-flight is for an open loop: give --rate, or leave it out")
-    for name, values in {"models": options.models, "suites": options.suites}.items():
-        if len(set(values)) < len(values):
-            raise BadInput(f"--{name} names {next(v for v in values if values.count(v) > 1)!r} twice: leave one out")
+    for name, names in {"models": options.models, "suites": options.suites}.items():
+        if len(set(names)) < len(names):
+            raise BadInput(f"--{name} names {next(n for n in names if names.count(n) > 1)!r} twice: leave one out")
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -71,8 +71,7 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
     from structbench.report import print_overview, print_table, to_json
 
     print_table(summary.rows, console)
-    if len(summary.rows) > 1:
-        print_overview(summary.rows, summary.total_s, console)
+    print_overview(summary.rows, summary.total_s, console)
     for failure in summary.failures:
         _complain(failure)
     if summary.interrupted or summary.failures:
@@ -149,13 +148,15 @@ def main(argv: Sequence[str]) -> int:
 
 def entry() -> NoReturn:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may not know every sign
     sys.exit(main(sys.argv[1:]))
 
 
 def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
     from argparse_dataclass import ArgumentParser
 
-    class Parser(ArgumentParser):  # type: ignore[misc,type-arg]
+    class Parser(ArgumentParser):  # type: ignore[misc]
         def error(self, message: str) -> NoReturn:
             unknown = message.removeprefix("unrecognized arguments: ")
             if unknown != message:

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-TERMINAL_EVERY_S = 0.25
+__all__ = ["Display", "Tally"]
+
+TERMINAL_EVERY_S = 0.5
 MOST_BARS = 10
-LEAST_NAME, LEAST_BAR, MOST_BAR = 20, 5, 30
-"""Widths on a terminal."""
+LEAST_NAME, FAIR_NAME = 20, 32
+LEAST_BAR, FAIR_BAR, MOST_BAR = 5, 15, 30
+"""Widths on a terminal: what a column needs, what it gets before the other gets more, what it takes at most."""
 
 
 @dataclass(slots=True)
@@ -151,9 +154,10 @@ def fit(widths: list[int], room: int) -> list[int]:
     for i in sorted(range(len(least)), key=lambda i: _COLUMNS[i].drop):
         if spare() < 0 and _COLUMNS[i].drop:
             least[i] = 0
-    least[_NAME] = max(1, min(widths[_NAME], least[_NAME] + spare()))
-    if least[_BAR]:
-        least[_BAR] = min(MOST_BAR, LEAST_BAR + spare())
+    name = widths[_NAME]
+    for i, most in ((_NAME, min(name, FAIR_NAME)), (_BAR, FAIR_BAR), (_NAME, name), (_BAR, MOST_BAR)):
+        if least[i]:
+            least[i] = max(least[i], min(most, least[i] + spare()))
     return least
 
 
@@ -185,12 +189,13 @@ def bars(cells: list[_Cell], hidden: int, room: int) -> Table:
             for i, (text, width) in enumerate(zip(row, widths, strict=True))
         ]
         drawn[_BAR] = ProgressBar(
-            total=None if share is None else 1.0, completed=share or 0.0, width=widths[_BAR], pulse=share is None
-        )
+            total=None if share is None else 1.0, completed=share or 0.0, width=widths[_BAR], pulse=share is None,
+            complete_style="cyan", finished_style="green",
+        )  # fmt: skip
         table.add_row(*(item for item, width in zip(drawn, widths, strict=True) if width))
     if hidden:
-        table.caption = Text(f"and {plural(hidden, 'cell')} before", style="dim")
-        table.caption_justify = "left"
+        table.title = Text(f"{plural(hidden, 'cell')} before these", style="dim")
+        table.title_justify = "left"
     return table
 
 

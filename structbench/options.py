@@ -42,7 +42,8 @@ class LoadOptions:
     )
     requests: Optional[int] = opt(
         None,
-        "requests per cell (default by suite: text 50, json 30, tools 20, numbers 50, a file its cases; with --duration: no limit)",
+        "requests per cell (default by suite: text 50, json 30, tools 20, numbers 50, a file its cases; "
+        "with --duration: no limit)",
     )
     concurrency: list[int] = opt(
         (),

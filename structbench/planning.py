@@ -58,11 +58,9 @@ def _missing(options: LoadOptions, server: Server) -> list[str]:
 
 
 def _simulate(options: LoadOptions, stack: ExitStack) -> str:
-    from loadgen.simulator import start_simulator_process
+    from loadgen.simulator import SimulatorProcess
 
-    process, url = start_simulator_process(answers=answer_book(options.seed), seed=options.seed)
-    stack.callback(process.terminate)
-    return url
+    return stack.enter_context(SimulatorProcess(answers=answer_book(options.seed), seed=options.seed)).url
 
 
 def _pull(address: str, models: Sequence[str], say: Callable[[str], None]) -> None:

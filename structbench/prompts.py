@@ -50,7 +50,7 @@ def warmup_requests(config: Config, count: int) -> list[Request]:
     """Short requests that resemble no case, so that they leave nothing of use in the server's prefix cache."""
     warm = Case(id="warm-up", messages=({"role": "user", "content": "Say hello."},))
     options = {**config.options, "num_predict": _WARMUP_TOKENS}
-    bare = {"model": config.model, "options": options, "keep_alive": config.keep_alive}
+    bare: dict[str, Any] = {"model": config.model, "options": options, "keep_alive": config.keep_alive}
     if config.endpoint == "generate":
         return [Request(index=-1 - i, prompt=as_prompt(warm.messages), **bare) for i in range(count)]
     return [Request(index=-1 - i, messages=warm.messages, **bare) for i in range(count)]

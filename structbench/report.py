@@ -42,7 +42,7 @@ SCORED = {
 """Share -> the column that tells of how many answers; without it, the completed requests stand in."""
 
 LEAST_NAMES = {2: 24, 1: 14}
-"""Blanks between columns -> the least width of the first column, where names fold: rather narrow gaps than short names."""
+"""Blanks between columns -> the least width of the first, where names fold: rather narrow gaps than short names."""
 _STYLES = {"valid": "green", "degraded": "yellow", "invalid": "red"}
 
 

@@ -246,7 +246,8 @@ class _Runner:
     def _open(self, planned: PlannedCell, segment: Segment, model_load_s: float | None) -> None:
         cell, options = planned.cell, self.services.options
         now = _now()
-        run = {**run_columns(cell.config), "run_id": segment.run_id, "status": "running", "planned": cell.requests}
+        run = {**run_columns(cell.config), "run_id": segment.run_id, "status": "running", "planned": cell.requests,
+               "verdict": None, "verdict_reason": None, "finished_at": None}  # fmt: skip
         if planned.continued is None:
             run |= {"label": options.label, "started_at": now, "environment": _environment(options)}
         self.services.store.append("runs", run)
@@ -257,20 +258,21 @@ class _Runner:
         })  # fmt: skip
 
     def _close(self, segment: Segment) -> None:
-        """How the segment and the run ended, judged by what the store has."""
+        """How the segment and the run ended; the verdict is on all the run's rows, of earlier segments too."""
         store, cell = self.services.store, segment.cell
-        facts = store.query(FACTS, [segment.run_id])[0]
-        verdict = judge(facts)
-        ran = sys.exc_info()[0] is None and not segment.control.stopping and segment.failure is None
-        complete = ran and (cell.load.duration_s is not None or facts["requests"] == cell.requests)
+        complete = sys.exc_info()[0] is None and segment.is_complete
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
         store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
-        store.append("runs", {**ended, "verdict": verdict.word, "verdict_reason": verdict.reason,
+        store.append("runs", ended)
+        facts = store.query(FACTS, [segment.run_id], timeout_s=_FLUSH_S)[0]
+        verdict = judge(facts)
+        store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
                               "planned": facts["requests"] if complete else cell.requests})  # fmt: skip
 
 
 def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:
-    rows = store.query("SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))", [list(caches)])
+    sql = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
+    rows = store.query(sql, [list(caches)], timeout_s=_FLUSH_S)
     by_id = {row["run_id"]: row for row in rows}
     return [{**by_id[run_id], "cache": cache} for run_id, cache in caches.items() if run_id in by_id]
 

@@ -22,7 +22,7 @@ PERIOD_S = 1.0
 
 
 class Sampler:
-    """A thread that hands a row to ``keep`` each second between ``with`` and its end."""
+    """A thread that calls ``tick`` and hands a row to ``keep`` each second between ``with`` and its end."""
 
     def __init__(
         self,
@@ -31,12 +31,14 @@ class Sampler:
         control: Control,
         backlog: Callable[[], int],
         keep: Callable[[Mapping[str, Any]], None],
+        tick: Callable[[], None],
     ) -> None:
         self._watch = Watch(address)
         self._model = model
         self._control = control
         self._backlog = backlog
         self._keep = keep
+        self._tick = tick
         self._ended = threading.Event()
         self._processes: dict[int, psutil.Process] = {}
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
@@ -53,6 +55,7 @@ class Sampler:
     def _run(self) -> None:
         self._client()  # CPU percentages count from the call before
         while not self._ended.wait(PERIOD_S):
+            self._tick()
             started_ns = self._control.started_ns
             if started_ns is not None:
                 self._keep({"t_s": (monotonic_ns() - started_ns) / NS, **self._sample()})
@@ -61,7 +64,7 @@ class Sampler:
         cpu, rss = self._client()
         loaded = self._watch.loaded(self._model)
         return {
-            "at": datetime.now(UTC),
+            "sampled_at": datetime.now(UTC),
             "client_cpu_percent": cpu,
             "client_rss_bytes": rss,
             "in_flight": self._control.in_flight,

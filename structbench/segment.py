@@ -6,8 +6,10 @@ load, never in its way.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -65,8 +67,11 @@ class Segment:
     failure: str | None = None
     """Why the load had to be given up."""
     last_ns: int | None = None
+    rows: int = 0
+    """Requests that have their row, in the database or on the way to it."""
     errors: int = 0
     lost_in_a_row: int = 0
+    counting: threading.Lock = field(default_factory=threading.Lock)
     tally: Tally = field(init=False)
     labels: CellLabels = field(init=False)
 
@@ -77,12 +82,13 @@ class Segment:
         already = 0 if planned is None or self.missing is None else planned - len(self.missing)
         display = self.services.display
         self.tally = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
-        keep = self._keep_sample
-        with Sampler(self.services.server.address, self.cell.model, self.control, self._backlog, keep):
+        tick = partial(self._refresh, display)
+        address = self.services.server.address
+        with Sampler(address, self.cell.model, self.control, self._backlog, self._keep_sample, tick):
             try:
                 for record in self._load():
                     self._take(record)
-                    display.refresh(self.control.in_flight)
+                    tick()
             except LoadFailed as error:
                 self.failure = str(error)
         self.services.scorer.drain(_HURRIED_DRAIN_S if self.control.hurry else _DRAIN_S)
@@ -91,6 +97,13 @@ class Segment:
         if self.lost_in_a_row and self.failure is None:
             self._look_for_server()
         display.end()
+
+    @property
+    def is_complete(self) -> bool:
+        """Every request that was to be sent has its row, or the time was up."""
+        if self.control.stopping or self.failure is not None:
+            return False
+        return self.cell.load.duration_s is not None or (self.missing is not None and self.rows == len(self.missing))
 
     @property
     def workers(self) -> int:
@@ -157,9 +170,14 @@ class Segment:
         case, repeat = case_of(self.cases, record.index)
         row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score)
         self.services.store.append("requests", row)
+        with self.counting:
+            self.rows += 1
 
     def _keep_sample(self, sample: Mapping[str, Any]) -> None:
         self.services.store.append("samples", {"run_id": self.run_id, "segment": self.number, **sample})
+
+    def _refresh(self, display: Display) -> None:
+        display.refresh(self.control.in_flight)
 
     def _backlog(self) -> int:
         return self.services.store.backlog

@@ -15,6 +15,7 @@ FACTS = """
 SELECT count(*) AS requests, count(*) FILTER (WHERE error_kind IS NULL) AS completed,
     quantile_cont(send_lag_s, 0.99) AS send_lag_p99_s, quantile_cont(read_lag_max_s, 0.99) AS read_lag_p99_s,
     median(ttft_s) AS ttft_p50_s, coalesce(sum(merged_chunks) / nullif(sum(chunks), 0), 0) AS merged_share,
+    count(*) FILTER (WHERE error_kind = 'rejected') AS rejected,
     count(*) FILTER (WHERE clock = 'read') AS read_clock, count(*) FILTER (WHERE error_kind = 'worker_died') AS died
 FROM requests WHERE run_id = $1
 """
@@ -38,7 +39,8 @@ class Verdict:
 def judge(facts: Mapping[str, Any]) -> Verdict:
     """The worst of what the facts (a row of ``FACTS``) give reason for."""
     if not facts["completed"]:
-        return Verdict("invalid", "no request completed")
+        refused = facts["requests"] and facts["rejected"] == facts["requests"]
+        return Verdict("invalid", "the server refused every request" if refused else "no request completed")
     found: list[Verdict] = []
 
     def limit(value: float | None, limits: tuple[float, float], text: str) -> None:

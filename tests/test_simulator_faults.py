@@ -18,7 +18,7 @@ import ollama
 import pytest
 from simulated import ANSWERS, MODELS, PERSON, body, connect, post, user, wait_for
 
-from loadgen.simulator import FAULTS, Simulator, start_simulator_process
+from loadgen.simulator import FAULTS, Simulator, SimulatorProcess
 
 _ROOT = Path(__file__).parent
 
@@ -104,7 +104,7 @@ def lines_of(sim: Simulator, fault: str, limit_s: float) -> tuple[list[bytes], s
 )
 def test_each_fault_in_a_stream(sim: Simulator, fault: str, lines: int, ending: str) -> None:
     sim.reset_truth()
-    got, how = lines_of(sim, fault, 0.4 if ending == "ReadTimeout" else 20)
+    got, how = lines_of(sim, fault, 0.7 if ending == "ReadTimeout" else 20)
     assert how == ending
     assert len(got) == lines or (fault == "reset" and len(got) <= lines)  # a reset may overtake what was sent
     match fault:
@@ -138,7 +138,7 @@ def test_each_fault_in_a_stream(sim: Simulator, fault: str, lines: int, ending: 
 )  # fmt: skip
 def test_each_fault_in_a_whole_answer(sim: Simulator, fault: str, status: int, ending: str) -> None:
     sent = body("fault:" + fault, stream=False, options={"num_predict": 4})
-    limits = 0.4 if ending == "ReadTimeout" else 20
+    limits = 0.7 if ending == "ReadTimeout" else 20
     if ending:
         with pytest.raises(getattr(httpx, ending)):
             httpx.post(sim.url + "/api/chat", json=sent, timeout=limits)
@@ -196,30 +196,28 @@ def test_a_taken_port_is_an_error_of_the_caller(sim: Simulator) -> None:
     with pytest.raises(OSError, match="in use"), Simulator(port=port):
         pass
     with pytest.raises(OSError, match="in use"):
-        start_simulator_process(port=port)
+        SimulatorProcess(port=port)
 
 
 def test_the_process_outlives_ctrl_c_and_ends_when_told() -> None:
-    process, url = start_simulator_process(ANSWERS)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGINT)
-    with ollama.Client(url) as client:
-        assert client.chat("sim:fast", user("7?")).message.content == "7"
-    process.terminate()
-    process.join(10)
-    assert process.exitcode == 0
+    with SimulatorProcess(answers=ANSWERS) as process:
+        os.kill(process.pid, signal.SIGINT)
+        with ollama.Client(process.url) as client:
+            assert client.chat("sim:fast", user("7?")).message.content == "7"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(process.url)
 
 
 SCRIPT = """
 import os, sys
-from loadgen.simulator import run_simulator, start_simulator_process
-if __name__ == "__main__":
-    if sys.argv[1] == "run":
-        run_simulator(on_ready=lambda url: print(url, flush=True))
-    else:
-        print(start_simulator_process()[1], flush=True)
-        sys.stdin.readline()
-        os._exit(0)
+from loadgen.simulator import SimulatorProcess, run_simulator
+if sys.argv[1] == "run":
+    run_simulator(on_ready=lambda url: print(url, flush=True))
+else:
+    process = SimulatorProcess()
+    print(process.url, flush=True)
+    sys.stdin.readline()
+    os._exit(0)
 """
 
 

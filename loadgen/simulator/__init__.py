@@ -3,7 +3,7 @@
 Invariant: what it did is what ``/truth`` says; the same seed and request body give the same answer.
 """
 
-from loadgen.simulator.launch import Simulator, run_simulator, start_simulator_process
+from loadgen.simulator.launch import Simulator, SimulatorProcess, run_simulator
 from loadgen.simulator.profiles import FAULTS, PROFILES, Answer, Profile
 
-__all__ = ["FAULTS", "PROFILES", "Answer", "Profile", "Simulator", "run_simulator", "start_simulator_process"]
+__all__ = ["FAULTS", "PROFILES", "Answer", "Profile", "Simulator", "SimulatorProcess", "run_simulator"]

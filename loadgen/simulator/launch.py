@@ -6,14 +6,14 @@ Invariant: the server's state is touched on its event loop only.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import gc
 import signal
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from multiprocessing.connection import Connection as Pipe
-from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from loadgen.process import Frames, frame, receive, spawn
 from loadgen.simulator.profiles import PROFILES, Answer, Profile
 from loadgen.simulator.server import Server
 
@@ -106,49 +106,47 @@ def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[s
     asyncio.run(main())
 
 
-def start_simulator_process(answers: Mapping[str, Answer] | None = None, profiles: Mapping[str, Profile] | None = None,
-                            seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1",
-                            port: int = 0) -> tuple[BaseProcess, str]:  # fmt: skip
-    """The server in a spawned process and its URL; it ends with ``terminate()`` or with its parent."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    arguments = (theirs, dict(answers or {}), None if profiles is None else dict(profiles), seed, version, host, port)
-    process = context.Process(target=_child, args=arguments, name="simulator", daemon=True)
-    process.start()
-    theirs.close()
-    with ours:
-        try:
-            told = ours.recv()
-        except EOFError:
-            process.join()
-            raise OSError(f"the simulated server ended at its start (exit code {process.exitcode})") from None
-    if isinstance(told, OSError):
-        process.join()
-        raise told
-    return process, str(told)
+class SimulatorProcess:
+    """The server in a process of its own, so that it does not share our interpreter; ends with us at the latest."""
+
+    def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, Answer] | None = None,
+                 seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0) -> None:  # fmt: skip
+        self._process, self._sock = spawn("loadgen.simulator.launch:child")
+        self._sock.sendall(frame((dict(profiles), dict(answers or {}), seed, version, host, port)))
+        told = next(receive(self._sock, Frames()), None)
+        if not isinstance(told, str):
+            self.close()
+            raise OSError(*told) if told is not None else OSError("the simulated server ended at its start")
+        self.url = told
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def close(self) -> None:
+        """End it; what it has in flight is reset."""
+        self._sock.close()
+        self._process.wait()
+
+    def __enter__(self) -> SimulatorProcess:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
-def _child(pipe: Pipe, answers: Mapping[str, Answer], profiles: Mapping[str, Profile] | None, seed: int, version: str,
-           host: str, port: int) -> None:  # fmt: skip
-    # Ctrl-C in a terminal reaches us too; requests in flight must still be answered while the parent winds down.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    server = Server(PROFILES if profiles is None else profiles, answers, seed, version)
-
-    def ready(url: str) -> None:
-        pipe.send(url)
-        pipe.close()
+def child(sock: socket.socket) -> None:
+    """Entry point of the process: serve until the parent closes its end of the socket, or is gone."""
+    profiles, answers, seed, version, host, port = next(receive(sock, Frames()))
+    server = Server(profiles, answers, seed, version)
+    gc.freeze()
 
     async def main() -> None:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, stop.set)
-        if (parent := multiprocessing.parent_process()) is not None:
-            loop.add_reader(parent.sentinel, stop.set)
-        await _serve(server, host, port, ready, stop)
+        asyncio.get_running_loop().add_reader(sock, stop.set)
+        await _serve(server, host, port, lambda url: sock.sendall(frame(url)), stop)
 
     try:
         asyncio.run(main())
     except OSError as error:
-        if pipe.closed:
-            raise
-        pipe.send(error)
+        sock.sendall(frame((error.errno, error.strerror)))

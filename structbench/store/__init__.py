@@ -1,7 +1,7 @@
 """Everything that touches DuckDB: one file that keeps every run, request and sample.
 
 Invariant: what ``append`` took is never lost and never counted twice, and ``append`` never waits for the
-database: rows go to a spool on disk at once, and a thread moves them into DuckDB about twice a second.
+database: rows go to a spool on disk at once, and a thread moves them into DuckDB about once a second.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Found", "Store", "row_of", "run_columns"]
 
 T = TypeVar("T")
 
-PAUSE_S = 0.5
+PAUSE_S = 0.9
 PAUSE_MAX_S = 5.0
 DUTY = 20
 """The file is ours for at most one part in twenty: others must be able to read it during a load."""
