@@ -6,8 +6,10 @@ Invariant: nothing here runs while requests are being measured, except ``loaded(
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic_ns
 from typing import Any
 
 import httpx
@@ -56,7 +58,8 @@ def address_of(host: str | None) -> str:
     """The server's URL, in all the forms the official client takes; ServerError for one it cannot read."""
     host = host or os.environ.get("OLLAMA_HOST") or os.environ.get("OLLAMA_BASE_URL")
     try:
-        url = ollama.Client(host)._client.base_url
+        with _client(host, None) as client:
+            url = client._client.base_url
     except (ValueError, httpx.InvalidURL) as error:
         raise ServerError(f"{host!r} is no server address ({error}): give --host like 127.0.0.1:11434") from None
     if url.scheme not in ("http", "https") or not url.host:
@@ -72,11 +75,11 @@ def full_name(model: str) -> str:
 def probe(address: str) -> Server:
     """Who is there; ServerError when nobody is, or something other than Ollama."""
     try:
-        http = _http(address, _QUESTION_TIMEOUT_S)
-        answer = http.get("/api/version")
-        version = answer.json()["version"] if answer.status_code == 200 else None
-        tags = http.get("/api/tags").json()["models"] or []
-        models = {full_name(model["name"]): str(model["digest"]) for model in tags}
+        with _http(address, _QUESTION_TIMEOUT_S) as http:
+            answer = http.get("/api/version")
+            version = answer.json()["version"] if answer.status_code == 200 else None
+            tags = http.get("/api/tags").json()["models"] or []
+            models = {full_name(model["name"]): str(model["digest"]) for model in tags}
     except (httpx.TransportError, OSError) as error:
         raise ServerError(f"no server answers at {address} ({_reason(error)}): start it with `ollama serve`, "
                           "or give --host, or --simulate") from None  # fmt: skip
@@ -90,7 +93,8 @@ def probe(address: str) -> Server:
 def answers(address: str) -> bool:
     """Whether the server is still there."""
     try:
-        return _http(address, _QUESTION_TIMEOUT_S).get("/api/version").status_code == 200
+        with _http(address, _QUESTION_TIMEOUT_S) as http:
+            return http.get("/api/version").status_code == 200
     except (httpx.TransportError, OSError):
         return False
 
@@ -98,8 +102,9 @@ def answers(address: str) -> bool:
 def pull(address: str, model: str, on_progress: Callable[[str, int, int], None]) -> None:
     """Have the server pull the model; ``on_progress(status, completed bytes, total bytes)``."""
     try:
-        for part in _client(address, None).pull(model, stream=True):
-            on_progress(part.status or "", part.completed or 0, part.total or 0)
+        with _client(address, None) as client:
+            for part in client.pull(model, stream=True):
+                on_progress(part.status or "", part.completed or 0, part.total or 0)
     except ollama.ResponseError as error:
         raise ServerError(f"{model} cannot be pulled: {error.error}") from None
     except (httpx.TransportError, OSError) as error:
@@ -109,30 +114,34 @@ def pull(address: str, model: str, on_progress: Callable[[str, int, int], None])
 def load_model(
     address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None
 ) -> tuple[float | None, str | None]:
-    """Have the model loaded: seconds that took, and an error if the server refused."""
+    """Have the model loaded: seconds that took, and an error if the server refused.
+
+    The seconds are the server's own where it tells them (old ones do not for an empty prompt), else those of the call.
+    """
+    began_ns = monotonic_ns()
     try:
-        parts = _client(address, _LOAD_TIMEOUT_S).generate(
-            model, "", stream=True, options={**options, "num_predict": 1}, keep_alive=keep_alive
-        )
-        durations = [part.load_duration for part in parts if part.load_duration is not None]
+        with _client(address, _LOAD_TIMEOUT_S) as client:
+            few = {**options, "num_predict": 1}
+            parts = client.generate(model, "", stream=True, options=few, keep_alive=keep_alive)
+            durations = [part.load_duration for part in parts if part.load_duration is not None]
     except ollama.ResponseError as error:
         return None, error.error
     except (httpx.TransportError, OSError) as error:
         return None, _reason(error)
-    return (durations[-1] / NS if durations else None), None
+    return (durations[-1] if durations else monotonic_ns() - began_ns) / NS, None
 
 
 def prompt_tokens(address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool) -> int | None:
     """How many tokens the server makes of the prompt, its template included; None when it does not tell."""
-    client = _client(address, _LOAD_TIMEOUT_S)
+    few = {**options, "num_predict": 1}
     try:
-        few = {**options, "num_predict": 1}
-        parts: Any
-        if chat:
-            parts = client.chat(model, [{"role": "user", "content": prompt}], stream=True, options=few)
-        else:
-            parts = client.generate(model, prompt, stream=True, options=few)
-        counts = [part.prompt_eval_count for part in parts if part.prompt_eval_count is not None]
+        with _client(address, _LOAD_TIMEOUT_S) as client:
+            parts: Any
+            if chat:
+                parts = client.chat(model, [{"role": "user", "content": prompt}], stream=True, options=few)
+            else:
+                parts = client.generate(model, prompt, stream=True, options=few)
+            counts = [part.prompt_eval_count for part in parts if part.prompt_eval_count is not None]
     except (ollama.ResponseError, httpx.TransportError, OSError):
         return None
     return counts[-1] if counts else None
@@ -162,8 +171,13 @@ def _http(address: str, timeout_s: float) -> httpx.Client:
     return httpx.Client(base_url=address, timeout=timeout_s, follow_redirects=True)
 
 
-def _client(address: str, timeout_s: float | None) -> ollama.Client:
-    return ollama.Client(address, timeout=timeout_s)
+@contextmanager
+def _client(address: str | None, timeout_s: float | None) -> Iterator[ollama.Client]:
+    client = ollama.Client(address, timeout=timeout_s)
+    try:
+        yield client
+    finally:
+        client._client.close()
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,76 @@
+"""The layout of docs/architecture.md, checked: who may import what, and how large things may grow."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted([*ROOT.glob("structbench/**/*.py"), *ROOT.glob("loadgen/**/*.py")])
+
+HOMES = {
+    "duckdb": ["structbench/store/"],
+    "jsonschema": ["structbench/scoring/", "structbench/suite_checks.py"],
+    "referencing": ["structbench/scoring/", "structbench/suite_checks.py"],
+    "argparse_dataclass": ["structbench/cli.py"],
+    "opentelemetry": ["loadgen/telemetry.py"],
+    "prometheus_client": ["loadgen/telemetry.py"],
+    "ollama": ["loadgen/stream.py", "loadgen/server.py"],
+    "httpx": ["loadgen/wire.py", "loadgen/stream.py", "loadgen/server.py"],
+    "httptools": ["loadgen/connection.py", "loadgen/simulator/"],
+    "psutil": ["structbench/sampler.py"],
+}
+"""Package -> the only places that import it."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_library_is_used_in_its_place_only(path: Path) -> None:
+    name = path.relative_to(ROOT).as_posix()
+    for module in imports(path):
+        package = module.split(".")[0]
+        places = HOMES.get(package)
+        assert places is None or any(name.startswith(place) for place in places), f"{name} imports {module}"
+
+
+def test_loadgen_knows_nothing_of_structbench() -> None:
+    guilty = [
+        (path.name, module)
+        for path in ROOT.glob("loadgen/**/*.py")
+        for module in imports(path)
+        if module.split(".")[0] == "structbench"
+    ]
+    assert guilty == []
+
+
+def test_the_pure_modules_import_neither_store_nor_load() -> None:
+    """Types, identity, prompts, scores and statistics can be read and tested without the rest."""
+    heavy = ("structbench.store", "structbench.runner", "loadgen.workers", "loadgen.stream")
+    pure = ["types", "identity", "prompts", "verdict", "stats", "options", "errors", "generated"]
+    paths = [ROOT / f"structbench/{name}.py" for name in pure] + list(ROOT.glob("structbench/scoring/*.py"))
+    assert [(path.name, module) for path in paths for module in imports(path) if module.startswith(heavy)] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_owns(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))

@@ -1,0 +1,181 @@
+"""One cell for each model × suite × load, and no nonsense gets as far as a cell."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.server import Server
+from loadgen.types import ClosedLoop, OpenLoop
+from structbench.cells import Cell, build_cells, check_numbers, load_suites, loads, parse_options
+from structbench.errors import BadInput
+from structbench.identity import canonical_json
+from structbench.options import LoadOptions
+
+SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "digest-a", "b:1b": "digest-b"})
+
+
+def cells(**given: Any) -> list[Cell]:
+    options = LoadOptions(**{"models": ["a"], "suites": ["json"], **given})
+    check_numbers(options)
+    return build_cells(options, SERVER, load_suites(options))
+
+
+def test_a_cell_for_each_model_suite_and_load_with_the_model_changing_least() -> None:
+    built = cells(models=["a", "b:1b"], suites=["json", "tools"], concurrency=[1, 4])
+    assert [cell.name for cell in built] == [
+        f"{model} {suite} c={n}" for model in ("a", "b:1b") for suite in ("json", "tools") for n in (1, 4)
+    ]
+    assert len({cell.config_hash for cell in built}) == 8
+
+
+def test_defaults_are_one_request_at_a_time_and_the_suites_own_number() -> None:
+    built = cells(suites=["text", "json", "tools", "numbers"])
+    assert [cell.load for cell in built] == [ClosedLoop(concurrency=1)] * 4
+    assert [cell.requests for cell in built] == [50, 30, 20, 50]
+
+
+def test_a_file_of_ones_own_has_as_many_requests_as_cases(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"id": "a", "prompt": "x"}\n{"id": "b", "prompt": "y"}\n')
+    assert [cell.requests for cell in cells(suites=[str(path)])] == [2]
+    assert [cell.requests for cell in cells(suites=[str(path)], requests=7)] == [7]
+
+
+def test_a_duration_lifts_the_default_number_but_not_a_given_one() -> None:
+    assert [cell.requests for cell in cells(duration=5.0)] == [None]
+    assert [cell.requests for cell in cells(duration=5.0, requests=9)] == [9]
+
+
+def test_a_rate_makes_an_open_loop_with_its_arrivals() -> None:
+    options = LoadOptions(
+        rate=[2.0, 5.5], arrival="gamma", burstiness=0.5, max_in_flight=9, duration=3.0, seed=4
+    )  # fmt: skip
+    shared: dict[str, Any] = {
+        "arrival": "gamma", "burstiness": 0.5, "max_in_flight": 9, "duration_s": 3.0, "seed": 4
+    }  # fmt: skip
+    assert loads(options) == [OpenLoop(rate=2.0, **shared), OpenLoop(rate=5.5, **shared)]
+    assert [cell.load_name for cell in cells(rate=[2.0, 5.5])] == ["rate=2/s constant", "rate=5.5/s constant"]
+
+
+def test_the_identity_has_the_digest_and_not_the_simulators_port() -> None:
+    (real,) = cells()
+    assert (real.config.model_digest, real.config.server_address) == ("digest-a", "http://127.0.0.1:11434")
+    (simulated,) = cells(simulate=True)
+    assert simulated.config.server_address == "simulated"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"seed": 1}, {"requests": 3}, {"concurrency": [2]}, {"rate": [1.0]}, {"duration": 2.0}, {"warmup": 3},
+        {"timeout": 5.0}, {"structured": "prompt"}, {"think": "on"}, {"endpoint": "generate"}, {"keep_alive": "10m"},
+        {"option": ["temperature=0"]}, {"models": ["b:1b"]}, {"suites": ["numbers"]}, {"simulate": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_changes_the_results_makes_another_cell(given: dict[str, Any]) -> None:
+    assert cells()[0].config_hash != cells(**given)[0].config_hash
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"db": Path("other.duckdb")}, {"workers": 7}, {"metrics_port": 1}, {"label": "x"}, {"grace": 1.0},
+        {"hold": 3.0}, {"quiet": True}, {"json": True}, {"skip_cached": True}, {"max_error_rate": 0.5},
+        {"mean_input_tokens": 9.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_does_not_change_them_makes_none(given: dict[str, Any]) -> None:
+    assert cells()[0].config_hash == cells(**given)[0].config_hash
+
+
+def test_the_shape_of_prompts_belongs_to_the_text_suite_alone() -> None:
+    assert cells(suites=["text"])[0].config_hash != cells(suites=["text"], mean_input_tokens=9.0)[0].config_hash
+
+
+def test_only_suites_with_a_schema_know_the_structured_mode() -> None:
+    built = cells(suites=["json", "tools", "text"], structured="prompt")
+    assert [cell.config.structured for cell in built] == ["prompt", "none", "none"]
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    ["requests", "concurrency", "rate", "burstiness", "max_in_flight", "duration", "workers", "timeout",
+     "mean_input_tokens", "mean_output_tokens"],
+)  # fmt: skip
+def test_numbers_that_must_be_above_zero(name: str, value: float) -> None:
+    with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} {value:g}: give more than 0"):
+        check_numbers(LoadOptions(**{name: [value] if name in ("concurrency", "rate") else value}))
+
+
+@pytest.mark.parametrize(
+    "name", ["warmup", "grace", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate"]
+)
+def test_numbers_that_may_be_zero(name: str) -> None:
+    check_numbers(LoadOptions(**{name: 0}))
+    with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} -1: give 0 or more"):
+        check_numbers(LoadOptions(**{name: -1}))
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"rate": [1.0], "concurrency": [1]}, "exclude each other"),
+        ({"metrics_port": 65536}, "give a port"),
+        ({"metrics_port": -1}, "give a port"),
+        ({"max_in_flight": 3}, "open loop: give --rate"),
+        ({"models": ["a", "b", "a"]}, "names 'a' twice"),
+        ({"suites": ["json", "json"]}, "names 'json' twice"),
+    ],
+)
+def test_options_that_do_not_go_together(given: dict[str, Any], text: str) -> None:
+    with pytest.raises(BadInput, match=text):
+        check_numbers(LoadOptions(**given))
+
+
+def test_tools_cannot_be_asked_for_where_the_endpoint_takes_none() -> None:
+    with pytest.raises(BadInput, match="suite tools has tools.*use --endpoint chat"):
+        cells(suites=["json", "tools"], endpoint="generate")
+
+
+@pytest.mark.parametrize(
+    ("pair", "key", "value"),
+    [
+        ("temperature=0", "temperature", 0), ("temperature=0.5", "temperature", 0.5), ("num_ctx=8192", "num_ctx", 8192),
+        ("flag=true", "flag", True), ("flag=false", "flag", False), ('stop=["a","b"]', "stop", ["a", "b"]),
+        ("stop=end", "stop", "end"), ("stop=a=b", "stop", "a=b"), ("stop=", "stop", ""), ("x=null", "x", "null"),
+        ('x={"a": 1}', "x", '{"a": 1}'), ('x="5"', "x", "5"), ("x=1e3", "x", 1000.0), ("x=-1", "x", -1),
+        ("x=True", "x", "True"), ("x=0x10", "x", "0x10"),
+    ],
+)  # fmt: skip
+def test_options_of_ollama_have_their_type(pair: str, key: str, value: Any) -> None:
+    parsed = parse_options([pair])
+    assert parsed == {key: value}
+    assert type(parsed[key]) is type(value)
+
+
+@pytest.mark.parametrize("pair", ["temperature", "=5", "", "x=NaN", "x=-Infinity", "x=1e999", "x=[1e999]", "x=[NaN]"])
+def test_options_that_cannot_be_meant(pair: str) -> None:
+    with pytest.raises(BadInput, match="--option"):
+        parse_options([pair])
+
+
+def test_the_last_of_two_options_with_one_name_counts() -> None:
+    assert parse_options(["a=1", "b=2", "a=3"]) == {"a": 3, "b": 2}
+
+
+@given(st.lists(st.text(max_size=20).map(lambda text: f"k={text}"), max_size=4))
+def test_any_text_is_an_option_that_can_be_kept_or_bad_input(pairs: list[str]) -> None:
+    try:
+        parsed = parse_options(pairs)
+    except BadInput:
+        return
+    canonical_json(parsed)

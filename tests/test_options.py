@@ -1,0 +1,45 @@
+"""Every option that the issue and the documentation name is there, with that default."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from structbench.options import LoadOptions, think_value
+
+DEFAULTS: dict[str, Any] = {
+    "models": ["gemma3n", "smollm2:360m", "llama3.2:1b"], "suites": ["text", "json", "tools"], "host": None,
+    "requests": None, "concurrency": [], "rate": [], "arrival": "constant", "burstiness": 1.0, "max_in_flight": None,
+    "duration": None, "warmup": None, "workers": None, "timeout": 300.0, "grace": 10.0,
+    "mean_input_tokens": 550.0, "stddev_input_tokens": 150.0, "mean_output_tokens": 150.0,
+    "stddev_output_tokens": 10.0, "structured": "format", "think": None, "endpoint": "chat", "seed": 0, "option": [],
+    "keep_alive": None, "pull": False, "db": Path("structbench.duckdb"), "skip_cached": False, "explain": False,
+    "dry_run": False, "label": None, "metrics_port": 9464, "metrics_host": "127.0.0.1", "hold": 0.0,
+    "max_error_rate": 1.0, "json": False, "quiet": False, "simulate": False,
+}  # fmt: skip
+
+
+def test_names_and_defaults_are_those_of_the_documentation() -> None:
+    options = LoadOptions()
+    assert {field.name: getattr(options, field.name) for field in fields(options)} == DEFAULTS
+
+
+def test_lists_are_not_shared_between_two_loads() -> None:
+    LoadOptions().models.append("another")
+    assert LoadOptions().models == DEFAULTS["models"]
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    assert all(len(field.metadata["help"]) > 5 for field in fields(LoadOptions))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("on", True), ("ON", True), ("true", True), ("off", False), ("False", False), ("high", "high"), ("low", "low")],
+)
+def test_think_is_a_switch_or_a_level(text: str, value: bool | str) -> None:
+    assert think_value(text) is value or think_value(text) == value
+    assert type(think_value(text)) is type(value)
