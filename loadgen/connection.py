@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
+import os
 import socket
 import struct
 import sys
@@ -27,6 +28,7 @@ _TIMESPEC = struct.Struct("@qq")
 _ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
 _MAX_LINE = 16 << 20
 _LATE_READ_NS = 1_000_000
+_SAME_INSTANT_NS = 20_000
 
 
 class TimedOut(Exception):
@@ -49,8 +51,8 @@ class Exchange:
     """What the wire saw of one request; instants are ``time.monotonic_ns``."""
 
     __slots__ = (
-        "clock", "connected_ns", "content_type", "due_ns", "late_reads", "read_lag_max_ns", "sent_ns", "stamp_ns",
-        "timeouts", "tools",
+        "clock", "connected_ns", "connecting", "content_type", "due_ns", "late_reads", "read_lag_max_ns", "sent_ns",
+        "stamp_ns", "timeouts", "tools",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +64,7 @@ class Exchange:
         self.due_ns = due_ns
         """Hold the request back until then; None: send at once."""
         self.sent_ns: int | None = None
+        self.connecting = False
         self.connected_ns: int | None = None
         self.content_type = ""
         self.stamp_ns: int | None = None
@@ -69,6 +72,26 @@ class Exchange:
         """The piece in hand waited over 1 ms in the kernel: chunks that share it have lost their spacing."""
         self.read_lag_max_ns = 0
         self.clock: Clock | None = None
+
+
+class Lines:
+    """What every body must be: newline-delimited JSON is UTF-8, and its lines have an end; else BadWire."""
+
+    __slots__ = ("_decoder", "_length")
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._length = 0
+
+    def check(self, body: bytes) -> None:
+        try:
+            self._decoder.decode(body)
+        except UnicodeDecodeError as error:
+            raise BadWire(f"the answer is not UTF-8: {error.reason}") from None
+        end = body.rfind(b"\n")
+        self._length = self._length + len(body) if end < 0 else len(body) - end - 1
+        if self._length > _MAX_LINE:
+            raise BadWire(f"a line of the answer is longer than {_MAX_LINE >> 20} MiB")
 
 
 class Connection:
@@ -80,6 +103,7 @@ class Connection:
         self._buffer = bytearray(1 << 16)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._exchange: Exchange | None = None
         self._keep_alive = False
         self.closed = False
@@ -87,36 +111,20 @@ class Connection:
 
     @classmethod
     async def open(cls, address: tuple[str, int], timeout_s: float) -> Connection:
-        loop = asyncio.get_running_loop()
-        sock = None
         try:
             async with asyncio.timeout(timeout_s):
-                family, kind, proto, _, target = (
-                    await loop.getaddrinfo(*address, type=socket.SOCK_STREAM, family=socket.AF_UNSPEC)
-                )[0]
-                sock = socket.socket(family, kind, proto)
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if _SO_TIMESTAMPNS is not None:
-                    with contextlib.suppress(OSError):
-                        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-                await loop.sock_connect(sock, target)
-        except BaseException as error:
-            if sock is not None:
-                sock.close()
-            if isinstance(error, TimeoutError):
-                raise TimedOut("connect", timeout_s) from None
-            if isinstance(error, OSError):
-                raise ConnectFailed(f"no connection to {address[0]}:{address[1]}: {error.strerror or error}") from None
-            raise
+                sock = await _connect(*address)
+        except TimeoutError:
+            raise TimedOut("connect", timeout_s) from None
+        except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
+            raise ConnectFailed(f"no connection to {address[0]}:{address[1]}: {_reason(error)}") from None
         return cls(sock)
 
     async def request(self, data: bytes, exchange: Exchange) -> None:
         """Send, and return when the answer's status and headers are there."""
         self._exchange = exchange
         self._parser = httptools.HttpResponseParser(self)
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._line = 0
+        self._lines = Lines()
         self._pieces: deque[tuple[bytes, int, bool]] = deque()
         self._body: list[bytes] = []
         self._failure: Exception | None = None
@@ -136,10 +144,17 @@ class Connection:
             await self._more()
 
     async def _send_rest(self, data: memoryview) -> None:
+        self._sending = self._loop.create_task(self._loop.sock_sendall(self._sock, data))
         try:
-            await self._loop.sock_sendall(self._sock, data)
+            await self._sending
         except OSError as error:
             raise ConnectFailed(f"the connection was lost while sending: {error.strerror}") from None
+        except asyncio.CancelledError:
+            if self._failure is None or not self._sending.cancelled():
+                raise
+            raise self._failure from None
+        finally:
+            self._sending = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         exchange = self._exchange
@@ -151,6 +166,19 @@ class Connection:
             if self.complete:
                 return
             await self._more()
+
+    def usable(self) -> bool:
+        """Whether the other side has kept the idle connection open, as far as the kernel has heard."""
+        if self.closed:
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        self.close()
+        return False
 
     def release(self, idle: list[Connection]) -> None:
         """Give the connection back, or close it if the answer was not read to its end."""
@@ -166,6 +194,10 @@ class Connection:
         if not self.closed:
             self.closed = True
             self._loop.remove_reader(self._sock)
+            if self._sending is not None:
+                # The event loop would wait for ever to write to a socket that we close.
+                self._loop.remove_writer(self._sock)
+                self._sending.cancel()
             self._sock.close()
 
     async def _more(self) -> None:
@@ -196,8 +228,8 @@ class Connection:
         exchange = self._exchange
         if exchange is None:  # an idle connection on which the server speaks is of no use
             return self.close()
-        now = monotonic_ns()
-        lag = _kernel_lag(ancillary)
+        now, wall = _clocks()
+        lag = _kernel_lag(ancillary, wall)
         if lag is None:
             exchange.clock, lag = "read", 0
         else:
@@ -212,28 +244,16 @@ class Connection:
             if self._body:
                 body = b"".join(self._body)
                 self._body.clear()
-                self._check(body)
+                if self.status == 200:
+                    self._lines.check(body)
                 if not self._started:
                     self._started = True
                     self._watch("between_chunks", exchange.timeouts.between_chunks_s)
                 self._last_ns = stamp_ns
                 self._pieces.append((body, stamp_ns, late))
-        except (httptools.HttpParserError, BadWire) as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, BadWire) as error:
             self._fail(BadWire(str(error)))
         self._wake()
-
-    def _check(self, body: bytes) -> None:
-        """Newline-delimited JSON is UTF-8, and its lines have an end."""
-        if self.status != 200:
-            return
-        try:
-            self._decoder.decode(body)
-        except UnicodeDecodeError as error:
-            raise BadWire(f"the answer is not UTF-8: {error.reason}") from None
-        end = body.rfind(b"\n")
-        self._line = self._line + len(body) if end < 0 else len(body) - end - 1
-        if self._line > _MAX_LINE:
-            raise BadWire(f"a line of the answer is longer than {_MAX_LINE >> 20} MiB")
 
     def _lost(self, what: str) -> None:
         exchange = self._exchange
@@ -293,12 +313,63 @@ class Connection:
         self._keep_alive = self._parser.should_keep_alive()  # the parser forgets when this returns
 
 
-def _kernel_lag(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+async def _connect(host: str, port: int) -> socket.socket:
+    """To the first of the host's addresses that answers: ``localhost`` may be IPv6 first, and Ollama IPv4 only."""
+    addresses = await _resolve(host, port)
+    for family, kind, proto, _, target in addresses:
+        try:
+            return await _connect_to(socket.socket(family, kind, proto), target)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+async def _resolve(host: str, port: int) -> list[Any]:
+    """The host's addresses; a thread is asked only for a name, since a number can be read here at once."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+async def _connect_to(sock: socket.socket, target: Any) -> socket.socket:
+    """The socket, connected and told to stamp what it receives; closed when that fails."""
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if _SO_TIMESTAMPNS is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        await asyncio.get_running_loop().sock_connect(sock, target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _reason(error: Exception) -> str:
+    """In the system's words; asyncio puts its own and the address in their place."""
+    number = getattr(error, "errno", None)
+    if number is not None and number > 0:
+        return os.strerror(number)
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _clocks() -> tuple[int, int]:
+    """Monotonic and wall time of one instant; read again if this process was set aside between the two."""
+    for _ in range(3):
+        now, wall = monotonic_ns(), time_ns()
+        if monotonic_ns() - now < _SAME_INSTANT_NS:
+            break
+    return now, wall
+
+
+def _kernel_lag(ancillary: list[tuple[int, int, bytes]], wall_ns: int) -> int | None:
     """Nanoseconds since the kernel received what was just read; None where it does not tell."""
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
             received: int = seconds * NS + nanoseconds
             # Wall clock against wall clock: a step of it between the two would show as a negative lag.
-            return max(0, time_ns() - received)
+            return max(0, wall_ns - received)
     return None

@@ -38,6 +38,7 @@ class Feed:
             os.set_blocking(fd, False)
         self._turn = cycle(self._write)
         self._position = 0
+        self._lap_start = 0
         self._pending: tuple[int, bytes] | None = None
         self._untaken: dict[int, int] = {}
         self.outstanding: dict[int, int | None] = {}
@@ -93,18 +94,25 @@ class Feed:
 
     def _store(self, request: Request, due: int | None) -> bytes:
         data = pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
-        # Tokens are taken nearly in order, so a long run can use the file as a ring.
-        oldest = next(iter(self._untaken.values()), None)
-        if self._position > _WRAP and (oldest is None or oldest > _WRAP // 2):
-            self._position = 0
-        if oldest is not None and self._position <= oldest < self._position + len(data):
-            self._position = os.fstat(self.payload_fd).st_size
+        self._find_room(len(data))
         os.pwrite(self.payload_fd, data, self._position)
         token = _TOKEN.pack(request.index, self._position, len(data), -1 if due is None else due)
         self._untaken[request.index] = self._position
         self.outstanding[request.index] = due
         self._position += len(data)
         return token
+
+    def _find_room(self, size: int) -> None:
+        """Move to where the next request goes: tokens are taken nearly in order, so the file serves as a ring.
+
+        What is untaken lies from the oldest up to our position, round the end once at most; when it is
+        in the way, we go on behind everything, and round the end only when all from before is taken.
+        """
+        oldest = next(iter(self._untaken.values()), None)
+        if self._position > _WRAP and (oldest is None or (max(_WRAP // 2, self._lap_start) <= oldest < self._position)):
+            self._position = self._lap_start = 0
+        if oldest is not None and self._position <= oldest < self._position + size:
+            self._position = self._lap_start = os.fstat(self.payload_fd).st_size
 
 
 def _with_due(requests: Iterable[Request], due: list[int] | None) -> Iterator[tuple[Request, int | None]]:

@@ -6,7 +6,9 @@ Invariant: every way out of ``send`` returns exactly one RequestRecord; no retry
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import traceback
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic_ns
@@ -26,8 +28,10 @@ _MESSAGE_LIMIT = 500
 
 def make_client(host: str | None) -> ollama.AsyncClient:
     """The official client over the stamping transport, without its limit on connections."""
-    url = str(ollama.Client(host)._client.base_url)
-    return ollama.AsyncClient(host, transport=transport_for(url), trust_env=False)
+    url = str(ollama.AsyncClient(host, transport=KernelTransport(), trust_env=False)._client.base_url)
+    # A gateway that compresses an answer gathers its chunks.
+    plain = {"Accept-Encoding": "identity"}
+    return ollama.AsyncClient(host, transport=transport_for(url), trust_env=False, headers=plain)
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:
@@ -55,7 +59,7 @@ async def send(
     except asyncio.CancelledError:
         error = RequestError("cancelled", "cancelled before the answer's end")
     except TimeoutError:
-        error = RequestError("timeout", f"{_limit_reached(timeouts, answer)}: nothing within {timeouts.total_s:g} s")
+        error = RequestError("timeout", f"{_limit_reached(exchange, answer)}: nothing within {timeouts.total_s:g} s")
     except Exception as caught:
         error = _error(caught, request, answer, exchange)
         if error is None:
@@ -160,10 +164,13 @@ class _Answer:
         )
 
 
-def _limit_reached(timeouts: Timeouts, answer: _Answer) -> str:
+def _limit_reached(exchange: Exchange, answer: _Answer) -> str:
     """The most telling name where the limit for the whole request and a finer one ran out together."""
-    if not answer.parts:
-        return "first_chunk" if timeouts.first_chunk_s >= timeouts.total_s else "total"
+    limits = exchange.timeouts
+    if exchange.connecting and limits.connect_s == limits.total_s:
+        return "connect"
+    if not answer.parts and limits.first_chunk_s == limits.total_s:
+        return "first_chunk"
     return "total"
 
 
@@ -172,38 +179,51 @@ def _error(caught: Exception, request: Request, answer: _Answer, exchange: Excha
     text = str(caught)[:_MESSAGE_LIMIT] or type(caught).__name__
     match caught:
         case ollama.ResponseError():
-            return _server_error(caught, request, answer)
+            return _server_error(caught.error, caught.status_code, request, answer)
         case TimedOut():
             return RequestError("timeout", text)
         case ConnectFailed() | ConnectionError() | httpx.ConnectError():
             return RequestError("connect", text)
         case BadWire() | httpx.HTTPError() | httpx.InvalidURL():
             return RequestError("protocol", text)
-        case ValueError() | AttributeError() | TypeError() if _in_client(caught):
+        case ValueError() | AttributeError() | TypeError() | RecursionError() if _in_client(caught):
+            if exchange.sent_ns is None:
+                return RequestError("rejected", f"not a request that the Ollama client sends: {text}")
+            if (told := _told(caught)) is not None:
+                return _server_error(*told, request, answer)
             if not exchange.content_type.startswith(_JSON_TYPES):
                 text = f"content type {exchange.content_type!r} is no NDJSON"
             return RequestError("protocol", f"not NDJSON as Ollama sends it: {text}", 200)
     return None
 
 
-def _server_error(caught: ollama.ResponseError, request: Request, answer: _Answer) -> RequestError:
+def _server_error(error: Any, status: int, request: Request, answer: _Answer) -> RequestError:
     """An error the server told; refusing what the request asks for is not a failure to arrive."""
-    text = caught.error[:_MESSAGE_LIMIT]
-    if caught.status_code == 400:
+    # Gateways put an object where Ollama has a text.
+    whole = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
+    text = whole[:_MESSAGE_LIMIT]
+    if status == 400:
         return RequestError("rejected", text, 400)
-    about_format = request.format is not None and not answer.parts and _REFUSED_FORMAT.search(caught.error)
-    if about_format and caught.status_code in (-1, 500):
-        return RequestError("rejected", text, 200 if caught.status_code == -1 else 500)
-    if caught.status_code == -1:
+    about_format = request.format is not None and not answer.parts and _REFUSED_FORMAT.search(whole)
+    if about_format and status in (-1, 500):
+        return RequestError("rejected", text, 200 if status == -1 else 500)
+    if status == -1:
         return RequestError("stream", text, 200)
-    return RequestError("http", text, caught.status_code)
+    return RequestError("http", text, status)
+
+
+def _told(caught: BaseException) -> tuple[Any, int] | None:
+    """The server's error and status where the official client's own exception breaks on an error that is no text."""
+    for frame, _ in traceback.walk_tb(caught.__traceback__):
+        if frame.f_code is ollama.ResponseError.__init__.__code__:
+            return frame.f_locals["error"], frame.f_locals["status_code"]
+    return None
 
 
 def _in_client(caught: BaseException) -> bool:
-    """Raised while the official client took a line apart, not by our own code."""
-    trace = caught.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-        if trace.tb_frame.f_globals.get("__name__", "").startswith("ollama."):
-            return True
-    return False
+    """Raised while the official client took a line apart, not by our own code above or below it."""
+    inside = False
+    for frame, _ in traceback.walk_tb(caught.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+        inside = module.startswith("ollama.") or (inside and not module.startswith("loadgen."))
+    return inside

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from loadgen.connection import BadWire, ConnectFailed, Connection, Exchange, TimedOut
+from loadgen.connection import BadWire, ConnectFailed, Connection, Exchange, Lines, TimedOut
 from loadgen.types import NS
 
 EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
@@ -29,8 +29,10 @@ def transport_for(url: str) -> httpx.AsyncBaseTransport:
     proxy = None if urllib.request.proxy_bypass(parts.host) else urllib.request.getproxies().get(parts.scheme)
     if parts.scheme == "http" and proxy is None:
         return KernelTransport()
+    if proxy is not None and "://" not in proxy:
+        proxy = f"http://{proxy}"
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    return ReadTransport(httpx.AsyncHTTPTransport(limits=limits, proxy=proxy, trust_env=False))
+    return ReadTransport(httpx.AsyncHTTPTransport(limits=limits, proxy=proxy))
 
 
 async def until(instant_ns: int) -> None:
@@ -54,8 +56,10 @@ class KernelTransport(httpx.AsyncBaseTransport):
         exchange.sent_ns = monotonic_ns()
         connection = self._take(address)
         if connection is None:
+            exchange.connecting = True
             connection = await Connection.open(address, exchange.timeouts.connect_s)
             exchange.connected_ns = monotonic_ns()
+            exchange.connecting = False
         try:
             await connection.request(data, exchange)
         except BaseException:
@@ -80,7 +84,7 @@ class KernelTransport(httpx.AsyncBaseTransport):
         idle = self._idle.get(address, [])
         while idle:
             connection = idle.pop()
-            if not connection.closed:
+            if connection.usable():
                 return connection
         return None
 
@@ -135,11 +139,20 @@ class ReadTransport(httpx.AsyncBaseTransport):
         exchange.clock = "read"
         limits = exchange.timeouts
         request.extensions["timeout"] = {"connect": limits.connect_s, "write": limits.total_s, "pool": None}
-        response = await _within("first_chunk", limits.first_chunk_s, self._inner.handle_async_request(request))
+        try:
+            response = await _within("first_chunk", limits.first_chunk_s, self._inner.handle_async_request(request))
+        except httpx.ConnectTimeout:
+            raise TimedOut("connect", limits.connect_s) from None
+        except (httpx.NetworkError, httpx.ProxyError) as error:
+            raise ConnectFailed(str(error) or "the connection was lost before an answer came") from None
+        except httpx.TransportError as error:
+            nothing_came = "disconnected without" in str(error)
+            raise (ConnectFailed if nothing_came else BadWire)(str(error) or type(error).__name__) from None
         exchange.content_type = response.headers.get("content-type", "")
         assert isinstance(response.stream, httpx.AsyncByteStream)
+        lines = Lines() if response.status_code == 200 else None
         return httpx.Response(
-            response.status_code, headers=response.headers, stream=_ReadBody(response.stream, exchange)
+            response.status_code, headers=response.headers, stream=_ReadBody(response.stream, exchange, lines)
         )
 
     async def aclose(self) -> None:
@@ -147,15 +160,24 @@ class ReadTransport(httpx.AsyncBaseTransport):
 
 
 class _ReadBody(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange) -> None:
+    def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, lines: Lines | None) -> None:
         self._inner = inner
         self._exchange = exchange
+        self._lines = lines
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         pieces = aiter(self._inner)
         limit = self._exchange.timeouts.between_chunks_s
-        while (piece := await _within("between_chunks", limit, anext(pieces, None))) is not None:
+        while True:
+            try:
+                piece = await _within("between_chunks", limit, anext(pieces, None))
+            except httpx.TransportError as error:
+                raise BadWire(str(error) or type(error).__name__) from None
+            if piece is None:
+                return
             self._exchange.stamp_ns = monotonic_ns()
+            if self._lines is not None:
+                self._lines.check(piece)
             yield piece
 
     async def aclose(self) -> None:
@@ -168,9 +190,3 @@ async def _within(limit: str, seconds: float, work: Any) -> Any:
             return await work
     except TimeoutError:
         raise TimedOut(limit, seconds) from None
-    except httpx.ConnectTimeout:
-        raise TimedOut("connect", seconds) from None
-    except httpx.ConnectError as error:
-        raise ConnectFailed(str(error)) from None
-    except httpx.TransportError as error:
-        raise BadWire(str(error) or type(error).__name__) from None

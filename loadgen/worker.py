@@ -11,7 +11,6 @@ import contextlib
 import gc
 import os
 import socket
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any
@@ -149,7 +148,7 @@ class _Worker:
             taken = await self._take()
             if taken is None:
                 return
-            await self._in_own_task(self._one(taken[0], None))
+            await self._in_own_task(taken[0], None)
 
     async def _open(self, load: OpenLoop, start_ns: int) -> None:
         async with asyncio.TaskGroup() as group:
@@ -163,15 +162,20 @@ class _Worker:
                     error = RequestError("dropped", f"{load.max_in_flight} requests were in flight")
                     self._tell("record", RequestRecord(index=request.index, due_ns=due_ns, error=error))
                 else:
-                    group.create_task(self._in_own_task(self._one(request, due_ns)))
+                    group.create_task(self._in_own_task(request, due_ns))
                     await asyncio.sleep(0)  # it counts as in flight before the next is looked at
 
-    async def _in_own_task(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _in_own_task(self, request: Request, due_ns: int | None) -> None:
         """Run to the end; ``cancel()`` reaches the request, not the loop that sends the next."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._one(request, due_ns))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
-        await task
+        try:
+            await task
+        except asyncio.CancelledError:  # before it had begun, else ``send`` made a record
+            error = RequestError("cancelled", "cancelled before it was sent")
+            record = RequestRecord(index=request.index, worker=self._job.worker, due_ns=due_ns, error=error)
+            self._tell("record", record)
 
     async def _one(self, request: Request, due_ns: int | None) -> None:
         from loadgen.stream import send

@@ -145,13 +145,14 @@ class _Load:
                     self.feed.fill()
                 else:
                     yield from self._hear(key.data)
-            self.control.in_flight = sum(len(child.taken) for child in self.children.values())
+            self.control.in_flight = self.counts.total()
             yield from self._stop_if_asked()
         yield from self._unaccounted()
 
     def close(self) -> None:
         for child in list(self.children.values()):
             self._bury(child)
+        self.control.in_flight = 0
         self.selector.close()
         self.feed.close()
         if hasattr(self, "counts"):
@@ -277,6 +278,7 @@ class _Load:
         child.sock.close()
         child.process.kill()
         child.process.wait()
+        self.counts[child.worker] = 0  # what it left would count against the others' max_in_flight for ever
 
 
 def _tell(child: _Child, message: Any) -> None:

@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loadgen.server import Server
+from loadgen.server import Server, full_name
 from loadgen.types import ClosedLoop, Load, OpenLoop
 from structbench.errors import BadInput
+from structbench.generated import GeneratedCases
 from structbench.identity import config_hash
 from structbench.options import LoadOptions, think_value
 from structbench.scoring import SCORER_VERSION
 from structbench.suites import TextShape, load_suite
-from structbench.types import Config, Suite
+from structbench.types import Case, Config, Suite
 
 SIMULATED = "simulated"
 """The address in the identity of a simulated cell: its real port is drawn anew for each run."""
@@ -48,7 +49,7 @@ class Cell:
         return f"{self.model} {self.suite.name} {self.load_name}"
 
 
-def check_numbers(options: LoadOptions) -> None:
+def check_options(options: LoadOptions) -> None:
     """BadInput for numbers that make no sense and options that exclude each other."""
     above_zero: dict[str, Sequence[float | None]] = {
         "requests": [options.requests], "concurrency": options.concurrency, "rate": options.rate,
@@ -66,6 +67,7 @@ def check_numbers(options: LoadOptions) -> None:
             if value is None or (math.isfinite(value) and (value > 0 or (name in not_negative and value == 0))):
                 continue
             raise BadInput(f"--{name} {value:g}: give {'0 or more' if name in not_negative else 'more than 0'}")
+    parse_options(options.option)
     if options.concurrency and options.rate:
         raise BadInput("--rate and --concurrency exclude each other (open loop, closed loop): leave one out")
     if not 0 <= options.metrics_port <= 65535:
@@ -73,8 +75,10 @@ def check_numbers(options: LoadOptions) -> None:
     if options.max_in_flight is not None and not options.rate:
         raise BadInput("--max-in-flight is for an open loop: give --rate, or leave it out")
     for name, names in {"models": options.models, "suites": options.suites}.items():
-        if len(set(names)) < len(names):
-            raise BadInput(f"--{name} names {next(n for n in names if names.count(n) > 1)!r} twice: leave one out")
+        same = [full_name(each) if name == "models" else each for each in names]
+        if len(set(same)) < len(same):
+            twice = next(each for each, whole in zip(names, same, strict=True) if same.count(whole) > 1)
+            raise BadInput(f"--{name} names {twice!r} twice: leave one out")
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -88,11 +92,13 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
             raise BadInput(f"--option {pair!r} has no '=': write key=value, e.g. --option temperature=0")
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = text
         options[key] = text if isinstance(value, dict) or value is None else value
-        if isinstance(value, float) and not math.isfinite(value):
-            raise BadInput(f"--option {pair!r}: give a finite number")
+        try:
+            json.dumps(options[key], allow_nan=False)
+        except ValueError:
+            raise BadInput(f"--option {pair!r}: give a finite number") from None
     return options
 
 
@@ -104,9 +110,14 @@ def load_suites(options: LoadOptions) -> list[Suite]:
     suites = [load_suite(name, text=shape, seed=options.seed) for name in options.suites]
     if options.endpoint == "generate":
         for suite in suites:
-            if suite.cases[0].tools or any(case.tools for case in suite.cases[:1000]):
+            if any(case.tools for case in _telling_cases(suite)):
                 raise BadInput(f"suite {suite.name} has tools, which /api/generate does not take: use --endpoint chat")
     return suites
+
+
+def _telling_cases(suite: Suite) -> Sequence[Case]:
+    """The cases that tell what a suite asks for: all of a file's; a generated suite's are alike, and cost time."""
+    return suite.cases[:1] if isinstance(suite.cases, GeneratedCases) else suite.cases
 
 
 def loads(options: LoadOptions) -> list[Load]:
@@ -139,7 +150,7 @@ def _config(
     options: LoadOptions, server: Server, own: Mapping[str, Any], model: str, suite: Suite, load: Load,
     requests: int | None,
 ) -> Config:  # fmt: skip
-    has_schema = any(case.schema is not None for case in suite.cases[:1000])
+    has_schema = any(case.schema is not None for case in _telling_cases(suite))
     kind = "closed" if isinstance(load, ClosedLoop) else "open"
     return Config(
         suite=suite.name,

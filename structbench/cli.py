@@ -9,13 +9,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from structbench import __version__
 from structbench.errors import BadInput, StructbenchError
-from structbench.options import LoadOptions, opt
+from structbench.options import LoadOptions, as_arguments, opt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,15 +54,13 @@ def load(options: LoadOptions) -> int:
     console = Console(stderr=options.json)
     stop = Stop()
     with _signals(stop):
-        try:
-            display = Display(console, quiet=options.quiet)
-            report = partial(_report, options=options, console=console)
-            summary = run(options, display=display, stop=stop, report=report)
-        except KeyboardInterrupt:
-            _complain("interrupted before anything was sent")
-            return 130
+        display = Display(console, quiet=options.quiet)
+        report = partial(_report, options=options, console=console)
+        summary = run(options, display=display, stop=stop, report=report)
     for line in summary.planned:
         print(line, file=console.file)
+    if options.json and summary.planned:
+        _print_json({"cells": summary.planned})
     return summary.exit_code
 
 
@@ -75,14 +73,17 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
     for failure in summary.failures:
         _complain(failure)
     if summary.interrupted or summary.failures:
-        command = [word for word in _command_line() if word != "--skip-cached"]
-        _complain(f"to continue: {shlex.join([*command, '--skip-cached'])}")
+        command = ["structbench", "load", *as_arguments(replace(options, skip_cached=True))]
+        _complain(f"to continue: {shlex.join(command)}")
     print(f"every request is in {summary.db}", file=console.file)
     if options.json:
-        import json
+        _print_json(to_json(summary.rows, summary.total_s))
 
-        print(json.dumps(to_json(summary.rows, summary.total_s), indent=2))
-    sys.stdout.flush()
+
+def _print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=2), flush=True)
 
 
 def simulate(options: SimulateOptions) -> int:
@@ -144,6 +145,9 @@ def main(argv: Sequence[str]) -> int:
     except StructbenchError as error:
         _complain(str(error))
         return error.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted; what was measured is kept, and --skip-cached continues it")
+        return 130
 
 
 def entry() -> NoReturn:
@@ -162,7 +166,7 @@ def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
             if unknown != message:
                 known = [f"--{field.name.replace('_', '-')}" for field in fields(options_class)]
                 message = f"there is no option {unknown.split()[0]}: {_nearest(unknown.split()[0], known)}"
-            raise BadInput(f"{message}; see `structbench {command} --help`")
+            raise BadInput(f"{message} (see `structbench {command} --help`)")
 
     parser = Parser(options_class, prog=f"structbench {command}", description=options_class.__doc__, allow_abbrev=False)
     by_name = {field.name: field for field in fields(options_class)}
@@ -199,10 +203,6 @@ def _nearest(word: str, known: Sequence[str] | dict[str, Any]) -> str:
 
 def _complain(text: str) -> None:
     print(f"structbench: {text}", file=sys.stderr, flush=True)
-
-
-def _command_line() -> list[str]:
-    return ["structbench", *sys.argv[1:]]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Invariant: an option's name, default, unit and meaning stand here once. No ``fro
 annotations``: argparse_dataclass calls the annotations as types.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -98,3 +98,23 @@ class LoadOptions:
     json: bool = opt(False, "summary as JSON on stdout, people's text on stderr")
     quiet: bool = opt(False, "no progress display")
     simulate: bool = opt(False, "measure the built-in simulated server instead of a real one")
+
+
+def as_arguments(options: LoadOptions) -> list[str]:
+    """The words of a command line that gives these options; what is at its default is left out."""
+    default = LoadOptions()
+    words: list[str] = []
+    for each in fields(options):
+        value, name = getattr(options, each.name), f"--{each.name.replace('_', '-')}"
+        if value == getattr(default, each.name):
+            continue
+        texts = [] if value is True else [_text(item) for item in (value if isinstance(value, list) else [value])]
+        if texts and texts[0].startswith("-"):
+            words.append(f"{name}={texts[0]}")
+        else:
+            words += [name, *texts]
+    return words
+
+
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

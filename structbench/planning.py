@@ -12,7 +12,7 @@ from typing import Literal
 
 from loadgen import server as ollama_server
 from loadgen.server import Server, ServerError
-from structbench.cells import Cell, build_cells, check_numbers, load_suites
+from structbench.cells import Cell
 from structbench.errors import BadInput
 from structbench.identity import config_dict, differences
 from structbench.options import LoadOptions
@@ -35,22 +35,37 @@ class PlannedCell:
     why: str
 
 
-def prepare(options: LoadOptions, stack: ExitStack, say: Callable[[str], None]) -> tuple[Server, list[Cell]]:
-    """Check the options, find the server, pull what is to be pulled; ``stack`` ends the simulated server."""
-    check_numbers(options)
-    suites = load_suites(options)
+def find_server(options: LoadOptions, stack: ExitStack) -> Server:
+    """Who answers, with the models asked for (or leave to pull them); ``stack`` ends the simulated server."""
     try:
         address = _simulate(options, stack) if options.simulate else ollama_server.address_of(options.host)
         server = ollama_server.probe(address)
-        if options.pull and (missing := _missing(options, server)):
-            _pull(address, missing, say)
-            server = ollama_server.probe(address)
     except ServerError as error:
         raise BadInput(str(error)) from None
+    if not options.pull:
+        _check_models(options, server)
+    return server
+
+
+def pull_missing(options: LoadOptions, server: Server, say: Callable[[str], None]) -> Server:
+    """The server with the models that it lacked."""
+    missing = _missing(options, server)
+    if not missing:
+        return server
+    try:
+        _pull(server.address, missing, say)
+        server = ollama_server.probe(server.address)
+    except ServerError as error:
+        raise BadInput(str(error)) from None
+    _check_models(options, server)
+    return server
+
+
+def _check_models(options: LoadOptions, server: Server) -> None:
     if missing := _missing(options, server):
         pulls = "; ".join(f"ollama pull {model}" for model in missing)
-        raise BadInput(f"the server at {address} does not have {', '.join(missing)}: run `{pulls}`, or add --pull")
-    return server, build_cells(options, server, suites)
+        have_not = f"the server at {server.address} does not have {', '.join(missing)}"
+        raise BadInput(f"{have_not}: run `{pulls}`, or add --pull")
 
 
 def _missing(options: LoadOptions, server: Server) -> list[str]:

@@ -21,11 +21,11 @@ from typing import Any, Literal
 from loadgen import server as ollama_server
 from loadgen.telemetry import Telemetry
 from structbench import __version__
-from structbench.cells import Cell
+from structbench.cells import Cell, build_cells, check_options, load_suites
 from structbench.errors import BadInput
 from structbench.live import Display
 from structbench.options import LoadOptions
-from structbench.planning import CacheState, PlannedCell, explain, plan, prepare
+from structbench.planning import CacheState, PlannedCell, explain, find_server, plan, pull_missing
 from structbench.scorer import Scorer
 from structbench.segment import Segment, Services, labels_of
 from structbench.store import Store, run_columns
@@ -99,6 +99,8 @@ class Summary:
     def records(self, columns: str = "*") -> list[dict[str, Any]]:
         """The rows of ``requests`` of these runs, in order, from the database."""
         runs = [row["run_id"] for row in self.rows]
+        if not runs:
+            return []
         which = "WHERE run_id IN (SELECT unnest($1::VARCHAR[])) ORDER BY run_id, request_index"
         with Store(Path(self.db)) as store:
             return store.query(f"SELECT {columns} FROM requests {which}", [runs])
@@ -119,13 +121,17 @@ def load(
     display = display or Display(quiet=True)
     stop = stop or Stop()
     with ExitStack() as stack:
+        check_options(options)
+        suites = load_suites(options)
         with stop.breakable():
-            server, cells = prepare(options, stack, display.print)
+            server = find_server(options, stack)
         if options.dry_run or options.explain:
-            return Summary(planned=_described(options, cells), db=str(options.db))
+            return Summary(planned=_described(options, build_cells(options, server, suites)), db=str(options.db))
         telemetry = _telemetry(options, stack)
         store = stack.enter_context(Store(options.db))
-        planned = plan(options, cells, store)
+        with stop.breakable():
+            server = pull_missing(options, server, display.print)
+        planned = plan(options, build_cells(options, server, suites), store)
         scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
         services = Services(options, server, store, telemetry, scorer, display)
         with display:
@@ -139,7 +145,7 @@ def load(
 
 def _described(options: LoadOptions, cells: Sequence[Cell]) -> list[str]:
     """A line for each cell; a database that does not exist is not made for that."""
-    if not options.db.exists():
+    if not Path(options.db).exists():
         return [f"{cell.name}: new: {options.db} does not exist yet" for cell in cells]
     with Store(options.db) as store:
         planned = plan(options, cells, store)
@@ -208,6 +214,7 @@ class _Runner:
         segment = Segment(
             services=self.services, cell=cell, cases=cases, run_id=run_id,
             number=0 if planned.continued is None else planned.continued.next_segment, missing=planned.missing,
+            errors=0 if planned.continued is None else planned.continued.errors,
         )  # fmt: skip
         self._open(planned, segment, model_load_s)
         with self.stop.watching(segment):

@@ -29,7 +29,6 @@ from structbench.types import Case, Score
 
 _LOST_AFTER = 10
 """Requests in a row that find no server, after which we look whether it is still there."""
-_DRAIN_S = 60.0
 _HURRIED_DRAIN_S = 3.0
 
 
@@ -70,6 +69,7 @@ class Segment:
     rows: int = 0
     """Requests that have their row, in the database or on the way to it."""
     errors: int = 0
+    """Failed requests of the run, those of earlier segments included."""
     lost_in_a_row: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
     tally: Tally = field(init=False)
@@ -90,13 +90,19 @@ class Segment:
                     self._take(record)
                     tick()
             except LoadFailed as error:
-                self.failure = str(error)
-        self.services.scorer.drain(_HURRIED_DRAIN_S if self.control.hurry else _DRAIN_S)
+                self.failure = f"{self.cell.name}: {error}"
+        self._await_scores()
         if self.services.telemetry is not None:
             self.services.telemetry.in_flight(self.labels, 0)
         if self.lost_in_a_row and self.failure is None:
             self._look_for_server()
+        self._judge_share(self.rows if planned is None or self.cell.load.duration_s is not None else planned)
         display.end()
+
+    def _await_scores(self) -> None:
+        while not self.services.scorer.drain(_HURRIED_DRAIN_S):
+            if self.control.hurry:
+                return  # what has no row yet counts as missing, and can be continued
 
     @property
     def is_complete(self) -> bool:
@@ -194,9 +200,13 @@ class Segment:
             self.lost_in_a_row += 1
             if self.lost_in_a_row % _LOST_AFTER == 0:
                 self._look_for_server()
-        planned, limit = self.cell.requests, self.services.options.max_error_rate
-        if planned is not None and self.errors > limit * planned:
-            self._give_up(f"{self.errors} of {planned} requests failed, more than --max-error-rate {limit:g} allows")
+        if self.cell.requests is not None:
+            self._judge_share(self.cell.requests)
+
+    def _judge_share(self, requests: int) -> None:
+        limit = self.services.options.max_error_rate
+        if self.errors > limit * requests:
+            self._give_up(f"{self.errors} of {requests} requests failed, more than --max-error-rate {limit:g} allows")
 
     def _look_for_server(self) -> None:
         address = self.services.server.address

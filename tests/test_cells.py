@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loadgen.server import Server
 from loadgen.types import ClosedLoop, OpenLoop
-from structbench.cells import Cell, build_cells, check_numbers, load_suites, loads, parse_options
+from structbench.cells import Cell, build_cells, check_options, load_suites, loads, parse_options
 from structbench.errors import BadInput
 from structbench.identity import canonical_json
 from structbench.options import LoadOptions
@@ -21,15 +21,15 @@ SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "digest-a", "b:
 
 
 def cells(**given: Any) -> list[Cell]:
-    options = LoadOptions(**{"models": ["a"], "suites": ["json"], **given})
-    check_numbers(options)
+    options = LoadOptions(**{"models": ["a"], "suites": ["numbers"], **given})
+    check_options(options)
     return build_cells(options, SERVER, load_suites(options))
 
 
 def test_a_cell_for_each_model_suite_and_load_with_the_model_changing_least() -> None:
-    built = cells(models=["a", "b:1b"], suites=["json", "tools"], concurrency=[1, 4])
+    built = cells(models=["a", "b:1b"], suites=["numbers", "tools"], concurrency=[1, 4])
     assert [cell.name for cell in built] == [
-        f"{model} {suite} c={n}" for model in ("a", "b:1b") for suite in ("json", "tools") for n in (1, 4)
+        f"{model} {suite} c={n}" for model in ("a", "b:1b") for suite in ("numbers", "tools") for n in (1, 4)
     ]
     assert len({cell.config_hash for cell in built}) == 8
 
@@ -74,8 +74,8 @@ def test_the_identity_has_the_digest_and_not_the_simulators_port() -> None:
     "given",
     [
         {"seed": 1}, {"requests": 3}, {"concurrency": [2]}, {"rate": [1.0]}, {"duration": 2.0}, {"warmup": 3},
-        {"timeout": 5.0}, {"structured": "prompt"}, {"think": "on"}, {"endpoint": "generate"}, {"keep_alive": "10m"},
-        {"option": ["temperature=0"]}, {"models": ["b:1b"]}, {"suites": ["numbers"]}, {"simulate": True},
+        {"timeout": 5.0}, {"think": "on"}, {"endpoint": "generate"}, {"keep_alive": "10m"},
+        {"option": ["temperature=0"]}, {"models": ["b:1b"]}, {"suites": ["text"]}, {"simulate": True},
     ],
     ids=str,
 )  # fmt: skip
@@ -101,8 +101,11 @@ def test_the_shape_of_prompts_belongs_to_the_text_suite_alone() -> None:
 
 
 def test_only_suites_with_a_schema_know_the_structured_mode() -> None:
-    built = cells(suites=["json", "tools", "text"], structured="prompt")
-    assert [cell.config.structured for cell in built] == ["prompt", "none", "none"]
+    formatted = cells(suites=["json", "tools", "text"])
+    asked = cells(suites=["json", "tools", "text"], structured="prompt")
+    assert [cell.config.structured for cell in formatted] == ["format", "none", "none"]
+    assert [cell.config.structured for cell in asked] == ["prompt", "none", "none"]
+    assert [a.config_hash == b.config_hash for a, b in zip(formatted, asked, strict=True)] == [False, True, True]
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf], ids=str)
@@ -113,16 +116,16 @@ def test_only_suites_with_a_schema_know_the_structured_mode() -> None:
 )  # fmt: skip
 def test_numbers_that_must_be_above_zero(name: str, value: float) -> None:
     with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} {value:g}: give more than 0"):
-        check_numbers(LoadOptions(**{name: [value] if name in ("concurrency", "rate") else value}))
+        check_options(LoadOptions(**{name: [value] if name in ("concurrency", "rate") else value}))
 
 
 @pytest.mark.parametrize(
     "name", ["warmup", "grace", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate"]
 )
 def test_numbers_that_may_be_zero(name: str) -> None:
-    check_numbers(LoadOptions(**{name: 0}))
+    check_options(LoadOptions(**{name: 0}))
     with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} -1: give 0 or more"):
-        check_numbers(LoadOptions(**{name: -1}))
+        check_options(LoadOptions(**{name: -1}))
 
 
 @pytest.mark.parametrize(
@@ -132,17 +135,18 @@ def test_numbers_that_may_be_zero(name: str) -> None:
         ({"metrics_port": 65536}, "give a port"),
         ({"metrics_port": -1}, "give a port"),
         ({"max_in_flight": 3}, "open loop: give --rate"),
+        ({"option": ["temperature"]}, "no '='"),
         ({"models": ["a", "b", "a"]}, "names 'a' twice"),
         ({"suites": ["json", "json"]}, "names 'json' twice"),
     ],
 )
 def test_options_that_do_not_go_together(given: dict[str, Any], text: str) -> None:
     with pytest.raises(BadInput, match=text):
-        check_numbers(LoadOptions(**given))
+        check_options(LoadOptions(**given))
 
 
 def test_tools_cannot_be_asked_for_where_the_endpoint_takes_none() -> None:
-    with pytest.raises(BadInput, match="suite tools has tools.*use --endpoint chat"):
+    with pytest.raises(BadInput, match=r"suite tools has tools.*use --endpoint chat"):
         cells(suites=["json", "tools"], endpoint="generate")
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from argparse_dataclass import ArgumentParser
 
-from structbench.options import LoadOptions, think_value
+from structbench.options import LoadOptions, as_arguments, think_value
 
 DEFAULTS: dict[str, Any] = {
     "models": ["gemma3n", "smollm2:360m", "llama3.2:1b"], "suites": ["text", "json", "tools"], "host": None,
@@ -43,3 +44,19 @@ def test_every_option_says_what_it_is_for() -> None:
 def test_think_is_a_switch_or_a_level(text: str, value: bool | str) -> None:
     assert think_value(text) is value or think_value(text) == value
     assert type(think_value(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, ""),
+        ({"skip_cached": True, "db": Path("x.duckdb")}, "--db x.duckdb --skip-cached"),
+        ({"rate": [2.0, 0.5], "duration": 30.0}, "--rate 2 0.5 --duration 30"),
+        ({"models": ["a", "b"], "option": ["x=-1", "y=a b"], "seed": -3}, "--models a b --seed=-3 --option x=-1 y=a b"),
+        ({"label": "-x", "max_error_rate": 0.125, "think": "off"}, "--think off --label=-x --max-error-rate 0.125"),
+    ],
+)
+def test_the_command_that_continues_a_load_gives_the_same_options(given: dict[str, Any], words: str) -> None:
+    options = LoadOptions(**given)
+    assert " ".join(as_arguments(options)) == words
+    assert ArgumentParser(LoadOptions).parse_args(as_arguments(options)) == options

@@ -164,9 +164,11 @@ def finite(number: float) -> float | None:
 def clean_json(value: Any) -> Any:
     if isinstance(value, float):
         return finite(value)
+    if isinstance(value, str):
+        return clean(value)
     if isinstance(value, list):
         return [clean_json(item) for item in value]
-    return {key: clean_json(item) for key, item in value.items()} if isinstance(value, dict) else value
+    return {clean(key): clean_json(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def test_very_long_text_and_very_deep_json_are_stored(store: Store) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,8 @@ class Found:
     planned: int | None
     done: frozenset[int] = frozenset()
     """Partial runs: the request indices that need not be sent again."""
+    errors: int = 0
+    """Partial runs: how many of these failed."""
     next_segment: int
     label: str | None
     started_at: datetime | None
@@ -70,19 +72,12 @@ def _with_done(con: duckdb.DuckDBPyConnection, run: Found) -> Found:
     if run.status != "partial":
         return run
     rows = con.execute(
-        "SELECT request_index FROM requests WHERE run_id = $1"
+        "SELECT request_index, error_kind FROM requests WHERE run_id = $1"
         " AND (error_kind IS NULL OR error_kind NOT IN (SELECT unnest($2::VARCHAR[])))",
         [run.run_id, list(SENT_AGAIN)],
     ).fetchall()
-    return Found(
-        run_id=run.run_id,
-        status=run.status,
-        planned=run.planned,
-        done=frozenset(index for (index,) in rows),
-        next_segment=run.next_segment,
-        label=run.label,
-        started_at=run.started_at,
-    )
+    failed = sum(kind is not None for _, kind in rows)
+    return replace(run, done=frozenset(index for index, _ in rows), errors=failed)
 
 
 def nearest_config(con: duckdb.DuckDBPyConnection, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:

@@ -1,0 +1,244 @@
+"""The command line: help at once and complete, mistakes named, people's text and programs' apart."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loading import MODELS, ROOT, ask, start, until
+
+import structbench
+from loadgen.simulator import Simulator
+from structbench import cli
+from structbench.cli import COMMANDS, main
+from structbench.options import LoadOptions
+from structbench.runner import Stop
+from structbench.suites import answer_book
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+HEAVY = ("duckdb", "ollama", "httpx", "opentelemetry", "rich", "jsonschema", "pydantic", "psutil", "asyncio")
+
+
+@pytest.fixture(scope="module")
+def sim() -> Iterator[Simulator]:
+    with Simulator(MODELS, answers=answer_book()) as server:
+        yield server
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The options that a command line gives; nothing is run."""
+    got: list[Any] = []
+    monkeypatch.setitem(COMMANDS, "load", (LoadOptions, lambda options: got.append(options) or 0))
+
+    def parse(*words: str) -> LoadOptions:
+        assert main(["load", *words]) == 0
+        return got.pop()  # type: ignore[no-any-return]
+
+    return parse
+
+
+def run(*words: str) -> tuple[int, str, str]:
+    environment = {"PYTHONPATH": str(ROOT), "COLUMNS": "100", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["load", "--help"], ["suites"], ["--version"]], ids=" ".join)
+def test_help_imports_nothing_heavy(argv: Sequence[str]) -> None:
+    code = (
+        f"import sys; from structbench.cli import main\ntry: main({list(argv)})\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    assert run("-c", code)[2] == "[]\n"
+
+
+def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["load", "--help"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for field in fields(LoadOptions):
+        assert f"--{field.name.replace('_', '-')}" in shown
+    for text in (
+        "(default: gemma3n smollm2:360m llama3.2:1b)", "(default: text json tools)", "(default: 300.0)",
+        "default by suite: text 50, json 30, tools 20, numbers 50", "(default: structbench.duckdb)", "(default: 9464)",
+        "(default: constant)", "(default: format)", "(default: chat)", "in flight (default 1)", "(default: 0)",
+        "seconds a request may take",
+    ):  # fmt: skip
+        assert text in shown, text
+    assert not re.search(r"default: (None|False|\[\])", shown)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help_and_stands_in_the_overview(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"usage: structbench {command}" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert re.search(rf"^  {command} ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_without_a_command_the_overview_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "usage: structbench COMMAND" in capsys.readouterr().out
+
+
+def test_the_version_stands_in_one_place(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"structbench {structbench.__version__}\n"
+
+
+def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suites"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["text", "json", "tools", "numbers"]
+    assert [line.split()[2] for line in lines[1:5]] == ["50", "30", "20", "50"]
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--models a b:1b", "models", ["a", "b:1b"]), ("--suites text x.jsonl", "suites", ["text", "x.jsonl"]),
+        ("--concurrency 1 4 16", "concurrency", [1, 4, 16]), ("--rate 2 5.5", "rate", [2.0, 5.5]),
+        ("--arrival gamma", "arrival", "gamma"), ("--burstiness 0.5", "burstiness", 0.5),
+        ("--max-in-flight 9", "max_in_flight", 9), ("--duration 1.5", "duration", 1.5), ("--warmup 0", "warmup", 0),
+        ("--workers 2", "workers", 2), ("--timeout 5", "timeout", 5.0), ("--grace 0", "grace", 0.0),
+        ("--mean-input-tokens 5", "mean_input_tokens", 5.0), ("--stddev-input-tokens 0", "stddev_input_tokens", 0.0),
+        ("--mean-output-tokens 6", "mean_output_tokens", 6.0),
+        ("--stddev-output-tokens 1", "stddev_output_tokens", 1.0),
+        ("--structured prompt", "structured", "prompt"), ("--think high", "think", "high"),
+        ("--endpoint generate", "endpoint", "generate"), ("--seed -3", "seed", -3),
+        ("--option a=1 b=x", "option", ["a=1", "b=x"]), ("--keep-alive 10m", "keep_alive", "10m"),
+        ("--pull", "pull", True), ("--db x/y.duckdb", "db", Path("x/y.duckdb")), ("--skip-cached", "skip_cached", True),
+        ("--explain", "explain", True), ("--dry-run", "dry_run", True), ("--label x", "label", "x"),
+        ("--metrics-port 0", "metrics_port", 0), ("--metrics-host ::1", "metrics_host", "::1"),
+        ("--hold 3", "hold", 3.0), ("--max-error-rate 0.1", "max_error_rate", 0.1), ("--json", "json", True),
+        ("--quiet", "quiet", True), ("--simulate", "simulate", True), ("--requests 7", "requests", 7),
+        ("--host [::1]:1234", "host", "[::1]:1234"),
+    ],
+)  # fmt: skip
+def test_each_option_is_read_with_its_type(parsed: Any, words: str, name: str, value: Any) -> None:
+    options = parsed(*words.split())
+    assert getattr(options, name) == value
+    assert type(getattr(options, name)) is type(value)
+    setattr(options, name, getattr(LoadOptions(), name))
+    assert options == LoadOptions(), "another option changed too"
+
+
+def test_the_table_above_has_every_option() -> None:
+    (mark,) = [m for m in test_each_option_is_read_with_its_type.pytestmark if m.name == "parametrize"]  # type: ignore[attr-defined]
+    assert sorted(name for _, name, _ in mark.args[1]) == sorted(field.name for field in fields(LoadOptions))
+
+
+def test_no_option_is_taken_for_a_longer_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["load", "--model", "a"]) == 2
+    assert "there is no option --model: did you mean --models?" in capsys.readouterr().err
+
+
+LOAD = ["load", "--models", "sim:fast", "--suites", "json", "--requests", "6", "--metrics-port", "0"]
+
+
+def test_json_on_stdout_and_peoples_text_on_stderr_and_then_nothing_to_do(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", sim.url)
+    monkeypatch.setenv("COLUMNS", "300")
+    db = tmp_path / "s.duckdb"
+    arguments = [*LOAD, "--db", str(db), "--concurrency", "2"]
+    assert main([*arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    (run,) = told["runs"]
+    assert (run["model"], run["load"], run["requests"], run["status"]) == ("sim:fast", "c=2", 6, "complete")
+    assert (run["accuracy"], [entry["model"] for entry in told["by_model"]]) == (1.0, ["sim:fast"])
+    assert ask(db, "SELECT run_id FROM runs") == [(run["run_id"],)]
+    lines = err.splitlines()
+    assert re.match(r"sim:fast json c=2: 6/6 requests, .* 100 % correct, 0 errors, done in ", lines[0])
+    assert "\x1b" not in err, "no terminal, no colours"
+    for word in ("TTFT", "ITL", "TPOT", "accuracy", "verdict", "cache", f"every request is in {db}"):
+        assert word in err
+    sim.reset_truth()
+    assert main([*arguments, "--skip-cached", "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"sim:fast json c=2: skipped: run {run['run_id']} is complete\n"
+    assert main([*arguments, "--skip-cached"]) == 0
+    out = capsys.readouterr().out
+    assert f"sim:fast json c=2: skipped: run {run['run_id']} is complete\n" in out
+    assert "1 run (1 skipped)" in out
+    assert sim.truth(summary=True)["totals"]["requests"] == 0
+
+
+READER = """
+import duckdb, time
+while True:
+    try:
+        con = duckdb.connect("s.duckdb", read_only=True)
+        break
+    except duckdb.IOException:
+        time.sleep(0.01)
+print("held", flush=True)
+input()
+"""
+
+
+def test_two_loads_and_a_reader_on_one_file_lose_nothing(sim: Simulator, tmp_path: Path) -> None:
+    arguments = [*LOAD, "--host", sim.url, "--db", "s.duckdb", "--label"]
+    loads = [start([*arguments, *label], tmp_path) for label in (["plain"], ["quiet", "--quiet"])]
+    until((tmp_path / "s.duckdb").exists, "the database")
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", READER], cwd=tmp_path, **pipes) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        try_wait(loads[0], 1.0)
+        holder.communicate(b"\n")
+    (plain, errors), (quiet, other_errors) = (process.communicate(timeout=60) for process in loads)
+    assert ([process.returncode for process in loads], errors, other_errors) == ([0, 0], "", "")
+    assert ask(tmp_path / "s.duckdb", "SELECT label, count(DISTINCT run_id), count(*) FROM requests"
+               " JOIN runs USING (run_id) WHERE status = 'complete' GROUP BY 1 ORDER BY 1") == [
+        ("plain", 1, 6), ("quiet", 1, 6)
+    ]  # fmt: skip
+    assert "sim:fast json c=1: 6/6 requests" in plain, "no terminal: plain lines"
+    assert "6/6 requests" not in quiet, "--quiet: no progress"
+    assert all("accuracy" in out and "1 run (1 new)" in out and "\x1b" not in out for out in (plain, quiet))
+
+
+def try_wait(process: subprocess.Popen[str], seconds: float) -> None:
+    """A while in which the load goes on."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def test_an_interruption_before_the_load_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "load", (LoadOptions, interrupted))
+    assert main(["load"]) == 130
+    assert capsys.readouterr().err.startswith("structbench: interrupted")
+
+
+def test_signals_are_ours_during_a_load_only() -> None:
+    stop, before = Stop(), []
+    kept = {number: signal.signal(number, lambda *got: before.append(got[0])) for number in STOPPING}
+    try:
+        with cli._signals(stop):
+            for number in STOPPING:
+                signal.raise_signal(number)
+        assert (stop.asked, before) == (2, [])
+        signal.raise_signal(signal.SIGINT)
+        assert (stop.asked, before) == (2, [signal.SIGINT])
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

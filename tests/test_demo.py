@@ -1,0 +1,52 @@
+"""The demo measures what is there, says what that is."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from loading import FAST
+
+from loadgen.simulator import Simulator
+from structbench import cli
+from structbench.cells import check_options
+from structbench.demo import demo_options
+from structbench.options import LoadOptions
+
+
+def test_with_ollama_it_measures_the_first_default_model_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[LoadOptions] = []
+    monkeypatch.setattr(cli, "load", lambda options: asked.append(options) or 7)
+    with Simulator({"llama3.2:1b": FAST, "smollm2:360m": FAST, "other": FAST}) as sim:
+        monkeypatch.setenv("OLLAMA_HOST", sim.url)
+        assert cli.main(["demo", "--db", "mine.duckdb"]) == 7
+    (options,) = asked
+    assert (options.models, options.simulate, options.db) == (["smollm2:360m"], False, Path("mine.duckdb"))
+    assert options.suites == ["text", "json", "tools"]
+    assert options.duration is not None
+    assert len(options.suites) * (options.duration + options.timeout) < 120, "it ends before patience does"
+    check_options(options)
+    assert capsys.readouterr().out == f"Measuring smollm2:360m on the Ollama 0.33.0 at {sim.url}.\n"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_without_it_measures_the_simulated_server_and_says_so(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    if there:
+        with Simulator({"other": FAST}) as sim:
+            monkeypatch.setenv("OLLAMA_HOST", sim.url)
+            options, text = demo_options("x.duckdb")
+        assert f"because the Ollama at {sim.url} has none of gemma3n, smollm2:360m, llama3.2:1b" in text
+    else:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{taken.getsockname()[1]}")
+            options, text = demo_options("x.duckdb")
+        assert "because no server answers at http://127.0.0.1:" in text
+    assert "SIMULATED" in text
+    assert "figures are made up" in text
+    assert "\n" not in text
+    assert (options.simulate, options.db) == (True, Path("x.duckdb"))
+    check_options(options)

@@ -1,0 +1,137 @@
+"""What was done is not done again, and what was not done is never taken for done."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loading import MODELS, small
+
+from loadgen.server import Server
+from loadgen.simulator import Simulator
+from structbench.cells import build_cells, load_suites
+from structbench.errors import BadInput
+from structbench.options import LoadOptions
+from structbench.planning import PlannedCell, explain, find_server, plan, pull_missing
+from structbench.store import Found, Store, run_columns
+
+SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "d"})
+
+
+class Memory:
+    """A store that found what it is told."""
+
+    def __init__(self, **found: Any) -> None:
+        self.found = found
+
+    def find(self, hashes: list[str]) -> dict[str, Found]:
+        if not self.found:
+            return {}
+        told: dict[str, Any] = {"run_id": "r1", "planned": 6, "next_segment": 2, "label": None, "started_at": None}
+        return dict.fromkeys(hashes, Found(**{**told, **self.found}))
+
+
+def planned(store: Memory, **given: Any) -> PlannedCell:
+    options = LoadOptions(**{"models": ["a"], "suites": ["numbers"], "requests": 6, **given})
+    (cell,) = plan(options, build_cells(options, SERVER, load_suites(options)), store)  # type: ignore[arg-type]
+    return cell
+
+
+@pytest.mark.parametrize("skip_cached", [False, True])
+def test_what_never_ran_is_new(skip_cached: bool) -> None:
+    cell = planned(Memory(), skip_cached=skip_cached)
+    assert (cell.cache, cell.continued, cell.missing) == ("new", None, range(6))
+
+
+def test_a_complete_run_is_skipped_only_when_asked_to() -> None:
+    skipped = planned(Memory(status="complete"), skip_cached=True)
+    assert (skipped.cache, skipped.missing, skipped.why) == ("skipped", (), "run r1 is complete")
+    again = planned(Memory(status="complete"))
+    assert (again.cache, again.continued, again.missing) == ("new", None, range(6))
+    assert "--skip-cached would skip it" in again.why
+
+
+def test_an_interrupted_run_goes_on_with_what_is_missing() -> None:
+    partial = Memory(status="partial", done=frozenset({0, 1, 4}))
+    resumed = planned(partial, skip_cached=True)
+    assert (resumed.cache, resumed.missing, resumed.why) == ("resumed", [2, 3, 5], "run r1 has 3 of 6 requests")
+    assert resumed.continued is not None
+    assert (resumed.continued.run_id, resumed.continued.next_segment) == ("r1", 2)
+    again = planned(partial)
+    assert (again.cache, again.continued, again.missing) == ("new", None, range(6))
+    assert "--skip-cached would continue it" in again.why
+
+
+def test_an_interrupted_run_with_every_row_only_lacks_its_end() -> None:
+    cell = planned(Memory(status="partial", done=frozenset(range(6))), skip_cached=True)
+    assert (cell.cache, cell.missing) == ("resumed", [])
+
+
+@pytest.mark.parametrize("requests", [None, 6])
+def test_a_cell_bound_by_time_starts_again(requests: int | None) -> None:
+    found = Memory(status="partial", done=frozenset({0}))
+    cell = planned(found, skip_cached=True, duration=3.0, requests=requests)
+    assert (cell.cache, cell.continued) == ("new", None)
+    assert cell.missing == (None if requests is None else range(6))
+    assert "starts again" in cell.why
+    assert planned(Memory(status="complete"), skip_cached=True, duration=3.0).cache == "skipped"
+
+
+def test_a_run_under_way_in_another_process_is_left_alone() -> None:
+    cell = planned(Memory(status="running"), skip_cached=True)
+    assert (cell.cache, cell.continued) == ("new", None)
+    assert "under way" in cell.why
+
+
+def test_the_explanation_names_the_run_that_is_nearest_and_what_differs(tmp_path: Path) -> None:
+    before = planned(Memory()).cell
+    with Store(tmp_path / "s.duckdb") as store:
+        assert explain(planned(Memory()), store) == "no run of this config yet"
+        run = {"run_id": "r1", "status": "complete", "started_at": datetime.now(UTC)}
+        store.append("runs", {**run_columns(before.config), **run})
+        now = planned(Memory(), option=["temperature=0.5"], concurrency=[4])
+        assert explain(now, store) == (
+            "no run of this config yet; it differs from run r1 in "
+            "load.concurrency: 1 → 4; options.temperature: (absent) → 0.5"
+        )
+        assert explain(planned(Memory(status="complete")), store) == "run r1 is complete; --skip-cached would skip it"
+
+
+def test_missing_models_are_all_named_with_the_command_that_pulls_them(tmp_path: Path) -> None:
+    with Simulator(MODELS) as sim, ExitStack() as stack:
+        options = small(sim, tmp_path / "s.duckdb", models=["sim:fast", "later", "nosuch:1b"])
+        with pytest.raises(BadInput) as caught:
+            find_server(options, stack)
+        assert "does not have later, nosuch:1b" in str(caught.value)
+        assert "ollama pull later; ollama pull nosuch:1b" in str(caught.value)
+
+
+def test_pull_fetches_what_is_missing_and_says_what_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    with Simulator(MODELS) as sim, ExitStack() as stack:
+        options = small(sim, tmp_path / "s.duckdb", models=["later", "sim:fast"], pull=True)
+        server = find_server(options, stack)
+        assert server.digest("later") is None
+        server = pull_missing(options, server, said.append)
+        assert said == ["pulled later"]
+        assert server.digest("later")
+        assert pull_missing(options, server, said.append) is server
+        options.models.append("nosuch:1b")
+        with pytest.raises(BadInput, match=r"nosuch:1b cannot be pulled: .*file does not exist"):
+            pull_missing(options, server, said.append)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "pulling" in err
+
+
+def test_the_simulated_server_ends_with_the_load() -> None:
+    with ExitStack() as stack:
+        server = find_server(LoadOptions(simulate=True), stack)
+        assert server.digest("gemma3n")
+    with pytest.raises(BadInput, match="no server answers"), ExitStack() as stack:
+        find_server(LoadOptions(host=server.address), stack)

@@ -1,0 +1,318 @@
+"""What is asked of the server outside the load: its address, who it is, its models."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from scripted import DONE, Peer, Scripted
+from simulated import FAST, MODELS
+
+from loadgen import server as server_module
+from loadgen.server import (
+    LoadedModel,
+    Server,
+    ServerError,
+    Watch,
+    address_of,
+    answers,
+    full_name,
+    load_model,
+    probe,
+    prompt_tokens,
+    pull,
+)
+from loadgen.simulator import Simulator
+
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def sim() -> Iterator[Simulator]:
+    models = {**MODELS, "loads": replace(FAST, load_s=0.1), "vram": replace(FAST, vram_share=0.25, size=4000)}
+    with Simulator(models) as running:
+        yield running
+
+
+TLS = ssl.create_default_context()
+
+
+@pytest.fixture(autouse=True)
+def _certificates_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new client reads them all, which takes longer than the tests."""
+    monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: TLS)
+
+
+@pytest.fixture(autouse=True)
+def _no_address_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OLLAMA_HOST", "OLLAMA_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        (None, "http://127.0.0.1:11434"),
+        ("", "http://127.0.0.1:11434"),
+        ("10.0.0.7", "http://10.0.0.7:11434"),
+        ("10.0.0.7:8080", "http://10.0.0.7:8080"),
+        (":8080", "http://127.0.0.1:8080"),
+        ("example.org", "http://example.org:11434"),
+        ("example.org/", "http://example.org:11434"),
+        ("http://example.org", "http://example.org"),
+        ("http://example.org:8080/", "http://example.org:8080"),
+        ("https://example.org", "https://example.org"),
+        ("https://example.org:8443", "https://example.org:8443"),
+        ("https://example.org/ollama/", "https://example.org/ollama"),
+        ("[::1]", "http://[::1]:11434"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("http://[fe80::1]:8080", "http://[fe80::1]:8080"),
+    ],
+)
+def test_every_form_that_the_official_client_takes(host: str | None, address: str) -> None:
+    assert address_of(host) == address
+
+
+def test_the_environment_is_asked_in_order_and_the_argument_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_BASE_URL", "http://base:1")
+    assert address_of(None) == "http://base:1"
+    monkeypatch.setenv("OLLAMA_HOST", "host:2")
+    assert address_of(None) == "http://host:2"
+    assert address_of("given:3") == "http://given:3"
+    monkeypatch.setenv("OLLAMA_HOST", "")
+    assert address_of(None) == "http://base:1"
+
+
+@pytest.mark.parametrize("host", ["example.org:port", "ftp://example.org", "[::1", "host:99999"])
+def test_what_is_no_address_is_one_line_that_says_what_to_give(host: str) -> None:
+    with pytest.raises(ServerError, match="give --host like") as caught:
+        address_of(host)
+    assert "\n" not in str(caught.value)
+    assert repr(host) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [("http://a:5", "a", 5), ("http://a", "a", 80), ("https://a", "a", 443), ("http://[::1]:7", "::1", 7)],
+)
+def test_host_and_port_of_an_address(address: str, host: str, port: int) -> None:
+    server = Server(address, "1", {})
+    assert (server.host, server.port) == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("model", "full"),
+    [
+        ("gemma3n", "gemma3n:latest"),
+        ("gemma3n:latest", "gemma3n:latest"),
+        ("llama3.2:1b", "llama3.2:1b"),
+        ("me/mine", "me/mine:latest"),
+        ("host:5000/me/mine", "host:5000/me/mine:latest"),
+        ("host:5000/me/mine:q4", "host:5000/me/mine:q4"),
+    ],
+)
+def test_no_tag_is_latest_and_a_port_is_no_tag(model: str, full: str) -> None:
+    assert full_name(model) == full
+
+
+# Who is there
+
+
+def test_the_simulated_server_is_known_with_its_models(sim: Simulator) -> None:
+    server = probe(sim.url)
+    assert (server.address, server.version) == (sim.url, "0.33.0")
+    assert "gemma3n:latest" in server.models
+    assert server.digest("gemma3n") == server.digest("gemma3n:latest")
+    assert server.digest("gemma3n")
+    assert server.digest("later") is None
+    assert answers(sim.url)
+
+
+def test_nobody_there_says_how_to_start_it() -> None:
+    with pytest.raises(ServerError, match=f"no server answers at {NOBODY} .*ollama serve") as caught:
+        probe(NOBODY)
+    assert "\n" not in str(caught.value)
+    assert not answers(NOBODY)
+
+
+def plain(status: int, data: bytes, content_type: str = "application/json") -> Callable[[Peer], None]:
+    def script(peer: Peer) -> None:
+        while peer.read() is not None:
+            peer.plain(status, data, content_type)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("status", "data"),
+    [
+        (200, b"<html>It works!</html>"),
+        (404, b"404 page not found"),
+        (404, b'{"version": "9"}'),
+        (500, b""),
+        (200, b"{}"),
+        (200, b"[]"),
+        (200, b"null"),
+        (200, b'{"version": 7}'),
+        (200, b'{"version": "0.9"}'),  # and no models under /api/tags
+        (200, b'{"version": "0.9", "models": [5]}'),
+        (200, b'{"version": "0.9", "models": [{"name": "no digest"}]}'),
+        (200, b"\xff\xfe"),
+    ],
+)
+def test_what_is_not_ollama_is_told_so(status: int, data: bytes) -> None:
+    with Scripted(plain(status, data)) as server, pytest.raises(ServerError, match="is not Ollama") as caught:
+        probe(server.url)
+    assert server.url in str(caught.value)
+
+
+@pytest.mark.parametrize("models", ["[]", "null"])
+def test_a_server_without_models_is_a_server(models: str) -> None:
+    with Scripted(plain(200, f'{{"version": "0.9", "models": {models}}}'.encode())) as server:
+        assert probe(server.url) == Server(server.url, "0.9", {})
+
+
+def test_a_port_that_does_not_speak_http_is_no_server() -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        peer.sock.sendall(b"SSH-2.0-OpenSSH_9\r\n")
+
+    with Scripted(script) as server:
+        with pytest.raises(ServerError, match="no server answers"):
+            probe(server.url)
+        assert not answers(server.url)
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_QUESTION_TIMEOUT_S", 0.2)
+    with Scripted(lambda peer: peer.sock.recv(1) and peer.file.read()) as server:  # type: ignore[func-returns-value]
+        with pytest.raises(ServerError, match="timed out"):
+            probe(server.url)
+        assert not answers(server.url)
+
+
+# Models
+
+
+def test_loading_a_model_is_measured_and_costs_nothing_the_second_time(sim: Simulator) -> None:
+    first, refused = load_model(sim.url, "loads", {}, "1m")
+    again, _ = load_model(sim.url, "loads", {}, "1m")
+    assert refused is None
+    assert first is not None
+    assert again is not None
+    assert first >= 0.1 > again
+
+
+def test_why_a_model_cannot_be_loaded_is_told(sim: Simulator) -> None:
+    assert load_model(sim.url, "nosuch:1b", {}, None) == (None, "model 'nosuch:1b' not found")
+    seconds, error = load_model(NOBODY, "m", {}, None)
+    assert seconds is None
+    assert error
+
+
+def test_loading_uses_the_options_that_the_load_will_use() -> None:
+    """Another ``num_ctx`` would make the server load the model again at the first request."""
+
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.answer({"response": "", "done": True, "load_duration": 2_000_000_000})
+
+    with Scripted(script) as server:
+        assert load_model(server.url, "m", {"num_ctx": 99}, "5m") == (2.0, None)
+        body = server.asked[0].body
+    assert body["options"]["num_ctx"] == 99
+    assert (body["keep_alive"], body["prompt"]) == ("5m", "")
+
+
+def test_pull_shows_progress_and_the_model_is_there(sim: Simulator) -> None:
+    seen: list[tuple[str, int, int]] = []
+    assert probe(sim.url).digest("later") is None
+    pull(sim.url, "later", lambda *step: seen.append(step))
+    assert seen[0][0] == "pulling manifest"
+    assert seen[-1][0] == "success"
+    with_bytes = [(done, total) for _, done, total in seen if total]
+    assert with_bytes
+    assert all(0 <= done <= total for done, total in with_bytes)
+    assert probe(sim.url).digest("later") is not None
+
+
+def test_a_pull_that_fails_says_which_and_why(sim: Simulator) -> None:
+    with pytest.raises(ServerError, match=r"nosuch:9b cannot be pulled: .*file does not exist"):
+        pull(sim.url, "nosuch:9b", lambda *_: None)
+    with pytest.raises(ServerError, match="m cannot be pulled"):
+        pull(NOBODY, "m", lambda *_: None)
+
+    def breaks(peer: Peer) -> None:
+        peer.read()
+        peer.head()
+        peer.chunk({"status": "pulling manifest"})
+
+    with Scripted(breaks) as server, pytest.raises(ServerError, match="m cannot be pulled"):
+        pull(server.url, "m", lambda *_: None)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_how_many_tokens_a_prompt_has(sim: Simulator, chat: bool) -> None:
+    few, many = (prompt_tokens(sim.url, "sim:fast", text, {}, chat) for text in ("one", "one two three four five"))
+    assert few is not None
+    assert many is not None
+    assert 0 < few < many
+    assert prompt_tokens(sim.url, "nosuch", "one", {}, chat) is None
+    assert prompt_tokens(NOBODY, "m", "one", {}, chat) is None
+
+
+def test_a_server_that_does_not_count_is_none() -> None:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.answer(DONE)
+
+    with Scripted(script) as server:
+        assert prompt_tokens(server.url, "m", "one", {}, True) is None
+
+
+# Watching
+
+
+@pytest.fixture
+def watch(sim: Simulator) -> Iterator[Watch]:
+    watching = Watch(sim.url)
+    yield watching
+    watching.close()
+
+
+def test_a_loaded_model_is_seen_with_its_share_on_the_gpu(sim: Simulator, watch: Watch) -> None:
+    load_model(sim.url, "vram", {}, "1m")
+    assert watch.loaded("vram") == watch.loaded("vram:latest") == LoadedModel(4800, 1200)
+    assert watch.loaded("sim:think") is None
+    load_model(sim.url, "vram", {}, 0)
+
+
+@pytest.mark.parametrize("data", [b"{}", b'{"models": null}', b"[]", b"x", b'{"models": [5]}', b'{"models": [{}]}',
+                                  json.dumps({"models": [{"name": "m", "size": None}]}).encode()])  # fmt: skip
+def test_an_odd_answer_is_no_measurement_and_no_end_of_the_run(data: bytes) -> None:
+    with Scripted(plain(200, data)) as server:
+        watching = Watch(server.url)
+        assert watching.loaded("m") is None
+        watching.close()
+
+
+def test_a_lost_server_is_no_measurement() -> None:
+    watching = Watch(NOBODY)
+    assert watching.loaded("m") is None
+    watching.close()
+
+
+def test_watching_keeps_its_connection() -> None:
+    entry: dict[str, Any] = {"name": "m:latest", "size": 10}
+    with Scripted(plain(200, json.dumps({"models": [entry]}).encode())) as server:
+        watching = Watch(server.url)
+        assert [watching.loaded("m") for _ in range(3)] == [LoadedModel(10, 0)] * 3
+        assert server.connections == 1
+        watching.close()

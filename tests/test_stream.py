@@ -1,0 +1,424 @@
+"""One request through the official client: what the record holds, whatever the server does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic_ns, sleep
+from typing import Any
+
+import pytest
+from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
+from simulated import ANSWERS, CALL, MODELS, WEATHER, wait_for
+
+from loadgen.connection import Connection
+from loadgen.simulator import FAULTS, Simulator
+from loadgen.stream import make_client, send
+from loadgen.types import Request, RequestRecord, Timeouts
+
+RECORDINGS = Path(__file__).parent / "recordings"
+
+
+@pytest.fixture(scope="module")
+def sim() -> Iterator[Simulator]:
+    with Simulator({**MODELS, "fault:slow-drip": MODELS["drip"]}, ANSWERS) as running:
+        yield running
+
+
+# Recordings of real servers
+
+
+def exchanges() -> Iterator[Any]:
+    for path in sorted(RECORDINGS.glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            exchange = json.loads(line)
+            if exchange["request"]["path"] in ("/api/chat", "/api/generate"):
+                yield pytest.param(path.stem, exchange, id=f"{path.stem}: {exchange['name']}")
+
+
+def as_request(path: str, body: Any) -> Request:
+    if not isinstance(body, dict):
+        return chat()
+    fields = {name: body[name] for name in ("model", "format", "options", "keep_alive", "think") if name in body}
+    if path == "/api/generate":
+        return Request(index=3, prompt=body["prompt"], **fields)
+    if fields.get("format") == "yaml":  # the official client does not let it through
+        fields["format"] = "json"
+    messages = body["messages"] if isinstance(body["messages"], list) else [{"role": "user", "content": "word " * 900}]
+    return Request(index=3, messages=tuple(messages), tools=tuple(body.get("tools", ())), **fields)
+
+
+def replay(response: dict[str, Any]) -> Any:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.head(response["status"], response["headers"])
+        for chunk in response["chunks"]:
+            data = chunk["text"].encode()
+            if "Transfer-Encoding" in response["headers"]:
+                peer.chunk(data)
+            else:
+                peer.sock.sendall(data)
+        if "Transfer-Encoding" in response["headers"]:
+            peer.chunk()
+        peer.read()
+
+    return script
+
+
+ERRORS = {
+    "error: tools unsupported": ("rejected", 400),
+    "error: bad schema type": ("rejected", 400),
+    "error: schema with unresolvable $ref": ("rejected", 400),
+    "error: format is a string": ("rejected", 500),
+    "error: think unsupported": ("rejected", 400),
+    "error: body is not JSON": ("rejected", 400),
+    "error: unknown model": ("http", 404),
+}
+OLD_ERRORS = {
+    "error: bad schema type": ("rejected", 200),
+    "error: schema with unresolvable $ref": ("rejected", 200),
+    "error: format is a string": ("rejected", 200),
+    "error: think unsupported": None,
+    "chat format json": ("protocol", 200),  # its stream ended without a done message
+}
+
+
+@pytest.mark.parametrize(("server", "exchange"), list(exchanges()))
+def test_replayed_recording(server: str, exchange: dict[str, Any]) -> None:
+    asked, response = exchange["request"], exchange["response"]
+    (record,) = ask_script(replay(response), as_request(asked["path"], asked["body"]))
+    errors = {**ERRORS, **OLD_ERRORS} if server == "ollama-0.5.4" else ERRORS
+    expected = errors.get(exchange["name"])
+    assert (record.error and (record.error.kind, record.error.status)) == expected
+    text = "".join(chunk["text"] for chunk in response["chunks"])
+    if expected is not None and expected[0] != "protocol":
+        assert record.error is not None
+        assert record.error.message == json.loads(text)["error"]
+        assert (record.output_text, record.chunk_ns, record.output_tokens) == ("", (), None)
+        return
+    lines = [json.loads(line) for line in text.splitlines()]
+    parts = [line.get("message", line) for line in lines]
+    said_any = [any(part.get(k) for k in ("content", "response", "thinking", "tool_calls")) for part in parts]
+    calls = [call["function"] for part in parts for call in part.get("tool_calls", ())]
+    assert record.output_text == "".join(part.get("content") or part.get("response") or "" for part in parts)
+    assert record.thinking_text == ""
+    assert record.tool_calls == tuple({"name": call["name"], "arguments": call["arguments"]} for call in calls)
+    assert len(record.chunk_ns) == sum(said_any)
+    last = lines[-1]
+    assert (
+        record.prompt_tokens, record.output_tokens, record.load_ns, record.prompt_eval_ns, record.eval_ns,
+        record.done_reason,
+    ) == tuple(
+        last.get(name) for name in ("prompt_eval_count", "eval_count", "load_duration", "prompt_eval_duration",
+                                    "eval_duration", "done_reason")
+    )  # fmt: skip
+    assert record.index == 3
+
+
+def test_the_recordings_are_all_there() -> None:
+    assert len(list(exchanges())) == 2 * 19
+
+
+# Faults of the simulated server
+
+PROTOCOL = {"close", "reset", "cut", "garbage", "huge-line", "invalid-utf8", "wrong-content-type"}
+FINE = {"slow-drip", "empty-first", "split-line", "no-done-reason"}
+
+
+def expected_error(fault: str) -> tuple[str, int | None] | None:
+    match fault:
+        case "refuse":
+            return "connect", None
+        case "hang-before" | "hang-mid":
+            return "timeout", None
+        case "404" | "429" | "500" | "503":
+            return "http", int(fault)
+        case "error-line":
+            return "stream", 200
+        case _ if fault in PROTOCOL:
+            return "protocol", None
+    assert fault in FINE
+    return None
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "generate"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_ends_in_a_record_of_its_kind(sim: Simulator, fault: str, endpoint: str) -> None:
+    limits = Timeouts(connect_s=20, first_chunk_s=0.1 if fault == "hang-before" else 20,
+                      between_chunks_s=0.1 if fault == "hang-mid" else 20, total_s=20)  # fmt: skip
+    options = {"num_predict": 2 if fault == "slow-drip" else 8}
+    request = (
+        chat(model=f"fault:{fault}", options=options)
+        if endpoint == "chat"
+        else Request(index=0, model=f"fault:{fault}", prompt="hi", options=options)
+    )
+    (record,) = ask(sim.url, request, timeouts=limits)
+    expected = expected_error(fault)
+    if expected is None:
+        assert record.error is None
+        assert record.output_tokens == options["num_predict"]
+        assert record.done_reason == (None if fault == "no-done-reason" else "length")
+        return
+    assert record.error is not None
+    assert record.error.kind == expected[0]
+    assert expected[1] is None or record.error.status == expected[1]
+    assert record.error.message
+    assert record.e2e_s is None
+    assert record.sent_ns is not None
+    assert record.end_ns is not None
+    halfway = fault in {"close", "cut", "hang-mid", "error-line", "garbage", "huge-line"}
+    assert len(record.chunk_ns) == (4 if halfway else len(record.chunk_ns))
+    assert bool(record.output_text) == bool(record.chunk_ns)
+
+
+def test_a_fault_does_not_spoil_the_next_request(sim: Simulator) -> None:
+    faults = ["refuse", "close", "reset", "cut", "garbage", "invalid-utf8", "error-line", "500", "wrong-content-type"]
+    requests = [chat(model=m, options={"num_predict": 3}) for f in faults for m in (f"fault:{f}", "sim:fast")]
+    records = ask(sim.url, *requests)
+    assert [record.error is None for record in records] == [False, True] * len(faults)
+
+
+# What a gateway in front of Ollama or a broken server may answer
+
+
+@pytest.mark.parametrize(
+    ("status", "data", "kind", "message"),
+    [
+        (429, b'{"error": {"message": "slow down", "code": 7}}', "http", "slow down"),
+        (503, b'"overloaded"', "http", "overloaded"),
+        (502, b"[]", "http", "[]"),
+        (500, b"null", "http", "null"),
+        (400, b'{"error": null}', "rejected", ""),
+        (502, b"<html>Bad Gateway</html>", "http", "Bad Gateway"),
+        (504, b"", "http", ""),
+        (500, b"\xff\xfe not text", "http", "not text"),
+        (413, b"x" * 100_000, "http", "xxx"),
+    ],
+)
+def test_whatever_stands_in_an_error_answer_its_status_is_recorded(
+    status: int, data: bytes, kind: str, message: str
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.plain(status, data)
+
+    (record,) = ask_script(script)
+    assert record.error is not None
+    assert (record.error.kind, record.error.status) == (kind, status)
+    assert message in record.error.message
+    assert isinstance(record.error.message, str)
+    assert len(record.error.message) <= 500
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[1]\n", b"5\n", b"null\n", b'"text"\n', b"{}}\n", b"\n\n", b"[" * 100_000 + b"\n", b'{"message": 5}\n',
+     b'{"message": {"role": "assistant", "tool_calls": [{"function": {"name": 5}}]}}\n', b'{"done": "perhaps"}\n',
+     b'data: {"choices": []}\n\n', b"\x00\n", b'{"message": {"content": "no role"}}\n'],
+)  # fmt: skip
+def test_a_line_that_is_json_but_no_answer_is_a_protocol_error(line: bytes) -> None:
+    assert error_of(ask_script(answers(said("a"), line, DONE))) == ("protocol", 200)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [("out of memory", "out of memory"), ({"message": "deep"}, "deep"), (5, "5"), ("[1]", "[1]"), ('"x"', '"x"')],
+)
+def test_an_error_line_is_a_stream_error_whatever_stands_in_it(error: Any, message: str) -> None:
+    (record,) = ask_script(answers(said("a"), {"error": error}))
+    assert record.error is not None
+    assert (record.error.kind, record.error.status) == ("stream", 200)
+    assert message in record.error.message
+    assert record.output_text == "a"
+
+
+def test_an_error_about_a_format_amid_the_answer_is_no_refusal() -> None:
+    request = chat(format={"type": "object"})
+    assert error_of(ask_script(answers(said("a"), {"error": "bad format"}), request)) == ("stream", 200)
+    assert error_of(ask_script(answers({"error": "bad format"}), request)) == ("rejected", 200)
+    assert error_of(ask_script(answers({"error": "bad format"}), chat())) == ("stream", 200)
+    assert error_of(ask_script(answers({"error": "no memory"}), request)) == ("stream", 200)
+
+
+@pytest.mark.parametrize("wrong", [{"format": "yaml"}, {"think": [1]}, {"keep_alive": [1]}])
+def test_a_request_that_the_client_refuses_was_not_sent_and_says_so(wrong: dict[str, Any]) -> None:
+    with Scripted(answers(DONE)) as server:
+        bad, good = ask(server.url, chat(**wrong), chat())
+    assert bad.error is not None
+    assert (bad.error.kind, bad.error.status, bad.sent_ns) == ("rejected", None, None)
+    assert next(iter(wrong)) in bad.error.message
+    assert good.error is None
+    assert len(server.asked) == 1
+
+
+def test_an_empty_answer_and_an_answer_of_another_type_are_no_answers() -> None:
+    def html(peer: Peer) -> None:
+        peer.read()
+        peer.plain(200, b"", "text/html")
+
+    assert error_of(ask_script(answers())) == ("protocol", 200)
+    assert error_of(ask_script(html)) == ("protocol", 200)
+
+
+def test_our_own_bugs_are_not_booked_on_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any) -> None:
+        raise TypeError("ours")
+
+    monkeypatch.setattr(Connection, "request", broken)
+    with pytest.raises(TypeError, match="ours"):
+        ask_script(answers(DONE))
+
+
+# Firsts
+
+
+def paced(*lines: Any, gap_s: float = 0.03) -> tuple[RequestRecord, list[int]]:
+    """The record, and when the server sent each line."""
+    sent_ns: list[int] = []
+
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.head()
+        for line in lines:
+            sent_ns.append(monotonic_ns())
+            peer.chunk(line)
+            sleep(gap_s)
+        peer.chunk()
+
+    (record,) = ask_script(script)
+    assert record.error is None
+    return record, sent_ns
+
+
+def test_an_empty_first_chunk_is_no_first_token() -> None:
+    record, sent_ns = paced(said(""), said("", thinking=""), said("", tool_calls=[]), said("a"), DONE)
+    assert len(record.chunk_ns) == 1
+    assert record.first_ns is not None
+    assert record.first_ns >= sent_ns[3]
+    assert record.first_answer_ns == record.first_ns
+
+
+def test_the_four_firsts_are_separate_instants() -> None:
+    call = {"function": {"name": "f", "arguments": {"x": 1}}}
+    record, sent_ns = paced(said("", thinking="hm"), said("a"), said("", thinking="m"), said("b"),
+                            said("", tool_calls=[call]), said("", tool_calls=[call]), DONE)  # fmt: skip
+    firsts = [record.first_ns, record.first_thinking_ns, record.first_answer_ns, record.first_tool_call_ns]
+    assert firsts == [record.chunk_ns[0], record.chunk_ns[0], record.chunk_ns[1], record.chunk_ns[4]]
+    assert [sent <= chunk < after for sent, chunk, after in zip(sent_ns, record.chunk_ns, sent_ns[1:], strict=False)
+            ] == [True] * 6  # fmt: skip
+    assert record.end_ns is not None
+    assert record.end_ns >= sent_ns[-1]
+    assert (record.output_text, record.thinking_text) == ("ab", "hmm")
+    assert record.tool_calls == ({"name": "f", "arguments": {"x": 1}},) * 2
+
+
+def test_text_in_the_last_message_counts_as_a_chunk() -> None:
+    (record,) = ask_script(answers({**DONE, "message": {"role": "assistant", "content": "all"}}))
+    assert (record.output_text, len(record.chunk_ns), record.first_ns) == ("all", 1, record.end_ns)
+
+
+def test_what_a_last_message_does_not_say_is_absent() -> None:
+    (record,) = ask_script(answers(said("a"), {"message": {"role": "assistant", "content": ""}, "done": True}))
+    assert record.error is None
+    assert (record.prompt_tokens, record.output_tokens, record.load_ns, record.prompt_eval_ns, record.eval_ns,
+            record.done_reason) == (None,) * 6  # fmt: skip
+
+
+def test_thinking_and_tools_of_the_simulated_server(sim: Simulator) -> None:
+    think, tools = ask(
+        sim.url,
+        chat(model="think", think=True, options={"num_predict": 100}),
+        chat("Paris?", model="sim:fast", tools=(WEATHER,)),
+    )
+    assert think.thinking_text
+    assert think.first_thinking_ns == think.first_ns
+    assert (think.first_answer_ns or 0) > (think.first_thinking_ns or 0)
+    assert tools.tool_calls == (CALL,)
+    assert (tools.first_answer_ns, tools.first_tool_call_ns) == (None, tools.first_ns)
+
+
+def test_everything_the_request_holds_reaches_the_server() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 3}}}
+    image = {"role": "user", "content": "\u00e9\u4e2d\U0001f600 \x00"}
+    with Scripted(answers(DONE)) as server:
+        ask(
+            server.url,
+            chat(format=schema, think=True, options={"seed": 3, "stop": ["x"], "mine": 1.5}, keep_alive="9m"),
+            Request(index=0, model="m", messages=({"role": "system", "content": "s"}, image), think="low"),
+            Request(index=0, model="m", prompt="p", format="json", keep_alive=0),
+        )
+        first, second, third = server.asked
+    assert first.body == {
+        "model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}], "tools": [], "format": schema,
+        "think": True, "options": {"seed": 3, "stop": ["x"], "mine": 1.5}, "keep_alive": "9m",
+    }  # fmt: skip
+    assert second.body == {
+        "model": "m", "stream": True, "messages": [{"role": "system", "content": "s"}, image], "tools": [],
+        "think": "low",
+    }  # fmt: skip
+    assert third.head == "POST /api/generate HTTP/1.1"
+    assert third.body == {"model": "m", "prompt": "p", "stream": True, "format": "json", "keep_alive": 0}
+
+
+# Due times and cancelling
+
+
+def test_due_is_kept_apart_from_sent_and_nothing_is_sent_before(sim: Simulator) -> None:
+    async def at(due_ns: int) -> RequestRecord:
+        client = make_client(sim.url)
+        try:
+            return await send(client, chat(model="sim:fast"), SOON, due_ns=due_ns, worker=4)
+        finally:
+            await client.close()  # type: ignore[no-untyped-call]
+
+    due_ns = monotonic_ns() + 60_000_000
+    sim.reset_truth()
+    record = asyncio.run(at(due_ns))
+    (entry,) = sim.truth()["requests"]
+    assert (record.due_ns, record.worker) == (due_ns, 4)
+    assert record.sent_ns is not None
+    assert due_ns <= record.sent_ns <= entry["received_ns"]
+    late = asyncio.run(at(due_ns))
+    assert late.due_ns == due_ns
+    assert (late.send_lag_s or 0) > 0
+    assert (late.ttft_due_s or 0) > (late.ttft_s or 0)
+
+
+@pytest.mark.parametrize("model", ["fault:hang-before", "fault:hang-mid"])
+def test_a_cancelled_request_ends_in_a_record(sim: Simulator, model: str) -> None:
+    sim.reset_truth()
+
+    async def cancelled() -> RequestRecord:
+        client = make_client(sim.url)
+        task = asyncio.create_task(send(client, chat(model=model, options={"num_predict": 8}), SOON))
+        await asyncio.to_thread(wait_for, sim, "in_flight", 1)
+        await asyncio.sleep(0.2)
+        task.cancel()
+        try:
+            return await task
+        finally:
+            await client.close()  # type: ignore[no-untyped-call]
+
+    record = asyncio.run(cancelled())
+    assert record.error is not None
+    assert record.error.kind == "cancelled"
+    assert bool(record.output_text) == (model == "fault:hang-mid")
+
+
+@pytest.mark.parametrize(
+    ("model", "limits", "limit"),
+    [
+        ("fault:hang-before", {"first_chunk_s": 0.2}, "first_chunk: nothing within 0.2 s"),
+        ("fault:hang-mid", {"between_chunks_s": 0.2}, "between_chunks: nothing within 0.2 s"),
+        ("fault:slow-drip", {"total_s": 0.15}, "total: nothing within 0.15 s"),
+        ("fault:hang-before", {"total_s": 0.2}, "total: nothing within 0.2 s"),
+        ("fault:hang-before", {"total_s": 0.2, "first_chunk_s": 0.2}, "first_chunk: nothing within 0.2 s"),
+    ],
+)
+def test_the_limit_that_was_reached_is_named(sim: Simulator, model: str, limits: dict[str, float], limit: str) -> None:
+    timeouts = Timeouts(**{"connect_s": 20, "first_chunk_s": 20, "between_chunks_s": 20, "total_s": 20} | limits)
+    (record,) = ask(sim.url, chat(model=model, options={"num_predict": 8}), timeouts=timeouts)
+    assert record.error is not None
+    assert (record.error.kind, record.error.message) == ("timeout", limit)

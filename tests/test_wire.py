@@ -1,0 +1,383 @@
+"""The transports: whole tools, connections kept and limits lifted, and the way round for TLS and proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic_ns, sleep
+from typing import Any
+
+import httpx
+import pytest
+from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, said
+from simulated import ANSWERS, MODELS, wait_for
+
+from loadgen.simulator import Simulator
+from loadgen.stream import make_client, preconnect, send
+from loadgen.types import RequestRecord, Timeouts
+from loadgen.wire import KernelTransport, ReadTransport, transport_for, until
+
+TOOL = {
+    "type": "function",
+    "strict": True,
+    "function": {
+        "name": "book",
+        "description": "Book a table — für zwei",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "when": {"type": "string", "format": "date-time"},
+                "seats": {"type": "integer", "minimum": 1, "maximum": 12, "default": 2},
+                "place": {"type": "object", "properties": {"city": {"type": "string", "minLength": 1}},
+                          "required": ["city"]},
+                "dishes": {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 1},
+                "either": {"anyOf": [{"type": "null"}, {"type": "number"}]},
+            },
+            "required": ["when"],
+            "additionalProperties": False,
+        },
+    },
+}  # fmt: skip
+PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def sim() -> Iterator[Simulator]:
+    with Simulator(MODELS, ANSWERS) as running:
+        yield running
+
+
+# Tools
+
+
+@pytest.mark.parametrize("text", ["hi", '"tools":[]', 'say "tools":[] twice: "tools":[]'])
+@pytest.mark.parametrize("tools", [(TOOL,), (TOOL, {**TOOL, "function": {"name": "none"}})])
+def test_tools_reach_the_server_as_they_are(tools: tuple[dict[str, Any], ...], text: str) -> None:
+    """The official client drops what its own model of a tool does not know: minimum, format, nested properties."""
+    with Scripted(answers(DONE)) as server:
+        (record,) = ask(server.url, chat(text, tools=tools, options={"seed": 1}))
+        (asked,) = server.asked
+    assert record.error is None
+    assert asked.body["tools"] == list(tools)
+    assert asked.body["messages"] == [{"role": "user", "content": text}]
+    assert asked.body["options"] == {"seed": 1}
+
+
+# Connections
+
+
+def test_the_second_request_uses_the_open_connection() -> None:
+    with Scripted(answers(said("a"), DONE)) as server:
+        first, second = ask(server.url, chat(), chat())
+        assert (server.connections, len(server.asked)) == (1, 2)
+    assert first.connected_ns is not None
+    assert (first.connect_s or 0) > 0
+    assert (second.connected_ns, second.connect_s) == (None, 0.0)
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+@pytest.mark.parametrize("how", ["close", "reset", "speaks"])
+def test_an_idle_connection_that_the_server_ended_is_not_used_again(how: str, noticed: bool) -> None:
+    ended = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.answer(said("a"), DONE)
+        match how:
+            case "reset":
+                peer.reset()
+            case "close":
+                peer.close()
+            case "speaks":
+                sleep(0.05)
+                peer.sock.sendall(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+        ended.set()
+        if how == "speaks":
+            peer.read()
+
+    async def twice(url: str) -> list[RequestRecord]:
+        client = make_client(url)
+        records = [await send(client, chat(), SOON)]
+        if noticed:
+            await asyncio.to_thread(ended.wait, 20)
+            await asyncio.sleep(0.05)
+        else:
+            ended.wait(20)
+            sleep(0.05)  # noqa: ASYNC251 - the event loop has no chance to hear of it
+        records.append(await send(client, chat(), SOON))
+        await client.close()  # type: ignore[no-untyped-call]
+        return records
+
+    with Scripted(script) as server:
+        records = asyncio.run(twice(server.url))
+        assert server.connections == 2
+    assert [record.error for record in records] == [None, None]
+    assert all(record.connected_ns is not None for record in records)
+
+
+def test_a_server_that_says_close_gets_a_new_connection_each_time() -> None:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.head(200, {"Content-Type": "application/x-ndjson", "Transfer-Encoding": "chunked", "Connection": "close"})
+        peer.chunk(DONE)
+        peer.chunk()
+        peer.read()
+
+    with Scripted(script) as server:
+        records = ask(server.url, chat(), chat(), chat())
+        assert server.connections == 3
+    assert [record.error for record in records] == [None] * 3
+
+
+def test_a_broken_off_answer_does_not_leak_into_the_next_request() -> None:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.head()
+        peer.chunk(said("a"), b"garbage\n")
+        sleep(0.05)
+        peer.chunk(said("late"), DONE)
+        peer.chunk()
+        peer.read()
+
+    with Scripted(script) as server:
+        records = ask(server.url, chat(), chat())
+        assert server.connections == 2
+    assert [record.output_text for record in records] == ["a", "a"]
+
+
+def test_connections_opened_beforehand_cost_no_request_anything() -> None:
+    async def go(url: str) -> list[RequestRecord]:
+        client = make_client(url)
+        await preconnect(client, 5, 20)
+        records = await asyncio.gather(*(send(client, chat(), SOON) for _ in range(5)))
+        await client.close()  # type: ignore[no-untyped-call]
+        return records
+
+    with Scripted(answers(DONE)) as server:
+        records = asyncio.run(go(server.url))
+        assert server.connections == 5
+    assert [(record.error, record.connected_ns) for record in records] == [(None, None)] * 5
+
+
+def test_connecting_beforehand_to_nobody_is_left_to_the_requests() -> None:
+    async def go() -> None:
+        client = make_client("http://127.0.0.1:1")
+        await preconnect(client, 3, 0.5)
+        assert (await send(client, chat(), SOON)).error is not None
+        await client.close()  # type: ignore[no-untyped-call]
+
+    asyncio.run(go())
+
+
+def test_nothing_limits_how_many_are_in_flight(sim: Simulator) -> None:
+    """httpx has a pool of 100 connections unless told otherwise."""
+    many = 130
+
+    async def go() -> list[RequestRecord]:
+        client = make_client(sim.url)
+        limits = Timeouts(connect_s=20, first_chunk_s=20, between_chunks_s=20, total_s=20)
+        tasks = [asyncio.create_task(send(client, chat(model="fault:hang-before"), limits)) for _ in range(many)]
+        await asyncio.to_thread(wait_for, sim, "in_flight", many)
+        for task in tasks:
+            task.cancel()
+        records = await asyncio.gather(*tasks)
+        await client.close()  # type: ignore[no-untyped-call]
+        return records
+
+    sim.reset_truth()
+    records = asyncio.run(go())
+    assert sim.truth(summary=True)["totals"]["max_in_flight"] == many
+    assert {record.error.kind for record in records if record.error} == {"cancelled"}
+
+
+# What is sent
+
+
+def test_answers_are_not_asked_for_compressed_which_would_gather_their_chunks() -> None:
+    with Scripted(answers(DONE)) as server:
+        ask(server.url, chat())
+        (asked,) = server.asked
+    assert asked.headers["accept-encoding"] == "identity"
+    assert asked.headers["host"] == f"127.0.0.1:{server.port}"
+
+
+def test_a_path_before_the_api_is_kept() -> None:
+    with Scripted(answers(DONE)) as server:
+        (record,) = ask(f"{server.url}/behind/a/gateway", chat())
+        assert server.asked[0].head == "POST /behind/a/gateway/api/chat HTTP/1.1"
+    assert record.error is None
+
+
+def test_a_wait_never_ends_early() -> None:
+    async def go() -> None:
+        for left_ns in (0, 100_000, 1_400_000, 4_000_000, -5):
+            instant = monotonic_ns() + left_ns
+            await until(instant)
+            assert monotonic_ns() >= instant
+
+    asyncio.run(go())
+
+
+# Round by httpx: proxies and TLS
+
+
+def is_kernel(url: str) -> bool:
+    transport = transport_for(url)
+    assert isinstance(transport, KernelTransport | ReadTransport)
+    return isinstance(transport, KernelTransport)
+
+
+def test_which_transport_for_which_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_kernel("http://127.0.0.1:11434")
+    assert not is_kernel("https://127.0.0.1:11434")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert is_kernel("http://127.0.0.1:11434")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert not is_kernel("http://127.0.0.1:11434")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,example.org")
+    assert is_kernel("http://127.0.0.1:11434")
+    assert not is_kernel("http://127.0.0.2:11434")
+
+
+def forward(target: str) -> Any:
+    """A proxy: one request, one answer, as they are."""
+
+    def script(peer: Peer) -> None:
+        asked = peer.read()
+        if asked is None:
+            return
+        method, url, _ = asked.head.split()
+        where = httpx.URL(url)
+        assert where.host == "nowhere.invalid"
+        address = httpx.URL(target)
+        with socket.create_connection((address.host, address.port or 80), timeout=20) as onward:
+            peer.server.onward.append(onward)
+            head = f"{method} {where.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(asked.data)}\r\n\r\n"
+            onward.sendall(head.encode() + asked.data)
+            while data := onward.recv(1 << 16):
+                peer.sock.sendall(data)
+                if data.endswith(b"\r\n0\r\n\r\n") or data.startswith(b"HTTP/1.1 4"):
+                    break
+
+    return script
+
+
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_through_a_proxy_the_clock_is_the_read(sim: Simulator, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    sim.reset_truth()
+    with Scripted(forward(sim.url)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"{scheme}127.0.0.1:{proxy.port}")
+        requests = [chat(model="sim:fast", options={"num_predict": 5}), chat(model="sim:fast", tools=(TOOL,))]
+        text, tool = ask("http://nowhere.invalid:11434", *requests)
+        assert proxy.asked[1].body["tools"] == [TOOL]
+    (entry, _) = sim.truth()["requests"]
+    assert (text.error, text.output_tokens, text.clock, text.read_lag_max_ns) == (None, 5, "read", None)
+    assert text.sent_ns is not None
+    assert text.sent_ns < entry["received_ns"] < entry["first_ns"] < text.chunk_ns[0]
+    assert tool.tool_calls[0]["name"] == "book"
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "message"),
+    [
+        ("fault:refuse", "connect", ""),
+        ("fault:hang-before", "timeout", "first_chunk: nothing within 0.2 s"),
+        ("fault:hang-mid", "timeout", "between_chunks: nothing within 0.2 s"),
+        ("fault:close", "protocol", ""),
+        ("fault:garbage", "protocol", "not NDJSON"),
+        ("fault:invalid-utf8", "protocol", "not UTF-8"),
+        ("fault:huge-line", "protocol", "longer than 16 MiB"),
+        ("fault:error-line", "stream", ""),
+        ("fault:404", "http", "not found"),
+    ],
+)
+def test_through_a_proxy_errors_have_the_same_kinds(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, model: str, kind: str, message: str
+) -> None:
+    silence_s = 0.2 if "hang" in model else 20
+    limits = Timeouts(connect_s=20, first_chunk_s=silence_s, between_chunks_s=silence_s, total_s=20)
+    with Scripted(forward(sim.url)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        (record,) = ask("http://nowhere.invalid", chat(model=model, options={"num_predict": 8}), timeouts=limits)
+    assert record.error is not None
+    assert record.error.kind == kind
+    assert message in record.error.message
+
+
+def test_a_proxy_that_is_not_there_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    (refused,) = ask("http://nowhere.invalid", chat())
+    assert refused.error is not None
+    assert refused.error.kind == "connect"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        with socket.socket() as first, socket.socket() as second:
+            for waiting in (first, second):
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.1", port))
+            monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+            limits = Timeouts(connect_s=0.2, first_chunk_s=20, between_chunks_s=20, total_s=20)
+            (silent,) = ask("http://nowhere.invalid", chat(), timeouts=limits)
+    assert silent.error is not None
+    assert (silent.error.kind, silent.error.message) == ("timeout", "connect: nothing within 0.2 s")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", f"{path}.crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return path
+
+
+def test_tls_with_the_users_own_certificate(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{certificate}.crt", certificate)
+
+    def script(peer: Peer) -> None:
+        with context.wrap_socket(peer.sock.dup(), server_side=True) as secure:
+            answers(said("a"), DONE)(Peer(secure, peer.number, server))
+
+    with Scripted(script) as server:
+        url = server.url.replace("http://", "https://")
+        (stranger,) = ask(url, chat())
+        monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+        (record,) = ask(url, chat())
+    assert stranger.error is not None
+    assert stranger.error.kind == "connect"
+    assert "certificate" in stranger.error.message
+    assert (record.error, record.output_text, record.clock) == (None, "a", "read")
+
+
+def test_a_plain_server_asked_for_tls_is_no_connection() -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        peer.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with Scripted(script) as server:
+        (record,) = ask(server.url.replace("http://", "https://"), chat())
+    assert record.error is not None
+    assert record.error.kind == "connect"
+
+
+def test_the_script_server_itself_answers() -> None:
+    assert [record.error for record in ask_script(answers(DONE))] == [None]

@@ -1,0 +1,83 @@
+"""Inside a worker: when the slots of a closed loop begin, and that a cancelled request has its record."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from itertools import pairwise
+from time import monotonic_ns
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import SOON, Scripted, chat
+
+from loadgen.feed import InFlight
+from loadgen.process import Frames
+from loadgen.types import NS, ClosedLoop
+from loadgen.worker import Job, _Worker, start_offset_ns
+
+
+@given(concurrency=st.integers(1, 2000))
+def test_the_first_requests_are_spread_within_their_bound_and_none_together(concurrency: int) -> None:
+    offsets = [start_offset_ns(slot, concurrency) for slot in range(concurrency)]
+    assert offsets[0] == 0
+    assert all(0 <= offset < min(NS, concurrency * 5_000_000) for offset in offsets)
+    assert len(set(offsets)) == concurrency
+
+
+@given(concurrency=st.integers(2, 500))
+def test_no_large_hole_and_no_heap_among_the_first_requests(concurrency: int) -> None:
+    """The golden ratio leaves gaps of at most three sizes, none larger than about 2.6 times the mean."""
+    spread = min(NS, concurrency * 5_000_000)
+    offsets = sorted(start_offset_ns(slot, concurrency) for slot in range(concurrency))
+    gaps = [b - a for a, b in pairwise([*offsets, spread])]
+    mean = spread / concurrency
+    assert max(gaps) < 2.7 * mean
+    assert min(gaps) > 0.35 * mean
+
+
+@pytest.mark.parametrize(("concurrency", "spread_ms"), [(1, 5), (4, 20), (16, 80), (200, 1000), (4000, 1000)])
+def test_the_start_is_spread_over_five_milliseconds_each_and_a_second_at_most(concurrency: int, spread_ms: int) -> None:
+    last = max(start_offset_ns(slot, concurrency) for slot in range(concurrency))
+    assert last < spread_ms * 1_000_000
+    assert concurrency < 4 or last > spread_ms * 600_000
+
+
+class Wire:
+    """Stands where the stream to the parent is; keeps what is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self._frames = Frames()
+
+    def write(self, data: bytes) -> None:
+        self.told += self._frames.feed(data)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_cancelled_at_whatever_step_a_request_ends_in_one_record(steps: int) -> None:
+    async def go(url: str) -> list[Any]:
+        wire, counts = Wire(), InFlight(1)
+        job = Job(worker=0, workers=1, host=url, load=ClosedLoop(concurrency=1), timeouts=SOON, warmup=(), pipe_fd=-1,
+                  payload_fd=-1, in_flight_fd=os.dup(counts.fd))  # fmt: skip
+        due_ns = monotonic_ns()
+        worker = _Worker(job, wire)  # type: ignore[arg-type]
+        task = asyncio.create_task(worker._in_own_task(chat(index=7), due_ns))
+        await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        worker.cancel()
+        await task
+        assert counts.total() == 0
+        await worker._client.close()  # type: ignore[no-untyped-call]
+        worker._counts.close()
+        counts.close()
+        return wire.told
+
+    with Scripted(lambda peer: peer.file.read() and None) as server:
+        ((kind, record),) = asyncio.run(go(server.url))
+    assert kind == "record"
+    assert (record.index, record.error.kind) == (7, "cancelled")
+    assert record.due_ns is not None

@@ -1,0 +1,85 @@
+"""A load started from a user's script, and what becomes of its workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loadgen.simulator import SimulatorProcess
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with SimulatorProcess() as process:
+        yield process.url
+
+
+SCRIPT = """
+import sys
+from loadgen import ClosedLoop, Request, generate_load
+requests = (Request(index=i, model=sys.argv[2], prompt=f"{i}", options={"num_predict": 2}) for i in range(1_000_000))
+control = __import__("loadgen").Control()
+seen = 0
+for record in generate_load(requests, ClosedLoop(concurrency=4), host=sys.argv[1], workers=2, control=control):
+    assert record.error is None, record
+    seen += 1
+    if seen == 20:
+        print(*control.pids, flush=True)
+        if sys.argv[3] == "leave":
+            break
+"""
+
+
+@contextlib.contextmanager
+def script(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    path = tmp_path / "no_main_guard.py"
+    path.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, path, *arguments], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_script_without_a_main_guard_works_and_leaves_at_any_time(url: str, tmp_path: Path) -> None:
+    with script(tmp_path, url, "sim:fast", "leave") as process:
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+    pids = [int(pid) for pid in out.split()]
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_workers_end_when_their_parent_is_killed(url: str, tmp_path: Path) -> None:
+    with script(tmp_path, url, "sim:fast", "stay") as process:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        workers = [psutil.Process(pid) for pid in pids]
+        process.kill()
+        process.wait()
+        tick = threading.Event()
+        for _ in range(1000):
+            if not any(map(runs, workers)):
+                break
+            tick.wait(0.02)
+    assert len(pids) == 2
+    assert not any(map(runs, workers))
+
+
+def runs(process: psutil.Process) -> bool:
+    """Nobody may be there to reap an orphan: a zombie has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
