@@ -10,6 +10,9 @@ from pathlib import Path
 from loadgen.server import ServerError, address_of, probe
 from structbench.options import DEFAULT_MODELS, LoadOptions
 
+LIMIT_S = 70
+"""After so many seconds the demo asks the load to end, which then has its grace period."""
+
 
 def demo_options(db: str) -> tuple[LoadOptions, str]:
     """Options for the demo, and the line that says what is measured."""
@@ -19,12 +22,12 @@ def demo_options(db: str) -> tuple[LoadOptions, str]:
         if present:
             # One model and a bounded time for each suite: a model on a laptop's processor may take its time.
             options = LoadOptions(
-                models=present[:1], requests=8, duration=12.0, timeout=25.0, db=Path(db), label="demo",
+                models=present[:1], requests=8, duration=15.0, grace=5.0, db=Path(db), label="demo", metrics_port=0,
                 mean_input_tokens=120, stddev_input_tokens=30, mean_output_tokens=48, stddev_output_tokens=8,
             )  # fmt: skip
             return options, f"Measuring {present[0]} on the Ollama {server.version} at {server.address}."
         why = f"the Ollama at {server.address} has none of {', '.join(DEFAULT_MODELS)}"
     except ServerError as error:
         why = str(error).split(": ", 1)[0]
-    options = LoadOptions(requests=10, concurrency=[2], simulate=True, db=Path(db), label="demo")
+    options = LoadOptions(requests=10, concurrency=[2], simulate=True, db=Path(db), label="demo", metrics_port=0)
     return options, f"Measuring the built-in SIMULATED server, because {why}: its figures are made up."

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from loading import FAST
 
-from loadgen.simulator import Simulator
+from loadgen.simulator import Profile, Simulator
 from structbench import cli
+from structbench import demo as demo_module
 from structbench.cells import check_options
-from structbench.demo import demo_options
+from structbench.demo import LIMIT_S, demo_options
 from structbench.options import LoadOptions
 
 
@@ -27,7 +28,7 @@ def test_with_ollama_it_measures_the_first_default_model_that_is_there(
     assert (options.models, options.simulate, options.db) == (["smollm2:360m"], False, Path("mine.duckdb"))
     assert options.suites == ["text", "json", "tools"]
     assert options.duration is not None
-    assert len(options.suites) * (options.duration + options.timeout) < 120, "it ends before patience does"
+    assert LIMIT_S + options.grace < 85, "README promises 90 seconds"
     check_options(options)
     assert capsys.readouterr().out == f"Measuring smollm2:360m on the Ollama 0.33.0 at {sim.url}.\n"
 
@@ -50,3 +51,14 @@ def test_without_it_measures_the_simulated_server_and_says_so(monkeypatch: pytes
     assert "\n" not in text
     assert (options.simulate, options.db) == (True, Path("x.duckdb"))
     check_options(options)
+
+
+def test_a_server_too_slow_for_it_ends_the_demo_in_good_order(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(demo_module, "LIMIT_S", 3)
+    slow = Profile(tokens_per_s=2.0, prompt_tokens_per_s=1000.0)
+    with Simulator({"gemma3n": slow}) as sim:
+        monkeypatch.setenv("OLLAMA_HOST", sim.url)
+        assert cli.main(["demo", "--db", str(tmp_path / "demo.duckdb")]) == 0
+    assert "The demo ends after 3 s" in capsys.readouterr().out
