@@ -9,6 +9,7 @@ it had not taken. The pipe's size bounds how far ahead requests are made.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import pickle
@@ -22,6 +23,8 @@ from loadgen.types import Request
 _TOKEN = struct.Struct("<qqqq")  # index, offset in the file, length, due in ns from the start (-1: none)
 _COUNT = struct.Struct("<q")
 _WRAP = 64 << 20
+_AHEAD = 512
+"""Requests made ahead for each pipe: enough to bridge what holds this process up, few enough not to delay the start."""
 
 
 class Feed:
@@ -36,6 +39,8 @@ class Feed:
         self._write = [write for _, write in pipes]
         for fd in (*self._read, *self._write):
             os.set_blocking(fd, False)
+        for fd in self._write:
+            _limit(fd)
         self._turn = cycle(self._write)
         self._position = 0
         self._lap_start = 0
@@ -113,6 +118,12 @@ class Feed:
             self._position = self._lap_start = 0
         if oldest is not None and self._position <= oldest < self._position + size:
             self._position = self._lap_start = os.fstat(self.payload_fd).st_size
+
+
+def _limit(pipe_fd: int) -> None:
+    """Make the pipe hold ``_AHEAD`` tokens where its size can be set; else it holds what it holds."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        fcntl.fcntl(pipe_fd, fcntl.F_SETPIPE_SZ, _AHEAD * _TOKEN.size)
 
 
 def _with_due(requests: Iterable[Request], due: list[int] | None) -> Iterator[tuple[Request, int | None]]:

@@ -73,15 +73,16 @@ async def _work(sock: socket.socket) -> None:
 
 
 async def _listen(reader: asyncio.StreamReader, frames: Frames, worker: _Worker) -> None:
-    while data := await reader.read(1 << 16):
-        for message in frames.feed(data):
-            match message:
-                case ("start", int(start_ns)):
-                    worker.started.set_result(start_ns)
-                case ("stop",):
-                    worker.stop()
-                case ("cancel",):
-                    worker.cancel()
+    with contextlib.suppress(ConnectionError):  # a reset, where it was killed with something of ours unread
+        while data := await reader.read(1 << 16):
+            for message in frames.feed(data):
+                match message:
+                    case ("start", int(start_ns)):
+                        worker.started.set_result(start_ns)
+                    case ("stop",):
+                        worker.stop()
+                    case ("cancel",):
+                        worker.cancel()
     os._exit(1)  # the parent is gone: nobody is left to measure for
 
 

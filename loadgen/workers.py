@@ -135,9 +135,9 @@ class _Load:
 
     def records(self) -> Iterator[RequestRecord]:
         self.counts = InFlight(self.workers)
-        self.feed.fill()
         for worker in range(self.workers):
             self._spawn(worker, self.warmup[worker :: self.workers])
+        self.feed.fill()  # while the workers start
         while self.children:
             self._wait_for_room()
             for key, _ in self.selector.select(_POLL_S):

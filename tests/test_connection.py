@@ -20,7 +20,7 @@ from loadgen import connection as connection_module
 from loadgen.connection import ConnectFailed, Connection, TimedOut
 from loadgen.simulator import Simulator
 from loadgen.stream import make_client, send
-from loadgen.types import RequestRecord, Timeouts
+from loadgen.types import NS, RequestRecord, Timeouts
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's receive time is Linux's")
 
@@ -369,6 +369,7 @@ def test_a_server_that_breaks_off_amid_the_request_is_noticed_at_once() -> None:
     record = large(Peer.reset)
     assert record.error is not None
     assert record.error.kind == "connect"
+    assert (record.end_ns or 0) - (record.sent_ns or 0) < SOON.total_s / 2 * NS
 
 
 def test_a_server_that_stops_reading_is_a_first_chunk_timeout() -> None:

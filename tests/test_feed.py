@@ -17,8 +17,8 @@ from loadgen import feed as feed_module
 from loadgen.feed import Feed, InFlight, take
 from loadgen.types import Request
 
-TOKENS_PER_PIPE = 2048
-"""64 KiB of 32 bytes each; fewer on a system with smaller pipes."""
+TOKENS_PER_PIPE = feed_module._AHEAD
+"""More on a system where a pipe's size cannot be set."""
 
 
 def request(index: int, size: int = 0) -> Request:
@@ -194,8 +194,8 @@ def by_index(taken: Request) -> int:
 def test_a_worker_that_stands_still_loses_nothing_while_the_others_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts of a long context: what one worker has not taken is more than half of the ring."""
     monkeypatch.setattr(feed_module, "_WRAP", 64_000)
-    requests = [request(i, 500) for i in range(1500)]
-    with opened(Feed(iter(requests), list(range(1500)), 2)) as feed:
+    requests = [request(i, 500) for i in range(1000)]
+    with opened(Feed(iter(requests), list(range(1000)), 2)) as feed:
         feed.fill()
         first = [take(feed.reader(worker), feed.payload_fd) for worker in (0, 1)]
         assert [taken[0] for taken in first if taken is not None] == requests[:2]

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_messages_arrive_one_by_one_however_the_bytes_are_cut(sent: list[Any], c
     data = b"".join(map(frame, sent))
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     frames = Frames()
-    got = [message for a, b in zip(edges, edges[1:], strict=False) for message in frames.feed(data[a:b])]
+    got = [message for a, b in pairwise(edges) for message in frames.feed(data[a:b])]
     assert got == sent
 
 

@@ -252,24 +252,25 @@ def test_which_transport_for_which_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forward(target: str) -> Any:
-    """A proxy: one request, one answer, as they are."""
+    """A proxy: each request goes onward on a connection of its own, its answer comes back as it is."""
 
     def script(peer: Peer) -> None:
-        asked = peer.read()
-        if asked is None:
-            return
-        method, url, _ = asked.head.split()
-        where = httpx.URL(url)
-        assert where.host == "nowhere.invalid"
-        address = httpx.URL(target)
-        with socket.create_connection((address.host, address.port or 80), timeout=20) as onward:
-            peer.server.onward.append(onward)
-            head = f"{method} {where.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(asked.data)}\r\n\r\n"
-            onward.sendall(head.encode() + asked.data)
-            while data := onward.recv(1 << 16):
-                peer.sock.sendall(data)
-                if data.endswith(b"\r\n0\r\n\r\n") or data.startswith(b"HTTP/1.1 4"):
-                    break
+        while (asked := peer.read()) is not None:
+            method, url, _ = asked.head.split()
+            where = httpx.URL(url)
+            assert where.host == "nowhere.invalid"
+            address = httpx.URL(target)
+            with socket.create_connection((address.host, address.port or 80), timeout=20) as onward:
+                peer.server.onward.append(onward)
+                head = f"{method} {where.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(asked.data)}\r\n\r\n"
+                onward.sendall(head.encode() + asked.data)
+                came = b""
+                while not came.endswith(b"\r\n0\r\n\r\n") and not came.startswith(b"HTTP/1.1 4"):
+                    data = onward.recv(1 << 16)
+                    if not data:
+                        return
+                    peer.sock.sendall(data)
+                    came = (came + data)[-40:] if came else data
 
     return script
 

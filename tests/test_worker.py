@@ -16,7 +16,7 @@ from scripted import SOON, Scripted, chat
 from loadgen.feed import InFlight
 from loadgen.process import Frames
 from loadgen.types import NS, ClosedLoop
-from loadgen.worker import Job, _Worker, start_offset_ns
+from loadgen.worker import Job, _listen, _Worker, start_offset_ns
 
 
 @given(concurrency=st.integers(1, 2000))
@@ -81,3 +81,17 @@ def test_cancelled_at_whatever_step_a_request_ends_in_one_record(steps: int) -> 
     assert kind == "record"
     assert (record.index, record.error.kind) == (7, "cancelled")
     assert record.due_ns is not None
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError("with something unread"), BrokenPipeError()])
+def test_a_worker_ends_however_its_parent_was_lost(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
+    class Parent:
+        async def read(self, _: int) -> bytes:
+            if error is not None:
+                raise error
+            return b""
+
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    asyncio.run(_listen(Parent(), Frames(), None))  # type: ignore[arg-type]
+    assert ended == [1]
