@@ -68,8 +68,8 @@ async def _work(sock: socket.socket) -> None:
     await worker.run()
     listener.cancel()
     writer.write(frame(("bye",)))
-    await writer.drain()
     writer.close()
+    await writer.wait_closed()  # the parent may be behind: what it has not read yet must not go with us
 
 
 async def _listen(reader: asyncio.StreamReader, frames: Frames, worker: _Worker) -> None:

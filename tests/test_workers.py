@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import count, islice, pairwise
 from pathlib import Path
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 from typing import Any
 
 import httpx
@@ -338,6 +338,20 @@ def test_closing_the_generator_early_leaves_nothing_behind(url: str) -> None:
     assert processes() - children == set(control.pids)
     assert len(control.pids) == 2  # no more workers than slots
     load.close()  # type: ignore[attr-defined]
+
+
+def test_what_a_slow_consumer_has_not_read_yet_does_not_go_with_the_workers(url: str) -> None:
+    """Found by a benchmark: the last records were lost in the buffers of workers that had ended."""
+    httpx.post(f"{url}/truth/reset")
+    load = generate_load(some(150, "sim:fast", 400), ClosedLoop(concurrency=16), host=url, timeouts=SOON)
+    records = [next(load)]
+    for _ in range(300):
+        if httpx.get(f"{url}/truth?summary=1").json()["totals"]["completed"] == 150:
+            break
+        sleep(0.1)
+    sleep(0.5)  # time to end, if a worker would
+    records += load
+    assert kinds(records) == {"done": 150}
 
 
 @pytest.mark.parametrize(
