@@ -1,6 +1,6 @@
 """Measure the simulated server from Python and look at single requests.
 
-    python examples/load.py
+python examples/load.py
 """
 
 import tempfile

@@ -116,9 +116,7 @@ def _schema(schema: Any, where: str, field: str) -> Mapping[str, Any]:
 
     _of_type(schema, dict, where, field)
     try:
-        draft.check_schema(
-            schema, format_checker=draft.FORMAT_CHECKER
-        )
+        draft.check_schema(schema, format_checker=draft.FORMAT_CHECKER)
     except jsonschema.exceptions.SchemaError as error:
         _fail(where, field + error.json_path.removeprefix("$"), f"no valid JSON Schema: {_one_line(error.message)}")
     resource = DRAFT202012.create_resource(schema)
@@ -206,9 +204,7 @@ def _check_arguments(arguments: Mapping[str, Any], schema: Mapping[str, Any], wh
 def _argument_problem(schema: Mapping[str, Any], name: str, value: Any) -> str | None:
     draft = import_jsonschema().Draft202012Validator
 
-    validator = draft(
-        dict(schema), format_checker=draft.FORMAT_CHECKER
-    )
+    validator = draft(dict(schema), format_checker=draft.FORMAT_CHECKER)
     for error in validator.iter_errors({name: value}):
         if error.absolute_path and error.absolute_path[0] == name:
             return _one_line(error.message)
@@ -227,9 +223,7 @@ def _check_example(example: Any, case: Case, where: str) -> None:
     draft = import_jsonschema().Draft202012Validator
 
     assert case.schema is not None  # _one_kind: an example needs a schema
-    validator = draft(
-        dict(case.schema), format_checker=draft.FORMAT_CHECKER
-    )
+    validator = draft(dict(case.schema), format_checker=draft.FORMAT_CHECKER)
     for error in validator.iter_errors(example):
         _fail(where, f"example{error.json_path.removeprefix('$')}", f"breaks the schema: {_one_line(error.message)}")
     for pointer, value in (case.expected or {}).items():

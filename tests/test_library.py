@@ -20,9 +20,7 @@ def test_one_call_measures_scores_and_returns_every_request(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with Simulator(MODELS, answers=answer_book()) as sim:
-        summary = structbench.load(
-            models=["sim:fast"], suites=["numbers"], requests=4, host=sim.url, db="mine.duckdb"
-        )
+        summary = structbench.load(models=["sim:fast"], suites=["numbers"], requests=4, host=sim.url, db="mine.duckdb")
         assert len(inferences(sim)) == 4
         planned = structbench.load(models=["sim:fast"], suites=["json"], host=sim.url, db="mine.duckdb", dry_run=True)
     assert isinstance(summary, structbench.Summary)

@@ -19,7 +19,7 @@ from loadgen.process import Frames, frame, receive, spawn
 
 messages = st.lists(st.recursive(st.none() | st.integers() | st.binary() | st.text(), st.lists, max_leaves=5))
 
-_CHILD = '''
+_CHILD = """
 import os, pickle, signal, socket, sys
 from loadgen.process import frame
 
@@ -34,7 +34,7 @@ def echo(sock):
 
 def big(sock):
     sock.sendall(frame(b"x" * (3 << 20)))
-'''
+"""
 
 
 @pytest.fixture

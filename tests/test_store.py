@@ -355,3 +355,13 @@ def test_a_closed_store_takes_no_rows_and_closes_again(path: Path) -> None:
     assert store.close()
     with pytest.raises(ValueError, match="closed"):
         store.append("requests", request(0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+def test_writing_into_the_database_yields_to_the_load_s_workers(tmp_path: Path) -> None:
+    with Store(tmp_path / "s.duckdb") as store:
+        store.append("runs", RUN)
+        assert store.flush()
+        own, writer = threading.get_native_id(), store._writer.native_id
+        assert writer is not None
+        assert os.getpriority(os.PRIO_PROCESS, writer) > os.getpriority(os.PRIO_PROCESS, own)

@@ -6,6 +6,9 @@ database: rows go to a spool on disk at once, and a thread moves them into DuckD
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -32,6 +35,8 @@ PAUSE_S = 0.9
 PAUSE_MAX_S = 5.0
 DUTY = 20
 """The file is ours for at most one part in twenty: others must be able to read it during a load."""
+NICENESS = 10
+"""The writer yields to the load's workers: they need a core at an instant, the database at any time."""
 
 
 class Store:
@@ -172,6 +177,7 @@ class Store:
 
     def _write(self) -> None:
         """The writer thread: move the spool into DuckDB, with a pause in proportion to the time it took."""
+        _yield_to_others()
         pause_s = PAUSE_S
         while not self._closing:
             self._wake.wait(pause_s)
@@ -208,3 +214,10 @@ class Store:
                 self._stored += count
                 self._state.notify_all()
         return True
+
+
+def _yield_to_others() -> None:
+    """Lower the priority of the calling thread; where there is only one for the whole process, leave it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

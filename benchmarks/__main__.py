@@ -1,0 +1,59 @@
+"""``python -m benchmarks``: run them all, or those whose name contains ``--only``, and print one table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks import machine, scoring, store, timing
+from benchmarks.table import Figure, lines, markdown
+
+
+def benchmarks(arguments: argparse.Namespace) -> dict[str, Callable[[], list[Figure]]]:
+    """Every benchmark by name."""
+    found: dict[str, Callable[[], list[Figure]]] = {}
+    for scenario in timing.SCENARIOS:
+        found[scenario.name] = partial(timing.measure, scenario, arguments.seconds, arguments.truthserver)
+    return {**found, store.NAME: store.measure, scoring.NAME: scoring.measure}
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--truthserver", type=Path, help="truth server, a binary or its .c file (default: simulator)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of a load (default: 60)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each; the median counts (default: 3)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="benchmarks whose name contains the text")
+    return parser
+
+
+def undisturbed(run: Callable[[], list[Figure]], tries: int = 4) -> list[Figure]:
+    """The first run during which others left the machine alone; the last one if none was."""
+    for _ in range(tries - 1):
+        figures = run()
+        others = [figure.value for figure in figures if figure.name == timing.OTHERS]
+        if not others or max(others) <= machine.QUIET_CORES:
+            return figures
+        print(f"others used {max(others):.2f} cores meanwhile: once more", file=sys.stderr, flush=True)
+    return run()
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    chosen = {name: run for name, run in benchmarks(arguments).items() if arguments.only in name}
+    if not chosen:
+        sys.exit(f"no benchmark's name contains {arguments.only!r}: there are {', '.join(benchmarks(arguments))}")
+    repeats: list[list[Figure]] = []
+    for repeat in range(arguments.repeats):
+        for name, run in chosen.items():
+            print(f"{repeat + 1} of {arguments.repeats}: {name}", file=sys.stderr, flush=True)
+            repeats.append(undisturbed(run))
+    server = "the simulator" if arguments.truthserver is None else "the truth server"
+    print(f"{machine.describe()}\nagainst {server}, {arguments.seconds:g} s each, median of {arguments.repeats}\n")
+    print(markdown(lines(repeats)))
+
+
+if __name__ == "__main__":
+    main()

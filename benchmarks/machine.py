@@ -1,0 +1,154 @@
+"""The machine and what a command uses of it, looked at from outside.
+
+Invariant: a figure counts the command and all its descendants, never the server or this process.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+NS = 1_000_000_000
+_PERIOD_S = 0.25
+QUIET_CORES = 0.15
+"""What others may use of the processors without disturbing a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The process tree at one instant; ``cpu_s`` of the processes alive then."""
+
+    at_ns: int
+    cpu_s: float
+    rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a command used from its start to its end."""
+
+    started_ns: int
+    wall_s: float
+    cpu_s: float
+    """User and system time of the command and all descendants that it waited for."""
+    others_cores: float
+    """Cores that neither the command, nor the server, nor this process used, but somebody did."""
+    samples: tuple[Sample, ...]
+    exit_code: int
+    output: str
+
+    @property
+    def rss_max_bytes(self) -> int:
+        """The largest sum of resident memory over the tree; pages that processes share count in each."""
+        return max((sample.rss_bytes for sample in self.samples), default=0)
+
+    def cpu_before_s(self, instant_ns: int) -> float:
+        """Processor time used up to an instant, by the last sample before it."""
+        return max((sample.cpu_s for sample in self.samples if sample.at_ns <= instant_ns), default=0.0)
+
+    def rss_medians(self, first_ns: int, last_ns: int) -> tuple[float, float]:
+        """Median resident bytes in the first and in the last third of a span of time; DuckDB's writes are peaks."""
+        third = (last_ns - first_ns) / 3
+        early = [s.rss_bytes for s in self.samples if first_ns <= s.at_ns < first_ns + third]
+        late = [s.rss_bytes for s in self.samples if last_ns - third < s.at_ns <= last_ns]
+        if not early or not late:
+            raise ValueError("too short a run to compare its first and last third")
+        return median(early), median(late)
+
+
+def run(command: Sequence[str], *, server_pid: int | None = None, cwd: Path | None = None) -> Usage:
+    """Run the command to its end, its tree sampled four times a second."""
+    before, others_before = _children_cpu_s(), _others_cpu_s(server_pid)
+    started_ns = time.monotonic_ns()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd)
+    watch = _Watch(process.pid)
+    with watch:
+        output, _ = process.communicate()
+    wall_s = (time.monotonic_ns() - started_ns) / NS
+    cpu_s = _children_cpu_s() - before
+    others = max(0.0, _others_cpu_s(server_pid) - others_before - cpu_s) / wall_s
+    return Usage(
+        started_ns=started_ns, wall_s=wall_s, cpu_s=cpu_s, others_cores=others, samples=tuple(watch.samples),
+        exit_code=process.returncode, output=output.decode(errors="replace"),
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Watch:
+    pid: int
+    samples: list[Sample] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread = field(init=False)
+
+    def __enter__(self) -> _Watch:
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def _run(self) -> None:
+        while not self.ended.wait(_PERIOD_S):
+            try:
+                root = psutil.Process(self.pid)
+                tree = [root, *root.children(recursive=True)]
+            except psutil.Error:
+                return
+            cpu_s, rss = 0.0, 0
+            for process in tree:
+                try:
+                    times = process.cpu_times()
+                    cpu_s += times.user + times.system
+                    rss += process.memory_info().rss
+                except psutil.Error:
+                    continue
+            self.samples.append(Sample(time.monotonic_ns(), cpu_s, rss))
+
+
+def _children_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _others_cpu_s(server_pid: int | None) -> float:
+    """Processor time of the whole machine but the server and this process (children included)."""
+    times = psutil.cpu_times()
+    busy: float = times.user + times.nice + times.system + times.irq + times.softirq
+    own = os.times()
+    busy -= own.user + own.system
+    if server_pid is not None:
+        server = psutil.Process(server_pid).cpu_times()
+        busy -= server.user + server.system
+    return busy
+
+
+def wait_until_quiet(limit_s: float) -> bool:
+    """Wait until others leave the processors alone for two seconds; False when time was up."""
+    deadline = time.monotonic() + limit_s
+    while psutil.cpu_percent(2.0) / 100 * (psutil.cpu_count() or 1) > QUIET_CORES:
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+def describe() -> str:
+    """The machine in one line."""
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{psutil.cpu_count()} cores ({names[0] if names else platform.processor()}), {memory:.0f} GiB, "
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    )

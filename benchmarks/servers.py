@@ -1,0 +1,173 @@
+"""The two servers with a known timetable: the simulator that ships, and a truth server in C given by its path.
+
+Invariant: a server runs in a process of its own and ends with its ``with`` block.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from loadgen.simulator import PROFILES, SimulatorProcess
+from structbench.stats import percentile
+
+_PROMPT_TOKENS = 550
+"""About what a prompt of the benchmarks has; gives the simulated server its TTFT."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timetable:
+    """What a server does with each request, however many there are."""
+
+    ttft_s: float
+    itl_s: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """The server's own figures."""
+
+    requests: int
+    ttft_p50_s: float
+    ttft_p99_s: float
+
+
+class Server(Protocol):
+    """A running server."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def pid(self) -> int: ...
+
+    def forget(self) -> None:
+        """Start the figures anew."""
+
+    def truth(self) -> Truth:
+        """The figures so far: of all requests, warm-up included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """The built-in simulator."""
+
+    url: str
+    pid: int
+    name: str = "simulator"
+    model: str = "bench"
+
+    def forget(self) -> None:
+        _ask(self.url + "/truth/reset", b"")
+
+    def truth(self) -> Truth:
+        requests = [r for r in _ask(self.url + "/truth")["requests"] if r["first_ns"] and r["chunks"]]
+        ttfts = [(r["first_ns"] - r["received_ns"]) / 1e9 for r in requests]
+        return Truth(requests=len(ttfts), ttft_p50_s=_quantile(ttfts, 0.5), ttft_p99_s=_quantile(ttfts, 0.99))
+
+
+@dataclass(frozen=True, slots=True)
+class InC:
+    """A truth server: ``binary PORT TTFT_MS ITL_MS TOKENS``, with GET /stats and GET /reset."""
+
+    url: str
+    pid: int
+    name: str = "truth server"
+    model: str = "truth"
+
+    def forget(self) -> None:
+        _ask(self.url + "/reset")
+
+    def truth(self) -> Truth:
+        return truth_of_stats(_ask(self.url + "/stats"))
+
+
+def truth_of_stats(stats: dict[str, Any]) -> Truth:
+    """The figures in the truth server's own words."""
+    ttft = stats["ttft_ms"]
+    return Truth(requests=stats["completed"], ttft_p50_s=ttft["p50"] / 1e3, ttft_p99_s=ttft["p99"] / 1e3)
+
+
+@contextmanager
+def serve(timetable: Timetable, truthserver: Path | None) -> Iterator[Server]:
+    """The truth server where one is given, else the simulator."""
+    if truthserver is None:
+        profile = replace(
+            PROFILES["sim:fast"], tokens_per_s=1 / timetable.itl_s, parallel=512,
+            prompt_tokens_per_s=_PROMPT_TOKENS / timetable.ttft_s,
+        )  # fmt: skip
+        with SimulatorProcess({"bench": profile}) as simulator:
+            yield Simulated(simulator.url, simulator.pid)
+        return
+    with _compiled(truthserver) as binary:
+        port = free_port()
+        process = subprocess.Popen([binary, *arguments_of(timetable, port)])
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_for(url)
+            yield InC(url, process.pid)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def arguments_of(timetable: Timetable, port: int) -> Sequence[str]:
+    return [str(port), f"{timetable.ttft_s * 1e3:g}", f"{timetable.itl_s * 1e3:g}", str(timetable.tokens)]
+
+
+@contextmanager
+def _compiled(path: Path) -> Iterator[Path]:
+    """The binary itself, or made of its C source for as long as it is needed."""
+    if path.suffix != ".c":
+        yield path.resolve()
+        return
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        raise SystemExit(f"no C compiler for {path}: install gcc, or give a compiled binary")
+    with tempfile.TemporaryDirectory() as folder:
+        binary = Path(folder) / "truthserver"
+        subprocess.run([compiler, "-O2", "-o", binary, path], check=True)
+        yield binary
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _wait_for(url: str) -> None:
+    for _ in range(200):
+        try:
+            _ask(url + "/api/version")
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise SystemExit(f"the truth server does not answer at {url}")
+
+
+def _ask(url: str, data: bytes | None = None) -> dict[str, Any]:
+    with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=30) as answer:
+        return json.loads(answer.read() or b"{}")  # type: ignore[no-any-return]
+
+
+def _quantile(values: Sequence[float], q: float) -> float:
+    value = percentile(values, q)
+    return float("nan") if value is None else value
