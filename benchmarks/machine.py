@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 import psutil
 
@@ -56,14 +55,14 @@ class Usage:
         """Processor time used up to an instant, by the last sample before it."""
         return max((sample.cpu_s for sample in self.samples if sample.at_ns <= instant_ns), default=0.0)
 
-    def rss_medians(self, first_ns: int, last_ns: int) -> tuple[float, float]:
-        """Median resident bytes in the first and in the last third of a span of time; DuckDB's writes are peaks."""
+    def rss_thirds(self, first_ns: int, last_ns: int) -> list[list[int]]:
+        """Resident bytes in each third of a span of time."""
         third = (last_ns - first_ns) / 3
-        early = [s.rss_bytes for s in self.samples if first_ns <= s.at_ns < first_ns + third]
-        late = [s.rss_bytes for s in self.samples if last_ns - third < s.at_ns <= last_ns]
-        if not early or not late:
-            raise ValueError("too short a run to compare its first and last third")
-        return median(early), median(late)
+        starts = [first_ns + third * i for i in range(3)]
+        found = [[s.rss_bytes for s in self.samples if start <= s.at_ns < start + third] for start in starts]
+        if not all(found):
+            raise ValueError("too short a run to compare its thirds")
+        return found
 
 
 def run(command: Sequence[str], *, server_pid: int | None = None, cwd: Path | None = None) -> Usage:

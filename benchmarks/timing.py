@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import machine
@@ -173,8 +174,11 @@ def _costs(scenario: Scenario, usage: Usage, facts: dict[str, Any]) -> list[Figu
         _figure(scenario, "first request after the command", (first_ns - usage.started_ns) / NS, "s", at_most=2.5),
     ]  # fmt: skip
     if scenario.is_flat:
-        first, last = usage.rss_medians(first_ns, facts["last_ns"])
-        figures.append(_figure(scenario, "memory, last third / first third", last / first, at_most=1.05))
+        first, second, last = usage.rss_thirds(first_ns, facts["last_ns"])
+        figures += [
+            _figure(scenario, "memory, last third / first third, medians", median(last) / median(first)),
+            _figure(scenario, "memory, last third / second third, minima", min(last) / min(second), at_most=1.05),
+        ]
     return [*figures, _figure(scenario, OTHERS, usage.others_cores)]
 
 

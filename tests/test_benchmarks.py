@@ -99,12 +99,11 @@ def test_processor_time_before_the_load_is_that_of_the_last_sample_before_it() -
 
 
 def test_memory_is_compared_between_thirds_of_the_load_only() -> None:
-    used = usage(
-        *(Sample(at, 0.0, rss) for at, rss in [(0, 9000), (10, 100), (12, 110), (15, 900), (25, 999), (35, 400)])
-    )
-    assert used.rss_medians(10, 40) == (110.0, 400.0)
+    samples = [(0, 9000), (10, 100), (19, 110), (20, 900), (35, 400), (40, 9000)]
+    used = usage(*(Sample(at, 0.0, rss) for at, rss in samples))
+    assert used.rss_thirds(10, 40) == [[100, 110], [900], [400]]
     with pytest.raises(ValueError, match="too short"):
-        used.rss_medians(36, 40)
+        used.rss_thirds(36, 40)
 
 
 def test_a_command_is_measured_with_its_children_and_its_exit_code() -> None:

@@ -40,7 +40,7 @@ def test_one_slot_means_one_at_a_time(client: ollama.Client, sim: Simulator) -> 
     client.generate("one", "")
     sim.reset_truth()
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda i: post(sim, body("one", f"q{i}", options={"num_predict": 8})), range(3)))
+        list(pool.map(lambda i: post(sim, body("one", f"q{i}", options={"num_predict": 60})), range(3)))
     entries = sorted(sim.truth()["requests"], key=lambda e: e["done_ns"])
     assert all(b["first_ns"] > a["done_ns"] for a, b in pairwise(entries))
     assert entries[0]["queue_ns"] < entries[1]["queue_ns"] < entries[2]["queue_ns"]
