@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -42,6 +43,7 @@ def undisturbed(run: Callable[[], list[Figure]], tries: int = 4) -> list[Figure]
 
 def main() -> None:
     arguments = parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and loads end with us
     chosen = {name: run for name, run in benchmarks(arguments).items() if arguments.only in name}
     if not chosen:
         sys.exit(f"no benchmark's name contains {arguments.only!r}: there are {', '.join(benchmarks(arguments))}")

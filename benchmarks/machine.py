@@ -71,8 +71,13 @@ def run(command: Sequence[str], *, server_pid: int | None = None, cwd: Path | No
     started_ns = time.monotonic_ns()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd)
     watch = _Watch(process.pid)
-    with watch:
-        output, _ = process.communicate()
+    try:
+        with watch:
+            output, _ = process.communicate()
+    except BaseException:
+        process.kill()  # its own children end when it is gone
+        process.wait()
+        raise
     wall_s = (time.monotonic_ns() - started_ns) / NS
     cpu_s = _children_cpu_s() - before
     others = max(0.0, _others_cpu_s(server_pid) - others_before - cpu_s) / wall_s

@@ -176,8 +176,8 @@ def _costs(scenario: Scenario, usage: Usage, facts: dict[str, Any]) -> list[Figu
     if scenario.is_flat:
         first, second, last = usage.rss_thirds(first_ns, facts["last_ns"])
         figures += [
-            _figure(scenario, "memory, last third / first third, medians", median(last) / median(first)),
-            _figure(scenario, "memory, last third / second third, minima", min(last) / min(second), at_most=1.05),
+            _figure(scenario, "memory, last third / first third, medians", median(last) / median(first), at_most=1.05),
+            _figure(scenario, "memory, last third / second third, minima", min(last) / min(second)),
         ]
     return [*figures, _figure(scenario, OTHERS, usage.others_cores)]
 
