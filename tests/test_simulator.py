@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,10 @@ from typing import Any
 import httpx
 import ollama
 import pytest
-from simulated import ANSWERS, CALL, FAST, MODELS, WEATHER, body, connect, post, user
+from simulated import CALL, FAST, WEATHER, body, connect, post, user
 
 from loadgen.simulator import Simulator
 from loadgen.simulator import answers as planning
-
-
-@pytest.fixture(scope="module")
-def sim() -> Iterator[Simulator]:
-    with Simulator(MODELS, ANSWERS) as running:
-        yield running
-
-
-@pytest.fixture
-def client(sim: Simulator) -> Iterator[ollama.Client]:
-    sim.reset_truth()
-    with ollama.Client(sim.url) as connected:
-        yield connected
 
 
 def test_streamed_chat_adds_up(client: ollama.Client, sim: Simulator) -> None:

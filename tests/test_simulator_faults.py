@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -16,24 +15,11 @@ from pathlib import Path
 import httpx
 import ollama
 import pytest
-from simulated import ANSWERS, MODELS, PERSON, body, connect, post, user, wait_for
+from simulated import ANSWERS, PERSON, body, connect, post, user, wait_for
 
 from loadgen.simulator import FAULTS, Simulator, SimulatorProcess
 
 _ROOT = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def sim() -> Iterator[Simulator]:
-    with Simulator(MODELS, ANSWERS) as running:
-        yield running
-
-
-@pytest.fixture
-def client(sim: Simulator) -> Iterator[ollama.Client]:
-    sim.reset_truth()
-    with ollama.Client(sim.url) as connected:
-        yield connected
 
 
 def test_one_slot_means_one_at_a_time(client: ollama.Client, sim: Simulator) -> None:

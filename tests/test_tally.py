@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from measured import CORRECT, WRONG, Clock, record
 
-from loadgen.types import NS, RequestError, RequestRecord
+from loadgen.types import RequestError, RequestRecord
 from structbench.tally import Tally
 from structbench.types import Score
-
-
-@dataclass
-class Clock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def record(ttft_s: float = 0.084, e2e_s: float = 1.0, tokens: int | None = 50, failed: bool = False) -> RequestRecord:
-    chunks = (int(ttft_s * NS), int(e2e_s * NS))
-    error = RequestError("http", "HTTP 500", 500) if failed else None
-    return RequestRecord(
-        index=0, due_ns=0, sent_ns=0, chunk_ns=chunks, end_ns=chunks[1], output_tokens=tokens, error=error
-    )
-
-
-CORRECT, WRONG = Score(outcome="correct", accuracy_score=1.0), Score(outcome="wrong_value", accuracy_score=0.5)
 
 
 def test_before_anything_is_known_nothing_is_claimed() -> None:
