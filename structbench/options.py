@@ -31,7 +31,7 @@ def think_value(text: str) -> bool | str:
 
 @dataclass(kw_only=True)
 class LoadOptions:
-    """What to measure, how hard, and where to keep it; times are seconds."""
+    """Load a server, score its answers, keep every request; times are seconds."""
 
     models: list[str] = opt(DEFAULT_MODELS, "models to measure, as the server names them", many=True)
     suites: list[str] = opt(

@@ -17,8 +17,8 @@ from loading import MODELS, ROOT, ask, start, until
 
 import structbench
 from loadgen.simulator import Simulator
-from structbench import cli
 from structbench.cli import COMMANDS, main
+from structbench.commands import load
 from structbench.options import LoadOptions
 from structbench.runner import Stop
 from structbench.suites import answer_book
@@ -37,7 +37,7 @@ def sim() -> Iterator[Simulator]:
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The options that a command line gives; nothing is run."""
     got: list[Any] = []
-    monkeypatch.setitem(COMMANDS, "load", (LoadOptions, lambda options: got.append(options) or 0))
+    monkeypatch.setattr(load, "run", lambda options: got.append(options) or 0)
 
     def parse(*words: str) -> LoadOptions:
         assert main(["load", *words]) == 0
@@ -224,7 +224,7 @@ def test_an_interruption_before_the_load_is_no_traceback(
     def interrupted(_: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(COMMANDS, "load", (LoadOptions, interrupted))
+    monkeypatch.setattr(load, "run", interrupted)
     assert main(["load"]) == 130
     assert capsys.readouterr().err.startswith("structbench: interrupted")
 
@@ -233,7 +233,7 @@ def test_signals_are_ours_during_a_load_only() -> None:
     stop, before = Stop(), []
     kept = {number: signal.signal(number, lambda *got: before.append(got[0])) for number in STOPPING}
     try:
-        with cli._signals(stop):
+        with load.signals(stop):
             for number in STOPPING:
                 signal.raise_signal(number)
         assert (stop.asked, before) == (2, [])

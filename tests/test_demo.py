@@ -10,9 +10,10 @@ from loading import FAST
 
 from loadgen.simulator import Profile, Simulator
 from structbench import cli
-from structbench import demo as demo_module
 from structbench.cells import check_options
-from structbench.demo import LIMIT_S, demo_options
+from structbench.commands import demo as demo_module
+from structbench.commands import load
+from structbench.commands.demo import LIMIT_S, demo_options
 from structbench.options import LoadOptions
 
 
@@ -20,7 +21,7 @@ def test_with_ollama_it_measures_the_first_default_model_that_is_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[LoadOptions] = []
-    monkeypatch.setattr(cli, "load", lambda options: asked.append(options) or 7)
+    monkeypatch.setattr(load, "run", lambda options: asked.append(options) or 7)
     with Simulator({"llama3.2:1b": FAST, "smollm2:360m": FAST, "other": FAST}) as sim:
         monkeypatch.setenv("OLLAMA_HOST", sim.url)
         assert cli.main(["demo", "--db", "mine.duckdb"]) == 7

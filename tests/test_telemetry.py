@@ -319,7 +319,7 @@ def test_port_in_use_is_an_os_error_and_leaves_nothing(telemetry: Telemetry) -> 
     before = set(threading.enumerate())
     with pytest.raises(OSError, match="in use"):
         Telemetry(telemetry.port)
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # less: a thread of an earlier scrape may end meanwhile
     telemetry.observe(completed(20, 30), CELL)
     assert shown(telemetry, DURATION + "_count") == 1
 
@@ -334,7 +334,7 @@ def test_close_frees_port_and_thread_and_may_come_twice(caplog: pytest.LogCaptur
         first.close()
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # less: a thread of an earlier scrape may end meanwhile
     with pytest.raises(ConnectionRefusedError):
         text(first)
     with Telemetry(first.port) as second:

@@ -1,0 +1,66 @@
+"""``structbench load``: the options and the plot are elsewhere; here is what a person at a terminal sees of it."""
+
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from structbench.commands import complain, print_json
+from structbench.options import LoadOptions, as_arguments
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from structbench.runner import Stop, Summary
+
+Options = LoadOptions
+
+
+def run(options: LoadOptions) -> int:
+    from rich.console import Console
+
+    from structbench.live import Display
+    from structbench.runner import Stop, load
+
+    console = Console(stderr=options.json)
+    stop = Stop()
+    with signals(stop):
+        display = Display(console, quiet=options.quiet)
+        report = partial(_report, options=options, console=console)
+        summary = load(options, display=display, stop=stop, report=report)
+    for line in summary.planned:
+        print(line, file=console.file)
+    if options.json and summary.planned:
+        print_json({"cells": summary.planned})
+    return summary.exit_code
+
+
+def _report(summary: "Summary", options: LoadOptions, console: "Console") -> None:
+    """The table, and, for --json, the same as JSON on stdout."""
+    from structbench.report import print_overview, print_table, to_json
+
+    print_table(summary.rows, console)
+    print_overview(summary.rows, summary.total_s, console)
+    for failure in summary.failures:
+        complain(failure)
+    if summary.interrupted or summary.failures:
+        command = ["structbench", "load", *as_arguments(replace(options, skip_cached=True))]
+        complain(f"to continue: {shlex.join(command)}")
+    print(f"every request is in {summary.db}", file=console.file)
+    if options.json:
+        print_json(to_json(summary.rows, summary.total_s))
+
+
+@contextmanager
+def signals(stop: "Stop") -> Iterator[None]:
+    """SIGINT, SIGTERM and the demo's alarm ask the run to end: see Stop."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {number: signal.signal(number, lambda *_: stop.ask()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
