@@ -18,16 +18,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
-from structbench.store.database import Locked, connection, insert, prepare, wait_a_little
+from structbench.store.database import Locked, connection, fetched, insert, prepare, wait_a_little
 from structbench.store.lookup import Found, find_runs, nearest_config
+from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
 from structbench.store.spool import Spool, count_lines, read_rows
+from structbench.store.upkeep import spool_of
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Found", "Store", "row_of", "run_columns"]
+__all__ = ["Found", "Reader", "Store", "row_of", "run_columns"]
 
 T = TypeVar("T")
 
@@ -47,7 +49,7 @@ class Store:
         self.path = Path(path)
         self._columns = prepare(self.path, patience_s)
         try:
-            self._spool = Spool(self.path.with_name(self.path.name + ".spool"))
+            self._spool = Spool(spool_of(self.path))
         except OSError as error:
             raise BadInput(f"cannot write beside {self.path} ({error.strerror}): give another --db") from error
         self.owner = self._spool.owner
@@ -125,13 +127,7 @@ class Store:
 
         RunFailed when another process holds the file for longer than ``timeout_s``.
         """
-
-        def run(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-            result = con.execute(sql, params)
-            names = [column[0] for column in result.description or ()]
-            return [dict(zip(names, values, strict=True)) for values in result.fetchall()]
-
-        return self._read(run, timeout_s)
+        return self._read(lambda con: fetched(con, sql, params), timeout_s)
 
     def find(self, config_hashes: Sequence[str]) -> dict[str, Found]:
         """For each hash that was run: its newest complete run, else the newest one to continue, else one under way."""

@@ -12,7 +12,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 4_000_000
 """What is held in memory at once, whichever comes first."""
-_WRITING: Mapping[str, str | int] = {"threads": 1, "memory_limit": "512MB"}
-_READING: Mapping[str, str | int] = {"memory_limit": "1GB"}
+_WRITING: Mapping[str, str] = {"threads": "1", "memory_limit": "512MB"}
+_READING: Mapping[str, str] = {"memory_limit": "1GB"}
+_SEALED: Mapping[str, str] = {
+    "enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true",
+}  # fmt: skip
 
 Rows = list[dict[str, Any]]
 Chunk = list[tuple[str, dict[str, Any]]]
@@ -39,12 +42,34 @@ class Locked(Exception):
 
 
 @contextmanager
-def connection(path: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-    """One short connection; Locked when another process (or a thread of ours) is in the way."""
+def connection(
+    path: Path, *, read_only: bool, patience_s: float = 0.0, sealed: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """One short connection; Locked when another process (or a thread of ours) is in the way for longer than that.
+
+    ``sealed``: for SQL that is not ours, which can then reach nothing but this database.
+    """
+    config = {**(_READING if read_only else _WRITING), **(_SEALED if sealed else {})}
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            con = _connect(path, read_only, config)
+            break
+        except Locked:
+            if time.monotonic() >= deadline:
+                raise
+            wait_a_little()
+    try:
+        yield con
+    finally:
+        con.close()
+
+
+def _connect(path: Path, read_only: bool, config: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
     import duckdb  # late: takes 100 ms
 
     try:
-        con = duckdb.connect(path, read_only=read_only, config=dict(_READING if read_only else _WRITING))
+        return duckdb.connect(path, read_only=read_only, config=dict(config))
     except (duckdb.IOException, duckdb.ConnectionException) as error:
         text = str(error)
         if "Could not set lock" in text:
@@ -53,10 +78,13 @@ def connection(path: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnec
         if "different configuration" in text:
             raise Locked("another connection of this process") from error
         raise
-    try:
-        yield con
-    finally:
-        con.close()
+
+
+def fetched(con: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Rows:
+    """The rows of one statement, each a mapping."""
+    result = con.execute(sql, params)
+    names = [column[0] for column in result.description or ()]
+    return [dict(zip(names, values, strict=True)) for values in result.fetchall()]
 
 
 def wait_a_little() -> None:
@@ -67,47 +95,49 @@ def wait_a_little() -> None:
 def prepare(path: Path, patience_s: float) -> Columns:
     """Create or migrate the file, and return its tables' columns; BadInput says why it cannot be used."""
     _check_place(path)
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            return _prepare(path)
-        except Locked as held:
-            if time.monotonic() > deadline:
-                raise BadInput(f"{path} is held by {held}: end that process or give another --db") from held
-            wait_a_little()
+    with usable(path):
+        if path.exists():
+            # Read-only first: a current file needs no writing, and so a reader does not keep a load from starting.
+            with connection(path, read_only=True, patience_s=patience_s) as con:
+                if version_of(con, path) == len(MIGRATIONS):
+                    return columns_of(con)
+        else:
+            _create(path)
+        with connection(path, read_only=False, patience_s=patience_s) as con:
+            migrate(con, path)
+            return columns_of(con)
+
+
+@contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """What DuckDB and other processes have against the file, as one line for the user (BadInput)."""
+    import duckdb
+
+    try:
+        yield
+    except Locked as held:
+        raise BadInput(f"{path} is held by {held}: end that process or give another --db") from held
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        if "not a valid DuckDB" in reason:
+            raise BadInput(f"{path} is not a DuckDB database: give another --db") from error
+        raise BadInput(f"{path} cannot be opened as a DuckDB database ({reason}): give another --db") from error
+
+
+def refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder: give a file in it, e.g. --db {path / 'structbench.duckdb'}")
 
 
 def _check_place(path: Path) -> None:
     parent = path.parent
-    if path.is_dir():
-        raise BadInput(f"{path} is a folder: give a file in it, e.g. --db {path / 'structbench.duckdb'}")
+    refuse_folder(path)
     if not parent.is_dir():
         raise BadInput(f"the folder {parent} does not exist: create it or give another --db")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise BadInput(f"the folder {parent} is not writable: change its permissions or give another --db")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise BadInput(f"{path} is not writable: change its permissions or give another --db")
-
-
-def _prepare(path: Path) -> Columns:
-    import duckdb
-
-    try:
-        if path.exists():
-            # Read-only first: a current file needs no writing, and so a reader does not keep a load from starting.
-            with connection(path, read_only=True) as con:
-                if version_of(con, path) == len(MIGRATIONS):
-                    return columns_of(con)
-        else:
-            _create(path)
-        with connection(path, read_only=False) as con:
-            migrate(con, path)
-            return columns_of(con)
-    except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        if "not a valid DuckDB" in reason:
-            raise BadInput(f"{path} is not a DuckDB database: give another --db") from error
-        raise BadInput(f"{path} cannot be opened as a DuckDB database ({reason}): give another --db") from error
 
 
 def _create(path: Path) -> None:
