@@ -43,7 +43,7 @@ class Words:
 class Statement:
     """One word, or none."""
 
-    statement: Optional[str] = opt(None, "an optional word", args=["statement"])  # noqa: UP045
+    statement: Optional[str] = opt(None, "an optional word", args=["statement"])
 
 
 @pytest.mark.parametrize(
