@@ -21,8 +21,8 @@ CONFIDENCE = 0.95
 LEAST_CLUSTERS = 20
 """Requests below which a bootstrap over requests is not trusted (Cameron and Miller, J. Human Resources 50, 2015)."""
 RESAMPLES = 999
-_GRID = 160
-_REACH = 8.0
+_GRID = 96
+_REACH = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +181,13 @@ def _bootstrap(
         return float(grid[0]), float(grid[0])
     clusters, steps = len(sizes), len(grid) + 1
     cell = owner * steps + np.searchsorted(grid, values, side="left")
-    upto = np.bincount(cell, minlength=clusters * steps).reshape(clusters, steps).cumsum(axis=1)[:, :-1].astype(float)
+    upto = np.bincount(cell, minlength=clusters * steps).reshape(clusters, steps).cumsum(axis=1)[:, :-1].astype("f4")
 
     def quantile(drawn: np.ndarray[Any, Any], axis: int = -1) -> np.ndarray[Any, Any]:
         rows = np.atleast_2d(drawn)
         flat = (rows + np.arange(len(rows))[:, None] * clusters).ravel()
-        weight = np.bincount(flat, minlength=rows.size).reshape(rows.shape).astype(float)
-        reached = weight @ upto >= p * (weight @ sizes)[:, None]
+        weight = np.bincount(flat, minlength=rows.size).reshape(rows.shape).astype("f4")
+        reached = weight @ upto >= p * (weight @ sizes.astype("f4"))[:, None]
         place = np.where(reached.any(axis=1), reached.argmax(axis=1), len(grid) - 1)
         return grid[place].reshape(np.shape(drawn)[:axis])
 
