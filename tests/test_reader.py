@@ -15,7 +15,7 @@ from stored import APPEND, RUN, held, python, request
 
 from structbench.errors import BadInput
 from structbench.store import Reader, Store, schema
-from structbench.store.database import connection
+from structbench.store.database import Database
 from structbench.store.spool import Spool
 
 SEGMENT = {"run_id": "killed", "segment": 0, "status": "running"}
@@ -87,14 +87,14 @@ def test_what_cannot_be_merged_for_now_is_told_and_kept(path: Path, caplog: pyte
 def test_the_file_is_free_between_queries_and_held_for_those_that_belong_together(path: Path) -> None:
     with Reader(path) as reader:
         reader.query("FROM runs")
-        with connection(path, read_only=False):
+        with Database(path).opened(read_only=False):
             pass
         with reader.together() as con:
             reader.query("FROM runs")
             assert con.execute("SELECT 1").fetchall() == [(1,)]
             with python("import duckdb, sys; duckdb.connect(sys.argv[1])", path) as other:
                 assert other.wait() != 0, "a writer got in between"
-        with connection(path, read_only=False):
+        with Database(path).opened(read_only=False):
             pass
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
-from structbench.store.database import Locked, connection, fetched, prepare, refuse_folder, usable
+from structbench.store.database import Database, Locked, Params, fetched, refuse_folder, usable
 from structbench.store.schema import MIGRATIONS, version_of
 from structbench.store.spool import is_alive
 from structbench.store.upkeep import settle, spool_of
@@ -27,21 +27,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SETTLING_S = 1.0
-Params = Sequence[Any] | Mapping[str, Any] | None
 
 
 class Reader:
-    """One DuckDB file, read-only. Each query has a connection of its own, so that a load's rows get in between;
-    several that must agree with each other, or be quick, go into one ``with reader.together():``."""
+    """One DuckDB file, read-only. Each query opens it anew (1 ms), so that a load's rows get in between; queries
+    that must agree with each other go into one ``with reader.together():``."""
 
-    def __init__(self, path: Path, *, patience_s: float = 3.0, sealed: bool = False) -> None:
-        """Open the file, and merge what dead processes left; BadInput when there is nothing to read.
-
-        ``sealed``: for SQL that is not ours, which can then reach nothing but this file.
-        """
+    def __init__(self, path: Path, *, patience_s: float = 3.0) -> None:
+        """Look at the file, and merge what dead processes left; BadInput when there is nothing to read."""
         self.path = Path(path)
         self._patience_s = patience_s
-        self._sealed = sealed
+        self._database = Database(self.path)
         self._shared: duckdb.DuckDBPyConnection | None = None
         refuse_folder(self.path)
         if not self.path.exists():
@@ -49,7 +45,7 @@ class Reader:
         with usable(self.path), self.together() as con:
             older = version_of(con, self.path) < len(MIGRATIONS)
         if older:
-            prepare(self.path, patience_s)
+            self._database.prepare(patience_s)
         self._settle()
         if not self.query("SELECT 1 FROM runs LIMIT 1"):
             raise BadInput(f"{self.path} is an empty database: run `structbench load` first, or give another --db")
@@ -73,7 +69,7 @@ class Reader:
             return
         with ExitStack() as stack:
             with usable(self.path):
-                opened = connection(self.path, read_only=True, patience_s=self._patience_s, sealed=self._sealed)
+                opened = self._database.opened(read_only=True, patience_s=self._patience_s)
                 self._shared = stack.enter_context(opened)
             stack.callback(setattr, self, "_shared", None)
             yield self._shared
@@ -88,13 +84,13 @@ class Reader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held between queries."""
+        self._database.close()
 
     def _settle(self) -> None:
         """What the dead left, where we may write; else their rows wait, and their runs still say ``running``."""
         try:
             if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK | os.X_OK):
-                settle(self.path, min(self._patience_s, _SETTLING_S))
+                settle(self._database, min(self._patience_s, _SETTLING_S))
         except Locked as held:
             log.warning("structbench: what a killed load left waits in %s: %s", spool_of(self.path), held)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from structbench.store.database import connection, insert
+from structbench.store.database import Database
+from structbench.store.insertion import insert
 from structbench.store.schema import columns_of
 from structbench.store.spool import Spool, has_rows_of_the_dead, is_alive, read_rows
 
@@ -19,16 +20,16 @@ def spool_of(path: Path) -> Path:
     return path.with_name(path.name + ".spool")
 
 
-def settle(path: Path, patience_s: float) -> None:
+def settle(database: Database, patience_s: float) -> None:
     """Merge the rows of dead processes and mark their runs interrupted; Locked when others are in the way."""
-    folder = spool_of(path)
-    with connection(path, read_only=True, patience_s=patience_s) as con:
+    folder = spool_of(database.path)
+    with database.opened(read_only=True, patience_s=patience_s) as con:
         runs = con.execute(_RUNNING).fetchall()
     if has_rows_of_the_dead(folder):
-        _merge(path, Spool(folder), patience_s)
+        _merge(database, Spool(folder), patience_s)
     elif all(is_alive(folder, owner) for _, owner in runs):
         return
-    with connection(path, read_only=False, patience_s=patience_s) as con:
+    with database.opened(read_only=False, patience_s=patience_s) as con:
         for run_id, owner in con.execute(_RUNNING).fetchall():
             if not is_alive(folder, owner):
                 con.execute("BEGIN").fetchall()
@@ -38,10 +39,10 @@ def settle(path: Path, patience_s: float) -> None:
                 con.execute("COMMIT").fetchall()
 
 
-def _merge(path: Path, spool: Spool, patience_s: float) -> None:
+def _merge(database: Database, spool: Spool, patience_s: float) -> None:
     try:
         files = spool.adopt()
-        with connection(path, read_only=False, patience_s=patience_s) as con:
+        with database.opened(read_only=False, patience_s=patience_s) as con:
             columns = columns_of(con)
             for file in files:
                 insert(con, columns, read_rows(file))
