@@ -19,6 +19,7 @@ from structbench.options import LoadOptions, think_value
 from structbench.scoring import SCORER_VERSION
 from structbench.suites import TextShape, load_suite
 from structbench.types import Case, Config, Suite
+from structbench.wording import load_text
 
 SIMULATED = "simulated"
 """The address in the identity of a simulated cell: its real port is drawn anew for each run."""
@@ -38,11 +39,7 @@ class Cell:
 
     @property
     def load_name(self) -> str:
-        match self.load:
-            case ClosedLoop(concurrency=concurrency):
-                return f"c={concurrency}"
-            case OpenLoop(rate=rate, arrival=arrival):
-                return f"rate={rate:g}/s {arrival}"
+        return load_text(asdict(self.load))
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ Invariant: an option's name, default, unit and meaning stand here once. No ``fro
 annotations``: argparse_dataclass calls the annotations as types.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -11,17 +12,32 @@ from typing import Any, Literal, Optional
 DEFAULT_MODELS = ("gemma3n", "smollm2:360m", "llama3.2:1b")
 
 
-def opt(default: Any, help: str, *, many: bool = False, type: Any = None, metavar: Optional[str] = None) -> Any:
-    """A field with what argparse_dataclass wants to know; ``many``: the option takes several values."""
+def opt(
+    default: Any, help: str, *, many: bool = False, type: Any = None, metavar: Optional[str] = None,
+    args: Sequence[str] = (),
+) -> Any:  # fmt: skip
+    """A field with what argparse_dataclass wants to know.
+
+    ``many``: the option takes several values. ``args``: the option's names, where ``--name`` alone will not do;
+    ``["-o", "--output"]``, or ``["name"]`` for a word without dashes.
+    """
     metadata: dict[str, Any] = {"help": help}
+    if args:
+        metadata["args"] = list(args)
     if type is not None:
         metadata["type"] = type
     if metavar is not None:
         metadata["metavar"] = metavar
     if many:
-        metadata["nargs"] = "+"
+        metadata["nargs"] = "*" if _is_word(args) else "+"
         return field(default_factory=lambda: list(default), metadata=metadata)
+    elif _is_word(args) and default is None:
+        metadata["nargs"] = "?"
     return field(default=default, metadata=metadata)
+
+
+def _is_word(args: Sequence[str]) -> bool:
+    return bool(args) and not args[0].startswith("-")
 
 
 def think_value(text: str) -> bool | str:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from loadgen.types import RequestError, RequestRecord
 from structbench.identity import config_dict, config_hash
 from structbench.store import Store, row_of, run_columns
-from structbench.store.database import insert
+from structbench.store.insertion import insert
 from structbench.store.rows import storable
 from structbench.store.schema import KEYS, columns_of, migrate
 from structbench.types import Config, Score
