@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log, sqrt
+from math import sqrt
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from structbench.stats import CONFIDENCE, LEAST_CLUSTERS, needed, percentile_of_counts
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-LEVEL = 0.95
-"""Of the intervals; 1 - LEVEL is also the significance level."""
 RESAMPLES = 1000
 BLOCKS = (8, 30)
 """Fewest and most blocks: 10 to 30 are enough for a standard error, and long ones keep the queue's memory inside."""
-LEAST = 20
-"""Requests (or cases) below which no interval is given."""
 DISTINCT = 4096
 """Distinct values kept for resampling; more are put together, so many to a bin."""
 
@@ -65,13 +63,9 @@ def blocks_of(n: int) -> Integers:
     return np.arange(n, dtype=np.int64) * block_count(n) // max(n, 1)
 
 
-def needed(p: float) -> int:
-    """Values that a quantile needs for an interval: so many that one lies beyond it, on either side, with 97.5 %.
-
-    The smallest n with p^n and (1 - p)^n <= 0.025: 59-fold repeated for p95, as for an interval of order statistics.
-    """
-    rarer = max(p, 1 - p)
-    return LEAST if rarer >= 1 else max(LEAST, ceil(log((1 - LEVEL) / 2) / log(rarer)))
+def least(p: float | None) -> int:
+    """Values below which there is no interval, of the quantile p or of a mean or rate."""
+    return LEAST_CLUSTERS if p is None or not 0 < p < 1 else max(LEAST_CLUSTERS, needed(p))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +96,12 @@ class Quantile:
 def quantile(values: Floats, times: Floats, blocks: Integers, block_total: int, p: float) -> Quantile:
     """The sample of ``values``, each so many ``times``, each in one of the blocks."""
     places, place_of = np.unique(values, return_inverse=True)
-    upto = np.cumsum(np.bincount(place_of, weights=times, minlength=len(places)))
-    place = p * (upto[-1] - 1)
-    ends = [places[np.searchsorted(upto, side(place), side="right")] for side in (floor, ceil)]
-    exact = float(ends[0] + (ends[1] - ends[0]) * (place - floor(place)))
+    totals = np.bincount(place_of, weights=times, minlength=len(places))
+    exact = percentile_of_counts(places, totals, p)
+    if exact is None:
+        raise ValueError("a quantile of nothing")
     if len(places) > DISTINCT:
-        bin_of = ((upto - 1) * DISTINCT // upto[-1]).astype(np.int64)
+        bin_of = ((totals.cumsum() - 1) * DISTINCT // totals.sum()).astype(np.int64)
         kept, bin_of = np.unique(bin_of, return_inverse=True)
         first = np.searchsorted(bin_of, np.arange(len(kept)))
         places, place_of = places[first], bin_of[place_of]
@@ -157,7 +151,7 @@ def difference(a: Sample, b: Sample, *, paired: bool, seed: int = 0) -> Differen
         below = sum(part**2 / (n - 1) for part, n in zip(parts, (a.blocks, b.blocks), strict=True))
         freedom = variance**2 / below if below else 1.0
     change, error = b.value - a.value, sqrt(variance)
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     p_value = 2 * float(stats.t.sf(abs(change) / error, freedom)) if error else float(change == 0)
     method = f"{'paired ' if paired else ''}block bootstrap"
     return Difference(a.value, b.value, change - reach, change + reach, p_value, method)
@@ -187,18 +181,20 @@ def paired_by_case(a: Floats, b: Floats, cases: Sequence[Any] | NDArray[Any], *,
     all_sums, all_sizes = np.append(sums, (typical, -typical)), np.append(sizes, (typical, typical))
     middle = all_sums.sum() / all_sizes.sum()
     error = sqrt(float(((all_sums - middle * all_sizes) ** 2).sum())) / float(all_sizes.sum())
-    reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
+    reach = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * error
+    low, high = max(float(middle) - reach, -1.0), min(float(middle) + reach, 1.0)
     p_value, method = _swapped(sums[np.abs(sums) > 1e-12], seed)
-    return Difference(float(a.mean()), float(b.mean()), max(middle - reach, -1), min(middle + reach, 1), p_value, method)
+    return Difference(float(a.mean()), float(b.mean()), low, high, p_value, method)
 
 
-def _swapped(sums: Floats, seed: int) -> tuple[float, str]:
+def _swapped(sums: NDArray[Any], seed: int) -> tuple[float, str]:
     """p-value of the sum under random signs."""
     from scipy import stats
 
-    if np.ptp(np.abs(sums)) < 1e-12 if len(sums) else True:
-        wins = int((sums > 0).sum())
-        return (float(stats.binomtest(wins, len(sums)).pvalue) if len(sums) else 1.0), "McNemar"
+    if not len(sums):
+        return 1.0, "McNemar"
+    if np.ptp(np.abs(sums)) < 1e-12:
+        return float(stats.binomtest(int((sums > 0).sum()), len(sums)).pvalue), "McNemar"
     found = stats.permutation_test(
         (sums,), lambda drawn, axis: drawn.sum(axis=axis), permutation_type="samples", vectorized=True,
         n_resamples=9999, batch=max(1, 2_000_000 // len(sums)), rng=np.random.default_rng(seed),
