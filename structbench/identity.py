@@ -83,13 +83,13 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 def flat(value: Mapping[str, Any], above: KeyPath = ()) -> dict[KeyPath, str]:
     """Each innermost field by its path, as canonical JSON."""
-    flat: dict[KeyPath, str] = {}
+    fields: dict[KeyPath, str] = {}
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
-            flat.update(flat(item, (*above, key)))
+            fields.update(flat(item, (*above, key)))
         else:
-            flat[(*above, key)] = canonical_json(item)
-    return flat
+            fields[(*above, key)] = canonical_json(item)
+    return fields
 
 
 def _opened(path: KeyPath, old: dict[KeyPath, str], new: dict[KeyPath, str]) -> bool:

@@ -147,16 +147,14 @@ def gap_percentiles(
     sizes = np.array([len(each) for each in gaps])
     values, owner = np.concatenate(gaps).astype(float), np.repeat(np.arange(len(gaps)), sizes)
     ordered = np.sort(values)
-    estimates = []
-    for i, p in enumerate(ps):
-        if len(values) < needed(p):
-            estimates.append(Estimate(len(values), needs=needed(p), unit="gaps"))
-            continue
-        value = float(np.quantile(ordered, p)) if known is None else known[i]
-        low, high = _bootstrap(values, owner, sizes, _grid(ordered, p, len(gaps)), p)
-        if value is not None:
-            estimates.append(Estimate(len(gaps), value, min(low, value), max(high, value)))
-    return estimates
+    exact = [float(each) for each in np.quantile(ordered, ps)] if known is None else known
+    ends = _bootstrap(values, owner, sizes, [_grid(ordered, p, len(gaps)) for p in ps], ps)
+    return [
+        Estimate(len(values), needs=needed(p), unit="gaps")
+        if value is None or len(values) < needed(p)
+        else Estimate(len(gaps), value, min(low, value), max(high, value))
+        for p, value, (low, high) in zip(ps, exact, ends, strict=True)
+    ]
 
 
 def _grid(ordered: np.ndarray[Any, Any], p: float, clusters: int) -> np.ndarray[Any, Any]:
@@ -165,34 +163,46 @@ def _grid(ordered: np.ndarray[Any, Any], p: float, clusters: int) -> np.ndarray[
 
     reach = _REACH * math.sqrt(p * (1 - p) / clusters)
     places = np.linspace(max(p - reach, 0), min(p + reach, 1), _GRID)
-    return np.unique(np.quantile(ordered, places, method="inverted_cdf"))
+    found: np.ndarray[Any, Any] = np.quantile(ordered, places, method="inverted_cdf")
+    return found
 
 
 def _bootstrap(
-    values: np.ndarray[Any, Any], owner: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any], grid: np.ndarray[Any, Any],
-    p: float,
-) -> tuple[float, float]:  # fmt: skip
-    """The interval's ends. A redrawn sample is a weight for each request: its percentile is the first grid value up to
+    values: np.ndarray[Any, Any], owner: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any],
+    grids: Sequence[np.ndarray[Any, Any]], ps: Sequence[float],
+) -> list[tuple[float, float]]:  # fmt: skip
+    """The intervals' ends. A redrawn sample is a weight for each request: its percentile is the first grid value up to
     which the weighted count of gaps reaches p, so that no gap is copied or sorted again."""
     import numpy as np
     from scipy.stats import bootstrap
 
-    if len(grid) == 1:  # nothing can vary
-        return float(grid[0]), float(grid[0])
-    clusters, steps = len(sizes), len(grid) + 1
-    cell = owner * steps + np.searchsorted(grid, values, side="left")
-    upto = np.bincount(cell, minlength=clusters * steps).reshape(clusters, steps).cumsum(axis=1)[:, :-1].astype("f4")
+    clusters = len(sizes)
+    upto = np.hstack([_upto(values, owner, clusters, grid) for grid in grids])
 
-    def quantile(drawn: np.ndarray[Any, Any], axis: int = -1) -> np.ndarray[Any, Any]:
+    def quantiles(drawn: np.ndarray[Any, Any], axis: int = -1) -> np.ndarray[Any, Any]:  # noqa: ARG001 - scipy gives it
         rows = np.atleast_2d(drawn)
         flat = (rows + np.arange(len(rows))[:, None] * clusters).ravel()
         weight = np.bincount(flat, minlength=rows.size).reshape(rows.shape).astype("f4")
-        reached = weight @ upto >= p * (weight @ sizes.astype("f4"))[:, None]
-        place = np.where(reached.any(axis=1), reached.argmax(axis=1), len(grid) - 1)
-        return grid[place].reshape(np.shape(drawn)[:axis])
+        # One product for all percentiles: a linear algebra library's threads cost more than many small ones are worth.
+        counts, total = np.split(weight @ upto, len(ps), axis=1), weight @ sizes
+        reached = [each >= p * total[:, None] for each, p in zip(counts, ps, strict=True)]
+        places = [np.where(each.any(axis=1), each.argmax(axis=1), _GRID - 1) for each in reached]
+        found = np.array([grid[place] for grid, place in zip(grids, places, strict=True)])
+        return found if drawn.ndim > 1 else found[:, 0]
 
     found = bootstrap(
-        (np.arange(clusters),), quantile, vectorized=True, method="percentile", n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE, batch=100, rng=np.random.default_rng(0),
+        (np.arange(clusters),), quantiles, vectorized=True, method="percentile", n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE, rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    return [(float(low), float(high)) for low, high in zip(found.low, found.high, strict=True)]
+
+
+def _upto(
+    values: np.ndarray[Any, Any], owner: np.ndarray[Any, Any], clusters: int, grid: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Of each request, how many gaps are at most each grid value."""
+    import numpy as np
+
+    steps = len(grid) + 1
+    cell = owner * steps + np.searchsorted(grid, values, side="left")
+    return np.bincount(cell, minlength=clusters * steps).reshape(clusters, steps).cumsum(axis=1)[:, :-1].astype("f4")

@@ -1,4 +1,4 @@
-"""The figures of each line with their intervals: SQL for the sums and the sorted values, structbench.stats for the rest.
+"""The figures of each line with their intervals: sums and sorted values from SQL, the rest from structbench.stats.
 
 Invariant: percentiles are over completed requests, as in the view ``summary``, and no figure stands without n.
 """
@@ -40,24 +40,31 @@ GAP_REQUESTS = 400
 """ITL's intervals are made of at most about so many requests of a line, spread evenly over it."""
 
 LINES = "line AS (SELECT unnest($run_ids::VARCHAR[]) AS run_id, unnest($lines::BIGINT[]) AS line)"
+SHARES_OF_LINES = "sampled AS (SELECT unnest($sampled::BIGINT[]) AS line, unnest($share::DOUBLE[]) AS share)"
+# Multiples of the golden ratio are spread evenly: an even sample over the run, the same each time.
+DRAWN = "(request_index * 2654435761) % 4294967296 < share * 4294967296"
+"""Goes with ``sample_of``: about so many requests of a line."""
 _COUNTS = f"""
 WITH {LINES}
-SELECT line, count(*) AS requests, count(error_kind) AS errors, count(*) FILTER (error_kind IS NULL) AS completed,
+SELECT line, count(request_index) AS requests, count(error_kind) AS errors,
+    count(request_index) FILTER (error_kind IS NULL) AS completed,
     count(*) FILTER (error_kind = 'dropped') AS dropped, count(*) FILTER (outcome = 'correct') AS correct,
     count(accuracy_score) AS scored, sum(accuracy_score) AS accuracy,
     count(json_valid) AS json_scored, count(*) FILTER (json_valid) AS json_valid,
     count(schema_valid) AS schema_scored, count(*) FILTER (schema_valid) AS schema_valid,
     count(tool_call_accuracy) AS tool_calls_scored, sum(tool_call_accuracy) AS tool_calls_right,
     coalesce(sum(output_tokens) FILTER (error_kind IS NULL), 0)::BIGINT AS output_tokens,
-    median(client_tokens_per_s) FILTER (error_kind IS NULL) AS stream_tokens_per_s,
-    {", ".join(f"count({name}) FILTER (error_kind IS NULL) AS {name}" for name in LATENCIES)}
-FROM requests JOIN line USING (run_id) GROUP BY line
+    median(client_tokens_per_s) FILTER (error_kind IS NULL) AS stream_tokens_per_s
+FROM line LEFT JOIN requests USING (run_id) GROUP BY line
 """
-_AT_RANKS = f"""
-WITH {LINES}, wanted AS (SELECT unnest($wanted::BIGINT[]) AS line, unnest($ranks::BIGINT[][]) AS ranks)
-SELECT line, list_select(list_sort(list({{column}})), any_value(ranks)) AS found
-FROM requests JOIN line USING (run_id) JOIN wanted USING (line)
-WHERE error_kind IS NULL AND {{column}} IS NOT NULL GROUP BY line
+_LATENCY = f"""
+WITH {LINES} SELECT line AS key, {{column}} AS value FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL
+"""
+_COUNT = "WITH source AS ({source}) SELECT key, count(value) AS n FROM source GROUP BY key ORDER BY key"
+_AT_RANKS = """
+WITH source AS ({source}), wanted AS (SELECT unnest($keys::BIGINT[]) AS key, unnest($ranks::BIGINT[][]) AS ranks)
+SELECT key, list_select(list_sort(list(value)), any_value(ranks)) AS found
+FROM source JOIN wanted USING (key) WHERE value IS NOT NULL GROUP BY key
 """
 _OUTCOMES = f"""
 WITH {LINES}
@@ -71,12 +78,16 @@ SELECT line, later - earlier AS gap_us, count(*) AS n FROM (
     FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
 ) GROUP BY ALL ORDER BY line, gap_us
 """
-# The golden ratio's multiples are spread evenly: an even sample over the run, the same each time.
 _SAMPLE = f"""
-WITH {LINES}, wanted AS (SELECT unnest($wanted::BIGINT[]) AS line, unnest($share::DOUBLE[]) AS share)
-SELECT line, chunk_offsets_us AS offsets_us FROM requests JOIN line USING (run_id) JOIN wanted USING (line)
-WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1 AND (request_index * 2654435761) % 4294967296 < share * 4294967296
+WITH {LINES}, {SHARES_OF_LINES}
+SELECT line, chunk_offsets_us AS offsets_us FROM requests JOIN line USING (run_id) JOIN sampled USING (line)
+WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1 AND {DRAWN}
 """
+
+
+Latency = dict[str, Estimate]
+"""p50, p90, p95, p99 -> the estimate."""
+GapCounts = Mapping[int, tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +96,7 @@ class Figures:
 
     counts: Mapping[str, int]
     """requests, completed, errors, dropped, scored, output_tokens."""
-    latencies: Mapping[str, Mapping[str, Estimate]]
+    latencies: Mapping[str, Latency]
     """Column (and itl_s) -> p50, p90, p95, p99."""
     shares: Mapping[str, Estimate]
     correct_goodput: Estimate
@@ -102,77 +113,82 @@ def params_of(lines: Iterable[Line]) -> dict[str, Any]:
     return {"run_ids": [run_id for run_id, _ in pairs], "lines": [line for _, line in pairs]}
 
 
-def figures_of(reader: Reader, lines: Sequence[Line]) -> dict[int, Figures]:
+def sample_of(counts: Mapping[int, int], most: int) -> dict[str, Any]:
+    """The parameters of a sample of about ``most`` requests of each line, of which there are ``counts``."""
+    return {"sampled": [*counts], "share": [min(1.0, most / n) if n else 1.0 for n in counts.values()]}
+
+
+def figures_of(reader: Reader, lines: Sequence[Line], gaps: GapCounts) -> dict[int, Figures]:
     """Line id -> its figures."""
     params = params_of(lines)
     counts = {row["line"]: row for row in reader.query(_COUNTS, params)}
-    for line in lines:
-        counts.setdefault(line.id, dict.fromkeys(next(iter(counts.values()), {}), 0))
-    latencies = {column: _latency(reader, params, counts, column) for column in LATENCIES}
-    latencies["itl_s"] = _gaps(reader, params, counts)
+    latencies: dict[str, dict[int, Latency]] = {
+        column: order_estimates(reader, _LATENCY.format(column=column), params, PERCENTILES) for column in LATENCIES
+    }
+    latencies["itl_s"] = _gap_estimates(reader, params, {line: row["completed"] for line, row in counts.items()}, gaps)
     outcomes: dict[int, list[tuple[str, bool, int]]] = {}
     for row in reader.query(_OUTCOMES, params):
         outcomes.setdefault(row["line"], []).append((row["outcome"], row["failed"], row["count"]))
+    none = {name: Estimate(0) for name in PERCENTILES}
     return {
-        line.id: _figures(line, counts[line.id], {name: found[line.id] for name, found in latencies.items()},
+        line.id: _figures(line, counts[line.id],
+                          {name: found.get(line.id, none) for name, found in latencies.items()},
                           outcomes.get(line.id, []))
         for line in lines
     }  # fmt: skip
 
 
-Latency = dict[str, Estimate]
-
-
-def _latency(reader: Reader, params: Mapping[str, Any], counts: Mapping[int, Any], column: str) -> dict[int, Latency]:
-    ranks = {line: {p: ranks_around(row[column], share) for p, share in PERCENTILES.items()}
-             for line, row in counts.items()}  # fmt: skip
-    wanted = {line: [rank for each in known.values() if each is not None for rank in each]
-              for line, known in ranks.items()}  # fmt: skip
+def order_estimates(
+    reader: Reader, source: str, params: Mapping[str, Any], percentiles: Mapping[str, float]
+) -> dict[int, Latency]:
+    """Percentiles of independent values with intervals; ``source`` selects ``key`` (an integer) and ``value``."""
+    counts = {row["key"]: row["n"] for row in reader.query(_COUNT.format(source=source), params)}
+    ranks = {key: {name: ranks_around(n, p) for name, p in percentiles.items()} for key, n in counts.items()}
+    wanted = {key: [rank for each in known.values() for rank in each or ()] for key, known in ranks.items()}
     found = {
-        row["line"]: iter(row["found"])
+        row["key"]: iter(row["found"])
         for row in reader.query(
-            _AT_RANKS.format(column=column),
-            {**params, "wanted": [*wanted], "ranks": [*wanted.values()]},
+            _AT_RANKS.format(source=source), {**params, "keys": [*wanted], "ranks": [*wanted.values()]}
         )
     }
     return {
-        line: {
-            p: percentile_estimate(
-                counts[line][column], PERCENTILES[p], None if each is None else [next(found[line]) for _ in each]
+        key: {
+            name: percentile_estimate(
+                counts[key], percentiles[name], None if each is None else [next(found[key]) for _ in each]
             )
-            for p, each in known.items()
+            for name, each in known.items()
         }
-        for line, known in ranks.items()
+        for key, known in ranks.items()
     }
 
 
-def _gaps(reader: Reader, params: Mapping[str, Any], counts: Mapping[int, Any]) -> dict[int, Latency]:
-    every = _by_line(reader.columns(_GAPS, params))
-    shares = [min(1.0, GAP_REQUESTS / row["completed"]) if row["completed"] else 1.0 for row in counts.values()]
-    drawn: dict[int, list[Any]] = {line: [] for line in counts}
-    for row in reader.query(_SAMPLE, {**params, "wanted": [*counts], "share": shares}):
-        drawn[row["line"]].append(_diff_s(row["offsets_us"]))
+def gap_counts(reader: Reader, lines: Sequence[Line]) -> GapCounts:
+    """Of each line every gap between chunks, in µs, ascending, and how often it came."""
+    columns = reader.columns(_GAPS, params_of(lines))
+    of = columns["line"]
+    return {int(line): (columns["gap_us"][of == line], columns["n"][of == line]) for line in dict.fromkeys(of)}
+
+
+def _gap_estimates(
+    reader: Reader, params: Mapping[str, Any], completed: Mapping[int, int], gaps: GapCounts
+) -> dict[int, Latency]:
+    """The percentiles of all gaps; the intervals from a sample of requests."""
+    import numpy as np
+
+    drawn: dict[int, list[np.ndarray[Any, Any]]] = {line: [] for line in completed}
+    for row in reader.query(_SAMPLE, {**params, **sample_of(completed, GAP_REQUESTS)}):
+        drawn[row["line"]].append(np.diff(row["offsets_us"]) / 1e6)
     estimates: dict[int, Latency] = {}
     for line, sample in drawn.items():
-        known = None
-        if line in every:
-            values, times = every[line]
-            known = [percentile_of_counts(values / 1e6, times, p) for p in PERCENTILES.values()]
-        estimates[line] = dict(zip(PERCENTILES, gap_percentiles(sample, [*PERCENTILES.values()], known), strict=True))
+        known = [gap_percentile(gaps.get(line), p) for p in PERCENTILES.values()]
+        found = gap_percentiles(sample, [*PERCENTILES.values()], known)
+        estimates[line] = dict(zip(PERCENTILES, found, strict=True))
     return estimates
 
 
-def _by_line(columns: Mapping[str, np.ndarray[Any, Any]]) -> dict[int, tuple[Any, Any]]:
-    lines = columns["line"]
-    return {
-        int(line): (columns["gap_us"][lines == line], columns["n"][lines == line]) for line in dict.fromkeys(lines)
-    }
-
-
-def _diff_s(offsets_us: Sequence[int]) -> np.ndarray[Any, Any]:
-    import numpy as np
-
-    return np.diff(offsets_us) / 1e6
+def gap_percentile(counted: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None, p: float) -> float | None:
+    """Of all gaps of a line, in seconds."""
+    return None if counted is None else percentile_of_counts(counted[0] / 1e6, counted[1], p)
 
 
 def _figures(

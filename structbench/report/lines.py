@@ -80,9 +80,10 @@ def lines_of(reader: Reader, run_ids: Sequence[str], *, pool: bool) -> list[Line
 
 def _line(number: int, run: Mapping[str, Any]) -> Line:
     model, suite, load = printable(str(run["model"])), printable(str(run["suite"])), load_text(run)
+    level = run["concurrency"] if run["rate"] is None else run["rate"]
     return Line(
         id=number, name=f"{model} {suite} {load}", model=model, suite=suite, load=load,
-        load_kind=str(run["load_kind"]), level=run["concurrency"] if run["rate"] is None else run["rate"], run_ids=(run["run_id"],), labels=_texts([run["label"]]),
+        load_kind=str(run["load_kind"]), level=level, run_ids=(run["run_id"],), labels=_texts([run["label"]]),
         config=_object(run["config"]), environment=_object(run["environment"]), model_digest=run["model_digest"],
         server_version=run["server_version"], planned=run["planned"], duration_s=run["duration_s"],
         model_load_s=run["model_load_s"], status=str(run["status"]), verdict=run["verdict"],
@@ -128,7 +129,7 @@ def _together(number: int, group: Sequence[Line]) -> Line:
 def _sum(values: Iterable[N | None]) -> N | None:
     """None when one is unknown: less than all is not the sum."""
     known = list(values)
-    return None if None in known else sum(known)  # type: ignore[arg-type,return-value]
+    return None if None in known else sum(known)  # type: ignore[arg-type]
 
 
 def _distinct(lines: Sequence[Line]) -> list[Line]:

@@ -115,7 +115,7 @@ def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
     """
     return {
         "structbench_version": __version__,
-        "total_s": _plain(total_s),
+        "total_s": plain(total_s),
         "runs": [_run(row) for row in rows],
         "by_model": [{"model": name, **pooled(group)} for name, group in grouped(rows, "model").items()],
         "by_suite": [{"suite": name, **pooled(group)} for name, group in grouped(rows, "suite").items()],
@@ -124,12 +124,12 @@ def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
 
 
 def _run(row: Row) -> dict[str, Any]:
-    known = {key: _plain(row.get(key)) for key in RUN_KEYS}
+    known = {key: plain(row.get(key)) for key in RUN_KEYS}
     known["warnings"] = known["warnings"] or []
-    return {**known, **{key: _plain(value) for key, value in row.items() if key not in known}}
+    return {**known, **{key: plain(value) for key, value in row.items() if key not in known}}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value as JSON has it; the store's instants are UTC without saying so."""
     match value:
         case float() | Decimal():
@@ -137,9 +137,9 @@ def _plain(value: Any) -> Any:
         case datetime():
             return (value.replace(tzinfo=UTC) if value.tzinfo is None else value).isoformat()
         case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return {str(key): plain(item) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [plain(item) for item in value]
         case _:
             return value
 

@@ -26,6 +26,7 @@ from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
 from structbench.store.spool import Spool, count_lines, read_rows
 from structbench.store.upkeep import spool_of
+from structbench.store.views import GAPS_TO_KEEP
 
 if TYPE_CHECKING:
     import duckdb
@@ -138,6 +139,11 @@ class Store:
     def nearest(self, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
         """The stored config of the same suite and model that differs least, and its newest run."""
         return self._read(lambda con: nearest_config(con, config))
+
+    def keep_gaps(self, run_id: str) -> None:
+        """Keep the gap percentiles of a complete run, which take long to compute; ``gap_percentiles`` then has them."""
+        for row in self.query(GAPS_TO_KEEP, [run_id], timeout_s=60.0):
+            self.append("run_gaps", row)
 
     def __enter__(self) -> Store:
         return self

@@ -1,0 +1,249 @@
+"""The answer in one sentence: which model is correct and fast enough, at which load, by which rule. Pure.
+
+Invariant: a model is called so only when the whole interval of every figure is within its limit, in every suite
+that was run at that load; where an interval holds the limit, or n is too small, it is neither called so nor denied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from structbench.errors import BadInput
+from structbench.expressions import Condition, Metric, parse_slo
+from structbench.identity import canonical_json
+from structbench.report.figures import PERCENTILES, Figures
+from structbench.report.lines import SIMULATED, Line
+from structbench.report.terms import NAMES, estimate_text, value_text
+from structbench.stats import Estimate
+
+DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")
+State = Literal["met", "open", "missed"]
+Answer = Literal["met", "open", "missed", "unjudged"]
+_WORST: tuple[State, ...] = ("missed", "open", "met")
+_ELSEWHERE = ("suite", "suite_hash", "structured", "requests", "warmup", "load")
+"""Fields of a config in which the lines of one candidate may differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One condition held against one line's figure."""
+
+    line: Line
+    condition: Condition
+    estimate: Estimate
+    state: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One model at one load, in all suites that were run there."""
+
+    model: str
+    load: str
+    level: float
+    kind: str
+    variant: str
+    """What tells it from the same model at the same load with another config."""
+    lines: tuple[Line, ...]
+    checks: tuple[Check, ...]
+    judged: bool
+    """Whether some of its answers were scored, by a measurement that may be believed."""
+    correct_per_s: float
+    """In the suite where it is lowest."""
+
+    @property
+    def state(self) -> State:
+        return next((word for word in _WORST if any(check.state == word for check in self.checks)), "open")
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} at {self.load}{f' ({self.variant})' if self.variant else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    state: Answer
+    text: str
+    notes: tuple[str, ...]
+    rule: str
+    candidates: tuple[Candidate, ...]
+
+
+def parse_rule(texts: Sequence[str]) -> list[Condition]:
+    """The limits; BadInput for a metric of which a report has no figure."""
+    conditions = [parse_slo(text) for text in texts]
+    for condition in conditions:
+        metric = condition.metric
+        if metric.kind == "latency" and (metric.p not in PERCENTILES.values() or _column(metric.base) is None):
+            raise BadInput(
+                f"--slo {condition.text}: a report has p50, p90, p95 and p99 of ttft, ttft_due, itl, tpot and e2e"
+            )
+        if metric.kind == "rate" and metric.name == "goodput":
+            raise BadInput(f"--slo {condition.text}: a report has requests_per_s, tokens_per_s and correct_goodput")
+    return conditions
+
+
+def _column(base: str) -> str | None:
+    return f"{base}_s" if base in ("ttft", "ttft_due", "itl", "tpot", "e2e") else None
+
+
+def headline_of(lines: Sequence[Line], figures: Mapping[int, Figures], rule: Sequence[Condition]) -> Headline:
+    """The answer, and every candidate with its checks, the best first."""
+    candidates = sorted(_candidates(lines, figures, rule), key=_rank)
+    words = f"Rule: {' and '.join(condition.text for condition in rule)}, in every suite, with the whole 95 % interval."
+    judged = [candidate for candidate in candidates if candidate.judged]
+    state: Answer
+    met = [candidate for candidate in judged if candidate.state == "met"]
+    if not judged:
+        state, text = "unjudged", "Nothing here can be called correct: no run that was measured well scored an answer."
+    elif met:
+        state, text = "met", _met_text(met)
+    else:
+        state, text = _none_text(judged)
+    return Headline(state=state, text=text, notes=tuple(_notes(lines, met)), rule=words, candidates=tuple(candidates))
+
+
+def _met_text(met: Sequence[Candidate]) -> str:
+    """The best candidate, and each other model at its highest load."""
+    best = met[0]
+    others: dict[tuple[str, str], Candidate] = {}
+    for candidate in met[1:]:
+        others.setdefault((candidate.model, candidate.variant), candidate)
+    others.pop((best.model, best.variant), None)
+    also = f" So is {', '.join(other.name for other in others.values())}." if others else ""
+    return f"{best.name} is correct and fast enough: {_figures_text(best)}.{also}"
+
+
+def _none_text(judged: Sequence[Candidate]) -> tuple[State, str]:
+    unsure = [candidate for candidate in judged if candidate.state == "open"]
+    if not unsure:
+        return "missed", f"No model is correct and fast enough at a load that was measured. {_reasons(judged[0])}"
+    return "open", f"No model is shown to be correct and fast enough; {unsure[0].name} may be. {_reasons(unsure[0])}"
+
+
+def _figures_text(candidate: Candidate) -> str:
+    return _by_suite((check, _check_text(check)) for check in candidate.checks if check.estimate.value is not None)
+
+
+def _reasons(candidate: Candidate) -> str:
+    """What keeps a candidate from being called correct and fast enough."""
+    worst = [check for check in candidate.checks if check.state == candidate.state]
+    shown = _by_suite(
+        (check, f"{_check_text(check)}, limit {check.condition.op} {_limit_text(check.condition)}") for check in worst
+    )
+    return f"{candidate.name}: {shown or 'nothing was measured'}."
+
+
+def _check_text(check: Check) -> str:
+    metric = check.condition.metric
+    return f"{metric_text(metric)} {estimate_text(metric.name, check.estimate)}"
+
+
+def _limit_text(condition: Condition) -> str:
+    return value_text(condition.metric.name, condition.value)
+
+
+def metric_text(metric: Metric) -> str:
+    """``TTFT p95``, ``correct``."""
+    if metric.kind != "latency":
+        return NAMES[metric.name]
+    return f"{NAMES[f'{metric.base}_s']} {next(name for name, p in PERCENTILES.items() if p == metric.p)}"
+
+
+def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:
+    """``json: correct 95 %, TTFT p95 310 ms; tools: …``."""
+    suites: dict[str, list[str]] = {}
+    for check, text in texts:
+        suites.setdefault(check.line.suite, []).append(text)
+    return "; ".join(f"{suite}: {', '.join(each)}" for suite, each in suites.items())
+
+
+def _notes(lines: Sequence[Line], met: Sequence[Candidate]) -> Iterator[str]:
+    """What a reader must know before believing the sentence."""
+    if any(line.simulated for line in lines):
+        every = all(line.simulated for line in lines)
+        yield f"{SIMULATED}: {'all of' if every else 'some of'} these runs are of the built-in simulated server; " + (
+            "their figures are made up and say nothing of any model."
+        )
+    invalid = [line.name for line in lines if line.verdict == "invalid"]
+    if invalid:
+        yield f"Left out of the answer, since the measurement is invalid: {', '.join(invalid)}."
+    marked = [line for candidate in met[:1] for line in candidate.lines if line.marks]
+    for line in marked:
+        yield f"{line.name} is {' and '.join(line.marks)}: read its figures with care."
+
+
+def _rank(candidate: Candidate) -> tuple[object, ...]:
+    """Judged first, then met, open, missed; then the most correct answers a second; then the lighter load."""
+    order = -_WORST.index(candidate.state)
+    return not candidate.judged, order, -candidate.correct_per_s, candidate.level, candidate.name
+
+
+def _candidates(
+    lines: Sequence[Line], figures: Mapping[int, Figures], rule: Sequence[Condition]
+) -> Iterator[Candidate]:
+    for (model, load), group in _grouped(lines).items():
+        variants = _variants(group)
+        for number, members in enumerate(variants, 1):
+            checks = [check for line in members for check in _checks(line, figures[line.id], rule)]
+            goodputs = [figures[line.id].correct_goodput.value for line in members]
+            known = [value for value in goodputs if value is not None]
+            yield Candidate(
+                model=model, load=load, level=members[0].level or 0.0, kind=members[0].load_kind,
+                variant=f"config {number}" if len(variants) > 1 else "", lines=tuple(members), checks=tuple(checks),
+                judged=bool(known), correct_per_s=min(known, default=0.0),
+            )  # fmt: skip
+
+
+def _grouped(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        if line.verdict != "invalid":
+            groups.setdefault((line.model, line.load), []).append(line)
+    return groups
+
+
+def _variants(lines: Sequence[Line]) -> list[list[Line]]:
+    """Lines of equal config but for the suite; a schema given in the prompt is another variant than as a format."""
+    groups: dict[str, list[Line]] = {}
+    for line in lines:
+        shared = {key: value for key, value in line.config.items() if key not in _ELSEWHERE}
+        groups.setdefault(canonical_json(shared), []).append(line)
+    found = []
+    for group in groups.values():
+        ways = dict.fromkeys(str(line.config.get("structured")) for line in group)
+        ways.pop("none", None)
+        for way in ways or {"none": None}:
+            found.append([line for line in group if line.config.get("structured") in (way, "none", None)])
+    return found
+
+
+def _checks(line: Line, figures: Figures, rule: Sequence[Condition]) -> Iterator[Check]:
+    for condition in rule:
+        estimate = _estimate(figures, condition)
+        if estimate is not None:
+            yield Check(line=line, condition=condition, estimate=estimate, state=_state(condition, estimate))
+
+
+def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
+    """The figure that a condition speaks of; None where the suite does not ask for it (a text has no score)."""
+    metric = condition.metric
+    if metric.kind == "share":
+        share = figures.shares[metric.name]
+        return None if share.n == 0 and metric.name != "error_rate" else share
+    if metric.kind == "latency":
+        name = next(name for name, p in PERCENTILES.items() if p == metric.p)
+        return figures.latencies[f"{metric.base}_s"][name]
+    if metric.name == "correct_goodput":
+        return figures.correct_goodput if figures.counts["scored"] else None
+    value = figures.requests_per_s if metric.name == "requests_per_s" else figures.tokens_per_s
+    return Estimate(figures.counts["completed"], value, value, value)
+
+
+def _state(condition: Condition, estimate: Estimate) -> State:
+    if estimate.low is None or estimate.high is None:
+        return "open"
+    ends = {condition.holds(estimate.low), condition.holds(estimate.high)}
+    return "open" if len(ends) > 1 else "met" if ends.pop() else "missed"
