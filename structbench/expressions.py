@@ -29,6 +29,8 @@ LATENCIES: Mapping[str, str] = {
     "e2e_due": "e2e_due_s",
 }  # fmt: skip
 """Name -> the column of ``requests``; percentiles and mean of ``itl`` are over all gaps, not over this column."""
+MAY_BE_ABSENT = ("tpot_s", "itl_mean_s")
+"""A completed answer that came in one piece has no time between tokens: no limit on it is broken."""
 RATES = ("requests_per_s", "tokens_per_s", "goodput", "correct_goodput")
 SHARES = ("json_valid", "schema_valid", "tool_calls_right", "accuracy", "correct", "error_rate")
 

@@ -1,21 +1,21 @@
 """SLOs held against a cell: what was measured, pass or fail; and during the load, what can no longer be met. Pure.
 
-Invariant: nothing passes that was not measured: a cell that did not run, was interrupted or measured itself invalid is
-undecided where it does not fail, and both keep the exit code from being 0.
+Invariant: nothing passes that was not measured. A cell that did not run, was interrupted or measured itself invalid is
+undecided where it does not fail; an SLO that a suite does not ask for is skipped there, unless it is so everywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, floor
 from typing import Any, Literal
 
-from structbench.expressions import LATENCIES, Condition, Metric
-from structbench.measures import MAY_BE_ABSENT, Measured
+from structbench.expressions import LATENCIES, MAY_BE_ABSENT, Condition, Metric
+from structbench.measures import Measured
 from structbench.wording import latency_text, plural, printable, rate_text, share_text
 
-Outcome = Literal["pass", "fail", "undecided"]
+Word = Literal["pass", "fail", "undecided", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Gate:
 
     cell: str
     slo: str
-    outcome: Outcome
+    outcome: Word
     value: float | None
     n: int
     text: str
@@ -37,22 +37,46 @@ class Gate:
         )
 
 
+@dataclass(slots=True)
+class Outcome:
+    """What became of one planned cell."""
+
+    cell: str
+    row: Mapping[str, Any] | None = None
+    """Its run in the view ``summary``; None: it did not run."""
+    gates: list[Gate] = field(default_factory=list)
+
+
 def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] | None) -> Gate:
     """``row``: the run as the view ``summary`` has it, None when there is none."""
     if row is None:
         return Gate(cell, slo.text, "undecided", None, 0, "the cell was not run")
     metric, (value, n) = slo.metric, measured
     if value is None:
+        if row.get("completed") and not n and doubt(row) is None:
+            return Gate(cell, slo.text, "skip", None, 0, f"does not apply: no answer here has {_thing(metric)}")
         return Gate(cell, slo.text, "undecided", None, n, f"needs {_unit(metric, 1)} to judge by, there is none")
     text = f"{value_text(metric, value)}, n = {_unit(metric, n)}"
     few = 1 if metric.p is None else needed_beyond(metric.p)
     if n < few:
         text += f" (few: a request beyond p{metric.p * 100:g} takes {few})" if metric.p is not None else ""
-    why = _doubt(row)
-    outcome: Outcome = "fail" if not slo.holds(value) else "undecided" if why is not None else "pass"
+    why = doubt(row)
+    outcome: Word = "fail" if not slo.holds(value) else "undecided" if why is not None else "pass"
     if why is None and row.get("verdict") == "degraded":
         why = f"degraded: {row.get('verdict_reason')}"
     return Gate(cell, slo.text, outcome, value, n, text if why is None else f"{text}; {printable(why)}")
+
+
+def settle(outcomes: Iterable[Outcome]) -> None:
+    """An SLO that applies to no cell at all is undecided in each: nothing was held against it."""
+    by_slo: dict[str, list[tuple[Outcome, int]]] = {}
+    for outcome in outcomes:
+        for number, gate in enumerate(outcome.gates):
+            by_slo.setdefault(gate.slo, []).append((outcome, number))
+    for places in by_slo.values():
+        if all(outcome.gates[number].outcome == "skip" for outcome, number in places):
+            for outcome, number in places:
+                outcome.gates[number] = replace(outcome.gates[number], outcome="undecided")
 
 
 def needed_beyond(p: float) -> int:
@@ -60,8 +84,8 @@ def needed_beyond(p: float) -> int:
     return ceil(round(1 / (1 - p), 6)) if p < 1 else 1
 
 
-def _doubt(row: Mapping[str, Any]) -> str | None:
-    """Why a run's figures cannot make anything pass."""
+def doubt(row: Mapping[str, Any]) -> str | None:
+    """Why a run (a row of the view ``summary``) cannot make anything pass; None where it can."""
     if row.get("status") != "complete":
         return f"the run is {row.get('status')}"
     return f"the run is invalid: {row.get('verdict_reason')}" if row.get("verdict") == "invalid" else None
@@ -72,6 +96,12 @@ def value_text(metric: Metric, value: float) -> str:
     if metric.kind == "latency":
         return latency_text(value)
     return share_text(value, 2) if metric.kind == "share" else f"{rate_text(value)}/s"
+
+
+def _thing(metric: Metric) -> str:
+    if metric.base == "itl":
+        return "two chunks"
+    return "a score of that kind" if _unit(metric, 1).endswith("answer") else "such a time"
 
 
 def _unit(metric: Metric, n: int) -> str:
@@ -92,6 +122,7 @@ class Watch:
     planned: int | None
     limits: Mapping[str, float] = field(default_factory=dict)
     seen: int = 0
+    """Requests that have ended."""
     _states: list[_State] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,11 +136,11 @@ class Watch:
             if value is not None:
                 state.add(value)
 
-    def broken(self, elapsed_s: float | None) -> Iterable[Condition]:
-        """SLOs that are certain to fail, ``elapsed_s`` after the start."""
-        if self.planned is None:
+    def broken(self, elapsed_s: float | None) -> list[Condition]:
+        """SLOs that are certain to fail, ``elapsed_s`` after the start, while something is still to come."""
+        remaining = 0 if self.planned is None else self.planned - self.seen
+        if remaining <= 0:
             return []
-        remaining = max(0, self.planned - self.seen)
         return [state.slo for state in self._states if state.is_broken(remaining, elapsed_s)]
 
 

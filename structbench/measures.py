@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from structbench.expressions import LATENCIES, Metric
+from structbench.expressions import LATENCIES, MAY_BE_ABSENT, Metric
 
 Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 
-MAY_BE_ABSENT = ("tpot_s", "itl_mean_s")
-"""A completed answer that came in one piece has no time between tokens: no limit on it is broken."""
 _COMPLETED = "FILTER (WHERE error_kind IS NULL)"
+_UNSCORED = "count(*) FILTER (WHERE outcome = 'unscored')"
 _SHARES: Mapping[str, tuple[str, str]] = {
     "json_valid": ("avg(json_valid::BIGINT)", "count(json_valid)"),
     "schema_valid": ("avg(schema_valid::BIGINT)", "count(schema_valid)"),
@@ -35,7 +34,7 @@ _GAPS = """
 
 
 class Measured(NamedTuple):
-    """A figure, and of how many requests, answers or gaps it is."""
+    """A figure, and of how many requests, answers or gaps it is; without a figure, how many should have had one."""
 
     value: float | None
     n: int
@@ -71,7 +70,8 @@ def measured(
 def _sql(metric: Metric, limits: Mapping[str, float] | None) -> tuple[str, str]:
     """A value over the rows of one run, and its n."""
     if metric.kind == "share":
-        return _SHARES[metric.name]
+        value, n = _SHARES[metric.name]
+        return value, f"coalesce(nullif({n}, 0), {_UNSCORED})"
     if metric.kind == "latency":
         column = LATENCIES[metric.base]
         value = f"avg({column})" if metric.p is None else f"quantile_cont({column}, {metric.p!r})"
@@ -83,7 +83,8 @@ def _sql(metric: Metric, limits: Mapping[str, float] | None) -> tuple[str, str]:
         return f"sum(output_tokens) {_COMPLETED} {per_s}", completed
     if metric.name == "correct_goodput":
         good = f"count(*) FILTER (WHERE outcome = 'correct' AND {meets(limits or {})})"
-        return f"CASE WHEN count(accuracy_score) > 0 THEN {good} {per_s} END", "count(accuracy_score)"
+        n = f"coalesce(nullif(count(accuracy_score), 0), {_UNSCORED})"
+        return f"CASE WHEN count(accuracy_score) > 0 THEN {good} {per_s} END", n
     return f"count(*) FILTER (WHERE {meets(limits or {})}) {per_s}" if limits else "NULL", "count(*)"
 
 
@@ -93,7 +94,7 @@ def _gaps(query: Query, run_id: str, metric: Metric) -> Measured:
         (row,) = query(f"SELECT avg(later - earlier) / 1e6 AS value, count(*) AS n {_GAPS}", [run_id])
         return Measured(row["value"], row["n"])
     counted = f"SELECT later - earlier AS gap_us, count(*) AS n {_GAPS} GROUP BY gap_us"
-    place = f"{metric.p!r} * (max(total) - 1)"
+    place = f"{metric.p!r}::DOUBLE * (max(total) - 1)"
     sql = f"""
         SELECT max(total)::BIGINT AS n, {place} - floor({place}) AS part,
             min(gap_us) FILTER (WHERE upto > (SELECT floor({place}) FROM ranked)) AS low,
