@@ -85,7 +85,7 @@ def _overview() -> str:
              "usage: structbench COMMAND [OPTIONS]     structbench COMMAND --help", ""]  # fmt: skip
     for name, module in COMMANDS.items():
         lines.append(f"  {name:<13}{import_module(module).Options.__doc__.splitlines()[0]}")
-    codes = "exit codes: 0 done · 1 the run failed · 2 bad input, nothing sent · 130 interrupted"
+    codes = "exit codes: 0 done · 1 the run failed · 2 bad input, nothing sent · 99 a gate failed · 130 interrupted"
     return "\n".join([*lines, "", codes])
 
 
