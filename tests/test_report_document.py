@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,15 @@ def test_json_is_strict_and_has_the_same_figures(path: Path) -> None:
     assert line["started_at"] == "2026-09-01T12:00:00+00:00"
     assert written["database"] == "a.duckdb"
     assert str(path.parent) not in json.dumps(written)
+
+
+def test_every_key_of_the_json_is_documented(path: Path) -> None:
+    """One level into lists and objects, where the keys are ours and not names of metrics or fields of a config."""
+    written = to_json(document(path, details=True))
+    keys = [*written, *written["headline"], *written["headline"]["candidates"][0], *written["lines"][0]]
+    keys += [*written["lines"][0]["correct"], *written["headline"]["candidates"][0]["checks"][0], *written["wrong"]]
+    for name in ("positions", "parts", "timeline"):
+        keys += written[name][0]
+    keys += [*written["curves"]["ttft_s"][0], *written["lines"][0]["outcomes"][0]]
+    documented = set(re.findall(r"\w+", (Path(__file__).parents[1] / "docs/report.md").read_text()))
+    assert set(keys) <= documented

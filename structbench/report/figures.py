@@ -36,7 +36,7 @@ SHARES = {
     "tool_calls_right": "mean share of calls right / answers that had to call tools or leave it",
     "error_rate": "failed requests / requests",
 }
-GAP_REQUESTS = 400
+GAP_REQUESTS = 300
 """ITL's intervals are made of at most about so many requests of a line, spread evenly over it."""
 
 LINES = "line AS (SELECT unnest($run_ids::VARCHAR[]) AS run_id, unnest($lines::BIGINT[]) AS line)"
