@@ -78,7 +78,7 @@ def _binomial_quantile(q: float, n: int, p: float) -> int:
     """The least k with P(B <= k) >= q; what scipy.stats.binom.ppf gives, whose import takes a second."""
     from scipy.special import bdtr, bdtrik
 
-    k = max(int(math.ceil(bdtrik(q, n, p))), 0)
+    k: int = max(math.ceil(bdtrik(q, n, p)), 0)
     return k - 1 if k > 0 and bdtr(k - 1, n, p) >= q else k
 
 
