@@ -16,6 +16,7 @@ from structbench.errors import BadInput, StructbenchError
 
 COMMANDS: dict[str, str] = {
     "load": "structbench.commands.load",
+    "compare": "structbench.commands.compare",
     "suites": "structbench.commands.suites",
     "simulate": "structbench.commands.simulate",
     "demo": "structbench.commands.demo",

@@ -7,14 +7,14 @@ never a single request out of its queue; the same data give the same result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, replace
+from math import hypot, sqrt
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from structbench.stats import CONFIDENCE, LEAST_CLUSTERS, needed, percentile_of_counts
+from structbench.stats import CONFIDENCE, LEAST_CLUSTERS, needed, percentile_of_counts, wilson
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -155,6 +155,20 @@ def difference(a: Sample, b: Sample, *, paired: bool, seed: int = 0) -> Differen
     p_value = 2 * float(stats.t.sf(abs(change) / error, freedom)) if error else float(change == 0)
     method = f"{'paired ' if paired else ''}block bootstrap"
     return Difference(a.value, b.value, change - reach, change + reach, p_value, method)
+
+
+def without_variation(found: Difference, n_a: int, n_b: int) -> Difference:
+    """The same for shares that no block varies in (no request failed): the interval by Newcombe's method 10.
+
+    From Wilson's intervals (l, u) of each: d - sqrt((b - l_b)^2 + (u_a - a)^2) … d + sqrt((u_b - b)^2 + (a - l_a)^2).
+    """
+    reach = []
+    for first, n_first, second, n_second in ((found.b, n_b, found.a, n_a), (found.a, n_a, found.b, n_b)):
+        low, high = wilson(first * n_first, n_first).low, wilson(second * n_second, n_second).high
+        if low is None or high is None:
+            raise ValueError("a share of nothing")
+        reach.append(hypot(first - low, high - second))
+    return replace(found, low=max(found.value - reach[0], -1), high=min(found.value + reach[1], 1), method="Newcombe")
 
 
 def _weights(generator: np.random.Generator, blocks: int) -> Floats:
