@@ -45,10 +45,11 @@ def document_of(
     """Read once, all with one connection, so that a load that goes on meanwhile cannot make figures disagree."""
     with reader.together():
         lines = lines_of(reader, run_ids, pool=pool)
-        gaps = gap_counts(reader, lines)
+        # Tens of millions of gaps take a second or more to count, so only where they are needed.
+        gaps = gap_counts(reader, lines) if details or pool else None
         figures = figures_of(reader, lines, gaps)
         found = None
-        if details:
+        if details and gaps is not None:
             found = {
                 "curves": curves_of(reader, lines, figures, gaps),
                 "positions": positions_of(reader, lines, figures),

@@ -78,6 +78,7 @@ SELECT line, later - earlier AS gap_us, count(*) AS n FROM (
     FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
 ) GROUP BY ALL ORDER BY line, gap_us
 """
+_KNOWN_GAPS = f"WITH {LINES} SELECT line, {', '.join(PERCENTILES)} FROM gap_percentiles JOIN line USING (run_id)"
 _SAMPLE = f"""
 WITH {LINES}, {SHARES_OF_LINES}
 SELECT line, chunk_offsets_us AS offsets_us FROM requests JOIN line USING (run_id) JOIN sampled USING (line)
@@ -118,8 +119,8 @@ def sample_of(counts: Mapping[int, int], most: int) -> dict[str, Any]:
     return {"sampled": [*counts], "share": [min(1.0, most / n) if n else 1.0 for n in counts.values()]}
 
 
-def figures_of(reader: Reader, lines: Sequence[Line], gaps: GapCounts) -> dict[int, Figures]:
-    """Line id -> its figures."""
+def figures_of(reader: Reader, lines: Sequence[Line], gaps: GapCounts | None) -> dict[int, Figures]:
+    """Line id -> its figures; without the gaps counted, each line must be one run, whose ITL the store knows."""
     params = params_of(lines)
     counts = {row["line"]: row for row in reader.query(_COUNTS, params)}
     latencies: dict[str, dict[int, Latency]] = {
@@ -170,25 +171,28 @@ def gap_counts(reader: Reader, lines: Sequence[Line]) -> GapCounts:
 
 
 def _gap_estimates(
-    reader: Reader, params: Mapping[str, Any], completed: Mapping[int, int], gaps: GapCounts
+    reader: Reader, params: Mapping[str, Any], completed: Mapping[int, int], gaps: GapCounts | None
 ) -> dict[int, Latency]:
     """The percentiles of all gaps; the intervals from a sample of requests."""
     import numpy as np
 
+    known: Mapping[int, list[float | None]] = (
+        {row["line"]: [row[name] for name in PERCENTILES] for row in reader.query(_KNOWN_GAPS, params)}
+        if gaps is None
+        else {line: [gap_percentile(counted, p) for p in PERCENTILES.values()] for line, counted in gaps.items()}
+    )
     drawn: dict[int, list[np.ndarray[Any, Any]]] = {line: [] for line in completed}
     for row in reader.query(_SAMPLE, {**params, **sample_of(completed, GAP_REQUESTS)}):
         drawn[row["line"]].append(np.diff(row["offsets_us"]) / 1e6)
-    estimates: dict[int, Latency] = {}
-    for line, sample in drawn.items():
-        known = [gap_percentile(gaps.get(line), p) for p in PERCENTILES.values()]
-        found = gap_percentiles(sample, [*PERCENTILES.values()], known)
-        estimates[line] = dict(zip(PERCENTILES, found, strict=True))
-    return estimates
+    return {
+        line: dict(zip(PERCENTILES, gap_percentiles(sample, [*PERCENTILES.values()], known.get(line)), strict=True))
+        for line, sample in drawn.items()
+    }
 
 
-def gap_percentile(counted: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None, p: float) -> float | None:
+def gap_percentile(counted: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], p: float) -> float | None:
     """Of all gaps of a line, in seconds."""
-    return None if counted is None else percentile_of_counts(counted[0] / 1e6, counted[1], p)
+    return percentile_of_counts(counted[0] / 1e6, counted[1], p)
 
 
 def _figures(

@@ -22,6 +22,7 @@ DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")
 State = Literal["met", "open", "missed"]
 Answer = Literal["met", "open", "missed", "unjudged"]
 _WORST: tuple[State, ...] = ("missed", "open", "met")
+_OPS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
 _ELSEWHERE = ("suite", "suite_hash", "structured", "requests", "warmup", "load")
 """Fields of a config in which the lines of one candidate may differ."""
 
@@ -65,10 +66,20 @@ class Candidate:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
     state: Answer
-    text: str
+    sentences: tuple[str, ...]
+    """The answer, then what it rests on."""
     notes: tuple[str, ...]
-    rule: str
+    conditions: tuple[Condition, ...]
     candidates: tuple[Candidate, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
+
+    @property
+    def rule(self) -> str:
+        limits = " and ".join(condition.text for condition in self.conditions)
+        return f"Rule: {limits}, in every suite, with the whole 95 % interval."
 
 
 def parse_rule(texts: Sequence[str]) -> list[Condition]:
@@ -92,35 +103,33 @@ def _column(base: str) -> str | None:
 def headline_of(lines: Sequence[Line], figures: Mapping[int, Figures], rule: Sequence[Condition]) -> Headline:
     """The answer, and every candidate with its checks, the best first."""
     candidates = sorted(_candidates(lines, figures, rule), key=_rank)
-    words = f"Rule: {' and '.join(condition.text for condition in rule)}, in every suite, with the whole 95 % interval."
     judged = [candidate for candidate in candidates if candidate.judged]
-    state: Answer
-    met = [candidate for candidate in judged if candidate.state == "met"]
+    state: Answer = judged[0].state if judged else "unjudged"
+    return Headline(
+        state=state, sentences=tuple(_sentences(judged)), notes=tuple(_notes(lines, judged)), conditions=tuple(rule),
+        candidates=tuple(candidates),
+    )  # fmt: skip
+
+
+def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
+    """The best candidate, judged by its state; and where it meets the rule, the other models that do."""
     if not judged:
-        state, text = "unjudged", "Nothing here can be called correct: no run that was measured well scored an answer."
-    elif met:
-        state, text = "met", _met_text(met)
-    else:
-        state, text = _none_text(judged)
-    return Headline(state=state, text=text, notes=tuple(_notes(lines, met)), rule=words, candidates=tuple(candidates))
-
-
-def _met_text(met: Sequence[Candidate]) -> str:
-    """The best candidate, and each other model at its highest load."""
-    best = met[0]
-    others: dict[tuple[str, str], Candidate] = {}
-    for candidate in met[1:]:
-        others.setdefault((candidate.model, candidate.variant), candidate)
-    others.pop((best.model, best.variant), None)
-    also = f" So is {', '.join(other.name for other in others.values())}." if others else ""
-    return f"{best.name} is correct and fast enough: {_figures_text(best)}.{also}"
-
-
-def _none_text(judged: Sequence[Candidate]) -> tuple[State, str]:
-    unsure = [candidate for candidate in judged if candidate.state == "open"]
-    if not unsure:
-        return "missed", f"No model is correct and fast enough at a load that was measured. {_reasons(judged[0])}"
-    return "open", f"No model is shown to be correct and fast enough; {unsure[0].name} may be. {_reasons(unsure[0])}"
+        yield "No model can be called correct: no run that was measured well scored an answer."
+        return
+    best = judged[0]
+    match best.state:
+        case "met":
+            yield f"{best.name} is correct and fast enough."
+            yield f"{_figures_text(best)}."
+            others = {each.model: each for each in reversed(judged) if each.state == "met" and each.model != best.model}
+            if others:
+                yield f"So {'is' if len(others) == 1 else 'are'} {', '.join(each.name for each in others.values())}."
+        case "open":
+            yield f"No model is shown to be correct and fast enough; {best.name} may be."
+            yield f"Not settled: {_reasons(best)}."
+        case "missed":
+            yield "No model is correct and fast enough at a load that was measured."
+            yield f"Nearest is {best.name}, which misses {_reasons(best)}."
 
 
 def _figures_text(candidate: Candidate) -> str:
@@ -130,10 +139,8 @@ def _figures_text(candidate: Candidate) -> str:
 def _reasons(candidate: Candidate) -> str:
     """What keeps a candidate from being called correct and fast enough."""
     worst = [check for check in candidate.checks if check.state == candidate.state]
-    shown = _by_suite(
-        (check, f"{_check_text(check)}, limit {check.condition.op} {_limit_text(check.condition)}") for check in worst
-    )
-    return f"{candidate.name}: {shown or 'nothing was measured'}."
+    shown = _by_suite((check, f"{_check_text(check)} where {_limit_text(check.condition)} is asked") for check in worst)
+    return shown or "nothing was measured"
 
 
 def _check_text(check: Check) -> str:
@@ -142,7 +149,7 @@ def _check_text(check: Check) -> str:
 
 
 def _limit_text(condition: Condition) -> str:
-    return value_text(condition.metric.name, condition.value)
+    return f"{_OPS[condition.op]} {value_text(condition.metric.name, condition.value)}"
 
 
 def metric_text(metric: Metric) -> str:
@@ -160,7 +167,7 @@ def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:
     return "; ".join(f"{suite}: {', '.join(each)}" for suite, each in suites.items())
 
 
-def _notes(lines: Sequence[Line], met: Sequence[Candidate]) -> Iterator[str]:
+def _notes(lines: Sequence[Line], judged: Sequence[Candidate]) -> Iterator[str]:
     """What a reader must know before believing the sentence."""
     if any(line.simulated for line in lines):
         every = all(line.simulated for line in lines)
@@ -170,7 +177,7 @@ def _notes(lines: Sequence[Line], met: Sequence[Candidate]) -> Iterator[str]:
     invalid = [line.name for line in lines if line.verdict == "invalid"]
     if invalid:
         yield f"Left out of the answer, since the measurement is invalid: {', '.join(invalid)}."
-    marked = [line for candidate in met[:1] for line in candidate.lines if line.marks]
+    marked = [line for candidate in judged[:1] for line in candidate.lines if line.marks]
     for line in marked:
         yield f"{line.name} is {' and '.join(line.marks)}: read its figures with care."
 

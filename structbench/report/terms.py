@@ -5,6 +5,8 @@ Invariant: a figure from too few values is written as the n it needs, never as a
 
 from __future__ import annotations
 
+import re
+
 from structbench.stats import Estimate
 from structbench.wording import ABSENT, latency_text, rate_text, share_text
 
@@ -16,6 +18,7 @@ NAMES = {
 }  # fmt: skip
 """What each figure is called in tables and charts."""
 _PER_S = ("correct_goodput", "requests_per_s", "tokens_per_s")
+_UNIT = re.compile(r" ?[^\d.,]+$")
 _SHARES = ("correct", "accuracy", "json_valid", "schema_valid", "tool_calls_right", "error_rate")
 
 
@@ -27,14 +30,16 @@ def value_text(name: str, value: float | None) -> str:
 
 
 def range_text(name: str, estimate: Estimate) -> str:
-    """``280 ms–400 ms``, or nothing where there is no interval."""
+    """``280–400 ms``, or nothing where there is no interval."""
     if estimate.low is None or estimate.high is None or estimate.low == estimate.high == estimate.value:
         return ""
-    return f"{value_text(name, estimate.low)} – {value_text(name, estimate.high)}"
+    low, high = value_text(name, estimate.low), value_text(name, estimate.high)
+    unit = _UNIT.search(high)
+    return f"{low.removesuffix(unit[0]) if unit else low}–{high}"
 
 
 def estimate_text(name: str, estimate: Estimate) -> str:
-    """``310 ms (280 ms – 400 ms)``, ``needs 72 requests``, or the sign for absent."""
+    """``310 ms (280–400 ms)``, ``needs 72 requests``, or the sign for absent."""
     if estimate.value is None:
         return needs_text(estimate)
     interval = range_text(name, estimate)
