@@ -49,7 +49,7 @@ def run(options: Options) -> int:
     limits = None if options.goodput is None else parse_limits(options.goodput)
     check_fields(options.across)
     if options.output is not None:
-        check_output(options.output, "--output")
+        check_output(options.output, "-o", options.db)
     with ExitStack() as stack:
         sides = [_side(word, options, stack) for word in (options.a, options.b)]
         (reader_a, lines_a), (reader_b, lines_b) = sides
