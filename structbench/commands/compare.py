@@ -84,6 +84,7 @@ def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[
 
 def _write(result: "Result", options: Options) -> None:
     import json
+    from io import StringIO
 
     from rich.console import Console
 
@@ -94,9 +95,9 @@ def _write(result: "Result", options: Options) -> None:
         print_comparison(result, Console())
         return
     if options.format == "terminal":
-        console = Console(record=True, quiet=True, width=120)
-        print_comparison(result, console)
-        text = console.export_text()
+        made = StringIO()
+        print_comparison(result, Console(file=made, width=120))
+        text = made.getvalue()
     else:
         text = markdown(result) if options.format == "markdown" else json.dumps(to_json(result), indent=2) + "\n"
     if options.output is None:
