@@ -111,7 +111,7 @@ class Segment:
 
     @property
     def is_complete(self) -> bool:
-        """Every request that was to be sent has its row, or the time was up; a stop that came too late changes nothing."""
+        """Every request that was to be sent has its row, or the time was up; a stop after that changes nothing."""
         if self.failure is not None or self.cancelled:
             return False
         if self.missing is not None and self.rows == len(self.missing):

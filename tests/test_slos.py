@@ -78,11 +78,8 @@ def test_goodput_counts_requests_within_the_limits_of_this_call(sim: Simulator, 
 def test_a_lost_slo_ends_its_cell_and_not_the_next(sim: Simulator, tmp_path: Path) -> None:
     db, junit = tmp_path / "s.duckdb", tmp_path / "out.xml"
     sim.reset_truth()
-    options = small(
-        sim, db, models=["slow-mixed", "sim:fast"], suites=["json"], requests=60, slo=["correct>=99%"], abort_on_slo=True,
-        junit=junit, concurrency=[2],
-    )  # fmt: skip
-    summary = load(options)
+    given: dict[str, Any] = {"suites": ["json"], "requests": 60, "slo": ["correct>=99%"], "abort_on_slo": True}
+    summary = load(small(sim, db, models=["slow-mixed", "sim:fast"], concurrency=[2], junit=junit, **given))
     lost, kept = summary.rows
     assert (lost["status"], kept["status"], summary.exit_code) == ("interrupted", "complete", 99)
     assert lost["requests"] < 40, "ended early"
