@@ -16,7 +16,15 @@ from structbench.errors import BadInput, StructbenchError
 
 COMMANDS: dict[str, str] = {
     "load": "structbench.commands.load",
+    "runs": "structbench.commands.runs",
+    "stats": "structbench.commands.stats",
     "compare": "structbench.commands.compare",
+    "export": "structbench.commands.export",
+    "import": "structbench.commands.import_",
+    "sql": "structbench.commands.sql",
+    "verify": "structbench.commands.verify",
+    "clean": "structbench.commands.clean",
+    "clear-cache": "structbench.commands.clear_cache",
     "suites": "structbench.commands.suites",
     "simulate": "structbench.commands.simulate",
     "demo": "structbench.commands.demo",

@@ -1,37 +1,91 @@
-"""Files that a command writes at its end: whether they can be written is said at its beginning.
+"""Where a command's result goes: a file, which is there whole or not at all, or standard output.
 
-Invariant: a file is there whole or not at all.
+Invariant: what stands under the name that was asked for is never half of it; a place that cannot be written is
+refused before any work.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from structbench.errors import BadInput, RunFailed
 
 
-def check_output(path: Path, option: str, db: Path | None = None) -> None:
+@contextmanager
+def target_of(path: Path) -> Iterator[Path]:
+    """A path to write to; what was written is then at ``path``, or on standard output for ``-``."""
+    check_output(path)
+    if str(path) == "-":
+        with _standard_output() as pipe:
+            yield pipe
+        return
+    is_device = path.exists() and not path.is_file()  # nothing can be moved to its place
+    made = path if is_device else path.with_name(f".{path.name}.{os.getpid()}-part")
+    try:
+        yield made
+        if not is_device:
+            made.replace(path)
+    except OSError as error:
+        raise BadInput(f"cannot write {path} ({error.strerror}): give another -o") from error
+    finally:
+        if not is_device:
+            made.unlink(missing_ok=True)
+
+
+def check_output(path: Path, option: str = "-o", db: Path | None = None) -> None:
     """BadInput when the file cannot be written, or is the database; nothing is made or changed."""
     if path.is_dir():
-        raise BadInput(f"{option} {path} is a folder: name a file in it")
+        raise BadInput(f"{option} {path} is a folder: give a file in it")
     if not path.parent.is_dir():
-        raise BadInput(f"{option} {path}: the folder {path.parent} does not exist: create it or name another file")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise BadInput(f"{option} {path} cannot be written: change its permissions or name another file")
+        raise BadInput(f"{option} {path}: the folder {path.parent} does not exist: create it or give another path")
+    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise BadInput(f"{option} {path} is not writable: change its permissions or give another path")
     if db is not None and path.exists() and db.exists() and path.samefile(db):
-        raise BadInput(f"{option} {path} is the database itself: name another file")
+        raise BadInput(f"{option} {path} is the database itself: give another path")
 
 
 def write_output(path: Path, text: str) -> None:
-    """Put the text in the file; RunFailed when that fails."""
-    made = path.with_name(f".{path.name}.{os.getpid()}")
+    """Put the text in the file, at the end of what took long: RunFailed, not BadInput, when that cannot be done."""
+    is_device = path.exists() and not path.is_file()  # nothing can be moved to its place
+    made = path if is_device else path.with_name(f".{path.name}.{os.getpid()}-part")
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device is written to, not replaced
-            path.write_text(text, encoding="utf-8")
-            return
-        made.write_text(text, encoding="utf-8")
-        made.replace(path)
+        made.write_text(text, encoding="utf-8", errors="replace")
+        if not is_device:
+            made.replace(path)
     except OSError as error:
-        made.unlink(missing_ok=True)
-        raise RunFailed(f"cannot write {path} ({error.strerror}): name another file") from error
+        if not is_device:
+            made.unlink(missing_ok=True)
+        raise RunFailed(f"cannot write {path} ({error.strerror}): give another path") from error
+
+
+@contextmanager
+def _standard_output() -> Iterator[Path]:
+    """A pipe with a name, for writers that want one; somebody who reads no further (``| head``) is no mistake."""
+    reading, writing = os.pipe()
+    broken = threading.Event()
+
+    def pump() -> None:
+        try:
+            with os.fdopen(reading, "rb") as source:
+                shutil.copyfileobj(source, sys.stdout.buffer)
+                sys.stdout.flush()
+        except BrokenPipeError:
+            broken.set()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    thread = threading.Thread(target=pump)
+    thread.start()
+    try:
+        yield Path(f"/dev/fd/{writing}")
+    except (BadInput, OSError):
+        if not broken.is_set():
+            raise
+    finally:
+        os.close(writing)
+        thread.join()

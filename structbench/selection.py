@@ -6,10 +6,13 @@ is refused with what it could have been.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
+from structbench.options import RunFilters
 
 if TYPE_CHECKING:
     from structbench.store import Reader
@@ -19,6 +22,12 @@ Run = Mapping[str, Any]
 _SHORTEST = 4
 """Letters of a run id or hash that a prefix needs."""
 _SHOWN = 5
+_AGES = {"d": "days", "h": "hours", "m": "minutes"}
+_PASSED = """
+SELECT run_id FROM runs
+WHERE (status IS NULL OR status IN (SELECT unnest($1::VARCHAR[]))) AND ($2::TIMESTAMP IS NULL OR started_at >= $2)
+"""
+STATES = ("complete", "interrupted", "running")
 _RUNS = """
 SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash
 FROM runs ORDER BY started_at NULLS FIRST, run_id
@@ -49,6 +58,35 @@ def select_runs(reader: Reader, words: Sequence[str]) -> list[str]:
     runs = reader.query(_RUNS)
     chosen = {run_id for word in words for run_id in _meant(runs, word)}
     return [run["run_id"] for run in runs if not words or run["run_id"] in chosen]
+
+
+def filtered_runs(reader: Reader, filters: RunFilters) -> list[str]:
+    """Ids of the runs that pass every filter, newest last; BadInput for a word that means nothing."""
+    chosen = select_runs(reader, filters.runs)
+    for key in ("model", "suite", "label"):
+        meant = set(select_runs(reader, [f"{key}={value}" for value in getattr(filters, key)]))
+        chosen = [run_id for run_id in chosen if run_id in meant]
+    for status in filters.status:
+        if status not in STATES:
+            raise BadInput(f"--status {status!r}: {_near(status, STATES)}")
+    sql = (
+        "SELECT run_id FROM runs WHERE ($1 = [] OR status IN (SELECT unnest($1))) AND ($2 IS NULL OR started_at >= $2)"
+    )
+    since = None if filters.since is None else instant(filters.since, "--since")
+    passed = {row["run_id"] for row in reader.query(sql, [filters.status, since])}
+    return [run_id for run_id in chosen if run_id in passed]
+
+
+def instant(text: str, option: str) -> datetime:
+    """A date, an instant (UTC where it names no zone), or an age before now; as UTC without a zone."""
+    age = re.fullmatch(r"(\d+(?:\.\d+)?)([dhm])", text)
+    try:
+        if age:
+            return datetime.now(UTC).replace(tzinfo=None) - timedelta(**{_AGES[age[2]]: float(age[1])})
+        given = datetime.fromisoformat(text)
+        return given if given.tzinfo is None else given.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        raise BadInput(f"{option} {text!r}: give a date such as 2026-01-31, or an age such as 7d, 12h, 30m") from None
 
 
 def _meant(runs: Sequence[Run], word: str) -> set[str]:

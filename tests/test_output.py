@@ -23,7 +23,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(BadInput, match=f"-o {re.escape(str(path))}.*{said}"):
             check_output(path, "-o", db)
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    with pytest.raises(BadInput, match="cannot be written"):
+    with pytest.raises(BadInput, match="is not writable"):
         check_output(tmp_path / "x", "-o")
     assert list(tmp_path.iterdir()) == [db]
 
@@ -49,5 +49,5 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 
 def test_what_fails_at_the_end_says_so(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
-    with pytest.raises(RunFailed, match="name another file"):
+    with pytest.raises(RunFailed, match="give another path"):
         write_output(folder / "x", "text")

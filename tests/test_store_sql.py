@@ -387,9 +387,3 @@ def test_the_docs_describe_every_table_view_and_column(store: Store) -> None:
     for row in tables:
         missing = [column for column in row["c"] if f"`{column}`" not in sections[row["t"]]]
         assert missing == [], row["t"]
-
-
-@pytest.mark.parametrize("sql", re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.S) if DOCS.exists() else [])
-def test_the_docs_example_queries_run_and_find_something(store: Store, sql: str) -> None:
-    filled(store)
-    assert store.query(sql)

@@ -1,11 +1,11 @@
 """``structbench report``: what is stored, for people and programs."""
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Optional
+from typing import TYPE_CHECKING, Optional
 
+from structbench.commands import complain
 from structbench.errors import BadInput
 from structbench.options import opt
 
@@ -25,7 +25,7 @@ class Options:
         many=True,
         args=["runs"],
     )
-    format: Optional[Literal["terminal", "markdown", "json", "html"]] = opt(
+    format: Optional[str] = opt(
         None, "terminal, markdown, json or html (default: what the ending of --output says, else terminal)", type=str
     )
     output: Optional[Path] = opt(None, "file to write (default: stdout)", type=Path, args=["-o", "--output"])
@@ -41,38 +41,33 @@ class Options:
 
 
 def run(options: Options) -> int:
+    from structbench.output import check_output, write_output
     from structbench.report.document import document_of
     from structbench.report.headline import DEFAULT_RULE, parse_rule
     from structbench.selection import select_runs
     from structbench.store import Reader
 
-    kind = options.format or _ENDINGS.get(options.output.suffix.lower() if options.output else ".txt", "")
-    if kind not in _ENDINGS.values():
-        raise BadInput(f"--format {kind or 'for ' + str(options.output)}: give terminal, markdown, json or html")
     if options.output is not None:
-        _check_place(options.output, options.db)
+        check_output(options.output, "-o", options.db)
+        if options.db.exists() and options.output.exists() and options.output.samefile(options.db):
+            raise BadInput(f"-o {options.output} is the database itself: give another path")
+    kind = options.format or _ENDINGS.get(options.output.suffix.lower() if options.output else ".txt")
+    if kind is None:
+        raise BadInput(f"-o {options.output}: its ending names no format: add --format terminal|markdown|json|html")
+    if kind not in _ENDINGS.values():
+        raise BadInput(f"--format {kind}: give terminal, markdown, json or html")
     rule = parse_rule(options.slo or DEFAULT_RULE)
     with Reader(options.db) as reader:
         chosen = select_runs(reader, options.runs)
         document = document_of(reader, chosen, rule, pool=options.pool, details=kind in ("json", "html"))
-    if kind == "terminal" and options.output is None:
+    if options.output is not None:
+        write_output(options.output, _text(document, kind))
+        complain(f"wrote {options.output}")
+    elif kind == "terminal":
         _print(document)
     else:
-        _write(_text(document, kind), options.output)
+        sys.stdout.write(_text(document, kind))
     return 0
-
-
-def _check_place(output: Path, db: Path) -> None:
-    """Before the work: whether the file can be written, and that it is not the database itself."""
-    folder = output.parent
-    if output.is_dir():
-        raise BadInput(f"-o {output} is a folder: name a file in it")
-    if not folder.is_dir():
-        raise BadInput(f"-o {output}: the folder {folder} does not exist: create it or name another file")
-    if not os.access(output if output.exists() else folder, os.W_OK):
-        raise BadInput(f"-o {output} cannot be written: change its permissions or name another file")
-    if output.exists() and db.exists() and output.samefile(db):
-        raise BadInput(f"-o {output} is the database itself: name another file")
 
 
 def _print(document: "Document") -> None:
@@ -109,18 +104,3 @@ def _text(document: "Document", kind: str) -> str:
             text = io.StringIO()
             print_document(document, Console(file=text, width=160))
             return text.getvalue()
-
-
-def _write(text: str, output: Optional[Path]) -> None:
-    """To the file whole or not at all, or to stdout."""
-    if output is None:
-        sys.stdout.write(text)
-        return
-    made = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        made.write_text(text, encoding="utf-8", errors="replace")
-        made.replace(output)
-    except OSError as error:
-        made.unlink(missing_ok=True)
-        raise BadInput(f"-o {output} cannot be written ({error.strerror}): name another file") from error
-    print(f"{output}: {len(text.encode('utf-8', 'replace')) / 1e6:.1f} MB", file=sys.stderr)

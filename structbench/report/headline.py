@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from structbench.errors import BadInput
 from structbench.expressions import Condition, Metric, parse_slo
 from structbench.identity import canonical_json
 from structbench.report.figures import PERCENTILES, Figures
-from structbench.report.lines import SIMULATED, Line
+from structbench.report.lines import SIMULATED, Line, differing
 from structbench.report.terms import NAMES, estimate_text, value_text
 from structbench.stats import Estimate
 
@@ -117,18 +117,19 @@ def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
         yield "No model can be called correct: no run that was measured well scored an answer."
         return
     best = judged[0]
+    mark = f"{SIMULATED}: " if any(line.simulated for line in best.lines) else ""
     match best.state:
         case "met":
-            yield f"{best.name} is correct and fast enough."
+            yield f"{mark}{best.name} is correct and fast enough."
             yield f"{_figures_text(best)}."
             others = {each.model: each for each in reversed(judged) if each.state == "met" and each.model != best.model}
             if others:
                 yield f"So {'is' if len(others) == 1 else 'are'} {', '.join(each.name for each in others.values())}."
         case "open":
-            yield f"No model is shown to be correct and fast enough; {best.name} may be."
+            yield f"{mark}No model is shown to be correct and fast enough; {best.name} may be."
             yield f"Not settled: {_reasons(best)}."
         case "missed":
-            yield "No model is correct and fast enough at a load that was measured."
+            yield f"{mark}No model is correct and fast enough at a load that was measured."
             yield f"Nearest is {best.name}, which misses {_reasons(best)}."
 
 
@@ -177,15 +178,17 @@ def _notes(lines: Sequence[Line], judged: Sequence[Candidate]) -> Iterator[str]:
     invalid = [line.name for line in lines if line.verdict == "invalid"]
     if invalid:
         yield f"Left out of the answer, since the measurement is invalid: {', '.join(invalid)}."
-    marked = [line for candidate in judged[:1] for line in candidate.lines if line.marks]
-    for line in marked:
-        yield f"{line.name} is {' and '.join(line.marks)}: read its figures with care."
+    for line in judged[0].lines if judged else ():
+        marks = [mark for mark in line.marks if mark != SIMULATED]
+        if marks:
+            yield f"{line.name} is {' and '.join(marks)}: read its figures with care."
 
 
 def _rank(candidate: Candidate) -> tuple[object, ...]:
-    """Judged first, then met, open, missed; then the most correct answers a second; then the lighter load."""
+    """Judged first; met, open, missed; what misses least; the most correct answers a second; the lighter load."""
+    missed = sum(check.state == "missed" for check in candidate.checks)
     order = -_WORST.index(candidate.state)
-    return not candidate.judged, order, -candidate.correct_per_s, candidate.level, candidate.name
+    return not candidate.judged, order, missed, -candidate.correct_per_s, candidate.level, candidate.name
 
 
 def _candidates(
@@ -193,13 +196,14 @@ def _candidates(
 ) -> Iterator[Candidate]:
     for (model, load), group in _grouped(lines).items():
         variants = _variants(group)
-        for number, members in enumerate(variants, 1):
+        configs = [_shared(members, "structured") for members in variants]
+        for members, config in zip(variants, configs, strict=True):
             checks = [check for line in members for check in _checks(line, figures[line.id], rule)]
             goodputs = [figures[line.id].correct_goodput.value for line in members]
             known = [value for value in goodputs if value is not None]
             yield Candidate(
                 model=model, load=load, level=members[0].level or 0.0, kind=members[0].load_kind,
-                variant=f"config {number}" if len(variants) > 1 else "", lines=tuple(members), checks=tuple(checks),
+                variant=", ".join(differing(config, configs)), lines=tuple(members), checks=tuple(checks),
                 judged=bool(known), correct_per_s=min(known, default=0.0),
             )  # fmt: skip
 
@@ -216,8 +220,7 @@ def _variants(lines: Sequence[Line]) -> list[list[Line]]:
     """Lines of equal config but for the suite; a schema given in the prompt is another variant than as a format."""
     groups: dict[str, list[Line]] = {}
     for line in lines:
-        shared = {key: value for key, value in line.config.items() if key not in _ELSEWHERE}
-        groups.setdefault(canonical_json(shared), []).append(line)
+        groups.setdefault(canonical_json(_shared([line])), []).append(line)
     found = []
     for group in groups.values():
         ways = dict.fromkeys(str(line.config.get("structured")) for line in group)
@@ -225,6 +228,12 @@ def _variants(lines: Sequence[Line]) -> list[list[Line]]:
         for way in ways or {"none": None}:
             found.append([line for line in group if line.config.get("structured") in (way, "none", None)])
     return found
+
+
+def _shared(lines: Sequence[Line], *more: str) -> dict[str, Any]:
+    """What the lines of a candidate have in common, and more fields of the one that decides: not of tools."""
+    line = next((line for line in lines if line.config.get("structured") != "none"), lines[0])
+    return {key: value for key, value in line.config.items() if key not in _ELSEWHERE or key in more}
 
 
 def _checks(line: Line, figures: Figures, rule: Sequence[Condition]) -> Iterator[Check]:

@@ -143,14 +143,18 @@ def _distinct(lines: Sequence[Line]) -> list[Line]:
 
 
 def _difference(line: Line, namesakes: Sequence[Line]) -> str:
-    own = flat(line.config)
-    others = [flat(other.config) for other in namesakes]
-    differing = [path for path in own if any(other.get(path) != own[path] for other in others)]
-    shown = [f"{'.'.join(path)} {clipped(printable(own[path]), 24)}" for path in differing]
-    alike = [other for other in namesakes if flat(other.config) == own]
+    shown = differing(line.config, [other.config for other in namesakes])
+    alike = [other for other in namesakes if other.config == line.config]
     if len(alike) > 1 and len({other.labels for other in alike}) == len(alike) and line.labels:
         shown += line.labels
     elif len(alike) > 1:
         number = [other.id for other in alike].index(line.id) + 1
         shown.append(f"run {number} of {len(alike)}")
     return ", ".join(shown)
+
+
+def differing(config: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The fields of a config that not all of the others share, with its values: ``think true``."""
+    own, theirs = flat(config), [flat(other) for other in others]
+    paths = [path for path in own if any(other.get(path) != own[path] for other in theirs)]
+    return [f"{'.'.join(path)} {clipped(printable(own[path]).strip(chr(34)), 24)}" for path in paths]

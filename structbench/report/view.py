@@ -30,7 +30,7 @@ def view_of(document: Document) -> dict[str, Any]:
     details = document.details or {}
     lines, figures, headline = document.lines, document.figures, document.headline
     return {
-        "title": headline.text,
+        "title": headline.sentences[0],
         "made_at": _instant(document.made_at), "database": document.database,
         **_answer(headline),
         "facts": _facts(document),
@@ -42,7 +42,7 @@ def view_of(document: Document) -> dict[str, Any]:
         "answers": _answers(lines, figures),
         "speed": _speed(lines, figures),
         "charts": charts_of(lines, figures, details),
-        "wrong": wrong_view(details["wrong"], lines),
+        "wrong": wrong_view(details["wrong"], lines, figures),
         "drawn": drawn_of(document, details),
     }  # fmt: skip
 

@@ -10,28 +10,41 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from structbench.report.figures import Figures
 from structbench.report.lines import Line
+from structbench.report.wrong import RIGHT
 from structbench.wording import ABSENT, printable
 
 _PLAIN = "\n\t"
 
 
-def wrong_view(wrong: Mapping[str, Any], lines: Sequence[Line]) -> dict[str, Any]:
-    by_id = {line.id: line for line in lines}
-    listed = [_entry(row, by_id[row["line"]]) for row in wrong["listed"]]
-    total = wrong["total"]
+def wrong_view(wrong: Mapping[str, Any], lines: Sequence[Line], figures: Mapping[int, Figures]) -> dict[str, Any]:
+    """``text``, and for each line that has any ``line``, ``count`` (of how many these are) and ``listed``."""
+    listed: dict[int, list[dict[str, Any]]] = {}
+    for row in wrong["listed"]:
+        listed.setdefault(row["line"], []).append(_entry(row))
+    shown, total = len(wrong["listed"]), wrong["total"]
     if not total:
         text = "None: every answer that was scored was correct, and no request failed."
-    elif len(listed) == total:
-        text = f"All {total:,}."
+    elif shown == total:
+        text = f"All {total:,}, to read."
     else:
-        text = f"{len(listed):,} of {total:,}: a few of each line and outcome, of different cases where there are."
-    return {"text": text, "listed": listed}
+        text = f"{shown:,} of {total:,}: a few of each line and outcome, of different cases where there are."
+    groups = [
+        {"line": {"id": line.id, "name": line.name, "marks": line.marks}, "listed": listed[line.id],
+         "count": f"{len(listed[line.id]):,} of {_count(figures[line.id]):,}"}
+        for line in lines
+        if line.id in listed
+    ]  # fmt: skip
+    return {"text": text, "groups": groups}
 
 
-def _entry(row: Mapping[str, Any], line: Line) -> dict[str, Any]:
+def _count(figures: Figures) -> int:
+    return sum(n for outcome, _, n in figures.outcomes if outcome not in RIGHT)
+
+
+def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "line": {"id": line.id, "name": line.name, "marks": line.marks},
         "outcome": printable(str(row["outcome"])),
         "case": printable(str(row["case_id"] or f"request {row['request_index']}")),
         "texts": [(title, visible(text)) for title, text in _texts(row)],
@@ -70,7 +83,8 @@ def _cut(text: str, letters: int) -> str:
 
 def visible(text: str) -> str:
     """The text with control and formatting characters (escapes, bidirectional marks) written as ⟨U+202E⟩."""
-    return "".join(
-        f"⟨U+{ord(c):04X}⟩" if c not in _PLAIN and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c
-        for c in text
-    )
+    return "".join(c if c.isprintable() or c in _PLAIN or _is_space(c) else f"⟨U+{ord(c):04X}⟩" for c in text)
+
+
+def _is_space(c: str) -> bool:
+    return unicodedata.category(c) == "Zs"

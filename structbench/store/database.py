@@ -32,6 +32,12 @@ _SEALED: Mapping[str, str] = {
 Params = Sequence[Any] | Mapping[str, Any] | None
 
 
+PATIENCE_S = 10.0
+"""How long a person's command waits for its turn."""
+NAME = "structbench_file"
+"""What the open file is called in SQL."""
+
+
 class Locked(Exception):
     """The file is held by another process for now; the message says by which."""
 
@@ -56,15 +62,13 @@ class Database:
         with self._turn:
             if self._duckdb is None:
                 self._duckdb = duckdb.connect(config=dict(self._config))
-            mode = "TYPE duckdb, READ_ONLY" if read_only else "TYPE duckdb"
-            attach = f"ATTACH {_quoted(path or self.path)} AS structbench_file ({mode})"
-            _patiently(partial(self._duckdb.execute, attach), patience_s)
-            try:
-                with self._duckdb.cursor() as con:
-                    con.execute("USE structbench_file").fetchall()
-                    yield con
-            finally:
-                self._duckdb.execute("DETACH structbench_file").fetchall()
+            path = path or self.path
+            with (
+                attached(self._duckdb, path, NAME, read_only=read_only, patience_s=patience_s),
+                self._duckdb.cursor() as con,
+            ):
+                con.execute(f"USE {NAME}").fetchall()
+                yield con
 
     def close(self) -> None:
         """End DuckDB and give its memory back."""
@@ -138,9 +142,33 @@ def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) 
         wait_a_little()
 
 
-def _quoted(path: Path) -> str:
-    text = str(path.absolute()).replace("'", "''")
-    return f"'{text}'"
+def quoted(text: object) -> str:
+    """The text as SQL has it, where parameters are not taken."""
+    doubled = str(text).replace("'", "''")
+    return f"'{doubled}'"
+
+
+@contextmanager
+def attached(
+    con: duckdb.DuckDBPyConnection, path: Path, name: str, *, read_only: bool, patience_s: float = 0.0
+) -> Iterator[None]:
+    """A file under this name, for a moment; Locked when others are in the way for longer than that."""
+    attach = f"ATTACH {quoted(path.absolute())} AS {name} ({'TYPE duckdb, READ_ONLY' if read_only else 'TYPE duckdb'})"
+    detach = partial(con.execute, f"DETACH {name}")
+    while True:
+        before = _identity(path)
+        _patiently(partial(con.execute, attach), patience_s)
+        if before in (None, _identity(path)):
+            break
+        detach()  # `clean` put a smaller file in its place while we waited: what we hold has no name any more
+    try:
+        yield
+    finally:
+        detach()
+
+
+def _identity(path: Path) -> int | None:
+    return path.stat().st_ino if path.exists() else None
 
 
 def fetched(con: duckdb.DuckDBPyConnection, sql: str, params: Params = None) -> list[dict[str, Any]]:

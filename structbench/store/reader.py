@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
-from structbench.store.database import Database, Locked, Params, fetched, refuse_folder, usable
+from structbench.store.database import Database, Locked, Params, fetched, quoted, refuse_folder, usable
 from structbench.store.schema import MIGRATIONS, version_of
 from structbench.store.spool import is_alive
 from structbench.store.upkeep import settle, spool_of
@@ -37,7 +37,7 @@ class Reader:
         """Look at the file, and merge what dead processes left; BadInput when there is nothing to read."""
         self.path = Path(path)
         self._patience_s = patience_s
-        self._database = Database(self.path)
+        self.database = Database(self.path)
         self._shared: duckdb.DuckDBPyConnection | None = None
         refuse_folder(self.path)
         if not self.path.exists():
@@ -45,7 +45,7 @@ class Reader:
         with usable(self.path), self.together() as con:
             older = version_of(con, self.path) < len(MIGRATIONS)
         if older:
-            self._database.prepare(patience_s)
+            self.database.prepare(patience_s)
         self._settle()
         if not self.query("SELECT 1 FROM runs LIMIT 1"):
             raise BadInput(f"{self.path} is an empty database: run `structbench load` first, or give another --db")
@@ -61,6 +61,17 @@ class Reader:
             found = con.execute(sql, params).fetchnumpy()
         return {name: _filled(values) for name, values in found.items()}
 
+    def copy(self, view: str, run_ids: Sequence[str], target: Path, how: str) -> None:
+        """Write the rows of these runs to a file, ``how`` as DuckDB's COPY has it; BadInput when that cannot be."""
+        import duckdb
+
+        ids = ", ".join(quoted(run_id) for run_id in run_ids)
+        with self.together() as con:
+            try:
+                con.execute(f"COPY (FROM {view} WHERE run_id IN ({ids})) TO {quoted(target)} ({how})").fetchall()
+            except duckdb.IOException as error:
+                raise BadInput(f"cannot write the file ({str(error).splitlines()[0]}): give another -o") from error
+
     @contextmanager
     def together(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """One connection for all queries inside; meanwhile a load's rows wait in its spool."""
@@ -69,7 +80,7 @@ class Reader:
             return
         with ExitStack() as stack:
             with usable(self.path):
-                opened = self._database.opened(read_only=True, patience_s=self._patience_s)
+                opened = self.database.opened(read_only=True, patience_s=self._patience_s)
                 self._shared = stack.enter_context(opened)
             stack.callback(setattr, self, "_shared", None)
             yield self._shared
@@ -84,13 +95,13 @@ class Reader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._database.close()
+        self.database.close()
 
     def _settle(self) -> None:
         """What the dead left, where we may write; else their rows wait, and their runs still say ``running``."""
         try:
             if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK | os.X_OK):
-                settle(self._database, min(self._patience_s, _SETTLING_S))
+                settle(self.database, min(self._patience_s, _SETTLING_S))
         except Locked as held:
             log.warning("structbench: what a killed load left waits in %s: %s", spool_of(self.path), held)
 

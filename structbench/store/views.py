@@ -173,6 +173,27 @@ WHERE error_kind IS NOT NULL
 GROUP BY run_id, model, suite, load, error_kind, error_status;
 """
 
+# The run's columns first: a row of one file of several must say what it is of.
+_EXPORTED = f"""
+CREATE OR REPLACE VIEW exported AS
+SELECT run_id, label, model, model_digest, server_version, suite, {_LOAD} AS load, load_kind, concurrency, rate,
+    arrival, endpoint, structured, think, status, verdict, started_at, requests.* EXCLUDE (run_id)
+FROM requests JOIN runs USING (run_id);
+"""
+
+RUN_LIST = f"""
+SELECT run_id, model, suite, {_LOAD} AS load, started_at, finished_at, planned, coalesce(requests, 0) AS requests,
+    coalesce(errors, 0) AS errors, scored, correct, status, verdict, verdict_reason, label, server_version, config_hash,
+    coalesce(forgotten, false) AS forgotten
+FROM runs LEFT JOIN (
+    SELECT run_id, count(*) AS requests, count(error_kind) AS errors, count(accuracy_score) AS scored,
+        count(*) FILTER (WHERE outcome = 'correct') AS correct
+    FROM requests GROUP BY run_id
+) USING (run_id)
+WHERE run_id IN (SELECT unnest($1::VARCHAR[])) ORDER BY started_at NULLS FIRST, run_id
+"""
+"""What a list of runs shows: counts only, so that it comes at once however many requests there are."""
+
 # Means, because the parts then add up to the whole.
 _DECOMPOSITION = f"""
 CREATE OR REPLACE VIEW decomposition AS
@@ -187,4 +208,4 @@ SELECT run_id, model, suite, load, count(*) AS requests, avg(ttft_due_s) AS ttft
 FROM decomposition GROUP BY run_id, model, suite, load;
 """
 
-VIEWS = _GAPS + _DURATIONS + _SUMMARY + _PERCENTILES + _OUTCOMES + _ERRORS + _DECOMPOSITION
+VIEWS = _GAPS + _DURATIONS + _SUMMARY + _PERCENTILES + _OUTCOMES + _ERRORS + _DECOMPOSITION + _EXPORTED

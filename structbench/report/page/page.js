@@ -21,7 +21,7 @@
     if (value === null || value === undefined) return "–";
     if (value === 0) return "0";
     const ms = value * 1000;
-    return value < 0.9995 ? `${+ms.toPrecision(2)} ms` : `${+value.toPrecision(value < 100 ? 3 : 4)} s`;
+    return value < 0.9995 ? `${+ms.toPrecision(3)} ms` : `${+value.toPrecision(value < 100 ? 3 : 4)} s`;
   }
   const percent = (share) => `${(share * 100).toFixed(1)} %`;
   const perSecond = (value) => (value < 10 ? value.toPrecision(2) : value.toFixed(0));
@@ -48,7 +48,7 @@
     } else if (kind === "symbol") {
       shape.setAttribute("d", d3.symbol(detail, 60)());
       shape.setAttribute("transform", "translate(13 6)");
-      shape.setAttribute("fill", colour);
+      shape.setAttribute(detail === d3.symbolTimes ? "stroke" : "fill", colour);
     } else {
       shape.setAttribute("d", "M7 0H19V12H7Z");
       shape.setAttribute("fill", colour);
@@ -87,11 +87,18 @@
   const rowName = (line) => line.short;
   const clip = (text, letters) => (text.length > letters ? `${text.slice(0, letters - 1)}…` : text);
   function rows(group, width) {
-    const letters = Math.max(14, Math.floor(width / 24));
+    const letters = Math.max(14, Math.floor(width / 20));
     const longest = Math.min(letters, d3.max(group, (line) => rowName(line).length));
     return { marginLeft: 12 + longest * 6.6, y: { label: null, domain: group.map(rowName), tickFormat: (text) => clip(text, letters), tickSize: 0 } };
   }
-  const logTime = (label) => ({ type: "log", label, tickFormat: seconds, grid: true, ticks: 5 });
+  // Round values for the axis of a latency: even ones where it spans little, 1, 2, 5, 10 where it spans much.
+  function logTime(label, values) {
+    const [low, high] = d3.extent(values.filter((value) => value > 0));
+    const decades = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1);
+    const steps = high / low > 500 ? [1] : [1, 2, 5];
+    const ticks = high / low < 4 ? d3.ticks(low, high, 5) : decades.flatMap((decade) => steps.map((step) => step * 10 ** decade));
+    return { type: "log", label, tickFormat: seconds, grid: true, ticks: ticks.filter((tick) => tick >= low && tick <= high) };
+  }
 
   // The charts
 
@@ -113,7 +120,7 @@
           Plot.dot(here, { ...at, x: "value", fill: COLOURS[i], symbol, r: 4, tip: true, title: (each) => `${lines.get(each.line).name}\n${p} ${seconds(each.value)} (${seconds(each.low)} – ${seconds(each.high)}), n ${each.n}` }),
         ];
       });
-      return plot(`${METRICS[metric]}, ${name}: percentiles with intervals`, { ...rows(group, width), width, height: 50 + group.length * 36, x: logTime(`${METRICS[metric]} →`), marks });
+      return plot(`${METRICS[metric]}, ${name}: percentiles with intervals`, { ...rows(group, width), width, height: 50 + group.length * 36, x: logTime(`${METRICS[metric]} →`, own.flatMap((each) => [each.low, each.high])), marks });
     });
   }
 
@@ -125,7 +132,7 @@
       if (!own.length) return null;
       const points = own.flatMap((curve) => curve.values.map((x, i) => ({ line: lines.get(curve.line), x, y: (i / 100) * curve.share })).filter((point) => point.x > 0));
       return plot(`${METRICS[metric]}, ${name}: share of requests that are as fast`, {
-        width, height: 260, x: logTime(`${METRICS[metric]} →`), y: { label: "↑ share of requests", domain: [0, 1], tickFormat: "%", grid: true },
+        width, height: 260, x: logTime(`${METRICS[metric]} →`, points.map((point) => point.x)), y: { label: "↑ share of requests", domain: [0, 1], tickFormat: "%", grid: true },
         marks: [
           ...group.map((line) => Plot.line(points.filter((point) => point.line === line), { x: "x", y: "y", stroke: colourOf(line), strokeDasharray: dashOf(line), strokeWidth: 1.8 })),
           Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (point) => `${point.line.name}\n${percent(point.y)} within ${seconds(point.x)}` })),
@@ -206,7 +213,7 @@
   function outcomeColours(found) {
     const wrong = [...new Set(found.filter((each) => !each.failed && !["correct", "completed"].includes(each.outcome)).map((each) => each.outcome))];
     const failed = [...new Set(found.filter((each) => each.failed).map((each) => each.outcome))];
-    return new Map([["correct", "var(--c1)"], ["completed", "var(--c3)"], ...wrong.map((name, i) => [name, WRONG[i % WRONG.length]]), ...failed.map((name) => [name, "var(--c6)"])]);
+    return new Map([["correct", "var(--c1)"], ["completed", "var(--c3)"], ...wrong.map((name, i) => [name, i < WRONG.length ? WRONG[i] : `color-mix(in srgb, ${WRONG[i % WRONG.length]} 50%, var(--paper))`]), ...failed.map((name) => [name, "var(--c6)"])]);
   }
   function stacked(place, label, found, colours, { x, tip, normalise, axis, order }) {
     place.append(legend([...colours].filter(([name]) => found.some((each) => each.part === name)).map(([name, colour]) => [name, colour, "box"])));
@@ -224,7 +231,7 @@
   function outcomes(place) {
     const found = data.outcomes.filter((each) => active.some((line) => line.id === each.line)).map((each) => ({ ...each, part: each.outcome }));
     const colours = outcomeColours(data.outcomes);
-    stacked(place, "how requests ended", found, colours, { x: "count", normalise: true, axis: { label: "share of requests →", tickFormat: "%", grid: true }, order: [...colours.keys()].length ? (each) => [...colours.keys()].indexOf(each.part) : null, tip: (each) => `${each.part}: ${each.count} of ${each.of} (${percent(each.count / each.of)})` });
+    stacked(place, "how requests ended", found, colours, { x: "count", normalise: true, axis: { label: "share of requests →", tickFormat: "%", grid: true }, order: (each) => [...colours.keys()].indexOf(each.part), tip: (each) => `${each.part}: ${each.count} of ${each.of} (${percent(each.count / each.of)})` });
   }
   const PARTS = [["send_lag_s", "send lag (this client)"], ["connect_s", "connect"], ["load_s", "model load"], ["prompt_eval_s", "prompt evaluation"], ["rest_s", "rest: queue, network, first decode"]];
   function parts(place) {
