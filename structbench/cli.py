@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "load": "structbench.commands.load",
     "runs": "structbench.commands.runs",
     "stats": "structbench.commands.stats",
+    "compare": "structbench.commands.compare",
     "export": "structbench.commands.export",
     "import": "structbench.commands.import_",
     "sql": "structbench.commands.sql",

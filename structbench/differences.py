@@ -7,21 +7,23 @@ never a single request out of its queue; the same data give the same result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import hypot, sqrt
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from structbench.stats import CONFIDENCE, LEAST_CLUSTERS, needed, percentile_of_counts
+from structbench.stats import CONFIDENCE, LEAST_CLUSTERS, needed, percentile_of_counts, wilson
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 RESAMPLES = 1000
-BLOCKS = (8, 30)
-"""Fewest and most blocks: 10 to 30 are enough for a standard error, and long ones keep the queue's memory inside."""
+PERMUTATIONS = 9999
+BLOCKS = (8, 20)
+"""Fewest and most: 10 to 30 are enough for a standard error, and long blocks keep the queue's memory inside them."""
 DISTINCT = 4096
 """Distinct values kept for resampling; more are put together, so many to a bin."""
 
@@ -54,8 +56,8 @@ class Sample(Protocol):
 
 
 def block_count(n: int) -> int:
-    """Into how many blocks n requests are put: four or more to a block, 8 to 30 blocks."""
-    return max(1, min(n, max(BLOCKS[0], min(BLOCKS[1], n // 4))))
+    """Into how many blocks n requests are put: five or more to a block, 8 to 20 blocks."""
+    return max(1, min(n, max(BLOCKS[0], min(BLOCKS[1], n // 5))))
 
 
 def blocks_of(n: int) -> Integers:
@@ -132,7 +134,7 @@ class Ratio:
         return found
 
 
-def difference(a: Sample, b: Sample, *, paired: bool, seed: int = 0) -> Difference:
+def difference(a: Sample, b: Sample, *, paired: bool) -> Difference:
     """``b - a`` with a bootstrap over blocks; ``paired``: block i of both is the same requests, drawn together.
 
     The standard error is that of the resampled differences, times sqrt(K / (K - 1)) for K blocks; the interval and
@@ -140,9 +142,7 @@ def difference(a: Sample, b: Sample, *, paired: bool, seed: int = 0) -> Differen
     """
     from scipy import stats
 
-    generator = np.random.default_rng(seed)
-    drawn = _weights(generator, a.blocks)
-    of_a, of_b = a.estimates(drawn), b.estimates(drawn if paired else _weights(generator, b.blocks))
+    of_a, of_b = a.estimates(_weights(a.blocks, 0)), b.estimates(_weights(b.blocks, 0 if paired else 1))
     if paired:
         variance, freedom = _variance(of_b - of_a, a.blocks), float(a.blocks - 1)
     else:
@@ -157,7 +157,24 @@ def difference(a: Sample, b: Sample, *, paired: bool, seed: int = 0) -> Differen
     return Difference(a.value, b.value, change - reach, change + reach, p_value, method)
 
 
-def _weights(generator: np.random.Generator, blocks: int) -> Floats:
+def without_variation(found: Difference, n_a: int, n_b: int) -> Difference:
+    """The same for shares that no block varies in (no request failed): the interval by Newcombe's method 10.
+
+    From Wilson's intervals (l, u) of each: d - sqrt((b - l_b)^2 + (u_a - a)^2) … d + sqrt((u_b - b)^2 + (a - l_a)^2).
+    """
+    reach = []
+    for first, n_first, second, n_second in ((found.b, n_b, found.a, n_a), (found.a, n_a, found.b, n_b)):
+        low, high = wilson(first * n_first, n_first).low, wilson(second * n_second, n_second).high
+        if low is None or high is None:
+            raise ValueError("a share of nothing")
+        reach.append(hypot(first - low, high - second))
+    return replace(found, low=max(found.value - reach[0], -1), high=min(found.value + reach[1], 1), method="Newcombe")
+
+
+@lru_cache(maxsize=64)
+def _weights(blocks: int, stream: int) -> Floats:
+    """How often each block is drawn, a resample a row; the same each time, and other streams are independent."""
+    generator = np.random.default_rng((stream, blocks))
     return generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES).astype(np.float64)
 
 
@@ -165,7 +182,7 @@ def _variance(resampled: Floats, blocks: int) -> float:
     return float(np.nanvar(resampled, ddof=1)) * blocks / (blocks - 1)
 
 
-def paired_by_case(a: Floats, b: Floats, cases: Sequence[Any] | NDArray[Any], *, seed: int = 0) -> Difference:
+def paired_by_case(a: Floats, b: Floats, cases: Sequence[Any] | NDArray[Any]) -> Difference:
     """``b - a`` of scores of the same questions; the unit is the case, however often it was asked.
 
     The p-value: McNemar's exact test where each case differs by the same amount or not at all (one right or wrong
@@ -183,11 +200,11 @@ def paired_by_case(a: Floats, b: Floats, cases: Sequence[Any] | NDArray[Any], *,
     error = sqrt(float(((all_sums - middle * all_sizes) ** 2).sum())) / float(all_sizes.sum())
     reach = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * error
     low, high = max(float(middle) - reach, -1.0), min(float(middle) + reach, 1.0)
-    p_value, method = _swapped(sums[np.abs(sums) > 1e-12], seed)
+    p_value, method = _swapped(sums[np.abs(sums) > 1e-12])
     return Difference(float(a.mean()), float(b.mean()), low, high, p_value, method)
 
 
-def _swapped(sums: NDArray[Any], seed: int) -> tuple[float, str]:
+def _swapped(sums: NDArray[Any]) -> tuple[float, str]:
     """p-value of the sum under random signs."""
     from scipy import stats
 
@@ -197,7 +214,7 @@ def _swapped(sums: NDArray[Any], seed: int) -> tuple[float, str]:
         return float(stats.binomtest(int((sums > 0).sum()), len(sums)).pvalue), "McNemar"
     found = stats.permutation_test(
         (sums,), lambda drawn, axis: drawn.sum(axis=axis), permutation_type="samples", vectorized=True,
-        n_resamples=9999, batch=max(1, 2_000_000 // len(sums)), rng=np.random.default_rng(seed),
+        n_resamples=PERMUTATIONS, batch=max(1, 2_000_000 // len(sums)), rng=np.random.default_rng(0),
     )  # fmt: skip
     return float(found.pvalue), "permutation by case"
 

@@ -68,10 +68,9 @@ def _case(
 
 def _trouble(cell: str, row: Row, failures: Sequence[str]) -> str | None:
     """Why there is no run to rely on; None when there is."""
-    own = next((printable(text) for text in failures if text.startswith(f"{cell}: ")), None)
-    if own is not None or not row:
-        return own or "the cell was not run"
-    return doubt(row)
+    own = next((text for text in failures if text.startswith(f"{cell}: ")), None)
+    why = own if own is not None else doubt(row) if row else "the cell was not run"
+    return None if why is None else printable(why)
 
 
 def _token(text: str) -> str:

@@ -74,6 +74,7 @@ class Segment:
     """SLOs that end the load once they are certain to fail."""
     errors: int = 0
     """Failed requests of the run, those of earlier segments included."""
+    cancelled: int = 0
     lost_in_a_row: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
     tally: Tally = field(init=False)
@@ -110,10 +111,12 @@ class Segment:
 
     @property
     def is_complete(self) -> bool:
-        """Every request that was to be sent has its row, or the time was up."""
-        if self.control.stopping or self.failure is not None:
+        """Every request that was to be sent has its row, or the time was up; a stop after that changes nothing."""
+        if self.failure is not None or self.cancelled:
             return False
-        return self.cell.load.duration_s is not None or (self.missing is not None and self.rows == len(self.missing))
+        if self.missing is not None and self.rows == len(self.missing):
+            return True
+        return self.cell.load.duration_s is not None and not self.control.stopping
 
     @property
     def workers(self) -> int:
@@ -211,6 +214,7 @@ class Segment:
             self.lost_in_a_row = 0
             return
         if record.error.kind == "cancelled":
+            self.cancelled += 1
             return
         self.errors += 1
         if record.error.kind == "connect":

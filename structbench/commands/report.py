@@ -48,7 +48,7 @@ def run(options: Options) -> int:
     from structbench.store import Reader
 
     if options.output is not None:
-        check_output(options.output, "-o")
+        check_output(options.output, "-o", options.db)
         if options.db.exists() and options.output.exists() and options.output.samefile(options.db):
             raise BadInput(f"-o {options.output} is the database itself: give another path")
     kind = options.format or _ENDINGS.get(options.output.suffix.lower() if options.output else ".txt")
