@@ -23,7 +23,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four lines: 100 requests with wrong and failed ones; 20 at another load; text without scores; an empty run."""
     runs = [
         run("r1", verdict="degraded", verdict_reason="slow [client]\x1b[31m", label="night"),
-        run("r2", concurrency=4, planned=50, status="interrupted"),
+        run("r2", concurrency=4, planned=50, status="interrupted", goodput_limits={"ttft_s": 0.005}),
         run("r3", suite="text"),
         run("r4", suite="tools", verdict=None),
     ]
@@ -73,6 +73,14 @@ def test_figures_agree_with_the_view_that_a_load_ends_with(path: Path) -> None:
         assert {name: figures.counts[name] for name in ("requests", "errors", "completed")} == {
             name: row[name] for name in ("requests", "errors", "completed")
         }
+
+
+def test_correct_goodput_keeps_to_the_limits_of_goodput(path: Path) -> None:
+    found = document(path, "r2")
+    figures = found.figures[found.lines[0].id]
+    assert found.lines[0].goodput_limits == ("ttft_s <= 0.005",)
+    assert (figures.correct_goodput.value, figures.goodput) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert figures.shares["correct"].value == 1.0
 
 
 def test_what_stands_against_a_line_is_in_its_marks(path: Path) -> None:
