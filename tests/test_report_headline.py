@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from structbench.errors import BadInput
-from structbench.report.figures import LATENCIES, PERCENTILES, SHARES, Figures
+from structbench.report.figures import LATENCIES, PERCENTILES, Figures
 from structbench.report.headline import DEFAULT_RULE, Headline, headline_of, parse_rule
 from structbench.report.lines import Line
+from structbench.report.terms import SHARES
 from structbench.stats import Estimate, rate_per_s, wilson
 
 RULE = parse_rule(DEFAULT_RULE)
@@ -21,8 +22,8 @@ def line(number: int, model: str = "m", suite: str = "json", concurrency: int = 
     config = {"suite": suite, "structured": "format" if suite == "json" else "none", **more.pop("config", {})}
     return Line(
         id=number, name=f"{model} {suite} {load}", model=model, suite=suite, load=load, load_kind="closed",
-        level=concurrency, run_ids=(f"r{number}",), labels=(), config=config, environment={}, model_digest=None,
-        server_version=None, planned=None, duration_s=10.0, model_load_s=None, started_at=None, finished_at=None,
+        level=concurrency, run_ids=(f"r{number}",), config_hash=None, labels=(), config=config,
+        environment={}, model_digest=None, server_version=None, planned=None, duration_s=10.0, model_load_s=None, started_at=None, finished_at=None,
         **{"status": "complete", "verdict": "valid", "reasons": (), "simulated": False, "goodput_limits": (), **more},
     )  # fmt: skip
 
@@ -86,6 +87,11 @@ def test_text_without_scores_is_judged_by_its_speed_alone() -> None:
     assert headline((line(0), figures(199)), (line(1, suite="text"), figures(0, scored=False))).state == "met"
     assert headline((line(0), figures(199)), (line(1, suite="text"), slow)).state == "missed"
     assert headline((line(0, suite="text"), figures(0, scored=False))).state == "unjudged"
+
+
+def test_a_limit_on_time_between_tokens_is_not_asked_of_answers_that_come_whole() -> None:
+    rule = parse_rule(["correct>=0.9", "itl_p99<=0.1"])
+    assert headline_of([line(0, suite="tools")], {0: figures(199)}, rule).state == "met"
 
 
 def test_an_invalid_measurement_supports_no_claim_and_is_named() -> None:

@@ -49,8 +49,6 @@ def run(options: Options) -> int:
 
     if options.output is not None:
         check_output(options.output, "-o", options.db)
-        if options.db.exists() and options.output.exists() and options.output.samefile(options.db):
-            raise BadInput(f"-o {options.output} is the database itself: give another path")
     kind = options.format or _ENDINGS.get(options.output.suffix.lower() if options.output else ".txt")
     if kind is None:
         raise BadInput(f"-o {options.output}: its ending names no format: add --format terminal|markdown|json|html")

@@ -20,6 +20,7 @@ from structbench.stats import Estimate
 from structbench.wording import ABSENT, latency_text, rate_text, share_text
 
 SHARES = ("correct", "accuracy", "schema_valid", "json_valid", "tool_calls_right")
+"""Of answers; errors are in the outcomes."""
 LATENCIES = ("ttft_s", "itl_s", "tpot_s", "e2e_s")
 _TENTHS = range(0, 101, 10)
 

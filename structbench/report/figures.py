@@ -29,14 +29,6 @@ if TYPE_CHECKING:
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 LATENCIES = ("ttft_s", "ttft_due_s", "tpot_s", "e2e_s")
 """Columns of ``requests``; beside them stands ``itl_s``, over all gaps."""
-SHARES = {
-    "correct": "requests with the outcome correct / scored",
-    "accuracy": "mean score / scored",
-    "json_valid": "valid JSON / answers that had to be JSON",
-    "schema_valid": "valid against the schema / answers that had to be",
-    "tool_calls_right": "mean share of calls right / answers that had to call tools or leave it",
-    "error_rate": "failed requests / requests",
-}
 GAP_REQUESTS = 300
 """ITL's intervals are made of at most about so many requests of a line, spread evenly over it."""
 
@@ -103,6 +95,7 @@ class Figures:
     latencies: Mapping[str, Latency]
     """Column (and itl_s) -> p50, p90, p95, p99."""
     shares: Mapping[str, Estimate]
+    """correct, accuracy, json_valid, schema_valid, tool_calls_right (of scored answers), error_rate (of requests)."""
     correct_goodput: Estimate
     """Correct answers a second that keep the limits of --goodput, where the run has any."""
     goodput: float | None

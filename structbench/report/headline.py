@@ -44,7 +44,6 @@ class Candidate:
     model: str
     load: str
     level: float
-    kind: str
     variant: str
     """What tells it from the same model at the same load with another config."""
     lines: tuple[Line, ...]
@@ -200,7 +199,7 @@ def _candidates(
             goodputs = [figures[line.id].correct_goodput.value for line in members]
             known = [value for value in goodputs if value is not None]
             yield Candidate(
-                model=model, load=load, level=members[0].level or 0.0, kind=members[0].load_kind,
+                model=model, load=load, level=members[0].level or 0.0,
                 variant=", ".join(differing(config, configs)), lines=tuple(members), checks=tuple(checks),
                 judged=bool(known), correct_per_s=min(known, default=0.0),
             )  # fmt: skip
@@ -242,14 +241,16 @@ def _checks(line: Line, figures: Figures, rule: Sequence[Condition]) -> Iterator
 
 
 def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
-    """The figure that a condition speaks of; None where the suite does not ask for it (a text has no score)."""
+    """The figure that a condition speaks of; None where the suite's answers do not have it (a text has no score)."""
     metric = condition.metric
     if metric.kind == "share":
         share = figures.shares[metric.name]
         return None if share.n == 0 and metric.name != "error_rate" else share
     if metric.kind == "latency":
         name = next(name for name, p in PERCENTILES.items() if p == metric.p)
-        return figures.latencies[f"{metric.base}_s"][name]
+        latency = figures.latencies[f"{metric.base}_s"][name]
+        # Answers that came whole, as tool calls do, have no time between tokens: no limit on it is broken.
+        return None if latency.n == 0 and metric.base in ("itl", "tpot") else latency
     if metric.name == "correct_goodput":
         return figures.correct_goodput if figures.counts["scored"] else None
     rates = {

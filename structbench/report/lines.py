@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from structbench.identity import canonical_json, flat
+from structbench.identity import flat
 from structbench.wording import clipped, load_text, printable
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ SIMULATED = "SIMULATED"
 N = TypeVar("N", int, float)
 _VERDICTS = ("invalid", "degraded")
 _RUNS = """
-SELECT r.run_id, r.model, r.model_digest, r.server_version, r.suite, r.load_kind, r.concurrency, r.rate, r.arrival,
-    r.planned, r.status, r.verdict, r.verdict_reason, r.label, r.config,
-    r.environment, r.goodput_limits, r.started_at, r.finished_at, d.duration_s, d.model_load_s,
+SELECT r.run_id, r.config_hash, r.model, r.model_digest, r.server_version, r.suite, r.load_kind, r.concurrency,
+    r.rate, r.arrival, r.planned, r.status, r.verdict, r.verdict_reason, r.label, r.config, r.environment,
+    r.goodput_limits, r.started_at, r.finished_at, d.duration_s, d.model_load_s,
     coalesce((SELECT bool_or(simulated) FROM segments WHERE segments.run_id = r.run_id), false) AS simulated
 FROM runs AS r LEFT JOIN run_durations AS d USING (run_id)
 WHERE r.run_id IN (SELECT unnest($1::VARCHAR[]))
@@ -46,6 +46,7 @@ class Line:
     level: float | None
     """Requests in flight, or requests/s."""
     run_ids: tuple[str, ...]
+    config_hash: str | None
     labels: tuple[str, ...]
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -86,7 +87,8 @@ def _line(number: int, run: Mapping[str, Any]) -> Line:
     level = run["concurrency"] if run["rate"] is None else run["rate"]
     return Line(
         id=number, name=f"{model} {suite} {load}", model=model, suite=suite, load=load,
-        load_kind=str(run["load_kind"]), level=level, run_ids=(run["run_id"],), labels=_texts([run["label"]]),
+        load_kind=str(run["load_kind"]), level=level, run_ids=(run["run_id"],), config_hash=run["config_hash"],
+        labels=_texts([run["label"]]),
         config=_object(run["config"]), environment=_object(run["environment"]), model_digest=run["model_digest"],
         server_version=run["server_version"], planned=run["planned"], duration_s=run["duration_s"],
         model_load_s=run["model_load_s"], status=str(run["status"]), verdict=run["verdict"],
@@ -109,7 +111,7 @@ def _pooled(lines: Sequence[Line]) -> list[Line]:
     """One line for each config; its standing is the worst of its runs'."""
     groups: dict[str, list[Line]] = {}
     for line in lines:
-        groups.setdefault(canonical_json(line.config) if line.config else line.run_ids[0], []).append(line)
+        groups.setdefault(line.config_hash or line.run_ids[0], []).append(line)
     return [_together(number, group) for number, group in enumerate(groups.values())]
 
 
@@ -138,7 +140,7 @@ def _sum(values: Iterable[N | None]) -> N | None:
 
 
 def _distinct(lines: Sequence[Line]) -> list[Line]:
-    """Each line with a name of its own: what differs in its config, else its labels, else when it began."""
+    """Each line with a name of its own: what differs in its config, else its labels, else which of them it is."""
     named: list[Line] = []
     for line in lines:
         namesakes = [other for other in lines if other.name == line.name]

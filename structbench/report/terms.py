@@ -20,12 +20,12 @@ NAMES = {
 """What each figure is called in tables and charts."""
 _PER_S = ("correct_goodput", "goodput", "requests_per_s", "tokens_per_s")
 _UNIT = re.compile(r" ?(ms|s|%|/s)$")
-_SHARES = ("correct", "accuracy", "json_valid", "schema_valid", "tool_calls_right", "error_rate")
+SHARES = ("correct", "accuracy", "json_valid", "schema_valid", "tool_calls_right", "error_rate")
 
 
 def value_text(name: str, value: float | None) -> str:
     """A number in the unit that its figure has."""
-    if name in _SHARES:
+    if name in SHARES:
         return share_text(value)
     if name in _PER_S:
         return ABSENT if value is None else f"{rate_text(value)}/s"

@@ -72,12 +72,12 @@
     return drawn;
   }
   // One chart for each suite (or other key), as many beside each other as there is room for.
-  function panels(place, key, draw, wide = false) {
-    const grid = element("div", { class: wide ? "charts wide" : "charts" });
+  function panels(place, key, draw) {
+    const grid = element("div", { class: "charts" });
     place.append(grid);
     const groups = d3.groups(active, key);
-    const columns = wide ? 1 : Math.min(groups.length, Math.max(1, Math.floor(place.clientWidth / 430)));
-    const width = Math.max(300, Math.min(place.clientWidth / columns - 24, wide || columns === 1 ? 1160 : 760));
+    const columns = Math.min(groups.length, Math.max(1, Math.floor(place.clientWidth / 430)));
+    const width = Math.max(300, Math.min(place.clientWidth / columns - 24, columns === 1 ? 1160 : 760));
     for (const [name, group] of groups) {
       const made = draw(group, width, name);
       if (made) grid.append(element("div", {}, ...(name ? [element("h4", {}, name)] : []), made));
