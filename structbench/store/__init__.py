@@ -233,5 +233,6 @@ class Store:
 def _yield_to_others() -> None:
     """Lower the priority of the calling thread; where there is only one for the whole process, leave it."""
     if sys.platform == "linux":
+        thread = threading.get_native_id()
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
