@@ -187,7 +187,7 @@ class _Runner:
             if self.stop.asked or (self.summary.failures and not ollama_server.answers(self.services.server.address)):
                 break
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
-            self._count_cache(cell)
+            self._note_lookup(cell, run_id)
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
                 caches[run_id] = cell.cache
@@ -200,9 +200,14 @@ class _Runner:
         self.summary.rows = _summary_rows(self.services.store, caches)
         return self.summary
 
-    def _count_cache(self, planned: PlannedCell) -> None:
+    def _note_lookup(self, planned: PlannedCell, run_id: str) -> None:
+        result = _CACHE_RESULT[planned.cache]
         if self.services.telemetry is not None:
-            self.services.telemetry.cache(labels_of(planned.cell, self.services.server), _CACHE_RESULT[planned.cache])
+            self.services.telemetry.cache(labels_of(planned.cell, self.services.server), result)
+        if self.services.options.skip_cached:
+            self.services.store.append("lookups", {
+                "looked_up_at": _now(), "config_hash": planned.cell.config_hash, "run_id": run_id, "result": result,
+            })  # fmt: skip
 
     def _cell(self, planned: PlannedCell, run_id: str) -> bool:
         """One cell from its model's load to its verdict; False when it did not get to start."""
@@ -277,6 +282,8 @@ class _Runner:
         verdict = judge(facts)
         store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
                               "planned": facts["requests"] if complete else cell.requests})  # fmt: skip
+        if complete:
+            store.keep_gaps(segment.run_id)
 
 
 def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:
