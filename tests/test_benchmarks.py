@@ -11,14 +11,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed
 
-from benchmarks import machine, timing
+from benchmarks import machine, results, timing
 from benchmarks.__main__ import benchmarks, parser, undisturbed
 from benchmarks.baseline import measure as measure_plain_client
 from benchmarks.machine import Sample, Usage
 from benchmarks.servers import Timetable, Truth, arguments_of, serve, truth_of_stats
 from benchmarks.table import Figure, lines, markdown, number
 from benchmarks.timing import ANSWERS, SCENARIOS, STREAM, Scenario, plain_figures
+from structbench.store import Reader
 from structbench.suites import TextShape, load_suite
+from structbench.verification import problems
 
 
 def figure(value: float, name: str = "lag", at_most: float | None = None, at_least: float | None = None) -> Figure:
@@ -152,7 +154,7 @@ def test_a_run_that_others_disturbed_is_run_again_but_not_for_ever() -> None:
 
 def test_every_benchmark_can_be_chosen_by_its_name() -> None:
     names = list(benchmarks(parser().parse_args([])))
-    assert len(names) == len(set(names)) == len(SCENARIOS) + 2
+    assert len(names) == len(set(names)) == len(SCENARIOS) + 3
     assert {scenario.name for scenario in SCENARIOS} < set(names)
 
 
@@ -167,6 +169,14 @@ def test_a_whole_run_against_the_simulator_gives_every_figure_once(monkeypatch: 
     assert {"TTFT p50, off by", "requests/s", "processor time per token, all", "first request after the command",
             "plain client: requests/s", "resident memory, all processes"} <= set(names)  # fmt: skip
     assert all(json.dumps(figure.value, allow_nan=False) for figure in figures)
+
+
+def test_the_large_file_is_as_a_load_would_have_left_it(tmp_path: Path) -> None:
+    results.build(tmp_path / "small.duckdb", runs=3, requests=100)
+    with Reader(tmp_path / "small.duckdb") as reader:
+        assert list(problems(reader)) == []
+        (row,) = reader.query("SELECT count(*) AS n, sum(gaps)::BIGINT AS gaps FROM kept_gaps")
+        assert row == {"n": 3, "gaps": 3 * 100 * 59}
 
 
 def test_the_simulator_keeps_the_timetable_it_is_given() -> None:
