@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import logging
 import re
 import subprocess
@@ -13,10 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen.telemetry import CellLabels, Scored, Telemetry
 from loadgen.telemetry.core import MOST_OUTCOMES, SAMPLED
+from loadgen.telemetry.histogram import Exemplar
 from loadgen.telemetry.instruments import BY_NAME, CHUNK_GAP, GAP_BUCKETS, INSTRUMENTS, LATENCY_BUCKETS, Labels
 from loadgen.telemetry.labels import LABEL_CHARACTERS, genai_attributes, own_attributes
 from loadgen.telemetry.series import Histograms, values_of
@@ -67,10 +70,10 @@ def failed(kind: ErrorKind, status: int | None = None) -> RequestRecord:
     return RequestRecord(index=0, error=RequestError(kind, "boom: a message that no label shows", status))
 
 
-def text(telemetry: Telemetry, host: str = "127.0.0.1") -> str:
+def text(telemetry: Telemetry, host: str = "127.0.0.1", accept: str = "*/*") -> str:
     connection = http.client.HTTPConnection(host, telemetry.port, timeout=10)
     try:
-        connection.request("GET", "/metrics")
+        connection.request("GET", "/metrics", headers={"Accept": accept})
         return connection.getresponse().read().decode()
     finally:
         connection.close()
@@ -259,15 +262,15 @@ def test_no_server_and_no_scorer_can_invent_series(telemetry: Telemetry) -> None
     for number in range(500):
         telemetry.observe(completed(20, 30), CELL, Scored(outcome=f"invented {number}"))
 
-    found = [labels for name, labels, _ in samples(text(telemetry)) if name == "structbench_requests_total"]
-    assert len(found) == MOST_OUTCOMES + 1
-    kinds = {labels["error_type"] for name, labels, _ in samples(text(telemetry)) if name == DURATION + "_count"}
+    exposition = samples(text(telemetry))
+    endings = {tuple(labels.items()): n for name, labels, n in exposition if name == "structbench_requests_total"}
+    assert len(endings) == MOST_OUTCOMES + 1
+    assert sum(endings.values()) == 900 + 500, "what is not told apart still counts"
+    kinds = {labels["error_type"] for name, labels, _ in exposition if name == DURATION + "_count"}
     assert {"404", "503", "5xx", ""} <= kinds
     assert "599" not in kinds
     assert len(kinds) < 80
-    counted = sum(v for name, _, v in samples(text(telemetry)) if name == "structbench_requests_total")
-    assert counted == 900 + 500, "what is not told apart still counts"
-    assert len(series(telemetry)) < 80 * (len(LATENCY_BUCKETS) + 30) + 500
+    assert len(exposition) < 80 * (len(LATENCY_BUCKETS) + 30) + 500
 
 
 def test_the_users_label_is_on_every_series_of_a_cell_and_not_endless(telemetry: Telemetry) -> None:
@@ -312,6 +315,35 @@ def test_the_exporter_would_give_the_same_names_labels_and_numbers() -> None:
 
 def labels_for(name: str, cell: CellLabels) -> Labels:
     return genai_attributes(cell) if name.startswith("gen_ai.") else own_attributes(cell)
+
+
+def test_exemplars_name_the_request_where_the_scraper_takes_openmetrics(telemetry: Telemetry) -> None:
+    telemetry.begin(CELL, "20261124T141018-23941ef7", 3)
+    for index, ttft_ms in enumerate((20, 400, 410)):
+        telemetry.observe(replace(completed(ttft_ms, ttft_ms + 9), index=index), CELL)
+
+    before = text(telemetry)
+    found = {
+        float(sample.labels["le"]): sample.exemplar
+        for family in text_fd_to_metric_families(io.StringIO(text(telemetry, accept="application/openmetrics-text")))
+        for sample in family.samples
+        if sample.name == FIRST_CHUNK + "_bucket" and sample.exemplar is not None
+    }
+    assert {bound: (e.labels["request_index"], e.value) for bound, e in found.items()} == {
+        0.02: ("0", 0.02), 0.5: ("2", 0.41),
+    }  # fmt: skip
+    assert {e.labels["run_id"] for e in found.values()} == {"20261124T141018-23941ef7"}
+    assert "run_id" not in before
+    assert text(telemetry) == before, "the plain text is what it was"
+
+
+def test_an_exemplar_with_a_trace_keeps_openmetrics_limit() -> None:
+    histograms = Histograms()
+    exemplar = Exemplar("20261124T141018-23941ef7", 10**9, 0, trace_id=2**128 - 1, span_id=2**64 - 1)
+    histograms.add(CELL, completed(20), Scored(outcome="completed"), None, exemplar)
+    labels = [s.exemplar.labels for family in histograms.collect() for s in family.samples if s.exemplar is not None]
+    assert {frozenset(each) for each in labels} == {frozenset({"run_id", "request_index", "trace_id", "span_id"})}
+    assert max(sum(len(name) + len(value) for name, value in each.items()) for each in labels) <= 128
 
 
 def test_gauges_of_client_and_server_are_of_the_cell_that_runs(telemetry: Telemetry) -> None:
