@@ -43,7 +43,8 @@ def prometheus(tmp_path: Path) -> Iterator[tuple[str, int]]:
     log = (tmp_path / "prometheus.log").open("w")
     server = subprocess.Popen(
         ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-         f"--web.listen-address=127.0.0.1:{own}"], stdout=log, stderr=log,
+         f"--web.listen-address=127.0.0.1:{own}",
+         "--enable-feature=exemplar-storage"], stdout=log, stderr=log,
     )  # fmt: skip
     try:
         yield f"http://127.0.0.1:{own}", metrics
@@ -53,11 +54,15 @@ def prometheus(tmp_path: Path) -> Iterator[tuple[str, int]]:
         log.close()
 
 
+def api(url: str, name: str, **query: str) -> Any:
+    with urllib.request.urlopen(f"{url}/api/v1/{name}?{urllib.parse.urlencode(query)}", timeout=5) as got:
+        return json.load(got)["data"]
+
+
 def ask(url: str, query: str) -> float | None:
     """The sum of an instant query; None as long as there is nothing."""
     try:
-        with urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=5) as got:
-            result = json.load(got)["data"]["result"]
+        result = api(url, "query", query=query)["result"]
     except OSError:
         return None
     return float(result[0]["value"][1]) if result else None
@@ -77,6 +82,7 @@ def wait_for(url: str, query: str, value: float) -> float | None:
 def test_prometheus_counts_what_the_database_counts(prometheus: tuple[str, int], tmp_path: Path) -> None:
     url, metrics_port = prometheus
     seen: dict[str, Any] = {}
+    led: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
     def compare(summary: Summary) -> None:
         rows = summary.records()
@@ -89,6 +95,7 @@ def test_prometheus_counts_what_the_database_counts(prometheus: tuple[str, int],
             values = [row[column] for row in done if row[column] is not None]
             seen[f"{name} count"] = (wait_for(url, f"sum({name}_count)", len(values)), len(values))
             seen[f"{name} sum"] = (ask(url, f"sum({name}_sum)"), pytest.approx(sum(values)))
+        led.extend(exemplars_with_rows(url, rows))
 
     with Simulator() as sim:
         options = structbench.LoadOptions(
@@ -98,3 +105,16 @@ def test_prometheus_counts_what_the_database_counts(prometheus: tuple[str, int],
         load(options, report=compare)
     assert {name: found for name, (found, _) in seen.items()} == {name: right for name, (_, right) in seen.items()}
     assert len(seen) == 5
+    assert led, "no exemplar reached Prometheus"
+    for exemplar, row in led:
+        assert float(exemplar["value"]) == pytest.approx(row["ttft_s"])
+
+
+def exemplars_with_rows(url: str, rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each exemplar of the TTFT's buckets, and the stored request that its labels name."""
+    by_key = {(row["run_id"], str(row["request_index"])): row for row in rows}
+    name = "gen_ai_client_operation_time_to_first_chunk_seconds_bucket"
+    now = time.time()
+    series = api(url, "query_exemplars", query=name, start=f"{now - 300}", end=f"{now + 300}")
+    found = [exemplar for each in series for exemplar in each["exemplars"]]
+    return [(e, by_key[e["labels"]["run_id"], e["labels"]["request_index"]]) for e in found]
