@@ -17,6 +17,26 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, get_args
 
+from loadgen.telemetry.instruments import (
+    ACCURACY,
+    BY_NAME,
+    CACHE,
+    CHUNK_GAP,
+    DURATION,
+    FIRST_CHUNK,
+    GAP_BUCKETS,
+    IN_FLIGHT,
+    INSTRUMENTS,
+    JSON_VALID,
+    LATENCY_BUCKETS,
+    REQUESTS,
+    SCHEMA_VALID,
+    SEND_LAG,
+    TOKEN_RATE,
+    TOKENS,
+    TOOL_CALL_ACCURACY,
+    Labels,
+)
 from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
 
 if TYPE_CHECKING:
@@ -24,69 +44,6 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 CacheResult = Literal["hit", "partial", "miss"]
-Kind = Literal["counter", "gauge", "histogram"]
-Labels = Mapping[str, str | int]
-
-LATENCY_BUCKETS = (
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
-    1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0,
-)  # fmt: skip
-GAP_BUCKETS = (
-    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075,
-    0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
-LAG_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0)
-RATE_BUCKETS = (
-    1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0,
-)  # fmt: skip
-TOKEN_BUCKETS = (
-    1.0, 4.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0,
-    131072.0,
-)  # fmt: skip
-SHARE_BUCKETS = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
-YES_NO_BUCKETS = (0.0, 1.0)
-
-DURATION = "gen_ai.client.operation.duration"
-FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
-CHUNK_GAP = "gen_ai.client.operation.time_per_output_chunk"
-TOKENS = "gen_ai.client.token.usage"
-REQUESTS = "structbench.requests"
-IN_FLIGHT = "structbench.request.in_flight"
-TOKEN_RATE = "structbench.output_tokens_per_second"
-SEND_LAG = "structbench.send_lag"
-ACCURACY = "structbench.accuracy"
-JSON_VALID = "structbench.json_valid"
-SCHEMA_VALID = "structbench.schema_valid"
-TOOL_CALL_ACCURACY = "structbench.tool_call_accuracy"
-CACHE = "structbench.cache"
-
-
-@dataclass(frozen=True, slots=True)
-class Instrument:
-    """One metric as it is declared to OpenTelemetry; docs/live-metrics.md lists the same."""
-
-    name: str
-    kind: Kind
-    unit: str
-    meaning: str
-    buckets: tuple[float, ...] = ()
-
-
-INSTRUMENTS: tuple[Instrument, ...] = (
-    Instrument(DURATION, "histogram", "s", "Sent to last message; error_type is set on failures", LATENCY_BUCKETS),
-    Instrument(FIRST_CHUNK, "histogram", "s", "Sent to first chunk that carries output (TTFT)", LATENCY_BUCKETS),
-    Instrument(CHUNK_GAP, "histogram", "s", "Each gap between two neighbouring chunks (ITL)", GAP_BUCKETS),
-    Instrument(TOKENS, "histogram", "{token}", "Tokens of one request as the server counted them", TOKEN_BUCKETS),
-    Instrument(REQUESTS, "counter", "{request}", "Requests by how they ended"),
-    Instrument(IN_FLIGHT, "gauge", "{request}", "Requests sent and not yet ended"),
-    Instrument(TOKEN_RATE, "histogram", "{token}/s", "1 / TPOT of one request, as the client saw it", RATE_BUCKETS),
-    Instrument(SEND_LAG, "histogram", "s", "How much later than due this client sent a request", LAG_BUCKETS),
-    Instrument(ACCURACY, "histogram", "1", "Accuracy score of one answer, 0 to 1", SHARE_BUCKETS),
-    Instrument(JSON_VALID, "histogram", "1", "Answer is JSON: 1, is not: 0", YES_NO_BUCKETS),
-    Instrument(SCHEMA_VALID, "histogram", "1", "Answer satisfies the schema: 1, does not: 0", YES_NO_BUCKETS),
-    Instrument(TOOL_CALL_ACCURACY, "histogram", "1", "Share of one answer's tool calls that are right", SHARE_BUCKETS),
-    Instrument(CACHE, "counter", "{cell}", "Cells by what the store had of them"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +196,7 @@ class _GapHistogram:
     """
 
     def __init__(self, name: str) -> None:
-        self._instrument = _BY_NAME[name]
+        self._instrument = BY_NAME[name]
         self._bounds_ns = [round(bound * NS) for bound in self._instrument.buckets]
         self._rows: dict[CellLabels, _GapRow] = {}
         self._lock = Lock()
@@ -290,7 +247,6 @@ class _GapRow:
 
 
 ERROR_OUTCOMES: frozenset[str] = frozenset(get_args(ErrorKind))
-_BY_NAME = {instrument.name: instrument for instrument in INSTRUMENTS}
 
 
 def _histograms(meter: Meter) -> dict[str, Histogram]:
@@ -302,7 +258,7 @@ def _histograms(meter: Meter) -> dict[str, Histogram]:
 
 
 def _unit_and_meaning(name: str) -> tuple[str, str]:
-    return _BY_NAME[name].unit, _BY_NAME[name].meaning
+    return BY_NAME[name].unit, BY_NAME[name].meaning
 
 
 def _attributes(cell: CellLabels) -> tuple[Labels, Labels]:
