@@ -1,4 +1,4 @@
-"""A histogram as Prometheus shows it, and what can be read from it: window, mean, percentiles. Pure.
+"""A histogram as Prometheus shows it, and what can be read from it: window and percentiles. Pure.
 
 Invariant: what is read lies in the bucket in which the exact value lies; without observations it is None.
 """
@@ -6,7 +6,6 @@ Invariant: what is read lies in the bucket in which the exact value lies; withou
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf, isinf
 
@@ -17,7 +16,6 @@ class Buckets:
 
     bounds: tuple[float, ...]
     counts: tuple[float, ...]
-    sum: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.bounds) != len(self.counts) or not self.bounds or self.bounds[-1] != inf:
@@ -27,21 +25,12 @@ class Buckets:
     def count(self) -> float:
         return self.counts[-1]
 
-    @property
-    def mean(self) -> float | None:
-        """Exact: the sum is kept beside the buckets."""
-        return self.sum / self.count if self.count else None
-
     def since(self, earlier: Buckets | None) -> Buckets:
         """What came after the earlier reading; all, when the process behind it is another one by now."""
         if earlier is None or earlier.bounds != self.bounds or earlier.count > self.count:
             return self
         counts = tuple(now - then for now, then in zip(self.counts, earlier.counts, strict=True))
-        return Buckets(self.bounds, counts, self.sum - earlier.sum)
-
-    def share_above(self, bound: float) -> float | None:
-        """Share of the observations above one of the bounds."""
-        return 1 - self.counts[self.bounds.index(bound)] / self.count if self.count else None
+        return Buckets(self.bounds, counts)
 
     def quantile(self, q: float) -> float | None:
         """As ``histogram_quantile`` of Prometheus: the place q x count, spread evenly over its bucket.
@@ -60,15 +49,3 @@ class Buckets:
         if isinf(self.bounds[i]):
             return low
         return low + (self.bounds[i] - low) * (rank - before) / (self.counts[i] - before)
-
-
-def total(histograms: Iterable[Buckets]) -> Buckets | None:
-    """Several histograms with the same bounds as one; None for none."""
-    whole: Buckets | None = None
-    for each in histograms:
-        if whole is None:
-            whole = each
-        else:
-            counts = tuple(a + b for a, b in zip(whole.counts, each.counts, strict=True))
-            whole = Buckets(whole.bounds, counts, whole.sum + each.sum)
-    return whole
