@@ -10,22 +10,23 @@ import os
 import platform
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Literal
+from typing import Any
 
 from loadgen import server as ollama_server
-from loadgen.telemetry import Telemetry
+from loadgen.telemetry import CacheResult, CellState
 from structbench import __version__
 from structbench.cells import Cell, build_cells, check_options, load_suites
-from structbench.errors import BadInput
 from structbench.live import Display
 from structbench.options import LoadOptions
 from structbench.planning import CacheState, PlannedCell, explain, find_server, plan, pull_missing
+from structbench.publish import collector, open_telemetry
 from structbench.scorer import Scorer
 from structbench.segment import Segment, Services, labels_of
 from structbench.store import Store, run_columns
@@ -34,7 +35,7 @@ from structbench.types import Case
 from structbench.verdict import FACTS, judge
 
 _FLUSH_S = 60.0
-_CACHE_RESULT: Mapping[CacheState, Literal["hit", "partial", "miss"]] = {
+_CACHE_RESULT: Mapping[CacheState, CacheResult] = {
     "skipped": "hit", "resumed": "partial", "new": "miss",
 }  # fmt: skip
 
@@ -122,12 +123,13 @@ def load(
     stop = stop or Stop()
     with ExitStack() as stack:
         check_options(options)
+        target = collector(options, display.print)
         suites = load_suites(options)
         with stop.breakable():
             server = find_server(options, stack)
         if options.dry_run or options.explain:
             return Summary(planned=_described(options, build_cells(options, server, suites)), db=str(options.db))
-        telemetry = _telemetry(options, stack)
+        telemetry = open_telemetry(options, target, stack, display.print)
         store = stack.enter_context(Store(options.db))
         with stop.breakable():
             server = pull_missing(options, server, display.print)
@@ -158,31 +160,18 @@ def _hold(seconds: float, stop: Stop) -> None:
         sleep(min(0.1, seconds))
 
 
-def _telemetry(options: LoadOptions, stack: ExitStack) -> Telemetry | None:
-    if options.metrics_port == 0:
-        return None
-    try:
-        telemetry = Telemetry(options.metrics_port, options.metrics_host)
-    except OSError as error:
-        where = f"{options.metrics_host}:{options.metrics_port}"
-        why = error.strerror or error
-        raise BadInput(
-            f"metrics cannot be served on {where} ({why}): give another --metrics-port, or 0 for none"
-        ) from None
-    stack.callback(telemetry.close)
-    return telemetry
-
-
 @dataclass(slots=True)
 class _Runner:
     services: Services
     stop: Stop
     summary: Summary = field(default_factory=Summary)
     calibration: dict[str, tuple[float, int]] = field(default_factory=dict)
+    states: Counter[CellState] = field(default_factory=Counter)
 
     def all(self, planned: Sequence[PlannedCell]) -> Summary:
         """Cell by cell; a server that is gone ends it, other failures do not keep the next cell from running."""
         caches: dict[str, CacheState] = {}
+        self.states["waiting"] = len(planned)
         for cell in planned:
             if self.stop.asked or (self.summary.failures and not ollama_server.answers(self.services.server.address)):
                 break
@@ -190,6 +179,7 @@ class _Runner:
             self._count_cache(cell)
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
+                self._move("waiting", "skipped")
                 caches[run_id] = cell.cache
             elif self._cell(cell, run_id):
                 caches[run_id] = cell.cache
@@ -199,17 +189,27 @@ class _Runner:
         return self.summary
 
     def _count_cache(self, planned: PlannedCell) -> None:
+        telemetry, server, label = self.services.telemetry, self.services.server, self.services.options.label
+        if telemetry is not None:
+            telemetry.cache(labels_of(planned.cell, server, label), _CACHE_RESULT[planned.cache])
+
+    def _move(self, before: CellState, after: CellState) -> None:
+        """A cell goes from one state to another."""
+        self.states[before] -= 1
+        self.states[after] += 1
         if self.services.telemetry is not None:
-            self.services.telemetry.cache(labels_of(planned.cell, self.services.server), _CACHE_RESULT[planned.cache])
+            self.services.telemetry.cells(self.states)
 
     def _cell(self, planned: PlannedCell, run_id: str) -> bool:
         """One cell from its model's load to its verdict; False when it did not get to start."""
         cell, store = planned.cell, self.services.store
+        self._move("waiting", "running")
         try:
             with self.stop.breakable():
                 model_load_s = self._load_model(cell)
                 cases = self._cases(cell)
         except KeyboardInterrupt:
+            self._move("running", "interrupted")
             return False
         segment = Segment(
             services=self.services, cell=cell, cases=cases, run_id=run_id,
@@ -275,6 +275,9 @@ class _Runner:
         verdict = judge(facts)
         store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
                               "planned": facts["requests"] if complete else cell.requests})  # fmt: skip
+        self._move("running", "complete" if complete else "interrupted")
+        if self.services.telemetry is not None:
+            self.services.telemetry.end(segment.labels, verdict.word)
 
 
 def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Every live metric: its name, kind, unit, meaning, attributes and buckets. Plain data, nothing imported.
 
-Invariant: a metric that is not listed here does not exist; docs/metrics.md has the formula of each, docs/live-metrics.md
-what Prometheus makes of it, and tests hold the three together.
+Invariant: a metric that is not listed here does not exist; docs/metrics.md has the formula of each,
+docs/live-metrics.md what Prometheus makes of it, and tests hold the three together.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ _OF_EVERY_REQUEST = (
     Instrument(REQUESTS, "counter", "{request}", "Requests by how they ended", (OUTCOME, ERROR_TYPE)),
     Instrument(PLANNED, "gauge", "{request}", "Requests that this load is to send in the cell"),
     Instrument(IN_FLIGHT, "gauge", "{request}", "Requests sent and not yet ended"),
-    Instrument(CHUNKS, "counter", "{chunk}", "Chunks that carried output, of completed requests"),
+    Instrument(CHUNKS, "counter", "{chunk}", "Chunks that carried output"),
     Instrument(MERGED_CHUNKS, "counter", "{chunk}", "Chunks whose own receive instants were lost"),
 )  # fmt: skip
 _OF_ANSWERS = (
