@@ -6,6 +6,7 @@ Invariant: no panel without title, description, unit and thresholds, nor with an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from grafana_foundation_sdk.builders import (
@@ -206,10 +207,11 @@ def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[An
     )
     for name, label in VARIABLES.items():
         made = made.with_variable(_variable(name, label))
+    identifiers = count(1)  # of their own, so that a link to one panel stays good
     for heading, panels in rows.items():
-        made = made.with_row(dashboard.Row(heading))
+        made = made.with_row(dashboard.Row(heading).id(next(identifiers)))
         for each in panels:
-            made = made.with_panel(each)
+            made = made.with_panel(each.id(next(identifiers)))
     return made.build()
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.telemetry import GAP_BUCKETS, LATENCY_BUCKETS
+from loadgen.telemetry.instruments import GAP_BUCKETS, LATENCY_BUCKETS
 from structbench.buckets import Buckets
 from structbench.stats import percentile
 
