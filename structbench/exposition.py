@@ -1,6 +1,6 @@
 """One reading of a load's metrics endpoint: fetched, parsed, told apart by cell.
 
-Invariant: whatever answers at the address, what comes back is a ``Reading``, ``Unreachable`` or ``BadInput`` in one line.
+Invariant: whatever answers at the address, what comes of it is a ``Reading``, ``Unreachable`` or ``BadInput``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from math import inf
 from typing import NamedTuple
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -118,7 +118,8 @@ def fetch(url: str, timeout_s: float = 5.0) -> str:
     except HTTPError as error:
         raise BadInput(f"{url} answers with status {error.code}: {_EXPECTED}") from None
     except (OSError, HTTPException) as error:
-        raise Unreachable(str(error)) from None
+        reason = error.reason if isinstance(error, URLError) else error
+        raise Unreachable((isinstance(reason, OSError) and reason.strerror) or str(reason)) from None
     if kind not in ("text/plain", "application/openmetrics-text"):
         raise BadInput(f"{url} answers with {kind}: {_EXPECTED}")
     try:

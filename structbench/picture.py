@@ -6,7 +6,7 @@ what is not known is None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -105,13 +105,15 @@ class Picture:
         return tuple(cell for cell in self.cells if cell.state == "running")
 
 
-def picture(now: Reading, before: Reading | None) -> Picture:
-    """What ``now`` shows; rates and percentiles are of the time since ``before``."""
+def picture(now: Reading, earlier: Sequence[Reading] = ()) -> Picture:
+    """What ``now`` shows; rates and percentiles are of the time since the ``earlier`` readings, the oldest first."""
     cells = []
     for key, series in now.cells.items():
-        earlier = None if before is None else before.cells.get(key, Series())
+        # A cell that has just begun is measured from where it began, not over the window's whole length.
+        before = next((reading for reading in earlier if key in reading.cells), earlier[-1] if earlier else None)
+        then = None if before is None else before.cells.get(key, Series())
         span_s = 0.0 if before is None else now.at_s - before.at_s
-        cells.append(_cell(key, _Window(series, earlier, span_s)))
+        cells.append(_cell(key, _Window(series, then, span_s)))
     states = {state: n for state, n in now.rest.by(CELLS, "structbench_cell_state").items() if n}
     newest = next((cell.key for cell in reversed(cells) if cell.state == "running"), None)
     if newest is None:

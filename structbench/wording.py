@@ -68,6 +68,17 @@ def rate_text(per_s: float | None) -> str:
     return f"{per_s:.1f}" if abs(per_s) < 99.95 else f"{per_s:,.0f}"
 
 
+def bytes_text(n: float | None) -> str:
+    """Memory, in powers of 1000: ``840 B``, ``12.4 MB``, ``1.6 GB``."""
+    if n is None or not isfinite(n):
+        return ABSENT
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while n >= 999.5 and len(units) > 1:
+        n /= 1000
+        del units[0]
+    return f"{n:,.0f} {units[0]}" if units[0] == "B" or n >= 99.95 else f"{n:.1f} {units[0]}"
+
+
 def plural(n: int, word: str) -> str:
     """``1 request``, ``2 requests``."""
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
