@@ -171,11 +171,12 @@ class Watch:
         self._http.close()
 
 
-def _seconds_until(instant: str | None) -> float | None:
-    """Seconds from now to an instant of the calendar, 0 where it is past."""
-    if instant is None:
+def _seconds_until(instant: object) -> float | None:
+    """Seconds from now to an instant of the calendar, 0 where it is past; None where it is none."""
+    try:
+        then = datetime.fromisoformat(str(instant))
+    except ValueError:
         return None
-    then = datetime.fromisoformat(instant)
     return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 

@@ -6,6 +6,7 @@ Invariant: whatever is wrong with either is said in one line before anything is 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -40,7 +41,7 @@ def open_telemetry(
     if (port is None and target is None) or is_disabled(os.environ):
         return None
     try:
-        telemetry = Telemetry(port, options.metrics_host, target=target, warn=say)
+        telemetry = Telemetry(port, options.metrics_host, target=target, warn=_warn)
     except OSError as error:
         where = f"{options.metrics_host}:{options.metrics_port}"
         why = error.strerror or error
@@ -51,3 +52,8 @@ def open_telemetry(
     if target is not None and options.otlp is None:
         say(f"metrics and traces are pushed to {target.name}, which the environment names")
     return telemetry
+
+
+def _warn(text: str) -> None:
+    """A line on stderr, however quiet the display is to be."""
+    print(f"structbench: {text}", file=sys.stderr, flush=True)

@@ -41,7 +41,7 @@ from loadgen.telemetry.target import Target
 
 FLUSH_S = 5.0
 """How long the end may take to push what is left."""
-_FLUSH_AFTER_WARNING_S = 1.0
+FLUSH_AFTER_WARNING_S = 1.0
 """The same when the collector did not take things before."""
 _EVERY_MS = 5000.0
 """Metrics are pushed so often unless OTEL_METRIC_EXPORT_INTERVAL says otherwise: a load is watched while it runs."""
@@ -56,6 +56,7 @@ class Push:
         self._warning.hang_in()
         self.reader: PeriodicExportingMetricReader | None = None
         self.tracer: Tracer | None = None
+        self._exporters: list[OTLPMetricExporter | OTLPSpanExporter] = []
         self._stops: list[Callable[[], None]] = []
         self._is_delta = _says("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE") in ("delta", "lowmemory")
         self._is_explicit = (
@@ -66,17 +67,20 @@ class Push:
             exporter = _MetricExporter(target.metrics, self.points)
             given = "OTEL_METRIC_EXPORT_INTERVAL" in os.environ
             self.reader = PeriodicExportingMetricReader(exporter, None if given else _EVERY_MS)
+            self._exporters.append(exporter)
             self._stops.append(self.reader.shutdown)
         if target.traces is not None:
+            span_exporter = OTLPSpanExporter(target.traces)
             provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-            provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(target.traces)))
+            provider.add_span_processor(BatchSpanProcessor(span_exporter))
             self.tracer = provider.get_tracer("structbench")
+            self._exporters.append(span_exporter)
             self._stops.append(provider.shutdown)
         self._started_ns = time_ns()
 
     def close(self) -> None:
         """Push what is left; a collector that does not take it in time is left alone."""
-        limit = _FLUSH_AFTER_WARNING_S if self._warning.given else FLUSH_S
+        limit = FLUSH_AFTER_WARNING_S if self._warning.given else FLUSH_S
         deadline = monotonic() + limit
         threads = [Thread(target=stop, daemon=True) for stop in self._stops]
         for thread in threads:
@@ -85,6 +89,14 @@ class Push:
             thread.join(max(0.0, deadline - monotonic()))
         if any(thread.is_alive() for thread in threads):
             self._warning.give(f"it did not take the last of it within {limit:g} s")
+            for exporter in self._exporters:
+                exporter.shutdown()  # else it goes on trying
+        # What they still complain about when they end is no news.
+        Thread(target=self._take_off_after, args=[threads], daemon=True).start()
+
+    def _take_off_after(self, threads: list[Thread]) -> None:
+        for thread in threads:
+            thread.join()
         self._warning.take_off()
 
     def view_of(self, instrument: Instrument) -> Histogram:
@@ -96,7 +108,9 @@ class Push:
         now_ns = time_ns()
         with self.histograms.lock:
             metrics = [
-                self._metric(BY_NAME[name], rows, now_ns) for name, rows in self.histograms.by_instrument().items()
+                self._metric(BY_NAME[name], rows, now_ns)
+                for name, rows in self.histograms.by_instrument().items()
+                if any(row.pushed is not None and row.pushed.n for row in rows)
             ]
         if self._is_delta:
             self._started_ns = now_ns
