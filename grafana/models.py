@@ -10,6 +10,7 @@ from grafana.queries import ACCURACY, ITL, MODEL, REQUESTS, SUITE, TTFT, last, m
 
 BY = (MODEL, SUITE)
 LEGEND = f"{{{{{MODEL}}}}} {{{{{SUITE}}}}}"
+GOODPUT = "Wholly right answers / the seconds in which requests were in flight, which are counted whole."
 _RUN = " Of the newest run of each cell in the time range; --label and the variable label tell others apart."
 
 
@@ -67,7 +68,7 @@ def _speed() -> list[Any]:
 
     ttft, streams = last(f"{TTFT}_bucket"), last(f"{queries.STREAM_RATE}_bucket")
     return [
-        bars("Correct goodput", "Wholly right answers per second with requests in flight.", PER_SECOND, goodput(BY)),
+        bars("Correct goodput", GOODPUT, PER_SECOND, goodput(BY)),
         bars("TTFT p50", "Median time to first token, interpolated.", SECONDS, quantile(0.5, ttft, BY), parts.WAIT),
         bars("TTFT p95", "Its 95th percentile.", SECONDS, quantile(0.95, ttft, BY), parts.WAIT),
         bars(

@@ -177,7 +177,7 @@ def figures(title: str, text: str, keys: Mapping[str, str], columns: Sequence[Co
             properties.append(models.DynamicConfigValue(id_val="thresholds", value=limits))
             properties.append(models.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}))
         made = made.override_by_name(column.name, properties)
-    made = _dressed(made, title, text, COUNT, {"width": 24, "height": 9}, scaled=False)
+    made = _dressed(made, title, text, COUNT, {"width": 24, "height": 8}, scaled=False)
     asked = [Query(column.expr, column.name) for column in columns]
     return _asking(made, asked, instant=True, form=PromQueryFormat.TABLE)
 

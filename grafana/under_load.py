@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from grafana import parts, queries
-from grafana.models import goodput, share
+from grafana.models import GOODPUT, goodput, share
 from grafana.parts import COUNT, PER_SECOND, SECONDS, SHARE, TOKENS_PER_S, Column, Query
 from grafana.queries import (
     ACCURACY,
@@ -80,10 +80,9 @@ def _tokens_per_s() -> str:
 
 
 def _throughput() -> list[Any]:
-    right = "Wholly right answers per second with requests in flight."
-    tokens = "Output tokens of all streams per second with requests in flight."
+    tokens = "Output tokens of all streams / the seconds in which requests were in flight, which are counted whole."
     return [
-        _bars("Correct goodput", right, PER_SECOND, goodput(BY)),
+        _bars("Correct goodput", GOODPUT, PER_SECOND, goodput(BY)),
         _bars("Output tokens/s", tokens, TOKENS_PER_S, _tokens_per_s()),
         _bars("Tokens/s of one stream", "Median of 1 / TPOT.", TOKENS_PER_S, _percentile(0.5, queries.STREAM_RATE)),
     ]
