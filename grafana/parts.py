@@ -254,7 +254,7 @@ def _asking(made: Any, asked: Sequence[Query], *, instant: bool = False, form: P
     """The builder with its queries."""
     for i, query in enumerate(asked):
         target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(ref(i)).datasource(SOURCE)
-        target = target.instant() if instant else target.range().interval(STEP)
+        target = (target.instant() if instant else target.range()).interval(STEP)
         if form is not None:
             target = target.format(form)
         made = made.with_target(target.exemplar(query.exemplar))
