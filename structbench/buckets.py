@@ -5,7 +5,7 @@ Invariant: what is read lies in the bucket in which the exact value lies; withou
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from math import inf, isinf
 
@@ -35,15 +35,15 @@ class Buckets:
     def quantile(self, q: float) -> float | None:
         """As ``histogram_quantile`` of Prometheus: the place q x count, spread evenly over its bucket.
 
-        The first bucket begins at 0; a place above the last finite bound is told as that bound.
+        The first bucket begins at 0; a place above the last finite bound is told as that bound. q = 0 is where the
+        bucket of the smallest observation begins.
         """
         if not 0 <= q <= 1:
             raise ValueError(f"q must be from 0 to 1, not {q}")
         if not self.count:
             return None
-        # Never before the first observation: q = 0 is the bucket of the smallest one.
-        rank = max(q * self.count, min(1.0, self.count))
-        i = bisect_left(self.counts, rank)
+        rank = q * self.count
+        i = bisect_left(self.counts, rank) if rank else bisect_right(self.counts, 0.0)
         before = self.counts[i - 1] if i else 0.0
         low = self.bounds[i - 1] if i else min(0.0, self.bounds[0])
         if isinf(self.bounds[i]):

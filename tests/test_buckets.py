@@ -29,7 +29,8 @@ def filled(observed: list[float], bounds: tuple[float, ...] = (*LATENCY_BUCKETS,
         ((4, 4, 4, 4), 0.5, 0.5),  # the first bucket begins at 0
         ((4, 4, 4, 4), 1.0, 1.0),
         ((0, 10, 10, 10), 0.5, 1.5),
-        ((0, 10, 10, 10), 0.0, 1.1),  # the first of ten
+        ((0, 10, 10, 10), 0.0, 1.0),  # where the first of them may lie
+        ((0, 1, 1, 1), 0.5, 1.5),  # one alone is taken for the middle of its bucket, as Prometheus does
         ((2, 2, 4, 4), 0.5, 1.0),  # at the edge of a bucket, not in the empty one after it
         ((2, 2, 4, 4), 0.75, 3.5),
         ((0, 0, 0, 3), 0.5, 5.0),  # above the last finite bound: that bound
