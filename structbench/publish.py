@@ -48,6 +48,8 @@ def open_telemetry(
         raise BadInput(
             f"metrics cannot be served on {where} ({why}): give another --metrics-port, or 0 for none"
         ) from None
+    except ValueError as error:
+        raise BadInput(f"the environment's OTEL_* variables make no sense: {error}") from None
     stack.callback(telemetry.close)
     if target is not None and options.otlp is None:
         say(f"metrics and traces are pushed to {target.name}, which the environment names")

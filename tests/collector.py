@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -79,7 +79,8 @@ def collecting(manner: Manner = "good") -> Iterator[Collector]:
             if manner == "hangs":
                 over.wait(30)
             if manner != "good":
-                self.send_error(500)
+                with suppress(ConnectionError):  # whoever sent it may be gone
+                    self.send_error(500)
                 return
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from contextlib import ExitStack
 from typing import Any
 
@@ -60,6 +62,23 @@ def test_the_environment_names_a_collector_and_the_user_is_told(monkeypatch: pyt
     with ExitStack() as stack:
         assert open_telemetry(LoadOptions(metrics_port=0), target, stack, said.append) is not None
     assert said == [f"metrics and traces are pushed to {HERE}, which the environment names"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("OTEL_METRIC_EXPORT_INTERVAL", "0"), ("OTEL_BSP_MAX_QUEUE_SIZE", "-1")]
+)
+def test_variables_that_make_no_sense_are_bad_input(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:  # fmt: skip
+    monkeypatch.setenv(variable, value)
+    options = LoadOptions(otlp=HERE, metrics_port=0)
+    before = set(threading.enumerate())
+    with ExitStack() as stack, pytest.raises(BadInput, match=r"^the environment's OTEL_\* variables make no sense: "):
+        open_telemetry(options, collector(options, print), stack, print)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    assert set(threading.enumerate()) <= before
+    assert logging.getLogger("opentelemetry").handlers == []
 
 
 def test_without_port_and_collector_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

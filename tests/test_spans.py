@@ -9,6 +9,7 @@ from time import monotonic_ns, time_ns
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -123,6 +124,13 @@ def test_content_is_there_when_asked_for_and_else_not(spans: Spans) -> None:
                   {"type": "tool_call", "name": "f", "arguments": {"a": 1}}],
     }]  # fmt: skip
     assert "gen_ai.tool.definitions" not in found
+
+
+def test_half_a_surrogate_pair_spoils_no_batch(spans: Spans) -> None:
+    torn = record(output_text="torn \ud83d", error=RequestError("stream", "torn \ud83d too"))
+    span = spans.of(torn, Scored(outcome="stream"), ASKED, content=True)
+    encode_spans([span]).SerializeToString()
+    assert span.status.description == "torn ? too"
 
 
 def test_a_prompt_for_generate_is_a_message_of_the_user(spans: Spans) -> None:

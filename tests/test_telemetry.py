@@ -280,6 +280,11 @@ def test_the_users_label_is_on_every_series_of_a_cell_and_not_endless(telemetry:
     assert labels == {("night " * 50)[:LABEL_CHARACTERS]}
 
 
+def test_names_that_are_no_utf_8_spoil_no_scrape(telemetry: Telemetry) -> None:
+    telemetry.observe(completed(20, 30), replace(CELL, label="caf\udce9", suite="caf\udce9"))
+    assert shown(telemetry, FIRST_CHUNK + "_count", structbench_label="caf?", structbench_suite="caf?") == 1
+
+
 def test_the_exporter_would_give_the_same_names_labels_and_numbers() -> None:
     """Our histograms are not OpenTelemetry's: nothing that Prometheus sees may tell."""
     from opentelemetry.exporter.prometheus import PrometheusMetricReader

@@ -64,8 +64,8 @@ class Telemetry:
     """Live metrics on ``http://host:port/metrics`` until ``close()``, and pushed to a collector if there is one.
 
     ``port`` None: nothing is served; 0: any free port, and the attribute ``port`` says which; OSError when
-    it cannot be had. ``warn`` is given the one line about a collector that cannot be reached. Call from one
-    thread or several; warm-up requests are not for here.
+    it cannot be had, ValueError when OTEL_* variables make no sense. ``warn`` is given the one line about a
+    collector that cannot be reached. Call from one thread or several; warm-up requests are not for here.
     """
 
     def __init__(
@@ -242,7 +242,8 @@ class Telemetry:
 
     def _request_rows(self) -> Iterable[Row]:
         with self._histograms.lock:
-            found = [(cell.labels, ending, n) for cell in self._cells.values() for ending, n in cell.requests.items()]
+            found = [(cell.labels, ending, n) for cell in self._cells.copy().values()
+                     for ending, n in cell.requests.items()]  # fmt: skip
         for labels, (outcome, failure), n in found:
             yield {**labels, OUTCOME: outcome, **({} if failure is None else {ERROR_TYPE: failure})}, n
 

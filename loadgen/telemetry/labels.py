@@ -34,10 +34,16 @@ class CellLabels:
 
 def own_attributes(cell: CellLabels) -> Labels:
     """The attributes that every instrument of a cell has."""
-    label = {} if cell.label is None else {"structbench.label": cell.label[:LABEL_CHARACTERS]}
+    label = {} if cell.label is None else {"structbench.label": sendable(cell.label[:LABEL_CHARACTERS])}
     return {
-        "gen_ai.request.model": cell.model, "structbench.suite": cell.suite, "structbench.load": cell.load, **label,
+        "gen_ai.request.model": sendable(cell.model), "structbench.suite": sendable(cell.suite),
+        "structbench.load": cell.load, **label,
     }  # fmt: skip
+
+
+def sendable(text: str) -> str:
+    """The text as UTF-8 can carry it: half surrogate pairs, which would spoil a whole scrape or batch, become ``?``."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def genai_attributes(cell: CellLabels) -> Labels:

@@ -45,6 +45,7 @@ FLUSH_AFTER_WARNING_S = 1.0
 """The same when the collector did not take things before."""
 _EVERY_MS = 5000.0
 """Metrics are pushed so often unless OTEL_METRIC_EXPORT_INTERVAL says otherwise: a load is watched while it runs."""
+_LOGGER = logging.getLogger("opentelemetry")
 _NEGATIVE = Buckets(offset=0, bucket_counts=())
 
 
@@ -53,7 +54,6 @@ class Push:
 
     def __init__(self, target: Target, resource: Resource, warn: Callable[[str], None]) -> None:
         self._warning = _OneWarning(target.name, warn)
-        self._warning.hang_in()
         self.reader: PeriodicExportingMetricReader | None = None
         self.tracer: Tracer | None = None
         self._exporters: list[OTLPMetricExporter | OTLPSpanExporter] = []
@@ -63,6 +63,15 @@ class Push:
             _says("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION") == "explicit_bucket_histogram"
         )
         self.histograms = Histograms(None if target.metrics is None else self.view_of)
+        self._started_ns = time_ns()
+        try:
+            self._begin(target, resource)
+        except ValueError:  # a variable that makes no sense
+            self._warning.given = True
+            self.close()
+            raise
+
+    def _begin(self, target: Target, resource: Resource) -> None:
         if target.metrics is not None:
             exporter = _MetricExporter(target.metrics, self.points)
             given = "OTEL_METRIC_EXPORT_INTERVAL" in os.environ
@@ -76,7 +85,6 @@ class Push:
             self.tracer = provider.get_tracer("structbench")
             self._exporters.append(span_exporter)
             self._stops.append(provider.shutdown)
-        self._started_ns = time_ns()
 
     def close(self) -> None:
         """Push what is left; a collector that does not take it in time is left alone."""
@@ -171,23 +179,21 @@ class _MetricExporter(OTLPMetricExporter):
 
 
 class _OneWarning(logging.Handler):
-    """Makes one line for the user of all that the exporters complain about."""
+    """Makes one line for the user of all that the exporters complain about.
+
+    As long as it is there, Python's handler of last resort prints none of it; what the caller's own
+    logging does with it is the caller's affair.
+    """
 
     def __init__(self, collector: str, warn: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self._collector = collector
         self._warn = warn
-        self._logger = logging.getLogger("opentelemetry")
-        self._propagated = self._logger.propagate
         self.given = False
-
-    def hang_in(self) -> None:
-        self._logger.addHandler(self)
-        self._logger.propagate = False
+        _LOGGER.addHandler(self)
 
     def take_off(self) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = self._propagated
+        _LOGGER.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         arguments = record.args if isinstance(record.args, tuple) else ()
@@ -198,7 +204,7 @@ class _OneWarning(logging.Handler):
         """Warn, if that was not done before."""
         if not self.given:
             self.given = True
-            self._warn(f"not everything reaches the collector at {self._collector} ({why}); the load goes on")
+            self._warn(f"trouble with pushing to {self._collector} ({why}); the load goes on")
 
 
 def _exemplars(view: Histogram) -> list[PushedExemplar]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
-from loadgen.telemetry.labels import CellLabels, error_type, genai_attributes
+from loadgen.telemetry.labels import CellLabels, error_type, genai_attributes, sendable
 from loadgen.telemetry.series import Scored
 from loadgen.types import Request, RequestRecord
 
@@ -40,7 +40,7 @@ class RunSpans:
         self._cell = cell
         self._content = content
         self._offset_ns = time_ns() - monotonic_ns()
-        self._name = f"{cell.operation} {cell.model}"
+        self._name = sendable(f"{cell.operation} {cell.model}")
         self._shared = {**genai_attributes(cell), "structbench.run.id": run_id}
         self._span: Span = _start(tracer, "structbench.run", attributes=self._shared)
 
@@ -71,7 +71,8 @@ class RunSpans:
             start_time=start_ns + self._offset_ns,
         )  # fmt: skip
         if record.error is not None:
-            span.set_status(Status(StatusCode.ERROR, record.error.message if self._content else record.error.kind))
+            why = sendable(record.error.message) if self._content else record.error.kind
+            span.set_status(Status(StatusCode.ERROR, why))
         span.end(end_ns + self._offset_ns)
         context = span.get_span_context()
         if context.trace_flags.sampled:
@@ -142,4 +143,4 @@ def _answer(record: RequestRecord) -> dict[str, Any]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=dict)
+    return sendable(json.dumps(value, ensure_ascii=False, default=dict))
