@@ -19,6 +19,7 @@ from structbench.errors import BadInput
 
 MOST_BYTES = 32 << 20
 _OURS = ("structbench_", "gen_ai_client_")
+_EXPECTED = "give the --url of a load's metrics, which `structbench load` serves on port 9464"
 
 
 class Unreachable(Exception):
@@ -128,28 +129,27 @@ def fetch(url: str, timeout_s: float = 5.0) -> str:
         raise BadInput(f"{url} answers with what is no text: {_EXPECTED}") from None
 
 
-_EXPECTED = "give the --url of a load's metrics, which `structbench load` serves on port 9464"
+def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> Reading:
+    """The text as a reading of the metrics whose names begin so. Raises BadInput where they are not a load's.
 
-
-def parse(text: str, url: str, at_s: float) -> Reading:
-    """The text as a reading. Raises BadInput where these are not the metrics of a load."""
+    Parsing is what watching costs, beside the load on its own machine: hence only what is asked for.
+    """
     from prometheus_client.parser import text_string_to_metric_families
 
-    reading, ours, foreign = Reading(at_s), 0, 0
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    # Before the first cell there is nothing, or only what OpenTelemetry says of the process.
+    if any(not line.startswith("target_info") for line in lines) and not any(line.startswith(_OURS) for line in lines):
+        raise BadInput(f"{url} answers with something else: {_EXPECTED}")
+    reading = Reading(at_s)
+    wanted = "\n".join(line for line in lines if line.startswith(names)) + "\n"
     try:
-        for family in text_string_to_metric_families(text):
-            if not family.name.startswith(_OURS):
-                foreign += len(family.samples)
-                continue
-            ours += len(family.samples)
+        for family in text_string_to_metric_families(wanted):
             for sample in family.samples:
                 key = _cell(sample.labels)
                 series = reading.cells.setdefault(key, Series()) if any(key) else reading.rest
                 series.samples.setdefault(sample.name, []).append(Sample(sample.labels, sample.value))
     except ValueError:
         raise BadInput(f"{url} answers with what are no metrics: {_EXPECTED}") from None
-    if foreign and not ours:
-        raise BadInput(f"{url} has the metrics of something else: {_EXPECTED}")
     return reading
 
 

@@ -33,6 +33,11 @@ MODEL_SIZE = "structbench_server_model_size_bytes"
 VRAM_SHARE = "structbench_server_model_vram_share"
 EXPIRY = "structbench_server_model_expiry_seconds"
 
+SHOWN = (
+    *(f"{name}_bucket" for name in (TTFT, ITL, E2E, SEND_LAG, READ_LAG)), f"{TOKENS}_sum", REQUESTS, PLANNED, IN_FLIGHT,
+    CELLS, VERDICT, CPU, MEMORY, LOOP_LAG, WORKERS, BACKLOG, MODEL_SIZE, VRAM_SHARE, EXPIRY,
+)  # fmt: skip
+"""All that is read of an endpoint."""
 VERDICTS = ("valid", "degraded", "invalid")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from structbench.exposition import Reading, Unreachable, fetch, parse
-from structbench.picture import Picture, picture
+from structbench.picture import SHOWN, Picture, picture
 from structbench.watch_view import HISTORY, Trend, line, screen, trend
 from structbench.wording import plural
 
@@ -49,7 +49,7 @@ class Watch:
         try:
             while True:
                 try:
-                    now = parse(self.read(self.url), self.url, self.clock())
+                    now = parse(self.read(self.url), self.url, self.clock(), SHOWN)
                 except Unreachable as error:
                     failed += 1
                     if self.readings and failed >= GONE_AFTER:

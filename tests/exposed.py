@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from structbench.exposition import CellKey, Reading, parse
-from structbench.picture import CELLS, E2E, IN_FLIGHT, ITL, PLANNED, REQUESTS, TOKENS, TTFT, VERDICT
+from structbench.picture import CELLS, E2E, IN_FLIGHT, ITL, PLANNED, REQUESTS, SHOWN, TOKENS, TTFT, VERDICT
 
 URL = "http://127.0.0.1:9464/metrics"
 CELL = CellKey("llama3.2:1b", "json", "c=4")
@@ -66,7 +66,7 @@ def reading(at_s: float, *texts: str) -> Reading:
     """What an endpoint with these cells says."""
     whole = Reading(at_s)
     for text in texts:
-        part = parse(text, URL, at_s)
+        part = parse(text, URL, at_s, SHOWN)
         whole.cells.update(part.cells)
         whole.rest.samples.update(part.rest.samples)
     return whole

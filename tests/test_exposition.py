@@ -62,14 +62,15 @@ def test_what_is_absent_is_none_and_a_counter_that_never_counted_is_zero() -> No
 
 def test_a_load_that_has_only_begun_is_no_mistake() -> None:
     assert parse("", URL, 1.0).cells == {}
+    assert parse('# TYPE target_info gauge\ntarget_info{service_name="structbench"} 1.0\n', URL, 1.0).cells == {}
     assert parse('structbench_cells{structbench_cell_state="waiting"} 4.0\n', URL, 1.0).cells == {}
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("node_load1 0.3\n", "has the metrics of something else"),
-        ("<html>hello</html>", "what are no metrics"),
+        ("node_load1 0.3\n", "answers with something else"),
+        ("<html>hello</html>", "answers with something else"),
         ('structbench_requests_total{a="b} 1\n', "what are no metrics"),
         ("structbench_requests_total many\n", "what are no metrics"),
     ],

@@ -98,7 +98,7 @@ def test_rates_are_of_the_last_ten_seconds() -> None:
 
 def test_something_else_that_answers_is_bad_input() -> None:
     watching, _, _ = watch(["node_load1 1\n"])
-    with pytest.raises(BadInput, match="metrics of something else"):
+    with pytest.raises(BadInput, match="answers with something else"):
         watching.run()
 
 
