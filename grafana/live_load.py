@@ -96,7 +96,7 @@ def _latency(title: str, rule: str, metric: str, more: str, text: str) -> list[A
             f"{title} distribution",
             f"{text} How many per second fell into which bucket, of all chosen cells together.",
             SECONDS,
-            Query(total(buckets, ["le"]), "{{le}}", exemplar=True),
+            Query(total(buckets, ("le",)), "{{le}}", exemplar=True),
             width=10,
             height=9,
         ),
@@ -134,7 +134,7 @@ def _throughput() -> list[Any]:
 
 
 def _answers() -> list[Any]:
-    errors = total(rate(REQUESTS, FAILED), ["structbench_outcome", "error_type"])
+    errors = total(rate(REQUESTS, FAILED), ("structbench_outcome", "error_type"))
     return [
         parts.graph(
             "Accuracy",
@@ -149,7 +149,7 @@ def _answers() -> list[Any]:
             "Outcomes",
             "How requests ended, per second; docs/scoring.md explains the words.",
             PER_SECOND,
-            Query(total(rate(REQUESTS), ["structbench_outcome"]), "{{structbench_outcome}}"),
+            Query(total(rate(REQUESTS), ("structbench_outcome",)), "{{structbench_outcome}}"),
             stacked=True,
             bars=True,
         ),

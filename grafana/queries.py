@@ -6,8 +6,6 @@ Two kinds of readings: ``rate`` moves with the load; ``last`` is a whole run, th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 MODEL, SUITE, LOAD, LABEL = "gen_ai_request_model", "structbench_suite", "structbench_load", "structbench_label"
 VARIABLES = {"model": MODEL, "suite": SUITE, "load": LOAD, "label": LABEL}
 """Variable of the dashboards -> label of the series."""
@@ -48,21 +46,21 @@ def last(name: str, more: str = "") -> str:
     return f"last_over_time({series(name, more)}[$__range])"
 
 
-def total(expr: str, by: Iterable[str] = ()) -> str:
+def total(expr: str, by: tuple[str, ...] = ()) -> str:
     """The sum, in one figure or by labels."""
     labels = ", ".join(by)
     return f"sum by ({labels}) ({expr})" if labels else f"sum({expr})"
 
 
-def quantile(q: float, buckets: str, by: Iterable[str] = ()) -> str:
+def quantile(q: float, buckets: str, by: tuple[str, ...] = ()) -> str:
     """A percentile interpolated between bucket bounds."""
     return f"histogram_quantile({q:g}, {total(buckets, ('le', *by))})"
 
 
-def mean(histogram: str, by: Iterable[str] = (), *, whole: bool = False, more: str = "") -> str:
+def mean(histogram: str, by: tuple[str, ...] = (), *, whole: bool = False) -> str:
     """Sum / count: of the moment, or of the whole run. Exact."""
     read = last if whole else rate
-    return f"{total(read(f'{histogram}_sum', more), by)} / {total(read(f'{histogram}_count', more), by)}"
+    return f"{total(read(f'{histogram}_sum'), by)} / {total(read(f'{histogram}_count'), by)}"
 
 
 def or_zero(expr: str, like: str | None = None) -> str:
@@ -70,27 +68,16 @@ def or_zero(expr: str, like: str | None = None) -> str:
     return f"({expr}) or vector(0)" if like is None else f"(({expr}) or 0 * ({like}))"
 
 
-def error_share(by: Iterable[str] = ()) -> str:
+def error_share(by: tuple[str, ...]) -> str:
     """Failed requests / all requests of the run."""
-    by = tuple(by)
     everything = total(last(REQUESTS), by)
-    if not by:
-        return f"({or_zero(total(last(REQUESTS, FAILED)))}) / {everything}"
     return f"{or_zero(total(last(REQUESTS, FAILED), by), everything)} / {everything}"
 
 
-def busy_seconds(by: Iterable[str]) -> str:
-    """Seconds, at a second's resolution, in which the cells had requests in flight."""
-    by = tuple(by)
-    labels = ", ".join(by)
-    return f"sum by ({labels}) (count_over_time(({total(series(IN_FLIGHT), CELL)} > 0)[$__range:1s]))"
-
-
-def per_busy_second(counter: str, by: Iterable[str], more: str = "") -> str:
-    """What a run counted / the seconds in which it had requests in flight; 0 where it counted nothing."""
-    by = tuple(by)
-    like = busy_seconds(by)
-    return f"{or_zero(total(last(counter, more), by), like)} / {like}"
+def per_busy_second(counter: str, by: tuple[str, ...], more: str = "") -> str:
+    """What a run counted / the whole seconds in which it had requests in flight; 0 where it counted nothing."""
+    seconds = total(f"count_over_time(({total(series(IN_FLIGHT), CELL)} > 0)[$__range:1s])", by)
+    return f"{or_zero(total(last(counter, more), by), seconds)} / {seconds}"
 
 
 def with_level(expr: str) -> str:

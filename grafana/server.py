@@ -168,7 +168,9 @@ def _work() -> list[Any]:
             "Found in the database",
             "Cells by what --skip-cached found of them. hit: whole, skipped; partial: continued; miss: measured anew.",
             COUNT,
-            Query(total(last("structbench_cache_total"), ["structbench_cache_result"]), "{{structbench_cache_result}}"),
+            Query(
+                total(last("structbench_cache_total"), ("structbench_cache_result",)), "{{structbench_cache_result}}"
+            ),
             width=12,
         ),
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
-from math import inf
+from math import inf, isfinite
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -136,7 +136,7 @@ def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> R
     """
     from prometheus_client.parser import text_string_to_metric_families
 
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
     # Before the first cell there is nothing, or only what OpenTelemetry says of the process.
     if any(not line.startswith("target_info") for line in lines) and not any(line.startswith(_OURS) for line in lines):
         raise BadInput(f"{url} answers with something else: {_EXPECTED}")
@@ -145,6 +145,8 @@ def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> R
     try:
         for family in text_string_to_metric_families(wanted):
             for sample in family.samples:
+                if not isfinite(sample.value):
+                    continue
                 key = _cell(sample.labels)
                 series = reading.cells.setdefault(key, Series()) if any(key) else reading.rest
                 series.samples.setdefault(sample.name, []).append(Sample(sample.labels, sample.value))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from structbench.exposition import Reading, Unreachable, fetch, parse
 from structbench.picture import SHOWN, Picture, picture
 from structbench.watch_view import HISTORY, Trend, line, screen, trend
-from structbench.wording import plural
+from structbench.wording import plural, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,8 @@ class Watch:
                     if self.readings and failed >= GONE_AFTER:
                         break
                     if not self.readings and failed == 1:
-                        self._say(f"{self.url} does not answer yet ({error}): waiting for a load; Ctrl-C ends this")
+                        why = printable(str(error))
+                        self._say(f"{self.url} does not answer yet ({why}): waiting for a load; Ctrl-C ends this")
                 else:
                     failed = 0
                     self._take(now, live)

@@ -60,6 +60,13 @@ def test_what_is_absent_is_none_and_a_counter_that_never_counted_is_zero() -> No
     assert series.count(REQUESTS) == 0
 
 
+def test_odd_names_and_values_do_no_harm() -> None:
+    key = CellKey("a\u2028b\x85c", "s", "c=1")
+    now = parse(exposition(key, in_flight=2, more={PLANNED: float("nan")}), URL, 1.0)
+    assert list(now.cells) == [key]
+    assert (now.cells[key].count(IN_FLIGHT), now.cells[key].value(PLANNED)) == (2, None)
+
+
 def test_a_load_that_has_only_begun_is_no_mistake() -> None:
     assert parse("", URL, 1.0).cells == {}
     assert parse('# TYPE target_info gauge\ntarget_info{service_name="structbench"} 1.0\n', URL, 1.0).cells == {}
