@@ -17,7 +17,7 @@ HOMES = {
     "referencing": ["structbench/scoring/", "structbench/suite_checks.py"],
     "argparse_dataclass": ["structbench/cli.py"],
     "opentelemetry": ["loadgen/telemetry/"],
-    "prometheus_client": ["loadgen/telemetry/"],
+    "prometheus_client": ["loadgen/telemetry/", "structbench/exposition.py"],
     "ollama": ["loadgen/stream.py", "loadgen/server.py"],
     "httpx": ["loadgen/wire.py", "loadgen/stream.py", "loadgen/server.py"],
     "httptools": ["loadgen/connection.py", "loadgen/simulator/"],
