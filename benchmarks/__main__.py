@@ -18,7 +18,8 @@ def benchmarks(arguments: argparse.Namespace) -> dict[str, Callable[[], list[Fig
     found: dict[str, Callable[[], list[Figure]]] = {}
     for scenario in timing.SCENARIOS:
         found[scenario.name] = partial(timing.measure, scenario, arguments.seconds, arguments.truthserver)
-    return {**found, store.NAME: store.measure, scoring.NAME: scoring.measure}
+    found |= {store.NAME: store.measure, scoring.NAME: scoring.measure}
+    return {**found, scoring.LOAD: partial(scoring.measure_load, arguments.seconds)}
 
 
 def parser() -> argparse.ArgumentParser:
