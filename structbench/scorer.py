@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from functools import lru_cache, partial
 from multiprocessing.connection import Connection, Pipe, wait
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
@@ -30,9 +31,11 @@ GRACE_S = 3.0
 """How long after its time limit a child may keep silent before it is killed."""
 MAX_STARTS = 3
 """Children that may fail to start, one after the other, before scoring is given up."""
-BATCH_S = 0.2
+BATCH_S = 0.5
 """How long answers are gathered, so that two processes do not wake up for each one."""
-BATCH_SIZE = 32
+BATCH_SIZE = 64
+CASES_KEPT = 1024
+"""Cases that each side keeps, packed here and unpacked there."""
 NICENESS = 10
 """The child yields to the load's processes where cores are scarce."""
 
@@ -57,6 +60,7 @@ class Scorer:
         self._size_limit = size_limit
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
         self._hurry = threading.Event()
+        self._cases: dict[int, tuple[Case, bytes]] = {}
         self._idle = threading.Condition()
         self._pending = 0
         self._failure: BaseException | None = None
@@ -174,10 +178,21 @@ class Scorer:
         if len(answer.output_text) > self._size_limit:
             return too_large
         try:
-            question = pickle.dumps((dataclasses.replace(case, messages=()), answer))
+            question = pickle.dumps((self._packed(case), answer))
         except Exception as error:  # any object may refuse to be pickled, with any exception
             return unscored(f"the answer cannot be handed to the scoring process: {type(error).__name__}: {error}")
         return question if len(question) <= self._size_limit else too_large
+
+    def _packed(self, case: Case) -> bytes:
+        """The case without its messages; made once for a case that is asked again and again."""
+        known = self._cases.get(id(case))
+        if known is not None:
+            return known[1]
+        packed = pickle.dumps(dataclasses.replace(case, messages=()))
+        if len(self._cases) >= CASES_KEPT:
+            self._cases.clear()
+        self._cases[id(case)] = case, packed  # the case itself, so that its id stays its own
+        return packed
 
     def _ask_alone(self, question: bytes, failure: str, asked: int) -> Score:
         """The score of one answer of a batch that failed as a whole."""
@@ -294,9 +309,21 @@ class _Alarm:
             return unscored(f"scoring took longer than {self._limit_s:g} s")
 
 
+@lru_cache(CASES_KEPT)
+def _unpacked(case: bytes) -> Case:
+    found: Case = pickle.loads(case)
+    return found
+
+
+def _judged(question: bytes) -> Score | None:
+    from structbench.scoring import score
+
+    case, answer = pickle.loads(question)
+    return score(_unpacked(case), answer)
+
+
 def serve(sock: socket.socket) -> None:
     """The child's life: answer questions until the parent's end of the pipe is closed."""
-    from structbench.scoring import score
     from structbench.scoring.validation import schema_problem
 
     os.nice(NICENESS)
@@ -306,6 +333,6 @@ def serve(sock: socket.socket) -> None:
             schema_problem({})  # imports jsonschema before the first answer
             pipe.send("ready")
             while True:
-                pipe.send([alarm.limited(lambda: score(*pickle.loads(one))) for one in pipe.recv()])  # noqa: B023
+                pipe.send([alarm.limited(partial(_judged, question)) for question in pipe.recv()])
         except (EOFError, OSError):
             return
