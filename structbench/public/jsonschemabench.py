@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from structbench.errors import BadInput
 from structbench.generated import GeneratedCases
-from structbench.prompts import with_schema
 from structbench.public.reading import field_of, fingerprint, lines_of, object_of, read_bytes
 from structbench.types import Case, Suite
 
@@ -113,6 +112,8 @@ def _same(data: bytes) -> bytes:
 
 
 def _case(items: Sequence[_Item], index: int) -> Case:
+    from structbench.prompts import with_schema  # with it comes loadgen, which listing the suites does not need
+
     item = items[index]
     schema = _schema(object_of(item.read(), item.id), item.id)
     messages = with_schema([{"role": "user", "content": TASK}], schema)
