@@ -39,7 +39,6 @@ CASES_KEPT = 1024
 NICENESS = 10
 """The child yields to the load's processes where cores are scarce."""
 
-
 Item = tuple[Any, "Case", Answer]
 
 
@@ -134,10 +133,11 @@ class Scorer:
         item = self._queue.get()
         if item is not None and self._queue.empty():
             self._hurry.wait(BATCH_S)
-        batch = []
+        batch, size = [], 0
         while item is not None:
             batch.append(item)
-            if len(batch) == BATCH_SIZE:
+            size += len(item[2].output_text)
+            if len(batch) == BATCH_SIZE or size > self._size_limit:
                 break
             try:
                 item = self._queue.get_nowait()
