@@ -202,7 +202,7 @@ def test_rules_for_arguments(arguments: dict[str, Any], expected: tuple[str, str
 BROKEN_LINES = {
     "{": "line 2: not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1): fetch",
     "[]": "line 2: must be a JSON object, not list",
-    json.dumps({"id": "x"}): "line 2: function: must be there and be of type list",
+    json.dumps({"id": "x"}): "line 2: function: must be there, and be of type list",
     json.dumps({**ENTRY, "question": []}): "line 2: question: must be one turn",
     json.dumps({**ENTRY, "function": [1]}): "line 2: function: must be a list of objects",
     json.dumps({**ENTRY, "id": "x"}): "has no line with the id x",

@@ -159,17 +159,22 @@ def test_a_run_says_what_was_valid_and_what_was_not_and_goes_on(data: Path, tmp_
 @pytest.mark.parametrize(
     ("files", "name", "said"),
     [
-        ({}, "", "there is no such file or folder"),
+        ({}, "", "jsonschemabench:: there is no such file, folder or set"),
         ({"empty/readme.md": "x"}, "empty", "holds no schema"),
-        ({"data/Easy/a.json": "{"}, ".", "Easy/a: not JSON: "),
-        ({"data/Easy/a.json": "[]"}, ".", "Easy/a: must be a JSON object, not list"),
-        ({"data/Easy/a.json": "true"}, ".", "Easy/a: must be a JSON object, not bool"),
-        ({"data/Easy/a.json": {"schema": 1, "tests": []}}, ".", "Easy/a: schema: must be there and be of type dict"),
-        ({"data/Easy/a.json": PERSON}, "Eazy", 'has no set "Eazy": did you mean "Easy"? It has Easy'),
+        ({"data/Easy/a.json": "{"}, ".", "Easy/a.json: not JSON: "),
+        ({"data/Easy/a.json": "[]"}, ".", "Easy/a.json: must be a JSON object, not list"),
+        ({"data/Easy/a.json": "true"}, ".", "Easy/a.json: must be a JSON object, not bool"),
+        (
+            {"data/Easy/a.json": {"schema": 1, "tests": []}},
+            ".",
+            "Easy/a.json: schema: must be there, and be of type dict",
+        ),
+        ({"data/Easy/a.json": PERSON}, "Eazy", 'no set "Eazy": did you mean "Easy"? There are Easy'),
+        ({"data/Easy/a.json": PERSON}, "Quite-else", "there is no such file, folder or set"),
         ({"x.jsonl": '{"file": "a"}\n{'}, "x.jsonl", "x.jsonl, line 2: not JSON"),
-        ({"x.jsonl": '{"schema": {}}'}, "x.jsonl", "x.jsonl, line 1: file: must be there and be of type str"),
+        ({"x.jsonl": '{"schema": {}}'}, "x.jsonl", "x.jsonl, line 1: file: must be there, and be of type str"),
         ({"x.jsonl": "\x1f\x8bnope"}, "x.jsonl", "no whole gzip file"),
-        ({}, "no/where", "there is no such file or folder"),
+        ({}, "no/where", "there is no such file, folder or set"),
     ],
 )
 def test_what_cannot_be_read_is_said_in_a_line(tmp_path: Path, files: dict[str, Any], name: str, said: str) -> None:

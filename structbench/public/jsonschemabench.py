@@ -7,7 +7,7 @@ it is a sound schema, and whether an answer can be judged by it, is said answer 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,8 @@ class _Item(NamedTuple):
     """One schema of the data set, read again when its case is asked for."""
 
     id: str
+    where: str
+    """File, and line where it has several."""
     read: Callable[[], bytes]
 
     @property
@@ -43,7 +45,7 @@ def load_jsonschemabench(text: str) -> Suite:
     contents: list[bytes | str] = [f"jsonschemabench {VERSION}"]
     for item in items:
         data = item.read()
-        _schema(object_of(data, item.id), item.id)
+        _schema(object_of(data, item.where), item.where)
         contents += [item.id, data]
     cases = GeneratedCases(partial(_case, items), len(items))
     return Suite(f"jsonschemabench:{name}", cases, fingerprint(*contents), len(items))
@@ -57,19 +59,19 @@ def _find(text: str) -> tuple[Sequence[_Item], str]:
         if not items:
             raise BadInput(f"{text} holds no schema: name the folder whose data/SET/*.json are the schemas")
         return items, path.resolve().name
-    if not text or not path.parent.exists():
-        raise BadInput(f"jsonschemabench:{text}: there is no such file or folder: name the path of the data set")
-    items = _items(path.parent)
+    items = _items(path.parent) if text and path.parent.exists() else []
     chosen = [item for item in items if item.set == path.name]
     if not chosen:
-        raise BadInput(_unknown_set(path, sorted({item.set for item in items} - {NO_SET})))
+        raise BadInput(f"jsonschemabench:{text}: {_unknown(path.name, {item.set for item in items} - {NO_SET})}")
     return chosen, path.name
 
 
-def _unknown_set(path: Path, sets: Sequence[str]) -> str:
-    near = get_close_matches(path.name, sets, n=1, cutoff=0.5)
-    hint = f'did you mean "{near[0]}"? ' if near else ""
-    return f'{path.parent} has no set "{path.name}": {hint}It has {", ".join(sets) or "none"}'
+def _unknown(name: str, sets: Collection[str]) -> str:
+    """What is wrong with a path that is not there, and whose parent has no such set."""
+    near = get_close_matches(name, sets, n=1, cutoff=0.5)
+    if near:
+        return f'there is no set "{name}": did you mean "{near[0]}"? There are {", ".join(sorted(sets))}'
+    return "there is no such file, folder or set: name the path of the data set, or PATH/SET"
 
 
 def _items(path: Path) -> list[_Item]:
@@ -84,7 +86,7 @@ def _of_file(file: Path, root: Path) -> _Item:
     inside = file.relative_to(root).with_suffix("").as_posix()
     # A set's own folder: its schemas keep the set's name.
     name = inside if "/" in inside or root.name == "data" else f"{root.name}/{inside}"
-    return _Item(_set_apart(name), partial(read_bytes, file))
+    return _Item(_set_apart(name), str(file), partial(read_bytes, file))
 
 
 def _of_lines(path: Path) -> Iterator[_Item]:
@@ -98,7 +100,7 @@ def _of_lines(path: Path) -> Iterator[_Item]:
     for number, line in lines_of(data):
         where = f"{path}, line {number}"
         name = field_of(object_of(line, where), "file", str, where)
-        yield _Item(_set_apart(name.removesuffix(".json")), partial(_same, line))
+        yield _Item(_set_apart(name.removesuffix(".json")), where, partial(_same, line))
 
 
 def _set_apart(name: str) -> str:
@@ -115,7 +117,7 @@ def _case(items: Sequence[_Item], index: int) -> Case:
     from structbench.prompts import with_schema  # with it comes loadgen, which listing the suites does not need
 
     item = items[index]
-    schema = _schema(object_of(item.read(), item.id), item.id)
+    schema = _schema(object_of(item.read(), item.where), item.where)
     messages = with_schema([{"role": "user", "content": TASK}], schema)
     return Case(id=item.id, messages=messages, schema=schema, options=OPTIONS, tags=(item.set,))
 
