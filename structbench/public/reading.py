@@ -43,9 +43,7 @@ def object_of(data: bytes, where: str) -> dict[str, Any]:
 def field_of(entry: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     """The entry's field, which must be of that type."""
     if not isinstance(entry.get(name), kind):
-        raise BadInput(
-            f"{where}: {name}: must be there, and be of type {kind.__name__}: is this the right file?"
-        )
+        raise BadInput(f"{where}: {name}: must be there, and be of type {kind.__name__}: is this the right file?")
     return entry[name]
 
 
