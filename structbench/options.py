@@ -51,7 +51,9 @@ class LoadOptions:
 
     models: list[str] = opt(DEFAULT_MODELS, "models to measure, as the server names them", many=True)
     suites: list[str] = opt(
-        ("text", "json", "tools"), "suites: text, json, tools, numbers, or a path to a .jsonl", many=True
+        ("text", "json", "tools"),
+        "suites: text, json, tools, numbers, bfcl:CATEGORY, jsonschemabench:PATH, or a path to a .jsonl",
+        many=True,
     )
     host: Optional[str] = opt(
         None, "server, e.g. 127.0.0.1:11434 (default: OLLAMA_HOST, then OLLAMA_BASE_URL, then http://127.0.0.1:11434)"
