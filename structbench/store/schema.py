@@ -38,7 +38,7 @@ CREATE TABLE runs (
     suite VARCHAR, load_kind VARCHAR, concurrency BIGINT, rate DOUBLE, arrival VARCHAR, endpoint VARCHAR,
     structured VARCHAR, think VARCHAR, planned BIGINT, status VARCHAR, verdict VARCHAR, verdict_reason VARCHAR,
     label VARCHAR, config JSON, environment JSON, owner VARCHAR, started_at TIMESTAMP, finished_at TIMESTAMP,
-    forgotten BOOLEAN
+    forgotten BOOLEAN, goodput_limits JSON
 );
 CREATE INDEX runs_by_config ON runs (config_hash);
 CREATE TABLE segments (
