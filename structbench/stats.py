@@ -70,10 +70,16 @@ def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[in
     """
     if n < needed(p, confidence):
         return None
-    from scipy.stats import binom  # late: takes a second
-
     tail = (1 - confidence) / 2
-    return int(binom.ppf(tail, n, p)), int(binom.ppf(1 - tail, n, p)) + 1
+    return _binomial_quantile(tail, n, p), _binomial_quantile(1 - tail, n, p) + 1
+
+
+def _binomial_quantile(q: float, n: int, p: float) -> int:
+    """The least k with P(B <= k) >= q; what scipy.stats.binom.ppf gives, whose import takes a second."""
+    from scipy.special import bdtr, bdtrik
+
+    k: int = max(math.ceil(bdtrik(q, n, p)), 0)
+    return k - 1 if k > 0 and bdtr(k - 1, n, p) >= q else k
 
 
 def ranks_around(n: int, p: float) -> tuple[int, int, int, int] | None:
@@ -136,8 +142,8 @@ def gap_percentiles(
     """Percentiles of all gaps together, with intervals by bootstrap over requests: the gaps of one are not independent.
 
     ``gaps`` has an array for each request; ``known`` the percentiles where these requests are a sample of more, whose
-    interval is then rather too wide. Requests are drawn with replacement (scipy's percentile bootstrap, 999 times,
-    the same draws each time); the interval's ends are gaps that were seen.
+    interval is then rather too wide. Requests are drawn with replacement (percentile bootstrap, 999 times, the
+    same draws each time); the interval's ends are gaps that were seen.
     """
     import numpy as np
 
@@ -174,27 +180,21 @@ def _bootstrap(
     """The intervals' ends. A redrawn sample is a weight for each request: its percentile is the first grid value up to
     which the weighted count of gaps reaches p, so that no gap is copied or sorted again."""
     import numpy as np
-    from scipy.stats import bootstrap
 
     clusters = len(sizes)
+    drawn = np.random.default_rng(0).integers(0, clusters, (RESAMPLES, clusters))
+    flat = (drawn + np.arange(RESAMPLES)[:, None] * clusters).ravel()
+    weight = np.bincount(flat, minlength=drawn.size).reshape(drawn.shape).astype("f4")
     upto = np.hstack([_upto(values, owner, clusters, grid) for grid in grids])
-
-    def quantiles(drawn: np.ndarray[Any, Any], axis: int = -1) -> np.ndarray[Any, Any]:  # noqa: ARG001 - scipy gives it
-        rows = np.atleast_2d(drawn)
-        flat = (rows + np.arange(len(rows))[:, None] * clusters).ravel()
-        weight = np.bincount(flat, minlength=rows.size).reshape(rows.shape).astype("f4")
-        # One product for all percentiles: a linear algebra library's threads cost more than many small ones are worth.
-        counts, total = np.split(weight @ upto, len(ps), axis=1), weight @ sizes
-        reached = [each >= p * total[:, None] for each, p in zip(counts, ps, strict=True)]
-        places = [np.where(each.any(axis=1), each.argmax(axis=1), _GRID - 1) for each in reached]
-        found = np.array([grid[place] for grid, place in zip(grids, places, strict=True)])
-        return found if drawn.ndim > 1 else found[:, 0]
-
-    found = bootstrap(
-        (np.arange(clusters),), quantiles, vectorized=True, method="percentile", n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE, rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return [(float(low), float(high)) for low, high in zip(found.low, found.high, strict=True)]
+    # One product for all percentiles: a linear algebra library's threads cost more than many small ones are worth.
+    counts, total = np.split(weight @ upto, len(ps), axis=1), weight @ sizes
+    ends = []
+    for p, grid, count in zip(ps, grids, counts, strict=True):
+        reached = count >= p * total[:, None]
+        found = grid[np.where(reached.any(axis=1), reached.argmax(axis=1), _GRID - 1)]
+        low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        ends.append((float(low), float(high)))
+    return ends
 
 
 def _upto(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,11 @@ def write(path: Path, runs: Iterable[dict[str, Any]], rows: Iterable[dict[str, A
     return path
 
 
-def document(path: Path, *words: str, pool: bool = False, details: bool = False, rule: Iterable[str] = ()) -> Document:
+@cache
+def document(path: Path, *words: str, pool: bool = False, details: bool = False) -> Document:
+    """The report on a file that no longer changes."""
     reader = Reader(path)
-    conditions = parse_rule([*rule] or DEFAULT_RULE)
-    return document_of(reader, select_runs(reader, words), conditions, pool=pool, details=details)
+    return document_of(reader, select_runs(reader, words), parse_rule(DEFAULT_RULE), pool=pool, details=details)
 
 
 def many(path: Path, runs: int, per_run: int) -> Path:

@@ -22,6 +22,8 @@ HOMES = {
     "httpx": ["loadgen/wire.py", "loadgen/stream.py", "loadgen/server.py"],
     "httptools": ["loadgen/connection.py", "loadgen/simulator/"],
     "psutil": ["structbench/sampler.py"],
+    "jinja2": ["structbench/report/html.py"],
+    "scipy": ["structbench/stats.py", "structbench/differences.py"],
 }
 """Package -> the only places that import it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four lines: 100 requests with wrong and failed ones; 20 at another load; text without scores; an empty run."""
     runs = [
         run("r1", verdict="degraded", verdict_reason="slow [client]\x1b[31m", label="night"),
-        run("r2", concurrency=4, planned=50, status="interrupted"),
+        run("r2", concurrency=4, planned=50, status="interrupted", goodput_limits={"ttft_s": 0.005}),
         run("r3", suite="text"),
         run("r4", suite="tools", verdict=None),
     ]
@@ -72,6 +73,14 @@ def test_figures_agree_with_the_view_that_a_load_ends_with(path: Path) -> None:
         assert {name: figures.counts[name] for name in ("requests", "errors", "completed")} == {
             name: row[name] for name in ("requests", "errors", "completed")
         }
+
+
+def test_correct_goodput_keeps_to_the_limits_of_goodput(path: Path) -> None:
+    found = document(path, "r2")
+    figures = found.figures[found.lines[0].id]
+    assert found.lines[0].goodput_limits == ("ttft_s <= 0.005",)
+    assert (figures.correct_goodput.value, figures.goodput) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert figures.shares["correct"].value == 1.0
 
 
 def test_what_stands_against_a_line_is_in_its_marks(path: Path) -> None:
@@ -246,3 +255,15 @@ def test_json_is_strict_and_has_the_same_figures(path: Path) -> None:
     assert line["started_at"] == "2026-09-01T12:00:00+00:00"
     assert written["database"] == "a.duckdb"
     assert str(path.parent) not in json.dumps(written)
+
+
+def test_every_key_of_the_json_is_documented(path: Path) -> None:
+    """One level into lists and objects, where the keys are ours and not names of metrics or fields of a config."""
+    written = to_json(document(path, details=True))
+    keys = [*written, *written["headline"], *written["headline"]["candidates"][0], *written["lines"][0]]
+    keys += [*written["lines"][0]["correct"], *written["headline"]["candidates"][0]["checks"][0], *written["wrong"]]
+    for name in ("positions", "parts", "timeline"):
+        keys += written[name][0]
+    keys += [*written["curves"]["ttft_s"][0], *written["lines"][0]["outcomes"][0]]
+    documented = set(re.findall(r"\w+", (Path(__file__).parents[1] / "docs/report.md").read_text()))
+    assert set(keys) <= documented

@@ -109,6 +109,16 @@ def test_every_chart_is_drawn_and_named(page: Path, opened: Open) -> None:
         assert "the table below has the figures" in picture.get_attribute("aria-label")
 
 
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_next_to_nothing_is_drawn_without_an_error(tmp_path: Path, opened: Open, n: int) -> None:
+    """No scores, too few requests for any percentile, one line: what a first trial leaves."""
+    bare = {"outcome": "completed", "accuracy_score": None, "json_valid": None, "schema_valid": None}
+    rows = requests("r", n, **bare, chunk_offsets_us=[1000], tpot_s=None)
+    browser = opened(written(tmp_path, write(tmp_path / "a.duckdb", [run("r", suite="text")], rows)))
+    assert "No model can be called correct" in browser.find_element("css selector", ".lead").text
+    assert "Nothing to draw" in browser.find_element("css selector", "[data-chart=shares]").text
+
+
 def test_each_latency_can_be_chosen(page: Path, opened: Open) -> None:
     browser = opened(page)
     for metric in ("itl_s", "tpot_s", "e2e_s", "ttft_s"):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics
+from pathlib import Path
 
 import duckdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, quantile_test
+from scipy.stats import binom, binomtest, bootstrap, quantile_test
 
 from structbench.stats import (
     LEAST_CLUSTERS,
+    RESAMPLES,
     Estimate,
     gap_percentiles,
     interval_ranks,
@@ -93,6 +95,7 @@ def test_the_ranks_enclose_the_true_percentile_as_often_as_promised(n: int, p: f
     assert (ranks is None) == (n < needed(p))
     if ranks is not None:
         low, high = ranks
+        assert (low, high - 1) == (binom.ppf(0.025, n, p), binom.ppf(0.975, n, p))
         assert binom.cdf(low - 1, n, p) <= 0.025  # the true one is below the lower end
         assert binom.sf(high - 1, n, p) <= 0.025  # above the upper end
         assert low <= p * (n - 1) + 1 <= high
@@ -120,6 +123,18 @@ def test_percentile_of_counts_is_that_of_the_values_written_out(pairs: list[tupl
 
 def test_percentile_of_no_counts() -> None:
     assert percentile_of_counts(np.array([]), np.array([], dtype=int), 0.5) is None
+
+
+def test_the_documentation_says_the_same() -> None:
+    text = (Path(__file__).parents[1] / "docs/statistics.md").read_text()
+    p50, p90, p95, p99 = (needed(p) for p in (0.5, 0.9, 0.95, 0.99))
+    assert f"| {p50}, {p90}, {p95}, {p99} requests |" in text
+    assert f"{p50} for the median, {p90} for p90, {p95} for p95, {p99} for p99" in text
+    assert f"| {LEAST_CLUSTERS} requests, and {p50}, {p90}, {p95}, {p99} gaps |" in text
+    assert f"comes to {needed(0.99, confidence=0.90)} for p99" in text
+    assert f"{RESAMPLES} times" in text
+    low = 100 * (wilson(30, 30).low or 0)
+    assert f"30 of 30 is {low:.1f} % to 100 %" in text
 
 
 # Rates
@@ -186,16 +201,17 @@ def test_the_sample_s_interval_encloses_the_known_percentile() -> None:
 
 
 def naive(gaps: list[np.ndarray], p: float) -> tuple[float, float]:
-    """The same bootstrap as its textbook writes it: draw requests, put their gaps together, sort."""
-    rng = np.random.default_rng(7)
-    drawn = [
-        np.quantile(np.concatenate([gaps[i] for i in rng.integers(0, len(gaps), len(gaps))]), p) for _ in range(999)
-    ]
-    return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
+    """The same by scipy: draw requests, put their gaps together, sort."""
+
+    def quantile(drawn: np.ndarray) -> float:
+        return float(np.quantile(np.concatenate([gaps[i] for i in drawn]), p))
+
+    found = bootstrap((np.arange(len(gaps)),), quantile, vectorized=False, method="percentile", rng=7, n_resamples=999)
+    return found.confidence_interval.low, found.confidence_interval.high
 
 
 @pytest.mark.parametrize("p", [0.5, 0.95])
-def test_gap_intervals_are_those_of_the_textbook(p: float) -> None:
+def test_gap_intervals_are_those_of_scipy_s_bootstrap_over_requests(p: float) -> None:
     """Requests of different pace: an interval that took gaps as independent would be several times too narrow."""
     rng = np.random.default_rng(3)
     gaps = [rng.exponential(rng.uniform(0.005, 0.02), size=rng.integers(20, 80)) for _ in range(60)]

@@ -101,6 +101,7 @@ def _line(line: Line, figures: Figures) -> dict[str, Any]:
         **{name: {p: asdict(each) for p, each in found.items()} for name, found in figures.latencies.items()},
         **{name: asdict(each) for name, each in figures.shares.items()},
         "correct_goodput": asdict(figures.correct_goodput),
+        "goodput": figures.goodput,
         "requests_per_s": figures.requests_per_s, "tokens_per_s": figures.tokens_per_s,
         "stream_tokens_per_s": figures.stream_tokens_per_s,
         "outcomes": [{"outcome": name, "failed": failed, "count": n} for name, failed, n in figures.outcomes],

@@ -19,6 +19,7 @@ from structbench.stats import (
     rate_per_s,
     wilson,
 )
+from structbench.store.views import GOOD, LIMITS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ SHARES = {
     "tool_calls_right": "mean share of calls right / answers that had to call tools or leave it",
     "error_rate": "failed requests / requests",
 }
-GAP_REQUESTS = 400
+GAP_REQUESTS = 300
 """ITL's intervals are made of at most about so many requests of a line, spread evenly over it."""
 
 LINES = "line AS (SELECT unnest($run_ids::VARCHAR[]) AS run_id, unnest($lines::BIGINT[]) AS line)"
@@ -45,17 +46,19 @@ SHARES_OF_LINES = "sampled AS (SELECT unnest($sampled::BIGINT[]) AS line, unnest
 DRAWN = "(request_index * 2654435761) % 4294967296 < share * 4294967296"
 """Goes with ``sample_of``: about so many requests of a line."""
 _COUNTS = f"""
-WITH {LINES}
+WITH {LINES}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS} FROM runs)
 SELECT line, count(request_index) AS requests, count(error_kind) AS errors,
     count(request_index) FILTER (error_kind IS NULL) AS completed,
     count(*) FILTER (error_kind = 'dropped') AS dropped, count(*) FILTER (outcome = 'correct') AS correct,
+    count(*) FILTER (outcome = 'correct' AND error_kind IS NULL AND {GOOD}) AS correct_and_good,
+    CASE WHEN bool_or(limited) THEN count(*) FILTER (error_kind IS NULL AND {GOOD}) END AS good,
     count(accuracy_score) AS scored, sum(accuracy_score) AS accuracy,
     count(json_valid) AS json_scored, count(*) FILTER (json_valid) AS json_valid,
     count(schema_valid) AS schema_scored, count(*) FILTER (schema_valid) AS schema_valid,
     count(tool_call_accuracy) AS tool_calls_scored, sum(tool_call_accuracy) AS tool_calls_right,
     coalesce(sum(output_tokens) FILTER (error_kind IS NULL), 0)::BIGINT AS output_tokens,
     median(client_tokens_per_s) FILTER (error_kind IS NULL) AS stream_tokens_per_s
-FROM line LEFT JOIN requests USING (run_id) GROUP BY line
+FROM line LEFT JOIN requests USING (run_id) LEFT JOIN limits USING (run_id) GROUP BY line
 """
 _LATENCY = f"""
 WITH {LINES} SELECT line AS key, {{column}} AS value FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL
@@ -101,6 +104,8 @@ class Figures:
     """Column (and itl_s) -> p50, p90, p95, p99."""
     shares: Mapping[str, Estimate]
     correct_goodput: Estimate
+    """Correct answers a second that keep the limits of --goodput, where the run has any."""
+    goodput: float | None
     requests_per_s: float | None
     tokens_per_s: float | None
     stream_tokens_per_s: float | None
@@ -210,7 +215,8 @@ def _figures(
     counted = ("requests", "completed", "errors", "dropped", "scored", "output_tokens")
     return Figures(
         counts={name: row[name] for name in counted}, latencies=latencies, shares=shares,
-        correct_goodput=rate_per_s(shares["correct"], seconds),
+        correct_goodput=rate_per_s(wilson(row["correct_and_good"] if scored else 0, scored), seconds),
+        goodput=row["good"] / seconds if seconds and row["good"] is not None else None,
         requests_per_s=row["completed"] / seconds if seconds else None,
         tokens_per_s=row["output_tokens"] / seconds if seconds else None,
         stream_tokens_per_s=row["stream_tokens_per_s"], outcomes=outcomes,

@@ -91,8 +91,6 @@ def parse_rule(texts: Sequence[str]) -> list[Condition]:
             raise BadInput(
                 f"--slo {condition.text}: a report has p50, p90, p95 and p99 of ttft, ttft_due, itl, tpot and e2e"
             )
-        if metric.kind == "rate" and metric.name == "goodput":
-            raise BadInput(f"--slo {condition.text}: a report has requests_per_s, tokens_per_s and correct_goodput")
     return conditions
 
 
@@ -254,7 +252,10 @@ def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
         return figures.latencies[f"{metric.base}_s"][name]
     if metric.name == "correct_goodput":
         return figures.correct_goodput if figures.counts["scored"] else None
-    value = figures.requests_per_s if metric.name == "requests_per_s" else figures.tokens_per_s
+    rates = {
+        "requests_per_s": figures.requests_per_s, "tokens_per_s": figures.tokens_per_s, "goodput": figures.goodput
+    }  # fmt: skip
+    value = rates[metric.name]
     return Estimate(figures.counts["completed"], value, value, value)
 
 

@@ -24,7 +24,7 @@ _VERDICTS = ("invalid", "degraded")
 _RUNS = """
 SELECT r.run_id, r.model, r.model_digest, r.server_version, r.suite, r.load_kind, r.concurrency, r.rate, r.arrival,
     r.planned, r.status, r.verdict, r.verdict_reason, r.label, r.config,
-    r.environment, r.started_at, r.finished_at, d.duration_s, d.model_load_s,
+    r.environment, r.goodput_limits, r.started_at, r.finished_at, d.duration_s, d.model_load_s,
     coalesce((SELECT bool_or(simulated) FROM segments WHERE segments.run_id = r.run_id), false) AS simulated
 FROM runs AS r LEFT JOIN run_durations AS d USING (run_id)
 WHERE r.run_id IN (SELECT unnest($1::VARCHAR[]))
@@ -58,6 +58,8 @@ class Line:
     verdict: str | None
     reasons: tuple[str, ...]
     simulated: bool
+    goodput_limits: tuple[str, ...]
+    """What --goodput asked of single requests, which correct goodput keeps to: ``ttft_s <= 0.5``."""
     started_at: datetime | None
     finished_at: datetime | None
 
@@ -80,6 +82,7 @@ def lines_of(reader: Reader, run_ids: Sequence[str], *, pool: bool) -> list[Line
 
 def _line(number: int, run: Mapping[str, Any]) -> Line:
     model, suite, load = printable(str(run["model"])), printable(str(run["suite"])), load_text(run)
+    limits = tuple(f"{name} <= {limit:g}" for name, limit in _object(run["goodput_limits"]).items())
     level = run["concurrency"] if run["rate"] is None else run["rate"]
     return Line(
         id=number, name=f"{model} {suite} {load}", model=model, suite=suite, load=load,
@@ -87,7 +90,8 @@ def _line(number: int, run: Mapping[str, Any]) -> Line:
         config=_object(run["config"]), environment=_object(run["environment"]), model_digest=run["model_digest"],
         server_version=run["server_version"], planned=run["planned"], duration_s=run["duration_s"],
         model_load_s=run["model_load_s"], status=str(run["status"]), verdict=run["verdict"],
-        reasons=_texts([run["verdict_reason"]]), simulated=run["simulated"], started_at=run["started_at"],
+        reasons=_texts([run["verdict_reason"]]), simulated=run["simulated"],
+        goodput_limits=limits, started_at=run["started_at"],
         finished_at=run["finished_at"],
     )  # fmt: skip
 
@@ -121,8 +125,9 @@ def _together(number: int, group: Sequence[Line]) -> Line:
         reasons=_texts(reason for line in group for reason in line.reasons),
         planned=_sum(line.planned for line in group), duration_s=_sum(line.duration_s for line in group),
         status=next((line.status for line in group if line.status != "complete"), "complete"), verdict=worst,
-        simulated=any(line.simulated for line in group), started_at=min(starts, default=None),
-        finished_at=max(ends, default=None),
+        simulated=any(line.simulated for line in group),
+        goodput_limits=_texts(limit for line in group for limit in line.goodput_limits),
+        started_at=min(starts, default=None), finished_at=max(ends, default=None),
     )  # fmt: skip
 
 

@@ -15,10 +15,10 @@ NAMES = {
     "ttft_s": "TTFT", "ttft_due_s": "TTFT from due", "itl_s": "ITL", "tpot_s": "TPOT", "e2e_s": "e2e",
     "correct": "correct", "accuracy": "accuracy", "json_valid": "JSON valid", "schema_valid": "schema valid",
     "tool_calls_right": "tool calls right", "error_rate": "errors", "correct_goodput": "correct goodput",
-    "requests_per_s": "requests/s", "tokens_per_s": "output tokens/s",
+    "goodput": "goodput",    "requests_per_s": "requests/s", "tokens_per_s": "output tokens/s",
 }  # fmt: skip
 """What each figure is called in tables and charts."""
-_PER_S = ("correct_goodput", "requests_per_s", "tokens_per_s")
+_PER_S = ("correct_goodput", "goodput", "requests_per_s", "tokens_per_s")
 _UNIT = re.compile(r" ?(ms|s|%|/s)$")
 _SHARES = ("correct", "accuracy", "json_valid", "schema_valid", "tool_calls_right", "error_rate")
 

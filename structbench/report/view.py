@@ -94,8 +94,9 @@ def _facts(document: Document) -> list[tuple[str, str]]:
         "server version": dict.fromkeys(str(line.server_version or ABSENT) for line in lines),
         "server address": dict.fromkeys(str(line.config.get("server_address", ABSENT)) for line in lines),
         "client machine": dict.fromkeys(_machine(each) for each in environments),
+        "limits of correct goodput": dict.fromkeys(limit for line in lines for limit in line.goodput_limits),
     }
-    return [(name, ", ".join(values)) for name, values in facts.items()]
+    return [(name, ", ".join(values)) for name, values in facts.items() if values]
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -81,16 +81,17 @@ GROUP BY run_id;
 """
 
 # Unpacked once a run, not once a request.
-_LIMITS = ", ".join(f"(goodput_limits ->> '$.{column}')::DOUBLE AS max_{column}" for column in LATENCIES.values())
-_GOOD = " AND ".join(
+LIMITS = ", ".join(f"(goodput_limits ->> '$.{column}')::DOUBLE AS max_{column}" for column in LATENCIES.values())
+GOOD = " AND ".join(
     f"({column} <= max_{column} OR max_{column} IS NULL{f' OR {column} IS NULL' if column in MAY_BE_ABSENT else ''})"
     for column in LATENCIES.values()
 )
+"""SQL: whether a completed request keeps the limits of --goodput, joined as ``LIMITS`` selects them from runs."""
 
 _SUMMARY = f"""
 CREATE OR REPLACE VIEW summary AS
 WITH limits AS (
-    SELECT run_id, goodput_limits IS NOT NULL AS limited, {_LIMITS} FROM runs
+    SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS} FROM runs
 ), figures AS (
     SELECT run_id, count(*) AS requests, count(error_kind) AS errors,
         count(*) FILTER (WHERE error_kind IS NULL) AS completed,
@@ -106,8 +107,8 @@ WITH limits AS (
         avg(tool_call_accuracy) AS tool_call_accuracy, avg(accuracy_score) AS accuracy,
         CASE WHEN count(accuracy_score) > 0 THEN count(*) FILTER (WHERE outcome = 'correct') END AS correct,
         CASE WHEN count(accuracy_score) > 0 THEN
-            count(*) FILTER (WHERE outcome = 'correct' AND error_kind IS NULL AND {_GOOD}) END AS correct_and_good,
-        CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE error_kind IS NULL AND {_GOOD}) END AS good
+            count(*) FILTER (WHERE outcome = 'correct' AND error_kind IS NULL AND {GOOD}) END AS correct_and_good,
+        CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE error_kind IS NULL AND {GOOD}) END AS good
     FROM requests LEFT JOIN limits USING (run_id) GROUP BY run_id
 )
 SELECT run_id, model, suite, {_LOAD} AS load, planned, coalesce(requests, 0) AS requests,

@@ -66,6 +66,8 @@
   function plot(label, options) {
     const drawn = Plot.plot({ marginTop: 24, ...options });
     drawn.setAttribute("role", "img");
+    // Plot names the groups inside, which a picture with one name must not have.
+    for (const group of drawn.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
     drawn.setAttribute("aria-label", `${label}; the table below has the figures`);
     return drawn;
   }
