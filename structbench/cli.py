@@ -16,6 +16,14 @@ from structbench.errors import BadInput, StructbenchError
 
 COMMANDS: dict[str, str] = {
     "load": "structbench.commands.load",
+    "runs": "structbench.commands.runs",
+    "stats": "structbench.commands.stats",
+    "export": "structbench.commands.export",
+    "import": "structbench.commands.import_",
+    "sql": "structbench.commands.sql",
+    "verify": "structbench.commands.verify",
+    "clean": "structbench.commands.clean",
+    "clear-cache": "structbench.commands.clear_cache",
     "suites": "structbench.commands.suites",
     "simulate": "structbench.commands.simulate",
     "demo": "structbench.commands.demo",
@@ -59,7 +67,7 @@ def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
         def error(self, message: str) -> NoReturn:
             unknown = message.removeprefix("unrecognized arguments: ")
             if unknown != message:
-                known = [f"--{field.name.replace('_', '-')}" for field in fields(options_class)]
+                known = [name for action in self._actions for name in action.option_strings]
                 message = f"there is no option {unknown.split()[0]}: {_nearest(unknown.split()[0], known)}"
             raise BadInput(f"{message} (see `structbench {command} --help`)")
 

@@ -1,9 +1,10 @@
-"""The options of ``structbench load``: one class for the command line, for Python and for --help.
+"""The options that have more than one home: of ``structbench load`` (command line, Python, --help) and of runs.
 
 Invariant: an option's name, default, unit and meaning stand here once. No ``from __future__ import
 annotations``: argparse_dataclass calls the annotations as types.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -11,17 +12,32 @@ from typing import Any, Literal, Optional
 DEFAULT_MODELS = ("gemma3n", "smollm2:360m", "llama3.2:1b")
 
 
-def opt(default: Any, help: str, *, many: bool = False, type: Any = None, metavar: Optional[str] = None) -> Any:
-    """A field with what argparse_dataclass wants to know; ``many``: the option takes several values."""
+def opt(
+    default: Any, help: str, *, many: bool = False, type: Any = None, metavar: Optional[str] = None,
+    args: Sequence[str] = (),
+) -> Any:  # fmt: skip
+    """A field with what argparse_dataclass wants to know.
+
+    ``many``: the option takes several values. ``args``: the option's names, where ``--name`` alone will not do;
+    ``["-o", "--output"]``, or ``["name"]`` for a word without dashes.
+    """
     metadata: dict[str, Any] = {"help": help}
+    if args:
+        metadata["args"] = list(args)
     if type is not None:
         metadata["type"] = type
     if metavar is not None:
         metadata["metavar"] = metavar
     if many:
-        metadata["nargs"] = "+"
+        metadata["nargs"] = "*" if _is_word(args) else "+"
         return field(default_factory=lambda: list(default), metadata=metadata)
+    elif _is_word(args) and default is None:
+        metadata["nargs"] = "?"
     return field(default=default, metadata=metadata)
+
+
+def _is_word(args: Sequence[str]) -> bool:
+    return bool(args) and not args[0].startswith("-")
 
 
 def think_value(text: str) -> bool | str:
@@ -102,6 +118,22 @@ class LoadOptions:
     json: bool = opt(False, "summary as JSON on stdout, people's text on stderr")
     quiet: bool = opt(False, "no progress display")
     simulate: bool = opt(False, "measure the built-in simulated server instead of a real one")
+
+
+@dataclass(kw_only=True)
+class RunFilters:
+    """Which stored runs a command is about: each option narrows the choice, several values of one widen it."""
+
+    runs: list[str] = opt(
+        (), "run ids, labels, models, suites, server versions or config hashes (default: all runs)", many=True,
+        args=["runs"],
+    )  # fmt: skip
+    model: list[str] = opt((), "runs of these models", many=True)
+    suite: list[str] = opt((), "runs of these suites", many=True)
+    label: list[str] = opt((), "runs with these labels", many=True)
+    status: list[str] = opt((), "runs that are complete, interrupted or running", many=True)
+    since: Optional[str] = opt(None, "runs started since a date such as 2026-01-31, or an age: 7d, 12h, 30m")
+    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
 
 
 def as_arguments(options: LoadOptions) -> list[str]:

@@ -176,11 +176,14 @@ class _Runner:
             if self.stop.asked or (self.summary.failures and not ollama_server.answers(self.services.server.address)):
                 break
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
-            self._count_cache(cell)
+            self._note_lookup(cell, run_id)
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
                 self._move("waiting", "skipped")
                 caches[run_id] = cell.cache
+            elif cell.cache == "resumed" and not self.services.store.claim(run_id):
+                self.services.display.print(f"{cell.cell.name}: left out: another process now continues run {run_id}")
+                self._move("waiting", "skipped")
             elif self._cell(cell, run_id):
                 caches[run_id] = cell.cache
         self.summary.interrupted = bool(self.stop.asked)
@@ -188,10 +191,15 @@ class _Runner:
         self.summary.rows = _summary_rows(self.services.store, caches)
         return self.summary
 
-    def _count_cache(self, planned: PlannedCell) -> None:
-        telemetry, server, label = self.services.telemetry, self.services.server, self.services.options.label
+    def _note_lookup(self, planned: PlannedCell, run_id: str) -> None:
+        result = _CACHE_RESULT[planned.cache]
+        telemetry, options = self.services.telemetry, self.services.options
         if telemetry is not None:
-            telemetry.cache(labels_of(planned.cell, server, label), _CACHE_RESULT[planned.cache])
+            telemetry.cache(labels_of(planned.cell, self.services.server, options.label), result)
+        if options.skip_cached:
+            self.services.store.append("lookups", {
+                "looked_up_at": _now(), "config_hash": planned.cell.config_hash, "run_id": run_id, "result": result,
+            })  # fmt: skip
 
     def _move(self, before: CellState, after: CellState) -> None:
         """A cell goes from one state to another."""
@@ -275,6 +283,8 @@ class _Runner:
         verdict = judge(facts)
         store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
                               "planned": facts["requests"] if complete else cell.requests})  # fmt: skip
+        if complete:
+            store.keep_gaps(segment.run_id)
         self._move("running", "complete" if complete else "interrupted")
         if self.services.telemetry is not None:
             self.services.telemetry.end(segment.labels, verdict.word)

@@ -236,6 +236,17 @@ def test_the_standard_variables_are_honoured(monkeypatch: pytest.MonkeyPatch) ->
     assert [point.count for point in points] == [1, 1, 1], "each delta once, and none without a value"
 
 
+def test_an_exemplar_is_pushed_once_and_the_counts_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
+    with collecting() as seen, Telemetry(None, target=target_of(seen.url, False, {})) as telemetry:
+        telemetry.begin(CELL, "run", 1)
+        telemetry.observe(RequestRecord(index=0, sent_ns=0, chunk_ns=(5,), end_ns=NS), CELL)
+        until(lambda: len(seen.all(FIRST_CHUNK)) > 2, "three pushes")
+        points = [point for metric in seen.all(FIRST_CHUNK) for point in metric.exponential_histogram.data_points]
+    assert {point.count for point in points} == {1}
+    assert [len(point.exemplars) for point in points[:3]] == [1, 0, 0]
+
+
 def test_a_sampler_takes_spans_and_never_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     with collecting() as seen:

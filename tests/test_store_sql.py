@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from loadgen.types import RequestError, RequestRecord
 from structbench.identity import config_dict, config_hash
 from structbench.store import Store, row_of, run_columns
-from structbench.store.database import insert
+from structbench.store.insertion import insert
 from structbench.store.rows import storable
 from structbench.store.schema import KEYS, columns_of, migrate
 from structbench.types import Config, Score
+from structbench.verdict import FACTS
 
 DOCS = Path(__file__).parent.parent / "docs" / "store.md"
 MS = 1_000_000
@@ -262,6 +263,41 @@ def test_gap_percentiles_are_those_of_all_gaps(memory: duckdb.DuckDBPyConnection
     assert got == [pytest.approx(row, abs=1e-12) for row in want]
 
 
+def test_a_complete_run_keeps_its_gap_percentiles_and_they_are_never_stale(store: Store) -> None:
+    filled(store)
+    computed = store.query("FROM gap_percentiles")
+    store.keep_gaps("r")
+    assert store.query("FROM kept_gaps") == computed == store.query("FROM gap_percentiles")
+    store.append("run_gaps", {**store.query("FROM run_gaps")[0], "p50": 99.0})
+    assert store.query("SELECT p50 FROM gap_percentiles") == [{"p50": 99.0}], "what is kept is not computed again"
+    for change in ("request", "chunks", "status"):
+        store.keep_gaps("r")
+        if change == "status":
+            store.append("runs", {"run_id": "r", "status": "running"})
+        else:
+            put_request(store, "r", record(9, 10, 35 if change == "request" else 36, *([40] * (change == "chunks"))))
+        assert store.query("FROM kept_gaps") == [], change
+        assert store.query("SELECT gaps FROM gap_percentiles")[0]["gaps"] > computed[0]["gaps"]
+
+
+def test_ttft_taken_apart_adds_up_and_lacks_nothing_but_what_failed(store: Store) -> None:
+    put(store, "r")
+    late = record(0, 100, connected_ns=10 * MS, load_ns=20 * MS, prompt_eval_ns=50 * MS)
+    put_request(store, "r", replace(late, due_ns=-5 * MS))
+    put_request(store, "r", record(1, 30, prompt_eval_ns=30 * MS))
+    put_request(store, "r", record(2, 30))
+    put_request(store, "r", record(3, 30, kind="timeout", prompt_eval_ns=30 * MS))
+    parts = "ttft_due_s, send_lag_s, connect_s, load_s, prompt_eval_s, rest_s"
+    rows = store.query(f"SELECT {parts} FROM decomposition ORDER BY request_index")
+    assert [tuple(row.values()) for row in rows] == [
+        pytest.approx((0.105, 0.005, 0.01, 0.02, 0.05, 0.02)), pytest.approx((0.03, 0, 0, 0, 0.03, 0))
+    ]  # fmt: skip
+    (mean,) = store.query("FROM run_decomposition")
+    assert mean["requests"] == 2
+    assert mean["ttft_due_s"] == pytest.approx(sum(mean[part] for part in parts.split(", ")[1:]))
+    assert mean["rest_s"] == pytest.approx(0.01)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0, 1000), max_size=12), st.integers(0, 4))
 def test_percentiles_are_over_completed_requests_and_adjusted_ones_count_failures_as_infinite(
@@ -358,3 +394,40 @@ def test_the_docs_describe_every_table_view_and_column(store: Store) -> None:
 def test_the_docs_example_queries_run_and_find_something(store: Store, sql: str) -> None:
     filled(store)
     assert store.query(sql)
+
+
+@pytest.mark.parametrize(
+    ("requests", "each_ms", "mean"), [(20, 4000, 4.0), (20, 2000, 2.0), (12, 1000, 1.0), (11, 4000, None)]
+)
+def test_how_many_were_in_flight_is_averaged_over_the_full_part_of_a_closed_loop(
+    store: Store, requests: int, each_ms: int, mean: float | None
+) -> None:
+    put(store, "r")
+    for index in range(requests):  # one a second: four seconds each keep four in flight
+        put_request(store, "r", record(index, each_ms))
+    assert store.query(FACTS, ["r"])[0]["in_flight_mean"] == mean
+
+
+def test_an_open_loop_has_no_number_to_keep_in_flight(store: Store) -> None:
+    put(store, "r", replace(CONFIG, load={"kind": "open", "rate": 1.0}))
+    for index in range(20):
+        put_request(store, "r", record(index, 4000))
+    facts = store.query(FACTS, ["r"])[0]
+    assert (facts["in_flight_mean"], facts["concurrency"], facts["requests"]) == (None, None, 20)
+
+
+def test_only_one_of_two_claims_an_interrupted_run_and_none_a_complete_one(tmp_path: Path) -> None:
+    path = tmp_path / "db.duckdb"
+    with Store(path) as one, Store(path) as two:
+        put(one, "stopped", status="interrupted")
+        put(one, "done", status="complete")
+        one.flush()
+        assert two.claim("stopped")
+        assert not one.claim("stopped")
+        assert not two.claim("done")
+        assert not two.claim("unknown")
+        assert one.query("SELECT status, owner FROM runs WHERE run_id = 'stopped'") == [
+            {"status": "running", "owner": two.owner}
+        ]
+    with Store(path) as three:
+        assert three.claim("stopped"), "its owner is gone"

@@ -164,14 +164,9 @@ class Telemetry:
         failure = None if record.error is None else error_type(record.error)
         if scored is None:
             scored = Scored(outcome="completed" if record.error is None else record.error.kind)
-        exemplar = None
-        if state.run_id is not None:
-            context = None if state.spans is None else state.spans.add(record, scored, request, case_id)
-            sampled = context is not None and context.trace_flags.sampled
-            exemplar = Exemplar(
-                state.run_id, record.index, time_ns(), context.trace_id if context and sampled else None,
-                context.span_id if context and sampled else None,
-            )  # fmt: skip
+        spans = state.spans  # once: another thread may end the cell
+        ids = (None, None) if spans is None else spans.add(record, scored, request, case_id)
+        exemplar = None if state.run_id is None else Exemplar(state.run_id, record.index, time_ns(), *ids)
         self._histograms.add(cell, record, scored, failure, exemplar)
         with self._histograms.lock:
             ending = scored.outcome, failure

@@ -18,7 +18,7 @@ from loadgen.telemetry.series import Scored
 from loadgen.types import Request, RequestRecord
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, SpanContext, Tracer
+    from opentelemetry.trace import Span, Tracer
 
 Attributes = dict[str, str | int | float | bool | tuple[str, ...]]
 
@@ -50,8 +50,13 @@ class RunSpans:
             self._span.set_attribute("structbench.verdict", verdict)
         self._span.end()
 
-    def add(self, record: RequestRecord, scored: Scored, request: Request | None, case_id: str | None) -> SpanContext:
-        """The span of a finished request; one that was never sent has no length."""
+    def add(
+        self, record: RequestRecord, scored: Scored, request: Request | None, case_id: str | None
+    ) -> tuple[int, int] | tuple[None, None]:
+        """The span of a finished request; one that was never sent has no length.
+
+        Gives the ids of trace and span, or none where the sampler leaves it out.
+        """
         from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
         start_ns = record.sent_ns if record.sent_ns is not None else record.due_ns
@@ -75,9 +80,10 @@ class RunSpans:
             span.set_status(Status(StatusCode.ERROR, why))
         span.end(end_ns + self._offset_ns)
         context = span.get_span_context()
-        if context.trace_flags.sampled:
-            self._span.add_link(context)
-        return context
+        if not context.trace_flags.sampled:
+            return None, None
+        self._span.add_link(context)
+        return context.trace_id, context.span_id
 
 
 def _start(tracer: Tracer, name: str, **how: Any) -> Span:

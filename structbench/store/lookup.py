@@ -39,7 +39,8 @@ class Found:
 _RUNS = """
 SELECT config_hash, run_id, status, planned, label, owner, started_at,
     (SELECT max(segment) FROM segments WHERE segments.run_id = runs.run_id) AS segment
-FROM runs WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) ORDER BY started_at DESC NULLS LAST, run_id DESC
+FROM runs WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) AND forgotten IS NOT true
+ORDER BY started_at DESC NULLS LAST, run_id DESC
 """
 _RANK = {"complete": 0, "partial": 1, "running": 2}
 
@@ -78,6 +79,12 @@ def _with_done(con: duckdb.DuckDBPyConnection, run: Found) -> Found:
     ).fetchall()
     failed = sum(kind is not None for _, kind in rows)
     return replace(run, done=frozenset(index for index, _ in rows), errors=failed)
+
+
+def is_free(con: duckdb.DuckDBPyConnection, run_id: str, is_alive: Callable[[str | None], bool]) -> bool:
+    """Whether a run is neither complete nor under way in a process that lives."""
+    rows = con.execute("SELECT status, owner FROM runs WHERE run_id = $1", [run_id]).fetchall()
+    return any(status != "complete" and not (status == "running" and is_alive(owner)) for status, owner in rows)
 
 
 def nearest_config(con: duckdb.DuckDBPyConnection, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:

@@ -23,6 +23,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "segments": ("run_id", "segment"),
     "requests": ("run_id", "request_index"),
     "samples": ("run_id", "segment", "sampled_at"),
+    "run_gaps": ("run_id",),
+    "lookups": ("looked_up_at", "config_hash"),
 }
 UPDATED = ("runs", "segments")
 """A second row with the same key changes the columns that it names; in the other tables it replaces the row."""
@@ -35,7 +37,8 @@ CREATE TABLE runs (
     run_id VARCHAR PRIMARY KEY, config_hash VARCHAR, model VARCHAR, model_digest VARCHAR, server_version VARCHAR,
     suite VARCHAR, load_kind VARCHAR, concurrency BIGINT, rate DOUBLE, arrival VARCHAR, endpoint VARCHAR,
     structured VARCHAR, think VARCHAR, planned BIGINT, status VARCHAR, verdict VARCHAR, verdict_reason VARCHAR,
-    label VARCHAR, config JSON, environment JSON, owner VARCHAR, started_at TIMESTAMP, finished_at TIMESTAMP
+    label VARCHAR, config JSON, environment JSON, owner VARCHAR, started_at TIMESTAMP, finished_at TIMESTAMP,
+    forgotten BOOLEAN
 );
 CREATE INDEX runs_by_config ON runs (config_hash);
 CREATE TABLE segments (
@@ -62,6 +65,14 @@ CREATE TABLE samples (
     client_rss_bytes BIGINT, in_flight BIGINT, loop_lag_max_s DOUBLE, store_backlog BIGINT, server_size_bytes BIGINT,
     server_vram_bytes BIGINT, vram_share DOUBLE, workers BIGINT, model_expiry_s DOUBLE,
     PRIMARY KEY (run_id, segment, sampled_at)
+);
+CREATE TABLE run_gaps (
+    run_id VARCHAR PRIMARY KEY, requests BIGINT, chunks BIGINT, gaps BIGINT, p50 DOUBLE, p90 DOUBLE, p95 DOUBLE,
+    p99 DOUBLE, max DOUBLE
+);
+CREATE TABLE lookups (
+    looked_up_at TIMESTAMP, config_hash VARCHAR, run_id VARCHAR, result VARCHAR,
+    PRIMARY KEY (looked_up_at, config_hash)
 );
 """
 _HISTORY = """
