@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "suites": "structbench.commands.suites",
     "simulate": "structbench.commands.simulate",
     "demo": "structbench.commands.demo",
+    "watch": "structbench.commands.watch",
     "report": "structbench.commands.report",
 }
 """Command -> its module, which has ``Options`` and ``run``."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from structbench.differences import Difference, holm
-from structbench.expressions import Change, Metric, metric_of
+from structbench.expressions import Change, Metric, metric_of, shown_limits
 from structbench.gates import Gate, Outcome, doubt, settle
 from structbench.identity import canonical_json
 from structbench.pairing import Pair, Pairing
@@ -100,6 +100,7 @@ def compare(
             if limits is None:
                 bounds, differ = _shared_limits(readers, each)
                 notes += differ
+            notes += (f"good requests keep {shown_limits(bounds)}",) if bounds else ()
             rows = [replace(row, gated=row.metric.name in named) for row in compared(readers, each, metrics, bounds)]
         comparisons.append(Comparison(each, tuple(rows), notes))
     comparisons, sizes = _adjusted(comparisons)

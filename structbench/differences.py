@@ -66,8 +66,8 @@ def blocks_of(n: int) -> Integers:
 
 
 def least(p: float | None) -> int:
-    """Values below which there is no interval, of the quantile p or of a mean or rate."""
-    return LEAST_CLUSTERS if p is None or not 0 < p < 1 else max(LEAST_CLUSTERS, needed(p))
+    """Values below which there is no interval, of the quantile p (0 < p < 1) or of a mean or rate."""
+    return LEAST_CLUSTERS if p is None else max(LEAST_CLUSTERS, needed(p))
 
 
 @dataclass(frozen=True, slots=True)

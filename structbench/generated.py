@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 from statistics import StatisticsError, linear_regression
 from typing import overload
@@ -24,6 +25,9 @@ GENERATED_CASES = 1_000_000_000
 TOKENS_PER_WORD = 1.1
 OVERHEAD_TOKENS = 30
 CALIBRATION_WORDS = (60, 150, 270)
+RECENT_CASES = 2048
+"""How many are kept once made: a case is asked for when its request is made, when it is scored and when its row is
+kept, and a few hundred requests lie between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +42,20 @@ class TextShape:
 
 @dataclass(frozen=True)
 class GeneratedCases(Sequence[Case]):
-    """A sequence without a practical end; item i is ``make(i)``, made when asked for."""
+    """A sequence whose item i is ``make(i)``, made when asked for; without a practical end unless ``size`` says so."""
 
     make: Callable[..., Case]
+    size: int = GENERATED_CASES
+    _recent: Callable[[int], Case] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_recent", lru_cache(RECENT_CASES)(self.make))
+
+    def __reduce__(self) -> tuple[type[GeneratedCases], tuple[Callable[..., Case], int]]:
+        return GeneratedCases, (self.make, self.size)  # what was made stays behind: it can be made again
 
     def __len__(self) -> int:
-        return GENERATED_CASES
+        return self.size
 
     @overload
     def __getitem__(self, index: int) -> Case: ...
@@ -51,8 +63,8 @@ class GeneratedCases(Sequence[Case]):
     def __getitem__(self, index: slice) -> tuple[Case, ...]: ...
     def __getitem__(self, index: int | slice) -> Case | tuple[Case, ...]:
         if isinstance(index, slice):
-            return tuple(self.make(i) for i in range(GENERATED_CASES)[index])
-        return self.make(range(GENERATED_CASES)[index])
+            return tuple(self.make(i) for i in range(self.size)[index])
+        return self._recent(range(self.size)[index])
 
 
 def text_case(

@@ -170,6 +170,8 @@ def _figures(a: Side, b: Side, metric: Metric, paired: bool, untrue: str | None)
         return plain
     if untrue is not None:
         return replace(plain, untested="not comparable", why=untrue)
+    if metric.p in (0.0, 1.0):
+        return replace(plain, untested="not comparable", why="the extreme of a sample has no interval")
     wanted = LEAST_CLUSTERS if metric.base == "itl" else least(metric.p)
     if min(n_a, n_b) < wanted:
         return replace(plain, untested="too few", why=f"needs {wanted} requests")

@@ -28,6 +28,7 @@ from structbench.generated import (
     text_case,
     word_count,
 )
+from structbench.public import PUBLIC, load_public
 from structbench.suite_checks import TYPE_NAMES, case_of
 from structbench.types import Case, Suite
 
@@ -64,7 +65,7 @@ SHIPPED: Mapping[str, ShippedSuite] = {
 
 
 def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
-    """The suite of that name (text, json, tools, numbers) or in that JSON Lines file.
+    """The suite of that name (text, json, tools, numbers, or public data: bfcl:…) or in that JSON Lines file.
 
     ``text`` shapes the suite of that name only; ``seed`` moves the generated suites only.
     """
@@ -77,6 +78,8 @@ def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
     if name_or_path in SHIPPED:
         lines = _parse(_shipped_bytes(name_or_path), f"{name_or_path}.jsonl")
         return _file_suite(name_or_path, lines, SHIPPED[name_or_path].default_requests)
+    if (public := load_public(name_or_path)) is not None:
+        return public
     lines = _parse(_user_bytes(name_or_path), name_or_path)
     return _file_suite(Path(name_or_path).name, lines, len(lines))
 
@@ -174,7 +177,8 @@ def _user_bytes(name_or_path: str) -> bytes:
 def _unknown_suite(name: str) -> str:
     near = get_close_matches(name.lower(), SHIPPED, n=1, cutoff=0.5)
     hint = f'did you mean "{near[0]}"? ' if near else ""
-    return f'unknown suite "{name}": {hint}Known are {", ".join(SHIPPED)}, or the path of a .jsonl file'
+    public = ", ".join(f"{prefix}:…" for prefix in PUBLIC)
+    return f'unknown suite "{name}": {hint}Known are {", ".join(SHIPPED)}, {public}, or the path of a .jsonl file'
 
 
 def _parse(data: bytes, path: str) -> list[tuple[Case, Any]]:

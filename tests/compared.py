@@ -57,7 +57,7 @@ def requests(
         } if came else {
             "request_index": index, "segment": 0, "case_id": f"c{index % cases}", "repeat": index // cases,
             "due_ns": now_ns, "sent_ns": now_ns, "end_ns": end_ns, "outcome": "http", "error_kind": "http",
-            "chunk_offsets_us": [],
+            "output_tokens": 3, "chunk_offsets_us": [],
         })  # fmt: skip
         now_ns = end_ns
     return rows

@@ -151,6 +151,8 @@ def test_goodput_is_compared_under_limits_that_are_those_of_both(reader: Reader)
     assert "goodput" not in words(mixed)
     assert any("different --goodput limits" in note for note in mixed.comparisons[0].notes)
     given = rows(compared(reader, "plain", "limited", limits={"ttft_s": 0.1}))
+    notes = compared(reader, "plain", "limited", limits={"ttft_s": 0.1}).comparisons[0].notes
+    assert "good requests keep ttft<0.1" in notes
     (told,) = reader.query("SELECT goodput, correct_goodput FROM summary WHERE run_id = 'limited'")
     assert (given["goodput"].b, given["correct_goodput"].b) == pytest.approx((told["goodput"], told["correct_goodput"]))
 
@@ -162,6 +164,7 @@ def test_goodput_is_compared_under_limits_that_are_those_of_both(reader: Reader)
         ("same", "ttft_p95<0%", "pass", "not significant"), ("same", "schema_valid<-2pp", "pass", "+0.0 pp"),
         ("wrong", "schema_valid<-2pp", "fail", "-50 pp"),
         ("slow", "ttft_p99.9>10%", "undecided", "needs 3688 requests"),
+        ("slow", "ttft_p100>10%", "undecided", "the extreme of a sample has no interval"),
         ("slow", "goodput<0%", "undecided", "neither has this figure"),
         ("broken", "ttft_p50>10%", "fail", "larger"), ("broken", "schema_valid<-2pp", "undecided", "B is interrupted"),
         ("loaded", "ttft_p50>10%", "undecided", "not comparable: load.concurrency: 1 → 4"),

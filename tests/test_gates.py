@@ -140,6 +140,9 @@ def test_a_share_is_given_up_exactly_when_it_is_lost(
 @pytest.mark.parametrize(
     ("slo", "rows", "planned", "elapsed_s", "lost"),
     [
+        # Of 0, 0.1, 0.9, 0.9 the median is halfway.
+        ("ttft_p50<0.4", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, True),
+        ("ttft_p50<0.6", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, False),
         ("error_rate<=10%", [row(error_kind="http")] * 2, 10, 1, True),
         ("error_rate<=20%", [row(error_kind="http")] * 2, 10, 1, False),
         ("ttft_mean<0.1", [row(ttft_s=1.1)], 10, 1, True), ("ttft_mean<0.1", [row(ttft_s=0.9)], 10, 1, False),

@@ -19,7 +19,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "newer_large": {"server_version": "0.6.0", "model": "m:8b", "model_digest": "e"}, "loaded": {"load": OTHER},
     "prompted": {"structured": "prompt"}, "prompted_large": {"structured": "prompt", "model": "m:8b"},
     "changed": {"suite_hash": "def"}, "tools": {"suite": "tools"}, "rescored": {"scorer_version": 2},
-    "warm": {"options": {"temperature": 0.7}},
+    "third": {"model": "m:70b", "model_digest": "f"}, "warm": {"options": {"temperature": 0.7}},
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def shown(pairing: Pairing) -> list[tuple[str, str]]:
         ("small", "again", [("small", "again")]), ("small", "large", [("small", "large")]),
         ("small", "newer", [("small", "newer")]), ("small", "newer_large", [("small", "newer_large")]),
         ("small large", "newer newer_large", [("small", "newer"), ("large", "newer_large")]),
-        ("small large", "newer", [("small", "newer")]),
+        ("small large", "newer", [("small", "newer")]), ("small large", "newer third", [("small", "newer")]),
         ("small loaded", "newer", [("small", "newer")]), ("small", "tools", []),
     ],
 )  # fmt: skip

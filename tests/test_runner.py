@@ -16,6 +16,7 @@ from loading import FAST, MODELS, SLOW, ask, inferences, listening, small, until
 from loadgen.simulator import Simulator
 from structbench import sampler
 from structbench.runner import Stop, Summary, load
+from structbench.store import Store
 from structbench.suites import answer_book
 
 CLOCKS_NS = 100_000
@@ -185,7 +186,7 @@ def counts(sim: Simulator, model: str, least: int) -> Any:
     return lambda: sum(entry["outcome"] == "completed" for entry in inferences(sim, model)) >= least
 
 
-def test_a_stopped_run_goes_on_where_it_was(sim: Simulator, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_where_it_was(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     db = tmp_path / "s.duckdb"
     options = small(sim, db, models=["slow"], requests=40, concurrency=[4], warmup=0)
     stop = Stop()
@@ -197,6 +198,10 @@ def test_a_stopped_run_goes_on_where_it_was(sim: Simulator, tmp_path: Path) -> N
     assert 5 <= len(kept) < 40, "what was in flight ends, nothing more is sent"
     sim._server.models["slow:latest"].profile = FAST
     sim.reset_truth()
+    with monkeypatch.context() as quicker:
+        quicker.setattr(Store, "claim", lambda *_: False)
+        left_out = load(replace(options, skip_cached=True))
+    assert (left_out.exit_code, left_out.rows, inferences(sim, "slow")) == (0, [], []), "another process continues it"
     resumed = load(replace(options, skip_cached=True))
     (row,) = resumed.rows
     assert (row["run_id"], row["cache"], row["status"]) == (stopped.rows[0]["run_id"], "resumed", "complete")
@@ -287,6 +292,9 @@ def test_metrics_can_be_scraped_until_the_hold_ends(sim: Simulator, tmp_path: Pa
     assert len(lines) == 1
     assert lines[0].endswith(" 10.0")
     assert 'outcome="correct"' in lines[0]
+    finals = {line.split("{")[0]: line.split("} ")[1] for line in scraped[0].splitlines() if "{" in line}
+    assert (finals["structbench_verdict"], finals["structbench_request_in_flight"]) == ("0.0", "0.0")
+    assert 'structbench_cells{structbench_cell_state="complete"} 1.0' in scraped[0].splitlines()
     assert any(line.startswith("structbench_cache_total{") and 'result="miss"' in line
                for line in scraped[0].splitlines())  # fmt: skip
     with pytest.raises(httpx.ConnectError):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,8 +15,9 @@ import pytest
 from loading import MODELS, ask, inferences, small
 
 from loadgen.simulator import Simulator
-from structbench import runner
+from structbench import runner, slos
 from structbench.cli import main
+from structbench.options import LoadOptions
 from structbench.runner import Stop, Summary, load
 from structbench.suites import answer_book
 from structbench.verdict import Verdict, judge
@@ -39,8 +41,8 @@ def outcomes(summary: Summary) -> dict[tuple[str, str], str]:
 
 
 def test_each_cell_is_judged_and_what_a_suite_does_not_ask_is_skipped(sim: Simulator, tmp_path: Path) -> None:
-    slos = ["ttft_p95<10", "schema_valid>=95%", "correct>=0.9", "error_rate<=0"]
-    options = small(sim, tmp_path / "s.duckdb", suites=["json", "tools"], slo=slos)
+    wanted = ["ttft_p95<10", "schema_valid>=95%", "correct>=0.9", "error_rate<=0"]
+    options = small(sim, tmp_path / "s.duckdb", suites=["json", "tools"], slo=wanted)
     summary = load(options)
     assert summary.exit_code == 0
     assert outcomes(summary) == {
@@ -63,11 +65,11 @@ def test_an_slo_that_no_cell_has_is_no_silent_pass(sim: Simulator, tmp_path: Pat
 def test_goodput_counts_requests_within_the_limits_of_this_call(sim: Simulator, tmp_path: Path) -> None:
     """They are no part of the config: the same cell is found again, and judged by other limits."""
     db = tmp_path / "s.duckdb"
-    slos = ["goodput>0", "correct_goodput>0"]
-    (kept,) = load(small(sim, db, slo=slos, goodput="ttft<60,e2e<60")).rows
+    wanted = ["goodput>0", "correct_goodput>0"]
+    (kept,) = load(small(sim, db, slo=wanted, goodput="ttft<60,e2e<60")).rows
     assert kept["goodput"] == pytest.approx(kept["requests_per_s"])
     assert json.loads(kept["goodput_limits"]) == {"ttft_s": 60.0, "e2e_s": 60.0}
-    summary = load(small(sim, db, slo=slos, goodput="ttft<1us", skip_cached=True))
+    summary = load(small(sim, db, slo=wanted, goodput="ttft<1us", skip_cached=True))
     (row,) = summary.rows
     assert (row["cache"], row["run_id"], row["goodput"], row["correct_goodput"]) == ("skipped", kept["run_id"], 0, 0)
     assert set(outcomes(summary).values()) == {"fail"}
@@ -90,14 +92,16 @@ def test_a_lost_slo_ends_its_cell_and_not_the_next(sim: Simulator, tmp_path: Pat
     assert [(each.get("failures"), each.get("errors")) for each in (first, second)] == [("1", "1"), ("0", "0")]
 
 
-def test_a_continued_run_is_watched_with_what_it_had(sim: Simulator, tmp_path: Path) -> None:
-    """The first segment's wrong answers count: the second is given up at once."""
-    db = tmp_path / "s.duckdb"
-    given: dict[str, Any] = {"models": ["slow-mixed"], "suites": ["json"], "requests": 60, "slo": ["correct>=99%"]}
-    (before,) = load(small(sim, db, **given, abort_on_slo=True)).rows
-    (after,) = load(small(sim, db, **given, abort_on_slo=True, skip_cached=True)).rows
-    assert (after["run_id"], after["cache"], after["status"]) == (before["run_id"], "resumed", "interrupted")
-    assert before["requests"] < after["requests"] < before["requests"] + 20
+def test_a_continued_run_is_watched_with_what_it_had_and_need_not_send_again() -> None:
+    wrong = {"error_kind": None, "outcome": "wrong_value", "accuracy_score": 0.0}
+    rows = [{**wrong, "request_index": index} for index in range(3)]
+    planned: Any = SimpleNamespace(
+        cell=SimpleNamespace(requests=10), continued=SimpleNamespace(run_id="r"), missing=[2, *range(3, 10)]
+    )
+    watching = slos.watch(LoadOptions(slo=["correct>=85%"], abort_on_slo=True), planned, lambda *_: rows)
+    assert watching is not None
+    assert (watching.seen, len(watching.broken(1.0))) == (2, 1)
+    assert slos.watch(LoadOptions(slo=["correct>=85%"]), planned, lambda *_: rows) is None
 
 
 def test_a_cell_bound_by_time_alone_is_not_ended_early(sim: Simulator, tmp_path: Path) -> None:

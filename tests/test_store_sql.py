@@ -23,6 +23,7 @@ from structbench.store.insertion import insert
 from structbench.store.rows import storable
 from structbench.store.schema import KEYS, columns_of, migrate
 from structbench.types import Config, Score
+from structbench.verdict import FACTS
 
 DOCS = Path(__file__).parent.parent / "docs" / "store.md"
 MS = 1_000_000
@@ -33,6 +34,10 @@ CONFIG = Config(
 )  # fmt: skip
 CORRECT = Score(outcome="correct", accuracy_score=1.0, json_valid=True, schema_valid=True)
 WRONG = Score(outcome="invalid_json", accuracy_score=0.0, json_valid=False, schema_valid=False)
+BROKEN = Score(
+    outcome="schema_violation", accuracy_score=0.0, json_valid=True, schema_valid=False,
+    violated_keywords=("minimum", "required"),
+)  # fmt: skip
 REJECTED = Score(outcome="rejected", accuracy_score=0.0, json_valid=False, schema_valid=False)
 
 
@@ -387,3 +392,72 @@ def test_the_docs_describe_every_table_view_and_column(store: Store) -> None:
     for row in tables:
         missing = [column for column in row["c"] if f"`{column}`" not in sections[row["t"]]]
         assert missing == [], row["t"]
+
+
+def test_compliance_counts_what_was_rejected_what_was_violated_and_what_was_valid(store: Store) -> None:
+    filled(store)
+    put_request(store, "r", record(6, 10), BROKEN)
+    put_request(store, "r", record(7, 10), replace(BROKEN, violated_keywords=("minimum",)))
+    put_request(store, "r", record(8, 10), Score(outcome="unscored"))
+    put_request(store, "r", record(9, 10), Score(outcome="truncated", json_valid=False, schema_valid=False))
+    (row,) = store.query("SELECT * FROM compliance")
+    counts = {"judged": 7, "rejected": 1, "no_output": 0, "truncated": 1, "invalid_json": 1, "violated": 2, "valid": 2}
+    assert {name: row[name] for name in counts} == counts
+    assert sum(counts.values()) == 2 * row["judged"]
+    assert (row["unscored"], row["structured"]) == (1, "format")
+    assert (row["declared"], row["empirical"], row["compliance"]) == pytest.approx((6 / 7, 2 / 7, 2 / 6))
+    found = store.query("SELECT keyword, count, share, example FROM violations ORDER BY keyword")
+    assert [(one["keyword"], one["count"], one["share"]) for one in found] == [
+        ("minimum", 2, pytest.approx(2 / 7)), ("required", 1, pytest.approx(1 / 7)),
+    ]  # fmt: skip
+
+
+def test_a_server_that_rejects_every_schema_has_no_compliance(store: Store) -> None:
+    put(store, "r")
+    put_request(store, "r", record(0, kind="rejected"), REJECTED)
+    (row,) = store.query("SELECT declared, empirical, compliance FROM compliance")
+    assert row == {"declared": 0.0, "empirical": 0.0, "compliance": None}
+
+
+def test_runs_without_schemas_are_not_in_compliance(store: Store) -> None:
+    put(store, "r", replace(CONFIG, structured="none"))
+    put_request(store, "r", record(0, 10), Score(outcome="correct", accuracy_score=1.0, tool_call_accuracy=1.0))
+    put_request(store, "r", record(1, 10), Score(outcome="unscored"))
+    assert store.query("SELECT * FROM compliance") == []
+
+
+@pytest.mark.parametrize(
+    ("requests", "each_ms", "mean"), [(20, 4000, 4.0), (20, 2000, 2.0), (12, 1000, 1.0), (11, 4000, None)]
+)
+def test_how_many_were_in_flight_is_averaged_over_the_full_part_of_a_closed_loop(
+    store: Store, requests: int, each_ms: int, mean: float | None
+) -> None:
+    put(store, "r")
+    for index in range(requests):  # one a second: four seconds each keep four in flight
+        put_request(store, "r", record(index, each_ms))
+    assert store.query(FACTS, ["r"])[0]["in_flight_mean"] == mean
+
+
+def test_an_open_loop_has_no_number_to_keep_in_flight(store: Store) -> None:
+    put(store, "r", replace(CONFIG, load={"kind": "open", "rate": 1.0}))
+    for index in range(20):
+        put_request(store, "r", record(index, 4000))
+    facts = store.query(FACTS, ["r"])[0]
+    assert (facts["in_flight_mean"], facts["concurrency"], facts["requests"]) == (None, None, 20)
+
+
+def test_only_one_of_two_claims_an_interrupted_run_and_none_a_complete_one(tmp_path: Path) -> None:
+    path = tmp_path / "db.duckdb"
+    with Store(path) as one, Store(path) as two:
+        put(one, "stopped", status="interrupted")
+        put(one, "done", status="complete")
+        one.flush()
+        assert two.claim("stopped")
+        assert not one.claim("stopped")
+        assert not two.claim("done")
+        assert not two.claim("unknown")
+        assert one.query("SELECT status, owner FROM runs WHERE run_id = 'stopped'") == [
+            {"status": "running", "owner": two.owner}
+        ]
+    with Store(path) as three:
+        assert three.claim("stopped"), "its owner is gone"

@@ -114,7 +114,10 @@ def print_comparison(result: Result, console: Console) -> None:
         say(f"B: {_title(comparison.pair.b)}")
         rows = _shown(comparison)
         if rows:
-            table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+            gap = 0 if console.width < 100 else 1
+            table = Table(
+                box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold"
+            )
             for number, header in enumerate(HEADERS):
                 last = number in (0, len(HEADERS) - 1)
                 table.add_column(header, justify="left" if last else "right", no_wrap=number == 0, overflow="fold")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from structbench.errors import BadInput, RunFailed
 from structbench.store.database import Database, Locked, fetched, wait_a_little
 from structbench.store.insertion import SpooledRow, insert
-from structbench.store.lookup import Found, find_runs, nearest_config
+from structbench.store.lookup import Found, find_runs, is_free, nearest_config
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
@@ -144,6 +144,18 @@ class Store:
         """The stored config of the same suite and model that differs least, and its newest run."""
         return self._read(lambda con: nearest_config(con, config))
 
+    def claim(self, run_id: str) -> bool:
+        """Take over a run that nobody works on; False when another process was quicker, or has completed it."""
+
+        def take(con: duckdb.DuckDBPyConnection) -> bool:
+            free = is_free(con, run_id, self._spool.is_alive)
+            if free:
+                mine = {"run_id": run_id, "status": "running", "owner": self.owner}
+                insert(con, self._columns, iter([("runs", mine, 0)]))
+            return free
+
+        return self._read(take, read_only=False)
+
     def keep_gaps(self, run_id: str) -> None:
         """Keep the gap percentiles of a complete run, which take long to compute; ``gap_percentiles`` then has them."""
         for row in self.query(GAPS_TO_KEEP, [run_id], timeout_s=60.0):
@@ -157,13 +169,16 @@ class Store:
     ) -> None:
         self.close()
 
-    def _read(self, work: Callable[[duckdb.DuckDBPyConnection], T], timeout_s: float = 10.0) -> T:
+    def _read(
+        self, work: Callable[[duckdb.DuckDBPyConnection], T], timeout_s: float = 10.0, *, read_only: bool = True
+    ) -> T:
+        """What ``work`` makes of the file, all that was appended included."""
         deadline = time.monotonic() + timeout_s
         if not self._closed and not self.flush(timeout_s):
             raise RunFailed(f"{self.path} is held by another process: end it; {self.backlog} rows wait in the spool")
         while True:
             try:
-                with self._database.opened(read_only=True) as con:
+                with self._database.opened(read_only=read_only) as con:
                     return work(con)
             except Locked as held:
                 if time.monotonic() > deadline:
@@ -235,5 +250,6 @@ class Store:
 def _yield_to_others() -> None:
     """Lower the priority of the calling thread; where there is only one for the whole process, leave it."""
     if sys.platform == "linux":
+        thread = threading.get_native_id()
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)

@@ -56,14 +56,14 @@ CREATE TABLE requests (
     client_tokens_per_s DOUBLE, done_reason VARCHAR, outcome VARCHAR, accuracy_score DOUBLE, json_valid BOOLEAN,
     json_valid_lenient BOOLEAN, json_source VARCHAR, json_parse_error VARCHAR, schema_valid BOOLEAN,
     schema_valid_lenient BOOLEAN, tool_call_success BOOLEAN, tool_call_accuracy DOUBLE, num_tool_calls BIGINT,
-    validation_errors VARCHAR[], output_text VARCHAR, thinking_text VARCHAR, tool_calls JSON, error_kind VARCHAR,
-    error_status BIGINT, error_message VARCHAR,
+    validation_errors VARCHAR[], violated_keywords VARCHAR[], output_text VARCHAR, thinking_text VARCHAR,
+    tool_calls JSON, error_kind VARCHAR, error_status BIGINT, error_message VARCHAR,
     PRIMARY KEY (run_id, request_index)
 );
 CREATE TABLE samples (
     run_id VARCHAR, segment BIGINT, sampled_at TIMESTAMP, t_s DOUBLE, client_cpu_percent DOUBLE,
     client_rss_bytes BIGINT, in_flight BIGINT, loop_lag_max_s DOUBLE, store_backlog BIGINT, server_size_bytes BIGINT,
-    server_vram_bytes BIGINT, vram_share DOUBLE,
+    server_vram_bytes BIGINT, vram_share DOUBLE, workers BIGINT, model_expiry_s DOUBLE,
     PRIMARY KEY (run_id, segment, sampled_at)
 );
 CREATE TABLE run_gaps (
