@@ -217,7 +217,8 @@ def test_prompts_are_those_of_the_suite_only_while_it_is_the_same(tmp_path: Path
         runs.append(run(name, suite=name, config={"suite_hash": suite.content_hash, "seed": 3}))
         rows.append(request(name, 1, case_id=suite.cases[1].id, outcome="wrong_value", accuracy_score=0.0))
     runs += [run("changed", config={"suite_hash": "other"}), run("gone", suite="gone.jsonl")]
-    rows += [request(name, 0, outcome="wrong_value", output_text="é" * 9000) for name in ("changed", "gone")]
+    first = {"case_id": suites["json"].cases[0].id, "outcome": "wrong_value", "output_text": "é" * 9000}
+    rows += [request(name, 0, **first) for name in ("changed", "gone")]
     found = document(write(tmp_path / "asked.duckdb", runs, rows), details=True)
     listed = {row["run_id"]: row for row in (found.details or {})["wrong"]["listed"]}
     assert listed["json"]["asked"]["messages"][0]["content"] == suites["json"].cases[1].messages[0]["content"]
