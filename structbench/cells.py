@@ -17,7 +17,7 @@ from structbench.generated import GeneratedCases
 from structbench.identity import config_hash
 from structbench.options import LoadOptions, think_value
 from structbench.scoring import SCORER_VERSION
-from structbench.suites import TextShape, load_suite
+from structbench.suites import TextShape, load_suite, tagged
 from structbench.types import Case, Config, Suite
 
 SIMULATED = "simulated"
@@ -108,6 +108,11 @@ def load_suites(options: LoadOptions) -> list[Suite]:
         mean_output_tokens=options.mean_output_tokens, stddev_output_tokens=options.stddev_output_tokens,
     )  # fmt: skip
     suites = [load_suite(name, text=shape, seed=options.seed) for name in options.suites]
+    known = {tag for suite in suites for case in _telling_cases(suite) for tag in case.tags}
+    if unknown := [tag for tag in options.tags if tag not in known]:
+        has = f"they have {', '.join(sorted(known))}" if known else "they have none"
+        raise BadInput(f"--tags {unknown[0]}: no case of these suites has that tag: {has}")
+    suites = [tagged(suite, options.tags) for suite in suites]
     if options.endpoint == "generate":
         for suite in suites:
             if any(case.tools for case in _telling_cases(suite)):

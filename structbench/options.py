@@ -11,15 +11,26 @@ from typing import Any, Literal, Optional
 DEFAULT_MODELS = ("gemma3n", "smollm2:360m", "llama3.2:1b")
 
 
-def opt(default: Any, help: str, *, many: bool = False, type: Any = None, metavar: Optional[str] = None) -> Any:
-    """A field with what argparse_dataclass wants to know; ``many``: the option takes several values."""
+def opt(
+    default: Any, help: str, *, many: bool = False, type: Any = None, metavar: Optional[str] = None,
+    words: tuple[str, ...] = (), nargs: str = "+",
+) -> Any:  # fmt: skip
+    """A field with what argparse_dataclass wants to know; ``many``: the option takes several values.
+
+    ``words`` are its names on the command line where they are not ``--name``; one without a dash makes a positional,
+    for which ``nargs`` may be ``?`` or ``*``.
+    """
     metadata: dict[str, Any] = {"help": help}
+    if words:
+        metadata["args"] = list(words)
     if type is not None:
         metadata["type"] = type
     if metavar is not None:
         metadata["metavar"] = metavar
+    if nargs != "+":
+        metadata["nargs"] = nargs
     if many:
-        metadata["nargs"] = "+"
+        metadata["nargs"] = nargs
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
@@ -35,8 +46,11 @@ class LoadOptions:
 
     models: list[str] = opt(DEFAULT_MODELS, "models to measure, as the server names them", many=True)
     suites: list[str] = opt(
-        ("text", "json", "tools"), "suites: text, json, tools, numbers, or a path to a .jsonl", many=True
+        ("text", "json", "tools"),
+        "suites: text, json, tools, numbers, a .jsonl file, a folder of schemas",
+        many=True,
     )
+    tags: list[str] = opt((), "only the suites' cases that have one of these tags", many=True)
     host: Optional[str] = opt(
         None, "server, e.g. 127.0.0.1:11434 (default: OLLAMA_HOST, then OLLAMA_BASE_URL, then http://127.0.0.1:11434)"
     )

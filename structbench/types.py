@@ -35,6 +35,10 @@ class Case:
     acceptable values: it may be left out."""
     expected_text: str | None = None
     """The answer text, compared after trimming white space."""
+    acceptable: Mapping[str, tuple[Any, ...]] | None = None
+    """JSON Pointer -> the values of which one must stand there; several expected texts are at ``""``."""
+    compare: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """JSON Pointer -> how values are compared there: ``structbench.scoring.comparing``; strictly without."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Ollama options for this case, e.g. ``num_predict``; the command line's win."""
     tags: tuple[str, ...] = ()

@@ -13,8 +13,8 @@ MODULES = sorted([*ROOT.glob("structbench/**/*.py"), *ROOT.glob("loadgen/**/*.py
 
 HOMES = {
     "duckdb": ["structbench/store/"],
-    "jsonschema": ["structbench/scoring/", "structbench/suite_checks.py"],
-    "referencing": ["structbench/scoring/", "structbench/suite_checks.py"],
+    "jsonschema": ["structbench/scoring/"],
+    "referencing": ["structbench/scoring/", "structbench/suite_fields.py"],
     "argparse_dataclass": ["structbench/cli.py"],
     "opentelemetry": ["loadgen/telemetry.py"],
     "prometheus_client": ["loadgen/telemetry.py"],

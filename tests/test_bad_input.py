@@ -163,6 +163,7 @@ def test_a_model_that_cannot_be_pulled(refused: Refused) -> None:
         (["--option", "temperature"], "--option 'temperature' has no '=': write key=value"),
         (["--option", "top_k=1", "temperature"], "--option 'temperature' has no '='"),
         (["--suites", "tools", "--endpoint", "generate"], "use --endpoint chat"),
+        (["--suites", "json", "--tags", "prson"], "no case of these suites has that tag: they have books, catalog"),
         (["--suites", "mine.jsonl"], "suite file mine.jsonl does not exist"),
         (["--suites", "."], "is a folder"),
     ],

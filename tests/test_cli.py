@@ -108,6 +108,7 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
     ("words", "name", "value"),
     [
         ("--models a b:1b", "models", ["a", "b:1b"]), ("--suites text x.jsonl", "suites", ["text", "x.jsonl"]),
+        ("--tags person", "tags", ["person"]),
         ("--concurrency 1 4 16", "concurrency", [1, 4, 16]), ("--rate 2 5.5", "rate", [2.0, 5.5]),
         ("--arrival gamma", "arrival", "gamma"), ("--burstiness 0.5", "burstiness", 0.5),
         ("--max-in-flight 9", "max_in_flight", 9), ("--duration 1.5", "duration", 1.5), ("--warmup 0", "warmup", 0),
