@@ -149,6 +149,7 @@ class _Worker:
             taken = await self._take()
             if taken is None:
                 return
+            self._count(+1)
             await self._in_own_task(taken[0], None)
 
     async def _open(self, load: OpenLoop, start_ns: int) -> None:
@@ -159,15 +160,23 @@ class _Worker:
                 due_ns = start_ns + offset
                 if not await self._sleep_until(due_ns - _LEAD_NS):
                     self._tell("returned", request.index)
-                elif load.max_in_flight is not None and self._counts.total() >= load.max_in_flight:
+                elif self._is_place_for_one(load.max_in_flight):
+                    group.create_task(self._in_own_task(request, due_ns))
+                    await asyncio.sleep(0)  # it is prepared before the next is looked at, also when we are late
+                else:
                     error = RequestError("dropped", f"{load.max_in_flight} requests were in flight")
                     self._tell("record", RequestRecord(index=request.index, due_ns=due_ns, error=error))
-                else:
-                    group.create_task(self._in_own_task(request, due_ns))
-                    await asyncio.sleep(0)  # it counts as in flight before the next is looked at
+
+    def _is_place_for_one(self, limit: int | None) -> bool:
+        """Count one more as in flight, if that is within the limit of all workers together."""
+        self._count(+1)  # first, and only then looked at: two workers that do so at once never exceed the limit
+        if limit is None or self._counts.total() <= limit:
+            return True
+        self._count(-1)
+        return False
 
     async def _in_own_task(self, request: Request, due_ns: int | None) -> None:
-        """Run to the end; ``cancel()`` reaches the request, not the loop that sends the next."""
+        """Run one that is counted as in flight; ``cancel()`` reaches it, not the loop that sends the next."""
         task = asyncio.create_task(self._one(request, due_ns))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
@@ -177,15 +186,13 @@ class _Worker:
             error = RequestError("cancelled", "cancelled before it was sent")
             record = RequestRecord(index=request.index, worker=self._job.worker, due_ns=due_ns, error=error)
             self._tell("record", record)
+        finally:
+            self._count(-1)
 
     async def _one(self, request: Request, due_ns: int | None) -> None:
         from loadgen.stream import send
 
-        self._count(+1)
-        try:
-            record = await send(self._client, request, self._job.timeouts, due_ns=due_ns, worker=self._job.worker)
-        finally:
-            self._count(-1)
+        record = await send(self._client, request, self._job.timeouts, due_ns=due_ns, worker=self._job.worker)
         self._tell("record", record)
 
     def _count(self, change: int) -> None:

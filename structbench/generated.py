@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 from statistics import StatisticsError, linear_regression
 from typing import overload
@@ -24,6 +25,9 @@ GENERATED_CASES = 1_000_000_000
 TOKENS_PER_WORD = 1.1
 OVERHEAD_TOKENS = 30
 CALIBRATION_WORDS = (60, 150, 270)
+RECENT_CASES = 2048
+"""How many are kept once made: a case is asked for when its request is made, when it is scored and when its row is
+kept, and a few hundred requests lie between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,13 @@ class GeneratedCases(Sequence[Case]):
     """A sequence without a practical end; item i is ``make(i)``, made when asked for."""
 
     make: Callable[..., Case]
+    _recent: Callable[[int], Case] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_recent", lru_cache(RECENT_CASES)(self.make))
+
+    def __reduce__(self) -> tuple[type[GeneratedCases], tuple[Callable[..., Case]]]:
+        return GeneratedCases, (self.make,)  # what was made stays behind: it can be made again
 
     def __len__(self) -> int:
         return GENERATED_CASES
@@ -52,7 +63,7 @@ class GeneratedCases(Sequence[Case]):
     def __getitem__(self, index: int | slice) -> Case | tuple[Case, ...]:
         if isinstance(index, slice):
             return tuple(self.make(i) for i in range(GENERATED_CASES)[index])
-        return self.make(range(GENERATED_CASES)[index])
+        return self._recent(range(GENERATED_CASES)[index])
 
 
 def text_case(

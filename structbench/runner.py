@@ -191,6 +191,8 @@ class _Runner:
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
                 caches[run_id] = cell.cache
+            elif cell.cache == "resumed" and not self.services.store.claim(run_id):
+                self.services.display.print(f"{cell.cell.name}: left out: another process now continues run {run_id}")
             elif self._cell(cell, run_id):
                 caches[run_id] = cell.cache
         self.summary.interrupted = bool(self.stop.asked)

@@ -12,14 +12,30 @@ from typing import Any, Literal
 VerdictWord = Literal["valid", "degraded", "invalid"]
 
 FACTS = """
+WITH sent AS (
+    SELECT segment, sent_ns, end_ns FROM requests WHERE run_id = $1 AND sent_ns IS NOT NULL
+), full_from AS (
+    SELECT segment, (list(sent_ns ORDER BY sent_ns))[concurrency] AS from_ns, max(sent_ns) AS to_ns
+    FROM sent CROSS JOIN (SELECT concurrency FROM runs WHERE run_id = $1)
+    GROUP BY segment, concurrency HAVING count(*) >= 3 * concurrency
+), held AS (
+    SELECT segment, from_ns, to_ns, sum(greatest(0, least(end_ns, to_ns) - greatest(sent_ns, from_ns))) AS held_ns
+    FROM sent JOIN full_from USING (segment) GROUP BY segment, from_ns, to_ns
+)
 SELECT count(*) AS requests, count(*) FILTER (WHERE error_kind IS NULL) AS completed,
     quantile_cont(send_lag_s, 0.99) AS send_lag_p99_s, quantile_cont(read_lag_max_s, 0.99) AS read_lag_p99_s,
-    median(ttft_s) AS ttft_p50_s, coalesce(sum(merged_chunks) / nullif(sum(chunks), 0), 0) AS merged_share,
+    coalesce(sum(merged_chunks) / nullif(sum(chunks), 0), 0) AS merged_share,
+    (SELECT sum(held_ns) / nullif(sum(to_ns - from_ns), 0) FROM held) AS in_flight_mean,
+    (SELECT concurrency FROM runs WHERE run_id = $1) AS concurrency,
     count(*) FILTER (WHERE error_kind = 'rejected') AS rejected,
     count(*) FILTER (WHERE clock = 'read') AS read_clock, count(*) FILTER (WHERE error_kind = 'worker_died') AS died
 FROM requests WHERE run_id = $1
 """
-"""SQL for what ``judge`` wants to know of a run."""
+"""SQL for what ``judge`` wants to know of a run.
+
+``in_flight_mean`` is of a closed loop's full part: from its Nth request sent to its last one sent; NULL for an open
+loop and for fewer than 3 N requests.
+"""
 
 SEND_LAG_S = (0.010, 0.100)
 """99th percentile of sent - due above which a run is degraded, invalid."""
@@ -28,6 +44,11 @@ READ_LAG_S = (0.050, 0.500)
 touch TTFT and ITL, but it delays what the client does next."""
 MERGED_SHARE = (0.02, 0.20)
 """Share of chunks whose own receive instant was lost."""
+
+FULL_SHARE = (0.90, 0.60)
+"""Requests in flight, on average, of those that a closed loop was to keep there; below, its load was not the one
+asked for. Judged where nearly all requests completed: what a server refuses at once is in flight for no time."""
+NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +72,11 @@ def judge(facts: Mapping[str, Any]) -> Verdict:
     limit(send_lag, SEND_LAG_S, f"p99 of the requests was sent {_ms(send_lag)} late: use more cores or a lower rate")
     limit(read_lag, READ_LAG_S, f"this client was {_ms(read_lag)} behind (p99): use more cores or fewer streams")
     limit(merged, MERGED_SHARE, f"{merged:.0%} of the chunks were read together with later ones: ITL is coarse")
+    in_flight, concurrency = facts["in_flight_mean"], facts["concurrency"]
+    if in_flight is not None and facts["completed"] >= NEARLY_ALL * facts["requests"]:
+        short = 1 - in_flight / concurrency
+        text = f"{in_flight:.1f} of {concurrency} requests were in flight on average: use more cores or fewer streams"
+        limit(short, (1 - FULL_SHARE[0], 1 - FULL_SHARE[1]), text)
     if facts["died"]:
         found.append(Verdict("degraded", f"{facts['died']} requests were lost with a worker process that died"))
     if facts["read_clock"]:

@@ -16,6 +16,7 @@ from loading import FAST, MODELS, SLOW, ask, inferences, listening, small, until
 from loadgen.simulator import Simulator
 from structbench import sampler
 from structbench.runner import Stop, Summary, load
+from structbench.store import Store
 from structbench.suites import answer_book
 
 CLOCKS_NS = 100_000
@@ -185,7 +186,7 @@ def counts(sim: Simulator, model: str, least: int) -> Any:
     return lambda: sum(entry["outcome"] == "completed" for entry in inferences(sim, model)) >= least
 
 
-def test_a_stopped_run_goes_on_where_it_was(sim: Simulator, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_where_it_was(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     db = tmp_path / "s.duckdb"
     options = small(sim, db, models=["slow"], requests=40, concurrency=[4], warmup=0)
     stop = Stop()
@@ -197,6 +198,10 @@ def test_a_stopped_run_goes_on_where_it_was(sim: Simulator, tmp_path: Path) -> N
     assert 5 <= len(kept) < 40, "what was in flight ends, nothing more is sent"
     sim._server.models["slow:latest"].profile = FAST
     sim.reset_truth()
+    with monkeypatch.context() as quicker:
+        quicker.setattr(Store, "claim", lambda *_: False)
+        left_out = load(replace(options, skip_cached=True))
+    assert (left_out.exit_code, left_out.rows, inferences(sim, "slow")) == (0, [], []), "another process continues it"
     resumed = load(replace(options, skip_cached=True))
     (row,) = resumed.rows
     assert (row["run_id"], row["cache"], row["status"]) == (stopped.rows[0]["run_id"], "resumed", "complete")

@@ -23,6 +23,7 @@ from structbench.store.database import insert
 from structbench.store.rows import storable
 from structbench.store.schema import KEYS, columns_of, migrate
 from structbench.types import Config, Score
+from structbench.verdict import FACTS
 
 DOCS = Path(__file__).parent.parent / "docs" / "store.md"
 MS = 1_000_000
@@ -358,3 +359,40 @@ def test_the_docs_describe_every_table_view_and_column(store: Store) -> None:
 def test_the_docs_example_queries_run_and_find_something(store: Store, sql: str) -> None:
     filled(store)
     assert store.query(sql)
+
+
+@pytest.mark.parametrize(
+    ("requests", "each_ms", "mean"), [(20, 4000, 4.0), (20, 2000, 2.0), (12, 1000, 1.0), (11, 4000, None)]
+)
+def test_how_many_were_in_flight_is_averaged_over_the_full_part_of_a_closed_loop(
+    store: Store, requests: int, each_ms: int, mean: float | None
+) -> None:
+    put(store, "r")
+    for index in range(requests):  # one a second: four seconds each keep four in flight
+        put_request(store, "r", record(index, each_ms))
+    assert store.query(FACTS, ["r"])[0]["in_flight_mean"] == mean
+
+
+def test_an_open_loop_has_no_number_to_keep_in_flight(store: Store) -> None:
+    put(store, "r", replace(CONFIG, load={"kind": "open", "rate": 1.0}))
+    for index in range(20):
+        put_request(store, "r", record(index, 4000))
+    facts = store.query(FACTS, ["r"])[0]
+    assert (facts["in_flight_mean"], facts["concurrency"], facts["requests"]) == (None, None, 20)
+
+
+def test_only_one_of_two_claims_an_interrupted_run_and_none_a_complete_one(tmp_path: Path) -> None:
+    path = tmp_path / "db.duckdb"
+    with Store(path) as one, Store(path) as two:
+        put(one, "stopped", status="interrupted")
+        put(one, "done", status="complete")
+        one.flush()
+        assert two.claim("stopped")
+        assert not one.claim("stopped")
+        assert not two.claim("done")
+        assert not two.claim("unknown")
+        assert one.query("SELECT status, owner FROM runs WHERE run_id = 'stopped'") == [
+            {"status": "running", "owner": two.owner}
+        ]
+    with Store(path) as three:
+        assert three.claim("stopped"), "its owner is gone"

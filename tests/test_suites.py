@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from structbench.errors import BadInput
-from structbench.generated import LEAD_INS, _lead_in, number_case, number_words, text_case
+from structbench.generated import LEAD_INS, GeneratedCases, _lead_in, number_case, number_words, text_case
 from structbench.suites import (
     SHIPPED,
     TextShape,
@@ -236,6 +236,19 @@ def test_generated_cases_are_a_sequence_that_can_go_to_another_process() -> None
     with pytest.raises(IndexError):
         cases[10**9]
     assert pickle.loads(pickle.dumps(cases))[5] == cases[5]
+
+
+def test_a_generated_case_is_made_once_while_its_request_is_under_way() -> None:
+    made: list[int] = []
+
+    def make(index: int) -> Case:
+        made.append(index)
+        return number_case(index, seed=0)
+
+    cases = GeneratedCases(make)
+    for _ in range(3):
+        assert [cases[index].id for index in range(1000)] == [f"numbers-{index}" for index in range(1000)]
+    assert made == list(range(1000))
 
 
 @pytest.mark.parametrize(

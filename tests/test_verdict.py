@@ -9,8 +9,8 @@ import pytest
 from structbench.verdict import judge
 
 GOOD: dict[str, Any] = {
-    "requests": 100, "completed": 100, "send_lag_p99_s": 0.0004, "read_lag_p99_s": 0.002, "ttft_p50_s": 0.1,
-    "merged_share": 0.0, "rejected": 0, "read_clock": 0, "died": 0,
+    "requests": 100, "completed": 100, "send_lag_p99_s": 0.0004, "read_lag_p99_s": 0.002, "merged_share": 0.0,
+    "in_flight_mean": 15.9, "concurrency": 16, "rejected": 0, "read_clock": 0, "died": 0,
 }  # fmt: skip
 
 
@@ -18,9 +18,12 @@ GOOD: dict[str, Any] = {
     ("changed", "word", "reasons"),
     [
         ({}, "valid", []),
-        ({"send_lag_p99_s": None, "read_lag_p99_s": None, "ttft_p50_s": None}, "valid", []),
+        ({"send_lag_p99_s": None, "read_lag_p99_s": None, "in_flight_mean": None, "concurrency": None}, "valid", []),
         ({"completed": 1}, "valid", []),
-        ({"ttft_p50_s": 250.0}, "valid", []),
+        ({"in_flight_mean": 14.5}, "valid", []),
+        ({"in_flight_mean": 14.3}, "degraded", ["14.3 of 16 requests were in flight"]),
+        ({"in_flight_mean": 5.3}, "invalid", ["5.3 of 16 requests were in flight"]),
+        ({"in_flight_mean": 5.3, "completed": 89}, "valid", []),
         ({"send_lag_p99_s": 0.010}, "valid", []),
         ({"send_lag_p99_s": 0.011}, "degraded", ["sent 11 ms late"]),
         ({"send_lag_p99_s": 0.101}, "invalid", ["sent 101 ms late"]),

@@ -64,6 +64,8 @@ def test_cancelled_at_whatever_step_a_request_ends_in_one_record(steps: int) -> 
                   payload_fd=-1, in_flight_fd=os.dup(counts.fd))  # fmt: skip
         due_ns = monotonic_ns()
         worker = _Worker(job, wire)  # type: ignore[arg-type]
+        assert worker._is_place_for_one(1)
+        assert not worker._is_place_for_one(1)
         task = asyncio.create_task(worker._in_own_task(chat(index=7), due_ns))
         await asyncio.sleep(0)
         for _ in range(steps):

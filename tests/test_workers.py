@@ -204,8 +204,7 @@ def test_beyond_the_cap_requests_are_dropped_and_never_sent(url: str) -> None:
             assert (record.sent_ns, record.chunk_ns, record.ttft_s) == (None, (), None)
             assert record.due_ns is not None
             assert record.error.message == "3 requests were in flight"
-    # Two workers may look at the same instant, each before the other's counts.
-    assert max(in_flight_at_sends(records)) <= 4
+    assert max(in_flight_at_sends(records)) <= 3
 
 
 def test_the_duration_ends_an_endless_open_loop(url: str) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
 from structbench.store.database import Locked, connection, insert, prepare, wait_a_little
-from structbench.store.lookup import Found, find_runs, nearest_config
+from structbench.store.lookup import Found, find_runs, is_free, nearest_config
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
 from structbench.store.spool import Spool, count_lines, read_rows
@@ -141,6 +141,17 @@ class Store:
         """The stored config of the same suite and model that differs least, and its newest run."""
         return self._read(lambda con: nearest_config(con, config))
 
+    def claim(self, run_id: str) -> bool:
+        """Take over a run that nobody works on; False when another process was quicker, or has completed it."""
+
+        def take(con: duckdb.DuckDBPyConnection) -> bool:
+            free = is_free(con, run_id, self._spool.is_alive)
+            if free:
+                insert(con, self._columns, [("runs", {"run_id": run_id, "status": "running", "owner": self.owner}, 0)])
+            return free
+
+        return self._read(take, read_only=False)
+
     def __enter__(self) -> Store:
         return self
 
@@ -149,13 +160,16 @@ class Store:
     ) -> None:
         self.close()
 
-    def _read(self, work: Callable[[duckdb.DuckDBPyConnection], T], timeout_s: float = 10.0) -> T:
+    def _read(
+        self, work: Callable[[duckdb.DuckDBPyConnection], T], timeout_s: float = 10.0, *, read_only: bool = True
+    ) -> T:
+        """What ``work`` makes of the file, all that was appended included."""
         deadline = time.monotonic() + timeout_s
         if not self._closed and not self.flush(timeout_s):
             raise RunFailed(f"{self.path} is held by another process: end it; {self.backlog} rows wait in the spool")
         while True:
             try:
-                with self._file_lock, connection(self.path, read_only=True) as con:
+                with self._file_lock, connection(self.path, read_only=read_only) as con:
                     return work(con)
             except Locked as held:
                 if time.monotonic() > deadline:

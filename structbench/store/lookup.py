@@ -80,6 +80,12 @@ def _with_done(con: duckdb.DuckDBPyConnection, run: Found) -> Found:
     return replace(run, done=frozenset(index for index, _ in rows), errors=failed)
 
 
+def is_free(con: duckdb.DuckDBPyConnection, run_id: str, is_alive: Callable[[str | None], bool]) -> bool:
+    """Whether a run is neither complete nor under way in a process that lives."""
+    rows = con.execute("SELECT status, owner FROM runs WHERE run_id = $1", [run_id]).fetchall()
+    return any(status != "complete" and not (status == "running" and is_alive(owner)) for status, owner in rows)
+
+
 def nearest_config(con: duckdb.DuckDBPyConnection, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     """The stored config of the same suite and model with the fewest fields that differ, the load counting most."""
     rows = con.execute(
