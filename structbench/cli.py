@@ -58,7 +58,7 @@ def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
         def error(self, message: str) -> NoReturn:
             unknown = message.removeprefix("unrecognized arguments: ")
             if unknown != message:
-                known = [f"--{field.name.replace('_', '-')}" for field in fields(options_class)]
+                known = [name for action in self._actions for name in action.option_strings]
                 message = f"there is no option {unknown.split()[0]}: {_nearest(unknown.split()[0], known)}"
             raise BadInput(f"{message} (see `structbench {command} --help`)")
 

@@ -1,15 +1,13 @@
 """Every option that the issue and the documentation name is there, with that default."""
 
-from __future__ import annotations
-
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from argparse_dataclass import ArgumentParser
 
-from structbench.options import LoadOptions, as_arguments, think_value
+from structbench.options import LoadOptions, as_arguments, opt, think_value
 
 DEFAULTS: dict[str, Any] = {
     "models": ["gemma3n", "smollm2:360m", "llama3.2:1b"], "suites": ["text", "json", "tools"], "tags": [], "host": None,
@@ -31,6 +29,36 @@ def test_names_and_defaults_are_those_of_the_documentation() -> None:
 def test_lists_are_not_shared_between_two_loads() -> None:
     LoadOptions().models.append("another")
     assert LoadOptions().models == DEFAULTS["models"]
+
+
+@dataclass
+class Words:
+    """Options of the kinds that ``load`` has none of."""
+
+    words: list[str] = opt((), "several words", many=True, args=["words"])
+    output: Path = opt(Path("-"), "a short name too", type=Path, args=["-o", "--output"])
+
+
+@dataclass
+class Statement:
+    """One word, or none."""
+
+    statement: Optional[str] = opt(None, "an optional word", args=["statement"])
+
+
+@pytest.mark.parametrize(
+    ("line", "want"),
+    [
+        ("", Words()),
+        ("a b", Words(words=["a", "b"])),
+        ("-o x", Words(output=Path("x"))),
+        ("--output x a", Words(words=["a"], output=Path("x"))),
+        ("", Statement()),
+        ("a", Statement("a")),
+    ],
+)
+def test_words_and_short_names_are_read(line: str, want: object) -> None:
+    assert ArgumentParser(type(want)).parse_args(line.split()) == want
 
 
 def test_every_option_says_what_it_is_for() -> None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Optional
+from typing import TYPE_CHECKING, Optional
 
 from structbench.errors import BadInput
 from structbench.options import opt
@@ -18,26 +18,26 @@ KINDS = ("json", "tools")
 class Options:
     """List the suites that ship, check suites of your own (`check FILE`), or begin one (`new json`)."""
 
-    action: Literal["list", "check", "new"] = opt(
-        "list", "list: what ships; check: every problem of a file; new: an example to start from", type=str,
-        words=("action",), nargs="?",
+    action: Optional[str] = opt(
+        None, "list: what ships (default); check: every problem of a file; new: an example to start from",
+        metavar="list|check|new", args=["action"],
     )  # fmt: skip
-    what: list[str] = opt(
-        (), "check: .jsonl files or folders of schemas; new: json or tools", many=True, words=("what",), nargs="*"
-    )
-    output: Optional[str] = opt(None, "new: the file to write (default: stdout)", words=("-o", "--output"))
+    what: list[str] = opt((), "check: .jsonl files or folders of schemas; new: json or tools", many=True, args=["what"])
+    output: Optional[str] = opt(None, "new: the file to write (default: stdout)", args=["-o", "--output"])
 
 
 def run(options: Options) -> int:
     if options.output is not None and options.action != "new":
-        raise BadInput(f"--output is for `structbench suites new`: leave it out with {options.action}")
+        raise BadInput("--output is for `structbench suites new`: leave it out")
     match options.action:
-        case "list":
+        case None | "list":
             return _list(options.what)
         case "check":
             return _check(options.what)
         case "new":
             return _new(options.what, options.output)
+        case other:
+            raise BadInput(f"`structbench suites {other}` is nothing: give list, check FILE, or new json | tools")
 
 
 def _list(what: list[str]) -> int:
