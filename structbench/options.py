@@ -92,9 +92,10 @@ class LoadOptions:
     stddev_input_tokens: float = opt(150.0, "text suite: its standard deviation")
     mean_output_tokens: float = opt(150.0, "text suite: mean answer length in tokens")
     stddev_output_tokens: float = opt(10.0, "text suite: its standard deviation")
-    structured: Literal["format", "prompt"] = opt(
-        "format", "JSON suites: give the schema as Ollama's format, or only in the prompt"
-    )
+    structured: list[str] = opt(
+        ("format",), "JSON suites: schema as Ollama's format, or only in the prompt; both: paired cells", many=True,
+        metavar="format|prompt",
+    )  # fmt: skip
     think: Optional[str] = opt(
         None,
         "thinking: on, off, or a level such as high (default: the server's)",
@@ -117,6 +118,10 @@ class LoadOptions:
     json: bool = opt(False, "summary as JSON on stdout, people's text on stderr")
     quiet: bool = opt(False, "no progress display")
     simulate: bool = opt(False, "measure the built-in simulated server instead of a real one")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.structured, str):  # from Python, one value may stand alone
+            self.structured = [self.structured]
 
 
 def as_arguments(options: LoadOptions) -> list[str]:

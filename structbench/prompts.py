@@ -32,7 +32,7 @@ def request_of(case: Case, config: Config, index: int) -> Request:
     options = {"seed": config.seed + index, **case.options, **config.options}
     messages = case.messages
     if case.schema is not None and config.structured == "prompt":
-        messages = _with_schema(messages, case.schema)
+        messages = with_schema(messages, case.schema)
     shared: dict[str, Any] = {
         "index": index,
         "model": config.model,
@@ -63,7 +63,8 @@ def as_prompt(messages: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-def _with_schema(messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+def with_schema(messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The conversation with the schema told in its last message."""
     *before, last = messages
     text = f"{last['content']}\n\n{_SCHEMA_PROMPT}{json.dumps(schema, ensure_ascii=False)}"
     return (*before, {**last, "content": text})

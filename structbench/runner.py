@@ -25,6 +25,7 @@ from structbench.cells import Cell, build_cells, check_options, load_suites
 from structbench.errors import BadInput
 from structbench.live import Display
 from structbench.options import LoadOptions
+from structbench.pairing import ROWS, pair_up
 from structbench.planning import CacheState, PlannedCell, explain, find_server, plan, pull_missing
 from structbench.scorer import Scorer
 from structbench.segment import Segment, Services, labels_of
@@ -84,6 +85,8 @@ class Summary:
     rows: list[dict[str, Any]] = field(default_factory=list)
     planned: list[str] = field(default_factory=list)
     """With ``dry_run`` or ``explain``: a line for each cell, and nothing was sent."""
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    """Constrained against free (``pairing.compare``), one for each two cells that differ in ``structured`` alone."""
     total_s: float = 0.0
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)
@@ -183,10 +186,12 @@ class _Runner:
     def all(self, planned: Sequence[PlannedCell]) -> Summary:
         """Cell by cell; a server that is gone ends it, other failures do not keep the next cell from running."""
         caches: dict[str, CacheState] = {}
+        runs: list[tuple[Cell, str]] = []
         for cell in planned:
             if self.stop.asked or (self.summary.failures and not ollama_server.answers(self.services.server.address)):
                 break
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
+            runs.append((cell.cell, run_id))
             self._count_cache(cell)
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
@@ -197,7 +202,9 @@ class _Runner:
                 caches[run_id] = cell.cache
         self.summary.interrupted = bool(self.stop.asked)
         self.summary.db = str(self.services.options.db)
-        self.summary.rows = _summary_rows(self.services.store, caches)
+        store = self.services.store
+        self.summary.rows = _summary_rows(store, caches)
+        self.summary.pairs = pair_up(runs, lambda run_id: store.query(ROWS, [run_id], timeout_s=_FLUSH_S))
         return self.summary
 
     def _count_cache(self, planned: PlannedCell) -> None:

@@ -47,7 +47,7 @@ class Services:
 def labels_of(cell: Cell, server: Server) -> CellLabels:
     """The cell as the metrics name it."""
     return CellLabels(
-        model=cell.model, suite=cell.suite.name, load=cell.load_name, server_address=server.host,
+        model=cell.model, suite=cell.suite_name, load=cell.load_name, server_address=server.host,
         server_port=server.port, operation="chat" if cell.config.endpoint == "chat" else "text_completion",
     )  # fmt: skip
 

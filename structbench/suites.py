@@ -137,15 +137,19 @@ def answer_book(seed: int = 0) -> dict[str, dict[str, Any]]:
     ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` or ``{"text": digits}``; of
     ``numbers`` the first 1000 cases of this seed.
     """
+    from structbench.prompts import with_schema  # late: brings in the load generator, which listing suites needs not
+
     book: dict[str, dict[str, Any]] = {}
     for line in read_lines(_shipped_bytes("json"), "json.jsonl"):
         if line.case is not None:
-            book[_question(line.case)] = {"json": line.example}
+            book[_question(line.case.messages)] = {"json": line.example}
+            if line.case.schema is not None:  # the same, asked without ``format``
+                book[_question(with_schema(line.case.messages, line.case.schema))] = {"json": line.example}
     for case in _file_suite("tools", read_lines(_shipped_bytes("tools"), "tools.jsonl")).cases:
-        book[_question(case)] = {"calls": [_first_acceptable(call) for call in case.expected_calls or ()]}
+        book[_question(case.messages)] = {"calls": [_first_acceptable(call) for call in case.expected_calls or ()]}
     for index in range(BOOK_NUMBERS):
         case = number_case(index, seed=seed)
-        book[_question(case)] = {"text": case.expected_text}
+        book[_question(case.messages)] = {"text": case.expected_text}
     return book
 
 
@@ -155,8 +159,8 @@ def _first_acceptable(call: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": call["name"], "arguments": arguments}
 
 
-def _question(case: Case) -> str:
-    return str(next(m["content"] for m in reversed(case.messages) if m["role"] == "user"))
+def _question(messages: Sequence[Mapping[str, Any]]) -> str:
+    return str(next(m["content"] for m in reversed(messages) if m["role"] == "user"))
 
 
 def _text_suite(shape: TextShape, seed: int) -> Suite:

@@ -22,6 +22,7 @@ HOMES = {
     "httpx": ["loadgen/wire.py", "loadgen/stream.py", "loadgen/server.py"],
     "httptools": ["loadgen/connection.py", "loadgen/simulator/"],
     "psutil": ["structbench/sampler.py"],
+    "scipy": ["structbench/pairing.py"],
 }
 """Package -> the only places that import it."""
 

@@ -116,7 +116,7 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--mean-input-tokens 5", "mean_input_tokens", 5.0), ("--stddev-input-tokens 0", "stddev_input_tokens", 0.0),
         ("--mean-output-tokens 6", "mean_output_tokens", 6.0),
         ("--stddev-output-tokens 1", "stddev_output_tokens", 1.0),
-        ("--structured prompt", "structured", "prompt"), ("--think high", "think", "high"),
+        ("--structured format prompt", "structured", ["format", "prompt"]), ("--think high", "think", "high"),
         ("--endpoint generate", "endpoint", "generate"), ("--seed -3", "seed", -3),
         ("--option a=1 b=x", "option", ["a=1", "b=x"]), ("--keep-alive 10m", "keep_alive", "10m"),
         ("--pull", "pull", True), ("--db x/y.duckdb", "db", Path("x/y.duckdb")), ("--skip-cached", "skip_cached", True),

@@ -68,7 +68,7 @@ WITH figures AS (
         CASE WHEN count(accuracy_score) > 0 THEN count(*) FILTER (WHERE outcome = 'correct') END AS correct
     FROM requests GROUP BY run_id
 )
-SELECT run_id, model, suite, {_LOAD} AS load, planned, coalesce(requests, 0) AS requests,
+SELECT run_id, model, suite, structured, {_LOAD} AS load, planned, coalesce(requests, 0) AS requests,
     coalesce(errors, 0) AS errors, coalesce(completed, 0) AS completed, coalesce(dropped, 0) AS dropped,
     ttft[1] AS ttft_p50_s, ttft[2] AS ttft_p95_s, ttft[3] AS ttft_p99_s,
     g.p50 AS itl_p50_s, g.p99 AS itl_p99_s, tpot_p50_s, stream_tokens_per_s,
