@@ -17,6 +17,7 @@ from structbench.errors import BadInput, StructbenchError
 COMMANDS: dict[str, str] = {
     "load": "structbench.commands.load",
     "suites": "structbench.commands.suites",
+    "matrix": "structbench.commands.matrix",
     "simulate": "structbench.commands.simulate",
     "demo": "structbench.commands.demo",
 }

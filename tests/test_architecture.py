@@ -19,7 +19,7 @@ HOMES = {
     "opentelemetry": ["loadgen/telemetry.py"],
     "prometheus_client": ["loadgen/telemetry.py"],
     "ollama": ["loadgen/stream.py", "loadgen/server.py"],
-    "httpx": ["loadgen/wire.py", "loadgen/stream.py", "loadgen/server.py"],
+    "httpx": ["loadgen/wire.py", "loadgen/stream.py", "loadgen/server.py", "loadgen/probing.py"],
     "httptools": ["loadgen/connection.py", "loadgen/simulator/"],
     "psutil": ["structbench/sampler.py"],
     "scipy": ["structbench/pairing.py"],

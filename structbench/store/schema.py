@@ -23,6 +23,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "segments": ("run_id", "segment"),
     "requests": ("run_id", "request_index"),
     "samples": ("run_id", "segment", "sampled_at"),
+    "features": ("server_version", "model", "model_digest", "probe"),
 }
 UPDATED = ("runs", "segments")
 """A second row with the same key changes the columns that it names; in the other tables it replaces the row."""
@@ -62,6 +63,12 @@ CREATE TABLE samples (
     client_rss_bytes BIGINT, in_flight BIGINT, loop_lag_max_s DOUBLE, store_backlog BIGINT, server_size_bytes BIGINT,
     server_vram_bytes BIGINT, vram_share DOUBLE,
     PRIMARY KEY (run_id, segment, sampled_at)
+);
+CREATE TABLE features (
+    server_version VARCHAR, model VARCHAR, model_digest VARCHAR, probe VARCHAR, endpoint VARCHAR, stream BOOLEAN,
+    think VARCHAR, question VARCHAR, result VARCHAR, status BIGINT, evidence VARCHAR, example VARCHAR, seconds DOUBLE,
+    server_address VARCHAR, probed_at TIMESTAMP,
+    PRIMARY KEY (server_version, model, model_digest, probe)
 );
 """
 _HISTORY = """
