@@ -106,6 +106,7 @@ class LoadOptions:
     option: list[str] = opt((), "Ollama options, e.g. temperature=0 num_ctx=8192", many=True, metavar="KEY=VALUE")
     keep_alive: Optional[str] = opt(None, "how long the server keeps the model, e.g. 10m (default: the server's)")
     pull: bool = opt(False, "pull models that are missing")
+    embed_model: Optional[str] = opt(None, "score answers by their nearness to a reference, with this embedding model")
     db: Path = opt(Path("structbench.duckdb"), "file for the results", type=Path)
     skip_cached: bool = opt(False, "skip cells that are complete in --db, continue interrupted ones")
     explain: bool = opt(False, "say what makes each cell new, partial or done; send nothing")

@@ -69,7 +69,8 @@ def _check_models(options: LoadOptions, server: Server) -> None:
 
 
 def _missing(options: LoadOptions, server: Server) -> list[str]:
-    return [model for model in options.models if server.digest(model) is None]
+    wanted = options.models if options.embed_model is None else [*options.models, options.embed_model]
+    return [model for model in wanted if server.digest(model) is None]
 
 
 def _simulate(options: LoadOptions, stack: ExitStack) -> str:

@@ -201,6 +201,17 @@ _SCORES: Group = (
 )
 
 
+def _scores(rows: Iterable[Row]) -> Group:
+    """The scores' columns; of similarity where some run has it."""
+    if all(number(row, "semantic_similarity") is None for row in rows):
+        return _SCORES
+    return (*_SCORES, _column("simi-\nlarity", "semantic_similarity", _two_digits))
+
+
+def _two_digits(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2f}"
+
+
 def _standing(marks: Mapping[str, int]) -> Group:
     """What a run was worth and where it came from; the marks number the verdicts' reasons."""
 
@@ -224,14 +235,14 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     marks = {reason: mark for mark, reason in enumerate(reasons, 1)}
     standing = _standing(marks)
     names = tuple(_Column(key, partial(_name, key=key), right=False) for key in ("model", "suite", "load"))
-    wide = [names, _COUNTS, *_SPEED, _SCORES, standing]
+    wide = [names, _COUNTS, *_SPEED, _scores(rows), standing]
     gap = _gap(wide, rows, console.width)
     if gap:
         console.print(_table(wide, rows, console.width, gap), "")
     else:
         name = _Column("cell", cell_name, right=False)
         _print_parts("Speed", name, _SPEED, rows, console)
-        _print_parts("Answers", name, (_COUNTS, _SCORES, standing), rows, console)
+        _print_parts("Answers", name, (_COUNTS, _scores(rows), standing), rows, console)
     notes = list(_notes(rows, marks))
     if notes:
         console.print(*notes, "", sep="\n")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from structbench.pairing import ROWS, pair_up
 from structbench.planning import CacheState, PlannedCell, explain, find_server, plan, pull_missing
 from structbench.scorer import Scorer
 from structbench.segment import Segment, Services, labels_of
+from structbench.similarity import Embeddings, score_similarity
 from structbench.store import Store, run_columns
 from structbench.suites import calibrate, calibrated, calibration_prompts, word_count
 from structbench.types import Case
@@ -200,12 +202,33 @@ class _Runner:
                 self.services.display.print(f"{cell.cell.name}: left out: another process now continues run {run_id}")
             elif self._cell(cell, run_id):
                 caches[run_id] = cell.cache
+        warning = self._similarity(runs)
         self.summary.interrupted = bool(self.stop.asked)
         self.summary.db = str(self.services.options.db)
         store = self.services.store
         self.summary.rows = _summary_rows(store, caches)
+        if warning is not None:
+            for row in self.summary.rows:
+                row["warnings"] = [*row.get("warnings", ()), warning]
         self.summary.pairs = pair_up(runs, lambda run_id: store.query(ROWS, [run_id], timeout_s=_FLUSH_S))
         return self.summary
+
+    def _similarity(self, runs: Sequence[tuple[Cell, str]]) -> str | None:
+        """Have the answers compared with their references, if that was asked for; why it could not be done."""
+        options, address = self.services.options, self.services.server.address
+        if options.embed_model is None or self.stop.asked:
+            return None
+        model = options.embed_model
+        cases = {run_id: cell.suite.cases for cell, run_id in runs}
+        try:
+            with self.stop.breakable():
+                embeddings = Embeddings(partial(ollama_server.embed, address, model))
+                score_similarity(self.services.store, cases, model, embeddings, _FLUSH_S)
+        except KeyboardInterrupt:
+            return None
+        except ollama_server.ServerError as error:
+            return f"no semantic similarity: {error}"
+        return None
 
     def _count_cache(self, planned: PlannedCell) -> None:
         if self.services.telemetry is not None:

@@ -20,7 +20,7 @@ from structbench.types import Case
 
 KEYS = (
     "id", "prompt", "messages", "schema", "tools", "expected", "acceptable", "compare", "expected_calls",
-    "expected_text", "example", "options", "tags",
+    "expected_text", "example", "reference", "options", "tags",
 )  # fmt: skip
 MESSAGE_KEYS = ("role", "content", "thinking", "images", "tool_calls", "tool_name")
 ROLES = ("system", "user", "assistant", "tool")
@@ -45,6 +45,7 @@ def case_of(line: Mapping[str, Any]) -> Case:
         expected_text=text,
         acceptable=acceptable or None,
         compare=line.get("compare", {}),
+        reference=line.get("reference"),
         options=line.get("options", {}),
         tags=tuple(line.get("tags", ())),
     )

@@ -164,6 +164,7 @@ FIELDS: Mapping[str, Callable[[Any, str], Problems]] = {
     "acceptable": _acceptable_problems,
     "compare": _pointer_problems,
     "expected_text": _expected_text_problems,
+    "reference": text_problems,
     "options": _option_problems,
     "tags": string_problems,
 }

@@ -39,6 +39,8 @@ class Case:
     """JSON Pointer -> the values of which one must stand there; several expected texts are at ``""``."""
     compare: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """JSON Pointer -> how values are compared there: ``structbench.scoring.comparing``; strictly without."""
+    reference: str | None = None
+    """A text that a good answer is near to in meaning; for ``semantic_similarity`` only."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Ollama options for this case, e.g. ``num_predict``; the command line's win."""
     tags: tuple[str, ...] = ()

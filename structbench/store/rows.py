@@ -58,6 +58,7 @@ def row_of(
         "tool_calls": record.tool_calls,
         "outcome": _outcome(record, score),
         **{column: None if score is None else getattr(score, column) for column in _SCORE_COLUMNS},
+        "semantic_similarity": None,  # comes after the load, if at all
         "error_kind": None if error is None else error.kind,
         "error_status": None if error is None else error.status,
         "error_message": None if error is None else error.message,

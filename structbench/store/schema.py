@@ -36,7 +36,8 @@ CREATE TABLE runs (
     run_id VARCHAR PRIMARY KEY, config_hash VARCHAR, model VARCHAR, model_digest VARCHAR, server_version VARCHAR,
     suite VARCHAR, load_kind VARCHAR, concurrency BIGINT, rate DOUBLE, arrival VARCHAR, endpoint VARCHAR,
     structured VARCHAR, think VARCHAR, planned BIGINT, status VARCHAR, verdict VARCHAR, verdict_reason VARCHAR,
-    label VARCHAR, config JSON, environment JSON, owner VARCHAR, started_at TIMESTAMP, finished_at TIMESTAMP
+    label VARCHAR, embed_model VARCHAR, config JSON, environment JSON, owner VARCHAR, started_at TIMESTAMP,
+    finished_at TIMESTAMP
 );
 CREATE INDEX runs_by_config ON runs (config_hash);
 CREATE TABLE segments (
@@ -54,7 +55,8 @@ CREATE TABLE requests (
     client_tokens_per_s DOUBLE, done_reason VARCHAR, outcome VARCHAR, accuracy_score DOUBLE, json_valid BOOLEAN,
     json_valid_lenient BOOLEAN, json_source VARCHAR, json_parse_error VARCHAR, schema_valid BOOLEAN,
     schema_valid_lenient BOOLEAN, tool_call_success BOOLEAN, tool_call_accuracy DOUBLE, num_tool_calls BIGINT,
-    validation_errors VARCHAR[], output_text VARCHAR, thinking_text VARCHAR, tool_calls JSON, error_kind VARCHAR,
+    validation_errors VARCHAR[], semantic_similarity DOUBLE,
+    output_text VARCHAR, thinking_text VARCHAR, tool_calls JSON, error_kind VARCHAR,
     error_status BIGINT, error_message VARCHAR,
     PRIMARY KEY (run_id, request_index)
 );

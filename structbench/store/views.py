@@ -65,6 +65,7 @@ WITH figures AS (
         count(tool_call_accuracy) AS tool_calls_scored,
         avg(json_valid::BIGINT) AS json_valid, avg(schema_valid::BIGINT) AS schema_valid,
         avg(tool_call_accuracy) AS tool_call_accuracy, avg(accuracy_score) AS accuracy,
+        avg(semantic_similarity) AS semantic_similarity,
         CASE WHEN count(accuracy_score) > 0 THEN count(*) FILTER (WHERE outcome = 'correct') END AS correct
     FROM requests GROUP BY run_id
 )
@@ -75,7 +76,7 @@ SELECT run_id, model, suite, structured, {_LOAD} AS load, planned, coalesce(requ
     output_tokens / nullif(duration_s, 0) AS tokens_per_s, completed / nullif(duration_s, 0) AS requests_per_s,
     e2e[1] AS e2e_p50_s, e2e[2] AS e2e_p95_s, json_valid, schema_valid, tool_call_accuracy, accuracy,
     correct, correct / nullif(duration_s, 0) AS correct_goodput, scored, json_scored, schema_scored, tool_calls_scored,
-    output_tokens, duration_s, model_load_s,
+    semantic_similarity, output_tokens, duration_s, model_load_s,
     status, verdict, verdict_reason, label, config_hash, started_at, finished_at
 FROM runs LEFT JOIN figures USING (run_id) LEFT JOIN gap_percentiles AS g USING (run_id)
     LEFT JOIN run_durations USING (run_id);
