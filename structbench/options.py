@@ -52,7 +52,7 @@ class LoadOptions:
     models: list[str] = opt(DEFAULT_MODELS, "models to measure, as the server names them", many=True)
     suites: list[str] = opt(
         ("text", "json", "tools"),
-        "suites: text, json, tools, numbers, a .jsonl file, a folder of schemas",
+        "suites: text, json, tools, turns, numbers, a .jsonl file, a folder of schemas",
         many=True,
     )
     tags: list[str] = opt((), "only the suites' cases that have one of these tags", many=True)
@@ -61,7 +61,7 @@ class LoadOptions:
     )
     requests: Optional[int] = opt(
         None,
-        "requests per cell (default by suite: text 50, json 30, tools 20, numbers 50, a file its cases; "
+        "requests per cell (default by suite: text 50, json 30, tools 20, turns 16, numbers 50, a file its cases; "
         "with --duration: no limit)",
     )
     concurrency: list[int] = opt(

@@ -15,12 +15,13 @@ from typing import Any
 
 from loadgen.server import Server, answers
 from loadgen.telemetry import CellLabels, Telemetry
+from loadgen.turns import follow_up
 from loadgen.types import NS, RequestRecord, Timeouts
 from loadgen.workers import Control, LoadFailed, default_workers, generate_load
 from structbench.cells import Cell
 from structbench.live import Display, Tally
 from structbench.options import LoadOptions
-from structbench.prompts import case_of, requests_of, warmup_requests
+from structbench.prompts import case_of, first_turns, request_of, requests_of, warmup_requests
 from structbench.sampler import Sampler
 from structbench.scorer import Scorer
 from structbench.scoring import Answer
@@ -70,6 +71,8 @@ class Segment:
     """Requests that have their row, in the database or on the way to it."""
     errors: int = 0
     """Failed requests of the run, those of earlier segments included."""
+    unanswered: int = 0
+    """Second turns that never arise: there was no answer, or no call in it, to follow from."""
     lost_in_a_row: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
     tally: Tally = field(init=False)
@@ -109,7 +112,9 @@ class Segment:
         """Every request that was to be sent has its row, or the time was up."""
         if self.control.stopping or self.failure is not None:
             return False
-        return self.cell.load.duration_s is not None or (self.missing is not None and self.rows == len(self.missing))
+        if self.cell.load.duration_s is not None:
+            return True
+        return self.missing is not None and self.rows + self.unanswered == len(self.missing)
 
     @property
     def workers(self) -> int:
@@ -132,7 +137,7 @@ class Segment:
         return generate_load(
             requests_of(self.cases, self.cell.config, indices),
             self.cell.load,
-            count=None if self.missing is None else len(self.missing),
+            count=None if self.missing is None else first_turns(self.cases, self.missing),
             host=self.services.server.address,
             workers=self.workers,
             warmup=warmup_requests(self.cell.config, self.warmup),
@@ -150,6 +155,7 @@ class Segment:
             telemetry.observe(record, labels)
             telemetry.in_flight(labels, self.control.in_flight)
         case, _ = case_of(self.cases, record.index)
+        self._follow(case, record)
         if record.error is None or record.error.kind == "rejected":
             rejected = record.error is not None
             answer = Answer(record.output_text, record.tool_calls, record.done_reason, rejected)
@@ -157,6 +163,14 @@ class Segment:
         else:
             self._keep(record, None)
         self._judge_errors(record)
+
+    def _follow(self, case: Case, record: RequestRecord) -> None:
+        """Count the second turn that does not come after this record."""
+        if case.tool_results is None:
+            return
+        request = request_of(case, self.cell.config, record.index)
+        if request.tool_results is not None and follow_up(request, record) is None:
+            self.unanswered += 1
 
     def scored(self, record: RequestRecord, score: Score | None) -> None:
         """Called from the scorer's thread."""
@@ -174,7 +188,7 @@ class Segment:
 
     def _keep(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
-        row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score)
+        row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn)
         self.services.store.append("requests", row)
         with self.counting:
             self.rows += 1

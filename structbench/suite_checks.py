@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from structbench.scoring.comparing import matches
@@ -20,7 +21,7 @@ from structbench.types import Case
 
 KEYS = (
     "id", "prompt", "messages", "schema", "tools", "expected", "acceptable", "compare", "expected_calls",
-    "expected_text", "example", "reference", "options", "tags",
+    "expected_text", "mentions", "then", "example", "reference", "options", "tags",
 )  # fmt: skip
 MESSAGE_KEYS = ("role", "content", "thinking", "images", "tool_calls", "tool_name")
 ROLES = ("system", "user", "assistant", "tool")
@@ -28,8 +29,19 @@ IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 """How a PNG, a JPEG and a WebP begin."""
 
 
-def case_of(line: Mapping[str, Any]) -> Case:
-    """The case of a line that has no problems."""
+def cases_of(line: Mapping[str, Any]) -> tuple[Case, ...]:
+    """The case of a line that has no problems, and that of the turn that follows it where the line has one."""
+    first = _case(line)
+    if "then" not in line:
+        return (first,)
+    then = line["then"]
+    about = {name: value for name, value in then.items() if name != "results"}
+    # Its messages are the conversation so far, which only the model's answer completes.
+    second = replace(_case({**about, "id": f"{first.id}/2", "messages": ()}), follows=True, tags=first.tags)
+    return replace(first, tool_results=then["results"]), second
+
+
+def _case(line: Mapping[str, Any]) -> Case:
     messages = line["messages"] if "messages" in line else [{"role": "user", "content": line["prompt"]}]
     acceptable = {pointer: tuple(values) for pointer, values in line.get("acceptable", {}).items()}
     text = line.get("expected_text")
@@ -45,6 +57,7 @@ def case_of(line: Mapping[str, Any]) -> Case:
         expected_text=text,
         acceptable=acceptable or None,
         compare=line.get("compare", {}),
+        mentions=tuple(tuple(group) for group in line.get("mentions", ())),
         reference=line.get("reference"),
         options=line.get("options", {}),
         tags=tuple(line.get("tags", ())),
@@ -76,6 +89,8 @@ def _disagreements(line: Mapping[str, Any]) -> Problems:
             yield f'acceptable: "{pointer}" stands in "expected" too: give it in one of the two'
     if "compare" in line:
         yield from rule_problems(line)
+    if "then" in line and "tools" in line:
+        yield from _then_problems(line["then"], line)
     if "expected_calls" in line and "tools" in line:
         yield from _call_problems(line["expected_calls"], line["tools"])
     if "example" in line and "schema" in line:
@@ -84,11 +99,11 @@ def _disagreements(line: Mapping[str, Any]) -> Problems:
 
 def _mixed_kinds(line: Mapping[str, Any]) -> Problems:
     """A case asks for JSON, for tool calls or for a text: one of them."""
-    asked = [key for key in ("schema", "tools", "expected_text") if key in line]
+    asked = [key for key in ("schema", "tools", "expected_text", "mentions") if key in line]
     for other in asked[1:]:
-        yield f'{other}: cannot stand beside "{asked[0]}": a case has one of schema, tools and expected_text'
+        yield f'{other}: cannot stand beside "{asked[0]}": a case has one of schema, tools, expected_text and mentions'
     for key, base in (("expected", "schema"), ("acceptable", "schema"), ("example", "schema"),
-                      ("expected_calls", "tools")):  # fmt: skip
+                      ("expected_calls", "tools"), ("then", "tools")):  # fmt: skip
         if key in line and base not in line:
             yield f'{key}: needs "{base}" in the same case'
     if "compare" in line and not {"expected", "acceptable", "expected_text"} & line.keys():
@@ -133,6 +148,28 @@ def _is_image(text: str) -> bool:
         return b64decode(text, validate=True).startswith(IMAGES)
     except (binascii.Error, ValueError):
         return False
+
+
+def _then_problems(then: Mapping[str, Any], line: Mapping[str, Any]) -> Problems:
+    """The next turn: a result of every tool, and what its answer must be or hold."""
+    yield from unknown_keys(then, ("results", "expected_text", "mentions", "compare", "reference"), "then")
+    results = then.get("results")
+    yield from is_a(results, dict, "then.results")
+    for tool in line["tools"]:
+        if isinstance(results, dict) and not isinstance(results.get(tool["function"]["name"]), str):
+            yield f'then.results: needs the text that "{tool["function"]["name"]}" answers'
+    if ("expected_text" in then) == ("mentions" in then):
+        yield "then: needs what the final answer must be (expected_text) or hold (mentions), one of the two"
+    for key in ("expected_text", "mentions", "reference"):
+        if key in then:
+            yield from (f"then.{problem}" for problem in FIELDS[key](then[key], key))
+    if "compare" in then:
+        problems = list(FIELDS["compare"](then["compare"], "compare")) or (
+            rule_problems(then) if "expected_text" in then else ['compare: needs "expected_text"']
+        )
+        yield from (f"then.{problem}" for problem in problems)
+    if line.get("expected_calls") == []:
+        yield "then: follows from a tool call, but expected_calls says that none must be made"
 
 
 def _call_problems(calls: Any, tools: Any) -> Problems:

@@ -145,6 +145,16 @@ def _expected_text_problems(value: Any, key: str) -> Problems:
         yield from string_problems(value, key)
 
 
+def _mention_problems(value: Any, key: str) -> Problems:
+    yield from is_a(value, list, key)
+    for i, group in enumerate(value if isinstance(value, list) else ()):
+        yield from string_problems(group, f"{key}[{i}]")
+        if isinstance(group, list) and (not group or not all(str(text).strip() for text in group)):
+            yield f"{key}[{i}]: must list at least one text, none of them empty"
+    if value == []:
+        yield f"{key}: must hold at least one list of texts, of which one must stand in the answer"
+
+
 def _option_problems(value: Any, key: str) -> Problems:
     yield from is_a(value, dict, key)
     for name, option in value.items() if isinstance(value, dict) else ():
@@ -164,6 +174,8 @@ FIELDS: Mapping[str, Callable[[Any, str], Problems]] = {
     "acceptable": _acceptable_problems,
     "compare": _pointer_problems,
     "expected_text": _expected_text_problems,
+    "mentions": _mention_problems,
+    "then": lambda value, key: is_a(value, dict, key),
     "reference": text_problems,
     "options": _option_problems,
     "tags": string_problems,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from structbench.errors import BadInput
-from structbench.suite_checks import case_of, problems_of
+from structbench.suite_checks import cases_of, problems_of
 from structbench.suite_fields import TYPE_NAMES, schema_problems
 from structbench.types import Case
 
@@ -22,9 +22,10 @@ COMMENTS = (b"#", b"//")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a suite file, or a file of a folder of schemas; no case where there are problems."""
+    """A line of a suite file, or a file of a folder of schemas; no cases where there are problems."""
 
-    case: Case | None = None
+    cases: tuple[Case, ...] = ()
+    """One, or two where a second turn follows."""
     example: Any = None
     problems: tuple[str, ...] = ()
     """Each names the file, the line, the field and what is wrong."""
@@ -73,7 +74,7 @@ def _line(data: bytes, number: int, first_seen: dict[str, int], path: str) -> Li
         problems.append(f'id: "{name}" is already the id of line {before}: make ids unique')
     if problems:
         return Line(problems=tuple(f"{path}, line {number}: {problem}" for problem in problems))
-    return Line(case_of(value), value.get("example"))
+    return Line(cases_of(value), value.get("example"))
 
 
 def read_folder(folder: Path) -> Iterator[Line]:
@@ -86,7 +87,7 @@ def read_folder(folder: Path) -> Iterator[Line]:
             problems = [f"{file}: {problem}" for problem in schema_problems(schema, "schema")]
         except (OSError, _NotJson) as error:
             problems = [f"{file}: {error}"]
-        yield Line(problems=tuple(problems)) if problems else Line(schema_case(file.stem, schema))
+        yield Line(problems=tuple(problems)) if problems else Line((schema_case(file.stem, schema),))
     if not files:
         yield Line(problems=(f"{folder} is a folder without schemas: put .json files in it, or name a .jsonl file",))
 

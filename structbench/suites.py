@@ -63,12 +63,13 @@ SHIPPED: Mapping[str, ShippedSuite] = {
     "text": ShippedSuite(50, "load-test prompts of a drawn length, no two with a common beginning", True),
     "json": ShippedSuite(30, "structured output: persons, arrays of books, nested product catalogs", False),
     "tools": ShippedSuite(20, "tool calls: weather, tips, e-mail; one, several, a choice, or none", False),
+    "turns": ShippedSuite(16, "two turns: a tool call, then a sentence with what the tool answered", False),
     "numbers": ShippedSuite(50, "number words to digits", True),
 }
 
 
 def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
-    """The suite of that name (text, json, tools, numbers) or in that JSON Lines file.
+    """The suite of that name (text, json, tools, turns, numbers), or of that file or folder.
 
     ``text`` shapes the suite of that name only; ``seed`` moves the generated suites only.
     """
@@ -134,19 +135,25 @@ def describe_suites() -> list[tuple[str, int | Literal["generated"], int, str]]:
 def answer_book(seed: int = 0) -> dict[str, dict[str, Any]]:
     """Last user message -> a right answer, for the shipped cases that have one.
 
-    ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` or ``{"text": digits}``; of
+    ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` (``then``: the text after their results) or
+    ``{"text": digits}``; of
     ``numbers`` the first 1000 cases of this seed.
     """
     from structbench.prompts import with_schema  # late: brings in the load generator, which listing suites needs not
 
     book: dict[str, dict[str, Any]] = {}
     for line in read_lines(_shipped_bytes("json"), "json.jsonl"):
-        if line.case is not None:
-            book[_question(line.case.messages)] = {"json": line.example}
-            if line.case.schema is not None:  # the same, asked without ``format``
-                book[_question(with_schema(line.case.messages, line.case.schema))] = {"json": line.example}
-    for case in _file_suite("tools", read_lines(_shipped_bytes("tools"), "tools.jsonl")).cases:
-        book[_question(case.messages)] = {"calls": [_first_acceptable(call) for call in case.expected_calls or ()]}
+        for case in line.cases:
+            book[_question(case.messages)] = {"json": line.example}
+            if case.schema is not None:  # the same, asked without ``format``
+                book[_question(with_schema(case.messages, case.schema))] = {"json": line.example}
+    for name in ("tools", "turns"):
+        for line in read_lines(_shipped_bytes(name), f"{name}.jsonl"):
+            first, *later = line.cases
+            answer: dict[str, Any] = {"calls": [_first_acceptable(call) for call in first.expected_calls or ()]}
+            if later:
+                answer["then"] = " ".join(group[0] for group in later[0].mentions)
+            book[_question(first.messages)] = answer
     for index in range(BOOK_NUMBERS):
         case = number_case(index, seed=seed)
         book[_question(case.messages)] = {"text": case.expected_text}
@@ -178,11 +185,11 @@ def _text_suite(shape: TextShape, seed: int) -> Suite:
 
 def _file_suite(name: str, lines: Iterable[Line], default_requests: int | None = None) -> Suite:
     """The suite of these lines; BadInput with the first problem that there is."""
-    cases = []
+    cases: list[Case] = []
     for line in lines:
-        if line.case is None:
+        if line.problems:
             raise BadInput(line.problems[0])
-        cases.append(line.case)
+        cases += line.cases
     return suite_of(name, cases, default_requests)
 
 

@@ -70,7 +70,8 @@ def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[
         assert f"--{field.name.replace('_', '-')}" in shown
     for text in (
         "(default: gemma3n smollm2:360m llama3.2:1b)", "(default: text json tools)", "(default: 300.0)",
-        "default by suite: text 50, json 30, tools 20, numbers 50", "(default: structbench.duckdb)", "(default: 9464)",
+        "default by suite: text 50, json 30, tools 20, turns 16, numbers 50",
+        "(default: structbench.duckdb)", "(default: 9464)",
         "(default: constant)", "(default: format)", "(default: chat)", "in flight (default 1)", "(default: 0)",
         "seconds a request may take",
     ):  # fmt: skip
@@ -100,8 +101,8 @@ def test_the_version_stands_in_one_place(capsys: pytest.CaptureFixture[str]) -> 
 def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suites"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:5]] == ["text", "json", "tools", "numbers"]
-    assert [line.split()[2] for line in lines[1:5]] == ["50", "30", "20", "50"]
+    assert [line.split()[0] for line in lines[1:6]] == ["text", "json", "tools", "turns", "numbers"]
+    assert [line.split()[2] for line in lines[1:6]] == ["50", "30", "20", "16", "50"]
 
 
 @pytest.mark.parametrize(

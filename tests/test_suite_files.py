@@ -53,7 +53,7 @@ def test_every_example_of_the_documentation_loads(tmp_path: Path) -> None:
         file = tmp_path / f"example{number}.jsonl"
         file.write_text(block, encoding="utf-8")
         kinds += [case.kind for case in load(file).cases]
-    assert sorted(kinds) == ["answer", "json", "json", "text", "tools", "tools"]
+    assert sorted(kinds) == ["answer", "answer", "json", "json", "text", "tools", "tools", "tools"]
 
 
 def test_the_documentation_shows_the_message_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_the_hash_follows_content_and_not_spelling(tmp_path: Path) -> None:
 
 
 def test_unknown_suite_names_the_known_and_the_nearest() -> None:
-    with pytest.raises(BadInput, match=r'unknown suite "tolls": did you mean "tools"\?.*text, json, tools, numbers'):
+    with pytest.raises(BadInput, match=r'unknown suite "tolls": did you mean "tools"\?.*json, tools, turns, numbers'):
         load("tolls")
 
 
@@ -178,6 +178,27 @@ BROKEN_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({**WITH_SCHEMA, "example": {"n": 1}, "expected": {"/n": True}}, "example: has not the expected value True at"),
     ({**WITH_SCHEMA, "example": {"n": 1}, "expected": {"/n/0": 1}}, "example: has not the expected value 1"),
     ({"expected_text": 5}, "expected_text: must be a string, not a number"),
+    ({"mentions": "x"}, "mentions: must be an array, not a string"),
+    ({"mentions": []}, "mentions: must hold at least one list"),
+    ({"mentions": ["x"]}, "mentions[0]: must be an array, not a string"),
+    ({"mentions": [["x"], [" "]]}, "mentions[1]: must list at least one text, none of them empty"),
+    ({"mentions": [["x"]], "expected_text": "x"}, 'mentions: cannot stand beside "expected_text"'),
+    ({"then": {}}, 'then: needs "tools"'),
+    ({"tools": [TOOL], "then": []}, "then: must be an object, not an array"),
+    ({"tools": [TOOL], "then": {"results": {"look": "x"}}}, "then: needs what the final answer must be"),
+    ({"tools": [TOOL], "then": {"mentions": [["x"]]}}, "then.results: must be an object, not null"),
+    ({"tools": [TOOL], "then": {"results": {"see": "x"}, "mentions": [["x"]]}}, 'needs the text that "look" answers'),
+    ({"tools": [TOOL], "then": {"results": {"look": "x"}, "mentions": []}}, "then.mentions: must hold at least one"),
+    ({"tools": [TOOL], "then": {"mention": []}}, 'then.mention: unknown key: did you mean "mentions"?'),
+    (
+        {"tools": [TOOL], "then": {"results": {"look": "x"}, "mentions": [["x"]], "compare": {"": {"case": "ignore"}}}},
+        'then.compare: needs "expected_text"',
+    ),
+    (
+        {"tools": [TOOL], "expected_calls": [], "then": {"results": {"look": "x"}, "mentions": [["x"]]}},
+        "then: follows from a tool call, but expected_calls says that none",
+    ),
+    ({"reference": ""}, "reference: must not be empty"),
     ({"expected_text": []}, "expected_text: must hold at least one text"),
     ({"expected_text": ["x", 1]}, "expected_text[1]: must be a string, not a number"),
     ({"acceptable": {"/n": [1]}}, 'acceptable: needs "schema"'),
@@ -337,8 +358,8 @@ def test_the_example_to_start_from_is_sound_and_right_by_itself(
     assert "exists: name another file" in capsys.readouterr().err
     assert {case.kind for case in load(file).cases} == {kind}
     for line in check_suite(str(file)):
-        if line.case is not None and line.example is not None:
-            judged = score(line.case, Answer(output_text=json.dumps(line.example)))
+        if line.example is not None:
+            judged = score(line.cases[0], Answer(output_text=json.dumps(line.example)))
             assert judged is not None
             assert judged.outcome == "correct"
     assert main(["suites", "new", kind]) == 0

@@ -64,7 +64,7 @@ def _check(what: list[str]) -> int:
         cases: list[Case] = []
         for line in check_suite(name):
             found += line.problems
-            cases += [] if line.case is None else [line.case]
+            cases += line.cases
         print("\n".join(found) if found else f"{name}: {_counts(cases)}")
         problems += len(found)
     if problems:
@@ -73,7 +73,8 @@ def _check(what: list[str]) -> int:
 
 
 def _counts(cases: "list[Case]") -> str:
-    kinds = Counter("plain" if case.kind == "text" else case.kind for case in cases)
+    words = {"text": "plain"}
+    kinds = Counter("second turn" if case.follows else words.get(case.kind, case.kind) for case in cases)
     tags = Counter(tag for case in cases for tag in case.tags)
     parts = [", ".join(f"{count} {kind}" for kind, count in kinds.items())]
     if tags:

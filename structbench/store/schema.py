@@ -46,8 +46,9 @@ CREATE TABLE segments (
     PRIMARY KEY (run_id, segment)
 );
 CREATE TABLE requests (
-    run_id VARCHAR, config_hash VARCHAR, request_index BIGINT, segment BIGINT, worker BIGINT, case_id VARCHAR,
-    repeat BIGINT, due_ns BIGINT, sent_ns BIGINT, end_ns BIGINT, ttft_s DOUBLE, ttft_due_s DOUBLE,
+    run_id VARCHAR, config_hash VARCHAR, request_index BIGINT, parent_index BIGINT, turn BIGINT, segment BIGINT,
+    worker BIGINT, case_id VARCHAR, repeat BIGINT, due_ns BIGINT, sent_ns BIGINT, end_ns BIGINT, ttft_s DOUBLE,
+    ttft_due_s DOUBLE,
     first_thinking_s DOUBLE, first_answer_s DOUBLE, first_tool_call_s DOUBLE, itl_mean_s DOUBLE, tpot_s DOUBLE,
     e2e_s DOUBLE, e2e_due_s DOUBLE, send_lag_s DOUBLE, read_lag_max_s DOUBLE, connect_s DOUBLE, chunks BIGINT,
     chunk_offsets_us BIGINT[], merged_chunks BIGINT, clock VARCHAR, prompt_tokens BIGINT, output_tokens BIGINT,

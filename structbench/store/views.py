@@ -122,6 +122,15 @@ FROM requests JOIN runs USING (run_id)
 GROUP BY run_id, model, suite, load, outcome;
 """
 
+_CONVERSATIONS = """
+CREATE OR REPLACE VIEW conversations AS
+SELECT one.run_id, one.request_index, one.case_id, one.outcome AS call_outcome, two.outcome AS final_outcome,
+    coalesce(two.outcome = 'correct', false) AS correct, one.ttft_s, two.ttft_s AS final_ttft_s,
+    CASE WHEN two.error_kind IS NULL THEN (two.end_ns - one.sent_ns) / 1e9 END AS e2e_s
+FROM requests AS one LEFT JOIN requests AS two ON two.run_id = one.run_id AND two.parent_index = one.request_index
+WHERE one.turn = 1;
+"""
+
 _ERRORS = f"""
 CREATE OR REPLACE VIEW errors AS
 SELECT run_id, model, suite, {_LOAD} AS load, error_kind, error_status, count(*) AS count,
@@ -131,4 +140,4 @@ WHERE error_kind IS NOT NULL
 GROUP BY run_id, model, suite, load, error_kind, error_status;
 """
 
-VIEWS = _GAPS + _DURATIONS + _SUMMARY + _PERCENTILES + _OUTCOMES + _ERRORS
+VIEWS = _GAPS + _DURATIONS + _SUMMARY + _PERCENTILES + _OUTCOMES + _CONVERSATIONS + _ERRORS
