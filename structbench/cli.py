@@ -16,6 +16,14 @@ from structbench.errors import BadInput, StructbenchError
 
 COMMANDS: dict[str, str] = {
     "load": "structbench.commands.load",
+    "runs": "structbench.commands.runs",
+    "stats": "structbench.commands.stats",
+    "export": "structbench.commands.export",
+    "import": "structbench.commands.import_",
+    "sql": "structbench.commands.sql",
+    "verify": "structbench.commands.verify",
+    "clean": "structbench.commands.clean",
+    "clear-cache": "structbench.commands.clear_cache",
     "suites": "structbench.commands.suites",
     "matrix": "structbench.commands.matrix",
     "simulate": "structbench.commands.simulate",

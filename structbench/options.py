@@ -1,4 +1,4 @@
-"""The options of ``structbench load``: one class for the command line, for Python and for --help.
+"""The options that have more than one home: of ``structbench load`` (command line, Python, --help) and of runs.
 
 Invariant: an option's name, default, unit and meaning stand here once. No ``from __future__ import
 annotations``: argparse_dataclass calls the annotations as types.
@@ -123,6 +123,22 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if isinstance(self.structured, str):  # from Python, one value may stand alone
             self.structured = [self.structured]
+
+
+@dataclass(kw_only=True)
+class RunFilters:
+    """Which stored runs a command is about: each option narrows the choice, several values of one widen it."""
+
+    runs: list[str] = opt(
+        (), "run ids, labels, models, suites, server versions or config hashes (default: all runs)", many=True,
+        args=["runs"],
+    )  # fmt: skip
+    model: list[str] = opt((), "runs of these models", many=True)
+    suite: list[str] = opt((), "runs of these suites", many=True)
+    label: list[str] = opt((), "runs with these labels", many=True)
+    status: list[str] = opt((), "runs that are complete, interrupted or running", many=True)
+    since: Optional[str] = opt(None, "runs started since a date such as 2026-01-31, or an age: 7d, 12h, 30m")
+    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
 
 
 def as_arguments(options: LoadOptions) -> list[str]:

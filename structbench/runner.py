@@ -23,10 +23,10 @@ from loadgen import server as ollama_server
 from loadgen.telemetry import Telemetry
 from structbench import __version__
 from structbench.cells import Cell, build_cells, check_options, load_suites
+from structbench.constrained import ROWS, pair_up
 from structbench.errors import BadInput
 from structbench.live import Display
 from structbench.options import LoadOptions
-from structbench.pairing import ROWS, pair_up
 from structbench.planning import CacheState, PlannedCell, explain, find_server, plan, pull_missing
 from structbench.scorer import Scorer
 from structbench.segment import Segment, Services, labels_of
@@ -88,7 +88,7 @@ class Summary:
     planned: list[str] = field(default_factory=list)
     """With ``dry_run`` or ``explain``: a line for each cell, and nothing was sent."""
     pairs: list[dict[str, Any]] = field(default_factory=list)
-    """Constrained against free (``pairing.compare``), one for each two cells that differ in ``structured`` alone."""
+    """Constrained against free, one for each two cells that differ in ``structured`` alone."""
     total_s: float = 0.0
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)
@@ -194,7 +194,7 @@ class _Runner:
                 break
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
             runs.append((cell.cell, run_id))
-            self._count_cache(cell)
+            self._note_lookup(cell, run_id)
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
                 caches[run_id] = cell.cache
@@ -230,9 +230,14 @@ class _Runner:
             return f"no semantic similarity: {error}"
         return None
 
-    def _count_cache(self, planned: PlannedCell) -> None:
+    def _note_lookup(self, planned: PlannedCell, run_id: str) -> None:
+        result = _CACHE_RESULT[planned.cache]
         if self.services.telemetry is not None:
-            self.services.telemetry.cache(labels_of(planned.cell, self.services.server), _CACHE_RESULT[planned.cache])
+            self.services.telemetry.cache(labels_of(planned.cell, self.services.server), result)
+        if self.services.options.skip_cached:
+            self.services.store.append("lookups", {
+                "looked_up_at": _now(), "config_hash": planned.cell.config_hash, "run_id": run_id, "result": result,
+            })  # fmt: skip
 
     def _cell(self, planned: PlannedCell, run_id: str) -> bool:
         """One cell from its model's load to its verdict; False when it did not get to start."""
@@ -306,7 +311,9 @@ class _Runner:
         facts = store.query(FACTS, [segment.run_id], timeout_s=_FLUSH_S)[0]
         verdict = judge(facts)
         store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
-                              "planned": facts["requests"] if complete else cell.requests})  # fmt: skip
+                              "planned": facts["reached"] if complete else cell.requests})  # fmt: skip
+        if complete:
+            store.keep_gaps(segment.run_id)
 
 
 def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:

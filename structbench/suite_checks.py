@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from structbench.scoring.comparing import matches
+from structbench.scoring.rules import matches
 from structbench.scoring.validation import import_jsonschema
 from structbench.scoring.values import at_pointer
 from structbench.suite_fields import FIELDS, Problems, is_a, one_line, string_problems, text_problems, unknown_keys

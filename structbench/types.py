@@ -38,7 +38,7 @@ class Case:
     acceptable: Mapping[str, tuple[Any, ...]] | None = None
     """JSON Pointer -> the values of which one must stand there; several expected texts are at ``""``."""
     compare: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """JSON Pointer -> how values are compared there: ``structbench.scoring.comparing``; strictly without."""
+    """JSON Pointer -> how values are compared there: ``structbench.scoring.rules``; strictly without."""
     mentions: tuple[tuple[str, ...], ...] = ()
     """Of each group, one text must stand in the answer as a word of its own."""
     tool_results: Mapping[str, str] | None = None

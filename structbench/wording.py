@@ -68,6 +68,15 @@ def rate_text(per_s: float | None) -> str:
     return f"{per_s:.1f}" if abs(per_s) < 99.95 else f"{per_s:,.0f}"
 
 
+def bytes_text(size: int) -> str:
+    """``0 B``, ``4.2 kB``, ``415 MB``, ``1.3 GB``: powers of 1000."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 999.5 * 10 ** (power - 3) and size >= 1000:
+            value = size / 10**power
+            return f"{value:.1f} {unit}" if value < 99.95 else f"{value:,.0f} {unit}"
+    return f"{size} B"
+
+
 def plural(n: int, word: str) -> str:
     """``1 request``, ``2 requests``."""
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"

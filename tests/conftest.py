@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
+import loading
 import ollama
 import pytest
 from simulated import ANSWERS, MODELS
 
 from loadgen.simulator import Simulator
+from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
+from structbench.identity import config_hash
+from structbench.runner import load
+from structbench.store import Reader, Store, row_of, run_columns
+from structbench.suites import answer_book
+from structbench.types import Config
+
+FAILED: tuple[ErrorKind, ...] = ("timeout", "dropped", "http", "http")
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +35,36 @@ def client(sim: Simulator) -> Iterator[ollama.Client]:
     sim.reset_truth()
     with ollama.Client(sim.url) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def results_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with four complete runs, loaded for real, and one that was interrupted, with errors."""
+    path = tmp_path_factory.mktemp("results") / "structbench.duckdb"
+    with Simulator(loading.MODELS, answers=answer_book()) as server:
+        load(loading.small(server, path, models=["sim:fast", "mixed"], suites=["json", "tools"], label="first",
+                           concurrency=[2], skip_cached=True))  # fmt: skip
+    with Store(path) as store:
+        (run,) = store.query("SELECT config FROM runs WHERE model = 'mixed' AND suite = 'json'")
+        config = replace(Config(**json.loads(run["config"])), server_version="0.5.4", requests=10)
+        store.append("runs", {**run_columns(config), "run_id": "20260101T000000-00000000", "status": "interrupted",
+                              "planned": 10, "label": "older", "started_at": "2026-01-01"})  # fmt: skip
+        store.append("segments", {"run_id": "20260101T000000-00000000", "segment": 0, "status": "interrupted"})
+        store.append("samples", {"run_id": "20260101T000000-00000000", "segment": 0, "sampled_at": "2026-01-01",
+                                 "t_s": 0.0, "client_cpu_percent": 12.5, "in_flight": 2})  # fmt: skip
+        for index, kind in enumerate(FAILED):
+            failed = RequestRecord(
+                index=index, worker=0, due_ns=index * NS, sent_ns=None if kind == "dropped" else index * NS + 1000,
+                end_ns=index * NS + NS // 2, clock="kernel", error=RequestError(kind, f"a {kind} error", None),
+            )  # fmt: skip
+            row = row_of("20260101T000000-00000000", config_hash(config), 0, "case", 0, failed, None)
+            store.append("requests", row)
+    with Reader(path):
+        pass
+    return path
+
+
+@pytest.fixture
+def results(results_once: Path, tmp_path: Path) -> Path:
+    """A copy of that file, to do with as one likes."""
+    return Path(shutil.copy(results_once, tmp_path))

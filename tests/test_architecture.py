@@ -22,7 +22,7 @@ HOMES = {
     "httpx": ["loadgen/wire.py", "loadgen/stream.py", "loadgen/server.py", "loadgen/probing.py"],
     "httptools": ["loadgen/connection.py", "loadgen/simulator/"],
     "psutil": ["structbench/sampler.py"],
-    "scipy": ["structbench/pairing.py"],
+    "scipy": ["structbench/constrained.py"],
 }
 """Package -> the only places that import it."""
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from loadgen.types import RequestError, RequestRecord
 from structbench.identity import config_dict, config_hash
 from structbench.store import Store, row_of, run_columns
-from structbench.store.database import insert
+from structbench.store.insertion import insert
 from structbench.store.rows import storable
 from structbench.store.schema import KEYS, columns_of, migrate
 from structbench.types import Config, Score
@@ -261,6 +261,41 @@ def test_gap_percentiles_are_those_of_all_gaps(memory: duckdb.DuckDBPyConnection
     gaps = [(b - a) / 1e6 for offsets in streams for a, b in pairwise(sorted(offsets))]
     want = [(len(gaps), *(quantile(gaps, p) for p in (0.5, 0.9, 0.99, 1.0)))] if gaps else []
     assert got == [pytest.approx(row, abs=1e-12) for row in want]
+
+
+def test_a_complete_run_keeps_its_gap_percentiles_and_they_are_never_stale(store: Store) -> None:
+    filled(store)
+    computed = store.query("FROM gap_percentiles")
+    store.keep_gaps("r")
+    assert store.query("FROM kept_gaps") == computed == store.query("FROM gap_percentiles")
+    store.append("run_gaps", {**store.query("FROM run_gaps")[0], "p50": 99.0})
+    assert store.query("SELECT p50 FROM gap_percentiles") == [{"p50": 99.0}], "what is kept is not computed again"
+    for change in ("request", "chunks", "status"):
+        store.keep_gaps("r")
+        if change == "status":
+            store.append("runs", {"run_id": "r", "status": "running"})
+        else:
+            put_request(store, "r", record(9, 10, 35 if change == "request" else 36, *([40] * (change == "chunks"))))
+        assert store.query("FROM kept_gaps") == [], change
+        assert store.query("SELECT gaps FROM gap_percentiles")[0]["gaps"] > computed[0]["gaps"]
+
+
+def test_ttft_taken_apart_adds_up_and_lacks_nothing_but_what_failed(store: Store) -> None:
+    put(store, "r")
+    late = record(0, 100, connected_ns=10 * MS, load_ns=20 * MS, prompt_eval_ns=50 * MS)
+    put_request(store, "r", replace(late, due_ns=-5 * MS))
+    put_request(store, "r", record(1, 30, prompt_eval_ns=30 * MS))
+    put_request(store, "r", record(2, 30))
+    put_request(store, "r", record(3, 30, kind="timeout", prompt_eval_ns=30 * MS))
+    parts = "ttft_due_s, send_lag_s, connect_s, load_s, prompt_eval_s, rest_s"
+    rows = store.query(f"SELECT {parts} FROM decomposition ORDER BY request_index")
+    assert [tuple(row.values()) for row in rows] == [
+        pytest.approx((0.105, 0.005, 0.01, 0.02, 0.05, 0.02)), pytest.approx((0.03, 0, 0, 0, 0.03, 0))
+    ]  # fmt: skip
+    (mean,) = store.query("FROM run_decomposition")
+    assert mean["requests"] == 2
+    assert mean["ttft_due_s"] == pytest.approx(sum(mean[part] for part in parts.split(", ")[1:]))
+    assert mean["rest_s"] == pytest.approx(0.01)
 
 
 @settings(max_examples=30, deadline=None)

@@ -22,8 +22,10 @@ from structbench.prompts import whole_conversations
 from structbench.runner import load
 from structbench.scoring import Answer, score
 from structbench.scoring.text import is_mentioned
+from structbench.store import Reader
 from structbench.suites import TextShape, answer_book, load_suite
 from structbench.types import Case
+from structbench.verification import problems
 
 ASKED = Request(
     index=4, model="m", messages=tuple(user("Paris?")), tools=(WEATHER,), options={"seed": 9},
@@ -147,7 +149,9 @@ def test_a_run_is_complete_without_the_turns_that_never_arose(sim: Simulator, tm
     assert silent
     assert found.keys() == set(range(15)) - {index + 1 for index in silent}
     assert 15 not in found, "an odd number of turns ends with a first one"
-    assert (summary.rows[0]["status"], summary.rows[0]["planned"]) == ("complete", len(found))
+    assert (summary.rows[0]["status"], summary.rows[0]["planned"]) == ("complete", 15)
+    with Reader(options.db) as reader:
+        assert list(problems(reader)) == [], "`structbench verify` misses nothing"
     ended = ask(options.db, "SELECT request_index FROM conversations WHERE final_outcome IS NULL AND NOT correct")
     assert {index for (index,) in ended} == silent | {14}
     assert load(options).rows[0]["cache"] == "skipped"

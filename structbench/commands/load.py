@@ -40,7 +40,7 @@ def run(options: LoadOptions) -> int:
 
 def _report(summary: "Summary", options: LoadOptions, console: "Console") -> None:
     """The table, and, for --json, the same as JSON on stdout."""
-    from structbench.pairing import print_pairs
+    from structbench.constrained import print_pairs
     from structbench.report import print_overview, print_table, to_json
 
     print_table(summary.rows, console)

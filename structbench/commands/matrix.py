@@ -126,7 +126,7 @@ def _compare(options: Options) -> int:
     if len(options.compare) != 2 or options.models:
         raise BadInput("--compare takes two server versions or models and no --models: --compare 0.5.4 0.33.0")
     if not options.db.exists():
-        raise BadInput(f"{options.db} does not exist: run `structbench matrix --models …` first, or give --db")
+        raise BadInput(f"there is no {options.db}: run `structbench matrix --models …` first, or give --db")
     with Store(options.db) as store:
         rows = store.query("SELECT * FROM features ORDER BY probed_at")
     before, after = (pick(rows, name) for name in options.compare)

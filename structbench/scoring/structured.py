@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from structbench.scoring.answer import Answer, explain, first, shown
-from structbench.scoring.comparing import matches
 from structbench.scoring.parsing import JsonSource, Parsed, find_json, parse_json
+from structbench.scoring.rules import matches
 from structbench.scoring.validation import violations
 from structbench.scoring.values import ABSENT, at_pointer
 from structbench.types import Case, JsonOutcome, Score

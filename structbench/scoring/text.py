@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from structbench.scoring.answer import Answer, explain, first, shown
-from structbench.scoring.comparing import text_under
+from structbench.scoring.rules import text_under
 from structbench.types import Case, Score
 
 

@@ -18,16 +18,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
-from structbench.store.database import Locked, connection, insert, prepare, wait_a_little
+from structbench.store.database import Database, Locked, fetched, wait_a_little
+from structbench.store.insertion import insert
 from structbench.store.lookup import Found, find_runs, is_free, nearest_config
+from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
 from structbench.store.spool import Spool, count_lines, read_rows
+from structbench.store.upkeep import spool_of
+from structbench.store.views import GAPS_TO_KEEP
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Found", "Store", "row_of", "run_columns"]
+__all__ = ["Found", "Reader", "Store", "row_of", "run_columns"]
 
 T = TypeVar("T")
 
@@ -45,9 +49,10 @@ class Store:
     def __init__(self, path: Path, *, patience_s: float = 3.0) -> None:
         """Open, create or migrate the file and merge what dead processes left; BadInput when it cannot be used."""
         self.path = Path(path)
-        self._columns = prepare(self.path, patience_s)
+        self._database = Database(self.path, beside_a_load=True)
+        self._columns = self._database.prepare(patience_s)
         try:
-            self._spool = Spool(self.path.with_name(self.path.name + ".spool"))
+            self._spool = Spool(spool_of(self.path))
         except OSError as error:
             raise BadInput(f"cannot write beside {self.path} ({error.strerror}): give another --db") from error
         self.owner = self._spool.owner
@@ -58,7 +63,6 @@ class Store:
         self._failure: BaseException | None = None
         self._closed = self._closing = False
         self._wake = threading.Event()
-        self._file_lock = threading.Lock()
         self._writer = threading.Thread(target=self._write, name="structbench-store", daemon=True)
         self._writer.start()
         if self._files:
@@ -117,6 +121,7 @@ class Store:
             self._wake.set()
             self._writer.join()
             self._spool.close()
+            self._database.close()
 
     def query(
         self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None, *, timeout_s: float = 10.0
@@ -125,13 +130,7 @@ class Store:
 
         RunFailed when another process holds the file for longer than ``timeout_s``.
         """
-
-        def run(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-            result = con.execute(sql, params)
-            names = [column[0] for column in result.description or ()]
-            return [dict(zip(names, values, strict=True)) for values in result.fetchall()]
-
-        return self._read(run, timeout_s)
+        return self._read(lambda con: fetched(con, sql, params), timeout_s)
 
     def find(self, config_hashes: Sequence[str]) -> dict[str, Found]:
         """For each hash that was run: its newest complete run, else the newest one to continue, else one under way."""
@@ -152,6 +151,11 @@ class Store:
 
         return self._read(take, read_only=False)
 
+    def keep_gaps(self, run_id: str) -> None:
+        """Keep the gap percentiles of a complete run, which take long to compute; ``gap_percentiles`` then has them."""
+        for row in self.query(GAPS_TO_KEEP, [run_id], timeout_s=60.0):
+            self.append("run_gaps", row)
+
     def __enter__(self) -> Store:
         return self
 
@@ -169,7 +173,7 @@ class Store:
             raise RunFailed(f"{self.path} is held by another process: end it; {self.backlog} rows wait in the spool")
         while True:
             try:
-                with self._file_lock, connection(self.path, read_only=read_only) as con:
+                with self._database.opened(read_only=read_only) as con:
                     return work(con)
             except Locked as held:
                 if time.monotonic() > deadline:
@@ -215,7 +219,7 @@ class Store:
             if file is not None:
                 self._files.append((file, goal - self._stored))
         try:
-            with self._file_lock, connection(self.path, read_only=False) as con:
+            with self._database.opened(read_only=False) as con:
                 for file, _ in self._files:
                     insert(con, self._columns, read_rows(file))
         except Locked:
@@ -233,5 +237,6 @@ class Store:
 def _yield_to_others() -> None:
     """Lower the priority of the calling thread; where there is only one for the whole process, leave it."""
     if sys.platform == "linux":
+        thread = threading.get_native_id()
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)

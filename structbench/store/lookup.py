@@ -39,7 +39,8 @@ class Found:
 _RUNS = """
 SELECT config_hash, run_id, status, planned, label, owner, started_at,
     (SELECT max(segment) FROM segments WHERE segments.run_id = runs.run_id) AS segment
-FROM runs WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) ORDER BY started_at DESC NULLS LAST, run_id DESC
+FROM runs WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) AND forgotten IS NOT true
+ORDER BY started_at DESC NULLS LAST, run_id DESC
 """
 _RANK = {"complete": 0, "partial": 1, "running": 2}
 

@@ -24,6 +24,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "requests": ("run_id", "request_index"),
     "samples": ("run_id", "segment", "sampled_at"),
     "features": ("server_version", "model", "model_digest", "probe"),
+    "run_gaps": ("run_id",),
+    "lookups": ("looked_up_at", "config_hash"),
 }
 UPDATED = ("runs", "segments")
 """A second row with the same key changes the columns that it names; in the other tables it replaces the row."""
@@ -37,7 +39,7 @@ CREATE TABLE runs (
     suite VARCHAR, load_kind VARCHAR, concurrency BIGINT, rate DOUBLE, arrival VARCHAR, endpoint VARCHAR,
     structured VARCHAR, think VARCHAR, planned BIGINT, status VARCHAR, verdict VARCHAR, verdict_reason VARCHAR,
     label VARCHAR, embed_model VARCHAR, config JSON, environment JSON, owner VARCHAR, started_at TIMESTAMP,
-    finished_at TIMESTAMP
+    finished_at TIMESTAMP, forgotten BOOLEAN
 );
 CREATE INDEX runs_by_config ON runs (config_hash);
 CREATE TABLE segments (
@@ -72,6 +74,14 @@ CREATE TABLE features (
     think VARCHAR, question VARCHAR, result VARCHAR, status BIGINT, evidence VARCHAR, example VARCHAR, seconds DOUBLE,
     server_address VARCHAR, probed_at TIMESTAMP,
     PRIMARY KEY (server_version, model, model_digest, probe)
+);
+CREATE TABLE run_gaps (
+    run_id VARCHAR PRIMARY KEY, requests BIGINT, chunks BIGINT, gaps BIGINT, p50 DOUBLE, p90 DOUBLE, p95 DOUBLE,
+    p99 DOUBLE, max DOUBLE
+);
+CREATE TABLE lookups (
+    looked_up_at TIMESTAMP, config_hash VARCHAR, run_id VARCHAR, result VARCHAR,
+    PRIMARY KEY (looked_up_at, config_hash)
 );
 """
 _HISTORY = """

@@ -72,15 +72,7 @@ class Spool:
 
     def is_alive(self, owner: str | None) -> bool:
         """Whether the process that wrote under this name still runs."""
-        if owner is None or owner == self.owner:
-            return owner is not None
-        try:
-            claim = _lock_file(self._lock_of(owner), 0, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        if claim is not None:
-            os.close(claim)
-        return claim is None
+        return owner == self.owner or is_alive(self.folder, owner)
 
     def close(self) -> None:
         """Give up the name; files still here wait for the next process, an empty folder goes."""
@@ -116,6 +108,25 @@ class Spool:
 
     def _current(self) -> Path:
         return self.folder / f"{self.owner}.{self._sequence:08}.jsonl"
+
+
+def is_alive(folder: Path, owner: str | None) -> bool:
+    """Whether a process holds this name in the spool folder."""
+    if owner is None:
+        return False
+    try:
+        claim = _lock_file(folder / f"{owner}.lock", 0, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    if claim is not None:
+        os.close(claim)
+    return claim is None
+
+
+def has_rows_of_the_dead(folder: Path) -> bool:
+    """Whether rows wait here whose process is gone."""
+    owners = {path.name.split(".")[0] for path in folder.glob("*.jsonl")}
+    return any(not is_alive(folder, owner) for owner in owners)
 
 
 def _lock_file(path: Path, create: int, how: int) -> int | None:

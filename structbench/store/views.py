@@ -10,34 +10,62 @@ _LOAD = (
     " WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END"
 )
 
-# All gaps of a run are too many to sort (150 a request), but whole microseconds repeat: a histogram is exact and small.
-_GAPS = """
+
+def gap_percentiles_of(run_ids: str) -> str:
+    """SQL: the percentiles of all gaps of each of these runs (a subquery with the one column ``run_id``).
+
+    All gaps of a run are too many to sort (150 a request), but whole microseconds repeat: a histogram is exact and
+    small. A join, not IN: then offsets are read of these runs only.
+    """
+    return f"""
+    WITH gaps AS (
+        SELECT run_id, later - earlier AS gap_us, count(*)::BIGINT AS n
+        FROM (
+            SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later
+            FROM requests JOIN ({run_ids}) USING (run_id)
+            WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
+        ) GROUP BY ALL
+    ), ranked AS (
+        SELECT run_id, gap_us, (sum(n) OVER (PARTITION BY run_id ORDER BY gap_us))::BIGINT AS upto,
+            (sum(n) OVER (PARTITION BY run_id))::BIGINT AS total
+        FROM gaps
+    ), around AS (
+        SELECT run_id, p, any_value(total) AS gaps, any_value(p * (total - 1)) AS place,
+            min(gap_us) FILTER (WHERE upto > floor(p * (total - 1))) AS low,
+            min(gap_us) FILTER (WHERE upto > ceil(p * (total - 1))) AS high
+        FROM ranked
+            CROSS JOIN (VALUES (0.5::DOUBLE), (0.9::DOUBLE), (0.95::DOUBLE), (0.99::DOUBLE), (1.0::DOUBLE)) AS t(p)
+        GROUP BY run_id, p
+    ), points AS (
+        SELECT run_id, p, gaps, (low + (high - low) * (place - floor(place))) / 1e6 AS gap_s FROM around
+    )
+    SELECT run_id, any_value(gaps) AS gaps,
+        max(gap_s) FILTER (WHERE p = 0.5) AS p50, max(gap_s) FILTER (WHERE p = 0.9) AS p90,
+        max(gap_s) FILTER (WHERE p = 0.95) AS p95, max(gap_s) FILTER (WHERE p = 0.99) AS p99,
+        max(gap_s) FILTER (WHERE p = 1.0) AS max
+    FROM points GROUP BY run_id
+    """
+
+
+ROWS_OF_RUNS = "SELECT run_id, count(*) AS requests, sum(chunks) AS chunks FROM requests GROUP BY run_id"
+
+# Tens of millions of gaps take seconds, so a complete run keeps its percentiles, with how many requests and chunks
+# they are of: once these differ (an import, a removal, a row put in by hand) they are computed as for any other run.
+_GAPS = f"""
+CREATE OR REPLACE VIEW kept_gaps AS
+SELECT run_id, gaps, p50, p90, p95, p99, max
+FROM run_gaps JOIN runs USING (run_id) JOIN ({ROWS_OF_RUNS}) AS now USING (run_id, requests, chunks)
+WHERE status = 'complete';
 CREATE OR REPLACE VIEW gap_percentiles AS
-WITH gaps AS (
-    SELECT run_id, later - earlier AS gap_us, count(*)::BIGINT AS n
-    FROM (
-        SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later
-        FROM requests WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
-    ) GROUP BY ALL
-), ranked AS (
-    SELECT run_id, gap_us, (sum(n) OVER (PARTITION BY run_id ORDER BY gap_us))::BIGINT AS upto,
-        (sum(n) OVER (PARTITION BY run_id))::BIGINT AS total
-    FROM gaps
-), around AS (
-    SELECT run_id, p, any_value(total) AS gaps, any_value(p * (total - 1)) AS place,
-        min(gap_us) FILTER (WHERE upto > floor(p * (total - 1))) AS low,
-        min(gap_us) FILTER (WHERE upto > ceil(p * (total - 1))) AS high
-    FROM ranked CROSS JOIN (VALUES (0.5::DOUBLE), (0.9::DOUBLE), (0.95::DOUBLE), (0.99::DOUBLE), (1.0::DOUBLE)) AS t(p)
-    GROUP BY run_id, p
-), points AS (
-    SELECT run_id, p, gaps, (low + (high - low) * (place - floor(place))) / 1e6 AS gap_s FROM around
-)
-SELECT run_id, any_value(gaps) AS gaps,
-    max(gap_s) FILTER (WHERE p = 0.5) AS p50, max(gap_s) FILTER (WHERE p = 0.9) AS p90,
-    max(gap_s) FILTER (WHERE p = 0.95) AS p95, max(gap_s) FILTER (WHERE p = 0.99) AS p99,
-    max(gap_s) FILTER (WHERE p = 1.0) AS max
-FROM points GROUP BY run_id;
+FROM kept_gaps UNION ALL BY NAME FROM (
+    {gap_percentiles_of("SELECT DISTINCT run_id FROM requests ANTI JOIN kept_gaps USING (run_id)")}
+);
 """
+
+GAPS_TO_KEEP = f"""
+SELECT * FROM ({gap_percentiles_of("SELECT $1 AS run_id")}) JOIN ({ROWS_OF_RUNS}) USING (run_id)
+"""
+"""The row of ``run_gaps`` of one run."""
 
 # A segment killed before its end has no duration; its requests' own instants give it.
 _DURATIONS = """
@@ -140,4 +168,39 @@ WHERE error_kind IS NOT NULL
 GROUP BY run_id, model, suite, load, error_kind, error_status;
 """
 
-VIEWS = _GAPS + _DURATIONS + _SUMMARY + _PERCENTILES + _OUTCOMES + _CONVERSATIONS + _ERRORS
+# The run's columns first: a row of one file of several must say what it is of.
+_EXPORTED = f"""
+CREATE OR REPLACE VIEW exported AS
+SELECT run_id, label, model, model_digest, server_version, suite, {_LOAD} AS load, load_kind, concurrency, rate,
+    arrival, endpoint, structured, think, status, verdict, started_at, requests.* EXCLUDE (run_id)
+FROM requests JOIN runs USING (run_id);
+"""
+
+RUN_LIST = f"""
+SELECT run_id, model, suite, {_LOAD} AS load, started_at, finished_at, planned, coalesce(requests, 0) AS requests,
+    coalesce(errors, 0) AS errors, scored, correct, status, verdict, verdict_reason, label, server_version, config_hash,
+    coalesce(forgotten, false) AS forgotten
+FROM runs LEFT JOIN (
+    SELECT run_id, count(*) AS requests, count(error_kind) AS errors, count(accuracy_score) AS scored,
+        count(*) FILTER (WHERE outcome = 'correct') AS correct
+    FROM requests GROUP BY run_id
+) USING (run_id)
+WHERE run_id IN (SELECT unnest($1::VARCHAR[])) ORDER BY started_at NULLS FIRST, run_id
+"""
+"""What a list of runs shows: counts only, so that it comes at once however many requests there are."""
+
+# Means, because the parts then add up to the whole.
+_DECOMPOSITION = f"""
+CREATE OR REPLACE VIEW decomposition AS
+SELECT run_id, request_index, model, suite, {_LOAD} AS load, case_id, ttft_due_s, send_lag_s, connect_s,
+    coalesce(load_s, 0) AS load_s, prompt_eval_s,
+    ttft_due_s - send_lag_s - connect_s - coalesce(load_s, 0) - prompt_eval_s AS rest_s
+FROM requests JOIN runs USING (run_id)
+WHERE error_kind IS NULL AND ttft_due_s IS NOT NULL AND prompt_eval_s IS NOT NULL;
+CREATE OR REPLACE VIEW run_decomposition AS
+SELECT run_id, model, suite, load, count(*) AS requests, avg(ttft_due_s) AS ttft_due_s, avg(send_lag_s) AS send_lag_s,
+    avg(connect_s) AS connect_s, avg(load_s) AS load_s, avg(prompt_eval_s) AS prompt_eval_s, avg(rest_s) AS rest_s
+FROM decomposition GROUP BY run_id, model, suite, load;
+"""
+
+VIEWS = _GAPS + _DURATIONS + _SUMMARY + _PERCENTILES + _OUTCOMES + _CONVERSATIONS + _ERRORS + _DECOMPOSITION + _EXPORTED

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import structbench
 from loadgen.simulator import Simulator
-from structbench.pairing import Difference, compare, medians, new_schemas, print_pairs, shares
+from structbench.constrained import Difference, compare, medians, new_schemas, print_pairs, shares
 from structbench.runner import load
 from structbench.suites import answer_book
 

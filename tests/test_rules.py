@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structbench.scoring import Answer, score
-from structbench.scoring.comparing import matches
+from structbench.scoring.rules import matches
 from structbench.types import Case
 
 NEAR = {"": {"tolerance": 0.1}}

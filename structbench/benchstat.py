@@ -1,0 +1,58 @@
+"""Requests as Go benchmark results, which ``benchstat`` and its kin compare.
+
+Invariant: a line for each completed request, so that the spread is that of requests; figures that only a whole run
+has (accuracy, throughput) stand in a line of their own for each run. The format: https://go.dev/design/14313-benchmark-format
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from structbench.store import Reader
+
+PER_REQUEST = {"ttft_s": "ttft-sec", "tpot_s": "tpot-sec", "itl_mean_s": "itl-sec", "e2e_s": "e2e-sec"}
+PER_RUN = {"accuracy": "accuracy", "correct_goodput": "correct/s", "requests_per_s": "req/s", "tokens_per_s": "tok/s"}
+"""Column -> unit."""
+_RUNS = """
+SELECT * FROM summary JOIN (SELECT run_id, server_version FROM runs) USING (run_id)
+WHERE run_id IN (SELECT unnest($1::VARCHAR[])) ORDER BY started_at NULLS FIRST, run_id
+"""
+_REQUESTS = f"""
+SELECT {", ".join(PER_REQUEST)} FROM requests WHERE run_id = $1 AND error_kind IS NULL ORDER BY request_index
+"""
+
+
+def benchmark_lines(reader: Reader, run_ids: Sequence[str]) -> Iterator[str]:
+    """The file's lines; runs of one model, suite and load have one name, and are told apart by their label."""
+    for unit in PER_REQUEST.values():
+        yield f"Unit {unit} better=lower"
+    for unit in PER_RUN.values():
+        yield f"Unit {unit} better=higher"
+    for run in reader.query(_RUNS, [list(run_ids)]):
+        name = _name(run)
+        yield ""
+        for key in ("run_id", "label", "server_version"):
+            yield f"{key.replace('_', '-')}: {_word(run[key])}"
+        if run["completed"]:
+            yield from _line(name, {unit: run[column] for column, unit in PER_RUN.items()}, run["completed"])
+        for request in reader.query(_REQUESTS, [run["run_id"]]):
+            yield from _line(name, {unit: request[column] for column, unit in PER_REQUEST.items()}, 1)
+
+
+def _name(run: Mapping[str, Any]) -> str:
+    return "Benchmark" + "/".join(["Structbench", *(f"{key}={_word(run[key])}" for key in ("model", "suite", "load"))])
+
+
+def _word(value: object) -> str:
+    """Without what divides names, words and lines in this format."""
+    return re.sub(r"[\s/]+", "_", str("" if value is None else value))
+
+
+def _line(name: str, values: Mapping[str, float | None], n: int) -> Iterator[str]:
+    """Nothing where no figure is known."""
+    known = [f"{value:.9g} {unit}" for unit, value in values.items() if value is not None]
+    if known:
+        yield f"{name} {n} {' '.join(known)}"

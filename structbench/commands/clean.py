@@ -1,0 +1,84 @@
+"""``structbench clean``: remove runs that nobody needs any more.
+
+Invariant: nothing is removed that was not named, nor without a yes.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Optional
+
+from structbench.errors import BadInput
+from structbench.options import RunFilters, opt
+
+if TYPE_CHECKING:
+    from structbench.store import Reader
+
+_SHOWN = 10
+
+
+@dataclass(kw_only=True)
+class Options(RunFilters):
+    """Remove runs with all their requests, and make the file smaller."""
+
+    days: Optional[float] = opt(None, "runs started more than so many days ago")
+    yes: bool = opt(False, "do not ask")
+    dry_run: bool = opt(False, "only say what would be removed")
+
+
+def run(options: Options) -> int:
+    from structbench.store import Reader
+    from structbench.store.upkeep import remove
+    from structbench.store.views import RUN_LIST
+    from structbench.wording import bytes_text, plural
+
+    if options == replace(Options(), db=options.db, yes=options.yes, dry_run=options.dry_run):
+        raise BadInput("say which runs: --days 7, --label …, --model …, --status interrupted, or run ids")
+    with Reader(options.db) as reader:
+        rows = reader.query(RUN_LIST, [_chosen(reader, options)])
+        _describe(rows)
+        rows = [row for row in rows if row["status"] != "running"]
+        if not rows or options.dry_run or not _agreed(options):
+            return 0
+        done = remove(reader.database, [row["run_id"] for row in rows])
+    sizes = f"{options.db}: {bytes_text(done.before_bytes)} before, {bytes_text(done.after_bytes)} now"
+    print(f"Removed {plural(len(rows), 'run')}, {plural(done.requests, 'request')}. {sizes}")
+    if done.why_not_smaller is not None:
+        print(f"The room is used again but not given back: {done.why_not_smaller}")
+    return 0
+
+
+def _chosen(reader: "Reader", options: Options) -> list[str]:
+    from structbench.selection import filtered_runs
+
+    chosen = filtered_runs(reader, options)
+    if options.days is None:
+        return chosen
+    if not options.days >= 0:
+        raise BadInput(f"--days {options.days:g}: give 0 or more")
+    sql = "SELECT run_id FROM runs WHERE started_at < (now() AT TIME ZONE 'UTC')::TIMESTAMP - $1 * INTERVAL 1 DAY"
+    old = {row["run_id"] for row in reader.query(sql, [options.days])}
+    return [run_id for run_id in chosen if run_id in old]
+
+
+def _describe(rows: Sequence[dict[str, Any]]) -> None:
+    from structbench.commands.runs import run_line
+    from structbench.wording import plural
+
+    going = [row for row in rows if row["status"] != "running"]
+    requests = sum(row["requests"] for row in going)
+    print(f"{plural(len(going), 'run')} to remove, with {plural(requests, 'request')}{':' if going else '.'}")
+    for row in going[:_SHOWN]:
+        print(f"  {run_line(row)}")
+    if len(going) > _SHOWN:
+        print(f"  … and {len(going) - _SHOWN} more")
+    if len(going) < len(rows):
+        print(f"{plural(len(rows) - len(going), 'run')} under way will stay.")
+
+
+def _agreed(options: Options) -> bool:
+    if options.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise BadInput("nobody is here to be asked: add --yes to remove them, or --dry-run only to look")
+    return input("Remove them? [y/N] ").strip().lower() in ("y", "yes")

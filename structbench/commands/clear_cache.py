@@ -1,0 +1,25 @@
+"""``structbench clear-cache``: let cells run again that are complete."""
+
+from dataclasses import dataclass
+
+from structbench.options import RunFilters
+
+
+@dataclass(kw_only=True)
+class Options(RunFilters):
+    """Forget that runs are complete or can be continued, so that `load --skip-cached` runs their cells again."""
+
+
+def run(options: Options) -> int:
+    from structbench.selection import filtered_runs
+    from structbench.store import Reader
+    from structbench.store.upkeep import forget
+    from structbench.wording import plural
+
+    with Reader(options.db) as reader:
+        chosen = filtered_runs(reader, options)
+        forget(reader.database, chosen)
+    print(
+        f"Forgot {plural(len(chosen), 'run')}: `structbench load --skip-cached` runs their cells again; rows are kept."
+    )
+    return 0

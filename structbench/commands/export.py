@@ -1,0 +1,95 @@
+"""``structbench export``: every request as a row, for other tools.
+
+Invariant: a file is there whole or not at all.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Optional, get_args
+
+from structbench.errors import BadInput
+from structbench.options import RunFilters, opt
+
+if TYPE_CHECKING:
+    from structbench.store import Reader
+
+Format = Literal["csv", "parquet", "json", "jsonl", "benchstat"]
+
+
+@dataclass(kw_only=True)
+class Options(RunFilters):
+    """Write every request of the chosen runs as a row; docs/store.md has the columns (view `exported`)."""
+
+    format: Optional[str] = opt(
+        None, "csv, parquet, json, jsonl or benchstat (default: as the name after -o ends, else csv)"
+    )
+    per_run: bool = opt(False, "a file for each run, in the folder -o")
+    output: Path = opt(Path("-"), "file, or - for standard output", type=Path, args=["-o", "--output"])
+
+
+ENDINGS: dict[str, Format] = {
+    ".csv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "benchstat",
+}  # fmt: skip
+_COPY: dict[str, str] = {
+    "csv": "FORMAT csv, HEADER",
+    "parquet": "FORMAT parquet, COMPRESSION zstd",
+    "json": "FORMAT json, ARRAY true",
+    "jsonl": "FORMAT json",
+}
+
+
+def run(options: Options) -> int:
+    from structbench.selection import filtered_runs
+    from structbench.store import Reader
+    from structbench.wording import plural
+
+    format = _format(options)
+    with Reader(options.db) as reader, reader.together():
+        chosen = filtered_runs(reader, options)
+        if not chosen:
+            raise BadInput("no run is chosen: `structbench runs` lists them")
+        if options.per_run:
+            _make_folder(options.output)
+            for run_id in chosen:
+                _write(reader, [run_id], format, options.output / f"{run_id}.{_ending(format)}")
+        else:
+            _write(reader, chosen, format, options.output)
+    where = "standard output" if str(options.output) == "-" else options.output
+    print(f"{plural(len(chosen), 'run')} to {where}", file=sys.stderr)
+    return 0
+
+
+def _format(options: Options) -> Format:
+    known: tuple[Format, ...] = get_args(Format)
+    if options.format is None:
+        return ENDINGS.get(options.output.suffix, "csv")
+    if options.format not in known:
+        raise BadInput(f"--format {options.format!r}: there are {', '.join(known)}")
+    return options.format
+
+
+def _ending(format: Format) -> str:
+    return "txt" if format == "benchstat" else format
+
+
+def _make_folder(folder: Path) -> None:
+    if str(folder) == "-":
+        raise BadInput("--per-run makes several files: give a folder for them, e.g. -o results/")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot make the folder {folder} ({error.strerror}): give another -o") from error
+
+
+def _write(reader: "Reader", run_ids: Sequence[str], format: Format, path: Path) -> None:
+    from structbench.benchstat import benchmark_lines
+    from structbench.output import target_of
+
+    with target_of(path) as target:
+        if format == "benchstat":
+            with target.open("w") as file:
+                file.writelines(f"{line}\n" for line in benchmark_lines(reader, run_ids))
+        else:
+            reader.copy("exported", run_ids, target, _COPY[format])

@@ -1,0 +1,60 @@
+"""``structbench runs``: what was done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from structbench.commands import print_json, print_table
+from structbench.options import RunFilters, opt
+
+
+@dataclass(kw_only=True)
+class Options(RunFilters):
+    """List what was run: model, suite, load, when, requests, outcome."""
+
+    json: bool = opt(False, "as JSON")
+
+
+def run(options: Options) -> int:
+    from structbench.selection import filtered_runs
+    from structbench.store import Reader
+    from structbench.store.views import RUN_LIST
+    from structbench.wording import plural
+
+    with Reader(options.db) as reader:
+        rows = reader.query(RUN_LIST, [filtered_runs(reader, options)])
+    if options.json:
+        print_json(rows)
+        return 0
+    if rows:
+        right = ("requests", "errors", "correct")
+        names = ("run", "started (UTC)", "model", "suite", "load", *right, "status", "verdict", "label")
+        columns = [(name, name in right) for name in names]
+        print_table(columns, [_cells(row) for row in rows], [run_line(row) for row in rows])
+    print(f"{plural(len(rows), 'run')} in {options.db}")
+    return 0
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    from structbench.wording import ABSENT, printable, share_text
+
+    done, planned = row["requests"], row["planned"]
+    started = row["started_at"]
+    return [
+        row["run_id"],
+        ABSENT if started is None else f"{started:%Y-%m-%d %H:%M}",
+        *(ABSENT if row[key] is None else printable(row[key]) for key in ("model", "suite", "load")),
+        f"{done:,}" if planned in (None, done) else f"{done:,}/{planned:,}",
+        f"{row['errors']:,}",
+        share_text(row["correct"] / row["scored"] if row["scored"] else None),
+        f"{row['status']}{' (forgotten)' if row['forgotten'] else ''}",
+        row["verdict"] or ABSENT,
+        printable(row["label"] or ""),
+    ]
+
+
+def run_line(row: Mapping[str, Any]) -> str:
+    """A run in one line, where others are to be recognised."""
+    run_id, started, model, suite, load, requests, *_ = _cells(row)
+    label = f", {row['label']}" if row["label"] else ""
+    return f"{run_id}  {started}  {model} {suite} {load}, {requests} requests, {row['status']}{label}"

@@ -1,0 +1,108 @@
+"""``structbench sql``: one statement, or a prompt; it can only read.
+
+Invariant: what comes out of the file is shown as text and cannot drive the terminal.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Optional
+
+from structbench.commands import complain, print_json, print_table
+from structbench.errors import BadInput
+from structbench.options import opt
+
+if TYPE_CHECKING:
+    from structbench.store.asking import Answer
+
+SHOWN = 200
+"""Rows of a table; the other formats have all."""
+_TABLES = "SELECT table_name AS name, 'table' AS kind FROM duckdb_tables() UNION ALL" \
+          " SELECT view_name, 'view' FROM duckdb_views() WHERE NOT internal ORDER BY kind DESC, name"  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Ask the file in SQL, read-only: one statement, or a prompt without one; docs/sql.md has examples."""
+
+    statement: Optional[str] = opt(None, "one SQL statement (default: standard input, or a prompt)", args=["statement"])
+    format: Literal["table", "csv", "json"] = opt("table", "how the rows are written")
+    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
+
+
+def run(options: Options) -> int:
+    from structbench.store import Reader
+
+    with Reader(options.db):  # says what is wrong with the file, and merges what dead processes left
+        pass
+    if options.statement is None and sys.stdin.isatty():
+        _converse(options)
+    else:
+        _show(options, sys.stdin.read() if options.statement is None else options.statement)
+    return 0
+
+
+def _show(options: Options, sql: str) -> None:
+    from structbench.store.asking import ask
+
+    answer = ask(options.db, sql, SHOWN if options.format == "table" else None)
+    match options.format:
+        case "json":
+            print_json([dict(zip(answer.names, row, strict=True)) for row in answer.rows])
+        case "csv":
+            import csv
+
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerows([answer.names, *answer.rows])
+        case "table":
+            _print(answer)
+
+
+def _print(answer: "Answer") -> None:
+    from structbench.wording import plural
+
+    columns = [(name, all(isinstance(row[i], int | float | None) for row in answer.rows))
+               for i, name in enumerate(answer.names)]  # fmt: skip
+    print_table(columns, [[_cell(value) for value in row] for row in answer.rows])
+    more = "the first " if answer.more else ""
+    print(f"{more}{plural(len(answer.rows), 'row')}{' (--format csv has all)' if answer.more else ''}")
+
+
+def _cell(value: Any) -> str:
+    from structbench.wording import ABSENT, printable
+
+    return ABSENT if value is None else printable(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def _converse(options: Options) -> None:
+    """A prompt: statements end with a semicolon, mistakes are told and the next one is asked for."""
+    import readline  # noqa: F401  # gives input() its history and keys
+
+    print("SQL, read-only; a statement ends with ; — .tables lists what there is, Ctrl-D ends.")
+    for sql in _statements():
+        try:
+            _show(options, _TABLES if sql == ".tables" else sql)
+        except BadInput as error:
+            complain(str(error))
+        except KeyboardInterrupt:
+            print("interrupted")
+
+
+def _statements() -> Iterator[str]:
+    """What is typed, statement by statement; Ctrl-C drops the one begun."""
+    begun: list[str] = []
+    while True:
+        try:
+            line = input("....> " if begun else "sql> ")
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            begun = []
+            continue
+        begun += [line] if line.strip() or begun else []
+        if line.strip() == ".tables" or line.rstrip().endswith(";"):
+            yield "\n".join(begun).strip()
+            begun = []

@@ -1,0 +1,134 @@
+"""Which runs a person means: words of a command line -> run ids.
+
+Invariant: a word selects by exactly one meaning, and one that could mean two things, or nothing that is stored,
+is refused with what it could have been.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from structbench.errors import BadInput
+from structbench.options import RunFilters
+
+if TYPE_CHECKING:
+    from structbench.store import Reader
+
+Run = Mapping[str, Any]
+
+_SHORTEST = 4
+"""Letters of a run id or hash that a prefix needs."""
+_SHOWN = 5
+_AGES = {"d": "days", "h": "hours", "m": "minutes"}
+_PASSED = """
+SELECT run_id FROM runs
+WHERE (status IS NULL OR status IN (SELECT unnest($1::VARCHAR[]))) AND ($2::TIMESTAMP IS NULL OR started_at >= $2)
+"""
+STATES = ("complete", "interrupted", "running")
+_RUNS = """
+SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash
+FROM runs ORDER BY started_at NULLS FIRST, run_id
+"""
+
+
+def _is(run: Run, key: str, word: str) -> bool:
+    return bool(run[key] == word)
+
+
+def _is_model(run: Run, key: str, word: str) -> bool:
+    """``gemma3n`` and ``gemma3n:latest`` are the same model."""
+    return _is(run, key, word) or run[key] == f"{word}:latest" or f"{run[key]}:latest" == word
+
+
+_KEYS: dict[str, Callable[[Run, str, str], bool]] = {
+    "label": _is, "model": _is_model, "suite": _is, "version": _is,
+}  # fmt: skip
+"""``key=word`` -> whether a run is meant; a bare word may be any of them."""
+
+
+def select_runs(reader: Reader, words: Sequence[str]) -> list[str]:
+    """Ids of all runs that any of the words means, newest last; all runs without a word.
+
+    A word is a run id or the beginning of one, a label, a model, a suite, a server version, a config hash or its
+    beginning, or ``label=…``, ``model=…``, ``suite=…``, ``version=…``. BadInput names the nearest known ones.
+    """
+    runs = reader.query(_RUNS)
+    chosen = {run_id for word in words for run_id in _meant(runs, word)}
+    return [run["run_id"] for run in runs if not words or run["run_id"] in chosen]
+
+
+def filtered_runs(reader: Reader, filters: RunFilters) -> list[str]:
+    """Ids of the runs that pass every filter, newest last; BadInput for a word that means nothing."""
+    chosen = select_runs(reader, filters.runs)
+    for key in ("model", "suite", "label"):
+        meant = set(select_runs(reader, [f"{key}={value}" for value in getattr(filters, key)]))
+        chosen = [run_id for run_id in chosen if run_id in meant]
+    for status in filters.status:
+        if status not in STATES:
+            raise BadInput(f"--status {status!r}: {_near(status, STATES)}")
+    sql = (
+        "SELECT run_id FROM runs WHERE ($1 = [] OR status IN (SELECT unnest($1))) AND ($2 IS NULL OR started_at >= $2)"
+    )
+    since = None if filters.since is None else instant(filters.since, "--since")
+    passed = {row["run_id"] for row in reader.query(sql, [filters.status, since])}
+    return [run_id for run_id in chosen if run_id in passed]
+
+
+def instant(text: str, option: str) -> datetime:
+    """A date, an instant (UTC where it names no zone), or an age before now; as UTC without a zone."""
+    age = re.fullmatch(r"(\d+(?:\.\d+)?)([dhm])", text)
+    try:
+        if age:
+            return datetime.now(UTC).replace(tzinfo=None) - timedelta(**{_AGES[age[2]]: float(age[1])})
+        given = datetime.fromisoformat(text)
+        return given if given.tzinfo is None else given.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        raise BadInput(f"{option} {text!r}: give a date such as 2026-01-31, or an age such as 7d, 12h, 30m") from None
+
+
+def _meant(runs: Sequence[Run], word: str) -> set[str]:
+    key, equals, value = word.partition("=")
+    if equals and key in _KEYS:
+        found = _ids(run for run in runs if _KEYS[key](run, key, value))
+        if not found:
+            raise BadInput(f"no run has {key} {value!r}: {_near(value, [run[key] for run in runs])}")
+        return found
+    if any(_is(run, "run_id", word) for run in runs):
+        return {word}
+    meanings = {key: ids for key, is_meant in _KEYS.items() if (ids := _ids(r for r in runs if is_meant(r, key, word)))}
+    if len({frozenset(ids) for ids in meanings.values()}) > 1:
+        raise BadInput(
+            f"{word!r} is a {' and a '.join(meanings)}: write {' or '.join(f'{k}={word}' for k in meanings)}"
+        )
+    return next(iter(meanings.values()), None) or _by_beginning(runs, word)
+
+
+def _by_beginning(runs: Sequence[Run], word: str) -> set[str]:
+    """The run whose id, or the runs whose config hash, begins like this."""
+    by_id = [run["run_id"] for run in runs if run["run_id"].startswith(word)]
+    by_hash = [run for run in runs if (run["hash"] or "").removeprefix("s1:").startswith(word.removeprefix("s1:"))]
+    several = by_id if len(by_id) > 1 else sorted({run["hash"] for run in by_hash}) if not by_id else []
+    if len(word) < _SHORTEST or not (by_id or by_hash):
+        known = [run[key] for run in runs for key in ("run_id", *_KEYS)]
+        raise BadInput(f"no run, label, model, suite or server version {word!r}: {_near(word, known)}")
+    if len(several) > 1:
+        shown = ", ".join(several[:_SHOWN]) + (", …" if len(several) > _SHOWN else "")
+        raise BadInput(f"{word!r} begins {len(several)} {'runs' if by_id else 'configs'} ({shown}): write more of it")
+    return set(by_id) or _ids(by_hash)
+
+
+def _ids(runs: Iterable[Run]) -> set[str]:
+    return {run["run_id"] for run in runs}
+
+
+def _near(word: str, known: Iterable[str | None]) -> str:
+    from difflib import get_close_matches
+
+    names = list(dict.fromkeys(name for name in known if name))
+    near = get_close_matches(word, names, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are {', '.join(names[-_SHOWN:])}" if names else "there is none"

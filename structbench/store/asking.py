@@ -1,0 +1,64 @@
+"""SQL that is not ours: people's questions to the file.
+
+Invariant: it can read this file, change nothing, and reach nothing else: no other file, no network, no environment,
+no Python variable, and it cannot lift these limits.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from structbench.errors import BadInput
+from structbench.store.database import PATIENCE_S, sealed, usable
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rows of a statement, ``more`` when there are others."""
+
+    names: list[str]
+    rows: list[tuple[Any, ...]]
+    more: bool = False
+
+
+def ask(path: Path, sql: str, limit: int | None = None) -> Answer:
+    """What one statement says, at most ``limit`` rows; BadInput says where it is wrong."""
+    import duckdb
+
+    with ExitStack() as stack:
+        with usable(path):
+            con = stack.enter_context(sealed(path, PATIENCE_S))
+        try:
+            return _answer(con, sql, limit)
+        except duckdb.Error as error:
+            raise BadInput(_in_one_line(str(error))) from error
+
+
+def _answer(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> Answer:
+    statements = con.extract_statements(sql)
+    if len(statements) != 1:
+        raise BadInput(f"one statement at a time: there are {len(statements)}")
+    result = con.execute(statements[0])
+    names = [column[0] for column in result.description or ()]
+    if limit is None:
+        return Answer(names, result.fetchall())
+    rows = result.fetchmany(limit + 1)
+    return Answer(names, rows[:limit], more=len(rows) > limit)
+
+
+def _in_one_line(error: str) -> str:
+    """DuckDB's message, its hints, and the place that its caret points at: ``… (line 1, column 8)``."""
+    lines = [line for line in error.splitlines() if line.strip()]
+    for number, (line, below) in enumerate(pairwise(lines)):
+        if line.startswith("LINE ") and set(below.strip()) == {"^"}:
+            head, colon, _ = line.partition(": ")
+            column = below.index("^") - len(head + colon) + 1
+            return f"{' '.join(lines[:number])} (line {head.removeprefix('LINE ')}, column {column})"
+    return " ".join(lines)

@@ -1,0 +1,80 @@
+"""Putting spooled rows into the open file.
+
+Invariant: putting the same rows in twice leaves the file as putting them in once; little is held in memory at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from structbench.store.schema import FIXED, KEYS, UPDATED, Columns
+
+if TYPE_CHECKING:
+    import duckdb
+
+CHUNK_ROWS = 1000
+CHUNK_BYTES = 4_000_000
+"""What is held in memory at once, whichever comes first."""
+
+Rows = list[dict[str, Any]]
+Chunk = list[tuple[str, dict[str, Any]]]
+"""Tables and their rows, in the order in which they were appended."""
+
+
+def insert(con: duckdb.DuckDBPyConnection, columns: Columns, rows: Iterable[tuple[str, dict[str, Any], int]]) -> None:
+    """Put spooled rows in, a transaction for each chunk."""
+    chunk: Chunk = []
+    size = 0
+    for table, row, length in rows:
+        chunk.append((table, row))
+        size += length
+        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            _insert_chunk(con, columns, chunk)
+            chunk, size = [], 0
+    _insert_chunk(con, columns, chunk)
+
+
+def _insert_chunk(con: duckdb.DuckDBPyConnection, columns: Columns, chunk: Chunk) -> None:
+    if not chunk:
+        return
+    con.execute("BEGIN").fetchall()
+    for (table, names), rows in _grouped(columns, chunk).items():
+        types = {name: columns[table][name] for name in names}
+        con.execute(_statement(table, types), [json.dumps(rows), _structure(types)]).fetchall()
+    con.execute("COMMIT").fetchall()
+
+
+def _grouped(columns: Columns, chunk: Chunk) -> dict[tuple[str, tuple[str, ...]], Rows]:
+    """Rows by table and columns; of rows with one key only the last stands (DuckDB would keep the first)."""
+    last: dict[tuple[str, tuple[object, ...]], dict[str, Any]] = {}
+    for table, row in chunk:
+        key = (table, tuple(row[name] for name in KEYS[table]))
+        last[key] = {**last.get(key, {}), **row} if table in UPDATED else row
+    groups: dict[tuple[str, tuple[str, ...]], Rows] = {}
+    for (table, _), row in last.items():
+        names = tuple(row) if table in UPDATED else tuple(columns[table])
+        groups.setdefault((table, names), []).append(row)
+    return groups
+
+
+def _structure(types: Mapping[str, str]) -> str:
+    """The rows' structure for from_json; JSON columns travel as text."""
+    transport: dict[str, str | list[str]] = {
+        name: [kind[:-2]] if kind.endswith("[]") else "VARCHAR" if kind == "JSON" else kind
+        for name, kind in types.items()
+    }
+    return json.dumps([transport])
+
+
+def _statement(table: str, types: Mapping[str, str]) -> str:
+    names = ", ".join(f'"{name}"' for name in types)
+    values = ", ".join(f'r."{name}"::{kind}' for name, kind in types.items())
+    source = "SELECT unnest(from_json($1::JSON, $2)) AS r"
+    kept = (*KEYS[table], *FIXED.get(table, ()))
+    changed = ", ".join(f'"{name}" = excluded."{name}"' for name in types if name not in kept)
+    return (
+        f"INSERT INTO {table} ({names}) SELECT {values} FROM ({source})"
+        f" ON CONFLICT ({', '.join(KEYS[table])}) DO {f'UPDATE SET {changed}' if changed else 'NOTHING'}"
+    )

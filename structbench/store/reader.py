@@ -1,0 +1,116 @@
+"""Reading a file that others may be writing: what ``runs``, ``report``, ``export`` and the rest see.
+
+Invariant: nothing is changed but what the next load would change too (an older file is migrated, what dead
+processes left is merged and their runs are marked interrupted), and that only where it disturbs nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from structbench.errors import BadInput
+from structbench.store.database import Database, Locked, Params, fetched, quoted, refuse_folder, usable
+from structbench.store.schema import MIGRATIONS, version_of
+from structbench.store.spool import is_alive
+from structbench.store.upkeep import settle, spool_of
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy
+
+log = logging.getLogger(__name__)
+
+_SETTLING_S = 1.0
+
+
+class Reader:
+    """One DuckDB file, read-only. Each query opens it anew (1 ms), so that a load's rows get in between; queries
+    that must agree with each other go into one ``with reader.together():``."""
+
+    def __init__(self, path: Path, *, patience_s: float = 3.0) -> None:
+        """Look at the file, and merge what dead processes left; BadInput when there is nothing to read."""
+        self.path = Path(path)
+        self._patience_s = patience_s
+        self.database = Database(self.path)
+        self._shared: duckdb.DuckDBPyConnection | None = None
+        refuse_folder(self.path)
+        if not self.path.exists():
+            raise BadInput(f"there is no {self.path}: run `structbench load` to make one, or give another --db")
+        with usable(self.path), self.together() as con:
+            older = version_of(con, self.path) < len(MIGRATIONS)
+        if older:
+            self.database.prepare(patience_s)
+        self._settle()
+        if not self.query("SELECT 1 FROM runs LIMIT 1"):
+            raise BadInput(f"{self.path} is an empty database: run `structbench load` first, or give another --db")
+
+    def query(self, sql: str, params: Params = None) -> list[dict[str, Any]]:
+        """The rows of one statement; instants are UTC without a zone."""
+        with self.together() as con:
+            return fetched(con, sql, params)
+
+    def columns(self, sql: str, params: Params = None) -> dict[str, numpy.ndarray[Any, Any]]:
+        """The same as arrays, for a million rows: absent numbers are NaN, other absent values None."""
+        with self.together() as con:
+            found = con.execute(sql, params).fetchnumpy()
+        return {name: _filled(values) for name, values in found.items()}
+
+    def copy(self, view: str, run_ids: Sequence[str], target: Path, how: str) -> None:
+        """Write the rows of these runs to a file, ``how`` as DuckDB's COPY has it; BadInput when that cannot be."""
+        import duckdb
+
+        ids = ", ".join(quoted(run_id) for run_id in run_ids)
+        with self.together() as con:
+            try:
+                con.execute(f"COPY (FROM {view} WHERE run_id IN ({ids})) TO {quoted(target)} ({how})").fetchall()
+            except duckdb.IOException as error:
+                raise BadInput(f"cannot write the file ({str(error).splitlines()[0]}): give another -o") from error
+
+    @contextmanager
+    def together(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One connection for all queries inside; meanwhile a load's rows wait in its spool."""
+        if self._shared is not None:
+            yield self._shared
+            return
+        with ExitStack() as stack:
+            with usable(self.path):
+                opened = self.database.opened(read_only=True, patience_s=self._patience_s)
+                self._shared = stack.enter_context(opened)
+            stack.callback(setattr, self, "_shared", None)
+            yield self._shared
+
+    def is_alive(self, owner: str | None) -> bool:
+        """Whether the process of this name (``runs.owner``) still works on its run."""
+        return is_alive(spool_of(self.path), owner)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.database.close()
+
+    def _settle(self) -> None:
+        """What the dead left, where we may write; else their rows wait, and their runs still say ``running``."""
+        try:
+            if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK | os.X_OK):
+                settle(self.database, min(self._patience_s, _SETTLING_S))
+        except Locked as held:
+            log.warning("structbench: what a killed load left waits in %s: %s", spool_of(self.path), held)
+
+
+def _filled(values: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+    """Without a mask."""
+    import numpy
+
+    if not isinstance(values, numpy.ma.MaskedArray):
+        return values
+    absent: Any = numpy.nan if values.dtype.kind in "iufb" else None
+    return numpy.where(values.mask, absent, values.data)

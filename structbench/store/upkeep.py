@@ -1,0 +1,162 @@
+"""Changes to what is already stored, made between loads.
+
+Invariant: each change is one transaction; runs and rows of a living process are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from structbench.store.database import NAME, PATIENCE_S, Database, Locked, attached, usable
+from structbench.store.insertion import insert
+from structbench.store.schema import columns_of
+from structbench.store.spool import Spool, has_rows_of_the_dead, is_alive, read_rows
+
+if TYPE_CHECKING:
+    import duckdb
+
+_OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps")
+_WHICH = "WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
+_BOTH = """
+SELECT theirs.run_id, CASE
+    WHEN ours.run_id IS NULL THEN 'new'
+    WHEN theirs.status = 'complete' AND ours.status <> 'complete' THEN 'completed'
+    ELSE 'present' END AS state
+FROM other_file.runs AS theirs LEFT JOIN runs AS ours USING (run_id) ORDER BY theirs.started_at NULLS FIRST, run_id
+"""
+_AS_INTERRUPTED = "* REPLACE (CASE WHEN status = 'running' THEN 'interrupted' ELSE status END AS status)"
+_RUNNING = "SELECT run_id, owner FROM runs WHERE status = 'running'"
+
+
+def spool_of(path: Path) -> Path:
+    """The folder beside the database in which rows wait."""
+    return path.with_name(path.name + ".spool")
+
+
+def settle(database: Database, patience_s: float) -> None:
+    """Merge the rows of dead processes and mark their runs interrupted; Locked when others are in the way."""
+    folder = spool_of(database.path)
+    with database.opened(read_only=True, patience_s=patience_s) as con:
+        runs = con.execute(_RUNNING).fetchall()
+    if has_rows_of_the_dead(folder):
+        _take_in(database, Spool(folder), patience_s)
+    elif all(is_alive(folder, owner) for _, owner in runs):
+        return
+    with database.opened(read_only=False, patience_s=patience_s) as con:
+        for run_id, owner in con.execute(_RUNNING).fetchall():
+            if not is_alive(folder, owner):
+                with _transaction(con):
+                    for table in ("runs", "segments"):
+                        sql = f"UPDATE {table} SET status = 'interrupted' WHERE run_id = $1 AND status = 'running'"
+                        con.execute(sql, [run_id]).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What ``remove`` did: rows that went, and the file's size before and after."""
+
+    requests: int
+    before_bytes: int
+    after_bytes: int
+    why_not_smaller: str | None
+
+
+def remove(database: Database, run_ids: Sequence[str], patience_s: float = PATIENCE_S) -> Removed:
+    """Delete runs with all that belongs to them, and make the file smaller."""
+    import duckdb
+
+    before, why = database.path.stat().st_size, None
+    with usable(database.path), database.opened(read_only=False, patience_s=patience_s) as con, _transaction(con):
+        gone = con.execute(f"SELECT count(*) FROM requests {_WHICH}", [list(run_ids)]).fetchall()[0][0]
+        for table in _OF_A_RUN:
+            con.execute(f"DELETE FROM {table} {_WHICH}", [list(run_ids)]).fetchall()
+    try:
+        _compact(database, patience_s)
+    except (Locked, OSError, duckdb.Error) as error:  # the runs are gone all the same
+        why = str(error).splitlines()[0]
+    return Removed(gone, before, database.path.stat().st_size, why)
+
+
+def _compact(database: Database, patience_s: float) -> None:
+    """Write the file anew without the room that deleted rows left; DuckDB never gives that back by itself.
+
+    The old file is held for reading meanwhile, so nobody can write what would then be lost; whoever waited for it
+    finds the new one (``Database.opened`` looks whether the file is still the one it took).
+    """
+    path = database.path
+    made = path.with_name(f".{path.name}.{os.getpid()}-compact")
+    try:
+        with database.opened(read_only=True, patience_s=patience_s) as con:
+            with attached(con, made, "made", read_only=False):
+                con.execute(f"COPY FROM DATABASE {NAME} TO made").fetchall()
+            made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def forget(database: Database, run_ids: Sequence[str], patience_s: float = PATIENCE_S) -> None:
+    """Let ``--skip-cached`` take no notice of these runs any more; their rows stay."""
+    with usable(database.path), database.opened(read_only=False, patience_s=patience_s) as con:
+        con.execute(f"UPDATE runs SET forgotten = true {_WHICH}", [list(run_ids)]).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What ``merge`` did: ids of runs that came, that took the place of an unfinished one, that were here already."""
+
+    new: list[str]
+    completed: list[str]
+    present: list[str]
+
+
+def merge(database: Database, other: Path, patience_s: float = PATIENCE_S) -> Merged:
+    """Take in the runs of another file of the same version, each once; one under way there comes as interrupted.
+
+    A run that is here already stays, unless it is complete there and not here.
+    """
+    with (
+        usable(database.path),
+        database.opened(read_only=False, patience_s=patience_s) as con,
+        attached(con, other, "other_file", read_only=True, patience_s=patience_s),
+    ):
+        found = con.execute(_BOTH).fetchall()
+        new, completed, present = (
+            [run_id for run_id, state in found if state == wanted] for wanted in ("new", "completed", "present")
+        )
+        with _transaction(con):
+            for table in _OF_A_RUN:
+                con.execute(f"DELETE FROM {table} {_WHICH}", [completed]).fetchall()
+                columns = _AS_INTERRUPTED if table in ("runs", "segments") else "*"
+                source = f"SELECT {columns} FROM other_file.{table} {_WHICH}"
+                con.execute(f"INSERT INTO {table} BY NAME {source}", [new + completed]).fetchall()
+    return Merged(new, completed, present)
+
+
+@contextmanager
+def _transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """All or nothing."""
+    con.execute("BEGIN").fetchall()
+    try:
+        yield
+    except BaseException:
+        con.execute("ROLLBACK").fetchall()
+        raise
+    con.execute("COMMIT").fetchall()
+
+
+def _take_in(database: Database, spool: Spool, patience_s: float) -> None:
+    try:
+        files = spool.adopt()
+        with database.opened(read_only=False, patience_s=patience_s) as con:
+            columns = columns_of(con)
+            for file in files:
+                insert(con, columns, read_rows(file))
+        for file in files:
+            spool.discard(file)
+    finally:
+        spool.close()

@@ -1,0 +1,134 @@
+"""Whether the file still says what was measured: everything that follows from something else is derived again.
+
+Invariant: a problem names what does not hold, how often, and one place where it can be looked at; nothing is repaired.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from structbench.store.rows import run_columns
+from structbench.store.views import gap_percentiles_of
+from structbench.types import Config
+
+if TYPE_CHECKING:
+    from structbench.store import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that does not hold; ``example`` is a run, a request, or what there is and what there should be."""
+
+    what: str
+    count: int
+    example: str
+
+
+_SPAN_S = "(chunk_offsets_us[-1] - chunk_offsets_us[1]) / 1e6"
+_US = "1.001e-6"
+"""Offsets are whole microseconds, cut off: what is derived from them may be so far off."""
+_DERIVED: dict[str, tuple[str, str]] = {
+    "send_lag_s": ("(sent_ns - due_ns) / 1e9", "1e-9"),
+    "ttft_s": ("chunk_offsets_us[1] / 1e6", _US),
+    "ttft_due_s": ("ttft_s + send_lag_s", "1e-9"),
+    "e2e_s": ("CASE WHEN error_kind IS NULL THEN (end_ns - sent_ns) / 1e9 END", "1e-9"),
+    "e2e_due_s": ("CASE WHEN error_kind IS NULL THEN (end_ns - due_ns) / 1e9 END", "1e-9"),
+    "chunks": ("coalesce(len(chunk_offsets_us), 0)", "0"),
+    "itl_mean_s": (f"CASE WHEN chunks > 1 THEN {_SPAN_S} / (chunks - 1) END", _US),
+    "tpot_s": (f"CASE WHEN chunks > 1 AND output_tokens > 1 THEN {_SPAN_S} / (output_tokens - 1) END", _US),
+    "client_tokens_per_s": ("1 / nullif(tpot_s, 0)", "1e-9 * client_tokens_per_s"),
+    "server_tokens_per_s": ("output_tokens / nullif(eval_s, 0)", "1e-9 * server_tokens_per_s"),
+    "queue_s": ("e2e_s - coalesce(connect_s, 0) - coalesce(load_s, 0) - prompt_eval_s - eval_s", "1e-9"),
+}
+"""Column -> its formula (that of loadgen.types, as SQL, from raw columns), and how far rounding may take it."""
+_HOLDS: dict[str, str] = {
+    "the first of the four firsts is ttft_s":
+        "abs(least(first_thinking_s, first_answer_s, first_tool_call_s) - ttft_s) <= 1e-9 OR ttft_s IS NULL",
+    "config_hash is its run's": "requests.config_hash = runs.config_hash",
+    "no request ends before it was sent": "sent_ns IS NULL OR end_ns IS NULL OR end_ns >= sent_ns",
+    "outcome is the error's kind, where no answer was scored":
+        "error_kind IS NULL OR error_kind = 'rejected' OR (outcome = error_kind AND accuracy_score IS NULL)",
+    "every request has an outcome": "outcome IS NOT NULL",
+    "accuracy_score is from 0 to 1": "accuracy_score IS NULL OR accuracy_score BETWEEN 0 AND 1",
+    "request_index is within the plan": "runs.planned IS NULL OR request_index BETWEEN 0 AND runs.planned - 1",
+    "its segment is known": "segments.run_id IS NOT NULL",
+}  # fmt: skip
+"""What must be true of each request."""
+# A second turn that never arose has no row, and is not missing.
+_COUNTS = """
+SELECT run_id, format('{} requests of {} planned', count(request_index), any_value(planned)) AS example
+FROM runs LEFT JOIN requests USING (run_id)
+WHERE status = 'complete' AND planned IS NOT NULL GROUP BY run_id
+HAVING count(request_index) + count(*) FILTER (turn = 1 AND request_index + 1 < planned)
+    - count(*) FILTER (turn = 2) <> any_value(planned)
+"""
+_GAPS = f"""
+SELECT kept.run_id, format('p99 {{}} s, not {{}} s', kept.p99, computed.p99) AS example
+FROM kept_gaps AS kept LEFT JOIN ({gap_percentiles_of("SELECT run_id FROM kept_gaps")}) AS computed USING (run_id)
+WHERE (kept.gaps = computed.gaps AND abs(kept.p50 - computed.p50) + abs(kept.p90 - computed.p90)
+    + abs(kept.p95 - computed.p95) + abs(kept.p99 - computed.p99) + abs(kept.max - computed.max) < 1e-8) IS NOT true
+"""
+_ORPHANS = "SELECT DISTINCT run_id, 'no such run' AS example FROM {} WHERE run_id NOT IN (SELECT run_id FROM runs)"
+
+
+def problems(reader: Reader) -> Iterator[Problem]:
+    """Everything in the file that does not hold."""
+    with reader.together():
+        yield from _of_configs(reader)
+        yield from _of_requests(reader)
+        for what, sql in {
+            "a complete run has all its requests": _COUNTS,
+            "kept gap percentiles are those of the chunks": _GAPS,
+            **{f"rows of {table} belong to a run": _ORPHANS.format(table)
+               for table in ("requests", "segments", "samples", "run_gaps")},
+        }.items():  # fmt: skip
+            rows = reader.query(sql)
+            if rows:
+                yield Problem(what, len(rows), f"run {rows[0]['run_id']}: {rows[0]['example']}")
+
+
+def _of_configs(reader: Reader) -> Iterator[Problem]:
+    """The config hash, and what else a run has of its config."""
+    wrong: dict[str, list[str]] = {}
+    for run in reader.query("SELECT * FROM runs WHERE config IS NOT NULL ORDER BY run_id"):
+        for column, value in _columns_of(run["config"]).items():
+            if run[column] != value:
+                wrong.setdefault(column, []).append(f"run {run['run_id']}: {run[column]!r}, not {value!r}")
+    for column, examples in wrong.items():
+        yield Problem(f"runs.{column} follows from the config", len(examples), examples[0])
+
+
+def _columns_of(config: str) -> Mapping[str, Any]:
+    stored = json.loads(config)
+    try:
+        columns = run_columns(Config(**stored))
+    except TypeError as error:
+        return {"config": f"a config ({error})"}
+    del columns["config"]
+    return columns
+
+
+def _of_requests(reader: Reader) -> Iterator[Problem]:
+    """One pass over all requests for all that is to be true of each."""
+    wrong = {
+        f"requests.{name} follows from the raw columns":
+            (f"(({name} IS NULL) = (({formula}) IS NULL) AND coalesce(abs({name} - ({formula})) <= {off}, true))",
+             f"format(': {{}}, not {{}}', coalesce({name}::VARCHAR, 'NULL'), coalesce(({formula})::VARCHAR, 'NULL'))")
+        for name, (formula, off) in _DERIVED.items()
+    }  # fmt: skip
+    wrong |= {f"requests: {what}": (condition, "''") for what, condition in _HOLDS.items()}
+    parts = []
+    for number, (condition, shown) in enumerate(wrong.values()):
+        where = f"FILTER (WHERE ({condition}) IS NOT true)"
+        example = f"format('run {{}} request {{}}', requests.run_id, request_index) || {shown}"
+        parts.append(f"count(*) {where} AS n{number}, any_value({example}) {where} AS example{number}")
+    (found,) = reader.query(
+        f"SELECT {', '.join(parts)} FROM requests JOIN runs USING (run_id) LEFT JOIN segments"
+        " ON segments.run_id = requests.run_id AND segments.segment = requests.segment"
+    )
+    for number, what in enumerate(wrong):
+        if found[f"n{number}"]:
+            yield Problem(what, found[f"n{number}"], found[f"example{number}"])
