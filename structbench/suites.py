@@ -87,7 +87,9 @@ def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
 
 
 def check_suite(path_or_name: str) -> Iterator[Line]:
-    """Each line of one's own suite with all its problems; BadInput where there is no file or folder to read."""
+    """Each line of a suite with all its problems; BadInput where there is no file or folder to read."""
+    if path_or_name in SHIPPED and not SHIPPED[path_or_name].generated:
+        return read_lines(_shipped_bytes(path_or_name), f"{path_or_name}.jsonl")
     return read_suite(_own(path_or_name))
 
 

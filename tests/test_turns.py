@@ -99,7 +99,7 @@ def test_a_closed_loop_never_has_more_in_flight_for_its_second_turns(sim: Simula
     for _ in generate_load(conversations(12), ClosedLoop(concurrency=2), host=sim.url, workers=1, control=control):
         seen.append(control.in_flight)
     assert len(seen) == 24
-    assert max(seen) <= 2
+    assert 0 <= min(seen) <= max(seen) <= 2
 
 
 def test_without_a_call_there_is_no_second_request(sim: Simulator) -> None:
