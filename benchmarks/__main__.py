@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import machine, scoring, store, timing
+from benchmarks import machine, results, scoring, store, telemetry, timing
 from benchmarks.table import Figure, lines, markdown
 
 
@@ -18,7 +18,8 @@ def benchmarks(arguments: argparse.Namespace) -> dict[str, Callable[[], list[Fig
     found: dict[str, Callable[[], list[Figure]]] = {}
     for scenario in timing.SCENARIOS:
         found[scenario.name] = partial(timing.measure, scenario, arguments.seconds, arguments.truthserver)
-    return {**found, store.NAME: store.measure, scoring.NAME: scoring.measure}
+    found[telemetry.NAME] = partial(telemetry.measure, arguments.seconds, arguments.truthserver)
+    return {**found, store.NAME: store.measure, scoring.NAME: scoring.measure, results.NAME: results.measure}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -105,10 +105,9 @@ def measure(scenario: Scenario, seconds: float, truthserver: Path | None) -> lis
     """One run of the scenario: its figures, without targets for them where the server itself is late."""
     if truthserver is None:
         scenario = replace(scenario, ttft_p50_off_ms=None, ttft_p99_off_ms=None, requests_per_s=None)
-    if not machine.wait_until_quiet(_QUIET_LIMIT_S):
-        print("the machine is not quiet: other processes use it", file=sys.stderr)
+    settle()
     with serve(scenario.timetable, truthserver) as server:
-        usage, facts, truth = _load(scenario, seconds, server)
+        usage, facts, truth = timed_load(scenario, seconds, server, "--metrics-port", str(free_port()))
         baseline = _baseline(scenario, seconds, server) if scenario.baseline else None
     figures = [*_truthful(scenario, facts, truth), *_costs(scenario, usage, facts)]
     if baseline is not None:
@@ -116,12 +115,19 @@ def measure(scenario: Scenario, seconds: float, truthserver: Path | None) -> lis
     return figures
 
 
-def _load(scenario: Scenario, seconds: float, server: Server) -> tuple[Usage, dict[str, Any], Truth]:
+def settle() -> None:
+    """Wait until others leave the machine alone, or say that they do not."""
+    if not machine.wait_until_quiet(_QUIET_LIMIT_S):
+        print("the machine is not quiet: other processes use it", file=sys.stderr)
+
+
+def timed_load(scenario: Scenario, seconds: float, server: Server, *more: str) -> tuple[Usage, dict[str, Any], Truth]:
+    """One load, with ``more`` options: what it used, what it stored, what the server knows."""
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder) / "benchmark.duckdb"
         command = [
             sys.executable, "-m", "structbench", "load", "--host", server.url, "--models", server.model,
-            *scenario.arguments(seconds), "--db", str(db), "--metrics-port", str(free_port()), "--json",
+            *scenario.arguments(seconds), "--db", str(db), *more, "--json",
         ]  # fmt: skip
         server.forget()
         usage = machine.run(command, server_pid=server.pid, cwd=ROOT)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import monotonic_ns
 from typing import Any
 
@@ -52,6 +53,8 @@ class LoadedModel:
 
     size_bytes: int
     vram_bytes: int
+    expiry_s: float | None = None
+    """Seconds until the server unloads it if nobody asks it; None where it does not tell."""
 
 
 def address_of(host: str | None) -> str:
@@ -172,13 +175,23 @@ class Watch:
             models = self._http.get("/api/ps").json()["models"] or []
             for entry in models:
                 if full_name(entry["name"]) == full_name(model):
-                    return LoadedModel(int(entry["size"]), int(entry.get("size_vram", 0)))
+                    expiry_s = _seconds_until(entry.get("expires_at"))
+                    return LoadedModel(int(entry["size"]), int(entry.get("size_vram", 0)), expiry_s)
         except (httpx.TransportError, OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return None
 
     def close(self) -> None:
         self._http.close()
+
+
+def _seconds_until(instant: object) -> float | None:
+    """Seconds from now to an instant of the calendar, 0 where it is past; None where it is none."""
+    try:
+        then = datetime.fromisoformat(str(instant))
+    except ValueError:
+        return None
+    return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def _http(address: str, timeout_s: float) -> httpx.Client:

@@ -168,6 +168,9 @@ class _Load:
         child = self.children[worker] = _Child(worker, process, sock)
         self.selector.register(sock, selectors.EVENT_READ, child)
         _tell(child, job)
+        self._list_pids()
+
+    def _list_pids(self) -> None:
         self.control.pids = tuple(child.process.pid for child in self.children.values())
 
     def _wait_for_room(self) -> None:
@@ -274,6 +277,7 @@ class _Load:
 
     def _bury(self, child: _Child) -> None:
         del self.children[child.worker]
+        self._list_pids()
         self.selector.unregister(child.sock)
         child.sock.close()
         child.process.kill()

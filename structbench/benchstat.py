@@ -26,7 +26,10 @@ SELECT {", ".join(PER_REQUEST)} FROM requests WHERE run_id = $1 AND error_kind I
 
 
 def benchmark_lines(reader: Reader, run_ids: Sequence[str]) -> Iterator[str]:
-    """The file's lines; runs of one model, suite and load have one name, and are told apart by their label."""
+    """The file's lines; runs of one model, suite and load have one name, and so are pooled.
+
+    What else is known of a run is comment: benchstat compares only what has the same ``key: value`` lines.
+    """
     for unit in PER_REQUEST.values():
         yield f"Unit {unit} better=lower"
     for unit in PER_RUN.values():
@@ -34,8 +37,7 @@ def benchmark_lines(reader: Reader, run_ids: Sequence[str]) -> Iterator[str]:
     for run in reader.query(_RUNS, [list(run_ids)]):
         name = _name(run)
         yield ""
-        for key in ("run_id", "label", "server_version"):
-            yield f"{key.replace('_', '-')}: {_word(run[key])}"
+        yield "# " + " ".join(f"{key}={_word(run[key])}" for key in ("run_id", "label", "server_version", "started_at"))
         if run["completed"]:
             yield from _line(name, {unit: run[column] for column, unit in PER_RUN.items()}, run["completed"])
         for request in reader.query(_REQUESTS, [run["run_id"]]):

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "matrix": "structbench.commands.matrix",
     "simulate": "structbench.commands.simulate",
     "demo": "structbench.commands.demo",
+    "watch": "structbench.commands.watch",
 }
 """Command -> its module, which has ``Options`` and ``run``."""
 

@@ -114,7 +114,11 @@ class LoadOptions:
     label: Optional[str] = opt(None, "name for these runs, kept in --db")
     metrics_port: int = opt(9464, "port of the Prometheus metrics (0: off)")
     metrics_host: str = opt("127.0.0.1", "address on which the metrics are served")
-    hold: float = opt(0.0, "seconds to keep the metrics up after the end")
+    hold: float = opt(0.0, "seconds to keep the metrics up after the end; two scrape intervals miss nothing")
+    otlp: Optional[str] = opt(
+        None, "push metrics and one span per request to this collector, e.g. http://127.0.0.1:4318", metavar="ENDPOINT"
+    )
+    otlp_content: bool = opt(False, "spans carry prompts and answers too")
     max_error_rate: float = opt(1.0, "the run fails when a larger share of a cell's requests end in errors (1: never)")
     json: bool = opt(False, "summary as JSON on stdout, people's text on stderr")
     quiet: bool = opt(False, "no progress display")

@@ -10,6 +10,7 @@ import os
 import platform
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,17 +18,17 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Literal
+from typing import Any
 
 from loadgen import server as ollama_server
-from loadgen.telemetry import Telemetry
+from loadgen.telemetry import CacheResult, CellState
 from structbench import __version__
 from structbench.cells import Cell, build_cells, check_options, load_suites
 from structbench.constrained import ROWS, pair_up
-from structbench.errors import BadInput
 from structbench.live import Display
 from structbench.options import LoadOptions
 from structbench.planning import CacheState, PlannedCell, explain, find_server, plan, pull_missing
+from structbench.publish import collector, open_telemetry
 from structbench.scorer import Scorer
 from structbench.segment import Segment, Services, labels_of
 from structbench.similarity import Embeddings, score_similarity
@@ -37,7 +38,7 @@ from structbench.types import Case
 from structbench.verdict import FACTS, judge
 
 _FLUSH_S = 60.0
-_CACHE_RESULT: Mapping[CacheState, Literal["hit", "partial", "miss"]] = {
+_CACHE_RESULT: Mapping[CacheState, CacheResult] = {
     "skipped": "hit", "resumed": "partial", "new": "miss",
 }  # fmt: skip
 
@@ -127,12 +128,13 @@ def load(
     stop = stop or Stop()
     with ExitStack() as stack:
         check_options(options)
+        target = collector(options, display.print)
         suites = load_suites(options)
         with stop.breakable():
             server = find_server(options, stack)
         if options.dry_run or options.explain:
             return Summary(planned=_described(options, build_cells(options, server, suites)), db=str(options.db))
-        telemetry = _telemetry(options, stack)
+        telemetry = open_telemetry(options, target, stack, display.print)
         store = stack.enter_context(Store(options.db))
         with stop.breakable():
             server = pull_missing(options, server, display.print)
@@ -163,32 +165,19 @@ def _hold(seconds: float, stop: Stop) -> None:
         sleep(min(0.1, seconds))
 
 
-def _telemetry(options: LoadOptions, stack: ExitStack) -> Telemetry | None:
-    if options.metrics_port == 0:
-        return None
-    try:
-        telemetry = Telemetry(options.metrics_port, options.metrics_host)
-    except OSError as error:
-        where = f"{options.metrics_host}:{options.metrics_port}"
-        why = error.strerror or error
-        raise BadInput(
-            f"metrics cannot be served on {where} ({why}): give another --metrics-port, or 0 for none"
-        ) from None
-    stack.callback(telemetry.close)
-    return telemetry
-
-
 @dataclass(slots=True)
 class _Runner:
     services: Services
     stop: Stop
     summary: Summary = field(default_factory=Summary)
     calibration: dict[str, tuple[float, int]] = field(default_factory=dict)
+    states: Counter[CellState] = field(default_factory=Counter)
 
     def all(self, planned: Sequence[PlannedCell]) -> Summary:
         """Cell by cell; a server that is gone ends it, other failures do not keep the next cell from running."""
         caches: dict[str, CacheState] = {}
         runs: list[tuple[Cell, str]] = []
+        self.states["waiting"] = len(planned)
         for cell in planned:
             if self.stop.asked or (self.summary.failures and not ollama_server.answers(self.services.server.address)):
                 break
@@ -197,9 +186,11 @@ class _Runner:
             self._note_lookup(cell, run_id)
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
+                self._move("waiting", "skipped")
                 caches[run_id] = cell.cache
             elif cell.cache == "resumed" and not self.services.store.claim(run_id):
                 self.services.display.print(f"{cell.cell.name}: left out: another process now continues run {run_id}")
+                self._move("waiting", "skipped")
             elif self._cell(cell, run_id):
                 caches[run_id] = cell.cache
         warning = self._similarity(runs)
@@ -232,21 +223,31 @@ class _Runner:
 
     def _note_lookup(self, planned: PlannedCell, run_id: str) -> None:
         result = _CACHE_RESULT[planned.cache]
-        if self.services.telemetry is not None:
-            self.services.telemetry.cache(labels_of(planned.cell, self.services.server), result)
-        if self.services.options.skip_cached:
+        telemetry, options = self.services.telemetry, self.services.options
+        if telemetry is not None:
+            telemetry.cache(labels_of(planned.cell, self.services.server, options.label), result)
+        if options.skip_cached:
             self.services.store.append("lookups", {
                 "looked_up_at": _now(), "config_hash": planned.cell.config_hash, "run_id": run_id, "result": result,
             })  # fmt: skip
 
+    def _move(self, before: CellState, after: CellState) -> None:
+        """A cell goes from one state to another."""
+        self.states[before] -= 1
+        self.states[after] += 1
+        if self.services.telemetry is not None:
+            self.services.telemetry.cells(self.states)
+
     def _cell(self, planned: PlannedCell, run_id: str) -> bool:
         """One cell from its model's load to its verdict; False when it did not get to start."""
         cell, store = planned.cell, self.services.store
+        self._move("waiting", "running")
         try:
             with self.stop.breakable():
                 model_load_s = self._load_model(cell)
                 cases = self._cases(cell)
         except KeyboardInterrupt:
+            self._move("running", "interrupted")
             return False
         segment = Segment(
             services=self.services, cell=cell, cases=cases, run_id=run_id,
@@ -314,6 +315,9 @@ class _Runner:
                               "planned": facts["reached"] if complete else cell.requests})  # fmt: skip
         if complete:
             store.keep_gaps(segment.run_id)
+        self._move("running", "complete" if complete else "interrupted")
+        if self.services.telemetry is not None:
+            self.services.telemetry.end(segment.labels, verdict.word)
 
 
 def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:

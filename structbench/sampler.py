@@ -61,7 +61,7 @@ class Sampler:
                 self._keep({"t_s": (monotonic_ns() - started_ns) / NS, **self._sample()})
 
     def _sample(self) -> dict[str, Any]:
-        cpu, rss = self._client()
+        cpu, rss, workers = self._client()
         loaded = self._watch.loaded(self._model)
         return {
             "sampled_at": datetime.now(UTC),
@@ -70,19 +70,22 @@ class Sampler:
             "in_flight": self._control.in_flight,
             "loop_lag_max_s": self._control.loop_lag_s,
             "store_backlog": self._backlog(),
+            "workers": workers,
             "server_size_bytes": None if loaded is None else loaded.size_bytes,
             "server_vram_bytes": None if loaded is None else loaded.vram_bytes,
             "vram_share": None if loaded is None or not loaded.size_bytes else loaded.vram_bytes / loaded.size_bytes,
+            "model_expiry_s": None if loaded is None else loaded.expiry_s,
         }
 
-    def _client(self) -> tuple[float, int]:
-        """CPU percent (100: one core) and resident bytes of this process and the workers."""
-        cpu, rss = 0.0, 0
+    def _client(self) -> tuple[float, int, int]:
+        """CPU percent (100: one core) and resident bytes of this process and the workers; how many of these live."""
+        cpu, rss, workers = 0.0, 0, -1
         for pid in (os.getpid(), *self._control.pids):
             try:
                 process = self._processes.setdefault(pid, psutil.Process(pid))
                 cpu += process.cpu_percent()
                 rss += process.memory_info().rss
+                workers += 1
             except psutil.Error:
                 self._processes.pop(pid, None)
-        return cpu, rss
+        return cpu, rss, workers

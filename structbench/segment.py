@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 from loadgen.server import Server, answers
-from loadgen.telemetry import CellLabels, Telemetry
+from loadgen.telemetry import CellLabels, Scored, Telemetry
 from loadgen.turns import follow_up
 from loadgen.types import NS, RequestRecord, Timeouts
 from loadgen.workers import Control, LoadFailed, default_workers, generate_load
@@ -27,6 +27,7 @@ from structbench.scorer import Scorer
 from structbench.scoring import Answer
 from structbench.store import Store, row_of
 from structbench.types import Case, Score
+from structbench.verdict import VerdictSoFar
 
 _LOST_AFTER = 10
 """Requests in a row that find no server, after which we look whether it is still there."""
@@ -45,11 +46,11 @@ class Services:
     display: Display
 
 
-def labels_of(cell: Cell, server: Server) -> CellLabels:
+def labels_of(cell: Cell, server: Server, label: str | None) -> CellLabels:
     """The cell as the metrics name it."""
     return CellLabels(
         model=cell.model, suite=cell.suite_name, load=cell.load_name, server_address=server.host,
-        server_port=server.port, operation="chat" if cell.config.endpoint == "chat" else "text_completion",
+        server_port=server.port, operation="chat" if cell.config.endpoint == "chat" else "text_completion", label=label,
     )  # fmt: skip
 
 
@@ -77,10 +78,16 @@ class Segment:
     counting: threading.Lock = field(default_factory=threading.Lock)
     tally: Tally = field(init=False)
     labels: CellLabels = field(init=False)
+    so_far: VerdictSoFar = field(default_factory=VerdictSoFar)
+
+    def __post_init__(self) -> None:
+        self.labels = labels_of(self.cell, self.services.server, self.services.options.label)
 
     def run(self) -> None:
         """Send everything, take in every record, wait for the scores."""
-        self.labels = labels_of(self.cell, self.services.server)
+        if self.services.telemetry is not None:
+            planned_now = None if self.missing is None else len(self.missing)
+            self.services.telemetry.begin(self.labels, self.run_id, planned_now)
         planned = self.cell.requests
         already = 0 if planned is None or self.missing is None else planned - len(self.missing)
         display = self.services.display
@@ -95,8 +102,6 @@ class Segment:
             except LoadFailed as error:
                 self.failure = f"{self.cell.name}: {error}"
         self._await_scores()
-        if self.services.telemetry is not None:
-            self.services.telemetry.in_flight(self.labels, 0)
         if self.lost_in_a_row and self.failure is None:
             self._look_for_server()
         self._judge_share(self.rows if planned is None or self.cell.load.duration_s is not None else planned)
@@ -148,12 +153,9 @@ class Segment:
 
     def _take(self, record: RequestRecord) -> None:
         self.tally.add(record)
+        self.so_far.add(record)
         if record.end_ns is not None and (self.last_ns is None or record.end_ns > self.last_ns):
             self.last_ns = record.end_ns
-        telemetry, labels = self.services.telemetry, self.labels
-        if telemetry is not None:
-            telemetry.observe(record, labels)
-            telemetry.in_flight(labels, self.control.in_flight)
         case, _ = case_of(self.cases, record.index)
         self._follow(case, record)
         if record.error is None or record.error.kind == "rejected":
@@ -175,29 +177,43 @@ class Segment:
     def scored(self, record: RequestRecord, score: Score | None) -> None:
         """Called from the scorer's thread."""
         self.tally.add_score(score)
-        if self.services.telemetry is not None:
-            if score is None:
-                outcome = "completed" if record.error is None else record.error.kind
-                self.services.telemetry.observe_score(self.labels, outcome)
-            else:
-                self.services.telemetry.observe_score(
-                    self.labels, score.outcome, score.accuracy_score, score.json_valid, score.schema_valid,
-                    score.tool_call_accuracy,
-                )  # fmt: skip
         self._keep(record, score)
 
     def _keep(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
         row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn)
         self.services.store.append("requests", row)
+        self._show(record, score, case)
         with self.counting:
             self.rows += 1
 
+    def _show(self, record: RequestRecord, score: Score | None, case: Case) -> None:
+        telemetry = self.services.telemetry
+        if telemetry is None:
+            return
+        scored = None if score is None else Scored(
+            outcome=score.outcome, accuracy_score=score.accuracy_score, json_valid=score.json_valid,
+            schema_valid=score.schema_valid, tool_call_accuracy=score.tool_call_accuracy,
+        )  # fmt: skip
+        request = request_of(case, self.cell.config, record.index) if telemetry.wants_requests else None
+        telemetry.observe(record, self.labels, scored, request, case.id)
+
     def _keep_sample(self, sample: Mapping[str, Any]) -> None:
         self.services.store.append("samples", {"run_id": self.run_id, "segment": self.number, **sample})
+        if self.services.telemetry is not None:
+            cores = sample["client_cpu_percent"] / 100
+            self.services.telemetry.sample(self.labels, {**sample, "client_cpu_cores": cores})
+            self._judge_so_far(self.services.telemetry)
 
     def _refresh(self, display: Display) -> None:
         display.refresh(self.control.in_flight)
+        if self.services.telemetry is not None:
+            self.services.telemetry.in_flight(self.labels, self.control.in_flight)
+
+    def _judge_so_far(self, telemetry: Telemetry) -> None:
+        verdict = self.so_far.verdict()
+        if verdict is not None:
+            telemetry.verdict(self.labels, verdict.word)
 
     def _backlog(self) -> int:
         return self.services.store.backlog

@@ -5,9 +5,14 @@ Invariant: the verdict speaks of the client only; a slow or failing server makes
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from loadgen.telemetry.histogram import Histogram, explicit, quantile
+from loadgen.telemetry.instruments import LAG_BUCKETS
+from loadgen.types import NS, RequestRecord
 
 VerdictWord = Literal["valid", "degraded", "invalid"]
 
@@ -87,6 +92,48 @@ def judge(facts: Mapping[str, Any]) -> Verdict:
         if reasons:
             return Verdict(word, "; ".join(reasons))
     return Verdict("valid")
+
+
+def _lags() -> Histogram:
+    return explicit(LAG_BUCKETS)
+
+
+@dataclass(slots=True)
+class VerdictSoFar:
+    """The same facts, gathered while the load runs: percentiles from buckets, whose bounds include the limits above.
+
+    How full the load was is not among them: that is known when its last request was sent.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    send_lags: Histogram = field(default_factory=_lags)
+    read_lags: Histogram = field(default_factory=_lags)
+
+    def add(self, record: RequestRecord) -> None:
+        """Take in one finished request."""
+        kind = None if record.error is None else record.error.kind
+        self.counts.update(
+            requests=1, completed=kind is None, rejected=kind == "rejected", died=kind == "worker_died",
+            read_clock=record.clock == "read", chunks=len(record.chunk_ns), merged=record.merged_chunks,
+        )  # fmt: skip
+        if record.send_lag_s is not None:
+            self.send_lags.add(record.send_lag_s)
+        if record.read_lag_max_ns is not None:
+            self.read_lags.add(record.read_lag_max_ns / NS)
+
+    def verdict(self) -> Verdict | None:
+        """None before the first request ended."""
+        if not self.counts["requests"]:
+            return None
+        chunks = self.counts["chunks"]
+        return judge({
+            **self.counts,
+            "send_lag_p99_s": quantile(self.send_lags, LAG_BUCKETS, 0.99),
+            "read_lag_p99_s": quantile(self.read_lags, LAG_BUCKETS, 0.99),
+            "merged_share": self.counts["merged"] / chunks if chunks else 0,
+            "in_flight_mean": None,
+            "concurrency": None,
+        })  # fmt: skip
 
 
 def _ms(seconds: float | None) -> str:

@@ -68,13 +68,15 @@ def rate_text(per_s: float | None) -> str:
     return f"{per_s:.1f}" if abs(per_s) < 99.95 else f"{per_s:,.0f}"
 
 
-def bytes_text(size: int) -> str:
-    """``0 B``, ``4.2 kB``, ``415 MB``, ``1.3 GB``: powers of 1000."""
-    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
-        if size >= 999.5 * 10 ** (power - 3) and size >= 1000:
-            value = size / 10**power
-            return f"{value:.1f} {unit}" if value < 99.95 else f"{value:,.0f} {unit}"
-    return f"{size} B"
+def bytes_text(n: float | None) -> str:
+    """Memory, in powers of 1000: ``840 B``, ``12.4 MB``, ``1.6 GB``."""
+    if n is None or not isfinite(n):
+        return ABSENT
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while n >= 999.5 and len(units) > 1:
+        n /= 1000
+        del units[0]
+    return f"{n:,.0f} {units[0]}" if units[0] == "B" or n >= 99.95 else f"{n:.1f} {units[0]}"
 
 
 def plural(n: int, word: str) -> str:

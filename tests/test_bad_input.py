@@ -159,6 +159,8 @@ def test_a_model_that_cannot_be_pulled(refused: Refused) -> None:
         (["--mean-input-tokens", "0"], "--mean-input-tokens 0"),
         (["--stddev-output-tokens", "-1"], "--stddev-output-tokens -1"),
         (["--metrics-port", "70000"], "--metrics-port 70000"),
+        (["--otlp", "localhost:4318"], "--otlp 'localhost:4318' is no collector's address: give one like http://"),
+        (["--otlp-content"], "--otlp-content needs a collector to push to"),
         (["--rate", "2", "--concurrency", "1"], "--rate and --concurrency exclude each other"),
         (["--option", "temperature"], "--option 'temperature' has no '=': write key=value"),
         (["--option", "top_k=1", "temperature"], "--option 'temperature' has no '='"),

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import urllib.request
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed
 
-from benchmarks import machine, timing
+from benchmarks import machine, results, telemetry, timing
 from benchmarks.__main__ import benchmarks, parser, undisturbed
 from benchmarks.baseline import measure as measure_plain_client
 from benchmarks.machine import Sample, Usage
 from benchmarks.servers import Timetable, Truth, arguments_of, serve, truth_of_stats
 from benchmarks.table import Figure, lines, markdown, number
 from benchmarks.timing import ANSWERS, SCENARIOS, STREAM, Scenario, plain_figures
+from structbench.store import Reader
 from structbench.suites import TextShape, load_suite
+from structbench.verification import problems
 
 
 def figure(value: float, name: str = "lag", at_most: float | None = None, at_least: float | None = None) -> Figure:
@@ -152,8 +157,32 @@ def test_a_run_that_others_disturbed_is_run_again_but_not_for_ever() -> None:
 
 def test_every_benchmark_can_be_chosen_by_its_name() -> None:
     names = list(benchmarks(parser().parse_args([])))
-    assert len(names) == len(set(names)) == len(SCENARIOS) + 2
+    assert len(names) == len(set(names)) == len(SCENARIOS) + 3
     assert {scenario.name for scenario in SCENARIOS} < set(names)
+
+
+def test_watched_and_unwatched_loads_take_turns_and_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each watched load here takes 3 s where an unwatched one takes 2, and stores its TTFT 0.05 ms later."""
+    given: list[tuple[str, ...]] = []
+
+    def timed(_scenario: object, _seconds: float, _server: object, *more: str) -> tuple[Usage, dict[str, float], Truth]:
+        given.append(more)
+        watched = "--otlp" in more
+        if watched:
+            body = urllib.request.Request(more[more.index("--otlp") + 1] + "/v1/traces", data=b"x")
+            assert urllib.request.urlopen(body, timeout=5).status == 200
+        facts = {"tokens": 1e6, "ttft_p50_s": 0.10005 if watched else 0.1}
+        return replace(usage(), cpu_s=3.0 if watched else 2.0), facts, Truth(requests=1, ttft_p50_s=0.1, ttft_p99_s=0.1)
+
+    monkeypatch.setattr(telemetry, "timed_load", timed)
+    monkeypatch.setattr(telemetry, "settle", lambda: None)
+    monkeypatch.setattr(telemetry, "serve", lambda *_: nullcontext())
+    figures = {figure.name: figure.value for figure in telemetry.measure(1.0, None)}
+    assert ["--otlp" in more for more in given] == [False, True, True, False]
+    assert [more[:2] == ("--metrics-port", "0") for more in given] == [True, False, False, True]
+    assert figures["processor time, on / off"] == 1.5
+    assert figures["processor time per token, off"] == 2.0
+    assert figures["TTFT p50, on - off"] == pytest.approx(0.05)
 
 
 def test_a_whole_run_against_the_simulator_gives_every_figure_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +196,14 @@ def test_a_whole_run_against_the_simulator_gives_every_figure_once(monkeypatch: 
     assert {"TTFT p50, off by", "requests/s", "processor time per token, all", "first request after the command",
             "plain client: requests/s", "resident memory, all processes"} <= set(names)  # fmt: skip
     assert all(json.dumps(figure.value, allow_nan=False) for figure in figures)
+
+
+def test_the_large_file_is_as_a_load_would_have_left_it(tmp_path: Path) -> None:
+    results.build(tmp_path / "small.duckdb", runs=3, requests=100)
+    with Reader(tmp_path / "small.duckdb") as reader:
+        assert list(problems(reader)) == []
+        (row,) = reader.query("SELECT count(*) AS n, sum(gaps)::BIGINT AS gaps FROM kept_gaps")
+        assert row == {"n": 3, "gaps": 3 * 100 * 59}
 
 
 def test_the_simulator_keeps_the_timetable_it_is_given() -> None:

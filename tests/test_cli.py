@@ -124,6 +124,7 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--db x/y.duckdb", "db", Path("x/y.duckdb")), ("--skip-cached", "skip_cached", True),
         ("--explain", "explain", True), ("--dry-run", "dry_run", True), ("--label x", "label", "x"),
         ("--metrics-port 0", "metrics_port", 0), ("--metrics-host ::1", "metrics_host", "::1"),
+        ("--otlp http://c:4318", "otlp", "http://c:4318"), ("--otlp-content", "otlp_content", True),
         ("--hold 3", "hold", 3.0), ("--max-error-rate 0.1", "max_error_rate", 0.1), ("--json", "json", True),
         ("--quiet", "quiet", True), ("--simulate", "simulate", True), ("--requests 7", "requests", 7),
         ("--host [::1]:1234", "host", "[::1]:1234"),

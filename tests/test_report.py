@@ -20,7 +20,16 @@ from rich.console import Console
 from structbench import __version__
 from structbench.report import RUN_KEYS, SCORED, pooled, print_overview, print_table, to_json
 from structbench.store.schema import migrate
-from structbench.wording import clock_text, latency_text, plural, printable, rate_text, share_text, span_text
+from structbench.wording import (
+    bytes_text,
+    clock_text,
+    latency_text,
+    plural,
+    printable,
+    rate_text,
+    share_text,
+    span_text,
+)
 
 JSON_RUN: dict[str, Any] = {
     "run_id": "r1", "model": "smollm2:360m", "suite": "json", "load": "c=4", "cache": "new", "status": "complete",
@@ -324,6 +333,17 @@ def test_latency(seconds: float | None, shown: str) -> None:
 def test_latency_is_never_more_than_six_percent_off(seconds: float) -> None:
     value, unit = latency_text(seconds).split()
     assert float(value.replace(",", "")) * {"ms": 1e-3, "s": 1}[unit] == pytest.approx(seconds, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("n", "shown"),
+    [
+        (0, "0 B"), (840, "840 B"), (999.6, "1.0 kB"), (12_400_000, "12.4 MB"), (210e6, "210 MB"), (1.6e9, "1.6 GB"),
+        (2.5e15, "2,500 TB"), (None, "–"), (math.nan, "–"),
+    ],
+)  # fmt: skip
+def test_memory(n: float | None, shown: str) -> None:
+    assert bytes_text(n) == shown
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from structbench.sampler import Sampler
 
 COLUMNS = {
     "t_s", "sampled_at", "client_cpu_percent", "client_rss_bytes", "in_flight", "loop_lag_max_s", "store_backlog",
-    "server_size_bytes", "server_vram_bytes", "vram_share",
+    "server_size_bytes", "server_vram_bytes", "vram_share", "workers", "model_expiry_s",
 }  # fmt: skip
 
 
@@ -64,6 +64,8 @@ def test_a_sample_has_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (first["in_flight"], first["loop_lag_max_s"], first["store_backlog"]) == (3, 0.5, 7)
     assert first["vram_share"] == first["server_vram_bytes"] / first["server_size_bytes"] == 0.25
     assert first["client_rss_bytes"] > alone["client_rss_bytes"] > 1_000_000, "the worker's memory counts too"
+    assert (first["workers"], alone["workers"]) == (1, 0), "a process that is gone is not alive"
+    assert 0 < second["model_expiry_s"] < first["model_expiry_s"] <= 300
     assert os.getpid() not in control.pids
 
 
@@ -74,5 +76,7 @@ def test_nothing_is_kept_before_the_common_start(monkeypatch: pytest.MonkeyPatch
 def test_a_server_that_does_not_answer_leaves_its_half_out(monkeypatch: pytest.MonkeyPatch) -> None:
     first = samples("http://127.0.0.1:9", Control(started_ns=1), monkeypatch)[0]
     assert set(first) == COLUMNS
-    assert {first[name] for name in ("server_size_bytes", "server_vram_bytes", "vram_share")} == {None}
+    assert {first[name] for name in ("server_size_bytes", "server_vram_bytes", "vram_share", "model_expiry_s")} == {
+        None
+    }
     assert first["client_rss_bytes"] > 0

@@ -14,7 +14,7 @@ from structbench import segment as module
 from structbench.cells import build_cells, load_suites
 from structbench.options import LoadOptions
 from structbench.scoring import Answer
-from structbench.segment import Segment, labels_of
+from structbench.segment import Segment
 from structbench.tally import Tally
 from structbench.types import Case, Score
 
@@ -44,7 +44,7 @@ def segment(missing: range | None = range(3), **given: Any) -> Segment:
     (cell,) = build_cells(options, SERVER, [suite])
     services: Any = Parts(options)
     made = Segment(services=services, cell=cell, cases=suite.cases, run_id="r", number=1, missing=missing)
-    made.labels, made.tally = labels_of(cell, SERVER), Tally()
+    made.tally = Tally()
     return made
 
 

@@ -289,7 +289,11 @@ def watch(sim: Simulator) -> Iterator[Watch]:
 
 def test_a_loaded_model_is_seen_with_its_share_on_the_gpu(sim: Simulator, watch: Watch) -> None:
     load_model(sim.url, "vram", {}, "1m")
-    assert watch.loaded("vram") == watch.loaded("vram:latest") == LoadedModel(4800, 1200)
+    found, again = watch.loaded("vram"), watch.loaded("vram:latest")
+    assert found is not None
+    assert again is not None
+    assert replace(found, expiry_s=None) == replace(again, expiry_s=None) == LoadedModel(4800, 1200)
+    assert 0 < (again.expiry_s or 0) <= (found.expiry_s or 0) <= 60
     assert watch.loaded("sim:think") is None
     load_model(sim.url, "vram", {}, 0)
 

@@ -390,18 +390,6 @@ def test_the_docs_describe_every_table_view_and_column(store: Store) -> None:
         assert missing == [], row["t"]
 
 
-@pytest.mark.parametrize("sql", re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.S) if DOCS.exists() else [])
-def test_the_docs_example_queries_run_and_find_something(store: Store, sql: str) -> None:
-    filled(store)
-    for turn in (1, 2):
-        row = row_of("r", "h", 0, "case", 0, record(100 + turn, 10), CORRECT, turn)
-        store.append("requests", row)
-    for version, result in (("1", "works"), ("2", "refused")):
-        key = {"server_version": version, "model": "m", "model_digest": "d", "probe": "p"}
-        store.append("features", {**key, "result": result})
-    assert store.query(sql)
-
-
 @pytest.mark.parametrize(
     ("requests", "each_ms", "mean"), [(20, 4000, 4.0), (20, 2000, 2.0), (12, 1000, 1.0), (11, 4000, None)]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import logging
 import re
 import subprocess
@@ -13,21 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadgen.telemetry import (
-    CHUNK_GAP,
-    GAP_BUCKETS,
-    INSTRUMENTS,
-    LATENCY_BUCKETS,
-    CellLabels,
-    Telemetry,
-    _attributes,
-    _GapHistogram,
-)
+from loadgen.telemetry import CellLabels, Scored, Telemetry
+from loadgen.telemetry.core import MOST_OUTCOMES, SAMPLED
+from loadgen.telemetry.histogram import Exemplar
+from loadgen.telemetry.instruments import BY_NAME, CHUNK_GAP, GAP_BUCKETS, INSTRUMENTS, LATENCY_BUCKETS, Labels
+from loadgen.telemetry.labels import LABEL_CHARACTERS, genai_attributes, own_attributes
+from loadgen.telemetry.series import Histograms, values_of
 from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
 
 MS = 1_000_000
@@ -35,7 +30,13 @@ CELL = CellLabels(model="m:1b", suite="json", load="c=4", server_address="127.0.
 DURATION = "gen_ai_client_operation_duration_seconds"
 FIRST_CHUNK = "gen_ai_client_operation_time_to_first_chunk_seconds"
 GAP = "gen_ai_client_operation_time_per_output_chunk_seconds"
-DOCS = Path(__file__).parent.parent / "docs" / "live-metrics.md"
+LIVE = Path(__file__).parent.parent / "docs" / "live-metrics.md"
+FORMULAS = Path(__file__).parent.parent / "docs" / "metrics.md"
+ALL_RIGHT = Scored(
+    outcome="correct", accuracy_score=1.0, json_valid=True, schema_valid=True, tool_call_accuracy=1.0
+)  # fmt: skip
+
+STREAM = RequestError("stream", "boom")
 
 Sample = tuple[str, dict[str, str], float]
 
@@ -58,14 +59,21 @@ def completed(*chunk_ms: int, sent_ms: int = 0, due_ms: int = 0, output_tokens: 
     )
 
 
+def served(*chunk_ms: int) -> RequestRecord:
+    """A completed request with all that the server and the kernel may tell."""
+    return replace(
+        completed(*chunk_ms), load_ns=MS, prompt_eval_ns=2 * MS, eval_ns=3 * MS, read_lag_max_ns=MS, merged_chunks=1
+    )
+
+
 def failed(kind: ErrorKind, status: int | None = None) -> RequestRecord:
     return RequestRecord(index=0, error=RequestError(kind, "boom: a message that no label shows", status))
 
 
-def text(telemetry: Telemetry, host: str = "127.0.0.1") -> str:
+def text(telemetry: Telemetry, host: str = "127.0.0.1", accept: str = "*/*") -> str:
     connection = http.client.HTTPConnection(host, telemetry.port, timeout=10)
     try:
-        connection.request("GET", "/metrics")
+        connection.request("GET", "/metrics", headers={"Accept": accept})
         return connection.getresponse().read().decode()
     finally:
         connection.close()
@@ -117,52 +125,6 @@ def test_counts_sums_and_buckets_are_those_of_the_records(telemetry: Telemetry) 
     assert shown(telemetry, "structbench_output_tokens_per_second_sum") == pytest.approx(8 / 0.03 + 8 / 0.01)
 
 
-def test_gap_histogram_is_what_the_exporter_would_show() -> None:
-    """Ours is not OpenTelemetry's: names, labels, buckets, sum and count must not tell."""
-    from opentelemetry.exporter.prometheus import PrometheusMetricReader
-    from opentelemetry.sdk.metrics import MeterProvider
-
-    gap = next(i for i in INSTRUMENTS if i.name == CHUNK_GAP)
-    gaps_ms = (0, 1, 2, 7, 10, 11, 300, 20_000)
-    theirs = CollectorRegistry()
-    reader = PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=theirs)
-    provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
-    histogram = provider.get_meter("t").create_histogram(
-        gap.name, gap.unit, gap.meaning, explicit_bucket_boundaries_advisory=gap.buckets
-    )
-    ours = CollectorRegistry()
-    collector = _GapHistogram(CHUNK_GAP)
-    ours.register(collector)
-    for cell in (CELL, replace(CELL, suite="tools")):
-        labels = _attributes(cell)[0]
-        for ms in gaps_ms:
-            histogram.record(ms / 1000, labels)
-            collector.add((5, 5 + ms * MS), cell, labels)
-
-    expected = generate_latest(theirs).decode()
-    assert generate_latest(ours).decode() == expected
-    assert f"{GAP}_bucket{{" in expected
-    provider.shutdown()
-
-
-@given(st.lists(st.integers(0, 30 * NS), max_size=40))
-def test_every_gap_is_in_exactly_the_buckets_at_or_above_it(gaps: list[int]) -> None:
-    instants = [0]
-    for gap in gaps:
-        instants.append(instants[-1] + gap)
-    histogram = _GapHistogram(CHUNK_GAP)
-    histogram.add(tuple(instants), CELL, _attributes(CELL)[0])
-
-    got = {s.labels.get("le", s.name): s.value for family in histogram.collect() for s in family.samples}
-    if not gaps:
-        assert got == {}
-        return
-    for bound in GAP_BUCKETS:
-        assert got[str(bound)] == sum(gap <= round(bound * NS) for gap in gaps)
-    assert got["+Inf"] == got[GAP + "_count"] == len(gaps)
-    assert got[GAP + "_sum"] == pytest.approx(sum(gaps) / NS)
-
-
 def test_failed_request_gives_no_ttft_of_0(telemetry: Telemetry) -> None:
     telemetry.observe(replace(failed("connect"), due_ns=0, sent_ns=0, end_ns=2 * NS), CELL)
     telemetry.observe(replace(failed("dropped"), due_ns=0), CELL)
@@ -189,22 +151,22 @@ def test_partial_stream_that_failed_is_not_among_the_completed(telemetry: Teleme
 
 def test_absent_figures_are_not_observed(telemetry: Telemetry) -> None:
     telemetry.observe(replace(completed(20, output_tokens=1), prompt_tokens=None, due_ns=None), CELL)
-    telemetry.observe_score(CELL, "completed")
 
     exposition = text(telemetry)
-    for name in ("output_tokens_per_second", "send_lag", "accuracy", "json_valid", "schema_valid", "tool_call"):
+    for name in (
+        "output_tokens_per_second", "send_lag", "read_lag", "accuracy", "json_valid", "schema_valid", "tool_call",
+        "server", "queue", "client", "store", "verdict", "request_planned", "request_in_flight", "cells", "cache",
+    ):  # fmt: skip
         assert f"structbench_{name}" not in exposition
     assert GAP not in exposition
     assert 'gen_ai_token_type="input"' not in exposition
 
 
 def test_request_is_counted_once_whichever_way_it_ended(telemetry: Telemetry) -> None:
-    telemetry.observe(completed(20, 30), CELL)
-    telemetry.observe_score(CELL, "correct", accuracy_score=1.0)
+    telemetry.observe(completed(20, 30), CELL, Scored(outcome="correct", accuracy_score=1.0))
     telemetry.observe(failed("http", 503), CELL)
     telemetry.observe(failed("timeout"), CELL)
-    telemetry.observe(failed("rejected", 400), CELL)
-    telemetry.observe_score(CELL, "rejected", accuracy_score=0.0)
+    telemetry.observe(failed("rejected", 400), CELL, Scored(outcome="rejected", accuracy_score=0.0))
 
     counted = {
         (labels["structbench_outcome"], labels["error_type"]): value
@@ -222,7 +184,10 @@ def test_request_is_counted_once_whichever_way_it_ended(telemetry: Telemetry) ->
 
 def test_average_of_scores_is_sum_over_count(telemetry: Telemetry) -> None:
     for valid in (True, True, True, False):
-        telemetry.observe_score(CELL, "correct", 0.5, json_valid=valid, schema_valid=False, tool_call_accuracy=1.0)
+        scored = Scored(
+            outcome="correct", accuracy_score=0.5, json_valid=valid, schema_valid=False, tool_call_accuracy=1.0
+        )
+        telemetry.observe(completed(20), CELL, scored)
 
     share = {
         score: (shown(telemetry, f"structbench_{score}_sum"), shown(telemetry, f"structbench_{score}_count"))
@@ -272,38 +237,164 @@ def test_awkward_model_names_are_escaped(telemetry: Telemetry) -> None:
     assert shown(telemetry, DURATION + "_count", gen_ai_request_model=model) == 1
 
 
+def series(telemetry: Telemetry) -> set[tuple[object, ...]]:
+    return {(name, *sorted(labels.items())) for name, labels, _ in samples(text(telemetry))}
+
+
 def test_more_requests_make_no_more_series(telemetry: Telemetry) -> None:
     def feed(first: int) -> None:
         for index in range(first, first + 50):
-            telemetry.observe(replace(completed(20 + index, 500), index=index, output_text=f"text {index}"), CELL)
+            record = replace(completed(20 + index, 500), index=index, output_text=f"text {index}")
+            telemetry.observe(record, CELL, Scored(outcome="correct", accuracy_score=index / 100), case_id=f"{index}")
             telemetry.observe(replace(failed("stream"), index=index), CELL)
-            telemetry.observe_score(CELL, "correct", index / 100)
 
     feed(0)
-    before = {(name, *sorted(labels.items())) for name, labels, _ in samples(text(telemetry))}
+    before = series(telemetry)
     feed(50)
-    assert {(name, *sorted(labels.items())) for name, labels, _ in samples(text(telemetry))} == before
+    assert series(telemetry) == before
     assert "boom" not in text(telemetry)
 
 
-def test_scrape_amid_observations_never_sees_half_a_record() -> None:
-    """Streams so long that the threads are switched within one: the sum must fit the count at every moment."""
-    histogram = _GapHistogram(CHUNK_GAP)
-    instants = tuple(range(0, 100_001 * MS, MS))
+def test_no_server_and_no_scorer_can_invent_series(telemetry: Telemetry) -> None:
+    """Every status there can be, and more outcomes than there are words: the number of series stays bounded."""
+    for status in range(100, 1000):
+        telemetry.observe(replace(failed("http", status), sent_ns=0, end_ns=NS, prompt_tokens=1), CELL)
+    for number in range(500):
+        telemetry.observe(completed(20, 30), CELL, Scored(outcome=f"invented {number}"))
+
+    exposition = samples(text(telemetry))
+    endings = {tuple(labels.items()): n for name, labels, n in exposition if name == "structbench_requests_total"}
+    assert len(endings) == MOST_OUTCOMES + 1
+    assert sum(endings.values()) == 900 + 500, "what is not told apart still counts"
+    kinds = {labels["error_type"] for name, labels, _ in exposition if name == DURATION + "_count"}
+    assert {"404", "503", "5xx", ""} <= kinds
+    assert "599" not in kinds
+    assert len(kinds) < 80
+    assert len(exposition) < 80 * (len(LATENCY_BUCKETS) + 30) + 500
+
+
+def test_the_users_label_is_on_every_series_of_a_cell_and_not_endless(telemetry: Telemetry) -> None:
+    cell = replace(CELL, label="night " * 50)
+    telemetry.observe(completed(20, 30), cell)
+    labels = {labels.get("structbench_label") for name, labels, _ in samples(text(telemetry)) if name != "target_info"}
+    assert labels == {("night " * 50)[:LABEL_CHARACTERS]}
+
+
+def test_names_that_are_no_utf_8_spoil_no_scrape(telemetry: Telemetry) -> None:
+    telemetry.observe(completed(20, 30), replace(CELL, label="caf\udce9", suite="caf\udce9"))
+    assert shown(telemetry, FIRST_CHUNK + "_count", structbench_label="caf?", structbench_suite="caf?") == 1
+
+
+def test_the_exporter_would_give_the_same_names_labels_and_numbers() -> None:
+    """Our histograms are not OpenTelemetry's: nothing that Prometheus sees may tell."""
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader
+    from opentelemetry.sdk.metrics import MeterProvider
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    theirs, ours = CollectorRegistry(), CollectorRegistry()
+    reader = PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=theirs)
+    provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
+    meter = provider.get_meter("t")
+    instruments = {
+        i.name: meter.create_histogram(i.name, i.unit, i.meaning, explicit_bucket_boundaries_advisory=i.buckets)
+        for i in INSTRUMENTS
+        if i.kind == "histogram"
+    }
+    histograms = Histograms()
+    ours.register(histograms)
+    for cell in (CELL, replace(CELL, suite="tools", label="x")):
+        for chunks in ((0, 0, 1), (5, 15, 22, 322), (20, 20_020)):
+            for failure, record in ((None, served(*chunks)), ("stream", replace(served(*chunks), error=STREAM))):
+                histograms.add(cell, record, ALL_RIGHT, failure, None)
+                for name, besides, value in values_of(record, ALL_RIGHT, failure):
+                    instruments[name].record(value, {**labels_for(name, cell), **besides})
+                for gap in record.gaps_s if failure is None else ():
+                    instruments[CHUNK_GAP].record(gap, labels_for(CHUNK_GAP, cell))
+
+    assert sorted(generate_latest(ours).splitlines()) == sorted(generate_latest(theirs).splitlines())
+    assert len(instruments) == sum(
+        f"# TYPE {n.replace('.', '_')}" in generate_latest(ours).decode() for n in instruments
+    )
+    provider.shutdown()
+
+
+def labels_for(name: str, cell: CellLabels) -> Labels:
+    return genai_attributes(cell) if name.startswith("gen_ai.") else own_attributes(cell)
+
+
+def test_exemplars_name_the_request_where_the_scraper_takes_openmetrics(telemetry: Telemetry) -> None:
+    telemetry.begin(CELL, "20261124T141018-23941ef7", 3)
+    for index, ttft_ms in enumerate((20, 400, 410)):
+        telemetry.observe(replace(completed(ttft_ms, ttft_ms + 9), index=index), CELL)
+
+    before = text(telemetry)
+    found = {
+        float(sample.labels["le"]): sample.exemplar
+        for family in text_fd_to_metric_families(io.StringIO(text(telemetry, accept="application/openmetrics-text")))
+        for sample in family.samples
+        if sample.name == FIRST_CHUNK + "_bucket" and sample.exemplar is not None
+    }
+    assert {bound: (e.labels["request_index"], e.value) for bound, e in found.items()} == {
+        0.02: ("0", 0.02), 0.5: ("2", 0.41),
+    }  # fmt: skip
+    assert {e.labels["run_id"] for e in found.values()} == {"20261124T141018-23941ef7"}
+    assert "run_id" not in before
+    assert text(telemetry) == before, "the plain text is what it was"
+
+
+def test_an_exemplar_with_a_trace_keeps_openmetrics_limit() -> None:
+    histograms = Histograms()
+    exemplar = Exemplar("20261124T141018-23941ef7", 10**9, 0, trace_id=2**128 - 1, span_id=2**64 - 1)
+    histograms.add(CELL, completed(20), Scored(outcome="completed"), None, exemplar)
+    labels = [s.exemplar.labels for family in histograms.collect() for s in family.samples if s.exemplar is not None]
+    assert {frozenset(each) for each in labels} == {frozenset({"run_id", "request_index", "trace_id", "span_id"})}
+    assert max(sum(len(name) + len(value) for name, value in each.items()) for each in labels) <= 128
+
+
+def test_gauges_of_client_and_server_are_of_the_cell_that_runs(telemetry: Telemetry) -> None:
+    other = replace(CELL, load="c=16")
+    telemetry.sample(CELL, {"client_cpu_cores": 1.5, "workers": 2, "server_size_bytes": None})
+    telemetry.sample(other, {"client_cpu_cores": 0.5, "workers": 4, "server_size_bytes": 7})
+
+    assert shown(telemetry, "structbench_client_cpu_usage") == 0.5
+    assert shown(telemetry, "structbench_client_workers", structbench_load="c=16") == 4
+    assert shown(telemetry, "structbench_server_model_size_bytes") == 7
+    assert shown(telemetry, "structbench_server_model_vram_bytes") is None, "absent is absent"
+
+
+def test_progress_and_verdict_stay_when_a_cell_has_ended(telemetry: Telemetry) -> None:
+    telemetry.cells({"waiting": 1, "running": 1})
+    telemetry.begin(CELL, "r", planned=5)
+    telemetry.in_flight(CELL, 3)
+    telemetry.verdict(CELL, "valid")
+    telemetry.end(CELL, "invalid")
+    telemetry.cells({"waiting": 1, "running": 0, "complete": 1})
+
+    assert shown(telemetry, "structbench_request_planned") == 5
+    assert shown(telemetry, "structbench_request_in_flight") == 0
+    assert shown(telemetry, "structbench_verdict") == 2
+    assert shown(telemetry, "structbench_cells", structbench_cell_state="complete") == 1
+
+
+def test_scrape_amid_observations_never_sees_half_a_request() -> None:
+    """Streams so long that the threads are switched within one: sums and counts must fit each other at every moment."""
+    histograms = Histograms()
+    record = replace(completed(), chunk_ns=tuple(range(0, 20_001 * MS, MS)), end_ns=20_001 * MS)
 
     def feed() -> None:
         for _ in range(10):
-            histogram.add(instants, CELL, _attributes(CELL)[0])
+            histograms.add(CELL, record, Scored(outcome="completed"), None, None)
 
     feeder = threading.Thread(target=feed)
     feeder.start()
     seen: list[dict[str, float]] = []
     while feeder.is_alive() or not seen:
-        seen += [{s.name: s.value for s in family.samples} for family in histogram.collect()]
+        seen += [{s.name: s.value for family in histograms.collect() for s in family.samples}]
     feeder.join()
     for values in seen:
-        assert values[GAP + "_count"] % 100_000 == 0
-        assert values[GAP + "_sum"] == pytest.approx(values[GAP + "_count"] / 1000)
+        requests = values.get(DURATION + "_count", 0)
+        assert values.get(GAP + "_count", 0) == 20_000 * requests
+        assert values.get(GAP + "_sum", 0) == pytest.approx(20 * requests)
 
 
 def test_two_instances_do_not_mix() -> None:
@@ -351,16 +442,20 @@ def test_importing_the_module_does_not_import_opentelemetry() -> None:
 
 
 def feed_every_instrument(telemetry: Telemetry) -> None:
-    telemetry.observe(completed(20, 30), CELL)
+    """Something of everything, so that each instrument shows."""
+    telemetry.begin(CELL, "run", planned=3)
+    telemetry.observe(served(20, 30), CELL, ALL_RIGHT)
     telemetry.observe(replace(failed("http", 500), sent_ns=0, end_ns=NS, prompt_tokens=3), CELL)
-    telemetry.observe_score(CELL, "correct", 1.0, True, True, 1.0)
     telemetry.cache(CELL, "miss")
     telemetry.in_flight(CELL, 1)
+    telemetry.cells({"waiting": 2, "running": 1})
+    telemetry.sample(CELL, dict.fromkeys(SAMPLED.values(), 0.5))
+    telemetry.verdict(CELL, "degraded")
 
 
-def table(header: str) -> list[list[str]]:
-    """The rows of the table in the docs whose first column is called ``header``."""
-    _, _, rest = DOCS.read_text(encoding="utf-8").partition(f"| {header} |")
+def table(page: Path, header: str) -> list[list[str]]:
+    """The rows of the table on the page whose first column is called ``header``."""
+    _, _, rest = page.read_text(encoding="utf-8").partition(f"| {header} |")
     rows = rest.partition("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
@@ -368,24 +463,33 @@ def table(header: str) -> list[list[str]]:
 def test_documented_instruments_are_those_exposed(telemetry: Telemetry) -> None:
     feed_every_instrument(telemetry)
     families = {f.name: f for f in text_string_to_metric_families(text(telemetry)) if f.name != "target_info"}
-    bounds = {row[0]: [float(bound) for bound in row[1].split()] for row in table("Set")}
+    bounds = {row[0]: [float(bound) for bound in row[1].split()] for row in table(LIVE, "Set")}
     cell_labels = {"gen_ai_request_model", "structbench_suite", "structbench_load"}
     genai_labels = {"gen_ai_operation_name", "gen_ai_provider_name", "server_address", "server_port"}
 
-    rows = table("OpenTelemetry")
+    rows = table(LIVE, "OpenTelemetry")
     assert {row[0].strip("`"): (row[2], row[3].strip("`")) for row in rows} == {
         i.name: (i.kind, i.unit) for i in INSTRUMENTS
     }
     documented = set()
-    for name, prometheus, kind, _unit, besides, bucket_set, _meaning in rows:
+    for name, prometheus, kind, _unit, besides, bucket_set in rows:
         # The parser calls a counter's family by its name without "_total".
         family = families[prometheus.strip("`").removesuffix("_total")]
         documented.add(family.name)
         assert family.type == kind
         extra = {label.replace(".", "_") for label in re.findall(r"`([^`]+)`", besides)}
-        expected = cell_labels | extra | (genai_labels if name.startswith("`gen_ai.") else set())
+        assert extra == {label.replace(".", "_") for label in BY_NAME[name.strip("`")].attributes}
+        own = set() if name == "`structbench.cells`" else cell_labels
+        expected = own | extra | (genai_labels if name.startswith("`gen_ai.") else set())
         assert {label for s in family.samples for label in s.labels} - {"le"} == expected, name
         shown_bounds = {float(s.labels["le"]) for s in family.samples if "le" in s.labels} - {float("inf")}
         assert sorted(shown_bounds) == bounds.get(bucket_set, []), name
         assert prometheus.strip("`") in {s.name for s in family.samples} or kind == "histogram"
     assert documented == set(families)
+
+
+def test_every_instrument_has_its_formula_in_the_docs() -> None:
+    rows = table(FORMULAS, "metric")
+    documented = [name for row in rows for name in re.findall(r"`([^`]+)`", row[0])]
+    assert sorted(documented) == sorted(instrument.name for instrument in INSTRUMENTS)
+    assert all(len(row) == 2 and row[1] for row in rows)

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from structbench.verdict import judge
+from loadgen.telemetry.instruments import LAG_BUCKETS
+from loadgen.types import RequestError, RequestRecord
+from structbench.verdict import READ_LAG_S, SEND_LAG_S, VerdictSoFar, judge
 
 GOOD: dict[str, Any] = {
     "requests": 100, "completed": 100, "send_lag_p99_s": 0.0004, "read_lag_p99_s": 0.002, "merged_share": 0.0,
@@ -53,3 +55,41 @@ def test_the_worst_word_wins_and_only_its_reasons_are_told() -> None:
     assert verdict.word == "invalid"
     assert verdict.reason is not None
     assert [part.split()[0] for part in verdict.reason.split("; ")] == ["p99", "50%"]
+
+
+def records(n: int, late_ns: int = 0, **more: Any) -> list[RequestRecord]:
+    return [
+        RequestRecord(index=i, due_ns=0, sent_ns=late_ns, chunk_ns=(1, 2), end_ns=3, clock="kernel", **more)
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("taken", "word"),
+    [
+        (records(100), "valid"),
+        (records(100) + records(1, late_ns=11_000_000), "valid"),
+        (records(98) + records(2, late_ns=11_000_000), "degraded"),
+        (records(98) + records(2, late_ns=101_000_000), "invalid"),
+        (records(100, read_lag_max_ns=50_000_000), "valid"),
+        (records(100, read_lag_max_ns=51_000_000), "degraded"),
+        (records(100, read_lag_max_ns=501_000_000), "invalid"),
+        (records(90) + records(10, merged_chunks=1), "degraded"),
+        (records(100, merged_chunks=1), "invalid"),
+        (records(3, error=RequestError("http", "", 500)), "invalid"),
+        (records(3) + records(1, error=RequestError("worker_died", "")), "degraded"),
+    ],
+)
+def test_the_verdict_so_far_is_the_one_that_will_be_stored(taken: list[RequestRecord], word: str) -> None:
+    so_far = VerdictSoFar()
+    assert so_far.verdict() is None
+    for record in taken:
+        so_far.add(record)
+    verdict = so_far.verdict()
+    assert verdict is not None
+    assert verdict.word == word
+
+
+def test_limits_are_bounds_of_the_buckets() -> None:
+    """Else a percentile from buckets could fall on the wrong side of a limit."""
+    assert {*SEND_LAG_S, *READ_LAG_S} <= set(LAG_BUCKETS)

@@ -34,7 +34,7 @@ ENDINGS: dict[str, Format] = {
 }  # fmt: skip
 _COPY: dict[str, str] = {
     "csv": "FORMAT csv, HEADER",
-    "parquet": "FORMAT parquet, COMPRESSION zstd",
+    "parquet": "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 30720",  # larger groups need over 1 GB of memory
     "json": "FORMAT json, ARRAY true",
     "jsonl": "FORMAT json",
 }

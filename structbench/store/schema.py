@@ -66,7 +66,7 @@ CREATE TABLE requests (
 CREATE TABLE samples (
     run_id VARCHAR, segment BIGINT, sampled_at TIMESTAMP, t_s DOUBLE, client_cpu_percent DOUBLE,
     client_rss_bytes BIGINT, in_flight BIGINT, loop_lag_max_s DOUBLE, store_backlog BIGINT, server_size_bytes BIGINT,
-    server_vram_bytes BIGINT, vram_share DOUBLE,
+    server_vram_bytes BIGINT, vram_share DOUBLE, workers BIGINT, model_expiry_s DOUBLE,
     PRIMARY KEY (run_id, segment, sampled_at)
 );
 CREATE TABLE features (

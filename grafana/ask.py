@@ -1,0 +1,94 @@
+"""The dashboards' queries put to a Prometheus over its HTTP API, variables filled in as Grafana would.
+
+Invariant: nothing of Grafana is needed, so that a test and a script can ask what a panel would show.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+FOLDER = Path(__file__).parent / "dashboards"
+RATE_INTERVAL_S = 8
+"""What Grafana makes of $__rate_interval with a step of 2 s: four steps."""
+STEP_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The time range of a dashboard, Unix seconds."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One query of one panel, as the dashboard's JSON has it."""
+
+    panel: Mapping[str, Any]
+    query: Mapping[str, Any]
+
+    @property
+    def instant(self) -> bool:
+        return bool(self.query.get("instant"))
+
+
+def panels(board: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Every panel that shows something, those in rows too."""
+    for panel in board["panels"]:
+        if panel["type"] == "row":
+            yield from panels({"panels": panel.get("panels", [])})
+        else:
+            yield panel
+
+
+def targets(board: Mapping[str, Any]) -> Iterator[Target]:
+    for panel in panels(board):
+        for query in panel["targets"]:
+            yield Target(panel, query)
+
+
+def boards() -> dict[str, dict[str, Any]]:
+    """File name -> dashboard, as checked in."""
+    return {path.name: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+
+
+def filled(expr: str, span: Span, chosen: Mapping[str, str] | None = None) -> str:
+    """The query with its variables filled in; a variable that is not ``chosen`` (a regular expression) is All."""
+    values = {"model": ".*", "suite": ".*", "load": ".*", "label": ".*", **(chosen or {})}
+    values |= {"__rate_interval": f"{RATE_INTERVAL_S}s", "__range": f"{max(1, round(span.end_s - span.start_s))}s"}
+    for name in sorted(values, key=len, reverse=True):
+        expr = expr.replace(f"${name}", values[name])
+    return expr
+
+
+def result(url: str, target: Target, span: Span, chosen: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """The series that the panel's query gives: ``value`` of an instant query, ``values`` of a range query."""
+    expr = filled(target.query["expr"], span, chosen)
+    if target.instant:
+        return query(url, expr, span.end_s)
+    where = {"query": expr, "start": span.start_s, "end": span.end_s, "step": STEP_S}
+    return _get(url, "query_range", where)["result"]  # type: ignore[no-any-return]
+
+
+def query(url: str, expr: str, at_s: float | None = None) -> list[dict[str, Any]]:
+    """An instant query: series with ``metric`` and ``value``."""
+    when = {} if at_s is None else {"time": at_s}
+    return _get(url, "query", {"query": expr, **when})["result"]  # type: ignore[no-any-return]
+
+
+def exemplars(url: str, expr: str, span: Span) -> list[dict[str, Any]]:
+    """What Grafana asks for beside a query that has exemplars switched on."""
+    where = {"query": filled(expr, span), "start": span.start_s, "end": span.end_s}
+    return _get(url, "query_exemplars", where)  # type: ignore[no-any-return]
+
+
+def _get(url: str, what: str, parameters: Mapping[str, Any]) -> Any:
+    with urlopen(f"{url}/api/v1/{what}?{urlencode(parameters)}", timeout=10) as answer:
+        return json.load(answer)["data"]

@@ -1,0 +1,198 @@
+"""The dashboard *Live load*: what the load and the answers do now, from the whole down to the cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grafana import parts, queries
+from grafana.parts import COUNT, PER_SECOND, SECONDS, SHARE, TOKENS_PER_S, Query
+from grafana.queries import ACCURACY, CELL, CELL_LEGEND, FAILED, REQUESTS, mean, or_zero, quantile, rate, series, total
+
+
+def build() -> Any:
+    rows = {
+        "Now": _now(),
+        "Latency": [panel for each in _LATENCIES for panel in _latency(*each)],
+        "Throughput": _throughput(),
+        "Answers": _answers(),
+        "Can the figures be trusted?": _trust(),
+    }
+    text = "A load as it runs: rate, latency, correctness, errors, and whether the client keeps up."
+    return parts.board("structbench-live-load", "Live load", text, rows, live=True)
+
+
+def _now() -> list[Any]:
+    done, planned = total(series(REQUESTS)), total(series(queries.PLANNED))
+    failed, correct = or_zero(total(series(REQUESTS, FAILED))), or_zero(total(series(REQUESTS, queries.CORRECT)))
+    return [
+        parts.number(
+            "Requests", "Requests that ended, in the chosen cells, since the load started.", COUNT, Query(done)
+        ),
+        parts.number(
+            "Done",
+            "Ended requests / planned ones, of cells that have begun. Empty where only --duration ends a cell.",
+            SHARE,
+            Query(f"{done} / {planned}"),
+            most=1,
+        ),
+        parts.number("In flight", "Requests sent and not yet ended.", COUNT, Query(total(series(queries.IN_FLIGHT)))),
+        parts.number("Requests/s", "Requests that ended, per second.", PER_SECOND, Query(total(rate(REQUESTS)))),
+        parts.number(
+            "Output tokens/s",
+            "Of all streams together, as the server counted them; they count when their request ends.",
+            TOKENS_PER_S,
+            Query(_output_tokens(())),
+        ),
+        parts.number(
+            "Correct",
+            "Requests with a wholly right answer / all requests, failed ones included.",
+            SHARE,
+            Query(f"({correct}) / {done}"),
+            most=1,
+            limits=parts.GOOD_FROM,
+            below="red",
+        ),
+        parts.number(
+            "Errors",
+            "Requests that failed / all requests.",
+            SHARE,
+            Query(f"({failed}) / {done}"),
+            limits=parts.FEW_ERRORS,
+        ),
+        parts.number(
+            "Verdict",
+            "The worst verdict of the chosen cells so far. It judges the measuring client, not the server.",
+            "none",
+            Query(f"max({series('structbench_verdict')})"),
+            states=parts.VERDICTS,
+            limits=parts.VERDICT,
+        ),
+    ]
+
+
+_LATENCIES = (
+    ("TTFT", "ttft", queries.TTFT, "", "Time to first token: first chunk with thinking, text or a tool call − sent."),
+    ("ITL", "itl", queries.ITL, "", "Inter-token latency: the gaps between neighbouring chunks."),
+    ("End to end", "e2e", queries.E2E, queries.COMPLETED, "Last message − sent, of completed requests."),
+)
+
+
+def _latency(title: str, rule: str, metric: str, more: str, text: str) -> list[Any]:
+    buckets = rate(f"{metric}_bucket", more)
+    # Recorded series have no exemplars; the last query, of the buckets themselves, brings them.
+    return [
+        parts.graph(
+            f"{title} percentiles",
+            f"{text} Percentiles of each cell over the last minute, interpolated between bucket bounds. "
+            "A point beside the lines is one request (an exemplar).",
+            SECONDS,
+            *(Query(series(f"cell:{rule}_seconds:p{q}_1m"), f"p{q} {CELL_LEGEND}") for q in (50, 95, 99)),
+            Query(quantile(1, buckets), "slowest bucket", exemplar=True),
+            limits=parts.NO_LIMIT if rule == "itl" else parts.WAIT,
+            width=14,
+            height=9,
+        ),
+        parts.density(
+            f"{title} distribution",
+            f"{text} How many per second fell into which bucket, of all chosen cells together.",
+            SECONDS,
+            Query(total(buckets, ("le",)), "{{le}}", exemplar=True),
+            width=10,
+            height=9,
+        ),
+    ]
+
+
+def _output_tokens(by: tuple[str, ...]) -> str:
+    return total(rate(f"{queries.TOKENS}_sum", queries.OUTPUT), by)
+
+
+def _throughput() -> list[Any]:
+    one_stream = quantile(0.5, rate(f"{queries.STREAM_RATE}_bucket"), CELL)
+    return [
+        parts.graph(
+            "Requests/s",
+            "Requests that ended, per second, by cell; failed ones, of all chosen cells, beside them.",
+            PER_SECOND,
+            Query(total(rate(REQUESTS), CELL), CELL_LEGEND),
+            Query(or_zero(total(rate(REQUESTS, FAILED))), "failed"),
+        ),
+        parts.graph(
+            "In flight",
+            "Requests sent and not yet ended, by cell.",
+            COUNT,
+            Query(series(queries.IN_FLIGHT), CELL_LEGEND),
+        ),
+        parts.graph(
+            "Output tokens/s",
+            "Of all streams together, by cell; and the median of one stream (1 / TPOT).",
+            TOKENS_PER_S,
+            Query(_output_tokens(CELL), f"all {CELL_LEGEND}"),
+            Query(one_stream, f"one stream {CELL_LEGEND}"),
+        ),
+    ]
+
+
+def _answers() -> list[Any]:
+    errors = total(rate(REQUESTS, FAILED), ("structbench_outcome", "error_type"))
+    return [
+        parts.graph(
+            "Accuracy",
+            "Mean accuracy score of the answers that ended in the last seconds, by cell. A failed request has none.",
+            SHARE,
+            Query(mean(ACCURACY, CELL), CELL_LEGEND),
+            limits=parts.GOOD_FROM,
+            below="red",
+            most=1,
+        ),
+        parts.graph(
+            "Outcomes",
+            "How requests ended, per second; docs/scoring.md explains the words.",
+            PER_SECOND,
+            Query(total(rate(REQUESTS), ("structbench_outcome",)), "{{structbench_outcome}}"),
+            stacked=True,
+            bars=True,
+        ),
+        parts.graph(
+            "Errors by kind",
+            "Requests that failed, per second, by kind; 0 when none does.",
+            PER_SECOND,
+            Query(or_zero(errors), "{{structbench_outcome}} {{error_type}}"),
+            limits=((0.0001, "red"),),
+            stacked=True,
+            bars=True,
+        ),
+    ]
+
+
+def _trust() -> list[Any]:
+    alerts = 'count by (alertname) (ALERTS{alertname=~"Structbench.*", alertstate="firing"})'
+    merged = f"{total(rate('structbench_merged_chunks_total'))} / {total(rate('structbench_chunks_total'))}"
+    return [
+        parts.bands(
+            "Verdict",
+            "The verdict of each cell so far: it judges the measuring client.",
+            Query(series("structbench_verdict"), CELL_LEGEND),
+            states=parts.VERDICTS,
+            limits=parts.VERDICT,
+        ),
+        parts.graph(
+            "Client lag",
+            "p99 over the last minute of how late requests were sent (10 ms: degraded, 100 ms: invalid) and of how "
+            "long received bytes waited (50 ms, 500 ms); and how late the workers' event loops were.",
+            SECONDS,
+            Query(series("cell:send_lag_seconds:p99_1m"), f"send lag p99 {CELL_LEGEND}"),
+            Query(series("cell:read_lag_seconds:p99_1m"), f"read lag p99 {CELL_LEGEND}"),
+            Query(f"max({series('structbench_client_loop_lag_seconds')})", "loop lag"),
+            limits=parts.SEND_LAG,
+        ),
+        parts.graph(
+            "Alerts and lost spacing",
+            "How many alerts of grafana/rules/alerts.yml fire, and the share of chunks whose own receive instant was "
+            "lost (0.02: degraded, 0.2: invalid).",
+            COUNT,
+            Query(or_zero(alerts), "alerts {{alertname}}"),
+            Query(merged, "share of merged chunks"),
+            limits=((1, "red"),),
+        ),
+    ]

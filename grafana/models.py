@@ -1,0 +1,80 @@
+"""The dashboard *Models side by side*: the newest run of each model and suite in the time range, compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grafana import parts, queries
+from grafana.parts import COUNT, PER_SECOND, SECONDS, SHARE, TOKENS_PER_S, Column, Query
+from grafana.queries import ACCURACY, ITL, MODEL, REQUESTS, SUITE, TTFT, last, mean, quantile, total
+
+BY = (MODEL, SUITE)
+LEGEND = f"{{{{{MODEL}}}}} {{{{{SUITE}}}}}"
+GOODPUT = "Wholly right answers / the seconds in which requests were in flight, which are counted whole."
+_RUN = " Of the newest run of each cell in the time range; --label and the variable label tell others apart."
+
+
+def build() -> Any:
+    rows = {"All figures": [_table()], "Quality": _quality(), "Speed": _speed()}
+    text = "Which model is right, which is fast, which is both: by model and suite, over the chosen loads."
+    return parts.board("structbench-models", "Models side by side", text, rows, live=False)
+
+
+def goodput(by: tuple[str, ...]) -> str:
+    """Wholly right answers per second with requests in flight."""
+    return queries.per_busy_second(REQUESTS, by, queries.CORRECT)
+
+
+def share(name: str, histogram: str, by: tuple[str, ...]) -> Column:
+    """The mean of a score, as a column."""
+    return Column(name, mean(histogram, by, whole=True), SHARE, parts.GOOD_FROM, "red")
+
+
+def _table() -> Any:
+    columns = [
+        Column("requests", total(last(REQUESTS), BY), COUNT),
+        Column("errors", queries.error_share(BY), SHARE, parts.FEW_ERRORS),
+        share("accuracy", ACCURACY, BY),
+        share("JSON valid", queries.JSON_VALID, BY),
+        share("schema valid", queries.SCHEMA_VALID, BY),
+        share("tool calls right", queries.TOOLS_RIGHT, BY),
+        Column("TTFT p50", quantile(0.5, last(f"{TTFT}_bucket"), BY), SECONDS, parts.WAIT),
+        Column("TTFT p95", quantile(0.95, last(f"{TTFT}_bucket"), BY), SECONDS, parts.WAIT),
+        Column("ITL p50", quantile(0.5, last(f"{ITL}_bucket"), BY), SECONDS),
+        Column("tokens/s, one stream", quantile(0.5, last(f"{queries.STREAM_RATE}_bucket"), BY), TOKENS_PER_S),
+        Column("correct goodput", goodput(BY), PER_SECOND),
+    ]
+    text = "Empty: the suite does not measure that." + _RUN
+    return parts.figures("Models and suites", text, {MODEL: "model", SUITE: "suite"}, columns)
+
+
+def _quality() -> list[Any]:
+    def bars(title: str, text: str, histogram: str) -> Any:
+        query = Query(mean(histogram, BY, whole=True), LEGEND)
+        good: parts.Look = {"limits": parts.GOOD_FROM, "below": "red", "most": 1, "width": 6}
+        return parts.levels(title, text + _RUN, SHARE, query, **good)
+
+    return [
+        bars("Accuracy", "Mean accuracy score, 0 to 1.", ACCURACY),
+        bars("JSON validity", "Share of the answers that are JSON as a whole.", queries.JSON_VALID),
+        bars("Schema validity", "Share of the answers that satisfy their schema.", queries.SCHEMA_VALID),
+        bars("Tool calls right", "Right calls / max(expected, made), the mean over answers.", queries.TOOLS_RIGHT),
+    ]
+
+
+def _speed() -> list[Any]:
+    def bars(title: str, text: str, unit: str, expr: str, limits: parts.Limits = parts.NO_LIMIT) -> Any:
+        return parts.levels(title, text + _RUN, unit, Query(expr, LEGEND), limits=limits, width=6)
+
+    ttft, streams = last(f"{TTFT}_bucket"), last(f"{queries.STREAM_RATE}_bucket")
+    return [
+        bars("Correct goodput", GOODPUT, PER_SECOND, goodput(BY)),
+        bars("TTFT p50", "Median time to first token, interpolated.", SECONDS, quantile(0.5, ttft, BY), parts.WAIT),
+        bars("TTFT p95", "Its 95th percentile.", SECONDS, quantile(0.95, ttft, BY), parts.WAIT),
+        bars(
+            "Tokens/s of one stream",
+            "Median of 1 / TPOT: how fast one reader sees an answer grow.",
+            TOKENS_PER_S,
+            quantile(0.5, streams, BY),
+        ),
+    ]

@@ -1,0 +1,285 @@
+"""The few kinds of panels that the dashboards are made of, on top of grafana-foundation-sdk.
+
+Invariant: no panel without title, description, unit and thresholds, nor with another data source than the variable's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any, NamedTuple, TypedDict, Unpack
+
+from grafana_foundation_sdk.builders import (
+    barchart,
+    bargauge,
+    common,
+    dashboard,
+    heatmap,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+)
+from grafana_foundation_sdk.models import common as words
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from grafana.queries import LABEL, LOAD, MODEL, REQUESTS, VARIABLES
+
+SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+SECONDS, SHARE, PER_SECOND, TOKENS_PER_S, BYTES, COUNT = "s", "percentunit", "reqps", "suffix: tok/s", "bytes", "short"
+STEP = "2s"
+"""Least step of a query, hence rates over at least 8 s: shorter ones jump with every single request."""
+
+Limits = Sequence[tuple[float, str]]
+"""Value from which on -> color; below the first everything is green."""
+GOOD_FROM: Limits = ((0.5, "orange"), (0.8, "green"))
+"""For shares that should be high: red below a half, green from four fifths on."""
+FEW_ERRORS: Limits = ((0.0001, "orange"), (0.05, "red"))
+NO_LIMIT: Limits = ()
+WAIT: Limits = ((1, "orange"), (10, "red"))
+"""Seconds after which a reader's thought is interrupted, and after which attention is lost."""
+SEND_LAG: Limits = ((0.01, "orange"), (0.1, "red"))
+READ_LAG: Limits = ((0.05, "orange"), (0.5, "red"))
+"""Limits of the verdict: degraded, invalid."""
+VERDICT: Limits = ((1, "orange"), (2, "red"))
+States = Mapping[int, tuple[str, str]]
+"""Value -> its word and its color."""
+VERDICTS: States = {0: ("valid", "green"), 1: ("degraded", "orange"), 2: ("invalid", "red")}
+
+
+class Query(NamedTuple):
+    """One query of a panel."""
+
+    expr: str
+    legend: str = ""
+    exemplar: bool = False
+
+
+class Look(TypedDict, total=False):
+    """What a panel may have besides."""
+
+    limits: Limits
+    below: str
+    """Color below the first limit; green unless said."""
+    width: int
+    """Of 24."""
+    height: int
+    least: float | None
+    most: float | None
+
+
+def graph(
+    title: str,
+    text: str,
+    unit: str,
+    *asked: Query,
+    stacked: bool = False,
+    bars: bool = False,
+    **look: Unpack[Look],
+) -> Any:
+    """Lines over time."""
+    made = (
+        timeseries.Panel()
+        .legend(_legend())
+        .tooltip(common.VizTooltipOptions().mode(words.TooltipDisplayMode.MULTI).sort(words.SortOrder.DESCENDING))
+        .line_width(1.5)
+        .fill_opacity(10)
+        .span_nulls(10_000)  # ms: a gap that a slow load leaves is no end
+        .thresholds_style(common.GraphThresholdsStyleConfig().mode(words.GraphThresholdsStyleMode.DASHED))
+    )
+    if bars:
+        made = made.draw_style(words.GraphDrawStyle.BARS).fill_opacity(60)
+    if stacked:
+        made = made.stacking(common.StackingConfig().mode(words.StackingMode.NORMAL).group("A"))
+    return _asking(_dressed(made, title, text, unit, look), asked)
+
+
+def number(title: str, text: str, unit: str, *asked: Query, states: States | None = None, **look: Unpack[Look]) -> Any:
+    """One figure, of now."""
+    made = stat.Panel().graph_mode(words.BigValueGraphMode.NONE).color_mode(words.BigValueColorMode.VALUE)
+    if states is not None:
+        made = made.mappings([_mapping(states)])
+    return _asking(_dressed(made, title, text, unit, {"width": 3, "height": 4, **look}), asked, instant=True)
+
+
+def bands(title: str, text: str, *asked: Query, states: States, **look: Unpack[Look]) -> Any:
+    """States over time, a band for each cell."""
+    made = statetimeline.Panel().mappings([_mapping(states)]).merge_values(True).legend(_legend(listed=True))
+    return _asking(_dressed(made, title, text, "none", look), asked)
+
+
+def density(title: str, text: str, unit: str, *asked: Query, **look: Unpack[Look]) -> Any:
+    """A histogram over time: how many in which bucket."""
+    color = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Spectral").exponent(0.5).steps(64)
+    made = (
+        heatmap.Panel()
+        .calculate(False)
+        .y_axis(heatmap.YAxisConfig().unit(unit))
+        .color(color)
+        .filter_values(heatmap.FilterValueRange().le(1e-9))
+        .show_legend()
+    )
+    return _asking(_dressed(made, title, text, unit, look, scaled=False), asked, form=PromQueryFormat.HEATMAP)
+
+
+def levels(title: str, text: str, unit: str, *asked: Query, **look: Unpack[Look]) -> Any:
+    """A bar for each series, of whole runs."""
+    made = (
+        bargauge.Panel()
+        .orientation(words.VizOrientation.HORIZONTAL)
+        .display_mode(words.BarGaugeDisplayMode.BASIC)
+        .show_unfilled(True)
+        .legend(_legend(listed=True))
+    )
+    return _asking(_dressed(made, title, text, unit, look), asked, instant=True)
+
+
+def bars_by_load(title: str, text: str, unit: str, asked: Query, **look: Unpack[Look]) -> Any:
+    """A group of bars for each load, in the order of the levels; a color for each model and suite."""
+    numbers = {"conversions": [{"targetField": "level", "destinationType": "number"}], "fields": {}}
+    matrix = {"columnField": "cell", "rowField": LOAD, "valueField": "Value"}
+    made = (
+        barchart.Panel()
+        .legend(_legend(listed=True))
+        .show_value(words.VisibilityMode.AUTO)
+        .fill_opacity(80)
+        .with_transformation(_transformation("convertFieldType", numbers))
+        .with_transformation(_transformation("sortBy", {"sort": [{"field": "level"}]}))
+        .with_transformation(_transformation("groupingToMatrix", matrix))
+    )
+    return _asking(_dressed(made, title, text, unit, look), [asked], instant=True, form=PromQueryFormat.TABLE)
+
+
+class Column(NamedTuple):
+    """A column of a table: a figure by labels."""
+
+    name: str
+    expr: str
+    unit: str
+    limits: Limits = NO_LIMIT
+    below: str = "green"
+
+
+def figures(title: str, text: str, keys: Mapping[str, str], columns: Sequence[Column]) -> Any:
+    """A table with a row for each combination of labels (``keys``: label -> heading)."""
+    renamed = {**keys, **{f"Value #{ref(i)}": column.name for i, column in enumerate(columns)}}
+    order = {name: i for i, name in enumerate(renamed)}
+    tidy = {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": renamed}
+    made = table.Panel().with_transformation(_transformation("merge", {}))
+    made = made.with_transformation(_transformation("organize", tidy))
+    for column in columns:
+        properties = [models.DynamicConfigValue(id_val="unit", value=column.unit)]
+        if column.limits:
+            limits = _thresholds(column.limits, column.below).build()
+            properties.append(models.DynamicConfigValue(id_val="thresholds", value=limits))
+            properties.append(models.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}))
+        made = made.override_by_name(column.name, properties)
+    made = _dressed(made, title, text, COUNT, {"width": 24, "height": 8}, scaled=False)
+    asked = [Query(column.expr, column.name) for column in columns]
+    return _asking(made, asked, instant=True, form=PromQueryFormat.TABLE)
+
+
+def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[Any]], *, live: bool) -> models.Dashboard:
+    """A dashboard with the variables that all of ours have."""
+    made = (
+        dashboard.Dashboard(title)
+        .uid(uid)
+        .description(description)
+        .tags(["structbench"])
+        .timezone("browser")
+        .time("now-15m" if live else "now-1h", "now")
+        .refresh("2s" if live else "10s")
+        .timepicker(dashboard.TimePicker().refresh_intervals(["1s", "2s", "5s", "10s", "30s", "1m"]))
+        .tooltip(models.DashboardCursorSync.CROSSHAIR)
+        .editable()
+        .version(1)
+        .link(
+            dashboard.DashboardLink("structbench")
+            .type(models.DashboardLinkType.DASHBOARDS)
+            .tags(["structbench"])
+            .include_vars(True)
+            .keep_time(True)
+        )
+        .with_variable(dashboard.DatasourceVariable("datasource").label("data source").type("prometheus"))
+    )
+    for name, label in VARIABLES.items():
+        made = made.with_variable(_variable(name, label))
+    identifiers = count(1)  # of their own, so that a link to one panel stays good
+    for heading, panels in rows.items():
+        made = made.with_row(dashboard.Row(heading).id(next(identifiers)))
+        for each in panels:
+            made = made.with_panel(each.id(next(identifiers)))
+    return made.build()
+
+
+def ref(i: int) -> str:
+    """A, B, … Z, AA, …: how Grafana names the queries of a panel."""
+    return chr(ord("A") + i) if i < 26 else ref(i // 26 - 1) + ref(i % 26)
+
+
+def _variable(name: str, label: str) -> dashboard.QueryVariable:
+    """All stands for ``.*``, which also matches series that do not have the label at all."""
+    where = f'{{{LABEL}!=""}}' if label == LABEL else f'{{{MODEL}=~"$model"}}' if label == LOAD else ""
+    return (
+        dashboard.QueryVariable(name)
+        .label(name)
+        .datasource(SOURCE)
+        .query(f"label_values({REQUESTS}{where}, {label})")
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .current(models.VariableOption(selected=True, text="All", value="$__all"))
+        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(models.VariableSort.NATURAL_ASC)
+    )
+
+
+def _dressed(made: Any, title: str, text: str, unit: str, look: Look, *, scaled: bool = True) -> Any:
+    """The builder with what every panel has; ``scaled``: its axis begins at 0 unless said otherwise."""
+    made = made.title(title).description(text).unit(unit).datasource(SOURCE)
+    made = made.span(look.get("width", 8)).height(look.get("height", 8))
+    made = made.thresholds(_thresholds(look.get("limits", NO_LIMIT), look.get("below", "green")))
+    least, most = look.get("least", 0), look.get("most")
+    if scaled and least is not None:
+        made = made.min(least)
+    if scaled and most is not None:
+        made = made.max(most)
+    return made
+
+
+def _asking(made: Any, asked: Sequence[Query], *, instant: bool = False, form: PromQueryFormat | None = None) -> Any:
+    """The builder with its queries."""
+    for i, query in enumerate(asked):
+        target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(ref(i)).datasource(SOURCE)
+        target = (target.instant() if instant else target.range()).interval(STEP)
+        if form is not None:
+            target = target.format(form)
+        made = made.with_target(target.exemplar(query.exemplar))
+    return made
+
+
+def _thresholds(limits: Limits, below: str) -> dashboard.ThresholdsConfig:
+    steps = [models.Threshold(value=None, color=below), *(models.Threshold(value=v, color=c) for v, c in limits)]
+    return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
+
+
+def _legend(*, listed: bool = False) -> common.VizLegendOptions:
+    mode = words.LegendDisplayMode.LIST if listed else words.LegendDisplayMode.TABLE
+    made = common.VizLegendOptions().display_mode(mode).placement(words.LegendPlacement.BOTTOM).show_legend(True)
+    return made.calcs([] if listed else ["lastNotNull", "max"])
+
+
+def _mapping(states: States) -> models.ValueMap:
+    return models.ValueMap(
+        options={
+            str(value): models.ValueMappingResult(text=text, color=color, index=value)
+            for value, (text, color) in states.items()
+        }
+    )
+
+
+def _transformation(name: str, options: object) -> models.DataTransformerConfig:
+    return models.DataTransformerConfig(id_val=name, options=options)

@@ -1,0 +1,176 @@
+"""The dashboard *Server and machine*: what the server says of itself, and what the measuring client uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grafana import parts
+from grafana.parts import BYTES, COUNT, SECONDS, SHARE, TOKENS_PER_S, Query
+from grafana.queries import CELL, CELL_LEGEND, INPUT, MODEL, OUTPUT, TOKENS, last, mean, quantile, rate, series, total
+
+LOADING = "structbench_server_load_duration_seconds"
+PROMPT = "structbench_server_prompt_eval_duration_seconds"
+EVALUATION = "structbench_server_eval_duration_seconds"
+QUEUE = "structbench_queue_duration_seconds"
+STEPS = {"load": LOADING, "prompt evaluation": PROMPT, "evaluation": EVALUATION, "queue and network": QUEUE}
+BY_MODEL = f"{{{{{MODEL}}}}}"
+
+
+def build() -> Any:
+    rows = {"Server": _server(), "Where a request's time goes": _time(), "Client": _client(), "Work": _work()}
+    text = "The model's memory and the server's durations; processor, memory and lag of the client that measures."
+    return parts.board("structbench-server", "Server and machine", text, rows, live=True)
+
+
+def _of_model(selected: str) -> str:
+    return f"max by ({MODEL}) ({selected})"
+
+
+def _server() -> list[Any]:
+    return [
+        parts.graph(
+            "Model memory",
+            "What the model takes, as /api/ps tells, and the part of it that lies on a GPU.",
+            BYTES,
+            Query(_of_model(series("structbench_server_model_size_bytes")), f"size {BY_MODEL}"),
+            Query(_of_model(series("structbench_server_model_vram_bytes")), f"on GPU {BY_MODEL}"),
+        ),
+        parts.levels(
+            "Share on GPU",
+            "Blue: all on the processor. Orange: split, usually slower than a smaller model that fits. Green: all on "
+            "the GPU. The last value in the time range.",
+            SHARE,
+            Query(_of_model(last("structbench_server_model_vram_share")), BY_MODEL),
+            limits=((0.001, "orange"), (1, "green")),
+            below="blue",
+            most=1,
+        ),
+        parts.graph(
+            "Time until unloaded",
+            "When the server unloads the model if nobody asks it; the next load then pays for loading it again.",
+            SECONDS,
+            Query(_of_model(series("structbench_server_model_expiry_seconds")), BY_MODEL),
+            limits=((10, "green"),),
+            below="orange",
+        ),
+    ]
+
+
+def _time() -> list[Any]:
+    def speed(tokens: str, duration: str) -> str:
+        return f"{total(rate(f'{TOKENS}_sum', tokens), CELL)} / {total(rate(f'{duration}_sum'), CELL)}"
+
+    return [
+        parts.graph(
+            "A request's time, mean",
+            "Ollama's load, prompt evaluation and evaluation durations and what they leave (a slot to wait for, the "
+            "network): means over the requests that ended in the last seconds. Stacked: their sum is the request.",
+            SECONDS,
+            *(Query(mean(metric), name) for name, metric in STEPS.items()),
+            limits=parts.WAIT,
+            stacked=True,
+        ),
+        parts.graph(
+            "A request's time, p95",
+            "The same as 95th percentiles, interpolated between bucket bounds; these do not add up.",
+            SECONDS,
+            *(Query(quantile(0.95, rate(f"{metric}_bucket")), name) for name, metric in STEPS.items()),
+            limits=parts.WAIT,
+        ),
+        parts.graph(
+            "Server speed",
+            "Tokens / the server's own durations, of one slot: prompt tokens per second of prompt evaluation, output "
+            "tokens per second of evaluation. A prompt found in a cache looks fast.",
+            TOKENS_PER_S,
+            Query(speed(INPUT, PROMPT), f"prompt {CELL_LEGEND}"),
+            Query(speed(OUTPUT, EVALUATION), f"output {CELL_LEGEND}"),
+        ),
+    ]
+
+
+def _client() -> list[Any]:
+    def lag(name: str) -> list[Query]:
+        buckets = rate(f"structbench_{name}_seconds_bucket")
+        return [Query(quantile(q, buckets), f"p{q * 100:g}") for q in (0.5, 0.99)]
+
+    def worst(name: str) -> str:
+        return f"max({series(name)})"
+
+    return [
+        parts.graph(
+            "Send lag",
+            "How much later than due this client sent a request. p99 above 10 ms: degraded; above 100 ms: invalid.",
+            SECONDS,
+            *lag("send_lag"),
+            limits=parts.SEND_LAG,
+            width=6,
+        ),
+        parts.graph(
+            "Read lag",
+            "The longest that a request's received bytes waited for this client. p99 above 50 ms: degraded; above "
+            "500 ms: invalid.",
+            SECONDS,
+            *lag("read_lag"),
+            limits=parts.READ_LAG,
+            width=6,
+        ),
+        parts.graph(
+            "Loop lag",
+            "How late a worker's event loop ran a timer, at worst, in the last second.",
+            SECONDS,
+            Query(worst("structbench_client_loop_lag_seconds"), "loop lag"),
+            limits=parts.SEND_LAG,
+            width=6,
+        ),
+        parts.graph(
+            "Client processor",
+            "Cores that the load generator and its workers used in the last second; a server on the same machine lacks "
+            "them.",
+            COUNT,
+            Query(worst("structbench_client_cpu_usage"), "cores"),
+            width=6,
+        ),
+        parts.graph(
+            "Client memory",
+            "Resident memory of the load generator and its workers; pages they share count in each.",
+            BYTES,
+            Query(worst("structbench_client_memory_usage_bytes"), "resident"),
+        ),
+        parts.graph(
+            "Workers",
+            "Worker processes that are alive. Fewer than there were: one died, and its requests with it.",
+            COUNT,
+            Query(series("structbench_client_workers"), CELL_LEGEND),
+            limits=((1, "green"),),
+            below="red",
+        ),
+        parts.graph(
+            "Rows waiting for the database",
+            "Rows on disk that are not yet in DuckDB. A hill is normal, a slope that only rises is not.",
+            COUNT,
+            Query(series("structbench_store_backlog"), CELL_LEGEND),
+            limits=((10_000, "orange"),),
+        ),
+    ]
+
+
+def _work() -> list[Any]:
+    return [
+        parts.graph(
+            "Cells",
+            "Cells of this invocation by state, whatever is chosen above.",
+            COUNT,
+            Query("sum by (structbench_cell_state) (structbench_cells)", "{{structbench_cell_state}}"),
+            width=12,
+            stacked=True,
+        ),
+        parts.levels(
+            "Found in the database",
+            "Cells by what --skip-cached found of them. hit: whole, skipped; partial: continued; miss: measured anew.",
+            COUNT,
+            Query(
+                total(last("structbench_cache_total"), ("structbench_cache_result",)), "{{structbench_cache_result}}"
+            ),
+            width=12,
+        ),
+    ]

@@ -1,0 +1,107 @@
+"""The dashboard *Under load*: what concurrency or rate does to latency and to correctness.
+
+Prometheus has time on its x axis and a load level is a label: so these are bars, a group for each level, of whole runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grafana import parts, queries
+from grafana.models import GOODPUT, goodput, share
+from grafana.parts import COUNT, PER_SECOND, SECONDS, SHARE, TOKENS_PER_S, Column, Query
+from grafana.queries import (
+    ACCURACY,
+    COMPLETED,
+    E2E,
+    ITL,
+    LOAD,
+    MODEL,
+    REQUESTS,
+    SUITE,
+    TTFT,
+    last,
+    mean,
+    quantile,
+    total,
+)
+
+BY = (MODEL, SUITE, LOAD)
+_RUN = " By load (c: requests in flight, rate: requests/s), of the newest run of each cell in the time range."
+
+
+def build() -> Any:
+    rows = {"Answers": _answers(), "Latency": _latency(), "Throughput": _throughput(), "All figures": [_table()]}
+    text = "The same models and suites under one load after another: where it bends, and whether answers suffer too."
+    return parts.board("structbench-under-load", "Under load", text, rows, live=False)
+
+
+def _bars(title: str, text: str, unit: str, expr: str, **look: Any) -> Any:
+    query = Query(queries.with_level(expr), f"{{{{{MODEL}}}}} {{{{{SUITE}}}}}")
+    return parts.bars_by_load(title, text + _RUN, unit, query, **look)
+
+
+def _percentile(q: float, histogram: str, more: str = "") -> str:
+    return quantile(q, last(f"{histogram}_bucket", more), BY)
+
+
+def _answers() -> list[Any]:
+    errors = "Failed requests / all requests; in an open loop the dropped ones are among them."
+    return [
+        _bars(
+            "Accuracy",
+            "Mean accuracy score, 0 to 1.",
+            SHARE,
+            mean(ACCURACY, BY, whole=True),
+            width=12,
+            most=1,
+            limits=parts.GOOD_FROM,
+            below="red",
+        ),
+        _bars("Errors", errors, SHARE, queries.error_share(BY), width=12, limits=parts.FEW_ERRORS),
+    ]
+
+
+def _latency() -> list[Any]:
+    wait: parts.Look = {"limits": parts.WAIT}
+    queue = mean("structbench_queue_duration_seconds", BY, whole=True)
+    return [
+        _bars("TTFT p50", "Median time to first token.", SECONDS, _percentile(0.5, TTFT), **wait),
+        _bars("TTFT p95", "Its 95th percentile.", SECONDS, _percentile(0.95, TTFT), **wait),
+        _bars("ITL p95", "95th percentile of the gaps between chunks.", SECONDS, _percentile(0.95, ITL)),
+        _bars("End to end p50", "Median of last message − sent.", SECONDS, _percentile(0.5, E2E, COMPLETED), **wait),
+        _bars("End to end p95", "Its 95th percentile.", SECONDS, _percentile(0.95, E2E, COMPLETED), **wait),
+        _bars("Queue", "Mean of what the server's durations leave: waiting for a slot, network.", SECONDS, queue),
+    ]
+
+
+def _tokens_per_s() -> str:
+    return queries.per_busy_second(f"{queries.TOKENS}_sum", BY, queries.OUTPUT)
+
+
+def _throughput() -> list[Any]:
+    tokens = "Output tokens of all streams / the seconds in which requests were in flight, which are counted whole."
+    return [
+        _bars("Correct goodput", GOODPUT, PER_SECOND, goodput(BY)),
+        _bars("Output tokens/s", tokens, TOKENS_PER_S, _tokens_per_s()),
+        _bars("Tokens/s of one stream", "Median of 1 / TPOT.", TOKENS_PER_S, _percentile(0.5, queries.STREAM_RATE)),
+    ]
+
+
+def _table() -> Any:
+    verdict = f"max by ({', '.join(BY)}) ({last('structbench_verdict')})"
+    columns = [
+        Column("requests", total(last(REQUESTS), BY), COUNT),
+        Column("errors", queries.error_share(BY), SHARE, parts.FEW_ERRORS),
+        share("accuracy", ACCURACY, BY),
+        Column("TTFT p50", _percentile(0.5, TTFT), SECONDS, parts.WAIT),
+        Column("TTFT p95", _percentile(0.95, TTFT), SECONDS, parts.WAIT),
+        Column("TTFT p99", _percentile(0.99, TTFT), SECONDS, parts.WAIT),
+        Column("ITL p50", _percentile(0.5, ITL), SECONDS),
+        Column("e2e p95", _percentile(0.95, E2E, COMPLETED), SECONDS, parts.WAIT),
+        Column("tokens/s", _tokens_per_s(), TOKENS_PER_S),
+        Column("correct goodput", goodput(BY), PER_SECOND),
+        Column("verdict", verdict, "none", parts.VERDICT),
+    ]
+    text = "Every level with all its figures; verdict: 0 valid, 1 degraded, 2 invalid." + _RUN
+    return parts.figures("Levels", text, {MODEL: "model", SUITE: "suite", LOAD: "load"}, columns)

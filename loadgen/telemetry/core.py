@@ -1,0 +1,282 @@
+"""``Telemetry``: takes in what a load does and gives it to the metrics port, to a collector, or to both.
+
+Invariant: everything that is shown is kept here or in ``Histograms`` and read when somebody asks, so that
+taking in a request costs microseconds, and every reader sees the same counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from socket import SHUT_RDWR
+from time import time_ns
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+from loadgen.telemetry import instruments as of
+from loadgen.telemetry.histogram import Exemplar
+from loadgen.telemetry.instruments import BY_NAME, CACHE_RESULT, CELL_STATE, ERROR_TYPE, OUTCOME, Labels
+from loadgen.telemetry.labels import CellLabels, error_type, own_attributes
+from loadgen.telemetry.series import Histograms, Scored
+from loadgen.telemetry.spans import RunSpans
+from loadgen.types import Request, RequestRecord
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import CallbackOptions, Meter, Observation
+    from opentelemetry.sdk.resources import Resource
+
+    from loadgen.telemetry.otlp import Push
+    from loadgen.telemetry.target import Target
+
+CacheResult = Literal["hit", "partial", "miss"]
+CellState = Literal["waiting", "running", "complete", "interrupted", "skipped"]
+VERDICTS = {"valid": 0, "degraded": 1, "invalid": 2}
+MOST_OUTCOMES = 100
+"""Ways to end that are told apart in one cell; there are about 30 words. What goes beyond is ``other``."""
+SAMPLED = {
+    of.CLIENT_CPU: "client_cpu_cores", of.CLIENT_MEMORY: "client_rss_bytes", of.LOOP_LAG: "loop_lag_max_s",
+    of.WORKERS: "workers", of.BACKLOG: "store_backlog", of.MODEL_SIZE: "server_size_bytes",
+    of.MODEL_VRAM: "server_vram_bytes", of.MODEL_VRAM_SHARE: "vram_share", of.MODEL_EXPIRY: "model_expiry_s",
+}  # fmt: skip
+"""The gauges that a sample feeds, and the names of its values."""
+
+
+@dataclass(slots=True)
+class _Cell:
+    """What one cell shows besides its histograms."""
+
+    labels: Labels
+    requests: Counter[tuple[str, str | None]] = field(default_factory=Counter)
+    """(outcome, error type) -> how many."""
+    cache: Counter[str] = field(default_factory=Counter)
+    chunks: int = 0
+    merged_chunks: int = 0
+    planned: int | None = None
+    in_flight: int | None = None
+    verdict: int | None = None
+    run_id: str | None = None
+    spans: RunSpans | None = None
+
+
+class Telemetry:
+    """Live metrics on ``http://host:port/metrics`` until ``close()``, and pushed to a collector if there is one.
+
+    ``port`` None: nothing is served; 0: any free port, and the attribute ``port`` says which; OSError when
+    it cannot be had, ValueError when OTEL_* variables make no sense. ``warn`` is given the one line about a
+    collector that cannot be reached. Call from one thread or several; warm-up requests are not for here.
+    """
+
+    def __init__(
+        self,
+        port: int | None,
+        host: str = "127.0.0.1",
+        *,
+        target: Target | None = None,
+        warn: Callable[[str], None] = print,
+    ) -> None:
+        self._cells: dict[CellLabels, _Cell] = {}
+        self._states: Mapping[CellState, int] = {}
+        self._sample: tuple[CellLabels, Mapping[str, float | None]] | None = None
+        self._content = target is not None and target.content
+        resource = _resource()
+        self._push: Push | None = None if target is None else _push(target, resource, warn)
+        self._histograms = Histograms() if self._push is None else self._push.histograms
+        try:
+            self._serve(port, host, resource)
+        except OSError:
+            self._close_push()
+            raise
+        self._open = True
+
+    def _serve(self, port: int | None, host: str, resource: Resource) -> None:
+        from opentelemetry.exporter.prometheus import PrometheusMetricReader
+        from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+        from prometheus_client import CollectorRegistry, start_http_server
+
+        registry = CollectorRegistry()
+        pushed = [] if self._push is None or self._push.reader is None else [self._push.reader]
+        served = [] if port is None else [PrometheusMetricReader(scope_info_enabled=False, registry=registry)]
+        self._provider = MeterProvider(
+            metric_readers=[*served, *pushed], resource=resource, shutdown_on_exit=False,
+            exemplar_filter=AlwaysOffExemplarFilter(),
+        )  # fmt: skip
+        registry.register(self._histograms)
+        self._declare(self._provider.get_meter("structbench"))
+        self._server = None
+        self.port = 0
+        if port is not None:
+            # Last, so that a taken port leaves nothing behind and no scrape sees half of the instruments.
+            self._server, self._thread = start_http_server(port, addr=host, registry=registry)
+            self.port = self._server.server_port
+
+    def __enter__(self) -> Telemetry:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the port, push what is left (see ``otlp.FLUSH_S``); a second call does nothing."""
+        if not self._open:
+            return
+        self._open = False
+        for cell in self._cells.copy():
+            self.end(cell)
+        if self._server is not None:
+            # Wakes the server's loop, which else looks only twice a second whether to end (macOS refuses: it waits).
+            with suppress(OSError):
+                self._server.socket.shutdown(SHUT_RDWR)
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+        self._close_push()
+
+    def _close_push(self) -> None:
+        if self._push is not None:
+            self._push.close()
+
+    def begin(self, cell: CellLabels, run_id: str, planned: int | None) -> None:
+        """The load of a cell starts: how many requests it is to send, and whose rows they are."""
+        state = self._cell(cell)
+        state.run_id, state.planned, state.in_flight = run_id, planned, 0
+        if self._push is not None and self._push.tracer is not None:
+            state.spans = RunSpans(self._push.tracer, cell, run_id, content=self._content)
+
+    @property
+    def wants_requests(self) -> bool:
+        """Whether ``observe`` has a use for the request itself."""
+        return self._push is not None and self._push.tracer is not None
+
+    def observe(
+        self,
+        record: RequestRecord,
+        cell: CellLabels,
+        scored: Scored | None = None,
+        request: Request | None = None,
+        case_id: str | None = None,
+    ) -> None:
+        """Take in one finished request: what was measured and, if it was scored, what its answer was worth."""
+        state = self._cell(cell)
+        failure = None if record.error is None else error_type(record.error)
+        if scored is None:
+            scored = Scored(outcome="completed" if record.error is None else record.error.kind)
+        spans = state.spans  # once: another thread may end the cell
+        ids = (None, None) if spans is None else spans.add(record, scored, request, case_id)
+        exemplar = None if state.run_id is None else Exemplar(state.run_id, record.index, time_ns(), *ids)
+        self._histograms.add(cell, record, scored, failure, exemplar)
+        with self._histograms.lock:
+            ending = scored.outcome, failure
+            if ending not in state.requests and len(state.requests) >= MOST_OUTCOMES:
+                ending = "other", None
+            state.requests[ending] += 1
+            state.chunks += len(record.chunk_ns)
+            state.merged_chunks += record.merged_chunks
+
+    def in_flight(self, cell: CellLabels, n: int) -> None:
+        """Set how many requests of the cell are under way now."""
+        self._cell(cell).in_flight = n
+
+    def sample(self, cell: CellLabels, values: Mapping[str, float | None]) -> None:
+        """What client and server use while this cell runs; shown until the next sample, of whatever cell."""
+        self._sample = cell, values
+
+    def verdict(self, cell: CellLabels, word: str) -> None:
+        """The verdict so far: ``valid``, ``degraded`` or ``invalid``."""
+        self._cell(cell).verdict = VERDICTS[word]
+
+    def end(self, cell: CellLabels, verdict: str | None = None) -> None:
+        """The load of a cell is over, and its last verdict."""
+        state = self._cell(cell)
+        if verdict is not None:
+            state.verdict = VERDICTS[verdict]
+        if state.in_flight is not None:
+            state.in_flight = 0
+        spans, state.spans = state.spans, None
+        if spans is not None:
+            spans.end(verdict)
+
+    def cache(self, cell: CellLabels, result: CacheResult) -> None:
+        """Count one cell by what the store had of it: all (hit), some (partial) or nothing (miss)."""
+        self._cell(cell).cache[result] += 1
+
+    def cells(self, states: Mapping[CellState, int]) -> None:
+        """How many cells of the invocation are in each state."""
+        self._states = dict(states)
+
+    def _cell(self, cell: CellLabels) -> _Cell:
+        state = self._cells.get(cell)
+        if state is None:
+            state = self._cells[cell] = _Cell(own_attributes(cell))
+        return state
+
+    def _declare(self, meter: Meter) -> None:
+        """Every counter and gauge, read by callbacks."""
+
+        def of_cells(value: Callable[[_Cell], float | None]) -> Callable[[], Iterable[Row]]:
+            return lambda: ((cell.labels, value(cell)) for cell in self._cells.copy().values())
+
+        rows: dict[str, Callable[[], Iterable[Row]]] = {
+            of.REQUESTS: self._request_rows,
+            of.CACHE: self._cache_rows,
+            of.CHUNKS: of_cells(lambda cell: cell.chunks if cell.requests else None),
+            of.MERGED_CHUNKS: of_cells(lambda cell: cell.merged_chunks if cell.requests else None),
+            of.PLANNED: of_cells(lambda cell: cell.planned),
+            of.IN_FLIGHT: of_cells(lambda cell: cell.in_flight),
+            of.VERDICT: of_cells(lambda cell: cell.verdict),
+            of.CELLS: lambda: (({CELL_STATE: state}, n) for state, n in self._states.items()),
+            **{name: self._sampled(key) for name, key in SAMPLED.items()},
+        }
+        for name, read in rows.items():
+            instrument = BY_NAME[name]
+            create = meter.create_observable_counter if instrument.kind == "counter" else meter.create_observable_gauge
+            create(name, [_callback(read)], instrument.unit, instrument.meaning)
+
+    def _request_rows(self) -> Iterable[Row]:
+        with self._histograms.lock:
+            found = [(cell.labels, ending, n) for cell in self._cells.copy().values()
+                     for ending, n in cell.requests.items()]  # fmt: skip
+        for labels, (outcome, failure), n in found:
+            yield {**labels, OUTCOME: outcome, **({} if failure is None else {ERROR_TYPE: failure})}, n
+
+    def _cache_rows(self) -> Iterable[Row]:
+        for cell in self._cells.copy().values():
+            for result, n in cell.cache.copy().items():
+                yield {**cell.labels, CACHE_RESULT: result}, n
+
+    def _sampled(self, key: str) -> Callable[[], Iterable[Row]]:
+        def rows() -> Iterable[Row]:
+            if self._sample is not None:
+                cell, values = self._sample
+                yield self._cell(cell).labels, values.get(key)
+
+        return rows
+
+
+Row = tuple[Labels, float | None]
+"""The attributes and the value of one series; None: it is not there."""
+
+
+def _callback(read: Callable[[], Iterable[Row]]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_options: CallbackOptions) -> Iterable[Observation]:
+        from opentelemetry.metrics import Observation
+
+        return [Observation(value, labels) for labels, value in read() if value is not None]
+
+    return observe
+
+
+def _push(target: Target, resource: Resource, warn: Callable[[str], None]) -> Push:
+    from loadgen.telemetry.otlp import Push
+
+    return Push(target, resource, warn)
+
+
+def _resource() -> Resource:
+    """Who we are; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+
+    return Resource.create({"service.name": "structbench", **OTELResourceDetector().detect().attributes})

@@ -1,0 +1,127 @@
+"""Values counted by bucket, with an exemplar for each bucket: OpenTelemetry's histograms at a thirtieth of the cost.
+
+A gap comes with every token, and one ``record`` of OpenTelemetry takes 9 µs. Besides, its Prometheus exporter knows no
+exemplars. Invariant: counts, sums and bounds are those that OpenTelemetry would give for the same values; tests hold
+the two against each other. Not thread-safe: the owner locks.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+SCALE = 5
+"""Exponential buckets grow by 2^(2^-SCALE), 2.2 %, as long as they all fit."""
+MOST_BUCKETS = 160
+"""OpenTelemetry's own limit; beyond, neighbours are merged two by two."""
+ZERO = -(1 << 31)
+"""The index of what is exactly 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """Which request a value came from, so that one gets from a bucket to the row (and the trace, if it has one)."""
+
+    run_id: str
+    request_index: int
+    at_ns: int
+    """Nanoseconds of the calendar's clock."""
+    trace_id: int | None = None
+    span_id: int | None = None
+
+
+class Histogram:
+    """Counts by bucket; ``place`` gives a value's bucket."""
+
+    __slots__ = ("counts", "exemplars", "high", "low", "n", "place", "total")
+
+    def __init__(self, place: Callable[[float], int]) -> None:
+        self.place = place
+        self.counts: Counter[int] = Counter()
+        self.exemplars: dict[int, tuple[float, Exemplar]] = {}
+        """The latest of each bucket."""
+        self.n = 0
+        self.total = 0.0
+        self.low = math.inf
+        self.high = -math.inf
+
+    def add(self, value: float, exemplar: Exemplar | None = None) -> None:
+        """Count one value."""
+        place = self.place(value)
+        self.counts[place] += 1
+        self._account(1, value, value, value)
+        if exemplar is not None:
+            self.exemplars[place] = value, exemplar
+
+    def add_all(self, values: Sequence[float], exemplar: Exemplar | None = None) -> None:
+        """Count several values of one request; the largest of them is the one to show."""
+        self.counts.update(map(self.place, values))
+        high = max(values)
+        self._account(len(values), sum(values), min(values), high)
+        if exemplar is not None:
+            self.exemplars[self.place(high)] = high, exemplar
+
+    def _account(self, n: int, total: float, low: float, high: float) -> None:
+        self.n += n
+        self.total += total
+        if low < self.low:
+            self.low = low
+        if high > self.high:
+            self.high = high
+
+
+def explicit(bounds: Sequence[float]) -> Histogram:
+    """Buckets with given upper bounds; a value that equals a bound is below it."""
+    return Histogram(partial(bisect_left, bounds))
+
+
+def exponential() -> Histogram:
+    """Buckets whose bounds are the powers of 2^(2^-SCALE)."""
+    return Histogram(exponential_index)
+
+
+def exponential_index(value: float) -> int:
+    """The index i with 2^(i / 2^SCALE) < value <= 2^((i + 1) / 2^SCALE)."""
+    return math.ceil(math.log2(value) * (1 << SCALE)) - 1 if value > 0 else ZERO
+
+
+def cumulative(
+    histogram: Histogram, bounds: Sequence[float]
+) -> Iterator[tuple[str, int, tuple[float, Exemplar] | None]]:
+    """Each bound, how many values are at or below it, and the exemplar between it and the bound before."""
+    so_far = 0
+    for place, bound in enumerate((*bounds, "+Inf")):
+        so_far += histogram.counts[place]
+        yield str(bound), so_far, histogram.exemplars.get(place)
+
+
+def fitted(histogram: Histogram) -> tuple[int, int, list[int]]:
+    """An exponential histogram's scale, first index and counts, coarse enough to have at most MOST_BUCKETS."""
+    counts = {index: n for index, n in histogram.counts.items() if index != ZERO}
+    if not counts:
+        return SCALE, 0, []
+    down, first, last = 0, min(counts), max(counts)
+    while (last >> down) - (first >> down) >= MOST_BUCKETS:
+        down += 1
+    first, last = first >> down, last >> down
+    row = [0] * (last - first + 1)
+    for index, n in counts.items():
+        row[(index >> down) - first] += n
+    return SCALE - down, first, row
+
+
+def quantile(histogram: Histogram, bounds: Sequence[float], p: float) -> float | None:
+    """The p-quantile, interpolated within its bucket as PromQL's ``histogram_quantile`` does; None without values."""
+    if not histogram.n:
+        return None
+    rank, so_far, lower = p * histogram.n, 0, 0.0
+    for place, upper in enumerate(bounds):
+        count = histogram.counts[place]
+        if count and so_far + count >= rank:
+            return lower + (upper - lower) * (rank - so_far) / count
+        so_far, lower = so_far + count, upper
+    return bounds[-1]

@@ -1,0 +1,136 @@
+"""Every live metric: its name, kind, unit, meaning, attributes and buckets. Plain data, nothing imported.
+
+Invariant: a metric that is not listed here does not exist; docs/metrics.md has the formula of each,
+docs/live-metrics.md what Prometheus makes of it, and tests hold the three together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+Labels = Mapping[str, str | int]
+
+LATENCY_BUCKETS = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
+    1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0,
+)  # fmt: skip
+GAP_BUCKETS = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075,
+    0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+LAG_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0)
+RATE_BUCKETS = (
+    1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0,
+)  # fmt: skip
+TOKEN_BUCKETS = (
+    1.0, 4.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0,
+    131072.0,
+)  # fmt: skip
+SHARE_BUCKETS = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
+YES_NO_BUCKETS = (0.0, 1.0)
+
+DURATION = "gen_ai.client.operation.duration"
+FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
+CHUNK_GAP = "gen_ai.client.operation.time_per_output_chunk"
+TOKENS = "gen_ai.client.token.usage"
+REQUESTS = "structbench.requests"
+PLANNED = "structbench.request.planned"
+IN_FLIGHT = "structbench.request.in_flight"
+TOKEN_RATE = "structbench.output_tokens_per_second"
+SEND_LAG = "structbench.send_lag"
+READ_LAG = "structbench.read_lag"
+CHUNKS = "structbench.chunks"
+MERGED_CHUNKS = "structbench.merged_chunks"
+ACCURACY = "structbench.accuracy"
+JSON_VALID = "structbench.json_valid"
+SCHEMA_VALID = "structbench.schema_valid"
+TOOL_CALL_ACCURACY = "structbench.tool_call_accuracy"
+QUEUE = "structbench.queue.duration"
+SERVER_LOAD = "structbench.server.load.duration"
+SERVER_PROMPT_EVAL = "structbench.server.prompt_eval.duration"
+SERVER_EVAL = "structbench.server.eval.duration"
+MODEL_SIZE = "structbench.server.model.size"
+MODEL_VRAM = "structbench.server.model.vram"
+MODEL_VRAM_SHARE = "structbench.server.model.vram_share"
+MODEL_EXPIRY = "structbench.server.model.expiry"
+CLIENT_CPU = "structbench.client.cpu.usage"
+CLIENT_MEMORY = "structbench.client.memory.usage"
+LOOP_LAG = "structbench.client.loop_lag"
+WORKERS = "structbench.client.workers"
+BACKLOG = "structbench.store.backlog"
+CACHE = "structbench.cache"
+CELLS = "structbench.cells"
+VERDICT = "structbench.verdict"
+
+ERROR_TYPE = "error.type"
+TOKEN_TYPE = "gen_ai.token.type"
+OUTCOME = "structbench.outcome"
+CACHE_RESULT = "structbench.cache.result"
+CELL_STATE = "structbench.cell.state"
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One metric as it is declared to OpenTelemetry."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    attributes: tuple[str, ...] = ()
+    """Besides the cell's, and those of the GenAI conventions where the name begins with ``gen_ai.``."""
+    buckets: tuple[float, ...] = ()
+
+
+_OF_EVERY_REQUEST = (
+    Instrument(DURATION, "histogram", "s", "Sent to last message; error_type is set on failures", (ERROR_TYPE,),
+               LATENCY_BUCKETS),
+    Instrument(FIRST_CHUNK, "histogram", "s", "Sent to first chunk that carries output (TTFT)", (), LATENCY_BUCKETS),
+    Instrument(CHUNK_GAP, "histogram", "s", "Each gap between two neighbouring chunks (ITL)", (), GAP_BUCKETS),
+    Instrument(TOKENS, "histogram", "{token}", "Tokens of one request as the server counted them",
+               (TOKEN_TYPE, ERROR_TYPE), TOKEN_BUCKETS),
+    Instrument(TOKEN_RATE, "histogram", "{token}/s", "1 / TPOT of one request, as the client saw it", (), RATE_BUCKETS),
+    Instrument(REQUESTS, "counter", "{request}", "Requests by how they ended", (OUTCOME, ERROR_TYPE)),
+    Instrument(PLANNED, "gauge", "{request}", "Requests that this load is to send in the cell"),
+    Instrument(IN_FLIGHT, "gauge", "{request}", "Requests sent and not yet ended"),
+    Instrument(CHUNKS, "counter", "{chunk}", "Chunks that carried output"),
+    Instrument(MERGED_CHUNKS, "counter", "{chunk}", "Chunks whose own receive instants were lost"),
+)  # fmt: skip
+_OF_ANSWERS = (
+    Instrument(ACCURACY, "histogram", "1", "Accuracy score of one answer, 0 to 1", (), SHARE_BUCKETS),
+    Instrument(JSON_VALID, "histogram", "1", "Answer is JSON: 1, is not: 0", (), YES_NO_BUCKETS),
+    Instrument(SCHEMA_VALID, "histogram", "1", "Answer satisfies the schema: 1, does not: 0", (), YES_NO_BUCKETS),
+    Instrument(TOOL_CALL_ACCURACY, "histogram", "1", "Share of one answer's tool calls that are right", (),
+               SHARE_BUCKETS),
+)  # fmt: skip
+_OF_THE_SERVER = (
+    Instrument(SERVER_LOAD, "histogram", "s", "Ollama's load_duration of one request", (), LATENCY_BUCKETS),
+    Instrument(SERVER_PROMPT_EVAL, "histogram", "s", "Ollama's prompt_eval_duration of one request", (),
+               LATENCY_BUCKETS),
+    Instrument(SERVER_EVAL, "histogram", "s", "Ollama's eval_duration of one request", (), LATENCY_BUCKETS),
+    Instrument(QUEUE, "histogram", "s", "What the server's durations leave of one request: queue and network", (),
+               LATENCY_BUCKETS),
+    Instrument(MODEL_SIZE, "gauge", "By", "Memory that the model takes, as /api/ps tells"),
+    Instrument(MODEL_VRAM, "gauge", "By", "The part of it that lies on a GPU"),
+    Instrument(MODEL_VRAM_SHARE, "gauge", "1", "That part as a share, 0 to 1"),
+    Instrument(MODEL_EXPIRY, "gauge", "s", "Time until the server unloads the model, if nobody asks it"),
+)  # fmt: skip
+_OF_THE_CLIENT = (
+    Instrument(SEND_LAG, "histogram", "s", "How much later than due this client sent a request", (), LAG_BUCKETS),
+    Instrument(READ_LAG, "histogram", "s", "The longest that a request's bytes waited for this client", (),
+               LAG_BUCKETS),
+    Instrument(CLIENT_CPU, "gauge", "{cpu}", "Cores that this client and its workers used in the last second"),
+    Instrument(CLIENT_MEMORY, "gauge", "By", "Resident memory of this client and its workers"),
+    Instrument(LOOP_LAG, "gauge", "s", "How late a worker's event loop was at worst in the last second"),
+    Instrument(WORKERS, "gauge", "{process}", "Worker processes that are alive"),
+    Instrument(BACKLOG, "gauge", "{row}", "Rows that wait to be put into the database"),
+    Instrument(CACHE, "counter", "{cell}", "Cells by what the store had of them", (CACHE_RESULT,)),
+    Instrument(CELLS, "gauge", "{cell}", "Cells of this invocation by state", (CELL_STATE,)),
+    Instrument(VERDICT, "gauge", "1", "The verdict so far: 0 valid, 1 degraded, 2 invalid"),
+)  # fmt: skip
+
+INSTRUMENTS: tuple[Instrument, ...] = (*_OF_EVERY_REQUEST, *_OF_ANSWERS, *_OF_THE_SERVER, *_OF_THE_CLIENT)
+BY_NAME: Mapping[str, Instrument] = {instrument.name: instrument for instrument in INSTRUMENTS}

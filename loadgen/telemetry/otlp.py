@@ -1,0 +1,221 @@
+"""Pushing metrics and spans to a collector; imported only when there is one.
+
+Invariant: a collector that is slow, broken or not there costs one warning line and at most ``FLUSH_S`` at the end,
+never a request: exporting runs in threads of its own, its queues are bounded, and what does not fit is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Thread
+from time import monotonic, time_ns
+from typing import Any
+
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import Exemplar as PushedExemplar
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Buckets,
+    ExponentialHistogram,
+    ExponentialHistogramDataPoint,
+    HistogramDataPoint,
+    Metric,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.metrics.export import Histogram as ExplicitHistogram
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Tracer
+
+from loadgen.telemetry.histogram import ZERO, Histogram, explicit, exponential, fitted
+from loadgen.telemetry.instruments import BY_NAME, Instrument
+from loadgen.telemetry.series import Histograms, Series
+from loadgen.telemetry.target import Target
+
+FLUSH_S = 5.0
+"""How long the end may take to push what is left."""
+FLUSH_AFTER_WARNING_S = 1.0
+"""The same when the collector did not take things before."""
+_EVERY_MS = 5000.0
+"""Metrics are pushed so often unless OTEL_METRIC_EXPORT_INTERVAL says otherwise: a load is watched while it runs."""
+_LOGGER = logging.getLogger("opentelemetry")
+_NEGATIVE = Buckets(offset=0, bucket_counts=())
+
+
+class Push:
+    """The exporters of one invocation; ``close`` pushes what is left, within its limit."""
+
+    def __init__(self, target: Target, resource: Resource, warn: Callable[[str], None]) -> None:
+        self._warning = _OneWarning(target.name, warn)
+        self.reader: PeriodicExportingMetricReader | None = None
+        self.tracer: Tracer | None = None
+        self._exporters: list[OTLPMetricExporter | OTLPSpanExporter] = []
+        self._stops: list[Callable[[], None]] = []
+        self._is_delta = _says("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE") in ("delta", "lowmemory")
+        self._is_explicit = (
+            _says("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION") == "explicit_bucket_histogram"
+        )
+        self.histograms = Histograms(None if target.metrics is None else self.view_of)
+        self._started_ns = time_ns()
+        try:
+            self._begin(target, resource)
+        except ValueError:  # a variable that makes no sense
+            self._warning.given = True
+            self.close()
+            raise
+
+    def _begin(self, target: Target, resource: Resource) -> None:
+        if target.metrics is not None:
+            exporter = _MetricExporter(target.metrics, self.points)
+            given = "OTEL_METRIC_EXPORT_INTERVAL" in os.environ
+            self.reader = PeriodicExportingMetricReader(exporter, None if given else _EVERY_MS)
+            self._exporters.append(exporter)
+            self._stops.append(self.reader.shutdown)
+        if target.traces is not None:
+            span_exporter = OTLPSpanExporter(target.traces)
+            provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+            provider.add_span_processor(BatchSpanProcessor(span_exporter))
+            self.tracer = provider.get_tracer("structbench")
+            self._exporters.append(span_exporter)
+            self._stops.append(provider.shutdown)
+
+    def close(self) -> None:
+        """Push what is left; a collector that does not take it in time is left alone."""
+        limit = FLUSH_AFTER_WARNING_S if self._warning.given else FLUSH_S
+        deadline = monotonic() + limit
+        threads = [Thread(target=stop, daemon=True) for stop in self._stops]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))
+        if any(thread.is_alive() for thread in threads):
+            self._warning.give(f"it did not take the last of it within {limit:g} s")
+            for exporter in self._exporters:
+                exporter.shutdown()  # else it goes on trying
+        # What they still complain about when they end is no news.
+        Thread(target=self._take_off_after, args=[threads], daemon=True).start()
+
+    def _take_off_after(self, threads: list[Thread]) -> None:
+        for thread in threads:
+            thread.join()
+        self._warning.take_off()
+
+    def view_of(self, instrument: Instrument) -> Histogram:
+        """The buckets in which an instrument is pushed."""
+        return explicit(instrument.buckets) if self._is_explicit else exponential()
+
+    def points(self) -> list[Metric]:
+        """All histograms as the exporter takes them; each exemplar is pushed once."""
+        now_ns = time_ns()
+        with self.histograms.lock:
+            metrics = [
+                self._metric(BY_NAME[name], rows, now_ns)
+                for name, rows in self.histograms.by_instrument().items()
+                if any(row.pushed is not None and row.pushed.n for row in rows)
+            ]
+        if self._is_delta:
+            self._started_ns = now_ns
+        return metrics
+
+    def _metric(self, instrument: Instrument, rows: list[Series], now_ns: int) -> Metric:
+        temporality = AggregationTemporality.DELTA if self._is_delta else AggregationTemporality.CUMULATIVE
+        views = [(row, row.pushed) for row in rows if row.pushed is not None and row.pushed.n]
+        data: ExplicitHistogram | ExponentialHistogram
+        if self._is_explicit:
+            data = ExplicitHistogram(
+                [self._explicit_point(row, view, instrument, now_ns) for row, view in views], temporality
+            )
+        else:
+            data = ExponentialHistogram(
+                [self._exponential_point(row, view, now_ns) for row, view in views], temporality
+            )
+        for row, view in views:
+            if self._is_delta:
+                row.pushed = self.view_of(instrument)
+            else:
+                view.exemplars.clear()
+        return Metric(instrument.name, instrument.meaning, instrument.unit, data)
+
+    def _exponential_point(self, row: Series, view: Histogram, now_ns: int) -> ExponentialHistogramDataPoint:
+        scale, first, counts = fitted(view)
+        return ExponentialHistogramDataPoint(
+            attributes=row.labels, start_time_unix_nano=self._started_ns, time_unix_nano=now_ns, count=view.n,
+            sum=view.total, scale=scale, zero_count=view.counts[ZERO],
+            positive=Buckets(offset=first, bucket_counts=counts), negative=_NEGATIVE, flags=0, min=view.low,
+            max=view.high, exemplars=_exemplars(view),
+        )  # fmt: skip
+
+    def _explicit_point(self, row: Series, view: Histogram, instrument: Instrument, now_ns: int) -> HistogramDataPoint:
+        bounds = instrument.buckets
+        return HistogramDataPoint(
+            attributes=row.labels, start_time_unix_nano=self._started_ns, time_unix_nano=now_ns, count=view.n,
+            sum=view.total, bucket_counts=[view.counts[place] for place in range(len(bounds) + 1)],
+            explicit_bounds=bounds, min=view.low, max=view.high, exemplars=_exemplars(view),
+        )  # fmt: skip
+
+
+class _MetricExporter(OTLPMetricExporter):
+    """What the SDK collected, and our own histograms beside it."""
+
+    def __init__(self, url: str, histograms: Callable[[], list[Metric]]) -> None:
+        super().__init__(url)
+        self._own = histograms
+
+    def export(
+        self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **kwargs: Any
+    ) -> MetricExportResult:
+        resource = metrics_data.resource_metrics[0]
+        scope = resource.scope_metrics[0]
+        whole = replace(scope, metrics=[*scope.metrics, *self._own()])
+        data = MetricsData([replace(resource, scope_metrics=[whole])])
+        return super().export(data, timeout_millis, **kwargs)
+
+
+class _OneWarning(logging.Handler):
+    """Makes one line for the user of all that the exporters complain about.
+
+    As long as it is there, Python's handler of last resort prints none of it; what the caller's own
+    logging does with it is the caller's affair.
+    """
+
+    def __init__(self, collector: str, warn: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._collector = collector
+        self._warn = warn
+        self.given = False
+        _LOGGER.addHandler(self)
+
+    def take_off(self) -> None:
+        _LOGGER.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        errors = [type(argument).__name__ for argument in arguments if isinstance(argument, Exception)]
+        self.give(errors[0] if errors else record.getMessage())
+
+    def give(self, why: str) -> None:
+        """Warn, if that was not done before."""
+        if not self.given:
+            self.given = True
+            self._warn(f"trouble with pushing to {self._collector} ({why}); the load goes on")
+
+
+def _exemplars(view: Histogram) -> list[PushedExemplar]:
+    return [
+        PushedExemplar(
+            {"structbench.run.id": found.run_id, "structbench.request.index": found.request_index}, value, found.at_ns,
+            found.span_id, found.trace_id,
+        )
+        for value, found in view.exemplars.values()
+    ]  # fmt: skip
+
+
+def _says(variable: str) -> str:
+    return os.environ.get(variable, "").strip().lower()

@@ -1,0 +1,166 @@
+"""All histograms of a load: which values a finished request adds to which series, and what Prometheus is shown of them.
+
+Invariant: a series is added to by whole requests under one lock, so that no scrape sees half a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from loadgen.telemetry import instruments as of
+from loadgen.telemetry.histogram import Exemplar, Histogram, cumulative, explicit
+from loadgen.telemetry.instruments import BY_NAME, ERROR_TYPE, TOKEN_TYPE, Instrument, Labels
+from loadgen.telemetry.labels import CellLabels, genai_attributes, own_attributes
+from loadgen.types import NS, RequestRecord
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+    from prometheus_client.samples import Exemplar as Shown
+
+_UNITS = {"s": "seconds", "By": "bytes", "{token}/s": "per_second"}
+"""OpenTelemetry's units that its Prometheus exporter puts into a name."""
+_NO_LABELS: Labels = {}
+_INPUT: Labels = {TOKEN_TYPE: "input"}
+_OUTPUT: Labels = {TOKEN_TYPE: "output"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """How a request ended and what its answer was worth; None where that was not asked."""
+
+    outcome: str
+    accuracy_score: float | None = None
+    json_valid: bool | None = None
+    schema_valid: bool | None = None
+    tool_call_accuracy: float | None = None
+
+
+Value = tuple[str, Labels, float]
+"""An instrument's name, the attributes besides the cell's, and what to add."""
+
+
+def values_of(record: RequestRecord, scored: Scored, failure: str | None) -> Iterator[Value]:
+    """What one finished request adds; what it does not have is not added (no zero stands for absent)."""
+    labels = _NO_LABELS if failure is None else {ERROR_TYPE: failure}
+    single: list[tuple[str, Labels, float | None]] = [
+        # A timer may fire microseconds early; early is not late, and a histogram takes no negative value.
+        (of.SEND_LAG, _NO_LABELS, _not_negative(record.send_lag_s)),
+        (of.READ_LAG, _NO_LABELS, None if record.read_lag_max_ns is None else record.read_lag_max_ns / NS),
+        (of.TOKENS, _INPUT if failure is None else {**_INPUT, **labels}, record.prompt_tokens),
+        (of.TOKENS, _OUTPUT if failure is None else {**_OUTPUT, **labels}, record.output_tokens),
+        (of.ACCURACY, _NO_LABELS, scored.accuracy_score),
+        (of.JSON_VALID, _NO_LABELS, scored.json_valid),
+        (of.SCHEMA_VALID, _NO_LABELS, scored.schema_valid),
+        (of.TOOL_CALL_ACCURACY, _NO_LABELS, scored.tool_call_accuracy),
+    ]
+    if failure is None:
+        single += [
+            (of.DURATION, _NO_LABELS, record.e2e_s),
+            (of.FIRST_CHUNK, _NO_LABELS, record.ttft_s),
+            (of.TOKEN_RATE, _NO_LABELS, record.client_tokens_per_s),
+            (of.SERVER_LOAD, _NO_LABELS, record.load_s),
+            (of.SERVER_PROMPT_EVAL, _NO_LABELS, record.prompt_eval_s),
+            (of.SERVER_EVAL, _NO_LABELS, record.eval_s),
+            (of.QUEUE, _NO_LABELS, _not_negative(record.queue_s)),
+        ]
+    elif record.sent_ns is not None and record.end_ns is not None:
+        single.append((of.DURATION, labels, (record.end_ns - record.sent_ns) / NS))
+    for name, besides, value in single:
+        if value is not None:
+            yield name, besides, float(value)
+
+
+def _not_negative(value: float | None) -> float | None:
+    return None if value is None else max(0.0, value)
+
+
+@dataclass(slots=True)
+class Series:
+    """One histogram instrument under one set of attributes: as Prometheus is shown it, and as it is pushed."""
+
+    labels: Labels
+    shown: Histogram
+    pushed: Histogram | None = None
+
+    @property
+    def views(self) -> tuple[Histogram, ...]:
+        return (self.shown,) if self.pushed is None else (self.shown, self.pushed)
+
+
+class Histograms:
+    """Every histogram series; ``pushed`` makes the second view of one instrument, if there is to be one."""
+
+    def __init__(self, pushed: Callable[[Instrument], Histogram] | None = None) -> None:
+        self._pushed = pushed
+        self._series: dict[tuple[CellLabels, str, tuple[str | int, ...]], Series] = {}
+        self.lock = Lock()
+
+    def add(self, cell: CellLabels, record: RequestRecord, scored: Scored, failure: str | None,
+            exemplar: Exemplar | None) -> None:  # fmt: skip
+        """Add what one finished request gives."""
+        with self.lock:
+            for name, besides, value in values_of(record, scored, failure):
+                for histogram in self._views(cell, name, besides):
+                    histogram.add(value, exemplar)
+            if failure is None and (gaps_s := record.gaps_s):
+                for histogram in self._views(cell, of.CHUNK_GAP, _NO_LABELS):
+                    histogram.add_all(gaps_s, exemplar)
+
+    def _views(self, cell: CellLabels, name: str, besides: Labels) -> tuple[Histogram, ...]:
+        key = cell, name, tuple(besides.values())
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = self._new(cell, BY_NAME[name], besides)
+        return series.views
+
+    def _new(self, cell: CellLabels, instrument: Instrument, besides: Labels) -> Series:
+        base = genai_attributes(cell) if instrument.name.startswith("gen_ai.") else own_attributes(cell)
+        pushed = None if self._pushed is None else self._pushed(instrument)
+        return Series({**base, **besides}, explicit(instrument.buckets), pushed)
+
+    def by_instrument(self) -> Mapping[str, list[Series]]:
+        """Instrument name -> its series; to be called and used under the lock."""
+        found: dict[str, list[Series]] = {}
+        for (_, name, _), series in self._series.items():
+            found.setdefault(name, []).append(series)
+        return found
+
+    def collect(self) -> Iterable[Metric]:
+        """What prometheus_client asks for at each scrape."""
+        with self.lock:
+            return [_family(BY_NAME[name], series) for name, series in self.by_instrument().items()]
+
+
+def _family(instrument: Instrument, rows: list[Series]) -> Metric:
+    """The histogram as Prometheus takes it: counts add up from bucket to bucket, a label that is missing is empty."""
+    from prometheus_client.core import HistogramMetricFamily
+
+    keys = sorted({key for row in rows for key in row.labels})
+    family = HistogramMetricFamily(
+        _sanitized(instrument.name), instrument.meaning, labels=[_sanitized(key) for key in keys],
+        unit=_UNITS.get(instrument.unit, ""),
+    )  # fmt: skip
+    for row in rows:
+        buckets = [
+            (bound, float(n)) if found is None else (bound, float(n), _shown(*found))
+            for bound, n, found in cumulative(row.shown, instrument.buckets)
+        ]
+        family.add_metric([str(row.labels.get(key, "")) for key in keys], buckets, row.shown.total)
+    return family
+
+
+def _shown(value: float, exemplar: Exemplar) -> Shown:
+    """In OpenMetrics; names and values stay below its limit of 128 characters."""
+    from prometheus_client.samples import Exemplar as Shown
+
+    labels = {"run_id": exemplar.run_id, "request_index": str(exemplar.request_index)}
+    if exemplar.trace_id is not None and exemplar.span_id is not None:
+        labels |= {"trace_id": f"{exemplar.trace_id:032x}", "span_id": f"{exemplar.span_id:016x}"}
+    return Shown(labels, value, exemplar.at_ns / NS)
+
+
+def _sanitized(name: str) -> str:
+    return name.replace(".", "_")

@@ -1,0 +1,152 @@
+"""One span for each finished request, after the GenAI conventions, and one for the run they belong to.
+
+Each request is a trace of its own: a trace of 100,000 spans can be opened nowhere, and so a sampler can take some of
+the requests. Its span links to the run's span, and the run's span to the last of its requests (as many as the SDK
+allows: OTEL_SPAN_LINK_COUNT_LIMIT, 128). Invariant: no prompt and no answer text unless content was
+asked for, error messages included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from time import monotonic_ns, time_ns
+from typing import TYPE_CHECKING, Any
+
+from loadgen.telemetry.labels import CellLabels, error_type, genai_attributes, sendable
+from loadgen.telemetry.series import Scored
+from loadgen.types import Request, RequestRecord
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, Tracer
+
+Attributes = dict[str, str | int | float | bool | tuple[str, ...]]
+
+_SAMPLING = {
+    "gen_ai.request.seed": "seed",
+    "gen_ai.request.max_tokens": "num_predict",
+    "gen_ai.request.temperature": "temperature",
+    "gen_ai.request.top_k": "top_k",
+    "gen_ai.request.top_p": "top_p",
+}
+"""The conventions' names for Ollama's options."""
+
+
+class RunSpans:
+    """The spans of one cell's load, from now until ``end``."""
+
+    def __init__(self, tracer: Tracer, cell: CellLabels, run_id: str, *, content: bool) -> None:
+        self._tracer = tracer
+        self._cell = cell
+        self._content = content
+        self._offset_ns = time_ns() - monotonic_ns()
+        self._name = sendable(f"{cell.operation} {cell.model}")
+        self._shared = {**genai_attributes(cell), "structbench.run.id": run_id}
+        self._span: Span = _start(tracer, "structbench.run", attributes=self._shared)
+
+    def end(self, verdict: str | None) -> None:
+        """The load of the cell is over."""
+        if verdict is not None:
+            self._span.set_attribute("structbench.verdict", verdict)
+        self._span.end()
+
+    def add(
+        self, record: RequestRecord, scored: Scored, request: Request | None, case_id: str | None
+    ) -> tuple[int, int] | tuple[None, None]:
+        """The span of a finished request; one that was never sent has no length.
+
+        Gives the ids of trace and span, or none where the sampler leaves it out.
+        """
+        from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+
+        start_ns = record.sent_ns if record.sent_ns is not None else record.due_ns
+        if start_ns is None:
+            start_ns = monotonic_ns()
+        end_ns = record.end_ns if record.end_ns is not None and record.sent_ns is not None else start_ns
+        attributes: Attributes = {**self._shared, **_of_record(record, scored)}
+        if case_id is not None:
+            attributes["structbench.case.id"] = case_id
+        if request is not None:
+            attributes |= _of_request(request)
+        if self._content:
+            attributes |= _content(record, request)
+        run = self._span.get_span_context()
+        span = _start(
+            self._tracer, self._name, kind=SpanKind.CLIENT, attributes=attributes, links=[Link(run)],
+            start_time=start_ns + self._offset_ns,
+        )  # fmt: skip
+        if record.error is not None:
+            why = sendable(record.error.message) if self._content else record.error.kind
+            span.set_status(Status(StatusCode.ERROR, why))
+        span.end(end_ns + self._offset_ns)
+        context = span.get_span_context()
+        if not context.trace_flags.sampled:
+            return None, None
+        self._span.add_link(context)
+        return context.trace_id, context.span_id
+
+
+def _start(tracer: Tracer, name: str, **how: Any) -> Span:
+    """A span without a parent, whatever the caller's own code may be tracing."""
+    from opentelemetry.context import Context
+
+    return tracer.start_span(name, context=Context(), **how)
+
+
+def _of_record(record: RequestRecord, scored: Scored) -> Attributes:
+    """What was measured; what is absent has no attribute."""
+    found: dict[str, Any] = {
+        "gen_ai.request.stream": True,
+        "structbench.request.index": record.index,
+        "structbench.outcome": scored.outcome,
+        "gen_ai.response.time_to_first_chunk": record.ttft_s,
+        "gen_ai.usage.input_tokens": record.prompt_tokens,
+        "gen_ai.usage.output_tokens": record.output_tokens,
+        "gen_ai.response.finish_reasons": None if record.done_reason is None else (record.done_reason,),
+        "error.type": None if record.error is None else error_type(record.error),
+        "structbench.send_lag": record.send_lag_s,
+        "structbench.server.load.duration": record.load_s,
+        "structbench.server.prompt_eval.duration": record.prompt_eval_s,
+        "structbench.server.eval.duration": record.eval_s,
+        "structbench.accuracy": scored.accuracy_score,
+        "structbench.json_valid": scored.json_valid,
+        "structbench.schema_valid": scored.schema_valid,
+        "structbench.tool_call_accuracy": scored.tool_call_accuracy,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _of_request(request: Request) -> Attributes:
+    found: Attributes = {"gen_ai.output.type": "text" if request.format is None else "json"}
+    for name, option in _SAMPLING.items():
+        value = request.options.get(option)
+        if isinstance(value, int | float):
+            found[name] = value
+    return found
+
+
+def _content(record: RequestRecord, request: Request | None) -> Attributes:
+    """Prompt and answer as the conventions write them: JSON, a list of messages made of parts."""
+    found: Attributes = {"gen_ai.output.messages": _json([_answer(record)])}
+    if request is not None:
+        asked = request.messages if request.prompt is None else ({"role": "user", "content": request.prompt},)
+        found["gen_ai.input.messages"] = _json([_message(each) for each in asked])
+        if request.tools:
+            found["gen_ai.tool.definitions"] = _json(request.tools)
+    return found
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {"role": message["role"], "parts": [{"type": "text", "content": message.get("content", "")}]}
+
+
+def _answer(record: RequestRecord) -> dict[str, Any]:
+    texts = {"reasoning": record.thinking_text, "text": record.output_text}
+    parts: list[dict[str, Any]] = [{"type": kind, "content": text} for kind, text in texts.items() if text]
+    parts += [{"type": "tool_call", **call} for call in record.tool_calls]
+    reason = "error" if record.error is not None else record.done_reason
+    return {"role": "assistant", "parts": parts, **({} if reason is None else {"finish_reason": reason})}
+
+
+def _json(value: Any) -> str:
+    return sendable(json.dumps(value, ensure_ascii=False, default=dict))

@@ -1,0 +1,86 @@
+"""Which collector is pushed to, by ``--otlp`` and the standard OTEL_* variables. Pure.
+
+Invariant: nothing is pushed unless the option or an endpoint variable names a collector; whatever is wrong with either
+is a ValueError whose text is one line for the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+PUSHES = "http/protobuf"
+_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where each signal goes; None: nowhere."""
+
+    name: str
+    """The collector as the user wrote it."""
+    traces: str | None
+    metrics: str | None
+    content: bool = False
+    """Spans carry prompts and answers."""
+
+
+def is_disabled(environ: Mapping[str, str]) -> bool:
+    """OTEL_SDK_DISABLED=true: no metrics, no spans, no port."""
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def is_installed() -> bool:
+    """Whether the OTLP exporter is there; it comes with the extra ``otlp``."""
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def target_of(option: str | None, content: bool, environ: Mapping[str, str]) -> Target | None:
+    """The collector that the option names, else the one that the environment names, else None."""
+    if is_disabled(environ):
+        return None
+    traces, metrics = (_endpoint(signal, option, environ) for signal in ("traces", "metrics"))
+    if traces is None and metrics is None:
+        return None
+    name = option or environ.get(_ENDPOINT) or traces or metrics
+    return Target(name=str(name), traces=traces, metrics=metrics, content=content)
+
+
+def _endpoint(signal: str, option: str | None, environ: Mapping[str, str]) -> str | None:
+    """A signal's URL: the option and OTEL_EXPORTER_OTLP_ENDPOINT lack its path, the signal's own variable has it."""
+    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}"
+    if environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() == "none":
+        return None
+    if option is not None:
+        url = f"{_checked(option, f'--otlp {option!r}')}/v1/{signal}"
+    elif whole := environ.get(f"{own}_ENDPOINT"):
+        url = _checked(whole, f"{own}_ENDPOINT={whole}")
+    elif base := environ.get(_ENDPOINT):
+        url = f"{_checked(base, f'{_ENDPOINT}={base}')}/v1/{signal}"
+    else:
+        return None
+    for variable in (f"{own}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if protocol := environ.get(variable, "").strip():
+            if protocol != PUSHES:
+                raise ValueError(
+                    f"{variable}={protocol}: structbench pushes {PUSHES} only: set that and give the collector's "
+                    "HTTP port, usually 4318"
+                )
+            break
+    return url
+
+
+def _checked(url: str, given_as: str) -> str:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or any(c.isspace() for c in url):
+        raise ValueError(f"{given_as} is no collector's address: give one like http://127.0.0.1:4318")
+    return url.rstrip("/")

@@ -1,0 +1,37 @@
+"""``structbench watch``: a running load in the terminal, from its metrics endpoint, here or through a tunnel."""
+
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+
+from structbench.errors import BadInput
+from structbench.options import opt
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Show a running load as it goes, from the metrics that it serves; waits for one that has not begun."""
+
+    url: str = opt("http://127.0.0.1:9464/metrics", "metrics of the load; host:port is enough")
+    every: float = opt(1.0, "seconds between two readings")
+
+
+def run(options: Options) -> int:
+    from math import isfinite
+
+    from rich.console import Console
+
+    from structbench.exposition import endpoint
+    from structbench.watch import Watch
+
+    if not (isfinite(options.every) and options.every > 0):
+        raise BadInput(f"--every must be a number of seconds above 0, not {options.every:g}")
+    watch = Watch(endpoint(options.url), options.every, Console())
+    # Being told to stop leaves the terminal in the same good order as Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt):
+            watch.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0

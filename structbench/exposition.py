@@ -1,0 +1,160 @@
+"""One reading of a load's metrics endpoint: fetched, parsed, told apart by cell.
+
+Invariant: whatever answers at the address, what comes of it is a ``Reading``, ``Unreachable`` or ``BadInput``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from math import inf, isfinite
+from typing import NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
+
+from structbench.buckets import Buckets
+from structbench.errors import BadInput
+
+MOST_BYTES = 32 << 20
+_OURS = ("structbench_", "gen_ai_client_")
+_EXPECTED = "give the --url of a load's metrics, which `structbench load` serves on port 9464"
+
+
+class Unreachable(Exception):
+    """Nothing answers there, or not in time."""
+
+
+class CellKey(NamedTuple):
+    """What a cell's series are told apart by; ``label`` is empty where the load has none."""
+
+    model: str
+    suite: str
+    load: str
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        return " ".join(part for part in self if part)
+
+
+class Sample(NamedTuple):
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Samples by name: a cell's, or those that belong to none."""
+
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+
+    def of(self, name: str, **labels: str) -> Iterator[Sample]:
+        """The samples with these labels; an absent label is an empty one, as in PromQL."""
+        for sample in self.samples.get(name, ()):
+            if all(sample.labels.get(label, "") == value for label, value in labels.items()):
+                yield sample
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """The sum of the samples with these labels; None where there are none."""
+        values = [sample.value for sample in self.of(name, **labels)]
+        return sum(values) if values else None
+
+    def count(self, name: str, **labels: str) -> int:
+        """A counter's value: 0 before the first count, since it does not show until then."""
+        value = self.value(name, **labels)
+        return 0 if value is None else int(value)
+
+    def by(self, name: str, label: str) -> dict[str, int]:
+        """Counts by a label's values, those without it left out."""
+        counts: dict[str, int] = {}
+        for sample in self.of(name):
+            if value := sample.labels.get(label):
+                counts[value] = counts.get(value, 0) + int(sample.value)
+        return counts
+
+    def histogram(self, name: str, **labels: str) -> Buckets | None:
+        """The histogram, added up over all labels but these."""
+        counts: dict[float, float] = {}
+        for sample in self.of(f"{name}_bucket", **labels):
+            bound = float(sample.labels["le"])
+            counts[bound] = counts.get(bound, 0.0) + sample.value
+        if inf not in counts:
+            return None
+        bounds = tuple(sorted(counts))
+        return Buckets(bounds, tuple(counts[bound] for bound in bounds))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the endpoint said, and when (seconds of any clock that only goes forward)."""
+
+    at_s: float
+    cells: dict[CellKey, Series] = field(default_factory=dict)
+    rest: Series = field(default_factory=Series)
+
+
+def endpoint(text: str) -> str:
+    """The URL that is meant: ``host:port`` is enough. Raises BadInput."""
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # is checked only when it is read
+    except ValueError:
+        raise BadInput(f"--url {text} is no address: give one such as http://127.0.0.1:9464/metrics") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadInput(f"--url {text} is no address: give one such as http://127.0.0.1:9464/metrics")
+    return url if parts.path.strip("/") else f"{url.rstrip('/')}/metrics"
+
+
+def fetch(url: str, timeout_s: float = 5.0) -> str:
+    """The endpoint's text. Raises Unreachable where nothing answers, BadInput where something else does."""
+    # Never through a proxy: the endpoint is on this machine, or at the near end of a tunnel.
+    opener = build_opener(ProxyHandler({}))
+    try:
+        with opener.open(Request(url, headers={"Accept": "text/plain; version=0.0.4"}), timeout=timeout_s) as answer:
+            kind = answer.headers.get_content_type()
+            body = answer.read(MOST_BYTES)
+    except HTTPError as error:
+        raise BadInput(f"{url} answers with status {error.code}: {_EXPECTED}") from None
+    except (OSError, HTTPException) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        raise Unreachable((isinstance(reason, OSError) and reason.strerror) or str(reason)) from None
+    if kind not in ("text/plain", "application/openmetrics-text"):
+        raise BadInput(f"{url} answers with {kind}: {_EXPECTED}")
+    try:
+        return str(body, "utf-8")
+    except UnicodeDecodeError:
+        raise BadInput(f"{url} answers with what is no text: {_EXPECTED}") from None
+
+
+def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> Reading:
+    """The text as a reading of the metrics whose names begin so. Raises BadInput where they are not a load's.
+
+    Parsing is what watching costs, beside the load on its own machine: hence only what is asked for.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
+    # Before the first cell there is nothing, or only what OpenTelemetry says of the process.
+    if any(not line.startswith("target_info") for line in lines) and not any(line.startswith(_OURS) for line in lines):
+        raise BadInput(f"{url} answers with something else: {_EXPECTED}")
+    reading = Reading(at_s)
+    wanted = "\n".join(line for line in lines if line.startswith(names)) + "\n"
+    try:
+        for family in text_string_to_metric_families(wanted):
+            for sample in family.samples:
+                if not isfinite(sample.value):
+                    continue
+                key = _cell(sample.labels)
+                series = reading.cells.setdefault(key, Series()) if any(key) else reading.rest
+                series.samples.setdefault(sample.name, []).append(Sample(sample.labels, sample.value))
+    except ValueError:
+        raise BadInput(f"{url} answers with what are no metrics: {_EXPECTED}") from None
+    return reading
+
+
+def _cell(labels: Mapping[str, str]) -> CellKey:
+    names = ("gen_ai_request_model", "structbench_suite", "structbench_load", "structbench_label")
+    return CellKey(*(labels.get(name, "") for name in names))

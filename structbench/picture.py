@@ -1,0 +1,205 @@
+"""What two readings of a load's metrics show: cells, percentiles of the last seconds, client, server. Pure.
+
+Invariant: what ended within the window is told of the window; where nothing did, the cell's figures so far stand;
+what is not known is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from structbench.buckets import Buckets
+from structbench.exposition import CellKey, Reading, Series
+
+TTFT = "gen_ai_client_operation_time_to_first_chunk_seconds"
+ITL = "gen_ai_client_operation_time_per_output_chunk_seconds"
+E2E = "gen_ai_client_operation_duration_seconds"
+TOKENS = "gen_ai_client_token_usage"
+REQUESTS = "structbench_requests_total"
+PLANNED = "structbench_request_planned"
+IN_FLIGHT = "structbench_request_in_flight"
+CELLS = "structbench_cells"
+VERDICT = "structbench_verdict"
+SEND_LAG = "structbench_send_lag_seconds"
+READ_LAG = "structbench_read_lag_seconds"
+CPU = "structbench_client_cpu_usage"
+MEMORY = "structbench_client_memory_usage_bytes"
+LOOP_LAG = "structbench_client_loop_lag_seconds"
+WORKERS = "structbench_client_workers"
+BACKLOG = "structbench_store_backlog"
+MODEL_SIZE = "structbench_server_model_size_bytes"
+VRAM_SHARE = "structbench_server_model_vram_share"
+EXPIRY = "structbench_server_model_expiry_seconds"
+
+SHOWN = (
+    *(f"{name}_bucket" for name in (TTFT, ITL, E2E, SEND_LAG, READ_LAG)), f"{TOKENS}_sum", REQUESTS, PLANNED, IN_FLIGHT,
+    CELLS, VERDICT, CPU, MEMORY, LOOP_LAG, WORKERS, BACKLOG, MODEL_SIZE, VRAM_SHARE, EXPIRY,
+)  # fmt: skip
+"""All that is read of an endpoint."""
+VERDICTS = ("valid", "degraded", "invalid")
+
+
+class Percentiles(NamedTuple):
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellPicture:
+    """A cell as it stands."""
+
+    key: CellKey
+    done: int
+    planned: int | None
+    in_flight: int
+    state: Literal["running", "done", "ended"]
+    requests_per_s: float | None
+    tokens_per_s: float | None
+    correct: int
+    errors: Mapping[str, int]
+    """Error kind -> how many."""
+    ttft: Percentiles
+    itl: Percentiles
+    e2e: Percentiles
+    verdict: str | None
+
+    @property
+    def share_correct(self) -> float | None:
+        """Of all requests, failed ones included."""
+        return self.correct / self.done if self.done else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientPicture:
+    """How the load generator does."""
+
+    cores: float | None = None
+    memory_bytes: float | None = None
+    workers: float | None = None
+    loop_lag_s: float | None = None
+    backlog: float | None = None
+    send_lag_p99_s: float | None = None
+    read_lag_p99_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPicture:
+    """The memory of the model that runs."""
+
+    model: str
+    size_bytes: float
+    vram_share: float | None
+    expires_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """The whole of it."""
+
+    cells: tuple[CellPicture, ...] = ()
+    states: Mapping[str, int] = field(default_factory=dict)
+    """How many cells wait, run, are complete, …"""
+    client: ClientPicture = field(default_factory=ClientPicture)
+    server: ServerPicture | None = None
+
+    @property
+    def running(self) -> tuple[CellPicture, ...]:
+        return tuple(cell for cell in self.cells if cell.state == "running")
+
+
+def picture(now: Reading, earlier: Sequence[Reading] = ()) -> Picture:
+    """What ``now`` shows; rates and percentiles are of the time since the ``earlier`` readings, the oldest first."""
+    cells = []
+    for key, series in now.cells.items():
+        # A cell that has just begun is measured from where it began, not over the window's whole length.
+        before = next((reading for reading in earlier if key in reading.cells), earlier[-1] if earlier else None)
+        then = None if before is None else before.cells.get(key, Series())
+        span_s = 0.0 if before is None else now.at_s - before.at_s
+        cells.append(_cell(key, _Window(series, then, span_s)))
+    states = {state: n for state, n in now.rest.by(CELLS, "structbench_cell_state").items() if n}
+    newest = next((cell.key for cell in reversed(cells) if cell.state == "running"), None)
+    if newest is None:
+        return Picture(cells=tuple(cells), states=states)
+    series = now.cells[newest]
+    return Picture(cells=tuple(cells), states=states, client=_client(series), server=_server(newest, series))
+
+
+class _Window(NamedTuple):
+    """A cell's series now and then."""
+
+    now: Series
+    before: Series | None
+    span_s: float
+
+    def per_s(self, name: str, **labels: str) -> float | None:
+        if self.before is None or self.span_s <= 0:
+            return None
+        value, earlier = self.now.count(name, **labels), self.before.count(name, **labels)
+        return (value if earlier > value else value - earlier) / self.span_s
+
+    def percentiles(self, name: str, **labels: str) -> Percentiles:
+        """Of the window, or of the whole run where nothing came in the window."""
+        whole = self.now.histogram(name, **labels)
+        if whole is None:
+            return Percentiles(None, None, None)
+        recent = whole.since(None if self.before is None else self.before.histogram(name, **labels))
+        return _percentiles(recent if recent.count else whole)
+
+
+def _percentiles(histogram: Buckets) -> Percentiles:
+    return Percentiles(*(histogram.quantile(q) for q in (0.5, 0.95, 0.99)))
+
+
+def _cell(key: CellKey, window: _Window) -> CellPicture:
+    now = window.now
+    done, in_flight, planned = now.count(REQUESTS), now.count(IN_FLIGHT), now.value(PLANNED)
+    complete = planned is not None and done >= planned
+    moving = window.before is not None and done > window.before.count(REQUESTS)
+    running = in_flight > 0 or (moving and not complete)
+    return CellPicture(
+        key=key,
+        done=done,
+        planned=None if planned is None else int(planned),
+        in_flight=in_flight,
+        state="running" if running else "done" if complete else "ended",
+        requests_per_s=window.per_s(REQUESTS) if running else None,
+        tokens_per_s=window.per_s(f"{TOKENS}_sum", gen_ai_token_type="output") if running else None,
+        correct=now.count(REQUESTS, structbench_outcome="correct"),
+        errors=now.by(REQUESTS, "error_type"),
+        ttft=window.percentiles(TTFT),
+        itl=window.percentiles(ITL),
+        e2e=window.percentiles(E2E, error_type=""),
+        verdict=_verdict(now.value(VERDICT)),
+    )
+
+
+def _verdict(value: float | None) -> str | None:
+    return VERDICTS[int(value)] if value is not None and 0 <= value < len(VERDICTS) else None
+
+
+def _client(series: Series) -> ClientPicture:
+    def p99(name: str) -> float | None:
+        histogram = series.histogram(name)
+        return None if histogram is None else histogram.quantile(0.99)
+
+    return ClientPicture(
+        cores=series.value(CPU),
+        memory_bytes=series.value(MEMORY),
+        workers=series.value(WORKERS),
+        loop_lag_s=series.value(LOOP_LAG),
+        backlog=series.value(BACKLOG),
+        send_lag_p99_s=p99(SEND_LAG),
+        read_lag_p99_s=p99(READ_LAG),
+    )
+
+
+def _server(key: CellKey, series: Series) -> ServerPicture | None:
+    size = series.value(MODEL_SIZE)
+    if size is None:
+        return None
+    return ServerPicture(
+        model=key.model, size_bytes=size, vram_share=series.value(VRAM_SHARE), expires_s=series.value(EXPIRY)
+    )

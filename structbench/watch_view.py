@@ -1,0 +1,194 @@
+"""How a picture of a running load is written: a screen for terminals, lines for everything else.
+
+Invariant: no text from outside (models, suites, labels) drives the terminal or rich's markup.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from structbench.live import shortened
+from structbench.picture import CellPicture, ClientPicture, Percentiles, Picture, ServerPicture
+from structbench.wording import ABSENT, bytes_text, latency_text, plural, printable, rate_text, share_text, span_text
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+LEAST_NAME = 16
+HISTORY = 120
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_LATENCIES = ("TTFT", "ITL", "e2e")
+_STYLES = {"valid": "green", "degraded": "yellow", "invalid": "red"}
+
+
+class Trend(NamedTuple):
+    """What has a curve on the screen, at one instant: of all running cells together."""
+
+    requests_per_s: float | None
+    tokens_per_s: float | None
+    ttft_p50_s: float | None
+
+
+def trend(picture: Picture) -> Trend:
+    """Rates add up over cells that run; TTFT is of the cell that began last."""
+    running = picture.running
+    rates = [cell.requests_per_s for cell in running if cell.requests_per_s is not None]
+    tokens = [cell.tokens_per_s for cell in running if cell.tokens_per_s is not None]
+    return Trend(
+        sum(rates) if rates else None, sum(tokens) if tokens else None, running[-1].ttft.p50 if running else None
+    )
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """The last values as blocks from 0 to the highest; a blank where there is none."""
+    shown = values[-width:] if width > 0 else []
+    highest = max((value for value in shown if value is not None), default=0.0)
+    if highest <= 0:
+        return "".join(" " if value is None else _BLOCKS[0] for value in shown)
+    last = len(_BLOCKS) - 1
+    return "".join(" " if value is None else _BLOCKS[round(max(0.0, value) / highest * last)] for value in shown)
+
+
+def line(cell: CellPicture) -> str:
+    """The cell as one plain line; what is not known is left out."""
+    parts = [
+        plural(cell.done, "request") if cell.planned is None else f"{cell.done}/{cell.planned} requests",
+        None if cell.requests_per_s is None else f"{rate_text(cell.requests_per_s)}/s",
+        None if cell.tokens_per_s is None else f"{rate_text(cell.tokens_per_s)} tok/s",
+        f"{cell.in_flight} in flight" if cell.state == "running" else None,
+        *(_percentiles_text(name, of) for name, of in zip(_LATENCIES, (cell.ttft, cell.itl, cell.e2e), strict=True)),
+        None if cell.share_correct is None else f"{share_text(cell.share_correct, 0)} correct",
+        errors_text(cell),
+        cell.verdict,
+        None if cell.state == "running" else cell.state,
+    ]
+    return f"{printable(cell.key.name)}: {', '.join(part for part in parts if part is not None)}"
+
+
+def _percentiles_text(name: str, of: Percentiles) -> str | None:
+    if of.p50 is None:
+        return None
+    return f"{name} p50 {latency_text(of.p50)} p95 {latency_text(of.p95)} p99 {latency_text(of.p99)}"
+
+
+def errors_text(cell: CellPicture) -> str:
+    """``0 errors``, ``3 errors (timeout 2, 503 1)``."""
+    total = sum(cell.errors.values())
+    kinds = ", ".join(f"{printable(kind)} {n}" for kind, n in sorted(cell.errors.items(), key=lambda item: -item[1]))
+    return plural(total, "error") + (f" ({kinds})" if kinds else "")
+
+
+def client_text(client: ClientPicture) -> str:
+    """How the load generator does, in one line."""
+    parts = [
+        None if client.cores is None else f"{client.cores:.1f} cores",
+        None if client.memory_bytes is None else bytes_text(client.memory_bytes),
+        None if client.workers is None else plural(int(client.workers), "worker"),
+        None if client.loop_lag_s is None else f"loop lag {latency_text(client.loop_lag_s)}",
+        None if client.send_lag_p99_s is None else f"send lag p99 {latency_text(client.send_lag_p99_s)}",
+        None if client.read_lag_p99_s is None else f"read lag p99 {latency_text(client.read_lag_p99_s)}",
+        None if client.backlog is None else f"{plural(int(client.backlog), 'row')} waiting",
+    ]
+    return ", ".join(part for part in parts if part is not None) or ABSENT
+
+
+def server_text(server: ServerPicture | None) -> str:
+    """The model's memory, in one line."""
+    if server is None:
+        return ABSENT
+    parts = [
+        f"{printable(server.model)} takes {bytes_text(server.size_bytes)}",
+        None if server.vram_share is None else f"{share_text(server.vram_share, 0)} on GPU",
+        None if server.expires_s is None else f"unloaded in {span_text(server.expires_s)} unless asked",
+    ]
+    return ", ".join(part for part in parts if part is not None)
+
+
+def screen(picture: Picture, history: deque[Trend], url: str, width: int, height: int) -> Group:
+    """Everything, for a terminal of this size."""
+    from rich.console import Group
+    from rich.text import Text
+
+    states = ", ".join(f"{n} {printable(state)}" for state, n in picture.states.items())
+    title = Text(f"{url}  cells: {states or len(picture.cells)}", style="dim", no_wrap=True, overflow="ellipsis")
+    newest = picture.running[-1:] or picture.cells[-1:]
+    errors = [f"{printable(cell.key.name)}: {errors_text(cell)}" for cell in picture.cells if cell.errors]
+    below = [f"client  {client_text(picture.client)}", f"server  {server_text(picture.server)}"]
+    below += [f"errors  {text}" for text in errors[-3:]]
+    room = max(1, height - len(below) - 18)  # what stands around the cells, and lines that fold
+    cells = picture.cells[-room:]
+    hidden = len(picture.cells) - len(cells)
+    return Group(
+        title,
+        *([Text(f"{plural(hidden, 'cell')} before these", style="dim")] if hidden else []),
+        _cells(cells, width),
+        Text(),
+        *(_latencies(cell, width) for cell in newest),
+        Text(),
+        _curves(history, width),
+        Text(),
+        *(Text(text) for text in below),
+    )
+
+
+def _cells(cells: Sequence[CellPicture], width: int) -> Table:
+    rows = [
+        (
+            f"{cell.done}" if cell.planned is None else f"{cell.done}/{cell.planned}",
+            f"{cell.in_flight}" if cell.state == "running" else cell.state,
+            rate_text(cell.requests_per_s),
+            rate_text(cell.tokens_per_s),
+            share_text(cell.share_correct, 0),
+            f"{sum(cell.errors.values())}",
+            ABSENT if cell.verdict is None else cell.verdict,
+        )
+        for cell in cells
+    ]
+    table = _table("", "requests", "in flight", "req/s", "tok/s", "correct", "errors", "verdict")
+    widths = [max(len(text) for text in texts) for texts in zip(*rows, strict=True)] if rows else []
+    headings = [len(str(column.header)) for column in table.columns[1:]]
+    taken = sum(max(pair) + 1 for pair in zip(widths, headings, strict=True)) if rows else 0
+    for cell, row in zip(cells, rows, strict=True):
+        name = shortened(printable(cell.key.name), max(LEAST_NAME, width - taken - 1))
+        styles = ["", "", "", "", "", "red" if cell.errors else "", _STYLES.get(row[-1], "dim")]
+        table.add_row(_plain(name), *(_plain(text, style) for text, style in zip(row, styles, strict=True)))
+    return table
+
+
+def _latencies(cell: CellPicture, width: int) -> Table:
+    name = shortened(printable(cell.key.name), max(LEAST_NAME, width - 40))
+    table = _table(name, "p50", "p95", "p99")
+    for title, of in zip(_LATENCIES, (cell.ttft, cell.itl, cell.e2e), strict=True):
+        table.add_row(_plain(title), *(_plain(latency_text(value)) for value in of))
+    return table
+
+
+def _curves(history: deque[Trend], width: int) -> Table:
+    from rich.table import Table
+
+    now = history[-1]
+    latest = [rate_text(now.requests_per_s), rate_text(now.tokens_per_s), latency_text(now.ttft_p50_s)]
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+    for title, values, text in zip(("req/s", "tok/s", "TTFT p50"), zip(*history, strict=True), latest, strict=True):
+        table.add_row(_plain(title), _plain(sparkline(values, max(10, width - 24)), "cyan"), _plain(text))
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(_plain(first, "dim"), no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _plain(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(text, style=style, no_wrap=True)

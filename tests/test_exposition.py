@@ -1,0 +1,140 @@
+"""What a metrics endpoint says is read as it stands; what is none is told in one line."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from math import inf
+
+import pytest
+from exposed import CELL, URL, exposition
+
+from structbench.errors import BadInput
+from structbench.exposition import CellKey, Unreachable, endpoint, fetch, parse
+from structbench.picture import IN_FLIGHT, PLANNED, REQUESTS, TTFT
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("http://127.0.0.1:9464/metrics", "http://127.0.0.1:9464/metrics"),
+        ("127.0.0.1:9464", "http://127.0.0.1:9464/metrics"),
+        ("http://gpu-box:9464/", "http://gpu-box:9464/metrics"),
+        ("https://gpu-box/metrics/load", "https://gpu-box/metrics/load"),
+        ("[::1]:9464", "http://[::1]:9464/metrics"),
+    ],
+)
+def test_an_address_is_enough(given: str, meant: str) -> None:
+    assert endpoint(given) == meant
+
+
+@pytest.mark.parametrize(
+    "given", ["ftp://x/metrics", "http://", "127.0.0.1:nine", "", "http://[::1", "file:///etc/passwd"]
+)
+def test_what_is_no_address_is_bad_input(given: str) -> None:
+    with pytest.raises(BadInput, match="is no address: give one such as"):
+        endpoint(given)
+
+
+def test_cells_are_told_apart_and_their_series_added_up() -> None:
+    other = CellKey("llama3.2:1b", "json", "c=4", "night")
+    text = exposition(latencies=[0.05, 0.5], errors={"timeout": 2, "503": 1}, planned=9, in_flight=3)
+    now = parse(text + exposition(other, latencies=[5.0]), URL, 1.0)
+    assert list(now.cells) == [CELL, other]
+    series = now.cells[CELL]
+    assert series.count(REQUESTS) == 5
+    assert series.count(REQUESTS, error_type="") == 2
+    assert series.by(REQUESTS, "error_type") == {"timeout": 2, "503": 1}
+    assert (series.value(PLANNED), series.value(IN_FLIGHT)) == (9, 3)
+    histogram = series.histogram(TTFT)
+    assert histogram is not None
+    assert (histogram.bounds, histogram.counts) == ((0.01, 0.11, 1.0, inf), (0, 1, 2, 2))
+    assert now.rest.by("structbench_cells", "structbench_cell_state") == {"running": 2}
+
+
+def test_what_is_absent_is_none_and_a_counter_that_never_counted_is_zero() -> None:
+    series = parse(exposition(), URL, 1.0).cells[CELL]
+    assert series.value(PLANNED) is None
+    assert series.histogram(TTFT) is None
+    assert series.count(REQUESTS) == 0
+
+
+def test_odd_names_and_values_do_no_harm() -> None:
+    key = CellKey("a\u2028b\x85c", "s", "c=1")
+    now = parse(exposition(key, in_flight=2, more={PLANNED: float("nan")}), URL, 1.0)
+    assert list(now.cells) == [key]
+    assert (now.cells[key].count(IN_FLIGHT), now.cells[key].value(PLANNED)) == (2, None)
+
+
+def test_a_load_that_has_only_begun_is_no_mistake() -> None:
+    assert parse("", URL, 1.0).cells == {}
+    assert parse('# TYPE target_info gauge\ntarget_info{service_name="structbench"} 1.0\n', URL, 1.0).cells == {}
+    assert parse('structbench_cells{structbench_cell_state="waiting"} 4.0\n', URL, 1.0).cells == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("node_load1 0.3\n", "answers with something else"),
+        ("<html>hello</html>", "answers with something else"),
+        ('structbench_requests_total{a="b} 1\n', "what are no metrics"),
+        ("structbench_requests_total many\n", "what are no metrics"),
+    ],
+)
+def test_other_texts_are_bad_input(text: str, why: str) -> None:
+    with pytest.raises(BadInput, match=why) as told:
+        parse(text, URL, 1.0)
+    assert "\n" not in str(told.value)
+
+
+class _Site(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        status, kind, body = {
+            "/metrics": (200, "text/plain; version=0.0.4; charset=utf-8", exposition().encode()),
+            "/html": (200, "text/html", b"<html></html>"),
+            "/binary": (200, "text/plain", b"\xff\xfe\x00"),
+        }.get(self.path, (404, "text/plain", b"no"))
+        if self.path == "/hang-up":
+            self.connection.close()
+            return
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), _Site)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a closed connection is no news
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_fetching(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # is not asked
+    assert fetch(f"{site}/metrics") == exposition()
+
+
+@pytest.mark.parametrize(
+    ("path", "why"), [("/html", "answers with text/html"), ("/nothing", "status 404"), ("/binary", "no text")]
+)
+def test_something_else_answers(site: str, path: str, why: str) -> None:
+    with pytest.raises(BadInput, match=why):
+        fetch(site + path)
+
+
+def test_nothing_answers(site: str) -> None:
+    with pytest.raises(Unreachable):
+        fetch(f"{site}/hang-up")
+    with pytest.raises(Unreachable, match="Connection refused"):
+        fetch("http://127.0.0.1:1/metrics")

@@ -1,0 +1,89 @@
+"""What is wrong with a collector's address or the missing extra is said in one line; the environment is asked too."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from structbench import publish
+from structbench.errors import BadInput
+from structbench.options import LoadOptions
+from structbench.publish import collector, open_telemetry
+
+VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+HERE = "http://127.0.0.1:4318"
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (VARIABLE, "OTEL_SDK_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"otlp": "localhost:4318"}, "--otlp 'localhost:4318' is no collector's address"),
+        ({"otlp_content": True}, "--otlp-content needs a collector to push to: give --otlp ENDPOINT"),
+    ],
+)
+def test_bad_input_in_one_line(given: dict[str, Any], what: str) -> None:
+    with pytest.raises(BadInput) as error:
+        collector(LoadOptions(**given), print)
+    assert str(error.value).startswith(what)
+    assert "\n" not in str(error.value)
+
+
+def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "is_installed", lambda: False)
+    with pytest.raises(BadInput, match=r"^--otlp needs the OpenTelemetry exporter: pip install 'structbench\[otlp\]'$"):
+        collector(LoadOptions(otlp=HERE), print)
+    said: list[str] = []
+    monkeypatch.setenv(VARIABLE, HERE)
+    assert collector(LoadOptions(), said.append) is None, "a variable meant for other programs refuses no load"
+    for_that = "for that, pip install 'structbench[otlp]'"
+    assert said == [f"nothing is pushed to {HERE}, which the environment names: {for_that}"]
+
+
+def test_the_environment_names_a_collector_and_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert collector(LoadOptions(), print) is None
+    monkeypatch.setenv(VARIABLE, HERE)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    assert collector(LoadOptions(), print) is None
+    monkeypatch.delenv("OTEL_TRACES_EXPORTER")
+    target = collector(LoadOptions(), print)
+    assert target is not None
+    said: list[str] = []
+    with ExitStack() as stack:
+        assert open_telemetry(LoadOptions(metrics_port=0), target, stack, said.append) is not None
+    assert said == [f"metrics and traces are pushed to {HERE}, which the environment names"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("OTEL_METRIC_EXPORT_INTERVAL", "0"), ("OTEL_BSP_MAX_QUEUE_SIZE", "-1")]
+)
+def test_variables_that_make_no_sense_are_bad_input(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:  # fmt: skip
+    monkeypatch.setenv(variable, value)
+    options = LoadOptions(otlp=HERE, metrics_port=0)
+    before = set(threading.enumerate())
+    with ExitStack() as stack, pytest.raises(BadInput, match=r"^the environment's OTEL_\* variables make no sense: "):
+        open_telemetry(options, collector(options, print), stack, print)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    assert set(threading.enumerate()) <= before
+    assert logging.getLogger("opentelemetry").handlers == []
+
+
+def test_without_port_and_collector_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        assert open_telemetry(LoadOptions(metrics_port=0), None, stack, print) is None
+        monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+        assert collector(LoadOptions(otlp=HERE), print) is None
+        assert open_telemetry(LoadOptions(metrics_port=23999), None, stack, print) is None
