@@ -19,7 +19,8 @@ def benchmarks(arguments: argparse.Namespace) -> dict[str, Callable[[], list[Fig
     for scenario in timing.SCENARIOS:
         found[scenario.name] = partial(timing.measure, scenario, arguments.seconds, arguments.truthserver)
     found[telemetry.NAME] = partial(telemetry.measure, arguments.seconds, arguments.truthserver)
-    return {**found, store.NAME: store.measure, scoring.NAME: scoring.measure, results.NAME: results.measure}
+    found |= {store.NAME: store.measure, scoring.NAME: scoring.measure, results.NAME: results.measure}
+    return {**found, scoring.LOAD: partial(scoring.measure_load, arguments.seconds)}
 
 
 def parser() -> argparse.ArgumentParser:

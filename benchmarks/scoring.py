@@ -1,41 +1,181 @@
-"""Scoring alone: answers a second, in this process and through the scoring process."""
+"""Scoring: answers a second on one core, and its share of a load's processor time.
+
+Invariant: figures with a target are processor time, of the scoring process and of the parent's part in it.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
-from time import perf_counter
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
+import psutil
+
+from benchmarks import machine
+from benchmarks.servers import free_port
 from benchmarks.table import Figure
+from loadgen.simulator import SimulatorProcess
 from structbench.scorer import Scorer
 from structbench.scoring import Answer, score
-from structbench.suites import TextShape, load_suite
+from structbench.suites import TextShape, answer_book, load_suite
 from structbench.types import Case
 
-NAME = "scoring, the json suite's cases with a fenced answer"
-_ROUNDS = 100
-_ANSWER = '```json\n{"name": "Ada", "age": 36, "items": [{"title": "A", "pages": 12}, {"title": "B", "pages": 7}]}\n```'
+NAME = "scoring, the cases of json and tools with right, fenced and broken answers"
+LOAD = "scoring's share of a load, 50 requests/s"
+PER_S = 5000 / 60
+"""Answers a second that one core must score."""
+RATE = 50
+SHARE_PERCENT = 5.0
+_ROUNDS = 40
+_PERIOD_S = 0.1
+_IDLE_S = 0.4
+_SCORER = "structbench.scorer:serve"
+
+
+def work(rounds: int = _ROUNDS) -> list[tuple[Case, Answer]]:
+    """Each case of the shipped suites with a right answer, one in a fence (or call in the text), and a broken one."""
+    book = answer_book()
+    answers: list[tuple[Case, Answer]] = []
+    for suite in ("json", "tools"):
+        for case in load_suite(suite, text=TextShape(), seed=0).cases:
+            known = book[str(case.messages[-1]["content"])]
+            answers += [(case, answer) for answer in _answers(known)]
+    return answers * rounds
+
+
+def _answers(known: dict[str, Any]) -> Iterator[Answer]:
+    if "json" in known:
+        text = json.dumps(known["json"])
+        yield Answer(text, (), "stop")
+        yield Answer(f"```json\n{text}\n```", (), "stop")
+        yield Answer(text.replace("}", ', "beside": null}', 1), (), "stop")
+    else:
+        calls = tuple(known["calls"])
+        yield Answer("", calls, "stop")
+        yield Answer(json.dumps(calls), (), "stop")
+        yield Answer("", tuple({**call, "arguments": {"city": 1}} for call in calls), "stop")
 
 
 def measure() -> list[Figure]:
-    """Every case of the suite, again and again, each with an answer that has to be found, parsed and validated."""
-    cases = load_suite("json", text=TextShape(), seed=0).cases
-    answer = Answer(_ANSWER, (), "stop", False)
-    work: list[tuple[Case, Answer]] = [(case, answer) for _ in range(_ROUNDS) for case in cases]
-    for case in cases:
+    """Answers a second in this process, through the scoring process, and per second of processor time."""
+    given = work()
+    for case, answer in given[: len(given) // _ROUNDS]:
         score(case, answer)  # each schema's validator is made once and kept
     began = perf_counter()
-    for case, given in work:
-        score(case, given)
+    for case, answer in given:
+        score(case, answer)
     here_s = perf_counter() - began
+    through_s, own_s, child_s = _through(given)
+    each_us = 1e6 / len(given)
     return [
-        Figure(benchmark=NAME, name="in this process", value=len(work) / here_s, unit="answers/s"),
-        Figure(benchmark=NAME, name="through the scoring process", value=len(work) / _through(work), unit="answers/s"),
+        Figure(benchmark=NAME, name="in this process", value=len(given) / here_s, unit="answers/s"),
+        Figure(benchmark=NAME, name="through the scoring process", value=len(given) / through_s, unit="answers/s"),
+        Figure(
+            benchmark=NAME, name="on one core (processor time of both processes)",
+            value=len(given) / (own_s + child_s), unit="answers/s", at_least=PER_S,
+        ),
+        Figure(benchmark=NAME, name="processor time an answer, scoring process", value=child_s * each_us, unit="µs"),
+        Figure(benchmark=NAME, name="processor time an answer, main process", value=own_s * each_us, unit="µs"),
+    ]  # fmt: skip
+
+
+def measure_load(seconds: float) -> list[Figure]:
+    """``structbench load`` at 50 requests/s on json and tools: the scoring process against all processes."""
+    requests = max(RATE, round(RATE * seconds / 2))
+    with SimulatorProcess(answers=answer_book()) as server, tempfile.TemporaryDirectory() as folder, _watched() as seen:
+        command = [
+            sys.executable, "-m", "structbench", "load", "--host", server.url, "--models", "sim:fast",
+            "--suites", "json", "tools", "--rate", str(RATE), "--requests", str(requests),
+            "--db", str(Path(folder) / "b.duckdb"), "--metrics-port", str(free_port()), "--json",
+        ]  # fmt: skip
+        usage = machine.run(command, server_pid=server.pid, cwd=Path(__file__).parent.parent)
+    if usage.exit_code != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {usage.exit_code}:\n{usage.output[-2000:]}")
+    before_s, scoring_s = seen[0], seen[-1]
+    each_us = 1e6 / (2 * requests)
+    main_us = _main_process_us(work(1))
+    all_us, scoring_us = (usage.cpu_s - before_s) * each_us, (scoring_s - before_s) * each_us
+
+    def figure(name: str, value: float, unit: str, **target: float) -> Figure:
+        return Figure(benchmark=LOAD, name=name, value=value, unit=unit, **target)
+
+    return [
+        figure("processor time of the load, all processes", all_us, "µs/request"),
+        figure("of it the scoring process", scoring_us, "µs/request"),
+        figure("of it the main process for scoring (measured alone)", main_us, "µs/request"),
+        figure("share of scoring", (scoring_us + main_us) / all_us * 100, "%", at_most=SHARE_PERCENT),
+        figure("the scoring process's start, left out of all", before_s, "s"),
     ]
 
 
-def _through(work: list[tuple[Case, Answer]]) -> float:
-    """Seconds until the scoring process has given every score back."""
+def _main_process_us(given: list[tuple[Case, Answer]]) -> float:
+    """Processor time of this process for an answer handed over at the load's rate: submit(), the scorer's thread."""
+    seen_s: list[float] = []
+    submitting_s = 0.0
+    with Scorer(lambda _key, _score: seen_s.append(thread_time())) as scorer:
+        scorer.wait_ready()
+        for key, (case, answer) in enumerate(given):
+            before_s = thread_time()
+            scorer.submit(key, case, answer)
+            submitting_s += thread_time() - before_s
+            time.sleep(1 / RATE)
+        scorer.drain(60.0)
+    # The thread's time before its first score is that of starting the child.
+    return ((seen_s[-1] - seen_s[0]) / (len(given) - 1) + submitting_s / len(given)) * 1e6
+
+
+@contextmanager
+def _watched() -> Iterator[list[float]]:
+    """Processor time of the scoring process below this one, from the first time it is idle to its end."""
+    seen: list[float] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        found: psutil.Process | None = None
+        while not ended.wait(_PERIOD_S):
+            try:
+                found = _scoring_process() if found is None else found
+                if found is not None:
+                    seen.append(_cpu_s(found))
+            except psutil.Error:
+                continue
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+    if len(seen) < 2:
+        raise SystemExit("the scoring process was not seen")
+
+
+def _scoring_process() -> psutil.Process | None:
+    """The scoring process, once it has started and waits for its first answer."""
+    for process in psutil.Process().children(recursive=True):
+        if any(_SCORER in word for word in process.cmdline()):
+            before = _cpu_s(process)
+            time.sleep(_IDLE_S)
+            return process if before > 0.05 and _cpu_s(process) == before else None
+    return None
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _through(given: list[tuple[Case, Answer]]) -> tuple[float, float, float]:
+    """Seconds until the scoring process has given every score back; processor time of this process and of that one."""
     counted, lock = 0, Lock()
 
     def count(_key: Any, _score: Any) -> None:
@@ -45,11 +185,13 @@ def _through(work: list[tuple[Case, Answer]]) -> float:
 
     with Scorer(count) as scorer:
         scorer.wait_ready()
-        began = perf_counter()
-        for key, (case, answer) in enumerate(work):
+        assert scorer._child is not None
+        child = psutil.Process(scorer._child.pid)
+        before_s, began, own = _cpu_s(child), perf_counter(), process_time()
+        for key, (case, answer) in enumerate(given):
             scorer.submit(key, case, answer)
         scorer.drain(600.0)
-        took_s = perf_counter() - began
-    if counted != len(work):
-        raise SystemExit(f"{counted} of {len(work)} answers were scored")
-    return took_s
+        took = perf_counter() - began, process_time() - own, _cpu_s(child) - before_s
+    if counted != len(given):
+        raise SystemExit(f"{counted} of {len(given)} answers were scored")
+    return took

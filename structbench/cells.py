@@ -18,7 +18,7 @@ from structbench.generated import GeneratedCases
 from structbench.identity import config_hash
 from structbench.options import LoadOptions, think_value
 from structbench.scoring import SCORER_VERSION
-from structbench.suites import TextShape, load_suite, tagged
+from structbench.suites import TextShape, load_suite, tagged, tags_of
 from structbench.types import Case, Config, Suite
 from structbench.wording import suite_text
 
@@ -118,16 +118,21 @@ def load_suites(options: LoadOptions) -> list[Suite]:
         mean_output_tokens=options.mean_output_tokens, stddev_output_tokens=options.stddev_output_tokens,
     )  # fmt: skip
     suites = [load_suite(name, text=shape, seed=options.seed) for name in options.suites]
-    known = {tag for suite in suites for case in _telling_cases(suite) for tag in case.tags}
-    if unknown := [tag for tag in options.tags if tag not in known]:
-        has = f"they have {', '.join(sorted(known))}" if known else "they have none"
-        raise BadInput(f"--tags {unknown[0]}: no case of these suites has that tag: {has}")
-    suites = [tagged(suite, options.tags) for suite in suites]
+    if options.tags:
+        suites = _with_tags(suites, options.tags)
     if options.endpoint == "generate":
         for suite in suites:
             if any(case.tools for case in _telling_cases(suite)):
                 raise BadInput(f"suite {suite.name} has tools, which /api/generate does not take: use --endpoint chat")
     return suites
+
+
+def _with_tags(suites: Sequence[Suite], tags: Sequence[str]) -> list[Suite]:
+    known = {tag for suite in suites for tag in tags_of(suite)}
+    if unknown := [tag for tag in tags if tag not in known]:
+        has = f"they have {', '.join(sorted(known))}" if known else "they have none"
+        raise BadInput(f"--tags {unknown[0]}: no case of these suites has that tag: {has}")
+    return [tagged(suite, tags) for suite in suites]
 
 
 def _telling_cases(suite: Suite) -> Sequence[Case]:

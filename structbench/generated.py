@@ -42,19 +42,20 @@ class TextShape:
 
 @dataclass(frozen=True)
 class GeneratedCases(Sequence[Case]):
-    """A sequence without a practical end; item i is ``make(i)``, made when asked for."""
+    """A sequence whose item i is ``make(i)``, made when asked for; without a practical end unless ``size`` says so."""
 
     make: Callable[..., Case]
+    size: int = GENERATED_CASES
     _recent: Callable[[int], Case] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_recent", lru_cache(RECENT_CASES)(self.make))
 
-    def __reduce__(self) -> tuple[type[GeneratedCases], tuple[Callable[..., Case]]]:
-        return GeneratedCases, (self.make,)  # what was made stays behind: it can be made again
+    def __reduce__(self) -> tuple[type[GeneratedCases], tuple[Callable[..., Case], int]]:
+        return GeneratedCases, (self.make, self.size)  # what was made stays behind: it can be made again
 
     def __len__(self) -> int:
-        return GENERATED_CASES
+        return self.size
 
     @overload
     def __getitem__(self, index: int) -> Case: ...
@@ -62,8 +63,8 @@ class GeneratedCases(Sequence[Case]):
     def __getitem__(self, index: slice) -> tuple[Case, ...]: ...
     def __getitem__(self, index: int | slice) -> Case | tuple[Case, ...]:
         if isinstance(index, slice):
-            return tuple(self.make(i) for i in range(GENERATED_CASES)[index])
-        return self._recent(range(GENERATED_CASES)[index])
+            return tuple(self.make(i) for i in range(self.size)[index])
+        return self._recent(range(self.size)[index])
 
 
 def text_case(

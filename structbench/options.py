@@ -52,7 +52,8 @@ class LoadOptions:
     models: list[str] = opt(DEFAULT_MODELS, "models to measure, as the server names them", many=True)
     suites: list[str] = opt(
         ("text", "json", "tools"),
-        "suites: text, json, tools, turns, numbers, a .jsonl file, a folder of schemas",
+        "suites: text, json, tools, turns, numbers, bfcl:CATEGORY, jsonschemabench:PATH, a .jsonl file, a folder of "
+        "schemas",
         many=True,
     )
     tags: list[str] = opt((), "only the suites' cases that have one of these tags", many=True)

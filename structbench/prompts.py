@@ -88,7 +88,9 @@ def as_prompt(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def with_schema(messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """The conversation with the schema told in its last message."""
+    """The messages with the schema at the end of the last one, unless it stands there already."""
     *before, last = messages
-    text = f"{last['content']}\n\n{_SCHEMA_PROMPT}{json.dumps(schema, ensure_ascii=False)}"
-    return (*before, {**last, "content": text})
+    task = f"{_SCHEMA_PROMPT}{json.dumps(schema, ensure_ascii=False)}"
+    if last["content"].endswith(task):
+        return tuple(messages)
+    return (*before, {**last, "content": f"{last['content']}\n\n{task}"})

@@ -1,7 +1,7 @@
 """The scoring process: answers are scored beside the load, never in the way of it.
 
 Invariant: every submitted answer comes back once, scored or ``unscored`` with the reason, whatever the
-answer does to the process that judges it. One thread of the parent talks to one child process;
+answer does to the process that judges it. One thread of the parent talks to one child process, in batches;
 the child ends by itself when its parent is gone.
 """
 
@@ -14,8 +14,9 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from functools import lru_cache, partial
 from multiprocessing.connection import Connection, Pipe, wait
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,8 +31,15 @@ GRACE_S = 3.0
 """How long after its time limit a child may keep silent before it is killed."""
 MAX_STARTS = 3
 """Children that may fail to start, one after the other, before scoring is given up."""
+BATCH_S = 0.5
+"""How long answers are gathered, so that two processes do not wake up for each one."""
+BATCH_SIZE = 64
+CASES_KEPT = 1024
+"""Cases that each side keeps, packed here and unpacked there."""
 NICENESS = 10
 """The child yields to the load's processes where cores are scarce."""
+
+Item = tuple[Any, "Case", Answer]
 
 
 class Scorer:
@@ -49,7 +57,9 @@ class Scorer:
         self._start_now = start_now
         self._time_limit_s = time_limit_s
         self._size_limit = size_limit
-        self._queue: SimpleQueue[tuple[Any, Case, Answer] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Item | None] = SimpleQueue()
+        self._hurry = threading.Event()
+        self._cases: dict[int, tuple[Case, bytes]] = {}
         self._idle = threading.Condition()
         self._pending = 0
         self._failure: BaseException | None = None
@@ -75,8 +85,11 @@ class Scorer:
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Wait until everything submitted is scored (False: not within the time); raises what ``on_score`` raised."""
+        self._hurry.set()
         with self._idle:
             done = self._idle.wait_for(lambda: self._pending == 0 or self._closed, timeout_s)
+            if done and not self._closed:
+                self._hurry.clear()
             if self._failure is not None:
                 raise self._failure
             return done and self._pending == 0
@@ -87,6 +100,7 @@ class Scorer:
             first_time, self._closed = not self._closed, True
             self._idle.notify_all()
         if first_time:
+            self._hurry.set()
             self._close.close()
             self._queue.put(None)
         if threading.current_thread() is not self._thread:
@@ -106,15 +120,32 @@ class Scorer:
         if self._start_now:
             self._ready_child()
         self._started.set()
-        while (item := self._queue.get()) is not None and not self._closed:
-            self._one(*item)
+        while (batch := self._next_batch()) and not self._closed:
+            for (key, _, _), score in zip(batch, self._scores(batch), strict=True):
+                if self._closed:
+                    break
+                self._hand_back(key, score)
         self._drop_child()
         self._closing.close()
 
-    def _one(self, key: Any, case: Case, answer: Answer) -> None:
-        score = None if case.kind == "text" else self._score(case, answer)
-        if self._closed:
-            return
+    def _next_batch(self) -> list[Item]:
+        """What is there, after a moment in which more may come; nothing once closed."""
+        item = self._queue.get()
+        if item is not None and self._queue.empty():
+            self._hurry.wait(BATCH_S)
+        batch, size = [], 0
+        while item is not None:
+            batch.append(item)
+            size += len(item[2].output_text)
+            if len(batch) == BATCH_SIZE or size > self._size_limit:
+                break
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                break
+        return batch
+
+    def _hand_back(self, key: Any, score: Score | None) -> None:
         try:
             self._on_score(key, score)
         except BaseException as error:  # the caller's own, given back to the caller by drain()
@@ -123,24 +154,61 @@ class Scorer:
             self._pending -= 1
             self._idle.notify_all()
 
-    def _score(self, case: Case, answer: Answer) -> Score:
-        """One question to the child, with its end watched over."""
+    def _scores(self, batch: list[Item]) -> list[Score | None]:
+        """The score of each; all questions at once, or one by one when that costs the child its life."""
+        scores: list[Score | None] = [None] * len(batch)
+        questions: dict[int, bytes] = {}
+        for place, (_, case, answer) in enumerate(batch):
+            if case.kind != "text":
+                question = self._question(case, answer)
+                if isinstance(question, bytes):
+                    questions[place] = question
+                else:
+                    scores[place] = question
+        found = self._ask(list(questions.values())) if questions else []
+        if isinstance(found, str):
+            found = [self._ask_alone(question, found, len(questions)) for question in questions.values()]
+        for place, score in zip(questions, found, strict=True):
+            scores[place] = score
+        return scores
+
+    def _question(self, case: Case, answer: Answer) -> bytes | Score:
+        """Case and answer as they travel, or why they cannot."""
         too_large = unscored(f"the answer is larger than {self._size_limit} bytes")
         if len(answer.output_text) > self._size_limit:
             return too_large
         try:
-            question = pickle.dumps((dataclasses.replace(case, messages=()), answer))
+            question = pickle.dumps((self._packed(case), answer))
         except Exception as error:  # any object may refuse to be pickled, with any exception
             return unscored(f"the answer cannot be handed to the scoring process: {type(error).__name__}: {error}")
-        if len(question) > self._size_limit:
-            return too_large
+        return question if len(question) <= self._size_limit else too_large
+
+    def _packed(self, case: Case) -> bytes:
+        """The case without its messages; made once for a case that is asked again and again."""
+        known = self._cases.get(id(case))
+        if known is not None:
+            return known[1]
+        packed = pickle.dumps(dataclasses.replace(case, messages=()))
+        if len(self._cases) >= CASES_KEPT:
+            self._cases.clear()
+        self._cases[id(case)] = case, packed  # the case itself, so that its id stays its own
+        return packed
+
+    def _ask_alone(self, question: bytes, failure: str, asked: int) -> Score:
+        """The score of one answer of a batch that failed as a whole."""
+        if asked == 1 or self._closed:
+            return unscored(failure)
+        found = self._ask([question])
+        return unscored(found) if isinstance(found, str) else found[0]
+
+    def _ask(self, questions: list[bytes]) -> list[Score] | str:
+        """The child's scores, or why there are none."""
         child = self._ready_child()
         if child is None:
-            return unscored("the scoring process does not start")
-        reply = child.ask(question, self._time_limit_s + GRACE_S, self._closing)
+            return "the scoring process does not start"
+        reply = child.ask(questions, len(questions) * self._time_limit_s + GRACE_S, self._closing)
         if isinstance(reply, str):
             self._drop_child()
-            return unscored(reply)
         return reply
 
     def _ready_child(self) -> _Child | None:
@@ -189,14 +257,14 @@ class _Child:
         except (EOFError, OSError):
             return False
 
-    def ask(self, question: bytes, limit_s: float, closing: Connection) -> Score | str:
-        """The child's score, or why there is none: then this child is not to be used again."""
+    def ask(self, questions: list[bytes], limit_s: float, closing: Connection) -> list[Score] | str:
+        """The child's scores, or why there are none: then this child is not to be used again."""
         try:
-            self._pipe.send_bytes(question)
+            self._pipe.send(questions)
             wait([self._pipe, closing], limit_s)
             if not self._pipe.poll():
                 return f"the scoring process gave no answer within {limit_s:g} s"
-            reply: Score = self._pipe.recv()
+            reply: list[Score] = self._pipe.recv()
             return reply
         except (EOFError, OSError):
             self._process.kill()
@@ -241,9 +309,21 @@ class _Alarm:
             return unscored(f"scoring took longer than {self._limit_s:g} s")
 
 
+@lru_cache(CASES_KEPT)
+def _unpacked(case: bytes) -> Case:
+    found: Case = pickle.loads(case)
+    return found
+
+
+def _judged(question: bytes) -> Score | None:
+    from structbench.scoring import score
+
+    case, answer = pickle.loads(question)
+    return score(_unpacked(case), answer)
+
+
 def serve(sock: socket.socket) -> None:
     """The child's life: answer questions until the parent's end of the pipe is closed."""
-    from structbench.scoring import score
     from structbench.scoring.validation import schema_problem
 
     os.nice(NICENESS)
@@ -253,7 +333,6 @@ def serve(sock: socket.socket) -> None:
             schema_problem({})  # imports jsonschema before the first answer
             pipe.send("ready")
             while True:
-                case, answer = pickle.loads(pipe.recv_bytes())
-                pipe.send(alarm.limited(lambda: score(case, answer)))  # noqa: B023
+                pipe.send([alarm.limited(partial(_judged, question)) for question in pipe.recv()])
         except (EOFError, OSError):
             return

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from structbench.errors import BadInput
 from structbench.generated import (
+    GENERATED_CASES,
     NUMBERS_VERSION,
     TEXT_VERSION,
     GeneratedCases,
@@ -28,6 +29,7 @@ from structbench.generated import (
     text_case,
     word_count,
 )
+from structbench.public import PUBLIC, load_public
 from structbench.suite_files import Line, read_lines, read_suite
 from structbench.types import Case, Suite
 
@@ -45,6 +47,7 @@ __all__ = [
     "new_suite",
     "suite_of",
     "tagged",
+    "tags_of",
     "word_count",
 ]
 
@@ -69,7 +72,7 @@ SHIPPED: Mapping[str, ShippedSuite] = {
 
 
 def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
-    """The suite of that name (text, json, tools, turns, numbers), or of that file or folder.
+    """The suite of that name (text, json, tools, turns, numbers, or public data: bfcl:…), or of that file or folder.
 
     ``text`` shapes the suite of that name only; ``seed`` moves the generated suites only.
     """
@@ -82,6 +85,8 @@ def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
     if name_or_path in SHIPPED:
         lines = read_lines(_shipped_bytes(name_or_path), f"{name_or_path}.jsonl")
         return _file_suite(name_or_path, lines, SHIPPED[name_or_path].default_requests)
+    if (public := load_public(name_or_path)) is not None:
+        return public
     path = _own(name_or_path)
     return _file_suite(path.resolve().name, read_suite(path))
 
@@ -95,16 +100,22 @@ def check_suite(path_or_name: str) -> Iterator[Line]:
 
 def tagged(suite: Suite, tags: Sequence[str]) -> Suite:
     """The suite's cases that have one of the tags, as a suite of its own; BadInput when none has."""
-    if not tags:
-        return suite
-    generated = isinstance(suite.cases, GeneratedCases)
-    telling = suite.cases[:1] if generated else suite.cases  # those of a generated suite are alike, and cost time
-    kept = [case for case in telling if set(tags) & set(case.tags)]
+    kept = [case for case in _tellers(suite) if set(tags) & set(case.tags)]
     if not kept:
         raise BadInput(f"no case of suite {suite.name} has a tag of --tags {' '.join(tags)}: leave one of them out")
-    if generated:
+    if len(suite.cases) == GENERATED_CASES:
         return suite
     return suite_of(f"{suite.name}[{','.join(tags)}]", kept, min(suite.default_requests, len(kept)))
+
+
+def tags_of(suite: Suite) -> set[str]:
+    """All tags of the suite's cases."""
+    return {tag for case in _tellers(suite) for tag in case.tags}
+
+
+def _tellers(suite: Suite) -> Sequence[Case]:
+    """The cases that tell which tags there are: those of an endless suite are alike."""
+    return suite.cases[:1] if len(suite.cases) == GENERATED_CASES else suite.cases
 
 
 def new_suite(kind: str) -> str:
@@ -236,4 +247,5 @@ def _own(name_or_path: str) -> Path:
 def _unknown_suite(name: str) -> str:
     near = get_close_matches(name.lower(), SHIPPED, n=1, cutoff=0.5)
     hint = f'did you mean "{near[0]}"? ' if near else ""
-    return f'unknown suite "{name}": {hint}Known are {", ".join(SHIPPED)}, or a .jsonl file or folder of schemas'
+    known = ", ".join([*SHIPPED, *(f"{prefix}:…" for prefix in PUBLIC)])
+    return f'unknown suite "{name}": {hint}Known are {known}, or a .jsonl file or folder of schemas'

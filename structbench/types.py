@@ -35,6 +35,10 @@ class Case:
     acceptable values: it may be left out."""
     expected_text: str | None = None
     """The answer text, compared after trimming white space."""
+    matching: Literal["strict", "bfcl"] = "strict"
+    """The rules by which calls are compared with the expected ones (docs/scoring.md)."""
+    function_names: Mapping[str, str] = field(default_factory=dict)
+    """Name of a tool as it is sent -> its name in ``expected_calls``, where the two differ."""
     acceptable: Mapping[str, tuple[Any, ...]] | None = None
     """JSON Pointer -> the values of which one must stand there; several expected texts are at ``""``."""
     compare: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -123,3 +127,5 @@ class Score:
     """Share of calls right: right calls / max(expected, made); 1 when none were due and none made."""
     num_tool_calls: int | None = None
     validation_errors: tuple[str, ...] = ()
+    violated_keywords: tuple[str, ...] = ()
+    """The schema's keywords that a JSON answer breaks, each once, in the order of the alphabet."""

@@ -14,13 +14,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed
 
-from benchmarks import machine, results, telemetry, timing
+from benchmarks import machine, results, scoring, telemetry, timing
 from benchmarks.__main__ import benchmarks, parser, undisturbed
 from benchmarks.baseline import measure as measure_plain_client
 from benchmarks.machine import Sample, Usage
 from benchmarks.servers import Timetable, Truth, arguments_of, serve, truth_of_stats
 from benchmarks.table import Figure, lines, markdown, number
 from benchmarks.timing import ANSWERS, SCENARIOS, STREAM, Scenario, plain_figures
+from structbench.scoring import score
 from structbench.store import Reader
 from structbench.suites import TextShape, load_suite
 from structbench.verification import problems
@@ -157,7 +158,7 @@ def test_a_run_that_others_disturbed_is_run_again_but_not_for_ever() -> None:
 
 def test_every_benchmark_can_be_chosen_by_its_name() -> None:
     names = list(benchmarks(parser().parse_args([])))
-    assert len(names) == len(set(names)) == len(SCENARIOS) + 3
+    assert len(names) == len(set(names)) == len(SCENARIOS) + 5
     assert {scenario.name for scenario in SCENARIOS} < set(names)
 
 
@@ -213,3 +214,11 @@ def test_the_simulator_keeps_the_timetable_it_is_given() -> None:
         truth = server.truth()
     assert truth.requests == 4
     assert 0.0 < truth.ttft_p50_s <= truth.ttft_p99_s
+
+
+def test_scoring_is_measured_with_right_fenced_and_broken_answers() -> None:
+    outcomes = [result.outcome for case, answer in scoring.work(1) if (result := score(case, answer)) is not None]
+    assert len(outcomes) == 3 * (30 + 36)
+    assert set(outcomes[::3]) == {"correct"}
+    assert {"invalid_json", "schema_violation", "no_call", "wrong_count"} & set(outcomes[1::3] + outcomes[2::3])
+    assert outcomes[1::3].count("correct") < 10

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from loading import until
 
 from loadgen.process import spawn
 from structbench import scorer as scorer_module
@@ -101,11 +102,48 @@ def test_a_child_that_hangs_beyond_its_alarm_is_replaced(
     child = child_of(scorer)
     child.suspend()
     scorer.submit(1, CASES["json"], Answer(output_text="[1]"))
+    assert scorer.drain(60)
     scorer.submit(2, CASES["number"], Answer(output_text="7"))
     assert scorer.drain(60)
     assert scores.reason(1) == "the scoring process gave no answer within 0.4 s"
     assert scores.outcome(2) == "correct"
     assert not child.is_running()
+
+
+def test_the_others_of_a_batch_that_got_no_reply_are_asked_again_one_by_one(
+    scorer: Scorer, scores: Scores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer_module, "GRACE_S", 0.1)
+    child_of(scorer).suspend()
+    for key in range(3):
+        scorer.submit(key, CASES["json"], Answer(output_text="[1]"))
+    assert scorer.drain(60)
+    assert [scores.outcome(key) for key in range(3)] == ["correct"] * 3
+
+
+def test_answers_are_scored_in_batches_and_none_waits_for_a_full_one(
+    scorer: Scorer, scores: Scores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child_of(scorer)
+    assert scorer._child is not None
+    asked: list[int] = []
+    ask = scorer._child.ask
+
+    def counting(questions: list[bytes], *rest: Any) -> Any:
+        asked.append(len(questions))
+        return ask(questions, *rest)
+
+    monkeypatch.setattr(scorer._child, "ask", counting)
+    count = 3 * scorer_module.BATCH_SIZE + 5
+    for key in range(count):
+        scorer.submit(key, CASES["number"], Answer(output_text=str(key)))
+    assert scorer.drain(60)
+    assert sum(asked) == count
+    assert len(asked) <= 5
+    assert max(asked) == scorer_module.BATCH_SIZE
+    assert list(scores.by_key) == list(range(count))
+    scorer.submit("late", CASES["number"], Answer(output_text="7"))
+    until(lambda: "late" in scores.by_key, "an answer that nobody drains is scored")
 
 
 class Bomb:

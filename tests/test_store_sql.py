@@ -34,6 +34,10 @@ CONFIG = Config(
 )  # fmt: skip
 CORRECT = Score(outcome="correct", accuracy_score=1.0, json_valid=True, schema_valid=True)
 WRONG = Score(outcome="invalid_json", accuracy_score=0.0, json_valid=False, schema_valid=False)
+BROKEN = Score(
+    outcome="schema_violation", accuracy_score=0.0, json_valid=True, schema_valid=False,
+    violated_keywords=("minimum", "required"),
+)  # fmt: skip
 REJECTED = Score(outcome="rejected", accuracy_score=0.0, json_valid=False, schema_valid=False)
 
 
@@ -388,6 +392,38 @@ def test_the_docs_describe_every_table_view_and_column(store: Store) -> None:
     for row in tables:
         missing = [column for column in row["c"] if f"`{column}`" not in sections[row["t"]]]
         assert missing == [], row["t"]
+
+
+def test_compliance_counts_what_was_rejected_what_was_violated_and_what_was_valid(store: Store) -> None:
+    filled(store)
+    put_request(store, "r", record(6, 10), BROKEN)
+    put_request(store, "r", record(7, 10), replace(BROKEN, violated_keywords=("minimum",)))
+    put_request(store, "r", record(8, 10), Score(outcome="unscored"))
+    put_request(store, "r", record(9, 10), Score(outcome="truncated", json_valid=False, schema_valid=False))
+    (row,) = store.query("SELECT * FROM compliance")
+    counts = {"judged": 7, "rejected": 1, "no_output": 0, "truncated": 1, "invalid_json": 1, "violated": 2, "valid": 2}
+    assert {name: row[name] for name in counts} == counts
+    assert sum(counts.values()) == 2 * row["judged"]
+    assert (row["unscored"], row["structured"]) == (1, "format")
+    assert (row["declared"], row["empirical"], row["compliance"]) == pytest.approx((6 / 7, 2 / 7, 2 / 6))
+    found = store.query("SELECT keyword, count, share, example FROM violations ORDER BY keyword")
+    assert [(one["keyword"], one["count"], one["share"]) for one in found] == [
+        ("minimum", 2, pytest.approx(2 / 7)), ("required", 1, pytest.approx(1 / 7)),
+    ]  # fmt: skip
+
+
+def test_a_server_that_rejects_every_schema_has_no_compliance(store: Store) -> None:
+    put(store, "r")
+    put_request(store, "r", record(0, kind="rejected"), REJECTED)
+    (row,) = store.query("SELECT declared, empirical, compliance FROM compliance")
+    assert row == {"declared": 0.0, "empirical": 0.0, "compliance": None}
+
+
+def test_runs_without_schemas_are_not_in_compliance(store: Store) -> None:
+    put(store, "r", replace(CONFIG, structured="none"))
+    put_request(store, "r", record(0, 10), Score(outcome="correct", accuracy_score=1.0, tool_call_accuracy=1.0))
+    put_request(store, "r", record(1, 10), Score(outcome="unscored"))
+    assert store.query("SELECT * FROM compliance") == []
 
 
 @pytest.mark.parametrize(

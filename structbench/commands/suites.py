@@ -16,7 +16,7 @@ KINDS = ("json", "tools")
 
 @dataclass(kw_only=True)
 class Options:
-    """List the suites that ship, check suites of your own (`check FILE`), or begin one (`new json`)."""
+    """List the suites that can be had, check suites of your own (`check FILE`), or begin one (`new json`)."""
 
     action: Optional[str] = opt(
         None, "list: what ships (default); check: every problem of a file; new: an example to start from",
@@ -41,6 +41,7 @@ def run(options: Options) -> int:
 
 
 def _list(what: list[str]) -> int:
+    from structbench.public import describe_public
     from structbench.suites import describe_suites
 
     if what:
@@ -48,6 +49,10 @@ def _list(what: list[str]) -> int:
     print(f"{'suite':<10}{'cases':>10}{'requests':>10}  what")
     for name, cases, requests, text in describe_suites():
         print(f"{name:<10}{cases:>10}{requests:>10}  {text}")
+    print()
+    for name, count, text in describe_public():
+        print(f"{name:<28}{'' if count is None else count:>6}  {text}")
+    print()
     print("A path to a .jsonl file or to a folder of schemas is a suite too: see docs/suites.md, and `suites new`.")
     return 0
 

@@ -13,7 +13,7 @@ from typing import Any
 from structbench.scoring.answer import Answer, explain, first, shown
 from structbench.scoring.parsing import JsonSource, Parsed, find_json, parse_json
 from structbench.scoring.rules import matches
-from structbench.scoring.validation import violations
+from structbench.scoring.validation import Violations, violations
 from structbench.scoring.values import ABSENT, at_pointer
 from structbench.types import Case, JsonOutcome, Score
 
@@ -34,7 +34,7 @@ def score_json(case: Case, answer: Answer) -> Score:
         return _failed(case, "no_output", "empty answer")
     strict = parse_json(answer.output_text)
     lenient = _lenient(strict, answer.output_text)
-    broken = () if case.schema is None or lenient.source is None else violations(case.schema, lenient.value)
+    broken = Violations() if case.schema is None or lenient.source is None else violations(case.schema, lenient.value)
     valid = strict.error is None and not broken
     share, wrong = _expected_share(case, strict.value) if valid else (0.0, ())
     return Score(
@@ -46,7 +46,8 @@ def score_json(case: Case, answer: Answer) -> Score:
         json_parse_error=strict.error,
         schema_valid=None if case.schema is None else valid,
         schema_valid_lenient=None if case.schema is None else lenient.source is not None and not broken,
-        validation_errors=broken if broken else first(wrong),
+        validation_errors=broken.lines if broken else first(wrong),
+        violated_keywords=broken.keywords,
     )
 
 
@@ -70,7 +71,7 @@ def _lenient(strict: Parsed, text: str) -> _Lenient:
     return _Lenient() if found is None else _Lenient(*found)
 
 
-def _outcome(strict: Parsed, answer: Answer, broken: tuple[str, ...], share: float) -> JsonOutcome:
+def _outcome(strict: Parsed, answer: Answer, broken: Violations, share: float) -> JsonOutcome:
     if strict.error is not None:
         return "truncated" if answer.done_reason == "length" else "invalid_json"
     if broken:

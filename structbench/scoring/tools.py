@@ -8,10 +8,11 @@ as any pairing can have; the outcome is the lowest rung among the pairs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from structbench.scoring import bfcl
 from structbench.scoring.answer import Answer, explain, first, shown
 from structbench.scoring.assignment import best_assignment
 from structbench.scoring.parsing import find_json, parse_json
@@ -42,6 +43,8 @@ class _Made:
     required: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
     """How the arguments break the tool's schema."""
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    """The tool's parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,9 @@ class _Verdict:
 
     rung: int
     argument: str = ""
+
+
+_Judge = Callable[[Mapping[str, Any], _Made], _Verdict]
 
 
 def score_tools(case: Case, answer: Answer) -> Score:
@@ -61,11 +67,13 @@ def score_tools(case: Case, answer: Answer) -> Score:
     if case.expected_calls is not None and not case.expected_calls:
         names = [explain(f"/{i}", "unwanted_call", shown(_name(call))) for i, call in enumerate(answer.tool_calls)]
         return _score("unwanted_call", len(names), asked_for=False, right=0, expected=0, explanations=names)
+    if case.expected_calls is None and case.matching == "bfcl":
+        return _score("correct", len(answer.tool_calls), asked_for=True, right=len(answer.tool_calls), expected=0)
     tools = {str(_function(tool).get("name")): _function(tool) for tool in case.tools}
-    made = [_made(index, call, tools) for index, call in enumerate(answer.tool_calls)]
+    made = [_made(index, call, case, tools) for index, call in enumerate(answer.tool_calls)]
     if case.expected_calls is None:
         return _against_tools(made)
-    return _against_expected(case.expected_calls, made)
+    return _against_expected(case.expected_calls, made, _JUDGES[case.matching])
 
 
 def _no_call(case: Case, answer: Answer) -> Score:
@@ -103,8 +111,8 @@ def _against_tools(made: Sequence[_Made]) -> Score:
     return _score(outcome, len(made), asked_for=True, right=right, expected=0, explanations=explanations)
 
 
-def _against_expected(expected: Sequence[Mapping[str, Any]], made: Sequence[_Made]) -> Score:
-    verdicts = [[_judge(wanted, call) for call in made] for wanted in expected]
+def _against_expected(expected: Sequence[Mapping[str, Any]], made: Sequence[_Made], judge: _Judge) -> Score:
+    verdicts = [[judge(wanted, call) for call in made] for wanted in expected]
     # One right pair outweighs all the partial credit there can be.
     right_weight = RIGHT * (min(len(expected), len(made)) + 1)
     weights = [[right_weight if v.rung == RIGHT else v.rung for v in row] for row in verdicts]
@@ -124,19 +132,21 @@ def _against_expected(expected: Sequence[Mapping[str, Any]], made: Sequence[_Mad
     return _score(outcome, len(made), asked_for=True, right=right, expected=len(expected), explanations=explanations)
 
 
-def _made(index: int, call: Mapping[str, Any], tools: Mapping[str, Mapping[str, Any]]) -> _Made:
-    name, arguments = _name(call), call.get("arguments")
-    tool = tools.get(name, {})
+def _made(index: int, call: Mapping[str, Any], case: Case, tools: Mapping[str, Mapping[str, Any]]) -> _Made:
+    sent_name, arguments = _name(call), call.get("arguments")
+    offered, tool = sent_name in tools, tools.get(sent_name, {})
+    name = case.function_names.get(sent_name, sent_name)
     prefix = f"/{index}/arguments"
     reason = limit_broken(arguments) if isinstance(arguments, Mapping) else "the arguments are not an object"
     if not isinstance(arguments, Mapping) or reason is not None:
-        return _Made(index, name, None, name in tools, broken=(explain(prefix, "type", str(reason)),))
+        return _Made(index, name, None, offered, broken=(explain(prefix, "type", str(reason)),))
     schema = tool.get("parameters")
     if not isinstance(schema, Mapping):
-        return _Made(index, name, arguments, name in tools)
+        return _Made(index, name, arguments, offered)
     required = schema.get("required")
     names = tuple(str(item) for item in required) if isinstance(required, list | tuple) else ()
-    return _Made(index, name, arguments, True, names, violations(schema, arguments, prefix))
+    broken = () if case.matching == "bfcl" else violations(schema, arguments, prefix).lines
+    return _Made(index, name, arguments, offered, names, broken, schema)
 
 
 def _judge_by_tool(call: _Made) -> _Verdict:
@@ -170,16 +180,32 @@ def _judge(wanted: Mapping[str, Any], call: _Made) -> _Verdict:
     return _Verdict(RIGHT)
 
 
+def _judge_as_bfcl(wanted: Mapping[str, Any], call: _Made) -> _Verdict:
+    if not call.offered or call.name != wanted.get("name"):
+        return _Verdict(RUNGS.index("wrong_function"))
+    if call.arguments is None:
+        return _Verdict(RUNGS.index("schema_violation"))
+    rung, argument = bfcl.judge(call.arguments, _allowed(wanted), call.schema)
+    return _Verdict(RUNGS.index(rung), argument)
+
+
+_JUDGES: Mapping[str, _Judge] = {"strict": _judge, "bfcl": _judge_as_bfcl}
+
+
 def _why(call: _Made, verdict: _Verdict, wanted: Mapping[str, Any] | None) -> tuple[str, ...]:
     at = pointer_to((call.index, "arguments", verdict.argument))
     match RUNGS[verdict.rung]:
         case "wrong_function":
-            told = "no such tool" if wanted is None else f"expected {shown(wanted.get('name'))}"
+            unknown = wanted is None or call.name == wanted.get("name")
+            told = "no such tool" if unknown or wanted is None else f"expected {shown(wanted.get('name'))}"
             return (explain(f"/{call.index}/name", "wrong_function", f"{told}, found {shown(call.name)}"),)
         case "missing_argument":
             return (explain(at, "missing_argument", "must be given"),)
         case "unexpected_argument":
             return (explain(at, "unexpected_argument", "must not be given"),)
+        case "schema_violation" if verdict.argument and call.arguments is not None:
+            told = call.schema["properties"][verdict.argument].get("type")
+            return (explain(at, "type", f"{shown(call.arguments[verdict.argument])} is not of type {shown(told)}"),)
         case "schema_violation":
             return call.broken
         case "wrong_value" if wanted is not None and call.arguments is not None:

@@ -1,4 +1,4 @@
-"""JSON Schema, draft 2020-12 with format checking.
+"""JSON Schema with format checking, of the draft that the schema names, else draft 2020-12.
 
 Invariant: no network access (remote references are an error of the schema), and explanations
 come out in an order that depends on schema and value alone.
@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from structbench.scoring.answer import CannotScore, explain, first
 from structbench.scoring.values import pointer_to
 
 if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator, FormatChecker
+    from jsonschema import FormatChecker
     from jsonschema.exceptions import ValidationError
 
 _EXAMINED = 1000
@@ -28,8 +29,25 @@ _UCSCHAR = re.compile("[\u00a0-\ud7ff\uf900-\ufdcf\ufdf0-\uffef\U00010000-\U000e
 """RFC 3987's characters beyond ASCII (its gaps at the end of each plane are not kept)."""
 
 
-def violations(schema: Mapping[str, Any], value: Any, prefix: str = "") -> tuple[str, ...]:
-    """Explain how a value breaks a schema, the most telling first; nothing when it is valid."""
+class _Validator(Protocol):
+    def iter_errors(self, instance: Any) -> Iterator[ValidationError]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Violations:
+    """How a value breaks a schema; false when it does not."""
+
+    lines: tuple[str, ...] = ()
+    """At most ten explanations, the most telling first."""
+    keywords: tuple[str, ...] = ()
+    """The keywords that are broken, each once."""
+
+    def __bool__(self) -> bool:
+        return bool(self.lines)
+
+
+def violations(schema: Mapping[str, Any], value: Any, prefix: str = "") -> Violations:
+    """Judge a value by a schema; ``prefix`` is the JSON pointer of the value."""
     validator = _validator(_canonical(schema))
     if isinstance(validator, str):
         raise CannotScore(validator)
@@ -37,11 +55,17 @@ def violations(schema: Mapping[str, Any], value: Any, prefix: str = "") -> tuple
         errors = list(islice(validator.iter_errors(value), _EXAMINED))
     except Exception as error:  # a reference to nowhere, a pattern that is no regular expression, an endless schema
         raise CannotScore(f"the schema cannot be applied: {type(error).__name__}: {error}") from error
-    return first(explain(prefix + pointer, keyword, error.message) for *_, pointer, keyword, error in _ranked(errors))
+    if not errors:
+        return _VALID
+    lines = first(explain(prefix + pointer, keyword, error.message) for *_, pointer, keyword, error in _ranked(errors))
+    return Violations(lines, tuple(sorted({str(error.validator) for error in errors})))
+
+
+_VALID = Violations()
 
 
 def schema_problem(schema: Mapping[str, Any]) -> str | None:
-    """Why a schema is no sound draft 2020-12 schema, or None."""
+    """Why a schema is no sound schema of its draft, or None."""
     validator = _validator(_canonical(schema))
     return validator if isinstance(validator, str) else None
 
@@ -69,19 +93,48 @@ def _canonical(schema: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _validator(schema: str) -> Draft202012Validator | str:
+def _validator(schema: str) -> _Validator | str:
     """The validator of a schema, or what is wrong with the schema."""
     jsonschema = import_jsonschema()
     from referencing import Registry
 
     loaded = json.loads(schema)
+    draft = jsonschema.validators.validator_for(loaded, default=jsonschema.Draft202012Validator)
     try:
-        jsonschema.Draft202012Validator.check_schema(loaded)
+        draft.check_schema(loaded)
     except jsonschema.exceptions.SchemaError as error:
         return explain(pointer_to(error.absolute_path), str(error.validator), f"in the schema: {error.message}")
     except RecursionError:
         return "the schema is nested too deeply"
-    return jsonschema.Draft202012Validator(loaded, format_checker=_formats(), registry=Registry())  # type: ignore[no-any-return]
+    # Where "$schema" is met again, at a reference to the root, jsonschema falls back to its own class of the draft.
+    loaded.pop("$schema", None)
+    made: _Validator = _extended(draft)(loaded, format_checker=_formats(), registry=Registry())
+    return made
+
+
+@cache
+def _extended(draft: Any) -> Any:
+    """The draft's validator with a ``uniqueItems`` that does not compare each item with each other."""
+    return import_jsonschema().validators.extend(draft, {"uniqueItems": _unique_items})
+
+
+def _unique_items(validator: Any, wanted: Any, instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    if wanted and validator.is_type(instance, "array"):
+        seen = {_key(item) for item in instance}
+        if len(seen) < len(instance):
+            raised = import_jsonschema().exceptions.ValidationError
+            yield raised(f"{instance!r} has non-unique elements")
+
+
+def _key(value: Any) -> Any:
+    """Equal for equal JSON values only, and hashable: 1 is 1.0, true is not 1."""
+    if isinstance(value, bool):
+        return ("truth", value)
+    if isinstance(value, list | tuple):
+        return tuple(map(_key, value))
+    if isinstance(value, Mapping):
+        return frozenset((name, _key(member)) for name, member in value.items())
+    return value
 
 
 @cache

@@ -58,9 +58,8 @@ CREATE TABLE requests (
     client_tokens_per_s DOUBLE, done_reason VARCHAR, outcome VARCHAR, accuracy_score DOUBLE, json_valid BOOLEAN,
     json_valid_lenient BOOLEAN, json_source VARCHAR, json_parse_error VARCHAR, schema_valid BOOLEAN,
     schema_valid_lenient BOOLEAN, tool_call_success BOOLEAN, tool_call_accuracy DOUBLE, num_tool_calls BIGINT,
-    validation_errors VARCHAR[], semantic_similarity DOUBLE,
-    output_text VARCHAR, thinking_text VARCHAR, tool_calls JSON, error_kind VARCHAR,
-    error_status BIGINT, error_message VARCHAR,
+    validation_errors VARCHAR[], violated_keywords VARCHAR[], semantic_similarity DOUBLE, output_text VARCHAR,
+    thinking_text VARCHAR, tool_calls JSON, error_kind VARCHAR, error_status BIGINT, error_message VARCHAR,
     PRIMARY KEY (run_id, request_index)
 );
 CREATE TABLE samples (

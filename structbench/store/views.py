@@ -203,4 +203,39 @@ SELECT run_id, model, suite, load, count(*) AS requests, avg(ttft_due_s) AS ttft
 FROM decomposition GROUP BY run_id, model, suite, load;
 """
 
-VIEWS = _GAPS + _DURATIONS + _SUMMARY + _PERCENTILES + _OUTCOMES + _CONVERSATIONS + _ERRORS + _DECOMPOSITION + _EXPORTED
+# JSONSchemaBench's rates (arXiv 2501.10868), for any cases with a schema.
+_COMPLIANCE = f"""
+CREATE OR REPLACE VIEW compliance AS
+WITH counted AS (
+    SELECT run_id, count(schema_valid) AS judged,
+        count(schema_valid) FILTER (WHERE outcome = 'rejected') AS rejected,
+        count(schema_valid) FILTER (WHERE outcome = 'no_output') AS no_output,
+        count(schema_valid) FILTER (WHERE outcome = 'truncated') AS truncated,
+        count(schema_valid) FILTER (WHERE outcome = 'invalid_json') AS invalid_json,
+        count(schema_valid) FILTER (WHERE outcome = 'schema_violation') AS violated,
+        count(*) FILTER (WHERE schema_valid) AS valid, count(*) FILTER (WHERE outcome = 'unscored') AS unscored
+    FROM requests GROUP BY run_id
+)
+SELECT run_id, model, suite, {_LOAD} AS load, structured, judged, rejected, no_output, truncated, invalid_json,
+    violated, valid, unscored, (judged - rejected) / nullif(judged, 0) AS declared,
+    valid / nullif(judged, 0) AS empirical, valid / nullif(judged - rejected, 0) AS compliance
+FROM counted JOIN runs USING (run_id)
+WHERE judged > 0 OR (unscored > 0 AND structured <> 'none');
+"""
+
+_VIOLATIONS = f"""
+CREATE OR REPLACE VIEW violations AS
+SELECT run_id, model, suite, {_LOAD} AS load, keyword, count(*) AS count,
+    count(*) / any_value(judged) AS share, arg_min(case_id, request_index) AS example
+FROM (
+    SELECT run_id, case_id, request_index, unnest(violated_keywords) AS keyword
+    FROM requests WHERE outcome = 'schema_violation'
+) JOIN (SELECT run_id, count(schema_valid) AS judged FROM requests GROUP BY run_id) USING (run_id)
+    JOIN runs USING (run_id)
+GROUP BY run_id, model, suite, load, keyword;
+"""
+
+VIEWS = (
+    _GAPS + _DURATIONS + _SUMMARY + _PERCENTILES + _OUTCOMES + _CONVERSATIONS + _ERRORS + _DECOMPOSITION + _EXPORTED
+    + _COMPLIANCE + _VIOLATIONS
+)  # fmt: skip

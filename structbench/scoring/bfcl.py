@@ -1,0 +1,135 @@
+"""BFCL's rules for one call: what the Berkeley Function Calling Leaderboard takes for a right call.
+
+Invariant: every call gets a verdict, whatever its arguments hold. Types are judged strictly, values
+leniently; where this departs from BFCL's own checker on purpose, docs/scoring.md says so, with an example.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from structbench.scoring.values import json_equal
+from structbench.types import ToolOutcome
+
+Verdict = tuple[ToolOutcome, str]
+"""How far a call got, and the argument that held it."""
+
+KINDS: Mapping[Any, type] = {
+    "string": str, "integer": int, "number": float, "boolean": bool, "array": list, "object": dict,
+}  # fmt: skip
+"""JSON Schema's type -> the one type that a value must have."""
+LEFT_OUT = ""
+"""Among the acceptable values: the argument may be left out."""
+_IGNORED = re.compile(r"[ ,./\-_*^]")
+
+
+def judge(arguments: Mapping[str, Any], allowed: Mapping[str, Sequence[Any]], schema: Mapping[str, Any]) -> Verdict:
+    """The first rung at which the arguments fail, given the acceptable values and the tool's parameters."""
+    described = schema.get("properties", {})
+    must = [name for name, values in allowed.items() if not _may_be_left_out(values)]
+    for name in (*must, *schema.get("required", ())):
+        if name not in arguments:
+            return "missing_argument", name
+    for name in arguments:
+        if name not in allowed or name not in described:
+            return "unexpected_argument", name
+    rungs = {name: _judge_value(value, allowed[name], described[name]) for name, value in arguments.items()}
+    for rung in ("schema_violation", "wrong_value"):
+        for name, found in rungs.items():
+            if found == rung:
+                return found, name
+    return "correct", ""
+
+
+def _judge_value(value: Any, acceptable: Sequence[Any], described: Mapping[str, Any]) -> ToolOutcome:
+    """An acceptable value of another type than the described one (None, a variable's name) admits that type too."""
+    kind = KINDS.get(described.get("type"))
+    if kind is float and type(value) is int:
+        value = float(value)
+    told = _first_kind(acceptable)
+    if type(value) is not kind and (told is None or type(value) is not told):
+        return "schema_violation"
+    if told is not None and (told is not kind or type(value) is not kind):
+        return "correct" if any(json_equal(value, one) for one in acceptable) else "wrong_value"
+    inner = _inner_kind(described) if kind is list else None
+    if kind is list and not any(_items_fit(value, one, inner) for one in acceptable):
+        return "schema_violation"
+    return "correct" if any(_matches(value, one, inner) for one in acceptable) else "wrong_value"
+
+
+def _matches(value: Any, acceptable: Any, inner: type | None) -> bool:
+    """Value by value: strings by their letters and digits, lists in order, objects member by member."""
+    match value:
+        case str():
+            return isinstance(acceptable, str) and _standard(value) == _standard(acceptable)
+        case dict():
+            return isinstance(acceptable, Mapping) and _members_match(value, acceptable)
+        case list() if acceptable == LEFT_OUT:
+            return not value
+        case list() if inner is dict:
+            return _objects_match(value, acceptable)
+        case list():
+            return isinstance(acceptable, list) and json_equal(_flat_standard(value), _flat_standard(acceptable))
+        case _:
+            return json_equal(value, acceptable)
+
+
+def _objects_match(value: Sequence[Any], acceptable: Any) -> bool:
+    """Objects in order, each with acceptable members."""
+    return (
+        isinstance(acceptable, list)
+        and len(value) == len(acceptable)
+        and all(
+            isinstance(one, Mapping) and isinstance(other, Mapping) and _members_match(one, other)
+            for one, other in zip(value, acceptable, strict=True)
+        )
+    )
+
+
+def _members_match(value: Mapping[str, Any], acceptable: Mapping[str, Any]) -> bool:
+    """Each member has one of its acceptable values; members of the value are not judged by type."""
+    for name, member in value.items():
+        if name not in acceptable:
+            return False
+        if not any(json_equal(_standard(member), _standard(one)) for one in _listed(acceptable[name])):
+            return False
+    return all(name in value or _may_be_left_out(_listed(values)) for name, values in acceptable.items())
+
+
+def _listed(values: Any) -> Sequence[Any]:
+    return values if isinstance(values, list | tuple) else [values]
+
+
+def _may_be_left_out(values: Sequence[Any]) -> bool:
+    return any(isinstance(value, str) and value == LEFT_OUT for value in values)
+
+
+def _first_kind(acceptable: Sequence[Any]) -> type | None:
+    """The type of the first value given; None where there is none."""
+    return next((type(value) for value in acceptable if value != LEFT_OUT), None)
+
+
+def _inner_kind(described: Mapping[str, Any]) -> type | None:
+    items = described.get("items")
+    return KINDS.get(items.get("type")) if isinstance(items, Mapping) else None
+
+
+def _items_fit(value: Any, acceptable: Any, inner: type | None) -> bool:
+    """Whether each item is of the described type, or of the acceptable list's own."""
+    if inner is None or not isinstance(acceptable, list):
+        return True
+    told = _first_kind(acceptable)
+    # A server that writes 5.0 as 5 (Ollama does) must not turn a list of floats into a mistake.
+    kinds = {inner, told, int} if inner is float else {inner, told}
+    return all(type(item) in kinds for item in value)
+
+
+def _standard(value: Any) -> Any:
+    """A string without blanks, punctuation and case; any other value as it is."""
+    return _IGNORED.sub("", value).lower().replace("'", '"') if isinstance(value, str) else value
+
+
+def _flat_standard(values: Sequence[Any]) -> list[Any]:
+    return [_standard(value) for value in values]
