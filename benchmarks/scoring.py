@@ -35,8 +35,7 @@ PER_S = 5000 / 60
 RATE = 50
 SHARE_PERCENT = 5.0
 _ROUNDS = 40
-_PERIOD_S = 0.1
-_IDLE_S = 0.4
+_PERIOD_S = 0.2
 _SCORER = "structbench.scorer:serve"
 
 
@@ -99,10 +98,9 @@ def measure_load(seconds: float) -> list[Figure]:
         usage = machine.run(command, server_pid=server.pid, cwd=Path(__file__).parent.parent)
     if usage.exit_code != 0:
         raise SystemExit(f"{' '.join(command)} ended with {usage.exit_code}:\n{usage.output[-2000:]}")
-    before_s, scoring_s = seen[0], seen[-1]
     each_us = 1e6 / (2 * requests)
-    main_us = _main_process_us(work(1))
-    all_us, scoring_us = (usage.cpu_s - before_s) * each_us, (scoring_s - before_s) * each_us
+    start_s, main_us = _alone(work(1))
+    all_us, scoring_us = (usage.cpu_s - start_s) * each_us, (seen[-1] - start_s) * each_us
 
     def figure(name: str, value: float, unit: str, **target: float) -> Figure:
         return Figure(benchmark=LOAD, name=name, value=value, unit=unit, **target)
@@ -112,16 +110,21 @@ def measure_load(seconds: float) -> list[Figure]:
         figure("of it the scoring process", scoring_us, "µs/request"),
         figure("of it the main process for scoring (measured alone)", main_us, "µs/request"),
         figure("share of scoring", (scoring_us + main_us) / all_us * 100, "%", at_most=SHARE_PERCENT),
-        figure("the scoring process's start, left out of all", before_s, "s"),
+        figure("the scoring process's start (measured alone), left out of all", start_s, "s"),
     ]
 
 
-def _main_process_us(given: list[tuple[Case, Answer]]) -> float:
-    """Processor time of this process for an answer handed over at the load's rate: submit(), the scorer's thread."""
+def _alone(given: list[tuple[Case, Answer]]) -> tuple[float, float]:
+    """Processor time of a scoring process's start in seconds, and in µs that of this process for an answer.
+
+    Answers are handed over at the load's rate; counted are submit() and the scorer's thread.
+    """
     seen_s: list[float] = []
     submitting_s = 0.0
     with Scorer(lambda _key, _score: seen_s.append(thread_time())) as scorer:
         scorer.wait_ready()
+        assert scorer._child is not None
+        start_s = _cpu_s(psutil.Process(scorer._child.pid))
         for key, (case, answer) in enumerate(given):
             before_s = thread_time()
             scorer.submit(key, case, answer)
@@ -129,22 +132,21 @@ def _main_process_us(given: list[tuple[Case, Answer]]) -> float:
             time.sleep(1 / RATE)
         scorer.drain(60.0)
     # The thread's time before its first score is that of starting the child.
-    return ((seen_s[-1] - seen_s[0]) / (len(given) - 1) + submitting_s / len(given)) * 1e6
+    return start_s, ((seen_s[-1] - seen_s[0]) / (len(given) - 1) + submitting_s / len(given)) * 1e6
 
 
 @contextmanager
 def _watched() -> Iterator[list[float]]:
-    """Processor time of the scoring process below this one, from the first time it is idle to its end."""
+    """Processor time of the scoring process below this one, again and again to its end."""
     seen: list[float] = []
     ended = threading.Event()
 
     def watch() -> None:
-        found: psutil.Process | None = None
         while not ended.wait(_PERIOD_S):
             try:
-                found = _scoring_process() if found is None else found
-                if found is not None:
-                    seen.append(_cpu_s(found))
+                for process in psutil.Process().children(recursive=True):
+                    if any(_SCORER in word for word in process.cmdline()):
+                        seen.append(_cpu_s(process))
             except psutil.Error:
                 continue
 
@@ -155,18 +157,8 @@ def _watched() -> Iterator[list[float]]:
     finally:
         ended.set()
         thread.join()
-    if len(seen) < 2:
+    if not seen:
         raise SystemExit("the scoring process was not seen")
-
-
-def _scoring_process() -> psutil.Process | None:
-    """The scoring process, once it has started and waits for its first answer."""
-    for process in psutil.Process().children(recursive=True):
-        if any(_SCORER in word for word in process.cmdline()):
-            before = _cpu_s(process)
-            time.sleep(_IDLE_S)
-            return process if before > 0.05 and _cpu_s(process) == before else None
-    return None
 
 
 def _cpu_s(process: psutil.Process) -> float:

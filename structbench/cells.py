@@ -14,13 +14,15 @@ from typing import Any
 from loadgen.server import Server, full_name
 from loadgen.types import ClosedLoop, Load, OpenLoop
 from structbench.errors import BadInput
+from structbench.expressions import parse_limits, parse_slo
 from structbench.generated import GeneratedCases
 from structbench.identity import config_hash
 from structbench.options import LoadOptions, think_value
+from structbench.output import check_output
 from structbench.scoring import SCORER_VERSION
 from structbench.suites import TextShape, load_suite, tagged, tags_of
 from structbench.types import Case, Config, Suite
-from structbench.wording import suite_text
+from structbench.wording import load_text, suite_text
 
 SIMULATED = "simulated"
 """The address in the identity of a simulated cell: its real port is drawn anew for each run."""
@@ -40,11 +42,7 @@ class Cell:
 
     @property
     def load_name(self) -> str:
-        match self.load:
-            case ClosedLoop(concurrency=concurrency):
-                return f"c={concurrency}"
-            case OpenLoop(rate=rate, arrival=arrival):
-                return f"rate={rate:g}/s {arrival}"
+        return load_text(asdict(self.load))
 
     @property
     def suite_name(self) -> str:
@@ -75,6 +73,7 @@ def check_options(options: LoadOptions) -> None:
                 continue
             raise BadInput(f"--{name} {value:g}: give {'0 or more' if name in not_negative else 'more than 0'}")
     parse_options(options.option)
+    _check_gates(options)
     if options.concurrency and options.rate:
         raise BadInput("--rate and --concurrency exclude each other (open loop, closed loop): leave one out")
     if not 0 <= options.metrics_port <= 65535:
@@ -89,6 +88,18 @@ def check_options(options: LoadOptions) -> None:
         if len(set(same)) < len(same):
             twice = next(each for each, whole in zip(names, same, strict=True) if same.count(whole) > 1)
             raise BadInput(f"--{name} names {twice!r} twice: leave one out")
+
+
+def _check_gates(options: LoadOptions) -> None:
+    slos = [parse_slo(text) for text in options.slo]
+    if options.goodput is not None:
+        parse_limits(options.goodput)
+    elif any(slo.metric.name == "goodput" for slo in slos):
+        raise BadInput("--slo on goodput needs the limits that make a request good: add --goodput, e.g. ttft<0.5")
+    if options.abort_on_slo and not slos:
+        raise BadInput("--abort-on-slo needs something to hold the load against: add --slo, e.g. ttft_p95<0.5")
+    if options.junit is not None:
+        check_output(options.junit, "--junit", options.db)
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "load": "structbench.commands.load",
     "runs": "structbench.commands.runs",
     "stats": "structbench.commands.stats",
+    "compare": "structbench.commands.compare",
     "export": "structbench.commands.export",
     "import": "structbench.commands.import_",
     "sql": "structbench.commands.sql",
@@ -29,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "simulate": "structbench.commands.simulate",
     "demo": "structbench.commands.demo",
     "watch": "structbench.commands.watch",
+    "report": "structbench.commands.report",
 }
 """Command -> its module, which has ``Options`` and ``run``."""
 
@@ -94,7 +96,7 @@ def _overview() -> str:
              "usage: structbench COMMAND [OPTIONS]     structbench COMMAND --help", ""]  # fmt: skip
     for name, module in COMMANDS.items():
         lines.append(f"  {name:<13}{import_module(module).Options.__doc__.splitlines()[0]}")
-    codes = "exit codes: 0 done · 1 the run failed · 2 bad input, nothing sent · 130 interrupted"
+    codes = "exit codes: 0 done · 1 the run failed · 2 bad input, nothing sent · 99 a gate failed · 130 interrupted"
     return "\n".join([*lines, "", codes])
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from structbench.identity import canonical_json
 from structbench.prompts import case_of
+from structbench.stats import interval_ranks, needed
 from structbench.wording import latency_text, plural, rate_text, share_text
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from structbench.cells import Cell
     from structbench.types import Case
 
-LEAST_PAIRS = 6
-"""Below which no two order statistics enclose a median with 95 %: 2 x 0.5^5 > 0.05."""
+LEAST_PAIRS = needed(0.5)
+"""Below which no two order statistics enclose a median with 95 %."""
 
 ROWS = """
 SELECT request_index, segment, sent_ns, error_kind, schema_valid, CASE WHEN accuracy_score IS NOT NULL
@@ -131,14 +132,13 @@ def medians(pairs: Sequence[tuple[float, float]]) -> Difference:
     n = len(pairs)
     if n == 0:
         return Difference(0)
-    differences = [after - before for before, after in pairs]
+    differences = sorted(after - before for before, after in pairs)
     before, after = (median(pair[side] for pair in pairs) for side in (0, 1))
-    if n < LEAST_PAIRS:
+    ranks = interval_ranks(n, 0.5)
+    if ranks is None:
         return Difference(n, before, after, median(differences))
-    from scipy.stats import quantile_test  # late: takes a second
-
-    ends = quantile_test(differences, p=0.5).confidence_interval(0.95)
-    return Difference(n, before, after, median(differences), float(ends.low), float(ends.high))
+    low, high = ranks
+    return Difference(n, before, after, median(differences), differences[low - 1], differences[high - 1])
 
 
 def new_schemas(rows: Iterable[Row], schema_of: Callable[[int], str | None]) -> list[tuple[float, float]]:

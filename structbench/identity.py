@@ -72,7 +72,7 @@ def config_hash(config: Config) -> str:
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """One line for each field that differs, e.g. ``load.concurrency: 1 → 4``."""
-    old, new = _flat(before), _flat(after)
+    old, new = flat(before), flat(after)
     paths = [*old, *(path for path in new if path not in old)]
     return [
         _change(".".join(path), old.get(path), new.get(path))
@@ -81,14 +81,15 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     ]
 
 
-def _flat(value: Mapping[str, Any], above: KeyPath = ()) -> dict[KeyPath, str]:
-    flat: dict[KeyPath, str] = {}
+def flat(value: Mapping[str, Any], above: KeyPath = ()) -> dict[KeyPath, str]:
+    """Each innermost field by its path, as canonical JSON."""
+    fields: dict[KeyPath, str] = {}
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
-            flat.update(_flat(item, (*above, key)))
+            fields.update(flat(item, (*above, key)))
         else:
-            flat[(*above, key)] = canonical_json(item)
-    return flat
+            fields[(*above, key)] = canonical_json(item)
+    return fields
 
 
 def _opened(path: KeyPath, old: dict[KeyPath, str], new: dict[KeyPath, str]) -> bool:

@@ -121,6 +121,24 @@ class LoadOptions:
     )
     otlp_content: bool = opt(False, "spans carry prompts and answers too")
     max_error_rate: float = opt(1.0, "the run fails when a larger share of a cell's requests end in errors (1: never)")
+    slo: list[str] = opt(
+        (),
+        "what each cell must reach, e.g. ttft_p95<0.5 schema_valid>=95%; exit code 99 when one does not "
+        "(docs/ci.md has the metrics)",
+        many=True, metavar="METRIC<VALUE",
+    )  # fmt: skip
+    abort_on_slo: bool = opt(
+        False,
+        "end a cell once one of its --slo is certain to fail, whatever is still to come (never so where only "
+        "--duration bounds the cell)",
+    )
+    goodput: Optional[str] = opt(
+        None,
+        "limits that a request must keep to count in goodput and correct goodput, e.g. ttft<0.5,tpot<50ms; "
+        "kept with the run (default: none)",
+        metavar="METRIC<VALUE,…",
+    )
+    junit: Optional[Path] = opt(None, "file for the outcome of each cell and --slo as JUnit XML", type=Path)
     json: bool = opt(False, "summary as JSON on stdout, people's text on stderr")
     quiet: bool = opt(False, "no progress display")
     simulate: bool = opt(False, "measure the built-in simulated server instead of a real one")

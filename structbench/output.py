@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from structbench.errors import BadInput
+from structbench.errors import BadInput, RunFailed
 
 
 @contextmanager
 def target_of(path: Path) -> Iterator[Path]:
     """A path to write to; what was written is then at ``path``, or on standard output for ``-``."""
-    check_target(path)
+    check_output(path)
     if str(path) == "-":
         with _standard_output() as pipe:
             yield pipe
@@ -38,14 +38,30 @@ def target_of(path: Path) -> Iterator[Path]:
             made.unlink(missing_ok=True)
 
 
-def check_target(path: Path) -> None:
-    """BadInput for what certainly cannot be written."""
+def check_output(path: Path, option: str = "-o", db: Path | None = None) -> None:
+    """BadInput when the file cannot be written, or is the database; nothing is made or changed."""
     if path.is_dir():
-        raise BadInput(f"{path} is a folder: give a file, e.g. -o {path / 'results'}")
+        raise BadInput(f"{option} {path} is a folder: give a file in it")
     if not path.parent.is_dir():
-        raise BadInput(f"the folder {path.parent} does not exist: create it or give another -o")
+        raise BadInput(f"{option} {path}: the folder {path.parent} does not exist: create it or give another path")
     if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise BadInput(f"{path} is not writable: change its permissions or give another -o")
+        raise BadInput(f"{option} {path} is not writable: change its permissions or give another path")
+    if db is not None and path.exists() and db.exists() and path.samefile(db):
+        raise BadInput(f"{option} {path} is the database itself: give another path")
+
+
+def write_output(path: Path, text: str) -> None:
+    """Put the text in the file, at the end of what took long: RunFailed, not BadInput, when that cannot be done."""
+    is_device = path.exists() and not path.is_file()  # nothing can be moved to its place
+    made = path if is_device else path.with_name(f".{path.name}.{os.getpid()}-part")
+    try:
+        made.write_text(text, encoding="utf-8", errors="replace")
+        if not is_device:
+            made.replace(path)
+    except OSError as error:
+        if not is_device:
+            made.unlink(missing_ok=True)
+        raise RunFailed(f"cannot write {path} ({error.strerror}): give another path") from error
 
 
 @contextmanager

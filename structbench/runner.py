@@ -22,11 +22,15 @@ from typing import Any
 
 from loadgen import server as ollama_server
 from loadgen.telemetry import CacheResult, CellState
-from structbench import __version__
+from structbench import __version__, slos
 from structbench.cells import Cell, build_cells, check_options, load_suites
 from structbench.constrained import ROWS, pair_up
+from structbench.errors import GATE_FAILED
+from structbench.gates import Gate, Outcome
+from structbench.junit import junit_xml
 from structbench.live import Display
 from structbench.options import LoadOptions
+from structbench.output import write_output
 from structbench.planning import CacheState, PlannedCell, explain, find_server, plan, pull_missing
 from structbench.publish import collector, open_telemetry
 from structbench.scorer import Scorer
@@ -93,14 +97,23 @@ class Summary:
     total_s: float = 0.0
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    """Each planned cell, with what --slo asks of it."""
     db: str = ""
 
     @property
+    def gates(self) -> list[Gate]:
+        """What --slo asks, held against each cell."""
+        return [gate for outcome in self.outcomes for gate in outcome.gates]
+
+    @property
     def exit_code(self) -> int:
-        """0 done, 1 failed, 130 interrupted."""
+        """0 done, 1 failed, 99 an SLO was not met or cannot be judged, 130 interrupted."""
         if self.interrupted:
             return 130
-        return 1 if self.failures else 0
+        if self.failures:
+            return 1
+        return GATE_FAILED if any(gate.outcome in ("fail", "undecided") for gate in self.gates) else 0
 
     def records(self, columns: str = "*") -> list[dict[str, Any]]:
         """The rows of ``requests`` of these runs, in order, from the database."""
@@ -141,8 +154,12 @@ def load(
         planned = plan(options, build_cells(options, server, suites), store)
         scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
         services = Services(options, server, store, telemetry, scorer, display)
-        with display:
-            summary = _Runner(services, stop).all(planned)
+        runner = _Runner(services, stop)
+        try:
+            with display:
+                summary = runner.all(planned)
+        finally:
+            runner.write_junit()
         summary.total_s = monotonic() - began
         if report is not None:
             report(summary)
@@ -178,6 +195,8 @@ class _Runner:
         caches: dict[str, CacheState] = {}
         runs: list[tuple[Cell, str]] = []
         self.states["waiting"] = len(planned)
+        self.summary.outcomes = [Outcome(cell.cell.name) for cell in planned]
+        self._judge()  # what ends before it is judged has not passed
         for cell in planned:
             if self.stop.asked or (self.summary.failures and not ollama_server.answers(self.services.server.address)):
                 break
@@ -187,6 +206,7 @@ class _Runner:
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
                 self._move("waiting", "skipped")
+                self._keep_limits(run_id)
                 caches[run_id] = cell.cache
             elif cell.cache == "resumed" and not self.services.store.claim(run_id):
                 self.services.display.print(f"{cell.cell.name}: left out: another process now continues run {run_id}")
@@ -202,6 +222,10 @@ class _Runner:
             for row in self.summary.rows:
                 row["warnings"] = [*row.get("warnings", ()), warning]
         self.summary.pairs = pair_up(runs, lambda run_id: store.query(ROWS, [run_id], timeout_s=_FLUSH_S))
+        by_id = {row["run_id"]: row for row in self.summary.rows}
+        for outcome, (_, run_id) in zip(self.summary.outcomes, runs, strict=False):
+            outcome.row = by_id.get(run_id)
+        self._judge()
         return self.summary
 
     def _similarity(self, runs: Sequence[tuple[Cell, str]]) -> str | None:
@@ -220,6 +244,21 @@ class _Runner:
         except ollama_server.ServerError as error:
             return f"no semantic similarity: {error}"
         return None
+
+    def _judge(self) -> None:
+        slos.judge_all(self.services.options, self.services.store.query, self.summary.outcomes)
+
+    def write_junit(self) -> None:
+        """Whatever ended the load."""
+        if self.services.options.junit is not None:
+            text = junit_xml(self.summary.outcomes, self.summary.failures)
+            write_output(self.services.options.junit, text)
+
+    def _keep_limits(self, run_id: str) -> None:
+        """What makes a request good is asked anew each time, and changes no measurement."""
+        limits = slos.limits(self.services.options)
+        if limits is not None:
+            self.services.store.append("runs", {"run_id": run_id, "goodput_limits": limits})
 
     def _note_lookup(self, planned: PlannedCell, run_id: str) -> None:
         result = _CACHE_RESULT[planned.cache]
@@ -253,8 +292,10 @@ class _Runner:
             services=self.services, cell=cell, cases=cases, run_id=run_id,
             number=0 if planned.continued is None else planned.continued.next_segment, missing=planned.missing,
             errors=0 if planned.continued is None else planned.continued.errors,
+            watch=slos.watch(self.services.options, planned, store.query),
         )  # fmt: skip
         self._open(planned, segment, model_load_s)
+        self._keep_limits(run_id)
         with self.stop.watching(segment):
             try:
                 segment.run()

@@ -7,6 +7,7 @@ load, never in its way.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from loadgen.turns import follow_up
 from loadgen.types import NS, RequestRecord, Timeouts
 from loadgen.workers import Control, LoadFailed, default_workers, generate_load
 from structbench.cells import Cell
+from structbench.gates import Watch
 from structbench.live import Display, Tally
 from structbench.options import LoadOptions
 from structbench.prompts import case_of, first_turns, request_of, requests_of, warmup_requests
@@ -70,10 +72,13 @@ class Segment:
     last_ns: int | None = None
     rows: int = 0
     """Requests that have their row, in the database or on the way to it."""
+    watch: Watch | None = None
+    """SLOs that end the load once they are certain to fail."""
     errors: int = 0
     """Failed requests of the run, those of earlier segments included."""
     unanswered: int = 0
     """Second turns that never arise: there was no answer, or no call in it, to follow from."""
+    cancelled: int = 0
     lost_in_a_row: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
     tally: Tally = field(init=False)
@@ -114,12 +119,12 @@ class Segment:
 
     @property
     def is_complete(self) -> bool:
-        """Every request that was to be sent has its row, or the time was up."""
-        if self.control.stopping or self.failure is not None:
+        """Every request that was to be sent has its row, or the time was up; a stop after that changes nothing."""
+        if self.failure is not None or self.cancelled:
             return False
-        if self.cell.load.duration_s is not None:
+        if self.missing is not None and self.rows + self.unanswered == len(self.missing):
             return True
-        return self.missing is not None and self.rows + self.unanswered == len(self.missing)
+        return self.cell.load.duration_s is not None and not self.control.stopping
 
     @property
     def workers(self) -> int:
@@ -186,6 +191,19 @@ class Segment:
         self._show(record, score, case)
         with self.counting:
             self.rows += 1
+            if self.watch is not None:
+                self.watch.add(row)
+                self._end_when_broken(self.watch)
+
+    def _end_when_broken(self, watch: Watch) -> None:
+        """Send nothing more once an SLO cannot be met, if there is anything left to send; what is in flight may end."""
+        started_ns, unsent = self.control.started_ns, self.missing is None or self.tally.done < len(self.missing)
+        elapsed_s = None if started_ns is None else (time.monotonic_ns() - started_ns) / NS
+        if self.control.stopping or not unsent or not (broken := watch.broken(elapsed_s)):
+            return
+        self.control.stopping = True
+        slos = ", ".join(slo.text for slo in broken)
+        self.services.display.print(f"{self.cell.name}: ended early: {slos} can no longer be met")
 
     def _show(self, record: RequestRecord, score: Score | None, case: Case) -> None:
         telemetry = self.services.telemetry
@@ -224,6 +242,7 @@ class Segment:
             self.lost_in_a_row = 0
             return
         if record.error.kind == "cancelled":
+            self.cancelled += 1
             return
         self.errors += 1
         if record.error.kind == "connect":

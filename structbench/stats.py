@@ -1,12 +1,41 @@
-"""Percentiles. Pure.
+"""Percentiles, rates and their intervals; docs/statistics.md tells how each is made. Pure.
 
-Invariant: one definition everywhere, linear interpolation (type 7), the same as DuckDB's ``quantile_cont``.
+Invariant: one definition of a percentile everywhere, linear interpolation (type 7), the same as DuckDB's
+``quantile_cont``; and an estimate from too few values has no value, but says how many it needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import floor
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CONFIDENCE = 0.95
+"""Of every interval, two-sided: each end is wrong with a chance of at most 2.5 %."""
+LEAST_CLUSTERS = 20
+"""Requests below which a bootstrap over requests is not trusted (Cameron and Miller, J. Human Resources 50, 2015)."""
+RESAMPLES = 999
+_GRID = 96
+_REACH = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure of ``n`` values (of what, ``unit`` says) with its interval; where n is too small, value, low and high
+    are None and ``needs`` says what n it takes."""
+
+    n: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    needs: int | None = None
+    unit: str = "requests"
 
 
 def percentile(values: Iterable[float], p: float) -> float | None:
@@ -21,3 +50,159 @@ def percentile(values: Iterable[float], p: float) -> float | None:
     if low == place:
         return ordered[low]
     return ordered[low] + (ordered[low + 1] - ordered[low]) * (place - low)
+
+
+def needed(p: float, confidence: float = CONFIDENCE) -> int:
+    """How many independent values a percentile's two-sided interval needs: ceil(ln(a/2) / ln(max(p, 1 - p))).
+
+    a = 1 - confidence. With fewer, not even the extremes are sure enough to lie on either side: all n values lie below
+    the true percentile with chance p^n, which must not exceed a/2 (Conover, Practical Nonparametric Statistics, 3.2).
+    p99 needs 368, p95 72, p90 36, the median 6.
+    """
+    return math.ceil(math.log((1 - confidence) / 2) / math.log(max(p, 1 - p)))
+
+
+def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
+    """Ranks (from 1) of the order statistics that enclose the percentile, or None when n is too small.
+
+    The number of values below the true percentile is binomial (n, p), whatever the distribution: low is its a/2
+    quantile, high its 1 - a/2 quantile + 1. Exact, conservative by the steps of the ranks.
+    """
+    if n < needed(p, confidence):
+        return None
+    tail = (1 - confidence) / 2
+    return _binomial_quantile(tail, n, p), _binomial_quantile(1 - tail, n, p) + 1
+
+
+def _binomial_quantile(q: float, n: int, p: float) -> int:
+    """The least k with P(B <= k) >= q; what scipy.stats.binom.ppf gives, whose import takes a second."""
+    from scipy.special import bdtr, bdtrik
+
+    k: int = max(math.ceil(bdtrik(q, n, p)), 0)
+    return k - 1 if k > 0 and bdtr(k - 1, n, p) >= q else k
+
+
+def ranks_around(n: int, p: float) -> tuple[int, int, int, int] | None:
+    """Ranks (from 1) that an estimate of the percentile is made of: its neighbours and its interval's ends."""
+    ends = interval_ranks(n, p)
+    if ends is None:
+        return None
+    place = p * (n - 1)
+    return floor(place) + 1, math.ceil(place) + 1, *ends
+
+
+def percentile_estimate(n: int, p: float, at_ranks: Sequence[float] | None) -> Estimate:
+    """The percentile of n values from those at ``ranks_around(n, p)``; None there: too few."""
+    if at_ranks is None:
+        return Estimate(n, needs=needed(p))
+    below, above, low, high = at_ranks
+    place = p * (n - 1)
+    return Estimate(n, below + (above - below) * (place - floor(place)), low, high)
+
+
+def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> Estimate:
+    """A rate with Wilson's interval (JASA 22, 1927), without continuity correction; n = 0 has none.
+
+    (p + z²/2n ± z sqrt(p(1 - p)/n + z²/4n²)) / (1 + z²/n). ``successes`` may be a sum of scores from 0 to 1: their
+    variance is at most p(1 - p), so that the interval is then rather too wide (Bhatia and Davis, 2000).
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} of {n}")
+    if n == 0:
+        return Estimate(0, needs=1, unit="answers")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    p = successes / n
+    centre, reach = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = (centre - reach) / (1 + z * z / n), (centre + reach) / (1 + z * z / n)
+    # Rounding must not carry an end past the rate itself, nor beyond all and none.
+    return Estimate(n, p, min(max(low, 0.0), p), max(min(high, 1.0), p), unit="answers")
+
+
+def rate_per_s(share: Estimate, seconds: float | None) -> Estimate:
+    """A share as a number per second: its ends times n / seconds; how fast requests ended is taken as it was."""
+    if share.value is None or share.low is None or share.high is None or not seconds:
+        return Estimate(share.n, needs=share.needs, unit=share.unit)
+    factor = share.n / seconds
+    return Estimate(share.n, share.value * factor, share.low * factor, share.high * factor, unit=share.unit)
+
+
+def percentile_of_counts(values: np.ndarray[Any, Any], counts: np.ndarray[Any, Any], p: float) -> float | None:
+    """The percentile of values that come ``counts`` times each; ``values`` ascend."""
+    upto = counts.cumsum()
+    if not len(upto):
+        return None
+    place = p * (int(upto[-1]) - 1)
+    below, above = (float(values[upto.searchsorted(rank, side="right")]) for rank in (floor(place), math.ceil(place)))
+    return below + (above - below) * (place - floor(place))
+
+
+def gap_percentiles(
+    gaps: Sequence[np.ndarray[Any, Any]], ps: Sequence[float], known: Sequence[float | None] | None = None
+) -> list[Estimate]:
+    """Percentiles of all gaps together, with intervals by bootstrap over requests: the gaps of one are not independent.
+
+    ``gaps`` has an array for each request; ``known`` the percentiles where these requests are a sample of more, whose
+    interval is then rather too wide. Requests are drawn with replacement (percentile bootstrap, 999 times, the
+    same draws each time); the interval's ends are gaps that were seen.
+    """
+    import numpy as np
+
+    gaps = [each for each in gaps if len(each)]
+    if len(gaps) < LEAST_CLUSTERS:
+        return [Estimate(len(gaps), needs=LEAST_CLUSTERS) for _ in ps]
+    sizes = np.array([len(each) for each in gaps])
+    values, owner = np.concatenate(gaps).astype(float), np.repeat(np.arange(len(gaps)), sizes)
+    ordered = np.sort(values)
+    exact = [float(each) for each in np.quantile(ordered, ps)] if known is None else known
+    ends = _bootstrap(values, owner, sizes, [_grid(ordered, p, len(gaps)) for p in ps], ps)
+    return [
+        Estimate(len(values), needs=needed(p), unit="gaps")
+        if value is None or len(values) < needed(p)
+        else Estimate(len(gaps), value, min(low, value), max(high, value))
+        for p, value, (low, high) in zip(ps, exact, ends, strict=True)
+    ]
+
+
+def _grid(ordered: np.ndarray[Any, Any], p: float, clusters: int) -> np.ndarray[Any, Any]:
+    """Gaps near the percentile, as far as its interval can reach: _REACH standard errors of wholly dependent gaps."""
+    import numpy as np
+
+    reach = _REACH * math.sqrt(p * (1 - p) / clusters)
+    places = np.linspace(max(p - reach, 0), min(p + reach, 1), _GRID)
+    found: np.ndarray[Any, Any] = np.quantile(ordered, places, method="inverted_cdf")
+    return found
+
+
+def _bootstrap(
+    values: np.ndarray[Any, Any], owner: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any],
+    grids: Sequence[np.ndarray[Any, Any]], ps: Sequence[float],
+) -> list[tuple[float, float]]:  # fmt: skip
+    """The intervals' ends. A redrawn sample is a weight for each request: its percentile is the first grid value up to
+    which the weighted count of gaps reaches p, so that no gap is copied or sorted again."""
+    import numpy as np
+
+    clusters = len(sizes)
+    drawn = np.random.default_rng(0).integers(0, clusters, (RESAMPLES, clusters))
+    flat = (drawn + np.arange(RESAMPLES)[:, None] * clusters).ravel()
+    weight = np.bincount(flat, minlength=drawn.size).reshape(drawn.shape).astype("f4")
+    upto = np.hstack([_upto(values, owner, clusters, grid) for grid in grids])
+    # One product for all percentiles: a linear algebra library's threads cost more than many small ones are worth.
+    counts, total = np.split(weight @ upto, len(ps), axis=1), weight @ sizes
+    ends = []
+    for p, grid, count in zip(ps, grids, counts, strict=True):
+        reached = count >= p * total[:, None]
+        found = grid[np.where(reached.any(axis=1), reached.argmax(axis=1), _GRID - 1)]
+        low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        ends.append((float(low), float(high)))
+    return ends
+
+
+def _upto(
+    values: np.ndarray[Any, Any], owner: np.ndarray[Any, Any], clusters: int, grid: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Of each request, how many gaps are at most each grid value."""
+    import numpy as np
+
+    steps = len(grid) + 1
+    cell = owner * steps + np.searchsorted(grid, values, side="left")
+    return np.bincount(cell, minlength=clusters * steps).reshape(clusters, steps).cumsum(axis=1)[:, :-1].astype("f4")

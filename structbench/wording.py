@@ -6,7 +6,9 @@ carries a figure into a unit it has not reached.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
+from typing import Any
 
 ABSENT = "–"
 
@@ -94,3 +96,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
+
+
+def clipped(text: str, length: int) -> str:
+    """The text, or its beginning and "…" where it is longer."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def load_text(load: Mapping[str, Any]) -> str:
+    """``c=4`` or ``rate=5/s poisson`` from concurrency, rate and arrival; the view ``summary`` writes the same."""
+    if load.get("rate") is not None:
+        return f"rate={load['rate']:g}/s {load.get('arrival') or ''}".rstrip()
+    return f"c={load['concurrency']}"

@@ -22,7 +22,8 @@ HOMES = {
     "httpx": ["loadgen/wire.py", "loadgen/stream.py", "loadgen/server.py", "loadgen/probing.py"],
     "httptools": ["loadgen/connection.py", "loadgen/simulator/"],
     "psutil": ["structbench/sampler.py"],
-    "scipy": ["structbench/constrained.py"],
+    "jinja2": ["structbench/report/html.py"],
+    "scipy": ["structbench/stats.py", "structbench/differences.py"],
 }
 """Package -> the only places that import it."""
 

@@ -128,6 +128,9 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--hold 3", "hold", 3.0), ("--max-error-rate 0.1", "max_error_rate", 0.1), ("--json", "json", True),
         ("--quiet", "quiet", True), ("--simulate", "simulate", True), ("--requests 7", "requests", 7),
         ("--host [::1]:1234", "host", "[::1]:1234"),
+        ("--slo ttft_p95<0.5 correct>=90%", "slo", ["ttft_p95<0.5", "correct>=90%"]),
+        ("--abort-on-slo", "abort_on_slo", True), ("--goodput ttft<0.5,tpot<50ms", "goodput", "ttft<0.5,tpot<50ms"),
+        ("--junit x/out.xml", "junit", Path("x/out.xml")),
     ],
 )  # fmt: skip
 def test_each_option_is_read_with_its_type(parsed: Any, words: str, name: str, value: Any) -> None:

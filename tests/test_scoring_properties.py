@@ -8,12 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urljoin
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema_specifications import REGISTRY
 
 from structbench.scoring import Answer, score
+from structbench.scoring.validation import schema_problem
 from structbench.types import Case, Score
 
 integers, letters, names = st.integers(-99, 99), st.text("abcä ", max_size=6), st.text("xyz", min_size=1, max_size=3)
@@ -141,3 +145,20 @@ def equal(one: Any, other: Any) -> bool:
 def test_unique_items_are_those_that_differ_pairwise(items: list[Any]) -> None:
     unique = not any(equal(one, other) for i, one in enumerate(items) for other in items[:i])
     assert judged({"uniqueItems": True}, items).schema_valid is unique
+
+
+def test_a_schema_is_sound_when_the_drafts_own_description_of_schemas_says_so() -> None:
+    """Ours is the same description in one piece: each keyword with values that it may and may not have, also deep."""
+    draft = jsonschema.Draft202012Validator
+    parts = [REGISTRY.contents(urljoin(draft.META_SCHEMA["$id"], part["$ref"])) for part in draft.META_SCHEMA["allOf"]]
+    words = {word for part in parts for word in part["properties"]}
+    reference = draft(draft.META_SCHEMA, format_checker=draft.FORMAT_CHECKER)
+    assert len(words) > 50
+    verdicts = {True: 0, False: 0}
+    for word in sorted(words | {"definitions", "dependencies", "unknown"}):
+        for value in (1, "x", [], {"a": 1}, ["a", "a"], [{"type": 1}], {"a": {"minimum": "1"}}):
+            schema = {"$defs": {"inner": {"items": {word: value}}}}
+            sound = schema_problem(schema) is None
+            verdicts[sound] += 1
+            assert sound is reference.is_valid(schema), schema
+    assert min(verdicts.values()) > 50

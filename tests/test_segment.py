@@ -93,8 +93,10 @@ def test_complete_means_a_row_for_each_request() -> None:
         made._keep(record(index), None)
     assert made.is_complete
     made.control.stopping = True
-    assert not made.is_complete
-    made.control.stopping, made.failure = False, "lost"
+    assert made.is_complete, "a stop that came too late"
+    made.cancelled = 1
+    assert not made.is_complete, "a request that was cancelled is sent again"
+    made.cancelled, made.failure = 0, "lost"
     assert not made.is_complete
 
 

@@ -7,7 +7,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from stored import APPEND, RUN, held, python, read, request
 
 from structbench.errors import BadInput, RunFailed
 from structbench.store import Store, schema
+from structbench.store.database import Database
 from structbench.store.spool import Spool
 
 
@@ -108,6 +111,34 @@ def test_a_second_run_row_changes_only_the_columns_it_names(path: Path) -> None:
         store.append("runs", {**RUN, "status": "complete", "verdict": None})
         row = store.query("SELECT status, verdict, label, config_hash, owner FROM runs")
     assert row == [{"status": "complete", "verdict": None, "label": "x", "config_hash": "h", "owner": store.owner}]
+
+
+def test_much_to_write_is_written_bit_by_bit_so_that_others_get_the_file_in_between(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("structbench.store.HOLD_S", 0.0)
+    monkeypatch.setattr("structbench.store.insertion.CHUNK_ROWS", 10)
+    sizes: list[int] = []
+    opened = Database.opened
+
+    @contextmanager
+    def watched(self: Database, *, read_only: bool, **more: Any) -> Iterator[Any]:
+        with opened(self, read_only=read_only, **more) as con:
+            yield con
+            if not read_only:
+                sizes.append(con.execute("SELECT count(*) FROM requests").fetchall()[0][0])
+
+    with Store(path) as store, monkeypatch.context() as patch:
+        with held(path, "read") as release:
+            for index in range(35):
+                store.append("requests", request(index))
+            patch.setattr(Database, "opened", watched)
+            release()
+        assert store.flush()
+        assert read(path, "SELECT count(*) FROM requests") == [(35,)]
+    grown = [later - earlier for earlier, later in pairwise([0, *sizes])]
+    assert max(grown) <= 10, "more than one chunk in an opening that had no time for it"
+    assert sum(grown) == 35
 
 
 def test_ingesting_a_spool_file_again_after_a_crash_does_no_harm(path: Path) -> None:

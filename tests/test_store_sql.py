@@ -142,7 +142,7 @@ def test_any_text_number_and_json_comes_back_as_it_was(
     }  # fmt: skip
     columns = columns_of(memory)
     kept = {name: storable(item, name, columns["requests"][name]) for name, item in row.items()}
-    insert(memory, columns, [("requests", json.loads(json.dumps(kept)), 0)])
+    insert(memory, columns, iter([("requests", json.loads(json.dumps(kept)), 0)]))
     names = ", ".join(row)
     got = memory.execute(f"SELECT {names} FROM requests WHERE run_id = 'any'").fetchall()[0]
 
@@ -260,7 +260,7 @@ def test_gap_percentiles_are_those_of_all_gaps(memory: duckdb.DuckDBPyConnection
         for index, offsets in enumerate(streams)
     ]
     memory.execute("DELETE FROM requests WHERE run_id = 'gaps'").fetchall()
-    insert(memory, columns_of(memory), rows)
+    insert(memory, columns_of(memory), iter(rows))
     got = memory.execute("SELECT gaps, p50, p90, p99, max FROM gap_percentiles WHERE run_id = 'gaps'").fetchall()
     gaps = [(b - a) / 1e6 for offsets in streams for a, b in pairwise(sorted(offsets))]
     want = [(len(gaps), *(quantile(gaps, p) for p in (0.5, 0.9, 0.99, 1.0)))] if gaps else []
@@ -311,7 +311,7 @@ def test_percentiles_are_over_completed_requests_and_adjusted_ones_count_failure
     rows += [{"ttft_s": 0.001, "error_kind": "timeout"}] * failures + [{"error_kind": "cancelled"}]
     memory.execute("DELETE FROM requests WHERE run_id = 'times'").fetchall()
     keyed = [("requests", {"run_id": "times", "request_index": i, **row}, 0) for i, row in enumerate(rows)]
-    insert(memory, columns_of(memory), keyed)
+    insert(memory, columns_of(memory), iter(keyed))
     got = memory.execute(
         "SELECT adjusted, n, p50, p95, max FROM latency_percentiles WHERE run_id = 'times' AND metric = 'ttft_s'"
         " ORDER BY adjusted"

@@ -72,7 +72,7 @@ def test_the_formulas_in_sql_are_those_of_the_record(memory: InMemory, record: R
     row = row_of("r", "h", 0, "case", 0, record, None)
     columns = columns_of(memory.con)
     kept = {name: storable(value, name, columns["requests"][name]) for name, value in row.items()}
-    insert(memory.con, columns, [("requests", json.loads(json.dumps(kept)), 0)])
+    insert(memory.con, columns, iter([("requests", json.loads(json.dumps(kept)), 0)]))
     assert list(_of_requests(memory)) == []  # type: ignore[arg-type]
     memory.con.execute(f"UPDATE requests SET {column} = coalesce({column} * 1.1 + 1, 1)").fetchall()
     found = [problem.what for problem in _of_requests(memory)]  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ def run(options: Options) -> int:
             return 0
         done = remove(reader.database, [row["run_id"] for row in rows])
     sizes = f"{options.db}: {bytes_text(done.before_bytes)} before, {bytes_text(done.after_bytes)} now"
-    print(f"Removed {plural(len(rows), 'run')}, {plural(done.requests, 'request')}. {sizes}")
+    print(f"Removed {plural(done.runs, 'run')}, {plural(done.requests, 'request')}. {sizes}")
     if done.why_not_smaller is not None:
         print(f"The room is used again but not given back: {done.why_not_smaller}")
     return 0

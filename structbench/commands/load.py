@@ -4,7 +4,7 @@ import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,8 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
     print_table(summary.rows, console)
     print_pairs(summary.pairs, console)
     print_overview(summary.rows, summary.total_s, console)
+    for gate in summary.gates:
+        print(gate.line, file=console.file)
     for failure in summary.failures:
         complain(failure)
     if summary.interrupted or summary.failures:
@@ -53,7 +55,8 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
         complain(f"to continue: {shlex.join(command)}")
     print(f"every request is in {summary.db}", file=console.file)
     if options.json:
-        print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs})
+        gates = [asdict(gate) for gate in summary.gates]
+        print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": gates})
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 from structbench.scoring.answer import CannotScore, explain, first
 from structbench.scoring.values import pointer_to
@@ -101,14 +101,36 @@ def _validator(schema: str) -> _Validator | str:
     loaded = json.loads(schema)
     draft = jsonschema.validators.validator_for(loaded, default=jsonschema.Draft202012Validator)
     try:
-        draft.check_schema(loaded)
-    except jsonschema.exceptions.SchemaError as error:
-        return explain(pointer_to(error.absolute_path), str(error.validator), f"in the schema: {error.message}")
+        error = jsonschema.exceptions.best_match(_metaschema(draft).iter_errors(loaded))
     except RecursionError:
         return "the schema is nested too deeply"
+    if error is not None:
+        return explain(pointer_to(error.absolute_path), str(error.validator), f"in the schema: {error.message}")
     # Where "$schema" is met again, at a reference to the root, jsonschema falls back to its own class of the draft.
     loaded.pop("$schema", None)
     made: _Validator = _extended(draft)(loaded, format_checker=_formats(), registry=Registry())
+    return made
+
+
+@cache
+def _metaschema(draft: Any) -> _Validator:
+    """The validator of the draft's schemas.
+
+    Draft 2020-12 describes itself in parts that refer to each other dynamically. As one schema with plain
+    references it says the same in a quarter of the time.
+    """
+    from jsonschema_specifications import REGISTRY
+
+    meta = draft.META_SCHEMA
+    if draft is import_jsonschema().Draft202012Validator:
+        parts = [REGISTRY.contents(urljoin(meta["$id"], part["$ref"])) for part in meta["allOf"]]
+        merged: dict[str, Any] = {"type": meta["type"], "properties": {}, "$defs": {}}
+        for part in (*parts, meta):
+            merged["properties"] |= part["properties"]
+            merged["$defs"] |= part.get("$defs", {})
+        text = json.dumps(merged).replace('"$dynamicRef": "#meta"', '"$ref": "#"')
+        meta = json.loads(re.sub(r'"meta/\w+#/', '"#/', text))
+    made: _Validator = draft(meta, format_checker=draft.FORMAT_CHECKER)
     return made
 
 

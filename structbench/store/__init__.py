@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
 from structbench.store.database import Database, Locked, fetched, wait_a_little
-from structbench.store.insertion import insert
+from structbench.store.insertion import SpooledRow, insert
 from structbench.store.lookup import Found, find_runs, is_free, nearest_config
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
@@ -39,6 +39,8 @@ PAUSE_S = 0.9
 PAUSE_MAX_S = 5.0
 DUTY = 20
 """The file is ours for at most one part in twenty: others must be able to read it during a load."""
+HOLD_S = 0.3
+"""How long the file is held at a time; then whoever waits gets it before we go on."""
 NICENESS = 10
 """The writer yields to the load's workers: they need a core at an instant, the database at any time."""
 
@@ -57,6 +59,8 @@ class Store:
             raise BadInput(f"cannot write beside {self.path} ({error.strerror}): give another --db") from error
         self.owner = self._spool.owner
         self._files = deque((file, count_lines(file)) for file in self._spool.adopt())
+        self._rows: Iterator[SpooledRow] | None = None
+        """What is left of the first file, when only a part of it is in DuckDB."""
         self._state = threading.Condition()
         self._appended = sum(count for _, count in self._files)
         self._stored = 0
@@ -146,7 +150,8 @@ class Store:
         def take(con: duckdb.DuckDBPyConnection) -> bool:
             free = is_free(con, run_id, self._spool.is_alive)
             if free:
-                insert(con, self._columns, [("runs", {"run_id": run_id, "status": "running", "owner": self.owner}, 0)])
+                mine = {"run_id": run_id, "status": "running", "owner": self.owner}
+                insert(con, self._columns, iter([("runs", mine, 0)]))
             return free
 
         return self._read(take, read_only=False)
@@ -202,8 +207,10 @@ class Store:
             self._wake.clear()
             started = time.monotonic()
             try:
-                while self.backlog and not self._closing and not self._move():
-                    wait_a_little()
+                goal = self._appended
+                while self._stored < goal and not self._closing:
+                    if not self._move():
+                        wait_a_little()  # so that whoever waits for the file gets it
             except BaseException as error:  # handed to whoever appends or flushes next
                 with self._state:
                     self._failure = error
@@ -212,26 +219,32 @@ class Store:
             pause_s = min(max(PAUSE_S, DUTY * (time.monotonic() - started)), PAUSE_MAX_S)
 
     def _move(self) -> bool:
-        """Put all spool files into DuckDB; False when another process holds the database."""
+        """Put the oldest spool files into DuckDB, for ``HOLD_S`` at most; False when more is left to do."""
         with self._state:
             goal = self._appended
             file = self._spool.rotate() if not self._files else None
             if file is not None:
                 self._files.append((file, goal - self._stored))
+        done = 0
         try:
             with self._database.opened(read_only=False) as con:
+                until = time.monotonic() + HOLD_S
                 for file, _ in self._files:
-                    insert(con, self._columns, read_rows(file))
+                    self._rows = self._rows or read_rows(file)
+                    if not insert(con, self._columns, self._rows, until):
+                        break
+                    self._rows = None
+                    done += 1
         except Locked:
             return False
         # Only after the connection is closed: the rows must be committed and the file in order before the spool goes.
-        while self._files:
+        for _ in range(done):
             file, count = self._files.popleft()
             self._spool.discard(file)
             with self._state:
                 self._stored += count
                 self._state.notify_all()
-        return True
+        return not self._files
 
 
 def _yield_to_others() -> None:

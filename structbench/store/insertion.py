@@ -6,7 +6,9 @@ Invariant: putting the same rows in twice leaves the file as putting them in onc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterator, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from structbench.store.schema import FIXED, KEYS, UPDATED, Columns
@@ -16,29 +18,36 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 4_000_000
-"""What is held in memory at once, whichever comes first."""
+"""What is put in at once, whichever comes first: about 0.15 s of work, of which 0.02 s are for the statement."""
 
 Rows = list[dict[str, Any]]
+SpooledRow = tuple[str, dict[str, Any], int]
+"""Table, row, bytes."""
 Chunk = list[tuple[str, dict[str, Any]]]
 """Tables and their rows, in the order in which they were appended."""
 
 
-def insert(con: duckdb.DuckDBPyConnection, columns: Columns, rows: Iterable[tuple[str, dict[str, Any], int]]) -> None:
-    """Put spooled rows in, a transaction for each chunk."""
+def insert(con: duckdb.DuckDBPyConnection, columns: Columns, rows: Iterator[SpooledRow], until: float = inf) -> bool:
+    """Put spooled rows in, a transaction for each chunk; False when ``until`` (monotonic) came before the last row."""
+    while chunk := _next_chunk(rows):
+        _insert_chunk(con, columns, chunk)
+        if time.monotonic() >= until:
+            return False
+    return True
+
+
+def _next_chunk(rows: Iterator[SpooledRow]) -> Chunk:
     chunk: Chunk = []
     size = 0
     for table, row, length in rows:
         chunk.append((table, row))
         size += length
         if len(chunk) >= CHUNK_ROWS or size >= CHUNK_BYTES:
-            _insert_chunk(con, columns, chunk)
-            chunk, size = [], 0
-    _insert_chunk(con, columns, chunk)
+            break
+    return chunk
 
 
 def _insert_chunk(con: duckdb.DuckDBPyConnection, columns: Columns, chunk: Chunk) -> None:
-    if not chunk:
-        return
     con.execute("BEGIN").fetchall()
     for (table, names), rows in _grouped(columns, chunk).items():
         types = {name: columns[table][name] for name in names}

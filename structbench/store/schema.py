@@ -39,7 +39,7 @@ CREATE TABLE runs (
     suite VARCHAR, load_kind VARCHAR, concurrency BIGINT, rate DOUBLE, arrival VARCHAR, endpoint VARCHAR,
     structured VARCHAR, think VARCHAR, planned BIGINT, status VARCHAR, verdict VARCHAR, verdict_reason VARCHAR,
     label VARCHAR, embed_model VARCHAR, config JSON, environment JSON, owner VARCHAR, started_at TIMESTAMP,
-    finished_at TIMESTAMP, forgotten BOOLEAN
+    finished_at TIMESTAMP, forgotten BOOLEAN, goodput_limits JSON
 );
 CREATE INDEX runs_by_config ON runs (config_hash);
 CREATE TABLE segments (

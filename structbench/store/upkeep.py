@@ -6,6 +6,7 @@ Invariant: each change is one transaction; runs and rows of a living process are
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ _WHICH = "WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
 _BOTH = """
 SELECT theirs.run_id, CASE
     WHEN ours.run_id IS NULL THEN 'new'
-    WHEN theirs.status = 'complete' AND ours.status <> 'complete' THEN 'completed'
+    WHEN theirs.status = 'complete' AND ours.status = 'interrupted' THEN 'completed'
     ELSE 'present' END AS state
 FROM other_file.runs AS theirs LEFT JOIN runs AS ours USING (run_id) ORDER BY theirs.started_at NULLS FIRST, run_id
 """
@@ -58,8 +59,9 @@ def settle(database: Database, patience_s: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What ``remove`` did: rows that went, and the file's size before and after."""
+    """What ``remove`` did: what went, and the file's size before and after."""
 
+    runs: int
     requests: int
     before_bytes: int
     after_bytes: int
@@ -67,19 +69,21 @@ class Removed:
 
 
 def remove(database: Database, run_ids: Sequence[str], patience_s: float = PATIENCE_S) -> Removed:
-    """Delete runs with all that belongs to them, and make the file smaller."""
+    """Delete runs with all that belongs to them, and make the file smaller; what a load has taken up again stays."""
     import duckdb
 
     before, why = database.path.stat().st_size, None
     with usable(database.path), database.opened(read_only=False, patience_s=patience_s) as con, _transaction(con):
-        gone = con.execute(f"SELECT count(*) FROM requests {_WHICH}", [list(run_ids)]).fetchall()[0][0]
+        idle = f"SELECT run_id FROM runs {_WHICH} AND status IS DISTINCT FROM 'running'"
+        going = [run_id for (run_id,) in con.execute(idle, [list(run_ids)]).fetchall()]
+        requests = con.execute(f"SELECT count(*) FROM requests {_WHICH}", [going]).fetchall()[0][0]
         for table in _OF_A_RUN:
-            con.execute(f"DELETE FROM {table} {_WHICH}", [list(run_ids)]).fetchall()
+            con.execute(f"DELETE FROM {table} {_WHICH}", [going]).fetchall()
     try:
         _compact(database, patience_s)
     except (Locked, OSError, duckdb.Error) as error:  # the runs are gone all the same
         why = str(error).splitlines()[0]
-    return Removed(gone, before, database.path.stat().st_size, why)
+    return Removed(len(going), requests, before, database.path.stat().st_size, why)
 
 
 def _compact(database: Database, patience_s: float) -> None:
@@ -88,12 +92,13 @@ def _compact(database: Database, patience_s: float) -> None:
     The old file is held for reading meanwhile, so nobody can write what would then be lost; whoever waited for it
     finds the new one (``Database.opened`` looks whether the file is still the one it took).
     """
-    path = database.path
+    path = database.path.resolve()
     made = path.with_name(f".{path.name}.{os.getpid()}-compact")
     try:
         with database.opened(read_only=True, patience_s=patience_s) as con:
             with attached(con, made, "made", read_only=False):
                 con.execute(f"COPY FROM DATABASE {NAME} TO made").fetchall()
+            shutil.copymode(path, made)
             made.replace(path)
     finally:
         made.unlink(missing_ok=True)
@@ -117,8 +122,10 @@ class Merged:
 def merge(database: Database, other: Path, patience_s: float = PATIENCE_S) -> Merged:
     """Take in the runs of another file of the same version, each once; one under way there comes as interrupted.
 
-    A run that is here already stays, unless it is complete there and not here.
+    A run that is here already stays, unless it is complete there and was interrupted here.
     """
+    with usable(database.path):
+        settle(database, patience_s)
     with (
         usable(database.path),
         database.opened(read_only=False, patience_s=patience_s) as con,

@@ -5,6 +5,8 @@ Invariant: percentiles are over completed requests, interpolated linearly; what 
 
 from __future__ import annotations
 
+from structbench.expressions import LATENCIES, MAY_BE_ABSENT
+
 _LOAD = (
     "CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '')"
     " WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END"
@@ -78,9 +80,19 @@ FROM segments AS s FULL JOIN (
 GROUP BY run_id;
 """
 
+# Unpacked once a run, not once a request.
+LIMITS = ", ".join(f"(goodput_limits ->> '$.{column}')::DOUBLE AS max_{column}" for column in LATENCIES.values())
+GOOD = " AND ".join(
+    f"({column} <= max_{column} OR max_{column} IS NULL{f' OR {column} IS NULL' if column in MAY_BE_ABSENT else ''})"
+    for column in LATENCIES.values()
+)
+"""SQL: whether a completed request keeps the limits of --goodput, joined as ``LIMITS`` selects them from runs."""
+
 _SUMMARY = f"""
 CREATE OR REPLACE VIEW summary AS
-WITH figures AS (
+WITH limits AS (
+    SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS} FROM runs
+), figures AS (
     SELECT run_id, count(*) AS requests, count(error_kind) AS errors,
         count(*) FILTER (WHERE error_kind IS NULL) AS completed,
         count(*) FILTER (WHERE error_kind = 'dropped') AS dropped,
@@ -94,8 +106,11 @@ WITH figures AS (
         avg(json_valid::BIGINT) AS json_valid, avg(schema_valid::BIGINT) AS schema_valid,
         avg(tool_call_accuracy) AS tool_call_accuracy, avg(accuracy_score) AS accuracy,
         avg(semantic_similarity) AS semantic_similarity,
-        CASE WHEN count(accuracy_score) > 0 THEN count(*) FILTER (WHERE outcome = 'correct') END AS correct
-    FROM requests GROUP BY run_id
+        CASE WHEN count(accuracy_score) > 0 THEN count(*) FILTER (WHERE outcome = 'correct') END AS correct,
+        CASE WHEN count(accuracy_score) > 0 THEN
+            count(*) FILTER (WHERE outcome = 'correct' AND error_kind IS NULL AND {GOOD}) END AS correct_and_good,
+        CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE error_kind IS NULL AND {GOOD}) END AS good
+    FROM requests LEFT JOIN limits USING (run_id) GROUP BY run_id
 )
 SELECT run_id, model, suite, structured, {_LOAD} AS load, planned, coalesce(requests, 0) AS requests,
     coalesce(errors, 0) AS errors, coalesce(completed, 0) AS completed, coalesce(dropped, 0) AS dropped,
@@ -103,7 +118,8 @@ SELECT run_id, model, suite, structured, {_LOAD} AS load, planned, coalesce(requ
     g.p50 AS itl_p50_s, g.p99 AS itl_p99_s, tpot_p50_s, stream_tokens_per_s,
     output_tokens / nullif(duration_s, 0) AS tokens_per_s, completed / nullif(duration_s, 0) AS requests_per_s,
     e2e[1] AS e2e_p50_s, e2e[2] AS e2e_p95_s, json_valid, schema_valid, tool_call_accuracy, accuracy,
-    correct, correct / nullif(duration_s, 0) AS correct_goodput, scored, json_scored, schema_scored, tool_calls_scored,
+    correct, correct_and_good / nullif(duration_s, 0) AS correct_goodput,
+    good / nullif(duration_s, 0) AS goodput, goodput_limits, scored, json_scored, schema_scored, tool_calls_scored,
     semantic_similarity, output_tokens, duration_s, model_load_s,
     status, verdict, verdict_reason, label, config_hash, started_at, finished_at
 FROM runs LEFT JOIN figures USING (run_id) LEFT JOIN gap_percentiles AS g USING (run_id)

@@ -120,7 +120,7 @@ def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
     """
     return {
         "structbench_version": __version__,
-        "total_s": _plain(total_s),
+        "total_s": plain(total_s),
         "runs": [_run(row) for row in rows],
         "by_model": [{"model": name, **pooled(group)} for name, group in grouped(rows, "model").items()],
         "by_suite": [{"suite": name, **pooled(group)} for name, group in grouped(rows, "suite").items()],
@@ -129,12 +129,12 @@ def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
 
 
 def _run(row: Row) -> dict[str, Any]:
-    known = {key: _plain(row.get(key)) for key in RUN_KEYS}
+    known = {key: plain(row.get(key)) for key in RUN_KEYS}
     known["warnings"] = known["warnings"] or []
-    return {**known, **{key: _plain(value) for key, value in row.items() if key not in known}}
+    return {**known, **{key: plain(value) for key, value in row.items() if key not in known}}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value as JSON has it; the store's instants are UTC without saying so."""
     match value:
         case float() | Decimal():
@@ -142,33 +142,33 @@ def _plain(value: Any) -> Any:
         case datetime():
             return (value.replace(tzinfo=UTC) if value.tzinfo is None else value).isoformat()
         case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return {str(key): plain(item) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [plain(item) for item in value]
         case _:
             return value
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
     header: str
     shown: Callable[[Row], str]
     style: Callable[[Row], str] | None = None
     right: bool = True
 
 
-Group = tuple[_Column, ...]
+Group = tuple[Column, ...]
 
 
-def _column(header: str, key: str, write: Callable[[float | None], str]) -> _Column:
-    return _Column(header, lambda row: write(number(row, key)))
+def _column(header: str, key: str, write: Callable[[float | None], str]) -> Column:
+    return Column(header, lambda row: write(number(row, key)))
 
 
-def _latency(header: str, key: str) -> _Column:
+def _latency(header: str, key: str) -> Column:
     return _column(header, key, latency_text)
 
 
-def _word(key: str) -> _Column:
-    return _Column(key, lambda row: text(row, key), right=False)
+def _word(key: str) -> Column:
+    return Column(key, lambda row: text(row, key), right=False)
 
 
 def _requests(row: Row) -> str:
@@ -184,8 +184,8 @@ def _errors(row: Row) -> str:
 
 
 _COUNTS: Group = (
-    _Column("requests", _requests, lambda row: "yellow" if "*" in _requests(row) else ""),
-    _Column("errors", _errors, lambda row: "red" if number(row, "errors") else ""),
+    Column("requests", _requests, lambda row: "yellow" if "*" in _requests(row) else ""),
+    Column("errors", _errors, lambda row: "red" if number(row, "errors") else ""),
 )
 _SPEED: tuple[Group, ...] = (
     (_latency("TTFT\np50", "ttft_p50_s"), _latency("TTFT\np95", "ttft_p95_s"), _latency("TTFT\np99", "ttft_p99_s")),
@@ -212,8 +212,8 @@ def _two_digits(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.2f}"
 
 
-def _standing(marks: Mapping[str, int]) -> Group:
-    """What a run was worth and where it came from; the marks number the verdicts' reasons."""
+def _standing(marks: Mapping[str, int], rows: Sequence[Row]) -> Group:
+    """What a run was worth and, after a load, where it came from; the marks number the verdicts' reasons."""
 
     def verdict(row: Row) -> str:
         mark = marks.get(text(row, "verdict_reason"))
@@ -221,8 +221,8 @@ def _standing(marks: Mapping[str, int]) -> Group:
 
     return (
         _column("correct\nper s", "correct_goodput", rate_text),
-        _word("cache"),
-        _Column("verdict", verdict, lambda row: _STYLES.get(str(row.get("verdict")), ""), right=False),
+        *([_word("cache")] if any("cache" in row for row in rows) else []),
+        Column("verdict", verdict, lambda row: _STYLES.get(str(row.get("verdict")), ""), right=False),
     )
 
 
@@ -233,28 +233,28 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         return
     reasons = dict.fromkeys(text(row, "verdict_reason") for row in rows if row.get("verdict_reason"))
     marks = {reason: mark for mark, reason in enumerate(reasons, 1)}
-    standing = _standing(marks)
-    names = tuple(_Column(key, partial(_name, key=key), right=False) for key in ("model", "suite", "load"))
+    standing = _standing(marks, rows)
+    names = tuple(Column(key, partial(_name, key=key), right=False) for key in ("model", "suite", "load"))
     wide = [names, _COUNTS, *_SPEED, _scores(rows), standing]
     gap = _gap(wide, rows, console.width)
     if gap:
         console.print(_table(wide, rows, console.width, gap), "")
     else:
-        name = _Column("cell", cell_name, right=False)
-        _print_parts("Speed", name, _SPEED, rows, console)
-        _print_parts("Answers", name, (_COUNTS, _scores(rows), standing), rows, console)
+        name = Column("cell", cell_name, right=False)
+        print_parts("Speed", name, _SPEED, rows, console)
+        print_parts("Answers", name, (_COUNTS, _scores(rows), standing), rows, console)
     notes = list(_notes(rows, marks))
     if notes:
         console.print(*notes, "", sep="\n")
 
 
-def _print_parts(title: str, name: _Column, groups: Iterable[Group], rows: Sequence[Row], console: Console) -> None:
+def print_parts(title: str, name: Column, groups: Iterable[Group], rows: Sequence[Row], console: Console) -> None:
     for part in _parts(name, groups, rows, console.width):
         gap = _gap(part, rows, console.width) or 1
-        console.print(_text(title, "bold cyan"), _table(part, rows, console.width, gap), "", sep="\n")
+        console.print(as_text(title, "bold cyan"), _table(part, rows, console.width, gap), "", sep="\n")
 
 
-def _parts(name: _Column, groups: Iterable[Group], rows: Sequence[Row], room: int) -> Iterator[list[Group]]:
+def _parts(name: Column, groups: Iterable[Group], rows: Sequence[Row], room: int) -> Iterator[list[Group]]:
     """The groups in as few tables as the room allows, each beginning with the name."""
     part: list[Group] = [(name,)]
     for group in groups:
@@ -297,11 +297,11 @@ def _table(groups: Sequence[Group], rows: Sequence[Row], room: int, gap: int) ->
         header = "\n" * (lines - column.header.count("\n")) + column.header
         table.add_column(header, width=width, justify="right" if column.right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_text(column.shown(row), column.style(row) if column.style else "") for column in columns))
+        table.add_row(*(as_text(column.shown(row), column.style(row) if column.style else "") for column in columns))
     return table
 
 
-def _text(shown: str, style: str = "") -> Text:
+def as_text(shown: str, style: str = "") -> Text:
     """Text as it is: what comes from outside may look like markup."""
     from rich.text import Text
 
@@ -311,25 +311,25 @@ def _text(shown: str, style: str = "") -> Text:
 def _notes(rows: Sequence[Row], marks: Mapping[str, int]) -> Iterator[Text]:
     """What stands below the table: interruptions, the verdicts' reasons, warnings."""
     if any("*" in _requests(row) for row in rows):
-        yield _text("* interrupted: the same command with --skip-cached continues it", "yellow")
+        yield as_text("* interrupted: the same command with --skip-cached continues it", "yellow")
     for reason, mark in marks.items():
-        yield _text(f"({mark}) {reason}")
+        yield as_text(f"({mark}) {reason}")
     warned: dict[str, list[str]] = {}
     for row in rows:
         for warning in dict.fromkeys(row.get("warnings") or ()):
             warned.setdefault(printable(str(warning)), []).append(cell_name(row))
     for warning, names in warned.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield _text(f"warning: {warning} ({names[0]}{more})", "yellow")
+        yield as_text(f"warning: {warning} ({names[0]}{more})", "yellow")
 
 
-def _pooled_column(header: str, key: str) -> _Column:
-    return _Column(header, lambda row: share_text(number(row, key)) if "requests" in row else "")
+def _pooled_column(header: str, key: str) -> Column:
+    return Column(header, lambda row: share_text(number(row, key)) if "requests" in row else "")
 
 
 _POOLED: tuple[Group, ...] = (
     (
-        _Column("requests", lambda row: f"{row['requests']:,}" if "requests" in row else ""),
+        Column("requests", lambda row: f"{row['requests']:,}" if "requests" in row else ""),
         _pooled_column("completed", "completed_share"),
         _pooled_column("correct", "correct_share"),
         _pooled_column("accuracy", "accuracy"),
@@ -350,8 +350,8 @@ def print_overview(rows: Sequence[Row], total_s: float, console: Console) -> Non
             lines.append({"name": heading})
             lines += [{"name": f"  {name}", **pooled(group)} for name, group in grouped(rows, key).items()]
         lines.append({"name": "all", **pooled(rows)})
-        _print_parts("Success rates", _Column("", lambda row: text(row, "name"), right=False), _POOLED, lines, console)
+        print_parts("Success rates", Column("", lambda row: text(row, "name"), right=False), _POOLED, lines, console)
     states = [str(row.get("cache")) for row in rows]
     known = [f"{states.count(state)} {state}" for state in ("new", "resumed", "skipped") if state in states]
     runs = plural(len(rows), "run") + (f" ({', '.join(known)})" if known else "")
-    console.print(_text(f"{runs} in {span_text(total_s)}"))
+    console.print(as_text(f"{runs} in {span_text(total_s)}"))

@@ -1,0 +1,106 @@
+"""``structbench compare``: which runs are A and B, and where the answer goes."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Optional
+
+from structbench.errors import GATE_FAILED, BadInput
+from structbench.options import opt
+
+if TYPE_CHECKING:
+    from structbench.comparing import Result
+    from structbench.report.lines import Line
+    from structbench.store import Reader
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Compare two runs, labels, models, server versions or files: differences with intervals, in words."""
+
+    a: str = opt("", "the first: a run, a label, model=…, version=…, or another structbench file", args=["a"])
+    b: str = opt("", "the second, the same way", args=["b"])
+    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
+    only: list[str] = opt((), "of both only what these words mean, e.g. suite=json", many=True)
+    across: list[str] = opt(
+        (),
+        "fields of the config that may differ too, e.g. structured options (model and server always may)",
+        many=True, metavar="FIELD",
+    )  # fmt: skip
+    fail_on: list[str] = opt(
+        (),
+        "exit code 99 when B differs so much and significantly, e.g. ttft_p95>10% schema_valid<-2pp",
+        many=True, metavar="METRIC>CHANGE",
+    )  # fmt: skip
+    goodput: Optional[str] = opt(
+        None, "limits of goodput for both, e.g. ttft<0.5,tpot<50ms (default: the runs' own)", metavar="METRIC<VALUE,…"
+    )
+    format: Literal["terminal", "markdown", "json"] = opt("terminal", "how it is written")
+    output: Optional[Path] = opt(None, "file to write to (default: stdout)", type=Path, args=["-o", "--output"])
+
+
+def run(options: Options) -> int:
+    from structbench.comparing import compare
+    from structbench.expressions import parse_change, parse_limits
+    from structbench.output import check_output
+    from structbench.pairing import check_fields, pair
+
+    changes = [parse_change(text) for text in options.fail_on]
+    limits = None if options.goodput is None else parse_limits(options.goodput)
+    check_fields(options.across)
+    if options.output is not None:
+        check_output(options.output, "-o", options.db)
+    with ExitStack() as stack:
+        sides = [_side(word, options, stack) for word in (options.a, options.b)]
+        (reader_a, lines_a), (reader_b, lines_b) = sides
+        same = {run for line in lines_a for run in line.run_ids} & {run for line in lines_b for run in line.run_ids}
+        if same:
+            raise BadInput(f"{options.a} and {options.b} are both of run {min(same)}: choose two that share no run")
+        pairing = pair(lines_a, lines_b, options.across)
+        if not pairing.pairs and not changes:
+            names = [", ".join(dict.fromkeys(line.name for line in lines)) for lines in (lines_a, lines_b)]
+            raise BadInput(f"A and B have no suite in common: A has {names[0]}; B has {names[1]}")
+        result = compare((reader_a, reader_b), pairing, changes, limits)
+    _write(result, options)
+    return GATE_FAILED if any(gate.outcome in ("fail", "undecided") for gate in result.gates) else 0
+
+
+def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[Line]]":
+    """The runs of a word in --db, or all runs of the file that it names."""
+    from structbench.report.lines import lines_of
+    from structbench.selection import select_runs
+    from structbench.store import Reader
+
+    is_file = Path(word).is_file() or Path(word).suffix == ".duckdb"
+    reader = stack.enter_context(Reader(Path(word) if is_file else options.db))
+    runs = select_runs(reader, [] if is_file else [word])
+    if options.only:
+        wanted = set(select_runs(reader, options.only))
+        runs = [run for run in runs if run in wanted]
+        if not runs:
+            raise BadInput(f"{word} has nothing that --only {' '.join(options.only)} means: leave --only out")
+    return reader, lines_of(reader, runs, pool=True)
+
+
+def _write(result: "Result", options: Options) -> None:
+    import json
+    from io import StringIO
+
+    from rich.console import Console
+
+    from structbench.output import write_output
+    from structbench.report.comparison import markdown, print_comparison, to_json
+
+    if options.format == "terminal" and options.output is None:
+        print_comparison(result, Console())
+        return
+    if options.format == "terminal":
+        made = StringIO()
+        print_comparison(result, Console(file=made, width=120))
+        text = made.getvalue()
+    else:
+        text = markdown(result) if options.format == "markdown" else json.dumps(to_json(result), indent=2) + "\n"
+    if options.output is None:
+        print(text, end="")
+    else:
+        write_output(options.output, text)

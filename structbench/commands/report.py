@@ -1,0 +1,106 @@
+"""``structbench report``: what is stored, for people and programs."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from structbench.commands import complain
+from structbench.errors import BadInput
+from structbench.options import opt
+
+if TYPE_CHECKING:
+    from structbench.report.document import Document
+
+_ENDINGS = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json", ".txt": "terminal"}
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Report what was measured: terminal, Markdown, JSON, or one HTML page that needs no network."""
+
+    runs: list[str] = opt(
+        (),
+        "run ids, labels, models, suites, server versions (default: all runs); see `structbench runs`",
+        many=True,
+        args=["runs"],
+    )
+    format: Optional[str] = opt(
+        None, "terminal, markdown, json or html (default: what the ending of --output says, else terminal)", type=str
+    )
+    output: Optional[Path] = opt(None, "file to write (default: stdout)", type=Path, args=["-o", "--output"])
+    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
+    pool: bool = opt(False, "pool the runs of one config into one line (default: each run is a line)")
+    slo: list[str] = opt(
+        (),
+        'when a model is correct and fast enough, e.g. "correct>=0.9" "ttft_p95<0.5" '
+        "(default: correct>=90% ttft_p95<=1s error_rate<=5%)",
+        many=True,
+        metavar="LIMIT",
+    )
+
+
+def run(options: Options) -> int:
+    from structbench.output import check_output, write_output
+    from structbench.report.document import document_of
+    from structbench.report.headline import DEFAULT_RULE, parse_rule
+    from structbench.selection import select_runs
+    from structbench.store import Reader
+
+    if options.output is not None:
+        check_output(options.output, "-o", options.db)
+        if options.db.exists() and options.output.exists() and options.output.samefile(options.db):
+            raise BadInput(f"-o {options.output} is the database itself: give another path")
+    kind = options.format or _ENDINGS.get(options.output.suffix.lower() if options.output else ".txt")
+    if kind is None:
+        raise BadInput(f"-o {options.output}: its ending names no format: add --format terminal|markdown|json|html")
+    if kind not in _ENDINGS.values():
+        raise BadInput(f"--format {kind}: give terminal, markdown, json or html")
+    rule = parse_rule(options.slo or DEFAULT_RULE)
+    with Reader(options.db) as reader:
+        chosen = select_runs(reader, options.runs)
+        document = document_of(reader, chosen, rule, pool=options.pool, details=kind in ("json", "html"))
+    if options.output is not None:
+        write_output(options.output, _text(document, kind))
+        complain(f"wrote {options.output}")
+    elif kind == "terminal":
+        _print(document)
+    else:
+        sys.stdout.write(_text(document, kind))
+    return 0
+
+
+def _print(document: "Document") -> None:
+    from rich.console import Console
+
+    from structbench.report.terminal import print_document
+
+    print_document(document, Console())
+
+
+def _text(document: "Document", kind: str) -> str:
+    match kind:
+        case "json":
+            import json
+
+            from structbench.report.document import to_json
+
+            return json.dumps(to_json(document), indent=1, ensure_ascii=False) + "\n"
+        case "markdown":
+            from structbench.report.markdown import to_markdown
+
+            return to_markdown(document)
+        case "html":
+            from structbench.report.html import to_html
+
+            return to_html(document)
+        case _:
+            import io
+
+            from rich.console import Console
+
+            from structbench.report.terminal import print_document
+
+            text = io.StringIO()
+            print_document(document, Console(file=text, width=160))
+            return text.getvalue()

@@ -1,0 +1,204 @@
+"""A held against B, metric by metric: rows from the store, differences with intervals, words.
+
+Invariant: "better" and "worse" are said only of a difference that remains significant when all that was tested together
+is counted (Holm); where it cannot be tested, it is said why. docs/compare.md has the methods.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from structbench.differences import Difference, holm
+from structbench.expressions import Change, Metric, metric_of, shown_limits
+from structbench.gates import Gate, Outcome, doubt, settle
+from structbench.identity import canonical_json
+from structbench.pairing import Pair, Pairing
+from structbench.stats import CONFIDENCE
+
+if TYPE_CHECKING:
+    from structbench.store import Reader
+
+Word = Literal["better", "worse", "no detectable difference", "too few", "not comparable"]
+
+METRICS = (
+    "ttft_p50", "ttft_p95", "itl_p50", "itl_p99", "tpot_p50", "e2e_p50", "e2e_p95", "requests_per_s", "tokens_per_s",
+    "goodput", "correct_goodput", "error_rate", "json_valid", "schema_valid", "tool_calls_right", "accuracy", "correct",
+)  # fmt: skip
+"""Always compared, where both cells have them; what --fail-on names comes on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One metric of one pair."""
+
+    metric: Metric
+    a: float | None
+    b: float | None
+    n_a: int
+    n_b: int
+    difference: Difference | None = None
+    untested: Literal["too few", "not comparable"] | None = None
+    why: str | None = None
+    """Why there is no interval, or what it leaves out."""
+    adjusted_p: float | None = None
+    gated: bool = False
+    """Named by --fail-on: of a family of its own."""
+
+    @property
+    def significant(self) -> bool:
+        return self.adjusted_p is not None and self.adjusted_p <= 1 - CONFIDENCE
+
+    @property
+    def word(self) -> Word:
+        if self.difference is None:
+            return "not comparable" if self.untested is None else self.untested
+        if not self.significant:
+            return "no detectable difference"
+        return "better" if (self.difference.value < 0) == self.metric.lower_is_better else "worse"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One pair of cells; no rows where it is not comparable."""
+
+    pair: Pair
+    rows: tuple[Compared, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    comparisons: tuple[Comparison, ...]
+    pairing: Pairing
+    tested: int
+    """Size of the family of tests that --fail-on does not name."""
+    gated: int
+    """Size of the family that it names."""
+    gates: tuple[Gate, ...]
+
+
+def compare(
+    readers: tuple[Reader, Reader], pairing: Pairing, changes: Sequence[Change], limits: Mapping[str, float] | None
+) -> Result:
+    """Every pair, with the p-values adjusted over all of them, and what --fail-on says.
+
+    ``limits`` of goodput are for both sides; None: those that all runs of a pair share.
+    """
+    from structbench.sides import compared
+
+    named = {change.metric.name: change.metric for change in changes}
+    metrics = [*named.values(), *(m for name in METRICS if name not in named and (m := metric_of(name)) is not None)]
+    comparisons = []
+    for each in pairing.pairs:
+        rows: list[Compared] = []
+        notes = notes_of(each)
+        if not each.blocking:
+            bounds = limits
+            if limits is None:
+                bounds, differ = _shared_limits(readers, each)
+                notes += differ
+            notes += (f"good requests keep {shown_limits(bounds)}",) if bounds else ()
+            rows = [replace(row, gated=row.metric.name in named) for row in compared(readers, each, metrics, bounds)]
+        comparisons.append(Comparison(each, tuple(rows), notes))
+    comparisons, sizes = _adjusted(comparisons)
+    gates = tuple(judge_changes(comparisons, changes))
+    return Result(tuple(comparisons), pairing, sizes[False], sizes[True], gates)
+
+
+def _shared_limits(readers: tuple[Reader, Reader], pair: Pair) -> tuple[dict[str, float] | None, tuple[str, ...]]:
+    """The limits that all runs of a pair were given, or none with a note when they were given different ones."""
+    sql = "SELECT DISTINCT goodput_limits AS limits FROM runs WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
+    texts = [
+        row["limits"]
+        for reader, line in zip(readers, (pair.a, pair.b), strict=True)
+        for row in reader.query(sql, [list(line.run_ids)])
+    ]
+    if len({text if text is None else canonical_json(json.loads(text)) for text in texts}) > 1:
+        return None, ("the runs had different --goodput limits, which are left aside: --goodput sets some for both",)
+    return None if texts[0] is None else json.loads(texts[0]), ()
+
+
+def _adjusted(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], dict[bool, int]]:
+    """With the p-values adjusted in two families: what --fail-on names, and the rest."""
+    found: dict[tuple[int, int], float] = {}
+    sizes = {}
+    for gated in (False, True):
+        family = [
+            ((i, j), row.difference.p_value)
+            for i, each in enumerate(comparisons)
+            for j, row in enumerate(each.rows)
+            if row.gated == gated and row.difference is not None
+        ]
+        found |= dict(zip((place for place, _ in family), holm([p for _, p in family]), strict=True))
+        sizes[gated] = len(family)
+    return [
+        replace(each, rows=tuple(replace(row, adjusted_p=found.get((i, j))) for j, row in enumerate(each.rows)))
+        for i, each in enumerate(comparisons)
+    ], sizes
+
+
+def notes_of(pair: Pair) -> tuple[str, ...]:
+    """What a reader must know of the two cells before believing the table."""
+    notes = []
+    for side, line in (("A", pair.a), ("B", pair.b)):
+        if line.marks:
+            reasons = f": {'; '.join(line.reasons)}" if line.reasons else ""
+            notes.append(f"{side} is {', '.join(line.marks)}{reasons}")
+        if len(line.run_ids) > 1:
+            notes.append(f"{side} is {len(line.run_ids)} runs of one config, pooled")
+    for key, text in (("system", "system"), ("cores", "number of cores")):
+        before, after = pair.a.environment.get(key), pair.b.environment.get(key)
+        if before != after:
+            notes.append(f"the client's {text} differs: {before} → {after}")
+    if pair.a.model != pair.b.model:
+        notes.append("tokens of two models differ in length: TPOT, ITL and tokens/s count tokens, not text")
+    return tuple(notes)
+
+
+def judge_changes(comparisons: Sequence[Comparison], changes: Sequence[Change]) -> Iterable[Gate]:
+    """Each --fail-on held against each pair; one that could be held against none is undecided."""
+    outcomes = [
+        Outcome(each.pair.name, gates=[_gate(each, change) for change in changes]) for each in comparisons
+    ]  # fmt: skip
+    settle(outcomes)
+    yield from (gate for outcome in outcomes for gate in outcome.gates)
+    if not outcomes:
+        why = "no cell of A has a counterpart in B"
+        yield from (Gate("A → B", change.text, "undecided", None, 0, why) for change in changes)
+
+
+def _gate(comparison: Comparison, change: Change) -> Gate:
+    pair = comparison.pair
+
+    def gate(outcome: Literal["pass", "fail", "undecided", "skip"], text: str, row: Compared | None = None) -> Gate:
+        value = None if row is None or row.difference is None else row.difference.value
+        return Gate(pair.name, change.text, outcome, value, 0 if row is None else min(row.n_a, row.n_b), text)
+
+    if pair.blocking:
+        return gate("undecided", f"not comparable: {'; '.join(pair.blocking)}")
+    row = next(row for row in comparison.rows if row.metric.name == change.metric.name)
+    if row.a is None and row.b is None:
+        return gate("skip", "does not apply: neither has this figure")
+    if row.a is None or row.b is None or row.difference is None:
+        return gate("undecided", row.why or f"{'A' if row.a is None else 'B'} has no such figure", row)
+    shown = _shown(row)
+    if change.holds(row.a, row.b) and row.significant:
+        return gate("fail", f"{shown}: larger, and significant", row)
+    unsure = [
+        f"{side} is {line.status if line.status != 'complete' else line.verdict}"
+        for side, line in (("A", pair.a), ("B", pair.b))
+        if doubt({"status": line.status, "verdict": line.verdict}) is not None
+    ]
+    if unsure:
+        return gate("undecided", f"{shown}; but {' and '.join(unsure)}", row)
+    small = "as large, but not significant" if change.holds(row.a, row.b) else "not larger"
+    return gate("pass", f"{shown}: {small}", row)
+
+
+def _shown(row: Compared) -> str:
+    from structbench.report.comparison import change_text, interval_text
+
+    return f"{change_text(row)} ({interval_text(row)})"

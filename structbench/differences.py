@@ -1,0 +1,229 @@
+"""How a figure differs between two runs, with its interval and its p-value. Pure; docs/compare.md has the sources.
+
+Invariant: what is resampled is a stretch of the load (a block of neighbouring requests, a slice of time) or a case,
+never a single request out of its queue; the same data give the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import hypot, sqrt
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from structbench.stats import CONFIDENCE, LEAST_CLUSTERS, needed, percentile_of_counts, wilson
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+RESAMPLES = 1000
+PERMUTATIONS = 9999
+BLOCKS = (8, 20)
+"""Fewest and most: 10 to 30 are enough for a standard error, and long blocks keep the queue's memory inside them."""
+DISTINCT = 4096
+"""Distinct values kept for resampling; more are put together, so many to a bin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """``b - a``, its 95 % interval, and how likely so large a difference is when there is none (two-sided)."""
+
+    a: float
+    b: float
+    low: float
+    high: float
+    p_value: float
+    method: str
+
+    @property
+    def value(self) -> float:
+        return self.b - self.a
+
+
+class Sample(Protocol):
+    """A figure of one run, and what it would be with other blocks of the run."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def blocks(self) -> int: ...
+    def estimates(self, weights: Floats) -> Floats:
+        """The figure for each row of weights: how often each block is drawn."""
+
+
+def block_count(n: int) -> int:
+    """Into how many blocks n requests are put: five or more to a block, 8 to 20 blocks."""
+    return max(1, min(n, max(BLOCKS[0], min(BLOCKS[1], n // 5))))
+
+
+def blocks_of(n: int) -> Integers:
+    """The block of each of n neighbouring requests."""
+    return np.arange(n, dtype=np.int64) * block_count(n) // max(n, 1)
+
+
+def least(p: float | None) -> int:
+    """Values below which there is no interval, of the quantile p (0 < p < 1) or of a mean or rate."""
+    return LEAST_CLUSTERS if p is None else max(LEAST_CLUSTERS, needed(p))
+
+
+@dataclass(frozen=True, slots=True)
+class Quantile:
+    """A quantile of all values; type 7, as everywhere."""
+
+    value: float
+    p: float
+    places: Floats
+    """Distinct values, ascending."""
+    counts: Floats
+    """How often each block has each of them."""
+
+    @property
+    def blocks(self) -> int:
+        return len(self.counts)
+
+    def estimates(self, weights: Floats) -> Floats:
+        upto = np.cumsum(weights @ self.counts, axis=1)
+        place = self.p * (upto[:, -1:] - 1)
+        low = np.minimum((upto <= np.floor(place)).sum(axis=1), len(self.places) - 1)
+        high = np.minimum((upto <= np.ceil(place)).sum(axis=1), len(self.places) - 1)
+        part = (place - np.floor(place))[:, 0]
+        found: Floats = self.places[low] + (self.places[high] - self.places[low]) * part
+        return np.where(upto[:, -1] > 0, found, np.nan)
+
+
+def quantile(values: Floats, times: Floats, blocks: Integers, block_total: int, p: float) -> Quantile:
+    """The sample of ``values``, each so many ``times``, each in one of the blocks."""
+    places, place_of = np.unique(values, return_inverse=True)
+    totals = np.bincount(place_of, weights=times, minlength=len(places))
+    exact = percentile_of_counts(places, totals, p)
+    if exact is None:
+        raise ValueError("a quantile of nothing")
+    if len(places) > DISTINCT:
+        bin_of = ((totals.cumsum() - 1) * DISTINCT // totals.sum()).astype(np.int64)
+        kept, bin_of = np.unique(bin_of, return_inverse=True)
+        first = np.searchsorted(bin_of, np.arange(len(kept)))
+        places, place_of = places[first], bin_of[place_of]
+    counts = np.zeros((block_total, len(places)))
+    np.add.at(counts, (blocks, place_of), times)
+    return Quantile(exact, p, places, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A sum over another: requests over time, failed over all, seconds over gaps."""
+
+    above: Floats
+    below: Floats
+    """One of each for each block."""
+
+    @property
+    def value(self) -> float:
+        return float(self.above.sum() / self.below.sum())
+
+    @property
+    def blocks(self) -> int:
+        return len(self.above)
+
+    def estimates(self, weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found: Floats = (weights @ self.above) / (weights @ self.below)
+        return found
+
+
+def difference(a: Sample, b: Sample, *, paired: bool) -> Difference:
+    """``b - a`` with a bootstrap over blocks; ``paired``: block i of both is the same requests, drawn together.
+
+    The standard error is that of the resampled differences, times sqrt(K / (K - 1)) for K blocks; the interval and
+    the p-value are Student's with K - 1 degrees of freedom, unpaired with Welch's.
+    """
+    from scipy import stats
+
+    of_a, of_b = a.estimates(_weights(a.blocks, 0)), b.estimates(_weights(b.blocks, 0 if paired else 1))
+    if paired:
+        variance, freedom = _variance(of_b - of_a, a.blocks), float(a.blocks - 1)
+    else:
+        parts = [_variance(of_a, a.blocks), _variance(of_b, b.blocks)]
+        variance = sum(parts)
+        below = sum(part**2 / (n - 1) for part, n in zip(parts, (a.blocks, b.blocks), strict=True))
+        freedom = variance**2 / below if below else 1.0
+    change, error = b.value - a.value, sqrt(variance)
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    p_value = 2 * float(stats.t.sf(abs(change) / error, freedom)) if error else float(change == 0)
+    method = f"{'paired ' if paired else ''}block bootstrap"
+    return Difference(a.value, b.value, change - reach, change + reach, p_value, method)
+
+
+def without_variation(found: Difference, n_a: int, n_b: int) -> Difference:
+    """The same for shares that no block varies in (no request failed): the interval by Newcombe's method 10.
+
+    From Wilson's intervals (l, u) of each: d - sqrt((b - l_b)^2 + (u_a - a)^2) … d + sqrt((u_b - b)^2 + (a - l_a)^2).
+    """
+    reach = []
+    for first, n_first, second, n_second in ((found.b, n_b, found.a, n_a), (found.a, n_a, found.b, n_b)):
+        low, high = wilson(first * n_first, n_first).low, wilson(second * n_second, n_second).high
+        if low is None or high is None:
+            raise ValueError("a share of nothing")
+        reach.append(hypot(first - low, high - second))
+    return replace(found, low=max(found.value - reach[0], -1), high=min(found.value + reach[1], 1), method="Newcombe")
+
+
+@lru_cache(maxsize=64)
+def _weights(blocks: int, stream: int) -> Floats:
+    """How often each block is drawn, a resample a row; the same each time, and other streams are independent."""
+    generator = np.random.default_rng((stream, blocks))
+    return generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES).astype(np.float64)
+
+
+def _variance(resampled: Floats, blocks: int) -> float:
+    return float(np.nanvar(resampled, ddof=1)) * blocks / (blocks - 1)
+
+
+def paired_by_case(a: Floats, b: Floats, cases: Sequence[Any] | NDArray[Any]) -> Difference:
+    """``b - a`` of scores of the same questions; the unit is the case, however often it was asked.
+
+    The p-value: McNemar's exact test where each case differs by the same amount or not at all (one right or wrong
+    answer a case), else a permutation test that swaps A and B case by case. The interval: normal, over cases, with
+    two made-up cases added, one for each side (Bonett and Price's, where each case was asked once).
+    """
+    from scipy import stats
+
+    _, case_of = np.unique(np.asarray(cases), return_inverse=True)
+    sizes = np.bincount(case_of).astype(np.float64)
+    sums = np.bincount(case_of, weights=b - a)
+    typical = float(sizes.mean())
+    all_sums, all_sizes = np.append(sums, (typical, -typical)), np.append(sizes, (typical, typical))
+    middle = all_sums.sum() / all_sizes.sum()
+    error = sqrt(float(((all_sums - middle * all_sizes) ** 2).sum())) / float(all_sizes.sum())
+    reach = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * error
+    low, high = max(float(middle) - reach, -1.0), min(float(middle) + reach, 1.0)
+    p_value, method = _swapped(sums[np.abs(sums) > 1e-12])
+    return Difference(float(a.mean()), float(b.mean()), low, high, p_value, method)
+
+
+def _swapped(sums: NDArray[Any]) -> tuple[float, str]:
+    """p-value of the sum under random signs."""
+    from scipy import stats
+
+    if not len(sums):
+        return 1.0, "McNemar"
+    if np.ptp(np.abs(sums)) < 1e-12:
+        return float(stats.binomtest(int((sums > 0).sum()), len(sums)).pvalue), "McNemar"
+    found = stats.permutation_test(
+        (sums,), lambda drawn, axis: drawn.sum(axis=axis), permutation_type="samples", vectorized=True,
+        n_resamples=PERMUTATIONS, batch=max(1, 2_000_000 // len(sums)), rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return float(found.pvalue), "permutation by case"
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted for their number by Holm's step-down method."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, so_far = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = so_far
+    return adjusted

@@ -1,0 +1,230 @@
+"""SLOs held against a cell: what was measured, pass or fail; and during the load, what can no longer be met. Pure.
+
+Invariant: nothing passes that was not measured. A cell that did not run, was interrupted or measured itself invalid is
+undecided where it does not fail; an SLO that a suite does not ask for is skipped there, unless it is so everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil, floor
+from typing import Any, Literal
+
+from structbench.expressions import LATENCIES, MAY_BE_ABSENT, Condition, Metric
+from structbench.measures import Measured
+from structbench.wording import latency_text, plural, printable, rate_text, share_text
+
+Word = Literal["pass", "fail", "undecided", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One SLO of one cell, judged."""
+
+    cell: str
+    slo: str
+    outcome: Word
+    value: float | None
+    n: int
+    text: str
+    """The value with n, and what is to be said against it."""
+
+    @property
+    def line(self) -> str:
+        return (
+            f"{self.outcome.upper() if self.outcome == 'fail' else self.outcome}: {self.cell}: {self.slo}: {self.text}"
+        )
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one planned cell."""
+
+    cell: str
+    row: Mapping[str, Any] | None = None
+    """Its run in the view ``summary``; None: it did not run."""
+    gates: list[Gate] = field(default_factory=list)
+
+
+def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] | None) -> Gate:
+    """``row``: the run as the view ``summary`` has it, None when there is none."""
+    if row is None:
+        return Gate(cell, slo.text, "undecided", None, 0, "the cell was not run")
+    metric, (value, n) = slo.metric, measured
+    if value is None:
+        if row.get("completed") and not n and doubt(row) is None:
+            return Gate(cell, slo.text, "skip", None, 0, f"does not apply: no answer here has {_thing(metric)}")
+        return Gate(cell, slo.text, "undecided", None, n, f"needs {_unit(metric, 1)} to judge by, there is none")
+    text = f"{value_text(metric, value)}, n = {_unit(metric, n)}"
+    few = 1 if metric.p is None else needed_beyond(metric.p)
+    if n < few:
+        text += f" (few: a request beyond p{metric.p * 100:g} takes {few})" if metric.p is not None else ""
+    why = doubt(row)
+    outcome: Word = "fail" if not slo.holds(value) else "undecided" if why is not None else "pass"
+    if why is None and row.get("verdict") == "degraded":
+        why = f"degraded: {row.get('verdict_reason')}"
+    return Gate(cell, slo.text, outcome, value, n, text if why is None else f"{text}; {printable(why)}")
+
+
+def settle(outcomes: Iterable[Outcome]) -> None:
+    """An SLO that applies to no cell at all is undecided in each: nothing was held against it."""
+    by_slo: dict[str, list[tuple[Outcome, int]]] = {}
+    for outcome in outcomes:
+        for number, gate in enumerate(outcome.gates):
+            by_slo.setdefault(gate.slo, []).append((outcome, number))
+    for places in by_slo.values():
+        if all(outcome.gates[number].outcome == "skip" for outcome, number in places):
+            for outcome, number in places:
+                outcome.gates[number] = replace(outcome.gates[number], outcome="undecided")
+
+
+def needed_beyond(p: float) -> int:
+    """Values of which one is expected beyond the quantile: 1 / (1 - p)."""
+    return ceil(round(1 / (1 - p), 6)) if p < 1 else 1
+
+
+def doubt(row: Mapping[str, Any]) -> str | None:
+    """Why a run (a row of the view ``summary``) cannot make anything pass; None where it can."""
+    if row.get("status") != "complete":
+        return f"the run is {row.get('status')}"
+    return f"the run is invalid: {row.get('verdict_reason')}" if row.get("verdict") == "invalid" else None
+
+
+def value_text(metric: Metric, value: float) -> str:
+    """In the unit that the metric has."""
+    if metric.kind == "latency":
+        return latency_text(value)
+    return share_text(value, 2) if metric.kind == "share" else f"{rate_text(value)}/s"
+
+
+def _thing(metric: Metric) -> str:
+    if metric.base == "itl":
+        return "two chunks"
+    return "a score of that kind" if _unit(metric, 1).endswith("answer") else "such a time"
+
+
+def _unit(metric: Metric, n: int) -> str:
+    if metric.base == "itl":
+        return plural(n, "gap")
+    scored = metric.kind == "share" and metric.name != "error_rate"
+    return plural(n, "scored answer" if scored or metric.name == "correct_goodput" else "request")
+
+
+@dataclass(slots=True)
+class Watch:
+    """The SLOs of a cell under way; ``broken`` names those that no answer still to come can save.
+
+    ``planned`` requests at most; None: only a duration bounds the cell, and nothing is certain before its end.
+    """
+
+    slos: Sequence[Condition]
+    planned: int | None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    seen: int = 0
+    """Requests that have ended."""
+    _states: list[_State] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._states = [_State(slo) for slo in self.slos]
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One request that has ended: its row of ``requests``."""
+        self.seen += 1
+        for state in self._states:
+            value = _contribution(state.slo.metric, row, self.limits)
+            if value is not None:
+                state.add(value)
+
+    def broken(self, elapsed_s: float | None) -> list[Condition]:
+        """SLOs that are certain to fail, ``elapsed_s`` after the start, while something is still to come."""
+        remaining = 0 if self.planned is None else self.planned - self.seen
+        if remaining <= 0:
+            return []
+        return [state.slo for state in self._states if state.is_broken(remaining, elapsed_s)]
+
+
+def _contribution(metric: Metric, row: Mapping[str, Any], limits: Mapping[str, float]) -> float | None:
+    """What one request adds to a metric; None: nothing, it does not count there."""
+    completed = row["error_kind"] is None
+    if metric.name == "error_rate":
+        return float(not completed)
+    if metric.kind == "latency":
+        value = row[LATENCIES[metric.base]] if completed else None
+        return None if value is None else float(value)
+    if metric.name in _SCORES:
+        value = row[_SCORES[metric.name]]
+        return None if value is None else float(value)
+    if metric.name == "correct":
+        return None if row["accuracy_score"] is None else float(row["outcome"] == "correct")
+    good = completed and (metric.name == "requests_per_s" or is_good(row, limits))
+    return float(good and (metric.name != "correct_goodput" or row["outcome"] == "correct"))
+
+
+_SCORES = {"json_valid": "json_valid", "schema_valid": "schema_valid", "tool_calls_right": "tool_call_accuracy",
+           "accuracy": "accuracy_score"}  # fmt: skip
+
+
+def is_good(row: Mapping[str, Any], limits: Mapping[str, float]) -> bool:
+    """Whether a completed request keeps every limit; the same as ``measures.meets`` in SQL."""
+    values = ((row[column], column, limit) for column, limit in limits.items())
+    return all(column in MAY_BE_ABSENT if value is None else value <= limit for value, column, limit in values)
+
+
+@dataclass(slots=True)
+class _State:
+    """One SLO and what came for it so far."""
+
+    slo: Condition
+    n: int = 0
+    total: float = 0.0
+    kept: int = 0
+    """Values that are themselves within a latency's limit."""
+    worst_kept: float = 0.0
+    best_broken: float = float("inf")
+
+    def add(self, value: float) -> None:
+        self.n += 1
+        self.total += value
+        if self.slo.metric.kind == "latency":
+            if self.slo.holds(value):
+                self.kept += 1
+                self.worst_kept = max(self.worst_kept, value)
+            else:
+                self.best_broken = min(self.best_broken, value)
+
+    def is_broken(self, remaining: int, elapsed_s: float | None) -> bool:
+        """Whether the SLO fails even if every request to come is as good as can be."""
+        best = self._best(remaining, elapsed_s)
+        return best is not None and not self.slo.holds(best)
+
+    def _best(self, remaining: int, elapsed_s: float | None) -> float | None:
+        """The figure with the best that can still come; None: nothing bounds it, or nothing came."""
+        metric, asks_for_more = self.slo.metric, self.slo.op[0] == ">"
+        if metric.kind == "rate":
+            # Tokens to come are unbounded, and a low rate can always come of a long wait.
+            bounded = asks_for_more and elapsed_s and metric.name != "tokens_per_s"
+            return (self.total + remaining) / elapsed_s if bounded and elapsed_s else None
+        if self.n == 0:
+            return None
+        if metric.kind == "share":
+            return (self.total + remaining * asks_for_more) / (self.n + remaining)
+        # How many gaps an answer has is unbounded; and a latency that must be long can still become so.
+        if metric.base == "itl" or asks_for_more:
+            return None
+        return self.total / (self.n + remaining) if metric.p is None else self._quantile(metric.p, remaining)
+
+    def _quantile(self, p: float, remaining: int) -> float:
+        """The quantile when all that is to come takes no time: zeros below everything that came.
+
+        Of n + R values, R of them zero, place p x (n + R - 1) lies among those within the limit, among those beyond
+        it, or between the largest of the former and the smallest of the latter. Fewer to come, or failures (which
+        have no latency), make it no smaller.
+        """
+        place = p * (self.n + remaining - 1)
+        low, good = floor(place), remaining + self.kept
+        if low >= good:
+            return self.best_broken
+        if ceil(place) < good:
+            return 0.0
+        return self.worst_kept + (self.best_broken - self.worst_kept) * (place - low)

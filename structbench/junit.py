@@ -1,0 +1,82 @@
+"""Outcomes of a load as JUnit XML, for CI: a test suite for each cell, a test case for its run and for each SLO.
+
+Invariant: valid under the schema of Apache Ant's JUnit reports, whatever the names hold; a cell without a good run is
+an error, never absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from xml.etree import ElementTree
+
+from structbench.gates import Outcome, doubt
+from structbench.wording import printable
+
+Row = Mapping[str, Any]
+_KINDS: Mapping[str, tuple[str, str]] = {
+    "fail": ("failure", "SloFailed"), "undecided": ("error", "SloUndecided"), "skip": ("skipped", ""),
+}  # fmt: skip
+"""Outcome of a gate -> element and type; one that passed has none."""
+
+
+def junit_xml(outcomes: Iterable[Outcome], failures: Sequence[str] = ()) -> str:
+    """The whole file; ``failures``: why runs were given up, each beginning with its cell. Instants are UTC."""
+    root = ElementTree.Element("testsuites")
+    for number, outcome in enumerate(outcomes):
+        _suite(root, number, outcome, failures)
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _suite(root: ElementTree.Element, number: int, outcome: Outcome, failures: Sequence[str]) -> None:
+    cell, row, gates = outcome.cell, outcome.row or {}, outcome.gates
+    trouble = _trouble(cell, row, failures)
+    failed = sum(gate.outcome == "fail" for gate in gates)
+    skipped = sum(gate.outcome == "skip" for gate in gates)
+    errors = sum(gate.outcome == "undecided" for gate in gates) + (trouble is not None)
+    started = row.get("started_at") or datetime.now(UTC)
+    suite = ElementTree.SubElement(root, "testsuite", {
+        "name": _token(cell), "package": "structbench", "id": str(number), "hostname": "localhost",
+        "timestamp": f"{started:%Y-%m-%dT%H:%M:%S}", "time": _seconds(row), "tests": str(len(gates) + 1),
+        "failures": str(failed), "errors": str(errors), "skipped": str(skipped),
+    })  # fmt: skip
+    properties = ElementTree.SubElement(suite, "properties")
+    for name in ("run_id", "config_hash", "verdict", "label"):
+        if row.get(name) is not None:
+            ElementTree.SubElement(properties, "property", {"name": name, "value": printable(str(row[name]))})
+    _case(suite, cell, "run", _seconds(row), "error", trouble, "RunNotComplete")
+    for gate in gates:
+        kind, wrong = _KINDS.get(gate.outcome, ("", ""))
+        _case(suite, cell, gate.slo, "0", kind, gate.text if kind else None, wrong)
+    lines = [f"run {row['run_id']}"] if row else []
+    ElementTree.SubElement(suite, "system-out").text = "\n".join([*lines, *(gate.line for gate in gates)])
+    ElementTree.SubElement(suite, "system-err").text = "" if trouble is None else trouble
+
+
+def _case(
+    suite: ElementTree.Element, cell: str, name: str, seconds: str, kind: str, message: str | None, wrong: str
+) -> None:
+    case = ElementTree.SubElement(
+        suite, "testcase", {"name": _token(name), "classname": f"structbench.{_token(cell)}", "time": seconds}
+    )
+    if message is not None:
+        found = ElementTree.SubElement(case, kind, {"message": message, **({"type": wrong} if wrong else {})})
+        found.text = message
+
+
+def _trouble(cell: str, row: Row, failures: Sequence[str]) -> str | None:
+    """Why there is no run to rely on; None when there is."""
+    own = next((text for text in failures if text.startswith(f"{cell}: ")), None)
+    why = own if own is not None else doubt(row) if row else "the cell was not run"
+    return None if why is None else printable(why)
+
+
+def _token(text: str) -> str:
+    return " ".join(printable(text).split()) or "-"
+
+
+def _seconds(row: Row) -> str:
+    duration_s = row.get("duration_s")
+    return "0" if duration_s is None else f"{duration_s:.3f}"

@@ -1,0 +1,108 @@
+"""Which cell of A is held against which of B: equal configs, but for what is being compared. Pure.
+
+Invariant: two cells are comparable only when they differ in nothing but the fields named; what else differs is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from structbench.errors import BadInput
+from structbench.identity import canonical_json, differences
+from structbench.report.lines import Line
+from structbench.types import Config
+
+COMPARED = ("model", "model_digest", "server_version", "server_address")
+"""Fields of a config that may always differ: these are what people compare."""
+_SEVERAL = "more than one cell would fit: choose one model on each side, or fewer runs"
+_FIELDS = tuple(field.name for field in fields(Config))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two cells; ``blocking`` says what differs and must not."""
+
+    a: Line
+    b: Line
+    changed: tuple[str, ...]
+    """What differs and may: ``model: smollm2:135m → qwen2.5-coder:0.5b``."""
+    blocking: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The cell; of two models, both."""
+        if self.a.model == self.b.model:
+            return f"{self.a.model} {self.a.suite} {self.a.load}"
+        return f"{self.a.model} → {self.b.model} {self.b.suite} {self.b.load}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    pairs: tuple[Pair, ...]
+    only_a: tuple[Line, ...]
+    only_b: tuple[Line, ...]
+
+
+def check_fields(names: Collection[str]) -> None:
+    """BadInput for a field that no config has."""
+    for name in names:
+        if name not in _FIELDS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, _FIELDS, n=1)
+            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(_FIELDS)}"
+            raise BadInput(f"--across {name!r}: a config has no such field: {known}")
+
+
+def pair(a: Sequence[Line], b: Sequence[Line], across: Collection[str] = ()) -> Pairing:
+    """Each line of A with its counterpart in B; ``across``: more fields that may differ.
+
+    Equal in all but these fields, and of the same model unless each side has one model only. What has no counterpart,
+    or more than one, is set against the line of the same suite that differs least, as not comparable.
+    """
+    free = {*COMPARED, *across}
+    one_model = all(len({line.model for line in side}) == 1 for side in (a, b))
+    found: list[Pair] = []
+    rest_a, rest_b = list(a), list(b)
+    for equal in ({"model", *across}, {"model"}, *([set[str]()] if one_model else [])):
+        for key in dict.fromkeys(_key(line, free - equal) for line in rest_a):
+            ours, theirs = ([line for line in rest if _key(line, free - equal) == key] for rest in (rest_a, rest_b))
+            if len(ours) == len(theirs) == 1:
+                found.append(_pair(ours[0], theirs[0], free))
+                rest_a.remove(ours[0])
+                rest_b.remove(theirs[0])
+    blocked = [
+        replace(each, blocking=each.blocking or (_SEVERAL,))
+        for line in rest_a
+        if (near := _nearest(line, rest_b)) is not None
+        for each in [_pair(line, near, free)]
+    ]
+    seen = {id(line) for each in blocked for line in (each.a, each.b)}
+    return Pairing(
+        tuple(sorted([*found, *blocked], key=lambda each: each.a.id)),
+        tuple(line for line in rest_a if id(line) not in seen),
+        tuple(line for line in rest_b if id(line) not in seen),
+    )
+
+
+def _key(line: Line, free: Collection[str]) -> str:
+    return canonical_json({name: value for name, value in line.config.items() if name not in free})
+
+
+def _pair(a: Line, b: Line, free: Collection[str]) -> Pair:
+    changed = differences(_only(a.config, free), _only(b.config, free))
+    fixed = [name for name in {**a.config, **b.config} if name not in free]
+    blocking = differences(_only(a.config, fixed), _only(b.config, fixed))
+    return Pair(a, b, tuple(changed), tuple(blocking))
+
+
+def _only(config: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name in names}
+
+
+def _nearest(line: Line, others: Sequence[Line]) -> Line | None:
+    """Of the same suite, the one whose config differs least."""
+    alike = (other for other in others if other.suite == line.suite)
+    return min(alike, key=lambda other: len(differences(line.config, other.config)), default=None)

@@ -1,0 +1,8 @@
+"""What people and programs read: the table at the end of a load, and the reports of what is stored.
+
+Invariant: importing it costs nothing; each format imports what it needs when it is made.
+"""
+
+from structbench.report.table import RUN_KEYS, SCORED, pooled, print_overview, print_table, to_json
+
+__all__ = ["RUN_KEYS", "SCORED", "pooled", "print_overview", "print_table", "to_json"]

@@ -1,0 +1,32 @@
+"""The cells and rows of the page's tables.
+
+Invariant: a row knows its line, so that the filter finds it, and shows what stands against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from structbench.report.lines import Line
+from structbench.report.terms import needs_text, range_text, value_text
+from structbench.stats import Estimate
+from structbench.wording import ABSENT
+
+Cell = Mapping[str, str]
+"""value, range, needs: at most the first two, or the last."""
+
+
+def row(line: Line, cells: Sequence[Cell]) -> dict[str, Any]:
+    return {"line": {"id": line.id, "name": line.name, "marks": line.marks}, "cells": cells}
+
+
+def cell(name: str, estimate: Estimate) -> Cell:
+    if estimate.value is None:
+        needs = needs_text(estimate)
+        return {"value": "", "range": "", "needs": needs} if needs != ABSENT else plain(ABSENT)
+    return {"value": value_text(name, estimate.value), "range": range_text(name, estimate), "needs": ""}
+
+
+def plain(text: str) -> Cell:
+    return {"value": text, "range": "", "needs": ""}

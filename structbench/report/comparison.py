@@ -1,0 +1,208 @@
+"""A comparison for people and programs: a table a pair, in a terminal or as Markdown, and all of it as JSON.
+
+Invariant: no difference stands without its interval and a word for it, and the size of the family that the words
+account for is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from structbench import __version__
+from structbench.comparing import Compared, Comparison, Result
+from structbench.differences import RESAMPLES
+from structbench.gates import value_text
+from structbench.wording import ABSENT, plural, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from structbench.report.lines import Line
+
+HEADERS = ("metric", "A", "B", "B - A", "95 % interval", "p", "B is")
+_STYLES = {"better": "green", "worse": "red", "not comparable": "yellow", "too few": "yellow"}
+
+
+def change_text(row: Compared) -> str:
+    """``+14 %`` of A's figure; shares: ``-3.3 pp``; where A is 0: in the metric's unit."""
+    return ABSENT if row.a is None or row.b is None else _ends_text(row, row.b - row.a)
+
+
+def interval_text(row: Compared) -> str:
+    """``+3 … +21 %``, in the unit of ``change_text``."""
+    return ABSENT if row.difference is None else _ends_text(row, row.difference.low, row.difference.high)
+
+
+def _ends_text(row: Compared, *ends: float) -> str:
+    if row.metric.kind == "share":
+        return f"{' … '.join(_signed(end * 100) for end in ends)} pp"
+    if row.a:
+        return f"{' … '.join(_signed(end / row.a * 100) for end in ends)} %"
+    return " … ".join(f"{end:+.3g}" for end in ends) + (" s" if row.metric.kind == "latency" else "/s")
+
+
+def _signed(percent: float) -> str:
+    return f"{percent:+.1f}" if abs(percent) < 9.95 else f"{percent:+,.0f}"
+
+
+def _cells(row: Compared) -> tuple[str, ...]:
+    values = [ABSENT if value is None else value_text(row.metric, value) for value in (row.a, row.b)]
+    p = ABSENT if row.adjusted_p is None else "<0.001" if row.adjusted_p < 0.001 else f"{row.adjusted_p:.3f}"
+    word = f"{row.word}: {row.why}" if row.untested and row.why else row.word
+    return row.metric.name, *values, change_text(row), interval_text(row), p, word
+
+
+def _shown(comparison: Comparison) -> list[Compared]:
+    """Rows that say something: metrics that neither cell has are left out."""
+    return [row for row in comparison.rows if row.a is not None or row.b is not None]
+
+
+def _title(line: Line) -> str:
+    runs = line.run_ids[0] if len(line.run_ids) == 1 else plural(len(line.run_ids), "run")
+    labels = f", {', '.join(line.labels)}" if line.labels else ""
+    marks = f" [{', '.join(line.marks)}]" if line.marks else ""
+    return printable(f"{line.model} {line.suite} {line.load}, Ollama {line.server_version} ({runs}{labels}){marks}")
+
+
+def _remarks(comparison: Comparison) -> Iterator[str]:
+    """What stands under a pair's table."""
+    pair = comparison.pair
+    if pair.blocking:
+        yield f"not comparable: {'; '.join(pair.blocking)}"
+        if any(":" in text for text in pair.blocking):
+            fields = dict.fromkeys(text.split(":")[0].split(".")[0] for text in pair.blocking)
+            yield f"to compare all the same: --across {' '.join(fields)}"
+    else:
+        yield f"differs in {'; '.join(pair.changed)}" if pair.changed else "the same config on both sides"
+    yield from comparison.notes
+    counts = dict.fromkeys(f"n = {row.n_a} and {row.n_b}" for row in _shown(comparison) if row.difference is not None)
+    methods = dict.fromkeys(row.difference.method for row in comparison.rows if row.difference is not None)
+    if methods:
+        yield f"methods: {', '.join(methods)} ({', '.join(counts)})"
+    yield from dict.fromkeys(f"{r.metric.name}: {r.why}" for r in comparison.rows if r.difference is not None and r.why)
+
+
+def _closing(result: Result) -> Iterator[str]:
+    """What holds for all pairs, and what found no counterpart."""
+    for side, lines in (("A", result.pairing.only_a), ("B", result.pairing.only_b)):
+        for line in lines:
+            yield f"only in {side}: {_title(line)}"
+    sizes = [f"{plural(result.tested, 'test')} together"] if result.tested else []
+    sizes += [f"the {plural(result.gated, 'test')} that --fail-on names together"] if result.gated else []
+    if sizes:
+        yield (
+            f'p-values are adjusted by Holm\'s method for {", and ".join(sizes)}: that any "better" or "worse" is a '
+            f"false one has a chance of 5 % at most. Each interval alone is 95 %, of {RESAMPLES} seeded resamples."
+        )
+        yield "It speaks of the requests of these runs; how much runs differ from each other, only more runs tell."
+
+
+def print_comparison(result: Result, console: Console) -> None:
+    """The terminal's."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(printable(text), style=style))
+
+    for comparison in result.comparisons:
+        say(comparison.pair.name, "bold cyan")
+        say(f"A: {_title(comparison.pair.a)}")
+        say(f"B: {_title(comparison.pair.b)}")
+        rows = _shown(comparison)
+        if rows:
+            gap = 0 if console.width < 100 else 1
+            table = Table(
+                box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold"
+            )
+            for number, header in enumerate(HEADERS):
+                last = number in (0, len(HEADERS) - 1)
+                table.add_column(header, justify="left" if last else "right", no_wrap=number == 0, overflow="fold")
+            for row in rows:
+                table.add_row(
+                    *(Text(cell) for cell in _cells(row)[:-1]), Text(_cells(row)[-1], _STYLES.get(row.word, ""))
+                )
+            console.print(table)
+        for remark in _remarks(comparison):
+            say(remark)
+        console.print()
+    for line in _closing(result):
+        say(line)
+    for gate in result.gates:
+        say(gate.line)
+
+
+def markdown(result: Result) -> str:
+    """The same as Markdown."""
+    lines = ["# Comparison", ""]
+    for comparison in result.comparisons:
+        lines += [f"## {_escaped(comparison.pair.name)}", ""]
+        lines += [f"- {side}: {_escaped(_title(line))}" for side, line in _sides(comparison)]
+        lines += ["", *_table(_cells(row) for row in _shown(comparison)), ""]
+        lines += [*(f"- {_escaped(remark)}" for remark in _remarks(comparison)), ""]
+    lines += [_escaped(line) + "\n" for line in _closing(result)]
+    if result.gates:
+        lines += ["## Gates", "", *(f"- {_escaped(gate.line)}" for gate in result.gates), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _sides(comparison: Comparison) -> Sequence[tuple[str, Line]]:
+    return ("A", comparison.pair.a), ("B", comparison.pair.b)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    body = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows]
+    if body:
+        yield f"| {' | '.join(HEADERS)} |"
+        yield "| --- |" + " ---: |" * (len(HEADERS) - 2) + " --- |"
+        yield from body
+
+
+def _escaped(text: str) -> str:
+    """Names come from outside, and < would begin a tag."""
+    text = printable(text)
+    for sign in "\\`*_[]<>|":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """Everything for programs: seconds, per second, shares of 1; null for what is absent."""
+    return {
+        "structbench_version": __version__,
+        "pairs": [_pair_json(comparison) for comparison in result.comparisons],
+        "only_a": [list(line.run_ids) for line in result.pairing.only_a],
+        "only_b": [list(line.run_ids) for line in result.pairing.only_b],
+        "tests": {"exploring": result.tested, "fail_on": result.gated, "adjusted_by": "Holm"},
+        "fail_on": [asdict(gate) for gate in result.gates],
+    }
+
+
+def _line_json(line: Line) -> dict[str, Any]:
+    return {
+        "runs": list(line.run_ids), "labels": list(line.labels), "marks": list(line.marks),
+        "reasons": list(line.reasons), "config": dict(line.config),
+    }  # fmt: skip
+
+
+def _pair_json(comparison: Comparison) -> dict[str, Any]:
+    pair = comparison.pair
+    return {
+        "name": pair.name,
+        "a": _line_json(pair.a),
+        "b": _line_json(pair.b),
+        "changed": list(pair.changed),
+        "not_comparable": list(pair.blocking),
+        "notes": list(comparison.notes),
+        "metrics": [
+            {"metric": row.metric.name, "a": row.a, "b": row.b, "n_a": row.n_a, "n_b": row.n_b, "b_is": row.word,
+             "why": row.why, "adjusted_p": row.adjusted_p,
+             **({} if row.difference is None else {
+                 "difference": row.difference.value, "low": row.difference.low, "high": row.difference.high,
+                 "p": row.difference.p_value, "method": row.difference.method})}
+            for row in _shown(comparison)
+        ],
+    }  # fmt: skip

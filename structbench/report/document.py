@@ -1,0 +1,108 @@
+"""A whole report, from the database to one value that each format writes in its way.
+
+Invariant: all formats show the same figures; what is not in the document is in no format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from structbench import __version__
+from structbench.expressions import Condition
+from structbench.report.figures import Figures, figures_of, gap_counts
+from structbench.report.headline import Candidate, Headline, headline_of
+from structbench.report.lines import Line, lines_of
+from structbench.report.series import EDGES, curves_of, parts_of, positions_of, timeline_of
+from structbench.report.table import plain
+from structbench.report.wrong import wrong_of
+from structbench.stats import CONFIDENCE
+
+if TYPE_CHECKING:
+    from structbench.store import Reader
+
+__all__ = ["EDGES", "Document", "document_of", "to_json"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    made_at: datetime
+    database: str
+    """The file's name without its folder: a report travels."""
+    pooled: bool
+    lines: Sequence[Line]
+    figures: dict[int, Figures]
+    headline: Headline
+    details: dict[str, Any] | None
+    """curves, positions, parts, timeline, wrong: what tables have no room for; None where they were not asked for."""
+
+
+def document_of(
+    reader: Reader, run_ids: Sequence[str], rule: Sequence[Condition], *, pool: bool, details: bool
+) -> Document:
+    """Read once, all with one connection, so that a load that goes on meanwhile cannot make figures disagree."""
+    with reader.together():
+        lines = lines_of(reader, run_ids, pool=pool)
+        # Tens of millions of gaps take a second or more to count, so only where they are needed.
+        gaps = gap_counts(reader, lines) if details or pool else None
+        figures = figures_of(reader, lines, gaps)
+        found = None
+        if details and gaps is not None:
+            found = {
+                "curves": curves_of(reader, lines, figures, gaps),
+                "positions": positions_of(reader, lines, figures),
+                "parts": parts_of(reader, lines),
+                "timeline": timeline_of(reader, lines, figures),
+                "wrong": wrong_of(reader, lines),
+            }
+    return Document(
+        made_at=datetime.now(UTC).replace(microsecond=0), database=reader.path.name, pooled=pool, lines=lines,
+        figures=figures, headline=headline_of(lines, figures, rule), details=found,
+    )  # fmt: skip
+
+
+def to_json(document: Document) -> dict[str, Any]:
+    """The report for programs, as docs/report.md describes it."""
+    headline = document.headline
+    return {
+        "structbench_version": __version__,
+        "made_at": plain(document.made_at),
+        "database": document.database,
+        "pooled": document.pooled,
+        "confidence": CONFIDENCE,
+        "headline": {
+            "state": headline.state, "text": headline.text, "notes": list(headline.notes), "rule": headline.rule,
+            "candidates": [_candidate(each) for each in headline.candidates],
+        },
+        "lines": [_line(line, document.figures[line.id]) for line in document.lines],
+        **(document.details or {}),
+    }  # fmt: skip
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "model": candidate.model, "load": candidate.load, "variant": candidate.variant or None,
+        "judged": candidate.judged, "state": candidate.state, "lines": [line.id for line in candidate.lines],
+        "checks": [
+            {"line": check.line.id, "condition": check.condition.text, "state": check.state, **asdict(check.estimate)}
+            for check in candidate.checks
+        ],
+    }  # fmt: skip
+
+
+def _line(line: Line, figures: Figures) -> dict[str, Any]:
+    shown: dict[str, Any] = plain(asdict(line))
+    return {
+        **shown,
+        "marks": list(line.marks),
+        **figures.counts,
+        **{name: {p: asdict(each) for p, each in found.items()} for name, found in figures.latencies.items()},
+        **{name: asdict(each) for name, each in figures.shares.items()},
+        "correct_goodput": asdict(figures.correct_goodput),
+        "goodput": figures.goodput,
+        "requests_per_s": figures.requests_per_s, "tokens_per_s": figures.tokens_per_s,
+        "stream_tokens_per_s": figures.stream_tokens_per_s,
+        "outcomes": [{"outcome": name, "failed": failed, "count": n} for name, failed, n in figures.outcomes],
+    }  # fmt: skip

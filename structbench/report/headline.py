@@ -1,0 +1,266 @@
+"""The answer in one sentence: which model is correct and fast enough, at which load, by which rule. Pure.
+
+Invariant: a model is called so only when the whole interval of every figure is within its limit, in every suite
+that was run at that load; where an interval holds the limit, or n is too small, it is neither called so nor denied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from structbench.errors import BadInput
+from structbench.expressions import Condition, Metric, parse_slo
+from structbench.identity import canonical_json
+from structbench.report.figures import PERCENTILES, Figures
+from structbench.report.lines import SIMULATED, Line, differing
+from structbench.report.terms import NAMES, estimate_text, value_text
+from structbench.stats import Estimate
+
+DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")
+State = Literal["met", "open", "missed"]
+Answer = Literal["met", "open", "missed", "unjudged"]
+_WORST: tuple[State, ...] = ("missed", "open", "met")
+_OPS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
+_ELSEWHERE = ("suite", "suite_hash", "structured", "requests", "warmup", "load")
+"""Fields of a config in which the lines of one candidate may differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One condition held against one line's figure."""
+
+    line: Line
+    condition: Condition
+    estimate: Estimate
+    state: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One model at one load, in all suites that were run there."""
+
+    model: str
+    load: str
+    level: float
+    kind: str
+    variant: str
+    """What tells it from the same model at the same load with another config."""
+    lines: tuple[Line, ...]
+    checks: tuple[Check, ...]
+    judged: bool
+    """Whether some of its answers were scored, by a measurement that may be believed."""
+    correct_per_s: float
+    """In the suite where it is lowest."""
+
+    @property
+    def state(self) -> State:
+        return next((word for word in _WORST if any(check.state == word for check in self.checks)), "open")
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} at {self.load}{f' ({self.variant})' if self.variant else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    state: Answer
+    sentences: tuple[str, ...]
+    """The answer, then what it rests on."""
+    notes: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
+
+    @property
+    def rule(self) -> str:
+        limits = " and ".join(condition.text for condition in self.conditions)
+        return f"Rule: {limits}, in every suite, with the whole 95 % interval."
+
+
+def parse_rule(texts: Sequence[str]) -> list[Condition]:
+    """The limits; BadInput for a metric of which a report has no figure."""
+    conditions = [parse_slo(text) for text in texts]
+    for condition in conditions:
+        metric = condition.metric
+        if metric.kind == "latency" and (metric.p not in PERCENTILES.values() or _column(metric.base) is None):
+            raise BadInput(
+                f"--slo {condition.text}: a report has p50, p90, p95 and p99 of ttft, ttft_due, itl, tpot and e2e"
+            )
+    return conditions
+
+
+def _column(base: str) -> str | None:
+    return f"{base}_s" if base in ("ttft", "ttft_due", "itl", "tpot", "e2e") else None
+
+
+def headline_of(lines: Sequence[Line], figures: Mapping[int, Figures], rule: Sequence[Condition]) -> Headline:
+    """The answer, and every candidate with its checks, the best first."""
+    candidates = sorted(_candidates(lines, figures, rule), key=_rank)
+    judged = [candidate for candidate in candidates if candidate.judged]
+    state: Answer = judged[0].state if judged else "unjudged"
+    return Headline(
+        state=state, sentences=tuple(_sentences(judged)), notes=tuple(_notes(lines, judged)), conditions=tuple(rule),
+        candidates=tuple(candidates),
+    )  # fmt: skip
+
+
+def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
+    """The best candidate, judged by its state; and where it meets the rule, the other models that do."""
+    if not judged:
+        yield "No model can be called correct: no run that was measured well scored an answer."
+        return
+    best = judged[0]
+    mark = f"{SIMULATED}: " if any(line.simulated for line in best.lines) else ""
+    match best.state:
+        case "met":
+            yield f"{mark}{best.name} is correct and fast enough."
+            yield f"{_figures_text(best)}."
+            others = {each.model: each for each in reversed(judged) if each.state == "met" and each.model != best.model}
+            if others:
+                yield f"So {'is' if len(others) == 1 else 'are'} {', '.join(each.name for each in others.values())}."
+        case "open":
+            yield f"{mark}No model is shown to be correct and fast enough; {best.name} may be."
+            yield f"Not settled: {_reasons(best)}."
+        case "missed":
+            yield f"{mark}No model is correct and fast enough at a load that was measured."
+            yield f"Nearest is {best.name}, which misses {_reasons(best)}."
+
+
+def _figures_text(candidate: Candidate) -> str:
+    return _by_suite((check, _check_text(check)) for check in candidate.checks if check.estimate.value is not None)
+
+
+def _reasons(candidate: Candidate) -> str:
+    """What keeps a candidate from being called correct and fast enough."""
+    worst = [check for check in candidate.checks if check.state == candidate.state]
+    shown = _by_suite((check, f"{_check_text(check)} where {_limit_text(check.condition)} is asked") for check in worst)
+    return shown or "nothing was measured"
+
+
+def _check_text(check: Check) -> str:
+    metric = check.condition.metric
+    return f"{metric_text(metric)} {estimate_text(metric.name, check.estimate)}"
+
+
+def _limit_text(condition: Condition) -> str:
+    return f"{_OPS[condition.op]} {value_text(condition.metric.name, condition.value)}"
+
+
+def metric_text(metric: Metric) -> str:
+    """``TTFT p95``, ``correct``."""
+    if metric.kind != "latency":
+        return NAMES[metric.name]
+    return f"{NAMES[f'{metric.base}_s']} {next(name for name, p in PERCENTILES.items() if p == metric.p)}"
+
+
+def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:
+    """``json: correct 95 %, TTFT p95 310 ms; tools: …``."""
+    suites: dict[str, list[str]] = {}
+    for check, text in texts:
+        suites.setdefault(check.line.suite, []).append(text)
+    return "; ".join(f"{suite}: {', '.join(each)}" for suite, each in suites.items())
+
+
+def _notes(lines: Sequence[Line], judged: Sequence[Candidate]) -> Iterator[str]:
+    """What a reader must know before believing the sentence."""
+    if any(line.simulated for line in lines):
+        every = all(line.simulated for line in lines)
+        yield f"{SIMULATED}: {'all of' if every else 'some of'} these runs are of the built-in simulated server; " + (
+            "their figures are made up and say nothing of any model."
+        )
+    invalid = [line.name for line in lines if line.verdict == "invalid"]
+    if invalid:
+        yield f"Left out of the answer, since the measurement is invalid: {', '.join(invalid)}."
+    for line in judged[0].lines if judged else ():
+        marks = [mark for mark in line.marks if mark != SIMULATED]
+        if marks:
+            yield f"{line.name} is {' and '.join(marks)}: read its figures with care."
+
+
+def _rank(candidate: Candidate) -> tuple[object, ...]:
+    """Judged first; met, open, missed; what misses least; the most correct answers a second; the lighter load."""
+    missed = sum(check.state == "missed" for check in candidate.checks)
+    order = -_WORST.index(candidate.state)
+    return not candidate.judged, order, missed, -candidate.correct_per_s, candidate.level, candidate.name
+
+
+def _candidates(
+    lines: Sequence[Line], figures: Mapping[int, Figures], rule: Sequence[Condition]
+) -> Iterator[Candidate]:
+    for (model, load), group in _grouped(lines).items():
+        variants = _variants(group)
+        configs = [_shared(members, "structured") for members in variants]
+        for members, config in zip(variants, configs, strict=True):
+            checks = [check for line in members for check in _checks(line, figures[line.id], rule)]
+            goodputs = [figures[line.id].correct_goodput.value for line in members]
+            known = [value for value in goodputs if value is not None]
+            yield Candidate(
+                model=model, load=load, level=members[0].level or 0.0, kind=members[0].load_kind,
+                variant=", ".join(differing(config, configs)), lines=tuple(members), checks=tuple(checks),
+                judged=bool(known), correct_per_s=min(known, default=0.0),
+            )  # fmt: skip
+
+
+def _grouped(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        if line.verdict != "invalid":
+            groups.setdefault((line.model, line.load), []).append(line)
+    return groups
+
+
+def _variants(lines: Sequence[Line]) -> list[list[Line]]:
+    """Lines of equal config but for the suite; a schema given in the prompt is another variant than as a format."""
+    groups: dict[str, list[Line]] = {}
+    for line in lines:
+        groups.setdefault(canonical_json(_shared([line])), []).append(line)
+    found = []
+    for group in groups.values():
+        ways = dict.fromkeys(str(line.config.get("structured")) for line in group)
+        ways.pop("none", None)
+        for way in ways or {"none": None}:
+            found.append([line for line in group if line.config.get("structured") in (way, "none", None)])
+    return found
+
+
+def _shared(lines: Sequence[Line], *more: str) -> dict[str, Any]:
+    """What the lines of a candidate have in common, and more fields of the one that decides: not of tools."""
+    line = next((line for line in lines if line.config.get("structured") != "none"), lines[0])
+    return {key: value for key, value in line.config.items() if key not in _ELSEWHERE or key in more}
+
+
+def _checks(line: Line, figures: Figures, rule: Sequence[Condition]) -> Iterator[Check]:
+    for condition in rule:
+        estimate = _estimate(figures, condition)
+        if estimate is not None:
+            yield Check(line=line, condition=condition, estimate=estimate, state=_state(condition, estimate))
+
+
+def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
+    """The figure that a condition speaks of; None where the suite does not ask for it (a text has no score)."""
+    metric = condition.metric
+    if metric.kind == "share":
+        share = figures.shares[metric.name]
+        return None if share.n == 0 and metric.name != "error_rate" else share
+    if metric.kind == "latency":
+        name = next(name for name, p in PERCENTILES.items() if p == metric.p)
+        return figures.latencies[f"{metric.base}_s"][name]
+    if metric.name == "correct_goodput":
+        return figures.correct_goodput if figures.counts["scored"] else None
+    rates = {
+        "requests_per_s": figures.requests_per_s, "tokens_per_s": figures.tokens_per_s, "goodput": figures.goodput
+    }  # fmt: skip
+    value = rates[metric.name]
+    return Estimate(figures.counts["completed"], value, value, value)
+
+
+def _state(condition: Condition, estimate: Estimate) -> State:
+    if estimate.low is None or estimate.high is None:
+        return "open"
+    ends = {condition.holds(estimate.low), condition.holds(estimate.high)}
+    return "open" if len(ends) > 1 else "met" if ends.pop() else "missed"

@@ -1,0 +1,310 @@
+// Draws the charts and filters the page. Every text from outside reaches the page as a text node or an attribute of
+// SVG that Plot sets; nothing is ever parsed as HTML.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const lines = new Map(data.lines.map((line) => [line.id, line]));
+  const models = [...new Set(data.lines.map((line) => line.model))];
+  const loads = [...new Set(data.lines.map((line) => line.load))];
+  const COLOURS = [1, 2, 3, 4, 5, 6, 7, 8].map((i) => `var(--c${i})`);
+  const DASHES = [null, "7 3", "2 3", "9 3 2 3", "4 2", "1 4"];
+  const PERCENTILES = [["p50", "circle"], ["p90", "triangle"], ["p95", "square"], ["p99", "diamond"]];
+  const MOST_TIMELINES = 12;
+  const colourOf = (line) => COLOURS[models.indexOf(line.model) % COLOURS.length];
+  const dashOf = (line) => DASHES[loads.indexOf(line.load) % DASHES.length];
+  let active = data.lines;
+  let metric = "ttft_s";
+
+  // How figures are written
+
+  function seconds(value) {
+    if (value === null || value === undefined) return "–";
+    if (value === 0) return "0";
+    const ms = value * 1000;
+    return value < 0.9995 ? `${+ms.toPrecision(3)} ms` : `${+value.toPrecision(value < 100 ? 3 : 4)} s`;
+  }
+  const percent = (share) => `${(share * 100).toFixed(1)} %`;
+  const perSecond = (value) => (value < 10 ? value.toPrecision(2) : value.toFixed(0));
+
+  // Building blocks
+
+  function element(name, attributes = {}, ...children) {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  }
+  function swatch(colour, kind, detail) {
+    const sample = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    sample.setAttribute("width", "26");
+    sample.setAttribute("height", "12");
+    sample.setAttribute("aria-hidden", "true");
+    const shape = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    if (kind === "line") {
+      shape.setAttribute("d", "M1 6H25");
+      shape.setAttribute("stroke", colour);
+      shape.setAttribute("stroke-width", "2");
+      if (detail) shape.setAttribute("stroke-dasharray", detail);
+    } else if (kind === "symbol") {
+      shape.setAttribute("d", d3.symbol(detail, 60)());
+      shape.setAttribute("transform", "translate(13 6)");
+      shape.setAttribute(detail === d3.symbolTimes ? "stroke" : "fill", colour);
+    } else {
+      shape.setAttribute("d", "M7 0H19V12H7Z");
+      shape.setAttribute("fill", colour);
+    }
+    sample.append(shape);
+    return sample;
+  }
+  const legend = (entries) =>
+    element("ul", { class: "legend" }, ...entries.map(([text, ...how]) => element("li", {}, swatch(...how), text)));
+  const shown = (key, of) => [...new Set(of.map((line) => line[key]))];
+  const modelLegend = () => shown("model", active).map((model) => [model, colourOf({ model }), "line", null]);
+  const loadLegend = () => shown("load", active).map((load) => [load, "currentColor", "line", dashOf({ load })]);
+  const SYMBOLS = { circle: d3.symbolCircle, triangle: d3.symbolTriangle, square: d3.symbolSquare, diamond: d3.symbolDiamond2, times: d3.symbolTimes };
+
+  function plot(label, options) {
+    const drawn = Plot.plot({ marginTop: 24, ...options });
+    drawn.setAttribute("role", "img");
+    // Plot names the groups inside, which a picture with one name must not have.
+    for (const group of drawn.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
+    drawn.setAttribute("aria-label", `${label}; the table below has the figures`);
+    return drawn;
+  }
+  // One chart for each suite (or other key), as many beside each other as there is room for.
+  function panels(place, key, draw, wide = false) {
+    const grid = element("div", { class: wide ? "charts wide" : "charts" });
+    place.append(grid);
+    const groups = d3.groups(active, key);
+    const columns = wide ? 1 : Math.min(groups.length, Math.max(1, Math.floor(place.clientWidth / 430)));
+    const width = Math.max(300, Math.min(place.clientWidth / columns - 24, wide || columns === 1 ? 1160 : 760));
+    for (const [name, group] of groups) {
+      const made = draw(group, width, name);
+      if (made) grid.append(element("div", {}, ...(name ? [element("h4", {}, name)] : []), made));
+    }
+    if (!grid.children.length) grid.append(element("p", { class: "soft" }, "Nothing to draw: too few requests, or none of the lines shown has such figures."));
+  }
+  const suiteOf = (line) => line.suite;
+  // The names on the left of a chart whose rows are lines; long ones are cut, the tip has them whole.
+  const rowName = (line) => line.short;
+  const clip = (text, letters) => (text.length > letters ? `${text.slice(0, letters - 1)}…` : text);
+  function rows(group, width) {
+    const letters = Math.max(14, Math.floor(width / 20));
+    const longest = Math.min(letters, d3.max(group, (line) => rowName(line).length));
+    return { marginLeft: 12 + longest * 6.6, y: { label: null, domain: group.map(rowName), tickFormat: (text) => clip(text, letters), tickSize: 0 } };
+  }
+  // Round values for the axis of a latency: even ones where it spans little, 1, 2, 5, 10 where it spans much.
+  function logTime(label, values) {
+    const [low, high] = d3.extent(values.filter((value) => value > 0));
+    const decades = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1);
+    const steps = high / low > 500 ? [1] : [1, 2, 5];
+    const ticks = high / low < 4 ? d3.ticks(low, high, 5) : decades.flatMap((decade) => steps.map((step) => step * 10 ** decade));
+    return { type: "log", label, tickFormat: seconds, grid: true, ticks: ticks.filter((tick) => tick >= low && tick <= high) };
+  }
+
+  // The charts
+
+  const METRICS = { ttft_s: "time to first token", itl_s: "gap between chunks", tpot_s: "time per output token", e2e_s: "whole answer" };
+
+  function percentiles(place) {
+    const found = data.percentiles[metric].filter((each) => each.value > 0 && active.some((line) => line.id === each.line));
+    const known = new Set(found.map((each) => each.p));
+    place.append(legend(PERCENTILES.flatMap(([p, symbol], i) => (known.has(p) ? [[p, COLOURS[i], "symbol", SYMBOLS[symbol]]] : []))));
+    panels(place, suiteOf, (group, width, name) => {
+      const ids = new Set(group.map((line) => line.id));
+      const own = found.filter((each) => ids.has(each.line));
+      if (!own.length) return null;
+      const marks = PERCENTILES.flatMap(([p, symbol], i) => {
+        const here = own.filter((each) => each.p === p);
+        const at = { dy: (i - 1.5) * 7, y: (each) => rowName(lines.get(each.line)) };
+        return [
+          Plot.ruleY(here, { ...at, x1: "low", x2: "high", stroke: COLOURS[i], strokeWidth: 2 }),
+          Plot.dot(here, { ...at, x: "value", fill: COLOURS[i], symbol, r: 4, tip: true, title: (each) => `${lines.get(each.line).name}\n${p} ${seconds(each.value)} (${seconds(each.low)} – ${seconds(each.high)}), n ${each.n}` }),
+        ];
+      });
+      return plot(`${METRICS[metric]}, ${name}: percentiles with intervals`, { ...rows(group, width), width, height: 50 + group.length * 36, x: logTime(`${METRICS[metric]} →`, own.flatMap((each) => [each.low, each.high])), marks });
+    });
+  }
+
+  function curves(place) {
+    place.append(legend(modelLegend()), legend(loadLegend()));
+    panels(place, suiteOf, (group, width, name) => {
+      const ids = new Set(group.map((line) => line.id));
+      const own = data.curves[metric].filter((curve) => ids.has(curve.line));
+      if (!own.length) return null;
+      const points = own.flatMap((curve) => curve.values.map((x, i) => ({ line: lines.get(curve.line), x, y: (i / 100) * curve.share })).filter((point) => point.x > 0));
+      return plot(`${METRICS[metric]}, ${name}: share of requests that are as fast`, {
+        width, height: 260, x: logTime(`${METRICS[metric]} →`, points.map((point) => point.x)), y: { label: "↑ share of requests", domain: [0, 1], tickFormat: "%", grid: true },
+        marks: [
+          ...group.map((line) => Plot.line(points.filter((point) => point.line === line), { x: "x", y: "y", stroke: colourOf(line), strokeDasharray: dashOf(line), strokeWidth: 1.8 })),
+          Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (point) => `${point.line.name}\n${percent(point.y)} within ${seconds(point.x)}` })),
+        ],
+      });
+    });
+  }
+
+  function positions(place) {
+    place.append(legend([...modelLegend(), ["p95", "currentColor", "line", "1 3"]]), legend(loadLegend()));
+    panels(place, suiteOf, (group, width, name) => {
+      const ids = new Set(group.map((line) => line.id));
+      const own = data.positions.filter((bin) => ids.has(bin.line) && bin.p50);
+      if (!own.length) return null;
+      const at = (bin) => Math.sqrt(bin.from * bin.to);
+      const bins = (line) => own.filter((bin) => bin.line === line.id);
+      return plot(`gap between chunks by place in the answer, ${name}`, {
+        width, height: 250, x: { type: "log", base: 2, label: "place in the answer, chunks →", tickFormat: "d", ticks: 6 },
+        y: { label: "↑ gap", tickFormat: seconds, grid: true, zero: true },
+        marks: group.flatMap((line) => [
+          Plot.areaY(bins(line), { x: at, y1: (bin) => bin.p50.low, y2: (bin) => bin.p50.high, fill: colourOf(line), fillOpacity: 0.18 }),
+          Plot.line(bins(line), { x: at, y: (bin) => bin.p50.value, stroke: colourOf(line), strokeDasharray: dashOf(line), strokeWidth: 1.8 }),
+          Plot.line(bins(line).filter((bin) => bin.p95), { x: at, y: (bin) => bin.p95.value, stroke: colourOf(line), strokeDasharray: "1 3" }),
+        ]).concat(Plot.tip(own, Plot.pointer({ x: at, y: (bin) => bin.p50.value, title: (bin) => `${lines.get(bin.line).name}\nchunks ${bin.from} to ${bin.to}: p50 ${seconds(bin.p50.value)}${bin.p95 ? `, p95 ${seconds(bin.p95.value)}` : ""}, n ${bin.n}` }))),
+      });
+    });
+  }
+
+  function throughput(place) {
+    place.append(legend([...modelLegend(), ["correct answers", "currentColor", "line", null], ["all completed", "currentColor", "line", "2 4"]]));
+    const kinds = new Set(data.lines.map((line) => line.kind));
+    panels(place, (line) => line.suite + (kinds.size > 1 ? ` · ${line.kind} loop` : ""), (group, width, name) => {
+      const own = group.map((line) => ({ line, ...data.throughput[line.id] })).filter((each) => each.requests_per_s !== null && each.line.level !== null);
+      if (!own.length) return null;
+      const x = (each) => each.line.level;
+      const scored = own.filter((each) => each.correct.value !== null);
+      const by = (points) => d3.groups(points, (each) => each.line.model + each.line.variant).map(([, group]) => group.toSorted((a, b) => x(a) - x(b)));
+      const title = (each) => `${each.line.name}\n${perSecond(each.requests_per_s)} completed a second${each.correct.value === null ? "" : `, ${perSecond(each.correct.value)} correct (${perSecond(each.correct.low)} – ${perSecond(each.correct.high)})`}`;
+      return plot(`requests a second against load, ${name}`, {
+        width, height: 250, x: { type: "point", domain: d3.sort(new Set(own.map(x))), label: own[0].line.kind === "closed" ? "requests in flight →" : "requests sent a second →" },
+        y: { label: "↑ a second", grid: true, zero: true },
+        marks: [
+          ...by(own).map((points) => Plot.line(points, { x, y: "requests_per_s", stroke: colourOf(points[0].line), strokeDasharray: "2 4" })),
+          ...by(scored).map((points) => Plot.line(points, { x, y: (each) => each.correct.value, stroke: colourOf(points[0].line), strokeWidth: 2 })),
+          Plot.dot(own, { x, y: "requests_per_s", stroke: (each) => colourOf(each.line), r: 3.5, title, tip: true }),
+          Plot.ruleX(scored, { x, y1: (each) => each.correct.low, y2: (each) => each.correct.high, stroke: (each) => colourOf(each.line) }),
+          Plot.dot(scored, { x, y: (each) => each.correct.value, fill: (each) => colourOf(each.line), r: 4, title, tip: true }),
+        ],
+      });
+    });
+  }
+
+  const SHARES = [["correct", "correct", "circle"], ["accuracy", "mean score", "triangle"], ["schema_valid", "schema valid", "square"], ["json_valid", "JSON valid", "diamond"], ["tool_calls_right", "tool calls right", "times"]];
+
+  function shares(place) {
+    const found = data.shares.filter((each) => active.some((line) => line.id === each.line));
+    const known = SHARES.map(([key, text, symbol], i) => ({ key, text, symbol, colour: COLOURS[i] })).filter(({ key }) => found.some((each) => each.share === key));
+    place.append(legend(known.map(({ text, symbol, colour }) => [text, colour, "symbol", SYMBOLS[symbol]])));
+    panels(place, suiteOf, (group, width, name) => {
+      const ids = new Set(group.map((line) => line.id));
+      const own = found.filter((each) => ids.has(each.line));
+      if (!own.length) return null;
+      const marks = known.flatMap(({ key, text, symbol, colour }, i) => {
+        const here = own.filter((each) => each.share === key);
+        const at = { dy: (i - (known.length - 1) / 2) * 7, y: (each) => rowName(lines.get(each.line)) };
+        return [
+          Plot.ruleY(here, { ...at, x1: "low", x2: "high", stroke: colour, strokeWidth: 2 }),
+          Plot.dot(here, { ...at, x: "value", [symbol === "times" ? "stroke" : "fill"]: colour, symbol, r: 4, tip: true, title: (each) => `${lines.get(each.line).name}\n${text} ${percent(each.value)} (${percent(each.low)} – ${percent(each.high)}) of ${each.n}` }),
+        ];
+      });
+      const limit = data.limit_correct === null ? [] : [Plot.ruleX([data.limit_correct], { stroke: "currentColor", strokeDasharray: "3 3" })];
+      return plot(`shares of right answers with intervals, ${name}`, { ...rows(group, width), width, height: 50 + group.length * Math.max(30, known.length * 9), x: { domain: [0, 1], tickFormat: "%", grid: true, label: "share of answers →" }, marks: [...limit, ...marks] });
+    });
+  }
+
+  // Answers from blue (right) over greys and yellows; failed requests red and hatched by their order at the end.
+  const WRONG = ["var(--c2)", "var(--c5)", "var(--c4)", "var(--c7)", "var(--c8)"];
+  function outcomeColours(found) {
+    const wrong = [...new Set(found.filter((each) => !each.failed && !["correct", "completed"].includes(each.outcome)).map((each) => each.outcome))];
+    const failed = [...new Set(found.filter((each) => each.failed).map((each) => each.outcome))];
+    return new Map([["correct", "var(--c1)"], ["completed", "var(--c3)"], ...wrong.map((name, i) => [name, i < WRONG.length ? WRONG[i] : `color-mix(in srgb, ${WRONG[i % WRONG.length]} 50%, var(--paper))`]), ...failed.map((name) => [name, "var(--c6)"])]);
+  }
+  function stacked(place, label, found, colours, { x, tip, normalise, axis, order }) {
+    place.append(legend([...colours].filter(([name]) => found.some((each) => each.part === name)).map(([name, colour]) => [name, colour, "box"])));
+    panels(place, suiteOf, (group, width, name) => {
+      const ids = new Set(group.map((line) => line.id));
+      const own = found.filter((each) => ids.has(each.line));
+      if (!own.length) return null;
+      const how = { y: (each) => rowName(lines.get(each.line)), x, order, ...(normalise ? { offset: "normalize" } : {}) };
+      return plot(`${label}, ${name}`, {
+        ...rows(group, width), width, height: 56 + group.length * 30, x: axis,
+        marks: [Plot.barX(own, Plot.stackX({ ...how, fill: (each) => colours.get(each.part), stroke: "var(--paper)", strokeWidth: 1, insetTop: 2, insetBottom: 2, title: (each) => `${lines.get(each.line).name}\n${tip(each)}`, tip: true }))],
+      });
+    });
+  }
+  function outcomes(place) {
+    const found = data.outcomes.filter((each) => active.some((line) => line.id === each.line)).map((each) => ({ ...each, part: each.outcome }));
+    const colours = outcomeColours(data.outcomes);
+    stacked(place, "how requests ended", found, colours, { x: "count", normalise: true, axis: { label: "share of requests →", tickFormat: "%", grid: true }, order: (each) => [...colours.keys()].indexOf(each.part), tip: (each) => `${each.part}: ${each.count} of ${each.of} (${percent(each.count / each.of)})` });
+  }
+  const PARTS = [["send_lag_s", "send lag (this client)"], ["connect_s", "connect"], ["load_s", "model load"], ["prompt_eval_s", "prompt evaluation"], ["rest_s", "rest: queue, network, first decode"]];
+  function parts(place) {
+    const colours = new Map(PARTS.map(([, text], i) => [text, [COLOURS[5], COLOURS[3], COLOURS[4], COLOURS[0], COLOURS[6]][i]]));
+    const found = data.parts.filter((each) => active.some((line) => line.id === each.line)).flatMap((each) => PARTS.map(([key, part]) => ({ line: each.line, part, value: Math.max(each[key], 0), n: each.n })));
+    stacked(place, "mean time to first token, taken apart", found, colours, { x: "value", axis: { label: "mean time from due →", tickFormat: seconds, grid: true }, order: null, tip: (each) => `${each.part}: ${seconds(each.value)} (mean of ${each.n})` });
+  }
+
+  const ENDS = [["right", "circle", "var(--c1)"], ["not scored", "circle", "var(--c3)"], ["wrong", "triangle", "var(--c2)"], ["failed", "times", "var(--c6)"]];
+  const endOf = (outcome, failed) => (failed ? "failed" : outcome === "correct" ? "right" : outcome === "completed" ? "not scored" : "wrong");
+  function timeline(place) {
+    const own = data.timeline.filter((each) => active.some((line) => line.id === each.line) && each.shown);
+    const first = new Set(own.slice(0, MOST_TIMELINES).map((each) => each.line));
+    const points = new Map(own.map((each) => [each.line, each.t_s.map((t, i) => ({ t, ttft: each.ttft_s[i], took: each.took_s[i], outcome: each.outcome[i], end: endOf(each.outcome[i], each.failed[i]) }))]));
+    const ends = new Set([...points.values()].flat().map((point) => point.end));
+    place.append(legend(ENDS.filter(([end]) => ends.has(end)).map(([end, symbol, colour]) => [end, colour, "symbol", SYMBOLS[symbol]])));
+    if (own.length > first.size) place.append(element("p", { class: "soft" }, `The first ${first.size} of ${own.length} lines; the filter shows others.`));
+    panels(place, (line) => (first.has(line.id) ? line.name : null), (group, width, name) => {
+      if (!name) return null;
+      const here = points.get(group[0].id).map((point) => ({ ...point, y: metric === "ttft_s" ? point.ttft ?? point.took : point.took }));
+      const drawn = here.filter((point) => point.y !== null);
+      return plot(`requests over time, ${name}`, {
+        width, height: 190, x: { label: "sent, seconds after the start →" }, y: { label: metric === "ttft_s" ? "↑ TTFT" : "↑ whole answer", tickFormat: seconds, grid: true, zero: true },
+        marks: [
+          ...ENDS.map(([end, symbol, colour]) => Plot.dot(drawn.filter((point) => point.end === end), { x: "t", y: "y", symbol, [symbol === "times" ? "stroke" : "fill"]: colour, fillOpacity: 0.75, r: end === "failed" ? 4 : 2.5 })),
+          Plot.tickX(here.filter((point) => point.y === null), { x: "t", stroke: "var(--c6)" }),
+          Plot.tip(drawn, Plot.pointer({ x: "t", y: "y", title: (point) => `${point.outcome}\nsent at ${point.t.toFixed(1)} s, TTFT ${seconds(point.ttft)}, ended after ${seconds(point.took)}` })),
+        ],
+      });
+    });
+  }
+
+  // Filter and drawing
+
+  const CHARTS = { percentiles, curves, positions, throughput, shares, outcomes, parts, timeline };
+  const form = document.getElementById("filter");
+  const chosen = (name) => new Set([...form.querySelectorAll(`input[name="${name}"]:checked`)].map((box) => box.value));
+
+  function draw(only = Object.keys(CHARTS)) {
+    for (const name of only) {
+      const place = document.querySelector(`[data-chart="${name}"]`);
+      place.replaceChildren();
+      CHARTS[name](place);
+    }
+  }
+  function filter() {
+    const [byModel, bySuite, byLoad] = ["model", "suite", "load"].map(chosen);
+    active = data.lines.filter((line) => byModel.has(line.model) && bySuite.has(line.suite) && byLoad.has(line.load));
+    const ids = new Set(active.map((line) => String(line.id)));
+    for (const each of document.querySelectorAll("[data-line]")) each.hidden = !ids.has(each.dataset.line);
+    document.getElementById("shown").textContent = `${active.length} of ${data.lines.length} lines shown`;
+    draw();
+  }
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("change", filter);
+  form.addEventListener("reset", () => setTimeout(filter));
+  for (const select of document.querySelectorAll("select.metric")) {
+    select.addEventListener("change", () => {
+      metric = select.value;
+      for (const other of document.querySelectorAll("select.metric")) other.value = metric;
+      draw(["percentiles", "curves", "timeline"]);
+    });
+  }
+  for (const each of document.querySelectorAll(".needs-script")) each.hidden = false;
+  let width = 0;
+  new ResizeObserver(() => {
+    const now = document.body.clientWidth;
+    if (Math.abs(now - width) > 8) {
+      width = now;
+      draw();
+    }
+    document.documentElement.dataset.ready = "true";
+  }).observe(document.body);
+})();

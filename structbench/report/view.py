@@ -1,0 +1,146 @@
+"""What the page shows, every text written out.
+
+Invariant: the template only places texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from structbench.report.cells import cell, plain, row
+from structbench.report.charts import SHARES, charts_of, drawn_of
+from structbench.report.document import Document
+from structbench.report.figures import Figures
+from structbench.report.headline import Candidate, Check, Headline
+from structbench.report.lines import SIMULATED, Line
+from structbench.report.terms import NAMES, estimate_text
+from structbench.report.wrong_view import wrong_view
+from structbench.wording import ABSENT, rate_text, span_text
+
+_SIGNS = {"met": "✓", "open": "?", "missed": "✗"}
+_STATES = {"met": ("yes", "good"), "open": ("not shown", "unsure"), "missed": ("no", "")}
+_SPEED = (("ttft_s", "p50"), ("ttft_s", "p95"), ("ttft_s", "p99"), ("itl_s", "p50"), ("itl_s", "p99"),
+          ("tpot_s", "p50"), ("e2e_s", "p50"), ("e2e_s", "p95"))  # fmt: skip
+
+
+def view_of(document: Document) -> dict[str, Any]:
+    """Everything the template names."""
+    details = document.details or {}
+    lines, figures, headline = document.lines, document.figures, document.headline
+    return {
+        "title": headline.sentences[0],
+        "made_at": _instant(document.made_at), "database": document.database,
+        **_answer(headline),
+        "facts": _facts(document),
+        "pooled": "Runs of one config are pooled." if document.pooled else "Each run stands apart.",
+        "lines": [_line(line, figures[line.id]) for line in lines],
+        "filters": [
+            (name, list(dict.fromkeys(getattr(line, name) for line in lines))) for name in ("model", "suite", "load")
+        ],
+        "answers": _answers(lines, figures),
+        "speed": _speed(lines, figures),
+        "charts": charts_of(lines, figures, details),
+        "wrong": wrong_view(details["wrong"], lines, figures),
+        "drawn": drawn_of(document, details),
+    }  # fmt: skip
+
+
+def _answer(headline: Headline) -> dict[str, Any]:
+    simulated = [note for note in headline.notes if note.startswith(SIMULATED)]
+    lead, *parts = headline.sentences
+    return {
+        "answer": {"state": headline.state, "lead": lead, "parts": parts, "rule": headline.rule,
+                   "notes": [note for note in headline.notes if note not in simulated]},
+        "simulated": simulated[0].removeprefix(f"{SIMULATED}: ") if simulated else "",
+        "conditions": [condition.text for condition in headline.conditions],
+        "candidates": [_candidate(each, headline) for each in headline.candidates],
+    }  # fmt: skip
+
+
+def _candidate(candidate: Candidate, headline: Headline) -> dict[str, Any]:
+    state, style = _STATES[candidate.state] if candidate.judged else ("not judged", "unsure")
+    marks = [mark for line in candidate.lines for mark in line.marks]
+    name = " ".join([candidate.name, *dict.fromkeys(f"[{mark}]" for mark in marks)])
+    checks = [
+        [_check(check) for check in candidate.checks if check.condition == condition]
+        for condition in headline.conditions
+    ]
+    return {"name": name, "state": state, "style": style, "checks": checks}
+
+
+def _check(check: Check) -> dict[str, str]:
+    text = estimate_text(check.condition.metric.name, check.estimate)
+    return {"sign": _SIGNS[check.state], "text": f"{check.line.suite}: {text}"}
+
+
+def _facts(document: Document) -> list[tuple[str, str]]:
+    """What was run, on what, when."""
+    lines = document.lines
+    models = dict.fromkeys(
+        f"{line.model}{f' ({line.model_digest[:12]})' if line.model_digest else ''}" for line in lines
+    )
+    starts = [line.started_at for line in lines if line.started_at is not None]
+    ends = [line.finished_at for line in lines if line.finished_at is not None]
+    requests = sum(document.figures[line.id].counts["requests"] for line in lines)
+    environments = [line.environment for line in lines]
+    facts = {
+        "models": models,
+        "suites": dict.fromkeys(line.suite for line in lines),
+        "loads": dict.fromkeys(line.load for line in lines),
+        "requests": [f"{requests:,} in {sum(len(line.run_ids) for line in lines):,} runs"],
+        "when (UTC)": [f"{_instant(min(starts, default=None))} to {_instant(max(ends, default=None))}"],
+        "server version": dict.fromkeys(str(line.server_version or ABSENT) for line in lines),
+        "server address": dict.fromkeys(str(line.config.get("server_address", ABSENT)) for line in lines),
+        "client machine": dict.fromkeys(_machine(each) for each in environments),
+        "limits of correct goodput": dict.fromkeys(limit for line in lines for limit in line.goodput_limits),
+    }
+    return [(name, ", ".join(values)) for name, values in facts.items() if values]
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    known = [str(environment[key]) for key in ("system",) if environment.get(key)]
+    known += [f"{environment['cores']} cores"] if environment.get("cores") else []
+    known += [f"Python {environment['python']}"] if environment.get("python") else []
+    return "; ".join(known) or ABSENT
+
+
+def _line(line: Line, figures: Figures) -> dict[str, Any]:
+    done, planned = figures.counts["requests"], line.planned
+    short = planned is not None and done < planned
+    return {
+        "id": line.id, "name": line.name, "marks": line.marks,
+        "requests": f"{done:,} of {planned:,}" if short else f"{done:,}",
+        "took": span_text(line.duration_s), "started": _instant(line.started_at),
+        "verdict": ": ".join([str(line.verdict or "none"), "; ".join(line.reasons)]).removesuffix(": "),
+        "label": ", ".join(line.labels) or ABSENT, "runs": ", ".join(line.run_ids),
+    }  # fmt: skip
+
+
+def _instant(instant: datetime | None) -> str:
+    return ABSENT if instant is None else f"{instant:%Y-%m-%d %H:%M}"
+
+
+def _answers(lines: Sequence[Line], figures: Mapping[int, Figures]) -> dict[str, Any]:
+    names = [name for name in (*SHARES, "error_rate") if any(each.shares[name].n for each in figures.values())]
+    rows = []
+    for line in lines:
+        own = figures[line.id]
+        cells = [plain(f"{own.counts['requests']:,}"), plain(f"{own.counts['errors']:,}")]
+        cells += [cell(name, own.shares[name]) for name in names]
+        rows.append(row(line, [*cells, cell("correct_goodput", own.correct_goodput)]))
+    header = ["requests", "failed", *(NAMES[name] for name in names), "correct a second"]
+    return {"caption": "Share of the answers that were right", "header": header, "rows": rows}
+
+
+def _speed(lines: Sequence[Line], figures: Mapping[int, Figures]) -> dict[str, Any]:
+    rows = []
+    for line in lines:
+        own = figures[line.id]
+        cells = [cell(name, own.latencies[name][p]) for name, p in _SPEED]
+        rates = (own.stream_tokens_per_s, own.tokens_per_s, own.requests_per_s)
+        rows.append(row(line, [*cells, *(plain(rate_text(rate)) for rate in rates)]))
+    header = [f"{NAMES[name]} {p}" for name, p in _SPEED]
+    header += ["tokens/s, one stream", "tokens/s, all", "requests/s"]
+    return {"caption": "How fast answers came", "header": header, "rows": rows}

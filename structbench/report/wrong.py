@@ -1,0 +1,92 @@
+"""The answers that were wrong and the requests that failed, a few of each kind, with what was asked.
+
+Invariant: a prompt is shown only when the suite at hand is the one that was run (equal content hash); else its id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from structbench.errors import BadInput
+from structbench.prompts import case_of
+from structbench.report.figures import LINES, params_of
+from structbench.report.lines import Line
+from structbench.suites import TextShape, load_suite
+from structbench.types import Case, Suite
+
+if TYPE_CHECKING:
+    from structbench.store import Reader
+
+PER_OUTCOME = 3
+"""Of each line and outcome, of different cases as far as there are."""
+MOST = 120
+"""In all."""
+MOST_LETTERS = 4000
+"""Of each text."""
+RIGHT = ("correct", "completed")
+
+_CHOSEN = f"""
+WITH {LINES}, wrong AS (
+    SELECT line, run_id, request_index, outcome, row_number() OVER (
+        PARTITION BY line, outcome ORDER BY repeat, request_index) AS place
+    FROM requests JOIN line USING (run_id) WHERE outcome NOT IN (SELECT unnest($right::VARCHAR[]))
+), chosen AS (SELECT * FROM wrong WHERE place <= $per_outcome ORDER BY place, line, outcome LIMIT $most)
+SELECT c.line, c.run_id, c.request_index, r.case_id, r.repeat, r.outcome, r.error_kind, r.error_status,
+    r.error_message, r.accuracy_score, r.json_parse_error, r.validation_errors, r.done_reason,
+    left(r.output_text, $letters) AS output_text, length(r.output_text) AS output_letters,
+    left(r.thinking_text, $letters) AS thinking_text, length(r.thinking_text) AS thinking_letters,
+    left(r.tool_calls::VARCHAR, $letters) AS tool_calls, length(r.tool_calls::VARCHAR) AS tool_calls_letters
+FROM chosen AS c JOIN requests AS r USING (run_id, request_index) ORDER BY c.line, r.outcome, r.request_index
+"""
+_TOTAL = f"""
+WITH {LINES} SELECT count(*) AS n FROM requests JOIN line USING (run_id)
+WHERE outcome NOT IN (SELECT unnest($right::VARCHAR[]))
+"""
+
+
+def wrong_of(reader: Reader, lines: Sequence[Line]) -> dict[str, Any]:
+    """``total`` and ``listed``: the columns of ``requests`` and ``asked`` (see ``asked_of``) or None."""
+    params = {**params_of(lines), "right": list(RIGHT)}
+    total = reader.query(_TOTAL, params)[0]["n"]
+    limits = {"per_outcome": PER_OUTCOME, "most": MOST, "letters": MOST_LETTERS}
+    rows = reader.query(_CHOSEN, {**params, **limits})
+    suites = {line.id: _suite_of(line.config) for line in lines}
+    return {"total": total, "listed": [{**row, "asked": _asked(suites[row["line"]], row)} for row in rows]}
+
+
+def _suite_of(config: Mapping[str, Any]) -> Suite | None:
+    """The suite that was run, where it can be had. Not ``text``: its prompts were fitted to the model's tokenizer."""
+    name, seed = config.get("suite"), config.get("seed")
+    if not isinstance(name, str) or not isinstance(seed, int) or name == "text":
+        return None
+    try:
+        suite = load_suite(name, text=TextShape(), seed=seed)
+    except BadInput:
+        return None
+    return suite if suite.content_hash == config.get("suite_hash") else None
+
+
+def _asked(suite: Suite | None, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    if suite is None:
+        return None
+    case, _ = case_of(suite.cases, row["request_index"])
+    return asked_of(case) if case.id == row["case_id"] else None
+
+
+def asked_of(case: Case) -> dict[str, Any]:
+    """``messages`` (role, content), and as JSON text ``schema``, ``tools``, ``expected``; None where there is none."""
+    expected = next(
+        (each for each in (case.expected, case.expected_calls, case.expected_text) if each is not None), None
+    )
+    return {
+        "messages": [{"role": str(each["role"]), "content": str(each.get("content"))} for each in case.messages],
+        "schema": _json(case.schema),
+        "tools": _json(list(case.tools) or None),
+        "expected": _json(expected),
+    }
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False, indent=1)[:MOST_LETTERS]

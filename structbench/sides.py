@@ -1,0 +1,234 @@
+"""From the rows of two cells to differences: which requests, blocks, slices and cases are held against each other.
+
+Invariant: a figure shown is that of all its rows, as in the view ``summary``; only its interval knows of blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from structbench.comparing import Compared
+from structbench.differences import (
+    Floats,
+    Ratio,
+    Sample,
+    block_count,
+    blocks_of,
+    difference,
+    least,
+    paired_by_case,
+    quantile,
+    without_variation,
+)
+from structbench.expressions import LATENCIES, Metric
+from structbench.measures import meets
+from structbench.stats import LEAST_CLUSTERS, needed
+
+if TYPE_CHECKING:
+    from structbench.pairing import Pair
+    from structbench.report.lines import Line
+    from structbench.store import Reader
+
+Columns = Mapping[str, Any]
+
+_SCORES = {
+    "json_valid": "json_valid", "schema_valid": "schema_valid", "tool_calls_right": "tool_call_accuracy",
+    "accuracy": "accuracy_score", "correct": "right_answer",
+}  # fmt: skip
+_WANTED = "wanted AS (SELECT unnest($runs::VARCHAR[]) AS run_id, unnest(range(len($runs))) AS run)"
+_ROWS = f"""
+WITH {_WANTED}
+SELECT run, request_index, case_id, repeat, segment, error_kind IS NULL AS completed, {{good}} AS good,
+    {", ".join(dict.fromkeys(LATENCIES.values()))}, output_tokens::DOUBLE AS output_tokens,
+    CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct')::BIGINT::DOUBLE END AS right_answer,
+    accuracy_score, json_valid::BIGINT::DOUBLE AS json_valid, schema_valid::BIGINT::DOUBLE AS schema_valid,
+    tool_call_accuracy,
+    (end_ns - min(coalesce(due_ns, sent_ns)) OVER (PARTITION BY run_id, segment)) / 1e9 AS end_s
+FROM requests JOIN wanted USING (run_id) ORDER BY run, request_index
+"""
+_GAPS = f"""
+WITH {_WANTED}, placed AS (
+    SELECT error_kind, chunk_offsets_us AS offsets,
+        (row_number() OVER (ORDER BY run, request_index) - 1) * $blocks // count(*) OVER () AS block
+    FROM requests JOIN wanted USING (run_id)
+)
+SELECT block, later - earlier AS gap_us, count(*) AS n FROM (
+    SELECT block, unnest(offsets[1:-2]) AS earlier, unnest(offsets[2:]) AS later
+    FROM placed WHERE error_kind IS NULL AND len(offsets) > 1
+) GROUP BY ALL
+"""
+_SEGMENTS = f"WITH {_WANTED} SELECT run, segment, duration_s FROM segments JOIN wanted USING (run_id)"
+
+
+@dataclass(slots=True)
+class Side:
+    """One cell's rows, in the order in which they were due."""
+
+    rows: Columns
+    blocks: int
+    block: Any
+    gaps: Columns
+    slices: int
+    slice_of: Any
+    """Slice of time in which each request ended; -1 where it never did."""
+    slice_s: float
+    limited: bool
+
+    @property
+    def gap_total(self) -> int:
+        return int(self.gaps["n"].sum())
+
+    def scored(self, column: str) -> list[int]:
+        """Rows that have this score."""
+        return np.flatnonzero(~np.isnan(self.rows[column])).tolist()
+
+    def n(self, metric: Metric) -> int:
+        return int(self._counted(metric).sum())
+
+    def _counted(self, metric: Metric) -> Any:
+        """Which rows the metric is of."""
+        completed = self.rows["completed"].astype(bool)
+        if metric.kind == "latency":
+            return completed & ~np.isnan(self.rows[LATENCIES[metric.base]])
+        return np.ones_like(completed) if metric.name == "error_rate" else completed
+
+    def sample(self, metric: Metric) -> Sample | None:
+        """None where the cell has no such figure."""
+        if metric.kind == "rate":
+            return self._rate(metric)
+        if metric.base == "itl":
+            return self._itl(metric)
+        counted = self._counted(metric)
+        if not counted.any():
+            return None
+        block = self.block[counted]
+        if metric.kind == "latency":
+            values = self.rows[LATENCIES[metric.base]][counted].astype(float)
+            if metric.p is not None:
+                return quantile(values, np.ones(len(values)), block, self.blocks, metric.p)
+        else:
+            values = 1.0 - self.rows["completed"].astype(float)
+        return Ratio(self._sums(block, values), self._sums(block, np.ones(len(values))))
+
+    def _itl(self, metric: Metric) -> Sample | None:
+        gaps, times = self.gaps["gap_us"] / 1e6, self.gaps["n"].astype(float)
+        if not len(gaps):
+            return None
+        block = self.gaps["block"].astype(np.int64)
+        if metric.p is not None:
+            return quantile(gaps, times, block, self.blocks, metric.p)
+        return Ratio(self._sums(block, gaps * times), self._sums(block, times))
+
+    def _rate(self, metric: Metric) -> Sample | None:
+        right = self.rows["right_answer"]
+        scored, good = ~np.isnan(right), self.rows["good"].astype(bool)
+        counts = {
+            "requests_per_s": self.rows["completed"].astype(float),
+            "tokens_per_s": np.nan_to_num(self.rows["output_tokens"].astype(float)) * self.rows["completed"],
+            "goodput": good.astype(float) if self.limited else None,
+            "correct_goodput": (good & (right == 1)).astype(float) if scored.any() else None,
+        }[metric.name]
+        if counts is None or not self.slice_s:
+            return None
+        ended = self.slice_of >= 0
+        above = np.bincount(self.slice_of[ended], weights=counts[ended], minlength=self.slices).astype(np.float64)
+        return Ratio(above, np.full(self.slices, self.slice_s))
+
+    def _sums(self, block: Any, values: Floats) -> Floats:
+        return np.bincount(block, weights=values, minlength=self.blocks).astype(np.float64)
+
+
+def compared(
+    readers: tuple[Reader, Reader], pair: Pair, metrics: Sequence[Metric], limits: Mapping[str, float] | None
+) -> Iterator[Compared]:
+    """Each metric of a pair, not yet adjusted for the others."""
+    a, b = (_side(reader, line, limits) for reader, line in zip(readers, (pair.a, pair.b), strict=True))
+    same = all(np.array_equal(a.rows[name], b.rows[name]) for name in ("run", "request_index"))
+    for metric in metrics:
+        if metric.name in _SCORES:
+            yield _scores(a, b, metric)
+        else:
+            untrue = None if metric.kind == "share" else _untrue(pair)
+            yield _figures(a, b, metric, same and metric.kind != "rate", untrue)
+
+
+def _untrue(pair: Pair) -> str | None:
+    """Why times cannot be compared."""
+    sides = [side for side, line in (("A", pair.a), ("B", pair.b)) if line.verdict == "invalid"]
+    return f"the client of {' and '.join(sides)} did not measure truthfully" if sides else None
+
+
+def _figures(a: Side, b: Side, metric: Metric, paired: bool, untrue: str | None) -> Compared:
+    """Latencies, rates and the share of errors: by block bootstrap."""
+    of_a, of_b, n_a, n_b = a.sample(metric), b.sample(metric), a.n(metric), b.n(metric)
+    plain = Compared(metric, None if of_a is None else of_a.value, None if of_b is None else of_b.value, n_a, n_b)
+    if of_a is None or of_b is None:
+        return plain
+    if untrue is not None:
+        return replace(plain, untested="not comparable", why=untrue)
+    if metric.p in (0.0, 1.0):
+        return replace(plain, untested="not comparable", why="the extreme of a sample has no interval")
+    wanted = LEAST_CLUSTERS if metric.base == "itl" else least(metric.p)
+    if min(n_a, n_b) < wanted:
+        return replace(plain, untested="too few", why=f"needs {wanted} requests")
+    if metric.base == "itl" and metric.p is not None and min(a.gap_total, b.gap_total) < needed(metric.p):
+        return replace(plain, untested="too few", why=f"needs {needed(metric.p)} gaps")
+    found = difference(of_a, of_b, paired=paired)
+    if metric.name == "error_rate" and found.low == found.high:
+        found = without_variation(found, n_a, n_b)
+    return replace(plain, difference=found)
+
+
+def _scores(a: Side, b: Side, metric: Metric) -> Compared:
+    """Answers to the same questions: case by case, each repeat of each run with its counterpart."""
+    column = _SCORES[metric.name]
+    keys = ("run", "case_id", "repeat")
+    of_a, of_b = ({tuple(side.rows[key][i] for key in keys): i for i in side.scored(column)} for side in (a, b))
+    both = [key for key in of_a if key in of_b]
+    if not both:
+        means = [float(np.nanmean(side.rows[column])) if side.scored(column) else None for side in (a, b)]
+        plain = Compared(metric, means[0], means[1], len(of_a), len(of_b))
+        return replace(plain, untested="not comparable", why="no case was scored in both") if of_a and of_b else plain
+    ours, theirs = (side.rows[column][[of[key] for key in both]] for side, of in ((a, of_a), (b, of_b)))
+    found = paired_by_case(ours, theirs, np.array([str(key[1]) for key in both]))
+    alone = len(of_a) + len(of_b) - 2 * len(both)
+    why = f"{alone} answers without a counterpart are left out" if alone else None
+    return Compared(metric, found.a, found.b, len(both), len(both), found, why=why)
+
+
+def _side(reader: Reader, line: Line, limits: Mapping[str, float] | None) -> Side:
+    runs = {"runs": list(line.run_ids)}
+    rows = reader.columns(_ROWS.format(good=meets(limits or {})), runs)
+    n = len(rows["run"])
+    gaps = reader.columns(_GAPS, {**runs, "blocks": block_count(n)})
+    slice_of, slices, slice_s = _slices(rows, reader.columns(_SEGMENTS, runs))
+    return Side(rows, block_count(n), blocks_of(n), gaps, slices, slice_of, slice_s, limited=limits is not None)
+
+
+def _slices(rows: Columns, segments: Columns) -> tuple[Any, int, float]:
+    """Equal slices of the time that all segments took together: of each request its slice, how many, and their length.
+
+    A segment that was killed took as long as its rows show.
+    """
+    at = rows["end_s"].astype(float).copy()
+    total = 0.0
+    of_segment = {(int(r), int(s)): d for r, s, d in _zipped(segments, "duration_s")}
+    for run, segment in sorted({(int(r), int(s)) for r, s in _zipped(rows)}):
+        inside = (rows["run"] == run) & (rows["segment"] == segment)
+        known = float(of_segment.get((run, segment), np.nan))
+        length = known if np.isfinite(known) else float(np.nanmax(at[inside], initial=0.0))
+        at[inside] = np.minimum(at[inside], length) + total
+        total += length
+    slices = block_count(int(np.isfinite(at).sum()))
+    if not total:
+        return np.full(len(at), -1), slices, 0.0
+    place = np.minimum(at / total * slices, slices - 1)
+    return np.where(np.isfinite(place), np.nan_to_num(place), -1).astype(np.int64), slices, total / slices
+
+
+def _zipped(columns: Columns, *more: str) -> Iterator[tuple[Any, ...]]:
+    return zip(*(columns[name] for name in ("run", "segment", *more)), strict=True)

@@ -1,0 +1,319 @@
+"""A against B from the database to the words and the exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from compared import config, database, fewer_resamples, requests
+
+from structbench.cli import main
+from structbench.commands.compare import Options
+from structbench.comparing import METRICS, Compared, Result, compare
+from structbench.expressions import parse_change
+from structbench.pairing import pair
+from structbench.report.comparison import change_text, interval_text, markdown, to_json
+from structbench.report.lines import lines_of
+from structbench.store import Reader
+
+LARGE = config(model="m:8b", model_digest="e")
+HALF_WRONG = range(0, 40, 2)
+RUNS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "plain": (requests(), {"label": "before"}),
+    "same": (requests(seed=1), {"label": "after"}),
+    "slow": (requests(seed=2, slower=2.0), {"label": "slow", "environment": {"system": "Linux", "cores": 8}}),
+    "wrong": (requests(seed=3, wrong=[*HALF_WRONG, *(i + 40 for i in HALF_WRONG)]), {"used": LARGE}),
+    "short": (requests(12, seed=4), {"label": "short"}),
+    "broken": (requests(60, seed=5, slower=2.0), {"status": "interrupted", "label": "broken"}),
+    "untrue": (requests(seed=6), {"verdict": "invalid", "verdict_reason": "sent late", "label": "untrue"}),
+    "failing": (requests(seed=7, failed=range(0, 80, 4)), {"label": "failing"}),
+    "made_up": (requests(seed=8), {"simulated": True, "label": "made-up"}),
+    "loaded": ([], {"used": config(load={"kind": "closed", "concurrency": 4, "duration_s": None}), "label": "loaded"}),
+    "limited": (requests(seed=9), {"goodput_limits": {"ttft_s": 0.1}, "label": "limited"}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with fewer_resamples():
+        yield
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return database(tmp_path_factory.mktemp("comparing") / "s.duckdb", **RUNS)
+
+
+@pytest.fixture(scope="module")
+def reader(db: Path) -> Iterator[Reader]:
+    with Reader(db) as opened:
+        yield opened
+
+
+def compared(reader: Reader, a: str, b: str, *fail_on: str, limits: dict[str, float] | None = None) -> Result:
+    pairing = pair(lines_of(reader, a.split(), pool=True), lines_of(reader, b.split(), pool=True))
+    return compare((reader, reader), pairing, [parse_change(text) for text in fail_on], limits)
+
+
+def rows(result: Result) -> dict[str, Compared]:
+    return {row.metric.name: row for row in result.comparisons[0].rows}
+
+
+def words(result: Result) -> dict[str, str]:
+    return {name: row.word for name, row in rows(result).items() if row.a is not None or row.b is not None}
+
+
+def test_two_runs_of_the_same_are_no_different(reader: Reader) -> None:
+    result = compared(reader, "plain", "same")
+    found = words(result)
+    assert set(found) == set(METRICS) - {"goodput", "tool_calls_right"}
+    assert {word for name, word in found.items() if name != "itl_p99"} == {"no detectable difference"}
+    assert (result.tested, result.gated) == (15, 0)
+
+
+def test_a_slower_server_is_worse_in_latency_and_rate_and_no_less_right(reader: Reader) -> None:
+    found = words(compared(reader, "plain", "slow"))
+    for name in ("ttft_p50", "ttft_p95", "e2e_p50", "requests_per_s", "tokens_per_s", "correct_goodput"):
+        assert found[name] == "worse", name
+    assert {found[name] for name in ("schema_valid", "correct", "accuracy", "error_rate", "tpot_p50")} == {
+        "no detectable difference"
+    }
+    assert words(compared(reader, "slow", "plain"))["requests_per_s"] == "better"
+
+
+def test_the_figures_are_those_of_the_summary(reader: Reader) -> None:
+    found = rows(compared(reader, "plain", "failing"))
+    for run, side in (("plain", "a"), ("failing", "b")):
+        (told,) = reader.query("SELECT * FROM summary WHERE run_id = $1", [run])
+        for name, column in {
+            "ttft_p50": "ttft_p50_s", "ttft_p95": "ttft_p95_s", "itl_p99": "itl_p99_s", "tpot_p50": "tpot_p50_s",
+            "requests_per_s": "requests_per_s", "tokens_per_s": "tokens_per_s", "correct_goodput": "correct_goodput",
+        }.items():  # fmt: skip
+            assert getattr(found[name], side) == pytest.approx(told[column]), name
+    assert found["error_rate"].b == 0.25
+    assert found["error_rate"].word == "worse"
+    assert found["correct"].why == "20 answers without a counterpart are left out"
+
+
+def test_wrong_answers_are_found_case_by_case(reader: Reader) -> None:
+    result = compared(reader, "plain", "wrong")
+    found = rows(result)
+    assert {found[name].word for name in ("schema_valid", "correct", "accuracy", "correct_goodput")} == {"worse"}
+    assert found["correct"].difference is not None
+    assert (found["correct"].a, found["correct"].b, found["correct"].difference.method) == (1.0, 0.5, "McNemar")
+    (comparison,) = result.comparisons
+    assert comparison.pair.changed == ("model: m:1b → m:8b", "model_digest: d → e")
+    assert comparison.pair.name == "m:1b → m:8b json c=1"
+    assert any("tokens of two models differ" in note for note in comparison.notes)
+
+
+def test_pooled_runs_are_all_counted(reader: Reader) -> None:
+    result = compared(reader, "plain same", "slow")
+    assert rows(result)["ttft_p50"].n_a == 160
+    assert any("A is 2 runs of one config, pooled" in note for note in result.comparisons[0].notes)
+    assert rows(result)["ttft_p50"].word == "worse"
+    together = [row["ttft_s"] for name in ("plain", "same") for row in RUNS[name][0]]
+    assert rows(result)["ttft_p50"].a == pytest.approx(np.median(together))
+    seconds = sum(max(row["end_ns"] for row in RUNS[name][0]) / 1e9 for name in ("plain", "same"))
+    assert rows(result)["requests_per_s"].a == pytest.approx(160 / seconds)
+
+
+def test_too_few_requests_have_figures_but_no_interval(reader: Reader) -> None:
+    found = rows(compared(reader, "plain", "short"))
+    assert (found["ttft_p95"].word, found["ttft_p95"].why) == ("too few", "needs 72 requests")
+    assert found["ttft_p95"].b is not None
+    assert (found["itl_p99"].word, found["itl_p99"].why) == ("too few", "needs 20 requests")
+    assert interval_text(found["ttft_p95"]) == "–"
+
+
+def test_an_invalid_run_has_answers_but_no_times_to_compare(reader: Reader) -> None:
+    result = compared(reader, "plain", "untrue", "ttft_p50>10%", "schema_valid<-2pp")
+    assert words(result)["ttft_p50"] == "not comparable"
+    assert words(result)["schema_valid"] == "no detectable difference"
+    assert [gate.outcome for gate in result.gates] == ["undecided", "undecided"]
+    assert "did not measure truthfully" in result.gates[0].text
+    assert any("B is invalid: sent late" in note for note in result.comparisons[0].notes)
+
+
+def test_what_stands_against_a_run_is_said(reader: Reader) -> None:
+    for run, note in (("broken", "B is interrupted"), ("made_up", "B is SIMULATED"),
+                      ("slow", "the client's number of cores differs: 2 → 8")):  # fmt: skip
+        assert any(note in each for each in compared(reader, "plain", run).comparisons[0].notes), run
+
+
+def test_goodput_is_compared_under_limits_that_are_those_of_both(reader: Reader) -> None:
+    mixed = compared(reader, "plain", "limited")
+    assert "goodput" not in words(mixed)
+    assert any("different --goodput limits" in note for note in mixed.comparisons[0].notes)
+    given = rows(compared(reader, "plain", "limited", limits={"ttft_s": 0.1}))
+    notes = compared(reader, "plain", "limited", limits={"ttft_s": 0.1}).comparisons[0].notes
+    assert "good requests keep ttft<0.1" in notes
+    (told,) = reader.query("SELECT goodput, correct_goodput FROM summary WHERE run_id = 'limited'")
+    assert (given["goodput"].b, given["correct_goodput"].b) == pytest.approx((told["goodput"], told["correct_goodput"]))
+
+
+@pytest.mark.parametrize(
+    ("b", "change", "outcome", "text"),
+    [
+        ("slow", "ttft_p95>10%", "fail", "larger, and significant"), ("slow", "ttft_p95>500%", "pass", "not larger"),
+        ("same", "ttft_p95<0%", "pass", "not significant"), ("same", "schema_valid<-2pp", "pass", "+0.0 pp"),
+        ("wrong", "schema_valid<-2pp", "fail", "-50 pp"),
+        ("slow", "ttft_p99.9>10%", "undecided", "needs 3688 requests"),
+        ("slow", "ttft_p100>10%", "undecided", "the extreme of a sample has no interval"),
+        ("slow", "goodput<0%", "undecided", "neither has this figure"),
+        ("broken", "ttft_p50>10%", "fail", "larger"), ("broken", "schema_valid<-2pp", "undecided", "B is interrupted"),
+        ("loaded", "ttft_p50>10%", "undecided", "not comparable: load.concurrency: 1 → 4"),
+        ("slow", "tool_calls_right<-1pp", "undecided", "neither has this figure"),
+    ],
+)  # fmt: skip
+def test_a_build_fails_only_for_what_is_larger_and_significant(
+    reader: Reader, b: str, change: str, outcome: str, text: str
+) -> None:
+    result = compared(reader, "plain", b, change)
+    (gate,) = result.gates
+    assert (gate.outcome, gate.slo) == (outcome, change)
+    assert text in gate.text
+
+
+def test_what_fail_on_names_is_a_family_of_its_own(reader: Reader) -> None:
+    plain, gated = compared(reader, "plain", "slow"), compared(reader, "plain", "slow", "ttft_p95>10%", "correct<-1pp")
+    assert (plain.tested, gated.tested, gated.gated) == (15, 13, 2)
+    for result in (plain, gated):
+        for row in rows(result).values():
+            if row.difference is not None:
+                assert row.adjusted_p is not None
+                assert row.adjusted_p >= row.difference.p_value
+    row = rows(gated)["ttft_p95"]
+    assert row.difference is not None
+    assert row.adjusted_p == pytest.approx(2 * row.difference.p_value)
+
+
+def test_nothing_to_compare_is_no_silent_pass(reader: Reader) -> None:
+    result = compared(reader, "plain", "", "ttft_p95>10%")
+    assert [(gate.outcome, gate.text) for gate in result.gates] == [
+        ("undecided", "no cell of A has a counterpart in B")
+    ]  # fmt: skip
+
+
+def test_the_same_data_give_the_same_text(reader: Reader) -> None:
+    assert markdown(compared(reader, "plain", "slow")) == markdown(compared(reader, "plain", "slow"))
+
+
+def test_markdown_escapes_what_comes_from_outside(tmp_path: Path) -> None:
+    evil = config(model="<img src=x onerror=alert(1)>|[a](b)")
+    path = database(tmp_path / "s.duckdb", a=([], {"used": evil}), b=([], {"used": evil, "label": "x|y\n# z"}))
+    with Reader(path) as reader:
+        text = markdown(compared(reader, "a", "b"))
+    assert "<img" not in text.replace("\\<", "")
+    assert "\n# z" not in text
+    assert not re.search(r"(?<!\\)\[a", text)
+
+
+def test_changes_are_in_parts_of_a_or_in_points(reader: Reader) -> None:
+    found = rows(compared(reader, "plain", "wrong"))
+    assert change_text(found["correct"]) == "-50 pp"
+    assert re.fullmatch(r"-\d\d … -\d\d pp", interval_text(found["correct"]))
+    assert change_text(rows(compared(reader, "plain", "slow"))["ttft_p50"]).startswith("+1")
+    assert change_text(found["error_rate"]) == "+0.0 pp"
+
+
+def test_json_holds_everything(reader: Reader) -> None:
+    told = json.loads(json.dumps(to_json(compared(reader, "plain", "slow", "ttft_p95>10%"))))
+    (each,) = told["pairs"]
+    assert (each["a"]["runs"], each["b"]["runs"], each["not_comparable"]) == (["plain"], ["slow"], [])
+    by_name = {row["metric"]: row for row in each["metrics"]}
+    row = by_name["ttft_p95"]
+    assert row["low"] < row["difference"] < row["high"]
+    assert row["difference"] == pytest.approx(row["b"] - row["a"])
+    assert row["b_is"] == "worse"
+    assert told["fail_on"][0]["outcome"] == "fail"
+    assert told["tests"] == {"exploring": 14, "fail_on": 1, "adjusted_by": "Holm"}
+
+
+def command(db: Path, *argv: str) -> int:
+    return main(["compare", *argv, "--db", str(db)])
+
+
+def test_the_command_prints_a_table_and_the_exit_code_tells(
+    db: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "130")
+    assert command(db, "plain", "slow") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^ttft_p50 +\d+ ms +\d+ ms +\+\d+ % .* worse", out, re.M)
+    assert "adjusted by Holm's method for 15 tests" in out
+    assert command(db, "plain", "slow", "--fail-on", "ttft_p95>10%") == 99
+    assert "FAIL: m:1b json c=1: ttft_p95>10%: " in capsys.readouterr().out
+    assert command(db, "label=before", "after", "--fail-on", "ttft_p95>50%", "schema_valid<-2pp") == 0
+    assert command(db, "plain", "loaded") == 0
+    out = capsys.readouterr().out
+    assert "not comparable: load.concurrency: 1 → 4" in out
+    assert "to compare all the same: --across load" in out
+
+
+@pytest.mark.parametrize("kind", ["terminal", "markdown", "json"])
+def test_the_command_writes_a_file_whole(db: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "out"
+    assert command(db, "plain", "slow", "--format", kind, "-o", str(path)) == 0
+    text = path.read_text()
+    assert "worse" in text
+    assert (kind == "markdown") is text.startswith("# Comparison\n")
+    if kind == "json":
+        json.loads(text)
+
+
+def test_two_files_are_compared(db: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = database(tmp_path / "other.duckdb", elsewhere=RUNS["slow"])
+    baseline = database(tmp_path / "baseline.duckdb", then=RUNS["plain"])
+    assert main(["compare", str(baseline), str(other), "--format", "json", "--fail-on", "ttft_p50>10%"]) == 99
+    (each,) = json.loads(capsys.readouterr().out)["pairs"]
+    assert (each["a"]["runs"], each["b"]["runs"]) == (["then"], ["elsewhere"])
+    assert command(db, str(baseline), "slow", "--only", "suite=json") == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["plain", "plain"], "are both of run plain: choose two that share no run"),
+        (["plain", "pain"], "did you mean plain"), (["plain"], "arguments are required: b"),
+        (["plain", "slow", "--fail-on", "ttft_p95>10"], '--fail-on "ttft_p95>10", at its end: expected the unit %'),
+        (["plain", "slow", "--goodput", "tft<1"], "did you mean ttft?"),
+        (["plain", "slow", "--across", "structure"], "did you mean structured"),
+        (["plain", "slow", "-o", "/nowhere/x"], "-o /nowhere/x: the folder /nowhere does not exist"),
+        (["plain", "slow", "--only", "label=slow"], "plain has nothing that --only label=slow means"),
+        (["plain", "nothere.duckdb"], "there is no nothere.duckdb"),
+        (["plain", "slow", "--format", "html"], "--format"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_exit_2(
+    db: Path, argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(db, *argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_no_suite_in_common(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = database(tmp_path / "s.duckdb", a=([], {}), b=([], {"used": config(suite="tools")}))
+    assert command(path, "a", "b") == 2
+    assert "A and B have no suite in common: A has m:1b json c=1; B has m:1b tools c=1" in capsys.readouterr().err
+    assert command(path, "a", "b", "--fail-on", "ttft_p95>10%") == 99
+
+
+def test_the_database_is_not_written_over(db: Path) -> None:
+    before = db.read_bytes()
+    assert command(db, "plain", "slow", "-o", str(db)) == 2
+    assert db.read_bytes() == before
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    from dataclasses import fields
+
+    assert all(len(field.metadata["help"]) > 5 for field in fields(Options))

@@ -1,0 +1,212 @@
+"""Differences with intervals: no more false alarms than promised, and true ones found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from compared import fewer_resamples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import signal
+from scipy import stats as scipy_stats
+
+from structbench.differences import (
+    DISTINCT,
+    Difference,
+    Quantile,
+    Ratio,
+    block_count,
+    blocks_of,
+    difference,
+    holm,
+    least,
+    paired_by_case,
+    quantile,
+    without_variation,
+)
+from structbench.stats import percentile, wilson
+
+COMPARISONS = 200
+"""By chance alone, the share of false alarms among so many lies within 5 % ± 4 % nearly always."""
+
+
+def quantile_of(values: Any, p: float) -> Quantile:
+    n = len(values)
+    return quantile(np.asarray(values, float), np.ones(n), blocks_of(n), block_count(n), p)
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[None]:
+    with fewer_resamples():
+        yield
+
+
+def false_alarms(make: Callable[[np.random.Generator], Difference]) -> float:
+    generator = np.random.default_rng(20260101)
+    return sum(make(generator).p_value < 0.05 for _ in range(COMPARISONS)) / COMPARISONS
+
+
+def latencies(generator: np.random.Generator, n: int, memory: float) -> Any:
+    """Skewed, and each like the one before it, as in a queue."""
+    noise = generator.standard_normal(n)
+    if memory:
+        noise[1:] *= np.sqrt(1 - memory**2)
+        noise = signal.lfilter([1.0], [1.0, -memory], noise)
+    return np.exp(0.5 * noise)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("n", "p", "memory"), [(40, 0.5, 0.0), (100, 0.95, 0.0), (100, 0.5, 0.4)])
+def test_equal_runs_are_called_different_in_about_one_of_twenty(n: int, p: float, memory: float) -> None:
+    def make(generator: np.random.Generator) -> Difference:
+        return difference(*(quantile_of(latencies(generator, n, memory), p) for _ in "ab"), paired=False)
+
+    assert 0.005 <= false_alarms(make) <= 0.09
+
+
+@pytest.mark.usefixtures("quick")
+def test_equal_pairs_are_called_different_in_about_one_of_twenty() -> None:
+    def make(generator: np.random.Generator) -> Difference:
+        prompts = generator.standard_normal(80)
+        return difference(
+            *(quantile_of(np.exp(0.5 * (prompts + generator.standard_normal(80))), 0.5) for _ in "ab"), paired=True
+        )
+
+    assert 0.005 <= false_alarms(make) <= 0.09
+
+
+@pytest.mark.usefixtures("quick")
+def test_equal_rates_are_called_different_in_about_one_of_twenty() -> None:
+    """A closed loop of four: each stream's answers follow one another."""
+
+    def rate(generator: np.random.Generator) -> Ratio:
+        ends = np.concatenate([np.cumsum(latencies(generator, 25, 0.0)) for _ in range(4)])
+        slices, total = block_count(len(ends)), ends.max()
+        place = np.minimum(ends / total * slices, slices - 1).astype(int)
+        return Ratio(np.bincount(place, minlength=slices).astype(float), np.full(slices, total / slices))
+
+    assert false_alarms(lambda generator: difference(rate(generator), rate(generator), paired=False)) <= 0.09
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_equal_answers_are_called_different_in_at_most_one_of_twenty(repeats: int) -> None:
+    def make(generator: np.random.Generator) -> Difference:
+        easy = generator.beta(2, 1, 40)
+        cases = np.repeat(np.arange(40), repeats)
+        ours, theirs = ((generator.random(len(cases)) < easy[cases]).astype(float) for _ in "ab")
+        return paired_by_case(ours, theirs, cases)
+
+    assert false_alarms(make) <= 0.082
+
+
+def test_an_answer_that_repeats_word_for_word_counts_once() -> None:
+    """Temperature 0: asking three cases ten times each is evidence of three, not of thirty."""
+    cases = np.repeat(np.arange(3), 10)
+    once = paired_by_case(np.ones(3), np.zeros(3), np.arange(3))
+    assert paired_by_case(np.ones(30), np.zeros(30), cases).p_value == once.p_value == 0.25
+
+
+def test_a_true_difference_is_found_and_measured() -> None:
+    generator = np.random.default_rng(7)
+    a, b = latencies(generator, 400, 0.3), latencies(generator, 400, 0.3) * 1.5
+    found = difference(quantile_of(a, 0.95), quantile_of(b, 0.95), paired=False)
+    assert found.p_value < 0.01
+    assert found.low < np.quantile(b, 0.95) - np.quantile(a, 0.95) < found.high
+    assert found.low > 0
+
+
+def test_pairs_tell_what_two_samples_cannot() -> None:
+    generator = np.random.default_rng(3)
+    a = np.exp(generator.standard_normal(100))
+    b = a * (1.1 + 0.01 * generator.standard_normal(100))
+    assert difference(quantile_of(a, 0.5), quantile_of(b, 0.5), paired=True).p_value < 0.05
+    assert difference(quantile_of(a, 0.5), quantile_of(b, 0.5), paired=False).p_value > 0.2
+
+
+def test_one_answer_a_case_is_mcnemars_exact_test() -> None:
+    generator = np.random.default_rng(1)
+    a, b = (generator.integers(0, 2, 60).astype(float) for _ in "ab")
+    gained, lost = int((b > a).sum()), int((a > b).sum())
+    found = paired_by_case(a, b, np.arange(60))
+    assert found.p_value == scipy_stats.binomtest(gained, gained + lost).pvalue
+    assert found.method == "McNemar"
+    # Bonett and Price (2012): one more of each kind.
+    up, down = (gained + 1) / 62, (lost + 1) / 62
+    reach = 1.959963985 * np.sqrt((up + down - (up - down) ** 2) / 62)
+    assert (found.low, found.high) == pytest.approx((up - down - reach, up - down + reach))
+
+
+def test_partly_right_answers_are_tested_by_swapping_cases() -> None:
+    generator = np.random.default_rng(2)
+    a = generator.random(40)
+    found = paired_by_case(a, np.clip(a + 0.3 * generator.random(40), 0, 1), np.arange(40))
+    assert (found.method, found.p_value < 0.01, found.low > 0) == ("permutation by case", True, True)
+
+
+def test_no_disagreement_is_no_certainty() -> None:
+    found = paired_by_case(np.ones(20), np.ones(20), np.arange(20))
+    assert (found.value, found.p_value) == (0.0, 1.0)
+    assert found.low < -0.05
+    assert found.high > 0.05
+    none = Ratio(np.zeros(8), np.full(8, 10.0))
+    plain = difference(none, none, paired=True)
+    assert (plain.low, plain.high, plain.p_value) == (0.0, 0.0, 1.0)
+    wide = without_variation(plain, 80, 80)
+    assert (-wide.low, wide.high) == pytest.approx((wilson(0, 80).high, wilson(0, 80).high))
+
+
+def test_the_same_data_give_the_same_result() -> None:
+    generator = np.random.default_rng(5)
+    a, b = (quantile_of(latencies(generator, 60, 0), 0.5) for _ in "ab")
+    assert difference(a, b, paired=False) == difference(a, b, paired=False)
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.integers(1, 5)), min_size=1, max_size=50), st.floats(0, 1))
+@settings(max_examples=50)
+def test_the_figure_is_the_percentile_of_all_values(pairs: list[tuple[float, int]], p: float) -> None:
+    values, times = (np.array(each, float) for each in zip(*pairs, strict=True))
+    n = len(values)
+    found = quantile(values, times, blocks_of(n), block_count(n), p)
+    expanded = [value for value, count in pairs for _ in range(count)]
+    assert found.value == pytest.approx(percentile(expanded, p))
+    assert found.estimates(np.ones((1, found.blocks)))[0] == pytest.approx(found.value)
+
+
+def test_many_distinct_values_are_put_together_and_stay_near() -> None:
+    values = np.random.default_rng(0).lognormal(size=3 * DISTINCT)
+    found = quantile_of(values, 0.95)
+    assert len(found.places) <= DISTINCT
+    assert found.value == pytest.approx(np.quantile(values, 0.95))
+    assert found.estimates(np.ones((1, found.blocks)))[0] == pytest.approx(found.value, rel=0.01)
+
+
+@given(st.lists(st.floats(0, 1), max_size=20))
+def test_holm_is_monotone_and_between_the_plain_and_bonferronis(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    for p, corrected in zip(p_values, adjusted, strict=True):
+        assert p <= corrected <= min(1.0, p * len(p_values)) + 1e-15
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    assert [adjusted[i] for i in order] == sorted(adjusted)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+
+
+@pytest.mark.parametrize(("p", "n"), [(None, 20), (0.5, 20), (0.95, 72), (0.99, 368)])
+def test_how_many_values_an_interval_takes(p: float | None, n: int) -> None:
+    assert least(p) == n
+
+
+@given(st.integers(1, 5000))
+def test_blocks_are_stretches_of_neighbours_of_about_equal_length(n: int) -> None:
+    blocks = blocks_of(n)
+    sizes = np.bincount(blocks, minlength=block_count(n))
+    assert list(blocks) == sorted(blocks)
+    assert sizes.min() >= 1
+    assert sizes.max() - sizes.min() <= 1
+    assert block_count(n) <= 20

@@ -1,0 +1,105 @@
+"""A metric by its name is the same figure, whether SQL computes it, the view does, or a textbook formula."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from compared import database, requests
+
+from structbench.expressions import Metric, metric_of, parse_limits
+from structbench.gates import is_good
+from structbench.measures import Measured, measured, meets
+from structbench.store import Reader
+
+LIMITS = parse_limits("ttft<0.1,tpot<0.011")
+ROWS = requests(60, wrong=(3, 4, 5), failed=(7, 30))
+DONE = [row for row in ROWS if "error_kind" not in row]
+GAPS = [(b - a) / 1e6 for row in DONE for a, b in pairwise(row["chunk_offsets_us"])]
+DURATION_S = max(row["end_ns"] for row in ROWS) / 1e9
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    whole = [
+        {**row, "chunk_offsets_us": row["chunk_offsets_us"][:1], "tpot_s": None, "itl_mean_s": None} for row in DONE
+    ]
+    path = database(
+        tmp_path_factory.mktemp("measures") / "s.duckdb", r=(ROWS, {}), limited=(ROWS, {"goodput_limits": LIMITS}),
+        whole=(whole, {}), unscored=([{**row, "outcome": "unscored", "accuracy_score": None} for row in DONE], {}),
+    )  # fmt: skip
+    with Reader(path) as opened:
+        yield opened
+
+
+def metric(name: str) -> Metric:
+    found = metric_of(name)
+    assert found is not None
+    return found
+
+
+def ask(reader: Reader, run: str, name: str, limits: dict[str, float] | None = None) -> Measured:
+    return measured(reader.query, run, [metric(name)], limits)[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "n"),
+    [
+        ("ttft_p95", np.quantile([row["ttft_s"] for row in DONE], 0.95), 58),
+        ("ttft_due_p12.5", np.quantile([row["ttft_due_s"] for row in DONE], 0.125), 58),
+        ("tpot_mean", np.mean([row["tpot_s"] for row in DONE]), 58),
+        ("e2e_p100", max(row["e2e_s"] for row in DONE), 58), ("itl_p99", np.quantile(GAPS, 0.99), len(GAPS)),
+        ("itl_p50", np.quantile(GAPS, 0.5), len(GAPS)), ("itl_mean", np.mean(GAPS), len(GAPS)),
+        ("itl_p99.9", np.quantile(GAPS, 0.999), len(GAPS)),
+        ("requests_per_s", 58 / DURATION_S, 58), ("tokens_per_s", 5 * 58 / DURATION_S, 58),
+        ("json_valid", 1.0, 58), ("schema_valid", 55 / 58, 58), ("correct", 55 / 58, 58),
+        ("accuracy", (55 + 1.5) / 58, 58), ("error_rate", 2 / 60, 60), ("tool_calls_right", None, 0),
+        ("correct_goodput", 55 / DURATION_S, 58), ("goodput", None, 60),
+    ],
+)  # fmt: skip
+def test_a_metric_is_what_the_docs_say(reader: Reader, name: str, value: float | None, n: int) -> None:
+    found = ask(reader, "r", name)
+    assert found.n == n
+    assert found.value == (None if value is None else pytest.approx(value))
+
+
+def test_limits_make_goodput_the_same_in_sql_in_python_and_in_the_view(reader: Reader) -> None:
+    good = [row for row in DONE if is_good(row, LIMITS)]
+    right = [row for row in good if row["outcome"] == "correct"]
+    assert 5 < len(right) < len(good) < 50, "the limits must tell some apart"
+    (told,) = reader.query("SELECT goodput, correct_goodput FROM summary WHERE run_id = 'limited'")
+    for name, count in (("goodput", len(good)), ("correct_goodput", len(right))):
+        assert ask(reader, "r", name, LIMITS).value == pytest.approx(count / DURATION_S)
+        assert told[name] == pytest.approx(count / DURATION_S)
+    (plain,) = reader.query("SELECT goodput, correct_goodput FROM summary WHERE run_id = 'r'")
+    assert plain["goodput"] is None
+    assert plain["correct_goodput"] == pytest.approx(55 / DURATION_S)
+    rows = reader.query(f"SELECT request_index, {meets(LIMITS)} AS good FROM requests WHERE run_id = 'r'")
+    assert {row["request_index"] for row in rows if row["good"]} == {row["request_index"] for row in good}
+
+
+def test_answers_in_one_piece_have_no_pace_and_break_no_limit_on_it(reader: Reader) -> None:
+    for name in ("itl_p99", "itl_mean", "tpot_p50"):
+        assert ask(reader, "whole", name) == (None, 0)
+    assert ask(reader, "whole", "goodput", {"tpot_s": 0.001}).value == pytest.approx(58 / DURATION_S, rel=0.1)
+    assert ask(reader, "whole", "goodput", {"ttft_s": 0.001}).value == 0
+
+
+def test_answers_that_could_not_be_scored_are_missed(reader: Reader) -> None:
+    """Not the same as a suite that asks for no score."""
+    assert ask(reader, "unscored", "correct") == (None, 58)
+
+
+def test_several_metrics_are_asked_for_at_once(reader: Reader) -> None:
+    asked: list[Any] = []
+
+    def query(sql: str, params: Any) -> list[dict[str, Any]]:
+        asked.append(sql)
+        return reader.query(sql, params)
+
+    found = measured(query, "r", [metric(name) for name in ("ttft_p50", "ttft_p50", "correct", "e2e_mean")], None)
+    assert (list(found), len(asked)) == (["ttft_p50", "correct", "e2e_mean"], 1)
+    assert measured(query, "r", [], None) == {}

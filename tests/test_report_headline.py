@@ -1,0 +1,139 @@
+"""A model is called correct and fast enough only when the whole interval says so, in every suite that was run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from structbench.errors import BadInput
+from structbench.report.figures import LATENCIES, PERCENTILES, SHARES, Figures
+from structbench.report.headline import DEFAULT_RULE, Headline, headline_of, parse_rule
+from structbench.report.lines import Line
+from structbench.stats import Estimate, rate_per_s, wilson
+
+RULE = parse_rule(DEFAULT_RULE)
+
+
+def line(number: int, model: str = "m", suite: str = "json", concurrency: int = 1, **more: Any) -> Line:
+    load = f"c={concurrency}"
+    config = {"suite": suite, "structured": "format" if suite == "json" else "none", **more.pop("config", {})}
+    return Line(
+        id=number, name=f"{model} {suite} {load}", model=model, suite=suite, load=load, load_kind="closed",
+        level=concurrency, run_ids=(f"r{number}",), labels=(), config=config, environment={}, model_digest=None,
+        server_version=None, planned=None, duration_s=10.0, model_load_s=None, started_at=None, finished_at=None,
+        **{"status": "complete", "verdict": "valid", "reasons": (), "simulated": False, "goodput_limits": (), **more},
+    )  # fmt: skip
+
+
+def figures(correct: int, n: int = 200, ttft_s: float = 0.3, scored: bool = True, failed: int = 0) -> Figures:
+    """``correct`` of n answers, all with this TTFT; p95 with its interval where n allows."""
+    p95 = Estimate(n, ttft_s, ttft_s * 0.9, ttft_s * 1.1) if n >= 72 else Estimate(n, needs=72)
+    none: Mapping[str, Estimate] = {name: Estimate(0) for name in PERCENTILES}
+    shares = {name: wilson(0, 0) for name in SHARES}
+    shares |= {"correct": wilson(correct, n) if scored else wilson(0, 0), "error_rate": wilson(failed, n + failed)}
+    return Figures(
+        counts={"requests": n + failed, "completed": n, "scored": n if scored else 0},
+        latencies={**{name: dict(none) for name in (*LATENCIES, "itl_s")}, "ttft_s": {**none, "p95": p95}},
+        shares=shares, correct_goodput=rate_per_s(shares["correct"], 10.0), goodput=None,
+        requests_per_s=n / 10, tokens_per_s=None,
+        stream_tokens_per_s=None, outcomes=[],
+    )  # fmt: skip
+
+
+def headline(*pairs: tuple[Line, Figures]) -> Headline:
+    return headline_of([each for each, _ in pairs], {each.id: own for each, own in pairs}, RULE)
+
+
+def test_the_most_correct_answers_a_second_win_and_other_models_are_named() -> None:
+    found = headline(
+        (line(0, "a", concurrency=1), figures(195)), (line(1, "a", concurrency=4), figures(392, n=400)),
+        (line(2, "b", concurrency=1), figures(198)), (line(3, "b", concurrency=4), figures(200, n=400)),
+    )  # fmt: skip
+    assert found.state == "met"
+    assert found.text.startswith("a at c=4 is correct and fast enough. json: correct 98.0 % (")
+    assert found.text.endswith("So is b at c=1.")
+
+
+@pytest.mark.parametrize(
+    ("own", "state", "said"),
+    [
+        (figures(199), "met", "m at c=1 is correct and fast enough."),
+        (figures(183), "open", "correct 91.5 % (86.8–94.6 %) where at least 90.0 % is asked"),
+        (figures(30, n=30), "open", "TTFT p95 needs 72 requests where at most 1.00 s is asked"),
+        (figures(199, ttft_s=1.05), "open", "TTFT p95 1.05 s (945 ms – 1.16 s) where at most 1.00 s is asked"),
+        (figures(100), "missed", "correct 50.0 % ("),
+        (figures(199, ttft_s=3), "missed", "TTFT p95 3.00 s (2.70–3.30 s) where at most 1.00 s is asked"),
+        (figures(199, failed=60), "missed", "errors 23.1 % ("),
+    ],
+)
+def test_the_whole_interval_decides(own: Figures, state: str, said: str) -> None:
+    found = headline((line(0), own))
+    assert found.state == state
+    assert said in found.text
+
+
+def test_one_suite_that_misses_is_enough() -> None:
+    found = headline((line(0), figures(199)), (line(1, suite="tools"), figures(50)))
+    assert found.state == "missed"
+    assert "which misses tools: correct 25.0 %" in found.text
+    assert "json" not in found.text
+
+
+def test_text_without_scores_is_judged_by_its_speed_alone() -> None:
+    slow = figures(0, scored=False, ttft_s=5)
+    assert headline((line(0), figures(199)), (line(1, suite="text"), figures(0, scored=False))).state == "met"
+    assert headline((line(0), figures(199)), (line(1, suite="text"), slow)).state == "missed"
+    assert headline((line(0, suite="text"), figures(0, scored=False))).state == "unjudged"
+
+
+def test_an_invalid_measurement_supports_no_claim_and_is_named() -> None:
+    found = headline((line(0, verdict="invalid"), figures(199)))
+    assert found.state == "unjudged"
+    assert found.notes == ("Left out of the answer, since the measurement is invalid: m json c=1.",)
+
+
+def test_a_degraded_or_interrupted_run_is_said_to_be() -> None:
+    found = headline((line(0, verdict="degraded", status="interrupted"), figures(199)))
+    assert found.notes == ("m json c=1 is degraded and interrupted: read its figures with care.",)
+
+
+def test_another_config_of_the_same_model_is_another_candidate() -> None:
+    thinking, plain = {"think": True}, {"think": False}
+    found = headline(
+        (line(0, config=thinking), figures(199)), (line(1, config=plain), figures(50)),
+        (line(2, suite="tools", config=thinking), figures(198)),
+    )  # fmt: skip
+    assert [(len(each.lines), each.state) for each in found.candidates] == [(2, "met"), (1, "missed")]
+    assert [each.name for each in found.candidates] == ["m at c=1 (think true)", "m at c=1 (think false)"]
+
+
+def test_a_schema_in_the_prompt_is_another_candidate_than_as_a_format_and_tools_go_with_both() -> None:
+    found = headline(
+        (line(0), figures(199)), (line(1, config={"structured": "prompt"}), figures(50)),
+        (line(2, suite="tools"), figures(198)),
+    )  # fmt: skip
+    assert [[each.id for each in candidate.lines] for candidate in found.candidates] == [[0, 2], [1, 2]]
+    assert [each.variant for each in found.candidates] == ["structured format", "structured prompt"]
+
+
+def test_nothing_measured_is_no_answer() -> None:
+    assert headline().state == "unjudged"
+
+
+@pytest.mark.parametrize("text", ["ttft<1", "ttft_p75<1", "e2e_max<1"])
+def test_a_limit_on_what_a_report_does_not_have_is_refused(text: str) -> None:
+    with pytest.raises(BadInput):
+        parse_rule([text])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["itl_p99<100ms", "ttft_due_p95<1", "tool_calls_right>=0.9", "correct_goodput>1", "requests_per_s>3", "goodput>1"],
+)
+def test_limits_on_what_a_report_has(text: str) -> None:
+    (condition,) = rule = parse_rule([text])
+    found = headline_of([line(0)], {0: figures(199)}, rule)
+    assert condition.text == text
+    assert found.rule.startswith(f"Rule: {text}")

@@ -1,0 +1,157 @@
+"""--slo, --goodput, --abort-on-slo and --junit on real loads of the simulated server."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from loading import MODELS, ask, inferences, small
+
+from loadgen.simulator import Simulator
+from structbench import runner, slos
+from structbench.cli import main
+from structbench.options import LoadOptions
+from structbench.runner import Stop, Summary, load
+from structbench.suites import answer_book
+from structbench.verdict import Verdict, judge
+
+
+@pytest.fixture(autouse=True)
+def _measured_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine makes runs invalid, and then nothing passes: not what is tested here."""
+    monkeypatch.setattr(runner, "judge", lambda facts: Verdict("valid") if facts["completed"] else judge(facts))
+
+
+@pytest.fixture(scope="module")
+def sim() -> Iterator[Simulator]:
+    slow = replace(MODELS["mixed"], prompt_tokens_per_s=3000.0)
+    with Simulator({**MODELS, "slow-mixed": slow}, answers=answer_book()) as server:
+        yield server
+
+
+def outcomes(summary: Summary) -> dict[tuple[str, str], str]:
+    return {(gate.cell.split()[1], gate.slo): gate.outcome for gate in summary.gates}
+
+
+def test_each_cell_is_judged_and_what_a_suite_does_not_ask_is_skipped(sim: Simulator, tmp_path: Path) -> None:
+    wanted = ["ttft_p95<10", "schema_valid>=95%", "correct>=0.9", "error_rate<=0"]
+    options = small(sim, tmp_path / "s.duckdb", suites=["json", "tools"], slo=wanted)
+    summary = load(options)
+    assert summary.exit_code == 0
+    assert outcomes(summary) == {
+        ("json", "ttft_p95<10"): "pass", ("json", "schema_valid>=95%"): "pass", ("json", "correct>=0.9"): "pass",
+        ("json", "error_rate<=0"): "pass", ("tools", "ttft_p95<10"): "pass", ("tools", "schema_valid>=95%"): "skip",
+        ("tools", "correct>=0.9"): "pass", ("tools", "error_rate<=0"): "pass",
+    }  # fmt: skip
+    options.slo, options.skip_cached = ["correct>=0.9", "correct<0.9"], True
+    again = load(options)
+    assert [row["cache"] for row in again.rows] == ["skipped", "skipped"]
+    assert again.exit_code == 99, "a skipped cell is judged too"
+    assert outcomes(again)["json", "correct<0.9"] == "fail"
+
+
+def test_an_slo_that_no_cell_has_is_no_silent_pass(sim: Simulator, tmp_path: Path) -> None:
+    summary = load(small(sim, tmp_path / "s.duckdb", slo=["schema_valid>=95%"]))
+    assert (summary.exit_code, outcomes(summary)) == (99, {("numbers", "schema_valid>=95%"): "undecided"})
+
+
+def test_goodput_counts_requests_within_the_limits_of_this_call(sim: Simulator, tmp_path: Path) -> None:
+    """They are no part of the config: the same cell is found again, and judged by other limits."""
+    db = tmp_path / "s.duckdb"
+    wanted = ["goodput>0", "correct_goodput>0"]
+    (kept,) = load(small(sim, db, slo=wanted, goodput="ttft<60,e2e<60")).rows
+    assert kept["goodput"] == pytest.approx(kept["requests_per_s"])
+    assert json.loads(kept["goodput_limits"]) == {"ttft_s": 60.0, "e2e_s": 60.0}
+    summary = load(small(sim, db, slo=wanted, goodput="ttft<1us", skip_cached=True))
+    (row,) = summary.rows
+    assert (row["cache"], row["run_id"], row["goodput"], row["correct_goodput"]) == ("skipped", kept["run_id"], 0, 0)
+    assert set(outcomes(summary).values()) == {"fail"}
+    (row,) = load(small(sim, db, skip_cached=True)).rows
+    assert json.loads(row["goodput_limits"]) == {"ttft_s": 1e-6}, "without --goodput they stay"
+
+
+def test_a_lost_slo_ends_its_cell_and_not_the_next(sim: Simulator, tmp_path: Path) -> None:
+    db, junit = tmp_path / "s.duckdb", tmp_path / "out.xml"
+    sim.reset_truth()
+    given: dict[str, Any] = {"suites": ["json"], "requests": 60, "slo": ["correct>=99%"], "abort_on_slo": True}
+    summary = load(small(sim, db, models=["slow-mixed", "sim:fast"], concurrency=[2], junit=junit, **given))
+    lost, kept = summary.rows
+    assert (lost["status"], kept["status"], summary.exit_code) == ("interrupted", "complete", 99)
+    assert lost["requests"] < 40, "ended early"
+    assert lost["errors"] == 0, "what was in flight could end"
+    assert len(inferences(sim, "slow-mixed")) == lost["requests"]
+    assert [gate.outcome for gate in summary.gates] == ["fail", "pass"]
+    first, second = ElementTree.parse(junit).getroot()
+    assert [(each.get("failures"), each.get("errors")) for each in (first, second)] == [("1", "1"), ("0", "0")]
+
+
+def test_a_continued_run_is_watched_with_what_it_had_and_need_not_send_again() -> None:
+    wrong = {"error_kind": None, "outcome": "wrong_value", "accuracy_score": 0.0}
+    rows = [{**wrong, "request_index": index} for index in range(3)]
+    planned: Any = SimpleNamespace(
+        cell=SimpleNamespace(requests=10), continued=SimpleNamespace(run_id="r"), missing=[2, *range(3, 10)]
+    )
+    watching = slos.watch(LoadOptions(slo=["correct>=85%"], abort_on_slo=True), planned, lambda *_: rows)
+    assert watching is not None
+    assert (watching.seen, len(watching.broken(1.0))) == (2, 1)
+    assert slos.watch(LoadOptions(slo=["correct>=85%"]), planned, lambda *_: rows) is None
+
+
+def test_a_cell_bound_by_time_alone_is_not_ended_early(sim: Simulator, tmp_path: Path) -> None:
+    options = small(
+        sim, tmp_path / "s.duckdb", requests=None, duration=0.2, slo=["ttft_p50<1us"], abort_on_slo=True
+    )  # fmt: skip
+    summary = load(options)
+    assert (summary.rows[0]["status"], summary.exit_code) == ("complete", 99)
+
+
+def test_an_interrupted_load_passes_nothing_and_its_cells_stand_in_the_file(sim: Simulator, tmp_path: Path) -> None:
+    stop, junit = Stop(), tmp_path / "out.xml"
+    stop.asked = 1
+    summary = load(
+        small(sim, tmp_path / "s.duckdb", concurrency=[1, 2], slo=["ttft_p95<10"], junit=junit), stop=stop
+    )  # fmt: skip
+    assert summary.exit_code == 130
+    assert {gate.outcome for gate in summary.gates} == {"undecided"}
+    assert [(suite.get("tests"), suite.get("errors")) for suite in ElementTree.parse(junit).getroot()] == [
+        ("2", "2")
+    ] * 2
+
+
+def test_the_file_is_written_when_the_load_breaks(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("our own bug")
+
+    junit = tmp_path / "out.xml"
+    monkeypatch.setattr(runner, "_summary_rows", broken)
+    with pytest.raises(RuntimeError):
+        load(small(sim, tmp_path / "s.duckdb", slo=["ttft_p95<10"], junit=junit))
+    (suite,) = ElementTree.parse(junit).getroot()
+    assert (suite.get("tests"), suite.get("errors")) == ("2", "2")
+
+
+def test_the_command_prints_a_line_each_and_json_has_them(
+    sim: Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["load", "--host", sim.url, "--models", "sim:fast", "--suites", "numbers", "--requests", "6",
+            "--metrics-port", "0", "--db", str(tmp_path / "s.duckdb"),
+            "--slo", "ttft_p95<10", "ttft_p50<1us", "--json"]  # fmt: skip
+    assert main(argv) == 99
+    out, err = capsys.readouterr()
+    told = json.loads(out)["slos"]
+    assert [(slo["slo"], slo["outcome"], slo["n"]) for slo in told] == [
+        ("ttft_p95<10", "pass", 6),
+        ("ttft_p50<1us", "fail", 6),
+    ]
+    assert re.search(r"^pass: sim:fast numbers c=1: ttft_p95<10: [\d.]+ ms, n = 6 requests", err, re.M)
+    assert re.search(r"^FAIL: sim:fast numbers c=1: ttft_p50<1us: [\d.]+ ms, n = 6 requests", err, re.M)
+    assert ask(tmp_path / "s.duckdb", "SELECT count(*) FROM requests") == [(6,)]
