@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "clean": "structbench.commands.clean",
     "clear-cache": "structbench.commands.clear_cache",
     "suites": "structbench.commands.suites",
+    "matrix": "structbench.commands.matrix",
     "simulate": "structbench.commands.simulate",
     "demo": "structbench.commands.demo",
     "watch": "structbench.commands.watch",
