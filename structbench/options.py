@@ -138,7 +138,9 @@ class LoadOptions:
         "kept with the run (default: none)",
         metavar="METRIC<VALUE,…",
     )
-    junit: Optional[Path] = opt(None, "file for the outcome of each cell and --slo as JUnit XML", type=Path)
+    junit: Optional[Path] = opt(
+        None, "file for the outcome of each cell and --slo as JUnit XML", type=Path, metavar="FILE"
+    )
     json: bool = opt(False, "summary as JSON on stdout, people's text on stderr")
     quiet: bool = opt(False, "no progress display")
     simulate: bool = opt(False, "measure the built-in simulated server instead of a real one")
