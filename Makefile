@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed
 	$(BIN)/structbench demo
 
+# The fast tests, on all cores; those that need a server, a browser or a data set: see .ci/run.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not (ollama or prometheus or chromium or data)"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -6,7 +6,20 @@ from typing import Any
 
 from grafana import parts, queries
 from grafana.parts import COUNT, PER_SECOND, SECONDS, SHARE, TOKENS_PER_S, Query
-from grafana.queries import ACCURACY, CELL, CELL_LEGEND, FAILED, REQUESTS, mean, or_zero, quantile, rate, series, total
+from grafana.queries import (
+    ACCURACY,
+    CELL,
+    CELL_LEGEND,
+    FAILED,
+    REQUESTS,
+    mean,
+    or_zero,
+    quantile,
+    rate,
+    recent,
+    series,
+    total,
+)
 
 
 def build() -> Any:
@@ -87,7 +100,7 @@ def _latency(title: str, rule: str, metric: str, more: str, text: str) -> list[A
             "A point beside the lines is one request (an exemplar).",
             SECONDS,
             *(Query(series(f"cell:{rule}_seconds:p{q}_1m"), f"p{q} {CELL_LEGEND}") for q in (50, 95, 99)),
-            Query(quantile(1, buckets), "slowest bucket", exemplar=True),
+            Query(quantile(1, recent(f"{metric}_bucket", more)), "slowest bucket", exemplar=True),
             limits=parts.NO_LIMIT if rule == "itl" else parts.WAIT,
             width=14,
             height=9,
@@ -108,7 +121,7 @@ def _output_tokens(by: tuple[str, ...]) -> str:
 
 
 def _throughput() -> list[Any]:
-    one_stream = quantile(0.5, rate(f"{queries.STREAM_RATE}_bucket"), CELL)
+    one_stream = quantile(0.5, recent(f"{queries.STREAM_RATE}_bucket"), CELL)
     return [
         parts.graph(
             "Requests/s",
@@ -125,7 +138,7 @@ def _throughput() -> list[Any]:
         ),
         parts.graph(
             "Output tokens/s",
-            "Of all streams together, by cell; and the median of one stream (1 / TPOT).",
+            "Of all streams together, by cell; and the median of one stream (1 / TPOT) over the last minute.",
             TOKENS_PER_S,
             Query(_output_tokens(CELL), f"all {CELL_LEGEND}"),
             Query(one_stream, f"one stream {CELL_LEGEND}"),
@@ -138,7 +151,7 @@ def _answers() -> list[Any]:
     return [
         parts.graph(
             "Accuracy",
-            "Mean accuracy score of the answers that ended in the last seconds, by cell. A failed request has none.",
+            "Mean accuracy score of the answers of the last minute, by cell. A failed request has none.",
             SHARE,
             Query(mean(ACCURACY, CELL), CELL_LEGEND),
             limits=parts.GOOD_FROM,
@@ -167,7 +180,7 @@ def _answers() -> list[Any]:
 
 def _trust() -> list[Any]:
     alerts = 'count by (alertname) (ALERTS{alertname=~"Structbench.*", alertstate="firing"})'
-    merged = f"{total(rate('structbench_merged_chunks_total'))} / {total(rate('structbench_chunks_total'))}"
+    merged = f"{total(recent('structbench_merged_chunks_total'))} / {total(recent('structbench_chunks_total'))}"
     return [
         parts.bands(
             "Verdict",

@@ -1,7 +1,8 @@
 """PromQL of the dashboards: selectors with the dashboards' variables, rates, percentiles, shares. Pure text.
 
 Invariant: every selector carries all four variables, so that a choice at the top of a dashboard holds for each panel.
-Two kinds of readings: ``rate`` moves with the load; ``last`` is a whole run, the newest of its cell in the time range.
+Readings: ``rate`` is for amounts per second, ``recent`` for what is a ratio anyway (a minute, so that a slow load has
+something to show), ``last`` for a whole run, the newest of its cell in the time range.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ def rate(name: str, more: str = "") -> str:
     return f"rate({series(name, more)}[$__rate_interval])"
 
 
+def recent(name: str, more: str = "") -> str:
+    """Its growth in the last minute, for ratios and percentiles. As a rate it would be wrong for shorter cells."""
+    return f"rate({series(name, more)}[1m])"
+
+
 def last(name: str, more: str = "") -> str:
     """Its last value in the time range: a counter's is the whole of its run."""
     return f"last_over_time({series(name, more)}[$__range])"
@@ -58,8 +64,8 @@ def quantile(q: float, buckets: str, by: tuple[str, ...] = ()) -> str:
 
 
 def mean(histogram: str, by: tuple[str, ...] = (), *, whole: bool = False) -> str:
-    """Sum / count: of the moment, or of the whole run. Exact."""
-    read = last if whole else rate
+    """Sum / count: of the last minute, or of the whole run. Exact."""
+    read = last if whole else recent
     return f"{total(read(f'{histogram}_sum'), by)} / {total(read(f'{histogram}_count'), by)}"
 
 

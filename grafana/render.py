@@ -71,7 +71,7 @@ def draw(board: Mapping[str, Any], url: str, span: ask.Span, path: Path, note: s
 def _place(panel: Mapping[str, Any], height: float) -> tuple[float, float, float, float]:
     """Left, bottom, width, height as shares of the picture: the panel's place in Grafana, less room for its axes."""
     where = panel["gridPos"]
-    left = 1.25 if panel["type"] in _NAMES_AT_LEFT else 0.6
+    left = 1.7 if panel["type"] in _NAMES_AT_LEFT else 0.6
     unit = WIDTH_IN / COLUMNS
     x, y = where["x"] * unit + left, HEAD_IN + where["y"] * ROW_IN + 0.25
     wide, high = where["w"] * unit - left - 0.15, where["h"] * ROW_IN - 0.25 - 0.42
@@ -184,7 +184,9 @@ def _drawn_groups(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -
         drawn = axes.bar(places, [values[load] for _, load in loads if load in values], width * 0.92, label=cell)
         axes.bar_label(drawn, [_text(values[load], panel) for _, load in loads if load in values], fontsize=5.5)
     axes.set_xticks(range(len(loads)), [load for _, load in loads])
-    axes.set_ylim(0, (max((each["points"][-1][1] for each in found), default=0) or 1) * 1.4)
+    highest = max((each["points"][-1][1] for each in found), default=0) or 1
+    axes.set_ylim(0, highest * 1.4)
+    axes.set_yticks([highest * i / 4 for i in range(5)])
     axes.yaxis.set_major_formatter(lambda value, _: _text(value, panel))
     _add_legend(axes, 2)
 
@@ -255,7 +257,7 @@ def _written(value: float, unit: str) -> str:
         case "s":
             return "0" if value == 0 else latency_text(value)
         case "percentunit":
-            return share_text(min(value, 1.0), 0)
+            return share_text(value, 0)
         case "bytes":
             return bytes_text(value)
         case "reqps":

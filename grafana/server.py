@@ -6,7 +6,7 @@ from typing import Any
 
 from grafana import parts
 from grafana.parts import BYTES, COUNT, SECONDS, SHARE, TOKENS_PER_S, Query
-from grafana.queries import CELL, CELL_LEGEND, INPUT, MODEL, OUTPUT, TOKENS, last, mean, quantile, rate, series, total
+from grafana.queries import CELL, CELL_LEGEND, INPUT, MODEL, OUTPUT, TOKENS, last, mean, quantile, recent, series, total
 
 LOADING = "structbench_server_load_duration_seconds"
 PROMPT = "structbench_server_prompt_eval_duration_seconds"
@@ -58,13 +58,13 @@ def _server() -> list[Any]:
 
 def _time() -> list[Any]:
     def speed(tokens: str, duration: str) -> str:
-        return f"{total(rate(f'{TOKENS}_sum', tokens), CELL)} / {total(rate(f'{duration}_sum'), CELL)}"
+        return f"{total(recent(f'{TOKENS}_sum', tokens), CELL)} / {total(recent(f'{duration}_sum'), CELL)}"
 
     return [
         parts.graph(
             "A request's time, mean",
             "Ollama's load, prompt evaluation and evaluation durations and what they leave (a slot to wait for, the "
-            "network): means over the requests that ended in the last seconds. Stacked: their sum is the request.",
+            "network): means over the requests of the last minute. Stacked: their sum is the request.",
             SECONDS,
             *(Query(mean(metric), name) for name, metric in STEPS.items()),
             limits=parts.WAIT,
@@ -74,7 +74,7 @@ def _time() -> list[Any]:
             "A request's time, p95",
             "The same as 95th percentiles, interpolated between bucket bounds; these do not add up.",
             SECONDS,
-            *(Query(quantile(0.95, rate(f"{metric}_bucket")), name) for name, metric in STEPS.items()),
+            *(Query(quantile(0.95, recent(f"{metric}_bucket")), name) for name, metric in STEPS.items()),
             limits=parts.WAIT,
         ),
         parts.graph(
@@ -90,7 +90,7 @@ def _time() -> list[Any]:
 
 def _client() -> list[Any]:
     def lag(name: str) -> list[Query]:
-        buckets = rate(f"structbench_{name}_seconds_bucket")
+        buckets = recent(f"structbench_{name}_seconds_bucket")
         return [Query(quantile(q, buckets), f"p{q * 100:g}") for q in (0.5, 0.99)]
 
     def worst(name: str) -> str:

@@ -6,7 +6,7 @@ Invariant: nothing here runs while requests are being measured, except ``loaded(
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -148,6 +148,20 @@ def prompt_tokens(address: str, model: str, prompt: str, options: Mapping[str, A
     except (ollama.ResponseError, httpx.TransportError, OSError):
         return None
     return counts[-1] if counts else None
+
+
+def embed(address: str, model: str, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+    """A vector for each text, by the server's /api/embed; ServerError with its reason when it makes none."""
+    try:
+        with _client(address, _LOAD_TIMEOUT_S) as client:
+            vectors = client.embed(model, list(texts)).embeddings
+    except ollama.ResponseError as error:
+        raise ServerError(f"{model} makes no embeddings: {error.error}") from None
+    except (httpx.TransportError, OSError, ValueError) as error:
+        raise ServerError(f"{model} makes no embeddings: {_reason(error)}") from None
+    if len(vectors) != len(texts):
+        raise ServerError(f"{model} makes no embeddings: {len(vectors)} came for {len(texts)} texts")
+    return vectors
 
 
 class Watch:

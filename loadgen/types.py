@@ -34,6 +34,9 @@ class Request:
     think: bool | str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     keep_alive: str | float | None = None
+    tool_results: Mapping[str, str] | None = None
+    """What each tool answers: an answer that calls tools is followed at once by the turn ``index + 1``, which gives
+    their results back (``loadgen.turns``). No other request may have that index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

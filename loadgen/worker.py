@@ -1,6 +1,6 @@
 """A worker process: one event loop, one official client, its share of the load.
 
-Invariant: each request taken from the feed is announced ("taken") and ends in one "record"
+Invariant: each request taken from the feed, or made from an answer, is announced ("taken") and ends in one "record"
 message, whatever happens short of the process's death; the parent accounts for that.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 from loadgen.feed import InFlight, take
 from loadgen.process import Frames, frame
+from loadgen.turns import follow_up
 from loadgen.types import NS, ClosedLoop, Load, OpenLoop, Request, RequestError, RequestRecord, Timeouts
 
 _LEAD_NS = 3_000_000
@@ -96,7 +97,7 @@ class _Worker:
         self._client = make_client(job.host)
         self._counts = InFlight(job.workers, job.in_flight_fd)
         self._stopped = asyncio.Event()
-        self._requests: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Task[RequestRecord]] = set()
         self._in_flight = 0
         self._readable: asyncio.Future[None] | None = None
         self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -150,7 +151,7 @@ class _Worker:
             if taken is None:
                 return
             self._count(+1)
-            await self._in_own_task(taken[0], None)
+            await self._conversation(taken[0], None)
 
     async def _open(self, load: OpenLoop, start_ns: int) -> None:
         async with asyncio.TaskGroup() as group:
@@ -161,7 +162,7 @@ class _Worker:
                 if not await self._sleep_until(due_ns - _LEAD_NS):
                     self._tell("returned", request.index)
                 elif self._is_place_for_one(load.max_in_flight):
-                    group.create_task(self._in_own_task(request, due_ns))
+                    group.create_task(self._conversation(request, due_ns))
                     await asyncio.sleep(0)  # it is prepared before the next is looked at, also when we are late
                 else:
                     error = RequestError("dropped", f"{load.max_in_flight} requests were in flight")
@@ -175,25 +176,38 @@ class _Worker:
         self._count(-1)
         return False
 
-    async def _in_own_task(self, request: Request, due_ns: int | None) -> None:
+    async def _conversation(self, request: Request, due_ns: int | None) -> None:
+        """Run one that is counted as in flight, and the turn that follows from its answer: due at once."""
+        record = await self._in_own_task(request, due_ns)
+        while record is not None and not self._stopped.is_set():
+            after = follow_up(request, record)
+            if after is None:
+                return
+            self._tell("taken", after.index)
+            self._count(+1)
+            request, record = after, await self._in_own_task(after, None)
+
+    async def _in_own_task(self, request: Request, due_ns: int | None) -> RequestRecord | None:
         """Run one that is counted as in flight; ``cancel()`` reaches it, not the loop that sends the next."""
         task = asyncio.create_task(self._one(request, due_ns))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
         try:
-            await task
+            return await task
         except asyncio.CancelledError:  # before it had begun, else ``send`` made a record
             error = RequestError("cancelled", "cancelled before it was sent")
             record = RequestRecord(index=request.index, worker=self._job.worker, due_ns=due_ns, error=error)
             self._tell("record", record)
+            return None
         finally:
             self._count(-1)
 
-    async def _one(self, request: Request, due_ns: int | None) -> None:
+    async def _one(self, request: Request, due_ns: int | None) -> RequestRecord:
         from loadgen.stream import send
 
         record = await send(self._client, request, self._job.timeouts, due_ns=due_ns, worker=self._job.worker)
         self._tell("record", record)
+        return record
 
     def _count(self, change: int) -> None:
         self._in_flight += change

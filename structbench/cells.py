@@ -1,4 +1,4 @@
-"""From options to cells: one for each model × suite × load level, each with its full identity.
+"""From options to cells: one for each model × suite × load level × way of telling a schema, with its full identity.
 
 Invariant: whatever is wrong with the options is said here, in one line, before anything is sent.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from loadgen.server import Server, full_name
@@ -19,9 +20,9 @@ from structbench.identity import config_hash
 from structbench.options import LoadOptions, think_value
 from structbench.output import check_output
 from structbench.scoring import SCORER_VERSION
-from structbench.suites import TextShape, load_suite
+from structbench.suites import TextShape, load_suite, tagged, tags_of
 from structbench.types import Case, Config, Suite
-from structbench.wording import load_text
+from structbench.wording import load_text, suite_text
 
 SIMULATED = "simulated"
 """The address in the identity of a simulated cell: its real port is drawn anew for each run."""
@@ -44,8 +45,13 @@ class Cell:
         return load_text(asdict(self.load))
 
     @property
+    def suite_name(self) -> str:
+        """The suite's name, with how it tells its schemas where that is not the usual way."""
+        return suite_text(self.suite.name, self.config.structured)
+
+    @property
     def name(self) -> str:
-        return f"{self.model} {self.suite.name} {self.load_name}"
+        return f"{self.model} {self.suite_name} {self.load_name}"
 
 
 def check_options(options: LoadOptions) -> None:
@@ -74,7 +80,10 @@ def check_options(options: LoadOptions) -> None:
         raise BadInput(f"--metrics-port {options.metrics_port}: give a port from 1 to 65535, or 0 for none")
     if options.max_in_flight is not None and not options.rate:
         raise BadInput("--max-in-flight is for an open loop: give --rate, or leave it out")
-    for name, names in {"models": options.models, "suites": options.suites}.items():
+    if unknown := [mode for mode in options.structured if mode not in ("format", "prompt")]:
+        raise BadInput(f"--structured {unknown[0]}: give format, prompt, or both")
+    several = {"models": options.models, "suites": options.suites, "structured": options.structured}
+    for name, names in several.items():
         same = [full_name(each) if name == "models" else each for each in names]
         if len(set(same)) < len(same):
             twice = next(each for each, whole in zip(names, same, strict=True) if same.count(whole) > 1)
@@ -120,11 +129,21 @@ def load_suites(options: LoadOptions) -> list[Suite]:
         mean_output_tokens=options.mean_output_tokens, stddev_output_tokens=options.stddev_output_tokens,
     )  # fmt: skip
     suites = [load_suite(name, text=shape, seed=options.seed) for name in options.suites]
+    if options.tags:
+        suites = _with_tags(suites, options.tags)
     if options.endpoint == "generate":
         for suite in suites:
             if any(case.tools for case in _telling_cases(suite)):
                 raise BadInput(f"suite {suite.name} has tools, which /api/generate does not take: use --endpoint chat")
     return suites
+
+
+def _with_tags(suites: Sequence[Suite], tags: Sequence[str]) -> list[Suite]:
+    known = {tag for suite in suites for tag in tags_of(suite)}
+    if unknown := [tag for tag in tags if tag not in known]:
+        has = f"they have {', '.join(sorted(known))}" if known else "they have none"
+        raise BadInput(f"--tags {unknown[0]}: no case of these suites has that tag: {has}")
+    return [tagged(suite, tags) for suite in suites]
 
 
 def _telling_cases(suite: Suite) -> Sequence[Case]:
@@ -148,21 +167,26 @@ def build_cells(options: LoadOptions, server: Server, suites: Sequence[Suite]) -
     cells = []
     for model in options.models:
         for suite in suites:
-            for load in loads(options):
-                requests = options.requests
-                if requests is None and options.duration is None:
-                    requests = suite.default_requests
-                config = _config(options, server, own, model, suite, load, requests)
+            requests = options.requests
+            if requests is None and options.duration is None:
+                requests = suite.default_requests
+            for load, structured in product(loads(options), _structured(options, suite)):
+                config = _config(options, server, own, model, suite, load, requests, structured)
                 cells.append(Cell(model=model, suite=suite, load=load, requests=requests, config=config,
                                   config_hash=config_hash(config)))  # fmt: skip
     return cells
 
 
+def _structured(options: LoadOptions, suite: Suite) -> list[str]:
+    """The ways in which a suite is to tell its schemas: neither for one that has none."""
+    has_schema = any(case.schema is not None for case in _telling_cases(suite))
+    return options.structured if has_schema else ["none"]
+
+
 def _config(
     options: LoadOptions, server: Server, own: Mapping[str, Any], model: str, suite: Suite, load: Load,
-    requests: int | None,
+    requests: int | None, structured: str,
 ) -> Config:  # fmt: skip
-    has_schema = any(case.schema is not None for case in _telling_cases(suite))
     kind = "closed" if isinstance(load, ClosedLoop) else "open"
     return Config(
         suite=suite.name,
@@ -172,7 +196,7 @@ def _config(
         server_version=server.version,
         server_address=SIMULATED if options.simulate else server.address,
         endpoint=options.endpoint,
-        structured=options.structured if has_schema else "none",
+        structured=structured,
         think=None if options.think is None else think_value(options.think),
         options=dict(own),
         keep_alive=options.keep_alive,

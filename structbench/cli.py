@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "clean": "structbench.commands.clean",
     "clear-cache": "structbench.commands.clear_cache",
     "suites": "structbench.commands.suites",
+    "matrix": "structbench.commands.matrix",
     "simulate": "structbench.commands.simulate",
     "demo": "structbench.commands.demo",
     "watch": "structbench.commands.watch",
@@ -84,7 +85,7 @@ def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
 def _help(field: "Field[Any]", text: str) -> str:
     """The help text with its default, where the text does not tell it and there is one to tell."""
     default = field.default if field.default_factory is MISSING else field.default_factory()
-    if "(default" in text or default is None or default is False or default == []:
+    if "(default" in text or default is None or default is False or default in ([], ""):
         return text.replace("%", "%%")
     shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
     return f"{text} (default: {shown})".replace("%", "%%")

@@ -157,6 +157,8 @@ def _contribution(metric: Metric, row: Mapping[str, Any], limits: Mapping[str, f
         return None if value is None else float(value)
     if metric.name == "correct":
         return None if row["accuracy_score"] is None else float(row["outcome"] == "correct")
+    if metric.name == "correct_goodput" and row["accuracy_score"] is None:
+        return None
     good = completed and (metric.name == "requests_per_s" or is_good(row, limits))
     return float(good and (metric.name != "correct_goodput" or row["outcome"] == "correct"))
 
@@ -201,12 +203,12 @@ class _State:
     def _best(self, remaining: int, elapsed_s: float | None) -> float | None:
         """The figure with the best that can still come; None: nothing bounds it, or nothing came."""
         metric, asks_for_more = self.slo.metric, self.slo.op[0] == ">"
+        if self.n == 0:
+            return None
         if metric.kind == "rate":
             # Tokens to come are unbounded, and a low rate can always come of a long wait.
             bounded = asks_for_more and elapsed_s and metric.name != "tokens_per_s"
             return (self.total + remaining) / elapsed_s if bounded and elapsed_s else None
-        if self.n == 0:
-            return None
         if metric.kind == "share":
             return (self.total + remaining * asks_for_more) / (self.n + remaining)
         # How many gaps an answer has is unbounded; and a latency that must be long can still become so.

@@ -52,15 +52,17 @@ class LoadOptions:
     models: list[str] = opt(DEFAULT_MODELS, "models to measure, as the server names them", many=True)
     suites: list[str] = opt(
         ("text", "json", "tools"),
-        "suites: text, json, tools, numbers, bfcl:CATEGORY, jsonschemabench:PATH, or a path to a .jsonl",
+        "suites: text, json, tools, turns, numbers, bfcl:CATEGORY, jsonschemabench:PATH, a .jsonl file, a folder of "
+        "schemas",
         many=True,
     )
+    tags: list[str] = opt((), "only the suites' cases that have one of these tags", many=True)
     host: Optional[str] = opt(
         None, "server, e.g. 127.0.0.1:11434 (default: OLLAMA_HOST, then OLLAMA_BASE_URL, then http://127.0.0.1:11434)"
     )
     requests: Optional[int] = opt(
         None,
-        "requests per cell (default by suite: text 50, json 30, tools 20, numbers 50, a file its cases; "
+        "requests per cell (default by suite: text 50, json 30, tools 20, turns 16, numbers 50, a file its cases; "
         "with --duration: no limit)",
     )
     concurrency: list[int] = opt(
@@ -91,9 +93,10 @@ class LoadOptions:
     stddev_input_tokens: float = opt(150.0, "text suite: its standard deviation")
     mean_output_tokens: float = opt(150.0, "text suite: mean answer length in tokens")
     stddev_output_tokens: float = opt(10.0, "text suite: its standard deviation")
-    structured: Literal["format", "prompt"] = opt(
-        "format", "JSON suites: give the schema as Ollama's format, or only in the prompt"
-    )
+    structured: list[str] = opt(
+        ("format",), "JSON suites: schema as Ollama's format, or only in the prompt; both: paired cells", many=True,
+        metavar="format|prompt",
+    )  # fmt: skip
     think: Optional[str] = opt(
         None,
         "thinking: on, off, or a level such as high (default: the server's)",
@@ -104,6 +107,7 @@ class LoadOptions:
     option: list[str] = opt((), "Ollama options, e.g. temperature=0 num_ctx=8192", many=True, metavar="KEY=VALUE")
     keep_alive: Optional[str] = opt(None, "how long the server keeps the model, e.g. 10m (default: the server's)")
     pull: bool = opt(False, "pull models that are missing")
+    embed_model: Optional[str] = opt(None, "score answers by their nearness to a reference, with this embedding model")
     db: Path = opt(Path("structbench.duckdb"), "file for the results", type=Path)
     skip_cached: bool = opt(False, "skip cells that are complete in --db, continue interrupted ones")
     explain: bool = opt(False, "say what makes each cell new, partial or done; send nothing")
@@ -134,10 +138,16 @@ class LoadOptions:
         "kept with the run (default: none)",
         metavar="METRIC<VALUE,…",
     )
-    junit: Optional[Path] = opt(None, "file for the outcome of each cell and --slo as JUnit XML", type=Path)
+    junit: Optional[Path] = opt(
+        None, "file for the outcome of each cell and --slo as JUnit XML", type=Path, metavar="FILE"
+    )
     json: bool = opt(False, "summary as JSON on stdout, people's text on stderr")
     quiet: bool = opt(False, "no progress display")
     simulate: bool = opt(False, "measure the built-in simulated server instead of a real one")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.structured, str):  # from Python, one value may stand alone
+            self.structured = [self.structured]
 
 
 @dataclass(kw_only=True)

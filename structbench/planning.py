@@ -16,6 +16,7 @@ from structbench.cells import Cell
 from structbench.errors import BadInput
 from structbench.identity import config_dict, differences
 from structbench.options import LoadOptions
+from structbench.prompts import whole_conversations
 from structbench.store import Found, Store
 from structbench.suites import answer_book
 
@@ -69,7 +70,8 @@ def _check_models(options: LoadOptions, server: Server) -> None:
 
 
 def _missing(options: LoadOptions, server: Server) -> list[str]:
-    return [model for model in options.models if server.digest(model) is None]
+    wanted = options.models if options.embed_model is None else [*options.models, options.embed_model]
+    return [model for model in wanted if server.digest(model) is None]
 
 
 def _simulate(options: LoadOptions, stack: ExitStack) -> str:
@@ -118,7 +120,8 @@ def _plan(options: LoadOptions, cell: Cell, found: Found | None) -> PlannedCell:
             return new(f"{run} is complete; --skip-cached would skip it")
     if cell.load.duration_s is not None or everything is None:
         return new(f"{run} was interrupted; a cell bound by a duration starts again")
-    missing = [index for index in everything if index not in found.done]
+    left = [index for index in everything if index not in found.done]
+    missing = whole_conversations(cell.suite.cases, left, len(everything))
     done = f"{run} has {len(everything) - len(missing)} of {len(everything)} requests"
     if options.skip_cached:
         return PlannedCell(cell, found, missing, "resumed", done)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from loadgen.types import Request
+from structbench.generated import GeneratedCases
 from structbench.types import Case, Config
 
 _SCHEMA_PROMPT = "Answer with one JSON value only, no code fence and no other text. It must satisfy this JSON Schema:\n"
@@ -21,10 +22,32 @@ def case_of(cases: Sequence[Case], index: int) -> tuple[Case, int]:
     return cases[index % len(cases)], index // len(cases)
 
 
-def requests_of(cases: Sequence[Case], config: Config, indices: Iterable[int]) -> Iterator[Request]:
-    """The requests of a cell, made as they are needed."""
+def whole_conversations(cases: Sequence[Case], indices: Sequence[int], requests: int) -> Sequence[int]:
+    """The indices with the other turn of each conversation: it is only sent whole, from its first turn."""
+    if isinstance(cases, GeneratedCases):
+        return indices
+    wanted = set(indices)
     for index in indices:
-        yield request_of(case_of(cases, index)[0], config, index)
+        if case_of(cases, index)[0].follows:
+            wanted.add(index - 1)
+        elif index + 1 < requests and case_of(cases, index + 1)[0].follows:
+            wanted.add(index + 1)
+    return sorted(wanted)
+
+
+def first_turns(cases: Sequence[Case], indices: Sequence[int]) -> int:
+    """How many of the indices are sent by themselves, not as the second turn of a conversation."""
+    if isinstance(cases, GeneratedCases):
+        return len(indices)
+    return sum(not case_of(cases, index)[0].follows for index in indices)
+
+
+def requests_of(cases: Sequence[Case], config: Config, indices: Iterable[int]) -> Iterator[Request]:
+    """The requests of a cell, made as they are needed; those of second turns arise from the answers to the first."""
+    for index in indices:
+        case, _ = case_of(cases, index)
+        if not case.follows:
+            yield request_of(case, config, index)
 
 
 def request_of(case: Case, config: Config, index: int) -> Request:
@@ -43,7 +66,8 @@ def request_of(case: Case, config: Config, index: int) -> Request:
     }
     if config.endpoint == "generate":
         return Request(prompt=as_prompt(messages), **shared)
-    return Request(messages=messages, tools=case.tools, **shared)
+    results = case.tool_results if config.requests is None or index + 1 < config.requests else None
+    return Request(messages=messages, tools=case.tools, tool_results=results, **shared)
 
 
 def warmup_requests(config: Config, count: int) -> list[Request]:

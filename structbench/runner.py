@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -23,6 +24,7 @@ from loadgen import server as ollama_server
 from loadgen.telemetry import CacheResult, CellState
 from structbench import __version__, slos
 from structbench.cells import Cell, build_cells, check_options, load_suites
+from structbench.constrained import ROWS, pair_up
 from structbench.errors import GATE_FAILED
 from structbench.gates import Gate, Outcome
 from structbench.junit import junit_xml
@@ -33,6 +35,7 @@ from structbench.planning import CacheState, PlannedCell, explain, find_server, 
 from structbench.publish import collector, open_telemetry
 from structbench.scorer import Scorer
 from structbench.segment import Segment, Services, labels_of
+from structbench.similarity import Embeddings, score_similarity
 from structbench.store import Store, run_columns
 from structbench.suites import calibrate, calibrated, calibration_prompts, word_count
 from structbench.types import Case
@@ -89,6 +92,8 @@ class Summary:
     rows: list[dict[str, Any]] = field(default_factory=list)
     planned: list[str] = field(default_factory=list)
     """With ``dry_run`` or ``explain``: a line for each cell, and nothing was sent."""
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    """Constrained against free, one for each two cells that differ in ``structured`` alone."""
     total_s: float = 0.0
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)
@@ -188,15 +193,15 @@ class _Runner:
     def all(self, planned: Sequence[PlannedCell]) -> Summary:
         """Cell by cell; a server that is gone ends it, other failures do not keep the next cell from running."""
         caches: dict[str, CacheState] = {}
+        runs: list[tuple[Cell, str]] = []
         self.states["waiting"] = len(planned)
         self.summary.outcomes = [Outcome(cell.cell.name) for cell in planned]
         self._judge()  # what ends before it is judged has not passed
-        run_ids: list[str] = []
         for cell in planned:
             if self.stop.asked or (self.summary.failures and not ollama_server.answers(self.services.server.address)):
                 break
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
-            run_ids.append(run_id)
+            runs.append((cell.cell, run_id))
             self._note_lookup(cell, run_id)
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
@@ -208,14 +213,37 @@ class _Runner:
                 self._move("waiting", "skipped")
             elif self._cell(cell, run_id):
                 caches[run_id] = cell.cache
+        warning = self._similarity(runs)
         self.summary.interrupted = bool(self.stop.asked)
         self.summary.db = str(self.services.options.db)
-        self.summary.rows = _summary_rows(self.services.store, caches)
+        store = self.services.store
+        self.summary.rows = _summary_rows(store, caches)
+        if warning is not None:
+            for row in self.summary.rows:
+                row["warnings"] = [*row.get("warnings", ()), warning]
+        self.summary.pairs = pair_up(runs, lambda run_id: store.query(ROWS, [run_id], timeout_s=_FLUSH_S))
         by_id = {row["run_id"]: row for row in self.summary.rows}
-        for outcome, run_id in zip(self.summary.outcomes, run_ids, strict=False):
+        for outcome, (_, run_id) in zip(self.summary.outcomes, runs, strict=False):
             outcome.row = by_id.get(run_id)
         self._judge()
         return self.summary
+
+    def _similarity(self, runs: Sequence[tuple[Cell, str]]) -> str | None:
+        """Have the answers compared with their references, if that was asked for; why it could not be done."""
+        options, address = self.services.options, self.services.server.address
+        if options.embed_model is None or self.stop.asked:
+            return None
+        model = options.embed_model
+        cases = {run_id: cell.suite.cases for cell, run_id in runs}
+        try:
+            with self.stop.breakable():
+                embeddings = Embeddings(partial(ollama_server.embed, address, model))
+                score_similarity(self.services.store, cases, model, embeddings, _FLUSH_S)
+        except KeyboardInterrupt:
+            return None
+        except ollama_server.ServerError as error:
+            return f"no semantic similarity: {error}"
+        return None
 
     def _judge(self) -> None:
         slos.judge_all(self.services.options, self.services.store.query, self.summary.outcomes)
@@ -325,7 +353,7 @@ class _Runner:
         facts = store.query(FACTS, [segment.run_id], timeout_s=_FLUSH_S)[0]
         verdict = judge(facts)
         store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
-                              "planned": facts["requests"] if complete else cell.requests})  # fmt: skip
+                              "planned": facts["reached"] if complete else cell.requests})  # fmt: skip
         if complete:
             store.keep_gaps(segment.run_id)
         self._move("running", "complete" if complete else "interrupted")

@@ -16,13 +16,14 @@ from typing import Any
 
 from loadgen.server import Server, answers
 from loadgen.telemetry import CellLabels, Scored, Telemetry
+from loadgen.turns import follow_up
 from loadgen.types import NS, RequestRecord, Timeouts
 from loadgen.workers import Control, LoadFailed, default_workers, generate_load
 from structbench.cells import Cell
 from structbench.gates import Watch
 from structbench.live import Display, Tally
 from structbench.options import LoadOptions
-from structbench.prompts import case_of, request_of, requests_of, warmup_requests
+from structbench.prompts import case_of, first_turns, request_of, requests_of, warmup_requests
 from structbench.sampler import Sampler
 from structbench.scorer import Scorer
 from structbench.scoring import Answer
@@ -50,7 +51,7 @@ class Services:
 def labels_of(cell: Cell, server: Server, label: str | None) -> CellLabels:
     """The cell as the metrics name it."""
     return CellLabels(
-        model=cell.model, suite=cell.suite.name, load=cell.load_name, server_address=server.host,
+        model=cell.model, suite=cell.suite_name, load=cell.load_name, server_address=server.host,
         server_port=server.port, operation="chat" if cell.config.endpoint == "chat" else "text_completion", label=label,
     )  # fmt: skip
 
@@ -75,6 +76,8 @@ class Segment:
     """SLOs that end the load once they are certain to fail."""
     errors: int = 0
     """Failed requests of the run, those of earlier segments included."""
+    unanswered: int = 0
+    """Second turns that never arise: there was no answer, or no call in it, to follow from."""
     cancelled: int = 0
     lost_in_a_row: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
@@ -119,7 +122,7 @@ class Segment:
         """Every request that was to be sent has its row, or the time was up; a stop after that changes nothing."""
         if self.failure is not None or self.cancelled:
             return False
-        if self.missing is not None and self.rows == len(self.missing):
+        if self.missing is not None and self.rows + self.unanswered == len(self.missing):
             return True
         return self.cell.load.duration_s is not None and not self.control.stopping
 
@@ -144,7 +147,7 @@ class Segment:
         return generate_load(
             requests_of(self.cases, self.cell.config, indices),
             self.cell.load,
-            count=None if self.missing is None else len(self.missing),
+            count=None if self.missing is None else first_turns(self.cases, self.missing),
             host=self.services.server.address,
             workers=self.workers,
             warmup=warmup_requests(self.cell.config, self.warmup),
@@ -159,6 +162,7 @@ class Segment:
         if record.end_ns is not None and (self.last_ns is None or record.end_ns > self.last_ns):
             self.last_ns = record.end_ns
         case, _ = case_of(self.cases, record.index)
+        self._follow(case, record)
         if record.error is None or record.error.kind == "rejected":
             rejected = record.error is not None
             answer = Answer(record.output_text, record.tool_calls, record.done_reason, rejected)
@@ -167,6 +171,14 @@ class Segment:
             self._keep(record, None)
         self._judge_errors(record)
 
+    def _follow(self, case: Case, record: RequestRecord) -> None:
+        """Count the second turn that does not come after this record."""
+        if case.tool_results is None:
+            return
+        request = request_of(case, self.cell.config, record.index)
+        if request.tool_results is not None and follow_up(request, record) is None:
+            self.unanswered += 1
+
     def scored(self, record: RequestRecord, score: Score | None) -> None:
         """Called from the scorer's thread."""
         self.tally.add_score(score)
@@ -174,7 +186,7 @@ class Segment:
 
     def _keep(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
-        row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score)
+        row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn)
         self.services.store.append("requests", row)
         self._show(record, score, case)
         with self.counting:

@@ -1,15 +1,15 @@
 """Load suites: those that ship, those that are generated, and files of the user's.
 
 Invariant: a suite that was loaded is sound; the first problem of a file ends in one line that
-names the file, the line, the field and what is wrong with it.
+names the file, the line, the field and what is wrong with it. Reading files is in ``suite_files``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import partial
 from importlib.resources import files
@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from structbench.errors import BadInput
 from structbench.generated import (
+    GENERATED_CASES,
     NUMBERS_VERSION,
     TEXT_VERSION,
     GeneratedCases,
@@ -29,7 +30,7 @@ from structbench.generated import (
     word_count,
 )
 from structbench.public import PUBLIC, load_public
-from structbench.suite_checks import TYPE_NAMES, case_of
+from structbench.suite_files import Line, read_lines, read_suite
 from structbench.types import Case, Suite
 
 __all__ = [
@@ -40,8 +41,13 @@ __all__ = [
     "calibrate",
     "calibrated",
     "calibration_prompts",
+    "check_suite",
     "describe_suites",
     "load_suite",
+    "new_suite",
+    "suite_of",
+    "tagged",
+    "tags_of",
     "word_count",
 ]
 
@@ -60,12 +66,13 @@ SHIPPED: Mapping[str, ShippedSuite] = {
     "text": ShippedSuite(50, "load-test prompts of a drawn length, no two with a common beginning", True),
     "json": ShippedSuite(30, "structured output: persons, arrays of books, nested product catalogs", False),
     "tools": ShippedSuite(20, "tool calls: weather, tips, e-mail; one, several, a choice, or none", False),
+    "turns": ShippedSuite(16, "two turns: a tool call, then a sentence with what the tool answered", False),
     "numbers": ShippedSuite(50, "number words to digits", True),
 }
 
 
 def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
-    """The suite of that name (text, json, tools, numbers, or public data: bfcl:…) or in that JSON Lines file.
+    """The suite of that name (text, json, tools, turns, numbers, or public data: bfcl:…), or of that file or folder.
 
     ``text`` shapes the suite of that name only; ``seed`` moves the generated suites only.
     """
@@ -76,12 +83,44 @@ def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
         cases = GeneratedCases(partial(number_case, seed=seed))
         return Suite("numbers", cases, _hash(identity), SHIPPED["numbers"].default_requests)
     if name_or_path in SHIPPED:
-        lines = _parse(_shipped_bytes(name_or_path), f"{name_or_path}.jsonl")
+        lines = read_lines(_shipped_bytes(name_or_path), f"{name_or_path}.jsonl")
         return _file_suite(name_or_path, lines, SHIPPED[name_or_path].default_requests)
     if (public := load_public(name_or_path)) is not None:
         return public
-    lines = _parse(_user_bytes(name_or_path), name_or_path)
-    return _file_suite(Path(name_or_path).name, lines, len(lines))
+    path = _own(name_or_path)
+    return _file_suite(path.resolve().name, read_suite(path))
+
+
+def check_suite(path_or_name: str) -> Iterator[Line]:
+    """Each line of a suite with all its problems; BadInput where there is no file or folder to read."""
+    if path_or_name in SHIPPED and not SHIPPED[path_or_name].generated:
+        return read_lines(_shipped_bytes(path_or_name), f"{path_or_name}.jsonl")
+    return read_suite(_own(path_or_name))
+
+
+def tagged(suite: Suite, tags: Sequence[str]) -> Suite:
+    """The suite's cases that have one of the tags, as a suite of its own; BadInput when none has."""
+    kept = [case for case in _tellers(suite) if set(tags) & set(case.tags)]
+    if not kept:
+        raise BadInput(f"no case of suite {suite.name} has a tag of --tags {' '.join(tags)}: leave one of them out")
+    if len(suite.cases) == GENERATED_CASES:
+        return suite
+    return suite_of(f"{suite.name}[{','.join(tags)}]", kept, min(suite.default_requests, len(kept)))
+
+
+def tags_of(suite: Suite) -> set[str]:
+    """All tags of the suite's cases."""
+    return {tag for case in _tellers(suite) for tag in case.tags}
+
+
+def _tellers(suite: Suite) -> Sequence[Case]:
+    """The cases that tell which tags there are: those of an endless suite are alike."""
+    return suite.cases[:1] if len(suite.cases) == GENERATED_CASES else suite.cases
+
+
+def new_suite(kind: str) -> str:
+    """The text of a commented suite file to start from."""
+    return _shipped_bytes(f"new-{kind}").decode()
 
 
 def calibrated(suite: Suite, tokens_per_word: float, overhead: int) -> Suite:
@@ -109,17 +148,28 @@ def describe_suites() -> list[tuple[str, int | Literal["generated"], int, str]]:
 def answer_book(seed: int = 0) -> dict[str, dict[str, Any]]:
     """Last user message -> a right answer, for the shipped cases that have one.
 
-    ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` or ``{"text": digits}``; of
+    ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` (``then``: the text after their results) or
+    ``{"text": digits}``; of
     ``numbers`` the first 1000 cases of this seed.
     """
+    from structbench.prompts import with_schema  # late: brings in the load generator, which listing suites needs not
+
     book: dict[str, dict[str, Any]] = {}
-    for case, example in _parse(_shipped_bytes("json"), "json.jsonl"):
-        book[_question(case)] = {"json": example}
-    for case, _ in _parse(_shipped_bytes("tools"), "tools.jsonl"):
-        book[_question(case)] = {"calls": [_first_acceptable(call) for call in case.expected_calls or ()]}
+    for line in read_lines(_shipped_bytes("json"), "json.jsonl"):
+        for case in line.cases:
+            book[_question(case.messages)] = {"json": line.example}
+            if case.schema is not None:  # the same, asked without ``format``
+                book[_question(with_schema(case.messages, case.schema))] = {"json": line.example}
+    for name in ("tools", "turns"):
+        for line in read_lines(_shipped_bytes(name), f"{name}.jsonl"):
+            first, *later = line.cases
+            answer: dict[str, Any] = {"calls": [_first_acceptable(call) for call in first.expected_calls or ()]}
+            if later:
+                answer["then"] = " ".join(group[0] for group in later[0].mentions)
+            book[_question(first.messages)] = answer
     for index in range(BOOK_NUMBERS):
         case = number_case(index, seed=seed)
-        book[_question(case)] = {"text": case.expected_text}
+        book[_question(case.messages)] = {"text": case.expected_text}
     return book
 
 
@@ -129,8 +179,8 @@ def _first_acceptable(call: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": call["name"], "arguments": arguments}
 
 
-def _question(case: Case) -> str:
-    return str(next(m["content"] for m in reversed(case.messages) if m["role"] == "user"))
+def _question(messages: Sequence[Mapping[str, Any]]) -> str:
+    return str(next(m["content"] for m in reversed(messages) if m["role"] == "user"))
 
 
 def _text_suite(shape: TextShape, seed: int) -> Suite:
@@ -146,9 +196,29 @@ def _text_suite(shape: TextShape, seed: int) -> Suite:
     return Suite("text", cases, _hash(identity), SHIPPED["text"].default_requests)
 
 
-def _file_suite(name: str, lines: Sequence[tuple[Case, Any]], default_requests: int) -> Suite:
-    cases = tuple(case for case, _ in lines)
-    return Suite(name, cases, _hash([asdict(case) for case in cases]), default_requests)
+def _file_suite(name: str, lines: Iterable[Line], default_requests: int | None = None) -> Suite:
+    """The suite of these lines; BadInput with the first problem that there is."""
+    cases: list[Case] = []
+    for line in lines:
+        if line.problems:
+            raise BadInput(line.problems[0])
+        cases += line.cases
+    return suite_of(name, cases, default_requests)
+
+
+def suite_of(name: str, cases: Sequence[Case], default_requests: int | None = None) -> Suite:
+    """A suite whose hash covers all that its cases say; each case is asked once unless ``default_requests`` says more.
+
+    What a case leaves at its default is not in the hash, so that a new kind of field leaves old suites as they are.
+    """
+    requests = len(cases) if default_requests is None else default_requests
+    return Suite(name, tuple(cases), _hash([_said(case) for case in cases]), requests)
+
+
+def _said(case: Case) -> dict[str, Any]:
+    bare = Case(id=case.id, messages=())
+    said = {field.name: getattr(case, field.name) for field in fields(Case)}
+    return {name: value for name, value in said.items() if name == "id" or value != getattr(bare, name)}
 
 
 def _hash(content: Any) -> str:
@@ -160,75 +230,22 @@ def _shipped_bytes(name: str) -> bytes:
     return (files("structbench") / "suites" / f"{name}.jsonl").read_bytes()
 
 
-def _user_bytes(name_or_path: str) -> bytes:
+def _own(name_or_path: str) -> Path:
+    """The user's file or folder; BadInput when it is not there."""
     path = Path(name_or_path)
     try:
-        return path.read_bytes()
+        path.stat()
     except (FileNotFoundError, NotADirectoryError):
         if path.suffix == ".jsonl" or len(path.parts) > 1:
             raise BadInput(f"suite file {name_or_path} does not exist: check the path") from None
         raise BadInput(_unknown_suite(name_or_path)) from None
-    except IsADirectoryError:
-        raise BadInput(f"suite file {name_or_path} is a folder: name a .jsonl file in it") from None
     except (OSError, ValueError) as error:
         raise BadInput(f"suite file {name_or_path!r} cannot be read: {error}") from None
+    return path
 
 
 def _unknown_suite(name: str) -> str:
     near = get_close_matches(name.lower(), SHIPPED, n=1, cutoff=0.5)
     hint = f'did you mean "{near[0]}"? ' if near else ""
-    public = ", ".join(f"{prefix}:…" for prefix in PUBLIC)
-    return f'unknown suite "{name}": {hint}Known are {", ".join(SHIPPED)}, {public}, or the path of a .jsonl file'
-
-
-def _parse(data: bytes, path: str) -> list[tuple[Case, Any]]:
-    """The cases of a file with their examples; blank lines count as lines and are skipped."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise BadInput(f"{path}, line 1: the file is UTF-16: save it as UTF-8")
-    first_seen: dict[str, int] = {}
-    parsed: list[tuple[Case, Any]] = []
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        case, example = case_of(_object(line, where), where)
-        if case.id in first_seen:
-            raise BadInput(f'{where}: id: "{case.id}" is already the id of line {first_seen[case.id]}: make ids unique')
-        first_seen[case.id] = number
-        parsed.append((case, example))
-    if not parsed:
-        raise BadInput(f"suite file {path} is empty: write one case, a JSON object, on each line (docs/suites.md)")
-    return parsed
-
-
-def _object(line: bytes, where: str) -> dict[str, Any]:
-    """The JSON object on a line; refuses what JSON or UTF-8 does not have."""
-    try:
-        value = json.loads(line.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{where}: not UTF-8 at byte {error.start + 1}: save the file as UTF-8") from None
-    except UnicodeEncodeError:
-        raise BadInput(f"{where}: not JSON: half a surrogate pair stands alone: write the character itself") from None
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{where}: not JSON at column {error.colno}: {error.msg} (one case on one line)") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise BadInput(
-            f'{where}: must be an object such as {{"id": "a", "prompt": "b"}}, not {TYPE_NAMES[type(value)]}'
-        )
-    return value
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in keys:
-            raise ValueError(f'the key "{key}" stands twice in one object')
-        keys[key] = value
-    return keys
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    known = ", ".join([*SHIPPED, *(f"{prefix}:…" for prefix in PUBLIC)])
+    return f'unknown suite "{name}": {hint}Known are {known}, or a .jsonl file or folder of schemas'

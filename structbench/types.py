@@ -39,9 +39,26 @@ class Case:
     """The rules by which calls are compared with the expected ones (docs/scoring.md)."""
     function_names: Mapping[str, str] = field(default_factory=dict)
     """Name of a tool as it is sent -> its name in ``expected_calls``, where the two differ."""
+    acceptable: Mapping[str, tuple[Any, ...]] | None = None
+    """JSON Pointer -> the values of which one must stand there; several expected texts are at ``""``."""
+    compare: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """JSON Pointer -> how values are compared there: ``structbench.scoring.rules``; strictly without."""
+    mentions: tuple[tuple[str, ...], ...] = ()
+    """Of each group, one text must stand in the answer as a word of its own."""
+    tool_results: Mapping[str, str] | None = None
+    """What each tool answers, to be given back: the next case of the suite is about the answer to that."""
+    follows: bool = False
+    """The second turn of the conversation that the case before began; its request arises from that one's answer."""
+    reference: str | None = None
+    """A text that a good answer is near to in meaning; for ``semantic_similarity`` only."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Ollama options for this case, e.g. ``num_predict``; the command line's win."""
     tags: tuple[str, ...] = ()
+
+    @property
+    def turn(self) -> int | None:
+        """1 or 2 of a conversation; None for a request that stands alone."""
+        return 2 if self.follows else None if self.tool_results is None else 1
 
     @property
     def kind(self) -> CaseKind:
@@ -49,7 +66,7 @@ class Case:
             return "tools"
         if self.schema is not None or self.expected is not None:
             return "json"
-        return "answer" if self.expected_text is not None else "text"
+        return "answer" if self.expected_text is not None or self.mentions else "text"
 
 
 @dataclass(frozen=True, slots=True)

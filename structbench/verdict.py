@@ -27,7 +27,8 @@ WITH sent AS (
     SELECT segment, from_ns, to_ns, sum(greatest(0, least(end_ns, to_ns) - greatest(sent_ns, from_ns))) AS held_ns
     FROM sent JOIN full_from USING (segment) GROUP BY segment, from_ns, to_ns
 )
-SELECT count(*) AS requests, count(*) FILTER (WHERE error_kind IS NULL) AS completed,
+SELECT count(*) AS requests, coalesce(max(request_index) + 1, 0) AS reached,
+    count(*) FILTER (WHERE error_kind IS NULL) AS completed,
     quantile_cont(send_lag_s, 0.99) AS send_lag_p99_s, quantile_cont(read_lag_max_s, 0.99) AS read_lag_p99_s,
     coalesce(sum(merged_chunks) / nullif(sum(chunks), 0), 0) AS merged_share,
     (SELECT sum(held_ns) / nullif(sum(to_ns - from_ns), 0) FROM held) AS in_flight_mean,
@@ -36,7 +37,7 @@ SELECT count(*) AS requests, count(*) FILTER (WHERE error_kind IS NULL) AS compl
     count(*) FILTER (WHERE clock = 'read') AS read_clock, count(*) FILTER (WHERE error_kind = 'worker_died') AS died
 FROM requests WHERE run_id = $1
 """
-"""SQL for what ``judge`` wants to know of a run.
+"""SQL for what ``judge`` wants to know of a run; ``reached`` counts second turns that never arose, too.
 
 ``in_flight_mean`` is of a closed loop's full part: from its Nth request sent to its last one sent; NULL for an open
 loop and for fewer than 3 N requests.

@@ -86,6 +86,11 @@ def plural(n: int, word: str) -> str:
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
+def suite_text(suite: str, structured: str | None) -> str:
+    """``json``, or ``json/prompt`` where the schema is told in the prompt only."""
+    return f"{suite}/prompt" if structured == "prompt" else suite
+
+
 def printable(text: str) -> str:
     """Text from outside as one line that cannot drive the terminal."""
     if text.isprintable():

@@ -57,8 +57,12 @@ def results_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 index=index, worker=0, due_ns=index * NS, sent_ns=None if kind == "dropped" else index * NS + 1000,
                 end_ns=index * NS + NS // 2, clock="kernel", error=RequestError(kind, f"a {kind} error", None),
             )  # fmt: skip
-            row = row_of("20260101T000000-00000000", config_hash(config), 0, "case", 0, failed, None)
+            turn = {0: 1, 1: 2}.get(index)
+            row = row_of("20260101T000000-00000000", config_hash(config), 0, "case", 0, failed, None, turn)
             store.append("requests", row)
+        for version, result in (("1", "works"), ("2", "refused")):
+            probe = {"server_version": version, "model": "m", "model_digest": "d", "probe": "p"}
+            store.append("features", {**probe, "result": result})
     with Reader(path):
         pass
     return path

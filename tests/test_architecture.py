@@ -13,13 +13,13 @@ MODULES = sorted([*ROOT.glob("structbench/**/*.py"), *ROOT.glob("loadgen/**/*.py
 
 HOMES = {
     "duckdb": ["structbench/store/"],
-    "jsonschema": ["structbench/scoring/", "structbench/suite_checks.py"],
-    "referencing": ["structbench/scoring/", "structbench/suite_checks.py"],
+    "jsonschema": ["structbench/scoring/"],
+    "referencing": ["structbench/scoring/", "structbench/suite_fields.py"],
     "argparse_dataclass": ["structbench/cli.py"],
     "opentelemetry": ["loadgen/telemetry/"],
     "prometheus_client": ["loadgen/telemetry/", "structbench/exposition.py"],
     "ollama": ["loadgen/stream.py", "loadgen/server.py"],
-    "httpx": ["loadgen/wire.py", "loadgen/stream.py", "loadgen/server.py"],
+    "httpx": ["loadgen/wire.py", "loadgen/stream.py", "loadgen/server.py", "loadgen/probing.py"],
     "httptools": ["loadgen/connection.py", "loadgen/simulator/"],
     "psutil": ["structbench/sampler.py"],
     "jinja2": ["structbench/report/html.py"],

@@ -17,7 +17,10 @@ from structbench.public.reading import lines_of, read_bytes
 from structbench.scoring.validation import schema_problem
 from structbench.types import Case
 
-pytestmark = pytest.mark.skipif(installed() is None, reason="needs `pip install --no-deps bfcl-eval`")
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif(installed() is None, reason="needs `pip install --no-deps bfcl-eval`"),
+]
 
 SCORED = [category for category in CATEGORIES if not category.endswith("relevance")]
 IMPOSSIBLE = {

@@ -70,7 +70,8 @@ def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[
         assert f"--{field.name.replace('_', '-')}" in shown
     for text in (
         "(default: gemma3n smollm2:360m llama3.2:1b)", "(default: text json tools)", "(default: 300.0)",
-        "default by suite: text 50, json 30, tools 20, numbers 50", "(default: structbench.duckdb)", "(default: 9464)",
+        "default by suite: text 50, json 30, tools 20, turns 16, numbers 50",
+        "(default: structbench.duckdb)", "(default: 9464)",
         "(default: constant)", "(default: format)", "(default: chat)", "in flight (default 1)", "(default: 0)",
         "seconds a request may take",
     ):  # fmt: skip
@@ -100,14 +101,15 @@ def test_the_version_stands_in_one_place(capsys: pytest.CaptureFixture[str]) -> 
 def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suites"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:5]] == ["text", "json", "tools", "numbers"]
-    assert [line.split()[2] for line in lines[1:5]] == ["50", "30", "20", "50"]
+    assert [line.split()[0] for line in lines[1:6]] == ["text", "json", "tools", "turns", "numbers"]
+    assert [line.split()[2] for line in lines[1:6]] == ["50", "30", "20", "16", "50"]
 
 
 @pytest.mark.parametrize(
     ("words", "name", "value"),
     [
         ("--models a b:1b", "models", ["a", "b:1b"]), ("--suites text x.jsonl", "suites", ["text", "x.jsonl"]),
+        ("--tags person", "tags", ["person"]),
         ("--concurrency 1 4 16", "concurrency", [1, 4, 16]), ("--rate 2 5.5", "rate", [2.0, 5.5]),
         ("--arrival gamma", "arrival", "gamma"), ("--burstiness 0.5", "burstiness", 0.5),
         ("--max-in-flight 9", "max_in_flight", 9), ("--duration 1.5", "duration", 1.5), ("--warmup 0", "warmup", 0),
@@ -115,10 +117,11 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--mean-input-tokens 5", "mean_input_tokens", 5.0), ("--stddev-input-tokens 0", "stddev_input_tokens", 0.0),
         ("--mean-output-tokens 6", "mean_output_tokens", 6.0),
         ("--stddev-output-tokens 1", "stddev_output_tokens", 1.0),
-        ("--structured prompt", "structured", "prompt"), ("--think high", "think", "high"),
+        ("--structured format prompt", "structured", ["format", "prompt"]), ("--think high", "think", "high"),
         ("--endpoint generate", "endpoint", "generate"), ("--seed -3", "seed", -3),
         ("--option a=1 b=x", "option", ["a=1", "b=x"]), ("--keep-alive 10m", "keep_alive", "10m"),
-        ("--pull", "pull", True), ("--db x/y.duckdb", "db", Path("x/y.duckdb")), ("--skip-cached", "skip_cached", True),
+        ("--pull", "pull", True), ("--embed-model e", "embed_model", "e"),
+        ("--db x/y.duckdb", "db", Path("x/y.duckdb")), ("--skip-cached", "skip_cached", True),
         ("--explain", "explain", True), ("--dry-run", "dry_run", True), ("--label x", "label", "x"),
         ("--metrics-port 0", "metrics_port", 0), ("--metrics-host ::1", "metrics_host", "::1"),
         ("--otlp http://c:4318", "otlp", "http://c:4318"), ("--otlp-content", "otlp_content", True),

@@ -143,3 +143,12 @@ def test_variables_are_filled_in_as_grafana_does() -> None:
     expr = 'rate(x{m=~"$model", l=~"$load", b=~"$label"}[$__rate_interval]) / y[$__range]'
     assert ask.filled(expr, span) == 'rate(x{m=~".*", l=~".*", b=~".*"}[8s]) / y[90s]'
     assert ask.filled('x{m=~"$model"}', span, {"model": "a|b"}) == 'x{m=~"a|b"}'
+
+
+def test_each_dashboard_has_its_picture_and_the_docs_say_what_it_is() -> None:
+    text = (ROOT / "docs/live.md").read_text()
+    assert "**not screenshots of Grafana**" in text
+    for name in BOARDS:
+        picture = f"images/{name.removesuffix('.json')}.png"
+        assert f"]({picture})" in text
+        assert (ROOT / "docs" / picture).stat().st_size < 200_000

@@ -33,7 +33,8 @@ def test_every_format_holds_every_request(results_once: Path, tmp_path: Path, na
     read = f"read_{name[4:].replace('jsonl', 'json')}('{out}'{', allow_quoted_nulls = false' * name.endswith('csv')})"
     figures = "run_id, request_index, model, suite, load, label, outcome, ttft_s, output_text, started_at::TIMESTAMP"
     order = "ORDER BY run_id, request_index"
-    got = duckdb.sql(f"SELECT {figures} FROM {read} {order}").fetchall()
+    with duckdb.connect() as con:
+        got = con.execute(f"SELECT {figures} FROM {read} {order}").fetchall()
     assert got == ask(results_once, f"SELECT {figures} FROM exported {order}")
     assert len(got) == 36
     assert {each.name for each in tmp_path.iterdir()} == {name}

@@ -149,6 +149,7 @@ def test_a_share_is_given_up_exactly_when_it_is_lost(
         ("requests_per_s>=20", [row()] * 5, 10, 0.4, False), ("requests_per_s>=20", [row()] * 5, 10, 0.6, True),
         ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 11, True),
         ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 9, False),
+        ("correct_goodput>1", [row()] * 9, 10, 99, False),  # a suite without scores
         ("correct>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, True),
         ("accuracy>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, False),
         # Nothing bounds these: an answer may have any number of gaps or tokens, and wait as long as it likes.

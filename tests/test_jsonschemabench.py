@@ -196,6 +196,7 @@ def test_cases_are_made_when_they_are_asked_for(data: Path) -> None:
         suite.cases[1]
 
 
+@pytest.mark.data
 @needs_sample
 def test_our_validator_agrees_with_the_labels_of_maskbench() -> None:
     """Against 3,915 of 3,924 with jsonschema's validators as they come."""
@@ -213,6 +214,7 @@ def test_our_validator_agrees_with_the_labels_of_maskbench() -> None:
     assert differing == []
 
 
+@pytest.mark.data
 @needs_sample
 def test_the_sample_loads_as_a_suite_of_cases_with_ids_of_their_own() -> None:
     found = ids(load(SAMPLE))

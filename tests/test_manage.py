@@ -19,7 +19,6 @@ from structbench.options import LoadOptions
 from structbench.runner import load
 from structbench.store import Store
 from structbench.suites import answer_book
-from structbench.wording import bytes_text
 
 OLD = "20260101T000000-00000000"
 
@@ -119,15 +118,6 @@ def test_stats_count_cells_requests_and_cache_hits(results: Path, capsys: pytest
     assert (stats["lookups"], stats["hits"], stats["cache_hit_rate"]) == (4, 0, 0.0)
     assert main(["stats", "--db", str(results)]) == 0
     assert "5: 4 complete, 1 interrupted, 0 under way" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_499, "999 kB"), (999_600, "1.0 MB"), (414_986_240, "415 MB"),
-     (1_300_000_000, "1.3 GB"), (5_000_000_000_000, "5,000 GB")],
-)  # fmt: skip
-def test_sizes_are_short_and_never_reach_a_thousand(size: int, text: str) -> None:
-    assert bytes_text(size) == text
 
 
 def test_clean_removes_what_was_named_and_the_file_gets_smaller(

@@ -71,7 +71,8 @@ def test_lies_between_the_two_values_around_its_place(values: list[float], p: fl
 @given(VALUES, P)
 def test_agrees_with_duckdb_so_that_live_and_stored_figures_do(values: list[float], p: float) -> None:
     sql = f"SELECT quantile_cont(v, {p!r}::DOUBLE) FROM unnest($1::DOUBLE[]) AS t(v)"
-    row = duckdb.execute(sql, [values]).fetchone()
+    with duckdb.connect() as con:
+        row = con.execute(sql, [values]).fetchone()
     assert row is not None
     assert close(percentile(values, p), row[0])
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from structbench.cli import main
 from structbench.errors import BadInput
-from structbench.suites import TextShape, describe_suites, load_suite
+from structbench.scoring import Answer, score
+from structbench.suites import TextShape, check_suite, describe_suites, load_suite, new_suite, tagged
 from structbench.types import Suite
 
 DOC = Path(__file__).parents[1] / "docs" / "suites.md"
@@ -51,7 +53,7 @@ def test_every_example_of_the_documentation_loads(tmp_path: Path) -> None:
         file = tmp_path / f"example{number}.jsonl"
         file.write_text(block, encoding="utf-8")
         kinds += [case.kind for case in load(file).cases]
-    assert sorted(kinds) == ["answer", "json", "text", "tools", "tools"]
+    assert sorted(kinds) == ["answer", "answer", "json", "json", "text", "tools", "tools", "tools"]
 
 
 def test_the_documentation_shows_the_message_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,14 +91,14 @@ def test_the_hash_follows_content_and_not_spelling(tmp_path: Path) -> None:
 
 
 def test_unknown_suite_names_the_known_and_the_nearest() -> None:
-    with pytest.raises(BadInput, match=r'unknown suite "tolls": did you mean "tools"\?.*text, json, tools, numbers'):
+    with pytest.raises(BadInput, match=r'unknown suite "tolls": did you mean "tools"\?.*json, tools, turns, numbers'):
         load("tolls")
 
 
 def test_missing_folder_and_empty_files_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"gone\.jsonl does not exist: check the path"):
         load(tmp_path / "gone.jsonl")
-    with pytest.raises(BadInput, match="is a folder: name a"):
+    with pytest.raises(BadInput, match="is a folder without schemas: put"):
         load(tmp_path)
     (tmp_path / "empty.jsonl").write_bytes(b"\xef\xbb\xbf\n  \n")
     with pytest.raises(BadInput, match="is empty: write one case"):
@@ -109,7 +111,7 @@ def test_missing_folder_and_empty_files_say_what_to_do(tmp_path: Path) -> None:
     ("line", "message"),
     [
         (b'{"id": "b", "prompt": "x"', "not JSON at column 26"),
-        (b"// a comment", "not JSON at column 1"),
+        (b"/ no comment", "not JSON at column 1"),
         (b'{"id": "b", "prompt": "\xff"}', "not UTF-8 at byte 24"),
         (b'{"id": "b", "prompt": "\\ud800"}', "surrogate"),
         (b'{"id": "b", "id": "c", "prompt": "x"}', 'the key "id" stands twice'),
@@ -138,6 +140,11 @@ def test_a_file_in_utf16_is_called_that(tmp_path: Path) -> None:
 
 
 WITH_SCHEMA = {"schema": OBJECT}
+
+
+def compared(rules: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": OBJECT, "expected": {"/n": 1}, "compare": rules}
+
 
 BROKEN_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"promtp": "x"}, 'promtp: unknown key: did you mean "prompt"?'),
@@ -171,6 +178,45 @@ BROKEN_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({**WITH_SCHEMA, "example": {"n": 1}, "expected": {"/n": True}}, "example: has not the expected value True at"),
     ({**WITH_SCHEMA, "example": {"n": 1}, "expected": {"/n/0": 1}}, "example: has not the expected value 1"),
     ({"expected_text": 5}, "expected_text: must be a string, not a number"),
+    ({"mentions": "x"}, "mentions: must be an array, not a string"),
+    ({"mentions": []}, "mentions: must hold at least one list"),
+    ({"mentions": ["x"]}, "mentions[0]: must be an array, not a string"),
+    ({"mentions": [["x"], [" "]]}, "mentions[1]: must list at least one text, none of them empty"),
+    ({"mentions": [["x"]], "expected_text": "x"}, 'mentions: cannot stand beside "expected_text"'),
+    ({"then": {}}, 'then: needs "tools"'),
+    ({"tools": [TOOL], "then": []}, "then: must be an object, not an array"),
+    ({"tools": [TOOL], "then": {"results": {"look": "x"}}}, "then: needs what the final answer must be"),
+    ({"tools": [TOOL], "then": {"mentions": [["x"]]}}, "then.results: must be an object, not null"),
+    ({"tools": [TOOL], "then": {"results": {"see": "x"}, "mentions": [["x"]]}}, 'needs the text that "look" answers'),
+    ({"tools": [TOOL], "then": {"results": {"look": "x"}, "mentions": []}}, "then.mentions: must hold at least one"),
+    ({"tools": [TOOL], "then": {"mention": []}}, 'then.mention: unknown key: did you mean "mentions"?'),
+    (
+        {"tools": [TOOL], "then": {"results": {"look": "x"}, "mentions": [["x"]], "compare": {"": {"case": "ignore"}}}},
+        'then.compare: needs "expected_text"',
+    ),
+    (
+        {"tools": [TOOL], "expected_calls": [], "then": {"results": {"look": "x"}, "mentions": [["x"]]}},
+        "then: follows from a tool call, but expected_calls says that none",
+    ),
+    ({"reference": ""}, "reference: must not be empty"),
+    ({"expected_text": []}, "expected_text: must hold at least one text"),
+    ({"expected_text": ["x", 1]}, "expected_text[1]: must be a string, not a number"),
+    ({"acceptable": {"/n": [1]}}, 'acceptable: needs "schema"'),
+    ({**WITH_SCHEMA, "acceptable": {"/n": 1}}, 'acceptable: "/n" must have a list of at least one acceptable value'),
+    ({**WITH_SCHEMA, "acceptable": {"/n": [1]}, "expected": {"/n": 1}}, 'acceptable: "/n" stands in "expected" too'),
+    ({**WITH_SCHEMA, "example": {"n": 1}, "acceptable": {"/n": [2, 3]}}, "example: has none of the acceptable values"),
+    ({"compare": {"/n": {"tolerance": 1}}}, 'compare: needs "expected", "acceptable" or "expected_text"'),
+    (compared({"/n": {"tolerance": -1}}), 'compare["/n"].tolerance: must be a number, 0 or more'),
+    (compared({"/n": {"tolerance": True}}), 'compare["/n"].tolerance: must be a number, 0 or more'),
+    (compared({"/n": {"order": "same"}}), 'compare["/n"].order: must be "any"'),
+    (compared({"/n": {"tolerence": 1}}), 'compare["/n"].tolerence: unknown rule: known are tolerance'),
+    (compared({"/n": {}}), 'compare["/n"]: must be an object with at least one rule'),
+    (compared({"/m": {"order": "any"}}), 'compare["/m"]: nothing is expected there'),
+    ({"expected_text": "x", "compare": {"": {"tolerance": 1}}}, 'compare[""]: a text is compared whole'),
+    (
+        {"prompt": ..., "messages": [{"role": "user", "content": "x", "images": ["cat.png"]}]},
+        "messages[0].images[0]: must be a PNG, JPEG or WebP in base64",
+    ),
     ({"tools": TOOL}, "tools: must be an array, not an object"),
     ({"tools": []}, "tools: must hold at least one tool"),
     ({"tools": [{**TOOL, "type": "func"}]}, 'tools[0].type: must be "function"'),
@@ -228,3 +274,153 @@ def test_true_is_not_one_and_one_is_one_point_zero(tmp_path: Path) -> None:
     case = {**CASE, "schema": schema, "example": {"a/b": [1.0]}, "expected": {"/a~1b/0": 1}}
     file.write_text(json.dumps(case), encoding="utf-8")
     assert load(file).cases[0].expected == {"/a~1b/0": 1}
+
+
+# --- all problems at once
+
+
+def test_every_problem_of_every_line_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bad.jsonl"
+    lines = [
+        "// a comment",
+        json.dumps({"id": "a", "promt": "x", "options": {"stop": None}, "tags": [1, "t", 2]}),
+        '{"id": "b"',
+        json.dumps({"id": "c", "prompt": "x"}),
+        json.dumps({"id": "a", "prompt": "x", "schema": {"type": "strng"}, "expected": {"n": 1}, "example": 1}),
+    ]
+    file.write_text("\n".join(lines))
+    assert main(["suites", "check", str(file)]) == 2
+    out, err = capsys.readouterr()
+    told = [line.removeprefix(f"{file}, ").split(": ")[:2] for line in out.splitlines()]
+    assert told == [
+        ["line 2", "promt"], ["line 2", "prompt"], ["line 2", "options.stop"], ["line 2", "tags[0]"],
+        ["line 2", "tags[2]"], ["line 3", "not JSON at column 11"], ["line 5", "schema.type"], ["line 5", "expected"],
+        ["line 5", "id"],
+    ]  # fmt: skip
+    assert err == f"structbench: 9 problems in {file}\n"
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN_FIELDS, ids=[message[:40] for _, message in BROKEN_FIELDS])
+def test_what_stops_a_load_is_the_first_that_the_check_tells(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    case = {key: value for key, value in {**CASE, **change}.items() if value is not ...}
+    file = tmp_path / "broken.jsonl"
+    file.write_text(json.dumps(case), encoding="utf-8")
+    (line,) = check_suite(str(file))
+    with pytest.raises(BadInput) as caught:
+        load(file)
+    assert str(caught.value) == line.problems[0]
+    assert any(message in problem for problem in line.problems)
+
+
+def test_a_sound_suite_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.jsonl"
+    cases = [{**CASE, "tags": ["t"]}, {"id": "b", "prompt": "x", "expected_text": ["y", "z"], "tags": ["t", "s"]}]
+    file.write_text("\n".join(map(json.dumps, cases)))
+    assert main(["suites", "check", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: 2 cases (1 plain, 1 answer; tags s 1, t 2)\n"
+    assert load(file).cases[1].acceptable == {"": ("y", "z")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check"], "name what to check"),
+        (["check", "gone.jsonl"], "gone.jsonl does not exist"),
+        (["new"], "name the kind of suite: structbench suites new json | tools"),
+        (["new", "jsn"], "name the kind of suite"),
+        (["list", "x.jsonl"], "did you mean `structbench suites check`?"),
+        (["check", "x.jsonl", "-o", "y"], "--output is for"),
+        (["new", "json", "-o", "no/such/file"], "cannot write no/such/file: No such file or directory"),
+    ],
+)
+def test_a_mistyped_command_ends_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["suites", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+# --- beginning a suite
+
+
+@pytest.mark.parametrize("kind", ["json", "tools"])
+def test_the_example_to_start_from_is_sound_and_right_by_itself(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.jsonl"
+    assert main(["suites", "new", kind, "-o", str(file)]) == 0
+    assert main(["suites", "check", str(file)]) == 0
+    assert main(["suites", "new", kind, "-o", str(file)]) == 2
+    assert "exists: name another file" in capsys.readouterr().err
+    assert {case.kind for case in load(file).cases} == {kind}
+    for line in check_suite(str(file)):
+        if line.example is not None:
+            judged = score(line.cases[0], Answer(output_text=json.dumps(line.example)))
+            assert judged is not None
+            assert judged.outcome == "correct"
+    assert main(["suites", "new", kind]) == 0
+    assert capsys.readouterr().out == new_suite(kind) == file.read_text()
+
+
+# --- schemas in a folder
+
+
+def test_a_folder_of_schemas_is_a_suite_that_asks_in_their_own_words(tmp_path: Path) -> None:
+    folder = tmp_path / "schemas"
+    folder.mkdir()
+    (folder / "b.json").write_text(json.dumps({**OBJECT, "title": "A number", "description": "Any will do."}))
+    (folder / "a.json").write_text('{"type": "string"}')
+    (folder / "notes.txt").write_text("not a schema")
+    suite = load(folder)
+    assert suite.name == "schemas"
+    assert [(case.id, case.kind, case.messages[0]["content"]) for case in suite.cases] == [
+        ("a", "json", "Give a realistic example, as JSON, of: a."),
+        ("b", "json", "Give a realistic example, as JSON, of: A number. Any will do. Its fields are: n."),
+    ]
+    assert suite.cases[1].schema == {**OBJECT, "title": "A number", "description": "Any will do."}
+    (folder / "c.json").write_text('{"type": "strng"}')
+    (folder / "d.json").write_text('{\n"type":')
+    problems = [problem for line in check_suite(str(folder)) for problem in line.problems]
+    assert [problem.removeprefix(f"{folder}/").split(": ")[:2] for problem in problems] == [
+        ["c.json", "schema.type"], ["d.json", "not JSON at line 2, column 8"],
+    ]  # fmt: skip
+    with pytest.raises(BadInput, match=r"c\.json: schema\.type: no valid JSON Schema"):
+        load(folder)
+
+
+# --- tags, hash, images
+
+
+def test_tags_choose_cases_and_make_another_suite(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(json.dumps({**CASE, "id": name, "tags": [name, "all"]}) for name in "abc"))
+    whole = load(file)
+    some = tagged(whole, ["a", "c"])
+    assert (some.name, [case.id for case in some.cases], some.default_requests) == ("mine.jsonl[a,c]", ["a", "c"], 2)
+    assert some.content_hash not in (whole.content_hash, tagged(whole, ["a"]).content_hash)
+    assert tagged(whole, ["all"]).content_hash == whole.content_hash
+    assert tagged(load("tools"), ["weather", "tip", "email"]).default_requests == 20
+    numbers = load("numbers")
+    assert tagged(numbers, ["numbers"]) is numbers
+    with pytest.raises(BadInput, match=r"no case of suite mine\.jsonl has a tag of --tags x"):
+        tagged(whole, ["x"])
+
+
+def test_the_hash_covers_rules_and_acceptable_values(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    hashes = set()
+    for more in ({}, {"compare": {"/n": {"tolerance": 1}}}, {"compare": {"/n": {"tolerance": 2}}}, {"tags": ["t"]}):
+        file.write_text(json.dumps({**CASE, "schema": OBJECT, "expected": {"/n": 1}, **more}))
+        hashes.add(load(file).content_hash)
+    assert len(hashes) == 4
+
+
+def test_an_image_in_base64_is_taken_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    image = "iVBORw0KGgo="
+    file.write_text(json.dumps({"id": "a", "messages": [{"role": "user", "content": "What?", "images": [image]}]}))
+    assert load(file).cases[0].messages[0]["images"] == [image]

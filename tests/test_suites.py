@@ -87,7 +87,7 @@ def test_the_shipped_suites_cover_what_the_issue_lists() -> None:
     assert all((case.expected_calls == ()) == ("none" in case.tags) for case in tool_cases)
     assert all((len(case.expected_calls or ()) > 1) == ("parallel" in case.tags) for case in tool_cases)
     kinds = {name: load(name).cases[0].kind for name in SHIPPED}
-    assert kinds == {"text": "text", "json": "json", "tools": "tools", "numbers": "answer"}
+    assert kinds == {"text": "text", "json": "json", "tools": "tools", "turns": "tools", "numbers": "answer"}
 
 
 @pytest.mark.parametrize("name", ["json", "tools"])
@@ -131,12 +131,13 @@ def test_the_answer_book_knows_numbers_of_its_seed() -> None:
 
 def test_the_list_of_suites_counts_what_is_loaded() -> None:
     rows = {name: (count, default) for name, count, default, _ in describe_suites()}
-    assert list(rows) == ["text", "json", "tools", "numbers"]
-    assert [default for _, default in rows.values()] == [50, 30, 20, 50]
+    assert list(rows) == ["text", "json", "tools", "turns", "numbers"]
+    assert [default for _, default in rows.values()] == [50, 30, 20, 16, 50]
     for name, (count, default) in rows.items():
         suite = load(name)
         assert suite.default_requests == default
-        assert count == ("generated" if SHIPPED[name].generated else len(suite.cases))
+        asked = "generated" if SHIPPED[name].generated else sum(not case.follows for case in suite.cases)
+        assert count == asked
 
 
 # --- text

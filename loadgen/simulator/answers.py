@@ -90,6 +90,8 @@ def _answer(body: Mapping[str, Any], profile: Profile, known: Answer | None, lim
         return replace(_json_plan(schema, profile.json_shares, known, rng), whole=whole)
     if whole and not tool_answered and not known.keys() & {"text", "json"}:
         return _tools_plan(body["tools"], profile, known, rng)
+    if tool_answered and "then" in known:
+        return replace(_text_plan(str(known["then"]), profile.text_shares, rng), whole=whole)
     if "json" in known:
         return replace(_json_plan(None, profile.prompt_shares, known, rng), whole=whole)
     if "text" in known:

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 Answer = Mapping[str, Any]
-"""The right answer to a prompt: ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` or ``{"text": "…"}``."""
+"""The right answer to a prompt: ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` (``then``: the text after
+their results) or ``{"text": "…"}``."""
 
 JSON_KINDS = frozenset({"correct", "wrong_value", "schema_violation", "invalid_json", "truncated", "fenced", "prose",
                         "no_output"})  # fmt: skip

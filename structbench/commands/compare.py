@@ -21,7 +21,7 @@ class Options:
     a: str = opt("", "the first: a run, a label, model=…, version=…, or another structbench file", args=["a"])
     b: str = opt("", "the second, the same way", args=["b"])
     db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
-    only: list[str] = opt((), "of both only what these words mean, e.g. suite=json", many=True)
+    only: list[str] = opt((), "of both only what these words mean, e.g. suite=json", many=True, metavar="WORD")
     across: list[str] = opt(
         (),
         "fields of the config that may differ too, e.g. structured options (model and server always may)",
@@ -36,7 +36,9 @@ class Options:
         None, "limits of goodput for both, e.g. ttft<0.5,tpot<50ms (default: the runs' own)", metavar="METRIC<VALUE,…"
     )
     format: Literal["terminal", "markdown", "json"] = opt("terminal", "how it is written")
-    output: Optional[Path] = opt(None, "file to write to (default: stdout)", type=Path, args=["-o", "--output"])
+    output: Optional[Path] = opt(
+        None, "file to write to (default: stdout)", type=Path, args=["-o", "--output"], metavar="FILE"
+    )
 
 
 def run(options: Options) -> int:

@@ -40,9 +40,11 @@ def run(options: LoadOptions) -> int:
 
 def _report(summary: "Summary", options: LoadOptions, console: "Console") -> None:
     """The table, and, for --json, the same as JSON on stdout."""
+    from structbench.constrained import print_pairs
     from structbench.report import print_overview, print_table, to_json
 
     print_table(summary.rows, console)
+    print_pairs(summary.pairs, console)
     print_overview(summary.rows, summary.total_s, console)
     for gate in summary.gates:
         print(gate.line, file=console.file)
@@ -53,7 +55,8 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
         complain(f"to continue: {shlex.join(command)}")
     print(f"every request is in {summary.db}", file=console.file)
     if options.json:
-        print_json({**to_json(summary.rows, summary.total_s), "slos": [asdict(gate) for gate in summary.gates]})
+        gates = [asdict(gate) for gate in summary.gates]
+        print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": gates})
 
 
 @contextmanager

@@ -1,17 +1,51 @@
-"""``structbench suites``: what there is to ask."""
+"""``structbench suites``: what there is to ask, and what is wrong with a suite of one's own."""
 
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from structbench.errors import BadInput
+from structbench.options import opt
+
+if TYPE_CHECKING:
+    from structbench.types import Case
+
+KINDS = ("json", "tools")
 
 
 @dataclass(kw_only=True)
 class Options:
-    """List the suites that ship, and those of public data that can be had here."""
+    """List the suites that can be had, check suites of your own (`check FILE`), or begin one (`new json`)."""
+
+    action: Optional[str] = opt(
+        None, "list: what ships (default); check: every problem of a file; new: an example to start from",
+        metavar="list|check|new", args=["action"],
+    )  # fmt: skip
+    what: list[str] = opt((), "check: .jsonl files or folders of schemas; new: json or tools", many=True, args=["what"])
+    output: Optional[str] = opt(None, "new: the file to write (default: stdout)", args=["-o", "--output"])
 
 
-def run(_options: Options) -> int:
+def run(options: Options) -> int:
+    if options.output is not None and options.action != "new":
+        raise BadInput("--output is for `structbench suites new`: leave it out")
+    match options.action:
+        case None | "list":
+            return _list(options.what)
+        case "check":
+            return _check(options.what)
+        case "new":
+            return _new(options.what, options.output)
+        case other:
+            raise BadInput(f"`structbench suites {other}` is nothing: give list, check FILE, or new json | tools")
+
+
+def _list(what: list[str]) -> int:
     from structbench.public import describe_public
     from structbench.suites import describe_suites
 
+    if what:
+        raise BadInput(f"`structbench suites list` takes no {what[0]!r}: did you mean `structbench suites check`?")
     print(f"{'suite':<10}{'cases':>10}{'requests':>10}  what")
     for name, cases, requests, text in describe_suites():
         print(f"{name:<10}{cases:>10}{requests:>10}  {text}")
@@ -19,5 +53,55 @@ def run(_options: Options) -> int:
     for name, count, text in describe_public():
         print(f"{name:<28}{'' if count is None else count:>6}  {text}")
     print()
-    print("A path to a .jsonl file is a suite too: see docs/suites.md.")
+    print("A path to a .jsonl file or to a folder of schemas is a suite too: see docs/suites.md, and `suites new`.")
+    return 0
+
+
+def _check(what: list[str]) -> int:
+    """Print every problem of each file, or what it holds; BadInput at the end when there was one."""
+    from structbench.suites import check_suite
+
+    if not what:
+        raise BadInput("name what to check: structbench suites check mine.jsonl")
+    problems = 0
+    for name in what:
+        found: list[str] = []
+        cases: list[Case] = []
+        for line in check_suite(name):
+            found += line.problems
+            cases += line.cases
+        print("\n".join(found) if found else f"{name}: {_counts(cases)}")
+        problems += len(found)
+    if problems:
+        raise BadInput(f"{problems} problem{'s' if problems > 1 else ''} in {', '.join(what)}")
+    return 0
+
+
+def _counts(cases: "list[Case]") -> str:
+    words = {"text": "plain"}
+    kinds = Counter("second turn" if case.follows else words.get(case.kind, case.kind) for case in cases)
+    tags = Counter(tag for case in cases for tag in case.tags)
+    parts = [", ".join(f"{count} {kind}" for kind, count in kinds.items())]
+    if tags:
+        parts.append("tags " + ", ".join(f"{tag} {count}" for tag, count in sorted(tags.items())))
+    return f"{len(cases)} case{'s' if len(cases) > 1 else ''} ({'; '.join(parts)})"
+
+
+def _new(what: list[str], output: Optional[str]) -> int:
+    from structbench.suites import new_suite
+
+    if len(what) != 1 or what[0] not in KINDS:
+        raise BadInput(f"name the kind of suite: structbench suites new {' | '.join(KINDS)}")
+    text = new_suite(what[0])
+    if output is None:
+        print(text, end="")
+        return 0
+    try:
+        with Path(output).open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise BadInput(f"{output} exists: name another file with -o, or remove it") from None
+    except OSError as error:
+        raise BadInput(f"cannot write {output}: {error.strerror or error}") from None
+    print(f"{output} is an example to change; then: structbench suites check {output}")
     return 0

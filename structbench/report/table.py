@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from structbench import __version__
-from structbench.wording import ABSENT, latency_text, plural, printable, rate_text, share_text, span_text
+from structbench.wording import ABSENT, latency_text, plural, printable, rate_text, share_text, span_text, suite_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +62,11 @@ def text(row: Row, key: str) -> str:
 
 def cell_name(row: Row) -> str:
     """``smollm2:360m json c=4``, as the display calls it."""
-    return " ".join(text(row, key) for key in ("model", "suite", "load") if row.get(key) is not None) or ABSENT
+    return " ".join(_name(row, key) for key in ("model", "suite", "load") if row.get(key) is not None) or ABSENT
+
+
+def _name(row: Row, key: str) -> str:
+    return suite_text(text(row, key), row.get("structured")) if key == "suite" else text(row, key)
 
 
 def pooled(rows: Sequence[Row]) -> dict[str, Any]:
@@ -196,6 +201,17 @@ _SCORES: Group = (
 )
 
 
+def _scores(rows: Iterable[Row]) -> Group:
+    """The scores' columns; of similarity where some run has it."""
+    if all(number(row, "semantic_similarity") is None for row in rows):
+        return _SCORES
+    return (*_SCORES, _column("simi-\nlarity", "semantic_similarity", _two_digits))
+
+
+def _two_digits(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2f}"
+
+
 def _standing(marks: Mapping[str, int], rows: Sequence[Row]) -> Group:
     """What a run was worth and, after a load, where it came from; the marks number the verdicts' reasons."""
 
@@ -218,15 +234,15 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     reasons = dict.fromkeys(text(row, "verdict_reason") for row in rows if row.get("verdict_reason"))
     marks = {reason: mark for mark, reason in enumerate(reasons, 1)}
     standing = _standing(marks, rows)
-    names = (_word("model"), _word("suite"), _word("load"))
-    wide = [names, _COUNTS, *_SPEED, _SCORES, standing]
+    names = tuple(Column(key, partial(_name, key=key), right=False) for key in ("model", "suite", "load"))
+    wide = [names, _COUNTS, *_SPEED, _scores(rows), standing]
     gap = _gap(wide, rows, console.width)
     if gap:
         console.print(_table(wide, rows, console.width, gap), "")
     else:
         name = Column("cell", cell_name, right=False)
         print_parts("Speed", name, _SPEED, rows, console)
-        print_parts("Answers", name, (_COUNTS, _SCORES, standing), rows, console)
+        print_parts("Answers", name, (_COUNTS, _scores(rows), standing), rows, console)
     notes = list(_notes(rows, marks))
     if notes:
         console.print(*notes, "", sep="\n")

@@ -12,8 +12,9 @@ from typing import Any
 
 from structbench.scoring.answer import Answer, explain, first, shown
 from structbench.scoring.parsing import JsonSource, Parsed, find_json, parse_json
+from structbench.scoring.rules import matches
 from structbench.scoring.validation import Violations, violations
-from structbench.scoring.values import ABSENT, at_pointer, json_equal
+from structbench.scoring.values import ABSENT, at_pointer
 from structbench.types import Case, JsonOutcome, Score
 
 
@@ -80,13 +81,15 @@ def _outcome(strict: Parsed, answer: Answer, broken: Violations, share: float) -
 
 def _expected_share(case: Case, value: Any) -> tuple[float, tuple[str, ...]]:
     """The share of expected values that stand where they should; 1 where nothing is expected."""
-    if not case.expected:
+    due = {pointer: (expected,) for pointer, expected in (case.expected or {}).items()} | dict(case.acceptable or {})
+    if not due:
         return 1.0, ()
     wrong = []
-    for pointer, expected in case.expected.items():
+    for pointer, acceptable in due.items():
         found = at_pointer(value, pointer)
-        if found is ABSENT:
-            wrong.append(explain(pointer, "expected", f"{shown(expected)}, found nothing"))
-        elif not json_equal(found, expected):
-            wrong.append(explain(pointer, "expected", f"{shown(expected)}, found {shown(found)}"))
-    return (len(case.expected) - len(wrong)) / len(case.expected), tuple(wrong)
+        if any(matches(found, expected, case.compare, pointer) for expected in acceptable):
+            continue
+        wanted = " or ".join(shown(expected) for expected in acceptable)
+        got = "nothing" if found is ABSENT else shown(found)
+        wrong.append(explain(pointer, "expected", f"{wanted}, found {got}"))
+    return (len(due) - len(wrong)) / len(due), tuple(wrong)

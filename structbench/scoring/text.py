@@ -1,27 +1,62 @@
 """Scores of plain answers: no_output · truncated · wrong_value · correct.
 
-Invariant: only the very text that is expected, apart from white space around it, is correct;
-no separators, words or case are forgiven.
+Invariant: only the very text that is expected, apart from white space around it, is correct; nothing else
+is forgiven but what the case's own rules forgive.
 """
 
 from __future__ import annotations
 
-from structbench.scoring.answer import Answer, explain, shown
+import re
+from collections.abc import Iterable
+
+from structbench.scoring.answer import Answer, explain, first, shown
+from structbench.scoring.rules import text_under
 from structbench.types import Case, Score
 
 
 def score_text(case: Case, answer: Answer) -> Score:
-    """Compare the answer with the case's ``expected_text``."""
-    expected = "" if case.expected_text is None else case.expected_text.strip()
+    """Compare the answer with the case's expected text or texts, or look for what it must mention."""
+    if case.mentions:
+        return _score_mentions(case, answer)
+    expected = [text.strip() for text in (case.acceptable or {}).get("", (case.expected_text or "",))]
+    rule = case.compare.get("", {})
     text = answer.output_text.strip()
     if answer.rejected:
         return Score(outcome="rejected", accuracy_score=0.0)
-    if text == expected:
+    if any(text_under(rule, text) == text_under(rule, right) for right in expected):
         return Score(outcome="correct", accuracy_score=1.0)
     if not text:
         return Score(outcome="no_output", accuracy_score=0.0)
     return Score(
         outcome="truncated" if answer.done_reason == "length" else "wrong_value",
         accuracy_score=0.0,
-        validation_errors=(explain("", "expected", f"{shown(expected)}, found {shown(text)}"),),
+        validation_errors=(explain("", "expected", f"{_either(expected)}, found {shown(text)}"),),
     )
+
+
+def _either(texts: Iterable[str]) -> str:
+    return " or ".join(map(shown, texts))
+
+
+def _score_mentions(case: Case, answer: Answer) -> Score:
+    """The share of groups of which one text stands in the answer."""
+    if answer.rejected:
+        return Score(outcome="rejected", accuracy_score=0.0)
+    if not answer.output_text.strip():
+        return Score(outcome="no_output", accuracy_score=0.0)
+    missing = [group for group in case.mentions if not any(is_mentioned(text, answer.output_text) for text in group)]
+    if not missing:
+        return Score(outcome="correct", accuracy_score=1.0)
+    return Score(
+        outcome="truncated" if answer.done_reason == "length" else "wrong_value",
+        accuracy_score=1 - len(missing) / len(case.mentions),
+        validation_errors=first(explain("", "mentions", f"{_either(group)} is missing") for group in missing),
+    )
+
+
+def is_mentioned(text: str, answer: str) -> bool:
+    """Whether the text stands in the answer, capitals aside, and not within a longer word or number: 7 is not in 17,
+    7.5 or -7."""
+    sign = "(?<![-−])" if text[:1].isdigit() else ""
+    pattern = rf"(?<!\w)(?<!\d[.,]){sign}{re.escape(text)}(?!\w|[.,]\d)"
+    return re.search(pattern, answer, re.IGNORECASE) is not None

@@ -36,8 +36,9 @@ def row_of(
     repeat: int,
     record: RequestRecord,
     score: Score | None,
+    turn: int | None = None,
 ) -> dict[str, Any]:
-    """The ``requests`` row of one request.
+    """The ``requests`` row of one request; ``turn``: 1 or 2 of a conversation, whose second has the next index.
 
     A failed request has no score, except one that the server rejected: that is the answer's outcome.
     """
@@ -48,6 +49,8 @@ def row_of(
         "run_id": run_id,
         "config_hash": config_hash,
         "request_index": record.index,
+        "turn": turn,
+        "parent_index": record.index - 1 if turn == 2 else None,
         "segment": segment,
         "case_id": case_id,
         "repeat": repeat,
@@ -58,6 +61,7 @@ def row_of(
         "tool_calls": record.tool_calls,
         "outcome": _outcome(record, score),
         **{column: None if score is None else getattr(score, column) for column in _SCORE_COLUMNS},
+        "semantic_similarity": None,  # comes after the load, if at all
         "error_kind": None if error is None else error.kind,
         "error_status": None if error is None else error.status,
         "error_message": None if error is None else error.message,

@@ -105,13 +105,14 @@ WITH limits AS (
         count(tool_call_accuracy) AS tool_calls_scored,
         avg(json_valid::BIGINT) AS json_valid, avg(schema_valid::BIGINT) AS schema_valid,
         avg(tool_call_accuracy) AS tool_call_accuracy, avg(accuracy_score) AS accuracy,
+        avg(semantic_similarity) AS semantic_similarity,
         CASE WHEN count(accuracy_score) > 0 THEN count(*) FILTER (WHERE outcome = 'correct') END AS correct,
         CASE WHEN count(accuracy_score) > 0 THEN
             count(*) FILTER (WHERE outcome = 'correct' AND error_kind IS NULL AND {GOOD}) END AS correct_and_good,
         CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE error_kind IS NULL AND {GOOD}) END AS good
     FROM requests LEFT JOIN limits USING (run_id) GROUP BY run_id
 )
-SELECT run_id, model, suite, {_LOAD} AS load, planned, coalesce(requests, 0) AS requests,
+SELECT run_id, model, suite, structured, {_LOAD} AS load, planned, coalesce(requests, 0) AS requests,
     coalesce(errors, 0) AS errors, coalesce(completed, 0) AS completed, coalesce(dropped, 0) AS dropped,
     ttft[1] AS ttft_p50_s, ttft[2] AS ttft_p95_s, ttft[3] AS ttft_p99_s,
     g.p50 AS itl_p50_s, g.p99 AS itl_p99_s, tpot_p50_s, stream_tokens_per_s,
@@ -119,7 +120,7 @@ SELECT run_id, model, suite, {_LOAD} AS load, planned, coalesce(requests, 0) AS 
     e2e[1] AS e2e_p50_s, e2e[2] AS e2e_p95_s, json_valid, schema_valid, tool_call_accuracy, accuracy,
     correct, correct_and_good / nullif(duration_s, 0) AS correct_goodput,
     good / nullif(duration_s, 0) AS goodput, goodput_limits, scored, json_scored, schema_scored, tool_calls_scored,
-    output_tokens, duration_s, model_load_s,
+    semantic_similarity, output_tokens, duration_s, model_load_s,
     status, verdict, verdict_reason, label, config_hash, started_at, finished_at
 FROM runs LEFT JOIN figures USING (run_id) LEFT JOIN gap_percentiles AS g USING (run_id)
     LEFT JOIN run_durations USING (run_id);
@@ -163,6 +164,15 @@ SELECT run_id, model, suite, {_LOAD} AS load, outcome, count(*) AS count,
     count(*) / sum(count(*)) OVER (PARTITION BY run_id) AS share
 FROM requests JOIN runs USING (run_id)
 GROUP BY run_id, model, suite, load, outcome;
+"""
+
+_CONVERSATIONS = """
+CREATE OR REPLACE VIEW conversations AS
+SELECT one.run_id, one.request_index, one.case_id, one.outcome AS call_outcome, two.outcome AS final_outcome,
+    coalesce(two.outcome = 'correct', false) AS correct, one.ttft_s, two.ttft_s AS final_ttft_s,
+    CASE WHEN two.error_kind IS NULL THEN (two.end_ns - one.sent_ns) / 1e9 END AS e2e_s
+FROM requests AS one LEFT JOIN requests AS two ON two.run_id = one.run_id AND two.parent_index = one.request_index
+WHERE one.turn = 1;
 """
 
 _ERRORS = f"""
@@ -242,6 +252,6 @@ GROUP BY run_id, model, suite, load, keyword;
 """
 
 VIEWS = (
-    _GAPS + _DURATIONS + _SUMMARY + _PERCENTILES + _OUTCOMES + _ERRORS + _DECOMPOSITION + _EXPORTED + _COMPLIANCE
-    + _VIOLATIONS
+    _GAPS + _DURATIONS + _SUMMARY + _PERCENTILES + _OUTCOMES + _CONVERSATIONS + _ERRORS + _DECOMPOSITION + _EXPORTED
+    + _COMPLIANCE + _VIOLATIONS
 )  # fmt: skip

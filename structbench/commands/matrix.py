@@ -1,0 +1,145 @@
+"""``structbench matrix``: which combinations of think, format, tools and stream a server and a model can do."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from structbench.commands import complain, print_json
+from structbench.errors import BadInput, RunFailed
+from structbench.options import opt
+
+if TYPE_CHECKING:
+    from loadgen.probing import Prober
+    from loadgen.server import Server
+    from structbench.matrix import Probe
+    from structbench.store import Store
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Try think, format, tools and stream on every endpoint; or compare what is stored of two versions or models."""
+
+    models: list[str] = opt((), "models to try, as the server names them", many=True)
+    compare: list[str] = opt(
+        (), "two server versions or models of --db: what changed; sends nothing", many=True, metavar="A B"
+    )
+    host: Optional[str] = opt(None, "server, e.g. 127.0.0.1:11434 (default: as for load)")
+    tokens: int = opt(128, "output tokens a probe may take; thinking models need more")
+    timeout: float = opt(60.0, "seconds a probe may take")
+    pull: bool = opt(False, "pull models that are missing")
+    db: Path = opt(Path("structbench.duckdb"), "file for the results", type=Path)
+    json: bool = opt(False, "findings as JSON on stdout, people's text on stderr")
+    simulate: bool = opt(False, "try the built-in simulated server instead of a real one")
+
+
+def run(options: Options) -> int:
+    if options.compare:
+        return _compare(options)
+    if not options.models:
+        raise BadInput("name the models to try: structbench matrix --models qwen3:4b; or --compare two stored versions")
+    if options.tokens < 1 or not options.timeout > 0:
+        raise BadInput("--tokens and --timeout: give more than 0")
+    return _try(options)
+
+
+def _try(options: Options) -> int:
+    """Probe each model, keep each finding at once, and print a grid a model."""
+    from contextlib import ExitStack
+
+    from rich.console import Console
+
+    from structbench.matrix import probes
+    from structbench.matrix_table import print_grid
+    from structbench.options import LoadOptions
+    from structbench.planning import find_server, pull_missing
+    from structbench.store import Store
+
+    console = Console(stderr=options.json)
+    rows: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        who = LoadOptions(
+            models=options.models, host=options.host, simulate=options.simulate, pull=options.pull, db=options.db
+        )
+        server = pull_missing(who, find_server(who, stack), console.print)
+        store = stack.enter_context(Store(options.db))
+        for model in options.models:
+            found = list(_probe(options, server, store, model, list(probes())))
+            print_grid(found, console)
+            rows += found
+    if options.json:
+        print_json(rows)
+    return 0
+
+
+def _probe(
+    options: Options, server: "Server", store: "Store", model: str, todo: "Sequence[Probe]"
+) -> Iterator[dict[str, Any]]:
+    from contextlib import closing
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from loadgen.probing import Prober
+    from loadgen.server import answers, load_model
+
+    _, refusal = load_model(server.address, model, {}, None)
+    if refusal is not None:
+        complain(f"{model}: loading the model failed: {refusal}")
+    shown = Console(stderr=True)
+    with closing(Prober(server.address, options.timeout)) as prober:
+        for probe in track(todo, description=model, console=shown, transient=True, disable=not sys.stderr.isatty()):
+            row, failure = _try_one(prober, probe, server, model, options.tokens)
+            store.append("features", {**row, "probed_at": datetime.now(UTC)})
+            yield row
+            if failure is not None and not answers(server.address):
+                raise RunFailed(f"the server at {server.address} no longer answers ({failure}): start it again")
+
+
+def _try_one(
+    prober: "Prober", probe: "Probe", server: "Server", model: str, tokens: int
+) -> tuple[dict[str, Any], Optional[str]]:
+    """The row of one probe, and what kept its answer from arriving."""
+    from loadgen.server import full_name
+    from structbench.matrix import body_of, judge
+
+    reply = prober.ask(probe.endpoint, body_of(probe, model, tokens))
+    finding = judge(probe, reply)
+    row = {
+        "server_version": server.version, "model": full_name(model), "model_digest": server.digest(model) or "",
+        "probe": probe.name, "endpoint": probe.endpoint, "stream": probe.stream, "think": probe.think,
+        "question": probe.question, "result": finding.result, "status": reply.status, "evidence": finding.evidence,
+        "example": finding.example, "seconds": reply.seconds, "server_address": server.address,
+    }  # fmt: skip
+    return row, reply.failure
+
+
+def _compare(options: Options) -> int:
+    from rich.console import Console
+
+    from structbench.matrix import changes, pick
+    from structbench.matrix_table import print_changes
+    from structbench.store import Store
+
+    if len(options.compare) != 2 or options.models:
+        raise BadInput("--compare takes two server versions or models and no --models: --compare 0.5.4 0.33.0")
+    if not options.db.exists():
+        raise BadInput(f"there is no {options.db}: run `structbench matrix --models …` first, or give --db")
+    with Store(options.db) as store:
+        rows = store.query("SELECT * FROM features ORDER BY probed_at")
+    before, after = (pick(rows, name) for name in options.compare)
+    found = list(changes(before, after))
+    both = len(before.keys() & after.keys())
+    if not both:
+        raise BadInput(f"{options.compare[0]} and {options.compare[1]} have no probe in common: compare two versions, "
+                       "or two models, or MODEL@VERSION with another")  # fmt: skip
+    print_changes(options.compare, found, both, Console(stderr=options.json))
+    if options.json:
+        print_json([{"before": _told(one), "after": _told(other)} for _, one, other in found])
+    return 0
+
+
+def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "probed_at"}

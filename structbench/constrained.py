@@ -1,0 +1,209 @@
+"""Constrained against free: what a schema given as ``format`` gains and costs, request by request. Pure.
+
+The same cases with the same seeds are asked twice, with the schema as Ollama's ``format`` and with the schema in
+the prompt only; docs/metrics.md has the formulas. Invariant: an interval is of paired differences, and where there
+are too few pairs for it there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import sqrt
+from statistics import NormalDist, median
+from typing import TYPE_CHECKING, Any
+
+from structbench.identity import canonical_json
+from structbench.prompts import case_of
+from structbench.stats import interval_ranks, needed
+from structbench.wording import latency_text, plural, rate_text, share_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from structbench.cells import Cell
+    from structbench.types import Case
+
+LEAST_PAIRS = needed(0.5)
+"""Below which no two order statistics enclose a median with 95 %."""
+
+ROWS = """
+SELECT request_index, segment, sent_ns, error_kind, schema_valid, CASE WHEN accuracy_score IS NOT NULL
+    THEN outcome = 'correct' END AS correct, ttft_s, client_tokens_per_s
+FROM requests WHERE run_id = $1 ORDER BY segment, sent_ns
+"""
+"""SQL for what ``compare`` wants to know of a run."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Constrained - free (or a new schema - a known one) over ``n`` pairs, with a 95 % interval where n allows one."""
+
+    n: int
+    before: float | None = None
+    after: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def pair_up(runs: Iterable[tuple[Cell, str]], rows_of: Callable[[str], Sequence[Row]]) -> list[dict[str, Any]]:
+    """The constrained and the free run of each model, suite and load that has both, compared.
+
+    ``rows_of`` gives the rows of ``ROWS`` for a run's id.
+    """
+    modes: dict[tuple[str, ...], dict[str, tuple[Cell, str]]] = {}
+    for cell, run_id in runs:
+        key = (cell.model, cell.suite.name, cell.load_name, cell.suite.content_hash)
+        modes.setdefault(key, {})[cell.config.structured] = cell, run_id
+    pairs = []
+    for (model, suite, load, _), found in modes.items():
+        if {"format", "prompt"} <= found.keys():
+            (cell, constrained), (_, free) = found["format"], found["prompt"]
+            pairs.append({
+                "model": model, "suite": suite, "load": load, "format_run_id": constrained, "prompt_run_id": free,
+                **compare(rows_of(constrained), rows_of(free), partial(_schema_of, cell.suite.cases)),
+            })  # fmt: skip
+    return pairs
+
+
+def _schema_of(cases: Sequence[Case], index: int) -> str | None:
+    schema = case_of(cases, index)[0].schema
+    return None if schema is None else canonical_json(schema)
+
+
+def compare(
+    constrained: Sequence[Row], free: Sequence[Row], schema_of: Callable[[int], str | None]
+) -> dict[str, dict[str, Any]]:
+    """What changes from free to constrained, by name; ``schema_of`` tells the schema of a request's index."""
+    pairs = _paired(constrained, free)
+    return {
+        "schema_valid": asdict(shares(_both(pairs, "schema_valid"))),
+        "correct": asdict(shares(_both(pairs, "correct"))),
+        "ttft_s": asdict(medians(_both(pairs, "ttft_s"))),
+        "tokens_per_s": asdict(medians(_both(pairs, "client_tokens_per_s"))),
+        "new_schema_ttft_s": asdict(medians(new_schemas(constrained, schema_of))),
+        "new_schema_ttft_free_s": asdict(medians(new_schemas(free, schema_of))),
+    }
+
+
+def _paired(constrained: Iterable[Row], free: Iterable[Row]) -> list[tuple[Row, Row]]:
+    by_index = {row["request_index"]: row for row in constrained}
+    return [(row, by_index[row["request_index"]]) for row in free if row["request_index"] in by_index]
+
+
+def _both(pairs: Iterable[tuple[Row, Row]], column: str) -> list[tuple[float, float]]:
+    """The pairs that have the value on both sides; a time counts for a completed request only."""
+    timed = column in ("ttft_s", "client_tokens_per_s")
+    return [
+        (one[column], other[column])
+        for one, other in pairs
+        if one[column] is not None and other[column] is not None
+        and not (timed and (one["error_kind"] or other["error_kind"]))
+    ]  # fmt: skip
+
+
+def shares(pairs: Sequence[tuple[float, float]]) -> Difference:
+    """Two shares of the same requests, and their difference with Bonett and Price's interval for paired proportions.
+
+    With f, g the pairs that are true only after, only before: a = (f + 1) / (n + 2), b = (g + 1) / (n + 2),
+    a - b ± z sqrt((a + b - (a - b)²) / (n + 2)) (J. Educational and Behavioral Statistics 37, 2012). It does not
+    shrink to a point where all pairs agree.
+    """
+    n = len(pairs)
+    if n == 0:
+        return Difference(0)
+    gained, lost = sum(after > before for before, after in pairs), sum(after < before for before, after in pairs)
+    before, after = (sum(bool(pair[side]) for pair in pairs) / n for side in (0, 1))
+    a, b = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    reach = NormalDist().inv_cdf(0.975) * sqrt((a + b - (a - b) ** 2) / (n + 2))
+    return Difference(n, before, after, (gained - lost) / n, max(a - b - reach, -1.0), min(a - b + reach, 1.0))
+
+
+def medians(pairs: Sequence[tuple[float, float]]) -> Difference:
+    """Two medians of the same requests, and the median of the paired differences with its exact interval.
+
+    The interval's ends are order statistics of the differences (the number of differences below their median is
+    binomial, whatever their distribution); below LEAST_PAIRS pairs there is none.
+    """
+    n = len(pairs)
+    if n == 0:
+        return Difference(0)
+    differences = sorted(after - before for before, after in pairs)
+    before, after = (median(pair[side] for pair in pairs) for side in (0, 1))
+    ranks = interval_ranks(n, 0.5)
+    if ranks is None:
+        return Difference(n, before, after, median(differences))
+    low, high = ranks
+    return Difference(n, before, after, median(differences), differences[low - 1], differences[high - 1])
+
+
+def new_schemas(rows: Iterable[Row], schema_of: Callable[[int], str | None]) -> list[tuple[float, float]]:
+    """For each schema asked for more than once: TTFT of the later requests (their median), and of the first.
+
+    ``rows`` in the order in which they were sent; a schema whose first request failed tells nothing.
+    """
+    waits: dict[str, list[float | None]] = {}
+    for row in rows:
+        schema = schema_of(row["request_index"])
+        if schema is not None and row["sent_ns"] is not None:
+            waits.setdefault(schema, []).append(None if row["error_kind"] else row["ttft_s"])
+    pairs = []
+    for first, *later in waits.values():
+        known = [wait for wait in later if wait is not None]
+        if first is not None and known:
+            pairs.append((median(known), first))
+    return pairs
+
+
+def _points(share: float | None) -> str:
+    """The difference of two shares: percentage points are no per cent."""
+    return share_text(share).replace("%", "pp")
+
+
+_Write = Callable[[float | None], str]
+_LINES: Mapping[str, tuple[str, _Write, _Write]] = {
+    "schema_valid": ("schema valid", share_text, _points),
+    "correct": ("correct", share_text, _points),
+    "ttft_s": ("TTFT p50", latency_text, latency_text),
+    "tokens_per_s": ("tok/s stream", rate_text, rate_text),
+}
+_NEW = {"new_schema_ttft_free_s": "new schema, prompt", "new_schema_ttft_s": "new schema, format"}
+
+
+def print_pairs(pairs: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """A table for each pair of runs: free, constrained, and the difference with its interval."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    for pair in pairs:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+        table.add_column(Text(f"{pair['model']} {pair['suite']} {pair['load']}"), overflow="fold")
+        for header in ("prompt", "format", "difference", "95 % interval", "n"):
+            table.add_column(header, justify="right")
+        for key, (name, write, write_change) in _LINES.items():
+            found = pair[key]
+            table.add_row(name, write(found["before"]), write(found["after"]), *_change(found, write_change))
+        for key, name in _NEW.items():
+            table.add_row(name, "", "", *_change(pair[key], latency_text))
+        console.print(Text("Constrained (format) against free (prompt)", "bold cyan"), table, sep="\n")
+        known = pair["new_schema_ttft_s"]["n"]
+        if known < LEAST_PAIRS:
+            console.print(f"{plural(known, 'schema')} came twice; for what a new one costs {LEAST_PAIRS} must: "
+                          "give more --requests than the suite has cases.")  # fmt: skip
+        console.print()
+    if pairs:
+        console.print("new schema: TTFT of the first request with a schema, less that of the later ones\n")
+
+
+def _change(found: Mapping[str, Any], write: _Write) -> tuple[str, str, str]:
+    def signed(value: float | None) -> str:
+        return write(value) if value is None or value < 0 else f"+{write(value)}"
+
+    low, high = found["low"], found["high"]
+    interval = "too few" if low is None else f"{signed(low)} to {signed(high)}"
+    return signed(found["difference"]), interval, str(found["n"])

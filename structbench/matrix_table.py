@@ -1,0 +1,99 @@
+"""The feature matrix as people read it: a grid for each model, and what differs between two sides.
+
+Invariant: each word in a grid that is not ``works`` has a number, under which its evidence stands below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from loadgen.probing import PATHS
+from structbench.wording import plural, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+Row = Mapping[str, Any]
+
+_STYLES = {"works": "green", "refused": "yellow", "ignored": "magenta", "broken": "red", "unclear": "dim"}
+
+
+def print_grid(rows: Sequence[Row], console: Console) -> None:
+    """Questions down, endpoints across; ``rows`` are those of one model."""
+    from rich.text import Text
+
+    offered = [row for row in rows if row["result"] != "not offered"]
+    columns = dict.fromkeys((row["endpoint"], row["stream"]) for row in offered)
+    seen: dict[str, str] = {}
+    for row in offered:
+        if row["result"] != "works":
+            seen[row["evidence"]] = seen.get(row["evidence"]) or row["example"]
+    marks = {evidence: number for number, evidence in enumerate(seen, 1)}
+    found = {(row["question"], row["think"], row["endpoint"], row["stream"]): row for row in offered}
+    title = f"{rows[0]['model']} ({rows[0]['model_digest'][:12]}) on server version {rows[0]['server_version']}"
+    table = _table(["asked", "think", *(f"{name}\n{'stream' if stream else 'whole'}" for name, stream in columns)])
+    for question, think in dict.fromkeys((row["question"], row["think"]) for row in offered):
+        cells = (_cell(found.get((question, think, *column)), marks) for column in columns)
+        table.add_row(question, "" if think == "unset" else think, *cells)
+    console.print(Text(printable(title), "bold cyan"), table, sep="\n")
+    for evidence, number in marks.items():
+        example = f", e.g. {seen[evidence]}" if seen[evidence] else ""
+        console.print(Text(f"({number}) {printable(evidence + example)}"))
+    there = {row["endpoint"] for row in offered}
+    for endpoint in dict.fromkeys(row["endpoint"] for row in rows if row["endpoint"] not in there):
+        console.print(f"The server does not offer {PATHS[endpoint]}.")
+    console.print()
+
+
+def _table(headers: Sequence[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
+def _cell(row: Row | None, marks: Mapping[str, int]) -> Text:
+    from rich.text import Text
+
+    if row is None:
+        return Text("–")
+    mark = f" {marks[row['evidence']]}" if row["result"] != "works" else ""
+    return Text(row["result"] + mark, _STYLES.get(row["result"], ""))
+
+
+def print_changes(
+    names: Sequence[str], changes: Sequence[tuple[tuple[str, str], Row, Row]], both: int, console: Console
+) -> None:
+    """A line for each probe that shows something else on the two sides."""
+    from rich.text import Text
+
+    if changes:
+        table = _table(["probe", *names])
+        for (model, probe), before, after in changes:
+            table.add_row(Text(f"{model} {probe}".strip()), _told(before), _told(after))
+        console.print(table, "")
+    for model, digests in _digests(changes).items():
+        console.print(Text(f"{model} is not the same on both sides: digests {' and '.join(digests)}", "yellow"))
+    console.print(f"{len(changes)} of {plural(both, 'probe')} that both sides tried differ.")
+
+
+def _told(row: Row) -> Text:
+    from rich.text import Text
+
+    words = (row["result"], row["evidence"], row["example"])
+    return Text(printable(": ".join(filter(None, words))), _STYLES.get(row["result"], ""))
+
+
+def _digests(changes: Sequence[tuple[tuple[str, str], Row, Row]]) -> dict[str, tuple[str, str]]:
+    """Models that have the same name on both sides and are not the same."""
+    return {
+        before["model"]: (before["model_digest"][:12], after["model_digest"][:12])
+        for _, before, after in changes
+        if before["model"] == after["model"] and before["model_digest"] != after["model_digest"]
+    }

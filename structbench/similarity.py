@@ -1,0 +1,99 @@
+"""How near an answer is in meaning to its reference: the cosine of their embeddings, made by the server after the load.
+
+Invariant: nothing here can fail a run: a server that makes no embeddings leaves the column NULL and gives one
+warning. A text is embedded once for as long as its vector is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
+from math import hypot
+from typing import Any
+
+from structbench.prompts import case_of
+from structbench.store import Store
+from structbench.types import Case
+
+BATCH = 32
+"""Texts in one question to the server."""
+KEPT = 20_000
+"""Vectors kept in memory; then it begins anew."""
+
+PAGE = 256
+"""Rows in memory at once."""
+
+_ROWS = """
+SELECT * FROM requests WHERE run_id = $1 AND request_index > $2 AND error_kind IS NULL
+    AND (semantic_similarity IS NULL OR (SELECT embed_model FROM runs WHERE run_id = $1) IS DISTINCT FROM $3)
+ORDER BY request_index LIMIT $4
+"""
+
+Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
+
+
+def cosine(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Cosine of the angle between two vectors, -1 to 1; None where one has no direction or they do not fit."""
+    length = hypot(*one) * hypot(*other)
+    if not length or len(one) != len(other):
+        return None
+    return min(1.0, max(-1.0, sum(a * b for a, b in zip(one, other, strict=True)) / length))
+
+
+class Embeddings:
+    """Vectors of texts, asked for in batches and kept by the text's hash."""
+
+    def __init__(self, embed: Embed) -> None:
+        self._embed = embed
+        self._kept: dict[bytes, array[float]] = {}
+
+    def similarities(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
+        """The similarity of each answer with its reference; None for an answer, or a reference, of no words."""
+        if len(self._kept) > KEPT:
+            self._kept.clear()
+        self._learn(text for pair in pairs if _said(pair) for text in pair)
+        return [cosine(*(self._kept[_key(text)] for text in pair)) if _said(pair) else None for pair in pairs]
+
+    def _learn(self, texts: Iterable[str]) -> None:
+        new = list(dict.fromkeys(text for text in texts if _key(text) not in self._kept))
+        for start in range(0, len(new), BATCH):
+            batch = new[start : start + BATCH]
+            for text, vector in zip(batch, self._embed(batch), strict=True):
+                self._kept[_key(text)] = array("f", vector)
+
+
+def _said(pair: tuple[str, str]) -> bool:
+    return all(text.strip() for text in pair)
+
+
+def _key(text: str) -> bytes:
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def reference_of(case: Case) -> str | None:
+    """What an answer is compared with: the case's reference, else the text that it expects."""
+    return case.expected_text if case.reference is None else case.reference
+
+
+def score_similarity(
+    store: Store, runs: Mapping[str, Sequence[Case]], model: str, embeddings: Embeddings, timeout_s: float
+) -> None:
+    """Fill ``semantic_similarity`` of the runs' requests that lack it, or have it from another model."""
+    for run_id, cases in runs.items():
+        last = -1
+        while rows := store.query(_ROWS, [run_id, last, model, PAGE], timeout_s=timeout_s):
+            last = rows[-1]["request_index"]
+            _score_page(store, rows, cases, embeddings)
+        store.append("runs", {"run_id": run_id, "embed_model": model})
+
+
+def _score_page(store: Store, rows: Sequence[dict[str, Any]], cases: Sequence[Case], embeddings: Embeddings) -> None:
+    references = [reference_of(case_of(cases, row["request_index"])[0]) for row in rows]
+    due = [(row, reference) for row, reference in zip(rows, references, strict=True) if reference is not None]
+    found = embeddings.similarities([(row["output_text"], reference) for row, reference in due])
+    for (row, _), similarity in zip(due, found, strict=True):
+        # The whole row once more: a second one replaces the first. JSON comes out of the database as text.
+        calls = None if row["tool_calls"] is None else json.loads(row["tool_calls"])
+        store.append("requests", {**row, "tool_calls": calls, "semantic_similarity": similarity})

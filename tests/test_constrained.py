@@ -1,0 +1,122 @@
+"""Constrained against free: the same requests are paired, and too few are said to be too few."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loading import FAST, ask, small
+from rich.console import Console
+
+import structbench
+from loadgen.simulator import Simulator
+from structbench.constrained import Difference, compare, medians, new_schemas, print_pairs, shares
+from structbench.runner import load
+from structbench.suites import answer_book
+
+
+def row(index: int, ttft_s: float | None = 0.1, **more: Any) -> dict[str, Any]:
+    return {"request_index": index, "segment": 0, "sent_ns": index, "error_kind": None, "schema_valid": True,
+            "correct": True, "ttft_s": ttft_s, "client_tokens_per_s": 50.0, **more}  # fmt: skip
+
+
+def test_shares_have_the_published_interval() -> None:
+    gained = shares([(False, True)] * 17 + [(True, True)] * 10 + [(False, False)] * 3)
+    assert (gained.n, gained.before, gained.after, gained.difference) == (30, 10 / 30, 27 / 30, 17 / 30)
+    assert (gained.low, gained.high) == (pytest.approx(0.3379, abs=1e-4), pytest.approx(0.7246, abs=1e-4))
+    same = shares([(True, True)] * 30)
+    assert same.low is not None
+    assert same.low < same.difference == 0 < (same.high or 0), "30 equal pairs do not prove equality"
+
+
+def test_the_interval_of_a_median_is_the_exact_one() -> None:
+    pairs = [(1.0, 1.0 + i) for i in range(1, 31)]
+    found = medians(pairs)
+    assert (found.difference, found.low, found.high) == (
+        15.5,
+        10.0,
+        21.0,
+    ), "ranks 10 and 21: tables of the sign test"
+    six = medians(pairs[:6])
+    assert (six.low, six.high) == (1.0, 6.0)
+    five = medians(pairs[:5])
+    assert (five.n, five.difference, five.low, five.high) == (5, 3.0, None, None)
+    assert medians([]) == shares([]) == Difference(0)
+
+
+PAIRS = st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), min_size=6, max_size=25)
+
+
+@settings(max_examples=50)
+@given(PAIRS)
+def test_an_interval_holds_its_estimate_and_turns_with_it(pairs: list[tuple[float, float]]) -> None:
+    for estimate, of in ((medians, pairs), (shares, [(a > 4, b > 4) for a, b in pairs])):
+        there, back = estimate(of), estimate([(b, a) for a, b in of])  # type: ignore[operator]
+        assert there.low <= there.difference <= there.high
+        assert (there.low, there.high) == (pytest.approx(-back.high), pytest.approx(-back.low))
+
+
+def test_failed_requests_have_no_time_but_a_rejected_one_is_not_valid() -> None:
+    rejected = row(0, None, error_kind="rejected", schema_valid=False, correct=False, client_tokens_per_s=None)
+    lost = row(1, 0.5, error_kind="timeout", schema_valid=None, correct=None)
+    told = compare([rejected, lost, row(2, 0.3)], [row(0), row(1), row(2), row(3)], lambda _: None)
+    assert (told["schema_valid"]["n"], told["schema_valid"]["difference"]) == (2, -0.5)
+    assert (told["ttft_s"]["n"], told["ttft_s"]["difference"]) == (1, pytest.approx(0.2))
+
+
+def test_pairing_is_by_index_whatever_the_order() -> None:
+    told = compare([row(1, 0.4), row(0, 0.2)], [row(0, 0.1), row(1, 0.1)], lambda _: None)
+    assert told["ttft_s"]["difference"] == pytest.approx(0.2)
+
+
+def test_a_new_schema_is_the_first_of_its_run() -> None:
+    rows = [row(0, 0.5), row(1, 0.9), row(2, 0.1), row(3, 0.3), row(4, 7.0), row(5, None, error_kind="timeout"),
+            row(8, 0.2)]  # fmt: skip
+    schemas = {0: "a", 2: "a", 3: "a", 1: "b", 4: None, 5: "c", 8: "c"}
+    assert new_schemas(rows, schemas.get) == [(pytest.approx(0.2), 0.5)]
+
+
+def test_a_load_of_both_kinds_says_what_the_database_says(tmp_path: Path) -> None:
+    model = replace(FAST, prompt_shares={"invalid_json": 0.3, "fenced": 0.2}, json_shares={"wrong_value": 0.2})
+    db = tmp_path / "x.duckdb"
+    with Simulator({"m": model}, answers=answer_book()) as sim:
+        options = small(sim, db, models=["m"], suites=["json", "numbers"], structured=["format", "prompt"], requests=36)
+        summary = load(options)
+        alone = structbench.load(**{**vars(options), "suites": ["json"], "structured": "prompt", "skip_cached": True})
+    assert [(row["suite"], row["structured"]) for row in summary.rows] == [
+        ("json", "format"), ("json", "prompt"), ("numbers", "none"),
+    ]  # fmt: skip
+    (pair,) = summary.pairs
+    assert (pair["model"], pair["suite"], pair["load"]) == ("m", "json", "c=1")
+    by_run = {
+        run: ask(db, f"SELECT schema_valid, ttft_s FROM requests WHERE run_id = '{run}' ORDER BY request_index")
+        for run in (pair["format_run_id"], pair["prompt_run_id"])
+    }
+    free, constrained = by_run[pair["prompt_run_id"]], by_run[pair["format_run_id"]]
+    assert pair["schema_valid"]["after"] == sum(valid for valid, _ in constrained) / 36 == 1
+    assert pair["schema_valid"]["before"] == sum(valid for valid, _ in free) / 36 < 0.8
+    assert pair["schema_valid"]["low"] > 0
+    differences = [after - before for (_, before), (_, after) in zip(free, constrained, strict=True)]
+    assert pair["ttft_s"]["difference"] == pytest.approx(median(differences))
+    assert (pair["new_schema_ttft_s"]["n"], pair["new_schema_ttft_s"]["low"] is None) == (6, False)
+    assert [row["cache"] for row in alone.rows] == ["skipped"], "one mode alone is the same cell as in the pair"
+    assert alone.pairs == []
+
+
+def test_a_person_reads_points_signs_and_what_is_too_few() -> None:
+    rows = [row(i, 0.1) for i in range(8)], [row(i, 0.15, schema_valid=i < 2) for i in range(8)]
+    pair = {"model": "m", "suite": "json", "load": "c=1", **compare(*rows, str)}
+    out = io.StringIO()
+    print_pairs([pair], Console(file=out, width=80, color_system=None))
+    shown = {line[:18].strip(): line[18:].split("  ") for line in out.getvalue().splitlines()}
+    told = {name: [cell.strip() for cell in cells if cell.strip()] for name, cells in shown.items()}
+    assert told["schema valid"][:3] == ["25.0 %", "100.0 %", "+75.0 pp"]
+    assert told["TTFT p50"] == ["150 ms", "100 ms", "-50 ms", "-50 ms to -50 ms", "8"]
+    assert told["new schema, format"] == ["–", "too few", "0"]
+    assert "0 schemas came twice" in out.getvalue()

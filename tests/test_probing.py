@@ -1,0 +1,151 @@
+"""Every endpoint's answer is taken in whole, and everything else that a server may do is told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from scripted import Peer, Scripted
+
+from loadgen.probing import Endpoint, Prober, Reply
+
+CALL = {"function": {"name": "look", "arguments": {"at": "sky"}}}
+TOLD = {"name": "look", "arguments": {"at": "sky"}}
+
+
+def reply(script: Any, endpoint: Endpoint = "chat", timeout_s: float = 20) -> Reply:
+    with Scripted(script) as server:
+        prober = Prober(server.url, timeout_s)
+        try:
+            return prober.ask(endpoint, {"model": "m"})
+        finally:
+            prober.close()
+
+
+def plain(status: int, data: Any, content_type: str = "application/json") -> Any:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.plain(status, data if isinstance(data, bytes) else json.dumps(data).encode(), content_type)
+
+    return script
+
+
+def streamed(*lines: Any) -> Any:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.answer(*lines)
+
+    return script
+
+
+def event(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"delta": delta, "finish_reason": finish}]}).encode() + b"\n\n"
+
+
+V1_CALL = {"function": {"name": "look", "arguments": '{"at": "sky"}'}}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "script"),
+    [
+        (
+            "chat",
+            streamed(
+                {"message": {"thinking": "hm"}},
+                {"message": {"content": "a", "tool_calls": [CALL]}},
+                {"message": {"content": "b"}, "done": True, "done_reason": "stop"},
+            ),
+        ),
+        (
+            "chat",
+            plain(
+                200,
+                {
+                    "message": {"thinking": "hm", "content": "ab", "tool_calls": [CALL]},
+                    "done": True,
+                    "done_reason": "stop",
+                },
+            ),
+        ),
+        (
+            "v1",
+            streamed(
+                event({"reasoning": "hm"}), event({"content": "a", "tool_calls": [V1_CALL]}),
+                event({"content": "b"}, "stop"), b'data: {"choices": [], "usage": {}}\n\n', b"data: [DONE]\n\n",
+            ),
+        ),
+        (
+            "v1",
+            plain(
+                200,
+                {
+                    "choices": [
+                        {
+                            "message": {"reasoning": "hm", "content": "ab", "tool_calls": [V1_CALL]},
+                            "finish_reason": "stop",
+                        }
+                    ]
+                },
+            ),
+        ),
+    ],
+    ids=["chat streamed", "chat whole", "v1 streamed", "v1 whole"],
+)  # fmt: skip
+def test_the_same_answer_comes_out_of_every_wrapping(endpoint: Endpoint, script: Any) -> None:
+    told = reply(script, endpoint)
+    assert (told.text, told.thinking, told.calls, told.done_reason) == ("ab", "hm", [TOLD], "stop")
+    assert told.finished
+    assert told.error is told.failure is None
+
+
+def test_generate_answers_in_its_own_words() -> None:
+    told = reply(streamed({"response": "a", "thinking": "t"}, {"response": "", "done": True}), "generate")
+    assert (told.text, told.thinking, told.finished, told.done_reason) == ("a", "t", True, None)
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "error", "is_json"),
+    [
+        (plain(400, {"error": "no"}), 400, "no", True),
+        (plain(400, {"error": {"message": "no", "type": "api"}}), 400, "no", True),
+        (plain(400, {"error": '{"error":{"code":400,"message":"no"}}'}), 400, "no", True),
+        (plain(500, {"error": "{no json"}), 500, "{no json", True),
+        (plain(404, b"404 page\nnot found", "text/plain"), 404, "404 page not found", False),
+        (plain(502, b""), 502, "", True),
+        (streamed({"error": "late"}), 200, "late", True),
+    ],
+)
+def test_an_error_is_told_in_the_servers_words(script: Any, status: int, error: str, is_json: bool) -> None:
+    told = reply(script)
+    assert (told.status, told.error, told.is_json, told.failure) == (status, error, is_json, None)
+
+
+def test_arguments_that_are_no_json_are_kept_as_they_came() -> None:
+    call = {"function": {"name": "look", "arguments": "{at"}}
+    assert reply(streamed(event({"tool_calls": [call]}, "tool_calls")), "v1").calls == [
+        {"name": "look", "arguments": {"(not JSON)": "{at"}}
+    ]
+
+
+def test_no_end_and_no_answer_are_failures_and_no_more() -> None:
+    def endless(peer: Peer) -> None:
+        peer.read()
+        peer.head()
+        while True:
+            peer.chunk({"message": {"content": "x"}})
+
+    told = reply(endless, timeout_s=0.2)
+    assert (told.failure, told.timed_out) == ("no end within 0.2 s", True)
+
+    def silent(peer: Peer) -> None:
+        peer.read()
+        peer.read()
+
+    assert reply(silent, timeout_s=0.2).timed_out
+    broken = reply(lambda peer: peer.reset())
+    assert broken.failure is not None
+    assert broken.failure.startswith("the connection broke: ")
+    strange = reply(plain(200, {"message": "text"}))
+    assert strange.failure is not None
+    assert strange.failure.startswith("no answer as /api/chat gives them: AttributeError")
