@@ -15,9 +15,9 @@ from structbench.report.document import Document
 from structbench.report.figures import PERCENTILES, Figures
 from structbench.report.lines import Line
 from structbench.report.series import PARTS
-from structbench.report.terms import NAMES
+from structbench.report.terms import NAMES, value_text
 from structbench.stats import Estimate
-from structbench.wording import ABSENT, latency_text, rate_text, share_text
+from structbench.wording import ABSENT, latency_text, share_text
 
 SHARES = ("correct", "accuracy", "schema_valid", "json_valid", "tool_calls_right")
 """Of answers; errors are in the outcomes."""
@@ -53,7 +53,7 @@ def charts_of(lines: Sequence[Line], figures: Mapping[int, Figures], details: Ma
 
 def _throughput(lines: Sequence[Line], figures: Mapping[int, Figures]) -> Chart:
     rows = [
-        row(line, [plain(line.load), plain(rate_text(figures[line.id].requests_per_s)),
+        row(line, [plain(line.load), plain(value_text("requests_per_s", figures[line.id].requests_per_s)),
                    cell("correct_goodput", figures[line.id].correct_goodput)])
         for line in lines
     ]  # fmt: skip

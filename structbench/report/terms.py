@@ -9,7 +9,7 @@ import math
 import re
 
 from structbench.stats import Estimate
-from structbench.wording import ABSENT, rate_text, share_text
+from structbench.wording import ABSENT, share_text
 
 NAMES = {
     "ttft_s": "TTFT", "ttft_due_s": "TTFT from due", "itl_s": "ITL", "tpot_s": "TPOT", "e2e_s": "e2e",
@@ -28,19 +28,24 @@ def value_text(name: str, value: float | None) -> str:
     if name in SHARES:
         return share_text(value)
     if name in _PER_S:
-        return ABSENT if value is None else f"{rate_text(value)}/s"
+        return ABSENT if value is None else f"{_three_digits(value)}/s"
     return _seconds_text(value)
 
 
 def _seconds_text(seconds: float | None) -> str:
-    """``8.41 ms``, ``310 ms``, ``1.24 s``: three digits, since two hide an interval's width."""
+    """``8.41 ms``, ``310 ms``, ``1.24 s``."""
     if seconds is None:
         return ABSENT
-    if not seconds:
-        return "0 ms"
-    value, unit = (seconds * 1e3, "ms") if abs(seconds) < 0.9995 else (seconds, "s")
+    milliseconds = abs(seconds) < 0.9995
+    return f"{_three_digits(seconds * 1e3 if milliseconds else seconds)} {'ms' if milliseconds else 's'}"
+
+
+def _three_digits(value: float) -> str:
+    """Three, since two hide an interval's width."""
+    if not value:
+        return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(float(f"{value:.3g}")))))
-    return f"{value:,.{digits}f} {unit}"
+    return f"{value:,.{digits}f}"
 
 
 def range_text(name: str, estimate: Estimate) -> str:

@@ -24,7 +24,7 @@
     return value < 0.9995 ? `${+ms.toPrecision(3)} ms` : `${+value.toPrecision(value < 100 ? 3 : 4)} s`;
   }
   const percent = (share) => `${(share * 100).toFixed(1)} %`;
-  const perSecond = (value) => (value < 10 ? value.toPrecision(2) : value.toFixed(0));
+  const perSecond = (value) => (value < 1000 ? `${+value.toPrecision(3)}` : value.toFixed(0));
 
   // Building blocks
 
