@@ -103,7 +103,7 @@ def test_an_invalid_measurement_supports_no_claim_and_is_named() -> None:
 
 def test_a_degraded_or_interrupted_run_is_said_to_be() -> None:
     found = headline((line(0, verdict="degraded", status="interrupted"), figures(199)))
-    assert found.notes == ("m json c=1 is degraded and interrupted: read its figures with care.",)
+    assert found.notes == ("Read with care: m json c=1 (degraded, interrupted).",)
 
 
 def test_another_config_of_the_same_model_is_another_candidate() -> None:

@@ -178,7 +178,7 @@ def _notes(lines: Sequence[Line], judged: Sequence[Candidate]) -> Iterator[str]:
     for line in judged[0].lines if judged else ():
         marks = [mark for mark in line.marks if mark != SIMULATED]
         if marks:
-            yield f"{line.name} is {' and '.join(marks)}: read its figures with care."
+            yield f"Read with care: {line.name} ({', '.join(marks)})."
 
 
 def _rank(candidate: Candidate) -> tuple[object, ...]:
