@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import hypot, sqrt
+from math import expm1, hypot, log, sqrt
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 RESAMPLES = 1000
+_HUGE = 500.0
+"""Of a logarithm: beyond it the exponential is no number any more."""
 PERMUTATIONS = 9999
 BLOCKS = (8, 20)
 """Fewest and most: 10 to 30 are enough for a standard error, and long blocks keep the queue's memory inside them."""
@@ -134,15 +136,21 @@ class Ratio:
         return found
 
 
-def difference(a: Sample, b: Sample, *, paired: bool) -> Difference:
+def difference(a: Sample, b: Sample, *, paired: bool, relative: bool) -> Difference:
     """``b - a`` with a bootstrap over blocks; ``paired``: block i of both is the same requests, drawn together.
 
     The standard error is that of the resampled differences, times sqrt(K / (K - 1)) for K blocks; the interval and
-    the p-value are Student's with K - 1 degrees of freedom, unpaired with Welch's.
+    the p-value are Student's with K - 1 degrees of freedom, unpaired with Welch's. ``relative``: all this on the scale
+    of logarithms, so that the interval is one of the ratio b / a (given as differences, times a's figure); not so
+    where some resample is 0.
     """
     from scipy import stats
 
     of_a, of_b = a.estimates(_weights(a.blocks, 0)), b.estimates(_weights(b.blocks, 0 if paired else 1))
+    ratio = relative and min(a.value, b.value, np.nanmin(of_a), np.nanmin(of_b)) > 0
+    if ratio:
+        of_a, of_b = np.log(of_a), np.log(of_b)
+    change = log(b.value / a.value) if ratio else b.value - a.value
     if paired:
         variance, freedom = _variance(of_b - of_a, a.blocks), float(a.blocks - 1)
     else:
@@ -150,11 +158,13 @@ def difference(a: Sample, b: Sample, *, paired: bool) -> Difference:
         variance = sum(parts)
         below = sum(part**2 / (n - 1) for part, n in zip(parts, (a.blocks, b.blocks), strict=True))
         freedom = variance**2 / below if below else 1.0
-    change, error = b.value - a.value, sqrt(variance)
+    error = sqrt(variance)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    ends = [change - reach, change + reach]
+    low, high = [a.value * expm1(min(end, _HUGE)) for end in ends] if ratio else ends
     p_value = 2 * float(stats.t.sf(abs(change) / error, freedom)) if error else float(change == 0)
     method = f"{'paired ' if paired else ''}block bootstrap"
-    return Difference(a.value, b.value, change - reach, change + reach, p_value, method)
+    return Difference(a.value, b.value, low, high, p_value, method)
 
 
 def without_variation(found: Difference, n_a: int, n_b: int) -> Difference:

@@ -177,7 +177,7 @@ def _figures(a: Side, b: Side, metric: Metric, paired: bool, untrue: str | None)
         return replace(plain, untested="too few", why=f"needs {wanted} requests")
     if metric.base == "itl" and metric.p is not None and min(a.gap_total, b.gap_total) < needed(metric.p):
         return replace(plain, untested="too few", why=f"needs {needed(metric.p)} gaps")
-    found = difference(of_a, of_b, paired=paired)
+    found = difference(of_a, of_b, paired=paired, relative=metric.kind != "share")
     if metric.name == "error_rate" and found.low == found.high:
         found = without_variation(found, n_a, n_b)
     return replace(plain, difference=found)

@@ -317,3 +317,14 @@ def test_every_option_says_what_it_is_for() -> None:
     from dataclasses import fields
 
     assert all(len(field.metadata["help"]) > 5 for field in fields(Options))
+
+
+def test_the_example_in_the_docs_is_what_the_command_writes() -> None:
+    text = (Path(__file__).parent.parent / "docs/examples/comparison.md").read_text()
+    assert text.startswith("# Comparison\n\n## ")
+    table = re.findall(r"^\| (\S+) \| .* \| (.+?) \|$", text, re.M)
+    names = {name.replace("\\", "") for name, _ in table} - {"metric", "---"}
+    assert {"ttft_p50", "correct", "requests_per_s"} <= names <= set(METRICS)
+    said = {word.split(":")[0] for name, word in table if name not in ("metric", "---")}
+    assert said <= {"better", "worse", "no detectable difference", "too few", "not comparable"}
+    assert "SIMULATED" not in text

@@ -62,7 +62,7 @@ def latencies(generator: np.random.Generator, n: int, memory: float) -> Any:
 @pytest.mark.parametrize(("n", "p", "memory"), [(40, 0.5, 0.0), (100, 0.95, 0.0), (100, 0.5, 0.4)])
 def test_equal_runs_are_called_different_in_about_one_of_twenty(n: int, p: float, memory: float) -> None:
     def make(generator: np.random.Generator) -> Difference:
-        return difference(*(quantile_of(latencies(generator, n, memory), p) for _ in "ab"), paired=False)
+        return difference(*(quantile_of(latencies(generator, n, memory), p) for _ in "ab"), paired=False, relative=True)
 
     assert 0.005 <= false_alarms(make) <= 0.09
 
@@ -72,7 +72,9 @@ def test_equal_pairs_are_called_different_in_about_one_of_twenty() -> None:
     def make(generator: np.random.Generator) -> Difference:
         prompts = generator.standard_normal(80)
         return difference(
-            *(quantile_of(np.exp(0.5 * (prompts + generator.standard_normal(80))), 0.5) for _ in "ab"), paired=True
+            *(quantile_of(np.exp(0.5 * (prompts + generator.standard_normal(80))), 0.5) for _ in "ab"),
+            paired=True,
+            relative=True,
         )
 
     assert 0.005 <= false_alarms(make) <= 0.09
@@ -88,7 +90,10 @@ def test_equal_rates_are_called_different_in_about_one_of_twenty() -> None:
         place = np.minimum(ends / total * slices, slices - 1).astype(int)
         return Ratio(np.bincount(place, minlength=slices).astype(float), np.full(slices, total / slices))
 
-    assert false_alarms(lambda generator: difference(rate(generator), rate(generator), paired=False)) <= 0.09
+    assert (
+        false_alarms(lambda generator: difference(rate(generator), rate(generator), paired=False, relative=True))
+        <= 0.09
+    )
 
 
 @pytest.mark.usefixtures("quick")
@@ -113,18 +118,31 @@ def test_an_answer_that_repeats_word_for_word_counts_once() -> None:
 def test_a_true_difference_is_found_and_measured() -> None:
     generator = np.random.default_rng(7)
     a, b = latencies(generator, 400, 0.3), latencies(generator, 400, 0.3) * 1.5
-    found = difference(quantile_of(a, 0.95), quantile_of(b, 0.95), paired=False)
+    found = difference(quantile_of(a, 0.95), quantile_of(b, 0.95), paired=False, relative=True)
     assert found.p_value < 0.01
     assert found.low < np.quantile(b, 0.95) - np.quantile(a, 0.95) < found.high
     assert found.low > 0
+
+
+def test_an_interval_of_a_ratio_never_takes_away_more_than_there_is() -> None:
+    generator = np.random.default_rng(11)
+    wild = [np.exp(3 * generator.standard_normal(20)) for _ in "ab"]
+    found = difference(*(quantile_of(each, 0.5) for each in wild), paired=False, relative=True)
+    assert -found.a < found.low < found.value < found.high
+    plain = difference(*(quantile_of(each, 0.5) for each in wild), paired=False, relative=False)
+    assert plain.low < -found.a
+    none = Ratio(np.zeros(8), np.ones(8))
+    from_nothing = difference(none, Ratio(np.arange(8.0), np.ones(8)), paired=False, relative=True)
+    assert (from_nothing.a, from_nothing.value) == (0.0, 3.5)
+    assert from_nothing.low < 3.5 < from_nothing.high
 
 
 def test_pairs_tell_what_two_samples_cannot() -> None:
     generator = np.random.default_rng(3)
     a = np.exp(generator.standard_normal(100))
     b = a * (1.1 + 0.01 * generator.standard_normal(100))
-    assert difference(quantile_of(a, 0.5), quantile_of(b, 0.5), paired=True).p_value < 0.05
-    assert difference(quantile_of(a, 0.5), quantile_of(b, 0.5), paired=False).p_value > 0.2
+    assert difference(quantile_of(a, 0.5), quantile_of(b, 0.5), paired=True, relative=True).p_value < 0.05
+    assert difference(quantile_of(a, 0.5), quantile_of(b, 0.5), paired=False, relative=True).p_value > 0.2
 
 
 def test_one_answer_a_case_is_mcnemars_exact_test() -> None:
@@ -153,7 +171,7 @@ def test_no_disagreement_is_no_certainty() -> None:
     assert found.low < -0.05
     assert found.high > 0.05
     none = Ratio(np.zeros(8), np.full(8, 10.0))
-    plain = difference(none, none, paired=True)
+    plain = difference(none, none, paired=True, relative=False)
     assert (plain.low, plain.high, plain.p_value) == (0.0, 0.0, 1.0)
     wide = without_variation(plain, 80, 80)
     assert (-wide.low, wide.high) == pytest.approx((wilson(0, 80).high, wilson(0, 80).high))
@@ -162,7 +180,7 @@ def test_no_disagreement_is_no_certainty() -> None:
 def test_the_same_data_give_the_same_result() -> None:
     generator = np.random.default_rng(5)
     a, b = (quantile_of(latencies(generator, 60, 0), 0.5) for _ in "ab")
-    assert difference(a, b, paired=False) == difference(a, b, paired=False)
+    assert difference(a, b, paired=False, relative=True) == difference(a, b, paired=False, relative=True)
 
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.integers(1, 5)), min_size=1, max_size=50), st.floats(0, 1))
