@@ -6,10 +6,12 @@ Invariant: nothing here runs while requests are being measured, except ``loaded(
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from time import monotonic_ns
 from typing import Any
 
@@ -195,12 +197,22 @@ def _seconds_until(instant: object) -> float | None:
 
 
 def _http(address: str, timeout_s: float) -> httpx.Client:
-    return httpx.Client(base_url=address, timeout=timeout_s, follow_redirects=True)
+    return httpx.Client(base_url=address, timeout=timeout_s, follow_redirects=True, verify=_tls())
+
+
+def _tls() -> ssl.SSLContext:
+    """One for all clients: reading the certificates takes 30 ms, also where the address is plain http."""
+    return _tls_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _tls_of(*_certificates: str | None) -> ssl.SSLContext:
+    return httpx.create_ssl_context()
 
 
 @contextmanager
 def _client(address: str | None, timeout_s: float | None) -> Iterator[ollama.Client]:
-    client = ollama.Client(address, timeout=timeout_s)
+    client = ollama.Client(address, timeout=timeout_s, verify=_tls())
     try:
         yield client
     finally:

@@ -90,7 +90,7 @@ def until(happened: Callable[[], bool], what: str, limit_s: float = 30.0) -> Non
     while not happened():
         if time.monotonic() > end:
             pytest.fail(f"never happened: {what}")
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 def when(happened: Callable[[], bool], do: Callable[[], object]) -> threading.Thread:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def compose() -> list[str] | None:
     return None
 
 
+@pytest.mark.skipif(find_spec("check_jsonschema") is None, reason="needs `pip install check-jsonschema`")
 def test_it_satisfies_the_compose_specification() -> None:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]
     done = subprocess.run(check, capture_output=True, text=True)
