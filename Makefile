@@ -8,9 +8,11 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed
 	$(BIN)/structbench demo
 
-# The fast tests, on all cores; those that need a server, a browser or a data set: see .ci/run.
+# The fast tests; those that need a server, a browser or a data set: see .ci/run. Tests wait as much as they compute:
+# one process more than there are cores.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not (ollama or prometheus or chromium or data)"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not (ollama or prometheus or chromium or data)"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

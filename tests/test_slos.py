@@ -31,7 +31,7 @@ def _measured_well(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def sim() -> Iterator[Simulator]:
-    slow = replace(MODELS["mixed"], prompt_tokens_per_s=3000.0)
+    slow = replace(MODELS["mixed"], prompt_tokens_per_s=400.0)  # far slower than scores come
     with Simulator({**MODELS, "slow-mixed": slow}, answers=answer_book()) as server:
         yield server
 
