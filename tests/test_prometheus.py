@@ -71,7 +71,7 @@ def measured(server: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Me
 
     with Simulator({**MODELS, "usual": USUAL}, answers=answer_book()) as sim:
         options = structbench.LoadOptions(
-            models=["usual"], suites=["text", "json", "tools"], requests=24, concurrency=[2, 4], host=sim.url,
+            models=["usual"], suites=["text", "json", "tools"], requests=60, concurrency=[2, 4], host=sim.url,
             db=tmp_path_factory.mktemp("good") / "good.duckdb", metrics_port=server.metrics_port, workers=1,
             mean_input_tokens=100, stddev_input_tokens=10, mean_output_tokens=60, stddev_output_tokens=5,
         )  # fmt: skip
