@@ -32,6 +32,8 @@ USUAL = replace(
 )  # fmt: skip
 """A server that makes 4 requests at a time queue, and a model that is not always right."""
 LOADS = ("c=2", "c=4")
+REQUESTS = 60
+"""Of each cell: it lasts long enough for a rate to see it grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def measured(server: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Me
 
     with Simulator({**MODELS, "usual": USUAL}, answers=answer_book()) as sim:
         options = structbench.LoadOptions(
-            models=["usual"], suites=["text", "json", "tools"], requests=60, concurrency=[2, 4], host=sim.url,
+            models=["usual"], suites=["text", "json", "tools"], requests=REQUESTS, concurrency=[2, 4], host=sim.url,
             db=tmp_path_factory.mktemp("good") / "good.duckdb", metrics_port=server.metrics_port, workers=1,
             mean_input_tokens=100, stddev_input_tokens=10, mean_output_tokens=60, stddev_output_tokens=5,
         )  # fmt: skip
@@ -116,7 +118,7 @@ def test_counts_are_those_of_the_database(measured: Measured) -> None:
     assert {expr: measured.value(expr) for expr in right} == right
     for name, column in {f"{TTFT}_sum": "ttft_s", "structbench_tool_call_accuracy_sum": "tool_call_accuracy"}.items():
         assert measured.value(f"sum({name})") == pytest.approx(sum(present(column)))
-    assert len(rows) == 6 * 24
+    assert len(rows) == 6 * REQUESTS
     assert 0 < right['sum(structbench_requests_total{structbench_outcome="correct"})'] < len(rows)
 
 
