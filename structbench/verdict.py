@@ -20,9 +20,10 @@ FACTS = """
 WITH sent AS (
     SELECT segment, sent_ns, end_ns FROM requests WHERE run_id = $1 AND sent_ns IS NOT NULL
 ), full_from AS (
-    SELECT segment, (list(sent_ns ORDER BY sent_ns))[concurrency] AS from_ns, max(sent_ns) AS to_ns
-    FROM sent CROSS JOIN (SELECT concurrency FROM runs WHERE run_id = $1)
-    GROUP BY segment, concurrency HAVING count(*) >= 3 * concurrency
+    SELECT segment, max(sent_ns) FILTER (WHERE n = concurrency) AS from_ns, max(sent_ns) AS to_ns
+    FROM (SELECT segment, sent_ns, row_number() OVER (PARTITION BY segment ORDER BY sent_ns) AS n FROM sent)
+        CROSS JOIN (SELECT concurrency FROM runs WHERE run_id = $1)
+    GROUP BY segment HAVING count(*) >= 3 * any_value(concurrency)
 ), held AS (
     SELECT segment, from_ns, to_ns, sum(greatest(0, least(end_ns, to_ns) - greatest(sent_ns, from_ns))) AS held_ns
     FROM sent JOIN full_from USING (segment) GROUP BY segment, from_ns, to_ns

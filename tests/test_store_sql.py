@@ -438,6 +438,25 @@ def test_how_many_were_in_flight_is_averaged_over_the_full_part_of_a_closed_loop
     assert store.query(FACTS, ["r"])[0]["in_flight_mean"] == mean
 
 
+def test_a_run_of_many_requests_is_judged_within_the_memory_of_a_load(tmp_path: Path) -> None:
+    """An ordered list of all instants took 512 MB at 20,000 requests, and the load ended in a traceback."""
+    path = tmp_path / "db.duckdb"
+    with Store(path) as store:
+        put(store, "r", status="complete")
+    with duckdb.connect(path) as con:
+        con.execute(
+            "INSERT INTO requests (run_id, request_index, segment, due_ns, sent_ns, end_ns, ttft_s, e2e_s, chunks,"
+            " chunk_offsets_us) SELECT 'r', i, 0, i * 1000000, i * 1000000, (i + 4) * 1000000, 0.001, 0.004, 20,"
+            " [i % 977 + 100 * j for j in range(20)] FROM range(60000) AS t(i)"
+        ).fetchall()
+    with Store(path) as store:
+        facts = store.query(FACTS, ["r"])[0]
+        assert (facts["requests"], facts["in_flight_mean"]) == (60_000, 4.0)
+        store.keep_gaps("r")
+        (row,) = store.query("SELECT requests, itl_p50_s, ttft_p99_s FROM summary")
+        assert row == {"requests": 60_000, "itl_p50_s": 0.0001, "ttft_p99_s": 0.001}
+
+
 def test_an_open_loop_has_no_number_to_keep_in_flight(store: Store) -> None:
     put(store, "r", replace(CONFIG, load={"kind": "open", "rate": 1.0}))
     for index in range(20):
