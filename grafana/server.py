@@ -88,13 +88,14 @@ def _time() -> list[Any]:
     ]
 
 
-def _client() -> list[Any]:
+def _worst(name: str) -> str:
+    return f"max({series(name)})"
+
+
+def _lags() -> list[Any]:
     def lag(name: str) -> list[Query]:
         buckets = recent(f"structbench_{name}_seconds_bucket")
         return [Query(quantile(q, buckets), f"p{q * 100:g}") for q in (0.5, 0.99)]
-
-    def worst(name: str) -> str:
-        return f"max({series(name)})"
 
     return [
         parts.graph(
@@ -118,23 +119,29 @@ def _client() -> list[Any]:
             "Loop lag",
             "How late a worker's event loop ran a timer, at worst, in the last second.",
             SECONDS,
-            Query(worst("structbench_client_loop_lag_seconds"), "loop lag"),
+            Query(_worst("structbench_client_loop_lag_seconds"), "loop lag"),
             limits=parts.SEND_LAG,
             width=6,
         ),
+    ]
+
+
+def _client() -> list[Any]:
+    return [
+        *_lags(),
         parts.graph(
             "Client processor",
             "Cores that the load generator and its workers used in the last second; a server on the same machine lacks "
             "them.",
             COUNT,
-            Query(worst("structbench_client_cpu_usage"), "cores"),
+            Query(_worst("structbench_client_cpu_usage"), "cores"),
             width=6,
         ),
         parts.graph(
             "Client memory",
             "Resident memory of the load generator and its workers; pages they share count in each.",
             BYTES,
-            Query(worst("structbench_client_memory_usage_bytes"), "resident"),
+            Query(_worst("structbench_client_memory_usage_bytes"), "resident"),
         ),
         parts.graph(
             "Workers",
