@@ -41,6 +41,8 @@ class _Cell:
     tally: Tally
     in_flight: int = 0
     ended: bool = False
+    complete: bool = False
+    """Of a cell that has ended: nothing is missing."""
     shown: tuple[str, ...] | None = None
     """The texts of its row once it has ended: they stay."""
 
@@ -77,8 +79,7 @@ class _Cell:
     def state(self) -> Literal["starting", "running", "done", "stopped"]:
         if not self.ended:
             return "running" if self.tally.elapsed_s is not None else "starting"
-        # The start is noticed up to a refresh late, so that a cell that had its time may seem a little short of it.
-        return "done" if self.share is None or self.share > 0.99 else "stopped"
+        return "done" if self.complete else "stopped"
 
 
 def line(cell: _Cell) -> str:
@@ -267,14 +268,14 @@ class Display:
             self._next = now + self._every_s
             self._show(cell)
 
-    def end(self) -> None:
+    def end(self, complete: bool = False) -> None:
         """The cell that runs has ended; without one, nothing happens."""
         with self._lock:
             if not self._cells or self._cells[-1].ended:
                 return
             cell = self._cells[-1]
             cell.tally.stop()
-            cell.ended = True
+            cell.ended, cell.complete = True, complete
             self._show(cell)
 
     def print(self, text: str) -> None:

@@ -1,11 +1,12 @@
 """The feature matrix as people read it: a grid for each model, and what differs between two sides.
 
-Invariant: each word in a grid that is not ``works`` has a number, under which its evidence stands below.
+Invariant: each word in a grid that is not ``works`` has a letter, under which its evidence stands below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 from loadgen.probing import PATHS
@@ -31,34 +32,40 @@ def print_grid(rows: Sequence[Row], console: Console) -> None:
     for row in offered:
         if row["result"] != "works":
             seen[row["evidence"]] = seen.get(row["evidence"]) or row["example"]
-    marks = {evidence: number for number, evidence in enumerate(seen, 1)}
+    marks = {evidence: _letter(number) for number, evidence in enumerate(seen)}
     found = {(row["question"], row["think"], row["endpoint"], row["stream"]): row for row in offered}
     title = f"{rows[0]['model']} ({rows[0]['model_digest'][:12]}) on server version {rows[0]['server_version']}"
-    table = _table(["asked", "think", *(f"{name}\n{'stream' if stream else 'whole'}" for name, stream in columns)])
+    names = (f"{name}\n{'stream' if stream else 'whole'}" for name, stream in columns)
+    table = _table(["asked", "think", *names], padding=0)
     for question, think in dict.fromkeys((row["question"], row["think"]) for row in offered):
         cells = (_cell(found.get((question, think, *column)), marks) for column in columns)
         table.add_row(question, "" if think == "unset" else think, *cells)
     console.print(Text(printable(title), "bold cyan"), table, sep="\n")
-    for evidence, number in marks.items():
+    for evidence, letter in marks.items():
         example = f", e.g. {seen[evidence]}" if seen[evidence] else ""
-        console.print(Text(f"({number}) {printable(evidence + example)}"))
+        console.print(Text(f"({letter}) {printable(evidence + example)}"))
     there = {row["endpoint"] for row in offered}
     for endpoint in dict.fromkeys(row["endpoint"] for row in rows if row["endpoint"] not in there):
         console.print(f"The server does not offer {PATHS[endpoint]}.")
     console.print()
 
 
-def _table(headers: Sequence[str]) -> Table:
+def _letter(number: int) -> str:
+    """a to z, then aa to zz: narrow, so that a grid fits into 80 columns."""
+    return ascii_lowercase[number % 26] * (number // 26 + 1)
+
+
+def _table(headers: Sequence[str], padding: int = 1) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, padding, 0, 0), pad_edge=False, header_style="bold")
     for header in headers:
         table.add_column(header, overflow="fold")
     return table
 
 
-def _cell(row: Row | None, marks: Mapping[str, int]) -> Text:
+def _cell(row: Row | None, marks: Mapping[str, str]) -> Text:
     from rich.text import Text
 
     if row is None:

@@ -110,7 +110,7 @@ class Segment:
         if self.lost_in_a_row and self.failure is None:
             self._look_for_server()
         self._judge_share(self.rows if planned is None or self.cell.load.duration_s is not None else planned)
-        display.end()
+        display.end(self.is_complete)
 
     def _await_scores(self) -> None:
         while not self.services.scorer.drain(_HURRIED_DRAIN_S):

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from structbench.scoring.answer import CannotScore
 from structbench.scoring.rules import matches
-from structbench.scoring.validation import import_jsonschema
+from structbench.scoring.validation import errors_of
 from structbench.scoring.values import at_pointer
 from structbench.suite_fields import FIELDS, Problems, is_a, one_line, string_problems, text_problems, unknown_keys
 from structbench.suite_rules import rule_problems
@@ -208,23 +209,21 @@ def _argument_problems(arguments: Mapping[str, Any], schema: Mapping[str, Any], 
 
 
 def _misfit(schema: Mapping[str, Any], name: str, value: Any) -> str | None:
-    draft = import_jsonschema().Draft202012Validator
-
-    validator = draft(dict(schema), format_checker=draft.FORMAT_CHECKER)
-    for error in validator.iter_errors({name: value}):
-        if error.absolute_path and error.absolute_path[0] == name:
-            return one_line(error.message)
-    return None
+    try:
+        errors = errors_of(schema, {name: value})
+    except CannotScore as error:
+        return one_line(str(error))
+    return next((one_line(each.message) for each in errors if [*each.absolute_path][:1] == [name]), None)
 
 
 def _example_problems(line: Mapping[str, Any]) -> Problems:
     """The example satisfies the schema and carries every expected value."""
-    draft = import_jsonschema().Draft202012Validator
     example, rules = line["example"], line.get("compare", {})
-
-    validator = draft(dict(line["schema"]), format_checker=draft.FORMAT_CHECKER)
-    for error in validator.iter_errors(example):
-        yield f"example{error.json_path.removeprefix('$')}: breaks the schema: {one_line(error.message)}"
+    try:
+        for each in errors_of(line["schema"], example):
+            yield f"example{each.json_path.removeprefix('$')}: breaks the schema: {one_line(each.message)}"
+    except CannotScore as error:
+        yield f"example: {one_line(str(error))}"
     for pointer, value in line.get("expected", {}).items():
         if not matches(at_pointer(example, pointer), value, rules, pointer):
             yield f'example: has not the expected value {value!r} at "{pointer}"'

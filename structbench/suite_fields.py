@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from structbench.scoring.validation import import_jsonschema
+from structbench.scoring.validation import draft_of, import_jsonschema
 
 TYPE_NAMES = {
     dict: "an object", list: "an array", str: "a string", bool: "true or false", int: "a number", float: "a number",
@@ -47,22 +47,22 @@ def unknown_keys(value: Mapping[str, Any], known: Collection[str], field: str) -
 
 
 def schema_problems(schema: Any, field: str) -> Problems:
-    """A schema is an object, valid in draft 2020-12, and its references resolve within it."""
+    """A schema is an object, valid in the draft that it names, and its references resolve within it."""
     yield from is_a(schema, dict, field)
     if not isinstance(schema, dict):
         return
     jsonschema = import_jsonschema()
-    draft = jsonschema.Draft202012Validator
+    draft = draft_of(schema)
     from referencing import Registry
     from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import DRAFT202012
+    from referencing.jsonschema import specification_with
 
     try:
         draft.check_schema(schema, format_checker=draft.FORMAT_CHECKER)
     except jsonschema.exceptions.SchemaError as error:
         yield f"{field}{error.json_path.removeprefix('$')}: no valid JSON Schema: {one_line(error.message)}"
         return
-    resource = DRAFT202012.create_resource(schema)
+    resource = specification_with(draft.ID_OF(draft.META_SCHEMA)).create_resource(schema)
     resolver = Registry().with_resource(resource.id() or "", resource).resolver(resource.id() or "")
     for reference in _references(schema):
         try:

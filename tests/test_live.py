@@ -78,8 +78,17 @@ def test_resumed_cell_counts_what_was_done_but_not_in_its_rate() -> None:
         for _ in range(10):
             clock.now += 1
             tally.add(record())
-        shown.end()
+        shown.end(complete=True)
     assert out.getvalue() == ("m json c=1: 30/30 requests, 1.0/s, 50.0 tok/s, TTFT p50 84 ms, 0 errors, done in 10 s\n")
+
+
+def test_a_cell_may_be_complete_with_fewer_requests_than_planned() -> None:
+    """A conversation without a tool call has no second turn."""
+    shown, out, _ = display()
+    with shown:
+        shown.begin("m turns c=1", 16)
+        shown.end(complete=True)
+    assert out.getvalue() == "m turns c=1: 0/16 requests, 0 errors, done in 0.0 s\n"
 
 
 def test_cell_bound_by_time_has_its_eta_from_the_time() -> None:
@@ -91,6 +100,7 @@ def test_cell_bound_by_time_has_its_eta_from_the_time() -> None:
         tally.add(record())
         shown.refresh(1)
         clock.now += 15
+        shown.end(complete=True)
     first, last = out.getvalue().splitlines()
     assert first.startswith("m text c=1: 1 request, ")
     assert first.endswith(", ETA 15 s")
@@ -127,6 +137,7 @@ def test_terminal_shows_a_bar_for_each_cell() -> None:
     shown, out, clock = display(terminal=True, width=106)
     with shown:
         play(shown, clock, "smollm2:360m json c=1", n=8, planned=8)
+        shown.end(complete=True)
         play(shown, clock, "smollm2:360m json c=4", n=100)
         clock.now += 1
         shown.refresh(4)

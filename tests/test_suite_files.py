@@ -140,6 +140,7 @@ def test_a_file_in_utf16_is_called_that(tmp_path: Path) -> None:
 
 
 WITH_SCHEMA = {"schema": OBJECT}
+DRAFT_4 = "http://json-schema.org/draft-04/schema#"
 
 
 def compared(rules: dict[str, Any]) -> dict[str, Any]:
@@ -168,6 +169,10 @@ BROKEN_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"schema": {"type": "string", "pattern": "("}}, "schema.pattern: no valid JSON Schema"),
     ({"schema": {"$ref": "#/$defs/gone"}}, 'schema: "$ref": "#/$defs/gone" leads nowhere'),
     ({"schema": {"items": {"$ref": "https://example.org/s.json"}}}, "leads nowhere"),
+    ({"schema": {"$schema": DRAFT_4, "exclusiveMinimum": 1}}, "schema.exclusiveMinimum: no valid JSON Schema"),
+    ({"schema": {"exclusiveMinimum": True}}, "schema.exclusiveMinimum: no valid JSON Schema"),
+    ({"schema": {"$schema": 4}}, "schema['$schema']: no valid JSON Schema: 4 is not of type 'string'"),
+    ({"schema": {"$ref": "#"}, "example": 1}, "example: the schema cannot be applied: RecursionError"),
     ({**WITH_SCHEMA, "tools": [TOOL]}, 'tools: cannot stand beside "schema"'),
     ({**WITH_SCHEMA, "expected_text": "x"}, 'expected_text: cannot stand beside "schema"'),
     ({"expected": {"/n": 1}}, 'expected: needs "schema"'),
@@ -274,6 +279,18 @@ def test_true_is_not_one_and_one_is_one_point_zero(tmp_path: Path) -> None:
     case = {**CASE, "schema": schema, "example": {"a/b": [1.0]}, "expected": {"/a~1b/0": 1}}
     file.write_text(json.dumps(case), encoding="utf-8")
     assert load(file).cases[0].expected == {"/a~1b/0": 1}
+
+
+def test_a_schema_is_of_the_draft_that_it_names(tmp_path: Path) -> None:
+    """As it is when answers are judged by it: in draft 4 ``exclusiveMinimum`` is true or false."""
+    file = tmp_path / "mine.jsonl"
+    more = {"definitions": {"more": {"type": "number", "minimum": 1, "exclusiveMinimum": True}}}
+    schema = {"$schema": DRAFT_4, "type": "object", "properties": {"n": {"$ref": "#/definitions/more"}}, **more}
+    file.write_text(json.dumps({**CASE, "schema": schema, "example": {"n": 2}}), encoding="utf-8")
+    assert load(file).cases[0].schema == schema
+    file.write_text(json.dumps({**CASE, "schema": schema, "example": {"n": 1}}), encoding="utf-8")
+    with pytest.raises(BadInput, match=r"line 1: example\.n: breaks the schema: 1 is less than or equal to"):
+        load(file)
 
 
 # --- all problems at once

@@ -48,13 +48,7 @@ class Violations:
 
 def violations(schema: Mapping[str, Any], value: Any, prefix: str = "") -> Violations:
     """Judge a value by a schema; ``prefix`` is the JSON pointer of the value."""
-    validator = _validator(_canonical(schema))
-    if isinstance(validator, str):
-        raise CannotScore(validator)
-    try:
-        errors = list(islice(validator.iter_errors(value), _EXAMINED))
-    except Exception as error:  # a reference to nowhere, a pattern that is no regular expression, an endless schema
-        raise CannotScore(f"the schema cannot be applied: {type(error).__name__}: {error}") from error
+    errors = errors_of(schema, value)
     if not errors:
         return _VALID
     lines = first(explain(prefix + pointer, keyword, error.message) for *_, pointer, keyword, error in _ranked(errors))
@@ -62,6 +56,24 @@ def violations(schema: Mapping[str, Any], value: Any, prefix: str = "") -> Viola
 
 
 _VALID = Violations()
+
+
+def errors_of(schema: Mapping[str, Any], value: Any) -> list[ValidationError]:
+    """The first thousand ways in which a value breaks a schema, as jsonschema says them; CannotScore if it cannot."""
+    validator = _validator(_canonical(schema))
+    if isinstance(validator, str):
+        raise CannotScore(validator)
+    try:
+        return list(islice(validator.iter_errors(value), _EXAMINED))
+    except Exception as error:  # a reference to nowhere, a pattern that is no regular expression, an endless schema
+        raise CannotScore(f"the schema cannot be applied: {type(error).__name__}: {error}") from error
+
+
+def draft_of(schema: Mapping[str, Any]) -> Any:
+    """jsonschema's validator class of the draft that ``$schema`` names, else of draft 2020-12."""
+    validators, named = import_jsonschema().validators, schema.get("$schema")
+    default = import_jsonschema().Draft202012Validator
+    return validators.validator_for({"$schema": named}, default=default) if isinstance(named, str) else default
 
 
 def schema_problem(schema: Mapping[str, Any]) -> str | None:
@@ -99,7 +111,7 @@ def _validator(schema: str) -> _Validator | str:
     from referencing import Registry
 
     loaded = json.loads(schema)
-    draft = jsonschema.validators.validator_for(loaded, default=jsonschema.Draft202012Validator)
+    draft = draft_of(loaded)
     try:
         error = jsonschema.exceptions.best_match(_metaschema(draft).iter_errors(loaded))
     except RecursionError:
