@@ -5,6 +5,7 @@ of the user's is one line on stderr and exit code 2.
 """
 
 import sys
+from argparse import Action, Namespace
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from importlib import import_module
@@ -67,6 +68,11 @@ def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
     from argparse_dataclass import ArgumentParser
 
     class Parser(ArgumentParser):  # type: ignore[misc]
+        def add_argument(self, *names: str, **more: Any) -> Any:
+            if more.get("nargs") == "+":
+                more["action"] = _Gather
+            return super().add_argument(*names, **more)
+
         def error(self, message: str) -> NoReturn:
             unknown = message.removeprefix("unrecognized arguments: ")
             if unknown != message:
@@ -80,6 +86,14 @@ def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
         if action.dest in by_name:
             action.help = _help(by_name[action.dest], action.help or "")
     return parser.parse_args(list(argv))
+
+
+class _Gather(Action):
+    """Takes several values: all of them, also those of an option that is given several times."""
+
+    def __call__(self, _parser: Any, into: Namespace, values: Any, _name: str | None = None) -> None:
+        before = getattr(into, self.dest, None)
+        setattr(into, self.dest, [*before, *values] if isinstance(before, list) else list(values))
 
 
 def _help(field: "Field[Any]", text: str) -> str:

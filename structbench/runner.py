@@ -40,6 +40,7 @@ from structbench.store import Store, run_columns
 from structbench.suites import calibrate, calibrated, calibration_prompts, word_count
 from structbench.types import Case
 from structbench.verdict import FACTS, judge
+from structbench.wording import plural
 
 _FLUSH_S = 60.0
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {
@@ -243,6 +244,9 @@ class _Runner:
             return None
         except ollama_server.ServerError as error:
             return f"no semantic similarity: {error}"
+        if embeddings.blank:
+            texts = plural(embeddings.blank, "text")
+            return f"{model} gave vectors of zeros for {texts}: no semantic similarity where they are compared"
         return None
 
     def _judge(self) -> None:
@@ -352,8 +356,9 @@ class _Runner:
         store.append("runs", ended)
         facts = store.query(FACTS, [segment.run_id], timeout_s=_FLUSH_S)[0]
         verdict = judge(facts)
+        planned = facts["reached"] if complete and cell.load.duration_s else cell.requests
         store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
-                              "planned": facts["reached"] if complete else cell.requests})  # fmt: skip
+                              "planned": planned})  # fmt: skip
         if complete:
             store.keep_gaps(segment.run_id)
         self._move("running", "complete" if complete else "interrupted")

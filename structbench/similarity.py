@@ -10,7 +10,7 @@ import json
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
-from math import hypot
+from math import hypot, inf
 from typing import Any
 
 from structbench.prompts import case_of
@@ -37,7 +37,7 @@ Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 def cosine(one: Sequence[float], other: Sequence[float]) -> float | None:
     """Cosine of the angle between two vectors, -1 to 1; None where one has no direction or they do not fit."""
     length = hypot(*one) * hypot(*other)
-    if not length or len(one) != len(other):
+    if not 0 < length < inf or len(one) != len(other):
         return None
     return min(1.0, max(-1.0, sum(a * b for a, b in zip(one, other, strict=True)) / length))
 
@@ -48,6 +48,8 @@ class Embeddings:
     def __init__(self, embed: Embed) -> None:
         self._embed = embed
         self._kept: dict[bytes, array[float]] = {}
+        self.blank = 0
+        """Texts for which the server has only a vector of zeros, which is near to nothing."""
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
         """The similarity of each answer with its reference; None for an answer, or a reference, of no words."""
@@ -61,7 +63,10 @@ class Embeddings:
         for start in range(0, len(new), BATCH):
             batch = new[start : start + BATCH]
             for text, vector in zip(batch, self._embed(batch), strict=True):
-                self._kept[_key(text)] = array("f", vector)
+                # Ollama 0.5.4 gives zeros for some texts of a batch, and the right vector for the same text alone.
+                found = vector if any(vector) else next(iter(self._embed([text])))
+                self._kept[_key(text)] = array("f", found)
+                self.blank += not any(found)
 
 
 def _said(pair: tuple[str, str]) -> bool:

@@ -52,6 +52,13 @@ def run(*words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def test_an_option_of_several_values_may_be_given_several_times(parsed: Any) -> None:
+    """The last one alone would win in argparse, and a load without ``num_predict`` look as if it had it."""
+    options = parsed(*["--option", "num_predict=9", "seed=1", "--models", "a", "--option", "top_k=2", "--models", "b"])
+    assert (options.option, options.models) == (["num_predict=9", "seed=1", "top_k=2"], ["a", "b"])
+    assert parsed().models == LoadOptions().models
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["load", "--help"], ["suites"], ["--version"]], ids=" ".join)
 def test_help_imports_nothing_heavy(argv: Sequence[str]) -> None:
     code = (

@@ -56,6 +56,20 @@ def test_each_text_is_embedded_once_and_in_batches() -> None:
     assert asked[2:] == [["same"]]
 
 
+def test_zeros_in_a_batch_are_asked_for_again_alone_and_what_stays_blank_is_counted() -> None:
+    asked: list[list[str]] = []
+
+    def embed(texts: Sequence[str]) -> list[list[float]]:
+        asked.append(list(texts))
+        return [[0.0, 0.0] if text == "never" or (text == "alone" and len(texts) > 1) else [1.0, 2.0] for text in texts]
+
+    embeddings = Embeddings(embed)
+    found = embeddings.similarities([("one", "alone"), ("one", "never")])
+    assert found == [pytest.approx(1), None]
+    assert asked == [["one", "alone", "never"], ["alone"], ["never"]]
+    assert embeddings.blank == 1
+
+
 def test_a_reference_goes_before_the_expected_text() -> None:
     def case(**more: Any) -> Case:
         return Case(id="a", messages=(), **more)
@@ -131,6 +145,17 @@ def test_a_server_without_embeddings_gives_a_warning_and_no_failure(sim: Simulat
     with pytest.raises(ServerError, match="sim:fast makes no embeddings"):
         embed(sim.url, "sim:fast", ["a"])
     assert [len(vector) for vector in embed(sim.url, "other-embed", ["a", "b"])] == [8, 8]
+
+
+def test_a_model_whose_vectors_are_zeros_gives_a_warning(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadgen.server.embed", lambda _address, _model, texts: [[0.0, 0.0] for _ in texts])
+    summary = load(small(sim, tmp_path / "x.duckdb", suites=["numbers"], requests=1, embed_model="sim:embed"))
+    assert summary.rows[0]["warnings"] == [
+        "sim:embed gave vectors of zeros for 1 text: no semantic similarity where they are compared"
+    ]
+    assert similar(tmp_path / "x.duckdb")[0][1] is None
 
 
 def test_a_mistyped_embedding_model_ends_before_anything_is_sent(sim: Simulator, tmp_path: Path) -> None:

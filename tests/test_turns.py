@@ -65,7 +65,10 @@ def test_nothing_follows_from_no_call_or_a_failure(request_: Request, record: Re
 
 @pytest.fixture(scope="module")
 def sim() -> Iterator[Simulator]:
-    models = {**MODELS, "half": replace(FAST, tool_shares={"no_call": 0.5}), "slow": replace(FAST, tokens_per_s=20.0)}
+    models = {
+        **MODELS, "half": replace(FAST, tool_shares={"no_call": 0.5}), "slow": replace(FAST, tokens_per_s=20.0),
+        "silent": replace(FAST, tool_shares={"no_call": 1.0}),
+    }  # fmt: skip
     with Simulator(models, answers={**answer_book(), **ANSWERS}) as server:
         yield server
 
@@ -155,6 +158,14 @@ def test_a_run_is_complete_without_the_turns_that_never_arose(sim: Simulator, tm
     ended = ask(options.db, "SELECT request_index FROM conversations WHERE final_outcome IS NULL AND NOT correct")
     assert {index for (index,) in ended} == silent | {14}
     assert load(options).rows[0]["cache"] == "skipped"
+
+
+def test_a_last_turn_that_never_arose_was_planned_all_the_same(sim: Simulator, tmp_path: Path) -> None:
+    summary = load(small(sim, tmp_path / "x.duckdb", models=["silent"], suites=["turns"], requests=4))
+    assert [row[0] for row in rows(tmp_path / "x.duckdb")] == [0, 2]
+    assert (summary.rows[0]["status"], summary.rows[0]["planned"]) == ("complete", 4)
+    with Reader(tmp_path / "x.duckdb") as reader:
+        assert list(problems(reader)) == []
 
 
 def test_a_conversation_is_continued_from_its_first_turn(sim: Simulator, tmp_path: Path) -> None:
