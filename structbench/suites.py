@@ -246,6 +246,6 @@ def _own(name_or_path: str) -> Path:
 
 def _unknown_suite(name: str) -> str:
     near = get_close_matches(name.lower(), SHIPPED, n=1, cutoff=0.5)
-    hint = f'did you mean "{near[0]}"? ' if near else ""
+    hint = f'did you mean "{near[0]}"? Known' if near else "known"
     known = ", ".join([*SHIPPED, *(f"{prefix}:…" for prefix in PUBLIC)])
-    return f'unknown suite "{name}": {hint}Known are {known}, or a .jsonl file or folder of schemas'
+    return f'unknown suite "{name}": {hint} are {known}, or a .jsonl file or folder of schemas'

@@ -229,6 +229,8 @@ def test_a_broken_answer_is_named(data: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("bfcl:/no/such", "bfcl:/no/such: there is no folder /no: check the path"),
+        ("bfcl:/none", 'bfcl: has no category "none", and there is no folder /none: there are simple_python, '),
         ("bfcl:simple_pyton", 'bfcl: has no category "simple_pyton": did you mean "simple_python"? There are'),
         ("bfcl:", 'bfcl: has no category ""'),
         ("bfcl:simple_java", "bfcl:simple_java is not scored here: BFCL judges its arguments as source code"),

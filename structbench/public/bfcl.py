@@ -113,8 +113,9 @@ def _unknown(text: str) -> str:
     if len(path.parts) > 1 and not path.parent.is_dir():
         return f"bfcl:{text}: there is no folder {path.parent}: check the path"
     near = get_close_matches(path.name, CATEGORIES, n=1, cutoff=0.5)
-    hint = f'did you mean "{near[0]}"? ' if near else ""
-    return f'bfcl: has no category "{path.name}": {hint}There are {", ".join(CATEGORIES)}'
+    hint = f'did you mean "{near[0]}"? There' if near else "there"
+    also = "" if len(path.parts) == 1 else f", and there is no folder {text}"
+    return f'bfcl: has no category "{path.name}"{also}: {hint} are {", ".join(CATEGORIES)}'
 
 
 def _suite(folder: Path, categories: Sequence[str], name: str) -> Suite:
