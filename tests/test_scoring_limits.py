@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,7 +82,10 @@ def test_a_schema_too_deep_to_be_handed_over_is_unscored(scorer: Scorer) -> None
     schema: dict[str, Any] = {}
     for _ in range(2000):
         schema = {"not": schema}
-    assert "RecursionError" in submitted(scorer, schema, "1").validation_errors[0]
+    result = submitted(scorer, schema, "1")
+    assert result.outcome == "unscored"
+    # Python 3.13 hands it over, and it is the validator that gives up.
+    assert re.search("RecursionError|nested too deeply", result.validation_errors[0])
 
 
 OBJECTS = [{"id": i, "tags": [i, True, str(i)]} for i in range(10_000)]
