@@ -1,8 +1,9 @@
 """One TCP connection that stamps what it receives with the kernel's clock.
 
-Invariant: when a piece of the body is handed over, ``Exchange.stamp_ns`` is the instant at which
-the kernel received it (Linux), or at which it was read (elsewhere); ``clock`` says which. The
-event loop's own delay is thus measured (``read_lag_max_ns``) instead of spoiling TTFT and ITL.
+Invariant: with each piece of the body ``Exchange.stamp_ns`` is the instant at which the kernel received it (Linux), or
+at which it was read (elsewhere); ``clock`` says which. The event loop's own delay is thus measured
+(``read_lag_max_ns``) instead of spoiling TTFT and ITL. Of a piece of several chunks the kernel keeps the last one's
+instant only: how long the first may have waited is bounded by when the loop had last looked, and counted as such.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import codecs
 import contextlib
 import os
+import selectors
 import socket
 import struct
 import sys
@@ -29,6 +31,8 @@ _ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
 _MAX_LINE = 16 << 20
 _LATE_READ_NS = 1_000_000
 _SAME_INSTANT_NS = 20_000
+_BLOCKED_NS = 500_000
+"""A look for what is readable that took longer than this had to wait for it."""
 
 
 class TimedOut(Exception):
@@ -45,6 +49,23 @@ class ConnectFailed(Exception):
 
 class BadWire(Exception):
     """Bytes that are no HTTP answer of newline-delimited JSON in UTF-8."""
+
+
+class NotingSelector(selectors.DefaultSelector):
+    """Knows since when at the earliest what it has just found readable can have been there."""
+
+    readable_since_ns = 0
+    _looked_ns = 0
+
+    def select(self, timeout: float | None = None) -> Any:
+        entered_ns = monotonic_ns()
+        found = super().select(timeout)
+        now = monotonic_ns()
+        # Found at once: it came after the last look. Waited for: it came just now.
+        waited = timeout != 0 and now - entered_ns > _BLOCKED_NS
+        self.readable_since_ns = now if waited else self._looked_ns
+        self._looked_ns = now
+        return found
 
 
 class Exchange:
@@ -100,6 +121,8 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
+        selector = getattr(self._loop, "_selector", None)
+        self._looks = selector if isinstance(selector, NotingSelector) else None
         self._buffer = bytearray(1 << 16)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -236,9 +259,9 @@ class Connection:
             exchange.clock = exchange.clock or "kernel"
             if lag > exchange.read_lag_max_ns:
                 exchange.read_lag_max_ns = lag
-        self._parse(self._buffer[:size], exchange, now - lag, lag > _LATE_READ_NS)
+        self._parse(self._buffer[:size], exchange, now - lag, now)
 
-    def _parse(self, data: bytearray, exchange: Exchange, stamp_ns: int, late: bool) -> None:
+    def _parse(self, data: bytearray, exchange: Exchange, stamp_ns: int, read_ns: int) -> None:
         try:
             self._parser.feed_data(data)
             if self._body:
@@ -250,7 +273,11 @@ class Connection:
                     self._started = True
                     self._watch("between_chunks", exchange.timeouts.between_chunks_s)
                 self._last_ns = stamp_ns
-                self._pieces.append((body, stamp_ns, late))
+                waited_ns = read_ns - stamp_ns
+                if self._looks is not None and body.count(b"\n") > 1:
+                    waited_ns = max(waited_ns, read_ns - self._looks.readable_since_ns)
+                    exchange.read_lag_max_ns = max(exchange.read_lag_max_ns, waited_ns)
+                self._pieces.append((body, stamp_ns, waited_ns > _LATE_READ_NS))
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, BadWire) as error:
             self._fail(BadWire(str(error)))
         self._wake()

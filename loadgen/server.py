@@ -22,6 +22,9 @@ from loadgen.types import NS
 
 _QUESTION_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
+_NO_OLLAMA = (ValueError, TypeError, AttributeError, RecursionError)
+"""What the client raises at an answer that is no JSON, or JSON of another shape."""
+_FAILURES = (ollama.ResponseError, httpx.RequestError, OSError, *_NO_OLLAMA)
 
 
 class ServerError(Exception):
@@ -85,10 +88,10 @@ def probe(address: str) -> Server:
             version = answer.json()["version"] if answer.status_code == 200 else None
             tags = http.get("/api/tags").json()["models"] or []
             models = {full_name(model["name"]): str(model["digest"]) for model in tags}
-    except (httpx.TransportError, OSError) as error:
+    except (httpx.RequestError, OSError) as error:
         raise ServerError(f"no server answers at {address} ({_reason(error)}): start it with `ollama serve`, "
                           "or give --host, or --simulate") from None  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         version = None
     if not isinstance(version, str):
         raise ServerError(f"what answers at {address} is not Ollama: check --host and the port")
@@ -100,7 +103,7 @@ def answers(address: str) -> bool:
     try:
         with _http(address, _QUESTION_TIMEOUT_S) as http:
             return http.get("/api/version").status_code == 200
-    except (httpx.TransportError, OSError):
+    except (httpx.RequestError, OSError):
         return False
 
 
@@ -110,9 +113,7 @@ def pull(address: str, model: str, on_progress: Callable[[str, int, int], None])
         with _client(address, None) as client:
             for part in client.pull(model, stream=True):
                 on_progress(part.status or "", part.completed or 0, part.total or 0)
-    except ollama.ResponseError as error:
-        raise ServerError(f"{model} cannot be pulled: {error.error}") from None
-    except (httpx.TransportError, OSError) as error:
+    except _FAILURES as error:
         raise ServerError(f"{model} cannot be pulled: {_reason(error)}") from None
 
 
@@ -129,9 +130,7 @@ def load_model(
             few = {**options, "num_predict": 1}
             parts = client.generate(model, "", stream=True, options=few, keep_alive=keep_alive)
             durations = [part.load_duration for part in parts if part.load_duration is not None]
-    except ollama.ResponseError as error:
-        return None, error.error
-    except (httpx.TransportError, OSError) as error:
+    except _FAILURES as error:
         return None, _reason(error)
     return (durations[-1] if durations else monotonic_ns() - began_ns) / NS, None
 
@@ -147,7 +146,7 @@ def prompt_tokens(address: str, model: str, prompt: str, options: Mapping[str, A
             else:
                 parts = client.generate(model, prompt, stream=True, options=few)
             counts = [part.prompt_eval_count for part in parts if part.prompt_eval_count is not None]
-    except (ollama.ResponseError, httpx.TransportError, OSError):
+    except _FAILURES:
         return None
     return counts[-1] if counts else None
 
@@ -157,9 +156,7 @@ def embed(address: str, model: str, texts: Sequence[str]) -> Sequence[Sequence[f
     try:
         with _client(address, _LOAD_TIMEOUT_S) as client:
             vectors = client.embed(model, list(texts)).embeddings
-    except ollama.ResponseError as error:
-        raise ServerError(f"{model} makes no embeddings: {error.error}") from None
-    except (httpx.TransportError, OSError, ValueError) as error:
+    except _FAILURES as error:
         raise ServerError(f"{model} makes no embeddings: {_reason(error)}") from None
     if len(vectors) != len(texts):
         raise ServerError(f"{model} makes no embeddings: {len(vectors)} came for {len(texts)} texts")
@@ -179,7 +176,7 @@ class Watch:
                 if full_name(entry["name"]) == full_name(model):
                     expiry_s = _seconds_until(entry.get("expires_at"))
                     return LoadedModel(int(entry["size"]), int(entry.get("size_vram", 0)), expiry_s)
-        except (httpx.TransportError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (httpx.RequestError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         return None
 
@@ -220,4 +217,8 @@ def _client(address: str | None, timeout_s: float | None) -> Iterator[ollama.Cli
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ollama.ResponseError):
+        return str(error.error)
+    if isinstance(error, _NO_OLLAMA):
+        return "the answer is not what Ollama sends"
     return str(error) or type(error).__name__

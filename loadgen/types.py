@@ -96,7 +96,7 @@ class RequestRecord:
     """
 
     index: int
-    worker: int = -1
+    worker: int | None = None
     due_ns: int | None = None
     sent_ns: int | None = None
     connected_ns: int | None = None
@@ -183,15 +183,15 @@ class RequestRecord:
 
     @property
     def itl_mean_s(self) -> float | None:
-        """Mean gap between chunks: (last chunk - first chunk) / (chunks - 1)."""
-        if len(self.chunk_ns) < 2:
+        """Mean gap between chunks: (last chunk - first chunk) / (chunks - 1); None for an answer that came whole."""
+        if _came_whole(self.chunk_ns):
             return None
         return (self.chunk_ns[-1] - self.chunk_ns[0]) / NS / (len(self.chunk_ns) - 1)
 
     @property
     def tpot_s(self) -> float | None:
         """Time per output token after the first: (last chunk - first chunk) / (output tokens - 1)."""
-        if len(self.chunk_ns) < 2 or self.output_tokens is None or self.output_tokens < 2:
+        if _came_whole(self.chunk_ns) or self.output_tokens is None or self.output_tokens < 2:
             return None
         return (self.chunk_ns[-1] - self.chunk_ns[0]) / NS / (self.output_tokens - 1)
 
@@ -226,6 +226,11 @@ class RequestRecord:
         if self.e2e_s is None or self.eval_s is None or self.prompt_eval_s is None:
             return None
         return self.e2e_s - (self.connect_s or 0.0) - (self.load_s or 0.0) - self.prompt_eval_s - self.eval_s
+
+
+def _came_whole(chunk_ns: tuple[int, ...]) -> bool:
+    """In one chunk, or with all chunks at one instant, as gateways that buffer hand them on."""
+    return len(chunk_ns) < 2 or chunk_ns[-1] == chunk_ns[0]
 
 
 def _between(start_ns: int | None, end_ns: int | None) -> float | None:

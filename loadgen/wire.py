@@ -11,6 +11,7 @@ import json
 import urllib.request
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from functools import partial
 from time import monotonic_ns
 from typing import Any
 
@@ -138,6 +139,7 @@ class ReadTransport(httpx.AsyncBaseTransport):
         exchange.sent_ns = monotonic_ns()
         exchange.clock = "read"
         limits = exchange.timeouts
+        request.extensions["trace"] = partial(_note_connection, exchange)
         request.extensions["timeout"] = {"connect": limits.connect_s, "write": limits.total_s, "pool": None}
         try:
             response = await _within("first_chunk", limits.first_chunk_s, self._inner.handle_async_request(request))
@@ -157,6 +159,12 @@ class ReadTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+async def _note_connection(exchange: Exchange, event: str, _info: Any) -> None:
+    """httpcore's own account of what it does: a connection is open when TCP's is, and with TLS when that is agreed."""
+    if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+        exchange.connected_ns = monotonic_ns()
 
 
 class _ReadBody(httpx.AsyncByteStream):

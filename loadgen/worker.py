@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any
 
+from loadgen.connection import NotingSelector
 from loadgen.feed import InFlight, take
 from loadgen.process import Frames, frame
 from loadgen.turns import follow_up
@@ -58,7 +59,18 @@ def main(sock: socket.socket) -> None:
     """Entry point of the child process."""
     for name in _UNUSED:
         sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not installed
-    asyncio.run(_work(sock))
+    raise_file_limit()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(NotingSelector())) as runner:
+        runner.run(_work(sock))
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many sockets as it may: many systems begin at 1,024."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # not a Unix; or one that allows no more
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _work(sock: socket.socket) -> None:
@@ -171,8 +183,18 @@ class _Worker:
                     group.create_task(self._conversation(request, due_ns))
                     await asyncio.sleep(0)  # it is prepared before the next is looked at, also when we are late
                 else:
-                    error = RequestError("dropped", f"{load.max_in_flight} requests were in flight")
-                    self._tell("record", RequestRecord(index=request.index, due_ns=due_ns, error=error))
+                    group.create_task(self._last_look(request, due_ns, load.max_in_flight))
+
+    async def _last_look(self, request: Request, due_ns: int, limit: int | None) -> None:
+        """There was no place when it was to be prepared; there may be one when it is due."""
+        if not await self._sleep_until(due_ns):
+            self._tell("returned", request.index)
+        elif self._is_place_for_one(limit):
+            await self._conversation(request, due_ns)
+        else:
+            error = RequestError("dropped", f"{limit} requests were in flight")
+            record = RequestRecord(index=request.index, worker=self._job.worker, due_ns=due_ns, error=error)
+            self._tell("record", record)
 
     def _is_place_for_one(self, limit: int | None) -> bool:
         """Count one more as in flight, if that is within the limit of all workers together."""

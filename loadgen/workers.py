@@ -44,6 +44,8 @@ class Control:
     hurry: bool = False
     """Do not wait for what is in flight."""
     started_ns: int | None = None
+    stopped_ns: int | None = None
+    """When the workers were told to stop; None where the load ended by itself."""
     in_flight: int = 0
     loop_lag_s: float = 0.0
     """The worst delay of a worker's event loop in the last second or so."""
@@ -130,7 +132,7 @@ class _Load:
     counts: InFlight = field(init=False)
     children: dict[int, _Child] = field(default_factory=dict)
     deaths_in_a_row: int = 0
-    stop_sent_ns: int | None = None
+    lags_s: dict[int, float] = field(default_factory=dict)
     cancel_sent: bool = False
 
     def records(self) -> Iterator[RequestRecord]:
@@ -202,7 +204,8 @@ class _Load:
                     child.taken.pop(index, None)
                     self.feed.outstanding.pop(index, None)
                 case ("lag", float(seconds)):
-                    self.control.loop_lag_s = seconds
+                    self.lags_s[child.worker] = seconds
+                    self.control.loop_lag_s = max(self.lags_s.values())
                 case ("ready",):
                     child.ready = True
                     self._start()
@@ -230,18 +233,18 @@ class _Load:
         self.control.workers_died += 1
         self.deaths_in_a_row += 1
         for index, heard_ns in child.taken.items():
-            yield self._lost(index, heard_ns)
+            yield self._lost(index, heard_ns, child.worker)
         if self.deaths_in_a_row > _DEATHS_IN_A_ROW:
             raise LoadFailed(f"worker processes died {self.deaths_in_a_row} times in a row without finishing a request")
         if not self.control.stopping:
             self._spawn(child.worker)
 
-    def _lost(self, index: int, heard_ns: int | None) -> RequestRecord:
+    def _lost(self, index: int, heard_ns: int | None, worker: int | None = None) -> RequestRecord:
         offset = self.feed.outstanding.pop(index, None)
         started_ns = self.control.started_ns
         due_ns = heard_ns if offset is None or started_ns is None else started_ns + offset
         error = RequestError("worker_died", "the worker process that had this request died")
-        return RequestRecord(index=index, due_ns=due_ns, error=error)
+        return RequestRecord(index=index, worker=worker, due_ns=due_ns, error=error)
 
     def _unaccounted(self) -> Iterator[RequestRecord]:
         """Requests that a worker took and died before it could say so."""
@@ -254,11 +257,11 @@ class _Load:
         if not self.control.stopping:
             return
         now = monotonic_ns()
-        if self.stop_sent_ns is None:
-            self.stop_sent_ns = now
+        if self.control.stopped_ns is None:
+            self.control.stopped_ns = now
             self.feed.end()
             self._tell_all(("stop",))
-        waited_s = (now - self.stop_sent_ns) / NS
+        waited_s = (now - self.control.stopped_ns) / NS
         if not self.cancel_sent and (self.control.hurry or waited_s > self.grace_s):
             self.cancel_sent = True
             self._tell_all(("cancel",))
@@ -266,7 +269,7 @@ class _Load:
             for child in list(self.children.values()):
                 self._bury(child)
                 for index in child.taken:
-                    yield replace(self._lost(index, None), error=RequestError("cancelled", "stopped"))
+                    yield replace(self._lost(index, None, child.worker), error=RequestError("cancelled", "stopped"))
 
     def _tell_all(self, message: Any) -> None:
         for child in list(self.children.values()):

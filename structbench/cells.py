@@ -6,6 +6,7 @@ Invariant: whatever is wrong with the options is said here, in one line, before 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -23,6 +24,9 @@ from structbench.scoring import SCORER_VERSION
 from structbench.suites import TextShape, load_suite, tagged, tags_of
 from structbench.types import Case, Config, Suite
 from structbench.wording import load_text, suite_text
+
+_DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
+"""What Go, in which Ollama is written, reads as a duration."""
 
 SIMULATED = "simulated"
 """The address in the identity of a simulated cell: its real port is drawn anew for each run."""
@@ -73,6 +77,7 @@ def check_options(options: LoadOptions) -> None:
                 continue
             raise BadInput(f"--{name} {value:g}: give {'0 or more' if name in not_negative else 'more than 0'}")
     parse_options(options.option)
+    _keep_alive(options.keep_alive)
     _check_gates(options)
     if options.concurrency and options.rate:
         raise BadInput("--rate and --concurrency exclude each other (open loop, closed loop): leave one out")
@@ -121,6 +126,19 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             raise BadInput(f"--option {pair!r}: give a finite number") from None
     return options
+
+
+def _keep_alive(text: str | None) -> str | float | None:
+    """As Ollama reads it: a number is seconds, below zero for ever; else a duration such as 10m or 1h30m."""
+    if text is None or _DURATION.fullmatch(text):
+        return text
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise BadInput(f"--keep-alive {text!r} is no duration: give 10m or 1h30m, seconds, or -1 for ever")
+    return int(seconds) if seconds.is_integer() else seconds
 
 
 def load_suites(options: LoadOptions) -> list[Suite]:
@@ -199,7 +217,7 @@ def _config(
         structured=structured,
         think=None if options.think is None else think_value(options.think),
         options=dict(own),
-        keep_alive=options.keep_alive,
+        keep_alive=_keep_alive(options.keep_alive),
         load={"kind": kind, **asdict(load)},
         seed=options.seed,
         requests=requests,

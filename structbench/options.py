@@ -105,7 +105,9 @@ class LoadOptions:
     endpoint: Literal["chat", "generate"] = opt("chat", "/api/chat or /api/generate")
     seed: int = opt(0, "seed of prompts, arrivals and sampling (sampling: seed + request index)")
     option: list[str] = opt((), "Ollama options, e.g. temperature=0 num_ctx=8192", many=True, metavar="KEY=VALUE")
-    keep_alive: Optional[str] = opt(None, "how long the server keeps the model, e.g. 10m (default: the server's)")
+    keep_alive: Optional[str] = opt(
+        None, "how long the server keeps the model: 10m, seconds, or -1 for ever (default: the server's)"
+    )
     pull: bool = opt(False, "pull models that are missing")
     embed_model: Optional[str] = opt(None, "score answers by their nearness to a reference, with this embedding model")
     db: Path = opt(Path("structbench.duckdb"), "file for the results", type=Path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -301,10 +300,12 @@ class _Runner:
         self._open(planned, segment, model_load_s)
         self._keep_limits(run_id)
         with self.stop.watching(segment):
+            ended = False
             try:
                 segment.run()
+                ended = True
             finally:
-                self._close(segment)
+                self._close(segment, ended)
         if segment.failure is not None:
             self.summary.failures.append(segment.failure)
         store.flush(_FLUSH_S)
@@ -347,10 +348,10 @@ class _Runner:
             "model_load_s": model_load_s, "warmup_requests": segment.warmup, "simulated": options.simulate,
         })  # fmt: skip
 
-    def _close(self, segment: Segment) -> None:
+    def _close(self, segment: Segment, ended_by_itself: bool) -> None:
         """How the segment and the run ended; the verdict is on all the run's rows, of earlier segments too."""
         store, cell = self.services.store, segment.cell
-        complete = sys.exc_info()[0] is None and segment.is_complete
+        complete = ended_by_itself and segment.is_complete
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
         store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
         store.append("runs", ended)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -20,6 +21,7 @@ from loadgen.turns import follow_up
 from loadgen.types import NS, RequestRecord, Timeouts
 from loadgen.workers import Control, LoadFailed, default_workers, generate_load
 from structbench.cells import Cell
+from structbench.errors import StructbenchError
 from structbench.gates import Watch
 from structbench.live import Display, Tally
 from structbench.options import LoadOptions
@@ -124,7 +126,10 @@ class Segment:
             return False
         if self.missing is not None and self.rows + self.unanswered == len(self.missing):
             return True
-        return self.cell.load.duration_s is not None and not self.control.stopping
+        duration_s, started_ns, stopped_ns = self.cell.load.duration_s, self.control.started_ns, self.control.stopped_ns
+        if duration_s is None or started_ns is None:
+            return False
+        return stopped_ns is None or stopped_ns >= started_ns + duration_s * NS
 
     @property
     def workers(self) -> int:
@@ -182,7 +187,17 @@ class Segment:
     def scored(self, record: RequestRecord, score: Score | None) -> None:
         """Called from the scorer's thread."""
         self.tally.add_score(score)
-        self._keep(record, score)
+        with self._stopping_where_nothing_is_kept():
+            self._keep(record, score)
+
+    @contextmanager
+    def _stopping_where_nothing_is_kept(self) -> Iterator[None]:
+        """A load whose rows cannot be written is of no use: it ends at once."""
+        try:
+            yield
+        except StructbenchError as error:
+            self._give_up(str(error))
+            raise
 
     def _keep(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
@@ -217,7 +232,8 @@ class Segment:
         telemetry.observe(record, self.labels, scored, request, case.id)
 
     def _keep_sample(self, sample: Mapping[str, Any]) -> None:
-        self.services.store.append("samples", {"run_id": self.run_id, "segment": self.number, **sample})
+        with suppress(StructbenchError), self._stopping_where_nothing_is_kept():
+            self.services.store.append("samples", {"run_id": self.run_id, "segment": self.number, **sample})
         if self.services.telemetry is not None:
             cores = sample["client_cpu_percent"] / 100
             self.services.telemetry.sample(self.labels, {**sample, "client_cpu_cores": cores})

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from errno import EMFILE
+from os import strerror
 from typing import Any, Literal
 
 from loadgen.telemetry.histogram import Histogram, explicit, quantile
@@ -16,7 +18,10 @@ from loadgen.types import NS, RequestRecord
 
 VerdictWord = Literal["valid", "degraded", "invalid"]
 
-FACTS = """
+NO_MORE_FILES = strerror(EMFILE)
+"""What the system says where this client may open no more sockets."""
+
+FACTS = f"""
 WITH sent AS (
     SELECT segment, sent_ns, end_ns FROM requests WHERE run_id = $1 AND sent_ns IS NOT NULL
 ), full_from AS (
@@ -35,6 +40,7 @@ SELECT count(*) AS requests, coalesce(max(request_index) + 1, 0) AS reached,
     (SELECT sum(held_ns) / nullif(sum(to_ns - from_ns), 0) FROM held) AS in_flight_mean,
     (SELECT concurrency FROM runs WHERE run_id = $1) AS concurrency,
     count(*) FILTER (WHERE error_kind = 'rejected') AS rejected,
+    count(*) FILTER (WHERE contains(error_message, '{NO_MORE_FILES}')) AS no_more_files,
     count(*) FILTER (WHERE clock = 'read') AS read_clock, count(*) FILTER (WHERE error_kind = 'worker_died') AS died
 FROM requests WHERE run_id = $1
 """
@@ -86,6 +92,9 @@ def judge(facts: Mapping[str, Any]) -> Verdict:
         limit(short, (1 - FULL_SHARE[0], 1 - FULL_SHARE[1]), text)
     if facts["died"]:
         found.append(Verdict("degraded", f"{facts['died']} requests were lost with a worker process that died"))
+    if facts["no_more_files"]:
+        text = f"{facts['no_more_files']} requests failed because this client may open no more files: raise `ulimit -n`"
+        found.append(Verdict("invalid", text))
     if facts["read_clock"]:
         found.append(Verdict("degraded", "times are of the client's reads, not of arrival (TLS, proxy, or no stamps)"))
     for word in ("invalid", "degraded"):
@@ -115,6 +124,7 @@ class VerdictSoFar:
         kind = None if record.error is None else record.error.kind
         self.counts.update(
             requests=1, completed=kind is None, rejected=kind == "rejected", died=kind == "worker_died",
+            no_more_files=record.error is not None and NO_MORE_FILES in record.error.message,
             read_clock=record.clock == "read", chunks=len(record.chunk_ns), merged=record.merged_chunks,
         )  # fmt: skip
         if record.send_lag_s is not None:

@@ -28,6 +28,8 @@ class Problem:
 
 
 _SPAN_S = "(chunk_offsets_us[-1] - chunk_offsets_us[1]) / 1e6"
+_APART = f"chunks > 1 AND ({{}} IS NOT NULL OR {_SPAN_S} > 0)"
+"""Of chunks that all came at one instant there is no time between tokens; the offsets are too coarse to tell."""
 _US = "1.001e-6"
 """Offsets are whole microseconds, cut off: what is derived from them may be so far off."""
 _DERIVED: dict[str, tuple[str, str]] = {
@@ -37,8 +39,11 @@ _DERIVED: dict[str, tuple[str, str]] = {
     "e2e_s": ("CASE WHEN error_kind IS NULL THEN (end_ns - sent_ns) / 1e9 END", "1e-9"),
     "e2e_due_s": ("CASE WHEN error_kind IS NULL THEN (end_ns - due_ns) / 1e9 END", "1e-9"),
     "chunks": ("coalesce(len(chunk_offsets_us), 0)", "0"),
-    "itl_mean_s": (f"CASE WHEN chunks > 1 THEN {_SPAN_S} / (chunks - 1) END", _US),
-    "tpot_s": (f"CASE WHEN chunks > 1 AND output_tokens > 1 THEN {_SPAN_S} / (output_tokens - 1) END", _US),
+    "itl_mean_s": (f"CASE WHEN {_APART.format('itl_mean_s')} THEN {_SPAN_S} / (chunks - 1) END", _US),
+    "tpot_s": (
+        f"CASE WHEN {_APART.format('tpot_s')} AND output_tokens > 1 THEN {_SPAN_S} / (output_tokens - 1) END",
+        _US,
+    ),
     "client_tokens_per_s": ("1 / nullif(tpot_s, 0)", "1e-9 * client_tokens_per_s"),
     "server_tokens_per_s": ("output_tokens / nullif(eval_s, 0)", "1e-9 * server_tokens_per_s"),
     "queue_s": ("e2e_s - coalesce(connect_s, 0) - coalesce(load_s, 0) - prompt_eval_s - eval_s", "1e-9"),

@@ -96,6 +96,31 @@ def test_what_does_not_change_them_makes_none(given: dict[str, Any]) -> None:
     assert cells()[0].config_hash == cells(**given)[0].config_hash
 
 
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("10m", "10m"),
+        ("1h30m", "1h30m"),
+        ("1.5h", "1.5h"),
+        ("-1m", "-1m"),
+        ("-1", -1),
+        ("0", 0),
+        ("300", 300),
+        ("2.5", 2.5),
+    ],
+)
+def test_a_keep_alive_is_sent_as_ollama_reads_it(text: str, sent: str | float) -> None:
+    """A text without a unit is refused by it; a number is seconds."""
+    (cell,) = cells(keep_alive=text)
+    assert (cell.config.keep_alive, type(cell.config.keep_alive)) == (sent, type(sent))
+
+
+@pytest.mark.parametrize("text", ["soon", "10 m", "inf", "nan", "", "5x"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="is no duration: give 10m or 1h30m, seconds, or -1 for ever"):
+        check_options(LoadOptions(keep_alive=text))
+
+
 def test_the_shape_of_prompts_belongs_to_the_text_suite_alone() -> None:
     assert cells(suites=["text"])[0].config_hash != cells(suites=["text"], mean_input_tokens=9.0)[0].config_hash
 

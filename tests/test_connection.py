@@ -17,7 +17,7 @@ from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat,
 from simulated import MODELS
 
 from loadgen import connection as connection_module
-from loadgen.connection import ConnectFailed, Connection, TimedOut
+from loadgen.connection import ConnectFailed, Connection, NotingSelector, TimedOut
 from loadgen.simulator import Simulator
 from loadgen.stream import make_client, send
 from loadgen.types import NS, RequestRecord, Timeouts
@@ -62,12 +62,14 @@ def busy(script: Callable[[Peer, Callable[..., None]], None]) -> RequestRecord:
         blocked.set()
         over.wait(20)
         sleep(0.05)  # noqa: ASYNC251 - what was received waits in the kernel
+        await asyncio.sleep(0)
 
-    def meanwhile(*lines: Any, peer: Peer) -> None:
+    def meanwhile(*lines: Any, peer: Peer, apart_s: float = 0.0) -> None:
         wanted.set()
         blocked.wait(20)
         for line in lines:
             peer.chunk(line)
+            sleep(apart_s)
         over.set()
 
     async def both(url: str) -> RequestRecord:
@@ -78,8 +80,11 @@ def busy(script: Callable[[Peer, Callable[..., None]], None]) -> RequestRecord:
         await client.close()  # type: ignore[no-untyped-call]
         return record
 
-    with Scripted(lambda peer: script(peer, partial(meanwhile, peer=peer))) as server:
-        record = asyncio.run(both(server.url))
+    with (
+        Scripted(lambda peer: script(peer, partial(meanwhile, peer=peer))) as server,
+        asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(NotingSelector())) as runner,
+    ):
+        record = runner.run(both(server.url))
     assert record.error is None
     return record
 
@@ -126,6 +131,35 @@ def test_chunks_read_late_together_are_counted_as_merged() -> None:
     assert len(record.chunk_ns) == 5
     assert record.chunk_ns[1] == record.chunk_ns[3]
     assert record.merged_chunks == (2 if record.clock == "kernel" else 0)
+
+
+@linux
+def test_of_chunks_read_together_the_first_ones_wait_is_told() -> None:
+    """The kernel keeps the last one's instant only, which alone would look like a short wait."""
+
+    def script(peer: Peer, meanwhile: Callable[..., None]) -> None:
+        peer.read()
+        peer.head()
+        peer.chunk(said(""))
+        sleep(0.05)
+        meanwhile(said("a"), said("b"), said("c"), apart_s=0.1)
+        peer.chunk(DONE)
+        peer.chunk()
+
+    record = busy(script)
+    assert record.output_text == "abc"
+    assert record.chunk_ns[0] == record.chunk_ns[2]
+    assert (record.merged_chunks, (record.read_lag_max_ns or 0) >= 350_000_000) == (2, True)
+
+
+@pytest.mark.parametrize(("timeout", "waited"), [(0.0, False), (0.02, True)])
+def test_what_is_found_at_once_may_be_there_since_the_last_look(timeout: float, waited: bool) -> None:
+    with NotingSelector() as selector:
+        selector.select(0.0)
+        last = monotonic_ns()
+        sleep(0.01)
+        selector.select(timeout)
+        assert (selector.readable_since_ns > last) is waited
 
 
 def test_chunks_that_the_server_sent_together_are_not_merged_by_us() -> None:

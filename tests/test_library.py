@@ -34,6 +34,16 @@ def test_one_call_measures_scores_and_returns_every_request(
     assert capfd.readouterr() == ("", ""), "a library does not talk"
 
 
+def test_a_load_while_another_error_is_handled_is_complete_all_the_same(tmp_path: Path) -> None:
+    with Simulator(MODELS, answers=answer_book()) as sim:
+        try:
+            raise KeyError("the caller's own")
+        except KeyError:
+            options = {"suites": ["numbers"], "requests": 2, "host": sim.url, "metrics_port": 0}
+            summary = structbench.load(models=["sim:fast"], db=tmp_path / "x.duckdb", **options)
+    assert [row["status"] for row in summary.rows] == ["complete"]
+
+
 def test_bad_input_is_an_exception_of_the_package(tmp_path: Path) -> None:
     with pytest.raises(structbench.StructbenchError, match="--requests 0") as caught:
         structbench.load(requests=0, db=tmp_path / "x.duckdb")

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from loadgen.server import Server
-from loadgen.types import ErrorKind, RequestError, RequestRecord
+from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
 from loadgen.workers import Control
 from structbench import segment as module
 from structbench.cells import build_cells, load_suites
+from structbench.errors import RunFailed
 from structbench.options import LoadOptions
 from structbench.scoring import Answer
 from structbench.segment import Segment
@@ -102,9 +103,27 @@ def test_complete_means_a_row_for_each_request() -> None:
 
 def test_a_segment_bound_by_time_is_complete_when_nobody_stopped_it() -> None:
     made = segment(missing=None, requests=None, duration=1.0)
+    made.control = Control(started_ns=5 * NS)
     assert made.is_complete
-    made.control = Control(stopping=True)
+    made.control = Control(started_ns=5 * NS, stopped_ns=round(5.9 * NS), stopping=True)
     assert not made.is_complete
+    made.control.stopped_ns = round(6.1 * NS)
+    assert made.is_complete, "a stop after the time was up changes nothing"
+
+
+def test_rows_that_cannot_be_written_end_the_load_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = segment()
+
+    def full(_table: str, _row: Any) -> None:
+        raise RunFailed("the disk is full")
+
+    monkeypatch.setattr(made.services.store, "append", full)
+    with pytest.raises(RunFailed):
+        made.scored(record(0), None)
+    assert (made.failure, made.control.stopping) == (f"{made.cell.name}: the disk is full", True)
+    made.failure = None
+    made._keep_sample({"client_cpu_percent": 1.0})
+    assert made.failure is not None, "the sampler's thread goes on, and the load ends"
 
 
 def test_too_many_errors_end_the_load_as_soon_as_it_is_certain() -> None:

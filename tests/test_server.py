@@ -20,6 +20,7 @@ from loadgen.server import (
     Watch,
     address_of,
     answers,
+    embed,
     full_name,
     load_model,
     probe,
@@ -229,6 +230,25 @@ def test_loading_uses_the_options_that_the_load_will_use() -> None:
         body = server.asked[0].body
     assert body["options"]["num_ctx"] == 99
     assert (body["keep_alive"], body["prompt"]) == ("5m", "")
+
+
+@pytest.mark.parametrize("body", ["<html>Sign in</html>", "[]", '{"error": {"message": "no"}}', "not json", "[" * 3000])
+def test_what_is_no_answer_of_ollamas_is_a_reason_and_no_crash(body: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.plain(200, body.encode())
+
+    with Scripted(script) as server:
+        seconds, reason = load_model(server.url, "m", {}, None)
+        assert seconds is None
+        assert reason
+        assert prompt_tokens(server.url, "m", "x", {}, chat=True) is None
+        with pytest.raises(ServerError, match="m cannot be pulled: "):
+            pull(server.url, "m", lambda *_: None)
+        with pytest.raises(ServerError, match="m makes no embeddings: "):
+            embed(server.url, "m", ["x"])
+        with pytest.raises(ServerError, match="is not Ollama"):
+            probe(server.url)
 
 
 def test_pull_shows_progress_and_the_model_is_there(sim: Simulator) -> None:

@@ -369,6 +369,15 @@ def test_a_killed_segment_lasts_as_long_as_its_requests(store: Store) -> None:
     assert store.query("SELECT duration_s FROM summary") == [{"duration_s": 3.5}]
 
 
+def test_an_interrupted_segment_lasts_as_long_as_the_requests_that_are_kept_of_it(store: Store) -> None:
+    """What was cancelled is sent again in the next: its time must not count twice."""
+    put(store, "r")
+    store.append("segments", {"run_id": "r", "segment": 0, "duration_s": 9.0, "status": "interrupted"})
+    put_request(store, "r", record(0, 10))
+    put_request(store, "r", record(3, 500))
+    assert store.query("SELECT duration_s FROM summary") == [{"duration_s": 3.5}]
+
+
 def test_outcomes_and_errors_count_each_request_once(store: Store) -> None:
     filled(store)
     shares = store.query("SELECT outcome, count, share FROM outcomes ORDER BY outcome")

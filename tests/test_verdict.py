@@ -12,7 +12,7 @@ from structbench.verdict import READ_LAG_S, SEND_LAG_S, VerdictSoFar, judge
 
 GOOD: dict[str, Any] = {
     "requests": 100, "completed": 100, "send_lag_p99_s": 0.0004, "read_lag_p99_s": 0.002, "merged_share": 0.0,
-    "in_flight_mean": 15.9, "concurrency": 16, "rejected": 0, "read_clock": 0, "died": 0,
+    "in_flight_mean": 15.9, "concurrency": 16, "rejected": 0, "read_clock": 0, "died": 0, "no_more_files": 0,
 }  # fmt: skip
 
 
@@ -35,6 +35,7 @@ GOOD: dict[str, Any] = {
         ({"merged_share": 0.02}, "valid", []),
         ({"merged_share": 0.05}, "degraded", ["5% of the chunks"]),
         ({"merged_share": 0.21}, "invalid", ["21% of the chunks"]),
+        ({"no_more_files": 7}, "invalid", ["7 requests failed because this client may open no more files"]),
         ({"died": 2}, "degraded", ["2 requests were lost"]),
         ({"read_clock": 1}, "degraded", ["client's reads"]),
         ({"died": 1, "read_clock": 9}, "degraded", ["1 requests were lost", "client's reads"]),

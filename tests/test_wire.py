@@ -367,6 +367,7 @@ def test_tls_with_the_users_own_certificate(certificate: Path, monkeypatch: pyte
     assert stranger.error.kind == "connect"
     assert "certificate" in stranger.error.message
     assert (record.error, record.output_text, record.clock) == (None, "a", "read")
+    assert 0 < (record.connect_s or 0) < (record.ttft_s or 0), "the handshake is no part of what is left of TTFT"
 
 
 def test_a_plain_server_asked_for_tls_is_no_connection() -> None:

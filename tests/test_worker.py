@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import SOON, Scripted, chat
+from scripted import SOON, Peer, Scripted, chat
 
 from loadgen.feed import InFlight
 from loadgen.process import Frames
 from loadgen.types import NS, ClosedLoop
-from loadgen.worker import Job, _listen, _Worker, start_offset_ns
+from loadgen.worker import Job, _listen, _Worker, raise_file_limit, start_offset_ns
 
 
 @given(concurrency=st.integers(1, 2000))
@@ -83,6 +83,46 @@ def test_cancelled_at_whatever_step_a_request_ends_in_one_record(steps: int) -> 
     assert kind == "record"
     assert (record.index, record.error.kind) == (7, "cancelled")
     assert record.due_ns is not None
+
+
+@pytest.mark.parametrize(("freed", "kind"), [(True, None), (False, "dropped")])
+def test_a_request_without_a_place_is_looked_at_again_when_it_is_due(freed: bool, kind: str | None) -> None:
+    async def go(url: str) -> list[Any]:
+        wire, counts = Wire(), InFlight(1)
+        job = Job(worker=0, workers=1, host=url, load=ClosedLoop(concurrency=1), timeouts=SOON, warmup=(), pipe_fd=-1,
+                  payload_fd=-1, in_flight_fd=os.dup(counts.fd))  # fmt: skip
+        worker = _Worker(job, wire)  # type: ignore[arg-type]
+        assert worker._is_place_for_one(1)
+        look = asyncio.create_task(worker._last_look(chat(index=7), monotonic_ns() + 50_000_000, 1))
+        await asyncio.sleep(0)
+        if freed:
+            worker._count(-1)
+        await look
+        await worker._client.close()  # type: ignore[no-untyped-call]
+        worker._counts.close()
+        counts.close()
+        return wire.told
+
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.answer({"message": {"role": "assistant", "content": "x"}, "done": True})
+
+    with Scripted(script) as server:
+        ((word, record),) = asyncio.run(go(server.url))
+    assert (word, record.index, record.worker) == ("record", 7, 0)
+    assert (record.error and record.error.kind) == kind
+    assert (record.sent_ns is None) is not freed
+
+
+def test_a_worker_may_open_as_many_files_as_the_system_allows() -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[1]), before[1]))
+    try:
+        raise_file_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize("error", [None, ConnectionResetError("with something unread"), BrokenPipeError()])

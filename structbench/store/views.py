@@ -69,10 +69,14 @@ SELECT * FROM ({gap_percentiles_of("SELECT $1 AS run_id")}) JOIN ({ROWS_OF_RUNS}
 """
 """The row of ``run_gaps`` of one run."""
 
-# A segment killed before its end has no duration; its requests' own instants give it.
+# Of a segment that was interrupted only the requests that are kept count, and the time that they took: what was
+# cancelled is sent again in the next.
 _DURATIONS = """
 CREATE OR REPLACE VIEW run_durations AS
-SELECT run_id, sum(coalesce(s.duration_s, seen.duration_s)) AS duration_s, max(s.model_load_s) AS model_load_s
+SELECT run_id, sum(
+        CASE WHEN s.status = 'interrupted' THEN seen.duration_s ELSE coalesce(s.duration_s, seen.duration_s) END
+    ) AS duration_s,
+    max(s.model_load_s) AS model_load_s
 FROM segments AS s FULL JOIN (
     SELECT run_id, segment, (max(end_ns) - min(coalesce(due_ns, sent_ns))) / 1e9 AS duration_s
     FROM requests GROUP BY run_id, segment
