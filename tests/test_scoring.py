@@ -229,6 +229,18 @@ def test_formats_are_checked(name: str, good: str, bad: str) -> None:
     assert scored(case, json.dumps(bad)).outcome == "schema_violation"
 
 
+def test_a_multiple_is_one_in_decimals() -> None:
+    cents = {"items": {"multipleOf": 0.01}}
+    assert scored(json_case(cents), json.dumps([cent / 100 for cent in range(-2000, 2000)])).outcome == "correct"
+    assert scored(json_case(cents), "[7, 1e22, 1e300, true, 123456789012345678901234567890.5]").outcome == "correct"
+    for value in ("19.995", "1e-3", "0.0100000001"):
+        wrong = scored(json_case(cents), f"[{value}]")
+        assert wrong.validation_errors == (f"/0: multipleOf: {float(value)} is not a multiple of 0.01",)
+    assert scored(json_case({"multipleOf": 3}), "1e22").outcome == "schema_violation"
+    draft3 = {"$schema": "http://json-schema.org/draft-03/schema#", "divisibleBy": 0.1, "multipleOf": 0}
+    assert scored(json_case(draft3), "0.3").outcome == "correct"
+
+
 def test_explanations_are_few_short_ordered_and_the_telling_ones() -> None:
     schema = {
         "properties": {"list": {"items": {"type": "integer"}}, "long": {"maxLength": 3}},

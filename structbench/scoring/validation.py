@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -148,8 +149,21 @@ def _metaschema(draft: Any) -> _Validator:
 
 @cache
 def _extended(draft: Any) -> Any:
-    """The draft's validator with a ``uniqueItems`` that does not compare each item with each other."""
-    return import_jsonschema().validators.extend(draft, {"uniqueItems": _unique_items})
+    """The draft's validator with keywords of our own where jsonschema's are slow or not exact."""
+    ours = {"uniqueItems": _unique_items, "multipleOf": _multiple_of, "divisibleBy": _multiple_of}
+    known = {name: check for name, check in ours.items() if name in draft.VALIDATORS}
+    return import_jsonschema().validators.extend(draft, known)
+
+
+def _multiple_of(validator: Any, step: Any, instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    """In decimals, as they are written: 19.99 is a multiple of 0.01, though no multiple of the double nearest to it."""
+    if validator.is_type(instance, "number") and _exact(instance) % _exact(step):
+        raised = import_jsonschema().exceptions.ValidationError
+        yield raised(f"{instance!r} is not a multiple of {step}")
+
+
+def _exact(number: float) -> int | Fraction:
+    return number if isinstance(number, int) else Fraction(repr(number))
 
 
 def _unique_items(validator: Any, wanted: Any, instance: Any, _schema: Any) -> Iterator[ValidationError]:
