@@ -21,7 +21,13 @@ from loadgen.connection import BadWire, ConnectFailed, Exchange, TimedOut
 from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
 from loadgen.wire import EXCHANGE, KernelTransport, transport_for
 
-_REFUSED_FORMAT = re.compile(r"format|schema|grammar", re.IGNORECASE)
+_ABOUT_FORMAT = re.compile(r"(?<![a-z])(format|schema|grammar)s?(?![a-z])", re.IGNORECASE)
+_ABOUT_TOOLS = re.compile(r"(?<![a-z])tools(?![a-z])", re.IGNORECASE)
+_ABOUT_ELSE = re.compile(
+    r"support thinking|context (length|window|size)|(out of|system|available|gpu|cuda) memory|image: unknown format",
+    re.IGNORECASE,
+)
+"""Said of other troubles, whatever words stand beside; a refused schema may be quoted, so single words will not do."""
 _JSON_TYPES = ("application/x-ndjson", "application/json")
 _MESSAGE_LIMIT = 500
 
@@ -188,7 +194,7 @@ def _error(caught: Exception, request: Request, answer: _Answer, exchange: Excha
             return RequestError("protocol", text)
         case ValueError() | AttributeError() | TypeError() | RecursionError() if _in_client(caught):
             if exchange.sent_ns is None:
-                return RequestError("rejected", f"not a request that the Ollama client sends: {text}")
+                return RequestError("protocol", f"not a request that the Ollama client sends: {text}")
             if (told := _told(caught)) is not None:
                 return _server_error(*told, request, answer)
             if not exchange.content_type.startswith(_JSON_TYPES):
@@ -198,18 +204,21 @@ def _error(caught: Exception, request: Request, answer: _Answer, exchange: Excha
 
 
 def _server_error(error: Any, status: int, request: Request, answer: _Answer) -> RequestError:
-    """An error the server told; refusing what the request asks for is not a failure to arrive."""
+    """An error the server told; refusing the schema or the tools is not a failure to arrive."""
     # Gateways put an object where Ollama has a text.
     whole = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
     text = whole[:_MESSAGE_LIMIT]
-    if status == 400:
-        return RequestError("rejected", text, 400)
-    about_format = request.format is not None and not answer.parts and _REFUSED_FORMAT.search(whole)
-    if about_format and status in (-1, 500):
-        return RequestError("rejected", text, 200 if status == -1 else 500)
-    if status == -1:
-        return RequestError("stream", text, 200)
-    return RequestError("http", text, status)
+    arrived_as = 200 if status == -1 else status
+    if arrived_as in (200, 400, 500) and not answer.parts and _refuses(whole, request):
+        return RequestError("rejected", text, arrived_as)
+    return RequestError("stream" if status == -1 else "http", text, arrived_as)
+
+
+def _refuses(text: str, request: Request) -> bool:
+    """Whether the server says no to the schema or the tools that the request has."""
+    about_format = request.format is not None and _ABOUT_FORMAT.search(text)
+    about_tools = request.tools and _ABOUT_TOOLS.search(text)
+    return bool(about_format or about_tools) and not _ABOUT_ELSE.search(text)
 
 
 def _told(caught: BaseException) -> tuple[Any, int] | None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from loadgen.server import Server, answers
 from loadgen.telemetry import CellLabels, Scored, Telemetry
 from loadgen.turns import follow_up
-from loadgen.types import NS, RequestRecord, Timeouts
+from loadgen.types import NS, Request, RequestRecord, Timeouts
 from loadgen.workers import Control, LoadFailed, default_workers, generate_load
 from structbench.cells import Cell
 from structbench.errors import StructbenchError
@@ -80,6 +80,8 @@ class Segment:
     """Failed requests of the run, those of earlier segments included."""
     unanswered: int = 0
     """Second turns that never arise: there was no answer, or no call in it, to follow from."""
+    following: dict[int, Request] = field(default_factory=dict)
+    """Second turns on their way, where spans tell what was sent."""
     cancelled: int = 0
     lost_in_a_row: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
@@ -177,12 +179,16 @@ class Segment:
         self._judge_errors(record)
 
     def _follow(self, case: Case, record: RequestRecord) -> None:
-        """Count the second turn that does not come after this record."""
+        """Count the second turn that does not come after this record; keep, for its span, the one that does."""
         if case.tool_results is None:
             return
         request = request_of(case, self.cell.config, record.index)
-        if request.tool_results is not None and follow_up(request, record) is None:
+        following = follow_up(request, record)
+        telemetry = self.services.telemetry
+        if following is None and request.tool_results is not None:
             self.unanswered += 1
+        elif following is not None and telemetry is not None and telemetry.wants_requests:
+            self.following[following.index] = following
 
     def scored(self, record: RequestRecord, score: Score | None) -> None:
         """Called from the scorer's thread."""
@@ -228,8 +234,17 @@ class Segment:
             outcome=score.outcome, accuracy_score=score.accuracy_score, json_valid=score.json_valid,
             schema_valid=score.schema_valid, tool_call_accuracy=score.tool_call_accuracy,
         )  # fmt: skip
-        request = request_of(case, self.cell.config, record.index) if telemetry.wants_requests else None
+        request = self._request(record.index, case) if telemetry.wants_requests else None
         telemetry.observe(record, self.labels, scored, request, case.id)
+
+    def _request(self, index: int, case: Case) -> Request:
+        """What was sent; of a second turn whose first is not known, all but the messages."""
+        if not case.follows:
+            return request_of(case, self.cell.config, index)
+        if (following := self.following.pop(index, None)) is not None:
+            return following
+        first, _ = case_of(self.cases, index - 1)
+        return replace(request_of(first, self.cell.config, index - 1), index=index, messages=(), tool_results=None)
 
     def _keep_sample(self, sample: Mapping[str, Any]) -> None:
         with suppress(StructbenchError), self._stopping_where_nothing_is_kept():

@@ -218,12 +218,17 @@ def suite_of(name: str, cases: Sequence[Case], default_requests: int | None = No
 def _said(case: Case) -> dict[str, Any]:
     bare = Case(id=case.id, messages=())
     said = {field.name: getattr(case, field.name) for field in fields(Case)}
-    return {name: value for name, value in said.items() if name == "id" or value != getattr(bare, name)}
+    said = {name: value for name, value in said.items() if name == "id" or value != getattr(bare, name)}
+    # Sent as they are written: in what order a schema names its properties changes the prompt and the grammar.
+    return said | {name: _json(said[name]) for name in ("schema", "tools") if name in said}
 
 
 def _hash(content: Any) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(_json(content, sort_keys=True).encode()).hexdigest()
+
+
+def _json(content: Any, *, sort_keys: bool = False) -> str:
+    return json.dumps(content, sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _shipped_bytes(name: str) -> bytes:

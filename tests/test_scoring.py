@@ -229,6 +229,56 @@ def test_formats_are_checked(name: str, good: str, bad: str) -> None:
     assert scored(case, json.dumps(bad)).outcome == "schema_violation"
 
 
+@pytest.mark.parametrize(
+    ("address", "is_one"),
+    [
+        ("joe.bloggs@example.com", True), ("te~st+tag@localhost", True), ('"joe @ \\" bloggs"@example.com', True),
+        ("joe@[127.0.0.1]", True), ("joe@[IPv6:::1]", True), ("A_B@X-1.Example", True), (7, True),
+        ("hello @ world", False), ("@", False), ("a@", False), ("@b", False), (".a@b", False), ("a.@b", False),
+        ("a..b@c", False), ("a@b@c", False), ("a@b=c.com", False), ("a@-b.com", False), ("a@b..com", False),
+        ("a@[127.0.0.300]", False), ("a@[IPv6:x]", False), ("a@b.com\n", False), ("joe@exämple.com", False),
+        ("Joe <joe@example.com>", False), ("ſ@b.com", False), ("a" * 100_000, False),
+        ("a@" + "b" * 100_000 + "!", False),
+    ],
+    ids=lambda value: str(value)[:30],
+)  # fmt: skip
+def test_an_email_is_a_mailbox_of_rfc_5321(address: object, is_one: bool) -> None:
+    assert scored(json_case({"format": "email"}), json.dumps(address)).schema_valid is is_one
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer", "keyword"),
+    [
+        ({"properties": {"x": False}}, {"x": 1}, "properties"),
+        ({"patternProperties": {"x": False}}, {"x": 1}, "patternProperties"),
+        ({"allOf": [False]}, 1, "allOf"),
+        (
+            {"$schema": "http://json-schema.org/draft-07/schema#", "dependencies": {"x": False}},
+            {"x": 1},
+            "dependencies",
+        ),
+        ({"properties": {"x": {"$ref": "#/$defs/no"}}, "$defs": {"no": False}}, {"x": 1}, "properties"),
+        ({"$ref": "#/$defs/no", "$defs": {"no": False}}, 1, "false"),
+    ],
+)
+def test_a_schema_of_false_is_named_after_what_holds_it(schema: Any, answer: Any, keyword: str) -> None:
+    result = scored(json_case(schema), json.dumps(answer))
+    assert result.violated_keywords == (keyword,)
+    assert f" {keyword}: False schema does not allow" in result.validation_errors[0]
+
+
+def test_a_multiple_is_one_in_decimals() -> None:
+    cents = {"items": {"multipleOf": 0.01}}
+    assert scored(json_case(cents), json.dumps([cent / 100 for cent in range(-2000, 2000)])).outcome == "correct"
+    assert scored(json_case(cents), "[7, 1e22, 1e300, true, 123456789012345678901234567890.5]").outcome == "correct"
+    for value in ("19.995", "1e-3", "0.0100000001"):
+        wrong = scored(json_case(cents), f"[{value}]")
+        assert wrong.validation_errors == (f"/0: multipleOf: {float(value)} is not a multiple of 0.01",)
+    assert scored(json_case({"multipleOf": 3}), "1e22").outcome == "schema_violation"
+    draft3 = {"$schema": "http://json-schema.org/draft-03/schema#", "divisibleBy": 0.1, "multipleOf": 0}
+    assert scored(json_case(draft3), "0.3").outcome == "correct"
+
+
 def test_explanations_are_few_short_ordered_and_the_telling_ones() -> None:
     schema = {
         "properties": {"list": {"items": {"type": "integer"}}, "long": {"maxLength": 3}},

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from loadgen.server import Server
-from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
+from loadgen.turns import follow_up
+from loadgen.types import NS, ErrorKind, Request, RequestError, RequestRecord
 from loadgen.workers import Control
 from structbench import segment as module
 from structbench.cells import build_cells, load_suites
 from structbench.errors import RunFailed
 from structbench.options import LoadOptions
+from structbench.prompts import request_of
 from structbench.scoring import Answer
 from structbench.segment import Segment
 from structbench.tally import Tally
@@ -26,7 +29,8 @@ class Parts:
     """What a segment works with, remembering what it was given."""
 
     def __init__(self, options: LoadOptions) -> None:
-        self.options, self.server, self.telemetry = options, SERVER, None
+        self.options, self.server = options, SERVER
+        self.telemetry: Any = None
         self.store, self.scorer, self.display = self, self, None
         self.rows: list[dict[str, Any]] = []
         self.answers: list[Answer] = []
@@ -165,6 +169,38 @@ def test_a_server_is_looked_for_after_ten_failures_to_connect_in_a_row(monkeypat
     assert made.failure is not None
     assert "no longer answers: start it again and continue with --skip-cached" in made.failure
     assert made.control.stopping
+
+
+class Watching:
+    """Telemetry with spans, remembering the requests that it was shown."""
+
+    wants_requests = True
+
+    def __init__(self) -> None:
+        self.requests: dict[int, Request] = {}
+
+    def observe(self, record: RequestRecord, _cell: object, _scored: object, request: Request, _case: str) -> None:
+        self.requests[record.index] = request
+
+
+@pytest.mark.parametrize("first_is_known", [True, False])
+def test_the_span_of_a_second_turn_tells_what_was_sent(first_is_known: bool) -> None:
+    made = segment(range(4), suites=["turns"], requests=4, option=["temperature=0"])
+    watching: Any = Watching()
+    parts(made).telemetry = watching
+    call = {"name": "calculate_tip", "arguments": {"bill": 80, "percent": 15}}
+    first, second = replace(record(2), tool_calls=(call,)), record(3)
+    sent = request_of(made.cases[2], made.cell.config, 2)
+    if first_is_known:
+        made._take(first)
+        made._take(second)
+    made._keep(second, None)
+    told = watching.requests[3]
+    following = follow_up(sent, first)
+    assert following is not None
+    assert told == (following if first_is_known else replace(following, messages=()))
+    assert (told.options["seed"], told.options["num_predict"], bool(told.tools)) == (2, 200, True)
+    assert made.following == {}
 
 
 def test_workers_and_warm_up_follow_the_load_unless_given() -> None:

@@ -126,6 +126,23 @@ def test_content_is_there_when_asked_for_and_else_not(spans: Spans) -> None:
     assert "gen_ai.tool.definitions" not in found
 
 
+def test_calls_and_their_results_among_the_messages_are_parts_of_their_kind(spans: Spans) -> None:
+    call = {"name": "f", "arguments": {"a": 1}}
+    said = {"role": "assistant", "content": "", "thinking": "hm", "tool_calls": [{"function": call}]}
+    asked = replace(ASKED, messages=(said, {"role": "tool", "tool_name": "f", "content": "7"}))
+    found: Any = dict(spans.of(record(), DONE, asked, content=True).attributes or {})
+    assert json.loads(found["gen_ai.input.messages"]) == [
+        {"role": "assistant", "parts": [{"type": "reasoning", "content": "hm"}, {"type": "tool_call", **call}]},
+        {"role": "tool", "parts": [{"type": "tool_call_response", "response": "7"}]},
+    ]
+
+
+def test_messages_that_are_not_known_are_left_out(spans: Spans) -> None:
+    found = dict(spans.of(record(), DONE, replace(ASKED, messages=()), content=True).attributes or {})
+    assert "gen_ai.input.messages" not in found
+    assert found["gen_ai.request.seed"] == 7
+
+
 def test_half_a_surrogate_pair_spoils_no_batch(spans: Spans) -> None:
     torn = record(output_text="torn \ud83d", error=RequestError("stream", "torn \ud83d too"))
     span = spans.of(torn, Scored(outcome="stream"), ASKED, content=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from time import monotonic_ns, sleep
 from typing import Any
@@ -92,7 +93,7 @@ def test_a_fault_does_not_spoil_the_next_request(sim: Simulator) -> None:
         (503, b'"overloaded"', "http", "overloaded"),
         (502, b"[]", "http", "[]"),
         (500, b"null", "http", "null"),
-        (400, b'{"error": null}', "rejected", ""),
+        (400, b'{"error": null}', "http", ""),
         (502, b"<html>Bad Gateway</html>", "http", "Bad Gateway"),
         (504, b"", "http", ""),
         (500, b"\xff\xfe not text", "http", "not text"),
@@ -144,12 +145,41 @@ def test_an_error_about_a_format_amid_the_answer_is_no_refusal() -> None:
     assert error_of(ask_script(answers({"error": "no memory"}), request)) == ("stream", 200)
 
 
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (500, 'invalid format: "\\"yaml\\""; expected "json" or a valid JSON Schema object', "rejected"),
+        (500, "invalid JSON schema in format", "rejected"),
+        (400, "Field 'json_schema': JSON schema conversion failed: Unrecognized schema: {\"memory\": 1}", "rejected"),
+        (400, "failed to parse grammar", "rejected"),
+        (400, "m does not support tools", "rejected"),
+        (400, "json: cannot unmarshal array into Go struct field ChatRequest.tools.type of type string", "rejected"),
+        (400, '"smollm2:135m" does not support thinking', "http"),
+        (400, "the input length exceeds the context length", "http"),
+        (400, "invalid character 'n' looking for beginning of object key string", "http"),
+        (500, "CUDA error: out of memory, see the log for more information", "http"),
+        (500, "model requires more system memory (9 GiB) than is available: unsupported format", "http"),
+        (500, "error parsing tool call: raw='{'", "http"),
+        (400, "image: unknown format", "http"),
+        (404, "no tools here", "http"),
+    ],
+)
+def test_only_a_no_to_the_schema_or_the_tools_is_a_refusal(status: int, text: str, kind: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.plain(status, json.dumps({"error": text}).encode())
+
+    both = chat(format={"type": "object"}, tools=(WEATHER,))
+    assert error_of(ask_script(script, both)) == (kind, status)
+    assert error_of(ask_script(script, chat())) == ("http", status), "nothing was asked for that could be refused"
+
+
 @pytest.mark.parametrize("wrong", [{"format": "yaml"}, {"think": [1]}, {"keep_alive": [1]}])
 def test_a_request_that_the_client_refuses_was_not_sent_and_says_so(wrong: dict[str, Any]) -> None:
     with Scripted(answers(DONE)) as server:
         bad, good = ask(server.url, chat(**wrong), chat())
     assert bad.error is not None
-    assert (bad.error.kind, bad.error.status, bad.sent_ns) == ("rejected", None, None)
+    assert (bad.error.kind, bad.error.status, bad.sent_ns) == ("protocol", None, None)
     assert next(iter(wrong)) in bad.error.message
     assert good.error is None
     assert len(server.asked) == 1

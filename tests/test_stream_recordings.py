@@ -57,8 +57,8 @@ ERRORS = {
     "error: bad schema type": ("rejected", 400),
     "error: schema with unresolvable $ref": ("rejected", 400),
     "error: format is a string": ("rejected", 500),
-    "error: think unsupported": ("rejected", 400),
-    "error: body is not JSON": ("rejected", 400),
+    "error: think unsupported": ("http", 400),
+    "error: body is not JSON": ("http", 400),
     "error: unknown model": ("http", 404),
 }
 OLD_ERRORS = {

@@ -436,6 +436,18 @@ def test_the_hash_covers_rules_and_acceptable_values(tmp_path: Path) -> None:
     assert len(hashes) == 4
 
 
+def test_the_hash_covers_the_order_in_which_properties_are_sent(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    hashes = set()
+    for names in ("ab", "ba"):
+        ordered = {"type": "object", "properties": {name: {"type": "integer"} for name in names}}
+        tool = {"type": "function", "function": {"name": "f", "parameters": ordered}}
+        for asked in ({"schema": ordered}, {"tools": [tool]}):
+            file.write_text(json.dumps({**CASE, **asked}))
+            hashes.add(load(file).content_hash)
+    assert len(hashes) == 4
+
+
 def test_an_image_in_base64_is_taken_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     image = "iVBORw0KGgo="

@@ -200,10 +200,26 @@ def test_missing_turns_bring_the_other_turn_with_them() -> None:
         ("7", "17 degrees", False), ("7", "7.5 degrees", False), ("7", "0.7", False), ("7", "7,5", False),
         ("7", "-7 degrees", False), ("-7", "-7 degrees", True), ("50.6", "$50.60", False), ("50.60", "$50.60.", True),
         ("Oslo", "OSLO!", True), ("no", "snow", False), ("a+b", "is a+b here", True),
+        ("7", "It is 7C in Oslo.", True), ("7", "在奥斯陆现在是7度。", True), ("°C", "7°C", True), ("%", "20%", True),
+        ("7", "\u20137 degrees", False), ("7", "\u22127 degrees", False), ("7", "17C", False), ("$50", "US$50", True),
+        ("C", "7C", True), ("C", "7Cal", False), ("m²", "9m²", True), ("m²", "9cm²", False),
+        ("_Oslo_", "a_Oslo_b", True), ("Oslo", "_Oslo_", True), ("Öl", "Erdöl", False),
+        ("奥斯陆", "在奥斯陆现在是7度。", True),
     ],
 )  # fmt: skip
 def test_a_mention_is_a_word_or_number_of_its_own(text: str, answer: str, there: bool) -> None:
     assert is_mentioned(text, answer) is there
+
+
+def test_no_shipped_question_is_answered_by_a_word_that_any_answer_may_hold() -> None:
+    mentions = [
+        text
+        for case in load_suite("turns", text=TextShape(), seed=0).cases
+        for group in case.mentions
+        for text in group
+    ]
+    idle = "Yes, you should expect it there today, so do not forget your umbrella; no doubt."
+    assert [text for text in mentions if is_mentioned(text, idle)] == []
 
 
 def test_mentions_are_scored_by_group() -> None:

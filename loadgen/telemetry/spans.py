@@ -130,14 +130,22 @@ def _content(record: RequestRecord, request: Request | None) -> Attributes:
     found: Attributes = {"gen_ai.output.messages": _json([_answer(record)])}
     if request is not None:
         asked = request.messages if request.prompt is None else ({"role": "user", "content": request.prompt},)
-        found["gen_ai.input.messages"] = _json([_message(each) for each in asked])
+        if asked:
+            found["gen_ai.input.messages"] = _json([_message(each) for each in asked])
         if request.tools:
             found["gen_ai.tool.definitions"] = _json(request.tools)
     return found
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {"role": message["role"], "parts": [{"type": "text", "content": message.get("content", "")}]}
+    text, thinking = message.get("content", ""), message.get("thinking")
+    if message["role"] == "tool":
+        return {"role": "tool", "parts": [{"type": "tool_call_response", "response": text}]}
+    parts = [{"type": "reasoning", "content": thinking}] if thinking else []
+    calls = [{"type": "tool_call", **call["function"]} for call in message.get("tool_calls") or ()]
+    if text or not calls:
+        parts.append({"type": "text", "content": text})
+    return {"role": message["role"], "parts": [*parts, *calls]}
 
 
 def _answer(record: RequestRecord) -> dict[str, Any]:

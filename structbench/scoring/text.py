@@ -13,6 +13,15 @@ from structbench.scoring.answer import Answer, explain, first, shown
 from structbench.scoring.rules import text_under
 from structbench.types import Case, Score
 
+_LETTER = "[^\\W\\d_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]"
+"""A letter of the scripts that part words: Thai, Lao, Burmese, Khmer, Japanese and Chinese do not."""
+_BOUNDARIES = {
+    "digit": (r"(?<!\d)(?<!\d[.,])(?<![-\u2013\u2212])", r"(?!\d|[.,]\d)"),
+    "letter": (f"(?<!{_LETTER})", f"(?!{_LETTER})"),
+    "other": ("", ""),
+}
+"""What must not stand before and after a mention, by its own first and last character; a dash is a sign."""
+
 
 def score_text(case: Case, answer: Answer) -> Score:
     """Compare the answer with the case's expected text or texts, or look for what it must mention."""
@@ -55,8 +64,11 @@ def _score_mentions(case: Case, answer: Answer) -> Score:
 
 
 def is_mentioned(text: str, answer: str) -> bool:
-    """Whether the text stands in the answer, capitals aside, and not within a longer word or number: 7 is not in 17,
-    7.5 or -7."""
-    sign = "(?<![-−])" if text[:1].isdigit() else ""
-    pattern = rf"(?<!\w)(?<!\d[.,]){sign}{re.escape(text)}(?!\w|[.,]\d)"
-    return re.search(pattern, answer, re.IGNORECASE) is not None
+    """Whether the text stands in the answer, capitals aside, and not within a longer word or number: 7 is in 7C, but
+    not in 17, 7.5 or -7."""
+    before, after = _BOUNDARIES[_edge(text[:1])][0], _BOUNDARIES[_edge(text[-1:])][1]
+    return re.search(before + re.escape(text) + after, answer, re.IGNORECASE) is not None
+
+
+def _edge(character: str) -> str:
+    return "digit" if character.isdecimal() else "letter" if re.match(_LETTER, character) else "other"

@@ -11,7 +11,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, lru_cache, partial
+from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urljoin
@@ -27,6 +29,11 @@ _EXAMINED = 1000
 """How many violations are looked at for the most telling ten."""
 _UCSCHAR = re.compile("[\u00a0-\ud7ff\uf900-\ufdcf\ufdf0-\uffef\U00010000-\U000efffd]+")
 """RFC 3987's characters beyond ASCII (its gaps at the end of each plane are not kept)."""
+_ATOM, _LABEL = r"[\w!#$%&'*+/=?^`{|}~-]+", r"[a-z\d](?:[a-z\d-]*[a-z\d])?"
+_MAILBOX = re.compile(
+    rf"""(?:{_ATOM}(?:\.{_ATOM})*|"(?:[ !#-\[\]-~]|\\[ -~])*")@(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<address>[^]]*)\])""",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 class _Validator(Protocol):
@@ -52,7 +59,7 @@ def violations(schema: Mapping[str, Any], value: Any, prefix: str = "") -> Viola
     if not errors:
         return _VALID
     lines = first(explain(prefix + pointer, keyword, error.message) for *_, pointer, keyword, error in _ranked(errors))
-    return Violations(lines, tuple(sorted({str(error.validator) for error in errors})))
+    return Violations(lines, tuple(sorted({_keyword(error) for error in errors})))
 
 
 _VALID = Violations()
@@ -89,12 +96,21 @@ def _ranked(errors: list[ValidationError]) -> list[tuple[int, bool, str, str, Va
             len(error.absolute_path),
             error.validator in ("anyOf", "oneOf"),
             pointer_to(error.absolute_path),
-            str(error.validator),
+            _keyword(error),
             error,
         )
         for error in errors
     ]
     return sorted(ranked, key=lambda item: (*item[:4], item[4].message))
+
+
+def _keyword(error: ValidationError) -> str:
+    """The keyword that is broken; where a schema is just ``false``, the one that holds it."""
+    if error.validator is not None:
+        return str(error.validator)
+    jsonschema = import_jsonschema()
+    known = {*jsonschema.Draft7Validator.VALIDATORS, *jsonschema.Draft202012Validator.VALIDATORS}
+    return next((part for part in reversed(error.absolute_schema_path) if part in known), "false")
 
 
 def _canonical(schema: Mapping[str, Any]) -> str:
@@ -148,8 +164,21 @@ def _metaschema(draft: Any) -> _Validator:
 
 @cache
 def _extended(draft: Any) -> Any:
-    """The draft's validator with a ``uniqueItems`` that does not compare each item with each other."""
-    return import_jsonschema().validators.extend(draft, {"uniqueItems": _unique_items})
+    """The draft's validator with keywords of our own where jsonschema's are slow or not exact."""
+    ours = {"uniqueItems": _unique_items, "multipleOf": _multiple_of, "divisibleBy": _multiple_of}
+    known = {name: check for name, check in ours.items() if name in draft.VALIDATORS}
+    return import_jsonschema().validators.extend(draft, known)
+
+
+def _multiple_of(validator: Any, step: Any, instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    """In decimals, as they are written: 19.99 is a multiple of 0.01, though no multiple of the double nearest to it."""
+    if validator.is_type(instance, "number") and _exact(instance) % _exact(step):
+        raised = import_jsonschema().exceptions.ValidationError
+        yield raised(f"{instance!r} is not a multiple of {step}")
+
+
+def _exact(number: float) -> int | Fraction:
+    return number if isinstance(number, int) else Fraction(repr(number))
 
 
 def _unique_items(validator: Any, wanted: Any, instance: Any, _schema: Any) -> Iterator[ValidationError]:
@@ -195,7 +224,21 @@ def _formats() -> FormatChecker:
         check, raises = checker.checkers[ascii_name]
 
         checker.checkers[name] = (partial(_is_iri, check), raises)
+    checker.checkers["email"] = (_is_email, ())
     return checker
+
+
+def _is_email(value: object) -> bool:
+    """RFC 5321's Mailbox, whose address in brackets is of IPv4 or IPv6."""
+    if not isinstance(value, str):
+        return True
+    found = _MAILBOX.fullmatch(value)
+    if found is None or (literal := found["address"]) is None:
+        return found is not None
+    try:
+        return bool(IPv6Address(literal[5:]) if literal[:5].lower() == "ipv6:" else IPv4Address(literal))
+    except ValueError:
+        return False
 
 
 def _is_iri(is_uri: Callable[[object], bool], value: object) -> bool:
