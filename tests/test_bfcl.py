@@ -239,7 +239,9 @@ def test_parameters_nested_beyond_pythons_stack_are_refused(data: Path) -> None:
     line = json.dumps({**ENTRY, "function": [{**GREET, "parameters": "DEEP"}]}).replace('"DEEP"', deep)
     write(data, "simple_python", [line], [TRUTH])
     # Before Python 3.12 it is the JSON reader that gives up.
-    with pytest.raises(BadInput, match="line 1: (function: parameters: nested too deeply|not JSON: maximum recursion)"):
+    with pytest.raises(
+        BadInput, match=r"line 1: (function: parameters: nested too deeply|not JSON: maximum recursion)"
+    ):
         load(f"bfcl:{data}/simple_python")
 
 
