@@ -158,6 +158,27 @@ def _one_message(message: Mapping[str, Any], field: str) -> Problems:
     for i, image in enumerate(images if isinstance(images, list) else ()):
         if isinstance(image, str) and not _is_image(image):
             yield f"{field}.images[{i}]: must be a PNG, JPEG or WebP in base64 (base64 -w0 FILE), not a path"
+    for key in ("thinking", "tool_name"):
+        if message.get(key) is not None:
+            yield from is_a(message[key], str, f"{field}.{key}")
+    if message.get("tool_calls") is not None:
+        yield from _tool_call_problems(message["tool_calls"], f"{field}.tool_calls")
+
+
+def _tool_call_problems(calls: Any, field: str) -> Problems:
+    """Calls as Ollama takes them; of other keys the official client would send nothing."""
+    yield from is_a(calls, list, field)
+    for i, call in enumerate(calls if isinstance(calls, list) else ()):
+        yield from is_a(call, dict, f"{field}[{i}]")
+        if not isinstance(call, dict):
+            continue
+        yield from unknown_keys(call, ("function",), f"{field}[{i}]")
+        function, inner = call.get("function"), f"{field}[{i}].function"
+        yield from is_a(function, dict, inner)
+        if isinstance(function, dict):
+            yield from unknown_keys(function, ("name", "arguments"), inner)
+            yield from text_problems(function.get("name"), f"{inner}.name")
+            yield from is_a(function.get("arguments"), dict, f"{inner}.arguments")
 
 
 def _is_image(text: str) -> bool:

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import ollama
 import pytest
 
 from structbench import suite_fields
@@ -147,3 +148,62 @@ def test_a_schema_too_deep_to_be_checked_is_called_that(tmp_path: Path) -> None:
     (tmp_path / "deep.json").write_text(json.dumps(deep))
     with pytest.raises(BadInput, match=r"deep\.json: schema: is nested too deeply to be checked"):
         load_suite(str(tmp_path), text=TextShape(), seed=0)
+
+
+SAID = {"role": "assistant", "content": "x"}
+
+
+def told_of_messages(tmp_path: Path, message: dict[str, Any]) -> list[str]:
+    file = tmp_path / "one.jsonl"
+    file.write_text(json.dumps({"id": "a", "messages": [{"role": "user", "content": "Go."}, message]}))
+    return problems(file)
+
+
+def call_of(**function: Any) -> list[Any]:
+    return [{"function": {"name": "f", "arguments": {}, **function}}]
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({"thinking": 5}, "thinking: must be a string, not a number"),
+        ({"tool_name": 7}, "tool_name: must be a string, not a number"),
+        ({"tool_calls": "nonsense"}, "tool_calls: must be an array, not a string"),
+        ({"tool_calls": ["f"]}, "tool_calls[0]: must be an object, not a string"),
+        ({"tool_calls": [{}]}, "tool_calls[0].function: must be an object, not null"),
+        ({"tool_calls": call_of(name=5)}, "tool_calls[0].function.name: must be a string, not a number"),
+        ({"tool_calls": call_of(arguments="{}")}, "tool_calls[0].function.arguments: must be an object, not a string"),
+    ],
+    ids=str,
+)
+def test_what_the_official_client_refuses_in_a_message_is_a_problem(
+    tmp_path: Path, more: dict[str, Any], problem: str
+) -> None:
+    message = {"role": "assistant", "content": "x", **more}
+    with pytest.raises(ValueError, match="validation error"):
+        ollama.Message.model_validate(message)
+    assert told_of_messages(tmp_path, message) == [f"messages[1].{problem}"]
+
+
+def test_what_the_official_client_would_leave_out_of_a_call_is_a_problem(tmp_path: Path) -> None:
+    calls = [{"id": "1", **call_of(index=0)[0]}, {"name": "f"}]
+    assert [problem.split(": ")[:2] for problem in told_of_messages(tmp_path, {**SAID, "tool_calls": calls})] == [
+        ["messages[1].tool_calls[0].id", "unknown key"],
+        ["messages[1].tool_calls[0].function.index", "unknown key"],
+        ["messages[1].tool_calls[1].name", "unknown key"],
+        ["messages[1].tool_calls[1].function", "must be an object, not null"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"thinking": "hm", "tool_calls": call_of(arguments={"a": [1]})},
+        {"thinking": None, "tool_calls": None, "tool_name": None},
+        {"role": "tool", "tool_name": "f"},
+    ],
+    ids=str,
+)
+def test_what_the_official_client_takes_is_no_problem(tmp_path: Path, message: dict[str, Any]) -> None:
+    ollama.Message.model_validate({**SAID, **message})
+    assert told_of_messages(tmp_path, {**SAID, **message}) == []
