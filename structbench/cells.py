@@ -151,9 +151,21 @@ def load_suites(options: LoadOptions) -> list[Suite]:
         suites = _with_tags(suites, options.tags)
     if options.endpoint == "generate":
         for suite in suites:
-            if any(case.tools for case in _telling_cases(suite)):
-                raise BadInput(f"suite {suite.name} has tools, which /api/generate does not take: use --endpoint chat")
+            _check_for_generate(suite)
     return suites
+
+
+def _check_for_generate(suite: Suite) -> None:
+    """BadInput for what a conversation told as one text would leave out."""
+    for case in _telling_cases(suite):
+        if case.tools:
+            raise BadInput(f"suite {suite.name} has tools, which /api/generate does not take: use --endpoint chat")
+        for key in ("images", "tool_calls", "thinking"):
+            if any(message.get(key) for message in case.messages):
+                raise BadInput(
+                    f"suite {suite.name}, case {case.id}: has {key} in its messages, which one prompt for "
+                    f"/api/generate cannot hold: use --endpoint chat"
+                )
 
 
 def _with_tags(suites: Sequence[Suite], tags: Sequence[str]) -> list[Suite]:

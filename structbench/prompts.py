@@ -88,9 +88,11 @@ def as_prompt(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def with_schema(messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """The messages with the schema at the end of the last one, unless it stands there already."""
-    *before, last = messages
+    """The messages with the schema at the end of the user's last one, unless it stands there already."""
     task = f"{_SCHEMA_PROMPT}{json.dumps(schema, ensure_ascii=False)}"
-    if last["content"].endswith(task):
+    users = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    at = users[-1] if users else len(messages) - 1
+    asked = messages[at]
+    if asked["content"].endswith(task):
         return tuple(messages)
-    return (*before, {**last, "content": f"{last['content']}\n\n{task}"})
+    return (*messages[:at], {**asked, "content": f"{asked['content']}\n\n{task}"}, *messages[at + 1 :])

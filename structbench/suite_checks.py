@@ -1,7 +1,7 @@
 """What is wrong with the JSON object on a suite file's line, and the Case that it is when nothing is.
 
-Invariant: what has no problem can be sent and scored; each problem is one line that begins with its field.
-The problems come one by one: who loads a suite stops at the first, ``structbench suites check`` takes all.
+Invariant: what has no problem can be sent and scored; each problem is one line that begins with its field, and
+finding them ends in time. Who loads a suite shows the first, ``structbench suites check`` all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from structbench.scoring.answer import CannotScore
 from structbench.scoring.rules import matches
 from structbench.scoring.validation import errors_of
 from structbench.scoring.values import at_pointer
-from structbench.suite_fields import FIELDS, Problems, is_a, one_line, string_problems, text_problems, unknown_keys
+from structbench.suite_fields import (
+    FIELDS,
+    Problems,
+    guarded,
+    is_a,
+    one_line,
+    string_problems,
+    text_problems,
+    unknown_keys,
+)
 from structbench.suite_rules import rule_problems
 from structbench.types import Case
 
@@ -74,28 +83,36 @@ def problems_of(line: Mapping[str, Any]) -> Problems:
         yield from text_problems(line["id"], "id")
     yield from _mixed_kinds(line)
     yield from _message_problems(line)
-    sound = True
+    broken: set[str] = set()
     for key, check in FIELDS.items():
-        for problem in check(line[key], key) if key in line else ():
-            sound = False
-            yield problem
-    if sound:
-        yield from _disagreements(line)
+        problems = guarded(check(line[key], key), key) if key in line else []
+        if problems:
+            broken.add(key)
+        yield from problems
+    yield from _disagreements(line, broken)
 
 
-def _disagreements(line: Mapping[str, Any]) -> Problems:
-    """What contradicts each other in a line whose fields are sound by themselves."""
-    for pointer in line.get("acceptable", {}):
+def _disagreements(line: Mapping[str, Any], broken: set[str]) -> Problems:
+    """What contradicts each other, as far as it is sound by itself."""
+
+    def sound(*keys: str) -> bool:
+        return broken.isdisjoint(keys)
+
+    for pointer in line.get("acceptable", {}) if sound("acceptable", "expected") else ():
         if pointer in line.get("expected", {}):
             yield f'acceptable: "{pointer}" stands in "expected" too: give it in one of the two'
-    if "compare" in line:
-        yield from rule_problems(line)
-    if "then" in line and "tools" in line:
-        yield from _then_problems(line["then"], line)
-    if "expected_calls" in line and "tools" in line:
-        yield from _call_problems(line["expected_calls"], line["tools"])
+    unruly: list[str] = []
+    if "compare" in line and sound("compare", "expected", "acceptable", "expected_text"):
+        yield from (unruly := guarded(rule_problems(line), "compare"))
+    if "then" in line and "tools" in line and sound("then"):
+        yield from guarded(_then_problems(line["then"], line, line["tools"] if sound("tools") else ()), "then")
+    if "expected_calls" in line and "tools" in line and sound("tools"):
+        yield from guarded(_call_problems(line["expected_calls"], line["tools"]), "expected_calls", in_time=True)
     if "example" in line and "schema" in line:
-        yield from _example_problems(line)
+        if sound("schema"):
+            yield from guarded(_example_problems(line["example"], line["schema"]), "example", in_time=True)
+        if sound("expected", "acceptable", "compare") and not unruly:
+            yield from guarded(_lacking(line), "example", in_time=True)
 
 
 def _mixed_kinds(line: Mapping[str, Any]) -> Problems:
@@ -141,6 +158,27 @@ def _one_message(message: Mapping[str, Any], field: str) -> Problems:
     for i, image in enumerate(images if isinstance(images, list) else ()):
         if isinstance(image, str) and not _is_image(image):
             yield f"{field}.images[{i}]: must be a PNG, JPEG or WebP in base64 (base64 -w0 FILE), not a path"
+    for key in ("thinking", "tool_name"):
+        if message.get(key) is not None:
+            yield from is_a(message[key], str, f"{field}.{key}")
+    if message.get("tool_calls") is not None:
+        yield from _tool_call_problems(message["tool_calls"], f"{field}.tool_calls")
+
+
+def _tool_call_problems(calls: Any, field: str) -> Problems:
+    """Calls as Ollama takes them; of other keys the official client would send nothing."""
+    yield from is_a(calls, list, field)
+    for i, call in enumerate(calls if isinstance(calls, list) else ()):
+        yield from is_a(call, dict, f"{field}[{i}]")
+        if not isinstance(call, dict):
+            continue
+        yield from unknown_keys(call, ("function",), f"{field}[{i}]")
+        function, inner = call.get("function"), f"{field}[{i}].function"
+        yield from is_a(function, dict, inner)
+        if isinstance(function, dict):
+            yield from unknown_keys(function, ("name", "arguments"), inner)
+            yield from text_problems(function.get("name"), f"{inner}.name")
+            yield from is_a(function.get("arguments"), dict, f"{inner}.arguments")
 
 
 def _is_image(text: str) -> bool:
@@ -151,12 +189,12 @@ def _is_image(text: str) -> bool:
         return False
 
 
-def _then_problems(then: Mapping[str, Any], line: Mapping[str, Any]) -> Problems:
+def _then_problems(then: Mapping[str, Any], line: Mapping[str, Any], tools: Any) -> Problems:
     """The next turn: a result of every tool, and what its answer must be or hold."""
     yield from unknown_keys(then, ("results", "expected_text", "mentions", "compare", "reference"), "then")
     results = then.get("results")
     yield from is_a(results, dict, "then.results")
-    for tool in line["tools"]:
+    for tool in tools:
         if isinstance(results, dict) and not isinstance(results.get(tool["function"]["name"]), str):
             yield f'then.results: needs the text that "{tool["function"]["name"]}" answers'
     if ("expected_text" in then) == ("mentions" in then):
@@ -184,11 +222,12 @@ def _call_problems(calls: Any, tools: Any) -> Problems:
         yield from unknown_keys(call, ("name", "arguments"), field)
         name, arguments = call.get("name"), call.get("arguments")
         yield from is_a(name, str, f"{field}.name")
-        if isinstance(name, str) and name not in schemas:
+        schema = schemas.get(name) if isinstance(name, str) else None
+        if isinstance(name, str) and schema is None:
             yield f'{field}.name: "{name}" is none of the tools ({", ".join(schemas)})'
         yield from is_a(arguments, dict, f"{field}.arguments")
-        if name in schemas and isinstance(arguments, dict):
-            yield from _argument_problems(arguments, schemas[name], f"{field}.arguments")
+        if schema is not None and isinstance(arguments, dict):
+            yield from _argument_problems(arguments, schema, f"{field}.arguments")
 
 
 def _argument_problems(arguments: Mapping[str, Any], schema: Mapping[str, Any], field: str) -> Problems:
@@ -216,14 +255,18 @@ def _misfit(schema: Mapping[str, Any], name: str, value: Any) -> str | None:
     return next((one_line(each.message) for each in errors if [*each.absolute_path][:1] == [name]), None)
 
 
-def _example_problems(line: Mapping[str, Any]) -> Problems:
-    """The example satisfies the schema and carries every expected value."""
-    example, rules = line["example"], line.get("compare", {})
+def _example_problems(example: Any, schema: Mapping[str, Any]) -> Problems:
+    """The example satisfies the schema."""
     try:
-        for each in errors_of(line["schema"], example):
+        for each in errors_of(schema, example):
             yield f"example{each.json_path.removeprefix('$')}: breaks the schema: {one_line(each.message)}"
     except CannotScore as error:
         yield f"example: {one_line(str(error))}"
+
+
+def _lacking(line: Mapping[str, Any]) -> Problems:
+    """The example carries every expected value."""
+    example, rules = line["example"], line.get("compare", {})
     for pointer, value in line.get("expected", {}).items():
         if not matches(at_pointer(example, pointer), value, rules, pointer):
             yield f'example: has not the expected value {value!r} at "{pointer}"'

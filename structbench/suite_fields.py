@@ -1,7 +1,6 @@
 """What is wrong with one field of a case, whatever else the case has.
 
-Invariant: each problem is one line that begins with its field; they come one by one, so that who stops at the
-first pays for no more.
+Invariant: each problem is one line that begins with its field, and ``guarded`` finds them in time.
 """
 
 from __future__ import annotations
@@ -10,7 +9,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from structbench.scoring.validation import draft_of, import_jsonschema
+from structbench.scoring.validation import draft_of, schema_errors
+from structbench.time_limit import OutOfTime, limited
+
+CHECK_LIMIT_S = 2.0
+"""How long one check may take; an answer is scored within the same time."""
 
 TYPE_NAMES = {
     dict: "an object", list: "an array", str: "a string", bool: "true or false", int: "a number", float: "a number",
@@ -18,6 +21,21 @@ TYPE_NAMES = {
 }  # fmt: skip
 
 Problems = Iterator[str]
+
+
+def guarded(problems: Problems, field: str, *, in_time: bool = False) -> list[str]:
+    """All problems that a check finds; that it goes too deep, or takes too long, is one too."""
+    found: list[str] = []
+    try:
+        if in_time:
+            limited(CHECK_LIMIT_S, lambda: found.extend(problems))
+        else:
+            found.extend(problems)
+    except OutOfTime:
+        found.append(f"{field}: checking takes longer than {CHECK_LIMIT_S:g} s: simplify the pattern")
+    except RecursionError:
+        found.append(f"{field}: is nested too deeply to be checked: make it flatter")
+    return found
 
 
 def is_a(value: Any, kind: type, field: str) -> Problems:
@@ -51,35 +69,38 @@ def schema_problems(schema: Any, field: str) -> Problems:
     yield from is_a(schema, dict, field)
     if not isinstance(schema, dict):
         return
-    jsonschema = import_jsonschema()
-    draft = draft_of(schema)
+    errors = schema_errors(schema)
+    for error in errors:
+        yield f"{field}{error.json_path.removeprefix('$')}: no valid JSON Schema: {one_line(error.message)}"
+    for reference in () if errors else _lost_references(schema):
+        yield f'{field}: "$ref": "{reference}" leads nowhere: define it in the schema; nothing is fetched'
+
+
+def _lost_references(schema: dict[str, Any]) -> Iterator[str]:
+    """The references that lead to no schema, of all schemas within the schema: each resolves against its own base."""
     from referencing import Registry
-    from referencing.exceptions import Unresolvable
     from referencing.jsonschema import specification_with
 
-    try:
-        draft.check_schema(schema, format_checker=draft.FORMAT_CHECKER)
-    except jsonschema.exceptions.SchemaError as error:
-        yield f"{field}{error.json_path.removeprefix('$')}: no valid JSON Schema: {one_line(error.message)}"
-        return
-    resource = specification_with(draft.ID_OF(draft.META_SCHEMA)).create_resource(schema)
-    resolver = Registry().with_resource(resource.id() or "", resource).resolver(resource.id() or "")
-    for reference in _references(schema):
+    draft = draft_of(schema)
+    specification = specification_with(draft.ID_OF(draft.META_SCHEMA))
+    root = specification.create_resource(schema)
+    ahead, seen = [(root, Registry().resolver_with_root(root), "")], set()
+    while ahead:
+        resource, resolver, by = ahead.pop()
+        if not isinstance(resource.contents, dict) or id(resource.contents) in seen:
+            continue
+        seen.add(id(resource.contents))
+        reference = resource.contents.get("$ref")
         try:
-            resolver.lookup(reference)
-        except Unresolvable:
-            yield f'{field}: "$ref": "{reference}" leads nowhere: define it in the schema; nothing is fetched'
-
-
-def _references(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if isinstance(node.get("$ref"), str):
-            yield node["$ref"]
-        for value in node.values():
-            yield from _references(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _references(value)
+            ahead += [(inner, resolver.in_subresource(inner), by) for inner in resource.subresources()]
+            if isinstance(reference, str):
+                by = reference
+                found = resolver.lookup(reference)
+                if not isinstance(found.contents, dict | bool):
+                    yield reference
+                ahead.append((specification.create_resource(found.contents), found.resolver, reference))
+        except Exception:  # nothing there, a pointer into a string, a word that is no URI, a target that is no schema
+            yield by
 
 
 def _tool_problems(tools: Any, key: str) -> Problems:
@@ -113,8 +134,17 @@ def _function_problems(function: Mapping[str, Any], field: str, names: Collectio
     yield from is_a(function.get("description", ""), str, f"{field}.description")
     broken = list(schema_problems(function.get("parameters"), f"{field}.parameters"))
     yield from broken
-    if not broken and function["parameters"].get("type") != "object":
-        yield f'{field}.parameters.type: must be "object"'
+    if not broken:
+        yield from _parameter_problems(function["parameters"], f"{field}.parameters")
+
+
+def _parameter_problems(schema: Mapping[str, Any], field: str) -> Problems:
+    """Beyond a sound schema, what the official client sends: it takes no ``true`` for a list or for a property."""
+    if schema.get("type") != "object":
+        yield f'{field}.type: must be "object"'
+    yield from string_problems(schema.get("required", []), f"{field}.required")
+    for name, described in schema.get("properties", {}).items():
+        yield from is_a(described, dict, f"{field}.properties.{name}")
 
 
 def _pointer_problems(value: Any, key: str) -> Problems:

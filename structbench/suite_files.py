@@ -14,7 +14,7 @@ from typing import Any
 
 from structbench.errors import BadInput
 from structbench.suite_checks import cases_of, problems_of
-from structbench.suite_fields import TYPE_NAMES, schema_problems
+from structbench.suite_fields import TYPE_NAMES, guarded, schema_problems
 from structbench.types import Case
 
 COMMENTS = (b"#", b"//")
@@ -84,7 +84,7 @@ def read_folder(folder: Path) -> Iterator[Line]:
         problems = []
         try:
             schema = _json(file.read_bytes(), "one schema in a file")
-            problems = [f"{file}: {problem}" for problem in schema_problems(schema, "schema")]
+            problems = [f"{file}: {problem}" for problem in guarded(schema_problems(schema, "schema"), "schema")]
         except (OSError, _NotJson) as error:
             problems = [f"{file}: {error}"]
         yield Line(problems=tuple(problems)) if problems else Line((schema_case(file.stem, schema),))

@@ -31,6 +31,7 @@ GREET = {
         "required": ["who"],
     },
 }
+PARAMETERS: Any = GREET["parameters"]
 ENTRY = {"id": "simple_python_0", "question": [[{"role": "user", "content": "Greet Ada."}]], "function": [GREET]}
 TRUTH = {"id": "simple_python_0", "ground_truth": [{"people.greet": {"who": ["Ada"], "times": ["", 1]}}]}
 
@@ -207,6 +208,19 @@ BROKEN_LINES = {
     json.dumps({**ENTRY, "function": [1]}): "line 2: function: must be a list of objects",
     json.dumps({**ENTRY, "id": "x"}): "has no line with the id x",
     json.dumps({**ENTRY, "function": [{**GREET, "parameters": {"type": "cat"}}]}): "type 'cat' is none that BFCL has",
+    json.dumps({**ENTRY, "function": [{**GREET, "description": None}]}): "line 2: description: must be there, and be",
+    json.dumps(
+        {**ENTRY, "function": [{**GREET, "parameters": {"type": ["integer", "null"]}}]}
+    ): "is none that BFCL has",
+    json.dumps(
+        {**ENTRY, "function": [{**GREET, "parameters": {**PARAMETERS, "required": 5}}]}
+    ): "line 2: required: must",
+    json.dumps({**ENTRY, "function": [{**GREET, "parameters": {**PARAMETERS, "required": [5]}}]}): "a list of names",
+    json.dumps(
+        {**ENTRY, "function": [{**GREET, "parameters": {**PARAMETERS, "properties": []}}]}
+    ): "line 2: properties:",
+    json.dumps({**ENTRY, "about": float("nan")}): "line 2: not JSON: Out of range float values",
+    json.dumps({**ENTRY, "about": "\udfff"}): "line 2: not JSON: half a surrogate pair stands alone",
 }
 
 
@@ -220,10 +234,43 @@ def test_a_broken_line_is_named(data: Path, line: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_broken_answer_is_named(data: Path) -> None:
-    write(data, "simple_python", [ENTRY], [{"id": "simple_python_0", "ground_truth": [{"a": {}, "b": {}}]}])
-    with pytest.raises(BadInput, match=r"possible_answer/BFCL_v4_simple_python\.json, line 1: ground_truth: must be"):
+def test_parameters_nested_beyond_pythons_stack_are_refused(data: Path) -> None:
+    deep = '{"type": "dict", "properties": {"a": ' * 3000 + '{"type": "dict"}' + "}}" * 3000
+    line = json.dumps({**ENTRY, "function": [{**GREET, "parameters": "DEEP"}]}).replace('"DEEP"', deep)
+    write(data, "simple_python", [line], [TRUTH])
+    # Before Python 3.12 it is the JSON reader that gives up.
+    with pytest.raises(
+        BadInput, match=r"line 1: (function: parameters: nested too deeply|not JSON: maximum recursion)"
+    ):
         load(f"bfcl:{data}/simple_python")
+
+
+@pytest.mark.parametrize(
+    ("truth", "said"), [([{"a": {}, "b": {}}], "must be a list"), ([{"a": 5}], "each function's arguments must be an")]
+)
+def test_a_broken_answer_is_named(data: Path, truth: Any, said: str) -> None:
+    write(data, "simple_python", [ENTRY], [{"id": "simple_python_0", "ground_truth": truth}])
+    with pytest.raises(BadInput) as caught:
+        load(f"bfcl:{data}/simple_python")
+    assert f"possible_answer/BFCL_v4_simple_python.json, line 1: ground_truth: {said}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "expected"),
+    [
+        ({"properties": {"a": STRING}, "required": 5}, "x", "correct"),
+        ({"properties": {"a": STRING}, "required": [["a"]]}, "x", "missing_argument"),
+        ({"properties": 5}, "x", "unexpected_argument"),
+        ({"properties": {"a": 5}}, "x", "unexpected_argument"),
+        ({"properties": {"a": {"type": ["string", "null"]}}}, "x", "correct"),  # the expected value's type decides
+        ({"properties": {"a": {"type": "array", "items": {"type": ["string"]}}}}, ["x"], "correct"),
+    ],
+)
+def test_whatever_a_tool_says_of_its_parameters_a_call_gets_a_verdict(schema: Any, value: Any, expected: str) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    calls = ({"name": "f", "arguments": {"a": [value]}},)
+    case = Case(id="x", messages=(), tools=(tool,), expected_calls=calls, matching="bfcl")
+    assert outcome(case, ("f", {"a": value})) == expected
 
 
 @pytest.mark.parametrize(
@@ -239,6 +286,7 @@ def test_a_broken_answer_is_named(data: Path) -> None:
         ("bfcl:{data}/multiple", "holds no BFCL_v4_multiple.json"),
         ("bfcl:{data}/possible_answers", 'has no category "possible_answers"'),
         ("bfcl:{data}/possible_answer/simple_python", "cannot be read: No such file or directory"),
+        ("bfcl:" + "x" * 300, "cannot be read: File name too long: check the path"),
         ("bfcl:{empty}", "holds no file such as BFCL_v4_simple_python.json"),
         ("bflc:simple_python", 'unknown suite "bflc:simple_python": '),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,29 @@ def test_options_that_do_not_go_together(given: dict[str, Any], text: str) -> No
 def test_tools_cannot_be_asked_for_where_the_endpoint_takes_none() -> None:
     with pytest.raises(BadInput, match=r"suite tools has tools.*use --endpoint chat"):
         cells(suites=["json", "tools"], endpoint="generate")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("images", ["iVBORw0KGgo="]),
+        ("tool_calls", [{"function": {"name": "f", "arguments": {}}}]),
+        ("thinking", "hm"),
+    ],
+)
+def test_what_one_prompt_cannot_hold_is_refused_where_it_would_be_left_out(
+    tmp_path: Path, key: str, value: Any
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    plain = {"id": "a", "prompt": "x"}
+    talk = {
+        "id": "b",
+        "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", key: value}],
+    }
+    path.write_text(f"{json.dumps(plain)}\n{json.dumps(talk)}\n")
+    assert len(cells(suites=[str(path)])) == 1
+    with pytest.raises(BadInput, match=rf"suite mine\.jsonl, case b: has {key} in its messages.*use --endpoint chat"):
+        cells(suites=[str(path)], endpoint="generate")
 
 
 @pytest.mark.parametrize(

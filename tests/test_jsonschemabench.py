@@ -175,6 +175,10 @@ def test_a_run_says_what_was_valid_and_what_was_not_and_goes_on(data: Path, tmp_
         ({"x.jsonl": '{"schema": {}}'}, "x.jsonl", "x.jsonl, line 1: file: must be there, and be of type str"),
         ({"x.jsonl": "\x1f\x8bnope"}, "x.jsonl", "no whole gzip file"),
         ({}, "no/where", "there is no such file, folder or set"),
+        ({}, "x" * 300, "cannot be read: File name too long: check the path"),
+        ({"data/Easy/a.json": {"const": float("nan")}}, ".", "Easy/a.json: not JSON: Out of range float values"),
+        ({"data/Easy/a.json": '{"const": 1e999}'}, ".", "Easy/a.json: not JSON: Out of range float values"),
+        ({"data/Easy/a.json": {"const": "\ud800"}}, ".", "Easy/a.json: not JSON: half a surrogate pair stands alone"),
     ],
 )
 def test_what_cannot_be_read_is_said_in_a_line(tmp_path: Path, files: dict[str, Any], name: str, said: str) -> None:
@@ -186,6 +190,13 @@ def test_what_cannot_be_read_is_said_in_a_line(tmp_path: Path, files: dict[str, 
         load(f"{tmp_path}/{name}" if name else "")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_gzip_file_is_called_that(tmp_path: Path) -> None:
+    whole = gzip.compress(b'{"file": "a"}' * 100)
+    (tmp_path / "x.jsonl.gz").write_bytes(whole[:10] + b"\xff" * (len(whole) - 10))
+    with pytest.raises(BadInput, match=r"x\.jsonl\.gz: no whole gzip file: .*: fetch it anew"):
+        load(tmp_path / "x.jsonl.gz")
 
 
 def test_cases_are_made_when_they_are_asked_for(data: Path) -> None:

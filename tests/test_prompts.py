@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from loadgen.server import Server
 from structbench.cells import build_cells, load_suites
 from structbench.options import LoadOptions
-from structbench.prompts import as_prompt, case_of, request_of, requests_of, warmup_requests
+from structbench.prompts import as_prompt, case_of, request_of, requests_of, warmup_requests, with_schema
 from structbench.types import Case, Config
 
 SCHEMA = {"type": "object", "properties": {"naïve": {"type": "string"}}}
@@ -73,6 +73,15 @@ def test_the_schema_goes_as_format_or_into_the_prompt_but_not_both() -> None:
     assert text.startswith("Who?\n\n")
     assert text.endswith('{"type": "object", "properties": {"naïve": {"type": "string"}}}')
     assert TALK[1]["content"] == "Who?"
+
+
+def test_the_schema_stands_in_the_users_last_message_whoever_speaks_last() -> None:
+    begun = {"role": "assistant", "content": "Sure:"}
+    case = Case(id="a", messages=(*TALK, begun), schema=SCHEMA)
+    asked = request_of(case, config(structured="prompt"), 0)
+    assert (asked.messages[0], asked.messages[2]) == (TALK[0], begun)
+    assert asked.messages[1]["content"].startswith("Who?\n\nAnswer with one JSON value only")
+    assert with_schema(asked.messages, SCHEMA) == asked.messages
 
 
 def test_no_format_without_a_schema() -> None:

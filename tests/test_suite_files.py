@@ -140,6 +140,7 @@ def test_a_file_in_utf16_is_called_that(tmp_path: Path) -> None:
 
 
 WITH_SCHEMA = {"schema": OBJECT}
+DRAFT_3 = "http://json-schema.org/draft-03/schema#"
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
 
 
@@ -245,6 +246,18 @@ BROKEN_FIELDS: list[tuple[dict[str, Any], str]] = [
     (
         calls(what=["x"], many=["", 0]),
         "expected_calls[0].arguments.many: does not fit the tool's parameters: 0 is",
+    ),
+    (
+        {"tools": [TOOL], "expected_calls": [{"name": ["look"], "arguments": {}}]},
+        "expected_calls[0].name: must be a string, not an array",
+    ),
+    (
+        {"tools": tool_with(parameters={"$schema": DRAFT_3, "type": "object", "required": True})},
+        "tools[0].function.parameters.required: must be an array, not true or false",
+    ),
+    (
+        {"tools": tool_with(parameters={"type": "object", "properties": {"a": True}})},
+        "tools[0].function.parameters.properties.a: must be an object, not true or false",
     ),
     ({"options": []}, "options: must be an object, not an array"),
     ({"options": {"stop": None}}, "options.stop: must be a number"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from structbench.errors import BadInput
-from structbench.public.reading import field_of, fingerprint, lines_of, object_of, read_bytes
+from structbench.public.reading import field_of, fingerprint, is_there, lines_of, object_of, read_bytes
 from structbench.types import Case, Suite
 
 VERSION = 1
@@ -63,7 +63,7 @@ def load_bfcl(text: str) -> Suite:
     path = Path(text)
     if text in CATEGORIES:
         return _suite(_installed(), [text], f"bfcl:{text}")
-    if text and path.is_dir():
+    if text and is_there(path) and path.is_dir():
         found = [category for category in CATEGORIES if category in _files(path)]
         if not found:
             raise BadInput(f"{text} holds no file such as BFCL_v4_simple_python.json: name BFCL's folder of data")
@@ -100,7 +100,11 @@ def _installed() -> Path:
 
 def _files(folder: Path) -> dict[str, Path]:
     """The folder's files by category."""
-    found = ((_FILE.fullmatch(file.name), file) for file in sorted(folder.iterdir()))
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be read: {error.strerror or error}: check the path") from None
+    found = ((_FILE.fullmatch(file.name), file) for file in files)
     return {match[1]: file for match, file in found if match is not None}
 
 
@@ -176,6 +180,8 @@ def _truths(data: bytes, file: str) -> Iterator[tuple[str, tuple[Mapping[str, An
         calls = field_of(entry, "ground_truth", list, where)
         if not all(isinstance(call, dict) and len(call) == 1 for call in calls):
             raise BadInput(f"{where}: ground_truth: must be a list of objects with one function each")
+        if not all(isinstance(arguments, dict) for call in calls for arguments in call.values()):
+            raise BadInput(f"{where}: ground_truth: each function's arguments must be an object: fetch the data anew")
         expected = tuple({"name": name, "arguments": arguments} for call in calls for name, arguments in call.items())
         yield field_of(entry, "id", str, where), expected
 
@@ -193,8 +199,9 @@ def _tools(functions: Sequence[Any], where: str) -> tuple[tuple[Mapping[str, Any
         taken.add(sent)
         if sent != name:
             names[sent] = name
-        parameters = _schema(field_of(function, "parameters", dict, where), where)
-        described = {"name": sent, "description": function.get("description", "") + HINT, "parameters": parameters}
+        parameters = _parameters(field_of(function, "parameters", dict, where), where)
+        about = field_of({"description": "", **function}, "description", str, where)
+        described = {"name": sent, "description": about + HINT, "parameters": parameters}
         tools.append({"type": "function", "function": described})
     return tuple(tools), names
 
@@ -209,15 +216,28 @@ def _sendable(name: str, taken: set[str]) -> str:
     return sent
 
 
+def _parameters(described: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A function's parameters in JSON Schema."""
+    try:
+        schema = _schema(described, where)
+    except RecursionError:
+        raise BadInput(f"{where}: function: parameters: nested too deeply: fetch the data anew") from None
+    required = field_of({"required": [], **schema}, "required", list, where)
+    if not all(isinstance(each, str) for each in required):
+        raise BadInput(f"{where}: function: required: must be a list of names: fetch the data anew")
+    return schema
+
+
 def _schema(described: Any, where: str) -> dict[str, Any]:
     """BFCL's description of a value in JSON Schema, to any depth; what else it says stays."""
-    if not isinstance(described, dict) or described.get("type") not in TYPES:
+    found = described.get("type") if isinstance(described, dict) else described
+    if not isinstance(described, dict) or not isinstance(found, str) or found not in TYPES:
         known = ", ".join(TYPES)
-        found = described.get("type") if isinstance(described, dict) else described
         raise BadInput(f"{where}: function: type {found!r} is none that BFCL has: {known}")
-    schema = {**described, "type": TYPES[described["type"]]}
-    if isinstance(described.get("properties"), dict):
-        schema["properties"] = {name: _schema(value, where) for name, value in described["properties"].items()}
+    schema = {**described, "type": TYPES[found]}
+    if "properties" in described:
+        properties = field_of(described, "properties", dict, where)
+        schema["properties"] = {name: _schema(value, where) for name, value in properties.items()}
     if isinstance(described.get("items"), dict):
         schema["items"] = _schema(described["items"], where)
     return schema

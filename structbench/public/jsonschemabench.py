@@ -7,6 +7,7 @@ it is a sound schema, and whether an answer can be judged by it, is said answer 
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from structbench.errors import BadInput
 from structbench.generated import GeneratedCases
-from structbench.public.reading import field_of, fingerprint, lines_of, object_of, read_bytes
+from structbench.public.reading import field_of, fingerprint, is_there, lines_of, object_of, read_bytes
 from structbench.types import Case, Suite
 
 VERSION = 1
@@ -54,12 +55,12 @@ def load_jsonschemabench(text: str) -> Suite:
 def _find(text: str) -> tuple[Sequence[_Item], str]:
     """The schemas and what to call them."""
     path = Path(text)
-    if text and path.exists():
+    if text and is_there(path):
         items = _items(path)
         if not items:
             raise BadInput(f"{text} holds no schema: name the folder whose data/SET/*.json are the schemas")
         return items, path.resolve().name
-    items = _items(path.parent) if text and path.parent.exists() else []
+    items = _items(path.parent) if text and is_there(path.parent) else []
     chosen = [item for item in items if item.set == path.name]
     if not chosen:
         raise BadInput(f"jsonschemabench:{text}: {_unknown(path.name, {item.set for item in items} - {NO_SET})}")
@@ -95,7 +96,7 @@ def _of_lines(path: Path) -> Iterator[_Item]:
     if data.startswith(b"\x1f\x8b"):
         try:
             data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise BadInput(f"{path}: no whole gzip file: {error}: fetch it anew") from None
     for number, line in lines_of(data):
         where = f"{path}, line {number}"

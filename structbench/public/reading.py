@@ -22,6 +22,17 @@ def read_bytes(path: Path) -> bytes:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}: check the path") from None
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder of that name; BadInput where that cannot be known."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', error)}: check the path") from None
+    return True
+
+
 def lines_of(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, counted from 1."""
     for number, line in enumerate(data.split(b"\n"), start=1):
@@ -30,9 +41,12 @@ def lines_of(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def object_of(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON object of a line or a file."""
+    """The JSON object of a line or a file: one that can be sent, so without NaN and halves of surrogate pairs."""
     try:
         value = json.loads(data)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{where}: not JSON: half a surrogate pair stands alone: leave this file out") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where}: not JSON: {error}: fetch the data anew, or leave this file out") from None
     if not isinstance(value, dict):

@@ -27,13 +27,14 @@ _IGNORED = re.compile(r"[ ,./\-_*^]")
 
 def judge(arguments: Mapping[str, Any], allowed: Mapping[str, Sequence[Any]], schema: Mapping[str, Any]) -> Verdict:
     """The first rung at which the arguments fail, given the acceptable values and the tool's parameters."""
-    described = schema.get("properties", {})
+    properties, required = schema.get("properties"), schema.get("required")
+    described = properties if isinstance(properties, Mapping) else {}
     must = [name for name, values in allowed.items() if not _may_be_left_out(values)]
-    for name in (*must, *schema.get("required", ())):
+    for name in (*must, *map(str, required if isinstance(required, list | tuple) else ())):
         if name not in arguments:
             return "missing_argument", name
     for name in arguments:
-        if name not in allowed or name not in described:
+        if name not in allowed or not isinstance(described.get(name), Mapping):
             return "unexpected_argument", name
     rungs = {name: _judge_value(value, allowed[name], described[name]) for name, value in arguments.items()}
     for rung in ("schema_violation", "wrong_value"):
@@ -45,7 +46,7 @@ def judge(arguments: Mapping[str, Any], allowed: Mapping[str, Sequence[Any]], sc
 
 def _judge_value(value: Any, acceptable: Sequence[Any], described: Mapping[str, Any]) -> ToolOutcome:
     """An acceptable value of another type than the described one (None, a variable's name) admits that type too."""
-    kind = KINDS.get(described.get("type"))
+    kind = _kind(described)
     if kind is float and type(value) is int:
         value = float(value)
     told = _first_kind(acceptable)
@@ -113,7 +114,12 @@ def _first_kind(acceptable: Sequence[Any]) -> type | None:
 
 def _inner_kind(described: Mapping[str, Any]) -> type | None:
     items = described.get("items")
-    return KINDS.get(items.get("type")) if isinstance(items, Mapping) else None
+    return _kind(items) if isinstance(items, Mapping) else None
+
+
+def _kind(described: Mapping[str, Any]) -> type | None:
+    told = described.get("type")
+    return KINDS.get(told) if isinstance(told, str) else None
 
 
 def _items_fit(value: Any, acceptable: Any, inner: type | None) -> bool:

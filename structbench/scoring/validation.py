@@ -89,6 +89,12 @@ def schema_problem(schema: Mapping[str, Any]) -> str | None:
     return validator if isinstance(validator, str) else None
 
 
+def schema_errors(schema: Mapping[str, Any]) -> list[ValidationError]:
+    """All that makes a schema none of its draft, each said by its most telling cause."""
+    best = import_jsonschema().exceptions.best_match
+    return [best([error]) for error in islice(_metaschema(draft_of(schema)).iter_errors(schema), _EXAMINED)]
+
+
 def _ranked(errors: list[ValidationError]) -> list[tuple[int, bool, str, str, ValidationError]]:
     """Shallow before deep, and what failed before the ``anyOf`` that only says that all failed."""
     ranked = [

@@ -1,0 +1,43 @@
+"""A limit to how long a check may take: a pattern can take longer than anyone waits.
+
+Invariant: after a call the process's timer and its SIGALRM handler are as they were.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class OutOfTime(BaseException):
+    """No Exception, so that no library on the way catches it."""
+
+
+def limited(limit_s: float, run: Callable[[], T]) -> T:
+    """What ``run`` returns; OutOfTime after the limit. Only a main thread can be interrupted: others have no limit."""
+    if threading.current_thread() is not threading.main_thread():
+        return run()
+    armed = True
+
+    def ring(_signal: int, _frame: FrameType | None) -> None:
+        if armed:
+            raise OutOfTime
+
+    handler = signal.signal(signal.SIGALRM, ring)
+    before = 0.0, 0.0
+    try:
+        try:
+            # Again and again, in case something on the way swallows it.
+            before = signal.setitimer(signal.ITIMER_REAL, limit_s, 0.25)
+            return run()
+        finally:
+            armed = False
+    finally:
+        armed = False  # where it rang in the line above
+        signal.setitimer(signal.ITIMER_REAL, *before)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
