@@ -16,6 +16,9 @@ import httpx
 Endpoint = Literal["chat", "generate", "v1"]
 PATHS: Mapping[Endpoint, str] = {"chat": "/api/chat", "generate": "/api/generate", "v1": "/v1/chat/completions"}
 
+_NO_DATA = (":", "event:", "id:", "retry:")
+"""Lines of server-sent events that carry nothing of an answer."""
+
 
 @dataclass(slots=True)
 class Reply:
@@ -68,15 +71,20 @@ class Prober:
 
 
 def _take_in(reply: Reply, endpoint: Endpoint, data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
     try:
-        for part in _parts(data.decode("utf-8", "replace")):
+        for part in _parts(text):
             if "error" in part:
                 reply.error = _error_text(part["error"])
             else:
                 _take_part(reply, endpoint, part)
     except (ValueError, RecursionError):
         reply.is_json = False
-        reply.error = " ".join(data.decode("utf-8", "replace").split())
+        told = " ".join(text.split())
+        if reply.status is not None and reply.status < 400:  # a page of something else, or a broken line
+            reply.failure = f"the answer is no JSON: {told}"
+        else:
+            reply.error = told
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         reply.failure = f"no answer as {PATHS[endpoint]} gives them: {type(error).__name__}: {error}"
     if reply.status is not None and reply.status >= 400 and reply.error is None:
@@ -84,11 +92,16 @@ def _take_in(reply: Reply, endpoint: Endpoint, data: bytes) -> None:
 
 
 def _parts(text: str) -> Iterator[Any]:
-    """The JSON objects of an answer: lines, server-sent events, or one whole."""
-    for line in text.splitlines():
-        line = line.removeprefix("data:").strip()
-        if line and line != "[DONE]":
-            yield json.loads(line)
+    """The JSON objects of an answer: one whole, lines, or server-sent events."""
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        for line in text.split("\n"):  # splitlines also splits at U+0085 and its like, which a JSON text may hold
+            line = line.removeprefix("data:").strip()
+            if line and line != "[DONE]" and not line.startswith(_NO_DATA):
+                yield json.loads(line)
+    else:
+        yield whole
 
 
 def _error_text(error: Any) -> str:

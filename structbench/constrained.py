@@ -1,20 +1,19 @@
 """Constrained against free: what a schema given as ``format`` gains and costs, request by request. Pure.
 
 The same cases with the same seeds are asked twice, with the schema as Ollama's ``format`` and with the schema in
-the prompt only; docs/metrics.md has the formulas. Invariant: an interval is of paired differences, and where there
-are too few pairs for it there is none.
+the prompt only; docs/metrics.md has the formulas. Invariant: an interval is of paired differences, its unit is the
+case, however often it was asked, and where there are too few cases for it there is none.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import sqrt
-from statistics import NormalDist, median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from structbench.identity import canonical_json
 from structbench.prompts import case_of
 from structbench.stats import interval_ranks, needed
 from structbench.wording import latency_text, plural, rate_text, share_text
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from structbench.cells import Cell
     from structbench.types import Case
 
-LEAST_PAIRS = needed(0.5)
-"""Below which no two order statistics enclose a median with 95 %."""
+LEAST_UNITS = needed(0.5)
+"""Cases (or schemas) below which no two order statistics enclose a median with 95 %."""
 
 ROWS = """
 SELECT request_index, segment, sent_ns, error_kind, schema_valid, CASE WHEN accuracy_score IS NOT NULL
@@ -36,11 +35,13 @@ FROM requests WHERE run_id = $1 ORDER BY segment, sent_ns
 """SQL for what ``compare`` wants to know of a run."""
 
 Row = Mapping[str, Any]
+Pairs = Sequence[tuple[float, float]]
+"""Before and after, of each repeat of a case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Constrained - free (or a new schema - a known one) over ``n`` pairs, with a 95 % interval where n allows one."""
+    """Constrained - free over ``n`` cases, or new - known of ``n`` schemas, with a 95 % interval where n allows one."""
 
     n: int
     before: float | None = None
@@ -65,28 +66,32 @@ def pair_up(runs: Iterable[tuple[Cell, str]], rows_of: Callable[[str], Sequence[
             (cell, constrained), (_, free) = found["format"], found["prompt"]
             pairs.append({
                 "model": model, "suite": suite, "load": load, "format_run_id": constrained, "prompt_run_id": free,
-                **compare(rows_of(constrained), rows_of(free), partial(_schema_of, cell.suite.cases)),
+                **compare(rows_of(constrained), rows_of(free), partial(_schema_of, cell.suite.cases),
+                          len(cell.suite.cases)),
             })  # fmt: skip
     return pairs
 
 
 def _schema_of(cases: Sequence[Case], index: int) -> str | None:
     schema = case_of(cases, index)[0].schema
-    return None if schema is None else canonical_json(schema)
+    return None if schema is None else json.dumps(schema)  # in the order given: that is what the server sees
 
 
 def compare(
-    constrained: Sequence[Row], free: Sequence[Row], schema_of: Callable[[int], str | None]
+    constrained: Sequence[Row], free: Sequence[Row], schema_of: Callable[[int], str | None], cases: int
 ) -> dict[str, dict[str, Any]]:
-    """What changes from free to constrained, by name; ``schema_of`` tells the schema of a request's index."""
+    """What changes from free to constrained, by name.
+
+    ``schema_of`` tells the schema of a request's index; after ``cases`` requests the cases begin anew.
+    """
     pairs = _paired(constrained, free)
     return {
-        "schema_valid": asdict(shares(_both(pairs, "schema_valid"))),
-        "correct": asdict(shares(_both(pairs, "correct"))),
-        "ttft_s": asdict(medians(_both(pairs, "ttft_s"))),
-        "tokens_per_s": asdict(medians(_both(pairs, "client_tokens_per_s"))),
-        "new_schema_ttft_s": asdict(medians(new_schemas(constrained, schema_of))),
-        "new_schema_ttft_free_s": asdict(medians(new_schemas(free, schema_of))),
+        "schema_valid": asdict(shares(_both(pairs, "schema_valid", cases))),
+        "correct": asdict(shares(_both(pairs, "correct", cases))),
+        "ttft_s": asdict(medians(_both(pairs, "ttft_s", cases))),
+        "tokens_per_s": asdict(medians(_both(pairs, "client_tokens_per_s", cases))),
+        "new_schema_ttft_s": asdict(medians(_each_alone(new_schemas(constrained, schema_of)))),
+        "new_schema_ttft_free_s": asdict(medians(_each_alone(new_schemas(free, schema_of)))),
     }
 
 
@@ -95,45 +100,51 @@ def _paired(constrained: Iterable[Row], free: Iterable[Row]) -> list[tuple[Row, 
     return [(row, by_index[row["request_index"]]) for row in free if row["request_index"] in by_index]
 
 
-def _both(pairs: Iterable[tuple[Row, Row]], column: str) -> list[tuple[float, float]]:
-    """The pairs that have the value on both sides; a time counts for a completed request only."""
+def _both(pairs: Iterable[tuple[Row, Row]], column: str, cases: int) -> list[Pairs]:
+    """Of each case the pairs that have the value on both sides; a time counts for a completed request only."""
     timed = column in ("ttft_s", "client_tokens_per_s")
-    return [
-        (one[column], other[column])
-        for one, other in pairs
-        if one[column] is not None and other[column] is not None
-        and not (timed and (one["error_kind"] or other["error_kind"]))
-    ]  # fmt: skip
+    found: dict[int, list[tuple[float, float]]] = {}
+    for one, other in pairs:
+        before, after = one[column], other[column]
+        if before is not None and after is not None and not (timed and (one["error_kind"] or other["error_kind"])):
+            found.setdefault(one["request_index"] % cases, []).append((before, after))
+    return list(found.values())
 
 
-def shares(pairs: Sequence[tuple[float, float]]) -> Difference:
-    """Two shares of the same requests, and their difference with Bonett and Price's interval for paired proportions.
+def _each_alone(pairs: Iterable[tuple[float, float]]) -> list[Pairs]:
+    return [[pair] for pair in pairs]
 
-    With f, g the pairs that are true only after, only before: a = (f + 1) / (n + 2), b = (g + 1) / (n + 2),
-    a - b ± z sqrt((a + b - (a - b)²) / (n + 2)) (J. Educational and Behavioral Statistics 37, 2012). It does not
-    shrink to a point where all pairs agree.
+
+def shares(cases: Sequence[Pairs]) -> Difference:
+    """Two shares of the same requests, and their difference with an interval over cases.
+
+    Where each case was asked once, it is Bonett and Price's interval for paired proportions (J. Educational and
+    Behavioral Statistics 37, 2012), which does not shrink to a point where all pairs agree.
     """
-    n = len(pairs)
+    import numpy as np  # here: a load that has nothing to compare starts faster without it
+
+    from structbench.differences import interval_by_case
+
+    if not cases:
+        return Difference(0)
+    changes = [[float(after) - float(before) for before, after in pairs] for pairs in cases]
+    sums, sizes = np.array([sum(case) for case in changes]), np.array([float(len(case)) for case in changes])
+    low, high = interval_by_case(sums, sizes)
+    before, after = (fmean(bool(pair[side]) for pairs in cases for pair in pairs) for side in (0, 1))
+    return Difference(len(cases), before, after, float(sums.sum() / sizes.sum()), low, high)
+
+
+def medians(cases: Sequence[Pairs]) -> Difference:
+    """Two medians of the same requests, and the median of the cases' differences with its exact interval.
+
+    The difference of a case is the median over its repeats. The interval's ends are order statistics of these
+    (the number of differences below their median is binomial, whatever their distribution).
+    """
+    n = len(cases)
     if n == 0:
         return Difference(0)
-    gained, lost = sum(after > before for before, after in pairs), sum(after < before for before, after in pairs)
-    before, after = (sum(bool(pair[side]) for pair in pairs) / n for side in (0, 1))
-    a, b = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    reach = NormalDist().inv_cdf(0.975) * sqrt((a + b - (a - b) ** 2) / (n + 2))
-    return Difference(n, before, after, (gained - lost) / n, max(a - b - reach, -1.0), min(a - b + reach, 1.0))
-
-
-def medians(pairs: Sequence[tuple[float, float]]) -> Difference:
-    """Two medians of the same requests, and the median of the paired differences with its exact interval.
-
-    The interval's ends are order statistics of the differences (the number of differences below their median is
-    binomial, whatever their distribution); below LEAST_PAIRS pairs there is none.
-    """
-    n = len(pairs)
-    if n == 0:
-        return Difference(0)
-    differences = sorted(after - before for before, after in pairs)
-    before, after = (median(pair[side] for pair in pairs) for side in (0, 1))
+    differences = sorted(median(after - before for before, after in pairs) for pairs in cases)
+    before, after = (median(pair[side] for pairs in cases for pair in pairs) for side in (0, 1))
     ranks = interval_ranks(n, 0.5)
     if ranks is None:
         return Difference(n, before, after, median(differences))
@@ -192,11 +203,12 @@ def print_pairs(pairs: Sequence[Mapping[str, Any]], console: Console) -> None:
             table.add_row(name, "", "", *_change(pair[key], latency_text))
         console.print(Text("Constrained (format) against free (prompt)", "bold cyan"), table, sep="\n")
         known = pair["new_schema_ttft_s"]["n"]
-        if known < LEAST_PAIRS:
-            console.print(f"{plural(known, 'schema')} came twice; for what a new one costs {LEAST_PAIRS} must: "
-                          "give more --requests than the suite has cases.")  # fmt: skip
+        if known < LEAST_UNITS:
+            console.print(f"{plural(known, 'schema')} came twice; for what a new one costs {LEAST_UNITS} must: give "
+                          "more --requests than the suite has cases, of a suite with that many schemas.")  # fmt: skip
         console.print()
     if pairs:
+        console.print("n: cases, however often each was asked; of a new schema, schemas")
         console.print("new schema: TTFT of the first request with a schema, less that of the later ones\n")
 
 

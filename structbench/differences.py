@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import expm1, hypot, log, sqrt
+from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
@@ -199,19 +200,21 @@ def paired_by_case(a: Floats, b: Floats, cases: Sequence[Any] | NDArray[Any]) ->
     answer a case), else a permutation test that swaps A and B case by case. The interval: normal, over cases, with
     two made-up cases added, one for each side (Bonett and Price's, where each case was asked once).
     """
-    from scipy import stats
-
     _, case_of = np.unique(np.asarray(cases), return_inverse=True)
-    sizes = np.bincount(case_of).astype(np.float64)
-    sums = np.bincount(case_of, weights=b - a)
-    typical = float(sizes.mean())
-    all_sums, all_sizes = np.append(sums, (typical, -typical)), np.append(sizes, (typical, typical))
-    middle = all_sums.sum() / all_sizes.sum()
-    error = sqrt(float(((all_sums - middle * all_sizes) ** 2).sum())) / float(all_sizes.sum())
-    reach = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * error
-    low, high = max(float(middle) - reach, -1.0), min(float(middle) + reach, 1.0)
+    sums: Floats = np.bincount(case_of, weights=b - a).astype(np.float64)
+    low, high = interval_by_case(sums, np.bincount(case_of).astype(np.float64))
     p_value, method = _swapped(sums[np.abs(sums) > 1e-12])
     return Difference(float(a.mean()), float(b.mean()), low, high, p_value, method)
+
+
+def interval_by_case(sums: Floats, sizes: Floats) -> tuple[float, float]:
+    """The 95 % interval of the mean of differences from -1 to 1: of each case their sum, and how many they are."""
+    typical = float(sizes.mean())
+    all_sums, all_sizes = np.append(sums, (typical, -typical)), np.append(sizes, (typical, typical))
+    middle = float(all_sums.sum() / all_sizes.sum())
+    error = sqrt(float(((all_sums - middle * all_sizes) ** 2).sum())) / float(all_sizes.sum())
+    reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * error
+    return max(middle - reach, -1.0), min(middle + reach, 1.0)
 
 
 def _swapped(sums: NDArray[Any]) -> tuple[float, str]:

@@ -6,6 +6,7 @@ Invariant: a finding is about what was seen: each but ``works`` carries its evid
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -15,7 +16,6 @@ from loadgen.probing import Endpoint, Reply
 from loadgen.server import full_name
 from structbench.errors import BadInput
 from structbench.scoring import Answer, score
-from structbench.scoring.parsing import find_json
 from structbench.types import Case, Score
 
 Result = Literal["works", "refused", "ignored", "broken", "unclear", "not offered"]
@@ -28,6 +28,8 @@ QUESTIONS: tuple[Question, ...] = ("text", "format", "tools", "no call", "format
 REFUSALS: tuple[Question, ...] = ("broken schema", "wrong format")
 """What a server should refuse; asked without ``think`` only."""
 _WORST: tuple[Result, ...] = ("broken", "ignored", "unclear", "works")
+_REFUSED = re.compile(r"(?<!in)format|schema|grammar|tool|think|reasoning", re.IGNORECASE)
+"""What the text of a refusal is about: other errors of status 5xx, or after status 200, are the server's own."""
 _EXCERPT = 60
 
 PERSON = {
@@ -141,7 +143,7 @@ def _has_tools(probe: Probe) -> bool:
 def judge(probe: Probe, reply: Reply) -> Finding:
     """What the reply shows of all that the probe asked for: the worst of it, with the evidence."""
     if reply.failure is not None:
-        return Finding("unclear" if reply.timed_out else "broken", reply.failure)
+        return Finding("unclear" if reply.timed_out else "broken", _short(reply.failure, 160))
     if reply.status == 404 and not reply.is_json:
         return Finding("not offered", "HTTP 404")
     if reply.error is not None:
@@ -160,10 +162,13 @@ def judge(probe: Probe, reply: Reply) -> Finding:
 
 
 def _refusal(probe: Probe, reply: Reply) -> Result:
-    """An error refuses what was asked for, unless the server is busy, or nothing but a text was asked for."""
+    """An error refuses what was asked for, unless the server is busy or broke, or only a text was asked for."""
     if reply.status in (429, 503):
         return "unclear"
-    return "broken" if (probe.question, probe.think) == ("text", "unset") else "refused"
+    if (probe.question, probe.think) == ("text", "unset"):
+        return "broken"
+    said_no = reply.status == 501 or 400 <= (reply.status or 0) < 500
+    return "refused" if said_no or _REFUSED.search(reply.error or "") else "broken"
 
 
 def _thinking(probe: Probe, reply: Reply) -> Finding:
@@ -223,9 +228,9 @@ def _tools_found(reply: Reply) -> Finding:
 
 
 def _looks_like_a_call(text: str) -> bool:
-    """A call as JSON, of whatever function: the score only knows those that were offered."""
-    found = find_json(text)
-    return found is not None and isinstance(found[0], Mapping) and {"name", "arguments"} <= found[0].keys()
+    """A call as JSON or nearly, of whatever function, with a tag before it, or as Python writes it."""
+    keys = all(re.search(rf"""["']{key}["']\s*:""", text) for key in ("name", "arguments"))
+    return keys or re.search(r"<\|?tool_call|\bget_weather\s*\(", text) is not None
 
 
 def _format_not_tools(reply: Reply) -> Finding:
@@ -233,7 +238,7 @@ def _format_not_tools(reply: Reply) -> Finding:
     found = _format_found(reply)
     if found.result == "works":
         return Finding("ignored", "no tool call, the format was kept", _short(reply.text))
-    return found
+    return _tools_found(reply) if _looks_like_a_call(reply.text) else found
 
 
 def _no_call_found(reply: Reply) -> Finding:

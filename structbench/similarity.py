@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from math import hypot, inf
 from typing import Any
@@ -30,6 +30,8 @@ SELECT * FROM requests WHERE run_id = $1 AND request_index > $2 AND error_kind I
     AND (semantic_similarity IS NULL OR (SELECT embed_model FROM runs WHERE run_id = $1) IS DISTINCT FROM $3)
 ORDER BY request_index LIMIT $4
 """
+
+_OF_ANOTHER = "SELECT 1 FROM runs WHERE run_id = $1 AND embed_model <> $2"
 
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
@@ -87,18 +89,25 @@ def score_similarity(
 ) -> None:
     """Fill ``semantic_similarity`` of the runs' requests that lack it, or have it from another model."""
     for run_id, cases in runs.items():
+        of_another = store.query(_OF_ANOTHER, [run_id, model], timeout_s=timeout_s)
         last = -1
         while rows := store.query(_ROWS, [run_id, last, model, PAGE], timeout_s=timeout_s):
             last = rows[-1]["request_index"]
-            _score_page(store, rows, cases, embeddings)
+            scored = list(_scored(rows, cases, embeddings))
+            if of_another:  # from here until the end the rows are of two models: the run is none's
+                store.append("runs", {"run_id": run_id, "embed_model": None})
+                of_another.clear()
+            for row in scored:
+                store.append("requests", row)
         store.append("runs", {"run_id": run_id, "embed_model": model})
 
 
-def _score_page(store: Store, rows: Sequence[dict[str, Any]], cases: Sequence[Case], embeddings: Embeddings) -> None:
+def _scored(rows: Sequence[dict[str, Any]], cases: Sequence[Case], embeddings: Embeddings) -> Iterator[dict[str, Any]]:
+    """The rows whose case has a reference, whole, as a second one replaces the first."""
     references = [reference_of(case_of(cases, row["request_index"])[0]) for row in rows]
     due = [(row, reference) for row, reference in zip(rows, references, strict=True) if reference is not None]
     found = embeddings.similarities([(row["output_text"], reference) for row, reference in due])
     for (row, _), similarity in zip(due, found, strict=True):
-        # The whole row once more: a second one replaces the first. JSON comes out of the database as text.
+        # JSON comes out of the database as text.
         calls = None if row["tool_calls"] is None else json.loads(row["tool_calls"])
-        store.append("requests", {**row, "tool_calls": calls, "semantic_similarity": similarity})
+        yield {**row, "tool_calls": calls, "semantic_similarity": similarity}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -16,9 +17,10 @@ from rich.console import Console
 
 import structbench
 from loadgen.simulator import Simulator
-from structbench.constrained import Difference, compare, medians, new_schemas, print_pairs, shares
+from structbench.constrained import Difference, _schema_of, compare, medians, new_schemas, print_pairs, shares
 from structbench.runner import load
 from structbench.suites import answer_book
+from structbench.types import Case
 
 
 def row(index: int, ttft_s: float | None = 0.1, **more: Any) -> dict[str, Any]:
@@ -26,17 +28,22 @@ def row(index: int, ttft_s: float | None = 0.1, **more: Any) -> dict[str, Any]:
             "correct": True, "ttft_s": ttft_s, "client_tokens_per_s": 50.0, **more}  # fmt: skip
 
 
+def once(pairs: Iterable[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """Each pair as a case that was asked once."""
+    return [[pair] for pair in pairs]
+
+
 def test_shares_have_the_published_interval() -> None:
-    gained = shares([(False, True)] * 17 + [(True, True)] * 10 + [(False, False)] * 3)
+    gained = shares(once([(False, True)] * 17 + [(True, True)] * 10 + [(False, False)] * 3))
     assert (gained.n, gained.before, gained.after, gained.difference) == (30, 10 / 30, 27 / 30, 17 / 30)
     assert (gained.low, gained.high) == (pytest.approx(0.3379, abs=1e-4), pytest.approx(0.7246, abs=1e-4))
-    same = shares([(True, True)] * 30)
+    same = shares(once([(True, True)] * 30))
     assert same.low is not None
     assert same.low < same.difference == 0 < (same.high or 0), "30 equal pairs do not prove equality"
 
 
 def test_the_interval_of_a_median_is_the_exact_one() -> None:
-    pairs = [(1.0, 1.0 + i) for i in range(1, 31)]
+    pairs = once((1.0, 1.0 + i) for i in range(1, 31))
     found = medians(pairs)
     assert (found.difference, found.low, found.high) == (
         15.5,
@@ -50,14 +57,52 @@ def test_the_interval_of_a_median_is_the_exact_one() -> None:
     assert medians([]) == shares([]) == Difference(0)
 
 
+def test_repeats_of_a_case_make_no_interval_narrower() -> None:
+    pairs: list[tuple[float, float]] = [(False, True)] * 4 + [(True, True)] * 3 + [(False, False)] * 3
+    few, many = shares(once(pairs)), shares([[pair] * 10 for pair in pairs])
+    assert (few.n, few.before, few.after, few.difference) == (10, 0.3, 0.7, 0.4)
+    assert (few.low, few.high) == (pytest.approx(-0.0195, abs=1e-4), pytest.approx(0.6862, abs=1e-4))
+    assert (many.n, many.difference, many.low, many.high) == pytest.approx((10, 0.4, few.low, few.high))
+    times = [(1.0, 1.0 + i) for i in range(1, 11)]
+    assert medians([[pair] * 10 for pair in times]) == medians(once(times))
+    assert medians([times]).low is None, "ten repeats of one case"
+
+
+def test_repeats_that_differ_count_as_a_part_of_their_case() -> None:
+    cases: list[list[tuple[float, float]]] = [[(0, 1), (0, 0)], [(0, 0)], [(1, 1), (0, 1)], [(1, 0)], [(0, 1)] * 3]
+    found = shares(cases)
+    assert (found.n, found.before, found.after) == (5, pytest.approx(2 / 9), pytest.approx(6 / 9))
+    sums, sizes = (1, 0, 1, -1, 3, 1.8, -1.8), (2, 1, 2, 1, 3, 1.8, 1.8)  # and two made-up cases of the mean size
+    middle = 4 / 12.6
+    error = sum((total - middle * size) ** 2 for total, size in zip(sums, sizes, strict=True)) ** 0.5 / 12.6
+    assert (found.difference, found.low) == (pytest.approx(4 / 9), pytest.approx(middle - 1.959964 * error))
+    assert found.high == pytest.approx(min(middle + 1.959964 * error, 1))
+    assert medians([[(1, 2), (1, 4), (1, 9)], [(1, 8)]]).difference == 5, "the median of 3 and 7"
+
+
+def test_a_case_is_the_same_however_often_the_suite_begins_anew() -> None:
+    told = compare([row(i, 0.2) for i in range(12)], [row(i) for i in range(12)], lambda _: None, 4)
+    assert {told[name]["n"] for name in ("schema_valid", "correct", "ttft_s", "tokens_per_s")} == {4}
+
+
+def test_schemas_are_the_same_when_their_text_is() -> None:
+    schemas: list[dict[str, Any]] = [{"a": {}, "b": {}}, {"b": {}, "a": {}}, {"a": {}, "b": {}}]
+    cases = [Case(id=str(i), messages=(), schema=schema) for i, schema in enumerate(schemas)]
+    first, turned, again = (_schema_of(cases, index) for index in range(3))
+    assert first == again != turned
+    assert _schema_of(cases, 3) == first, "the suite begins anew"
+
+
 PAIRS = st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), min_size=6, max_size=25)
 
 
 @settings(max_examples=50)
 @given(PAIRS)
 def test_an_interval_holds_its_estimate_and_turns_with_it(pairs: list[tuple[float, float]]) -> None:
-    for estimate, of in ((medians, pairs), (shares, [(a > 4, b > 4) for a, b in pairs])):
-        there, back = estimate(of), estimate([(b, a) for a, b in of])  # type: ignore[operator]
+    halves = [pairs[start : start + 2] for start in range(0, len(pairs), 2)]
+    shared = [[(a > 4, b > 4) for a, b in case] for case in halves]
+    for estimate, of in ((medians, once(pairs)), (shares, shared)):
+        there, back = estimate(of), estimate([[(b, a) for a, b in case] for case in of])  # type: ignore[operator]
         assert there.low <= there.difference <= there.high
         assert (there.low, there.high) == (pytest.approx(-back.high), pytest.approx(-back.low))
 
@@ -65,13 +110,13 @@ def test_an_interval_holds_its_estimate_and_turns_with_it(pairs: list[tuple[floa
 def test_failed_requests_have_no_time_but_a_rejected_one_is_not_valid() -> None:
     rejected = row(0, None, error_kind="rejected", schema_valid=False, correct=False, client_tokens_per_s=None)
     lost = row(1, 0.5, error_kind="timeout", schema_valid=None, correct=None)
-    told = compare([rejected, lost, row(2, 0.3)], [row(0), row(1), row(2), row(3)], lambda _: None)
+    told = compare([rejected, lost, row(2, 0.3)], [row(0), row(1), row(2), row(3)], lambda _: None, 9)
     assert (told["schema_valid"]["n"], told["schema_valid"]["difference"]) == (2, -0.5)
     assert (told["ttft_s"]["n"], told["ttft_s"]["difference"]) == (1, pytest.approx(0.2))
 
 
 def test_pairing_is_by_index_whatever_the_order() -> None:
-    told = compare([row(1, 0.4), row(0, 0.2)], [row(0, 0.1), row(1, 0.1)], lambda _: None)
+    told = compare([row(1, 0.4), row(0, 0.2)], [row(0, 0.1), row(1, 0.1)], lambda _: None, 9)
     assert told["ttft_s"]["difference"] == pytest.approx(0.2)
 
 
@@ -103,7 +148,9 @@ def test_a_load_of_both_kinds_says_what_the_database_says(tmp_path: Path) -> Non
     assert pair["schema_valid"]["before"] == sum(valid for valid, _ in free) / 36 < 0.8
     assert pair["schema_valid"]["low"] > 0
     differences = [after - before for (_, before), (_, after) in zip(free, constrained, strict=True)]
-    assert pair["ttft_s"]["difference"] == pytest.approx(median(differences))
+    by_case = [median(differences[index::30]) for index in range(30)]  # the suite has 30 cases, six came twice
+    assert pair["ttft_s"]["difference"] == pytest.approx(median(by_case))
+    assert pair["schema_valid"]["n"] == pair["ttft_s"]["n"] == 30
     assert (pair["new_schema_ttft_s"]["n"], pair["new_schema_ttft_s"]["low"] is None) == (6, False)
     assert [row["cache"] for row in alone.rows] == ["skipped"], "one mode alone is the same cell as in the pair"
     assert alone.pairs == []
@@ -111,7 +158,7 @@ def test_a_load_of_both_kinds_says_what_the_database_says(tmp_path: Path) -> Non
 
 def test_a_person_reads_points_signs_and_what_is_too_few() -> None:
     rows = [row(i, 0.1) for i in range(8)], [row(i, 0.15, schema_valid=i < 2) for i in range(8)]
-    pair = {"model": "m", "suite": "json", "load": "c=1", **compare(*rows, str)}
+    pair = {"model": "m", "suite": "json", "load": "c=1", **compare(*rows, str, 8)}
     out = io.StringIO()
     print_pairs([pair], Console(file=out, width=80, color_system=None))
     shown = {line[:18].strip(): line[18:].split("  ") for line in out.getvalue().splitlines()}

@@ -175,6 +175,7 @@ def said(text: str = "", **more: Any) -> Reply:
 
 RIGHT = {"name": "get_weather", "arguments": {"city": "Paris"}}
 JSON = '{"name": "Ada", "age": 36, "city": "London"}'
+LEFT = ("broken", "a tool call is left in the text")
 
 
 @pytest.mark.parametrize(
@@ -198,6 +199,15 @@ JSON = '{"name": "Ada", "age": 36, "city": "London"}'
         (a("tools"), said("It rains and", done_reason="length"), ("ignored", "no tool call")),
         (a("tools"), said(json.dumps(RIGHT)), ("broken", "a tool call is left in the text")),
         (a("tools"), said(calls=[{**RIGHT, "arguments": {}}]), ("broken", "the tool call is wrong")),
+        (a("tools"), said('{"name": get_weather, "arguments": {"city": "Paris"}}'), LEFT),
+        (a("tools"), said('[{"name": "weather_lookup", "arguments": {"city": "Paris"}}]'), LEFT),
+        (a("tools"), said("{'arguments': {'city': 'Paris'}, 'name': 'weather_lookup'}"), LEFT),
+        (a("tools"), said("<|tool_call|>[weather_lookup]"), LEFT),
+        (a("tools"), said('get_weather(city="Paris")'), LEFT),
+        (a("tools"), said("get_weather would tell its name and the arguments: none"), ("ignored", "no tool call")),
+        (a("no call"), said('get_weather(city="Paris")'), LEFT),
+        (a("format+tools"), said('get_weather(city="Paris")'), LEFT),
+        (a("format+tools"), said('{"name": get_weather, "arguments": {}}'), LEFT),
         (a("no call"), said("Hello!"), ("works", "")),
         (a("no call"), said(calls=[RIGHT]), ("broken", "a tool call that nobody asked for")),
         (a("no call"), said(json.dumps(RIGHT)), ("broken", "a tool call is left in the text")),
@@ -210,6 +220,12 @@ JSON = '{"name": "Ada", "age": 36, "city": "London"}'
         (a("tools"), Reply(status=400, error="no tools"), ("refused", "HTTP 400: no tools")),
         (a("tools"), Reply(status=503, error="busy"), ("unclear", "HTTP 503: busy")),
         (a("text"), Reply(status=500, error="oh"), ("broken", "HTTP 500: oh")),
+        (a("format"), Reply(status=500, error="invalid JSON schema"), ("refused", "HTTP 500: invalid JSON schema")),
+        (a("format"), Reply(status=500, error="llama runner process has terminated"), ("broken", "HTTP 500: llama")),
+        (a("format"), Reply(status=500, error="no information"), ("broken", "HTTP 500: no information")),
+        (a("format"), Reply(status=502, error=""), ("broken", "HTTP 502")),
+        (a("tools"), Reply(status=501, error="not implemented"), ("refused", "HTTP 501: not implemented")),
+        (a("tools"), Reply(status=200, error="runner died"), ("broken", "HTTP 200 with an error line: runner died")),
         (a("text"), said("Re", finished=False), ("broken", "the answer ended without its last message")),
         (a("text"), Reply(status=404, error="404 page not found", is_json=False), ("not offered", "HTTP 404")),
         (a("tools"), Reply(status=404, error="model not found"), ("refused", "HTTP 404: model not found")),

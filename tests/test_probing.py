@@ -121,6 +121,28 @@ def test_an_error_is_told_in_the_servers_words(script: Any, status: int, error: 
     assert (told.status, told.error, told.is_json, told.failure) == (status, error, is_json, None)
 
 
+def raw(*lines: bytes) -> Any:
+    return plain(200, b"".join(lines), "text/event-stream")
+
+
+def test_a_line_ends_where_json_says_and_comments_are_no_answers() -> None:
+    strange = "a\u0085b\u2028c"
+    line = json.dumps({"message": {"content": strange}, "done": True}, ensure_ascii=False).encode() + b"\n"
+    assert (reply(raw(line)).text, reply(raw(line, line)).text) == (strange, strange * 2)
+    pretty = json.dumps({"message": {"content": "a"}, "done": True}, indent=2).encode()
+    assert (reply(raw(pretty)).text, reply(raw(pretty)).finished) == ("a", True)
+    sent = raw(b": ping\r\n\r\n", b"event: message\r\nid: 1\r\nretry: 5\r\n", event({"content": "a"}, "stop"), b":\n")
+    told = reply(sent, "v1")
+    assert (told.text, told.finished, told.error, told.failure) == ("a", True, None, None)
+
+
+def test_what_is_no_json_after_status_200_is_a_failure_and_no_word_of_the_server() -> None:
+    told = reply(plain(200, b"<html>\n<body>Sign in</body></html>", "text/html"))
+    assert (told.error, told.failure) == (None, "the answer is no JSON: <html> <body>Sign in</body></html>")
+    broken = reply(raw(b'{"message": {"content": "a"}}\n', b'{"message": {"cont\n'))
+    assert broken.failure is not None
+
+
 def test_arguments_that_are_no_json_are_kept_as_they_came() -> None:
     call = {"function": {"name": "look", "arguments": "{at"}}
     assert reply(streamed(event({"tool_calls": [call]}, "tool_calls")), "v1").calls == [

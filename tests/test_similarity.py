@@ -117,6 +117,34 @@ def test_answers_are_compared_after_the_load_and_a_complete_run_is_not_measured_
     assert ask(options.db, "SELECT embed_model FROM runs") == [("other-embed",)]
 
 
+def test_similarities_of_two_models_do_not_stay_mixed(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(address: str, model: str, texts: Sequence[str]) -> Any:
+        if pages and not pages.pop():
+            raise ServerError("the server went away")
+        return embed(address, model, texts)
+
+    monkeypatch.setattr("structbench.similarity.PAGE", 4)
+    pages: list[bool] = []
+    options = small(sim, tmp_path / "x.duckdb", models=["wrong"], requests=12, skip_cached=True)
+    options.embed_model = "sim:embed"
+    load(options)
+    of_one = similar(options.db)
+    monkeypatch.setattr("loadgen.server.embed", breaks)
+    options.embed_model, pages = "other-embed", [False]
+    assert "the server went away" in load(options).rows[0]["warnings"][0]
+    assert ask(options.db, "SELECT embed_model FROM runs") == [("sim:embed",)], "nothing was changed yet"
+    pages = [False, True]
+    load(options)
+    assert similar(options.db) != of_one
+    assert ask(options.db, "SELECT embed_model FROM runs") == [(None,)]
+    options.embed_model = "sim:embed"
+    load(options)
+    assert similar(options.db) == of_one
+    assert ask(options.db, "SELECT embed_model FROM runs") == [("sim:embed",)]
+
+
 def test_references_of_a_suite_file_are_used_and_nothing_else_of_a_row_changes(sim: Simulator, tmp_path: Path) -> None:
     suite = tmp_path / "mine.jsonl"
     cases = [{"id": "a", "prompt": "x", "reference": "y"}, {"id": "b", "prompt": "x"}]
