@@ -313,6 +313,15 @@ def test_the_database_is_not_written_over(db: Path) -> None:
     assert db.read_bytes() == before
 
 
+def test_no_file_that_is_read_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = (database(tmp_path / name, run=RUNS[run]) for name, run in (("a.duckdb", "plain"), ("b", "slow")))
+    before = [path.read_bytes() for path in (a, b)]
+    for path in (a, b):
+        assert main(["compare", str(a), str(b), "-o", str(path), "--format", "markdown"]) == 2
+        assert f"-o {path} is the database itself" in capsys.readouterr().err
+    assert [path.read_bytes() for path in (a, b)] == before
+
+
 def test_every_option_says_what_it_is_for() -> None:
     from dataclasses import fields
 
