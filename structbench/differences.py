@@ -192,18 +192,22 @@ def _variance(resampled: Floats, blocks: int) -> float:
     return float(np.nanvar(resampled, ddof=1)) * blocks / (blocks - 1)
 
 
-def paired_by_case(a: Floats, b: Floats, cases: Sequence[Any] | NDArray[Any]) -> Difference:
-    """``b - a`` of scores of the same questions; the unit is the case, however often it was asked.
+def paired_by_case(a: Floats, b: Floats, cases_a: NDArray[Any], cases_b: NDArray[Any]) -> Difference:
+    """``b - a`` of scores of the same questions; the unit is the case, however often each side asked it.
 
-    The p-value: McNemar's exact test where each case differs by the same amount or not at all (one right or wrong
-    answer a case), else a permutation test that swaps A and B case by case. The interval: normal, over cases, with
-    two made-up cases added, one for each side (Bonett and Price's, where each case was asked once).
+    A case has on each side the mean of its answers there, and the weight of all its answers. The p-value: McNemar's
+    exact test where each case differs by the same amount or not at all (one right or wrong answer a case), else a
+    permutation test that swaps A and B case by case. The interval: normal, over cases, with two made-up cases added,
+    one for each side (Bonett and Price's, where each case was asked once).
     """
     from scipy import stats
 
-    _, case_of = np.unique(np.asarray(cases), return_inverse=True)
-    sizes = np.bincount(case_of).astype(np.float64)
-    sums = np.bincount(case_of, weights=b - a)
+    names, case_of = np.unique(np.concatenate((cases_a, cases_b)), return_inverse=True)
+    of_a, of_b = case_of[: len(a)], case_of[len(a) :]
+    n_a, n_b = (np.bincount(of, minlength=len(names)) for of in (of_a, of_b))
+    mean_a, mean_b = np.bincount(of_a, weights=a) / n_a, np.bincount(of_b, weights=b) / n_b
+    sizes = (n_a + n_b) / 2
+    sums = sizes * (mean_b - mean_a)
     typical = float(sizes.mean())
     all_sums, all_sizes = np.append(sums, (typical, -typical)), np.append(sizes, (typical, typical))
     middle = all_sums.sum() / all_sizes.sum()
@@ -211,7 +215,8 @@ def paired_by_case(a: Floats, b: Floats, cases: Sequence[Any] | NDArray[Any]) ->
     reach = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * error
     low, high = max(float(middle) - reach, -1.0), min(float(middle) + reach, 1.0)
     p_value, method = _swapped(sums[np.abs(sums) > 1e-12])
-    return Difference(float(a.mean()), float(b.mean()), low, high, p_value, method)
+    of_all_a, of_all_b = (float((sizes * mean).sum() / sizes.sum()) for mean in (mean_a, mean_b))
+    return Difference(of_all_a, of_all_b, low, high, p_value, method)
 
 
 def _swapped(sums: NDArray[Any]) -> tuple[float, str]:

@@ -28,6 +28,9 @@ RUNS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "same": (requests(seed=1), {"label": "after"}),
     "slow": (requests(seed=2, slower=2.0), {"label": "slow", "environment": {"system": "Linux", "cores": 8}}),
     "wrong": (requests(seed=3, wrong=[*HALF_WRONG, *(i + 40 for i in HALF_WRONG)]), {"used": LARGE}),
+    "few_right": (requests(80, seed=10, cases=5), {"label": "few"}),
+    "few_wrong": (requests(80, seed=11, cases=5, wrong=range(80)), {"label": "few"}),
+    "all_wrong": (requests(seed=12, wrong=range(80)), {"label": "collapsed"}),
     "short": (requests(12, seed=4), {"label": "short"}),
     "broken": (requests(60, seed=5, slower=2.0), {"status": "interrupted", "label": "broken"}),
     "untrue": (requests(seed=6), {"verdict": "invalid", "verdict_reason": "sent late", "label": "untrue"}),
@@ -129,6 +132,23 @@ def test_too_few_requests_have_figures_but_no_interval(reader: Reader) -> None:
     assert found["ttft_p95"].b is not None
     assert (found["itl_p99"].word, found["itl_p99"].why) == ("too few", "needs 20 requests")
     assert interval_text(found["ttft_p95"]) == "–"
+
+
+def test_a_collapse_in_few_cases_does_not_pass(reader: Reader) -> None:
+    result = compared(reader, "few_right", "few_wrong", "schema_valid<-2pp", "correct<-5pp", "accuracy<-5pp")
+    assert [gate.outcome for gate in result.gates] == ["undecided"] * 3
+    assert {gate.text for gate in result.gates} == {"needs 20 cases"}
+    row = rows(result)["correct"]
+    assert (row.a, row.b, row.n_a, row.n_b, row.word) == (1.0, 0.0, 80, 80, "too few")
+
+
+def test_runs_of_unequal_number_are_compared_in_all_their_answers(reader: Reader) -> None:
+    result = compared(reader, "plain", "same all_wrong", "correct<-5pp")
+    row = rows(result)["correct"]
+    assert (row.a, row.b, row.n_a, row.n_b) == (1.0, 0.5, 80, 160)
+    assert row.why is None
+    assert [gate.outcome for gate in result.gates] == ["fail"]
+    assert rows(compared(reader, "same all_wrong", "plain"))["correct"].a == 0.5
 
 
 def test_an_invalid_run_has_answers_but_no_times_to_compare(reader: Reader) -> None:
