@@ -216,8 +216,41 @@ def test_what_fail_on_names_is_a_family_of_its_own(reader: Reader) -> None:
 def test_nothing_to_compare_is_no_silent_pass(reader: Reader) -> None:
     result = compared(reader, "plain", "", "ttft_p95>10%")
     assert [(gate.outcome, gate.text) for gate in result.gates] == [
-        ("undecided", "no cell of A has a counterpart in B")
-    ]  # fmt: skip
+        ("undecided", "no counterpart in B: measure it there, or leave it out with --only")
+    ]
+    assert [(gate.outcome, gate.text) for gate in compared(reader, "", "plain", "ttft_p95>10%").gates] == [
+        ("undecided", "A has no cell")
+    ]
+
+
+def test_a_cell_that_b_lacks_is_no_silent_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tools = config(suite="tools")
+    path = database(
+        tmp_path / "s.duckdb", j=RUNS["plain"], t=(requests(), {"used": tools, "label": "before"}), k=RUNS["same"]
+    )
+    assert command(path, "before", "after", "--fail-on", "correct<-5pp") == 99
+    out = capsys.readouterr().out
+    assert "pass: m:1b json c=1: correct<-5pp: " in out
+    assert "undecided: m:1b tools c=1: correct<-5pp: no counterpart in B" in out
+    assert command(path, "before", "after", "--only", "suite=json", "--fail-on", "correct<-5pp") == 0
+    assert command(path, "after", "before", "--fail-on", "correct<-5pp") == 0, (
+        "what is new in B is held against nothing"
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "doubt"),
+    [("invalid", "A is invalid and B is invalid"), ("valid", "A completed no request and B completed no request")],
+)
+def test_where_nothing_completed_no_gate_is_skipped(tmp_path: Path, verdict: str, doubt: str) -> None:
+    nothing = (requests(failed=range(80)), {"verdict": verdict})
+    tools = config(suite="tools")
+    path = database(tmp_path / "s.duckdb", a=nothing, b=nothing, c=(requests(), {"used": tools}),
+                    d=(requests(seed=1), {"used": tools}))  # fmt: skip
+    with Reader(path) as reader:
+        failed, fine = compared(reader, "a c", "b d", "correct<-5pp").gates
+    assert (failed.outcome, failed.text) == ("undecided", f"neither has this figure; but {doubt}")
+    assert fine.outcome == "pass"
 
 
 def test_the_same_data_give_the_same_text(reader: Reader) -> None:
