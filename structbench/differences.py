@@ -142,7 +142,8 @@ def difference(a: Sample, b: Sample, *, paired: bool, relative: bool) -> Differe
     The standard error is that of the resampled differences, times sqrt(K / (K - 1)) for K blocks; the interval and
     the p-value are Student's with K - 1 degrees of freedom, unpaired with Welch's. ``relative``: all this on the scale
     of logarithms, so that the interval is one of the ratio b / a (given as differences, times a's figure); not so
-    where some resample is 0.
+    where some resample is 0. In no case does it go below -100 % of a's figure; that of a
+    share (not relative) is from -1 to 1, since the true share of a is no more certain than b's.
     """
     from scipy import stats
 
@@ -162,6 +163,10 @@ def difference(a: Sample, b: Sample, *, paired: bool, relative: bool) -> Differe
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     ends = [change - reach, change + reach]
     low, high = [a.value * expm1(min(end, _HUGE)) for end in ends] if ratio else ends
+    if not relative:
+        low, high = max(low, -1.0), min(high, 1.0)
+    elif a.value > 0:
+        low = max(low, -a.value)
     p_value = 2 * float(stats.t.sf(abs(change) / error, freedom)) if error else float(change == 0)
     method = f"{'paired ' if paired else ''}block bootstrap"
     return Difference(a.value, b.value, low, high, p_value, method)

@@ -145,12 +145,24 @@ def test_an_interval_of_a_ratio_never_takes_away_more_than_there_is() -> None:
     wild = [np.exp(3 * generator.standard_normal(20)) for _ in "ab"]
     found = difference(*(quantile_of(each, 0.5) for each in wild), paired=False, relative=True)
     assert -found.a < found.low < found.value < found.high
-    plain = difference(*(quantile_of(each, 0.5) for each in wild), paired=False, relative=False)
-    assert plain.low < -found.a
     none = Ratio(np.zeros(8), np.ones(8))
+    one = Ratio(np.eye(8)[0], np.ones(8))  # of some draws it is 0
+    lost = difference(one, none, paired=False, relative=True)
+    assert (lost.low, lost.value) == (-lost.a, -lost.a)
+    assert lost.high > lost.value
     from_nothing = difference(none, Ratio(np.arange(8.0), np.ones(8)), paired=False, relative=True)
     assert (from_nothing.a, from_nothing.value) == (0.0, 3.5)
     assert from_nothing.low < 3.5 < from_nothing.high
+
+
+def test_an_interval_of_a_share_is_no_wider_than_all() -> None:
+    some = np.repeat((0.0, 1.0), (5, 3))
+    few, many = (Ratio(each, np.ones(8)) for each in (some, 1 - some))
+    up, down = (difference(*pair, paired=True, relative=False) for pair in ((few, many), (many, few)))
+    assert (up.value, up.high, down.value, down.low) == (0.25, 1.0, -0.25, -1.0)
+    rare = Ratio(np.eye(8)[0], np.ones(8))
+    found = difference(Ratio(np.zeros(8), np.ones(8)), rare, paired=False, relative=False)
+    assert found.low < 0, "that nothing failed in A is no certainty"
 
 
 def test_pairs_tell_what_two_samples_cannot() -> None:
