@@ -104,7 +104,7 @@ def _check_gates(options: LoadOptions) -> None:
     if options.abort_on_slo and not slos:
         raise BadInput("--abort-on-slo needs something to hold the load against: add --slo, e.g. ttft_p95<0.5")
     if options.junit is not None:
-        check_output(options.junit, "--junit", options.db)
+        check_output(options.junit, "--junit", [options.db])
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:

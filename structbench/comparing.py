@@ -7,7 +7,7 @@ is counted (Holm); where it cannot be tested, it is said why. docs/compare.md ha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,7 @@ from structbench.pairing import Pair, Pairing
 from structbench.stats import CONFIDENCE
 
 if TYPE_CHECKING:
+    from structbench.report.lines import Line
     from structbench.store import Reader
 
 Word = Literal["better", "worse", "no detectable difference", "too few", "not comparable"]
@@ -104,7 +105,7 @@ def compare(
             rows = [replace(row, gated=row.metric.name in named) for row in compared(readers, each, metrics, bounds)]
         comparisons.append(Comparison(each, tuple(rows), notes))
     comparisons, sizes = _adjusted(comparisons)
-    gates = tuple(judge_changes(comparisons, changes))
+    gates = tuple(judge_changes(comparisons, pairing.only_a, changes))
     return Result(tuple(comparisons), pairing, sizes[False], sizes[True], gates)
 
 
@@ -158,16 +159,20 @@ def notes_of(pair: Pair) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def judge_changes(comparisons: Sequence[Comparison], changes: Sequence[Change]) -> Iterable[Gate]:
-    """Each --fail-on held against each pair; one that could be held against none is undecided."""
+def judge_changes(
+    comparisons: Sequence[Comparison], only_a: Sequence[Line], changes: Sequence[Change]
+) -> Iterable[Gate]:
+    """Each --fail-on held against each pair; undecided for a cell of A alone, and where it applies to no pair."""
+    why = "no counterpart in B: measure it there, or leave it out with --only"
     outcomes = [
-        Outcome(each.pair.name, gates=[_gate(each, change) for change in changes]) for each in comparisons
+        *(Outcome(each.pair.name, gates=[_gate(each, change) for change in changes]) for each in comparisons),
+        *(Outcome(line.name, gates=[Gate(line.name, change.text, "undecided", None, 0, why) for change in changes])
+          for line in only_a),
     ]  # fmt: skip
     settle(outcomes)
     yield from (gate for outcome in outcomes for gate in outcome.gates)
     if not outcomes:
-        why = "no cell of A has a counterpart in B"
-        yield from (Gate("A → B", change.text, "undecided", None, 0, why) for change in changes)
+        yield from (Gate("A → B", change.text, "undecided", None, 0, "A has no cell") for change in changes)
 
 
 def _gate(comparison: Comparison, change: Change) -> Gate:
@@ -180,22 +185,30 @@ def _gate(comparison: Comparison, change: Change) -> Gate:
     if pair.blocking:
         return gate("undecided", f"not comparable: {'; '.join(pair.blocking)}")
     row = next(row for row in comparison.rows if row.metric.name == change.metric.name)
+    unsure = list(_doubts(comparison))
     if row.a is None and row.b is None:
+        if unsure:
+            return gate("undecided", f"neither has this figure; but {' and '.join(unsure)}")
         return gate("skip", "does not apply: neither has this figure")
     if row.a is None or row.b is None or row.difference is None:
         return gate("undecided", row.why or f"{'A' if row.a is None else 'B'} has no such figure", row)
     shown = _shown(row)
     if change.holds(row.a, row.b) and row.significant:
         return gate("fail", f"{shown}: larger, and significant", row)
-    unsure = [
-        f"{side} is {line.status if line.status != 'complete' else line.verdict}"
-        for side, line in (("A", pair.a), ("B", pair.b))
-        if doubt({"status": line.status, "verdict": line.verdict}) is not None
-    ]
     if unsure:
         return gate("undecided", f"{shown}; but {' and '.join(unsure)}", row)
     small = "as large, but not significant" if change.holds(row.a, row.b) else "not larger"
     return gate("pass", f"{shown}: {small}", row)
+
+
+def _doubts(comparison: Comparison) -> Iterator[str]:
+    """Why a pair cannot make anything pass, one text for each side of which that is so."""
+    rate = next(row for row in comparison.rows if row.metric.name == "requests_per_s")
+    for side, line, completed in (("A", comparison.pair.a, rate.n_a), ("B", comparison.pair.b, rate.n_b)):
+        if doubt({"status": line.status, "verdict": line.verdict}) is not None:
+            yield f"{side} is {line.status if line.status != 'complete' else line.verdict}"
+        elif not completed:
+            yield f"{side} completed no request"
 
 
 def _shown(row: Compared) -> str:

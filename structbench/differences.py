@@ -143,7 +143,8 @@ def difference(a: Sample, b: Sample, *, paired: bool, relative: bool) -> Differe
     The standard error is that of the resampled differences, times sqrt(K / (K - 1)) for K blocks; the interval and
     the p-value are Student's with K - 1 degrees of freedom, unpaired with Welch's. ``relative``: all this on the scale
     of logarithms, so that the interval is one of the ratio b / a (given as differences, times a's figure); not so
-    where some resample is 0.
+    where some resample is 0. In no case does it go below -100 % of a's figure; that of a
+    share (not relative) is from -1 to 1, since the true share of a is no more certain than b's.
     """
     from scipy import stats
 
@@ -163,6 +164,10 @@ def difference(a: Sample, b: Sample, *, paired: bool, relative: bool) -> Differe
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     ends = [change - reach, change + reach]
     low, high = [a.value * expm1(min(end, _HUGE)) for end in ends] if ratio else ends
+    if not relative:
+        low, high = max(low, -1.0), min(high, 1.0)
+    elif a.value > 0:
+        low = max(low, -a.value)
     p_value = 2 * float(stats.t.sf(abs(change) / error, freedom)) if error else float(change == 0)
     method = f"{'paired ' if paired else ''}block bootstrap"
     return Difference(a.value, b.value, low, high, p_value, method)
@@ -193,18 +198,24 @@ def _variance(resampled: Floats, blocks: int) -> float:
     return float(np.nanvar(resampled, ddof=1)) * blocks / (blocks - 1)
 
 
-def paired_by_case(a: Floats, b: Floats, cases: Sequence[Any] | NDArray[Any]) -> Difference:
-    """``b - a`` of scores of the same questions; the unit is the case, however often it was asked.
+def paired_by_case(a: Floats, b: Floats, cases_a: NDArray[Any], cases_b: NDArray[Any]) -> Difference:
+    """``b - a`` of scores of the same questions; the unit is the case, however often each side asked it.
 
-    The p-value: McNemar's exact test where each case differs by the same amount or not at all (one right or wrong
-    answer a case), else a permutation test that swaps A and B case by case. The interval: normal, over cases, with
-    two made-up cases added, one for each side (Bonett and Price's, where each case was asked once).
+    A case has on each side the mean of its answers there, and the weight of all its answers. The p-value: McNemar's
+    exact test where each case differs by the same amount or not at all (one right or wrong answer a case), else a
+    permutation test that swaps A and B case by case. The interval: normal, over cases, with two made-up cases added,
+    one for each side (Bonett and Price's, where each case was asked once).
     """
-    _, case_of = np.unique(np.asarray(cases), return_inverse=True)
-    sums: Floats = np.bincount(case_of, weights=b - a).astype(np.float64)
-    low, high = interval_by_case(sums, np.bincount(case_of).astype(np.float64))
+    names, case_of = np.unique(np.concatenate((cases_a, cases_b)), return_inverse=True)
+    of_a, of_b = case_of[: len(a)], case_of[len(a) :]
+    n_a, n_b = (np.bincount(of, minlength=len(names)) for of in (of_a, of_b))
+    mean_a, mean_b = np.bincount(of_a, weights=a) / n_a, np.bincount(of_b, weights=b) / n_b
+    sizes: Floats = (n_a + n_b) / 2
+    sums: Floats = sizes * (mean_b - mean_a)
+    low, high = interval_by_case(sums, sizes)
     p_value, method = _swapped(sums[np.abs(sums) > 1e-12])
-    return Difference(float(a.mean()), float(b.mean()), low, high, p_value, method)
+    of_all_a, of_all_b = (float((sizes * mean).sum() / sizes.sum()) for mean in (mean_a, mean_b))
+    return Difference(of_all_a, of_all_b, low, high, p_value, method)
 
 
 def interval_by_case(sums: Floats, sizes: Floats) -> tuple[float, float]:

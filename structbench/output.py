@@ -1,7 +1,7 @@
 """Where a command's result goes: a file, which is there whole or not at all, or standard output.
 
-Invariant: what stands under the name that was asked for is never half of it; a place that cannot be written is
-refused before any work.
+Invariant: what stands under the name that was asked for is never half of it, and never stands where the database was;
+a place that cannot be written is refused before any work.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from structbench.errors import BadInput, RunFailed
 
 
 @contextmanager
-def target_of(path: Path) -> Iterator[Path]:
+def target_of(path: Path, databases: Sequence[Path]) -> Iterator[Path]:
     """A path to write to; what was written is then at ``path``, or on standard output for ``-``."""
-    check_output(path)
+    check_output(path, "-o", databases)
     if str(path) == "-":
         with _standard_output() as pipe:
             yield pipe
@@ -38,16 +38,23 @@ def target_of(path: Path) -> Iterator[Path]:
             made.unlink(missing_ok=True)
 
 
-def check_output(path: Path, option: str = "-o", db: Path | None = None) -> None:
-    """BadInput when the file cannot be written, or is the database; nothing is made or changed."""
+def check_output(path: Path, option: str, databases: Sequence[Path]) -> None:
+    """BadInput when the file cannot be written, or is one of the databases; nothing is made or changed."""
     if path.is_dir():
         raise BadInput(f"{option} {path} is a folder: give a file in it")
     if not path.parent.is_dir():
         raise BadInput(f"{option} {path}: the folder {path.parent} does not exist: create it or give another path")
     if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise BadInput(f"{option} {path} is not writable: change its permissions or give another path")
-    if db is not None and path.exists() and db.exists() and path.samefile(db):
+    if any(_is_same(path, database) for database in databases):
         raise BadInput(f"{option} {path} is the database itself: give another path")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether the two are one file, or will be once they are made."""
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def write_output(path: Path, text: str) -> None:

@@ -184,20 +184,25 @@ def _figures(a: Side, b: Side, metric: Metric, paired: bool, untrue: str | None)
 
 
 def _scores(a: Side, b: Side, metric: Metric) -> Compared:
-    """Answers to the same questions: case by case, each repeat of each run with its counterpart."""
+    """Answers to the same questions: case by case, whichever runs and repeats of a side asked them."""
     column = _SCORES[metric.name]
-    keys = ("run", "case_id", "repeat")
-    of_a, of_b = ({tuple(side.rows[key][i] for key in keys): i for i in side.scored(column)} for side in (a, b))
-    both = [key for key in of_a if key in of_b]
-    if not both:
-        means = [float(np.nanmean(side.rows[column])) if side.scored(column) else None for side in (a, b)]
-        plain = Compared(metric, means[0], means[1], len(of_a), len(of_b))
-        return replace(plain, untested="not comparable", why="no case was scored in both") if of_a and of_b else plain
-    ours, theirs = (side.rows[column][[of[key] for key in both]] for side, of in ((a, of_a), (b, of_b)))
-    found = paired_by_case(ours, theirs, np.array([str(key[1]) for key in both]))
-    alone = len(of_a) + len(of_b) - 2 * len(both)
+    scored = [side.scored(column) for side in (a, b)]
+    values = [side.rows[column][rows] for side, rows in zip((a, b), scored, strict=True)]
+    cases = [side.rows["case_id"][rows].astype(str) for side, rows in zip((a, b), scored, strict=True)]
+    both = np.intersect1d(*cases)
+    if not len(both):
+        means = [float(each.mean()) if len(each) else None for each in values]
+        plain = Compared(metric, means[0], means[1], len(values[0]), len(values[1]))
+        return replace(plain, untested="not comparable", why="no case was scored in both") if all(scored) else plain
+    shared = [np.isin(each, both) for each in cases]
+    ours, theirs = (each[kept] for each, kept in zip(values, shared, strict=True))
+    found = paired_by_case(ours, theirs, *(each[kept] for each, kept in zip(cases, shared, strict=True)))
+    plain = Compared(metric, found.a, found.b, len(ours), len(theirs))
+    if len(both) < LEAST_CLUSTERS:
+        return replace(plain, untested="too few", why=f"needs {LEAST_CLUSTERS} cases")
+    alone = sum(int((~kept).sum()) for kept in shared)
     why = f"{alone} answers without a counterpart are left out" if alone else None
-    return Compared(metric, found.a, found.b, len(both), len(both), found, why=why)
+    return replace(plain, difference=found, why=why)
 
 
 def _side(reader: Reader, line: Line, limits: Mapping[str, float] | None) -> Side:

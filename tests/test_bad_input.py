@@ -171,6 +171,7 @@ def test_a_model_that_cannot_be_pulled(refused: Refused) -> None:
         (["--abort-on-slo"], "--abort-on-slo needs something to hold the load against: add --slo"),
         (["--junit", "."], "--junit . is a folder"),
         (["--junit", "nowhere/out.xml"], "--junit nowhere/out.xml: the folder nowhere does not exist"),
+        (["--junit", "new.duckdb", "--db", "./new.duckdb"], "--junit new.duckdb is the database itself"),
         (["--suites", "tools", "--endpoint", "generate"], "use --endpoint chat"),
         (["--suites", "json", "--tags", "prson"], "no case of these suites has that tag: they have books, catalog"),
         (["--suites", "mine.jsonl"], "suite file mine.jsonl does not exist"),

@@ -28,6 +28,9 @@ RUNS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "same": (requests(seed=1), {"label": "after"}),
     "slow": (requests(seed=2, slower=2.0), {"label": "slow", "environment": {"system": "Linux", "cores": 8}}),
     "wrong": (requests(seed=3, wrong=[*HALF_WRONG, *(i + 40 for i in HALF_WRONG)]), {"used": LARGE}),
+    "few_right": (requests(80, seed=10, cases=5), {"label": "few"}),
+    "few_wrong": (requests(80, seed=11, cases=5, wrong=range(80)), {"label": "few"}),
+    "all_wrong": (requests(seed=12, wrong=range(80)), {"label": "collapsed"}),
     "short": (requests(12, seed=4), {"label": "short"}),
     "broken": (requests(60, seed=5, slower=2.0), {"status": "interrupted", "label": "broken"}),
     "untrue": (requests(seed=6), {"verdict": "invalid", "verdict_reason": "sent late", "label": "untrue"}),
@@ -131,6 +134,23 @@ def test_too_few_requests_have_figures_but_no_interval(reader: Reader) -> None:
     assert interval_text(found["ttft_p95"]) == "–"
 
 
+def test_a_collapse_in_few_cases_does_not_pass(reader: Reader) -> None:
+    result = compared(reader, "few_right", "few_wrong", "schema_valid<-2pp", "correct<-5pp", "accuracy<-5pp")
+    assert [gate.outcome for gate in result.gates] == ["undecided"] * 3
+    assert {gate.text for gate in result.gates} == {"needs 20 cases"}
+    row = rows(result)["correct"]
+    assert (row.a, row.b, row.n_a, row.n_b, row.word) == (1.0, 0.0, 80, 80, "too few")
+
+
+def test_runs_of_unequal_number_are_compared_in_all_their_answers(reader: Reader) -> None:
+    result = compared(reader, "plain", "same all_wrong", "correct<-5pp")
+    row = rows(result)["correct"]
+    assert (row.a, row.b, row.n_a, row.n_b) == (1.0, 0.5, 80, 160)
+    assert row.why is None
+    assert [gate.outcome for gate in result.gates] == ["fail"]
+    assert rows(compared(reader, "same all_wrong", "plain"))["correct"].a == 0.5
+
+
 def test_an_invalid_run_has_answers_but_no_times_to_compare(reader: Reader) -> None:
     result = compared(reader, "plain", "untrue", "ttft_p50>10%", "schema_valid<-2pp")
     assert words(result)["ttft_p50"] == "not comparable"
@@ -196,8 +216,41 @@ def test_what_fail_on_names_is_a_family_of_its_own(reader: Reader) -> None:
 def test_nothing_to_compare_is_no_silent_pass(reader: Reader) -> None:
     result = compared(reader, "plain", "", "ttft_p95>10%")
     assert [(gate.outcome, gate.text) for gate in result.gates] == [
-        ("undecided", "no cell of A has a counterpart in B")
-    ]  # fmt: skip
+        ("undecided", "no counterpart in B: measure it there, or leave it out with --only")
+    ]
+    assert [(gate.outcome, gate.text) for gate in compared(reader, "", "plain", "ttft_p95>10%").gates] == [
+        ("undecided", "A has no cell")
+    ]
+
+
+def test_a_cell_that_b_lacks_is_no_silent_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tools = config(suite="tools")
+    path = database(
+        tmp_path / "s.duckdb", j=RUNS["plain"], t=(requests(), {"used": tools, "label": "before"}), k=RUNS["same"]
+    )
+    assert command(path, "before", "after", "--fail-on", "correct<-5pp") == 99
+    out = capsys.readouterr().out
+    assert "pass: m:1b json c=1: correct<-5pp: " in out
+    assert "undecided: m:1b tools c=1: correct<-5pp: no counterpart in B" in out
+    assert command(path, "before", "after", "--only", "suite=json", "--fail-on", "correct<-5pp") == 0
+    assert command(path, "after", "before", "--fail-on", "correct<-5pp") == 0, (
+        "what is new in B is held against nothing"
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "doubt"),
+    [("invalid", "A is invalid and B is invalid"), ("valid", "A completed no request and B completed no request")],
+)
+def test_where_nothing_completed_no_gate_is_skipped(tmp_path: Path, verdict: str, doubt: str) -> None:
+    nothing = (requests(failed=range(80)), {"verdict": verdict})
+    tools = config(suite="tools")
+    path = database(tmp_path / "s.duckdb", a=nothing, b=nothing, c=(requests(), {"used": tools}),
+                    d=(requests(seed=1), {"used": tools}))  # fmt: skip
+    with Reader(path) as reader:
+        failed, fine = compared(reader, "a c", "b d", "correct<-5pp").gates
+    assert (failed.outcome, failed.text) == ("undecided", f"neither has this figure; but {doubt}")
+    assert fine.outcome == "pass"
 
 
 def test_the_same_data_give_the_same_text(reader: Reader) -> None:
@@ -311,6 +364,15 @@ def test_the_database_is_not_written_over(db: Path) -> None:
     before = db.read_bytes()
     assert command(db, "plain", "slow", "-o", str(db)) == 2
     assert db.read_bytes() == before
+
+
+def test_no_file_that_is_read_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = (database(tmp_path / name, run=RUNS[run]) for name, run in (("a.duckdb", "plain"), ("b", "slow")))
+    before = [path.read_bytes() for path in (a, b)]
+    for path in (a, b):
+        assert main(["compare", str(a), str(b), "-o", str(path), "--format", "markdown"]) == 2
+        assert f"-o {path} is the database itself" in capsys.readouterr().err
+    assert [path.read_bytes() for path in (a, b)] == before
 
 
 def test_every_option_says_what_it_is_for() -> None:

@@ -97,22 +97,38 @@ def test_equal_rates_are_called_different_in_about_one_of_twenty() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("repeats", [1, 3])
-def test_equal_answers_are_called_different_in_at_most_one_of_twenty(repeats: int) -> None:
+@pytest.mark.parametrize("repeats", [(1, 1), (3, 3), (1, 2), (4, 1)])
+def test_equal_answers_are_called_different_in_at_most_one_of_twenty(repeats: tuple[int, int]) -> None:
     def make(generator: np.random.Generator) -> Difference:
         easy = generator.beta(2, 1, 40)
-        cases = np.repeat(np.arange(40), repeats)
-        ours, theirs = ((generator.random(len(cases)) < easy[cases]).astype(float) for _ in "ab")
-        return paired_by_case(ours, theirs, cases)
+        cases = [np.repeat(np.arange(40), times) for times in repeats]
+        ours, theirs = ((generator.random(len(each)) < easy[each]).astype(float) for each in cases)
+        return paired_by_case(ours, theirs, *cases)
 
     assert false_alarms(make) <= 0.082
+
+
+def by_case(a: Any, b: Any, cases: Any) -> Difference:
+    return paired_by_case(a, b, cases, cases)
+
+
+def test_a_case_counts_with_the_mean_of_its_answers_on_each_side() -> None:
+    cases = np.arange(30)
+    once, twice = np.ones(30), np.concatenate((np.ones(30), np.zeros(30)))
+    found = paired_by_case(once, twice, cases, np.tile(cases, 2))
+    assert (found.a, found.b) == (1.0, 0.5)
+    assert found.p_value < 1e-6
+    some = np.append(cases, range(10))  # ten cases were asked twice, on both sides: the means are those of all answers
+    scores = np.random.default_rng(1).random((2, 40))
+    found = by_case(*scores, some)
+    assert (found.a, found.b) == pytest.approx(scores.mean(axis=1))
 
 
 def test_an_answer_that_repeats_word_for_word_counts_once() -> None:
     """Temperature 0: asking three cases ten times each is evidence of three, not of thirty."""
     cases = np.repeat(np.arange(3), 10)
-    once = paired_by_case(np.ones(3), np.zeros(3), np.arange(3))
-    assert paired_by_case(np.ones(30), np.zeros(30), cases).p_value == once.p_value == 0.25
+    once = by_case(np.ones(3), np.zeros(3), np.arange(3))
+    assert by_case(np.ones(30), np.zeros(30), cases).p_value == once.p_value == 0.25
 
 
 def test_a_true_difference_is_found_and_measured() -> None:
@@ -129,12 +145,24 @@ def test_an_interval_of_a_ratio_never_takes_away_more_than_there_is() -> None:
     wild = [np.exp(3 * generator.standard_normal(20)) for _ in "ab"]
     found = difference(*(quantile_of(each, 0.5) for each in wild), paired=False, relative=True)
     assert -found.a < found.low < found.value < found.high
-    plain = difference(*(quantile_of(each, 0.5) for each in wild), paired=False, relative=False)
-    assert plain.low < -found.a
     none = Ratio(np.zeros(8), np.ones(8))
+    one = Ratio(np.eye(8)[0], np.ones(8))  # of some draws it is 0
+    lost = difference(one, none, paired=False, relative=True)
+    assert (lost.low, lost.value) == (-lost.a, -lost.a)
+    assert lost.high > lost.value
     from_nothing = difference(none, Ratio(np.arange(8.0), np.ones(8)), paired=False, relative=True)
     assert (from_nothing.a, from_nothing.value) == (0.0, 3.5)
     assert from_nothing.low < 3.5 < from_nothing.high
+
+
+def test_an_interval_of_a_share_is_no_wider_than_all() -> None:
+    some = np.repeat((0.0, 1.0), (5, 3))
+    few, many = (Ratio(each, np.ones(8)) for each in (some, 1 - some))
+    up, down = (difference(*pair, paired=True, relative=False) for pair in ((few, many), (many, few)))
+    assert (up.value, up.high, down.value, down.low) == (0.25, 1.0, -0.25, -1.0)
+    rare = Ratio(np.eye(8)[0], np.ones(8))
+    found = difference(Ratio(np.zeros(8), np.ones(8)), rare, paired=False, relative=False)
+    assert found.low < 0, "that nothing failed in A is no certainty"
 
 
 def test_pairs_tell_what_two_samples_cannot() -> None:
@@ -149,7 +177,7 @@ def test_one_answer_a_case_is_mcnemars_exact_test() -> None:
     generator = np.random.default_rng(1)
     a, b = (generator.integers(0, 2, 60).astype(float) for _ in "ab")
     gained, lost = int((b > a).sum()), int((a > b).sum())
-    found = paired_by_case(a, b, np.arange(60))
+    found = by_case(a, b, np.arange(60))
     assert found.p_value == scipy_stats.binomtest(gained, gained + lost).pvalue
     assert found.method == "McNemar"
     # Bonett and Price (2012): one more of each kind.
@@ -161,12 +189,12 @@ def test_one_answer_a_case_is_mcnemars_exact_test() -> None:
 def test_partly_right_answers_are_tested_by_swapping_cases() -> None:
     generator = np.random.default_rng(2)
     a = generator.random(40)
-    found = paired_by_case(a, np.clip(a + 0.3 * generator.random(40), 0, 1), np.arange(40))
+    found = by_case(a, np.clip(a + 0.3 * generator.random(40), 0, 1), np.arange(40))
     assert (found.method, found.p_value < 0.01, found.low > 0) == ("permutation by case", True, True)
 
 
 def test_no_disagreement_is_no_certainty() -> None:
-    found = paired_by_case(np.ones(20), np.ones(20), np.arange(20))
+    found = by_case(np.ones(20), np.ones(20), np.arange(20))
     assert (found.value, found.p_value) == (0.0, 1.0)
     assert found.low < -0.05
     assert found.high > 0.05

@@ -96,6 +96,18 @@ def test_a_place_that_cannot_be_written_is_refused_and_what_was_there_stays(
     assert [each.read_text() for each in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("format", ["csv", "benchstat"])
+def test_the_database_is_not_written_over(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    (run_id, *_), before = ask(results, "SELECT run_id FROM runs ORDER BY ALL")[0], results.read_bytes()
+    named = Path(shutil.copy(results, tmp_path / f"{run_id}.{format.replace('benchstat', 'txt')}"))
+    for db, words in ((results, ["-o", results]), (named, ["--per-run", "-o", tmp_path])):
+        assert export(db, "--format", format, *words) == 2
+        assert f"-o {db} is the database itself" in capsys.readouterr().err
+        assert db.read_bytes() == before
+
+
 LINE = re.compile(r"Benchmark[^\s]+ [1-9]\d*( \S+ [^\s\d]\S*)+")
 OTHER = re.compile(r"(Unit \S+ better=(lower|higher)|# run_id=.*|)")
 

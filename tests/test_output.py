@@ -21,17 +21,30 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         (db, "the database itself"),
     ):
         with pytest.raises(BadInput, match=f"-o {re.escape(str(path))}.*{said}"):
-            check_output(path, "-o", db)
+            check_output(path, "-o", [db])
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     with pytest.raises(BadInput, match="is not writable"):
-        check_output(tmp_path / "x", "-o")
+        check_output(tmp_path / "x", "-o", [])
     assert list(tmp_path.iterdir()) == [db]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_no_database_is_written_over_by_whatever_name(tmp_path: Path, exists: bool) -> None:
+    first, second = tmp_path / "a.duckdb", tmp_path / "b.duckdb"
+    if exists:
+        second.touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(second)
+    for path in (second, tmp_path / "folder" / ".." / "b.duckdb", tmp_path / "link"):
+        with pytest.raises(BadInput, match="is the database itself: give another path"):
+            check_output(path, "--junit", [first, second])
+    check_output(tmp_path / "c.duckdb", "--junit", [first, second])
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("before")
-    check_output(path, "-o")
+    check_output(path, "-o", [])
     write_output(path, "after ü")
     assert [each.name for each in tmp_path.iterdir()] == ["x"]
     assert path.read_text(encoding="utf-8") == "after ü"

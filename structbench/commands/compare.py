@@ -51,7 +51,7 @@ def run(options: Options) -> int:
     limits = None if options.goodput is None else parse_limits(options.goodput)
     check_fields(options.across)
     if options.output is not None:
-        check_output(options.output, "-o", options.db)
+        check_output(options.output, "-o", [options.db, *(_file(word, options) for word in (options.a, options.b))])
     with ExitStack() as stack:
         sides = [_side(word, options, stack) for word in (options.a, options.b)]
         (reader_a, lines_a), (reader_b, lines_b) = sides
@@ -67,15 +67,21 @@ def run(options: Options) -> int:
     return GATE_FAILED if any(gate.outcome in ("fail", "undecided") for gate in result.gates) else 0
 
 
+def _file(word: str, options: Options) -> Path:
+    """The file that a word names, or --db, where the word is of runs in it."""
+    is_file = Path(word).is_file() or Path(word).suffix == ".duckdb"
+    return Path(word) if is_file else options.db
+
+
 def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[Line]]":
     """The runs of a word in --db, or all runs of the file that it names."""
     from structbench.report.lines import lines_of
     from structbench.selection import select_runs
     from structbench.store import Reader
 
-    is_file = Path(word).is_file() or Path(word).suffix == ".duckdb"
-    reader = stack.enter_context(Reader(Path(word) if is_file else options.db))
-    runs = select_runs(reader, [] if is_file else [word])
+    file = _file(word, options)
+    reader = stack.enter_context(Reader(file))
+    runs = select_runs(reader, [word] if file is options.db else [])
     if options.only:
         wanted = set(select_runs(reader, options.only))
         runs = [run for run in runs if run in wanted]

@@ -53,9 +53,9 @@ def run(options: Options) -> int:
         if options.per_run:
             _make_folder(options.output)
             for run_id in chosen:
-                _write(reader, [run_id], format, options.output / f"{run_id}.{_ending(format)}")
+                _write(reader, [run_id], format, options.output / f"{run_id}.{_ending(format)}", options.db)
         else:
-            _write(reader, chosen, format, options.output)
+            _write(reader, chosen, format, options.output, options.db)
     where = "standard output" if str(options.output) == "-" else options.output
     print(f"{plural(len(chosen), 'run')} to {where}", file=sys.stderr)
     return 0
@@ -83,11 +83,11 @@ def _make_folder(folder: Path) -> None:
         raise BadInput(f"cannot make the folder {folder} ({error.strerror}): give another -o") from error
 
 
-def _write(reader: "Reader", run_ids: Sequence[str], format: Format, path: Path) -> None:
+def _write(reader: "Reader", run_ids: Sequence[str], format: Format, path: Path, db: Path) -> None:
     from structbench.benchstat import benchmark_lines
     from structbench.output import target_of
 
-    with target_of(path) as target:
+    with target_of(path, [db]) as target:
         if format == "benchstat":
             with target.open("w") as file:
                 file.writelines(f"{line}\n" for line in benchmark_lines(reader, run_ids))

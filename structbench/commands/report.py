@@ -48,7 +48,7 @@ def run(options: Options) -> int:
     from structbench.store import Reader
 
     if options.output is not None:
-        check_output(options.output, "-o", options.db)
+        check_output(options.output, "-o", [options.db])
     kind = options.format or _ENDINGS.get(options.output.suffix.lower() if options.output else ".txt")
     if kind is None:
         raise BadInput(f"-o {options.output}: its ending names no format: add --format terminal|markdown|json|html")
