@@ -52,7 +52,7 @@ class BadWire(Exception):
 
 
 class NotingSelector(selectors.DefaultSelector):
-    """Knows since when at the earliest what it has just found readable can have been there."""
+    """Knows since when what it found may have been there: the last look, or just now if it had to wait for it."""
 
     readable_since_ns = 0
     _looked_ns = 0
@@ -61,7 +61,6 @@ class NotingSelector(selectors.DefaultSelector):
         entered_ns = monotonic_ns()
         found = super().select(timeout)
         now = monotonic_ns()
-        # Found at once: it came after the last look. Waited for: it came just now.
         waited = timeout != 0 and now - entered_ns > _BLOCKED_NS
         self.readable_since_ns = now if waited else self._looked_ns
         self._looked_ns = now
@@ -121,8 +120,7 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
-        selector = getattr(self._loop, "_selector", None)
-        self._looks = selector if isinstance(selector, NotingSelector) else None
+        self._looks = getattr(self._loop, "_selector", None)
         self._buffer = bytearray(1 << 16)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -274,7 +272,7 @@ class Connection:
                     self._watch("between_chunks", exchange.timeouts.between_chunks_s)
                 self._last_ns = stamp_ns
                 waited_ns = read_ns - stamp_ns
-                if self._looks is not None and body.count(b"\n") > 1:
+                if isinstance(self._looks, NotingSelector) and body.count(b"\n") > 1:
                     waited_ns = max(waited_ns, read_ns - self._looks.readable_since_ns)
                     exchange.read_lag_max_ns = max(exchange.read_lag_max_ns, waited_ns)
                 self._pieces.append((body, stamp_ns, waited_ns > _LATE_READ_NS))
