@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from structbench.wording import suite_text
+
 if TYPE_CHECKING:
     from structbench.store import Reader
 
@@ -26,7 +28,7 @@ SELECT {", ".join(PER_REQUEST)} FROM requests WHERE run_id = $1 AND error_kind I
 
 
 def benchmark_lines(reader: Reader, run_ids: Sequence[str]) -> Iterator[str]:
-    """The file's lines; runs of one model, suite and load have one name, and so are pooled.
+    """The file's lines; runs of one model, suite, load and config have one name, and so are pooled.
 
     What else is known of a run is comment: benchstat compares only what has the same ``key: value`` lines.
     """
@@ -34,8 +36,8 @@ def benchmark_lines(reader: Reader, run_ids: Sequence[str]) -> Iterator[str]:
         yield f"Unit {unit} better=lower"
     for unit in PER_RUN.values():
         yield f"Unit {unit} better=higher"
-    for run in reader.query(_RUNS, [list(run_ids)]):
-        name = _name(run)
+    runs = reader.query(_RUNS, [list(run_ids)])
+    for run, name in zip(runs, _names(runs), strict=True):
         yield ""
         yield "# " + " ".join(f"{key}={_word(run[key])}" for key in ("run_id", "label", "server_version", "started_at"))
         if run["completed"]:
@@ -44,8 +46,21 @@ def benchmark_lines(reader: Reader, run_ids: Sequence[str]) -> Iterator[str]:
             yield from _line(name, {unit: request[column] for column, unit in PER_REQUEST.items()}, 1)
 
 
+def _names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """With the config's hash where runs of several configs would have one name."""
+    names = [_name(run) for run in runs]
+    configs: dict[str, set[str]] = {}
+    for name, run in zip(names, runs, strict=True):
+        configs.setdefault(name, set()).add(run["config_hash"])
+    return [
+        name if len(configs[name]) == 1 else f"{name}/config={_word(run['config_hash']).removeprefix('s1:')[:8]}"
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
 def _name(run: Mapping[str, Any]) -> str:
-    return "Benchmark" + "/".join(["Structbench", *(f"{key}={_word(run[key])}" for key in ("model", "suite", "load"))])
+    words = {"model": run["model"], "suite": suite_text(run["suite"], run["structured"]), "load": run["load"]}
+    return "Benchmark" + "/".join(["Structbench", *(f"{key}={_word(value)}" for key, value in words.items())])
 
 
 def _word(value: object) -> str:

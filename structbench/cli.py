@@ -4,11 +4,13 @@ Invariant: nothing heavy is imported before a command runs, so that --help comes
 of the user's is one line on stderr and exit code 2.
 """
 
+import os
 import sys
 from argparse import Action, Namespace
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from importlib import import_module
+from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any, NoReturn
 
 from structbench import __version__
@@ -59,9 +61,28 @@ def main(argv: Sequence[str]) -> int:
 
 def entry() -> NoReturn:
     """The console script."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may not know every sign
+    sys.stdout, sys.stderr = _outlet(sys.stdout), _outlet(sys.stderr)
     sys.exit(main(sys.argv[1:]))
+
+
+class _Outlet(FileIO):
+    """A stream that nobody may read to its end (``| head``): the rest goes nowhere, the exit code stays."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return super().write(data)
+
+
+def _outlet(stream: Any) -> TextIOWrapper:
+    at_once = stream.line_buffering or stream.write_through
+    file = BufferedWriter(_Outlet(stream.fileno(), "w", closefd=False))
+    # "replace", since a terminal may not know every sign.
+    return TextIOWrapper(file, stream.encoding, "replace", line_buffering=at_once)
 
 
 def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:

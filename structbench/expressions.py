@@ -11,7 +11,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from typing import Literal, NoReturn
 
 from structbench.errors import BadInput
@@ -219,7 +219,10 @@ class _Parser:
         if self.unit not in units:
             self.fail(at, f"the unit {shown}" if "" not in units else f"the unit {shown}, or nothing more")
         self.at = at + len(self.unit)
-        value = float(Decimal(found[0]) * units[self.unit])
+        try:
+            value = float(Decimal(found[0]) * units[self.unit])
+        except (DecimalException, OverflowError):  # an exponent that is too long even for Decimal
+            value = math.inf
         if not math.isfinite(value):
             self.fail(self.value_at, "a finite number")
         return value

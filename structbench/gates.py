@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from structbench.expressions import LATENCIES, MAY_BE_ABSENT, Condition, Metric
 from structbench.measures import Measured
+from structbench.report import terms
 from structbench.wording import latency_text, plural, printable, rate_text, share_text
 
 Word = Literal["pass", "fail", "undecided", "skip"]
@@ -56,7 +57,7 @@ def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] 
         if row.get("completed") and not n and doubt(row) is None:
             return Gate(cell, slo.text, "skip", None, 0, f"does not apply: no answer here has {_thing(metric)}")
         return Gate(cell, slo.text, "undecided", None, n, f"needs {_unit(metric, 1)} to judge by, there is none")
-    text = f"{value_text(metric, value)}, n = {_unit(metric, n)}"
+    text = f"{_beside(metric, value, slo.value)}, n = {_unit(metric, n)}"
     few = 1 if metric.p is None else needed_beyond(metric.p)
     if n < few:
         text += f" (few: a request beyond p{metric.p * 100:g} takes {few})" if metric.p is not None else ""
@@ -89,6 +90,16 @@ def doubt(row: Mapping[str, Any]) -> str | None:
     if row.get("status") != "complete":
         return f"the run is {row.get('status')}"
     return f"the run is invalid: {row.get('verdict_reason')}" if row.get("verdict") == "invalid" else None
+
+
+def _beside(metric: Metric, value: float, limit: float) -> str:
+    """With as many digits as tell it from the limit, so that a line cannot seem to contradict itself."""
+    text = ""
+    for more in range(metric.kind == "share", 15):
+        text = terms.value_text(metric.name, value, more)
+        if value == limit or text != terms.value_text(metric.name, limit, more):
+            break
+    return text
 
 
 def value_text(metric: Metric, value: float) -> str:

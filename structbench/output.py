@@ -79,12 +79,10 @@ def _standard_output() -> Iterator[Path]:
 
     def pump() -> None:
         try:
-            with os.fdopen(reading, "rb") as source:
-                shutil.copyfileobj(source, sys.stdout.buffer)
-                sys.stdout.flush()
+            with os.fdopen(reading, "rb") as source, os.fdopen(os.dup(sys.stdout.fileno()), "wb") as target:
+                shutil.copyfileobj(source, target)
         except BrokenPipeError:
             broken.set()
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     thread = threading.Thread(target=pump)
     thread.start()

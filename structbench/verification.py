@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from structbench.store.rows import run_columns
 from structbench.store.views import gap_percentiles_of
 from structbench.types import Config
+from structbench.verdict import FACTS, judge
 
 if TYPE_CHECKING:
     from structbench.store import Reader
@@ -83,6 +84,7 @@ def problems(reader: Reader) -> Iterator[Problem]:
     """Everything in the file that does not hold."""
     with reader.together():
         yield from _of_configs(reader)
+        yield from _of_verdicts(reader)
         yield from _of_requests(reader)
         for what, sql in {
             "a complete run has all its requests": _COUNTS,
@@ -114,6 +116,21 @@ def _columns_of(config: str) -> Mapping[str, Any]:
         return {"config": f"a config ({error})"}
     del columns["config"]
     return columns
+
+
+def _of_verdicts(reader: Reader) -> Iterator[Problem]:
+    """The verdict, judged again; a run whose process was killed has none."""
+    wrong = []
+    for run in reader.query(
+        "SELECT run_id, verdict FROM runs WHERE verdict IS NOT NULL AND status <> 'running' ORDER BY run_id"
+    ):
+        (facts,) = reader.query(FACTS, [run["run_id"]])
+        verdict = judge(facts)
+        if verdict.word != run["verdict"]:
+            why = f" ({verdict.reason})" if verdict.reason else ""
+            wrong.append(f"run {run['run_id']}: {run['verdict']}, not {verdict.word}{why}")
+    if wrong:
+        yield Problem("runs.verdict follows from the requests", len(wrong), wrong[0])
 
 
 def _of_requests(reader: Reader) -> Iterator[Problem]:

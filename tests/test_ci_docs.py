@@ -73,6 +73,19 @@ def test_the_workflow_does_what_it_says() -> None:
     assert "always()" in kept["if"], "results are kept when a gate fails"
 
 
+def test_main_gets_a_new_baseline_also_where_it_differs_from_the_old_one() -> None:
+    """Else a baseline that is no longer comparable would fail every build for ever."""
+    (job,) = workflow()["jobs"].values()
+    steps = {step.get("name"): step for step in job["steps"]}
+    assert list(steps).index("Load") < list(steps).index("Compare") < list(steps).index("New baseline")
+    for name in ("New baseline", "Keep the baseline"):
+        condition = steps[name]["if"]
+        assert "!cancelled()" in condition, "a step that only names an outcome is skipped after a failed one"
+        assert f"steps.{steps['Load']['id']}.outcome == 'success'" in condition
+        assert "success()" not in condition
+        assert "github.ref == 'refs/heads/main'" in condition
+
+
 def test_the_exit_codes_are_told() -> None:
     readme = (DOCS.parent / "README.md").read_text()
     assert re.findall(r"^\| (\d+) \|", readme, re.M) == ["0", "1", "2", "99", "130"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -230,6 +231,34 @@ def try_wait(process: subprocess.Popen[str], seconds: float) -> None:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         return
+
+
+PIPED = """
+import sys
+from structbench import cli
+from structbench.commands import runs
+def written(_):
+    from rich.console import Console
+    for number in range(30_000):
+        print("a line of what was asked for", number)
+    Console().print("drawn")
+    print("told", file=sys.stderr)
+    return 99
+runs.run = written
+sys.argv = ["structbench", "runs"]
+cli.entry()
+"""
+
+
+@pytest.mark.parametrize("unread", ["| head -1", "2>&1 | head -1", "| true"])
+def test_who_reads_no_further_is_no_mistake_and_hides_no_exit_code(unread: str) -> None:
+    """A gate that failed must not pass because its table was cut off."""
+    line = f'"$0" -c "$1" {unread}; exit ${{PIPESTATUS[0]}}'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = ["bash", "-c", line, sys.executable, PIPED]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    shown = "a line of what was asked for 0\n" if "head" in unread else ""
+    assert (done.returncode, done.stdout, done.stderr) == (99, shown, "" if "2>" in unread else "told\n")
 
 
 def test_an_interruption_before_the_load_is_no_traceback(

@@ -121,7 +121,7 @@ def test_benchstat_text_has_the_format_and_each_completed_request(results_once: 
     name = "BenchmarkStructbench/model=mixed/suite=json/load=c=2"
     completed = ask(results_once, "SELECT ttft_s FROM exported WHERE model = 'mixed' AND suite = 'json'"
                     " AND error_kind IS NULL AND ttft_s IS NOT NULL ORDER BY request_index")  # fmt: skip
-    times = [float(line.split()[2]) for line in results if line.startswith(f"{name} 1 ") and "ttft-sec" in line]
+    times = [float(line.split()[2]) for line in results if re.match(rf"{name}(/config=\w+)? 1 .*ttft-sec", line)]
     assert times == pytest.approx([ttft_s for (ttft_s,) in completed])
     units = {unit for line in results for unit in line.split()[3::2]}
     assert units <= {*PER_REQUEST.values(), *PER_RUN.values()}
@@ -135,8 +135,28 @@ def test_names_of_benchmarks_hold_no_sign_that_divides_them(results: Path, tmp_p
         ).fetchall()
     export(results, "-o", tmp_path / "x.txt")
     text = (tmp_path / "x.txt").read_text()
-    assert "BenchmarkStructbench/model=hf.co_some_one_x/suite=json/load=c=2 8 " in text
+    assert re.search(r"^BenchmarkStructbench/model=hf.co_some_one_x/suite=json/load=c=2(/config=\w{8})? 8 ", text, re.M)
     assert " label=two_lines server_version=" in text
+
+
+def test_runs_of_different_configs_are_not_pooled_in_benchstat_text(tmp_path: Path) -> None:
+    """Nothing but its name tells benchstat that a line is of something else."""
+    path = tmp_path / "s.duckdb"
+    with Store(path) as store:
+        for run_id, suite, structured, config in (
+            ("a", "json", "format", "s1:0"), ("b", "json", "prompt", "s1:1"), ("c", "json", "format", "s1:0"),
+            ("d", "tools", "none", "s1:222222223"), ("e", "tools", "none", "s1:333333334"),
+        ):  # fmt: skip
+            run = {"model": "m", "suite": suite, "structured": structured, "config_hash": config, "concurrency": 1}
+            store.append("runs", {"run_id": run_id, "load_kind": "closed", "status": "complete", **run})
+            store.append("requests", {"run_id": run_id, "request_index": 0, "e2e_s": 1.0})
+    assert export(path, "-o", tmp_path / "x.txt") == 0
+    lines = (tmp_path / "x.txt").read_text().splitlines()
+    names = [line.split()[0].removeprefix("BenchmarkStructbench/model=m/") for line in lines if "e2e-sec" in line]
+    assert [name for name in names if name != "Unit"] == [
+        "suite=json/load=c=1", "suite=json_prompt/load=c=1", "suite=json/load=c=1",
+        "suite=tools/load=c=1/config=22222222", "suite=tools/load=c=1/config=33333333",
+    ]  # fmt: skip
 
 
 # Import.

@@ -58,6 +58,7 @@ def test_nineteen_of_twenty_are_95_percent() -> None:
         ("ttft_p95 0.5", "at position 10, '0.5': expected <, <=, > or >="),
         ("  ttft_p95=0.5", "at position 11, '=0.5': expected <"), ("ttft_p95", "at its end: expected <"),
         ("ttft_p95<", "at its end: expected a number"), ("ttft_p95<=>1", "at position 11, '>1': expected a number"),
+        ("ttft_p95<1e99999999999999999999", "expected a finite number"),
         ("ttft_p95<nan", "at position 10, 'nan': expected a number"), ("ttft_p95<1e999", "expected a finite number"),
         ("ttft_p95<5min", "at position 11, 'min': expected the unit s, ms or us, or nothing more"),
         ("ttft_p95<5%", "at position 11, '%': expected the unit s"),

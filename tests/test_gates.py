@@ -29,11 +29,11 @@ def row(**more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("slo", "measured", "run", "outcome", "text"),
     [
-        ("ttft_p95<0.5", Measured(0.084, 30), GOOD_RUN, "pass", "84 ms, n = 30 requests"),
-        ("ttft_p95<0.05", Measured(0.084, 30), GOOD_RUN, "fail", "84 ms, n = 30 requests"),
-        ("itl_p99<0.1", Measured(0.084, 3000), GOOD_RUN, "pass", "84 ms, n = 3,000 gaps"),
+        ("ttft_p95<0.5", Measured(0.084, 30), GOOD_RUN, "pass", "84.0 ms, n = 30 requests"),
+        ("ttft_p95<0.05", Measured(0.084, 30), GOOD_RUN, "fail", "84.0 ms, n = 30 requests"),
+        ("itl_p99<0.1", Measured(0.084, 3000), GOOD_RUN, "pass", "84.0 ms, n = 3,000 gaps"),
         ("schema_valid>=95%", Measured(0.95, 20), GOOD_RUN, "pass", "95.00 %, n = 20 scored answers"),
-        ("requests_per_s>2", Measured(1.5, 20), GOOD_RUN, "fail", "1.5/s, n = 20 requests"),
+        ("requests_per_s>2", Measured(1.5, 20), GOOD_RUN, "fail", "1.50/s, n = 20 requests"),
         ("ttft_p99<0.5", Measured(0.084, 30), GOOD_RUN, "pass", "few: a request beyond p99 takes 100"),
         ("ttft_p95<0.5", Measured(0.08, 9), STOPPED, "undecided", "the run is interrupted"),
         ("ttft_p95<0.01", Measured(0.08, 9), STOPPED, "fail", "the run is interrupted"),
@@ -55,6 +55,20 @@ def test_nothing_passes_that_was_not_measured(
     assert gate.outcome == outcome
     assert text in gate.text
     assert gate.line.startswith(f"{'FAIL' if outcome == 'fail' else outcome}: m json c=1: {slo}: ")
+
+
+@pytest.mark.parametrize(
+    ("slo", "value", "shown"),
+    [
+        ("requests_per_s>=0.16", 0.152, "0.152/s"), ("tokens_per_s>1234", 1233.96, "1,233.96/s"),
+        ("ttft_p95<1.02", 1.04, "1.04 s"), ("ttft_p95<1", 1.0004, "1.0004 s"), ("ttft_p95<1", 1.0, "1.00 s"),
+        ("e2e_p95<=100", 100.04, "100.04 s"), ("schema_valid>=95%", 0.949_96, "94.996 %"),
+        ("error_rate<=0", 1e-6, "0.01 %"), ("correct>=1", 0.999_999, "99.99 %"),
+    ],
+)  # fmt: skip
+def test_no_rounding_makes_a_line_contradict_itself(slo: str, value: float, shown: str) -> None:
+    gate = judge("m json c=1", parse_slo(slo), Measured(value, 200), GOOD_RUN)
+    assert (gate.outcome, gate.text.split(", n =")[0]) == ("fail", shown)
 
 
 def test_an_slo_that_applies_nowhere_is_undecided_everywhere() -> None:

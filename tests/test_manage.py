@@ -20,6 +20,7 @@ from structbench.runner import load
 from structbench.store import Store
 from structbench.suites import answer_book
 
+LABEL = "first\nsecond\x1b[2J"
 OLD = "20260101T000000-00000000"
 
 
@@ -62,6 +63,35 @@ def test_filters_narrow_and_values_widen(
     )
 
 
+@pytest.mark.parametrize("words", [["runs"], ["clean", "--label", LABEL, "--dry-run"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_text_of_another_machine_does_not_drive_the_terminal(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    terminal: bool,
+) -> None:
+    run = {
+        "run_id": "r\x1b[1m",
+        "label": LABEL,
+        "model": LABEL,
+        "suite": LABEL,
+        "status": "complete",
+        "verdict": "\x1b[1m",
+    }
+    with Store(tmp_path / "s.duckdb") as store:
+        store.append("runs", run)
+    if terminal:
+        monkeypatch.setattr("rich.console.Console.is_terminal", True)
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "40")
+    assert main([*words, "--db", str(tmp_path / "s.duckdb")]) == 0
+    out = capsys.readouterr().out
+    assert "first second" in out
+    assert "\x1b" not in out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -73,6 +103,11 @@ def test_filters_narrow_and_values_widen(
         ("clean", "say which runs"),
         ("clean --yes", "say which runs"),
         ("clean --days -1", "--days -1: give 0 or more"),
+        *(
+            (f"clean --days {days}", "--days .*: that is before the calendar begins")
+            for days in ("inf", "1e12", "1e9", "8e5")
+        ),
+        ("clean --days nan", "--days nan: give 0 or more"),
         ("clean --label first", "add --yes to remove them"),
         ("clear-cache nothing", "no run, label, model"),
         ("export --format xml", "there are csv, parquet"),

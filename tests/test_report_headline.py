@@ -116,6 +116,30 @@ def test_another_config_of_the_same_model_is_another_candidate() -> None:
     assert [each.name for each in found.candidates] == ["m at c=1 (think true)", "m at c=1 (think false)"]
 
 
+def test_suites_that_were_run_with_different_configs_are_judged_together() -> None:
+    """Else the one that misses would be another candidate, and hidden."""
+    long, short = {"options": {"num_predict": 300}}, {"options": {"num_predict": 200}}
+    pairs = [(line(0, config=long), figures(199)), (line(1, suite="tools", config=short), figures(88))]
+    found = headline(*pairs)
+    assert [(each.name, len(each.lines), each.state) for each in found.candidates] == [("m at c=1", 2, "missed")]
+    assert "which misses tools: correct 44.0 %" in found.text
+    assert found.notes == (
+        "Not all suites were run alike: json: options.num_predict 300; tools: options.num_predict 200.",
+    )
+    prompt = (line(2, config={**long, "structured": "prompt"}), figures(199))
+    assert [each.state for each in headline(*pairs, prompt).candidates] == ["missed", "missed"]
+
+
+def test_a_suite_that_another_config_misses_is_told_beside_the_answer() -> None:
+    found = headline(
+        (line(0, config={"think": True}), figures(199)), (line(1, config={"think": False}), figures(199)),
+        (line(2, suite="tools", config={"think": False}), figures(88)),
+    )  # fmt: skip
+    assert found.text.startswith("m at c=1 (think true) is correct and fast enough.")
+    (note,) = found.notes
+    assert note.startswith("Not shown in other suites, which were run as m at c=1 (think false): tools: correct 44.0 %")
+
+
 def test_a_schema_in_the_prompt_is_another_candidate_than_as_a_format_and_tools_go_with_both() -> None:
     found = headline(
         (line(0), figures(199)), (line(1, config={"structured": "prompt"}), figures(50)),

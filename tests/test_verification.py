@@ -104,6 +104,10 @@ def test_what_was_measured_holds(results_once: Path, capsys: pytest.CaptureFixtu
         ("UPDATE runs SET config = json_merge_patch(config, '{\"seed\": 9}') WHERE label = 'older'",
          "runs.config_hash follows from the config (1x", "s1:"),
         ("UPDATE runs SET config = '{}' WHERE label = 'older'", "runs.config follows", "missing"),
+        ("UPDATE requests SET send_lag_s = 9; UPDATE runs SET verdict = 'valid' WHERE verdict IS NOT NULL",
+         "runs.verdict follows from the requests (4x", "valid, not invalid (p99 of the requests was sent 9000 ms late"),
+        ("UPDATE requests SET error_kind = 'timeout'; UPDATE runs SET verdict = 'valid' WHERE label = 'older'",
+         "runs.verdict follows from the requests (5x", "not invalid (no request completed)"),
         ("DELETE FROM requests WHERE request_index = 7",
          "a complete run has all its requests (4x", "7 requests of 8 planned"),
         ("UPDATE requests SET request_index = 70 WHERE request_index = 7",
@@ -130,7 +134,7 @@ def test_each_thing_that_does_not_hold_is_found_with_an_example(
 
 def test_a_run_under_way_is_not_held_against_its_plan(results: Path) -> None:
     with duckdb.connect(results) as con:
-        con.execute("UPDATE runs SET status = 'interrupted'").fetchall()
+        con.execute("UPDATE runs SET status = 'interrupted', verdict = NULL").fetchall()
         con.execute("DELETE FROM requests WHERE request_index = 7").fetchall()
     with Reader(results) as reader:
         assert list(problems(reader)) == []

@@ -6,6 +6,7 @@ Invariant: nothing is removed that was not named, nor without a yes.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Optional
 
 from structbench.errors import BadInput
@@ -56,8 +57,11 @@ def _chosen(reader: "Reader", options: Options) -> list[str]:
         return chosen
     if not options.days >= 0:
         raise BadInput(f"--days {options.days:g}: give 0 or more")
-    sql = "SELECT run_id FROM runs WHERE started_at < (now() AT TIME ZONE 'UTC')::TIMESTAMP - $1 * INTERVAL 1 DAY"
-    old = {row["run_id"] for row in reader.query(sql, [options.days])}
+    try:
+        before = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=options.days)
+    except OverflowError:
+        raise BadInput(f"--days {options.days:g}: that is before the calendar begins, give fewer") from None
+    old = {row["run_id"] for row in reader.query("SELECT run_id FROM runs WHERE started_at < $1", [before])}
     return [run_id for run_id in chosen if run_id in old]
 
 

@@ -40,21 +40,22 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
     done, planned = row["requests"], row["planned"]
     started = row["started_at"]
-    return [
+    cells = [
         row["run_id"],
         ABSENT if started is None else f"{started:%Y-%m-%d %H:%M}",
-        *(ABSENT if row[key] is None else printable(row[key]) for key in ("model", "suite", "load")),
+        *(ABSENT if row[key] is None else row[key] for key in ("model", "suite", "load")),
         f"{done:,}" if planned in (None, done) else f"{done:,}/{planned:,}",
         f"{row['errors']:,}",
         share_text(row["correct"] / row["scored"] if row["scored"] else None),
         f"{row['status']}{' (forgotten)' if row['forgotten'] else ''}",
         row["verdict"] or ABSENT,
-        printable(row["label"] or ""),
+        row["label"] or "",
     ]
+    return [printable(cell) for cell in cells]  # another's file that was imported may hold anything
 
 
 def run_line(row: Mapping[str, Any]) -> str:
     """A run in one line, where others are to be recognised."""
-    run_id, started, model, suite, load, requests, *_ = _cells(row)
-    label = f", {row['label']}" if row["label"] else ""
-    return f"{run_id}  {started}  {model} {suite} {load}, {requests} requests, {row['status']}{label}"
+    run_id, started, model, suite, load, requests, _, _, status, _, label = _cells(row)
+    line = f"{run_id}  {started}  {model} {suite} {load}, {requests} requests, {status}"
+    return f"{line}, {label}" if label else line

@@ -9,7 +9,7 @@ from structbench.options import opt
 
 @dataclass(kw_only=True)
 class Options:
-    """Derive again what follows from something else (config hashes, columns, counts), and say what does not hold."""
+    """Derive again what follows from something else (hashes, columns, counts, verdicts), and say what does not hold."""
 
     db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
     json: bool = opt(False, "as JSON")

@@ -39,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One model at one load, in all suites that were run there."""
+    """One model at one load, in all suites that were run there (with its config, where one was run with several)."""
 
     model: str
     load: str
@@ -103,8 +103,8 @@ def headline_of(lines: Sequence[Line], figures: Mapping[int, Figures], rule: Seq
     judged = [candidate for candidate in candidates if candidate.judged]
     state: Answer = judged[0].state if judged else "unjudged"
     return Headline(
-        state=state, sentences=tuple(_sentences(judged)), notes=tuple(_notes(lines, judged)), conditions=tuple(rule),
-        candidates=tuple(candidates),
+        state=state, sentences=tuple(_sentences(judged)), notes=tuple(_notes(lines, candidates)),
+        conditions=tuple(rule), candidates=tuple(candidates),
     )  # fmt: skip
 
 
@@ -119,9 +119,9 @@ def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
         case "met":
             yield f"{mark}{best.name} is correct and fast enough."
             yield f"{_figures_text(best)}."
-            others = {each.model: each for each in reversed(judged) if each.state == "met" and each.model != best.model}
+            others = _met(judged)[1:]
             if others:
-                yield f"So {'is' if len(others) == 1 else 'are'} {', '.join(each.name for each in others.values())}."
+                yield f"So {'is' if len(others) == 1 else 'are'} {', '.join(each.name for each in others)}."
         case "open":
             yield f"{mark}No model is shown to be correct and fast enough; {best.name} may be."
             yield f"Not settled: {_reasons(best)}."
@@ -130,15 +130,26 @@ def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
             yield f"Nearest is {best.name}, which misses {_reasons(best)}."
 
 
+def _met(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Of each model the best that meets the rule."""
+    first: dict[str, Candidate] = {}
+    for each in candidates:
+        if each.judged and each.state == "met":
+            first.setdefault(each.model, each)
+    return list(first.values())
+
+
 def _figures_text(candidate: Candidate) -> str:
     return _by_suite((check, _check_text(check)) for check in candidate.checks if check.estimate.value is not None)
 
 
 def _reasons(candidate: Candidate) -> str:
     """What keeps a candidate from being called correct and fast enough."""
-    worst = [check for check in candidate.checks if check.state == candidate.state]
-    shown = _by_suite((check, f"{_check_text(check)} where {_limit_text(check.condition)} is asked") for check in worst)
-    return shown or "nothing was measured"
+    return _asked(check for check in candidate.checks if check.state == candidate.state) or "nothing was measured"
+
+
+def _asked(checks: Iterable[Check]) -> str:
+    return _by_suite((each, f"{_check_text(each)} where {_limit_text(each.condition)} is asked") for each in checks)
 
 
 def _check_text(check: Check) -> str:
@@ -165,7 +176,7 @@ def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:
     return "; ".join(f"{suite}: {', '.join(each)}" for suite, each in suites.items())
 
 
-def _notes(lines: Sequence[Line], judged: Sequence[Candidate]) -> Iterator[str]:
+def _notes(lines: Sequence[Line], candidates: Sequence[Candidate]) -> Iterator[str]:
     """What a reader must know before believing the sentence."""
     if any(line.simulated for line in lines):
         every = all(line.simulated for line in lines)
@@ -175,10 +186,33 @@ def _notes(lines: Sequence[Line], judged: Sequence[Candidate]) -> Iterator[str]:
     invalid = [line.name for line in lines if line.verdict == "invalid"]
     if invalid:
         yield f"Left out of the answer, since the measurement is invalid: {', '.join(invalid)}."
-    for line in judged[0].lines if judged else ():
+    for met in _met(candidates):
+        yield from _not_so_elsewhere(met, candidates)
+    best = next((each for each in candidates if each.judged), None)
+    if best is not None:
+        yield from _settings(best)
+    for line in best.lines if best is not None else ():
         marks = [mark for mark in line.marks if mark != SIMULATED]
         if marks:
             yield f"Read with care: {line.name} ({', '.join(marks)})."
+
+
+def _not_so_elsewhere(met: Candidate, candidates: Sequence[Candidate]) -> Iterator[str]:
+    """What is said against it by suites that were run at its load with another config only."""
+    own = {line.suite for line in met.lines}
+    for each in candidates:
+        if each is not met and (each.model, each.load) == (met.model, met.load):
+            against = _asked(check for check in each.checks if check.state != "met" and check.line.suite not in own)
+            if against:
+                yield f"Not shown in other suites, which were run as {each.name}: {against}."
+
+
+def _settings(candidate: Candidate) -> Iterator[str]:
+    """Suites of one candidate that were not run with the same config."""
+    configs = {line.suite: _shared([line]) for line in candidate.lines}
+    shown = [(suite, ", ".join(differing(config, configs.values()))) for suite, config in configs.items()]
+    if any(text for _, text in shown):
+        yield f"Not all suites were run alike: {'; '.join(f'{suite}: {text}' for suite, text in shown)}."
 
 
 def _rank(candidate: Candidate) -> tuple[object, ...]:
@@ -214,10 +248,13 @@ def _grouped(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
 
 
 def _variants(lines: Sequence[Line]) -> list[list[Line]]:
-    """Lines of equal config but for the suite; a schema given in the prompt is another variant than as a format."""
+    """All lines, or those of equal config where a suite was run with several; and a schema given in the prompt
+    is another variant than as a format."""
     groups: dict[str, list[Line]] = {}
     for line in lines:
         groups.setdefault(canonical_json(_shared([line])), []).append(line)
+    if sum(len({line.suite for line in group}) for group in groups.values()) == len({line.suite for line in lines}):
+        groups = {"": list(lines)}
     found = []
     for group in groups.values():
         ways = dict.fromkeys(str(line.config.get("structured")) for line in group)

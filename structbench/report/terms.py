@@ -23,29 +23,29 @@ _UNIT = re.compile(r" ?(ms|s|%|/s)$")
 SHARES = ("correct", "accuracy", "json_valid", "schema_valid", "tool_calls_right", "error_rate")
 
 
-def value_text(name: str, value: float | None) -> str:
-    """A number in the unit that its figure has."""
+def value_text(name: str, value: float | None, more: int = 0) -> str:
+    """A number in the unit that its figure has, with so many more digits than usual."""
     if name in SHARES:
-        return share_text(value)
+        return share_text(value, 1 + more)
     if name in _PER_S:
-        return ABSENT if value is None else f"{_three_digits(value)}/s"
-    return _seconds_text(value)
+        return ABSENT if value is None else f"{_significant(value, 3 + more)}/s"
+    return _seconds_text(value, 3 + more)
 
 
-def _seconds_text(seconds: float | None) -> str:
+def _seconds_text(seconds: float | None, digits: int) -> str:
     """``8.41 ms``, ``310 ms``, ``1.24 s``."""
     if seconds is None:
         return ABSENT
     milliseconds = abs(seconds) < 0.9995
-    return f"{_three_digits(seconds * 1e3 if milliseconds else seconds)} {'ms' if milliseconds else 's'}"
+    return f"{_significant(seconds * 1e3 if milliseconds else seconds, digits)} {'ms' if milliseconds else 's'}"
 
 
-def _three_digits(value: float) -> str:
-    """Three, since two hide an interval's width."""
+def _significant(value: float, digits: int) -> str:
+    """Usually three, since two hide an interval's width."""
     if not value:
         return "0"
-    digits = max(0, 2 - math.floor(math.log10(abs(float(f"{value:.3g}")))))
-    return f"{value:,.{digits}f}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits}g}")))))
+    return f"{value:,.{decimals}f}"
 
 
 def range_text(name: str, estimate: Estimate) -> str:
