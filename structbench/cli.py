@@ -65,24 +65,34 @@ def entry() -> NoReturn:
     sys.exit(main(sys.argv[1:]))
 
 
-class _Outlet(FileIO):
+class _Outlet(TextIOWrapper):
     """A stream that nobody may read to its end (``| head``): the rest goes nowhere, the exit code stays."""
 
-    def write(self, data: Any) -> int:
+    def write(self, text: str) -> int:
         try:
-            return super().write(data)
+            return super().write(text)
         except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
-            return super().write(data)
+            self._let_go()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+        super().flush()  # what is still in the buffers
 
 
 def _outlet(stream: Any) -> TextIOWrapper:
     at_once = stream.line_buffering or stream.write_through
-    file = BufferedWriter(_Outlet(stream.fileno(), "w", closefd=False))
+    file = BufferedWriter(FileIO(stream.fileno(), "w", closefd=False))
     # "replace", since a terminal may not know every sign.
-    return TextIOWrapper(file, stream.encoding, "replace", line_buffering=at_once)
+    return _Outlet(file, stream.encoding, "replace", line_buffering=at_once)
 
 
 def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
