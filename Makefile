@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 # one process more than there are cores.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not (ollama or prometheus or chromium or data)"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not (ollama or prometheus or chromium or data or slow)"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

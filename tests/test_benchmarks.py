@@ -186,6 +186,7 @@ def test_watched_and_unwatched_loads_take_turns_and_are_compared(monkeypatch: py
     assert figures["TTFT p50, on - off"] == pytest.approx(0.05)
 
 
+@pytest.mark.slow
 def test_a_whole_run_against_the_simulator_gives_every_figure_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small and as it comes: no figure's value is looked at, only that each can be had."""
     monkeypatch.setattr(machine, "wait_until_quiet", lambda _limit: True)

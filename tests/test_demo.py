@@ -54,6 +54,7 @@ def test_without_it_measures_the_simulated_server_and_says_so(monkeypatch: pytes
     check_options(options)
 
 
+@pytest.mark.slow
 def test_a_server_too_slow_for_it_ends_the_demo_in_good_order(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
