@@ -22,8 +22,8 @@ from loadgen.types import NS
 
 _QUESTION_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
-_NO_OLLAMA = (ValueError, TypeError, AttributeError, RecursionError)
-"""What the client raises at an answer that is no JSON, or JSON of another shape."""
+_NO_OLLAMA = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What is raised at an answer that is no JSON, or JSON of another shape."""
 _FAILURES = (ollama.ResponseError, httpx.RequestError, OSError, *_NO_OLLAMA)
 
 
@@ -91,7 +91,7 @@ def probe(address: str) -> Server:
     except (httpx.RequestError, OSError) as error:
         raise ServerError(f"no server answers at {address} ({_reason(error)}): start it with `ollama serve`, "
                           "or give --host, or --simulate") from None  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except _NO_OLLAMA:
         version = None
     if not isinstance(version, str):
         raise ServerError(f"what answers at {address} is not Ollama: check --host and the port")
@@ -176,7 +176,7 @@ class Watch:
                 if full_name(entry["name"]) == full_name(model):
                     expiry_s = _seconds_until(entry.get("expires_at"))
                     return LoadedModel(int(entry["size"]), int(entry.get("size_vram", 0)), expiry_s)
-        except (httpx.RequestError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except _FAILURES:
             return None
         return None
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any
 
-from loadgen.connection import NotingSelector
 from loadgen.feed import InFlight, take
 from loadgen.process import Frames, frame
 from loadgen.turns import follow_up
@@ -59,6 +58,9 @@ def main(sock: socket.socket) -> None:
     """Entry point of the child process."""
     for name in _UNUSED:
         sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not installed
+    # Imported here, as below: the parent takes Job from this module and has no need of connections.
+    from loadgen.connection import NotingSelector
+
     raise_file_limit()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(NotingSelector())) as runner:
         runner.run(_work(sock))
@@ -107,7 +109,6 @@ async def _listen(reader: asyncio.StreamReader, frames: Frames, worker: _Worker)
 
 class _Worker:
     def __init__(self, job: Job, writer: asyncio.StreamWriter) -> None:
-        # Imported here: the parent takes Job from this module and has no need of the client.
         from loadgen.stream import make_client
 
         self._job = job

@@ -82,11 +82,16 @@ def instant(text: str, option: str) -> datetime:
     age = re.fullmatch(r"(\d+(?:\.\d+)?)([dhm])", text)
     try:
         if age:
-            return datetime.now(UTC).replace(tzinfo=None) - timedelta(**{_AGES[age[2]]: float(age[1])})
+            return ago(timedelta(**{_AGES[age[2]]: float(age[1])}))
         given = datetime.fromisoformat(text)
         return given if given.tzinfo is None else given.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
         raise BadInput(f"{option} {text!r}: give a date such as 2026-01-31, or an age such as 7d, 12h, 30m") from None
+
+
+def ago(age: timedelta) -> datetime:
+    """The instant so long before now, as UTC without a zone; OverflowError where the calendar has not begun."""
+    return datetime.now(UTC).replace(tzinfo=None) - age
 
 
 def _meant(runs: Sequence[Run], word: str) -> set[str]:

@@ -6,7 +6,7 @@ Invariant: nothing is removed that was not named, nor without a yes.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Optional
 
 from structbench.errors import BadInput
@@ -50,7 +50,7 @@ def run(options: Options) -> int:
 
 
 def _chosen(reader: "Reader", options: Options) -> list[str]:
-    from structbench.selection import filtered_runs
+    from structbench.selection import ago, filtered_runs
 
     chosen = filtered_runs(reader, options)
     if options.days is None:
@@ -58,7 +58,7 @@ def _chosen(reader: "Reader", options: Options) -> list[str]:
     if not options.days >= 0:
         raise BadInput(f"--days {options.days:g}: give 0 or more")
     try:
-        before = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=options.days)
+        before = ago(timedelta(days=options.days))
     except OverflowError:
         raise BadInput(f"--days {options.days:g}: that is before the calendar begins, give fewer") from None
     old = {row["run_id"] for row in reader.query("SELECT run_id FROM runs WHERE started_at < $1", [before])}
