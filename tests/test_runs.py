@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 import duckdb
 import pytest
-from loading import MODELS, ask, small, until
+from loading import MODELS, ask, listening, small, until
 from made_up import BEGAN_NS, Script, Shown, answered, made_up, record, these
 
 from loadgen.simulator import Simulator
@@ -102,7 +102,7 @@ def lossy(sim: Simulator, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
     with made_up(these(*records), shown) as engine:
         summary = load(options, display=display, report=reported.append)
         took_s = time.monotonic() - began
-        again = load(options, display=display)
+        again = load(replace(options, goodput=None), display=display)
     return SimpleNamespace(**locals())
 
 
@@ -154,7 +154,7 @@ def test_the_summary_is_whole_when_it_is_reported(lossy: SimpleNamespace) -> Non
 def test_a_run_with_losses_is_complete_and_skipped_and_judged_again(lossy: SimpleNamespace) -> None:
     (row,), (before,) = lossy.again.rows, lossy.summary.rows
     assert len(lossy.engine.given) == 1, "nothing was sent again"
-    assert row == {**before, "cache": "skipped"}
+    assert row == {**before, "cache": "skipped"}, "the limits of --goodput too, unless there are others"
     assert before["cache"] == "new"
     assert lossy.display.lines == [f"sim:fast numbers rate=10/s constant: skipped: run {before['run_id']} is complete"]
     assert [gate.outcome for gate in lossy.again.gates] == ["pass", "pass"]
@@ -210,7 +210,7 @@ def broken_off(sim: Simulator, empty: Path, tmp_path_factory: pytest.TempPathFac
     options = small(sim, db, models=["sim:fast", "deaf"], label="first", slo=["correct>=50%"])
     stop, shown = Stop(), Shown()
     with made_up(stopped_after(3, stop, times=2), shown) as engine:
-        summary = load(options, stop=stop)
+        summary = load(replace(options, embed_model="sim:embed"), stop=stop)
     tables = {name: ask(db, f"SELECT * FROM {name}") for name in ("requests", "segments", "run_gaps", "lookups")}
     run = one(db, "SELECT * FROM runs")
     planned = load(replace(options, skip_cached=True, dry_run=True)).planned
@@ -220,6 +220,10 @@ def broken_off(sim: Simulator, empty: Path, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch, made_up(shown=shown_left) as engine_left:
         patch.setattr(Store, "claim", lambda *_: False)
         left_out = load(alone, display=display)
+    with pytest.MonkeyPatch.context() as patch, made_up():
+        at_once = Stop()
+        patch.setattr("loadgen.server.load_model", lambda *_: at_once.ask())
+        not_begun = load(alone, stop=at_once)
     with made_up(these(record(3, "http"))):
         failed = load(alone)
     shown_again, display_again, seen = Shown(), Told(), dict[str, Any]()
@@ -242,6 +246,7 @@ def test_what_is_broken_off_is_interrupted_and_the_next_cell_does_not_begin(brok
     assert (summary.exit_code, summary.interrupted, summary.failures) == (130, True, [])
     (row,) = summary.rows
     assert (row["model"], row["status"], row["requests"], row["completed"]) == ("sim:fast", "interrupted", 4, 2)
+    assert row["semantic_similarity"] is None, "nobody waits for that any more"
     assert len(broken_off.engine.given) == 1
     assert broken_off.shown.states == [{"waiting": 1, "running": 1}, {"waiting": 1, "interrupted": 1}]
     assert {name: len(rows) for name, rows in broken_off.tables.items()} == {
@@ -273,6 +278,10 @@ def test_a_run_that_another_process_continues_is_left_alone(broken_off: SimpleNa
     run = f"another process now continues run {broken_off.run['run_id']}"
     assert broken_off.display.lines == [f"sim:fast numbers c=1: left out: {run}"]
     assert broken_off.shown_left.states == [{"skipped": 1}]
+
+
+def test_a_run_that_is_to_go_on_and_does_not_begin_is_not_in_the_summary(broken_off: SimpleNamespace) -> None:
+    assert (broken_off.not_begun.exit_code, broken_off.not_begun.rows) == (130, [])
 
 
 def test_errors_before_a_break_count_against_the_limit_after_it(broken_off: SimpleNamespace) -> None:
@@ -358,14 +367,20 @@ def plain(sim: Simulator, empty: Path, tmp_path_factory: pytest.TempPathFactory)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
         patch.setattr(runner, "sleep", sleep)
-        with made_up(these(record(0, **silent), record(2, **silent))):
+        with listening(sim) as heard, made_up(these(record(0, **silent), record(2, **silent))):
             summary = load(small(sim, db, suites=["turns"], requests=4, hold=2.0), stop=stop)
-    return SimpleNamespace(summary=summary, said=out.getvalue(), slept=slept)
+    return SimpleNamespace(summary=summary, said=out.getvalue(), slept=slept, heard=heard)
 
 
 def test_a_run_of_a_number_has_planned_that_number_though_its_last_turn_never_arose(plain: SimpleNamespace) -> None:
     (row,) = plain.summary.rows
     assert (row["status"], row["planned"], row["requests"]) == ("complete", 4, 2)
+
+
+def test_before_a_load_the_server_is_asked_for_nothing_but_the_model(plain: SimpleNamespace) -> None:
+    assert [(path, body["model"], body.get("prompt", "")) for path, body in plain.heard] == [
+        ("/api/generate", "sim:fast", "")
+    ]
 
 
 def test_without_a_display_nothing_is_said(plain: SimpleNamespace) -> None:
@@ -588,7 +603,9 @@ def test_why_answers_were_not_compared_stands_at_each_run(
         (warning,) = summary.rows[0]["warnings"]
         assert warning.startswith("no semantic similarity: sim:fast makes no embeddings: ")
         monkeypatch.setattr("loadgen.server.embed", lambda _address, _model, texts: [[0.0] for _ in texts])
-        (row,) = load(replace(options, skip_cached=True, embed_model="sim:embed")).rows
+        assert summary.rows[0]["goodput"] is None
+        (row,) = load(replace(options, skip_cached=True, embed_model="sim:embed", goodput="e2e<1")).rows
+        assert row["goodput"] == row["requests_per_s"], "a run that is skipped is judged by the limits of this call"
         assert row["warnings"] == [
             "sim:embed gave vectors of zeros for 1 text: no semantic similarity where they are compared"
         ]
