@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from loadgen import server as ollama_server
 from loadgen.server import Server, ServerError
@@ -82,15 +82,16 @@ def _simulate(options: LoadOptions, stack: ExitStack) -> str:
 
 def _pull(address: str, models: Sequence[str], say: Callable[[str], None]) -> None:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("pulling {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for model in models:
             task = progress.add_task(model, total=None)
 
-            def show(status: str, done: int, total: int, model: str = model, task: object = task) -> None:
-                progress.update(task, description=f"{model} ({status})", completed=done, total=total or None)  # type: ignore[arg-type]
+            def show(status: str, done: int, total: int, model: str = model, task: TaskID = task) -> None:
+                so_far: dict[str, Any] = {"completed": done, "total": total} if total else {}  # else it stays as it is
+                progress.update(task, description=f"{model} ({status})", **so_far)
 
             ollama_server.pull(address, model, show)
             say(f"pulled {model}")

@@ -220,7 +220,7 @@ class _Runner:
         self.summary.rows = _summary_rows(store, caches)
         if warning is not None:
             for row in self.summary.rows:
-                row["warnings"] = [*row.get("warnings", ()), warning]
+                row["warnings"] = [warning]
         self.summary.pairs = pair_up(runs, lambda run_id: store.query(ROWS, [run_id], timeout_s=_FLUSH_S))
         by_id = {row["run_id"]: row for row in self.summary.rows}
         for outcome, (_, run_id) in zip(self.summary.outcomes, runs, strict=False):
@@ -308,7 +308,6 @@ class _Runner:
                 self._close(segment, ended)
         if segment.failure is not None:
             self.summary.failures.append(segment.failure)
-        store.flush(_FLUSH_S)
         return True
 
     def _load_model(self, cell: Cell) -> float | None:

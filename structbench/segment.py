@@ -82,7 +82,8 @@ class Segment:
     """Second turns that never arise: there was no answer, or no call in it, to follow from."""
     following: dict[int, Request] = field(default_factory=dict)
     """Second turns on their way, where spans tell what was sent."""
-    cancelled: int = 0
+    cancelled: bool = False
+    """Some request was; it is to be sent again."""
     lost_in_a_row: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
     tally: Tally = field(init=False)
@@ -98,7 +99,7 @@ class Segment:
             planned_now = None if self.missing is None else len(self.missing)
             self.services.telemetry.begin(self.labels, self.run_id, planned_now)
         planned = self.cell.requests
-        already = 0 if planned is None or self.missing is None else planned - len(self.missing)
+        already = (planned or 0) - len(self.missing or ())
         display = self.services.display
         self.tally = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
         tick = partial(self._refresh, display)
@@ -273,7 +274,7 @@ class Segment:
             self.lost_in_a_row = 0
             return
         if record.error.kind == "cancelled":
-            self.cancelled += 1
+            self.cancelled = True
             return
         self.errors += 1
         if record.error.kind == "connect":

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import io
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from made_up import BEGAN_NS, NUMBERS, Engine, Script, Shown, answered, made_up, these
+from made_up import record as timed
+from rich.console import Console
 
 from loadgen.server import Server
+from loadgen.telemetry import CellLabels, Scored
 from loadgen.turns import follow_up
-from loadgen.types import NS, ErrorKind, Request, RequestError, RequestRecord
-from loadgen.workers import Control
+from loadgen.types import NS, ClosedLoop, ErrorKind, Request, RequestError, RequestRecord, Timeouts
+from loadgen.workers import Control, LoadFailed
+from structbench import sampler, slos
 from structbench import segment as module
 from structbench.cells import build_cells, load_suites
 from structbench.errors import RunFailed
+from structbench.live import Display
 from structbench.options import LoadOptions
-from structbench.prompts import request_of
+from structbench.planning import PlannedCell
+from structbench.prompts import request_of, warmup_requests
 from structbench.scoring import Answer
+from structbench.scoring import score as judged
 from structbench.segment import Segment
 from structbench.tally import Tally
 from structbench.types import Case, Score
@@ -31,16 +42,37 @@ class Parts:
     def __init__(self, options: LoadOptions) -> None:
         self.options, self.server = options, SERVER
         self.telemetry: Any = None
-        self.store, self.scorer, self.display = self, self, None
+        self.store, self.scorer = self, self
+        self.console = Console(file=io.StringIO(), width=200)
+        self.display = Display(self.console, every_s=0.0)
         self.rows: list[dict[str, Any]] = []
+        self.samples: list[dict[str, Any]] = []
+        self.backlog = 7
         self.answers: list[Answer] = []
+        self.unscored: list[tuple[Any, Case, Answer]] = []
+        self.patience: list[float] = []
+        """How long the load was ready to wait for scores, each time that it did."""
+        self.busy = 0
+        """How often the scores are not there in time."""
 
     def append(self, table: str, row: dict[str, Any]) -> None:
-        assert table == "requests"
-        self.rows.append(row)
+        {"requests": self.rows, "samples": self.samples}[table].append(row)
 
-    def submit(self, _key: object, _case: Case, answer: Answer) -> None:
+    def submit(self, key: object, case: Case, answer: Answer) -> None:
         self.answers.append(answer)
+        self.unscored.append((key, case, answer))
+
+    def drain(self, timeout_s: float) -> bool:
+        self.patience.append(timeout_s)
+        if len(self.patience) <= self.busy:
+            return False
+        for (made, its), case, answer in self.unscored:
+            made.scored(its, judged(case, answer))
+        return True
+
+    @property
+    def said(self) -> list[str]:
+        return self.console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 
 
 def segment(missing: range | None = range(3), **given: Any) -> Segment:
@@ -99,9 +131,9 @@ def test_complete_means_a_row_for_each_request() -> None:
     assert made.is_complete
     made.control.stopping = True
     assert made.is_complete, "a stop that came too late"
-    made.cancelled = 1
+    made.cancelled = True
     assert not made.is_complete, "a request that was cancelled is sent again"
-    made.cancelled, made.failure = 0, "lost"
+    made.cancelled, made.failure = False, "lost"
     assert not made.is_complete
 
 
@@ -113,6 +145,12 @@ def test_a_segment_bound_by_time_is_complete_when_nobody_stopped_it() -> None:
     assert not made.is_complete
     made.control.stopped_ns = round(6.1 * NS)
     assert made.is_complete, "a stop after the time was up changes nothing"
+    made.control.stopped_ns = 6 * NS
+    assert made.is_complete
+    made.control.started_ns = None
+    assert made.is_complete is False, "stopped before it began"
+    made.control.stopped_ns = None
+    assert made.is_complete is False, "it never began"
 
 
 def test_rows_that_cannot_be_written_end_the_load_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,3 +245,376 @@ def test_workers_and_warm_up_follow_the_load_unless_given() -> None:
     assert (segment().workers, segment().warmup) == (1, 1)
     assert (segment(workers=3).workers, segment(workers=3).warmup) == (3, 3)
     assert segment(workers=3, warmup=0).warmup == 0
+
+
+# --- a whole load
+
+
+def run(made: Segment, script: Script = answered) -> Engine:
+    with made_up(script) as engine:
+        made.run()
+    return engine
+
+
+LABELS = CellLabels(
+    model="m", suite="numbers", load="c=1", server_address="127.0.0.1", server_port=11434, operation="chat", label="x"
+)  # fmt: skip
+
+
+def test_the_load_is_what_the_options_ask_for() -> None:
+    made = segment(range(2, 4), requests=4, workers=3, warmup=2, timeout=7.0, grace=1.5, concurrency=[5])
+    engine = run(made)
+    (given,) = engine.given
+    assert given["warmup"] == warmup_requests(made.cell.config, 2)
+    del given["warmup"]
+    assert given == {
+        "load": ClosedLoop(concurrency=5), "count": 2, "host": SERVER.address, "workers": 3,
+        "timeouts": Timeouts.of(7.0), "grace_s": 1.5, "control": made.control,
+    }  # fmt: skip
+    assert [request.index for request in engine.sent] == [2, 3], "what is missing, and nothing else"
+    assert engine.sent == [request_of(NUMBERS[i], made.cell.config, i) for i in (2, 3)]
+
+
+def test_second_turns_are_not_counted_among_those_to_be_sent() -> None:
+    made = segment(range(4), suites=["turns"], requests=4)
+    engine = run(made, lambda requests, _: [record(request.index) for request in requests])
+    assert (engine.given[0]["count"], [request.index for request in engine.sent]) == (2, [0, 2])
+
+
+def test_a_load_bound_by_time_has_requests_without_end() -> None:
+    def script(requests: Iterator[Request], _control: Control) -> Iterator[RequestRecord]:
+        for _ in range(40):
+            yield timed(next(requests).index)
+
+    made = segment(None, requests=None, duration=4.0)
+    engine = run(made, script)
+    assert (engine.given[0]["count"], engine.given[0]["load"]) == (None, ClosedLoop(concurrency=1, duration_s=4.0))
+    assert (len(parts(made).rows), made.rows, made.is_complete) == (40, 40, True)
+    assert parts(made).said[-1].startswith("m numbers c=1: 40 requests, ")
+    assert "done in" in parts(made).said[-1]
+
+
+def test_rows_tell_run_segment_case_and_repeat() -> None:
+    made = segment(range(16, 18), suites=["turns"], requests=18)
+    run(made, these(record(16), record(17)))
+    names = ("run_id", "config_hash", "segment", "request_index", "case_id", "repeat", "turn", "parent_index")
+    assert [tuple(row[name] for name in names) for row in parts(made).rows] == [
+        ("r", made.cell.config_hash, 1, 16, made.cases[0].id, 1, 1, None),
+        ("r", made.cell.config_hash, 1, 17, made.cases[1].id, 1, 2, 16),
+    ]
+
+
+def test_the_whole_answer_is_scored() -> None:
+    made = segment(range(2), suites=["tools"], requests=2)
+    call = {"name": "get_weather", "arguments": {"city": "Oslo"}}
+    run(made, these(replace(record(0), tool_calls=(call,), output_text="so", done_reason="length"), record(1)))
+    assert parts(made).answers == [Answer("so", (call,), "length", False), Answer("7", (), "stop", False)]
+    assert [row["outcome"] for row in parts(made).rows] == ["correct", "no_call"]
+
+
+def test_people_see_how_far_it_is_and_how_it_ended() -> None:
+    def script(requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
+        for request in requests:
+            control.in_flight = 8 - request.index
+            yield timed(request.index, "http" if request.index == 6 else None)
+
+    made = segment(range(5, 8), requests=8)
+    run(made, script)
+    said = parts(made).said
+    assert any("m numbers c=1: 7/8 requests" in line and "2 in flight" in line for line in said)
+    assert said[-1].startswith("m numbers c=1: 8/8 requests, ")
+    assert "100 % correct, 1 error, done in " in said[-1]
+    stopped = segment(range(5, 8), requests=8)
+    run(stopped, these(timed(5)))
+    assert parts(stopped).said[-1].startswith("m numbers c=1: 6/8 requests, ")
+    assert "stopped after" in parts(stopped).said[-1]
+
+
+def test_a_load_lasts_from_the_common_start_to_the_last_that_ended() -> None:
+    dropped = timed(4, "dropped", sent_ns=None, end_ns=None)
+    late, early = timed(1, end_ns=BEGAN_NS + 9 * NS // 2), timed(2, end_ns=BEGAN_NS + 2 * NS)
+    for records in [(late, early), (early, late), (dropped, late, early), (early, late, dropped)]:
+        made = segment(range(5), requests=5)
+        run(made, these(*records))
+        assert made.duration_s == 4.5
+    made = segment(range(5), requests=5)
+    run(made, these(dropped))
+    assert made.duration_s is None, "nothing ended"
+    made.last_ns, made.control.started_ns = 7, None
+    assert made.duration_s is None, "nothing began"
+
+
+def test_a_load_that_cannot_go_on_is_a_failure() -> None:
+    def script(requests: Iterator[Request], _control: Control) -> Iterator[RequestRecord]:
+        yield timed(next(requests).index)
+        raise LoadFailed("worker processes died 6 times in a row")
+
+    made = segment()
+    run(made, script)
+    assert made.failure == "m numbers c=1: worker processes died 6 times in a row"
+    assert (made.rows, made.is_complete) == (1, False)
+    assert "stopped after" in parts(made).said[-1]
+
+
+def test_the_end_waits_for_scores_unless_it_is_to_hurry() -> None:
+    patient, hurried = segment(), segment()
+    parts(patient).busy = parts(hurried).busy = 3
+    run(patient)
+    assert (len(parts(patient).patience), patient.rows, patient.is_complete) == (4, 3, True)
+    assert max(parts(patient).patience) <= 3, "so long a second Ctrl-C may wait"
+    hurried.control.hurry = True
+    run(hurried)
+    assert (len(parts(hurried).patience), hurried.rows, hurried.is_complete) == (1, 0, False)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_at_the_end_the_server_is_looked_for_only_where_the_last_found_none(
+    monkeypatch: pytest.MonkeyPatch, alive: bool
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(module, "answers", lambda address: asked.append(address) or alive)  # type: ignore[func-returns-value]
+    back = segment()
+    run(back, these(timed(0, "connect"), timed(1), timed(2, "http")))
+    assert (asked, back.failure) == ([], None)
+    gone = segment()
+    run(gone, these(timed(0), timed(1, "connect"), timed(2, "connect")))
+    assert asked == [SERVER.address]
+    assert (gone.failure is None) == alive
+    failed = segment(max_error_rate=0.0)
+    run(failed, these(timed(0), timed(1, "connect")))
+    assert asked == [SERVER.address], "one failure is enough"
+
+
+@pytest.mark.parametrize(
+    ("given", "missing", "fails"),
+    [
+        ({"requests": 30}, range(30), False),
+        ({"requests": 30, "duration": 9.0}, range(30), True),
+        ({"requests": None, "duration": 9.0}, None, True),
+    ],
+    ids=["stopped early", "time was up", "no number"],
+)  # fmt: skip
+def test_errors_are_a_share_of_what_was_planned_or_of_what_time_allowed(given: Any, missing: Any, fails: bool) -> None:
+    made = segment(missing, max_error_rate=0.2, **given)
+    run(made, these(timed(0), timed(1, "http"), timed(2)))
+    assert made.failure == (
+        "m numbers c=1: 1 of 3 requests failed, more than --max-error-rate 0.2 allows" if fails else None
+    )
+
+
+def test_errors_of_earlier_segments_count() -> None:
+    made = segment(range(8, 10), requests=10, max_error_rate=0.2)
+    made.errors = 2
+    run(made, these(timed(8), timed(9)))
+    assert (made.failure, made.is_complete) == (None, True)
+    run(made, these(timed(8, "http")))
+    assert made.failure is not None
+    assert "3 of 10 requests failed" in made.failure
+
+
+def test_the_first_failure_is_the_one_that_is_told() -> None:
+    made = segment(requests=3, max_error_rate=0.5)
+    run(made, these(timed(0, "http"), timed(1, "http"), timed(2, "http")))
+    assert made.failure is not None
+    assert "2 of 3 requests failed" in made.failure
+
+
+@pytest.mark.parametrize("spans", [True, False])
+def test_a_run_is_complete_without_the_turns_that_never_arise(spans: bool) -> None:
+    made = segment(range(5), suites=["turns"], requests=5)
+    parts(made).telemetry = Shown(wants_requests=spans)
+    call = {"name": "get_weather", "arguments": {}}
+    called = replace(record(2), tool_calls=(call,))
+    # The first calls nothing, and the second turn of the last was not planned.
+    run(made, these(record(0), called, record(3), record(4)))
+    assert (made.rows, made.unanswered, made.is_complete) == (4, 1, True)
+    assert made.following == {}
+    failed = segment(range(4), suites=["turns"], requests=4)
+    run(failed, these(record(0, "http"), called, record(3)))
+    assert failed.is_complete, "nothing follows a failure"
+
+
+# --- what others see of it
+
+
+def test_what_is_shown_of_a_load() -> None:
+    def script(requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
+        for request in requests:
+            control.in_flight = 10 + request.index
+            yield timed(request.index, "http" if request.index == 1 else None)
+
+    made = segment(range(1, 4), requests=4, label="x")
+    parts(made).telemetry = shown = Shown(wants_requests=True)
+    engine = run(made, script)
+    assert shown.begun == [(LABELS, "r", 3)]
+    correct = Scored(outcome="correct", accuracy_score=1.0)
+    first, second, third = engine.sent
+    assert shown.observed == {
+        1: (LABELS, None, first, "numbers-1"), 2: (LABELS, correct, second, "numbers-2"),
+        3: (LABELS, correct, third, "numbers-3"),
+    }  # fmt: skip
+    assert {(LABELS, n) for n in (11, 12, 13)} <= set(shown.flying)
+
+
+def test_without_spans_no_request_is_made_again_and_a_load_bound_by_time_plans_no_number() -> None:
+    made = segment(None, requests=None, duration=1.0, label="x")
+    parts(made).telemetry = shown = Shown()
+    run(made, these(timed(0)))
+    assert shown.begun == [(LABELS, "r", None)]
+    assert [request for _, _, request, _ in shown.observed.values()] == [None]
+
+
+def test_the_scores_of_an_answer_are_shown() -> None:
+    made = segment(range(1), suites=["json"], requests=1)
+    parts(made).telemetry = shown = Shown()
+    run(made, these(replace(record(0), output_text='{"name": 1}')))
+    ((_, scored, _, _),) = shown.observed.values()
+    (row,) = parts(made).rows
+    assert scored == Scored(
+        outcome="schema_violation", accuracy_score=row["accuracy_score"], json_valid=True, schema_valid=False
+    )
+
+
+def test_the_endpoint_is_told_by_the_conventions_word() -> None:
+    assert segment(endpoint="generate").labels.operation == "text_completion"
+    assert segment(endpoint="generate").labels == replace(LABELS, operation="text_completion", label=None)
+    assert segment().labels.operation == "chat"
+
+
+@pytest.mark.parametrize("with_telemetry", [True, False])
+def test_each_second_is_kept_and_shown_with_the_verdict_so_far(
+    monkeypatch: pytest.MonkeyPatch, with_telemetry: bool
+) -> None:
+    monkeypatch.setattr(sampler, "PERIOD_S", 0.005)
+    made = segment(label="x")
+    shown = Shown()
+    if with_telemetry:
+        parts(made).telemetry = shown
+    early: list[tuple[CellLabels, str]] = []
+
+    def wait_for_a_sample() -> None:
+        before = len(parts(made).samples)
+        while len(parts(made).samples) < before + 2:
+            time.sleep(0.002)
+
+    def script(_requests: Iterator[Request], _control: Control) -> Iterator[RequestRecord]:
+        wait_for_a_sample()
+        early.extend(shown.verdicts)
+        yield timed(0, clock="read")
+        wait_for_a_sample()
+
+    run(made, script)
+    kept = parts(made).samples
+    assert {(row["run_id"], row["segment"], row["store_backlog"]) for row in kept} == {("r", 1, 7)}
+    assert early == [], "no verdict on nothing"
+    if with_telemetry:
+        assert set(shown.verdicts) == {(LABELS, "degraded")}
+        assert shown.samples == [
+            (LABELS, {**{name: value for name, value in row.items() if name not in ("run_id", "segment")},
+                      "client_cpu_cores": row["client_cpu_percent"] / 100})
+            for row in kept
+        ]  # fmt: skip
+
+
+# --- ended early
+
+
+def watched(missing: range | None = range(10), **given: Any) -> Segment:
+    made = segment(missing, **{"requests": 10, "abort_on_slo": True, **given})
+    planned = PlannedCell(made.cell, None, missing, "new", "")
+    made.watch = slos.watch(parts(made).options, planned, lambda *_: [])
+
+    # Scores at once, so that what is known of an answer does not depend on how quickly they come.
+    def submit(key: Any, case: Case, answer: Answer) -> None:
+        made.scored(key[1], judged(case, answer))
+
+    parts(made).submit = submit  # type: ignore[method-assign]
+    return made
+
+
+def since(seconds: float, *records: RequestRecord) -> Script:
+    """The records of a load that began so long ago, until it is stopped."""
+
+    def script(_requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
+        control.started_ns = time.monotonic_ns() - round(seconds * NS)
+        for each in records:
+            if control.stopping:
+                return
+            yield each
+
+    return script
+
+
+SLOW = [timed(i, chunk_ns=(timed(i).end_ns,)) for i in range(10)]
+PROSE = [replace(timed(i), output_text="no JSON") for i in range(10)]
+JSON = [replace(timed(i), output_text="{}") for i in range(10)]
+GOOD = [timed(i) for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("given", "records", "sent"),
+    [
+        ({"slo": ["goodput>=0.0075"], "goodput": "ttft<0.06"}, GOOD, 10),
+        ({"slo": ["goodput>=0.0075"], "goodput": "ttft<0.06"}, SLOW, 3),
+        ({"slo": ["correct_goodput>=0.0075"], "goodput": "ttft<0.06"}, SLOW, 3),
+        ({"slo": ["goodput>=0.0075"], "goodput": "ttft<0.2"}, SLOW, 10),
+        ({"slo": ["requests_per_s>=0.0075"]}, GOOD, 10),
+        ({"slo": ["requests_per_s>=0.0075"]}, [timed(i, "http") for i in range(10)], 3),
+        ({"slo": ["requests_per_s>=0.02"]}, GOOD, 1),
+        ({"slo": ["json_valid>=75%"], "suites": ["json"]}, PROSE, 3),
+        ({"slo": ["json_valid>=75%"], "suites": ["json"]}, JSON, 10),
+        ({"slo": ["schema_valid>=75%"], "suites": ["json"]}, JSON, 3),
+        ({"slo": ["ttft_p50<0.06"]}, SLOW, 6),
+        ({"slo": ["ttft_p50<0.06"]}, GOOD, 10),
+    ],
+)  # fmt: skip
+def test_a_load_ends_when_an_slo_is_certain_to_fail_and_not_before(
+    given: Any, records: list[RequestRecord], sent: int
+) -> None:
+    """Ten requests, the load began 1000 s ago: of a rate, 0.0075/s can be reached until three are lost."""
+    made = watched(**given)
+    run(made, since(1000, *records))
+    assert len(parts(made).rows) == sent
+    assert (made.control.stopping, made.is_complete) == (sent < 10, sent == 10)
+    assert made.control.hurry is False, "what is in flight may end"
+    ended = [line for line in parts(made).said if "ended early" in line]
+    assert ended == ([f"m {made.cell.suite_name} c=1: ended early: {given['slo'][0]} can no longer be met"]
+                     if sent < 10 else [])  # fmt: skip
+
+
+def test_a_rate_that_can_still_be_reached_does_not_end_a_load_that_has_just_begun() -> None:
+    """What a clock shows that counts from the machine's start is not how long the load has lasted."""
+    uptime_s = time.monotonic()
+    made = watched(slo=[f"requests_per_s>={11 / uptime_s}"])
+    run(made, since(0, *GOOD))
+    assert len(parts(made).rows) == 10
+
+
+def test_every_lost_slo_is_named_once() -> None:
+    made = watched(slo=["error_rate<=0", "ttft_p50<10", "requests_per_s>2"])
+    run(made, since(1000, timed(0, "http")))
+    # Two more were in flight when it was ended.
+    made._keep(timed(1), None)
+    assert [line for line in parts(made).said if "ended early" in line] == [
+        "m numbers c=1: ended early: error_rate<=0, requests_per_s>2 can no longer be met"
+    ]
+
+
+def test_an_slo_that_is_lost_before_the_common_start_is_none_that_ends_the_load() -> None:
+    made = watched(slo=["requests_per_s>2"])
+    made._keep(timed(0), None)
+    assert made.control.stopping is False
+
+
+def test_a_load_that_has_sent_everything_is_not_ended_early() -> None:
+    made = watched(slo=["correct>=99%"])
+    parts(made).submit = Parts.submit.__get__(parts(made))  # type: ignore[method-assign]
+    run(made, since(1000, *(replace(each, output_text="wrong") for each in GOOD)))
+    assert (made.rows, made.control.stopping, made.is_complete) == (10, False, True)
+    assert not any("ended early" in line for line in parts(made).said)
+
+
+def test_a_load_bound_by_time_alone_is_not_ended_early() -> None:
+    made = watched(None, slo=["correct>=99%"], requests=None, duration=9.0)
+    run(made, since(1000, *(replace(each, output_text="wrong") for each in GOOD)))
+    assert (made.rows, made.control.stopping, made.is_complete) == (10, False, True)
