@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from halves import fill_with_room_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -169,22 +170,6 @@ def test_the_ring_never_overwrites_what_is_untaken(
             for worker in range(3):
                 got += take_all(feed, worker)
     assert sorted(got, key=by_index) == requests
-
-
-def fill_with_room_for(feed: Feed, room: int) -> None:
-    """Fill as if the pipes had room for that many more."""
-    real = os.write
-
-    def write(fd: int, data: bytes) -> int:
-        nonlocal room
-        if room == 0:
-            raise BlockingIOError
-        room -= 1
-        return real(fd, data)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "write", write)
-        feed.fill()
 
 
 def by_index(taken: Request) -> int:
