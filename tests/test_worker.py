@@ -11,7 +11,7 @@ from time import monotonic_ns
 from typing import Any, ClassVar
 
 import pytest
-from halves import OPTIONAL, WAIT_S, alone, fill_with_room_for, holding, until
+from halves import OPTIONAL, WAIT_S, Alone, alone, fill_with_room_for, holding, until
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import DONE, Peer, Scripted, answers, chat, said
@@ -211,21 +211,22 @@ def test_each_is_due_at_its_offset_from_the_start_and_not_sent_before() -> None:
         assert record.sent_ns >= record.due_ns
 
 
-def test_a_request_is_prepared_before_it_is_due() -> None:
-    """It counts as in flight from then on; to see that in time may take many tries."""
-    due = [i * 10 * MS for i in range(1, 200)]
-    with Scripted(ANSWER) as server, alone(OpenLoop(rate=1.0), server.url, some(200), due=due) as worker:
+def test_a_request_is_prepared_before_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as in flight from then on. Some may be late, on a machine that has other things to do."""
+    due = [i * 5 * MS for i in range(1, 51)]
+    counted: list[tuple[int, int]] = []
+    put = InFlight.__setitem__
+
+    def set_and_note(counts: InFlight, worker: int, many: int) -> None:
+        put(counts, worker, many)
+        counted.append((many, monotonic_ns()))
+
+    monkeypatch.setattr(InFlight, "__setitem__", set_and_note)
+    with Scripted(ANSWER) as server, alone(OpenLoop(rate=1.0), server.url, some(50), due=due) as worker:
         worker.start()
-        for due_ns in due:
-            until(lambda: worker.counts.total() == 0, "the last has ended")
-            until(lambda: worker.counts.total() > 0, "the next is prepared")
-            if monotonic_ns() < worker.start_ns + due_ns:
-                break
-            worker.hear_until("record")
-        else:
-            pytest.fail("none was prepared before it was due")
-        worker.tell("stop")
-        worker.rest()
+        assert len(records(worker.rest())) == 50
+        begun_ns = [at_ns for (before, _), (many, at_ns) in pairwise([(0, 0), *counted]) if many > before]
+        assert any(begun < worker.start_ns + due_ns for begun, due_ns in zip(begun_ns, due, strict=True))
 
 
 def test_a_loop_that_is_late_sends_each_before_it_has_looked_at_all_the_others() -> None:
@@ -253,36 +254,60 @@ def test_up_to_the_limit_are_in_flight_and_no_more(limit: int | None, sent: int)
     assert list(kinds(heard).values()) == ["done"] * sent + ["dropped"] * (3 - sent)
 
 
-@pytest.mark.parametrize("meanwhile", ["freed", "full", "stopped"])
+@pytest.mark.parametrize("freed", [True, False])
 def test_a_request_without_a_place_is_looked_at_again_when_it_is_due(
-    monkeypatch: pytest.MonkeyPatch, meanwhile: str
+    monkeypatch: pytest.MonkeyPatch, freed: bool
 ) -> None:
     """Another worker has the only place, at least at the first look."""
+
+    def then(worker: Alone) -> None:
+        if freed:
+            worker.counts[1] = 0
+
+    server, worker, heard = without_a_place(monkeypatch, then)
+    (found,) = records(heard).values()
+    assert len(server.asked) == freed
+    assert (found.worker, found.due_ns) == (0, worker.start_ns + 20 * MS)
+    if freed:
+        assert found.error is None
+    else:
+        assert (found.sent_ns, found.error) == (None, RequestError("dropped", "1 requests were in flight"))
+
+
+def test_a_request_that_waits_for_a_place_when_the_load_is_stopped_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The word may come too late on a machine that has other things to do: not each time."""
+    for _ in range(20):
+        _, _, heard = without_a_place(monkeypatch, lambda worker: worker.tell("stop"))
+        if records(heard) == {}:
+            return
+    pytest.fail("it was dropped each time")
+
+
+def without_a_place(
+    monkeypatch: pytest.MonkeyPatch, then: Callable[[Alone], None]
+) -> tuple[Scripted, Alone, list[Any]]:
+    """One request for which there is no place at the first look, after which something happens."""
     total, looks = InFlight.total, count()
 
     def look(counts: InFlight) -> int:
         found = total(counts)
         if next(looks) == 0:
-            if meanwhile == "freed":
-                worker.counts[1] = 0
-            elif meanwhile == "stopped":
-                worker.tell("stop")
+            then(worker)
         return found
 
     load = OpenLoop(rate=1.0, max_in_flight=1)
-    with Scripted(ANSWER) as server, alone(load, server.url, some(1), due=[20 * MS], workers=2) as worker:
+    with (
+        monkeypatch.context() as patch,
+        Scripted(ANSWER) as server,
+        alone(load, server.url, some(1), due=[20 * MS], workers=2) as worker,
+    ):
         worker.counts[1] = 1
-        monkeypatch.setattr(InFlight, "total", look)
+        patch.setattr(InFlight, "total", look)
         worker.start()
-        heard = worker.hear_until("returned" if meanwhile == "stopped" else "record")
+        heard = [worker.hear(), worker.hear()]
         worker.counts[1] = 0
         assert worker.rest() == []
-        assert len(server.asked) == (meanwhile == "freed")
-    assert kinds(heard) == {"freed": {0: "done"}, "full": {0: "dropped"}, "stopped": {}}[meanwhile]
-    for record in records(heard).values():
-        assert (record.worker, record.due_ns) == (0, worker.start_ns + 20 * MS)
-        if meanwhile == "full":
-            assert (record.sent_ns, record.error) == (None, RequestError("dropped", "1 requests were in flight"))
+    return server, worker, heard
 
 
 # Stopping
