@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from time import monotonic_ns
 from types import ModuleType
 from typing import Any
@@ -210,6 +211,7 @@ class Played(_End):
     sock: socket.socket
     pid: int = field(init=False)
     killed: bool = False
+    waited_for: bool = False
     job: Job = field(init=False)
     counts: InFlight = field(init=False)
 
@@ -250,6 +252,7 @@ class Played(_End):
         self.killed = True
 
     def wait(self) -> None:
+        self.waited_for = True
         self.thread.join(WAIT_S)
         assert not self.thread.is_alive()
 
@@ -268,7 +271,10 @@ class Played(_End):
 
 @contextlib.contextmanager
 def played(script: Callable[[Played], None]) -> Iterator[list[Played]]:
-    """Each worker that a load starts here is played by the script; those that were started."""
+    """Each worker that a load starts here is played by the script; those that were started.
+
+    A load that has ended leaves none of them, and no descriptor.
+    """
     started: list[Played] = []
     numbers = count()
 
@@ -279,8 +285,13 @@ def played(script: Callable[[Played], None]) -> Iterator[list[Played]]:
         worker.run(script, os.dup(fds[-1]))
         return worker, ours
 
+    before = descriptors()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loadgen.workers, "spawn", spawn)
         yield started
-    for worker in started:
-        assert not worker.thread.is_alive()
+    assert all(worker.killed and worker.waited_for for worker in started)
+    assert descriptors() == before
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
