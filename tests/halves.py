@@ -147,7 +147,8 @@ def alone(
     ours, theirs = socket.socketpair()
 
     def work() -> None:
-        with contextlib.suppress(ConnectionError):  # nobody may be there any more for its goodbye
+        # Nobody may be there any more for its goodbye.
+        with contextlib.closing(theirs), contextlib.suppress(ConnectionError):
             main(theirs)
 
     thread = threading.Thread(target=work, daemon=True)
@@ -175,7 +176,7 @@ def alone(
             with contextlib.suppress(OSError):
                 parent.tell("cancel")
             ours.close()
-            thread.join(WAIT_S)
+            thread.join(1.0)
             feed.close()
             counts.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
