@@ -50,6 +50,7 @@ def test_the_start_is_spread_over_five_milliseconds_each_and_a_second_at_most(co
     last = max(start_offset_ns(slot, concurrency) for slot in range(concurrency))
     assert last < spread_ms * 1_000_000
     assert concurrency < 4 or last > spread_ms * 600_000
+    assert start_offset_ns(1, 200) == start_offset_ns(1, 4000) == pytest.approx(2 * start_offset_ns(1, 100), abs=1)
 
 
 def some(many: int) -> list[Request]:
