@@ -159,6 +159,7 @@ def alone(
         patch.setattr(os, "_exit", parent.exits.append)
         patch.setattr(gc, "collect", lambda: parent.tidied.append("collected"))
         patch.setattr(gc, "freeze", lambda: parent.tidied.append("frozen"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, limits[1]), limits[1]))  # where many systems begin
         for name in OPTIONAL:
             patch.setitem(sys.modules, name, ModuleType(name))
         try:
