@@ -143,6 +143,7 @@ class _Worker:
                 await self._open(load, start_ns)
         lag.cancel()
         await self._client.close()  # type: ignore[no-untyped-call]
+        self._counts.close()
 
     async def _prepare(self) -> None:
         """Whatever the first request would otherwise pay for: imports, connections, the client's first call."""
@@ -208,15 +209,12 @@ class _Worker:
     async def _conversation(self, request: Request, due_ns: int | None) -> None:
         """Run one that is counted as in flight, and the turn that follows from its answer: due at once."""
         record = await self._in_own_task(request, due_ns)
-        while record is not None and not self._stopped.is_set():
-            after = follow_up(request, record)
-            if after is None:
-                return
+        while not self._stopped.is_set() and (after := follow_up(request, record)) is not None:
             self._tell("taken", after.index)
             self._count(+1)
             request, record = after, await self._in_own_task(after, None)
 
-    async def _in_own_task(self, request: Request, due_ns: int | None) -> RequestRecord | None:
+    async def _in_own_task(self, request: Request, due_ns: int | None) -> RequestRecord:
         """Run one that is counted as in flight; ``cancel()`` reaches it, not the loop that sends the next."""
         task = asyncio.create_task(self._one(request, due_ns))
         self._requests.add(task)
@@ -227,7 +225,7 @@ class _Worker:
             error = RequestError("cancelled", "cancelled before it was sent")
             record = RequestRecord(index=request.index, worker=self._job.worker, due_ns=due_ns, error=error)
             self._tell("record", record)
-            return None
+            return record
         finally:
             self._count(-1)
 

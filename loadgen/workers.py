@@ -95,7 +95,7 @@ def generate_load(
         workers = min(workers, load.concurrency)
     run = _Load(
         load=load, host=host, workers=workers, warmup=tuple(warmup), timeouts=timeouts or Timeouts(),
-        grace_s=grace_s, control=control or Control(), feed=Feed(requests, due, workers),
+        grace_s=grace_s, control=control or Control(), counts=InFlight(workers), feed=Feed(requests, due, workers),
     )  # fmt: skip
     try:
         yield from run.records()
@@ -127,19 +127,17 @@ class _Load:
     timeouts: Timeouts
     grace_s: float
     control: Control
+    counts: InFlight
     feed: Feed
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
-    counts: InFlight = field(init=False)
     children: dict[int, _Child] = field(default_factory=dict)
     deaths_in_a_row: int = 0
     lags_s: dict[int, float] = field(default_factory=dict)
-    cancel_sent: bool = False
+    cancelled_ns: int | None = None
 
     def records(self) -> Iterator[RequestRecord]:
-        self.counts = InFlight(self.workers)
         for worker in range(self.workers):
             self._spawn(worker, self.warmup[worker :: self.workers])
-        self.feed.fill()  # while the workers start
         while self.children:
             self._wait_for_room()
             for key, _ in self.selector.select(_POLL_S):
@@ -157,8 +155,7 @@ class _Load:
         self.control.in_flight = 0
         self.selector.close()
         self.feed.close()
-        if hasattr(self, "counts"):
-            self.counts.close()
+        self.counts.close()
 
     def _spawn(self, worker: int, warmup: tuple[Request, ...] = ()) -> None:
         pipe_fd = self.feed.reader(worker)
@@ -261,11 +258,11 @@ class _Load:
             self.control.stopped_ns = now
             self.feed.end()
             self._tell_all(("stop",))
-        waited_s = (now - self.control.stopped_ns) / NS
-        if not self.cancel_sent and (self.control.hurry or waited_s > self.grace_s):
-            self.cancel_sent = True
-            self._tell_all(("cancel",))
-        if waited_s > self.grace_s + _CANCEL_S or (self.cancel_sent and self.control.hurry and waited_s > _CANCEL_S):
+        if self.cancelled_ns is None:
+            if self.control.hurry or now - self.control.stopped_ns > self.grace_s * NS:
+                self.cancelled_ns = now
+                self._tell_all(("cancel",))
+        elif now - self.cancelled_ns > _CANCEL_S * NS:
             for child in list(self.children.values()):
                 self._bury(child)
                 for index in child.taken:

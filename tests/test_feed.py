@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
+from halves import fill_with_room_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +50,32 @@ def test_several_takers_get_each_request_exactly_once() -> None:
         got = [take(feed.reader(turn % 3), feed.payload_fd) for turn in range(20)]
         assert [taken for taken in got if taken is not None] == [(request(i), None) for i in range(20)]
         assert {take(feed.reader(worker), feed.payload_fd) for worker in range(3)} == {None}
+
+
+def test_a_closed_loops_worker_that_is_free_takes_whatever_there_is() -> None:
+    with opened(Feed([request(i) for i in range(20)], None, 3)) as feed:
+        feed.fill()
+        assert [taken.index for taken in take_all(feed, 1)] == list(range(20))
+
+
+def test_the_pipe_to_wait_for_has_room_until_it_is_full_and_again_when_one_was_taken() -> None:
+    """An open loop's pipes are filled in turn: the one that is full holds up the others."""
+    with opened(Feed((request(i) for i in count()), list(range(100_000)), 2)) as feed:
+        assert is_writable(feed)
+        feed.fill()
+        assert not is_writable(feed)
+        full = feed.writer
+        take_all(feed, 1)
+        assert (feed.writer, is_writable(feed)) == (full, False)
+        take_all(feed, 0)
+        assert is_writable(feed)
+        feed.end()
+        assert feed.writer is None
+
+
+def is_writable(feed: Feed) -> bool:
+    assert feed.writer is not None
+    return select.select([], [feed.writer], [], 0)[1] == [feed.writer]
 
 
 def test_an_open_loops_requests_are_striped_with_their_due_times() -> None:
@@ -132,10 +160,13 @@ def test_an_exception_of_the_users_iterable_comes_through() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-def test_close_leaves_no_descriptor_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("due", [None, [0, 1, 2, 3, 4, 5], list(range(10_000))], ids=["closed", "ended", "open"])
+def test_close_leaves_no_descriptor_and_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, due: list[int] | None
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = len(list(Path("/proc/self/fd").iterdir()))
-    feed = Feed((request(i) for i in count()), [0, 1, 2, 3, 4, 5], 4)
+    feed = Feed((request(i) for i in count()), due, 4)
     counts = InFlight(4)
     feed.fill()
     assert list(tmp_path.iterdir()) == []
@@ -169,22 +200,6 @@ def test_the_ring_never_overwrites_what_is_untaken(
             for worker in range(3):
                 got += take_all(feed, worker)
     assert sorted(got, key=by_index) == requests
-
-
-def fill_with_room_for(feed: Feed, room: int) -> None:
-    """Fill as if the pipes had room for that many more."""
-    real = os.write
-
-    def write(fd: int, data: bytes) -> int:
-        nonlocal room
-        if room == 0:
-            raise BlockingIOError
-        room -= 1
-        return real(fd, data)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "write", write)
-        feed.fill()
 
 
 def by_index(taken: Request) -> int:

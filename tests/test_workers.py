@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from halves import descriptors
 from scripted import DONE, SOON, Peer, Scripted, chat, said
 from simulated import FAST
 
@@ -42,14 +43,10 @@ def url() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
     """No test may leave a process or a descriptor behind."""
-    before, children = fds(), processes()
+    before, children = descriptors(), processes()
     yield
     assert processes() == children
-    assert fds() == before
-
-
-def fds() -> int:
-    return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+    assert descriptors() == before
 
 
 def processes() -> set[int]:

@@ -1,0 +1,471 @@
+"""The parent of a load, whose workers the test plays: what it makes of what they say, of their death, and of a stop."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from time import monotonic_ns
+from typing import Any
+
+import pytest
+from halves import WAIT_S, Played, played, until
+from scripted import SOON, chat
+
+from loadgen import ClosedLoop, Control, LoadFailed, OpenLoop, Request, RequestRecord, Timeouts, generate_load
+from loadgen import feed as feed_module
+from loadgen.types import RequestError
+from loadgen.workers import default_workers
+
+MS = 1_000_000
+ONE = ClosedLoop(concurrency=1)
+DIED = RequestError("worker_died", "the worker process that had this request died")
+
+
+def some(many: int) -> list[Request]:
+    return [chat(index=index) for index in range(many)]
+
+
+def work(worker: Played, at_most: int | None = None) -> None:
+    """Take requests and record them."""
+    for _ in count() if at_most is None else range(at_most):
+        index = worker.take()
+        if index is None:
+            return
+        record(worker, index)
+
+
+def record(worker: Played, index: int, **more: Any) -> None:
+    worker.tell("record", RequestRecord(index=index, worker=worker.job.worker, **more))
+
+
+def run(
+    script: Callable[[Played], None],
+    requests: Iterable[Request],
+    load: Any,
+    control: Control | None = None,
+    **more: Any,
+) -> tuple[list[RequestRecord], list[Played]]:
+    """All records, and the workers that were started."""
+    with played(script) as workers:
+        records = list(generate_load(requests, load, control=control, **{"workers": 1, "grace_s": 600.0, **more}))
+    return records, workers
+
+
+def ends(records: Iterable[RequestRecord]) -> dict[int, str]:
+    found = [(record.index, "done" if record.error is None else record.error.kind) for record in records]
+    assert len(dict(found)) == len(found), "one for each"
+    return dict(sorted(found))
+
+
+# What workers get
+
+
+def test_each_worker_has_its_job_and_its_share_of_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(worker: Played) -> None:
+        worker.begin()
+        work(worker)
+        worker.tell("bye")
+
+    warmup, load = [chat(index=-i) for i in range(1, 6)], ClosedLoop(concurrency=7)
+    control = Control()
+    records, workers = run(
+        script, some(3), load, control, workers=2, warmup=warmup, host="http://h:1", timeouts=SOON
+    )  # fmt: skip
+    assert ends(records) == dict.fromkeys(range(3), "done")
+    for number, worker in enumerate(workers):
+        job = worker.job
+        assert (job.worker, job.workers, job.host, job.load, job.timeouts) == (number, 2, "http://h:1", load, SOON)
+        assert job.warmup == tuple(warmup[number::2])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    assert len(run(script, some(3), ClosedLoop(concurrency=33), workers=None)[1]) == 2
+    (worker,) = run(script, some(3), ClosedLoop(concurrency=1), workers=9)[1]
+    assert (worker.job.host, worker.job.timeouts, worker.job.warmup) == (None, Timeouts(), ())
+
+
+def test_what_a_load_says_of_itself_before_it_runs() -> None:
+    fresh = Control()
+    assert (fresh.stopping, fresh.hurry, fresh.started_ns, fresh.stopped_ns) == (False, False, None, None)
+    assert (fresh.in_flight, fresh.loop_lag_s, fresh.workers_died, fresh.pids) == (0, 0.0, 0, ())
+
+
+@pytest.mark.parametrize(("cores", "wanted"), [(3, 3), (None, 1)])
+def test_where_affinity_is_not_known_the_cores_are_counted(
+    monkeypatch: pytest.MonkeyPatch, cores: int | None, wanted: int
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert default_workers(ClosedLoop(concurrency=1000)) == wanted
+
+
+def test_a_number_given_goes_before_that_of_the_requests() -> None:
+    def script(worker: Played) -> None:
+        worker.begin()
+        work(worker)
+        worker.tell("bye")
+
+    assert len(run(script, some(9), OpenLoop(rate=1000.0), count=5)[0]) == 5
+    assert len(run(script, iter(some(9)), OpenLoop(rate=1000.0), count=5)[0]) == 5
+
+
+def test_workers_start_together_when_all_are_ready_and_each_replacement_as_soon_as_it_is() -> None:
+    control = Control()
+    first, one_replaced, both_replaced = threading.Event(), threading.Event(), threading.Event()
+    ready_ns: dict[int, int] = {}
+    starts_ns: dict[int, int] = {}
+
+    def begin(worker: Played) -> None:
+        ready_ns[worker.number] = monotonic_ns()
+        starts_ns[worker.number] = worker.begin()
+
+    def script(worker: Played) -> None:
+        match worker.number:
+            case 0:
+                ready_ns[0] = monotonic_ns()
+                worker.tell("ready")
+                worker.settle(control)
+                assert worker.is_quiet(), "the others are not ready"
+                first.set()
+                word, starts_ns[0] = worker.hear()
+                assert word == "start"
+                assert both_replaced.wait(WAIT_S)
+                worker.settle(control)
+                assert worker.is_quiet(), "it has started once"
+            case 1 | 2:
+                assert first.wait(WAIT_S)
+                return begin(worker)  # and dies
+            case 3:
+                until(lambda: control.workers_died == 2, "both have died")
+                begin(worker)
+                worker.settle(control)
+                one_replaced.set()
+            case _:
+                assert one_replaced.wait(WAIT_S)
+                assert worker.is_quiet(), "it is not ready"
+                begin(worker)
+                both_replaced.set()
+        work(worker)
+        worker.tell("bye")
+
+    records, workers = run(script, some(4), ClosedLoop(concurrency=3), control, workers=3)
+    assert ends(records) == dict.fromkeys(range(4), "done")
+    assert len(workers) == 5
+    assert set(starts_ns.values()) == {control.started_ns}
+    assert starts_ns[0] > max(ready_ns[number] for number in range(3))
+
+
+# A load longer than the feed's lead
+
+
+@pytest.mark.parametrize("load", [ClosedLoop(concurrency=2), OpenLoop(rate=1e6)], ids=["closed", "open"])
+def test_a_load_longer_than_the_feeds_lead_is_handed_over_whole_though_its_requests_come_slowly(load: Any) -> None:
+    many, slow_from = 1200, 1100
+    all_taken = threading.Event()
+    taken: list[int] = []
+
+    def slow() -> Iterator[Request]:
+        for request in some(many):
+            if request.index == slow_from:
+                assert all_taken.wait(WAIT_S)
+            yield request
+
+    def script(worker: Played) -> None:
+        worker.begin()
+        mine = []
+        while (index := worker.take(silently=True)) is not None:
+            mine.append(index)
+            taken.append(index)
+            if len(taken) == slow_from:
+                all_taken.set()
+        for index in mine:
+            record(worker, index)
+        worker.tell("bye")
+
+    records, workers = run(script, slow(), load, workers=2, count=many)
+    assert sorted(taken) == list(range(many))
+    assert ends(records) == dict.fromkeys(range(many), "done")
+    assert len(workers) == 2
+
+
+def test_a_long_load_of_long_prompts_uses_its_file_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "_WRAP", 1 << 18)
+    many, control = 2000, Control()
+    sizes: list[int] = []
+
+    def script(worker: Played) -> None:
+        worker.begin()
+        for index in iter(worker.take, None):
+            record(worker, index)
+            if index % 100 == 99:
+                worker.settle(control)
+                sizes.append(os.fstat(worker.job.payload_fd).st_size)
+        worker.tell("bye")
+
+    records, _ = run(script, (chat("p" * 2000, i) for i in range(many)), ONE, control)
+    assert len(records) == many
+    assert sizes[-1] < many * 2000 * 0.75
+
+
+# What workers say
+
+
+def test_each_record_is_yielded_and_what_was_returned_has_none() -> None:
+    def script(worker: Played) -> None:
+        worker.begin()
+        for index in iter(worker.take, None):
+            if index == 1:
+                worker.tell("returned", index)
+            elif index == 2:
+                record(worker, index, due_ns=5, error=RequestError("dropped", "1 requests were in flight"))
+            else:
+                record(worker, index, output_text="a")
+        worker.tell("record", RequestRecord(index=17, worker=0))  # a turn that nobody fed
+        worker.tell("bye")
+
+    records, _ = run(script, some(4), OpenLoop(rate=1000.0))
+    assert ends(records) == {0: "done", 2: "dropped", 3: "done", 17: "done"}
+    assert [record.output_text for record in records] == ["a", "", "a", ""]
+
+
+def test_the_worst_lag_of_all_workers_is_told_and_the_latest_of_each() -> None:
+    control, told = Control(), []
+    second, third = threading.Event(), threading.Event()
+
+    def script(worker: Played) -> None:
+        worker.begin()
+        if worker.number == 0:
+            worker.tell("lag", 0.5)
+            until(lambda: control.loop_lag_s == 0.5, "the first is heard")
+            second.set()
+            assert third.wait(WAIT_S)
+            told.append(control.loop_lag_s)
+            worker.tell("lag", 0.1)
+            until(lambda: control.loop_lag_s == 0.2, "what the first was is over")
+        else:
+            assert second.wait(WAIT_S)
+            worker.tell("lag", 0.2)
+            worker.tell("record", RequestRecord(index=worker.take() or 0))
+            until(third.is_set, "the record is heard")
+        work(worker)
+        worker.tell("bye")
+
+    with played(script):
+        for _ in generate_load(some(3), ClosedLoop(concurrency=2), workers=2, control=control):
+            third.set()
+    assert told == [0.5]
+
+
+def test_how_many_are_in_flight_is_told_and_none_when_the_load_is_closed() -> None:
+    control = Control()
+
+    def script(worker: Played) -> None:
+        worker.begin()
+        worker.counts[worker.job.worker] = 3
+        worker.settle(control)
+        record(worker, worker.take() or 0)
+        worker.hear()
+
+    with played(script) as workers:
+        load = generate_load(some(5), ClosedLoop(concurrency=3), workers=1, control=control)
+        next(load)
+        assert control.in_flight == 3
+        assert control.pids == tuple(worker.pid for worker in workers)
+        load.close()  # type: ignore[attr-defined]
+        assert (control.in_flight, control.pids) == (0, ())
+
+
+# Workers that die
+
+
+@pytest.mark.parametrize("load", [ClosedLoop(concurrency=3), OpenLoop(rate=1000.0)], ids=["closed", "open"])
+def test_what_a_dead_worker_had_is_recorded_once_and_another_goes_on(load: Any) -> None:
+    """All is handed over by then: what it leaves is free for the other one."""
+    control, before_ns = Control(), monotonic_ns()
+    counted: list[int] = []
+
+    def script(worker: Played) -> None:
+        worker.begin()
+        if worker.number == 0:
+            record(worker, worker.take() or 0)
+            assert worker.take() == 1
+            assert worker.take() == 2
+            worker.tell("returned", 2)
+            assert worker.take() == 3
+            assert worker.take(silently=True) == 4
+            worker.counts[0] = 3
+        else:
+            worker.settle(control)
+            counted.append(control.in_flight)
+            assert control.pids == (worker.pid,)
+            work(worker)
+            worker.tell("bye")
+
+    records, workers = run(script, some(8), load, control)
+    after_ns = monotonic_ns()
+    died = dict.fromkeys([1, 3, 4], "worker_died")
+    assert ends(records) == {0: "done", **died, **dict.fromkeys([5, 6, 7], "done")}
+    lost = {record.index: record for record in records if record.error is not None}
+    assert {record.error for record in lost.values()} == {DIED}
+    assert [lost[index].worker for index in (1, 3, 4)] == [0, 0, None]
+    assert control.started_ns is not None
+    if isinstance(load, OpenLoop):
+        assert [lost[index].due_ns for index in (1, 3, 4)] == [control.started_ns + i * MS for i in (1, 3, 4)]
+    else:
+        assert all(before_ns < (lost[index].due_ns or 0) < after_ns for index in (1, 3))
+        assert lost[4].due_ns is None, "nobody knows when"
+    assert (control.workers_died, counted, len(workers)) == (1, [0], 2)
+
+
+def test_workers_that_die_but_get_something_done_do_not_end_the_load() -> None:
+    def script(worker: Played) -> None:
+        worker.begin()
+        work(worker, 1)
+        if worker.number == 9:
+            worker.take()
+            worker.tell("bye")
+
+    control = Control()
+    records, workers = run(script, some(10), ONE, control)
+    assert ends(records) == dict.fromkeys(range(10), "done")
+    assert (control.workers_died, len(workers)) == (9, 10)
+
+
+@pytest.mark.parametrize(("gets_something_done", "deaths"), [(None, 6), (2, 8)])
+def test_six_deaths_in_a_row_end_the_load(gets_something_done: int | None, deaths: int) -> None:
+    def script(worker: Played) -> None:
+        if worker.number == gets_something_done:
+            worker.begin()
+            work(worker, 1)
+        else:
+            worker.tell("ready")
+
+    control = Control()
+    with played(script) as workers, pytest.raises(LoadFailed, match="died 6 times in a row without finishing"):
+        list(generate_load(some(10), ONE, workers=1, control=control))
+    assert (control.workers_died, len(workers)) == (deaths, deaths)
+
+
+# Stopping
+
+
+def test_a_stop_is_told_once_and_waited_for() -> None:
+    control = Control()
+
+    def script(worker: Played) -> None:
+        worker.begin()
+        taken = worker.take()
+        assert taken is not None
+        control.stopping = True
+        assert worker.hear() == ("stop",)
+        worker.settle(control)
+        assert worker.is_quiet(), "what is in flight has its time"
+        record(worker, taken)
+        assert worker.take(silently=True) == 1
+        worker.tell("taken", 1)
+        worker.tell("returned", 1)
+        worker.tell("bye")
+
+    before_ns = monotonic_ns()
+    records, _ = run(script, (chat(index=i) for i in count()), ONE, control)
+    assert ends(records) == {0: "done"}, "what nobody took has no record"
+    assert before_ns < (control.stopped_ns or 0) < monotonic_ns()
+
+
+@pytest.mark.parametrize(("hurry", "grace_s"), [(True, 600.0), (False, 0.0)])
+def test_what_is_in_flight_after_the_grace_period_or_in_a_hurry_is_cancelled_and_heard_of(
+    hurry: bool, grace_s: float
+) -> None:
+    control = Control(hurry=hurry)
+    theirs = RequestError("cancelled", "cancelled before the answer's end")
+
+    def script(worker: Played) -> None:
+        worker.begin()
+        taken = worker.take()
+        assert taken is not None
+        control.stopping = True
+        assert [worker.hear(), worker.hear()] == [("stop",), ("cancel",)]
+        worker.settle(control)
+        assert worker.is_quiet()
+        record(worker, taken, error=theirs)
+        worker.tell("bye")
+
+    ((record_),) = run(script, some(9), ONE, control, grace_s=grace_s)[:1]
+    assert [record.error for record in record_] == [theirs]
+    assert control.workers_died == 0
+
+
+def test_a_worker_that_dies_when_the_load_is_stopped_is_not_replaced() -> None:
+    control = Control()
+
+    def script(worker: Played) -> None:
+        worker.begin()
+        worker.take()
+        control.stopping = True
+        assert worker.hear() == ("stop",)
+
+    records, workers = run(script, some(9), ONE, control)
+    assert ends(records) == {0: "worker_died"}
+    assert (control.workers_died, len(workers)) == (1, 1)
+
+
+def test_a_worker_that_still_warms_up_is_not_waited_for_when_the_load_is_stopped() -> None:
+    control, heard = Control(), []
+
+    def script(worker: Played) -> None:
+        if worker.number == 0:
+            worker.tell("ready")
+            worker.settle(control)
+            control.stopping = True
+        heard.append(worker.hear())
+
+    records, _ = run(script, some(9), ClosedLoop(concurrency=2), control, workers=2)
+    assert (records, heard, control.started_ns) == ([], [None, None], None)
+
+
+def test_workers_have_two_seconds_for_a_cancel_and_are_then_killed_with_records_for_what_they_had() -> None:
+    """Three loads at once: in a hurry, after the grace period, and in a hurry long after the stop, where it obeys."""
+    outcomes: dict[str, tuple[list[RequestRecord], int]] = {}
+
+    late = Control()
+    controls = {"hurry": Control(hurry=True), "grace": Control(), "late": late}
+
+    def script(worker: Played) -> None:
+        worker.begin()
+        assert [worker.take(), worker.take()] == [0, 1]
+        name = worker.job.host or ""
+        controls[name].stopping = True
+        assert worker.hear() == ("stop",)
+        if name == "late":
+            until(lambda: monotonic_ns() > (late.stopped_ns or 0) + 2200 * MS, "time goes by")
+            late.hurry = True
+        assert worker.hear() == ("cancel",)
+        if name == "late":
+            worker.settle(late)
+            for index in (0, 1):
+                record(worker, index, error=RequestError("cancelled", "obeyed"))
+            worker.tell("bye")
+        else:
+            assert worker.hear() is None
+
+    def load_of(name: str) -> None:
+        control = controls[name]
+        load = generate_load(
+            some(9), ClosedLoop(concurrency=2), workers=1, host=name, control=control,
+            grace_s=0.0 if name == "grace" else 600.0,
+        )  # fmt: skip
+        outcomes[name] = list(load), monotonic_ns() - (control.stopped_ns or 0)
+
+    with played(script):
+        threads = [threading.Thread(target=load_of, args=(name,)) for name in controls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for name, (records, took_ns) in outcomes.items():
+        assert Counter(record.error for record in records) == {
+            RequestError("cancelled", "obeyed" if name == "late" else "stopped"): 2
+        }
+        assert [(record.index, record.worker) for record in records] == [(0, 0), (1, 0)]
+        assert took_ns > 2000 * MS
