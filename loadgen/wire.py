@@ -93,7 +93,6 @@ class KernelTransport(httpx.AsyncBaseTransport):
         for idle in self._idle.values():
             for connection in idle:
                 connection.close()
-        self._idle.clear()
 
 
 class _Body(httpx.AsyncByteStream):
@@ -140,7 +139,7 @@ class ReadTransport(httpx.AsyncBaseTransport):
         exchange.clock = "read"
         limits = exchange.timeouts
         request.extensions["trace"] = partial(_note_connection, exchange)
-        request.extensions["timeout"] = {"connect": limits.connect_s, "write": limits.total_s, "pool": None}
+        request.extensions["timeout"] = {"connect": limits.connect_s}
         try:
             response = await _within("first_chunk", limits.first_chunk_s, self._inner.handle_async_request(request))
         except httpx.ConnectTimeout:

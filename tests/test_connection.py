@@ -152,16 +152,6 @@ def test_of_chunks_read_together_the_first_ones_wait_is_told() -> None:
     assert (record.merged_chunks, (record.read_lag_max_ns or 0) >= 350_000_000) == (2, True)
 
 
-@pytest.mark.parametrize(("timeout", "waited"), [(0.0, False), (0.02, True)])
-def test_what_is_found_at_once_may_be_there_since_the_last_look(timeout: float, waited: bool) -> None:
-    with NotingSelector() as selector:
-        selector.select(0.0)
-        last = monotonic_ns()
-        sleep(0.01)
-        selector.select(timeout)
-        assert (selector.readable_since_ns > last) is waited
-
-
 def test_chunks_that_the_server_sent_together_are_not_merged_by_us() -> None:
     def script(peer: Peer) -> None:
         peer.read()
@@ -190,16 +180,6 @@ def test_a_step_of_the_wall_clock_never_puts_a_stamp_into_the_future(monkeypatch
     (record,) = ask_script(answers(said("a"), DONE))
     assert record.read_lag_max_ns == 0
     assert record.chunk_ns[0] <= monotonic_ns()
-
-
-def test_both_clocks_are_read_at_one_instant_even_when_we_are_set_aside_between(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ticks = iter([0, 5_000_000, 6_000_000, 6_001_000])
-    walls = iter([105_000_000, 106_000_500])
-    monkeypatch.setattr(connection_module, "monotonic_ns", lambda: next(ticks))
-    monkeypatch.setattr(connection_module, "time_ns", lambda: next(walls))
-    assert connection_module._clocks() == (6_000_000, 106_000_500)
 
 
 # Connecting
