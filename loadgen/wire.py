@@ -39,7 +39,7 @@ def transport_for(url: str) -> httpx.AsyncBaseTransport:
 async def until(instant_ns: int) -> None:
     """Return at the instant, within tens of microseconds: timers of the event loop are 1 ms coarse."""
     while (left := instant_ns - monotonic_ns()) > 0:  # noqa: ASYNC110 - time is the event
-        await asyncio.sleep(left / NS - 0.0011 if left > 1_500_000 else 0)
+        await asyncio.sleep(left / NS - 0.0011)  # below zero it only lets others run
 
 
 class KernelTransport(httpx.AsyncBaseTransport):

@@ -10,13 +10,19 @@ import struct
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from time import monotonic_ns
 from typing import Any, TypeVar
 
+import httpx
+import ollama
 import pytest
 
 from loadgen import connection as connection_module
+from loadgen import stream as stream_module
+from loadgen import wire as wire_module
 from loadgen.connection import Connection, Exchange, NotingSelector
-from loadgen.types import NS, Timeouts
+from loadgen.stream import make_client, send
+from loadgen.types import NS, Request, RequestRecord, Timeouts
 
 T = TypeVar("T")
 WALL_NS = 1_700_000_000 * NS
@@ -27,9 +33,13 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encod
 END = b"0\r\n\r\n"
 
 
-def chunk(*lines: Any) -> bytes:
+def lines(*each: Any) -> bytes:
+    return b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in each)
+
+
+def chunk(*each: Any) -> bytes:
     """JSON lines, or bytes as they are, in one chunk."""
-    data = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
+    data = lines(*each)
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -58,6 +68,21 @@ class Loop(asyncio.SelectorEventLoop):
     def call_later(self, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
         self.timers += 1
         return super().call_later(*args, **kwargs)
+
+
+class Connecting(asyncio.SelectorEventLoop):
+    """Notes who is called; there is an error instead of a connection, if one is given."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.called: list[tuple[Any, bool]] = []
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        self.called.append((address, bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))))
+        if self.error is not None:
+            raise self.error
+        await super().sock_connect(sock, address)
 
 
 class Wire(socket.socket):
@@ -100,6 +125,21 @@ class Played:
         self.connection = Connection(self.wire)
         self.exchange = Exchange(LONG)
         self.idle: list[Connection] = []
+        self.opens = asyncio.Event()
+        self.opens.set()
+        """Clear it, and the connection takes for ever to open."""
+
+    async def open(self, *_: Any) -> Connection:
+        """In place of ``Connection.open``."""
+        await self.opens.wait()
+        return self.connection
+
+    async def send(self, request: Request, **more: Any) -> asyncio.Task[RequestRecord]:
+        """Have the official client send it; its answer is up to the test."""
+        client = make_client("http://127.0.0.1:11434")
+        sending = asyncio.create_task(send(client, request, more.pop("limits", LONG), **more))
+        await settled()
+        return sending
 
     async def ask(self, answer: bytes = HEAD, lag_ns: int | None = 0, limits: Timeouts = LONG) -> AsyncIterator[bytes]:
         """Send a request, answer it with this, return what comes of its body."""
@@ -147,6 +187,7 @@ def play(script: Callable[[Played], Awaitable[T]], *, noting: bool = False) -> T
 
     async def played() -> T:
         all_of_it = Played(clock)
+        patch.setattr(Connection, "open", all_of_it.open)
         try:
             return await script(all_of_it)
         finally:
@@ -154,7 +195,64 @@ def play(script: Callable[[Played], Awaitable[T]], *, noting: bool = False) -> T
             all_of_it.server.close()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connection_module, "monotonic_ns", clock.monotonic_ns)
+        for module in (connection_module, stream_module, wire_module):
+            patch.setattr(module, "monotonic_ns", clock.monotonic_ns)
         patch.setattr(connection_module, "time_ns", clock.time_ns)
         with asyncio.Runner(loop_factory=lambda: Loop(clock, noting)) as runner:
             return runner.run(played())
+
+
+class Body(httpx.AsyncByteStream):
+    """The body of an answer: pieces, or what it breaks off with."""
+
+    def __init__(self, *pieces: bytes | Exception) -> None:
+        self.pieces = pieces
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class Answering(httpx.AsyncBaseTransport):
+    """In place of httpx's own transport: answers with this, or raises it."""
+
+    def __init__(self, answer: httpx.Response | Exception, events: tuple[str, ...] = ()) -> None:
+        self.answer, self.events = answer, events
+        self.requests: list[httpx.Request] = []
+        self.happened_ns: list[int] = []
+        self.closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        for event in ("started", *self.events):
+            self.happened_ns.append(monotonic_ns())
+            await request.extensions["trace"](event, {})
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    def ask(self, request: Request, limits: Timeouts = LONG, **more: Any) -> RequestRecord:
+        """Send with the official client, by way of ``ReadTransport``."""
+
+        async def sent() -> RequestRecord:
+            client = ollama.AsyncClient("http://nowhere.invalid", transport=wire_module.ReadTransport(self))
+            record = await send(client, request, limits, **more)
+            await client.close()  # type: ignore[no-untyped-call]
+            return record
+
+        return asyncio.run(sent())
+
+
+def answering(*pieces: bytes | Exception, status: int = 200, content_type: str | None = "application/x-ndjson"
+              ) -> Answering:  # fmt: skip
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    return Answering(httpx.Response(status, headers=headers, stream=Body(*pieces)))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from played import END, HEAD, LONG, WALL_NS, Loop, Played, chunk, play, settled
+from played import END, HEAD, LONG, WALL_NS, Connecting, Loop, Played, chunk, play, settled
 
 from loadgen import connection as connection_module
 from loadgen.connection import BadWire, ConnectFailed, Connection, Exchange, Lines, NotingSelector, TimedOut
@@ -553,19 +553,6 @@ def test_lines_have_an_end_and_are_utf8(pieces: Sequence[bytes], message: str | 
 
 
 # Connecting
-
-
-class Connecting(asyncio.SelectorEventLoop):
-    """Notes who is called, and answers with an error."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-        self.called: list[tuple[Any, bool]] = []
-
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        self.called.append((address, bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))))
-        raise self.error
 
 
 @pytest.mark.parametrize(
