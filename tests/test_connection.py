@@ -13,6 +13,7 @@ from time import monotonic_ns, sleep
 from typing import Any
 
 import pytest
+from played import SCM_TIMESTAMPNS
 from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
 from simulated import MODELS
 
@@ -32,6 +33,23 @@ def sim() -> Iterator[Simulator]:
 
 
 # The kernel's clock
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_kernel_stamps() -> Iterator[None]:
+    """Linux begins to stamp a moment after the first socket asked for it, and ends with the last one."""
+    if sys.platform != "linux":
+        yield
+        return
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
+        ours.setsockopt(socket.SOL_SOCKET, SCM_TIMESTAMPNS, 1)
+        theirs, _ = listener.accept()
+        with theirs:
+            stamped: Any = ()
+            while not stamped:
+                theirs.send(b"x")
+                _, stamped, _, _ = ours.recvmsg(1, 64)
+            yield
 
 
 @linux
@@ -112,25 +130,6 @@ def test_a_busy_event_loop_shows_as_read_lag_and_not_as_the_servers_latency() ->
     assert record.first_ns <= sent_ns[1]
     assert record.read_lag_max_ns >= 50_000_000
     assert record.merged_chunks == 0
-
-
-def test_chunks_read_late_together_are_counted_as_merged() -> None:
-    def script(peer: Peer, meanwhile: Callable[..., None]) -> None:
-        peer.read()
-        peer.head()
-        peer.chunk(said("a"))
-        sleep(0.05)
-        meanwhile(said("b"), said("c"), said("d"))
-        sleep(0.1)
-        peer.chunk(said("e"))
-        peer.chunk(DONE)
-        peer.chunk()
-
-    record = busy(script)
-    assert record.output_text == "abcde"
-    assert len(record.chunk_ns) == 5
-    assert record.chunk_ns[1] == record.chunk_ns[3]
-    assert record.merged_chunks == (2 if record.clock == "kernel" else 0)
 
 
 @linux
