@@ -143,6 +143,15 @@ def test_both_clocks_are_read_again_while_we_are_set_aside_between_them(
     assert connection_module._clocks() == ((tries - 1) * MS, WALL_NS + (tries - 1) * MS)
 
 
+def test_an_exchange_that_has_not_begun_claims_nothing() -> None:
+    fresh = Exchange(LONG)
+    told = {name: getattr(fresh, name) for name in Exchange.__slots__ if name != "timeouts"}
+    assert told == {
+        "clock": None, "connected_ns": None, "connecting": False, "content_type": "", "due_ns": None,
+        "late_reads": False, "read_lag_max_ns": 0, "sent_ns": None, "stamp_ns": None, "tools": (),
+    }  # fmt: skip
+
+
 # Limits
 
 

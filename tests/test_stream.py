@@ -452,6 +452,11 @@ def test_chunks_that_share_a_late_read_with_an_earlier_one_are_merged(
     assert record.read_lag_max_ns == max(lag_ms for _, lag_ms in reads) * 1_000_000
 
 
+def test_where_the_client_knows_of_no_late_reads_none_are_merged() -> None:
+    record = answering(lines(said("a"), said("b"), DONE)).ask(chat())
+    assert (record.clock, len(record.chunk_ns), record.merged_chunks) == ("read", 2, 0)
+
+
 @pytest.mark.parametrize(
     ("when", "changed", "limit"),
     [
