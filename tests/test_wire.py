@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from played import HEAD, Answering, Body, Connecting, Played, answering, chunk, lines, play, settled
+from played import END, HEAD, Answering, Body, Connecting, Played, answering, chunk, lines, play, settled
 from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, said
 from simulated import ANSWERS, MODELS, wait_for
 
@@ -329,6 +329,38 @@ def test_a_wait_never_ends_early_by_the_real_clock_either() -> None:
         assert monotonic_ns() >= instant
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("ahead_s", [None, 0, 7])
+def test_nothing_is_sent_before_it_is_due(ahead_s: int | None) -> None:
+    async def script(here: Played) -> RequestRecord:
+        due_ns = here.clock.ns + (ahead_s or 0) * NS
+        sending = await here.send(chat(), due_ns=None if ahead_s is None else due_ns)
+        if ahead_s:
+            await here.passes(ahead_s - 0.001)
+            assert here.heard() == b""
+            await here.passes(0.001)
+        assert here.heard().startswith(b"POST /api/chat HTTP/1.1\r\n")
+        here.say(HEAD + chunk(DONE) + END)
+        record = await sending
+        assert (record.due_ns, record.sent_ns, record.connected_ns) == (due_ns, due_ns, due_ns)
+        return record
+
+    assert play(script).error is None
+
+
+@pytest.mark.parametrize(("opens", "limit"), [(False, "connect"), (True, "first_chunk")])
+def test_whether_it_was_still_connecting_is_told_of_a_request_that_ran_out_of_time(opens: bool, limit: str) -> None:
+    async def script(here: Played) -> RequestRecord:
+        if not opens:
+            here.opens.clear()
+        sending = await here.send(chat(), limits=SOON)
+        await here.passes(20.1)
+        return await sending
+
+    record = play(script)
+    assert record.error == RequestError("timeout", f"{limit}: nothing within 20 s")
+    assert (record.connected_ns is None) is not opens
 
 
 # Round by httpx: proxies and TLS
