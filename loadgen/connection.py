@@ -169,9 +169,8 @@ class Connection:
         except OSError as error:
             raise ConnectFailed(f"the connection was lost while sending: {error.strerror}") from None
         except asyncio.CancelledError:
-            if self._failure is None:
+            if self._failure is None:  # else we closed it ourselves, and the wait for an answer says why
                 raise
-            raise self._failure from None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         exchange = self._exchange
