@@ -15,6 +15,7 @@ from time import monotonic_ns, sleep
 from typing import Any
 
 import httpx
+import ollama
 import pytest
 from played import END, HEAD, Answering, Body, Connecting, Played, answering, chunk, lines, play, settled
 from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, said
@@ -203,6 +204,17 @@ def test_no_more_are_opened_beforehand_than_are_wanted() -> None:
     with Scripted(answers(DONE)) as server, asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(go(server.url))
     assert len(loop.called) == 3
+
+
+def test_where_httpx_keeps_the_connections_none_is_opened_beforehand() -> None:
+    async def go() -> None:
+        client = ollama.AsyncClient("http://nowhere.invalid", transport=ReadTransport(inner))
+        await preconnect(client, 3, 20)
+        await client.close()  # type: ignore[no-untyped-call]
+
+    inner = answering(lines(DONE))
+    asyncio.run(go())
+    assert inner.requests == []
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError()])
