@@ -28,11 +28,11 @@ def _offsets(load: OpenLoop) -> Iterator[int]:
     if load.arrival == "constant":
         # Multiplied, not accumulated: the millionth request is as exact as the second.
         yield from (round(i * NS / load.rate) for i in _naturals())
-        return
-    at = 0.0
-    for gap in _gaps(load):
-        yield round(at * NS)
-        at += gap
+    else:
+        at = 0.0
+        for gap in _gaps(load):
+            yield round(at * NS)
+            at += gap
 
 
 def _gaps(load: OpenLoop) -> Iterator[float]:

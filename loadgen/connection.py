@@ -40,7 +40,6 @@ class TimedOut(Exception):
 
     def __init__(self, limit: str, seconds: float) -> None:
         super().__init__(f"{limit}: nothing within {seconds:g} s")
-        self.limit = limit
 
 
 class ConnectFailed(Exception):
@@ -150,7 +149,6 @@ class Connection:
         self._body: list[bytes] = []
         self._failure: Exception | None = None
         self._headers_done = self._started = self.complete = self._sized = False
-        self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self._watch("first_chunk", exchange.timeouts.first_chunk_s)
         try:
@@ -171,11 +169,8 @@ class Connection:
         except OSError as error:
             raise ConnectFailed(f"the connection was lost while sending: {error.strerror}") from None
         except asyncio.CancelledError:
-            if self._failure is None or not self._sending.cancelled():
+            if self._failure is None:  # else we closed it ourselves, and the wait for an answer says why
                 raise
-            raise self._failure from None
-        finally:
-            self._sending = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         exchange = self._exchange
@@ -190,13 +185,11 @@ class Connection:
 
     def usable(self) -> bool:
         """Whether the other side has kept the idle connection open, as far as the kernel has heard."""
-        if self.closed:
-            return False
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
-        except OSError:
+        except OSError:  # lost, or closed already
             pass
         self.close()
         return False
@@ -226,10 +219,7 @@ class Connection:
         if self._failure is not None:
             raise self._failure
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        await self._waiter
         if self._failure is not None and not self._pieces:
             raise self._failure
 
@@ -293,7 +283,7 @@ class Connection:
         self._wake()
 
     def _fail(self, failure: Exception) -> None:
-        self._failure = self._failure or failure
+        self._failure = failure
         self.close()
         self._wake()
 
@@ -314,7 +304,6 @@ class Connection:
     def _unwatch(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
 
     # httptools' callbacks
 
@@ -327,7 +316,7 @@ class Connection:
             self._exchange.content_type = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
+        self.status: int = self._parser.get_status_code()
         self._headers_done = self.status >= 200
 
     def on_body(self, body: bytes) -> None:

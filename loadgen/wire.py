@@ -39,7 +39,7 @@ def transport_for(url: str) -> httpx.AsyncBaseTransport:
 async def until(instant_ns: int) -> None:
     """Return at the instant, within tens of microseconds: timers of the event loop are 1 ms coarse."""
     while (left := instant_ns - monotonic_ns()) > 0:  # noqa: ASYNC110 - time is the event
-        await asyncio.sleep(left / NS - 0.0011 if left > 1_500_000 else 0)
+        await asyncio.sleep(left / NS - 0.0011)  # below zero it only lets others run
 
 
 class KernelTransport(httpx.AsyncBaseTransport):
@@ -93,7 +93,6 @@ class KernelTransport(httpx.AsyncBaseTransport):
         for idle in self._idle.values():
             for connection in idle:
                 connection.close()
-        self._idle.clear()
 
 
 class _Body(httpx.AsyncByteStream):
@@ -140,7 +139,7 @@ class ReadTransport(httpx.AsyncBaseTransport):
         exchange.clock = "read"
         limits = exchange.timeouts
         request.extensions["trace"] = partial(_note_connection, exchange)
-        request.extensions["timeout"] = {"connect": limits.connect_s, "write": limits.total_s, "pool": None}
+        request.extensions["timeout"] = {"connect": limits.connect_s}
         try:
             response = await _within("first_chunk", limits.first_chunk_s, self._inner.handle_async_request(request))
         except httpx.ConnectTimeout:

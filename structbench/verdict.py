@@ -75,30 +75,32 @@ def judge(facts: Mapping[str, Any]) -> Verdict:
     if not facts["completed"]:
         refused = facts["requests"] and facts["rejected"] == facts["requests"]
         return Verdict("invalid", "the server refused every request" if refused else "no request completed")
-    found: list[Verdict] = []
+    found: list[tuple[VerdictWord, str]] = []
 
     def limit(value: float | None, limits: tuple[float, float], text: str) -> None:
         if value is not None and value > limits[0]:
-            found.append(Verdict("invalid" if value > limits[1] else "degraded", text))
+            found.append(("invalid" if value > limits[1] else "degraded", text.format(ms=value * 1000, share=value)))
 
-    send_lag, read_lag, merged = facts["send_lag_p99_s"], facts["read_lag_p99_s"], facts["merged_share"]
-    limit(send_lag, SEND_LAG_S, f"p99 of the requests was sent {_ms(send_lag)} late: use more cores or a lower rate")
-    limit(read_lag, READ_LAG_S, f"this client was {_ms(read_lag)} behind (p99): use more cores or fewer streams")
-    limit(merged, MERGED_SHARE, f"{merged:.0%} of the chunks were read together with later ones: ITL is coarse")
+    limit(facts["send_lag_p99_s"], SEND_LAG_S,
+          "p99 of the requests was sent {ms:.0f} ms late: use more cores or a lower rate")  # fmt: skip
+    limit(facts["read_lag_p99_s"], READ_LAG_S,
+          "this client was {ms:.0f} ms behind (p99): use more cores or fewer streams")  # fmt: skip
+    limit(facts["merged_share"], MERGED_SHARE,
+          "{share:.0%} of the chunks were read together with later ones: ITL is coarse")  # fmt: skip
     in_flight, concurrency = facts["in_flight_mean"], facts["concurrency"]
     if in_flight is not None and facts["completed"] >= NEARLY_ALL * facts["requests"]:
         short = 1 - in_flight / concurrency
         text = f"{in_flight:.1f} of {concurrency} requests were in flight on average: use more cores or fewer streams"
         limit(short, (1 - FULL_SHARE[0], 1 - FULL_SHARE[1]), text)
     if facts["died"]:
-        found.append(Verdict("degraded", f"{facts['died']} requests were lost with a worker process that died"))
+        found.append(("degraded", f"{facts['died']} requests were lost with a worker process that died"))
     if facts["no_more_files"]:
         text = f"{facts['no_more_files']} requests failed because this client may open no more files: raise `ulimit -n`"
-        found.append(Verdict("invalid", text))
+        found.append(("invalid", text))
     if facts["read_clock"]:
-        found.append(Verdict("degraded", "times are of the client's reads, not of arrival (TLS, proxy, or no stamps)"))
+        found.append(("degraded", "times are of the client's reads, not of arrival (TLS, proxy, or no stamps)"))
     for word in ("invalid", "degraded"):
-        reasons = [verdict.reason for verdict in found if verdict.word == word and verdict.reason is not None]
+        reasons = [reason for found_word, reason in found if found_word == word]
         if reasons:
             return Verdict(word, "; ".join(reasons))
     return Verdict("valid")
@@ -145,7 +147,3 @@ class VerdictSoFar:
             "in_flight_mean": None,
             "concurrency": None,
         })  # fmt: skip
-
-
-def _ms(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{seconds * 1000:.0f} ms"

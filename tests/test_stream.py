@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from time import monotonic_ns, sleep
 from typing import Any
 
+import httpx
 import pytest
+from played import END, HEAD, Answering, Played, answering, chunk, lines, play, settled
 from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
 from simulated import ANSWERS, CALL, MODELS, WEATHER, wait_for
 
-from loadgen.connection import Connection
+from loadgen.connection import BadWire, ConnectFailed, Connection, TimedOut
 from loadgen.simulator import FAULTS, Simulator
 from loadgen.stream import make_client, send
-from loadgen.types import Request, RequestRecord, Timeouts
+from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
 
 
 @pytest.fixture(scope="module")
@@ -354,3 +357,255 @@ def test_the_limit_that_was_reached_is_named(sim: Simulator, model: str, limits:
     (record,) = ask(sim.url, chat(model=model, options={"num_predict": 8}), timeouts=timeouts)
     assert record.error is not None
     assert (record.error.kind, record.error.message) == ("timeout", limit)
+
+
+# To the nanosecond
+
+
+QUICK = Timeouts(connect_s=1000, first_chunk_s=1000, between_chunks_s=1000, total_s=20)
+
+
+def test_every_instant_of_a_request_is_the_one_at_which_it_happened() -> None:
+    call = {"function": {"name": "f", "arguments": {}}}
+
+    async def script(here: Played) -> tuple[int, RequestRecord]:
+        start = here.clock.ns
+        sending = await here.send(chat(index=7), due_ns=start + 3 * NS, worker=2)
+        await here.passes(2.9)
+        assert here.heard() == b""
+        await here.passes(0.1)
+        assert here.heard().startswith(b"POST /api/chat HTTP/1.1\r\n")
+        for line in (said(""), said("", thinking="t"), said("a"), said("", thinking="u"), said("b"),
+                     said("", tool_calls=[call]), said("", tool_calls=[call]), DONE):  # fmt: skip
+            await here.passes(1)
+            here.say((HEAD if line == said("") else b"") + chunk(line), lag_ns=50)
+            await settled()
+        here.say(END)
+        await here.passes(5)
+        return start, await sending
+
+    start, record = play(script)
+    assert record == RequestRecord(
+        index=7, worker=2, due_ns=start + 3 * NS, sent_ns=start + 3 * NS, connected_ns=start + 3 * NS,
+        chunk_ns=tuple(start + at * NS - 50 for at in (5, 6, 7, 8, 9, 10)), first_thinking_ns=start + 5 * NS - 50,
+        first_answer_ns=start + 6 * NS - 50, first_tool_call_ns=start + 9 * NS - 50, end_ns=start + 11 * NS - 50,
+        read_lag_max_ns=50, clock="kernel", output_text="ab", thinking_text="tu",
+        tool_calls=({"name": "f", "arguments": {}},) * 2, done_reason="stop", output_tokens=2,
+    )  # fmt: skip
+
+
+def test_of_a_request_sent_at_once_and_broken_off_every_instant_stays() -> None:
+    async def script(here: Played) -> tuple[int, RequestRecord]:
+        start = here.clock.ns
+        here.opens.clear()
+        sending = await here.send(chat())
+        await here.passes(2)
+        here.opens.set()
+        await settled()
+        await here.passes(1)
+        here.say(HEAD + chunk(said("a")), lag_ns=None)
+        await settled()
+        await here.passes(1)
+        here.heard()
+        here.server.close()
+        return start, await sending
+
+    start, record = play(script)
+    assert record == RequestRecord(
+        index=0, worker=-1, due_ns=start, sent_ns=start, connected_ns=start + 2 * NS, chunk_ns=(start + 3 * NS,),
+        first_answer_ns=start + 3 * NS, end_ns=start + 4 * NS, read_lag_max_ns=None, clock="read", output_text="a",
+        error=RequestError("protocol", "the connection was closed before the answer's end"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reads", "merged"),
+    [
+        ([([said("a")], 0), ([said("b"), said("c")], 2)], 1),
+        ([([said("a")], 0), ([said("b"), said("c"), said("d")], 2)], 2),
+        ([([said(""), said("a"), said("b")], 2)], 1),
+        ([([said("a"), said(""), said("b")], 2)], 1),
+        ([([said("a"), said("b")], 1)], 0),
+        ([([said("a")], 2), ([said("b")], 2), ([said("c")], 2)], 0),
+        ([([said("a"), said("b")], 2), ([said("c"), said("d")], 2)], 2),
+        ([([said("a"), DONE], 2)], 0),
+        ([([said("a"), {**DONE, "message": {"role": "assistant", "content": "b"}}], 2)], 1),
+    ],
+)
+def test_chunks_that_share_a_late_read_with_an_earlier_one_are_merged(
+    reads: list[tuple[list[Any], int]], merged: int
+) -> None:
+    """A read is late when it waited over a millisecond; what the server sent together and we read at once is not."""
+
+    async def script(here: Played) -> RequestRecord:
+        sending = await here.send(chat())
+        here.say(HEAD)
+        for each, lag_ms in reads:
+            await here.passes(1)
+            here.say(chunk(*each), lag_ms * 1_000_000)
+            await settled()
+        here.say(chunk(DONE) + END)
+        return await sending
+
+    record = play(script)
+    assert (record.error, record.merged_chunks) == (None, merged)
+    assert record.read_lag_max_ns == max(lag_ms for _, lag_ms in reads) * 1_000_000
+
+
+def test_where_the_client_knows_of_no_late_reads_none_are_merged() -> None:
+    record = answering(lines(said("a"), said("b"), DONE)).ask(chat())
+    assert (record.clock, len(record.chunk_ns), record.merged_chunks) == ("read", 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("when", "changed", "limit"),
+    [
+        ("connecting", {}, "total"),
+        ("connecting", {"connect_s": 20}, "connect"),
+        ("connecting", {"connect_s": 20, "first_chunk_s": 20}, "connect"),
+        ("connecting", {"first_chunk_s": 20}, "first_chunk"),
+        ("before", {}, "total"),
+        ("before", {"connect_s": 20}, "total"),
+        ("before", {"connect_s": 20, "first_chunk_s": 20, "between_chunks_s": 20}, "first_chunk"),
+        ("amid", {}, "total"),
+        ("amid", {"connect_s": 20, "first_chunk_s": 20}, "total"),
+    ],
+)
+def test_of_limits_that_run_out_together_the_most_telling_is_named(
+    when: str, changed: dict[str, float], limit: str
+) -> None:
+    async def script(here: Played) -> RequestRecord:
+        if when == "connecting":
+            here.opens.clear()
+        sending = await here.send(chat(), limits=replace(QUICK, **changed))
+        if when == "amid":
+            here.say(HEAD + chunk(said("")))
+        await here.passes(19.9)
+        assert not sending.done()
+        await here.passes(0.2)
+        return await sending
+
+    assert play(script).error == RequestError("timeout", f"{limit}: nothing within 20 s")
+
+
+@pytest.mark.parametrize(("due_s", "left_s"), [(0, 20), (-15, 5), (8, 28)])
+def test_the_limit_for_the_whole_counts_from_when_it_was_due(due_s: int, left_s: int) -> None:
+    async def script(here: Played) -> RequestRecord:
+        sending = await here.send(chat(), limits=QUICK, due_ns=here.clock.ns + due_s * NS)
+        for _ in range(left_s - 1):
+            await here.passes(1)
+        assert not sending.done()
+        await here.passes(1.1)
+        return await sending
+
+    assert play(script).error == RequestError("timeout", "total: nothing within 20 s")
+
+
+# What an error says
+
+
+@pytest.mark.parametrize(
+    ("content_type", "fine"),
+    [
+        ("application/x-ndjson", True), ("application/json", True), ("application/x-ndjson; charset=utf-8", True),
+        ("application/json;x", True), ("text/html", False), ("text/event-stream", False), ("", False), (None, False),
+        ("xapplication/json", False),
+    ],
+)  # fmt: skip
+def test_an_answer_of_another_type_is_named_whether_it_can_be_read_or_not(content_type: str | None, fine: bool) -> None:
+    named = f"content type {content_type or ''!r} is no NDJSON"
+    readable = answering(lines(said("a"), DONE), content_type=content_type).ask(chat())
+    assert readable.error == (None if fine else RequestError("protocol", named, 200))
+    unreadable = answering(b"<html>\n", content_type=content_type).ask(chat())
+    assert unreadable.error is not None
+    assert (unreadable.error.kind, unreadable.error.status) == ("protocol", 200)
+    assert unreadable.error.message.startswith("not NDJSON as Ollama sends it: ")
+    assert (named in unreadable.error.message) is not fine
+
+
+def test_a_stream_that_just_ends_says_so() -> None:
+    record = answering(lines(said("a"))).ask(chat())
+    assert record.error == RequestError("protocol", "the stream ended without a done message", 200)
+
+
+def test_long_errors_are_cut_at_500_letters_and_told_as_they_were_written() -> None:
+    for told in ("é" * 501, {"é": "é" * 501}):
+        (stream, http) = answering(lines({"error": told})), answering(lines({"error": told}), status=500)
+        written = told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+        assert stream.ask(chat()).error == RequestError("stream", written[:500], 200)
+        assert http.ask(chat()).error == RequestError("http", written[:500], 500)
+    exact = answering(lines({"error": "e" * 500})).ask(chat())
+    assert exact.error == RequestError("stream", "e" * 500, 200)
+    unreadable = answering(lines({"message": {"role": 5, "content": 5, "thinking": 5}, "done": "?", "model": 5})).ask(
+        chat()
+    )
+    assert unreadable.error is not None
+    assert len(unreadable.error.message) == len("not NDJSON as Ollama sends it: ") + 500
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (TimedOut("first_chunk", 3), "timeout", "first_chunk: nothing within 3 s"),
+        (ConnectFailed("nobody there"), "connect", "nobody there"),
+        (ConnectionResetError(), "connect", "ConnectionResetError"),
+        (BadWire("odd"), "protocol", "odd"),
+        (httpx.ReadError(""), "protocol", "ReadError"),
+        (httpx.InvalidURL("bad"), "protocol", "bad"),
+    ],
+)
+def test_what_is_raised_on_the_way_becomes_an_error_of_its_kind(raised: Exception, kind: str, message: str) -> None:
+    async def sent() -> RequestRecord:
+        client = make_client("http://127.0.0.1:11434")
+        record = await send(client, chat(), SOON)
+        await client.close()  # type: ignore[no-untyped-call]
+        return record
+
+    async def failing(*_: Any) -> None:
+        raise raised
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Connection, "open", failing)
+        record = asyncio.run(sent())
+    assert record.error == RequestError(kind, message)  # type: ignore[arg-type]
+    assert record.end_ns is not None
+
+
+@pytest.mark.parametrize("bug", [TypeError, ValueError, AttributeError, RecursionError, KeyError, AssertionError])
+def test_no_bug_of_ours_is_booked_on_the_server_wherever_it_is(bug: type[Exception]) -> None:
+    for inner in (Answering(bug("ours")), answering(lines(said("a")), bug("ours"))):
+        with pytest.raises(bug, match="ours"):
+            inner.ask(chat())
+
+
+@pytest.mark.parametrize(
+    ("text", "of_format", "of_tools"),
+    [
+        ("invalid format", True, False),
+        ("bad JSON Schemas", True, False),
+        ("failed to parse grammar", True, False),
+        ("no formatting", False, False),
+        ("m does not support tools", False, True),
+        ("TOOLS are off", False, True),
+        ("toolset", False, False),
+        ("tools and format", True, True),
+        ("tools and format need GPU memory", False, False),
+        ("busy", False, False),
+    ],
+)
+def test_a_refusal_is_of_what_was_asked_for(text: str, of_format: bool, of_tools: bool) -> None:
+    both: dict[str, Any] = {"format": "json", "tools": (WEATHER,)}
+    for asked, refused in (
+        ({}, False),
+        ({"format": "json"}, of_format),
+        ({"tools": (WEATHER,)}, of_tools),
+        (both, of_format or of_tools),
+    ):
+        record = answering(lines({"error": text}), status=400).ask(chat(**asked))
+        assert record.error == RequestError("rejected" if refused else "http", text, 400)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 499, 500, 501, 503])
+def test_only_where_a_request_was_wrong_or_could_not_be_done_may_it_be_a_refusal(status: int) -> None:
+    record = answering(lines({"error": "invalid format"}), status=status).ask(chat(format="json"))
+    assert record.error == RequestError("rejected" if status in (200, 400, 500) else "http", "invalid format", status)

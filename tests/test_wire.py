@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import socket
 import ssl
@@ -14,13 +15,16 @@ from time import monotonic_ns, sleep
 from typing import Any
 
 import httpx
+import ollama
 import pytest
+from played import END, HEAD, Answering, Body, Connecting, Played, answering, chunk, lines, play, settled
 from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, said
 from simulated import ANSWERS, MODELS, wait_for
 
+from loadgen import wire
 from loadgen.simulator import Simulator
 from loadgen.stream import make_client, preconnect, send
-from loadgen.types import RequestRecord, Timeouts
+from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
 from loadgen.wire import KernelTransport, ReadTransport, transport_for, until
 
 TOOL = {
@@ -73,6 +77,14 @@ def test_tools_reach_the_server_as_they_are(tools: tuple[dict[str, Any], ...], t
     assert asked.body["tools"] == list(tools)
     assert asked.body["messages"] == [{"role": "user", "content": text}]
     assert asked.body["options"] == {"seed": 1}
+
+
+def test_tools_go_along_with_a_bare_prompt_too() -> None:
+    inner = answering(lines({"response": "", "done": True}))
+    assert inner.ask(Request(index=0, model="m", prompt="p", tools=(TOOL,))).error is None
+    (request,) = inner.requests
+    assert json.loads(request.content) == {"model": "m", "prompt": "p", "stream": True, "tools": [TOOL]}
+    assert request.headers["content-length"] == str(len(request.content))
 
 
 # Connections
@@ -181,6 +193,88 @@ def test_connecting_beforehand_to_nobody_is_left_to_the_requests() -> None:
     asyncio.run(go())
 
 
+def test_no_more_are_opened_beforehand_than_are_wanted() -> None:
+    async def go(url: str) -> None:
+        client = make_client(url)
+        for count in (2, 3, 1, 3):
+            await preconnect(client, count, 20)
+        await client.close()  # type: ignore[no-untyped-call]
+
+    loop = Connecting()
+    with Scripted(answers(DONE)) as server, asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(go(server.url))
+    assert len(loop.called) == 3
+
+
+def test_where_httpx_keeps_the_connections_none_is_opened_beforehand() -> None:
+    async def go() -> None:
+        client = ollama.AsyncClient("http://nowhere.invalid", transport=ReadTransport(inner))
+        await preconnect(client, 3, 20)
+        await client.close()  # type: ignore[no-untyped-call]
+
+    inner = answering(lines(DONE))
+    asyncio.run(go())
+    assert inner.requests == []
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError()])
+@pytest.mark.parametrize(("url", "port"), [("http://127.0.0.1", 80), ("http://127.0.0.1:81", 81)])
+def test_where_nobody_answers_is_tried_once_beforehand_and_once_by_each_request(
+    url: str, port: int, error: OSError
+) -> None:
+    async def go() -> None:
+        client = make_client(url)
+        await preconnect(client, 3, 20)
+        assert len(loop.called) == 1
+        assert (await send(client, chat(), SOON)).error is not None
+        await client.close()  # type: ignore[no-untyped-call]
+
+    loop = Connecting(error)
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(go())
+    assert [address for address, _ in loop.called] == [("127.0.0.1", port)] * 2
+
+
+@pytest.mark.parametrize("amid", [True, False])
+def test_the_server_hears_at_once_that_a_request_was_given_up(amid: bool) -> None:
+    async def script(here: Played) -> None:
+        sending = await here.send(chat())
+        if amid:
+            here.say(HEAD + chunk(said("a")))
+            await settled()
+        sending.cancel()
+        record = await sending
+        assert record.error == RequestError("cancelled", "cancelled before the answer's end")
+        assert record.output_text == ("a" if amid else "")
+        assert here.was_left()
+
+    play(script)
+
+
+def test_a_closed_client_leaves_no_connection_open() -> None:
+    left: list[int] = []
+    over = threading.Semaphore(0)
+
+    def script(peer: Peer) -> None:
+        while peer.read() is not None:
+            peer.answer(DONE)
+        left.append(peer.number)
+        over.release()
+
+    async def go(url: str) -> None:
+        client = make_client(url)
+        await preconnect(client, 3, 20)
+        await send(client, chat(), SOON)
+        assert left == []
+        await client.close()  # type: ignore[no-untyped-call]
+        for _ in range(3):
+            assert await asyncio.to_thread(over.acquire, timeout=20)
+
+    with Scripted(script) as server:
+        asyncio.run(go(server.url))
+    assert sorted(left) == [1, 2, 3]
+
+
 def test_nothing_limits_how_many_are_in_flight(sim: Simulator) -> None:
     """httpx has a pool of 100 connections unless told otherwise."""
     many = 130
@@ -220,14 +314,65 @@ def test_a_path_before_the_api_is_kept() -> None:
     assert record.error is None
 
 
-def test_a_wait_never_ends_early() -> None:
+@pytest.mark.parametrize("left_ns", [-5, 0, 1, 900_000, 1_100_001, 1_499_999, 2_000_000, 100_000_000])
+def test_a_wait_ends_at_its_instant_and_keeps_the_core_busy_for_the_last_moment_only(
+    monkeypatch: pytest.MonkeyPatch, left_ns: int
+) -> None:
+    """The event loop's timers may fire a millisecond late."""
+    now_ns, turns = 10**9, 0
+    instant = now_ns + left_ns
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now_ns, turns
+        turns += 1
+        now_ns += 10_000 if seconds <= 0 else round(seconds * NS) + 1_000_000
+
+    monkeypatch.setattr(wire, "monotonic_ns", lambda: now_ns)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    asyncio.run(until(instant))
+    assert turns == 0 if left_ns <= 0 else instant <= now_ns < instant + 10_000
+    assert turns <= 120
+
+
+def test_a_wait_never_ends_early_by_the_real_clock_either() -> None:
     async def go() -> None:
-        for left_ns in (0, 100_000, 1_400_000, 4_000_000, -5):
-            instant = monotonic_ns() + left_ns
-            await until(instant)
-            assert monotonic_ns() >= instant
+        instant = monotonic_ns() + 4_000_000
+        await until(instant)
+        assert monotonic_ns() >= instant
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("ahead_s", [None, 0, 7])
+def test_nothing_is_sent_before_it_is_due(ahead_s: int | None) -> None:
+    async def script(here: Played) -> RequestRecord:
+        due_ns = here.clock.ns + (ahead_s or 0) * NS
+        sending = await here.send(chat(), due_ns=None if ahead_s is None else due_ns)
+        if ahead_s:
+            await here.passes(ahead_s - 0.001)
+            assert here.heard() == b""
+            await here.passes(0.001)
+        assert here.heard().startswith(b"POST /api/chat HTTP/1.1\r\n")
+        here.say(HEAD + chunk(DONE) + END)
+        record = await sending
+        assert (record.due_ns, record.sent_ns, record.connected_ns) == (due_ns, due_ns, due_ns)
+        return record
+
+    assert play(script).error is None
+
+
+@pytest.mark.parametrize(("opens", "limit"), [(False, "connect"), (True, "first_chunk")])
+def test_whether_it_was_still_connecting_is_told_of_a_request_that_ran_out_of_time(opens: bool, limit: str) -> None:
+    async def script(here: Played) -> RequestRecord:
+        if not opens:
+            here.opens.clear()
+        sending = await here.send(chat(), limits=SOON)
+        await here.passes(20.1)
+        return await sending
+
+    record = play(script)
+    assert record.error == RequestError("timeout", f"{limit}: nothing within 20 s")
+    assert (record.connected_ns is None) is not opens
 
 
 # Round by httpx: proxies and TLS
@@ -249,6 +394,95 @@ def test_which_transport_for_which_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,example.org")
     assert is_kernel("http://127.0.0.1:11434")
     assert not is_kernel("http://127.0.0.2:11434")
+
+
+ONE_LINE = lines(said("a"))
+NO_BYTE = "Server disconnected without sending a response."
+CUT = "peer closed connection without sending complete message body (incomplete chunked read)"
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (httpx.ConnectTimeout("slow"), "timeout", "connect: nothing within 7 s"),
+        (httpx.ConnectError("All connection attempts failed"), "connect", "All connection attempts failed"),
+        (httpx.ReadError(""), "connect", "the connection was lost before an answer came"),
+        (httpx.WriteError("broken pipe"), "connect", "broken pipe"),
+        (httpx.ProxyError("407 Proxy Authentication Required"), "connect", "407 Proxy Authentication Required"),
+        (httpx.RemoteProtocolError(NO_BYTE), "connect", NO_BYTE),
+        (httpx.RemoteProtocolError("illegal status line"), "protocol", "illegal status line"),
+        (httpx.LocalProtocolError(""), "protocol", "LocalProtocolError"),
+    ],
+)
+def test_what_httpx_raises_before_an_answer_is_an_error_of_ours(raised: Exception, kind: str, message: str) -> None:
+    inner = Answering(raised)
+    record = inner.ask(chat(), Timeouts(connect_s=7, first_chunk_s=20, between_chunks_s=20, total_s=20))
+    assert record.error is not None
+    assert (record.error.kind, record.error.message, record.error.status) == (kind, message, None)
+    assert inner.requests[0].extensions["timeout"] == {"connect": 7}
+    assert inner.closed
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (httpx.RemoteProtocolError(CUT), CUT),
+        (httpx.ReadError(""), "ReadError"),
+        (b"\xff\n", "the answer is not UTF-8: invalid start byte"),
+        (b"x" * (16 << 20), "a line of the answer is longer than 16 MiB"),
+    ],
+)
+def test_what_breaks_an_answer_off_by_way_of_httpx_is_a_protocol_error(broken: bytes | Exception, message: str) -> None:
+    inner = answering(ONE_LINE, b"{", broken)
+    record = inner.ask(chat())
+    assert record.error == RequestError("protocol", message)
+    assert (record.output_text, record.clock) == ("a", "read")
+    assert isinstance(inner.answer, httpx.Response)
+    assert isinstance(inner.answer.stream, Body)
+    assert inner.answer.stream.closed
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_by_way_of_httpx_only_an_answer_has_to_be_utf8(status: int) -> None:
+    record = answering(b"\xff\xfe no", status=status).ask(chat())
+    assert record.error is not None
+    assert (record.error.kind, record.error.status) == ("http", status)
+    assert record.error.message.endswith(" no")
+
+
+@pytest.mark.parametrize(
+    ("events", "opened_by"),
+    [
+        ((), None),
+        (("http11.send_request_headers.complete", "connection.connect_tcp.started"), None),
+        (("connection.connect_tcp.complete", "http11.send_request_headers.started"), 1),
+        (("connection.connect_tcp.complete", "connection.start_tls.started", "connection.start_tls.complete", "x"), 3),
+    ],
+)
+def test_by_way_of_httpx_a_connection_stands_when_tls_is_agreed_and_before_if_there_is_none(
+    events: tuple[str, ...], opened_by: int | None
+) -> None:
+    inner = answering(lines(DONE))
+    inner.events = events
+    record = inner.ask(chat())
+    assert record.error is None
+    if opened_by is None:
+        assert (record.connected_ns, record.connect_s) == (None, 0.0)
+    else:
+        assert record.connected_ns is not None
+        assert inner.happened_ns[opened_by] <= record.connected_ns <= inner.happened_ns[opened_by + 1]
+
+
+@pytest.mark.parametrize("ahead_ns", [None, 20_000_000])
+def test_by_way_of_httpx_nothing_is_sent_before_it_is_due(ahead_ns: int | None) -> None:
+    inner = answering(ONE_LINE, lines(DONE))
+    before_ns = monotonic_ns()
+    due_ns = None if ahead_ns is None else before_ns + ahead_ns
+    record = inner.ask(chat(), due_ns=due_ns)
+    assert record.error is None
+    assert record.sent_ns is not None
+    assert (due_ns or before_ns) <= record.sent_ns <= inner.happened_ns[0] <= record.chunk_ns[0] <= monotonic_ns()
+    assert record.due_ns == (due_ns or record.sent_ns)
 
 
 def forward(target: str) -> Any:
