@@ -92,8 +92,10 @@ class Spool:
             # Between these steps another process may take us for dead or remove the empty folder: then try again.
             with contextlib.suppress(FileNotFoundError):
                 claim = _lock_file(path, os.O_CREAT, fcntl.LOCK_EX)
-                if claim is not None and path.exists():
-                    return claim
+                if claim is not None:
+                    if path.exists():
+                        return claim
+                    os.close(claim)
 
     def _release(self, owner: str) -> list[Path]:
         self._lock_of(owner).unlink(missing_ok=True)
