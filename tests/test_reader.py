@@ -58,9 +58,7 @@ def test_rows_of_a_killed_load_are_seen_and_its_run_is_interrupted(path: Path) -
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_run_under_way_stays_running_and_its_rows_stay_its_own(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_under_way_stays_running_and_its_rows_stay_its_own(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Store(path) as store:
         store.append("runs", {**RUN, "run_id": "live"})
         store.flush()

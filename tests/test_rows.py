@@ -65,7 +65,7 @@ def test_a_row_of_a_failed_request_says_how_it_failed_and_has_no_score() -> None
 @pytest.mark.parametrize(("turn", "parent"), [(None, None), (1, None), (2, 7)])
 def test_the_second_turn_follows_from_the_request_before_it(turn: int | None, parent: int | None) -> None:
     row = row_of("r", "h", 0, "case", 0, RECORD, None, turn)
-    assert (row["turn"], row["parent_index"]) == (turn, parent)
+    assert (row["turn"], row["parent_index"], row["outcome"]) == (turn, parent, "completed")
 
 
 def test_a_run_s_columns_are_those_of_its_config() -> None:
