@@ -104,6 +104,8 @@ def test_several_metrics_are_asked_for_at_once(reader: Reader) -> None:
     found = measured(query, "r", [metric(name) for name in ("ttft_p50", "ttft_p50", "correct", "e2e_mean")], None)
     assert (list(found), len(asked)) == (["ttft_p50", "correct", "e2e_mean"], 1)
     assert measured(query, "r", [], None) == {}
+    measured(query, "r", [metric("itl_p50")], None)
+    assert len(asked) == 2, "only what was asked for is computed"
 
 
 SUFFIXES = {"p0": 0.0, "p50": 0.5, "p95": 0.95, "p99.9": 0.999}

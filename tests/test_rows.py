@@ -149,6 +149,13 @@ def test_a_column_refuses_what_its_type_cannot_hold(sql_type: str, value: Any, w
     assert str(refused.value).startswith(f"column t.c ({sql_type}) cannot hold {type(value).__name__}: ")
 
 
+def test_json_that_is_nested_too_deeply_is_told_of_and_not_stored() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert json.loads(storable(deep, "t.c", "JSON")) == "(nested too deeply to be stored)"
+
+
 def test_json_that_was_cleaned_is_still_json() -> None:
     kept = storable({"\ud800": [math.nan, {"b": "\udfff"}]}, "t.c", "JSON")
     assert json.loads(kept) == {"\ufffd": [None, {"b": "\ufffd"}]}
