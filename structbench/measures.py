@@ -28,7 +28,7 @@ _SHARES: Mapping[str, tuple[str, str]] = {
 _GAPS = """
     FROM (
         SELECT unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later
-        FROM requests WHERE run_id = $1 AND error_kind IS NULL AND len(chunk_offsets_us) > 1
+        FROM requests WHERE run_id = $1 AND error_kind IS NULL
     )
 """
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
+import made_up_rows
 import numpy as np
 import pytest
 from compared import database, requests
@@ -103,3 +104,66 @@ def test_several_metrics_are_asked_for_at_once(reader: Reader) -> None:
     found = measured(query, "r", [metric(name) for name in ("ttft_p50", "ttft_p50", "correct", "e2e_mean")], None)
     assert (list(found), len(asked)) == (["ttft_p50", "correct", "e2e_mean"], 1)
     assert measured(query, "r", [], None) == {}
+    measured(query, "r", [metric("itl_p50")], None)
+    assert len(asked) == 2, "only what was asked for is computed"
+
+
+SUFFIXES = {"p0": 0.0, "p50": 0.5, "p95": 0.95, "p99.9": 0.999}
+SCORED = {
+    "json_valid": "json_valid", "schema_valid": "schema_valid", "tool_calls_right": "tool_call_accuracy",
+    "accuracy": "accuracy_score", "correct": "accuracy_score", "correct_goodput": "accuracy_score",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def of_made_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    path = tmp_path_factory.mktemp("made-up") / "s.duckdb"
+    made_up_rows.database(path).close()
+    with Reader(path) as opened, opened.together():
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("run_id", "limits"),
+    [
+        *((run_id, made_up_rows.LIMITS) for run_id in (*made_up_rows.REQUESTS, "never begun", "unknown")),
+        ("closed", None), ("closed", {}), ("closed", made_up_rows.SOME),
+    ],
+)  # fmt: skip
+def test_every_metric_of_any_run_is_what_the_docs_say(
+    of_made_up: Reader, run_id: str, limits: dict[str, float] | None
+) -> None:
+    said = figures(run_id, limits)
+    found = measured(of_made_up.query, run_id, [metric(name) for name in said], limits)
+    assert found == {name: (value and pytest.approx(value, rel=1e-9), n) for name, (value, n) in said.items()}
+
+
+def figures(run_id: str, limits: Mapping[str, float] | None) -> dict[str, tuple[float | None, int]]:
+    rows, seconds = made_up_rows.REQUESTS.get(run_id, []), made_up_rows.duration_s(run_id)
+    done, good = made_up_rows.completed(rows), made_up_rows.good(rows, limits)
+    right = made_up_rows.with_outcome(rows, "correct")
+    unscored = len(made_up_rows.with_outcome(rows, "unscored"))
+    latencies = {
+        name: made_up_rows.values(done, f"{name}_s") for name in ("ttft", "ttft_due", "tpot", "e2e", "e2e_due")
+    }
+    tokens = made_up_rows.values(done, "output_tokens")
+    figures: dict[str, tuple[float | None, int]] = {}
+    for name, values in {**latencies, "itl": made_up_rows.gaps(rows)}.items():
+        figures |= {f"{name}_{p}": (made_up_rows.quantile(values, at), len(values)) for p, at in SUFFIXES.items()}
+        figures[f"{name}_mean"] = made_up_rows.mean(values), len(values)
+    for name, column in SCORED.items():
+        scored = made_up_rows.values(rows, column)
+        figures[name] = made_up_rows.mean(scored), len(scored) or unscored
+    scored = made_up_rows.values(rows, "accuracy_score")
+    good_and_right = made_up_rows.with_outcome(good, "correct")
+    return figures | {
+        "correct": (made_up_rows.ratio(len(right), len(scored)), figures["correct"][1]),
+        "correct_goodput": (
+            made_up_rows.ratio(len(good_and_right), seconds) if scored else None,
+            figures["correct"][1],
+        ),
+        "goodput": (made_up_rows.ratio(len(good), seconds) if limits and rows else None, len(rows)),
+        "requests_per_s": (made_up_rows.ratio(len(done), seconds) if rows else None, len(done)),
+        "tokens_per_s": (made_up_rows.ratio(sum(tokens), seconds) if tokens else None, len(done)),
+        "error_rate": (made_up_rows.ratio(len(rows) - len(done), len(rows)), len(rows)),
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def test_rows_of_a_killed_load_are_seen_and_its_run_is_interrupted(path: Path) -
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_run_under_way_stays_running_and_its_rows_stay_its_own(path: Path) -> None:
+def test_a_run_under_way_stays_running_and_its_rows_stay_its_own(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Store(path) as store:
         store.append("runs", {**RUN, "run_id": "live"})
         store.flush()
@@ -67,11 +68,27 @@ def test_a_run_under_way_stays_running_and_its_rows_stay_its_own(path: Path) -> 
                 (row,) = reader.query("SELECT status, owner FROM runs WHERE run_id = 'live'")
                 assert row["status"] == "running"
                 assert reader.is_alive(row["owner"])
+                assert not reader.is_alive("1-unknown")
+            assert caplog.text == "", "a reader beside a load has nothing to write, and asks for nothing to write into"
         assert store.flush()
     with Reader(path) as reader:
         assert not reader.is_alive(row["owner"])
         assert reader.query("SELECT count(*) AS n FROM requests WHERE run_id = 'live'") == [{"n": 1}]
         assert reader.query("SELECT status FROM runs WHERE run_id = 'live'") == [{"status": "interrupted"}]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder of open descriptors")
+def test_looking_at_a_load_again_and_again_leaves_nothing_open(path: Path) -> None:
+    counts = []
+    with Store(path) as store:
+        store.append("runs", {**RUN, "run_id": "live"})
+        store.flush()
+        for _ in range(3):
+            with Reader(path) as reader:
+                assert reader.query("SELECT owner FROM runs WHERE run_id = 'live'") == [{"owner": store.owner}]
+                assert reader.is_alive(store.owner)
+            counts.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert counts[1] == counts[2], "the first look loads libraries"
 
 
 def test_what_cannot_be_merged_for_now_is_told_and_kept(path: Path, caplog: pytest.LogCaptureFixture) -> None:

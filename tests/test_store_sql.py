@@ -15,6 +15,7 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_rows import quantile
 
 from loadgen.types import RequestError, RequestRecord
 from structbench.identity import config_dict, config_hash
@@ -245,13 +246,6 @@ def test_nearest_takes_the_same_load_first_and_never_another_model(store: Store)
 # Views.
 
 
-def quantile(values: list[float], p: float) -> float:
-    """Linear interpolation between the two nearest of the sorted values."""
-    ordered, place = sorted(values), p * (len(values) - 1)
-    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
-    return low + (high - low) * (place - math.floor(place))
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 50), max_size=8), min_size=1, max_size=6))
 def test_gap_percentiles_are_those_of_all_gaps(memory: duckdb.DuckDBPyConnection, streams: list[list[int]]) -> None:
@@ -318,7 +312,7 @@ def test_percentiles_are_over_completed_requests_and_adjusted_ones_count_failure
     ).fetchall()
     want = []
     for adjusted, values in ((False, times), (True, times + [1e300] * failures)):
-        points = [quantile(values, p) if values else 0.0 for p in (0.5, 0.95, 1.0)]
+        points = [quantile(values, p) or 0.0 for p in (0.5, 0.95, 1.0)]
         if values:
             want.append((adjusted, len(values), *(math.inf if point > 1e280 else point for point in points)))
     assert got == [pytest.approx(row) for row in want]

@@ -29,13 +29,13 @@ class Spool:
         self.folder = folder
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._sequence = 0
-        self._file = -1
+        self._file: int | None = None
         self._claims = {self.owner: self._claim_own()}
 
     def append(self, table: str, row: dict[str, Any]) -> None:
         """Write one row; OSError when the disk does not take it, and then no part of it stays."""
         line = json.dumps({"table": table, "row": row}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        if self._file < 0:
+        if self._file is None:
             self._file = os.open(self._current(), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
         written = os.write(self._file, line)
         if written < len(line):
@@ -44,17 +44,17 @@ class Spool:
 
     def rotate(self) -> Path | None:
         """End the current file, if there is one, and return it."""
-        if self._file < 0:
+        if self._file is None:
             return None
         path = self._current()
         os.close(self._file)
-        self._file = -1
+        self._file = None
         self._sequence += 1
         return path
 
     def adopt(self) -> list[Path]:
         """Take over what dead owners left, oldest first; other processes then leave it alone."""
-        owners = {path.name.split(".")[0] for path in self.folder.iterdir() if path.suffix in (".lock", ".jsonl")}
+        owners = {path.name.split(".")[0] for path in self.folder.iterdir()}
         files: list[Path] = []
         for owner in owners - self._claims.keys():
             claim = _lock_file(self._lock_of(owner), os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +72,7 @@ class Spool:
 
     def is_alive(self, owner: str | None) -> bool:
         """Whether the process that wrote under this name still runs."""
-        return owner == self.owner or is_alive(self.folder, owner)
+        return is_alive(self.folder, owner)
 
     def close(self) -> None:
         """Give up the name; files still here wait for the next process, an empty folder goes."""
@@ -92,8 +92,10 @@ class Spool:
             # Between these steps another process may take us for dead or remove the empty folder: then try again.
             with contextlib.suppress(FileNotFoundError):
                 claim = _lock_file(path, os.O_CREAT, fcntl.LOCK_EX)
-                if claim is not None and path.exists():
-                    return claim
+                if claim is not None:
+                    if path.exists():
+                        return claim
+                    os.close(claim)
 
     def _release(self, owner: str) -> list[Path]:
         self._lock_of(owner).unlink(missing_ok=True)

@@ -25,7 +25,7 @@ def gap_percentiles_of(run_ids: str) -> str:
         FROM (
             SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later
             FROM requests JOIN ({run_ids}) USING (run_id)
-            WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
+            WHERE error_kind IS NULL
         ) GROUP BY ALL
     ), ranked AS (
         SELECT run_id, gap_us, (sum(n) OVER (PARTITION BY run_id ORDER BY gap_us))::BIGINT AS upto,
@@ -42,9 +42,9 @@ def gap_percentiles_of(run_ids: str) -> str:
         SELECT run_id, p, gaps, (low + (high - low) * (place - floor(place))) / 1e6 AS gap_s FROM around
     )
     SELECT run_id, any_value(gaps) AS gaps,
-        max(gap_s) FILTER (WHERE p = 0.5) AS p50, max(gap_s) FILTER (WHERE p = 0.9) AS p90,
-        max(gap_s) FILTER (WHERE p = 0.95) AS p95, max(gap_s) FILTER (WHERE p = 0.99) AS p99,
-        max(gap_s) FILTER (WHERE p = 1.0) AS max
+        any_value(gap_s) FILTER (WHERE p = 0.5) AS p50, any_value(gap_s) FILTER (WHERE p = 0.9) AS p90,
+        any_value(gap_s) FILTER (WHERE p = 0.95) AS p95, any_value(gap_s) FILTER (WHERE p = 0.99) AS p99,
+        any_value(gap_s) FILTER (WHERE p = 1.0) AS max
     FROM points GROUP BY run_id
     """
 
@@ -114,7 +114,7 @@ WITH limits AS (
         CASE WHEN count(accuracy_score) > 0 THEN
             count(*) FILTER (WHERE outcome = 'correct' AND error_kind IS NULL AND {GOOD}) END AS correct_and_good,
         CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE error_kind IS NULL AND {GOOD}) END AS good
-    FROM requests LEFT JOIN limits USING (run_id) GROUP BY run_id
+    FROM requests JOIN limits USING (run_id) GROUP BY run_id
 )
 SELECT run_id, model, suite, structured, {_LOAD} AS load, planned, coalesce(requests, 0) AS requests,
     coalesce(errors, 0) AS errors, coalesce(completed, 0) AS completed, coalesce(dropped, 0) AS dropped,
