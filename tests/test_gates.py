@@ -147,6 +147,41 @@ def broken(
     return bool(lost)
 
 
+@pytest.mark.parametrize(
+    ("slo", "rows", "planned", "elapsed_s", "lost"),
+    [
+        # Of 0, 0.1, 0.9, 0.9 the median is halfway.
+        ("ttft_p50<0.4", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, True),
+        ("ttft_p50<0.6", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, False),
+        ("error_rate<=10%", [row(error_kind="http")] * 2, 10, 1, True),
+        ("error_rate<=20%", [row(error_kind="http")] * 2, 10, 1, False),
+        ("ttft_mean<0.1", [row(ttft_s=1.1)], 10, 1, True), ("ttft_mean<0.1", [row(ttft_s=0.9)], 10, 1, False),
+        # What failed has no latency, however long it took.
+        ("ttft_mean<1", [row(ttft_s=0.5), *[row(ttft_s=99.0, error_kind="timeout")] * 8], 10, 1, False),
+        ("requests_per_s>=20", [row()] * 5, 10, 0.4, False), ("requests_per_s>=20", [row()] * 5, 10, 0.6, True),
+        ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 11, True),
+        ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 9, False),
+        ("correct_goodput>1", [row()] * 9, 10, 99, False),  # a suite without scores
+        ("correct>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, True),
+        ("accuracy>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, False),
+        # Nothing bounds these: an answer may have any number of gaps or tokens, and wait as long as it likes.
+        ("itl_p50<1ms", [row(itl_mean_s=9.0)] * 9, 10, 1, False), ("tokens_per_s>9", [row()] * 9, 10, 99, False),
+        ("ttft_p50>1", [row(ttft_s=0.1)] * 9, 10, 1, False), ("requests_per_s<1", [row()] * 9, 10, 1, False),
+        ("tokens_per_s<1", [row(output_tokens=9)] * 9, 10, 99, False), ("goodput<1", [row()] * 9, 10, 1, False),
+        # Before the load's clock runs there is no rate.
+        ("requests_per_s>=20", [row()] * 5, 10, None, False), ("requests_per_s>=20", [row()] * 5, 10, 0, False),
+        ("requests_per_s>=20", [row()] * 9, 10, 0.5, False), ("requests_per_s>20", [row()] * 9, 10, 0.5, True),
+        ("requests_per_s>=20", [row(error_kind="http"), *[row()] * 8], 10, 0.5, True),
+        # Only a duration bounds the cell; and when all is over, the judgement is the rows'.
+        ("ttft_p50<1ms", [row(ttft_s=9.0)] * 9, None, 1, False), ("ttft_p50<1ms", [row(ttft_s=9.0)] * 9, 9, 1, False),
+    ],
+)  # fmt: skip
+def test_only_what_is_certain_ends_a_load(
+    slo: str, rows: list[dict[str, Any]], planned: int | None, elapsed_s: float, lost: bool
+) -> None:
+    assert broken(parse_slo(slo), rows, planned, elapsed_s) is lost
+
+
 LATENCY = st.one_of(st.none(), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.floats(0, 1))
 
 
@@ -252,36 +287,3 @@ def test_an_slo_is_given_up_exactly_when_no_end_of_the_load_would_keep_it(
     futures = (more for n in range(remaining + 1) for more in combinations_with_replacement(KINDS.values(), n))
     ends = (figure(name, [*rows, *more], elapsed_s) for more in futures)
     assert lost is not any(end is not None and slo.holds(end) for end in ends)
-
-
-@pytest.mark.parametrize(
-    ("slo", "rows", "planned", "elapsed_s", "lost"),
-    [
-        # Of 0, 0.1, 0.9, 0.9 the median is halfway.
-        ("ttft_p50<0.4", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, True),
-        ("ttft_p50<0.6", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, False),
-        ("error_rate<=10%", [row(error_kind="http")] * 2, 10, 1, True),
-        ("error_rate<=20%", [row(error_kind="http")] * 2, 10, 1, False),
-        ("ttft_mean<0.1", [row(ttft_s=1.1)], 10, 1, True), ("ttft_mean<0.1", [row(ttft_s=0.9)], 10, 1, False),
-        ("requests_per_s>=20", [row()] * 5, 10, 0.4, False), ("requests_per_s>=20", [row()] * 5, 10, 0.6, True),
-        ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 11, True),
-        ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 9, False),
-        ("correct_goodput>1", [row()] * 9, 10, 99, False),  # a suite without scores
-        ("correct>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, True),
-        ("accuracy>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, False),
-        # Nothing bounds these: an answer may have any number of gaps or tokens, and wait as long as it likes.
-        ("itl_p50<1ms", [row(itl_mean_s=9.0)] * 9, 10, 1, False), ("tokens_per_s>9", [row()] * 9, 10, 99, False),
-        ("ttft_p50>1", [row(ttft_s=0.1)] * 9, 10, 1, False), ("requests_per_s<1", [row()] * 9, 10, 1, False),
-        ("tokens_per_s<1", [row(output_tokens=9)] * 9, 10, 99, False), ("goodput<1", [row()] * 9, 10, 1, False),
-        # Before the load's clock runs there is no rate.
-        ("requests_per_s>=20", [row()] * 5, 10, None, False), ("requests_per_s>=20", [row()] * 5, 10, 0, False),
-        ("requests_per_s>=20", [row()] * 9, 10, 0.5, False), ("requests_per_s>20", [row()] * 9, 10, 0.5, True),
-        ("requests_per_s>=20", [row(error_kind="http"), *[row()] * 8], 10, 0.5, True),
-        # Only a duration bounds the cell; and when all is over, the judgement is the rows'.
-        ("ttft_p50<1ms", [row(ttft_s=9.0)] * 9, None, 1, False), ("ttft_p50<1ms", [row(ttft_s=9.0)] * 9, 9, 1, False),
-    ],
-)  # fmt: skip
-def test_only_what_is_certain_ends_a_load(
-    slo: str, rows: list[dict[str, Any]], planned: int | None, elapsed_s: float, lost: bool
-) -> None:
-    assert broken(parse_slo(slo), rows, planned, elapsed_s) is lost

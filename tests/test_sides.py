@@ -263,7 +263,8 @@ def test_scores_are_compared_case_by_case(reader: Reader) -> None:
         ("untrue", "n20", "ttft_p50", "not comparable", "the client of A did not measure truthfully"),
         ("n20", "untrue", "goodput", "not comparable", "the client of B did not measure truthfully"),
         ("untrue", "lies", "itl_p50", "not comparable", "the client of A and B did not measure truthfully"),
-        ("n20", "untrue", "error_rate", None, None), ("n20", "n20 untrue", "json_valid", None, "10 answers without a counterpart are left out"),
+        ("n20", "untrue", "error_rate", None, None), ("n20", "n20 untrue", "json_valid", None,
+         "10 answers without a counterpart are left out"),
     ],
 )  # fmt: skip
 def test_where_there_is_no_interval_it_is_said_why(
