@@ -150,6 +150,8 @@ def sample(name: str, rows: Rows, at_s: Sequence[float | None] = (), total_s: fl
     values, of = values_of(name, rows)
     if metric.p is not None:
         return quantile(np.array(values), np.ones(len(of)), np.array(of), block_count(len(rows)), metric.p)
+    above: Any
+    below: Any
     above, below = (np.bincount(of, weights, block_count(len(rows))) for weights in (values, np.ones(len(of))))
     return Ratio(above, below)
 
