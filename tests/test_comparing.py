@@ -275,6 +275,7 @@ def test_less_is_better_of_times_and_errors_and_worse_of_all_else(name: str) -> 
         row = figures(name, 1.0, 1.0 + change, adjusted_p=0.05)
         assert row.word == ("better" if (change < 0) is less else "worse")
         assert replace(row, adjusted_p=0.0501).word == "no detectable difference"
+        assert replace(row, adjusted_p=None).word == "no detectable difference", "not yet adjusted"
     assert figures(name, 1.0, None).word == "not comparable"
     assert replace(figures(name, 1.0, None), untested="too few").word == "too few"
 
@@ -321,7 +322,7 @@ def test_what_a_gate_says_of_a_pair(
     held = Pair(replace(plain, **sides.get("a", {})), replace(plain, **sides.get("b", {})), ())
     rate = figures("requests_per_s", 1.0, 1.0, completed)
     settled = Comparison(Pair(plain, plain, ()), (SLOWER, figures("requests_per_s", 1.0, 1.0)), ())
-    gate, _ = judge_changes([Comparison(held, (rate, row), ()), settled], [], [parse_change(change)])
+    gate, _ = judge_changes([Comparison(held, (row, rate), ()), settled], [], [parse_change(change)])
     value = None if row.difference is None else row.difference.value
     told = 0 if row is NONE else 30
     assert gate == Gate("m:1b json c=1", change, outcome, value, told, text)
