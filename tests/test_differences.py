@@ -154,6 +154,7 @@ def test_an_interval_of_a_ratio_never_takes_away_more_than_there_is() -> None:
     from_nothing = difference(none, Ratio(np.arange(8.0), np.ones(8)), paired=False, relative=True)
     assert (from_nothing.a, from_nothing.value) == (0.0, 3.5)
     assert from_nothing.low < 3.5 < from_nothing.high
+    assert difference(none, one, paired=False, relative=True).low < 0, "that there was nothing in A is no certainty"
 
 
 def test_an_interval_of_a_share_is_no_wider_than_all() -> None:
@@ -221,8 +222,9 @@ def test_shares_without_variation_have_newcombes_published_interval(
     found = without_variation(Difference(a, b, 0.0, 0.0, 0.5, ""), n_a, n_b)
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
     assert (found.a, found.b, found.p_value, found.method) == (a, b, 0.5, "Newcombe")
-    with pytest.raises(ValueError, match="nothing"):
-        without_variation(found, n_a, 0)
+    for sizes in ((n_a, 0), (0, n_b)):
+        with pytest.raises(ValueError, match="nothing"):
+            without_variation(found, *sizes)
 
 
 def test_block_bootstraps_are_students_and_welchs_tests_of_the_blocks() -> None:
