@@ -86,6 +86,7 @@ RUNS: dict[str, tuple[Rows, dict[str, Any]]] = {
                   for row in requests(30)], {}),
     **{f"n{n}": (requests(n, seed=n), {}) for n in (19, 20, 71, 72, 74)},
     "cases19": (requests(60, cases=19), {}), "cases20": (requests(60, cases=20), {}),
+    "whole": ([{**row, "chunk_offsets_us": row["chunk_offsets_us"][:1]} for row in requests(20)], {}),
     "untrue": (requests(30), {"verdict": "invalid"}), "lies": (requests(30), {"verdict": "invalid"}),
 }  # fmt: skip
 
@@ -256,7 +257,9 @@ FEW = ("too few", "needs 20 requests")
         ("n19", "n74", dict.fromkeys(("ttft_p50", "ttft_mean", "itl_p99", "error_rate", "requests_per_s"), FEW)),
         ("n74", "n19", dict.fromkeys(("ttft_p50", "itl_p99", "error_rate"), FEW)),
         ("n20", "n74", {**dict.fromkeys(("ttft_p50", "itl_mean", "itl_p95", "error_rate", "requests_per_s"), None),
-                        "ttft_p100": EXTREME, "ttft_p0": EXTREME}),
+                        "itl_p96.37": None, "itl_p96.38": ("too few", "needs 101 gaps"), "ttft_p100": EXTREME,
+                        "ttft_p0": EXTREME}),
+        ("whole", "n20", {"ttft_p50": None}),
         ("n71", "n74", {"e2e_p95": ("too few", "needs 72 requests")}),
         ("n72", "n74", {"e2e_p95": None, "itl_p99": ("too few", "needs 368 gaps")}),
         ("n74", "n72", {"itl_p99": ("too few", "needs 368 gaps")}), ("n74", "n74 n20", {"itl_p99": None}),
