@@ -58,9 +58,8 @@ def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] 
             return Gate(cell, slo.text, "skip", None, 0, f"does not apply: no answer here has {_thing(metric)}")
         return Gate(cell, slo.text, "undecided", None, n, f"needs {_unit(metric, 1)} to judge by, there is none")
     text = f"{_beside(metric, value, slo.value)}, n = {_unit(metric, n)}"
-    few = 1 if metric.p is None else needed_beyond(metric.p)
-    if n < few:
-        text += f" (few: a request beyond p{metric.p * 100:g} takes {few})" if metric.p is not None else ""
+    if metric.p is not None and n < (few := needed_beyond(metric.p)):
+        text += f" (few: a request beyond p{metric.p * 100:g} takes {few})"
     why = doubt(row)
     outcome: Word = "fail" if not slo.holds(value) else "undecided" if why is not None else "pass"
     if why is None and row.get("verdict") == "degraded":
@@ -192,19 +191,18 @@ class _State:
     n: int = 0
     total: float = 0.0
     kept: int = 0
-    """Values that are themselves within a latency's limit."""
+    """Values that are themselves within the limit, for percentiles."""
     worst_kept: float = 0.0
     best_broken: float = float("inf")
 
     def add(self, value: float) -> None:
         self.n += 1
         self.total += value
-        if self.slo.metric.kind == "latency":
-            if self.slo.holds(value):
-                self.kept += 1
-                self.worst_kept = max(self.worst_kept, value)
-            else:
-                self.best_broken = min(self.best_broken, value)
+        if self.slo.holds(value):
+            self.kept += 1
+            self.worst_kept = max(self.worst_kept, value)
+        else:
+            self.best_broken = min(self.best_broken, value)
 
     def is_broken(self, remaining: int, elapsed_s: float | None) -> bool:
         """Whether the SLO fails even if every request to come is as good as can be."""
@@ -218,8 +216,9 @@ class _State:
             return None
         if metric.kind == "rate":
             # Tokens to come are unbounded, and a low rate can always come of a long wait.
-            bounded = asks_for_more and elapsed_s and metric.name != "tokens_per_s"
-            return (self.total + remaining) / elapsed_s if bounded and elapsed_s else None
+            if not asks_for_more or not elapsed_s or metric.name == "tokens_per_s":
+                return None
+            return (self.total + remaining) / elapsed_s
         if metric.kind == "share":
             return (self.total + remaining * asks_for_more) / (self.n + remaining)
         # How many gaps an answer has is unbounded; and a latency that must be long can still become so.

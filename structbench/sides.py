@@ -61,7 +61,10 @@ SELECT block, later - earlier AS gap_us, count(*) AS n FROM (
     FROM placed WHERE error_kind IS NULL AND len(offsets) > 1
 ) GROUP BY ALL
 """
-_SEGMENTS = f"WITH {_WANTED} SELECT run, segment, duration_s FROM segments JOIN wanted USING (run_id)"
+_SEGMENTS = f"""
+WITH {_WANTED} SELECT run, segment, duration_s FROM segments JOIN wanted USING (run_id)
+WHERE status IS DISTINCT FROM 'interrupted'
+"""
 
 
 @dataclass(slots=True)
@@ -217,12 +220,12 @@ def _side(reader: Reader, line: Line, limits: Mapping[str, float] | None) -> Sid
 def _slices(rows: Columns, segments: Columns) -> tuple[Any, int, float]:
     """Equal slices of the time that all segments took together: of each request its slice, how many, and their length.
 
-    A segment that was killed took as long as its rows show.
+    A segment that was interrupted or killed took as long as its rows show.
     """
     at = rows["end_s"].astype(float).copy()
     total = 0.0
     of_segment = {(int(r), int(s)): d for r, s, d in _zipped(segments, "duration_s")}
-    for run, segment in sorted({(int(r), int(s)) for r, s in _zipped(rows)}):
+    for run, segment in sorted({*of_segment, *((int(r), int(s)) for r, s in _zipped(rows))}):
         inside = (rows["run"] == run) & (rows["segment"] == segment)
         known = float(of_segment.get((run, segment), np.nan))
         length = known if np.isfinite(known) else float(np.nanmax(at[inside], initial=0.0))

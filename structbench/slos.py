@@ -46,7 +46,7 @@ def judge_all(options: LoadOptions, query: Query, outcomes: Iterable[Outcome]) -
     """Hold each --slo against each cell, with the goodput limits that its run has."""
     outcomes, wanted = list(outcomes), conditions(options)
     metrics = [slo.metric for slo in wanted]
-    for outcome in outcomes if wanted else ():
+    for outcome in outcomes:
         row, found = outcome.row, dict[str, Measured]()
         if row is not None:
             known = row["goodput_limits"]

@@ -65,17 +65,18 @@ def requests(
 
 def put(
     store: Store, run_id: str, rows: Sequence[Mapping[str, Any]], used: Config = CONFIG, *, simulated: bool = False,
-    minute: int = 0, **run: Any,
+    minute: int = 0, segments: Sequence[Mapping[str, Any]] = ({},), **run: Any,
 ) -> None:  # fmt: skip
-    """One run with its rows; ``run`` overrides its columns."""
+    """One run with its rows; ``run`` overrides its columns, ``segments`` those of each of them."""
     started = START + timedelta(minutes=minute)
-    duration_s = max((row["end_ns"] for row in rows), default=0) / NS
+    duration_s = max((row["end_ns"] or 0 for row in rows), default=0) / NS
     store.append("runs", {
         **run_columns(used), "run_id": run_id, "status": "complete", "verdict": "valid", "planned": len(rows),
         "started_at": started, "finished_at": started, "environment": {"system": "Linux", "cores": 2}, **run,
     })  # fmt: skip
-    store.append("segments", {"run_id": run_id, "segment": 0, "started_at": started, "duration_s": duration_s,
-                              "status": "complete", "simulated": simulated})  # fmt: skip
+    for number, segment in enumerate(segments):
+        store.append("segments", {"run_id": run_id, "segment": number, "started_at": started, "duration_s": duration_s,
+                                  "status": "complete", "simulated": simulated, **segment})  # fmt: skip
     for row in rows:
         store.append("requests", {"run_id": run_id, "config_hash": "h", **row})
 

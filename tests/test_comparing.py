@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from compared import config, database, fewer_resamples, requests
 
 from structbench.cli import main
 from structbench.commands.compare import Options
-from structbench.comparing import METRICS, Compared, Result, compare
-from structbench.expressions import parse_change
-from structbench.pairing import pair
+from structbench.comparing import METRICS, Compared, Comparison, Result, compare, judge_changes
+from structbench.differences import Difference, holm
+from structbench.expressions import metric_of, parse_change
+from structbench.gates import Gate
+from structbench.pairing import Pair, pair
 from structbench.report.comparison import change_text, interval_text, markdown, to_json
 from structbench.report.lines import lines_of
 from structbench.store import Reader
@@ -38,6 +41,19 @@ RUNS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "made_up": (requests(seed=8), {"simulated": True, "label": "made-up"}),
     "loaded": ([], {"used": config(load={"kind": "closed", "concurrency": 4, "duration_s": None}), "label": "loaded"}),
     "limited": (requests(seed=9), {"goodput_limits": {"ttft_s": 0.1}, "label": "limited"}),
+    "two_limits": (requests(20), {"goodput_limits": {"ttft_s": 0.1, "tpot_s": 1.0}}),
+    "two_turned": (requests(20), {"goodput_limits": {"tpot_s": 1.0, "ttft_s": 0.1}}),
+    "other_client": (
+        [],
+        {
+            "environment": {"system": "Darwin", "cores": 2},
+            "simulated": True,
+            "verdict": "degraded",
+            "verdict_reason": "late",
+        },
+    ),
+    "tools_a": (requests(30), {"used": config(suite="tools")}),
+    "tools_b": (requests(30, seed=1, slower=3.0), {"used": config(suite="tools")}),
 }
 
 
@@ -74,6 +90,11 @@ def words(result: Result) -> dict[str, str]:
 def test_two_runs_of_the_same_are_no_different(reader: Reader) -> None:
     result = compared(reader, "plain", "same")
     found = words(result)
+    assert list(rows(result)) == [
+        "ttft_p50", "ttft_p95", "itl_p50", "itl_p99", "tpot_p50", "e2e_p50", "e2e_p95", "requests_per_s",
+        "tokens_per_s", "goodput", "correct_goodput", "error_rate", "json_valid", "schema_valid", "tool_calls_right",
+        "accuracy", "correct",
+    ]  # fmt: skip
     assert set(found) == set(METRICS) - {"goodput", "tool_calls_right"}
     assert {word for name, word in found.items() if name != "itl_p99"} == {"no detectable difference"}
     assert (result.tested, result.gated) == (15, 0)
@@ -160,10 +181,24 @@ def test_an_invalid_run_has_answers_but_no_times_to_compare(reader: Reader) -> N
     assert any("B is invalid: sent late" in note for note in result.comparisons[0].notes)
 
 
-def test_what_stands_against_a_run_is_said(reader: Reader) -> None:
-    for run, note in (("broken", "B is interrupted"), ("made_up", "B is SIMULATED"),
-                      ("slow", "the client's number of cores differs: 2 → 8")):  # fmt: skip
-        assert any(note in each for each in compared(reader, "plain", run).comparisons[0].notes), run
+@pytest.mark.parametrize(
+    ("a", "b", "notes"),
+    [
+        ("plain", "same", ()), ("plain", "broken", ("B is interrupted",)), ("made_up", "same", ("A is SIMULATED",)),
+        ("plain", "slow", ("the client's number of cores differs: 2 → 8",)),
+        ("other_client", "plain untrue", ("A is SIMULATED, degraded: late", "B is invalid: sent late",
+                                          "B is 2 runs of one config, pooled",
+                                          "the client's system differs: Darwin → Linux")),
+        ("plain", "wrong", ("tokens of two models differ in length: TPOT, ITL and tokens/s count tokens, not text",)),
+        ("two_limits", "two_turned", ("good requests keep ttft<0.1,tpot<1",)),
+        *((a, b, ("the runs had different --goodput limits, which are left aside: --goodput sets some for both",))
+          for a, b in (("limited", "two_turned"), ("two_turned", "plain"))),
+    ],
+)  # fmt: skip
+def test_what_a_reader_must_know_of_two_cells_is_said(reader: Reader, a: str, b: str, notes: tuple[str, ...]) -> None:
+    result = compared(reader, a, b)
+    assert result.comparisons[0].notes == notes
+    assert (rows(result)["goodput"].a is None) is ("good requests" not in str(notes))
 
 
 def test_goodput_is_compared_under_limits_that_are_those_of_both(reader: Reader) -> None:
@@ -200,6 +235,26 @@ def test_a_build_fails_only_for_what_is_larger_and_significant(
     assert text in gate.text
 
 
+def test_p_values_are_adjusted_over_all_pairs_together(reader: Reader) -> None:
+    result = compared(reader, "plain tools_a", "slow tools_b", "ttft_p50>10%", "correct<-5pp", "ttft_p50>1s")
+    assert [[row.metric.name for row in each.rows[:3]] for each in result.comparisons] == [
+        ["ttft_p50", "correct", "ttft_p95"]
+    ] * 2
+    sizes = []
+    for gated in (False, True):
+        family = [row for each in result.comparisons for row in each.rows if row.gated is gated and row.difference]
+        p_values = [row.difference.p_value for row in family if row.difference is not None]
+        assert [row.adjusted_p for row in family] == holm(p_values)
+        sizes.append(len(family))
+    assert [result.tested, result.gated] == sizes
+    assert result.gated == 4, "two metrics of two pairs"
+    assert [(gate.cell, gate.slo, gate.outcome) for gate in result.gates] == [
+        (cell, *judged)
+        for cell in ("m:1b json c=1", "m:1b tools c=1")
+        for judged in (("ttft_p50>10%", "fail"), ("correct<-5pp", "pass"), ("ttft_p50>1s", "pass"))
+    ]
+
+
 def test_what_fail_on_names_is_a_family_of_its_own(reader: Reader) -> None:
     plain, gated = compared(reader, "plain", "slow"), compared(reader, "plain", "slow", "ttft_p95>10%", "correct<-1pp")
     assert (plain.tested, gated.tested, gated.gated) == (15, 13, 2)
@@ -213,14 +268,73 @@ def test_what_fail_on_names_is_a_family_of_its_own(reader: Reader) -> None:
     assert row.adjusted_p == pytest.approx(2 * row.difference.p_value)
 
 
+@pytest.mark.parametrize("name", [*METRICS, "ttft_due_mean", "e2e_due_p90"])
+def test_less_is_better_of_times_and_errors_and_worse_of_all_else(name: str) -> None:
+    less = name.startswith(("ttft", "itl", "tpot", "e2e", "error"))
+    for change in (-0.1, 0.1):
+        row = figures(name, 1.0, 1.0 + change, adjusted_p=0.05)
+        assert row.word == ("better" if (change < 0) is less else "worse")
+        assert replace(row, adjusted_p=0.0501).word == "no detectable difference"
+        assert replace(row, adjusted_p=None).word == "no detectable difference", "not yet adjusted"
+    assert figures(name, 1.0, None).word == "not comparable"
+    assert replace(figures(name, 1.0, None), untested="too few").word == "too few"
+
+
+def figures(name: str, a: float | None, b: float | None, n: tuple[int, int] = (40, 30), **more: Any) -> Compared:
+    metric = metric_of(name)
+    assert metric is not None
+    found = None if a is None or b is None else Difference(a, b, (b - a) / 2, (b - a) * 2, 0.001, "by hand")
+    return Compared(metric, a, b, *n, found, **more)
+
+
+NONE = figures("ttft_p50", None, None, (0, 0))
+SLOWER = figures("ttft_p50", 1.0, 1.2, adjusted_p=0.01)
+SURE = "+20 % (+10 … +40 %)"
+
+
+@pytest.mark.parametrize(
+    ("row", "change", "sides", "completed", "outcome", "text"),
+    [
+        (SLOWER, "ttft_p50>10%", {}, (9, 9), "fail", f"{SURE}: larger, and significant"),
+        (SLOWER, "ttft_p50>10%", {"a": {"status": "interrupted"}}, (9, 9), "fail", f"{SURE}: larger, and significant"),
+        (replace(SLOWER, adjusted_p=0.06), "ttft_p50>10%", {}, (9, 9), "pass",
+         f"{SURE}: as large, but not significant"),
+        (SLOWER, "ttft_p50>30%", {}, (9, 9), "pass", f"{SURE}: not larger"),
+        (SLOWER, "ttft_p50>30%", {"b": {"status": "interrupted"}}, (9, 9), "undecided",
+         f"{SURE}; but B is interrupted"),
+        (SLOWER, "ttft_p50>30%", {"a": {"verdict": "invalid"}, "b": {"status": "running"}}, (9, 9), "undecided",
+         f"{SURE}; but A is invalid and B is running"),
+        (SLOWER, "ttft_p50>30%", {"a": {"verdict": "degraded"}}, (9, 0), "undecided",
+         f"{SURE}; but B completed no request"),
+        (figures("ttft_p50", None, 1.2), "ttft_p50>1s", {}, (9, 9), "undecided", "A has no such figure"),
+        (figures("ttft_p50", 1.0, None), "ttft_p50>1s", {}, (9, 9), "undecided", "B has no such figure"),
+        (replace(SLOWER, difference=None, why="needs 20 requests"), "ttft_p50>1s", {}, (9, 9), "undecided",
+         "needs 20 requests"),
+        (NONE, "ttft_p50>1s", {}, (9, 9), "skip", "does not apply: neither has this figure"),
+        (NONE, "ttft_p50>1s", {}, (0, 9), "undecided", "neither has this figure; but A completed no request"),
+    ],
+)  # fmt: skip
+def test_what_a_gate_says_of_a_pair(
+    reader: Reader, row: Compared, change: str, sides: dict[str, Any], completed: tuple[int, int], outcome: Any,
+    text: str,
+) -> None:  # fmt: skip
+    (plain,) = lines_of(reader, ["plain"], pool=True)
+    held = Pair(replace(plain, **sides.get("a", {})), replace(plain, **sides.get("b", {})), ())
+    rate = figures("requests_per_s", 1.0, 1.0, completed)
+    settled = Comparison(Pair(plain, plain, ()), (SLOWER, figures("requests_per_s", 1.0, 1.0)), ())
+    gate, _ = judge_changes([Comparison(held, (row, rate), ()), settled], [], [parse_change(change)])
+    value = None if row.difference is None else row.difference.value
+    told = 0 if row is NONE else 30
+    assert gate == Gate("m:1b json c=1", change, outcome, value, told, text)
+
+
 def test_nothing_to_compare_is_no_silent_pass(reader: Reader) -> None:
     result = compared(reader, "plain", "", "ttft_p95>10%")
-    assert [(gate.outcome, gate.text) for gate in result.gates] == [
-        ("undecided", "no counterpart in B: measure it there, or leave it out with --only")
-    ]
-    assert [(gate.outcome, gate.text) for gate in compared(reader, "", "plain", "ttft_p95>10%").gates] == [
-        ("undecided", "A has no cell")
-    ]
+    why = "no counterpart in B: measure it there, or leave it out with --only"
+    assert result.gates == (Gate("m:1b json c=1", "ttft_p95>10%", "undecided", None, 0, why),)
+    assert compared(reader, "", "plain", "ttft_p95>10%").gates == (
+        Gate("A → B", "ttft_p95>10%", "undecided", None, 0, "A has no cell"),
+    )
 
 
 def test_a_cell_that_b_lacks_is_no_silent_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -273,6 +387,10 @@ def test_changes_are_in_parts_of_a_or_in_points(reader: Reader) -> None:
     assert re.fullmatch(r"-\d\d … -\d\d pp", interval_text(found["correct"]))
     assert change_text(rows(compared(reader, "plain", "slow"))["ttft_p50"]).startswith("+1")
     assert change_text(found["error_rate"]) == "+0.0 pp"
+    text = markdown(compared(reader, "plain", "wrong")).replace("\\", "")
+    assert "| correct | 100.00 % | 50.00 % | -50 pp |" in text
+    for name, unit in (("ttft_p50", "ms"), ("requests_per_s", r"/s"), ("goodput", None), ("error_rate", " %")):
+        assert bool(re.search(rf"^\| {name} \| [\d,.]+ ?{unit} \| [\d,.]+ ?{unit} \| ", text, re.M)) is bool(unit)
 
 
 def test_json_holds_everything(reader: Reader) -> None:

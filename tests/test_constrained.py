@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from compared import database
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loading import FAST, ask, small
@@ -17,8 +19,19 @@ from rich.console import Console
 
 import structbench
 from loadgen.simulator import Simulator
-from structbench.constrained import Difference, _schema_of, compare, medians, new_schemas, print_pairs, shares
+from structbench.constrained import (
+    ROWS,
+    Difference,
+    _schema_of,
+    compare,
+    medians,
+    new_schemas,
+    pair_up,
+    print_pairs,
+    shares,
+)
 from structbench.runner import load
+from structbench.store import Reader
 from structbench.suites import answer_book
 from structbench.types import Case
 
@@ -113,6 +126,11 @@ def test_failed_requests_have_no_time_but_a_rejected_one_is_not_valid() -> None:
     told = compare([rejected, lost, row(2, 0.3)], [row(0), row(1), row(2), row(3)], lambda _: None, 9)
     assert (told["schema_valid"]["n"], told["schema_valid"]["difference"]) == (2, -0.5)
     assert (told["ttft_s"]["n"], told["ttft_s"]["difference"]) == (1, pytest.approx(0.2))
+    told = compare([row(0), row(1), row(2, 0.3)], [rejected, lost, row(2)], lambda _: None, 9)
+    assert [(told[name]["n"], told[name]["difference"]) for name in ("schema_valid", "correct", "ttft_s")] == [
+        (2, 0.5), (2, 0.5), (1, pytest.approx(0.2))
+    ]  # fmt: skip
+    assert (told["tokens_per_s"]["n"], told["tokens_per_s"]["before"]) == (1, 50.0)
 
 
 def test_pairing_is_by_index_whatever_the_order() -> None:
@@ -121,9 +139,9 @@ def test_pairing_is_by_index_whatever_the_order() -> None:
 
 
 def test_a_new_schema_is_the_first_of_its_run() -> None:
-    rows = [row(0, 0.5), row(1, 0.9), row(2, 0.1), row(3, 0.3), row(4, 7.0), row(5, None, error_kind="timeout"),
-            row(8, 0.2)]  # fmt: skip
-    schemas = {0: "a", 2: "a", 3: "a", 1: "b", 4: None, 5: "c", 8: "c"}
+    rows = [row(9, 5.0, sent_ns=None), row(0, 0.5), row(1, 0.9), row(2, 0.1), row(3, 0.3), row(4, 7.0),
+            row(5, 3.0, error_kind="timeout"), row(8, 0.2), row(6, 4.0), row(7, 9.0, error_kind="timeout")]  # fmt: skip
+    schemas = {9: "a", 0: "a", 2: "a", 3: "a", 1: "b", 4: None, 5: "c", 8: "c", 6: "d", 7: "d"}
     assert new_schemas(rows, schemas.get) == [(pytest.approx(0.2), 0.5)]
 
 
@@ -156,14 +174,108 @@ def test_a_load_of_both_kinds_says_what_the_database_says(tmp_path: Path) -> Non
     assert alone.pairs == []
 
 
+PRINTED = """\
+Constrained (format) against free (prompt)
+m json c=1           prompt   format  difference          95 % interval  n
+──────────────────────────────────────────────────────────────────────────
+schema valid         25.0 %  100.0 %    +75.0 pp  +18.9 pp to +100.0 pp  8
+correct             100.0 %  100.0 %     +0.0 pp   -27.7 pp to +27.7 pp  8
+TTFT p50             150 ms   100 ms      -50 ms       -50 ms to -50 ms  8
+tok/s stream           50.0     50.0        +0.0           +0.0 to +0.0  8
+new schema, prompt                             –                too few  0
+new schema, format                             –                too few  0
+0 schemas came twice; for what a new one costs 6 must: give more --requests than
+the suite has cases, of a suite with that many schemas.
+
+Constrained (format) against free (prompt)
+[m] json c=2         prompt   format  difference         95 % interval   n
+──────────────────────────────────────────────────────────────────────────
+schema valid        100.0 %  100.0 %     +0.0 pp  -19.8 pp to +19.8 pp  12
+correct             100.0 %   33.3 %    -66.7 pp  -89.8 pp to -24.5 pp  12
+TTFT p50             150 ms   200 ms      +50 ms   +0.00 ms to +100 ms  12
+tok/s stream           50.0     45.5        -4.5          -8.0 to -1.0  12
+new schema, prompt                       +100 ms    +100 ms to +100 ms   6
+new schema, format                       +200 ms    +200 ms to +200 ms   6
+
+Constrained (format) against free (prompt)
+m x c=1              prompt   format  difference         95 % interval  n
+─────────────────────────────────────────────────────────────────────────
+schema valid        100.0 %  100.0 %     +0.0 pp  -92.4 pp to +92.4 pp  1
+correct             100.0 %  100.0 %     +0.0 pp  -92.4 pp to +92.4 pp  1
+TTFT p50             200 ms   200 ms    +0.00 ms               too few  1
+tok/s stream           50.0     50.0        +0.0               too few  1
+new schema, prompt                       +200 ms               too few  1
+new schema, format                       +200 ms               too few  1
+1 schema came twice; for what a new one costs 6 must: give more --requests than
+the suite has cases, of a suite with that many schemas.
+
+n: cases, however often each was asked; of a new schema, schemas
+new schema: TTFT of the first request with a schema, less that of the later ones
+
+"""
+
+
 def test_a_person_reads_points_signs_and_what_is_too_few() -> None:
-    rows = [row(i, 0.1) for i in range(8)], [row(i, 0.15, schema_valid=i < 2) for i in range(8)]
-    pair = {"model": "m", "suite": "json", "load": "c=1", **compare(*rows, str, 8)}
+    few = [row(i, 0.1) for i in range(8)], [row(i, 0.15, schema_valid=i < 2) for i in range(8)]
+    slower = [row(i, 0.3 if i < 6 else 0.1, client_tokens_per_s=40.0 + i, correct=i % 3 == 0) for i in range(12)]
+    many = slower, [row(i, 0.2 if i < 6 else 0.1) for i in range(12)]
+    once_again = [row(0, 0.3), row(1, 0.1)]
+    pairs: list[dict[str, Any]] = [
+        {"model": "m", "suite": "json", "load": "c=1", **compare(*few, str, 8)},
+        {"model": "[m]", "suite": "json", "load": "c=2", **compare(*many, lambda i: str(i % 6), 12)},
+        {"model": "m", "suite": "x", "load": "c=1", **compare(once_again, once_again, lambda _: "s", 1)},
+    ]
+    assert [line.rstrip() for line in shown(pairs).splitlines()] == PRINTED.splitlines()
+    assert shown([]) == "", "nothing to compare"
+
+
+def shown(pairs: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
-    print_pairs([pair], Console(file=out, width=80, color_system=None))
-    shown = {line[:18].strip(): line[18:].split("  ") for line in out.getvalue().splitlines()}
-    told = {name: [cell.strip() for cell in cells if cell.strip()] for name, cells in shown.items()}
-    assert told["schema valid"][:3] == ["25.0 %", "100.0 %", "+75.0 pp"]
-    assert told["TTFT p50"] == ["150 ms", "100 ms", "-50 ms", "-50 ms to -50 ms", "8"]
-    assert told["new schema, format"] == ["–", "too few", "0"]
-    assert "0 schemas came twice" in out.getvalue()
+    print_pairs(pairs, Console(file=out, width=80, color_system=None))
+    return out.getvalue()
+
+
+def cell(structured: str, model: str = "m", suite: str = "json", load: str = "c=1", content: str = "h") -> Any:
+    cases = [Case(id=name, messages=(), schema={"title": name}) for name in "ab"]
+    return SimpleNamespace(
+        model=model, load_name=load, config=SimpleNamespace(structured=structured),
+        suite=SimpleNamespace(name=suite, content_hash=content, cases=cases),
+    )  # fmt: skip
+
+
+def test_runs_of_the_same_model_suite_and_load_are_paired_whichever_came_first() -> None:
+    rows = {"with": [row(i, 0.3) for i in range(4)], "without": [row(i, 0.1 * (i + 1)) for i in range(4)]}
+    runs = [(cell("prompt"), "without"), (cell("none"), "neither"), (cell("format"), "with")]
+    (pair,) = pair_up(runs, rows.__getitem__)
+    assert {name: pair[name] for name in ("model", "suite", "load", "format_run_id", "prompt_run_id")} == {
+        "model": "m", "suite": "json", "load": "c=1", "format_run_id": "with", "prompt_run_id": "without"
+    }  # fmt: skip
+    assert (pair["ttft_s"]["n"], pair["ttft_s"]["before"]) == (2, pytest.approx(0.25)), "the suite has two cases"
+    assert pair["new_schema_ttft_free_s"]["difference"] == pytest.approx(-0.2)
+    assert (pair["new_schema_ttft_s"]["n"], pair["new_schema_ttft_s"]["difference"]) == (2, 0)
+    for other in ({"model": "n"}, {"suite": "tools"}, {"load": "c=2"}, {"content": "i"}, {}):
+        lone = cell("format" if other else "prompt", **other)
+        assert pair_up([(cell("prompt"), "without"), (lone, "with")], rows.__getitem__) == []
+
+
+def test_the_rows_of_a_run_come_as_they_were_sent(tmp_path: Path) -> None:
+    told: dict[str, Any] = {"error_kind": None, "schema_valid": True, "ttft_s": 0.1, "client_tokens_per_s": 5.0}
+    rows = [
+        {**told, "request_index": index, "segment": segment, "sent_ns": sent_ns, "end_ns": 9, "outcome": outcome,
+         "accuracy_score": score}
+        for index, segment, sent_ns, outcome, score in (
+            (0, 1, 1, "correct", 1.0), (1, 0, 7, "wrong_value", 0.5), (2, 0, 5, "unscored", None),
+            (3, 0, 6, "correct", 1.0),
+        )
+    ]  # fmt: skip
+    other = [{**row, "ttft_s": 9.0} for row in rows]
+    with Reader(database(tmp_path / "s.duckdb", r=(rows, {}), other=(other, {}))) as reader:
+        assert reader.query(ROWS, ["r"]) == [
+            {**told, "request_index": index, "segment": segment, "sent_ns": sent_ns, "correct": correct}
+            for index, segment, sent_ns, correct in (
+                (2, 0, 5, None),
+                (3, 0, 6, True),
+                (1, 0, 7, False),
+                (0, 1, 1, True),
+            )
+        ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,7 @@ def test_an_interval_of_a_ratio_never_takes_away_more_than_there_is() -> None:
     from_nothing = difference(none, Ratio(np.arange(8.0), np.ones(8)), paired=False, relative=True)
     assert (from_nothing.a, from_nothing.value) == (0.0, 3.5)
     assert from_nothing.low < 3.5 < from_nothing.high
+    assert difference(none, one, paired=False, relative=True).low < 0, "that there was nothing in A is no certainty"
 
 
 def test_an_interval_of_a_share_is_no_wider_than_all() -> None:
@@ -205,6 +207,109 @@ def test_no_disagreement_is_no_certainty() -> None:
     assert (-wide.low, wide.high) == pytest.approx((wilson(0, 80).high, wilson(0, 80).high))
 
 
+@pytest.mark.parametrize(
+    ("b", "n_b", "a", "n_a", "low", "high"),
+    [
+        (56 / 70, 70, 48 / 80, 80, 0.0524, 0.3339), (9 / 10, 10, 3 / 10, 10, 0.1705, 0.8090),
+        (5 / 56, 56, 0, 29, -0.0381, 0.1926), (0, 10, 0, 20, -0.1611, 0.2775), (1, 10, 0, 20, 0.6791, 1.0),
+        (0, 20, 1, 10, -1.0, -0.6791),
+    ],
+)  # fmt: skip
+def test_shares_without_variation_have_newcombes_published_interval(
+    b: float, n_b: int, a: float, n_a: int, low: float, high: float
+) -> None:
+    """Table II of the paper, method 10."""
+    found = without_variation(Difference(a, b, 0.0, 0.0, 0.5, ""), n_a, n_b)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+    assert (found.a, found.b, found.p_value, found.method) == (a, b, 0.5, "Newcombe")
+    for sizes in ((n_a, 0), (0, n_b)):
+        with pytest.raises(ValueError, match="nothing"):
+            without_variation(found, *sizes)
+
+
+def test_block_bootstraps_are_students_and_welchs_tests_of_the_blocks() -> None:
+    """Of a mean they have formulas, so scipy knows the answer but for the noise of the resamples."""
+    generator = np.random.default_rng(17)
+    reaches: dict[bool, list[float]] = {True: [], False: []}
+    p_values: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(40):
+        for paired, sizes in ((True, (8, 8)), (False, (8, 14))):
+            of_a, of_b = (0.1 + 0.001 * generator.standard_normal(n) * n for n in sizes)
+            found = difference(*(Ratio(each, np.ones(len(each))) for each in (of_a, of_b)), paired=paired,
+                               relative=False)  # fmt: skip
+            theirs = scipy_stats.ttest_rel(of_b, of_a) if paired else scipy_stats.ttest_ind(of_b, of_a, equal_var=False)
+            low, high = theirs.confidence_interval(0.95)
+            assert (found.low + found.high) / 2 == pytest.approx(found.value)
+            reaches[paired].append((found.high - found.low) / (high - low))
+            p_values[paired].append(found.p_value - theirs.pvalue)
+    for paired in (True, False):
+        assert np.mean(reaches[paired]) == pytest.approx(1, abs=0.015)
+        assert np.mean(p_values[paired]) == pytest.approx(0, abs=0.01)
+
+
+def test_relative_differences_are_tested_as_ratios() -> None:
+    generator = np.random.default_rng(23)
+    of_a, of_b = (np.exp(0.2 * generator.standard_normal(10)) for _ in "ab")
+    a, b = (Ratio(each, np.ones(10)) for each in (of_a, of_b))
+    found = difference(a, b, paired=True, relative=True)
+    low, high = np.log1p((found.low / found.a, found.high / found.a))
+    assert (low + high) / 2 == pytest.approx(np.log(found.b / found.a))
+    error = (high - low) / 2 / scipy_stats.t.ppf(0.975, 9)
+    assert found.p_value == pytest.approx(2 * scipy_stats.t.sf(abs(low + high) / 2 / error, 9))
+    turned = difference(b, a, paired=True, relative=True)
+    assert turned.p_value == pytest.approx(found.p_value)
+    assert 1 + turned.low / turned.a == pytest.approx(1 / (1 + found.high / found.a))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_figures_that_no_block_varies_in_are_equal_or_certainly_not(paired: bool) -> None:
+    one, two = (Ratio(np.full(8, each), np.ones(8)) for each in (1.0, 2.0))
+    for relative in (True, False):
+        found = difference(one, two, paired=paired, relative=relative)
+        assert (found.low, found.high) == pytest.approx((1.0, 1.0))
+        assert found.p_value < 1e-100
+        assert difference(one, one, paired=paired, relative=relative).p_value == 1.0
+
+
+def test_draws_that_hold_no_value_are_left_out_and_no_end_is_infinite() -> None:
+    few = quantile(np.arange(1.0, 6), np.ones(5), np.array([0, 0, 0, 3, 3]), 8, 0.5)
+    assert np.isnan(few.estimates(np.array([[0.0, 2, 2, 0, 2, 2, 0, 0]]))).all()
+    for paired in (True, False):
+        found = difference(few, few, paired=paired, relative=True)
+        assert -3 <= found.low <= 0 <= found.high < np.inf
+    wild = quantile(np.repeat((1e-250, 1.0), 20), np.ones(40), blocks_of(40), 8, 0.5)
+    assert np.isfinite(difference(wild, wild, paired=False, relative=True).high)
+    with pytest.raises(ValueError, match="nothing"):
+        quantile(np.array([]), np.array([]), np.array([], int), 8, 0.5)
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=8, max_size=30), st.lists(st.integers(0, 3), min_size=8, max_size=8),
+    st.sampled_from([0.0, 0.3, 0.5, 0.95, 1.0]),
+)  # fmt: skip
+@settings(max_examples=50)
+def test_what_is_drawn_is_the_figure_of_the_drawn_blocks(values: list[int], drawn: list[int], p: float) -> None:
+    blocks, weights = blocks_of(len(values)), np.array([drawn], float)
+    repeated = np.repeat(np.array(values, float), np.array(drawn)[blocks])
+    found = quantile_of(values, p).estimates(weights)[0]
+    assert found == pytest.approx(percentile(repeated, p) if len(repeated) else np.nan, nan_ok=True)
+    above, below = (np.bincount(blocks, each, 8) for each in (values, np.ones(len(values))))
+    ratio = Ratio(above, below)
+    mean = repeated.mean() if len(repeated) else np.nan
+    assert ratio.estimates(weights)[0] == pytest.approx(mean, nan_ok=True)
+    assert (ratio.value, ratio.blocks) == (pytest.approx(np.mean(values)), 8)
+
+
+def test_few_partly_right_answers_are_tested_by_all_their_swaps() -> None:
+    changes = np.array([0.5, -0.25, 0.75, 0.5, 1.0, -0.5, 0.25, 0.0])
+    found = by_case(np.maximum(-changes, 0), np.maximum(changes, 0), np.arange(8))
+    swapped = np.array([changes @ signs for signs in product((-1, 1), repeat=8)])
+    assert found.p_value == pytest.approx(2 * (swapped >= changes.sum()).mean())
+    lost = by_case(np.ones(25), np.zeros(25), np.arange(25))
+    assert (lost.low, lost.value) == (-1.0, -1.0)
+    assert lost.high == pytest.approx(-25 / 27 + 1.959964 * np.sqrt((26 / 27 + 1 / 27 - (25 / 27) ** 2) / 27))
+
+
 def test_the_same_data_give_the_same_result() -> None:
     generator = np.random.default_rng(5)
     a, b = (quantile_of(latencies(generator, 60, 0), 0.5) for _ in "ab")
@@ -230,6 +335,16 @@ def test_many_distinct_values_are_put_together_and_stay_near() -> None:
     assert found.estimates(np.ones((1, found.blocks)))[0] == pytest.approx(found.value, rel=0.01)
 
 
+def test_two_values_to_a_bin_where_they_are_twice_too_many() -> None:
+    exactly, twice = (np.random.default_rng(0).permutation(n).astype(float) for n in (DISTINCT, 2 * DISTINCT))
+    assert quantile_of(exactly, 0.5).places.tolist() == list(range(DISTINCT))
+    found = quantile_of(twice, 0.5)
+    assert found.places.tolist() == list(range(0, 2 * DISTINCT, 2))
+    assert found.counts.sum(axis=0).tolist() == [2.0] * DISTINCT
+    more = quantile_of(np.append(exactly, DISTINCT), 0.5)
+    assert len(more.places) == DISTINCT, "one too many"
+
+
 @given(st.lists(st.floats(0, 1), max_size=20))
 def test_holm_is_monotone_and_between_the_plain_and_bonferronis(p_values: list[float]) -> None:
     adjusted = holm(p_values)
@@ -241,6 +356,7 @@ def test_holm_is_monotone_and_between_the_plain_and_bonferronis(p_values: list[f
 
 def test_holm_by_hand() -> None:
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.6, 0.5, 0.9]) == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(("p", "n"), [(None, 20), (0.5, 20), (0.95, 72), (0.99, 368)])
@@ -256,3 +372,10 @@ def test_blocks_are_stretches_of_neighbours_of_about_equal_length(n: int) -> Non
     assert sizes.min() >= 1
     assert sizes.max() - sizes.min() <= 1
     assert block_count(n) <= 20
+
+
+@pytest.mark.parametrize(
+    ("n", "blocks"), [(0, 1), (1, 1), (7, 7), (8, 8), (44, 8), (45, 9), (99, 19), (100, 20), (5000, 20)]
+)
+def test_there_are_8_to_20_blocks_of_five_or_more(n: int, blocks: int) -> None:
+    assert (block_count(n), len(blocks_of(n))) == (blocks, n)

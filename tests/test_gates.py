@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations_with_replacement
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from structbench.expressions import LATENCIES, Condition, parse_slo
-from structbench.gates import Gate, Outcome, Watch, is_good, judge, needed_beyond, settle
+from structbench.expressions import LATENCIES, RATES, SHARES, Condition, metric_of, parse_slo
+from structbench.gates import Gate, Outcome, Watch, Word, is_good, judge, needed_beyond, settle, value_text
 from structbench.measures import Measured
 from structbench.stats import percentile
 
@@ -33,28 +34,61 @@ def row(**more: Any) -> dict[str, Any]:
         ("ttft_p95<0.05", Measured(0.084, 30), GOOD_RUN, "fail", "84.0 ms, n = 30 requests"),
         ("itl_p99<0.1", Measured(0.084, 3000), GOOD_RUN, "pass", "84.0 ms, n = 3,000 gaps"),
         ("schema_valid>=95%", Measured(0.95, 20), GOOD_RUN, "pass", "95.00 %, n = 20 scored answers"),
+        ("error_rate<=5%", Measured(0.05, 20), GOOD_RUN, "pass", "5.00 %, n = 20 requests"),
+        ("correct_goodput>1", Measured(1.5, 1), GOOD_RUN, "pass", "1.50/s, n = 1 scored answer"),
         ("requests_per_s>2", Measured(1.5, 20), GOOD_RUN, "fail", "1.50/s, n = 20 requests"),
-        ("ttft_p99<0.5", Measured(0.084, 30), GOOD_RUN, "pass", "few: a request beyond p99 takes 100"),
-        ("ttft_p95<0.5", Measured(0.08, 9), STOPPED, "undecided", "the run is interrupted"),
-        ("ttft_p95<0.01", Measured(0.08, 9), STOPPED, "fail", "the run is interrupted"),
-        ("ttft_p95<0.5", Measured(0.08, 9), {**GOOD_RUN, "verdict": "invalid", "verdict_reason": "late"}, "undecided",
-         "the run is invalid: late"),
-        ("ttft_p95<0.5", Measured(0.08, 90), {**GOOD_RUN, "verdict": "degraded", "verdict_reason": "slow"}, "pass",
-         "degraded: slow"),
+        ("requests_per_s>2", Measured(0.0, 0), {**GOOD_RUN, "completed": 0}, "fail", "0/s, n = 0 requests"),
+        ("ttft_mean<0.5", Measured(0.084, 1), GOOD_RUN, "pass", "84.0 ms, n = 1 request"),
+        ("ttft_p99<0.5", Measured(0.084, 99), GOOD_RUN, "pass",
+         "84.0 ms, n = 99 requests (few: a request beyond p99 takes 100)"),
+        ("ttft_p99<0.5", Measured(0.084, 100), GOOD_RUN, "pass", "84.0 ms, n = 100 requests"),
+        ("ttft_p50<0.5", Measured(0.08, 9), STOPPED, "undecided", "80.0 ms, n = 9 requests; the run is interrupted"),
+        ("ttft_p50<0.01", Measured(0.08, 9), STOPPED, "fail", "80.0 ms, n = 9 requests; the run is interrupted"),
+        ("ttft_p50<0.5", Measured(0.08, 9), {**GOOD_RUN, "verdict": "invalid", "verdict_reason": "late\x1b"},
+         "undecided", "80.0 ms, n = 9 requests; the run is invalid: late�"),
+        ("ttft_p50<0.5", Measured(0.08, 90), {**GOOD_RUN, "verdict": "degraded", "verdict_reason": "slow"}, "pass",
+         "80.0 ms, n = 90 requests; degraded: slow"),
+        ("ttft_p50<0.5", Measured(0.08, 9), {**STOPPED, "verdict": "degraded", "verdict_reason": "slow"}, "undecided",
+         "80.0 ms, n = 9 requests; the run is interrupted"),
         ("ttft_p95<0.5", Measured(None, 0), None, "undecided", "the cell was not run"),
-        ("schema_valid>=95%", Measured(None, 0), GOOD_RUN, "skip", "does not apply"),
-        ("schema_valid>=95%", Measured(None, 0), {**GOOD_RUN, "completed": 0}, "undecided", "needs 1 scored answer"),
-        ("correct>=95%", Measured(None, 4), GOOD_RUN, "undecided", "needs 1 scored answer"),
-        ("itl_p99<1", Measured(None, 0), STOPPED, "undecided", "needs 1 gap"),
+        ("schema_valid>=95%", Measured(None, 0), GOOD_RUN, "skip",
+         "does not apply: no answer here has a score of that kind"),
+        ("correct_goodput>1", Measured(None, 0), GOOD_RUN, "skip",
+         "does not apply: no answer here has a score of that kind"),
+        ("itl_p50<1", Measured(None, 0), GOOD_RUN, "skip", "does not apply: no answer here has two chunks"),
+        ("tpot_p50<1", Measured(None, 0), {**GOOD_RUN, "verdict": "degraded"}, "skip",
+         "does not apply: no answer here has such a time"),
+        ("schema_valid>=95%", Measured(None, 0), {**GOOD_RUN, "completed": 0}, "undecided",
+         "needs 1 scored answer to judge by, there is none"),
+        ("correct>=95%", Measured(None, 4), GOOD_RUN, "undecided", "needs 1 scored answer to judge by, there is none"),
+        ("goodput>1", Measured(None, 20), GOOD_RUN, "undecided", "needs 1 request to judge by, there is none"),
+        ("itl_p99<1", Measured(None, 0), STOPPED, "undecided", "needs 1 gap to judge by, there is none"),
+        ("tpot_p50<1", Measured(None, 0), {**GOOD_RUN, "verdict": "invalid"}, "undecided",
+         "needs 1 request to judge by, there is none"),
     ],
 )  # fmt: skip
 def test_nothing_passes_that_was_not_measured(
-    slo: str, measured: Measured, run: dict[str, Any] | None, outcome: str, text: str
+    slo: str, measured: Measured, run: dict[str, Any] | None, outcome: Word, text: str
 ) -> None:
     gate = judge("m json c=1", parse_slo(slo), measured, run)
-    assert gate.outcome == outcome
-    assert text in gate.text
-    assert gate.line.startswith(f"{'FAIL' if outcome == 'fail' else outcome}: m json c=1: {slo}: ")
+    assert gate == Gate("m json c=1", slo, outcome, *measured, text)
+    assert gate.line == f"{'FAIL' if outcome == 'fail' else outcome}: m json c=1: {slo}: {text}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("ttft_p95", 0.0842, "84 ms"), ("itl_p99", 0.000_42, "0.42 ms"), ("e2e_mean", 1.24, "1.2 s"),
+        ("requests_per_s", 4.12, "4.1/s"), ("tokens_per_s", 1234.5, "1,234/s"), ("goodput", 0.04, "0.04/s"),
+        ("correct_goodput", 0.0, "0.0/s"), ("json_valid", 0.93, "93.00 %"), ("schema_valid", 1.0, "100.00 %"),
+        ("tool_calls_right", 0.999_99, "99.99 %"), ("accuracy", 0.5, "50.00 %"), ("correct", 2 / 3, "66.67 %"),
+        ("error_rate", 1e-6, "0.01 %"),
+    ],
+)  # fmt: skip
+def test_each_metric_is_written_in_its_unit(name: str, value: float, text: str) -> None:
+    metric = metric_of(name)
+    assert metric is not None
+    assert value_text(metric, value) == text
 
 
 @pytest.mark.parametrize(
@@ -62,6 +96,7 @@ def test_nothing_passes_that_was_not_measured(
     [
         ("requests_per_s>=0.16", 0.152, "0.152/s"), ("tokens_per_s>1234", 1233.96, "1,233.96/s"),
         ("ttft_p95<1.02", 1.04, "1.04 s"), ("ttft_p95<1", 1.0004, "1.0004 s"), ("ttft_p95<1", 1.0, "1.00 s"),
+        ("ttft_p95<1", 1.000_000_000_000_000_2, "1.0000000000000002 s"),
         ("e2e_p95<=100", 100.04, "100.04 s"), ("schema_valid>=95%", 0.949_96, "94.996 %"),
         ("error_rate<=0", 1e-6, "0.01 %"), ("correct>=1", 0.999_999, "99.99 %"),
     ],
@@ -91,7 +126,7 @@ def test_how_many_values_a_percentile_wants(p: float, n: int) -> None:
 @pytest.mark.parametrize(
     ("values", "good"),
     [({"ttft_s": 0.5, "tpot_s": 0.05}, True), ({"ttft_s": 0.51, "tpot_s": 0.01}, False), ({"ttft_s": 0.1}, True),
-     ({"tpot_s": 0.01}, False)],
+     ({"ttft_s": 0.1, "tpot_s": 0.06}, False), ({"tpot_s": 0.01}, False)],
 )  # fmt: skip
 def test_an_answer_in_one_piece_breaks_no_limit_on_its_pace_but_one_without_a_first_token_does(
     values: dict[str, float], good: bool
@@ -99,11 +134,53 @@ def test_an_answer_in_one_piece_breaks_no_limit_on_its_pace_but_one_without_a_fi
     assert is_good(row(**values), {"ttft_s": 0.5, "tpot_s": 0.05}) is good
 
 
-def broken(slo: Condition, rows: Sequence[dict[str, Any]], planned: int | None, elapsed_s: float = 1.0) -> bool:
-    watch = Watch([slo], planned)
+def broken(
+    slo: Condition, rows: Sequence[dict[str, Any]], planned: int | None, elapsed_s: float | None = 1.0,
+    limits: Mapping[str, float] | None = None,
+) -> bool:  # fmt: skip
+    watch = Watch([slo], planned, limits or {})
     for each in rows:
         watch.add(each)
-    return bool(watch.broken(elapsed_s))
+    assert watch.seen == len(rows)
+    lost = watch.broken(elapsed_s)
+    assert lost in ([], [slo])
+    return bool(lost)
+
+
+@pytest.mark.parametrize(
+    ("slo", "rows", "planned", "elapsed_s", "lost"),
+    [
+        # Of 0, 0.1, 0.9, 0.9 the median is halfway.
+        ("ttft_p50<0.4", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, True),
+        ("ttft_p50<0.6", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, False),
+        ("ttft_p50<0", [row(ttft_s=0.1)], 10, 1, True),  # not even what takes no time keeps this
+        ("error_rate<=10%", [row(error_kind="http")] * 2, 10, 1, True),
+        ("error_rate<=20%", [row(error_kind="http")] * 2, 10, 1, False),
+        ("ttft_mean<0.1", [row(ttft_s=1.1)], 10, 1, True), ("ttft_mean<0.1", [row(ttft_s=0.9)], 10, 1, False),
+        # What failed has no latency, however long it took.
+        ("ttft_mean<1", [row(ttft_s=0.5), *[row(ttft_s=99.0, error_kind="timeout")] * 8], 10, 1, False),
+        ("requests_per_s>=20", [row()] * 5, 10, 0.4, False), ("requests_per_s>=20", [row()] * 5, 10, 0.6, True),
+        ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 11, True),
+        ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 9, False),
+        ("correct_goodput>1", [row()] * 9, 10, 99, False),  # a suite without scores
+        ("correct>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, True),
+        ("accuracy>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, False),
+        # Nothing bounds these: an answer may have any number of gaps or tokens, and wait as long as it likes.
+        ("itl_p50<1ms", [row(itl_mean_s=9.0)] * 9, 10, 1, False), ("tokens_per_s>9", [row()] * 9, 10, 99, False),
+        ("ttft_p50>1", [row(ttft_s=0.1)] * 9, 10, 1, False), ("requests_per_s<1", [row()] * 9, 10, 1, False),
+        ("tokens_per_s<1", [row(output_tokens=9)] * 9, 10, 99, False), ("goodput<1", [row()] * 9, 10, 1, False),
+        # Before the load's clock runs there is no rate.
+        ("requests_per_s>=20", [row()] * 5, 10, None, False), ("requests_per_s>=20", [row()] * 5, 10, 0, False),
+        ("requests_per_s>=20", [row()] * 9, 10, 0.5, False), ("requests_per_s>20", [row()] * 9, 10, 0.5, True),
+        ("requests_per_s>=20", [row(error_kind="http"), *[row()] * 8], 10, 0.5, True),
+        # Only a duration bounds the cell; and when all is over, the judgement is the rows'.
+        ("ttft_p50<1ms", [row(ttft_s=9.0)] * 9, None, 1, False), ("ttft_p50<1ms", [row(ttft_s=9.0)] * 9, 9, 1, False),
+    ],
+)  # fmt: skip
+def test_only_what_is_certain_ends_a_load(
+    slo: str, rows: list[dict[str, Any]], planned: int | None, elapsed_s: float, lost: bool
+) -> None:
+    assert broken(parse_slo(slo), rows, planned, elapsed_s) is lost
 
 
 LATENCY = st.one_of(st.none(), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.floats(0, 1))
@@ -132,48 +209,58 @@ def test_a_percentile_is_given_up_exactly_when_it_is_lost(
         assert not slo.holds(final), "given up too early"
 
 
-@given(
-    st.lists(st.sampled_from([None, True, False]), min_size=2, max_size=30), st.integers(1, 29),
-    st.sampled_from([0.0, 0.5, 0.9, 0.95, 1.0]), st.sampled_from(["<", "<=", ">", ">="]),
+LIMITS = {"ttft_s": 0.5, "tpot_s": 0.25}
+RIGHT = row(
+    outcome="correct", accuracy_score=1.0, json_valid=True, schema_valid=True, tool_call_accuracy=1.0,
+    **dict.fromkeys(LATENCIES.values(), 0.0),
 )  # fmt: skip
-def test_a_share_is_given_up_exactly_when_it_is_lost(
-    scores: list[bool | None], seen: int, limit: float, op: str
-) -> None:
-    """None: a case that does not ask for it, or a request that failed."""
-    slo = parse_slo(f"schema_valid{op}{limit}")
-    if seen >= len(scores):
-        return
-    now, remaining = scores[:seen], len(scores) - seen
-    counted = [score for score in now if score is not None]
-    futures = [(sum(counted) + right, len(counted) + n) for n in range(remaining + 1) for right in range(n + 1)]
-    can_hold = any(slo.holds(right / n) for right, n in futures if n)
-    rows = [row(schema_valid=score) for score in now]
-    assert broken(slo, rows, len(scores)) is (bool(counted) and not can_hold)
+"""As good as a request can be."""
+KINDS = {
+    "right": RIGHT, "slow": {**RIGHT, "ttft_s": 2.0, "e2e_s": 4.0}, "unscored": {**NOTHING, "ttft_s": 0.5},
+    "wrong": {**RIGHT, "outcome": "wrong_value", "accuracy_score": 0.5, "tpot_s": 0.5},
+    "not valid": {**RIGHT, "outcome": "schema_violation", "accuracy_score": 0.0, "schema_valid": False, "e2e_s": 1.0},
+    "no json": {**RIGHT, "outcome": "invalid_json", "accuracy_score": 0.0, "json_valid": False, "schema_valid": False,
+                "tool_call_accuracy": 0.0},
+    "wrong call": {**RIGHT, "outcome": "wrong_value", "accuracy_score": 0.5, "tool_call_accuracy": 0.5},
+    "failed": {**NOTHING, "error_kind": "timeout", "ttft_s": 4.0},
+    "rejected": {**RIGHT, "error_kind": "rejected", "outcome": "rejected", "accuracy_score": 0.0, "json_valid": False},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("slo", "rows", "planned", "elapsed_s", "lost"),
-    [
-        # Of 0, 0.1, 0.9, 0.9 the median is halfway.
-        ("ttft_p50<0.4", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, True),
-        ("ttft_p50<0.6", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, False),
-        ("error_rate<=10%", [row(error_kind="http")] * 2, 10, 1, True),
-        ("error_rate<=20%", [row(error_kind="http")] * 2, 10, 1, False),
-        ("ttft_mean<0.1", [row(ttft_s=1.1)], 10, 1, True), ("ttft_mean<0.1", [row(ttft_s=0.9)], 10, 1, False),
-        ("requests_per_s>=20", [row()] * 5, 10, 0.4, False), ("requests_per_s>=20", [row()] * 5, 10, 0.6, True),
-        ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 11, True),
-        ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 9, False),
-        ("correct_goodput>1", [row()] * 9, 10, 99, False),  # a suite without scores
-        ("correct>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, True),
-        ("accuracy>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, False),
-        # Nothing bounds these: an answer may have any number of gaps or tokens, and wait as long as it likes.
-        ("itl_p50<1ms", [row(itl_mean_s=9.0)] * 9, 10, 1, False), ("tokens_per_s>9", [row()] * 9, 10, 99, False),
-        ("ttft_p50>1", [row(ttft_s=0.1)] * 9, 10, 1, False), ("requests_per_s<1", [row()] * 9, 10, 1, False),
-        # Only a duration bounds the cell; and when all is over, the judgement is the rows'.
-        ("ttft_p50<1ms", [row(ttft_s=9.0)] * 9, None, 1, False), ("ttft_p50<1ms", [row(ttft_s=9.0)] * 9, 9, 1, False),
-    ],
-)  # fmt: skip
-def test_only_what_is_certain_ends_a_load(
-    slo: str, rows: list[dict[str, Any]], planned: int | None, elapsed_s: float, lost: bool
-) -> None:
-    assert broken(parse_slo(slo), rows, planned, elapsed_s) is lost
+def figure(name: str, rows: Sequence[dict[str, Any]], elapsed_s: float) -> float | None:
+    """docs/metrics.md, on rows; None: nothing counts there."""
+    done = [each for each in rows if each["error_kind"] is None]
+    scored = [each for each in rows if each["accuracy_score"] is not None]
+    good = [each for each in done if (each["ttft_s"] or 0) <= 0.5 and (each["tpot_s"] or 0) <= 0.25]
+    counted: Mapping[str, tuple[float, float]] = {
+        "error_rate": (len(rows) - len(done), len(rows)),
+        "correct": (sum(each["outcome"] == "correct" for each in scored), len(scored)),
+        "requests_per_s": (len(done), elapsed_s if rows else 0), "goodput": (len(good), elapsed_s if rows else 0),
+        "correct_goodput": (sum(each["outcome"] == "correct" for each in good), elapsed_s if scored else 0),
+    }  # fmt: skip
+    if name in counted:
+        above, below = counted[name]
+    else:
+        column = {"tool_calls_right": "tool_call_accuracy", "accuracy": "accuracy_score"}.get(name, name)
+        column = column.replace("_mean", "_s")
+        values = [each[column] for each in (done if name.endswith("_mean") else rows) if each[column] is not None]
+        above, below = sum(values), len(values)
+    return above / below if below else None
+
+
+@pytest.mark.parametrize("name", [*sorted({*RATES, *SHARES} - {"tokens_per_s"}), "ttft_mean", "e2e_mean"])
+def test_an_slo_is_given_up_exactly_when_no_end_of_the_load_would_keep_it(name: str) -> None:
+    """Every end that these requests can have is tried, those in which some are never sent too."""
+    ends = [[KINDS[kind] for kind in kinds] for n in range(3) for kinds in combinations_with_replacement(KINDS, n)]
+    elapsed_s, only = 0.5, {"rate": ">", "latency": "<"}.get(parse_slo(f"{name}>0").metric.kind)
+    for came in ends:
+        figures = [found for more in ends if (found := figure(name, [*came, *more], elapsed_s)) is not None]
+
+        def lost(op: str, value: float, rows: Sequence[dict[str, Any]] = came) -> bool:
+            return broken(parse_slo(f"{name}{op}{value!r}"), rows, len(rows) + 2, elapsed_s, LIMITS)
+
+        for op, best in ((">", max(figures)), ("<", min(figures))):
+            if figure(name, came, elapsed_s) is None:  # nothing came that says whether the SLO applies
+                assert not lost(op, best)
+            else:  # of a rate and of a latency, time alone can still mend one side
+                assert (lost(f"{op}=", best), lost(op, best)) == (False, only in (None, op)), (came, best)

@@ -19,6 +19,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "newer_large": {"server_version": "0.6.0", "model": "m:8b", "model_digest": "e"}, "loaded": {"load": OTHER},
     "prompted": {"structured": "prompt"}, "prompted_large": {"structured": "prompt", "model": "m:8b"},
     "changed": {"suite_hash": "def"}, "tools": {"suite": "tools"}, "rescored": {"scorer_version": 2},
+    "elsewhere": {"server_address": "http://10.0.0.2:11434"},
     "third": {"model": "m:70b", "model_digest": "f"}, "warm": {"options": {"temperature": 0.7}},
 }  # fmt: skip
 
@@ -45,6 +46,7 @@ def shown(pairing: Pairing) -> list[tuple[str, str]]:
     ("a", "b", "pairs"),
     [
         ("small", "again", [("small", "again")]), ("small", "large", [("small", "large")]),
+        ("small", "elsewhere", [("small", "elsewhere")]), ("small", "large loaded", []), ("large loaded", "small", []),
         ("small", "newer", [("small", "newer")]), ("small", "newer_large", [("small", "newer_large")]),
         ("small large", "newer newer_large", [("small", "newer"), ("large", "newer_large")]),
         ("small large", "newer", [("small", "newer")]), ("small large", "newer third", [("small", "newer")]),
@@ -72,15 +74,28 @@ def test_runs_of_one_config_are_pooled_before(reader: Reader) -> None:
     ],
 )  # fmt: skip
 def test_what_else_differs_is_named_and_can_be_allowed(reader: Reader, b: str, blocking: str) -> None:
-    (each,) = paired(reader, "small", b).pairs
-    assert each.blocking == (blocking,)
+    pairing = paired(reader, "small", b)
+    (each,) = pairing.pairs
+    assert (each.blocking, pairing.only_a, pairing.only_b) == ((blocking,), (), ())
     (allowed,) = paired(reader, "small", b, blocking.split(":")[0].split(".")[0]).pairs
     assert (allowed.blocking, allowed.changed) == ((), (blocking,))
+
+
+def test_a_pair_is_named_by_its_cell_and_by_both_models(reader: Reader) -> None:
+    for b, name in (("newer", "m:1b json c=1"), ("large", "m:1b → m:8b json c=1"), ("loaded", "m:1b json c=1")):
+        (each,) = paired(reader, "small", b).pairs
+        assert each.name == name
+
+
+def test_pairs_stand_in_the_order_of_a_s_cells(reader: Reader) -> None:
+    pairing = paired(reader, "small tools", "tools loaded")
+    assert [(each.a.run_ids[0], bool(each.blocking)) for each in pairing.pairs] == [("small", True), ("tools", False)]
 
 
 def test_models_are_not_crossed_where_a_field_is_allowed_to_differ(reader: Reader) -> None:
     pairing = paired(reader, "small large", "prompted prompted_large", "structured")
     assert shown(pairing) == [("small", "prompted"), ("large", "prompted_large")]
+    assert shown(paired(reader, "small", "large prompted", "structured")) == [("small", "prompted")]
 
 
 def test_one_against_several_is_refused_not_guessed(reader: Reader) -> None:
@@ -88,7 +103,10 @@ def test_one_against_several_is_refused_not_guessed(reader: Reader) -> None:
     assert each.b.run_ids == ("newer",), "the same model and structured mode comes first"
     pairing = paired(reader, "small", "large newer_large")
     assert shown(pairing) == []
-    assert "more than one cell would fit" in pairing.pairs[0].blocking[0]
+    assert [each.blocking for each in pairing.pairs] == [
+        ("more than one cell would fit: choose one model on each side, or fewer runs",)
+    ]
+    assert pairing.pairs[0].changed == ("model: m:1b → m:8b", "model_digest: d → e"), "the one that differs least"
 
 
 def test_what_has_no_counterpart_is_told(reader: Reader) -> None:
@@ -97,6 +115,8 @@ def test_what_has_no_counterpart_is_told(reader: Reader) -> None:
     assert pairing.only_b == ()
     pairing = paired(reader, "small", "newer tools")
     assert [line.run_ids for line in pairing.only_b] == [("tools",)]
+    pairing = paired(reader, "small", "tools")
+    assert (pairing.pairs, len(pairing.only_a), len(pairing.only_b)) == ((), 1, 1), "other questions"
 
 
 def test_a_field_that_no_config_has() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +12,16 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from compared import database, requests
 from loading import MODELS, ask, inferences, small
 
 from loadgen.simulator import Simulator
 from structbench import runner, slos
 from structbench.cli import main
+from structbench.gates import Outcome, Watch
 from structbench.options import LoadOptions
 from structbench.runner import Stop, Summary, load
+from structbench.store import Reader
 from structbench.suites import answer_book
 from structbench.verdict import Verdict, judge
 
@@ -38,6 +41,64 @@ def sim() -> Iterator[Simulator]:
 
 def outcomes(summary: Summary) -> dict[tuple[str, str], str]:
     return {(gate.cell.split()[1], gate.slo): gate.outcome for gate in summary.gates}
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """Three wrong answers of three; and eight right ones, of which half came in time."""
+    right = [{**row, "ttft_s": 0.1 if index < 4 else 2.0} for index, row in enumerate(requests(8))]
+    path = database(tmp_path_factory.mktemp("slos") / "s.duckdb", wrong=(requests(3, wrong=range(3)), {}),
+                    right=(right, {"goodput_limits": {"ttft_s": 1.0}}))  # fmt: skip
+    with Reader(path) as opened:
+        yield opened
+
+
+def watched(reader: Reader, run: str | None, slo: str, missing: Sequence[int] | None, **more: Any) -> Watch | None:
+    planned: Any = SimpleNamespace(
+        cell=SimpleNamespace(requests=10), missing=missing,
+        continued=None if run is None else SimpleNamespace(run_id=run),
+    )  # fmt: skip
+    return slos.watch(LoadOptions(slo=[slo], **{"abort_on_slo": True, **more}), planned, reader.query)
+
+
+@pytest.mark.parametrize(
+    ("run", "missing", "slo", "goodput", "seen", "lost"),
+    [
+        ("wrong", [2, *range(3, 10)], "correct>=85%", None, 2, True),
+        ("wrong", [1, 2, *range(3, 10)], "correct>=85%", None, 1, False), ("wrong", None, "correct>70%", None, 3, True),
+        ("right", None, "correct>=85%", None, 8, False), (None, None, "correct>1", None, 0, False),
+        ("right", [8, 9], "goodput>=6", "ttft<1", 8, False), ("right", [8, 9], "goodput>6", "ttft<1", 8, True),
+        ("right", [8, 9], "goodput>6", None, 8, False), ("right", [8, 9], "goodput>3", "ttft<1ms", 8, True),
+    ],
+)  # fmt: skip
+def test_a_continued_run_is_watched_with_what_it_had_and_need_not_send_again(
+    reader: Reader, run: str | None, missing: Sequence[int] | None, slo: str, goodput: str | None, seen: int, lost: bool
+) -> None:
+    watching = watched(reader, run, slo, missing, goodput=goodput)
+    assert watching is not None
+    assert (watching.seen, [each.text for each in watching.broken(1.0)]) == (seen, [slo] * lost)
+
+
+def test_without_the_option_nothing_is_watched(reader: Reader) -> None:
+    assert watched(reader, "wrong", "correct>=85%", None, abort_on_slo=False) is None
+
+
+def test_each_cell_is_judged_by_its_run_s_own_limits(reader: Reader) -> None:
+    rows = {row["run_id"]: row for row in reader.query("SELECT * FROM summary", [])}
+    cells = [Outcome("right", rows["right"]), Outcome("wrong", rows["wrong"]), Outcome("none")]
+    wanted = LoadOptions(slo=["goodput>0", "correct>=1", "tool_calls_right>0", "ttft_p50<9"], goodput="ttft<1us")
+    slos.judge_all(wanted, reader.query, iter(cells))
+    assert [[gate.outcome for gate in each.gates] for each in cells] == [
+        ["pass", "pass", "skip", "pass"], ["undecided", "fail", "skip", "pass"], ["undecided"] * 4,
+    ]  # fmt: skip
+    assert cells[0].gates[0].value == pytest.approx(rows["right"]["goodput"])
+    assert (cells[0].gates[0].n, cells[0].gates[1].n, cells[0].gates[0].cell) == (8, 8, "right")
+    assert [gate.slo for gate in cells[2].gates] == wanted.slo
+    slos.judge_all(LoadOptions(slo=["tool_calls_right>0"]), reader.query, cells[:2])
+    assert [each.gates[0].outcome for each in cells[:2]] == ["undecided"] * 2, "it applies to no cell at all"
+    plain = [Outcome("right", rows["right"])]
+    slos.judge_all(LoadOptions(), reader.query, plain)
+    assert plain[0].gates == []
 
 
 def test_each_cell_is_judged_and_what_a_suite_does_not_ask_is_skipped(sim: Simulator, tmp_path: Path) -> None:
@@ -86,18 +147,6 @@ def test_a_lost_slo_ends_its_cell_and_not_the_next(sim: Simulator, tmp_path: Pat
     assert [gate.outcome for gate in summary.gates] == ["fail", "pass"]
     first, second = ElementTree.parse(junit).getroot()
     assert [(each.get("failures"), each.get("errors")) for each in (first, second)] == [("1", "1"), ("0", "0")]
-
-
-def test_a_continued_run_is_watched_with_what_it_had_and_need_not_send_again() -> None:
-    wrong = {"error_kind": None, "outcome": "wrong_value", "accuracy_score": 0.0}
-    rows = [{**wrong, "request_index": index} for index in range(3)]
-    planned: Any = SimpleNamespace(
-        cell=SimpleNamespace(requests=10), continued=SimpleNamespace(run_id="r"), missing=[2, *range(3, 10)]
-    )
-    watching = slos.watch(LoadOptions(slo=["correct>=85%"], abort_on_slo=True), planned, lambda *_: rows)
-    assert watching is not None
-    assert (watching.seen, len(watching.broken(1.0))) == (2, 1)
-    assert slos.watch(LoadOptions(slo=["correct>=85%"]), planned, lambda *_: rows) is None
 
 
 def test_a_cell_bound_by_time_alone_is_not_ended_early(sim: Simulator, tmp_path: Path) -> None:
