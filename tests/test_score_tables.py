@@ -105,7 +105,8 @@ def test_every_field_of_a_json_score(answer: Answer, expected: Score) -> None:
         (Answer("no"), {"outcome": "invalid_json", "json_parse_error": NO_VALUE}),
         (
             Answer("so [36]"),
-            {"outcome": "invalid_json", "json_parse_error": NO_VALUE, "json_source": "prose", "json_valid_lenient": True},
+            {"outcome": "invalid_json", "json_parse_error": NO_VALUE,
+             "json_source": "prose", "json_valid_lenient": True},
         ),
         (
             Answer('{"age": true}'),
@@ -213,8 +214,9 @@ def test_why_a_text_is_no_json_is_said_in_these_words(text: str, error: str) -> 
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        (" null\n", None), ("true", True), ("1.50", 1.5), (str(2**1023 - 1), 2**1023 - 1), (str(-(2**1022)), -(2**1022)),
-        ("-0", 0), ('{"a": 1, "b": {"a": 1}}', {"a": 1, "b": {"a": 1}}), ('""', ""), ("[[], {}]", [[], {}]),
+        (" null\n", None), ("true", True), ("1.50", 1.5), ("-0", 0),
+        (str(2**1023 - 1), 2**1023 - 1), (str(-(2**1022)), -(2**1022)),
+        ('{"a": 1, "b": {"a": 1}}', {"a": 1, "b": {"a": 1}}), ('""', ""), ("[[], {}]", [[], {}]),
     ],
     ids=lambda text: str(text)[:30],
 )  # fmt: skip
@@ -279,7 +281,8 @@ UNLIKE: list[tuple[Any, Any]] = [
     ({"a": "x"}, {"a": "X"}), (["x y"], ["xy "]),
 ]  # fmt: skip
 ALIKE: list[tuple[Any, Any]] = [
-    (1, 1.0), (-0.0, 0), (True, True), (None, None), ([1, [2.0]], [1.0, [2]]), ({"a": 1, "b": [True]}, {"b": [True], "a": 1.0}),
+    (1, 1.0), (-0.0, 0), (True, True), (None, None),
+    ([1, [2.0]], [1.0, [2]]), ({"a": 1, "b": [True]}, {"b": [True], "a": 1.0}),
     ({}, {}), ([], []), ([{"n": 1}], [{"n": 1.0}]),
 ]  # fmt: skip
 ANYTHING = {"": {"order": "sorted"}}
@@ -414,7 +417,10 @@ def tool_score(outcome: str, made: int, right: float = 0.0, *errors: str, succes
                 "/0/arguments/city: wrong_value: expected '1' or '2' or '3' or '4' or '5', found 'Rome'",
             ),
         ),
-        ([PARIS, TIP], [weather(city="Paris")], tool_score("wrong_count", 1, 0.5, "(root): wrong_count: 2 expected, 1 made")),
+        (
+            [PARIS, TIP], [weather(city="Paris")],
+            tool_score("wrong_count", 1, 0.5, "(root): wrong_count: 2 expected, 1 made"),
+        ),
         (
             [PARIS], [weather(city="Paris"), weather(city="Paris"), weather(city="Rome")],
             tool_score("wrong_count", 3, 1 / 3, "(root): wrong_count: 1 expected, 3 made"),
@@ -465,7 +471,8 @@ def test_every_field_of_a_score_of_calls(expected: list[Any], made: list[Any], t
             [tip(bill=1), weather(unit="K"), {"name": "tip", "arguments": []}],
             tool_score(
                 "missing_argument", 3, 0.0, "/0/arguments/percent: missing_argument: must be given",
-                "/1/arguments/city: missing_argument: must be given", "/2/arguments: type: the arguments are not an object",
+                "/1/arguments/city: missing_argument: must be given",
+                "/2/arguments: type: the arguments are not an object",
             ),
         ),
         (
@@ -485,7 +492,10 @@ def test_every_field_of_a_score_by_the_tools_alone(made: list[Any], told: Score)
     ("made", "told"),
     [
         ([weather(city="PARIS.")], tool_score("correct", 1, 1.0)),
-        ([weather(city=1)], tool_score("schema_violation", 1, 0.0, "/0/arguments/city: type: 1 is not of type 'string'")),
+        (
+            [weather(city=1)],
+            tool_score("schema_violation", 1, 0.0, "/0/arguments/city: type: 1 is not of type 'string'"),
+        ),
         (
             [weather(city="Rome")],
             tool_score("wrong_value", 1, 0.0, "/0/arguments/city: wrong_value: expected 'Paris', found 'Rome'"),
@@ -515,9 +525,8 @@ def test_every_field_of_a_score_by_the_tools_alone(made: list[Any], told: Score)
 )  # fmt: skip
 def test_every_field_of_a_score_by_bfcls_rules(made: list[Any], told: Score) -> None:
     wanted = {"name": "look.up", "arguments": {"city": ["Paris"]}}
-    case = Case(
-        id="t", messages=(), tools=TOOLS, expected_calls=(wanted,), matching="bfcl", function_names={"weather": "look.up"}
-    )  # fmt: skip
+    names = {"weather": "look.up"}
+    case = Case(id="t", messages=(), tools=TOOLS, expected_calls=(wanted,), matching="bfcl", function_names=names)
     assert score(case, Answer(tool_calls=tuple(made))) == told
 
 

@@ -196,8 +196,8 @@ def _why(call: _Made, verdict: _Verdict, wanted: Mapping[str, Any] | None) -> tu
     at = pointer_to((call.index, "arguments", verdict.argument))
     match RUNGS[verdict.rung]:
         case "wrong_function":
-            unknown = wanted is None or call.name == wanted.get("name")
-            told = "no such tool" if unknown or wanted is None else f"expected {shown(wanted.get('name'))}"
+            expected = None if wanted is None else wanted.get("name")
+            told = "no such tool" if expected in (None, call.name) else f"expected {shown(expected)}"
             return (explain(f"/{call.index}/name", "wrong_function", f"{told}, found {shown(call.name)}"),)
         case "missing_argument":
             return (explain(at, "missing_argument", "must be given"),)
