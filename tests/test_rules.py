@@ -37,6 +37,11 @@ LOOSE = {"": {"order": "any", "case": "ignore", "space": "ignore"}}
         ([1, 2], [2, 1], LOOSE, True),
         ([1, 1, 2], [1, 2, 2], LOOSE, False),
         ([1], [1, 1], LOOSE, False),
+        (" a", "a", {"": {"case": "ignore"}}, False),
+        ("A", "a", {"": {"space": "ignore"}}, False),
+        (1, "1", LOOSE, False),
+        (None, "none", LOOSE, False),
+        ("1", 1, {"": {"space": "ignore", "tolerance": 9}}, False),
         ({"t": ["B", "a "]}, {"t": ["A", "b"]}, LOOSE, True),
         ({"t": 1, "u": 1}, {"t": 1}, LOOSE, False),
         ({"t": ["b", "a"], "u": ["b", "a"]}, {"t": ["a", "b"], "u": ["a", "b"]}, {"/t": {"order": "any"}}, False),
@@ -54,6 +59,8 @@ def test_a_rule_above_the_expected_value_holds_there_too() -> None:
     rules = {"/a": {"tolerance": 1}, "/a/b": {"case": "ignore"}}
     assert matches(2, 1, rules, "/a/b/c")
     assert not matches(2, 1, rules, "/ab/c")
+    assert matches(2, 1, {"": {"tolerance": 1}}, "/a")
+    assert not matches(2, 1, {"": {"tolerance": 1}, "/a": {"tolerance": 0}}, "/a/b")
 
 
 JSON = st.recursive(

@@ -138,6 +138,22 @@ def test_without_a_schema_a_score_says_nothing_of_schemas(answer: Answer, expect
     assert scored == Score(**{**nothing, **expected})
 
 
+def test_where_no_value_is_expected_the_schema_decides_alone() -> None:
+    case = Case(id="j", messages=(), schema=PERSON)
+    right = json_score("correct", valid=True, source="plain", fits=True, accuracy_score=1.0)
+    assert score(case, Answer('{"name": "Eve"}')) == right
+    assert score(Case(id="j", messages=(), schema=PERSON, expected={}), Answer('{"name": "Eve"}')) == right
+
+
+def test_a_tolerance_is_relative_to_what_is_expected_not_to_what_was_found() -> None:
+    for found, right in ((160, False), (150, True), (50, True), (40, False)):
+        for value, text, pointer in ((100, "{}", ""), ([100], "[{}]", ""), ({"a": 100}, '{{"a": {}}}', "")):
+            case = Case(id="j", messages=(), expected={pointer: value}, compare={"": {"relative": 0.5}})
+            told = score(case, Answer(text.format(found)))
+            assert told is not None
+            assert told.outcome == ("correct" if right else "wrong_value")
+
+
 def test_a_wrong_list_of_many_values_is_explained_by_the_first_ten() -> None:
     case = Case(id="j", messages=(), expected={f"/{i}": i for i in range(12)})
     scored = score(case, Answer("[0, null]"))
@@ -163,6 +179,8 @@ def test_a_wrong_list_of_many_values_is_explained_by_the_first_ten() -> None:
         ("```json\n[1,\n2]\n```\n```\n[3]\n```", ([1, 2], "fenced")),
         ("```\nno\n```\n```\nno\n```\n```\n[3]\n```", ([3], "fenced")),
         ("```no```\n[1]\n```\n[2]", ([2], "fenced")),
+        ("```json\n[1]\n``` that was it", ([1], "fenced")),
+        ("```\n[1]\n``\n```", ([1], "prose")),
         ("```json\n[1]\n~~~\n```\n[2]", ([1], "prose")),
         ("see ```json\n[2]\n```", ([2], "prose")),
         ("[1]\n```\n[2]\n```", ([2], "fenced")),
@@ -283,7 +301,7 @@ UNLIKE: list[tuple[Any, Any]] = [
 ALIKE: list[tuple[Any, Any]] = [
     (1, 1.0), (-0.0, 0), (True, True), (None, None),
     ([1, [2.0]], [1.0, [2]]), ({"a": 1, "b": [True]}, {"b": [True], "a": 1.0}),
-    ({}, {}), ([], []), ([{"n": 1}], [{"n": 1.0}]),
+    (2**60, float(2**60)), ({}, {}), ([], []), ([{"n": 1}], [{"n": 1.0}]),
 ]  # fmt: skip
 ANYTHING = {"": {"order": "sorted"}}
 """A rule that forgives nothing, so that the way of comparison with rules is taken."""
@@ -351,6 +369,7 @@ def tip(**arguments: Any) -> dict[str, Any]:
 TOOLS = (
     tool("weather", {"city": {"type": "string"}, "unit": {"enum": ["C", "F"]}}, ["city"]),
     tool("tip", {"bill": {"type": "number"}, "percent": {"type": "number"}}, ["bill", "percent"]),
+    tool("now", {}, []),
 )
 PARIS = weather(city=["Paris"], unit=["C", ""])
 TIP = tip(bill=[50], percent=20)
@@ -373,6 +392,7 @@ def tool_score(outcome: str, made: int, right: float = 0.0, *errors: str, succes
     [
         ([PARIS], [weather(city="Paris")], tool_score("correct", 1, 1.0)),
         ([PARIS, TIP], [tip(bill=50.0, percent=20), weather(city=" Paris", unit="C")], tool_score("correct", 2, 1.0)),
+        ([{"name": "now"}], [{"name": "now", "arguments": {}}], tool_score("correct", 1, 1.0)),
         ([], [], tool_score("correct", 0, 1.0)),
         ([PARIS], [], tool_score("no_call", 0, success=False)),
         (
@@ -591,6 +611,7 @@ MENTIONS: dict[str, Any] = {"mentions": (("7", "seven"), ("Oslo",), ("rain", "we
         (ONE, Answer(" oslo "), text_score("wrong_value", 0.0, "(root): expected: 'Oslo', found 'oslo'")),
         (ONE, Answer("Os", done_reason="length"), text_score("truncated", 0.0, "(root): expected: 'Oslo', found 'Os'")),
         (ONE, Answer("Os", done_reason="stop"), text_score("wrong_value", 0.0, "(root): expected: 'Oslo', found 'Os'")),
+        ({"expected_text": ""}, Answer(" "), text_score("correct", 1.0)),
         (SEVERAL, Answer("Bergen"), text_score("correct", 1.0)),
         (SEVERAL, Answer("New York"), text_score("correct", 1.0)),
         (
