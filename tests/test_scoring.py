@@ -347,7 +347,8 @@ def test_all_that_is_wrong_with_a_schema_is_told_by_its_cause() -> None:
     ("schema", "value"),
     [
         ({"multipleOf": 2}, "x"), ({"multipleOf": 2}, True), ({"uniqueItems": False}, [1, 1]),
-        ({"uniqueItems": True}, "aa"), ({"uniqueItems": True}, 11), ({"format": "iri"}, 5), ({"format": "email"}, None), ({"minLength": 3}, 5),
+        ({"uniqueItems": True}, "aa"), ({"uniqueItems": True}, 11),
+        ({"format": "iri"}, 5), ({"format": "email"}, None), ({"minLength": 3}, 5),
     ],
 )  # fmt: skip
 def test_a_keyword_says_nothing_of_values_of_another_type(schema: Any, value: Any) -> None:
