@@ -8,11 +8,49 @@ from typing import Any
 import pytest
 
 from structbench.scoring import Answer, score
+from structbench.scoring.answer import line, shown
 from structbench.scoring.bfcl import judge
 from structbench.scoring.parsing import find_json, parse_json
 from structbench.scoring.rules import matches
 from structbench.scoring.values import ABSENT, at_pointer, limit_broken, pointer_to
 from structbench.types import Case, Score
+
+# --- explanations ------------------------------------------------------------------------------
+
+ALPHABET = "".join(map(chr, range(0x100, 0x100 + 400)))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("x", "'x'"), ("it's", '"it\'s"'), (5, "5"), (None, "None"), ([1, "a"], "[1, 'a']"),
+        (ALPHABET[:100], f"'{ALPHABET[:100]}'"),
+        (ALPHABET[:101], f"'{ALPHABET[:70]}…{ALPHABET[72:101]}'"),
+        (ALPHABET, f"'{ALPHABET[:70]}…{ALPHABET[-29:]}'"),
+        (10**99, "1" + "0" * 99),
+        (10**100 + 7, "1" + "0" * 69 + "…" + "0" * 28 + "7"),
+    ],
+    ids=lambda value: str(value)[:20],
+)  # fmt: skip
+def test_a_value_is_shown_short(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (ALPHABET[:300], ALPHABET[:300]),
+        (ALPHABET[:301], f"{ALPHABET[:170]}…{ALPHABET[172:301]}"),
+        ("a\n\x00\x85\u2028b", "a\\n\\x00\\x85\\u2028b"),
+        ("\ud800é", "\\ud800é"),
+        ("\n" * 150, "\\n" * 150),
+        ("\n" * 151, "\\n" * 85 + "…" + "n" + "\\n" * 64),
+    ],
+    ids=range(6),
+)
+def test_an_explanation_is_one_line_of_300_characters(text: str, told: str) -> None:
+    assert line(text) == told
+
 
 # --- JSON --------------------------------------------------------------------------------------
 
