@@ -206,11 +206,14 @@ def test_what_differs_is_told_once_and_in_full(before: dict[str, Any], after: di
     assert differences(before, after) == told
 
 
-NESTED = st.recursive(
-    st.integers(0, 2) | st.just({}),
-    lambda inner: st.dictionaries(st.sampled_from(["a", "b", "ab"]), inner, max_size=2),
-    max_leaves=5,
-).filter(lambda value: isinstance(value, dict))
+NAMES = st.sampled_from(["a", "b", "ab"])
+NESTED: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
+    NAMES,
+    st.recursive(
+        st.integers(0, 2) | st.just({}), lambda inner: st.dictionaries(NAMES, inner, max_size=2), max_leaves=4
+    ),
+    max_size=2,
+)
 
 
 @settings(max_examples=50, deadline=None, database=None)

@@ -23,6 +23,7 @@ LOOSE = {"": {"order": "any", "case": "ignore", "space": "ignore"}}
         (1.1, 1, NEAR, True),  # as decimals: in binary the difference is above 0.1
         (1.11, 1, NEAR, False),
         (True, 1, NEAR, False),
+        (1152921504606847000, float(2**60), {}, False),  # alike only in the digits that a double is written with
         ("1", 1, NEAR, False),
         (98, 100, {"": {"relative": 0.02}}, True),
         (97.9, 100, {"": {"relative": 0.02}}, False),
