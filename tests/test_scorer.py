@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -192,10 +194,19 @@ def test_an_answer_that_swallows_the_alarm_is_stopped_by_the_next(scorer: Scorer
     assert child_of(scorer) == child
 
 
-def test_more_cases_than_are_kept_are_told_apart(
+class Message(dict[str, str]):
+    """A message that a weak reference may be of."""
+
+
+def test_more_cases_than_are_kept_are_told_apart_and_the_first_ones_let_go(
     scorer: Scorer, scores: Scores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scorer_module, "CASES_KEPT", 2)
+    message = Message()
+    there = weakref.ref(message)
+    scorer.submit("first", Case(id="first", messages=(message,), expected_text="7"), Answer(output_text="8"))
+    del message
+    assert scorer.drain(60)
     for turn in range(2):
         for number in range(5):
             case = Case(id=str(number), messages=(), expected_text=str(number))
@@ -204,6 +215,8 @@ def test_more_cases_than_are_kept_are_told_apart(
     assert [key for key, result in scores.by_key.items() if result and result.outcome == "correct"] == [
         (0, 0), *((1, number) for number in range(5))
     ]  # fmt: skip
+    gc.collect()
+    assert there() is None
 
 
 class Bomb:
@@ -349,6 +362,8 @@ def test_the_child_ends_with_its_parent() -> None:
 
 def test_the_child_imports_only_what_scoring_needs(scorer: Scorer) -> None:
     child = child_of(scorer)
+    # A native part of what jsonschema needs: loaded before the first answer comes, not while it waits.
+    assert any("rpds" in place.path for place in child.memory_maps())
     scorer.submit(1, CASES["json"], Answer(output_text="[1]"))
     assert scorer.drain(60)
     assert child.memory_info().rss < 45 * 2**20
