@@ -184,14 +184,22 @@ class Stubborn:
         return exec, (code,)
 
 
-def test_an_answer_that_swallows_the_alarm_is_stopped_by_the_next(scorer: Scorer, scores: Scores) -> None:
-    child = child_of(scorer)
-    scorer.submit(1, CASES["json"], Answer(tool_calls=({"name": "f", "arguments": Stubborn()},)))
-    scorer.submit(2, CASES["json"], Answer(output_text="[2]"))
-    assert scorer.drain(60)
-    assert scores.reason(1) == "scoring took longer than 0.3 s"
-    assert scores.outcome(2) == "correct"
-    assert child_of(scorer) == child
+def test_an_answer_that_swallows_the_alarm_is_stopped_by_the_next_also_where_the_program_blocks_it(
+    scores: Scores,
+) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    try:
+        scorer = Scorer(scores, time_limit_s=0.3)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with scorer:
+        child = child_of(scorer)
+        scorer.submit(1, CASES["json"], Answer(tool_calls=({"name": "f", "arguments": Stubborn()},)))
+        scorer.submit(2, CASES["json"], Answer(output_text="[2]"))
+        assert scorer.drain(60)
+        assert scores.reason(1) == "scoring took longer than 0.3 s"
+        assert scores.outcome(2) == "correct"
+        assert child_of(scorer) == child
 
 
 class Message(dict[str, str]):
