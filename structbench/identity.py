@@ -29,7 +29,7 @@ def canonical_json(value: object) -> str:
     ``1.0`` ask for the same), any other in Python's shortest form. NaN and infinity raise
     ValueError, types that JSON does not know raise TypeError.
     """
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _plain(value: object) -> object:

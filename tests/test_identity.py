@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from types import MappingProxyType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structbench.identity import canonical_json, config_dict, config_hash, differences
+from structbench.identity import canonical_json, config_dict, config_hash, differences, flat
 from structbench.types import Config
 
 CONFIG = Config(
@@ -46,8 +46,34 @@ def test_golden_hash_of_a_config_never_changes() -> None:
     assert config_hash(CONFIG) == "s1:d47f7fed14abbb57615acd507f7df37483a822bdff357e8756c496d030316dc8"
 
 
-def test_canonical_json_is_sorted_tight_and_unescaped() -> None:
-    assert canonical_json({"b": [1, True, None], "a": "é\n"}) == '{"a":"é\\n","b":[1,true,null]}'
+def test_golden_hash_of_a_model_that_is_not_ascii() -> None:
+    found = config_hash(replace(CONFIG, model="modèle 模型"))
+    assert found == "s1:b5e57325af6bd74c8a23da891f906da342e88620d033a5a847a7c363099229a4"
+
+
+def test_the_fields_of_the_identity_are_these_and_as_they_were_given() -> None:
+    """One that comes or goes makes every stored run another cell, so that nothing is skipped or continued any more."""
+    assert config_dict(CONFIG) == asdict(CONFIG)
+    assert sorted(config_dict(CONFIG)) == [
+        "endpoint", "keep_alive", "load", "model", "model_digest", "options", "requests", "scorer_version", "seed",
+        "server_address", "server_version", "structured", "suite", "suite_hash", "think", "timeout_s", "warmup",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"b": [1, True, None], "a": "é\n"}, '{"a":"é\\n","b":[1,true,null]}'),
+        ({"b": {"d": [], "c": {}}, "B": (), "a": '"'}, '{"B":[],"a":"\\"","b":{"c":{},"d":[]}}'),
+        ([{"y": 1, "x": [{"b": 2.0, "a": False}]}], '[{"x":[{"a":false,"b":2}],"y":1}]'),
+        (2.0**53 - 1, "9007199254740991"), (-(2.0**53) + 1, "-9007199254740991"),
+        (2.0**53, "9007199254740992.0"), (-(2.0**53), "-9007199254740992.0"), (2**53, "9007199254740992"),
+        (1e22, "1e+22"), (0.1, "0.1"), (-0.0, "0"), (1e-7, "1e-07"), (-2.5, "-2.5"), (10**30, "1" + "0" * 30),
+        ("\u2028\ud800", '"\u2028\ud800"'), (None, "null"), (False, "false"),
+    ],
+)  # fmt: skip
+def test_canonical_json_is_sorted_tight_and_unescaped(value: object, text: str) -> None:
+    assert canonical_json(value) == text
 
 
 @pytest.mark.parametrize(
@@ -128,3 +154,71 @@ def test_digests_alike_in_their_shown_part_are_shown_whole() -> None:
 
 def test_an_empty_mapping_differs_from_a_filled_one_by_the_filled_ones_fields() -> None:
     assert differences({"options": {}}, {"options": {"seed": 1}}) == ["options.seed: (absent) → 1"]
+
+
+def test_fields_are_told_apart_down_to_the_innermost() -> None:
+    config = {"a": {"b": {"c": 1.0}, "d": {}}, "e": [{"f": 2}], "g.h": None}
+    assert flat(config) == {("a", "b", "c"): "1", ("a", "d"): "{}", ("e",): '[{"f":2}]', ("g.h",): "null"}
+    assert flat({}) == {}
+
+
+DIGEST = "0123456789abcdef01234567"
+"""The longest text that is not shortened."""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, {}, []),
+        ({"a": 1, "b": [True]}, {"b": [True], "a": 1.0}, []),
+        (
+            {"b": 1, "a": 2, "c": 3}, {"d": 4, "c": 5, "b": 6},
+            ["b: 1 → 6", "a: 2 → (absent)", "c: 3 → 5", "d: (absent) → 4"],
+        ),
+        ({"a": 1}, {"a": True}, ["a: 1 → true"]),
+        ({"a": 5}, {"a": "5"}, ['a: 5 → "5"']),
+        ({"a": "(absent)"}, {}, ['a: "(absent)" → (absent)']),
+        ({}, {"a": "(absent)"}, ['a: (absent) → "(absent)"']),
+        ({"a": None}, {}, ["a: null → (absent)"]),
+        ({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}, ['a: [1,{"b":2}] → [1,{"b":3}]']),
+        ({"a": {"x": 1, "y": {"z": 2}}}, {"a": {"x": 3, "y": {"z": 4}}}, ["a.x: 1 → 3", "a.y.z: 2 → 4"]),
+        # An empty mapping is told only where the fields of the other side do not tell it.
+        ({"a": {"b": 1, "c": 2}}, {"a": {}}, ["a.b: 1 → (absent)", "a.c: 2 → (absent)"]),
+        ({"a": {"b": {}}}, {"a": {"b": {"c": {"d": 1}}}}, ["a.b.c.d: (absent) → 1"]),
+        ({"a": {}}, {}, ["a: {} → (absent)"]),
+        ({}, {"a": {}}, ["a: (absent) → {}"]),
+        ({"a": {}}, {"a": 5}, ["a: {} → 5"]),
+        ({"a": None}, {"a": {}}, ["a: null → {}"]),
+        ({"a": {}}, {"b": {"c": 1}}, ["a: {} → (absent)", "b.c: (absent) → 1"]),
+        ({"a": {"b": {}}}, {"a": {"bc": {"d": 1}}}, ["a.b: {} → (absent)", "a.bc.d: (absent) → 1"]),
+        ({"a": 5}, {"a": {"b": 1}}, ["a: 5 → (absent)", "a.b: (absent) → 1"]),
+        ({"a": {"b": 1}}, {"a": "{}"}, ["a.b: 1 → (absent)", "a: (absent) → {}"]),
+        # What is shortened: hexadecimal digits alone, and more of them than 24.
+        ({"d": DIGEST}, {"d": DIGEST + "8"}, [f"d: {DIGEST} → 0123456789ab…"]),
+        ({"d": "sha256:" + DIGEST}, {"d": "s1:" + DIGEST}, ["d: sha256:0123456789ab… → s1:0123456789ab…"]),
+        ({"d": "g" + DIGEST}, {"d": DIGEST.upper() + "8"}, [f"d: g{DIGEST} → {DIGEST.upper()}8"]),
+        ({"d": "x:" + "f" * 22}, {"d": "x:" + "f" * 23}, [f"d: x:{'f' * 22} → x:{'f' * 12}…"]),
+        ({"d": "sha256:" + "0" * 25}, {"d": "sha256:" + "0" * 26}, [f'd: "sha256:{"0" * 25}" → "sha256:{"0" * 26}"']),
+        ({"d": "http://127.0.0.1:11434/models"}, {"d": "x"}, ["d: http://127.0.0.1:11434/models → x"]),
+    ],
+)  # fmt: skip
+def test_what_differs_is_told_once_and_in_full(before: dict[str, Any], after: dict[str, Any], told: list[str]) -> None:
+    assert differences(before, after) == told
+
+
+NAMES = st.sampled_from(["a", "b", "ab"])
+NESTED: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
+    NAMES,
+    st.recursive(
+        st.integers(0, 2) | st.just({}), lambda inner: st.dictionaries(NAMES, inner, max_size=2), max_leaves=4
+    ),
+    max_size=2,
+)
+
+
+@settings(max_examples=50, deadline=None, database=None)
+@given(NESTED, NESTED)
+def test_no_difference_is_kept_back_and_both_directions_tell_the_same_fields(one: Any, other: Any) -> None:
+    there, back = differences(one, other), differences(other, one)
+    assert (there == []) == (canonical_json(one) == canonical_json(other))
+    assert sorted(line.split(":")[0] for line in there) == sorted(line.split(":")[0] for line in back)

@@ -23,6 +23,7 @@ LOOSE = {"": {"order": "any", "case": "ignore", "space": "ignore"}}
         (1.1, 1, NEAR, True),  # as decimals: in binary the difference is above 0.1
         (1.11, 1, NEAR, False),
         (True, 1, NEAR, False),
+        (1152921504606847000, float(2**60), {}, False),  # alike only in the digits that a double is written with
         ("1", 1, NEAR, False),
         (98, 100, {"": {"relative": 0.02}}, True),
         (97.9, 100, {"": {"relative": 0.02}}, False),
@@ -37,6 +38,11 @@ LOOSE = {"": {"order": "any", "case": "ignore", "space": "ignore"}}
         ([1, 2], [2, 1], LOOSE, True),
         ([1, 1, 2], [1, 2, 2], LOOSE, False),
         ([1], [1, 1], LOOSE, False),
+        (" a", "a", {"": {"case": "ignore"}}, False),
+        ("A", "a", {"": {"space": "ignore"}}, False),
+        (1, "1", LOOSE, False),
+        (None, "none", LOOSE, False),
+        ("1", 1, {"": {"space": "ignore", "tolerance": 9}}, False),
         ({"t": ["B", "a "]}, {"t": ["A", "b"]}, LOOSE, True),
         ({"t": 1, "u": 1}, {"t": 1}, LOOSE, False),
         ({"t": ["b", "a"], "u": ["b", "a"]}, {"t": ["a", "b"], "u": ["a", "b"]}, {"/t": {"order": "any"}}, False),
@@ -54,6 +60,8 @@ def test_a_rule_above_the_expected_value_holds_there_too() -> None:
     rules = {"/a": {"tolerance": 1}, "/a/b": {"case": "ignore"}}
     assert matches(2, 1, rules, "/a/b/c")
     assert not matches(2, 1, rules, "/ab/c")
+    assert matches(2, 1, {"": {"tolerance": 1}}, "/a")
+    assert not matches(2, 1, {"": {"tolerance": 1}, "/a": {"tolerance": 0}}, "/a/b")
 
 
 JSON = st.recursive(

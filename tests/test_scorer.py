@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,6 +147,84 @@ def test_answers_are_scored_in_batches_and_none_waits_for_a_full_one(
     assert list(scores.by_key) == list(range(count))
     scorer.submit("late", CASES["number"], Answer(output_text="7"))
     until(lambda: "late" in scores.by_key, "an answer that nobody drains is scored")
+
+
+def test_after_a_drain_answers_are_gathered_again(
+    scorer: Scorer, scores: Scores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer_module, "BATCH_S", 60.0)
+    child_of(scorer)
+    assert scorer._child is not None
+    asked: list[int] = []
+    ask = scorer._child.ask
+
+    def counting(questions: list[bytes], *rest: Any) -> Any:
+        asked.append(len(questions))
+        return ask(questions, *rest)
+
+    monkeypatch.setattr(scorer._child, "ask", counting)
+    for turn in range(2):
+        for key in range(3):
+            scorer.submit((turn, key), CASES["number"], Answer(output_text="7"))
+            time.sleep(0.01)  # time enough to ask for this one alone, where nothing is gathered
+        assert scorer.drain(50)
+    assert asked == [3, 3]
+    for key in range(4):
+        scorer.submit(key, CASES["number"], Answer(output_text="x" * 1_500_000))
+    assert scorer.drain(50)
+    assert asked == [3, 3, 3, 1], "what is asked at once is bounded by its size"
+    assert [score.outcome for score in scores.by_key.values() if score] == ["correct"] * 6 + ["wrong_value"] * 4
+
+
+class Stubborn:
+    """Whoever unpickles it sleeps, whatever is raised there the first time."""
+
+    def __reduce__(self) -> Any:
+        code = "import time\ntry:\n    time.sleep(60)\nexcept BaseException:\n    pass\ntime.sleep(60)"
+        return exec, (code,)
+
+
+def test_an_answer_that_swallows_the_alarm_is_stopped_by_the_next_also_where_the_program_blocks_it(
+    scores: Scores,
+) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    try:
+        scorer = Scorer(scores, time_limit_s=0.3)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with scorer:
+        child = child_of(scorer)
+        scorer.submit(1, CASES["json"], Answer(tool_calls=({"name": "f", "arguments": Stubborn()},)))
+        scorer.submit(2, CASES["json"], Answer(output_text="[2]"))
+        assert scorer.drain(60)
+        assert scores.reason(1) == "scoring took longer than 0.3 s"
+        assert scores.outcome(2) == "correct"
+        assert child_of(scorer) == child
+
+
+class Message(dict[str, str]):
+    """A message that a weak reference may be of."""
+
+
+def test_more_cases_than_are_kept_are_told_apart_and_the_first_ones_let_go(
+    scorer: Scorer, scores: Scores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer_module, "CASES_KEPT", 2)
+    message = Message()
+    there = weakref.ref(message)
+    scorer.submit("first", Case(id="first", messages=(message,), expected_text="7"), Answer(output_text="8"))
+    del message
+    assert scorer.drain(60)
+    for turn in range(2):
+        for number in range(5):
+            case = Case(id=str(number), messages=(), expected_text=str(number))
+            scorer.submit((turn, number), case, Answer(output_text=str(number if turn else 0)))
+    assert scorer.drain(60)
+    assert [key for key, result in scores.by_key.items() if result and result.outcome == "correct"] == [
+        (0, 0), *((1, number) for number in range(5))
+    ]  # fmt: skip
+    gc.collect()
+    assert there() is None
 
 
 class Bomb:
@@ -289,6 +370,8 @@ def test_the_child_ends_with_its_parent() -> None:
 
 def test_the_child_imports_only_what_scoring_needs(scorer: Scorer) -> None:
     child = child_of(scorer)
+    # A native part of what jsonschema needs: loaded before the first answer comes, not while it waits.
+    assert any("rpds" in place.path for place in child.memory_maps())
     scorer.submit(1, CASES["json"], Answer(output_text="[1]"))
     assert scorer.drain(60)
     assert child.memory_info().rss < 45 * 2**20

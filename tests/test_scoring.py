@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from random import Random
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,8 +20,8 @@ from structbench.scoring import Answer, score
 from structbench.scoring.answer import MAX_EXPLANATIONS, MAX_LINE
 from structbench.scoring.assignment import best_assignment
 from structbench.scoring.parsing import find_json, parse_json
-from structbench.scoring.validation import schema_problem
-from structbench.scoring.values import ABSENT, at_pointer, json_equal
+from structbench.scoring.validation import errors_of, import_jsonschema, schema_errors, schema_problem
+from structbench.scoring.values import ABSENT, at_pointer, json_equal, pointer_to
 from structbench.types import Case, Score
 
 PERSON = {
@@ -92,6 +93,8 @@ def test_fence_and_prose_are_only_leniently_valid() -> None:
         ("Sure!\n~~~json\n[1,\n2]\n~~~\nBye", ([1, 2], "fenced")),
         ('```json {"a": 1}```', ({"a": 1}, "fenced")),
         ('```json\n{"a": 1}```', ({"a": 1}, "fenced")),
+        ('```{"a": 1, "b": true}```', ({"a": 1, "b": True}, "fenced")),
+        ('~~~ [true,\n"b"]\n~~~', ([True, "b"], "fenced")),
         ('```json\n{"a": 1}', ({"a": 1}, "fenced")),
         ('  ```python\nprint({})\n```\n```json\n{"a": 1}\n```', ({"a": 1}, "fenced")),
         ('```json\n// a comment\n{"a": 1}\n```', ({"a": 1}, "prose")),
@@ -305,6 +308,7 @@ def test_explanations_are_few_short_ordered_and_the_telling_ones() -> None:
         ({"$ref": "#"}, "cannot be applied: RecursionError"),
         ({"$ref": "http://127.0.0.1:9/remote.json"}, "cannot be applied"),
         ({"const": {1, 2}}, "the schema is not JSON"),
+        ({"$schema": ["x"]}, "/$schema: type: in the schema: ['x'] is not of type 'string'"),
     ],
 )
 def test_a_broken_schema_is_not_the_models_fault(schema: Any, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,6 +323,76 @@ def test_a_broken_schema_is_not_the_models_fault(schema: Any, reason: str, monke
 def test_schema_problem_names_the_place() -> None:
     assert schema_problem(PERSON) is None
     assert "/properties/a/type" in str(schema_problem({"properties": {"a": {"type": "strin"}}}))
+    assert schema_problem(nested_in_not(400)) == "the schema is nested too deeply"
+
+
+def nested_in_not(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"not": schema}
+    return schema
+
+
+def test_all_that_is_wrong_with_a_schema_is_told_by_its_cause() -> None:
+    schema = {"required": [5], "properties": {"a": {"minLength": -1}}, "minItems": 1}
+    told = {pointer_to(error.absolute_path): error.message for error in schema_errors(schema)}
+    assert told == {
+        "/required/0": "5 is not of type 'string'",
+        "/properties/a/minLength": "-1 is less than the minimum of 0",
+    }
+    assert schema_errors(PERSON) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"multipleOf": 2}, "x"), ({"multipleOf": 2}, True), ({"uniqueItems": False}, [1, 1]),
+        ({"uniqueItems": True}, "aa"), ({"uniqueItems": True}, 11),
+        ({"format": "iri"}, 5), ({"format": "email"}, None), ({"minLength": 3}, 5),
+    ],
+)  # fmt: skip
+def test_a_keyword_says_nothing_of_values_of_another_type(schema: Any, value: Any) -> None:
+    assert scored(json_case(schema), json.dumps(value)).outcome == "correct"
+
+
+@pytest.mark.parametrize(
+    "draft", ["http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2020-12/schema"]
+)
+def test_a_schema_that_names_its_draft_is_judged_alike_where_it_refers_to_itself(draft: str) -> None:
+    schema = {"$schema": draft, "properties": {"n": {"$ref": "#"}}, "multipleOf": 0.01}
+    assert scored(json_case(schema), '{"n": {"n": 19.99}}').outcome == "correct"
+    assert scored(json_case(schema), '{"n": {"n": 19.995}}').violated_keywords == ("multipleOf",)
+
+
+@pytest.mark.parametrize("combined", ["anyOf", "oneOf"])
+def test_the_cause_stands_before_the_choice_that_it_failed(combined: str) -> None:
+    result = scored(json_case({combined: [{"type": "null"}, {"type": "array"}], "required": ["b", "a"]}), "{}")
+    assert result.violated_keywords == (combined, "required")
+    assert result.validation_errors == (
+        "(root): required: 'a' is a required property", "(root): required: 'b' is a required property",
+        f"(root): {combined}: {{}} is not valid under any of the given schemas",
+    )  # fmt: skip
+
+
+def test_a_thousand_violations_are_looked_at_whatever_the_order_of_the_schemas_keys() -> None:
+    schema = {"maxItems": 1, "items": {"type": "integer"}}
+    assert len(errors_of(schema, ["x"] * 1500)) == 1000
+    answer = json.dumps(["x"] * 1500)
+    one, other = (scored(json_case(dict(order)), answer) for order in (schema.items(), reversed(schema.items())))
+    assert one == other
+
+
+def test_keywords_of_old_drafts_are_named() -> None:
+    draft3 = {"$schema": "http://json-schema.org/draft-03/schema#", "items": {"divisibleBy": 0.1}}
+    assert scored(json_case(draft3), "[0.3, 0.35]").violated_keywords == ("divisibleBy",)
+
+
+def test_a_program_that_uses_rfc3987_syntax_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ModuleType("rfc3987_syntax")
+    monkeypatch.setitem(sys.modules, "rfc3987_syntax", own)
+    import_jsonschema.cache_clear()
+    import_jsonschema()
+    assert sys.modules["rfc3987_syntax"] is own
 
 
 def test_importing_scoring_leaves_the_heavy_libraries_out() -> None:

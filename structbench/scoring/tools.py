@@ -15,7 +15,7 @@ from typing import Any
 from structbench.scoring import bfcl
 from structbench.scoring.answer import Answer, explain, first, shown
 from structbench.scoring.assignment import best_assignment
-from structbench.scoring.parsing import find_json, parse_json
+from structbench.scoring.parsing import find_json
 from structbench.scoring.validation import violations
 from structbench.scoring.values import json_equal, limit_broken, pointer_to
 from structbench.types import Case, Score, ToolOutcome
@@ -61,14 +61,14 @@ _Judge = Callable[[Mapping[str, Any], _Made], _Verdict]
 def score_tools(case: Case, answer: Answer) -> Score:
     """Score the calls of an answer against those expected, or against their tools alone."""
     if answer.rejected:
-        return _score("rejected", 0, asked_for=True, right=0, expected=1)
+        return _score("rejected", 0, 0.0)
     if not answer.tool_calls:
         return _no_call(case, answer)
     if case.expected_calls is not None and not case.expected_calls:
         names = [explain(f"/{i}", "unwanted_call", shown(_name(call))) for i, call in enumerate(answer.tool_calls)]
-        return _score("unwanted_call", len(names), asked_for=False, right=0, expected=0, explanations=names)
+        return _score("unwanted_call", len(names), 0.0, names, asked_for=False)
     if case.expected_calls is None and case.matching == "bfcl":
-        return _score("correct", len(answer.tool_calls), asked_for=True, right=len(answer.tool_calls), expected=0)
+        return _score("correct", len(answer.tool_calls), 1.0)
     tools = {str(_function(tool).get("name")): _function(tool) for tool in case.tools}
     made = [_made(index, call, case, tools) for index, call in enumerate(answer.tool_calls)]
     if case.expected_calls is None:
@@ -80,18 +80,16 @@ def _no_call(case: Case, answer: Answer) -> Score:
     asked_for = case.expected_calls is None or len(case.expected_calls) > 0
     if answer.done_reason == "length" and (asked_for or not answer.output_text.strip()):
         # Cut off before a word or a call: a call could still have come, so silence earns nothing.
-        return _score("truncated", 0, asked_for=True, right=0, expected=1)
+        return _score("truncated", 0, 0.0)
     if not asked_for:
-        return _score("correct", 0, asked_for=False, right=0, expected=0)
+        return _score("correct", 0, 1.0, asked_for=False)
     notes = [explain("", "no_call", "a tool call stands in the text")] if _call_in_text(case, answer) else []
-    return _score("no_call", 0, asked_for=True, right=0, expected=1, explanations=notes)
+    return _score("no_call", 0, 0.0, notes)
 
 
 def _score(
-    outcome: ToolOutcome, made: int, *, asked_for: bool, right: int, expected: int, explanations: Sequence[str] = ()
+    outcome: ToolOutcome, made: int, accuracy: float, explanations: Sequence[str] = (), *, asked_for: bool = True
 ) -> Score:
-    larger = max(expected, made)
-    accuracy = right / larger if larger else 1.0
     return Score(
         outcome=outcome,
         accuracy_score=accuracy,
@@ -105,16 +103,16 @@ def _score(
 def _against_tools(made: Sequence[_Made]) -> Score:
     """Without expected calls: each call must be one of the case's tools, with valid arguments."""
     verdicts = [_judge_by_tool(call) for call in made]
-    explanations = [why for call, verdict in zip(made, verdicts, strict=True) for why in _why(call, verdict, None)]
+    explanations = [why for call, verdict in zip(made, verdicts, strict=True) for why in _why(call, verdict, {})]
     right = sum(verdict.rung == RIGHT for verdict in verdicts)
     outcome = RUNGS[min(verdict.rung for verdict in verdicts)]
-    return _score(outcome, len(made), asked_for=True, right=right, expected=0, explanations=explanations)
+    return _score(outcome, len(made), right / len(made), explanations)
 
 
 def _against_expected(expected: Sequence[Mapping[str, Any]], made: Sequence[_Made], judge: _Judge) -> Score:
     verdicts = [[judge(wanted, call) for call in made] for wanted in expected]
     # One right pair outweighs all the partial credit there can be.
-    right_weight = RIGHT * (min(len(expected), len(made)) + 1)
+    right_weight = RIGHT * min(len(expected), len(made))
     weights = [[right_weight if v.rung == RIGHT else v.rung for v in row] for row in verdicts]
     chosen = best_assignment(weights)
     pairs = [
@@ -129,7 +127,7 @@ def _against_expected(expected: Sequence[Mapping[str, Any]], made: Sequence[_Mad
         explanations.append(explain("", "wrong_count", f"{len(expected)} expected, {len(made)} made"))
         outcome = "wrong_count" if worst == RIGHT else outcome
     right = sum(verdict.rung == RIGHT for *_, verdict in pairs)
-    return _score(outcome, len(made), asked_for=True, right=right, expected=len(expected), explanations=explanations)
+    return _score(outcome, len(made), right / max(len(expected), len(made)), explanations)
 
 
 def _made(index: int, call: Mapping[str, Any], case: Case, tools: Mapping[str, Mapping[str, Any]]) -> _Made:
@@ -153,7 +151,7 @@ def _judge_by_tool(call: _Made) -> _Verdict:
     if not call.offered:
         return _Verdict(RUNGS.index("wrong_function"))
     for argument in call.required:
-        if call.arguments is not None and argument not in call.arguments:
+        if argument not in (call.arguments or {}):
             return _Verdict(RUNGS.index("missing_argument"), argument)
     return _Verdict(RUNGS.index("schema_violation")) if call.broken else _Verdict(RIGHT)
 
@@ -192,26 +190,28 @@ def _judge_as_bfcl(wanted: Mapping[str, Any], call: _Made) -> _Verdict:
 _JUDGES: Mapping[str, _Judge] = {"strict": _judge, "bfcl": _judge_as_bfcl}
 
 
-def _why(call: _Made, verdict: _Verdict, wanted: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _why(call: _Made, verdict: _Verdict, wanted: Mapping[str, Any]) -> tuple[str, ...]:
+    """What kept a call from being right; ``wanted`` is empty where the tools alone decide."""
+    arguments = call.arguments or {}
     at = pointer_to((call.index, "arguments", verdict.argument))
     match RUNGS[verdict.rung]:
         case "wrong_function":
-            unknown = wanted is None or call.name == wanted.get("name")
-            told = "no such tool" if unknown or wanted is None else f"expected {shown(wanted.get('name'))}"
+            expected = wanted.get("name")
+            told = "no such tool" if expected in (None, call.name) else f"expected {shown(expected)}"
             return (explain(f"/{call.index}/name", "wrong_function", f"{told}, found {shown(call.name)}"),)
         case "missing_argument":
             return (explain(at, "missing_argument", "must be given"),)
         case "unexpected_argument":
             return (explain(at, "unexpected_argument", "must not be given"),)
-        case "schema_violation" if verdict.argument and call.arguments is not None:
+        case "schema_violation" if verdict.argument:
             told = call.schema["properties"][verdict.argument].get("type")
-            return (explain(at, "type", f"{shown(call.arguments[verdict.argument])} is not of type {shown(told)}"),)
+            return (explain(at, "type", f"{shown(arguments[verdict.argument])} is not of type {shown(told)}"),)
         case "schema_violation":
             return call.broken
-        case "wrong_value" if wanted is not None and call.arguments is not None:
+        case "wrong_value":
             values = _allowed(wanted)[verdict.argument]
             told = " or ".join(shown(value) for value in values[:5])
-            return (explain(at, "wrong_value", f"expected {told}, found {shown(call.arguments[verdict.argument])}"),)
+            return (explain(at, "wrong_value", f"expected {told}, found {shown(arguments[verdict.argument])}"),)
         case _:
             return ()
 
@@ -228,14 +228,11 @@ def _call_in_text(case: Case, answer: Answer) -> bool:
     text = answer.output_text
     if "<tool_call>" in text or "[TOOL_CALLS]" in text:
         return True
-    parsed = parse_json(text)
-    found = parsed.value
-    if parsed.error is not None:
-        in_text = find_json(text)
-        found = None if in_text is None else in_text[0]
+    found = find_json(text)
+    value = None if found is None else found[0]
     names = {_function(tool).get("name") for tool in case.tools}
-    values = found if isinstance(found, list) else [found]
-    return any(isinstance(value, Mapping) and _name(_function(value)) in names for value in values)
+    items = value if isinstance(value, list) else [value]
+    return any(isinstance(item, Mapping) and _name(_function(item)) in names for item in items)
 
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:

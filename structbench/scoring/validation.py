@@ -56,13 +56,8 @@ class Violations:
 def violations(schema: Mapping[str, Any], value: Any, prefix: str = "") -> Violations:
     """Judge a value by a schema; ``prefix`` is the JSON pointer of the value."""
     errors = errors_of(schema, value)
-    if not errors:
-        return _VALID
     lines = first(explain(prefix + pointer, keyword, error.message) for *_, pointer, keyword, error in _ranked(errors))
     return Violations(lines, tuple(sorted({_keyword(error) for error in errors})))
-
-
-_VALID = Violations()
 
 
 def errors_of(schema: Mapping[str, Any], value: Any) -> list[ValidationError]:
