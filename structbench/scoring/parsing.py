@@ -17,7 +17,7 @@ from structbench.scoring.values import MAX_DEPTH, limit_broken
 
 JsonSource = Literal["plain", "fenced", "prose"]
 
-_INFO_WORD = re.compile(r"\A[ \t]*[A-Za-z][\w.+-]*")
+_INFO_WORD = re.compile(r"[ \t]*[A-Za-z][\w.+-]*")
 # A bracket that no JSON can follow is prose ("see {a, b}"), not the start of broken JSON.
 _OPENER = re.compile(r'\{(?=[ \t\n\r]*["}])|\[(?=[ \t\n\r]*(?:[\[{"\]\-0-9]|(?:true|false|null)\b))')
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\\n]++|\\.)*+"?|[\[\]{}]')
@@ -93,7 +93,7 @@ def _fenced(text: str) -> Iterator[str]:
             if not opening.startswith(("```", "~~~")):
                 continue
             fence, body = opening[:3], []
-            raw = _INFO_WORD.sub("", opening.lstrip(fence[0]))
+            raw = _INFO_WORD.sub("", opening.lstrip(fence[0]), count=1)
         if raw.rstrip().endswith(fence):
             body.append(raw.rstrip().rstrip(fence[0]))
             yield "\n".join(body)
