@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
+from loadgen.types import NS, ClosedLoop, OpenLoop, Request, RequestError, RequestRecord, Timeouts
 
 MS = 1_000_000
 WHOLE = RequestRecord(
@@ -134,6 +134,16 @@ def test_all_limits_follow_from_one(total_s: float, connect_s: float) -> None:
     assert Timeouts.of(total_s) == Timeouts(
         connect_s=connect_s, first_chunk_s=total_s, between_chunks_s=total_s, total_s=total_s
     )
+
+
+def test_what_nobody_set_is_as_documented() -> None:
+    assert Timeouts() == Timeouts(connect_s=10.0, first_chunk_s=300.0, between_chunks_s=300.0, total_s=300.0)
+    assert Timeouts() == Timeouts.of(300.0)
+    assert OpenLoop(rate=1.0) == OpenLoop(
+        rate=1.0, arrival="constant", burstiness=1.0, max_in_flight=None, duration_s=None, seed=0
+    )
+    assert ClosedLoop(concurrency=1) == ClosedLoop(concurrency=1, duration_s=None)
+    assert (RequestRecord(index=0).merged_chunks, RequestRecord(index=0).completed, NS) == (0, True, 10**9)
 
 
 @pytest.mark.parametrize("value", [Request(index=1, model="m"), WHOLE, FAILED, Timeouts()])
