@@ -156,6 +156,13 @@ def test_what_is_written_is_what_is_read(base: str, suffix: str, op: str, value:
     assert slo.metric.p == (None if suffix == "mean" else pytest.approx(float(suffix[1:]) / 100))
 
 
+def test_less_is_better_of_times_and_errors_only() -> None:
+    found = [metric_of(name) for name in (*(f"{base}_p95" for base in LATENCIES), *RATES, *SHARES)]
+    assert [each.name for each in found if each is not None and each.lower_is_better] == [
+        "ttft_p95", "ttft_due_p95", "itl_p95", "tpot_p95", "e2e_p95", "e2e_due_p95", "error_rate"
+    ]  # fmt: skip
+
+
 def test_the_docs_name_every_metric() -> None:
     text = (DOCS / "metrics.md").read_text()
     section = text[text.index("## Names in expressions") :]

@@ -132,6 +132,7 @@ def test_an_answer_in_one_piece_breaks_no_limit_on_its_pace_but_one_without_a_fi
     values: dict[str, float], good: bool
 ) -> None:
     assert is_good(row(**values), {"ttft_s": 0.5, "tpot_s": 0.05}) is good
+    assert [column for column in LATENCIES.values() if is_good(row(), {column: 1.0})] == ["itl_mean_s", "tpot_s"]
 
 
 def broken(

@@ -87,6 +87,7 @@ RUNS: dict[str, tuple[Rows, dict[str, Any]]] = {
     **{f"n{n}": (requests(n, seed=n), {}) for n in (19, 20, 71, 72, 74)},
     "cases19": (requests(60, cases=19), {}), "cases20": (requests(60, cases=20), {}),
     "whole": ([{**row, "chunk_offsets_us": row["chunk_offsets_us"][:1]} for row in requests(20)], {}),
+    "first": (requests(10), {}), "rest": ([{**row, "request_index": i + 10} for i, row in enumerate(requests(10))], {}),
     "untrue": (requests(30), {"verdict": "invalid"}), "lies": (requests(30), {"verdict": "invalid"}),
 }  # fmt: skip
 
@@ -227,6 +228,19 @@ def test_pooled_runs_stand_one_after_another(reader: Reader) -> None:
     two = held(reader, "n19 n20", "n20 n19", ["ttft_p50"])["ttft_p50"].difference
     assert two is not None
     assert (two.method, two.value) == ("paired block bootstrap", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "paired"),
+    [("n20", "whole", True), ("first rest", "n20", False), ("first n20", "rest n20", False)],
+)
+def test_only_the_same_requests_of_the_same_runs_are_drawn_together(
+    reader: Reader, a: str, b: str, paired: bool
+) -> None:
+    """As many are not enough: other indices are other prompts."""
+    found = held(reader, a, b, ["ttft_p50"])["ttft_p50"].difference
+    assert found is not None
+    assert found.method == ("paired block bootstrap" if paired else "block bootstrap")
 
 
 def test_scores_are_compared_case_by_case(reader: Reader) -> None:
