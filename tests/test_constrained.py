@@ -104,6 +104,7 @@ def test_schemas_are_the_same_when_their_text_is() -> None:
     first, turned, again = (_schema_of(cases, index) for index in range(3))
     assert first == again != turned
     assert _schema_of(cases, 3) == first, "the suite begins anew"
+    assert _schema_of([Case(id="text", messages=())], 0) is None, "no schema is not one that came twice"
 
 
 PAIRS = st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), min_size=6, max_size=25)

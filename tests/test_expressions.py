@@ -169,3 +169,9 @@ def test_the_docs_name_every_metric() -> None:
     named = set(re.findall(r"`(\w+)`", section))
     assert {*LATENCIES, *RATES, *SHARES} <= named
     assert all(metric_of(name) is not None for name in (*RATES, *SHARES))
+
+
+def test_a_name_that_is_like_nothing_known_is_told_without_a_guess() -> None:
+    with pytest.raises(BadInput) as error:
+        parse_slo("zzzzzz<1")
+    assert str(error.value) == "--slo \"zzzzzz<1\", at position 1, 'zzzzzz<1': expected a metric"

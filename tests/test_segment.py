@@ -131,9 +131,15 @@ def test_complete_means_a_row_for_each_request() -> None:
     assert made.is_complete
     made.control.stopping = True
     assert made.is_complete, "a stop that came too late"
-    made.cancelled = True
-    assert not made.is_complete, "a request that was cancelled is sent again"
-    made.cancelled, made.failure = False, "lost"
+    made.failure = "lost"
+    assert not made.is_complete
+
+
+def test_a_request_that_was_cancelled_is_sent_again_also_when_the_time_was_up() -> None:
+    made = segment(missing=None, requests=None, duration=1.0)
+    made.control = Control(started_ns=5 * NS, stopped_ns=7 * NS, stopping=True)
+    assert made.is_complete
+    made._take(record(0, "cancelled"))
     assert not made.is_complete
 
 

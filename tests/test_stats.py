@@ -172,6 +172,7 @@ def test_goodput_is_the_share_times_the_speed_at_which_answers_came() -> None:
     found = rate_per_s(wilson(30, 40), 20.0)
     assert found.value == pytest.approx(1.5)
     assert found.low == pytest.approx(2 * (wilson(30, 40).low or 0))
+    assert found.high == pytest.approx(2 * (wilson(30, 40).high or 0))
     assert rate_per_s(wilson(30, 40), None).value is None
     assert rate_per_s(wilson(0, 0), 20.0) == Estimate(0, needs=1, unit="answers")
 
