@@ -14,9 +14,9 @@ from time import perf_counter
 
 import ollama
 
-from structbench.prompts import case_of
 from structbench.stats import percentile
-from structbench.suites import TextShape, load_suite
+from structbench.suites.catalog import TextShape, load_suite
+from structbench.suites.requests import case_of
 from structbench.types import Suite
 
 

@@ -23,9 +23,9 @@ from benchmarks import machine
 from benchmarks.servers import free_port
 from benchmarks.table import Figure
 from loadgen.simulator import SimulatorProcess
-from structbench.scorer import Scorer
 from structbench.scoring import Answer, score
-from structbench.suites import TextShape, answer_book, load_suite
+from structbench.scoring.process import Scorer
+from structbench.suites.catalog import TextShape, answer_book, load_suite
 from structbench.types import Case
 
 NAME = "scoring, the cases of json and tools with right, fenced and broken answers"
@@ -36,7 +36,7 @@ RATE = 50
 SHARE_PERCENT = 5.0
 _ROUNDS = 40
 _PERIOD_S = 0.2
-_SCORER = "structbench.scorer:serve"
+_SCORER = "structbench.scoring.process:serve"
 
 
 def work(rounds: int = _ROUNDS) -> list[tuple[Case, Answer]]:

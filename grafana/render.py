@@ -249,7 +249,7 @@ def _text(value: float, panel: Mapping[str, Any]) -> str:
 
 def _written(value: float, unit: str) -> str:
     """A value with its unit, in the project's way of writing figures."""
-    from structbench.wording import bytes_text, latency_text, rate_text, share_text
+    from structbench.formatting import bytes_text, latency_text, rate_text, share_text
 
     if math.isnan(value):
         return "–"

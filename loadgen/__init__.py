@@ -3,8 +3,8 @@
 ``generate_load(requests, load, …)`` yields one RequestRecord for each request, as they end.
 """
 
+from loadgen.engine.local import Control, LoadFailed, generate_load
 from loadgen.types import ClosedLoop, Load, OpenLoop, Request, RequestError, RequestRecord, Timeouts
-from loadgen.workers import Control, LoadFailed, generate_load
 
 __all__ = [
     "ClosedLoop",

@@ -14,7 +14,7 @@ __all__ = ["LoadOptions", "StructbenchError", "Summary", "__version__", "load"]
 if TYPE_CHECKING:
     from structbench.errors import StructbenchError
     from structbench.options import LoadOptions
-    from structbench.runner import Summary
+    from structbench.run.runner import Summary
 
 
 def load(**options: Any) -> Summary:
@@ -24,7 +24,7 @@ def load(**options: Any) -> Summary:
     ``metrics_port`` is given.
     """
     from structbench.options import LoadOptions
-    from structbench.runner import load as run
+    from structbench.run.runner import load as run
 
     return run(LoadOptions(**{"metrics_port": 0, **options}))
 
@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
     # Late, so that `structbench --help` does not import what only a load needs.
     from importlib import import_module
 
-    homes = {"LoadOptions": "options", "StructbenchError": "errors", "Summary": "runner"}
+    homes = {"LoadOptions": "options", "StructbenchError": "errors", "Summary": "run.runner"}
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"structbench.{homes[name]}"), name)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from structbench import differences
+from structbench.comparison import significance as differences
 from structbench.store import Store, run_columns
 from structbench.types import Config
 

@@ -16,9 +16,9 @@ from simulated import ANSWERS, MODELS
 from loadgen.simulator import Simulator
 from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
 from structbench.identity import config_hash
-from structbench.runner import load
+from structbench.run.runner import load
 from structbench.store import Reader, Store, row_of, run_columns
-from structbench.suites import answer_book
+from structbench.suites.catalog import answer_book
 from structbench.types import Config
 
 FAILED: tuple[ErrorKind, ...] = ("timeout", "dropped", "http", "http")

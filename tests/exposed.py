@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from structbench.exposition import CellKey, Reading, parse
-from structbench.picture import CELLS, E2E, IN_FLIGHT, ITL, PLANNED, REQUESTS, SHOWN, TOKENS, TTFT, VERDICT
+from structbench.watch.endpoint import CellKey, Reading, parse
+from structbench.watch.snapshot import CELLS, E2E, IN_FLIGHT, ITL, PLANNED, REQUESTS, SHOWN, TOKENS, TTFT, VERDICT
 
 URL = "http://127.0.0.1:9464/metrics"
 CELL = CellKey("llama3.2:1b", "json", "c=4")

@@ -23,12 +23,12 @@ from typing import Any
 import pytest
 from scripted import DONE, SOON, Peer, Scripted, said
 
-import loadgen.workers
+import loadgen.engine.local
 from loadgen import Control
-from loadgen.feed import Feed, InFlight, take
-from loadgen.process import Frames, frame
+from loadgen.engine.child import Frames, frame
+from loadgen.engine.feed import Feed, InFlight, take
+from loadgen.engine.worker import Job, main
 from loadgen.types import NS, Load, Request, Timeouts
-from loadgen.worker import Job, main
 
 WAIT_S = 10.0
 """Only what will never happen is waited for so long."""
@@ -289,7 +289,7 @@ def played(script: Callable[[Played], None]) -> Iterator[list[Played]]:
 
     before = descriptors()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loadgen.workers, "spawn", spawn)
+        patch.setattr(loadgen.engine.local, "spawn", spawn)
         yield started
     assert all(worker.killed and worker.waited_for for worker in started)
     assert descriptors() == before

@@ -10,11 +10,11 @@ from typing import Any, Self
 
 import pytest
 
+from loadgen.engine.local import Control
 from loadgen.telemetry import CellLabels, Scored
 from loadgen.types import NS, ErrorKind, Request, RequestError, RequestRecord
-from loadgen.workers import Control
 from structbench.scoring import Answer, score
-from structbench.suites import TextShape, load_suite
+from structbench.suites.catalog import TextShape, load_suite
 from structbench.types import Case, Score
 
 BEGAN_NS = 5 * NS
@@ -138,8 +138,8 @@ def made_up(script: Script = answered, shown: Shown | None = None) -> Iterator[E
     """Loads send nothing, and their records are those of the script."""
     engine = Engine(script)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("structbench.segment.generate_load", engine)
-        patch.setattr("structbench.runner.Scorer", Judge)
+        patch.setattr("structbench.run.segment.generate_load", engine)
+        patch.setattr("structbench.run.runner.Scorer", Judge)
         if shown is not None:
-            patch.setattr("structbench.runner.open_telemetry", lambda *_: shown)
+            patch.setattr("structbench.run.runner.open_telemetry", lambda *_: shown)
         yield engine

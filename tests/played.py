@@ -17,12 +17,12 @@ import httpx
 import ollama
 import pytest
 
-from loadgen import connection as connection_module
-from loadgen import stream as stream_module
-from loadgen import wire as wire_module
-from loadgen.connection import Connection, Exchange, NotingSelector
-from loadgen.stream import make_client, send
+from loadgen.api import ollama as stream_module
+from loadgen.api.ollama import make_client, send
 from loadgen.types import NS, Request, RequestRecord, Timeouts
+from loadgen.wire import connection as connection_module
+from loadgen.wire import transport as wire_module
+from loadgen.wire.connection import Connection, Exchange, NotingSelector
 
 T = TypeVar("T")
 WALL_NS = 1_700_000_000 * NS

@@ -10,9 +10,9 @@ from typing import Any
 
 import duckdb
 
-from structbench.report.document import Document, document_of
-from structbench.report.headline import DEFAULT_RULE, parse_rule
-from structbench.selection import select_runs
+from structbench.reports.document import Document, document_of
+from structbench.reports.headline import DEFAULT_RULE, parse_rule
+from structbench.results.selection import select_runs
 from structbench.store import Reader, Store
 from structbench.store.schema import migrate
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadgen.stream import make_client, send
+from loadgen.api.ollama import make_client, send
 from loadgen.types import Request, RequestRecord, Timeouts
 
 SOON = Timeouts(connect_s=20, first_chunk_s=20, between_chunks_s=20, total_s=20)

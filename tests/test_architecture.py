@@ -14,16 +14,21 @@ MODULES = sorted([*ROOT.glob("structbench/**/*.py"), *ROOT.glob("loadgen/**/*.py
 HOMES = {
     "duckdb": ["structbench/store/"],
     "jsonschema": ["structbench/scoring/"],
-    "referencing": ["structbench/scoring/", "structbench/suite_fields.py"],
+    "referencing": ["structbench/scoring/", "structbench/suites/fields.py"],
     "argparse_dataclass": ["structbench/cli.py"],
     "opentelemetry": ["loadgen/telemetry/"],
-    "prometheus_client": ["loadgen/telemetry/", "structbench/exposition.py"],
-    "ollama": ["loadgen/stream.py", "loadgen/server.py"],
-    "httpx": ["loadgen/wire.py", "loadgen/stream.py", "loadgen/server.py", "loadgen/probing.py"],
-    "httptools": ["loadgen/connection.py", "loadgen/simulator/"],
-    "psutil": ["structbench/sampler.py"],
-    "jinja2": ["structbench/report/html.py"],
-    "scipy": ["structbench/stats.py", "structbench/differences.py"],
+    "prometheus_client": ["loadgen/telemetry/", "structbench/watch/endpoint.py"],
+    "ollama": ["loadgen/api/ollama.py", "loadgen/api/ollama_server.py"],
+    "httpx": [
+        "loadgen/wire/transport.py",
+        "loadgen/api/ollama.py",
+        "loadgen/api/ollama_server.py",
+        "structbench/matrix/client.py",
+    ],
+    "httptools": ["loadgen/wire/connection.py", "loadgen/simulator/"],
+    "psutil": ["structbench/run/sampler.py"],
+    "jinja2": ["structbench/reports/html.py"],
+    "scipy": ["structbench/stats.py", "structbench/comparison/significance.py"],
 }
 """Package -> the only places that import it."""
 
@@ -58,7 +63,7 @@ def test_loadgen_knows_nothing_of_structbench() -> None:
 
 def test_the_pure_modules_import_neither_store_nor_load() -> None:
     """Types, identity, prompts, scores and statistics can be read and tested without the rest."""
-    heavy = ("structbench.store", "structbench.runner", "loadgen.workers", "loadgen.stream")
+    heavy = ("structbench.store", "structbench.run.runner", "loadgen.engine.local", "loadgen.api.ollama")
     pure = ["types", "identity", "prompts", "verdict", "stats", "options", "errors", "generated"]
     paths = [ROOT / f"structbench/{name}.py" for name in pure] + list(ROOT.glob("structbench/scoring/*.py"))
     assert [(path.name, module) for path in paths for module in imports(path) if module.startswith(heavy)] == []

@@ -21,10 +21,10 @@ from benchmarks.machine import Sample, Usage
 from benchmarks.servers import Timetable, Truth, arguments_of, serve, truth_of_stats
 from benchmarks.table import Figure, lines, markdown, number
 from benchmarks.timing import ANSWERS, SCENARIOS, STREAM, Scenario, plain_figures
+from structbench.results.verify import problems
 from structbench.scoring import score
 from structbench.store import Reader
-from structbench.suites import TextShape, load_suite
-from structbench.verification import problems
+from structbench.suites.catalog import TextShape, load_suite
 
 
 def figure(value: float, name: str = "lag", at_most: float | None = None, at_least: float | None = None) -> Figure:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from structbench.errors import BadInput
-from structbench.public import bfcl
 from structbench.scoring import Answer, score
 from structbench.scoring.bfcl import judge
-from structbench.suites import TextShape, load_suite
+from structbench.suites import bfcl
+from structbench.suites.catalog import TextShape, load_suite
 from structbench.types import Case, Suite
 
 GREET = {

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from bfcl_peer import Call, installed, load_checker, mutants, recorded, verdict_of_ours, verdict_of_peer
 
-from structbench.public.bfcl import CATEGORIES, _files, _installed, load_bfcl
-from structbench.public.reading import lines_of, read_bytes
 from structbench.scoring.validation import schema_problem
+from structbench.suites.bfcl import CATEGORIES, _files, _installed, load_bfcl
+from structbench.suites.reading import lines_of, read_bytes
 from structbench.types import Case
 
 pytestmark = [
@@ -103,7 +103,7 @@ def functions(**properties: Any) -> list[dict[str, Any]]:
 
 
 def case_of(entry: dict[str, Any], truth: list[dict[str, Any]]) -> Case:
-    from structbench.public.bfcl import _tools
+    from structbench.suites.bfcl import _tools
 
     tools, names = _tools(entry["function"], "here")
     expected = tuple({"name": name, "arguments": args} for call in truth for name, args in call.items())

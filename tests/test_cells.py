@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.server import Server
+from loadgen.api.ollama_server import Server
 from loadgen.types import ClosedLoop, OpenLoop
-from structbench.cells import Cell, build_cells, check_options, load_suites, loads, parse_options
 from structbench.errors import BadInput
 from structbench.identity import canonical_json
 from structbench.options import LoadOptions
+from structbench.run.cells import Cell, build_cells, check_options, load_suites, loads, parse_options
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "digest-a", "b:1b": "digest-b"})
 

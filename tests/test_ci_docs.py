@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from structbench.cli import COMMANDS
-from structbench.expressions import parse_change, parse_limits, parse_slo
-from structbench.pairing import check_fields
+from structbench.comparison.pairing import check_fields
+from structbench.gates.expressions import parse_change, parse_limits, parse_slo
 
 DOCS = Path(__file__).parent.parent / "docs"
 PARSERS = {"--slo": parse_slo, "--fail-on": parse_change, "--goodput": parse_limits}

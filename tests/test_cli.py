@@ -21,8 +21,8 @@ from loadgen.simulator import Simulator
 from structbench.cli import COMMANDS, main
 from structbench.commands import load
 from structbench.options import LoadOptions
-from structbench.runner import Stop
-from structbench.suites import answer_book
+from structbench.run.runner import Stop
+from structbench.suites.catalog import answer_book
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 HEAVY = ("duckdb", "ollama", "httpx", "opentelemetry", "rich", "jsonschema", "pydantic", "psutil", "asyncio")

@@ -15,13 +15,13 @@ from compared import config, database, fewer_resamples, requests
 
 from structbench.cli import main
 from structbench.commands.compare import Options
-from structbench.comparing import METRICS, Compared, Comparison, Result, compare, judge_changes
-from structbench.differences import Difference, holm
-from structbench.expressions import metric_of, parse_change
-from structbench.gates import Gate
-from structbench.pairing import Pair, pair
-from structbench.report.comparison import change_text, interval_text, markdown, to_json
-from structbench.report.lines import lines_of
+from structbench.comparison.comparison import METRICS, Compared, Comparison, Result, compare, judge_changes
+from structbench.comparison.pairing import Pair, pair
+from structbench.comparison.render import change_text, interval_text, markdown, to_json
+from structbench.comparison.significance import Difference, holm
+from structbench.gates.expressions import metric_of, parse_change
+from structbench.gates.slo import Gate
+from structbench.results.groups import lines_of
 from structbench.store import Reader
 
 LARGE = config(model="m:8b", model_digest="e")

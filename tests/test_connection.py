@@ -17,11 +17,11 @@ from played import SCM_TIMESTAMPNS
 from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
 from simulated import MODELS
 
-from loadgen import connection as connection_module
-from loadgen.connection import ConnectFailed, Connection, NotingSelector, TimedOut
+from loadgen.api.ollama import make_client, send
 from loadgen.simulator import Simulator
-from loadgen.stream import make_client, send
 from loadgen.types import NS, RequestRecord, Timeouts
+from loadgen.wire import connection as connection_module
+from loadgen.wire.connection import ConnectFailed, Connection, NotingSelector, TimedOut
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's receive time is Linux's")
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from played import END, HEAD, LONG, WALL_NS, Connecting, Loop, Played, chunk, play, settled
 
-from loadgen import connection as connection_module
-from loadgen.connection import BadWire, ConnectFailed, Connection, Exchange, Lines, NotingSelector, TimedOut
 from loadgen.types import NS, Timeouts
+from loadgen.wire import connection as connection_module
+from loadgen.wire.connection import BadWire, ConnectFailed, Connection, Exchange, Lines, NotingSelector, TimedOut
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's receive time is Linux's")
 ONE, TWO = chunk(b"{}\n"), chunk(b"{}\n{}\n")

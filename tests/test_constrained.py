@@ -19,7 +19,7 @@ from rich.console import Console
 
 import structbench
 from loadgen.simulator import Simulator
-from structbench.constrained import (
+from structbench.comparison.constrained import (
     ROWS,
     Difference,
     _schema_of,
@@ -30,9 +30,9 @@ from structbench.constrained import (
     print_pairs,
     shares,
 )
-from structbench.runner import load
+from structbench.run.runner import load
 from structbench.store import Reader
-from structbench.suites import answer_book
+from structbench.suites.catalog import answer_book
 from structbench.types import Case
 
 

@@ -10,11 +10,11 @@ from loading import FAST
 
 from loadgen.simulator import Profile, Simulator
 from structbench import cli
-from structbench.cells import check_options
 from structbench.commands import demo as demo_module
 from structbench.commands import load
 from structbench.commands.demo import LIMIT_S, demo_options
 from structbench.options import LoadOptions
+from structbench.run.cells import check_options
 
 
 def test_with_ollama_it_measures_the_first_default_model_that_is_there(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import signal
 from scipy import stats as scipy_stats
 
-from structbench.differences import (
+from structbench.comparison.significance import (
     DISTINCT,
     Difference,
     Quantile,

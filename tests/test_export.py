@@ -15,8 +15,8 @@ import duckdb
 import pytest
 from loading import ROOT, ask
 
-from structbench.benchstat import PER_REQUEST, PER_RUN
 from structbench.cli import main
+from structbench.results.benchstat import PER_REQUEST, PER_RUN
 from structbench.store import Reader, Store
 
 OLD = "20260101T000000-00000000"

@@ -11,8 +11,8 @@ import pytest
 from exposed import CELL, URL, exposition
 
 from structbench.errors import BadInput
-from structbench.exposition import CellKey, Unreachable, endpoint, fetch, parse
-from structbench.picture import IN_FLIGHT, PLANNED, REQUESTS, TTFT
+from structbench.watch.endpoint import CellKey, Unreachable, endpoint, fetch, parse
+from structbench.watch.snapshot import IN_FLIGHT, PLANNED, REQUESTS, TTFT
 
 
 @pytest.mark.parametrize(

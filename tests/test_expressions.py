@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structbench.errors import BadInput
-from structbench.expressions import (
+from structbench.gates.expressions import (
     LATENCIES,
     RATES,
     SHARES,

@@ -15,8 +15,8 @@ from halves import fill_with_room_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen import feed as feed_module
-from loadgen.feed import Feed, InFlight, take
+from loadgen.engine import feed as feed_module
+from loadgen.engine.feed import Feed, InFlight, take
 from loadgen.types import Request
 
 TOKENS_PER_PIPE = feed_module._AHEAD

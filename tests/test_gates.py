@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from structbench.expressions import LATENCIES, RATES, SHARES, Condition, metric_of, parse_slo
-from structbench.gates import Gate, Outcome, Watch, Word, is_good, judge, needed_beyond, settle, value_text
-from structbench.measures import Measured
+from structbench.gates.expressions import LATENCIES, RATES, SHARES, Condition, metric_of, parse_slo
+from structbench.gates.slo import Gate, Outcome, Watch, Word, is_good, judge, needed_beyond, settle, value_text
+from structbench.results.measures import Measured
 from structbench.stats import percentile
 
 STOPPED = {"status": "interrupted", "verdict": "valid", "completed": 9}

@@ -18,8 +18,8 @@ from loading import FAST, MODELS, SLOW, ask, inferences, small, start, until
 
 from loadgen.simulator import Simulator
 from structbench.cli import main
-from structbench.runner import load
-from structbench.suites import answer_book
+from structbench.run.runner import load
+from structbench.suites.catalog import answer_book
 
 ALL_ROWS = "SELECT request_index, segment, outcome FROM requests ORDER BY 1"
 ROWS = 60

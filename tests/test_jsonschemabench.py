@@ -15,10 +15,10 @@ from loading import ROOT, ask, small
 
 from loadgen.simulator import Simulator
 from structbench.errors import BadInput
-from structbench.prompts import request_of, with_schema
-from structbench.runner import load as run_load
+from structbench.run.runner import load as run_load
 from structbench.scoring import Answer, score
-from structbench.suites import TextShape, load_suite
+from structbench.suites.catalog import TextShape, load_suite
+from structbench.suites.requests import request_of, with_schema
 from structbench.types import Case, Config, Suite
 
 SAMPLE = Path(os.environ.get("STRUCTBENCH_MASKBENCH", ROOT.parent / "shared/data/maskbench-sample.jsonl.gz"))

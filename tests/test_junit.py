@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 import xmlschema
 
-from structbench.gates import Gate, Outcome
-from structbench.junit import junit_xml
+from structbench.gates.junit import junit_xml
+from structbench.gates.slo import Gate, Outcome
 
 # What Apache Ant's JUnit report demands, written anew: order of the parts, attributes and their types.
 SCHEMA = xmlschema.XMLSchema(

@@ -12,7 +12,7 @@ import loadgen
 import structbench
 from loadgen.simulator import Simulator
 from structbench.errors import BadInput
-from structbench.suites import answer_book
+from structbench.suites.catalog import answer_book
 
 
 def test_one_call_measures_scores_and_returns_every_request(

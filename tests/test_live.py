@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from measured import CORRECT, WRONG, Clock, record
 from rich.console import Console
 
-from structbench.live import _COLUMNS, Display, fit, shortened
+from structbench.run.display import _COLUMNS, Display, fit, shortened
 
 
 def display(
@@ -275,7 +275,7 @@ def test_what_is_meant_for_a_file_stays_in_the_file(capsys: pytest.CaptureFixtur
 
 def test_importing_costs_no_rich() -> None:
     code = (
-        "import sys, structbench.live, structbench.report;"
+        "import sys, structbench.run.display, structbench.reports;"
         "print([name for name in ('rich', 'duckdb', 'httpx') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -16,9 +16,9 @@ from loading import MODELS, ask, inferences, small
 from loadgen.simulator import Simulator
 from structbench.cli import main
 from structbench.options import LoadOptions
-from structbench.runner import load
+from structbench.run.runner import load
 from structbench.store import Store
-from structbench.suites import answer_book
+from structbench.suites.catalog import answer_book
 
 LABEL = "first\nsecond\x1b[2J"
 OLD = "20260101T000000-00000000"

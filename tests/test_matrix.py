@@ -13,9 +13,9 @@ import duckdb
 import pytest
 from scripted import Peer, Scripted
 
-from loadgen.probing import PATHS, Reply
 from structbench.cli import main
-from structbench.matrix import Finding, Probe, Question, Think, body_of, judge, pick, probes
+from structbench.matrix.client import PATHS, Reply
+from structbench.matrix.probes import Finding, Probe, Question, Think, body_of, judge, pick, probes
 
 RECORDINGS = Path(__file__).parent / "recordings"
 DOC = Path(__file__).parents[1] / "docs" / "matrix.md"

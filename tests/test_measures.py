@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from compared import database, requests
 
-from structbench.expressions import Metric, metric_of, parse_limits
-from structbench.gates import is_good
-from structbench.measures import Measured, measured, meets
+from structbench.gates.expressions import Metric, metric_of, parse_limits
+from structbench.gates.slo import is_good
+from structbench.results.measures import Measured, measured, meets
 from structbench.store import Reader
 
 LIMITS = parse_limits("ttft<0.1,tpot<0.011")

@@ -21,8 +21,8 @@ from loadgen.simulator import Simulator
 from loadgen.telemetry import CellLabels, Telemetry, otlp
 from loadgen.telemetry.target import Target, target_of
 from loadgen.types import NS, RequestRecord
-from structbench.runner import load
-from structbench.suites import TextShape, answer_book, load_suite
+from structbench.run.runner import load
+from structbench.suites.catalog import TextShape, answer_book, load_suite
 
 CELL = CellLabels(model="m", suite="json", load="c=1", server_address="127.0.0.1", server_port=1)
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"

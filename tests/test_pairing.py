@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from compared import config, database
 
+from structbench.comparison.pairing import Pairing, check_fields, pair
 from structbench.errors import BadInput
-from structbench.pairing import Pairing, check_fields, pair
-from structbench.report.lines import Line, lines_of
+from structbench.results.groups import Line, lines_of
 from structbench.store import Reader
 
 OTHER = {"kind": "closed", "concurrency": 4, "duration_s": None}

@@ -6,9 +6,9 @@ import pytest
 from exposed import BOUNDS, CELL, exposition, reading
 from loading import ROOT
 
-from structbench import picture as module
-from structbench.exposition import CellKey
-from structbench.picture import CellPicture, picture
+from structbench.watch import snapshot as module
+from structbench.watch.endpoint import CellKey
+from structbench.watch.snapshot import CellPicture, picture
 
 FAST, SLOW = 0.05, 0.5
 """In the buckets up to 0.11 and up to 1."""

@@ -12,12 +12,12 @@ import pytest
 from loading import MODELS, small
 from scripted import Peer, Scripted
 
-from loadgen.server import Server
+from loadgen.api.ollama_server import Server
 from loadgen.simulator import Simulator
-from structbench.cells import build_cells, load_suites
 from structbench.errors import BadInput
 from structbench.options import LoadOptions
-from structbench.planning import PlannedCell, explain, find_server, plan, pull_missing
+from structbench.run.cells import build_cells, load_suites
+from structbench.run.plan import PlannedCell, explain, find_server, plan, pull_missing
 from structbench.store import Found, Store, run_columns
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "d"})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scripted import Peer, Scripted
 
-from loadgen.probing import Endpoint, Prober, Reply
+from structbench.matrix.client import Endpoint, Prober, Reply
 
 CALL = {"function": {"name": "look", "arguments": {"at": "sky"}}}
 TOLD = {"name": "look", "arguments": {"at": "sky"}}

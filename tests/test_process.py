@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.process import Frames, frame, receive, spawn
+from loadgen.engine.child import Frames, frame, receive, spawn
 
 messages = st.lists(st.recursive(st.none() | st.integers() | st.binary() | st.text(), st.lists, max_leaves=5))
 
 _CHILD = """
 import os, pickle, signal, socket, sys
-from loadgen.process import frame
+from loadgen.engine.child import frame
 
 def tell(sock):
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -131,7 +131,7 @@ def test_a_child_that_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.
 
 
 def test_an_unknown_target_ends_the_child_and_not_the_parent(capfd: pytest.CaptureFixture[str]) -> None:
-    process, sock = spawn("loadgen.process:nothing_of_that_name")
+    process, sock = spawn("loadgen.engine.child:nothing_of_that_name")
     with sock:
         assert list(receive(sock, Frames())) == []
     assert process.wait(20) == 1

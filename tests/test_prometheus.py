@@ -21,8 +21,8 @@ from grafana import ask
 from grafana.queries import E2E, ITL, TTFT
 from loadgen.simulator import Simulator
 from loadgen.telemetry.instruments import GAP_BUCKETS, LATENCY_BUCKETS
-from structbench.runner import Summary, load
-from structbench.suites import answer_book
+from structbench.run.runner import Summary, load
+from structbench.suites.catalog import answer_book
 
 pytestmark = NEEDED
 USUAL = replace(

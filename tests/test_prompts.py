@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.server import Server
-from structbench.cells import build_cells, load_suites
+from loadgen.api.ollama_server import Server
 from structbench.options import LoadOptions
-from structbench.prompts import as_prompt, case_of, request_of, requests_of, warmup_requests, with_schema
+from structbench.run.cells import build_cells, load_suites
+from structbench.suites.requests import as_prompt, case_of, request_of, requests_of, warmup_requests, with_schema
 from structbench.types import Case, Config
 
 SCHEMA = {"type": "object", "properties": {"naïve": {"type": "string"}}}

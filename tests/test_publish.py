@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from structbench import publish
 from structbench.errors import BadInput
 from structbench.options import LoadOptions
-from structbench.publish import collector, open_telemetry
+from structbench.run import telemetry_setup as publish
+from structbench.run.telemetry_setup import collector, open_telemetry
 
 VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 HERE = "http://127.0.0.1:4318"

@@ -101,7 +101,7 @@ def test_metrics_agree_with_the_rows(tmp_path: Path) -> None:
         with urllib.request.urlopen("http://127.0.0.1:9479/metrics", timeout=5) as answer:
             seen.append(answer.read().decode())
 
-    from structbench.runner import load
+    from structbench.run.runner import load
 
     options = structbench.LoadOptions(
         models=["smollm2:135m"], suites=["text"], requests=3, host=HOST, db=tmp_path / "m.duckdb", metrics_port=9479,

@@ -18,9 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from structbench import __version__
-from structbench.report import RUN_KEYS, SCORED, pooled, print_overview, print_table, to_json
-from structbench.store.schema import migrate
-from structbench.wording import (
+from structbench.formatting import (
     bytes_text,
     clock_text,
     latency_text,
@@ -30,6 +28,8 @@ from structbench.wording import (
     share_text,
     span_text,
 )
+from structbench.reports import RUN_KEYS, SCORED, pooled, print_overview, print_table, to_json
+from structbench.store.schema import migrate
 
 JSON_RUN: dict[str, Any] = {
     "run_id": "r1", "model": "smollm2:360m", "suite": "json", "load": "c=4", "cache": "new", "status": "complete",

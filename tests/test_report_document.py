@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from reported import FAILED, NOON, document, many, request, requests, run, write
 
-from structbench.report.document import to_json
-from structbench.report.figures import GAP_REQUESTS
-from structbench.report.series import EDGES, POSITION_REQUESTS, TIMELINE_POINTS
-from structbench.report.wrong import MOST_LETTERS, PER_OUTCOME
+from structbench.reports.document import to_json
+from structbench.results.chart_data import EDGES, POSITION_REQUESTS, TIMELINE_POINTS
+from structbench.results.figures import GAP_REQUESTS
+from structbench.results.wrong_answers import MOST_LETTERS, PER_OUTCOME
 from structbench.stats import Estimate, percentile, wilson
 from structbench.store import Reader
-from structbench.suites import TextShape, load_suite
+from structbench.suites.catalog import TextShape, load_suite
 
 
 @pytest.fixture(scope="module")

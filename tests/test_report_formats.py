@@ -16,12 +16,12 @@ from reported import document, requests, run, write
 from rich.console import Console
 
 from structbench.cli import main
-from structbench.report import html
-from structbench.report.html import embedded, to_html
-from structbench.report.markdown import escaped, to_markdown
-from structbench.report.terminal import print_document
-from structbench.report.terms import estimate_text, needs_text, range_text, value_text
-from structbench.report.wrong_view import visible
+from structbench.reports import html
+from structbench.reports.html import embedded, to_html
+from structbench.reports.markdown import escaped, to_markdown
+from structbench.reports.terminal import print_document
+from structbench.reports.terms import estimate_text, needs_text, range_text, value_text
+from structbench.reports.wrong_view import visible
 from structbench.stats import Estimate
 
 PAGE = Path(html.__file__).parent / "page"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from structbench.errors import BadInput
-from structbench.report.figures import LATENCIES, PERCENTILES, Figures
-from structbench.report.headline import DEFAULT_RULE, Headline, headline_of, parse_rule
-from structbench.report.lines import Line
-from structbench.report.terms import SHARES
+from structbench.reports.headline import DEFAULT_RULE, Headline, headline_of, parse_rule
+from structbench.reports.terms import SHARES
+from structbench.results.figures import LATENCIES, PERCENTILES, Figures
+from structbench.results.groups import Line
 from structbench.stats import Estimate, rate_per_s, wilson
 
 RULE = parse_rule(DEFAULT_RULE)

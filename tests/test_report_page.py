@@ -12,7 +12,7 @@ import psutil
 import pytest
 from reported import FAILED, document, many, request, requests, run, write
 
-from structbench.report.html import to_html
+from structbench.reports.html import to_html
 
 pytestmark = [
     pytest.mark.chromium,

@@ -14,9 +14,9 @@ import pytest
 from loading import FAST, MODELS, SLOW, ask, inferences, listening, small, until, when
 
 from loadgen.simulator import Simulator
-from structbench import sampler
-from structbench.runner import Stop, Summary, load
-from structbench.suites import answer_book
+from structbench.run import sampler
+from structbench.run.runner import Stop, Summary, load
+from structbench.suites.catalog import answer_book
 
 CLOCKS_NS = 100_000
 """The kernel stamps with another clock than the server's; to bring them together costs some precision."""

@@ -22,15 +22,16 @@ import pytest
 from loading import MODELS, ask, listening, small, until
 from made_up import BEGAN_NS, Script, Shown, answered, made_up, record, these
 
+from loadgen.engine.local import Control, LoadFailed
 from loadgen.simulator import Simulator
 from loadgen.types import NS, Request, RequestRecord
-from loadgen.workers import Control, LoadFailed
-from structbench import __version__, runner
+from structbench import __version__
 from structbench.errors import BadInput
-from structbench.gates import Gate, Outcome
-from structbench.live import Display
+from structbench.gates.slo import Gate, Outcome
 from structbench.options import LoadOptions
-from structbench.runner import Stop, Summary, load
+from structbench.run import runner
+from structbench.run.display import Display
+from structbench.run.runner import Stop, Summary, load
 from structbench.store import Store
 
 
@@ -222,7 +223,7 @@ def broken_off(sim: Simulator, empty: Path, tmp_path_factory: pytest.TempPathFac
         left_out = load(alone, display=display)
     with pytest.MonkeyPatch.context() as patch, made_up():
         at_once = Stop()
-        patch.setattr("loadgen.server.load_model", lambda *_: at_once.ask())
+        patch.setattr("loadgen.api.ollama_server.load_model", lambda *_: at_once.ask())
         not_begun = load(alone, stop=at_once)
     with made_up(these(record(3, "http"))):
         failed = load(alone)
@@ -464,7 +465,7 @@ def test_who_asks_for_the_end_while_a_model_loads_does_not_wait_for_it(
     sim: Simulator, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop, shown = Stop(), Shown()
-    monkeypatch.setattr("loadgen.server.load_model", lambda *_: stop.ask())
+    monkeypatch.setattr("loadgen.api.ollama_server.load_model", lambda *_: stop.ask())
     options = small(sim, db, concurrency=[1, 2], embed_model="sim:embed")
     with made_up(shown=shown) as engine:
         summary = load(options, stop=stop)
@@ -577,7 +578,7 @@ def test_prompts_are_as_long_as_asked_in_each_models_own_tokens(
         asked.append((address, model, options, chat))
         return None if len(asked) == 1 else 20 + 3 * len(prompt.split())
 
-    monkeypatch.setattr("loadgen.server.prompt_tokens", prompt_tokens)
+    monkeypatch.setattr("loadgen.api.ollama_server.prompt_tokens", prompt_tokens)
     options = small(
         sim, db, suites=["text"], requests=2, concurrency=concurrency, endpoint=endpoint,
         mean_input_tokens=620.0, stddev_input_tokens=0.0, option=["top_k=3"],
@@ -602,7 +603,7 @@ def test_why_answers_were_not_compared_stands_at_each_run(
         assert summary.exit_code == 0
         (warning,) = summary.rows[0]["warnings"]
         assert warning.startswith("no semantic similarity: sim:fast makes no embeddings: ")
-        monkeypatch.setattr("loadgen.server.embed", lambda _address, _model, texts: [[0.0] for _ in texts])
+        monkeypatch.setattr("loadgen.api.ollama_server.embed", lambda _address, _model, texts: [[0.0] for _ in texts])
         assert summary.rows[0]["goodput"] is None
         (row,) = load(replace(options, skip_cached=True, embed_model="sim:embed", goodput="e2e<1")).rows
         assert row["goodput"] == row["requests_per_s"], "a run that is skipped is judged by the limits of this call"
@@ -619,7 +620,7 @@ def test_why_answers_were_not_compared_stands_at_each_run(
             stop.ask()
             raise AssertionError("it is not broken off")
 
-        monkeypatch.setattr("loadgen.server.embed", embed)
+        monkeypatch.setattr("loadgen.api.ollama_server.embed", embed)
         (row,) = load(replace(options, skip_cached=True, embed_model="sim:embed")).rows
         assert ("warnings" in row, row["semantic_similarity"]) == (False, pytest.approx(1))
         assert asked == [(sim.url, "sim:embed")]

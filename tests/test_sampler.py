@@ -13,10 +13,10 @@ import httpx
 import pytest
 from loading import FAST
 
+from loadgen.engine.local import Control
 from loadgen.simulator import Simulator
-from loadgen.workers import Control
-from structbench import sampler
-from structbench.sampler import Sampler
+from structbench.run import sampler
+from structbench.run.sampler import Sampler
 
 COLUMNS = {
     "t_s", "sampled_at", "client_cpu_percent", "client_rss_bytes", "in_flight", "loop_lag_max_s", "store_backlog",

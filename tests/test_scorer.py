@@ -17,10 +17,10 @@ import psutil
 import pytest
 from loading import until
 
-from loadgen.process import spawn
-from structbench import scorer as scorer_module
-from structbench.scorer import Scorer
+from loadgen.engine.child import spawn
 from structbench.scoring import Answer, score
+from structbench.scoring import process as scorer_module
+from structbench.scoring.process import Scorer
 from structbench.types import Case, Score
 
 NUMBERS = {"type": "array", "items": {"type": "integer"}}
@@ -267,7 +267,7 @@ def test_a_child_that_breaks_at_start_is_given_up_after_three(monkeypatch: pytes
 
     def broken(target: str) -> Any:
         starts.append(target)
-        return spawn("loadgen.process:no_such_function")
+        return spawn("loadgen.engine.child:no_such_function")
 
     monkeypatch.setattr(scorer_module, "spawn", broken)
     with Scorer(scores) as scorer:
@@ -356,7 +356,7 @@ def test_ctrl_c_in_the_terminal_does_not_stop_scoring(scorer: Scorer, scores: Sc
 def test_the_child_ends_with_its_parent() -> None:
     code = (
         "import os, signal, sys; sys.path[:] = sys.argv[1:]\n"
-        "from structbench.scorer import Scorer\nscorer = Scorer(print)\n"
+        "from structbench.scoring.process import Scorer\nscorer = Scorer(print)\n"
         "scorer.wait_ready()\nprint(scorer._child.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *sys.path], capture_output=True, text=True, check=False)

@@ -398,7 +398,7 @@ def test_importing_scoring_leaves_the_heavy_libraries_out() -> None:
     code = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from structbench.scoring import Answer, score\nfrom structbench.scoring.validation import schema_problem\n"
-        "import structbench.scorer\n"
+        "import structbench.scoring.process\n"
         f"assert not [n for n in ({names}) if n in sys.modules]\n"
         "assert schema_problem({'format': 'iri'}) is None\n"
         f"assert [n for n in ({names}) if n in sys.modules] == ['jsonschema'], sys.modules.keys()\n"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from structbench.scorer import Scorer
 from structbench.scoring import Answer, score
+from structbench.scoring.process import Scorer
 from structbench.types import Case, Score
 
 LIMIT_S = 0.2

@@ -14,23 +14,23 @@ from made_up import BEGAN_NS, NUMBERS, Engine, Script, Shown, answered, made_up,
 from made_up import record as timed
 from rich.console import Console
 
-from loadgen.server import Server
+from loadgen.api.ollama_server import Server
+from loadgen.engine.local import Control, LoadFailed
 from loadgen.telemetry import CellLabels, Scored
 from loadgen.turns import follow_up
 from loadgen.types import NS, ClosedLoop, ErrorKind, Request, RequestError, RequestRecord, Timeouts
-from loadgen.workers import Control, LoadFailed
-from structbench import sampler, slos
-from structbench import segment as module
-from structbench.cells import build_cells, load_suites
 from structbench.errors import RunFailed
-from structbench.live import Display
 from structbench.options import LoadOptions
-from structbench.planning import PlannedCell
-from structbench.prompts import request_of, warmup_requests
+from structbench.run import sampler, slos
+from structbench.run import segment as module
+from structbench.run.cells import build_cells, load_suites
+from structbench.run.display import Display
+from structbench.run.plan import PlannedCell
+from structbench.run.progress import Tally
+from structbench.run.segment import Segment
 from structbench.scoring import Answer
 from structbench.scoring import score as judged
-from structbench.segment import Segment
-from structbench.tally import Tally
+from structbench.suites.requests import request_of, warmup_requests
 from structbench.types import Case, Score
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"m:latest": "d"})

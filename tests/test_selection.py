@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from structbench.errors import BadInput
-from structbench.selection import select_runs
+from structbench.results.selection import select_runs
 from structbench.store import Reader, Store
 
 RUNS = (

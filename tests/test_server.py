@@ -12,8 +12,8 @@ import pytest
 from scripted import DONE, Peer, Scripted
 from simulated import FAST, MODELS
 
-from loadgen import server as server_module
-from loadgen.server import (
+from loadgen.api import ollama_server as server_module
+from loadgen.api.ollama_server import (
     LoadedModel,
     Server,
     ServerError,

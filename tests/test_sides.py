@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from compared import NS, database, fewer_resamples, requests
 
-from structbench.comparing import Compared
-from structbench.differences import (
+from structbench.comparison.comparison import Compared
+from structbench.comparison.pairing import pair
+from structbench.comparison.samples import compared
+from structbench.comparison.significance import (
     Difference,
     Quantile,
     Ratio,
@@ -21,10 +23,8 @@ from structbench.differences import (
     quantile,
     without_variation,
 )
-from structbench.expressions import metric_of
-from structbench.pairing import pair
-from structbench.report.lines import lines_of
-from structbench.sides import compared
+from structbench.gates.expressions import metric_of
+from structbench.results.groups import lines_of
 from structbench.store import Reader
 
 Rows = Sequence[Mapping[str, Any]]

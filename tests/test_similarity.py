@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loading import FAST, MODELS, ask, inferences, small
 
-from loadgen.server import ServerError, embed
+from loadgen.api.ollama_server import ServerError, embed
 from loadgen.simulator import Profile, Simulator
 from structbench.errors import BadInput
-from structbench.runner import load
-from structbench.similarity import BATCH, Embeddings, cosine, reference_of
-from structbench.suites import answer_book
+from structbench.run.runner import load
+from structbench.run.similarity import BATCH, Embeddings, cosine, reference_of
+from structbench.suites.catalog import answer_book
 from structbench.types import Case
 
 VECTOR = st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3)
@@ -125,13 +125,13 @@ def test_similarities_of_two_models_do_not_stay_mixed(
             raise ServerError("the server went away")
         return embed(address, model, texts)
 
-    monkeypatch.setattr("structbench.similarity.PAGE", 4)
+    monkeypatch.setattr("structbench.run.similarity.PAGE", 4)
     pages: list[bool] = []
     options = small(sim, tmp_path / "x.duckdb", models=["wrong"], requests=12, skip_cached=True)
     options.embed_model = "sim:embed"
     load(options)
     of_one = similar(options.db)
-    monkeypatch.setattr("loadgen.server.embed", breaks)
+    monkeypatch.setattr("loadgen.api.ollama_server.embed", breaks)
     options.embed_model, pages = "other-embed", [False]
     assert "the server went away" in load(options).rows[0]["warnings"][0]
     assert ask(options.db, "SELECT embed_model FROM runs") == [("sim:embed",)], "nothing was changed yet"
@@ -178,7 +178,7 @@ def test_a_server_without_embeddings_gives_a_warning_and_no_failure(sim: Simulat
 def test_a_model_whose_vectors_are_zeros_gives_a_warning(
     sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loadgen.server.embed", lambda _address, _model, texts: [[0.0, 0.0] for _ in texts])
+    monkeypatch.setattr("loadgen.api.ollama_server.embed", lambda _address, _model, texts: [[0.0, 0.0] for _ in texts])
     summary = load(small(sim, tmp_path / "x.duckdb", suites=["numbers"], requests=1, embed_model="sim:embed"))
     assert summary.rows[0]["warnings"] == [
         "sim:embed gave vectors of zeros for 1 text: no semantic similarity where they are compared"

@@ -16,13 +16,13 @@ from compared import database, requests
 from loading import MODELS, ask, inferences, small
 
 from loadgen.simulator import Simulator
-from structbench import runner, slos
 from structbench.cli import main
-from structbench.gates import Outcome, Watch
+from structbench.gates.slo import Outcome, Watch
 from structbench.options import LoadOptions
-from structbench.runner import Stop, Summary, load
+from structbench.run import runner, slos
+from structbench.run.runner import Stop, Summary, load
 from structbench.store import Reader
-from structbench.suites import answer_book
+from structbench.suites.catalog import answer_book
 from structbench.verdict import Verdict, judge
 
 

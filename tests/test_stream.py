@@ -15,10 +15,10 @@ from played import END, HEAD, Answering, Played, answering, chunk, lines, play, 
 from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
 from simulated import ANSWERS, CALL, MODELS, WEATHER, wait_for
 
-from loadgen.connection import BadWire, ConnectFailed, Connection, TimedOut
+from loadgen.api.ollama import make_client, send
 from loadgen.simulator import FAULTS, Simulator
-from loadgen.stream import make_client, send
 from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
+from loadgen.wire.connection import BadWire, ConnectFailed, Connection, TimedOut
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from typing import Any
 import ollama
 import pytest
 
-from structbench import suite_fields
 from structbench.errors import BadInput
-from structbench.suites import TextShape, check_suite, load_suite
+from structbench.suites import fields as suite_fields
+from structbench.suites.catalog import TextShape, check_suite, load_suite
 
 CASE: dict[str, Any] = {"id": "a", "prompt": "hello"}
 OBJECT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}

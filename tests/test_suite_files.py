@@ -12,7 +12,7 @@ import pytest
 from structbench.cli import main
 from structbench.errors import BadInput
 from structbench.scoring import Answer, score
-from structbench.suites import TextShape, check_suite, describe_suites, load_suite, new_suite, tagged
+from structbench.suites.catalog import TextShape, check_suite, describe_suites, load_suite, new_suite, tagged
 from structbench.types import Suite
 
 DOC = Path(__file__).parents[1] / "docs" / "suites.md"

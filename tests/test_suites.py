@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from structbench.errors import BadInput
-from structbench.generated import LEAD_INS, GeneratedCases, _lead_in, number_case, number_words, text_case
-from structbench.suites import (
+from structbench.suites.catalog import (
     SHIPPED,
     TextShape,
     answer_book,
@@ -29,6 +28,7 @@ from structbench.suites import (
     load_suite,
     word_count,
 )
+from structbench.suites.generated import LEAD_INS, GeneratedCases, _lead_in, number_case, number_words, text_case
 from structbench.types import Case, Suite
 
 SHAPE = TextShape()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from measured import CORRECT, WRONG, Clock, record
 
 from loadgen.types import RequestError, RequestRecord
-from structbench.tally import Tally
+from structbench.run.progress import Tally
 from structbench.types import Score
 
 

@@ -18,14 +18,14 @@ from loadgen import ClosedLoop, Control, OpenLoop, Request, generate_load
 from loadgen.simulator import Simulator
 from loadgen.turns import UNKNOWN_TOOL, follow_up
 from loadgen.types import RequestError, RequestRecord
-from structbench.prompts import whole_conversations
-from structbench.runner import load
+from structbench.results.verify import problems
+from structbench.run.runner import load
 from structbench.scoring import Answer, score
 from structbench.scoring.text import is_mentioned
 from structbench.store import Reader
-from structbench.suites import TextShape, answer_book, load_suite
+from structbench.suites.catalog import TextShape, answer_book, load_suite
+from structbench.suites.requests import whole_conversations
 from structbench.types import Case
-from structbench.verification import problems
 
 ASKED = Request(
     index=4, model="m", messages=tuple(user("Paris?")), tools=(WEATHER,), options={"seed": 9},

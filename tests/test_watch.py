@@ -20,11 +20,11 @@ from scraped import free_port
 from loadgen.simulator import Simulator
 from structbench.cli import main
 from structbench.errors import BadInput
-from structbench.exposition import CellKey, Unreachable
-from structbench.picture import CPU, EXPIRY, LOOP_LAG, MEMORY, MODEL_SIZE, VRAM_SHARE, WORKERS, picture
-from structbench.runner import load
-from structbench.watch import Watch
-from structbench.watch_view import Trend, screen, sparkline, trend
+from structbench.run.runner import load
+from structbench.watch.endpoint import CellKey, Unreachable
+from structbench.watch.loop import Watch
+from structbench.watch.screen import Trend, screen, sparkline, trend
+from structbench.watch.snapshot import CPU, EXPIRY, LOOP_LAG, MEMORY, MODEL_SIZE, VRAM_SHARE, WORKERS, picture
 
 GAUGES = {CPU: 0.4, MEMORY: 2.1e8, WORKERS: 2, LOOP_LAG: 0.0004, MODEL_SIZE: 1.6e9, VRAM_SHARE: 1, EXPIRY: 299}
 RUNNING = exposition(

@@ -21,11 +21,11 @@ from played import END, HEAD, Answering, Body, Connecting, Played, answering, ch
 from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, said
 from simulated import ANSWERS, MODELS, wait_for
 
-from loadgen import wire
+from loadgen.api.ollama import make_client, preconnect, send
 from loadgen.simulator import Simulator
-from loadgen.stream import make_client, preconnect, send
 from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
-from loadgen.wire import KernelTransport, ReadTransport, transport_for, until
+from loadgen.wire import transport as wire
+from loadgen.wire.transport import KernelTransport, ReadTransport, transport_for, until
 
 TOOL = {
     "type": "function",

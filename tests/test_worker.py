@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import DONE, Peer, Scripted, answers, chat, said
 
-from loadgen.feed import InFlight
+from loadgen.engine.feed import InFlight
+from loadgen.engine.worker import start_offset_ns
 from loadgen.types import NS, ClosedLoop, OpenLoop, Request, RequestError, RequestRecord
-from loadgen.worker import start_offset_ns
 
 MS = 1_000_000
 NOW, IN_A_MINUTE = 0, 60 * NS

@@ -20,11 +20,11 @@ from halves import descriptors
 from scripted import DONE, SOON, Peer, Scripted, chat, said
 from simulated import FAST
 
-import loadgen.workers as workers_module
+import loadgen.engine.local as workers_module
 from loadgen import ClosedLoop, Control, LoadFailed, OpenLoop, Request, RequestRecord, generate_load
-from loadgen.process import spawn
+from loadgen.engine.child import spawn
+from loadgen.engine.local import default_workers
 from loadgen.simulator import SimulatorProcess
-from loadgen.workers import default_workers
 
 MS = 1_000_000
 MODELS = {

@@ -15,9 +15,9 @@ from halves import WAIT_S, Played, played, until
 from scripted import SOON, chat
 
 from loadgen import ClosedLoop, Control, LoadFailed, OpenLoop, Request, RequestRecord, Timeouts, generate_load
-from loadgen import feed as feed_module
+from loadgen.engine import feed as feed_module
+from loadgen.engine.local import default_workers
 from loadgen.types import RequestError
-from loadgen.workers import default_workers
 
 MS = 1_000_000
 ONE = ClosedLoop(concurrency=1)

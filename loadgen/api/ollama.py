@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import ollama
 
-from loadgen.connection import BadWire, ConnectFailed, Exchange, TimedOut
 from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
-from loadgen.wire import EXCHANGE, KernelTransport, transport_for
+from loadgen.wire.connection import BadWire, ConnectFailed, Exchange, TimedOut
+from loadgen.wire.transport import EXCHANGE, KernelTransport, transport_for
 
 _ABOUT_FORMAT = re.compile(r"(?<![a-z])(format|schema|grammar)s?(?![a-z])", re.IGNORECASE)
 _ABOUT_TOOLS = re.compile(r"(?<![a-z])tools(?![a-z])", re.IGNORECASE)

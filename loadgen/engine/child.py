@@ -20,7 +20,7 @@ from typing import Any
 _LENGTH = struct.Struct("<I")
 _START = (
     "import sys,json;a=json.loads(sys.argv[1]);sys.path[:]=a['path'];"
-    "from loadgen.process import _enter;_enter(a['target'],a['socket'])"
+    "from loadgen.engine.child import _enter;_enter(a['target'],a['socket'])"
 )
 
 

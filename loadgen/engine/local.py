@@ -19,10 +19,10 @@ from time import monotonic_ns
 from typing import Any
 
 from loadgen.arrivals import due_offsets
-from loadgen.feed import Feed, InFlight
-from loadgen.process import Frames, frame, spawn
+from loadgen.engine.child import Frames, frame, spawn
+from loadgen.engine.feed import Feed, InFlight
+from loadgen.engine.worker import Job
 from loadgen.types import NS, ClosedLoop, Load, OpenLoop, Request, RequestError, RequestRecord, Timeouts
-from loadgen.worker import Job
 
 _POLL_S = 0.1
 _START_DELAY_NS = 20_000_000
@@ -159,7 +159,7 @@ class _Load:
 
     def _spawn(self, worker: int, warmup: tuple[Request, ...] = ()) -> None:
         pipe_fd = self.feed.reader(worker)
-        process, sock = spawn("loadgen.worker:main", fds=(pipe_fd, self.feed.payload_fd, self.counts.fd))
+        process, sock = spawn("loadgen.engine.worker:main", fds=(pipe_fd, self.feed.payload_fd, self.counts.fd))
         job = Job(
             worker=worker, workers=self.workers, host=self.host, load=self.load, timeouts=self.timeouts, warmup=warmup,
             pipe_fd=pipe_fd, payload_fd=self.feed.payload_fd, in_flight_fd=self.counts.fd,

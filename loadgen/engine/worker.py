@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any
 
-from loadgen.feed import InFlight, take
-from loadgen.process import Frames, frame
+from loadgen.engine.child import Frames, frame
+from loadgen.engine.feed import InFlight, take
 from loadgen.turns import follow_up
 from loadgen.types import NS, ClosedLoop, Load, OpenLoop, Request, RequestError, RequestRecord, Timeouts
 
@@ -59,7 +59,7 @@ def main(sock: socket.socket) -> None:
     for name in _UNUSED:
         sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not installed
     # Imported here, as below: the parent takes Job from this module and has no need of connections.
-    from loadgen.connection import NotingSelector
+    from loadgen.wire.connection import NotingSelector
 
     raise_file_limit()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(NotingSelector())) as runner:
@@ -109,7 +109,7 @@ async def _listen(reader: asyncio.StreamReader, frames: Frames, worker: _Worker)
 
 class _Worker:
     def __init__(self, job: Job, writer: asyncio.StreamWriter) -> None:
-        from loadgen.stream import make_client
+        from loadgen.api.ollama import make_client
 
         self._job = job
         self._writer = writer
@@ -147,7 +147,7 @@ class _Worker:
 
     async def _prepare(self) -> None:
         """Whatever the first request would otherwise pay for: imports, connections, the client's first call."""
-        from loadgen.stream import preconnect, send
+        from loadgen.api.ollama import preconnect, send
 
         for request in self._job.warmup:
             await send(self._client, request, self._job.timeouts)
@@ -230,7 +230,7 @@ class _Worker:
             self._count(-1)
 
     async def _one(self, request: Request, due_ns: int | None) -> RequestRecord:
-        from loadgen.stream import send
+        from loadgen.api.ollama import send
 
         record = await send(self._client, request, self._job.timeouts, due_ns=due_ns, worker=self._job.worker)
         self._tell("record", record)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from loadgen.process import Frames, frame, receive, spawn
+from loadgen.engine.child import Frames, frame, receive, spawn
 from loadgen.simulator.profiles import PROFILES, Answer, Profile
 from loadgen.simulator.server import Server
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
-from loadgen.connection import BadWire, ConnectFailed, Connection, Exchange, Lines, TimedOut
 from loadgen.types import NS
+from loadgen.wire.connection import BadWire, ConnectFailed, Connection, Exchange, Lines, TimedOut
 
 EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
 """The request being sent by the current task: the official client has no way to pass it down."""

@@ -28,10 +28,10 @@ class Options(RunFilters):
 
 
 def run(options: Options) -> int:
+    from structbench.formatting import bytes_text, plural
     from structbench.store import Reader
     from structbench.store.upkeep import remove
     from structbench.store.views import RUN_LIST
-    from structbench.wording import bytes_text, plural
 
     if options == replace(Options(), db=options.db, yes=options.yes, dry_run=options.dry_run):
         raise BadInput("say which runs: --days 7, --label …, --model …, --status interrupted, or run ids")
@@ -50,7 +50,7 @@ def run(options: Options) -> int:
 
 
 def _chosen(reader: "Reader", options: Options) -> list[str]:
-    from structbench.selection import ago, filtered_runs
+    from structbench.results.selection import ago, filtered_runs
 
     chosen = filtered_runs(reader, options)
     if options.days is None:
@@ -67,7 +67,7 @@ def _chosen(reader: "Reader", options: Options) -> list[str]:
 
 def _describe(rows: Sequence[dict[str, Any]]) -> None:
     from structbench.commands.runs import run_line
-    from structbench.wording import plural
+    from structbench.formatting import plural
 
     going = [row for row in rows if row["status"] != "running"]
     requests = sum(row["requests"] for row in going)

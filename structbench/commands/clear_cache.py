@@ -11,10 +11,10 @@ class Options(RunFilters):
 
 
 def run(options: Options) -> int:
-    from structbench.selection import filtered_runs
+    from structbench.formatting import plural
+    from structbench.results.selection import filtered_runs
     from structbench.store import Reader
     from structbench.store.upkeep import forget
-    from structbench.wording import plural
 
     with Reader(options.db) as reader:
         chosen = filtered_runs(reader, options)

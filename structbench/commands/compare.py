@@ -9,8 +9,8 @@ from structbench.errors import GATE_FAILED, BadInput
 from structbench.options import opt
 
 if TYPE_CHECKING:
-    from structbench.comparing import Result
-    from structbench.report.lines import Line
+    from structbench.comparison.comparison import Result
+    from structbench.results.groups import Line
     from structbench.store import Reader
 
 
@@ -42,10 +42,10 @@ class Options:
 
 
 def run(options: Options) -> int:
-    from structbench.comparing import compare
-    from structbench.expressions import parse_change, parse_limits
+    from structbench.comparison.comparison import compare
+    from structbench.comparison.pairing import check_fields, pair
+    from structbench.gates.expressions import parse_change, parse_limits
     from structbench.output import check_output
-    from structbench.pairing import check_fields, pair
 
     changes = [parse_change(text) for text in options.fail_on]
     limits = None if options.goodput is None else parse_limits(options.goodput)
@@ -75,8 +75,8 @@ def _file(word: str, options: Options) -> Path:
 
 def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[Line]]":
     """The runs of a word in --db, or all runs of the file that it names."""
-    from structbench.report.lines import lines_of
-    from structbench.selection import select_runs
+    from structbench.results.groups import lines_of
+    from structbench.results.selection import select_runs
     from structbench.store import Reader
 
     file = _file(word, options)
@@ -96,8 +96,8 @@ def _write(result: "Result", options: Options) -> None:
 
     from rich.console import Console
 
+    from structbench.comparison.render import markdown, print_comparison, to_json
     from structbench.output import write_output
-    from structbench.report.comparison import markdown, print_comparison, to_json
 
     if options.format == "terminal" and options.output is None:
         print_comparison(result, Console())

@@ -37,7 +37,7 @@ def run(options: Options) -> int:
 
 def demo_options(db: str) -> tuple[LoadOptions, str]:
     """Options for the demo, and the line that says what is measured."""
-    from loadgen.server import ServerError, address_of, probe
+    from loadgen.api.ollama_server import ServerError, address_of, probe
 
     try:
         server = probe(address_of(None))

@@ -41,9 +41,9 @@ _COPY: dict[str, str] = {
 
 
 def run(options: Options) -> int:
-    from structbench.selection import filtered_runs
+    from structbench.formatting import plural
+    from structbench.results.selection import filtered_runs
     from structbench.store import Reader
-    from structbench.wording import plural
 
     format = _format(options)
     with Reader(options.db) as reader, reader.together():
@@ -84,8 +84,8 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(reader: "Reader", run_ids: Sequence[str], format: Format, path: Path, db: Path) -> None:
-    from structbench.benchstat import benchmark_lines
     from structbench.output import target_of
+    from structbench.results.benchstat import benchmark_lines
 
     with target_of(path, [db]) as target:
         if format == "benchstat":

@@ -17,10 +17,10 @@ class Options:
 
 
 def run(options: Options) -> int:
+    from structbench.formatting import plural
     from structbench.store import Reader
     from structbench.store.database import PATIENCE_S, Database
     from structbench.store.upkeep import merge
-    from structbench.wording import plural
 
     if not options.files:
         raise BadInput("say which files: structbench import other.duckdb …")

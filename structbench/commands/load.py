@@ -14,7 +14,7 @@ from structbench.options import LoadOptions, as_arguments
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from structbench.runner import Stop, Summary
+    from structbench.run.runner import Stop, Summary
 
 Options = LoadOptions
 
@@ -22,8 +22,8 @@ Options = LoadOptions
 def run(options: LoadOptions) -> int:
     from rich.console import Console
 
-    from structbench.live import Display
-    from structbench.runner import Stop, load
+    from structbench.run.display import Display
+    from structbench.run.runner import Stop, load
 
     console = Console(stderr=options.json)
     stop = Stop()
@@ -40,8 +40,8 @@ def run(options: LoadOptions) -> int:
 
 def _report(summary: "Summary", options: LoadOptions, console: "Console") -> None:
     """The table, and, for --json, the same as JSON on stdout."""
-    from structbench.constrained import print_pairs
-    from structbench.report import print_overview, print_table, to_json
+    from structbench.comparison.constrained import print_pairs
+    from structbench.reports import print_overview, print_table, to_json
 
     print_table(summary.rows, console)
     print_pairs(summary.pairs, console)

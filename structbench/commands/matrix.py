@@ -12,9 +12,9 @@ from structbench.errors import BadInput, RunFailed
 from structbench.options import opt
 
 if TYPE_CHECKING:
-    from loadgen.probing import Prober
-    from loadgen.server import Server
-    from structbench.matrix import Probe
+    from loadgen.api.ollama_server import Server
+    from structbench.matrix.client import Prober
+    from structbench.matrix.probes import Probe
     from structbench.store import Store
 
 
@@ -51,10 +51,10 @@ def _try(options: Options) -> int:
 
     from rich.console import Console
 
-    from structbench.matrix import probes
-    from structbench.matrix_table import print_grid
+    from structbench.matrix.grid import print_grid
+    from structbench.matrix.probes import probes
     from structbench.options import LoadOptions
-    from structbench.planning import find_server, pull_missing
+    from structbench.run.plan import find_server, pull_missing
     from structbench.store import Store
 
     console = Console(stderr=options.json)
@@ -82,8 +82,8 @@ def _probe(
     from rich.console import Console
     from rich.progress import track
 
-    from loadgen.probing import Prober
-    from loadgen.server import answers, load_model
+    from loadgen.api.ollama_server import answers, load_model
+    from structbench.matrix.client import Prober
 
     _, refusal = load_model(server.address, model, {}, None)
     if refusal is not None:
@@ -102,8 +102,8 @@ def _try_one(
     prober: "Prober", probe: "Probe", server: "Server", model: str, tokens: int
 ) -> tuple[dict[str, Any], Optional[str]]:
     """The row of one probe, and what kept its answer from arriving."""
-    from loadgen.server import full_name
-    from structbench.matrix import body_of, judge
+    from loadgen.api.ollama_server import full_name
+    from structbench.matrix.probes import body_of, judge
 
     reply = prober.ask(probe.endpoint, body_of(probe, model, tokens))
     finding = judge(probe, reply)
@@ -119,8 +119,8 @@ def _try_one(
 def _compare(options: Options) -> int:
     from rich.console import Console
 
-    from structbench.matrix import changes, pick
-    from structbench.matrix_table import print_changes
+    from structbench.matrix.grid import print_changes
+    from structbench.matrix.probes import changes, pick
     from structbench.store import Store
 
     if len(options.compare) != 2 or options.models:

@@ -10,7 +10,7 @@ from structbench.errors import BadInput
 from structbench.options import opt
 
 if TYPE_CHECKING:
-    from structbench.report.document import Document
+    from structbench.reports.document import Document
 
 _ENDINGS = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json", ".txt": "terminal"}
 
@@ -42,9 +42,9 @@ class Options:
 
 def run(options: Options) -> int:
     from structbench.output import check_output, write_output
-    from structbench.report.document import document_of
-    from structbench.report.headline import DEFAULT_RULE, parse_rule
-    from structbench.selection import select_runs
+    from structbench.reports.document import document_of
+    from structbench.reports.headline import DEFAULT_RULE, parse_rule
+    from structbench.results.selection import select_runs
     from structbench.store import Reader
 
     if options.output is not None:
@@ -71,7 +71,7 @@ def run(options: Options) -> int:
 def _print(document: "Document") -> None:
     from rich.console import Console
 
-    from structbench.report.terminal import print_document
+    from structbench.reports.terminal import print_document
 
     print_document(document, Console())
 
@@ -81,15 +81,15 @@ def _text(document: "Document", kind: str) -> str:
         case "json":
             import json
 
-            from structbench.report.document import to_json
+            from structbench.reports.document import to_json
 
             return json.dumps(to_json(document), indent=1, ensure_ascii=False) + "\n"
         case "markdown":
-            from structbench.report.markdown import to_markdown
+            from structbench.reports.markdown import to_markdown
 
             return to_markdown(document)
         case "html":
-            from structbench.report.html import to_html
+            from structbench.reports.html import to_html
 
             return to_html(document)
         case _:
@@ -97,7 +97,7 @@ def _text(document: "Document", kind: str) -> str:
 
             from rich.console import Console
 
-            from structbench.report.terminal import print_document
+            from structbench.reports.terminal import print_document
 
             text = io.StringIO()
             print_document(document, Console(file=text, width=160))

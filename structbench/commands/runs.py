@@ -16,10 +16,10 @@ class Options(RunFilters):
 
 
 def run(options: Options) -> int:
-    from structbench.selection import filtered_runs
+    from structbench.formatting import plural
+    from structbench.results.selection import filtered_runs
     from structbench.store import Reader
     from structbench.store.views import RUN_LIST
-    from structbench.wording import plural
 
     with Reader(options.db) as reader:
         rows = reader.query(RUN_LIST, [filtered_runs(reader, options)])
@@ -36,7 +36,7 @@ def run(options: Options) -> int:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    from structbench.wording import ABSENT, printable, share_text
+    from structbench.formatting import ABSENT, printable, share_text
 
     done, planned = row["requests"], row["planned"]
     started = row["started_at"]

@@ -60,7 +60,7 @@ def _show(options: Options, sql: str) -> None:
 
 
 def _print(answer: "Answer") -> None:
-    from structbench.wording import plural
+    from structbench.formatting import plural
 
     columns = [(name, all(isinstance(row[i], int | float | None) for row in answer.rows))
                for i, name in enumerate(answer.names)]  # fmt: skip
@@ -70,7 +70,7 @@ def _print(answer: "Answer") -> None:
 
 
 def _cell(value: Any) -> str:
-    from structbench.wording import ABSENT, printable
+    from structbench.formatting import ABSENT, printable
 
     return ABSENT if value is None else printable(f"{value:.6g}" if isinstance(value, float) else str(value))
 

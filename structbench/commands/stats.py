@@ -32,8 +32,8 @@ class Options:
 
 
 def run(options: Options) -> int:
+    from structbench.formatting import ABSENT, bytes_text, plural, printable, share_text
     from structbench.store import Reader
-    from structbench.wording import ABSENT, bytes_text, plural, printable, share_text
 
     with Reader(options.db) as reader, reader.together():
         (runs,), (requests,), (lookups,) = (reader.query(sql) for sql in (_COUNTS, _REQUESTS, _LOOKUPS))

@@ -41,8 +41,8 @@ def run(options: Options) -> int:
 
 
 def _list(what: list[str]) -> int:
-    from structbench.public import describe_public
-    from structbench.suites import describe_suites
+    from structbench.suites.catalog import describe_suites
+    from structbench.suites.public import describe_public
 
     if what:
         raise BadInput(f"`structbench suites list` takes no {what[0]!r}: did you mean `structbench suites check`?")
@@ -59,7 +59,7 @@ def _list(what: list[str]) -> int:
 
 def _check(what: list[str]) -> int:
     """Print every problem of each file, or what it holds; BadInput at the end when there was one."""
-    from structbench.suites import check_suite
+    from structbench.suites.catalog import check_suite
 
     if not what:
         raise BadInput("name what to check: structbench suites check mine.jsonl")
@@ -88,7 +88,7 @@ def _counts(cases: "list[Case]") -> str:
 
 
 def _new(what: list[str], output: Optional[str]) -> int:
-    from structbench.suites import new_suite
+    from structbench.suites.catalog import new_suite
 
     if len(what) != 1 or what[0] not in KINDS:
         raise BadInput(f"name the kind of suite: structbench suites new {' | '.join(KINDS)}")

@@ -16,9 +16,9 @@ class Options:
 
 
 def run(options: Options) -> int:
+    from structbench.formatting import plural, printable
+    from structbench.results.verify import problems
     from structbench.store import Reader
-    from structbench.verification import problems
-    from structbench.wording import plural, printable
 
     with Reader(options.db) as reader:
         found = list(problems(reader))

@@ -21,8 +21,8 @@ def run(options: Options) -> int:
 
     from rich.console import Console
 
-    from structbench.exposition import endpoint
-    from structbench.watch import Watch
+    from structbench.watch.endpoint import endpoint
+    from structbench.watch.loop import Watch
 
     if not (isfinite(options.every) and options.every > 0):
         raise BadInput(f"--every must be a number of seconds above 0, not {options.every:g}")

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from structbench.differences import Difference, holm
-from structbench.expressions import Change, Metric, metric_of, shown_limits
-from structbench.gates import Gate, Outcome, doubt, settle
+from structbench.comparison.pairing import Pair, Pairing
+from structbench.comparison.significance import Difference, holm
+from structbench.gates.expressions import Change, Metric, metric_of, shown_limits
+from structbench.gates.slo import Gate, Outcome, doubt, settle
 from structbench.identity import canonical_json
-from structbench.pairing import Pair, Pairing
 from structbench.stats import CONFIDENCE
 
 if TYPE_CHECKING:
-    from structbench.report.lines import Line
+    from structbench.results.groups import Line
     from structbench.store import Reader
 
 Word = Literal["better", "worse", "no detectable difference", "too few", "not comparable"]
@@ -88,7 +88,7 @@ def compare(
 
     ``limits`` of goodput are for both sides; None: those that all runs of a pair share.
     """
-    from structbench.sides import compared
+    from structbench.comparison.samples import compared
 
     named = {change.metric.name: change.metric for change in changes}
     metrics = [*named.values(), *(m for name in METRICS if name not in named and (m := metric_of(name)) is not None)]
@@ -212,6 +212,6 @@ def _doubts(comparison: Comparison) -> Iterator[str]:
 
 
 def _shown(row: Compared) -> str:
-    from structbench.report.comparison import change_text, interval_text
+    from structbench.comparison.render import change_text, interval_text
 
     return f"{change_text(row)} ({interval_text(row)})"

@@ -14,14 +14,14 @@ from functools import partial
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from structbench.prompts import case_of
+from structbench.formatting import latency_text, plural, rate_text, share_text
 from structbench.stats import interval_ranks, needed
-from structbench.wording import latency_text, plural, rate_text, share_text
+from structbench.suites.requests import case_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from structbench.cells import Cell
+    from structbench.run.cells import Cell
     from structbench.types import Case
 
 LEAST_UNITS = needed(0.5)
@@ -123,7 +123,7 @@ def shares(cases: Sequence[Pairs]) -> Difference:
     """
     import numpy as np  # here: a load that has nothing to compare starts faster without it
 
-    from structbench.differences import interval_by_case
+    from structbench.comparison.significance import interval_by_case
 
     if not cases:
         return Difference(0)

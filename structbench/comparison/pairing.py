@@ -11,7 +11,7 @@ from typing import Any
 
 from structbench.errors import BadInput
 from structbench.identity import canonical_json, differences
-from structbench.report.lines import Line
+from structbench.results.groups import Line
 from structbench.types import Config
 
 COMPARED = ("model", "model_digest", "server_version", "server_address")

@@ -11,15 +11,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from structbench import __version__
-from structbench.comparing import Compared, Comparison, Result
-from structbench.differences import RESAMPLES
-from structbench.gates import value_text
-from structbench.wording import ABSENT, plural, printable
+from structbench.comparison.comparison import Compared, Comparison, Result
+from structbench.comparison.significance import RESAMPLES
+from structbench.formatting import ABSENT, plural, printable
+from structbench.gates.slo import value_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from structbench.report.lines import Line
+    from structbench.results.groups import Line
 
 HEADERS = ("metric", "A", "B", "B - A", "95 % interval", "p", "B is")
 _STYLES = {"better": "green", "worse": "red", "not comparable": "yellow", "too few": "yellow"}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structbench.comparing import Compared
-from structbench.differences import (
+from structbench.comparison.comparison import Compared
+from structbench.comparison.significance import (
     Floats,
     Ratio,
     Sample,
@@ -24,13 +24,13 @@ from structbench.differences import (
     quantile,
     without_variation,
 )
-from structbench.expressions import LATENCIES, Metric
-from structbench.measures import meets
+from structbench.gates.expressions import LATENCIES, Metric
+from structbench.results.measures import meets
 from structbench.stats import LEAST_CLUSTERS, needed
 
 if TYPE_CHECKING:
-    from structbench.pairing import Pair
-    from structbench.report.lines import Line
+    from structbench.comparison.pairing import Pair
+    from structbench.results.groups import Line
     from structbench.store import Reader
 
 Columns = Mapping[str, Any]

@@ -15,7 +15,7 @@ from decimal import Decimal, DecimalException
 from typing import Literal, NoReturn
 
 from structbench.errors import BadInput
-from structbench.wording import printable
+from structbench.formatting import printable
 
 Kind = Literal["latency", "rate", "share"]
 Op = Literal["<", "<=", ">", ">="]

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 from xml.etree import ElementTree
 
-from structbench.gates import Outcome, doubt
-from structbench.wording import printable
+from structbench.formatting import printable
+from structbench.gates.slo import Outcome, doubt
 
 Row = Mapping[str, Any]
 _KINDS: Mapping[str, tuple[str, str]] = {

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from math import ceil, floor
 from typing import Any, Literal
 
-from structbench.expressions import LATENCIES, MAY_BE_ABSENT, Condition, Metric
-from structbench.measures import Measured
-from structbench.report import terms
-from structbench.wording import latency_text, plural, printable, rate_text, share_text
+from structbench.formatting import latency_text, plural, printable, rate_text, share_text
+from structbench.gates.expressions import LATENCIES, MAY_BE_ABSENT, Condition, Metric
+from structbench.reports import terms
+from structbench.results.measures import Measured
 
 Word = Literal["pass", "fail", "undecided", "skip"]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
-from loadgen.probing import PATHS
-from structbench.wording import plural, printable
+from structbench.formatting import plural, printable
+from structbench.matrix.client import PATHS
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-from loadgen.probing import Endpoint, Reply
-from loadgen.server import full_name
+from loadgen.api.ollama_server import full_name
 from structbench.errors import BadInput
+from structbench.matrix.client import Endpoint, Reply
 from structbench.scoring import Answer, score
 from structbench.types import Case, Score
 

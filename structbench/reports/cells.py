@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from structbench.report.lines import Line
-from structbench.report.terms import needs_text, range_text, value_text
+from structbench.formatting import ABSENT
+from structbench.reports.terms import needs_text, range_text, value_text
+from structbench.results.groups import Line
 from structbench.stats import Estimate
-from structbench.wording import ABSENT
 
 Cell = Mapping[str, str]
 """value, range, needs: at most the first two, or the last."""

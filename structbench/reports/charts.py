@@ -10,14 +10,14 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
-from structbench.report.cells import Cell, cell, plain, row
-from structbench.report.document import Document
-from structbench.report.figures import PERCENTILES, Figures
-from structbench.report.lines import Line
-from structbench.report.series import PARTS
-from structbench.report.terms import NAMES, value_text
+from structbench.formatting import ABSENT, latency_text, share_text
+from structbench.reports.cells import Cell, cell, plain, row
+from structbench.reports.document import Document
+from structbench.reports.terms import NAMES, value_text
+from structbench.results.chart_data import PARTS
+from structbench.results.figures import PERCENTILES, Figures
+from structbench.results.groups import Line
 from structbench.stats import Estimate
-from structbench.wording import ABSENT, latency_text, share_text
 
 SHARES = ("correct", "accuracy", "schema_valid", "json_valid", "tool_calls_right")
 """Of answers; errors are in the outcomes."""

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from structbench import __version__
-from structbench.expressions import Condition
-from structbench.report.figures import Figures, figures_of, gap_counts
-from structbench.report.headline import Candidate, Headline, headline_of
-from structbench.report.lines import Line, lines_of
-from structbench.report.series import EDGES, curves_of, parts_of, positions_of, timeline_of
-from structbench.report.table import plain
-from structbench.report.wrong import wrong_of
+from structbench.gates.expressions import Condition
+from structbench.reports.headline import Candidate, Headline, headline_of
+from structbench.reports.summary import plain
+from structbench.results.chart_data import EDGES, curves_of, parts_of, positions_of, timeline_of
+from structbench.results.figures import Figures, figures_of, gap_counts
+from structbench.results.groups import Line, lines_of
+from structbench.results.wrong_answers import wrong_of
 from structbench.stats import CONFIDENCE
 
 if TYPE_CHECKING:

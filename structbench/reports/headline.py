@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from structbench.errors import BadInput
-from structbench.expressions import Condition, Metric, parse_slo
+from structbench.gates.expressions import Condition, Metric, parse_slo
 from structbench.identity import canonical_json
-from structbench.report.figures import PERCENTILES, Figures
-from structbench.report.lines import SIMULATED, Line, differing
-from structbench.report.terms import NAMES, estimate_text, value_text
+from structbench.reports.terms import NAMES, estimate_text, value_text
+from structbench.results.figures import PERCENTILES, Figures
+from structbench.results.groups import SIMULATED, Line, differing
 from structbench.stats import Estimate
 
 DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")

@@ -15,8 +15,8 @@ from importlib.resources import files
 from typing import Any
 
 from structbench import __version__
-from structbench.report.document import Document
-from structbench.report.view import view_of
+from structbench.reports.document import Document
+from structbench.reports.view import view_of
 
 _PLOT_STYLE = "sha256-jSYQUrW7J0b3jPqhZP9C2Xh1PyJKHKXd4s0fpGGKrww="
 """Of the style that Plot writes into each chart, which a script cannot mark as its own."""
@@ -59,7 +59,7 @@ def embedded(value: Mapping[str, Any]) -> str:
 
 
 def _page(name: str) -> str:
-    return (files("structbench.report") / "page" / name).read_text(encoding="utf-8")
+    return (files("structbench.reports") / "page" / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

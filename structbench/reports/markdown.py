@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 
 from structbench import __version__
-from structbench.report.document import Document
-from structbench.report.figures import Figures
-from structbench.report.lines import Line
-from structbench.report.terms import estimate_text, value_text
+from structbench.formatting import printable, share_text
+from structbench.reports.document import Document
+from structbench.reports.terms import estimate_text, value_text
+from structbench.results.figures import Figures
+from structbench.results.groups import Line
 from structbench.stats import Estimate
-from structbench.wording import printable, share_text
 
 _COLUMNS = ("model", "suite", "load", "requests", "errors", "correct", "TTFT p50", "TTFT p95", "ITL p99", "TPOT p50",
             "correct/s", "verdict")  # fmt: skip

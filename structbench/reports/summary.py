@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from structbench import __version__
-from structbench.wording import ABSENT, latency_text, plural, printable, rate_text, share_text, span_text, suite_text
+from structbench.formatting import ABSENT, latency_text, plural, printable, rate_text, share_text, span_text, suite_text
 
 if TYPE_CHECKING:
     from rich.console import Console

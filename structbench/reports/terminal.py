@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from structbench.report.document import Document
-from structbench.report.figures import PERCENTILES, Figures
-from structbench.report.lines import Line
-from structbench.report.table import Column, Group, Row, as_text, print_parts, print_table
-from structbench.report.terms import NAMES, estimate_text
+from structbench.reports.document import Document
+from structbench.reports.summary import Column, Group, Row, as_text, print_parts, print_table
+from structbench.reports.terms import NAMES, estimate_text
+from structbench.results.figures import PERCENTILES, Figures
+from structbench.results.groups import Line
 from structbench.stats import Estimate, needed
 
 if TYPE_CHECKING:

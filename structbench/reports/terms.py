@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import re
 
+from structbench.formatting import ABSENT, share_text
 from structbench.stats import Estimate
-from structbench.wording import ABSENT, share_text
 
 NAMES = {
     "ttft_s": "TTFT", "ttft_due_s": "TTFT from due", "itl_s": "ITL", "tpot_s": "TPOT", "e2e_s": "e2e",

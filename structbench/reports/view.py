@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from structbench.report.cells import cell, plain, row
-from structbench.report.charts import SHARES, charts_of, drawn_of
-from structbench.report.document import Document
-from structbench.report.figures import Figures
-from structbench.report.headline import Candidate, Check, Headline
-from structbench.report.lines import SIMULATED, Line
-from structbench.report.terms import NAMES, estimate_text
-from structbench.report.wrong_view import wrong_view
-from structbench.wording import ABSENT, rate_text, span_text
+from structbench.formatting import ABSENT, rate_text, span_text
+from structbench.reports.cells import cell, plain, row
+from structbench.reports.charts import SHARES, charts_of, drawn_of
+from structbench.reports.document import Document
+from structbench.reports.headline import Candidate, Check, Headline
+from structbench.reports.terms import NAMES, estimate_text
+from structbench.reports.wrong_view import wrong_view
+from structbench.results.figures import Figures
+from structbench.results.groups import SIMULATED, Line
 
 _SIGNS = {"met": "✓", "open": "?", "missed": "✗"}
 _STATES = {"met": ("yes", "good"), "open": ("not shown", "unsure"), "missed": ("no", "")}

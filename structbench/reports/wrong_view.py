@@ -10,10 +10,10 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from structbench.report.figures import Figures
-from structbench.report.lines import Line
-from structbench.report.wrong import RIGHT
-from structbench.wording import ABSENT, printable
+from structbench.formatting import ABSENT, printable
+from structbench.results.figures import Figures
+from structbench.results.groups import Line
+from structbench.results.wrong_answers import RIGHT
 
 _PLAIN = "\n\t"
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from structbench.wording import suite_text
+from structbench.formatting import suite_text
 
 if TYPE_CHECKING:
     from structbench.store import Reader

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from structbench.report.figures import (
+from structbench.results.figures import (
     DRAWN,
     LINES,
     SHARES_OF_LINES,
@@ -20,7 +20,7 @@ from structbench.report.figures import (
     params_of,
     sample_of,
 )
-from structbench.report.lines import Line
+from structbench.results.groups import Line
 from structbench.stats import Estimate, needed
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from structbench.report.lines import Line
+from structbench.results.groups import Line
 from structbench.stats import (
     Estimate,
     gap_percentiles,

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from structbench.formatting import clipped, load_text, printable
 from structbench.identity import flat
-from structbench.wording import clipped, load_text, printable
 
 if TYPE_CHECKING:
     from structbench.store import Reader

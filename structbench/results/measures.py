@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from structbench.expressions import LATENCIES, MAY_BE_ABSENT, Metric
+from structbench.gates.expressions import LATENCIES, MAY_BE_ABSENT, Metric
 
 Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 

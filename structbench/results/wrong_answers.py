@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
-from structbench.prompts import case_of
-from structbench.report.figures import LINES, params_of
-from structbench.report.lines import Line
-from structbench.suites import TextShape, load_suite
+from structbench.results.figures import LINES, params_of
+from structbench.results.groups import Line
+from structbench.suites.catalog import TextShape, load_suite
+from structbench.suites.requests import case_of
 from structbench.types import Case, Suite
 
 if TYPE_CHECKING:

@@ -12,18 +12,18 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from loadgen.server import Server, full_name
+from loadgen.api.ollama_server import Server, full_name
 from loadgen.types import ClosedLoop, Load, OpenLoop
 from structbench.errors import BadInput
-from structbench.expressions import parse_limits, parse_slo
-from structbench.generated import GeneratedCases
+from structbench.formatting import load_text, suite_text
+from structbench.gates.expressions import parse_limits, parse_slo
 from structbench.identity import config_hash
 from structbench.options import LoadOptions, think_value
 from structbench.output import check_output
 from structbench.scoring import SCORER_VERSION
-from structbench.suites import TextShape, load_suite, tagged, tags_of
+from structbench.suites.catalog import TextShape, load_suite, tagged, tags_of
+from structbench.suites.generated import GeneratedCases
 from structbench.types import Case, Config, Suite
-from structbench.wording import load_text, suite_text
 
 _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
 """What Go, in which Ollama is written, reads as a duration."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from structbench.tally import Tally
-from structbench.wording import clock_text, latency_text, plural, printable, rate_text, share_text, span_text
+from structbench.formatting import clock_text, latency_text, plural, printable, rate_text, share_text, span_text
+from structbench.run.progress import Tally
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,15 +10,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from loadgen import server as ollama_server
-from loadgen.server import Server, ServerError
-from structbench.cells import Cell
+from loadgen.api import ollama_server
+from loadgen.api.ollama_server import Server, ServerError
 from structbench.errors import BadInput
 from structbench.identity import config_dict, differences
 from structbench.options import LoadOptions
-from structbench.prompts import whole_conversations
+from structbench.run.cells import Cell
 from structbench.store import Found, Store
-from structbench.suites import answer_book
+from structbench.suites.catalog import answer_book
+from structbench.suites.requests import whole_conversations
 
 CacheState = Literal["new", "resumed", "skipped"]
 

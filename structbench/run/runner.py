@@ -19,27 +19,28 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from loadgen import server as ollama_server
+from loadgen.api import ollama_server
 from loadgen.telemetry import CacheResult, CellState
-from structbench import __version__, slos
-from structbench.cells import Cell, build_cells, check_options, load_suites
-from structbench.constrained import ROWS, pair_up
+from structbench import __version__
+from structbench.comparison.constrained import ROWS, pair_up
 from structbench.errors import GATE_FAILED
-from structbench.gates import Gate, Outcome
-from structbench.junit import junit_xml
-from structbench.live import Display
+from structbench.formatting import plural
+from structbench.gates.junit import junit_xml
+from structbench.gates.slo import Gate, Outcome
 from structbench.options import LoadOptions
 from structbench.output import write_output
-from structbench.planning import CacheState, PlannedCell, explain, find_server, plan, pull_missing
-from structbench.publish import collector, open_telemetry
-from structbench.scorer import Scorer
-from structbench.segment import Segment, Services, labels_of
-from structbench.similarity import Embeddings, score_similarity
+from structbench.run import slos
+from structbench.run.cells import Cell, build_cells, check_options, load_suites
+from structbench.run.display import Display
+from structbench.run.plan import CacheState, PlannedCell, explain, find_server, plan, pull_missing
+from structbench.run.segment import Segment, Services, labels_of
+from structbench.run.similarity import Embeddings, score_similarity
+from structbench.run.telemetry_setup import collector, open_telemetry
+from structbench.scoring.process import Scorer
 from structbench.store import Store, run_columns
-from structbench.suites import calibrate, calibrated, calibration_prompts, word_count
+from structbench.suites.catalog import calibrate, calibrated, calibration_prompts, word_count
 from structbench.types import Case
 from structbench.verdict import FACTS, judge
-from structbench.wording import plural
 
 _FLUSH_S = 60.0
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {

@@ -14,9 +14,9 @@ from typing import Any
 
 import psutil
 
-from loadgen.server import Watch
+from loadgen.api.ollama_server import Watch
+from loadgen.engine.local import Control
 from loadgen.types import NS
-from loadgen.workers import Control
 
 PERIOD_S = 1.0
 

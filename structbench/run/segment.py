@@ -15,21 +15,21 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from loadgen.server import Server, answers
+from loadgen.api.ollama_server import Server, answers
+from loadgen.engine.local import Control, LoadFailed, default_workers, generate_load
 from loadgen.telemetry import CellLabels, Scored, Telemetry
 from loadgen.turns import follow_up
 from loadgen.types import NS, Request, RequestRecord, Timeouts
-from loadgen.workers import Control, LoadFailed, default_workers, generate_load
-from structbench.cells import Cell
 from structbench.errors import StructbenchError
-from structbench.gates import Watch
-from structbench.live import Display, Tally
+from structbench.gates.slo import Watch
 from structbench.options import LoadOptions
-from structbench.prompts import case_of, first_turns, request_of, requests_of, warmup_requests
-from structbench.sampler import Sampler
-from structbench.scorer import Scorer
+from structbench.run.cells import Cell
+from structbench.run.display import Display, Tally
+from structbench.run.sampler import Sampler
 from structbench.scoring import Answer
+from structbench.scoring.process import Scorer
 from structbench.store import Store, row_of
+from structbench.suites.requests import case_of, first_turns, request_of, requests_of, warmup_requests
 from structbench.types import Case, Score
 from structbench.verdict import VerdictSoFar
 

@@ -13,8 +13,8 @@ from hashlib import sha256
 from math import hypot, inf
 from typing import Any
 
-from structbench.prompts import case_of
 from structbench.store import Store
+from structbench.suites.requests import case_of
 from structbench.types import Case
 
 BATCH = 32

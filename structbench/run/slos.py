@@ -9,13 +9,13 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from structbench.expressions import Condition, parse_limits, parse_slo
-from structbench.gates import Outcome, Watch, judge, settle
-from structbench.measures import Measured, Query, measured
+from structbench.gates.expressions import Condition, parse_limits, parse_slo
+from structbench.gates.slo import Outcome, Watch, judge, settle
 from structbench.options import LoadOptions
+from structbench.results.measures import Measured, Query, measured
 
 if TYPE_CHECKING:
-    from structbench.planning import PlannedCell
+    from structbench.run.plan import PlannedCell
 
 _ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 

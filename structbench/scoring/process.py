@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from loadgen.process import spawn
+from loadgen.engine.child import spawn
 from structbench.scoring.answer import Answer, unscored
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class _Child:
     """The parent's end of one scoring process."""
 
     def __init__(self, time_limit_s: float) -> None:
-        self._process, sock = spawn("structbench.scorer:serve")
+        self._process, sock = spawn("structbench.scoring.process:serve")
         self._pipe = Connection(sock.detach())
         self._time_limit_s = time_limit_s
 

@@ -5,7 +5,7 @@ Invariant: percentiles are over completed requests, interpolated linearly; what 
 
 from __future__ import annotations
 
-from structbench.expressions import LATENCIES, MAY_BE_ABSENT
+from structbench.gates.expressions import LATENCIES, MAY_BE_ABSENT
 
 _LOAD = (
     "CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '')"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from structbench.errors import BadInput
-from structbench.public.reading import field_of, fingerprint, is_there, lines_of, object_of, read_bytes
+from structbench.suites.reading import field_of, fingerprint, is_there, lines_of, object_of, read_bytes
 from structbench.types import Case, Suite
 
 VERSION = 1

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from structbench.errors import BadInput
-from structbench.generated import (
+from structbench.suites.files import Line, read_lines, read_suite
+from structbench.suites.generated import (
     GENERATED_CASES,
     NUMBERS_VERSION,
     TEXT_VERSION,
@@ -29,8 +30,7 @@ from structbench.generated import (
     text_case,
     word_count,
 )
-from structbench.public import PUBLIC, load_public
-from structbench.suite_files import Line, read_lines, read_suite
+from structbench.suites.public import PUBLIC, load_public
 from structbench.types import Case, Suite
 
 __all__ = [
@@ -152,7 +152,9 @@ def answer_book(seed: int = 0) -> dict[str, dict[str, Any]]:
     ``{"text": digits}``; of
     ``numbers`` the first 1000 cases of this seed.
     """
-    from structbench.prompts import with_schema  # late: brings in the load generator, which listing suites needs not
+    from structbench.suites.requests import (
+        with_schema,  # late: brings in the load generator, which listing suites needs not
+    )
 
     book: dict[str, dict[str, Any]] = {}
     for line in read_lines(_shipped_bytes("json"), "json.jsonl"):
@@ -232,7 +234,7 @@ def _json(content: Any, *, sort_keys: bool = False) -> str:
 
 
 def _shipped_bytes(name: str) -> bytes:
-    return (files("structbench") / "suites" / f"{name}.jsonl").read_bytes()
+    return (files("structbench.suites") / "data" / f"{name}.jsonl").read_bytes()
 
 
 def _own(name_or_path: str) -> Path:

@@ -16,7 +16,7 @@ from structbench.scoring.answer import CannotScore
 from structbench.scoring.rules import matches
 from structbench.scoring.validation import errors_of
 from structbench.scoring.values import at_pointer
-from structbench.suite_fields import (
+from structbench.suites.fields import (
     FIELDS,
     Problems,
     guarded,
@@ -26,7 +26,7 @@ from structbench.suite_fields import (
     text_problems,
     unknown_keys,
 )
-from structbench.suite_rules import rule_problems
+from structbench.suites.rules import rule_problems
 from structbench.types import Case
 
 KEYS = (

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from structbench.scoring.time_limit import OutOfTime, limited
 from structbench.scoring.validation import draft_of, schema_errors
-from structbench.time_limit import OutOfTime, limited
 
 CHECK_LIMIT_S = 2.0
 """How long one check may take; an answer is scored within the same time."""

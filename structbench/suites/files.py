@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from structbench.errors import BadInput
-from structbench.suite_checks import cases_of, problems_of
-from structbench.suite_fields import TYPE_NAMES, guarded, schema_problems
+from structbench.suites.checks import cases_of, problems_of
+from structbench.suites.fields import TYPE_NAMES, guarded, schema_problems
 from structbench.types import Case
 
 COMMENTS = (b"#", b"//")

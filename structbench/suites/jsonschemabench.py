@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from structbench.errors import BadInput
-from structbench.generated import GeneratedCases
-from structbench.public.reading import field_of, fingerprint, is_there, lines_of, object_of, read_bytes
+from structbench.suites.generated import GeneratedCases
+from structbench.suites.reading import field_of, fingerprint, is_there, lines_of, object_of, read_bytes
 from structbench.types import Case, Suite
 
 VERSION = 1
@@ -115,7 +115,7 @@ def _same(data: bytes) -> bytes:
 
 
 def _case(items: Sequence[_Item], index: int) -> Case:
-    from structbench.prompts import with_schema  # with it comes loadgen, which listing the suites does not need
+    from structbench.suites.requests import with_schema  # with it comes loadgen, which listing the suites does not need
 
     item = items[index]
     schema = _schema(object_of(item.read(), item.where), item.where)

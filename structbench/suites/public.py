@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from structbench.public.bfcl import describe_bfcl, load_bfcl
-from structbench.public.jsonschemabench import load_jsonschemabench
+from structbench.suites.bfcl import describe_bfcl, load_bfcl
+from structbench.suites.jsonschemabench import load_jsonschemabench
 from structbench.types import Suite
 
 __all__ = ["PUBLIC", "describe_public", "load_public"]

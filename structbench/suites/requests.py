@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from loadgen.types import Request
-from structbench.generated import GeneratedCases
+from structbench.suites.generated import GeneratedCases
 from structbench.types import Case, Config
 
 _SCHEMA_PROMPT = "Answer with one JSON value only, no code fence and no other text. It must satisfy this JSON Schema:\n"

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from structbench.exposition import Reading, Unreachable, fetch, parse
-from structbench.picture import SHOWN, Picture, picture
-from structbench.watch_view import HISTORY, Trend, line, screen, trend
-from structbench.wording import plural, printable
+from structbench.formatting import plural, printable
+from structbench.watch.endpoint import Reading, Unreachable, fetch, parse
+from structbench.watch.screen import HISTORY, Trend, line, screen, trend
+from structbench.watch.snapshot import SHOWN, Picture, picture
 
 if TYPE_CHECKING:
     from rich.console import Console

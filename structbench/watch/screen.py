@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from structbench.live import shortened
-from structbench.picture import CellPicture, ClientPicture, Percentiles, Picture, ServerPicture
-from structbench.wording import ABSENT, bytes_text, latency_text, plural, printable, rate_text, share_text, span_text
+from structbench.formatting import ABSENT, bytes_text, latency_text, plural, printable, rate_text, share_text, span_text
+from structbench.run.display import shortened
+from structbench.watch.snapshot import CellPicture, ClientPicture, Percentiles, Picture, ServerPicture
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from structbench.buckets import Buckets
-from structbench.exposition import CellKey, Reading, Series
+from structbench.watch.buckets import Buckets
+from structbench.watch.endpoint import CellKey, Reading, Series
 
 TTFT = "gen_ai_client_operation_time_to_first_chunk_seconds"
 ITL = "gen_ai_client_operation_time_per_output_chunk_seconds"
