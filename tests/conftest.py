@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import loading
 import ollama
 import pytest
-from simulated import ANSWERS, MODELS
 
 from loadgen.simulator import Simulator
 from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
@@ -20,6 +18,8 @@ from structbench.run.runner import load
 from structbench.store import Reader, Store, row_of, run_columns
 from structbench.suites.catalog import answer_book
 from structbench.types import Config
+from tests.support import loads as loading
+from tests.support.simulators import ANSWERS, MODELS
 
 FAILED: tuple[ErrorKind, ...] = ("timeout", "dropped", "http", "http")
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from loading import ROOT
+
+from tests.support.loads import ROOT
 
 FILE = ROOT / "docker-compose.yml"
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["services"]

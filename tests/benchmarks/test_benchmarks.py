@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed
+from tests.support.paths import ROOT
+
+sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
 
 from benchmarks import machine, results, scoring, telemetry, timing
 from benchmarks.__main__ import benchmarks, parser, undisturbed

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,9 @@ import yaml
 from structbench.cli import COMMANDS
 from structbench.comparison.pairing import check_fields
 from structbench.gates.expressions import parse_change, parse_limits, parse_slo
+from tests.support.paths import ROOT
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 PARSERS = {"--slo": parse_slo, "--fail-on": parse_change, "--goodput": parse_limits}
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
 
 
 def run(command: list[str], folder: Path) -> str:

@@ -7,9 +7,9 @@ import shlex
 from importlib import import_module
 
 import pytest
-from loading import ROOT
 
 from structbench.cli import COMMANDS, _parse
+from tests.support.loads import ROOT
 
 TEXT = (ROOT / "docs" / "migrating.md").read_text()
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.splitlines()]

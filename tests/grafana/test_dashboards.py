@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from loading import ROOT
 
 from grafana import ask, queries
+from tests.support.loads import ROOT
 
 BOARDS = ask.boards()
 PANELS = [(f"{name}: {panel['title']}", panel) for name, board in BOARDS.items() for panel in ask.panels(board)]

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import FAST, MODELS
-from scraped import GRAFANA, NEEDED, Prometheus, prometheus
 
 import structbench
 from grafana import ask
@@ -23,6 +21,8 @@ from loadgen.simulator import Simulator
 from loadgen.telemetry.instruments import GAP_BUCKETS, LATENCY_BUCKETS
 from structbench.run.runner import Summary, load
 from structbench.suites.catalog import answer_book
+from tests.support.loads import FAST, MODELS
+from tests.support.prometheus import GRAFANA, NEEDED, Prometheus, prometheus
 
 pytestmark = NEEDED
 USUAL = replace(

@@ -11,8 +11,6 @@ from typing import Any
 
 import duckdb
 import pytest
-from loading import FAST, MODELS, ask, listening, small, when
-from simulated import CALL, WEATHER, user
 
 from loadgen import ClosedLoop, Control, OpenLoop, Request, generate_load
 from loadgen.simulator import Simulator
@@ -26,6 +24,8 @@ from structbench.store import Reader
 from structbench.suites.catalog import TextShape, answer_book, load_suite
 from structbench.suites.requests import whole_conversations
 from structbench.types import Case
+from tests.support.loads import FAST, MODELS, ask, listening, small, when
+from tests.support.simulators import CALL, WEATHER, user
 
 ASKED = Request(
     index=4, model="m", messages=tuple(user("Paris?")), tools=(WEATHER,), options={"seed": 9},

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from loading import MODELS
 
 from loadgen.simulator import Simulator
 from structbench.cli import main
 from structbench.store import Store
+from tests.support.loads import MODELS
 
 GOOD = '{"id": "a", "prompt": "Hello"}\n'
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import MODELS, ROOT, ask, start, until
 
 import structbench
 from loadgen.simulator import Simulator
@@ -23,6 +22,7 @@ from structbench.commands import load
 from structbench.options import LoadOptions
 from structbench.run.runner import Stop
 from structbench.suites.catalog import answer_book
+from tests.support.loads import MODELS, ROOT, ask, start, until
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 HEAVY = ("duckdb", "ollama", "httpx", "opentelemetry", "rich", "jsonschema", "pydantic", "psutil", "asyncio")

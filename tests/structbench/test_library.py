@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loading import FAST, MODELS, inferences
 
 import loadgen
 import structbench
 from loadgen.simulator import Simulator
 from structbench.errors import BadInput
 from structbench.suites.catalog import answer_book
+from tests.support.loads import FAST, MODELS, inferences
 
 
 def test_one_call_measures_scores_and_returns_every_request(

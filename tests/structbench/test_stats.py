@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -27,6 +26,7 @@ from structbench.stats import (
     rate_per_s,
     wilson,
 )
+from tests.support.paths import ROOT
 
 VALUES = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=60)
 P = st.floats(0, 1)
@@ -127,7 +127,7 @@ def test_percentile_of_no_counts() -> None:
 
 
 def test_the_documentation_says_the_same() -> None:
-    text = (Path(__file__).parents[1] / "docs/statistics.md").read_text()
+    text = (ROOT / "docs/statistics.md").read_text()
     p50, p90, p95, p99 = (needed(p) for p in (0.5, 0.9, 0.95, 0.99))
     assert f"| {p50}, {p90}, {p95}, {p99} requests |" in text
     assert f"{p50} for the median, {p90} for p90, {p95} for p95, {p99} for p99" in text

@@ -12,7 +12,8 @@ from typing import Any
 
 import duckdb
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 RUN = {"run_id": "r", "config_hash": "h", "model": "m", "suite": "json", "status": "running"}
 
 HOLD = """

@@ -21,7 +21,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from scripted import DONE, SOON, Peer, Scripted, said
 
 import loadgen.engine.local
 from loadgen import Control
@@ -29,6 +28,7 @@ from loadgen.engine.child import Frames, frame
 from loadgen.engine.feed import Feed, InFlight, take
 from loadgen.engine.worker import Job, main
 from loadgen.types import NS, Load, Request, Timeouts
+from tests.support.scripted_server import DONE, SOON, Peer, Scripted, said
 
 WAIT_S = 10.0
 """Only what will never happen is waited for so long."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from loading import ROOT
 
 from grafana.ask import query
+from tests.support.loads import ROOT
 
 GRAFANA = ROOT / "grafana"
 NEEDED = [

@@ -11,14 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
-from played import END, HEAD, Answering, Played, answering, chunk, lines, play, settled
-from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
-from simulated import ANSWERS, CALL, MODELS, WEATHER, wait_for
 
 from loadgen.api.ollama import make_client, send
 from loadgen.simulator import FAULTS, Simulator
 from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
 from loadgen.wire.connection import BadWire, ConnectFailed, Connection, TimedOut
+from tests.support.played_wire import END, HEAD, Answering, Played, answering, chunk, lines, play, settled
+from tests.support.scripted_server import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
+from tests.support.simulators import ANSWERS, CALL, MODELS, WEATHER, wait_for
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import Peer, ask_script, chat
 
 from loadgen.types import Request
+from tests.support.paths import ROOT
+from tests.support.scripted_server import Peer, ask_script, chat
 
-RECORDINGS = Path(__file__).parent / "recordings"
+RECORDINGS = ROOT / "tests" / "recordings"
 
 
 def exchanges() -> Iterator[Any]:

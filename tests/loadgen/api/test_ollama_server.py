@@ -9,8 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from scripted import DONE, Peer, Scripted
-from simulated import FAST, MODELS
 
 from loadgen.api import ollama_server as server_module
 from loadgen.api.ollama_server import (
@@ -28,6 +26,8 @@ from loadgen.api.ollama_server import (
     pull,
 )
 from loadgen.simulator import Simulator
+from tests.support.scripted_server import DONE, Peer, Scripted
+from tests.support.simulators import FAST, MODELS
 
 NOBODY = "http://127.0.0.1:1"
 

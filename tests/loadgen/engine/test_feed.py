@@ -11,13 +11,13 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from halves import fill_with_room_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.engine import feed as feed_module
 from loadgen.engine.feed import Feed, InFlight, take
 from loadgen.types import Request
+from tests.support.halves import fill_with_room_for
 
 TOKENS_PER_PIPE = feed_module._AHEAD
 """More on a system where a pipe's size cannot be set."""

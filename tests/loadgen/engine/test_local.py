@@ -16,15 +16,15 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from halves import descriptors
-from scripted import DONE, SOON, Peer, Scripted, chat, said
-from simulated import FAST
 
 import loadgen.engine.local as workers_module
 from loadgen import ClosedLoop, Control, LoadFailed, OpenLoop, Request, RequestRecord, generate_load
 from loadgen.engine.child import spawn
 from loadgen.engine.local import default_workers
 from loadgen.simulator import SimulatorProcess
+from tests.support.halves import descriptors
+from tests.support.scripted_server import DONE, SOON, Peer, Scripted, chat, said
+from tests.support.simulators import FAST
 
 MS = 1_000_000
 MODELS = {

@@ -11,13 +11,13 @@ from time import monotonic_ns
 from typing import Any
 
 import pytest
-from halves import WAIT_S, Played, played, until
-from scripted import SOON, chat
 
 from loadgen import ClosedLoop, Control, LoadFailed, OpenLoop, Request, RequestRecord, Timeouts, generate_load
 from loadgen.engine import feed as feed_module
 from loadgen.engine.local import default_workers
 from loadgen.types import RequestError
+from tests.support.halves import WAIT_S, Played, played, until
+from tests.support.scripted_server import SOON, chat
 
 MS = 1_000_000
 ONE = ClosedLoop(concurrency=1)

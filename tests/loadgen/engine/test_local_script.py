@@ -15,8 +15,7 @@ import psutil
 import pytest
 
 from loadgen.simulator import SimulatorProcess
-
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ from time import monotonic_ns
 from typing import Any, ClassVar
 
 import pytest
-from halves import OPTIONAL, WAIT_S, Alone, alone, fill_with_room_for, holding, until
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import DONE, Peer, Scripted, answers, chat, said
 
 from loadgen.engine.feed import InFlight
 from loadgen.engine.worker import start_offset_ns
 from loadgen.types import NS, ClosedLoop, OpenLoop, Request, RequestError, RequestRecord
+from tests.support.halves import OPTIONAL, WAIT_S, Alone, alone, fill_with_room_for, holding, until
+from tests.support.scripted_server import DONE, Peer, Scripted, answers, chat, said
 
 MS = 1_000_000
 NOW, IN_A_MINUTE = 0, 60 * NS

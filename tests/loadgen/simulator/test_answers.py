@@ -12,7 +12,6 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated import ANSWERS, CALL, FAST, PERSON, WEATHER, body
 
 from loadgen.simulator import Profile
 from loadgen.simulator import answers as planning
@@ -21,6 +20,7 @@ from loadgen.simulator.models import seconds_of
 from loadgen.simulator.patterns import matching
 from loadgen.simulator.profiles import JSON_KINDS, TOOL_KINDS
 from loadgen.simulator.schemas import instance
+from tests.support.simulators import ANSWERS, CALL, FAST, PERSON, WEATHER, body
 
 
 def plan_of(kind: str, text: str, **request: Any) -> planning.Plan:

@@ -15,11 +15,12 @@ from pathlib import Path
 import httpx
 import ollama
 import pytest
-from simulated import ANSWERS, PERSON, body, connect, post, user, wait_for
 
 from loadgen.simulator import FAULTS, Simulator, SimulatorProcess
+from tests.support.paths import ROOT
+from tests.support.simulators import ANSWERS, PERSON, body, connect, post, user, wait_for
 
-_ROOT = Path(__file__).parent
+_ROOT = ROOT / "tests"
 
 
 def test_one_slot_means_one_at_a_time(client: ollama.Client, sim: Simulator) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
 import ollama
 import pytest
-from simulated import CALL, FAST, WEATHER, body, connect, post, user
 
 from loadgen.simulator import Simulator
 from loadgen.simulator import answers as planning
+from tests.support.paths import ROOT
+from tests.support.simulators import CALL, FAST, WEATHER, body, connect, post, user
 
 
 def test_streamed_chat_adds_up(client: ollama.Client, sim: Simulator) -> None:
@@ -131,7 +131,7 @@ def test_a_pulled_model_is_there(client: ollama.Client) -> None:
         client.pull("nosuch:1b")
 
 
-_ROOT = Path(__file__).parent
+_ROOT = ROOT / "tests"
 _FOLDERS = (_ROOT / "recordings", _ROOT.parent.parent / "shared" / "recordings")
 RECORDED = {"0.33.0-rc2": "ollama-0.33.0-rc2.jsonl", "0.5.4-ipexllm-20250407": "ollama-0.5.4.jsonl"}
 

@@ -24,14 +24,15 @@ from loadgen.telemetry.instruments import BY_NAME, CHUNK_GAP, GAP_BUCKETS, INSTR
 from loadgen.telemetry.labels import LABEL_CHARACTERS, genai_attributes, own_attributes
 from loadgen.telemetry.series import Histograms, values_of
 from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
+from tests.support.paths import ROOT
 
 MS = 1_000_000
 CELL = CellLabels(model="m:1b", suite="json", load="c=4", server_address="127.0.0.1", server_port=11434)
 DURATION = "gen_ai_client_operation_duration_seconds"
 FIRST_CHUNK = "gen_ai_client_operation_time_to_first_chunk_seconds"
 GAP = "gen_ai_client_operation_time_per_output_chunk_seconds"
-LIVE = Path(__file__).parent.parent / "docs" / "live-metrics.md"
-FORMULAS = Path(__file__).parent.parent / "docs" / "metrics.md"
+LIVE = ROOT / "docs" / "live-metrics.md"
+FORMULAS = ROOT / "docs" / "metrics.md"
 ALL_RIGHT = Scored(
     outcome="correct", accuracy_score=1.0, json_valid=True, schema_valid=True, tool_call_accuracy=1.0
 )  # fmt: skip

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector import Collector, Manner, attributes, collecting
-from loading import MODELS, small, until
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
 
 from loadgen.simulator import Simulator
@@ -23,6 +21,8 @@ from loadgen.telemetry.target import Target, target_of
 from loadgen.types import NS, RequestRecord
 from structbench.run.runner import load
 from structbench.suites.catalog import TextShape, answer_book, load_suite
+from tests.support.collector import Collector, Manner, attributes, collecting
+from tests.support.loads import MODELS, small, until
 
 CELL = CellLabels(model="m", suite="json", load="c=1", server_address="127.0.0.1", server_port=1)
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"

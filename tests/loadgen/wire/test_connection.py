@@ -13,15 +13,15 @@ from time import monotonic_ns, sleep
 from typing import Any
 
 import pytest
-from played import SCM_TIMESTAMPNS
-from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
-from simulated import MODELS
 
 from loadgen.api.ollama import make_client, send
 from loadgen.simulator import Simulator
 from loadgen.types import NS, RequestRecord, Timeouts
 from loadgen.wire import connection as connection_module
 from loadgen.wire.connection import ConnectFailed, Connection, NotingSelector, TimedOut
+from tests.support.played_wire import SCM_TIMESTAMPNS
+from tests.support.scripted_server import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
+from tests.support.simulators import MODELS
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's receive time is Linux's")
 

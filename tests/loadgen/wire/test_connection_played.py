@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from played import END, HEAD, LONG, WALL_NS, Connecting, Loop, Played, chunk, play, settled
 
 from loadgen.types import NS, Timeouts
 from loadgen.wire import connection as connection_module
 from loadgen.wire.connection import BadWire, ConnectFailed, Connection, Exchange, Lines, NotingSelector, TimedOut
+from tests.support.played_wire import END, HEAD, LONG, WALL_NS, Connecting, Loop, Played, chunk, play, settled
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's receive time is Linux's")
 ONE, TWO = chunk(b"{}\n"), chunk(b"{}\n{}\n")

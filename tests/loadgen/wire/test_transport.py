@@ -17,15 +17,27 @@ from typing import Any
 import httpx
 import ollama
 import pytest
-from played import END, HEAD, Answering, Body, Connecting, Played, answering, chunk, lines, play, settled
-from scripted import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, said
-from simulated import ANSWERS, MODELS, wait_for
 
 from loadgen.api.ollama import make_client, preconnect, send
 from loadgen.simulator import Simulator
 from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
 from loadgen.wire import transport as wire
 from loadgen.wire.transport import KernelTransport, ReadTransport, transport_for, until
+from tests.support.played_wire import (
+    END,
+    HEAD,
+    Answering,
+    Body,
+    Connecting,
+    Played,
+    answering,
+    chunk,
+    lines,
+    play,
+    settled,
+)
+from tests.support.scripted_server import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, said
+from tests.support.simulators import ANSWERS, MODELS, wait_for
 
 TOOL = {
     "type": "function",

@@ -6,7 +6,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from loading import FAST
 
 from loadgen.simulator import Profile, Simulator
 from structbench import cli
@@ -15,6 +14,7 @@ from structbench.commands import load
 from structbench.commands.demo import LIMIT_S, demo_options
 from structbench.options import LoadOptions
 from structbench.run.cells import check_options
+from tests.support.loads import FAST
 
 
 def test_with_ollama_it_measures_the_first_default_model_that_is_there(

@@ -13,11 +13,11 @@ from typing import Any
 
 import duckdb
 import pytest
-from loading import ROOT, ask
 
 from structbench.cli import main
 from structbench.results.benchstat import PER_REQUEST, PER_RUN
 from structbench.store import Reader, Store
+from tests.support.loads import ROOT, ask
 
 OLD = "20260101T000000-00000000"
 

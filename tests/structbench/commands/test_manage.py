@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import MODELS, ask, inferences, small
 
 from loadgen.simulator import Simulator
 from structbench.cli import main
@@ -19,6 +18,7 @@ from structbench.options import LoadOptions
 from structbench.run.runner import load
 from structbench.store import Store
 from structbench.suites.catalog import answer_book
+from tests.support.loads import MODELS, ask, inferences, small
 
 LABEL = "first\nsecond\x1b[2J"
 OLD = "20260101T000000-00000000"

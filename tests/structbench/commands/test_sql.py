@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from loading import ROOT
 
 from structbench.cli import main
 from structbench.commands import sql as command
 from structbench.errors import BadInput
 from structbench.store.asking import ask
+from tests.support.loads import ROOT
 
 DOCS = ROOT / "docs" / "sql.md"
 QUERIES = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.S)

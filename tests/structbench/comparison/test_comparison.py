@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compared import config, database, fewer_resamples, requests
 
 from structbench.cli import main
 from structbench.commands.compare import Options
@@ -23,6 +22,8 @@ from structbench.gates.expressions import metric_of, parse_change
 from structbench.gates.slo import Gate
 from structbench.results.groups import lines_of
 from structbench.store import Reader
+from tests.support.comparisons import config, database, fewer_resamples, requests
+from tests.support.paths import ROOT
 
 LARGE = config(model="m:8b", model_digest="e")
 HALF_WRONG = range(0, 40, 2)
@@ -500,7 +501,7 @@ def test_every_option_says_what_it_is_for() -> None:
 
 
 def test_the_example_in_the_docs_is_what_the_command_writes() -> None:
-    text = (Path(__file__).parent.parent / "docs/examples/comparison.md").read_text()
+    text = (ROOT / "docs/examples/comparison.md").read_text()
     assert text.startswith("# Comparison\n\n## ")
     table = re.findall(r"^\| (\S+) \| .* \| (.+?) \|$", text, re.M)
     names = {name.replace("\\", "") for name, _ in table} - {"metric", "---"}

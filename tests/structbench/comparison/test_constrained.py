@@ -11,10 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from compared import database
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loading import FAST, ask, small
 from rich.console import Console
 
 import structbench
@@ -34,6 +32,8 @@ from structbench.run.runner import load
 from structbench.store import Reader
 from structbench.suites.catalog import answer_book
 from structbench.types import Case
+from tests.support.comparisons import database
+from tests.support.loads import FAST, ask, small
 
 
 def row(index: int, ttft_s: float | None = 0.1, **more: Any) -> dict[str, Any]:

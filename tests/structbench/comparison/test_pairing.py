@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from compared import config, database
 
 from structbench.comparison.pairing import Pairing, check_fields, pair
 from structbench.errors import BadInput
 from structbench.results.groups import Line, lines_of
 from structbench.store import Reader
+from tests.support.comparisons import config, database
 
 OTHER = {"kind": "closed", "concurrency": 4, "duration_s": None}
 RUNS: dict[str, dict[str, Any]] = {

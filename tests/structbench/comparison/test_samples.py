@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compared import NS, database, fewer_resamples, requests
 
 from structbench.comparison.comparison import Compared
 from structbench.comparison.pairing import pair
@@ -26,6 +25,7 @@ from structbench.comparison.significance import (
 from structbench.gates.expressions import metric_of
 from structbench.results.groups import lines_of
 from structbench.store import Reader
+from tests.support.comparisons import NS, database, fewer_resamples, requests
 
 Rows = Sequence[Mapping[str, Any]]
 LIMITS = {"ttft_s": 0.11, "tpot_s": 0.012}

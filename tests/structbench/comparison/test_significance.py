@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compared import fewer_resamples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
@@ -29,6 +28,7 @@ from structbench.comparison.significance import (
     without_variation,
 )
 from structbench.stats import percentile, wilson
+from tests.support.comparisons import fewer_resamples
 
 COMPARISONS = 200
 """By chance alone, the share of false alarms among so many lies within 5 % ± 4 % nearly always."""

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from scripted import Peer, Scripted
 
 from structbench.matrix.client import Endpoint, Prober, Reply
+from tests.support.scripted_server import Peer, Scripted
 
 CALL = {"function": {"name": "look", "arguments": {"at": "sky"}}}
 TOLD = {"name": "look", "arguments": {"at": "sky"}}

@@ -11,14 +11,15 @@ from typing import Any
 
 import duckdb
 import pytest
-from scripted import Peer, Scripted
 
 from structbench.cli import main
 from structbench.matrix.client import PATHS, Reply
 from structbench.matrix.probes import Finding, Probe, Question, Think, body_of, judge, pick, probes
+from tests.support.paths import ROOT
+from tests.support.scripted_server import Peer, Scripted
 
-RECORDINGS = Path(__file__).parent / "recordings"
-DOC = Path(__file__).parents[1] / "docs" / "matrix.md"
+RECORDINGS = ROOT / "tests" / "recordings"
+DOC = ROOT / "docs" / "matrix.md"
 OLD, NEW = "0.5.4-ipexllm-20250407", "0.33.0-rc2"
 MODELS = ("smollm2:135m", "qwen2.5-coder:0.5b", "gemma3:270m")
 

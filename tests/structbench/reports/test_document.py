@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from reported import FAILED, NOON, document, many, request, requests, run, write
 
 from structbench.reports.document import to_json
 from structbench.results.chart_data import EDGES, POSITION_REQUESTS, TIMELINE_POINTS
@@ -16,6 +15,8 @@ from structbench.results.wrong_answers import MOST_LETTERS, PER_OUTCOME
 from structbench.stats import Estimate, percentile, wilson
 from structbench.store import Reader
 from structbench.suites.catalog import TextShape, load_suite
+from tests.support.paths import ROOT
+from tests.support.reports import FAILED, NOON, document, many, request, requests, run, write
 
 
 @pytest.fixture(scope="module")
@@ -267,5 +268,5 @@ def test_every_key_of_the_json_is_documented(path: Path) -> None:
     for name in ("positions", "parts", "timeline"):
         keys += written[name][0]
     keys += [*written["curves"]["ttft_s"][0], *written["lines"][0]["outcomes"][0]]
-    documented = set(re.findall(r"\w+", (Path(__file__).parents[1] / "docs/report.md").read_text()))
+    documented = set(re.findall(r"\w+", (ROOT / "docs/report.md").read_text()))
     assert set(keys) <= documented

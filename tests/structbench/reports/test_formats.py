@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reported import document, requests, run, write
 from rich.console import Console
 
 from structbench.cli import main
@@ -23,6 +22,7 @@ from structbench.reports.terminal import print_document
 from structbench.reports.terms import estimate_text, needs_text, range_text, value_text
 from structbench.reports.wrong_view import visible
 from structbench.stats import Estimate
+from tests.support.reports import document, requests, run, write
 
 PAGE = Path(html.__file__).parent / "page"
 HOSTILE = (
@@ -228,7 +228,7 @@ def test_vendored_libraries_are_those_that_their_list_says() -> None:
 
 def test_package_data_has_everything_the_page_needs() -> None:
     pyproject = (PAGE.parents[2] / "pyproject.toml").read_text()
-    assert '"report/page/*", "report/page/vendor/*"' in pyproject
+    assert '"reports/page/*", "reports/page/vendor/*"' in pyproject
 
 
 def test_the_example_is_such_a_page_and_names_no_folder_of_its_machine() -> None:

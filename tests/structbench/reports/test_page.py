@@ -10,9 +10,9 @@ from typing import Any
 
 import psutil
 import pytest
-from reported import FAILED, document, many, request, requests, run, write
 
 from structbench.reports.html import to_html
+from tests.support.reports import FAILED, document, many, request, requests, run, write
 
 pytestmark = [
     pytest.mark.chromium,

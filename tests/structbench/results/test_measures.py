@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-import made_up_rows
 import numpy as np
 import pytest
-from compared import database, requests
 
 from structbench.gates.expressions import Metric, metric_of, parse_limits
 from structbench.gates.slo import is_good
 from structbench.results.measures import Measured, measured, meets
 from structbench.store import Reader
+from tests.support import made_up_rows
+from tests.support.comparisons import database, requests
 
 LIMITS = parse_limits("ttft<0.1,tpot<0.011")
 ROWS = requests(60, wrong=(3, 4, 5), failed=(7, 30))

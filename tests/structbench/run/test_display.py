@@ -11,10 +11,10 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measured import CORRECT, WRONG, Clock, record
 from rich.console import Console
 
 from structbench.run.display import _COLUMNS, Display, fit, shortened
+from tests.support.records import CORRECT, WRONG, Clock, record
 
 
 def display(

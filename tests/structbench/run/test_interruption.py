@@ -14,12 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
-from loading import FAST, MODELS, SLOW, ask, inferences, small, start, until
 
 from loadgen.simulator import Simulator
 from structbench.cli import main
 from structbench.run.runner import load
 from structbench.suites.catalog import answer_book
+from tests.support.loads import FAST, MODELS, SLOW, ask, inferences, small, start, until
 
 ALL_ROWS = "SELECT request_index, segment, outcome FROM requests ORDER BY 1"
 ROWS = 60

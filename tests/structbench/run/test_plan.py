@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import MODELS, small
-from scripted import Peer, Scripted
 
 from loadgen.api.ollama_server import Server
 from loadgen.simulator import Simulator
@@ -19,6 +17,8 @@ from structbench.options import LoadOptions
 from structbench.run.cells import build_cells, load_suites
 from structbench.run.plan import PlannedCell, explain, find_server, plan, pull_missing
 from structbench.store import Found, Store, run_columns
+from tests.support.loads import MODELS, small
+from tests.support.scripted_server import Peer, Scripted
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "d"})
 

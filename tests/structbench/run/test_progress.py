@@ -7,11 +7,11 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measured import CORRECT, WRONG, Clock, record
 
 from loadgen.types import RequestError, RequestRecord
 from structbench.run.progress import Tally
 from structbench.types import Score
+from tests.support.records import CORRECT, WRONG, Clock, record
 
 
 def test_before_anything_is_known_nothing_is_claimed() -> None:

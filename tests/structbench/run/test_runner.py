@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from loading import FAST, MODELS, SLOW, ask, inferences, listening, small, until, when
 
 from loadgen.simulator import Simulator
 from structbench.run import sampler
 from structbench.run.runner import Stop, Summary, load
 from structbench.suites.catalog import answer_book
+from tests.support.loads import FAST, MODELS, SLOW, ask, inferences, listening, small, until, when
 
 CLOCKS_NS = 100_000
 """The kernel stamps with another clock than the server's; to bring them together costs some precision."""

@@ -19,8 +19,6 @@ from xml.etree import ElementTree
 
 import duckdb
 import pytest
-from loading import MODELS, ask, listening, small, until
-from made_up import BEGAN_NS, Script, Shown, answered, made_up, record, these
 
 from loadgen.engine.local import Control, LoadFailed
 from loadgen.simulator import Simulator
@@ -33,6 +31,8 @@ from structbench.run import runner
 from structbench.run.display import Display
 from structbench.run.runner import Stop, Summary, load
 from structbench.store import Store
+from tests.support.loads import MODELS, ask, listening, small, until
+from tests.support.made_up_runs import BEGAN_NS, Script, Shown, answered, made_up, record, these
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from loading import FAST
 
 from loadgen.engine.local import Control
 from loadgen.simulator import Simulator
 from structbench.run import sampler
 from structbench.run.sampler import Sampler
+from tests.support.loads import FAST
 
 COLUMNS = {
     "t_s", "sampled_at", "client_cpu_percent", "client_rss_bytes", "in_flight", "loop_lag_max_s", "store_backlog",

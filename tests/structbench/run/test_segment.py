@@ -10,8 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from made_up import BEGAN_NS, NUMBERS, Engine, Script, Shown, answered, made_up, these
-from made_up import record as timed
 from rich.console import Console
 
 from loadgen.api.ollama_server import Server
@@ -32,6 +30,8 @@ from structbench.scoring import Answer
 from structbench.scoring import score as judged
 from structbench.suites.requests import request_of, warmup_requests
 from structbench.types import Case, Score
+from tests.support.made_up_runs import BEGAN_NS, NUMBERS, Engine, Script, Shown, answered, made_up, these
+from tests.support.made_up_runs import record as timed
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"m:latest": "d"})
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loading import FAST, MODELS, ask, inferences, small
 
 from loadgen.api.ollama_server import ServerError, embed
 from loadgen.simulator import Profile, Simulator
@@ -20,6 +19,7 @@ from structbench.run.runner import load
 from structbench.run.similarity import BATCH, Embeddings, cosine, reference_of
 from structbench.suites.catalog import answer_book
 from structbench.types import Case
+from tests.support.loads import FAST, MODELS, ask, inferences, small
 
 VECTOR = st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3)
 

@@ -12,8 +12,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from compared import database, requests
-from loading import MODELS, ask, inferences, small
 
 from loadgen.simulator import Simulator
 from structbench.cli import main
@@ -24,6 +22,8 @@ from structbench.run.runner import Stop, Summary, load
 from structbench.store import Reader
 from structbench.suites.catalog import answer_book
 from structbench.verdict import Verdict, judge
+from tests.support.comparisons import database, requests
+from tests.support.loads import MODELS, ask, inferences, small
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from bfcl_peer import Call, installed, load_checker, mutants, recorded, verdict_of_ours, verdict_of_peer
 
 from structbench.scoring.validation import schema_problem
 from structbench.suites.bfcl import CATEGORIES, _files, _installed, load_bfcl
 from structbench.suites.reading import lines_of, read_bytes
 from structbench.types import Case
+from tests.support.bfcl_peer import Call, installed, load_checker, mutants, recorded, verdict_of_ours, verdict_of_peer
 
 pytestmark = [
     pytest.mark.data,

@@ -15,13 +15,13 @@ from typing import Any
 
 import psutil
 import pytest
-from loading import until
 
 from loadgen.engine.child import spawn
 from structbench.scoring import Answer, score
 from structbench.scoring import process as scorer_module
 from structbench.scoring.process import Scorer
 from structbench.types import Case, Score
+from tests.support.loads import until
 
 NUMBERS = {"type": "array", "items": {"type": "integer"}}
 CASES = {

@@ -12,12 +12,12 @@ from typing import Any
 
 import duckdb
 import pytest
-from stored import APPEND, RUN, held, python, request
 
 from structbench.errors import BadInput
 from structbench.store import Reader, Store, schema
 from structbench.store.database import Database
 from structbench.store.spool import Spool
+from tests.support.databases import APPEND, RUN, held, python, request
 
 SEGMENT = {"run_id": "killed", "segment": 0, "status": "running"}
 

@@ -12,13 +12,13 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from compared import CONFIG
 
 from loadgen.types import RequestError, RequestRecord
 from structbench.identity import config_dict, config_hash
 from structbench.store import row_of, run_columns
 from structbench.store.rows import storable
 from structbench.types import Score
+from tests.support.comparisons import CONFIG
 
 MS = 1_000_000
 RECORD = RequestRecord(

@@ -15,13 +15,13 @@ from typing import Any
 
 import duckdb
 import pytest
-from loading import ask
-from stored import APPEND, RUN, held, python, read, request
 
 from structbench.errors import BadInput, RunFailed
 from structbench.store import Store, schema
 from structbench.store.database import Database
 from structbench.store.spool import Spool
+from tests.support.databases import APPEND, RUN, held, python, read, request
+from tests.support.loads import ask
 
 
 @pytest.fixture

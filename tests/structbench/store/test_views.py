@@ -15,7 +15,6 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_rows import quantile
 
 from loadgen.types import RequestError, RequestRecord
 from structbench.identity import config_dict, config_hash
@@ -25,8 +24,10 @@ from structbench.store.rows import storable
 from structbench.store.schema import KEYS, columns_of, migrate
 from structbench.types import Config, Score
 from structbench.verdict import FACTS
+from tests.support.made_up_rows import quantile
+from tests.support.paths import ROOT
 
-DOCS = Path(__file__).parent.parent / "docs" / "store.md"
+DOCS = ROOT / "docs" / "store.md"
 MS = 1_000_000
 CONFIG = Config(
     suite="json", suite_hash="s", model="m", model_digest="d", server_version="1", server_address="a", endpoint="chat",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import made_up_rows
 import pytest
-from made_up_rows import Row
 
 from structbench.cli import main
 from structbench.store import Store
+from tests.support import made_up_rows
+from tests.support.made_up_rows import Row
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from structbench.errors import BadInput
 from structbench.scoring import Answer, score
 from structbench.suites.catalog import TextShape, check_suite, describe_suites, load_suite, new_suite, tagged
 from structbench.types import Suite
+from tests.support.paths import ROOT
 
-DOC = Path(__file__).parents[1] / "docs" / "suites.md"
+DOC = ROOT / "docs" / "suites.md"
 
 
 def load(path: str | Path) -> Suite:

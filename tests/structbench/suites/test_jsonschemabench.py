@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import ROOT, ask, small
 
 from loadgen.simulator import Simulator
 from structbench.errors import BadInput
@@ -20,6 +19,7 @@ from structbench.scoring import Answer, score
 from structbench.suites.catalog import TextShape, load_suite
 from structbench.suites.requests import request_of, with_schema
 from structbench.types import Case, Config, Suite
+from tests.support.loads import ROOT, ask, small
 
 SAMPLE = Path(os.environ.get("STRUCTBENCH_MASKBENCH", ROOT.parent / "shared/data/maskbench-sample.jsonl.gz"))
 needs_sample = pytest.mark.skipif(

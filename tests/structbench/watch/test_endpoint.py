@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from math import inf
 
 import pytest
-from exposed import CELL, URL, exposition
 
 from structbench.errors import BadInput
 from structbench.watch.endpoint import CellKey, Unreachable, endpoint, fetch, parse
 from structbench.watch.snapshot import IN_FLIGHT, PLANNED, REQUESTS, TTFT
+from tests.support.expositions import CELL, URL, exposition
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,9 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from exposed import URL, exposition, reading
 from hypothesis import given
 from hypothesis import strategies as st
-from loading import small, start
 from rich.console import Console
-from scraped import free_port
 
 from loadgen.simulator import Simulator
 from structbench.cli import main
@@ -25,6 +22,9 @@ from structbench.watch.endpoint import CellKey, Unreachable
 from structbench.watch.loop import Watch
 from structbench.watch.screen import Trend, screen, sparkline, trend
 from structbench.watch.snapshot import CPU, EXPIRY, LOOP_LAG, MEMORY, MODEL_SIZE, VRAM_SHARE, WORKERS, picture
+from tests.support.expositions import URL, exposition, reading
+from tests.support.loads import small, start
+from tests.support.prometheus import free_port
 
 GAUGES = {CPU: 0.4, MEMORY: 2.1e8, WORKERS: 2, LOOP_LAG: 0.0004, MODEL_SIZE: 1.6e9, VRAM_SHARE: 1, EXPIRY: 299}
 RUNNING = exposition(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from exposed import BOUNDS, CELL, exposition, reading
-from loading import ROOT
 
 from structbench.watch import snapshot as module
 from structbench.watch.endpoint import CellKey
 from structbench.watch.snapshot import CellPicture, picture
+from tests.support.expositions import BOUNDS, CELL, exposition, reading
+from tests.support.loads import ROOT
 
 FAST, SLOW = 0.05, 0.5
 """In the buckets up to 0.11 and up to 1."""
