@@ -15,7 +15,8 @@ from time import perf_counter
 import ollama
 
 from structbench.stats import percentile
-from structbench.suites.catalog import TextShape, load_suite
+from structbench.suites.catalog import load_suite
+from structbench.suites.generated import TextShape
 from structbench.suites.requests import case_of
 from structbench.types import Suite
 

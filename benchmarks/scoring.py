@@ -25,7 +25,9 @@ from benchmarks.table import Figure
 from loadgen.simulator import SimulatorProcess
 from structbench.scoring import Answer, score
 from structbench.scoring.process import Scorer
-from structbench.suites.catalog import TextShape, answer_book, load_suite
+from structbench.suites.answer_book import answer_book
+from structbench.suites.catalog import load_suite
+from structbench.suites.generated import TextShape
 from structbench.types import Case
 
 NAME = "scoring, the cases of json and tools with right, fenced and broken answers"

@@ -16,7 +16,7 @@ from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
 from structbench.identity import config_hash
 from structbench.run.runner import load
 from structbench.store import Reader, Store, row_of, run_columns
-from structbench.suites.catalog import answer_book
+from structbench.suites.answer_book import answer_book
 from structbench.types import Config
 from tests.support import loads as loading
 from tests.support.simulators import ANSWERS, MODELS

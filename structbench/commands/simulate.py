@@ -18,7 +18,7 @@ class Options:
 
 def run(options: Options) -> int:
     from loadgen.simulator import run_simulator
-    from structbench.suites.catalog import answer_book
+    from structbench.suites.answer_book import answer_book
 
     def ready(url: str) -> None:
         print(f"simulated Ollama server at {url}; Ctrl-C ends it\ntry: structbench load --host {url} --models sim:fast")

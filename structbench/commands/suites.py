@@ -41,8 +41,7 @@ def run(options: Options) -> int:
 
 
 def _list(what: list[str]) -> int:
-    from structbench.suites.catalog import describe_suites
-    from structbench.suites.public import describe_public
+    from structbench.suites.catalog import describe_public, describe_suites
 
     if what:
         raise BadInput(f"`structbench suites list` takes no {what[0]!r}: did you mean `structbench suites check`?")

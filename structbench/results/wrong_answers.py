@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from structbench.errors import BadInput
 from structbench.results.figures import LINES, params_of
 from structbench.results.groups import Line
-from structbench.suites.catalog import TextShape, load_suite
+from structbench.suites.catalog import load_suite
+from structbench.suites.generated import TextShape
 from structbench.suites.requests import case_of
 from structbench.types import Case, Suite
 

@@ -21,8 +21,8 @@ from structbench.identity import config_hash
 from structbench.options import LoadOptions, think_value
 from structbench.output import check_output
 from structbench.scoring import SCORER_VERSION
-from structbench.suites.catalog import TextShape, load_suite, tagged, tags_of
-from structbench.suites.generated import GeneratedCases
+from structbench.suites.catalog import load_suite, tagged, tags_of
+from structbench.suites.generated import GeneratedCases, TextShape
 from structbench.types import Case, Config, Suite
 
 _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")

@@ -17,7 +17,7 @@ from structbench.identity import config_dict, differences
 from structbench.options import LoadOptions
 from structbench.run.cells import Cell
 from structbench.store import Found, Store
-from structbench.suites.catalog import answer_book
+from structbench.suites.answer_book import answer_book
 from structbench.suites.requests import whole_conversations
 
 CacheState = Literal["new", "resumed", "skipped"]

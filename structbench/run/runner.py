@@ -38,7 +38,8 @@ from structbench.run.similarity import Embeddings, score_similarity
 from structbench.run.telemetry_setup import collector, open_telemetry
 from structbench.scoring.process import Scorer
 from structbench.store import Store, run_columns
-from structbench.suites.catalog import calibrate, calibrated, calibration_prompts, word_count
+from structbench.suites.catalog import calibrated
+from structbench.suites.generated import calibrate, calibration_prompts, word_count
 from structbench.types import Case
 from structbench.verdict import FACTS, judge
 

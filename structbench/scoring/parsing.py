@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from structbench import strict_json
 from structbench.scoring.answer import line
 from structbench.scoring.values import MAX_DEPTH, limit_broken
 
@@ -31,15 +32,11 @@ class Parsed:
     error: str | None = None
 
 
-class _Refused(ValueError):
-    """Python's json takes it, RFC 8259 or our strictness does not."""
-
-
 def parse_json(text: str) -> Parsed:
     """Parse a text that is one JSON text (RFC 8259) from end to end; no NaN, no duplicate names."""
     try:
-        value = _DECODER.decode(text)
-    except (json.JSONDecodeError, _Refused) as error:
+        value = strict_json.decode(text)
+    except (json.JSONDecodeError, strict_json.Refused) as error:
         return Parsed(error=line(str(error)))
     except RecursionError:
         return Parsed(error=f"nested deeper than {MAX_DEPTH} levels")
@@ -59,24 +56,6 @@ def find_json(text: str) -> tuple[Any, JsonSource] | None:
         if (parsed := parse_json(part)).error is None:
             return parsed.value, "prose"
     return None
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise _Refused(f"duplicate member name {json.dumps(name)}")
-            seen.add(name)
-    return members
-
-
-def _no_constant(name: str) -> Any:
-    raise _Refused(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)
 
 
 def _fenced(text: str) -> Iterator[str]:

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from multiprocessing.connection import Connection, Pipe, wait
 from queue import Empty, SimpleQueue
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from loadgen.engine.child import spawn
 from structbench.scoring.answer import Answer, unscored
+from structbench.scoring.time_limit import OutOfTime, limited
 
 if TYPE_CHECKING:
     from structbench.types import Case, Score
@@ -276,39 +277,6 @@ class _Child:
         self._process.wait()
 
 
-class _OutOfTime(BaseException):
-    """No Exception, so that no library on the way catches it."""
-
-
-class _Alarm:
-    """Raises in the main thread while armed, again and again in case something on the way swallows it."""
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._armed = False
-        signal.signal(signal.SIGALRM, self._ring)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-
-    def _ring(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._armed:
-            raise _OutOfTime
-
-    def limited(self, judge: Callable[[], Score | None]) -> Score | None:
-        """The score, or ``unscored`` when it takes longer than the limit."""
-        try:
-            try:
-                self._armed = True
-                signal.setitimer(signal.ITIMER_REAL, self._limit_s, 0.25)
-                return judge()
-            finally:
-                self._armed = False
-                signal.setitimer(signal.ITIMER_REAL, 0)
-        except _OutOfTime:
-            self._armed = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            return unscored(f"scoring took longer than {self._limit_s:g} s")
-
-
 @lru_cache(CASES_KEPT)
 def _unpacked(case: bytes) -> Case:
     found: Case = pickle.loads(case)
@@ -322,6 +290,14 @@ def _judged(question: bytes) -> Score | None:
     return score(_unpacked(case), answer)
 
 
+def _judged_in_time(question: bytes, limit_s: float) -> Score | None:
+    """The score, or ``unscored`` when it takes longer than the limit."""
+    try:
+        return limited(limit_s, partial(_judged, question))
+    except OutOfTime:
+        return unscored(f"scoring took longer than {limit_s:g} s")
+
+
 def serve(sock: socket.socket) -> None:
     """The child's life: answer questions until the parent's end of the pipe is closed."""
     from structbench.scoring.validation import schema_problem
@@ -329,10 +305,11 @@ def serve(sock: socket.socket) -> None:
     os.nice(NICENESS)
     with Connection(sock.detach()) as pipe:
         try:
-            alarm = _Alarm(pipe.recv())
+            limit_s = pipe.recv()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
             schema_problem({})  # imports jsonschema before the first answer
             pipe.send("ready")
             while True:
-                pipe.send([alarm.limited(partial(_judged, question)) for question in pipe.recv()])
+                pipe.send([_judged_in_time(question, limit_s) for question in pipe.recv()])
         except (EOFError, OSError):
             return

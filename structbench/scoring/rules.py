@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from structbench.scoring.assignment import best_assignment
 from structbench.scoring.values import json_equal, pointer_to
 
 Rule = Mapping[str, Any]
@@ -58,6 +57,21 @@ def _arrays_match(found: Sequence[Any], expected: Sequence[Any], rules: Rules, p
     # Not by sorting: with a tolerance, equality is not transitive, and only an assignment tells.
     pairs = [[int(same(one, other)) for one in every] for other in every]
     return all(one is not None and pairs[other][one] for other, one in enumerate(best_assignment(pairs)))
+
+
+def best_assignment(weights: Sequence[Sequence[int]]) -> list[int | None]:
+    """For each row its column, or None: as many pairs as rows and columns allow, of the greatest total weight."""
+    by_row: list[int | None] = [None] * len(weights)
+    places = [(row, column) for row, each in enumerate(weights) for column in range(len(each))]
+    if len(weights) == 1 or len(places) == len(weights):  # one call, as in most cases: scipy takes long to import
+        for row, column in [max(places, key=lambda at: weights[at[0]][at[1]])] if places else []:
+            by_row[row] = column
+    elif places:
+        from scipy.optimize import linear_sum_assignment
+
+        for row, column in zip(*linear_sum_assignment(weights, maximize=True), strict=True):
+            by_row[row] = int(column)
+    return by_row
 
 
 def text_under(rule: Rule, text: str) -> str:

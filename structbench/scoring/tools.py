@@ -14,8 +14,8 @@ from typing import Any
 
 from structbench.scoring import bfcl
 from structbench.scoring.answer import Answer, explain, first, shown
-from structbench.scoring.assignment import best_assignment
 from structbench.scoring.parsing import find_json
+from structbench.scoring.rules import best_assignment
 from structbench.scoring.validation import violations
 from structbench.scoring.values import json_equal, limit_broken, pointer_to
 from structbench.types import Case, Score, ToolOutcome

@@ -1,14 +1,14 @@
-"""Load suites: those that ship, those that are generated, and files of the user's.
+"""Load suites by name: those that ship, those that are generated, public data, and files of the user's.
 
 Invariant: a suite that was loaded is sound; the first problem of a file ends in one line that
-names the file, the line, the field and what is wrong with it. Reading files is in ``suite_files``.
+names the file, the line, the field and what is wrong with it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import partial
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from structbench.errors import BadInput
+from structbench.suites.bfcl import describe_bfcl, load_bfcl
 from structbench.suites.files import Line, read_lines, read_suite
 from structbench.suites.generated import (
     GENERATED_CASES,
@@ -24,35 +25,12 @@ from structbench.suites.generated import (
     TEXT_VERSION,
     GeneratedCases,
     TextShape,
-    calibrate,
-    calibration_prompts,
     number_case,
     text_case,
-    word_count,
 )
-from structbench.suites.public import PUBLIC, load_public
+from structbench.suites.jsonschemabench import load_jsonschemabench
+from structbench.suites.reading import is_there
 from structbench.types import Case, Suite
-
-__all__ = [
-    "SHIPPED",
-    "ShippedSuite",
-    "TextShape",
-    "answer_book",
-    "calibrate",
-    "calibrated",
-    "calibration_prompts",
-    "check_suite",
-    "describe_suites",
-    "load_suite",
-    "new_suite",
-    "suite_of",
-    "tagged",
-    "tags_of",
-    "word_count",
-]
-
-BOOK_NUMBERS = 1000
-"""How many cases of ``numbers`` the answer book knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +49,10 @@ SHIPPED: Mapping[str, ShippedSuite] = {
 }
 
 
+PUBLIC: Mapping[str, Callable[[str], Suite]] = {"bfcl": load_bfcl, "jsonschemabench": load_jsonschemabench}
+"""What stands before the colon -> the suite of what stands behind it."""
+
+
 def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
     """The suite of that name (text, json, tools, turns, numbers, or public data: bfcl:…), or of that file or folder.
 
@@ -83,7 +65,7 @@ def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
         cases = GeneratedCases(partial(number_case, seed=seed))
         return Suite("numbers", cases, _hash(identity), SHIPPED["numbers"].default_requests)
     if name_or_path in SHIPPED:
-        lines = read_lines(_shipped_bytes(name_or_path), f"{name_or_path}.jsonl")
+        lines = read_lines(shipped_bytes(name_or_path), f"{name_or_path}.jsonl")
         return _file_suite(name_or_path, lines, SHIPPED[name_or_path].default_requests)
     if (public := load_public(name_or_path)) is not None:
         return public
@@ -94,7 +76,7 @@ def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
 def check_suite(path_or_name: str) -> Iterator[Line]:
     """Each line of a suite with all its problems; BadInput where there is no file or folder to read."""
     if path_or_name in SHIPPED and not SHIPPED[path_or_name].generated:
-        return read_lines(_shipped_bytes(path_or_name), f"{path_or_name}.jsonl")
+        return read_lines(shipped_bytes(path_or_name), f"{path_or_name}.jsonl")
     return read_suite(_own(path_or_name))
 
 
@@ -120,7 +102,7 @@ def _tellers(suite: Suite) -> Sequence[Case]:
 
 def new_suite(kind: str) -> str:
     """The text of a commented suite file to start from."""
-    return _shipped_bytes(f"new-{kind}").decode()
+    return shipped_bytes(f"new-{kind}").decode()
 
 
 def calibrated(suite: Suite, tokens_per_word: float, overhead: int) -> Suite:
@@ -140,49 +122,21 @@ def describe_suites() -> list[tuple[str, int | Literal["generated"], int, str]]:
     for name, shipped in SHIPPED.items():
         count: int | Literal["generated"] = "generated"
         if not shipped.generated:
-            count = sum(1 for line in _shipped_bytes(name).split(b"\n") if line.strip())
+            count = sum(1 for line in shipped_bytes(name).split(b"\n") if line.strip())
         rows.append((name, count, shipped.default_requests, shipped.description))
     return rows
 
 
-def answer_book(seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Last user message -> a right answer, for the shipped cases that have one.
-
-    ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` (``then``: the text after their results) or
-    ``{"text": digits}``; of
-    ``numbers`` the first 1000 cases of this seed.
-    """
-    from structbench.suites.requests import (
-        with_schema,  # late: brings in the load generator, which listing suites needs not
-    )
-
-    book: dict[str, dict[str, Any]] = {}
-    for line in read_lines(_shipped_bytes("json"), "json.jsonl"):
-        for case in line.cases:
-            book[_question(case.messages)] = {"json": line.example}
-            if case.schema is not None:  # the same, asked without ``format``
-                book[_question(with_schema(case.messages, case.schema))] = {"json": line.example}
-    for name in ("tools", "turns"):
-        for line in read_lines(_shipped_bytes(name), f"{name}.jsonl"):
-            first, *later = line.cases
-            answer: dict[str, Any] = {"calls": [_first_acceptable(call) for call in first.expected_calls or ()]}
-            if later:
-                answer["then"] = " ".join(group[0] for group in later[0].mentions)
-            book[_question(first.messages)] = answer
-    for index in range(BOOK_NUMBERS):
-        case = number_case(index, seed=seed)
-        book[_question(case.messages)] = {"text": case.expected_text}
-    return book
+def load_public(name: str) -> Suite | None:
+    """The suite of that name; None where the name is not one of public data."""
+    prefix, colon, rest = name.partition(":")
+    return PUBLIC[prefix](rest) if colon and prefix in PUBLIC else None
 
 
-def _first_acceptable(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The call with the first acceptable value of each argument; ``""`` leaves it out."""
-    arguments = {name: values[0] for name, values in call["arguments"].items() if values[0] != ""}
-    return {"name": call["name"], "arguments": arguments}
-
-
-def _question(messages: Sequence[Mapping[str, Any]]) -> str:
-    return str(next(m["content"] for m in reversed(messages) if m["role"] == "user"))
+def describe_public() -> list[tuple[str, int | None, str]]:
+    """What can be had: name, number of cases (None: it depends on the path), one line about it."""
+    schemas = "JSONSchemaBench: a case for each schema of a folder, or of a maskbench file"
+    return [*describe_bfcl(), ("jsonschemabench:PATH[/SET]", None, schemas)]
 
 
 def _text_suite(shape: TextShape, seed: int) -> Suite:
@@ -233,22 +187,19 @@ def _json(content: Any, *, sort_keys: bool = False) -> str:
     return json.dumps(content, sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _shipped_bytes(name: str) -> bytes:
+def shipped_bytes(name: str) -> bytes:
+    """The content of a suite file that ships."""
     return (files("structbench.suites") / "data" / f"{name}.jsonl").read_bytes()
 
 
 def _own(name_or_path: str) -> Path:
     """The user's file or folder; BadInput when it is not there."""
     path = Path(name_or_path)
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        if path.suffix == ".jsonl" or len(path.parts) > 1:
-            raise BadInput(f"suite file {name_or_path} does not exist: check the path") from None
-        raise BadInput(_unknown_suite(name_or_path)) from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"suite file {name_or_path!r} cannot be read: {error}") from None
-    return path
+    if is_there(path):
+        return path
+    if path.suffix == ".jsonl" or len(path.parts) > 1:
+        raise BadInput(f"suite file {name_or_path} does not exist: check the path")
+    raise BadInput(_unknown_suite(name_or_path))
 
 
 def _unknown_suite(name: str) -> str:

@@ -22,11 +22,11 @@ from structbench.suites.fields import (
     guarded,
     is_a,
     one_line,
+    rule_problems,
     string_problems,
     text_problems,
     unknown_keys,
 )
-from structbench.suites.rules import rule_problems
 from structbench.types import Case
 
 KEYS = (

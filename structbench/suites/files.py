@@ -6,13 +6,13 @@ holds. Who loads a suite stops at the first line with a problem, ``structbench s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from structbench.errors import BadInput
+from structbench.strict_json import NotJson, decode_file
 from structbench.suites.checks import cases_of, problems_of
 from structbench.suites.fields import TYPE_NAMES, guarded, schema_problems
 from structbench.types import Case
@@ -29,10 +29,6 @@ class Line:
     example: Any = None
     problems: tuple[str, ...] = ()
     """Each names the file, the line, the field and what is wrong."""
-
-
-class _NotJson(Exception):
-    pass
 
 
 def read_suite(path: Path) -> Iterator[Line]:
@@ -63,8 +59,8 @@ def read_lines(data: bytes, path: str) -> Iterator[Line]:
 
 def _line(data: bytes, number: int, first_seen: dict[str, int], path: str) -> Line:
     try:
-        value = _json(data, "one case on one line")
-    except _NotJson as error:
+        value = decode_file(data, "one case on one line")
+    except NotJson as error:
         return Line(problems=(f"{path}, line {number}: {error}",))
     if not isinstance(value, dict):
         shape = f'must be an object such as {{"id": "a", "prompt": "b"}}, not {TYPE_NAMES[type(value)]}'
@@ -83,9 +79,9 @@ def read_folder(folder: Path) -> Iterator[Line]:
     for file in files:
         problems = []
         try:
-            schema = _json(file.read_bytes(), "one schema in a file")
+            schema = decode_file(file.read_bytes(), "one schema in a file")
             problems = [f"{file}: {problem}" for problem in guarded(schema_problems(schema, "schema"), "schema")]
-        except (OSError, _NotJson) as error:
+        except (OSError, NotJson) as error:
             problems = [f"{file}: {error}"]
         yield Line(problems=tuple(problems)) if problems else Line((schema_case(file.stem, schema),))
     if not files:
@@ -106,33 +102,3 @@ def schema_prompt(schema: Mapping[str, Any], name: str) -> str:
     if isinstance(fields, Mapping) and fields:
         parts.append(f"Its fields are: {', '.join(map(str, fields))}.")
     return " ".join(parts)
-
-
-def _json(data: bytes, hint: str) -> Any:
-    """The JSON value; refuses what JSON or UTF-8 does not have."""
-    try:
-        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeDecodeError as error:
-        raise _NotJson(f"not UTF-8 at byte {error.start + 1}: save the file as UTF-8") from None
-    except UnicodeEncodeError:
-        raise _NotJson("not JSON: half a surrogate pair stands alone: write the character itself") from None
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
-        raise _NotJson(f"not JSON at {place}: {error.msg} ({hint})") from None
-    except (ValueError, RecursionError) as error:
-        raise _NotJson(f"not JSON: {error}") from None
-    return value
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in keys:
-            raise ValueError(f'the key "{key}" stands twice in one object')
-        keys[key] = value
-    return keys
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")

@@ -6,12 +6,12 @@ Invariant: whatever a file or folder holds, the answer is its content or a BadIn
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from structbench.errors import BadInput
+from structbench.strict_json import NotJson, decode_file
 
 
 def read_bytes(path: Path) -> bytes:
@@ -41,14 +41,11 @@ def lines_of(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def object_of(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON object of a line or a file: one that can be sent, so without NaN and halves of surrogate pairs."""
+    """The JSON object of a line or a file."""
     try:
-        value = json.loads(data)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError:
-        raise BadInput(f"{where}: not JSON: half a surrogate pair stands alone: leave this file out") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where}: not JSON: {error}: fetch the data anew, or leave this file out") from None
+        value = decode_file(data, "fetch the data anew, or leave this file out")
+    except NotJson as error:
+        raise BadInput(f"{where}: {error}") from None
     if not isinstance(value, dict):
         raise BadInput(f"{where}: must be a JSON object, not {type(value).__name__}: leave it out")
     return value

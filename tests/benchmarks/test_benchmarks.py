@@ -26,7 +26,8 @@ from benchmarks.timing import ANSWERS, SCENARIOS, STREAM, Scenario, plain_figure
 from structbench.results.verify import problems
 from structbench.scoring import score
 from structbench.store import Reader
-from structbench.suites.catalog import TextShape, load_suite
+from structbench.suites.catalog import load_suite
+from structbench.suites.generated import TextShape
 
 
 def figure(value: float, name: str = "lag", at_most: float | None = None, at_least: float | None = None) -> Figure:

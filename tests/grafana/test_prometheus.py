@@ -20,7 +20,7 @@ from grafana.queries import E2E, ITL, TTFT
 from loadgen.simulator import Simulator
 from loadgen.telemetry.instruments import GAP_BUCKETS, LATENCY_BUCKETS
 from structbench.run.runner import Summary, load
-from structbench.suites.catalog import answer_book
+from structbench.suites.answer_book import answer_book
 from tests.support.loads import FAST, MODELS
 from tests.support.prometheus import GRAFANA, NEEDED, Prometheus, prometheus
 

@@ -21,7 +21,9 @@ from structbench.run.runner import load
 from structbench.scoring import Answer, score
 from structbench.scoring.text import is_mentioned
 from structbench.store import Reader
-from structbench.suites.catalog import TextShape, answer_book, load_suite
+from structbench.suites.answer_book import answer_book
+from structbench.suites.catalog import load_suite
+from structbench.suites.generated import TextShape
 from structbench.suites.requests import whole_conversations
 from structbench.types import Case
 from tests.support.loads import FAST, MODELS, ask, listening, small, when

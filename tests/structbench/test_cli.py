@@ -21,7 +21,7 @@ from structbench.cli import COMMANDS, main
 from structbench.commands import load
 from structbench.options import LoadOptions
 from structbench.run.runner import Stop
-from structbench.suites.catalog import answer_book
+from structbench.suites.answer_book import answer_book
 from tests.support.loads import MODELS, ROOT, ask, start, until
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)

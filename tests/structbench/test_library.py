@@ -11,7 +11,7 @@ import loadgen
 import structbench
 from loadgen.simulator import Simulator
 from structbench.errors import BadInput
-from structbench.suites.catalog import answer_book
+from structbench.suites.answer_book import answer_book
 from tests.support.loads import FAST, MODELS, inferences
 
 

@@ -20,7 +20,9 @@ from loadgen.telemetry import CellLabels, Telemetry, otlp
 from loadgen.telemetry.target import Target, target_of
 from loadgen.types import NS, RequestRecord
 from structbench.run.runner import load
-from structbench.suites.catalog import TextShape, answer_book, load_suite
+from structbench.suites.answer_book import answer_book
+from structbench.suites.catalog import load_suite
+from structbench.suites.generated import TextShape
 from tests.support.collector import Collector, Manner, attributes, collecting
 from tests.support.loads import MODELS, small, until
 

@@ -17,7 +17,7 @@ from structbench.cli import main
 from structbench.options import LoadOptions
 from structbench.run.runner import load
 from structbench.store import Store
-from structbench.suites.catalog import answer_book
+from structbench.suites.answer_book import answer_book
 from tests.support.loads import MODELS, ask, inferences, small
 
 LABEL = "first\nsecond\x1b[2J"

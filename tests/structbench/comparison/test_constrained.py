@@ -30,7 +30,7 @@ from structbench.comparison.constrained import (
 )
 from structbench.run.runner import load
 from structbench.store import Reader
-from structbench.suites.catalog import answer_book
+from structbench.suites.answer_book import answer_book
 from structbench.types import Case
 from tests.support.comparisons import database
 from tests.support.loads import FAST, ask, small

@@ -14,7 +14,8 @@ from structbench.results.figures import GAP_REQUESTS
 from structbench.results.wrong_answers import MOST_LETTERS, PER_OUTCOME
 from structbench.stats import Estimate, percentile, wilson
 from structbench.store import Reader
-from structbench.suites.catalog import TextShape, load_suite
+from structbench.suites.catalog import load_suite
+from structbench.suites.generated import TextShape
 from tests.support.paths import ROOT
 from tests.support.reports import FAILED, NOON, document, many, request, requests, run, write
 

@@ -15,7 +15,7 @@ import pytest
 from loadgen.simulator import Simulator
 from structbench.run import sampler
 from structbench.run.runner import Stop, Summary, load
-from structbench.suites.catalog import answer_book
+from structbench.suites.answer_book import answer_book
 from tests.support.loads import FAST, MODELS, SLOW, ask, inferences, listening, small, until, when
 
 CLOCKS_NS = 100_000

@@ -17,7 +17,7 @@ from loadgen.simulator import Profile, Simulator
 from structbench.errors import BadInput
 from structbench.run.runner import load
 from structbench.run.similarity import BATCH, Embeddings, cosine, reference_of
-from structbench.suites.catalog import answer_book
+from structbench.suites.answer_book import answer_book
 from structbench.types import Case
 from tests.support.loads import FAST, MODELS, ask, inferences, small
 

@@ -20,7 +20,7 @@ from structbench.options import LoadOptions
 from structbench.run import runner, slos
 from structbench.run.runner import Stop, Summary, load
 from structbench.store import Reader
-from structbench.suites.catalog import answer_book
+from structbench.suites.answer_book import answer_book
 from structbench.verdict import Verdict, judge
 from tests.support.comparisons import database, requests
 from tests.support.loads import MODELS, ask, inferences, small

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from structbench.scoring import Answer, score
 from structbench.scoring.answer import MAX_EXPLANATIONS, MAX_LINE
-from structbench.scoring.assignment import best_assignment
 from structbench.scoring.parsing import find_json, parse_json
+from structbench.scoring.rules import best_assignment
 from structbench.scoring.validation import errors_of, import_jsonschema, schema_errors, schema_problem
 from structbench.scoring.values import ABSENT, at_pointer, json_equal, pointer_to
 from structbench.types import Case, Score

@@ -14,7 +14,8 @@ from structbench.errors import BadInput
 from structbench.scoring import Answer, score
 from structbench.scoring.bfcl import judge
 from structbench.suites import bfcl
-from structbench.suites.catalog import TextShape, load_suite
+from structbench.suites.catalog import load_suite
+from structbench.suites.generated import TextShape
 from structbench.types import Case, Suite
 
 GREET = {

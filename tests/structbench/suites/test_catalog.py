@@ -17,18 +17,20 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from structbench.errors import BadInput
-from structbench.suites.catalog import (
-    SHIPPED,
+from structbench.suites.answer_book import answer_book
+from structbench.suites.catalog import SHIPPED, calibrated, describe_suites, load_suite
+from structbench.suites.generated import (
+    LEAD_INS,
+    GeneratedCases,
     TextShape,
-    answer_book,
+    _lead_in,
     calibrate,
-    calibrated,
     calibration_prompts,
-    describe_suites,
-    load_suite,
+    number_case,
+    number_words,
+    text_case,
     word_count,
 )
-from structbench.suites.generated import LEAD_INS, GeneratedCases, _lead_in, number_case, number_words, text_case
 from structbench.types import Case, Suite
 
 SHAPE = TextShape()

@@ -13,7 +13,8 @@ import pytest
 
 from structbench.errors import BadInput
 from structbench.suites import fields as suite_fields
-from structbench.suites.catalog import TextShape, check_suite, load_suite
+from structbench.suites.catalog import check_suite, load_suite
+from structbench.suites.generated import TextShape
 
 CASE: dict[str, Any] = {"id": "a", "prompt": "hello"}
 OBJECT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}

@@ -12,7 +12,8 @@ import pytest
 from structbench.cli import main
 from structbench.errors import BadInput
 from structbench.scoring import Answer, score
-from structbench.suites.catalog import TextShape, check_suite, describe_suites, load_suite, new_suite, tagged
+from structbench.suites.catalog import check_suite, describe_suites, load_suite, new_suite, tagged
+from structbench.suites.generated import TextShape
 from structbench.types import Suite
 from tests.support.paths import ROOT
 

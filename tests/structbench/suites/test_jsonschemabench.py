@@ -16,7 +16,8 @@ from loadgen.simulator import Simulator
 from structbench.errors import BadInput
 from structbench.run.runner import load as run_load
 from structbench.scoring import Answer, score
-from structbench.suites.catalog import TextShape, load_suite
+from structbench.suites.catalog import load_suite
+from structbench.suites.generated import TextShape
 from structbench.suites.requests import request_of, with_schema
 from structbench.types import Case, Config, Suite
 from tests.support.loads import ROOT, ask, small

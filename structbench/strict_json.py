@@ -1,0 +1,57 @@
+"""Strict JSON: one value from end to end as RFC 8259 has it, without NaN and without a name twice in one object."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class Refused(ValueError):
+    """Python's json takes it, strict JSON does not."""
+
+
+class NotJson(Exception):
+    """A file that does not hold one JSON value; the message says where and why, in one line."""
+
+
+def decode(text: str) -> Any:
+    """Parse the text; raises json.JSONDecodeError (with the place), another ValueError, or RecursionError."""
+    return _DECODER.decode(text)
+
+
+def decode_file(data: bytes, hint: str) -> Any:
+    """Parse the content of a file that is to be sent on; NotJson also where UTF-8 cannot carry it.
+
+    ``hint`` stands in brackets behind what is wrong.
+    """
+    try:
+        value = decode(data.decode("utf-8-sig"))
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeDecodeError as error:
+        raise NotJson(f"not UTF-8 at byte {error.start + 1}: save the file as UTF-8") from None
+    except UnicodeEncodeError:
+        raise NotJson("not JSON: half a surrogate pair stands alone: write the character itself") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise NotJson(f"not JSON at {place}: {error.msg} ({hint})") from None
+    except (ValueError, RecursionError) as error:
+        raise NotJson(f"not JSON: {error} ({hint})") from None
+    return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise Refused(f"duplicate member name {json.dumps(name)}")
+            seen.add(name)
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise Refused(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)

@@ -1,0 +1,50 @@
+"""Right answers to the suites that ship, for the simulated server to give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from structbench.suites.catalog import shipped_bytes
+from structbench.suites.files import read_lines
+from structbench.suites.generated import number_case
+from structbench.suites.requests import with_schema
+
+BOOK_NUMBERS = 1000
+"""How many cases of ``numbers`` the answer book knows."""
+
+
+def answer_book(seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Last user message -> a right answer, for the shipped cases that have one.
+
+    ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` (``then``: the text after their results) or
+    ``{"text": digits}``; of
+    ``numbers`` the first 1000 cases of this seed.
+    """
+    book: dict[str, dict[str, Any]] = {}
+    for line in read_lines(shipped_bytes("json"), "json.jsonl"):
+        for case in line.cases:
+            book[_question(case.messages)] = {"json": line.example}
+            if case.schema is not None:  # the same, asked without ``format``
+                book[_question(with_schema(case.messages, case.schema))] = {"json": line.example}
+    for name in ("tools", "turns"):
+        for line in read_lines(shipped_bytes(name), f"{name}.jsonl"):
+            first, *later = line.cases
+            answer: dict[str, Any] = {"calls": [_first_acceptable(call) for call in first.expected_calls or ()]}
+            if later:
+                answer["then"] = " ".join(group[0] for group in later[0].mentions)
+            book[_question(first.messages)] = answer
+    for index in range(BOOK_NUMBERS):
+        case = number_case(index, seed=seed)
+        book[_question(case.messages)] = {"text": case.expected_text}
+    return book
+
+
+def _first_acceptable(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The call with the first acceptable value of each argument; ``""`` leaves it out."""
+    arguments = {name: values[0] for name, values in call["arguments"].items() if values[0] != ""}
+    return {"name": call["name"], "arguments": arguments}
+
+
+def _question(messages: Sequence[Mapping[str, Any]]) -> str:
+    return str(next(m["content"] for m in reversed(messages) if m["role"] == "user"))
