@@ -230,7 +230,7 @@ def test_rules_for_arguments(arguments: dict[str, Any], expected: tuple[str, str
 
 
 BROKEN_LINES = {
-    "{": "line 2: not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1): fetch",
+    "{": "line 2: not JSON at column 2: Expecting property name enclosed in double quotes (fetch",
     "[]": "line 2: must be a JSON object, not list",
     json.dumps({"id": "x"}): "line 2: function: must be there, and be of type list",
     json.dumps({**ENTRY, "question": []}): "line 2: question: must be one turn",
@@ -248,7 +248,7 @@ BROKEN_LINES = {
     json.dumps(
         {**ENTRY, "function": [{**GREET, "parameters": {**PARAMETERS, "properties": []}}]}
     ): "line 2: properties:",
-    json.dumps({**ENTRY, "about": float("nan")}): "line 2: not JSON: Out of range float values",
+    json.dumps({**ENTRY, "about": float("nan")}): "line 2: not JSON: NaN is not JSON",
     json.dumps({**ENTRY, "about": "\udfff"}): "line 2: not JSON: half a surrogate pair stands alone",
 }
 
