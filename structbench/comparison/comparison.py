@@ -8,77 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from structbench.comparison.pairing import Pair, Pairing
-from structbench.comparison.significance import Difference, holm
-from structbench.gates.expressions import Change, Metric, metric_of, shown_limits
+from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
+from structbench.comparison.samples import compared
+from structbench.comparison.significance import holm
+from structbench.gates.expressions import Change, metric_of, shown_limits
 from structbench.gates.slo import Gate, Outcome, doubt, settle
 from structbench.identity import canonical_json
-from structbench.stats import CONFIDENCE
 
 if TYPE_CHECKING:
     from structbench.results.groups import Line
     from structbench.store import Reader
-
-Word = Literal["better", "worse", "no detectable difference", "too few", "not comparable"]
 
 METRICS = (
     "ttft_p50", "ttft_p95", "itl_p50", "itl_p99", "tpot_p50", "e2e_p50", "e2e_p95", "requests_per_s", "tokens_per_s",
     "goodput", "correct_goodput", "error_rate", "json_valid", "schema_valid", "tool_calls_right", "accuracy", "correct",
 )  # fmt: skip
 """Always compared, where both cells have them; what --fail-on names comes on top."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One metric of one pair."""
-
-    metric: Metric
-    a: float | None
-    b: float | None
-    n_a: int
-    n_b: int
-    difference: Difference | None = None
-    untested: Literal["too few", "not comparable"] | None = None
-    why: str | None = None
-    """Why there is no interval, or what it leaves out."""
-    adjusted_p: float | None = None
-    gated: bool = False
-    """Named by --fail-on: of a family of its own."""
-
-    @property
-    def significant(self) -> bool:
-        return self.adjusted_p is not None and self.adjusted_p <= 1 - CONFIDENCE
-
-    @property
-    def word(self) -> Word:
-        if self.difference is None:
-            return "not comparable" if self.untested is None else self.untested
-        if not self.significant:
-            return "no detectable difference"
-        return "better" if (self.difference.value < 0) == self.metric.lower_is_better else "worse"
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One pair of cells; no rows where it is not comparable."""
-
-    pair: Pair
-    rows: tuple[Compared, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    comparisons: tuple[Comparison, ...]
-    pairing: Pairing
-    tested: int
-    """Size of the family of tests that --fail-on does not name."""
-    gated: int
-    """Size of the family that it names."""
-    gates: tuple[Gate, ...]
 
 
 def compare(
@@ -88,8 +37,6 @@ def compare(
 
     ``limits`` of goodput are for both sides; None: those that all runs of a pair share.
     """
-    from structbench.comparison.samples import compared
-
     named = {change.metric.name: change.metric for change in changes}
     metrics = [*named.values(), *(m for name in METRICS if name not in named and (m := metric_of(name)) is not None)]
     comparisons = []
@@ -212,6 +159,4 @@ def _doubts(comparison: Comparison) -> Iterator[str]:
 
 
 def _shown(row: Compared) -> str:
-    from structbench.comparison.render import change_text, interval_text
-
     return f"{change_text(row)} ({interval_text(row)})"

@@ -7,22 +7,17 @@ case, however often it was asked, and where there are too few cases for it there
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from structbench.formatting import latency_text, plural, rate_text, share_text
 from structbench.stats import interval_ranks, needed
-from structbench.suites.requests import case_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from structbench.run.cells import Cell
-    from structbench.types import Case
 
 LEAST_UNITS = needed(0.5)
 """Cases (or schemas) below which no two order statistics enclose a median with 95 %."""
@@ -40,7 +35,7 @@ Pairs = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PairedDifference:
     """Constrained - free over ``n`` cases, or new - known of ``n`` schemas, with a 95 % interval where n allows one."""
 
     n: int
@@ -49,32 +44,6 @@ class Difference:
     difference: float | None = None
     low: float | None = None
     high: float | None = None
-
-
-def pair_up(runs: Iterable[tuple[Cell, str]], rows_of: Callable[[str], Sequence[Row]]) -> list[dict[str, Any]]:
-    """The constrained and the free run of each model, suite and load that has both, compared.
-
-    ``rows_of`` gives the rows of ``ROWS`` for a run's id.
-    """
-    modes: dict[tuple[str, ...], dict[str, tuple[Cell, str]]] = {}
-    for cell, run_id in runs:
-        key = (cell.model, cell.suite.name, cell.load_name, cell.suite.content_hash)
-        modes.setdefault(key, {})[cell.config.structured] = cell, run_id
-    pairs = []
-    for (model, suite, load, _), found in modes.items():
-        if {"format", "prompt"} <= found.keys():
-            (cell, constrained), (_, free) = found["format"], found["prompt"]
-            pairs.append({
-                "model": model, "suite": suite, "load": load, "format_run_id": constrained, "prompt_run_id": free,
-                **compare(rows_of(constrained), rows_of(free), partial(_schema_of, cell.suite.cases),
-                          len(cell.suite.cases)),
-            })  # fmt: skip
-    return pairs
-
-
-def _schema_of(cases: Sequence[Case], index: int) -> str | None:
-    schema = case_of(cases, index)[0].schema
-    return None if schema is None else json.dumps(schema)  # in the order given: that is what the server sees
 
 
 def compare(
@@ -115,7 +84,7 @@ def _each_alone(pairs: Iterable[tuple[float, float]]) -> list[Pairs]:
     return [[pair] for pair in pairs]
 
 
-def shares(cases: Sequence[Pairs]) -> Difference:
+def shares(cases: Sequence[Pairs]) -> PairedDifference:
     """Two shares of the same requests, and their difference with an interval over cases.
 
     Where each case was asked once, it is Bonett and Price's interval for paired proportions (J. Educational and
@@ -126,15 +95,15 @@ def shares(cases: Sequence[Pairs]) -> Difference:
     from structbench.comparison.significance import interval_by_case
 
     if not cases:
-        return Difference(0)
+        return PairedDifference(0)
     changes = [[float(after) - float(before) for before, after in pairs] for pairs in cases]
     sums, sizes = np.array([sum(case) for case in changes]), np.array([float(len(case)) for case in changes])
     low, high = interval_by_case(sums, sizes)
     before, after = (fmean(bool(pair[side]) for pairs in cases for pair in pairs) for side in (0, 1))
-    return Difference(len(cases), before, after, float(sums.sum() / sizes.sum()), low, high)
+    return PairedDifference(len(cases), before, after, float(sums.sum() / sizes.sum()), low, high)
 
 
-def medians(cases: Sequence[Pairs]) -> Difference:
+def medians(cases: Sequence[Pairs]) -> PairedDifference:
     """Two medians of the same requests, and the median of the cases' differences with its exact interval.
 
     The difference of a case is the median over its repeats. The interval's ends are order statistics of these
@@ -142,14 +111,14 @@ def medians(cases: Sequence[Pairs]) -> Difference:
     """
     n = len(cases)
     if n == 0:
-        return Difference(0)
+        return PairedDifference(0)
     differences = sorted(median(after - before for before, after in pairs) for pairs in cases)
     before, after = (median(pair[side] for pairs in cases for pair in pairs) for side in (0, 1))
     ranks = interval_ranks(n, 0.5)
     if ranks is None:
-        return Difference(n, before, after, median(differences))
+        return PairedDifference(n, before, after, median(differences))
     low, high = ranks
-    return Difference(n, before, after, median(differences), differences[low - 1], differences[high - 1])
+    return PairedDifference(n, before, after, median(differences), differences[low - 1], differences[high - 1])
 
 
 def new_schemas(rows: Iterable[Row], schema_of: Callable[[int], str | None]) -> list[tuple[float, float]]:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from structbench import __version__
-from structbench.comparison.comparison import Compared, Comparison, Result
+from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
 from structbench.comparison.significance import RESAMPLES
 from structbench.formatting import ABSENT, plural, printable
 from structbench.gates.slo import value_text
@@ -23,28 +23,6 @@ if TYPE_CHECKING:
 
 HEADERS = ("metric", "A", "B", "B - A", "95 % interval", "p", "B is")
 _STYLES = {"better": "green", "worse": "red", "not comparable": "yellow", "too few": "yellow"}
-
-
-def change_text(row: Compared) -> str:
-    """``+14 %`` of A's figure; shares: ``-3.3 pp``; where A is 0: in the metric's unit."""
-    return ABSENT if row.a is None or row.b is None else _ends_text(row, row.b - row.a)
-
-
-def interval_text(row: Compared) -> str:
-    """``+3 … +21 %``, in the unit of ``change_text``."""
-    return ABSENT if row.difference is None else _ends_text(row, row.difference.low, row.difference.high)
-
-
-def _ends_text(row: Compared, *ends: float) -> str:
-    if row.metric.kind == "share":
-        return f"{' … '.join(_signed(end * 100) for end in ends)} pp"
-    if row.a:
-        return f"{' … '.join(_signed(end / row.a * 100) for end in ends)} %"
-    return " … ".join(f"{end:+.3g}" for end in ends) + (" s" if row.metric.kind == "latency" else "/s")
-
-
-def _signed(percent: float) -> str:
-    return f"{percent:+.1f}" if abs(percent) < 9.95 else f"{percent:+,.0f}"
 
 
 def _cells(row: Compared) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structbench.comparison.comparison import Compared
+from structbench.comparison.result import Compared
 from structbench.comparison.significance import (
     Floats,
     Ratio,

@@ -6,11 +6,12 @@ up); whatever ends a run before that leaves it to be continued.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from typing import Any
 from loadgen.api import ollama_server
 from loadgen.telemetry import CacheResult, CellState
 from structbench import __version__
-from structbench.comparison.constrained import ROWS, pair_up
+from structbench.comparison import constrained
 from structbench.errors import GATE_FAILED
 from structbench.formatting import plural
 from structbench.gates.junit import junit_xml
@@ -40,6 +41,7 @@ from structbench.scoring.process import Scorer
 from structbench.store import Store, run_columns
 from structbench.suites.catalog import calibrated
 from structbench.suites.generated import calibrate, calibration_prompts, word_count
+from structbench.suites.requests import case_of
 from structbench.types import Case
 from structbench.verdict import FACTS, judge
 
@@ -223,7 +225,7 @@ class _Runner:
         if warning is not None:
             for row in self.summary.rows:
                 row["warnings"] = [warning]
-        self.summary.pairs = pair_up(runs, lambda run_id: store.query(ROWS, [run_id], timeout_s=_FLUSH_S))
+        self.summary.pairs = pair_up(runs, lambda run_id: store.query(constrained.ROWS, [run_id], timeout_s=_FLUSH_S))
         by_id = {row["run_id"]: row for row in self.summary.rows}
         for outcome, (_, run_id) in zip(self.summary.outcomes, runs, strict=False):
             outcome.row = by_id.get(run_id)
@@ -366,6 +368,35 @@ class _Runner:
         self._move("running", "complete" if complete else "interrupted")
         if self.services.telemetry is not None:
             self.services.telemetry.end(segment.labels, verdict.word)
+
+
+def pair_up(
+    runs: Iterable[tuple[Cell, str]], rows_of: Callable[[str], Sequence[Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The constrained and the free run of each model, suite and load that has both, compared.
+
+    ``rows_of`` gives the rows of ``constrained.ROWS`` for a run's id.
+    """
+    modes: dict[tuple[str, ...], dict[str, tuple[Cell, str]]] = {}
+    for cell, run_id in runs:
+        key = (cell.model, cell.suite.name, cell.load_name, cell.suite.content_hash)
+        modes.setdefault(key, {})[cell.config.structured] = cell, run_id
+    pairs = []
+    for (model, suite, load, _), found in modes.items():
+        if {"format", "prompt"} <= found.keys():
+            (cell, with_format), (_, free) = found["format"], found["prompt"]
+            pairs.append({
+                "model": model, "suite": suite, "load": load, "format_run_id": with_format, "prompt_run_id": free,
+                **constrained.compare(rows_of(with_format), rows_of(free), partial(schema_of, cell.suite.cases),
+                          len(cell.suite.cases)),
+            })  # fmt: skip
+    return pairs
+
+
+def schema_of(cases: Sequence[Case], index: int) -> str | None:
+    """The schema of a request as JSON text, in the order given: that is what the server sees."""
+    schema = case_of(cases, index)[0].schema
+    return None if schema is None else json.dumps(schema)
 
 
 def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:

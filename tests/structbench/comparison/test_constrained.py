@@ -19,8 +19,7 @@ import structbench
 from loadgen.simulator import Simulator
 from structbench.comparison.constrained import (
     ROWS,
-    Difference,
-    _schema_of,
+    PairedDifference,
     compare,
     medians,
     new_schemas,
@@ -28,7 +27,7 @@ from structbench.comparison.constrained import (
     print_pairs,
     shares,
 )
-from structbench.run.runner import load
+from structbench.run.runner import load, schema_of
 from structbench.store import Reader
 from structbench.suites.answer_book import answer_book
 from structbench.types import Case
@@ -67,7 +66,7 @@ def test_the_interval_of_a_median_is_the_exact_one() -> None:
     assert (six.low, six.high) == (1.0, 6.0)
     five = medians(pairs[:5])
     assert (five.n, five.difference, five.low, five.high) == (5, 3.0, None, None)
-    assert medians([]) == shares([]) == Difference(0)
+    assert medians([]) == shares([]) == PairedDifference(0)
 
 
 def test_repeats_of_a_case_make_no_interval_narrower() -> None:
@@ -101,10 +100,10 @@ def test_a_case_is_the_same_however_often_the_suite_begins_anew() -> None:
 def test_schemas_are_the_same_when_their_text_is() -> None:
     schemas: list[dict[str, Any]] = [{"a": {}, "b": {}}, {"b": {}, "a": {}}, {"a": {}, "b": {}}]
     cases = [Case(id=str(i), messages=(), schema=schema) for i, schema in enumerate(schemas)]
-    first, turned, again = (_schema_of(cases, index) for index in range(3))
+    first, turned, again = (schema_of(cases, index) for index in range(3))
     assert first == again != turned
-    assert _schema_of(cases, 3) == first, "the suite begins anew"
-    assert _schema_of([Case(id="text", messages=())], 0) is None, "no schema is not one that came twice"
+    assert schema_of(cases, 3) == first, "the suite begins anew"
+    assert schema_of([Case(id="text", messages=())], 0) is None, "no schema is not one that came twice"
 
 
 PAIRS = st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), min_size=6, max_size=25)

@@ -1,0 +1,90 @@
+"""What a comparison found: one metric of one pair, a pair, and all pairs; and how a change is written.
+
+The neighbours: ``comparison`` makes these, ``render`` writes them down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from structbench.comparison.pairing import Pair, Pairing
+from structbench.comparison.significance import Difference
+from structbench.formatting import ABSENT
+from structbench.gates.expressions import Metric
+from structbench.gates.slo import Gate
+from structbench.stats import CONFIDENCE
+
+Word = Literal["better", "worse", "no detectable difference", "too few", "not comparable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One metric of one pair."""
+
+    metric: Metric
+    a: float | None
+    b: float | None
+    n_a: int
+    n_b: int
+    difference: Difference | None = None
+    untested: Literal["too few", "not comparable"] | None = None
+    why: str | None = None
+    """Why there is no interval, or what it leaves out."""
+    adjusted_p: float | None = None
+    gated: bool = False
+    """Named by --fail-on: of a family of its own."""
+
+    @property
+    def significant(self) -> bool:
+        return self.adjusted_p is not None and self.adjusted_p <= 1 - CONFIDENCE
+
+    @property
+    def word(self) -> Word:
+        if self.difference is None:
+            return "not comparable" if self.untested is None else self.untested
+        if not self.significant:
+            return "no detectable difference"
+        return "better" if (self.difference.value < 0) == self.metric.lower_is_better else "worse"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One pair of cells; no rows where it is not comparable."""
+
+    pair: Pair
+    rows: tuple[Compared, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    comparisons: tuple[Comparison, ...]
+    pairing: Pairing
+    tested: int
+    """Size of the family of tests that --fail-on does not name."""
+    gated: int
+    """Size of the family that it names."""
+    gates: tuple[Gate, ...]
+
+
+def change_text(row: Compared) -> str:
+    """``+14 %`` of A's figure; shares: ``-3.3 pp``; where A is 0: in the metric's unit."""
+    return ABSENT if row.a is None or row.b is None else _ends_text(row, row.b - row.a)
+
+
+def interval_text(row: Compared) -> str:
+    """``+3 … +21 %``, in the unit of ``change_text``."""
+    return ABSENT if row.difference is None else _ends_text(row, row.difference.low, row.difference.high)
+
+
+def _ends_text(row: Compared, *ends: float) -> str:
+    if row.metric.kind == "share":
+        return f"{' … '.join(_signed(end * 100) for end in ends)} pp"
+    if row.a:
+        return f"{' … '.join(_signed(end / row.a * 100) for end in ends)} %"
+    return " … ".join(f"{end:+.3g}" for end in ends) + (" s" if row.metric.kind == "latency" else "/s")
+
+
+def _signed(percent: float) -> str:
+    return f"{percent:+.1f}" if abs(percent) < 9.95 else f"{percent:+,.0f}"
