@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from structbench import __version__
 from structbench.commands import complain
 from structbench.errors import BadInput, StructbenchError
+from structbench.formatting import did_you_mean
 
 COMMANDS: dict[str, str] = {
     "load": "structbench.commands.load",
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
             print(f"structbench {__version__}")
             return 0
         if argv[0] not in COMMANDS:
-            raise BadInput(f"there is no command {argv[0]!r}: {_nearest(argv[0], COMMANDS)}")
+            raise BadInput(f"there is no command {argv[0]!r}: {did_you_mean(argv[0], COMMANDS)}")
         command = import_module(COMMANDS[argv[0]])
         return int(command.run(_parse(argv[0], command.Options, argv[1:])))
     except StructbenchError as error:
@@ -108,7 +109,8 @@ def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
             unknown = message.removeprefix("unrecognized arguments: ")
             if unknown != message:
                 known = [name for action in self._actions for name in action.option_strings]
-                message = f"there is no option {unknown.split()[0]}: {_nearest(unknown.split()[0], known)}"
+                word = unknown.split()[0]
+                message = f"there is no option {word}: {did_you_mean(word, known)}"
             raise BadInput(f"{message} (see `structbench {command} --help`)")
 
     parser = Parser(options_class, prog=f"structbench {command}", description=options_class.__doc__, allow_abbrev=False)
@@ -143,10 +145,3 @@ def _overview() -> str:
         lines.append(f"  {name:<13}{import_module(module).Options.__doc__.splitlines()[0]}")
     codes = "exit codes: 0 done · 1 the run failed · 2 bad input, nothing sent · 99 a gate failed · 130 interrupted"
     return "\n".join([*lines, "", codes])
-
-
-def _nearest(word: str, known: Sequence[str] | dict[str, Any]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(word, list(known), n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"

@@ -6,11 +6,17 @@ carries a figure into a unit it has not reached.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 ABSENT = "–"
+_MARKUP = re.compile(r"[\\`*_\[\]|~<>&@#$]|:(?=//|\w+:)|(?<=www)\.")
+"""Emphasis, links, addresses, emoji, formulas, mentions, HTML, and the sign between columns."""
 
 
 def latency_text(seconds: float | None) -> str:
@@ -103,8 +109,45 @@ def clipped(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def one_line(text: str, length: int = 160) -> str:
+    """The text with its white space as single blanks, clipped."""
+    return clipped(" ".join(text.split()), length)
+
+
+def without_middle(text: str, length: int, tail: int | None = None) -> str:
+    """The text, or its beginning, "…" and so much of its end (half, if not said) where it is longer."""
+    tail = (length - 1) // 2 if tail is None else tail
+    return text if len(text) <= length else f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def did_you_mean(
+    word: str, known: Iterable[str], *, otherwise: str | None = None, most: int = 1, quote: str = ""
+) -> str:
+    """``did you mean json?`` where something known is like the word, else ``otherwise``, or what there is."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    near = get_close_matches(word, names, n=most, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(f'{quote}{name}{quote}' for name in near)}?"
+    return f"there are {', '.join(names)}" if otherwise is None else otherwise
+
+
+def markdown_text(text: str) -> str:
+    """One line that Markdown shows as it is; a name such as @team or a link stays text."""
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", printable(text))
+
+
 def load_text(load: Mapping[str, Any]) -> str:
     """``c=4`` or ``rate=5/s poisson`` from concurrency, rate and arrival; the view ``summary`` writes the same."""
     if load.get("rate") is not None:
         return f"rate={load['rate']:g}/s {load.get('arrival') or ''}".rstrip()
     return f"c={load['concurrency']}"
+
+
+def simple_table(gap: int = 1) -> Table:
+    """A table of rich's with a line below its headings and ``gap`` + 1 blanks between its columns."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")

@@ -6,13 +6,17 @@ a place that cannot be written is refused before any work.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from structbench.errors import BadInput, RunFailed
 
@@ -69,6 +73,29 @@ def write_output(path: Path, text: str) -> None:
         if not is_device:
             made.unlink(missing_ok=True)
         raise RunFailed(f"cannot write {path} ({error.strerror}): give another path") from error
+
+
+def deliver(text: str, path: Path | None) -> None:
+    """Put the text in the file, or on standard output where there is none."""
+    if path is None:
+        sys.stdout.write(text)
+    else:
+        write_output(path, text)
+
+
+def json_value(value: Any) -> Any:
+    """The value as JSON has it; the store's instants are UTC without saying so."""
+    match value:
+        case float() | Decimal():
+            return float(value) if math.isfinite(value) else None
+        case datetime():
+            return (value.replace(tzinfo=UTC) if value.tzinfo is None else value).isoformat()
+        case Mapping():
+            return {str(key): json_value(item) for key, item in value.items()}
+        case list() | tuple():
+            return [json_value(item) for item in value]
+        case _:
+            return value
 
 
 @contextmanager

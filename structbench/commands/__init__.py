@@ -5,8 +5,6 @@ Invariant: a command module imports nothing heavy before ``run``, so that --help
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
 
 
 def complain(text: str) -> None:
@@ -18,17 +16,9 @@ def print_json(value: object) -> None:
     """The value on stdout, for programs."""
     import json
 
-    print(json.dumps(value, indent=2, default=_plain), flush=True)
+    from structbench.output import json_value
 
-
-def _plain(value: object) -> object:
-    """What DuckDB has and JSON has not; the store's instants are UTC without saying so."""
-    match value:
-        case datetime():
-            return (value.replace(tzinfo=UTC) if value.tzinfo is None else value).isoformat()
-        case Decimal():
-            return float(value)
-    return str(value)
+    print(json.dumps(json_value(value), indent=2, default=str), flush=True)
 
 
 def print_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], lines: Sequence[str] = ()) -> None:
@@ -36,13 +26,13 @@ def print_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str
 
     Where the terminal is too narrow: ``lines`` if there are any, else a line for each value.
     """
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    from structbench.formatting import simple_table
+
     terminal, endless = Console(), Console(width=100_000)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = simple_table()
     for heading, right in columns:
         table.add_column(Text(heading), justify="right" if right else "left")
     for row in rows:

@@ -97,7 +97,7 @@ def _write(result: "Result", options: Options) -> None:
     from rich.console import Console
 
     from structbench.comparison.render import markdown, print_comparison, to_json
-    from structbench.output import write_output
+    from structbench.output import deliver
 
     if options.format == "terminal" and options.output is None:
         print_comparison(result, Console())
@@ -108,7 +108,4 @@ def _write(result: "Result", options: Options) -> None:
         text = made.getvalue()
     else:
         text = markdown(result) if options.format == "markdown" else json.dumps(to_json(result), indent=2) + "\n"
-    if options.output is None:
-        print(text, end="")
-    else:
-        write_output(options.output, text)
+    deliver(text, options.output)

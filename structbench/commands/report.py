@@ -1,6 +1,5 @@
 """``structbench report``: what is stored, for people and programs."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -41,7 +40,7 @@ class Options:
 
 
 def run(options: Options) -> int:
-    from structbench.output import check_output, write_output
+    from structbench.output import check_output, deliver
     from structbench.reports.document import document_of
     from structbench.reports.headline import DEFAULT_RULE, parse_rule
     from structbench.results.selection import select_runs
@@ -58,13 +57,12 @@ def run(options: Options) -> int:
     with Reader(options.db) as reader:
         chosen = select_runs(reader, options.runs)
         document = document_of(reader, chosen, rule, pool=options.pool, details=kind in ("json", "html"))
-    if options.output is not None:
-        write_output(options.output, _text(document, kind))
-        complain(f"wrote {options.output}")
-    elif kind == "terminal":
+    if options.output is None and kind == "terminal":
         _print(document)
-    else:
-        sys.stdout.write(_text(document, kind))
+        return 0
+    deliver(_text(document, kind), options.output)
+    if options.output is not None:
+        complain(f"wrote {options.output}")
     return 0
 
 

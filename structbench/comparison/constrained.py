@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from structbench.formatting import latency_text, plural, rate_text, share_text
+from structbench.formatting import latency_text, plural, rate_text, share_text, simple_table
 from structbench.stats import interval_ranks, needed
 
 if TYPE_CHECKING:
@@ -156,12 +156,10 @@ _NEW = {"new_schema_ttft_free_s": "new schema, prompt", "new_schema_ttft_s": "ne
 
 def print_pairs(pairs: Sequence[Mapping[str, Any]], console: Console) -> None:
     """A table for each pair of runs: free, constrained, and the difference with its interval."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     for pair in pairs:
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+        table = simple_table()
         table.add_column(Text(f"{pair['model']} {pair['suite']} {pair['load']}"), overflow="fold")
         for header in ("prompt", "format", "difference", "95 % interval", "n"):
             table.add_column(header, justify="right")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from structbench.errors import BadInput
+from structbench.formatting import did_you_mean
 from structbench.identity import canonical_json, differences
 from structbench.results.groups import Line
 from structbench.types import Config
@@ -49,11 +50,7 @@ def check_fields(names: Collection[str]) -> None:
     """BadInput for a field that no config has."""
     for name in names:
         if name not in _FIELDS:
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, _FIELDS, n=1)
-            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(_FIELDS)}"
-            raise BadInput(f"--across {name!r}: a config has no such field: {known}")
+            raise BadInput(f"--across {name!r}: a config has no such field: {did_you_mean(name, _FIELDS)}")
 
 
 def pair(a: Sequence[Line], b: Sequence[Line], across: Collection[str] = ()) -> Pairing:

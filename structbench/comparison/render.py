@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from structbench import __version__
 from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
 from structbench.comparison.significance import RESAMPLES
-from structbench.formatting import ABSENT, plural, printable
+from structbench.formatting import ABSENT, markdown_text, plural, printable, simple_table
 from structbench.gates.slo import value_text
 
 if TYPE_CHECKING:
@@ -79,8 +79,6 @@ def _closing(result: Result) -> Iterator[str]:
 
 def print_comparison(result: Result, console: Console) -> None:
     """The terminal's."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     def say(text: str, style: str = "") -> None:
@@ -93,9 +91,7 @@ def print_comparison(result: Result, console: Console) -> None:
         rows = _shown(comparison)
         if rows:
             gap = 0 if console.width < 100 else 1
-            table = Table(
-                box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold"
-            )
+            table = simple_table(gap)
             for number, header in enumerate(HEADERS):
                 last = number in (0, len(HEADERS) - 1)
                 table.add_column(header, justify="left" if last else "right", no_wrap=number == 0, overflow="fold")
@@ -117,13 +113,13 @@ def markdown(result: Result) -> str:
     """The same as Markdown."""
     lines = ["# Comparison", ""]
     for comparison in result.comparisons:
-        lines += [f"## {_escaped(comparison.pair.name)}", ""]
-        lines += [f"- {side}: {_escaped(_title(line))}" for side, line in _sides(comparison)]
+        lines += [f"## {markdown_text(comparison.pair.name)}", ""]
+        lines += [f"- {side}: {markdown_text(_title(line))}" for side, line in _sides(comparison)]
         lines += ["", *_table(_cells(row) for row in _shown(comparison)), ""]
-        lines += [*(f"- {_escaped(remark)}" for remark in _remarks(comparison)), ""]
-    lines += [_escaped(line) + "\n" for line in _closing(result)]
+        lines += [*(f"- {markdown_text(remark)}" for remark in _remarks(comparison)), ""]
+    lines += [markdown_text(line) + "\n" for line in _closing(result)]
     if result.gates:
-        lines += ["## Gates", "", *(f"- {_escaped(gate.line)}" for gate in result.gates), ""]
+        lines += ["## Gates", "", *(f"- {markdown_text(gate.line)}" for gate in result.gates), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -132,19 +128,11 @@ def _sides(comparison: Comparison) -> Sequence[tuple[str, Line]]:
 
 
 def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    body = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows]
+    body = [f"| {' | '.join(markdown_text(cell) for cell in row)} |" for row in rows]
     if body:
         yield f"| {' | '.join(HEADERS)} |"
         yield "| --- |" + " ---: |" * (len(HEADERS) - 2) + " --- |"
         yield from body
-
-
-def _escaped(text: str) -> str:
-    """Names come from outside, and < would begin a tag."""
-    text = printable(text)
-    for sign in "\\`*_[]<>|":
-        text = text.replace(sign, f"\\{sign}")
-    return text
 
 
 def to_json(result: Result) -> dict[str, Any]:

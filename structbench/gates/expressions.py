@@ -15,7 +15,7 @@ from decimal import Decimal, DecimalException
 from typing import Literal, NoReturn
 
 from structbench.errors import BadInput
-from structbench.formatting import printable
+from structbench.formatting import did_you_mean, printable
 
 Kind = Literal["latency", "rate", "share"]
 Op = Literal["<", "<=", ">", ">="]
@@ -130,7 +130,7 @@ def parse_limits(text: str) -> dict[str, float]:
         at = parser.skip_space()
         name = parser.word()
         if name not in LATENCIES:
-            parser.fail(at, f"one of {', '.join(LATENCIES)}{_nearest(name, LATENCIES)}")
+            parser.fail(at, f"one of {', '.join(LATENCIES)}{_hint(name, LATENCIES)}")
         if LATENCIES[name] in limits:
             parser.fail(at, "each limit once")
         op_at = parser.skip_space()
@@ -196,7 +196,7 @@ class _Parser:
         if name in LATENCIES:
             self.fail(at, f"{name}_p50, {name}_p95, another percentile, or {name}_mean")
         known = [*(f"{base}_{suffix}" for base in LATENCIES for suffix in _SUFFIXES), *RATES, *SHARES]
-        self.fail(at, f"a metric{_nearest(name, known)}" if name else "a metric such as ttft_p95 or schema_valid")
+        self.fail(at, f"a metric{_hint(name, known)}" if name else "a metric such as ttft_p95 or schema_valid")
 
     def op(self) -> Op:
         at = self.skip_space()
@@ -245,8 +245,6 @@ class _Parser:
 _SUFFIXES = ("p50", "p90", "p95", "p99", "mean")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, list(known), n=1)
-    return f": did you mean {near[0]}?" if near else ""
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = did_you_mean(name, known, otherwise="")
+    return f": {near}" if near else ""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
-from structbench.formatting import plural, printable
+from structbench.formatting import plural, printable, simple_table
 from structbench.matrix.client import PATHS
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ def _letter(number: int) -> str:
 
 
 def _table(headers: Sequence[str], padding: int = 1) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, padding, 0, 0), pad_edge=False, header_style="bold")
+    table = simple_table(padding)
     for header in headers:
         table.add_column(header, overflow="fold")
     return table

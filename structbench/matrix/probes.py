@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from loadgen.api.ollama_server import full_name
 from structbench.errors import BadInput
+from structbench.formatting import one_line
 from structbench.matrix.client import Endpoint, Reply
 from structbench.scoring import Answer, score
 from structbench.types import Case, Score
@@ -143,16 +144,16 @@ def _has_tools(probe: Probe) -> bool:
 def judge(probe: Probe, reply: Reply) -> Finding:
     """What the reply shows of all that the probe asked for: the worst of it, with the evidence."""
     if reply.failure is not None:
-        return Finding("unclear" if reply.timed_out else "broken", _short(reply.failure, 160))
+        return Finding("unclear" if reply.timed_out else "broken", one_line(reply.failure))
     if reply.status == 404 and not reply.is_json:
         return Finding("not offered", "HTTP 404")
     if reply.error is not None:
         how = f"HTTP {reply.status}" if reply.status != 200 else "HTTP 200 with an error line"
-        return Finding(_refusal(probe, reply), f"{how}: {_short(reply.error, 160)}")
+        return Finding(_refusal(probe, reply), f"{how}: {one_line(reply.error)}")
     if not reply.finished:
-        return Finding("broken", "the answer ended without its last message", _short(reply.text))
+        return Finding("broken", "the answer ended without its last message", _excerpt(reply.text))
     if probe.question in REFUSALS:
-        return Finding("ignored", "answered as if nothing were wrong", _short(reply.text))
+        return Finding("ignored", "answered as if nothing were wrong", _excerpt(reply.text))
     found = [_thinking(probe, reply), _answer(probe, reply)]
     told = [finding for finding in found if finding.result != "works"]
     if not told:
@@ -174,12 +175,12 @@ def _refusal(probe: Probe, reply: Reply) -> Result:
 def _thinking(probe: Probe, reply: Reply) -> Finding:
     """Whether it thought as it was told to, and apart from the answer."""
     if "<think>" in reply.text:
-        return Finding("broken", "thinking is left in the text", _short(reply.text))
+        return Finding("broken", "thinking is left in the text", _excerpt(reply.text))
     match probe.think:
         case "on" if not reply.thinking:
             return Finding("ignored", "no thinking came")
         case "off" if reply.thinking:
-            return Finding("ignored", "it thought nevertheless", _short(reply.thinking))
+            return Finding("ignored", "it thought nevertheless", _excerpt(reply.thinking))
     return Finding("works")
 
 
@@ -208,10 +209,10 @@ def _format_found(reply: Reply) -> Finding:
         case "truncated":
             return Finding("unclear", "the token limit was reached within the JSON: give more --tokens")
         case "invalid_json" if not reply.text.lstrip().startswith(("{", "[")):
-            return Finding("ignored", "the answer is no JSON", _short(reply.text))
+            return Finding("ignored", "the answer is no JSON", _excerpt(reply.text))
         case "invalid_json":
-            return Finding("broken", "the JSON is broken", _short(reply.text))
-    return Finding("broken", "the JSON breaks the schema", _short("; ".join(judged.validation_errors)))
+            return Finding("broken", "the JSON is broken", _excerpt(reply.text))
+    return Finding("broken", "the JSON breaks the schema", _excerpt("; ".join(judged.validation_errors)))
 
 
 def _tools_found(reply: Reply) -> Finding:
@@ -221,10 +222,10 @@ def _tools_found(reply: Reply) -> Finding:
         case "correct":
             return Finding("works")
         case "no_call" if judged.validation_errors or _looks_like_a_call(reply.text):
-            return Finding("broken", "a tool call is left in the text", _short(reply.text))
+            return Finding("broken", "a tool call is left in the text", _excerpt(reply.text))
         case "no_call":
-            return Finding("ignored", "no tool call", _short(reply.text))
-    return Finding("broken", "the tool call is wrong", _short("; ".join(judged.validation_errors)))
+            return Finding("ignored", "no tool call", _excerpt(reply.text))
+    return Finding("broken", "the tool call is wrong", _excerpt("; ".join(judged.validation_errors)))
 
 
 def _looks_like_a_call(text: str) -> bool:
@@ -237,14 +238,14 @@ def _format_not_tools(reply: Reply) -> Finding:
     """Both were asked for and no call came: at least the format may have been kept."""
     found = _format_found(reply)
     if found.result == "works":
-        return Finding("ignored", "no tool call, the format was kept", _short(reply.text))
+        return Finding("ignored", "no tool call, the format was kept", _excerpt(reply.text))
     return _tools_found(reply) if _looks_like_a_call(reply.text) else found
 
 
 def _no_call_found(reply: Reply) -> Finding:
     """A greeting needs no tool: a call is the model's mistake, a call in the text the parser's."""
     if reply.calls:
-        return Finding("broken", "a tool call that nobody asked for", _short(str(reply.calls[0]["name"])))
+        return Finding("broken", "a tool call that nobody asked for", _excerpt(str(reply.calls[0]["name"])))
     found = _tools_found(reply)
     return Finding("works") if found.result == "ignored" else found
 
@@ -255,9 +256,8 @@ def _scored(reply: Reply, case: Case) -> Score:
     return judged
 
 
-def _short(text: str, limit: int = _EXCERPT) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+def _excerpt(text: str) -> str:
+    return one_line(text, _EXCERPT)
 
 
 def changes(

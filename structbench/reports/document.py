@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from structbench import __version__
 from structbench.gates.expressions import Condition
+from structbench.output import json_value
 from structbench.reports.headline import Candidate, Headline, headline_of
-from structbench.reports.summary import plain
 from structbench.results.chart_data import EDGES, curves_of, parts_of, positions_of, timeline_of
 from structbench.results.figures import Figures, figures_of, gap_counts
 from structbench.results.groups import Line, lines_of
@@ -68,7 +68,7 @@ def to_json(document: Document) -> dict[str, Any]:
     headline = document.headline
     return {
         "structbench_version": __version__,
-        "made_at": plain(document.made_at),
+        "made_at": json_value(document.made_at),
         "database": document.database,
         "pooled": document.pooled,
         "confidence": CONFIDENCE,
@@ -93,7 +93,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 
 
 def _line(line: Line, figures: Figures) -> dict[str, Any]:
-    shown: dict[str, Any] = plain(asdict(line))
+    shown: dict[str, Any] = json_value(asdict(line))
     return {
         **shown,
         "marks": list(line.marks),

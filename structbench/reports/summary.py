@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from structbench import __version__
-from structbench.formatting import ABSENT, latency_text, plural, printable, rate_text, share_text, span_text, suite_text
+from structbench.formatting import (
+    ABSENT,
+    latency_text,
+    plural,
+    printable,
+    rate_text,
+    share_text,
+    simple_table,
+    span_text,
+    suite_text,
+)
+from structbench.output import json_value
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,7 +130,7 @@ def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
     """
     return {
         "structbench_version": __version__,
-        "total_s": plain(total_s),
+        "total_s": json_value(total_s),
         "runs": [_run(row) for row in rows],
         "by_model": [{"model": name, **pooled(group)} for name, group in grouped(rows, "model").items()],
         "by_suite": [{"suite": name, **pooled(group)} for name, group in grouped(rows, "suite").items()],
@@ -129,24 +139,9 @@ def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
 
 
 def _run(row: Row) -> dict[str, Any]:
-    known = {key: plain(row.get(key)) for key in RUN_KEYS}
+    known = {key: json_value(row.get(key)) for key in RUN_KEYS}
     known["warnings"] = known["warnings"] or []
-    return {**known, **{key: plain(value) for key, value in row.items() if key not in known}}
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON has it; the store's instants are UTC without saying so."""
-    match value:
-        case float() | Decimal():
-            return float(value) if math.isfinite(value) else None
-        case datetime():
-            return (value.replace(tzinfo=UTC) if value.tzinfo is None else value).isoformat()
-        case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case _:
-            return value
+    return {**known, **{key: json_value(value) for key, value in row.items() if key not in known}}
 
 
 class Column(NamedTuple):
@@ -285,10 +280,7 @@ def _gap(groups: Iterable[Group], rows: Sequence[Row], room: int) -> int:
 
 
 def _table(groups: Sequence[Group], rows: Sequence[Row], room: int, gap: int) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0), pad_edge=False, header_style="bold")
+    table = simple_table(gap - 1)
     columns = [column for group in groups for column in group]
     first, *others = _widths(groups, rows)
     first = min(first, max(LEAST_NAMES[gap], room - sum(others) - gap * len(others)))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
+from structbench.formatting import did_you_mean
 from structbench.options import RunFilters
 
 if TYPE_CHECKING:
@@ -130,10 +131,6 @@ def _ids(runs: Iterable[Run]) -> set[str]:
 
 
 def _near(word: str, known: Iterable[str | None]) -> str:
-    from difflib import get_close_matches
-
     names = list(dict.fromkeys(name for name in known if name))
-    near = get_close_matches(word, names, n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"there are {', '.join(names[-_SHOWN:])}" if names else "there is none"
+    there_are = f"there are {', '.join(names[-_SHOWN:])}" if names else "there is none"
+    return did_you_mean(word, names, otherwise=there_are, most=3)

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from structbench.formatting import clock_text, latency_text, plural, printable, rate_text, share_text, span_text
+from structbench.formatting import (
+    clock_text,
+    latency_text,
+    plural,
+    printable,
+    rate_text,
+    share_text,
+    span_text,
+    without_middle,
+)
 from structbench.run.progress import Tally
 
 if TYPE_CHECKING:
@@ -162,14 +171,6 @@ def fit(widths: list[int], room: int) -> list[int]:
     return least
 
 
-def shortened(text: str, width: int) -> str:
-    """The text with its middle left out: a cell's name tells the model at its start and the load at its end."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
-
-
 def bars(cells: list[_Cell], hidden: int, room: int) -> Table:
     """The cells as rows of a table that fits the terminal."""
     from rich.progress_bar import ProgressBar
@@ -186,7 +187,7 @@ def bars(cells: list[_Cell], hidden: int, room: int) -> Table:
     for cell, row in zip(cells, rows, strict=True):
         share = cell.share
         drawn: list[Text | ProgressBar] = [
-            Text(shortened(text, width), style="red" if i == _ERRORS and cell.tally.errors else "")
+            Text(without_middle(text, width), style="red" if i == _ERRORS and cell.tally.errors else "")
             for i, (text, width) in enumerate(zip(row, widths, strict=True))
         ]
         drawn[_BAR] = ProgressBar(

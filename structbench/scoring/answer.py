@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from structbench.formatting import without_middle
 from structbench.types import Score
 
 MAX_EXPLANATIONS = 10
@@ -46,11 +47,10 @@ def explain(pointer: str, keyword: str, message: str) -> str:
 
 def line(text: str) -> str:
     """Make any text one safe line; what is too long loses its middle, since jsonschema says what is wrong last."""
-    if len(text) > MAX_LINE:
-        text = _shortened(text)
+    text = _shortened(text)
     text = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return _shortened(text) if len(text) > MAX_LINE else text
+    return _shortened(text)
 
 
 def first(explanations: Iterable[str]) -> tuple[str, ...]:
@@ -61,9 +61,9 @@ def first(explanations: Iterable[str]) -> tuple[str, ...]:
 def shown(value: object) -> str:
     """A value in an explanation."""
     text = value if isinstance(value, str) else repr(value)
-    text = text if len(text) <= 100 else text[:70] + "…" + text[-29:]
+    text = without_middle(text, 100, 29)
     return repr(text) if isinstance(value, str) else text
 
 
 def _shortened(text: str) -> str:
-    return text[: MAX_LINE - 130] + "…" + text[-129:]
+    return without_middle(text, MAX_LINE, 129)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from structbench.errors import BadInput
+from structbench.formatting import did_you_mean
 from structbench.suites.reading import field_of, fingerprint, is_there, lines_of, object_of, read_bytes
 from structbench.types import Case, Suite
 
@@ -116,8 +116,8 @@ def _unknown(text: str) -> str:
             return f"bfcl:{path.name} is not scored here: {why}"
     if len(path.parts) > 1 and not path.parent.is_dir():
         return f"bfcl:{text}: there is no folder {path.parent}: check the path"
-    near = get_close_matches(path.name, CATEGORIES, n=1, cutoff=0.5)
-    hint = f'did you mean "{near[0]}"? There' if near else "there"
+    near = did_you_mean(path.name, CATEGORIES, otherwise="", quote='"')
+    hint = f"{near} There" if near else "there"
     also = "" if len(path.parts) == 1 else f", and there is no folder {text}"
     return f'bfcl: has no category "{path.name}"{also}: {hint} are {", ".join(CATEGORIES)}'
 

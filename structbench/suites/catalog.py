@@ -10,13 +10,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 from structbench.errors import BadInput
+from structbench.formatting import did_you_mean
 from structbench.suites.bfcl import describe_bfcl, load_bfcl
 from structbench.suites.files import Line, read_lines, read_suite
 from structbench.suites.generated import (
@@ -203,7 +203,7 @@ def _own(name_or_path: str) -> Path:
 
 
 def _unknown_suite(name: str) -> str:
-    near = get_close_matches(name.lower(), SHIPPED, n=1, cutoff=0.5)
-    hint = f'did you mean "{near[0]}"? Known' if near else "known"
+    near = did_you_mean(name.lower(), SHIPPED, otherwise="", quote='"')
     known = ", ".join([*SHIPPED, *(f"{prefix}:…" for prefix in PUBLIC)])
+    hint = f"{near} Known" if near else "known"
     return f'unknown suite "{name}": {hint} are {known}, or a .jsonl file or folder of schemas'

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from structbench.formatting import one_line
 from structbench.scoring.answer import CannotScore
 from structbench.scoring.rules import matches
 from structbench.scoring.validation import errors_of

@@ -6,9 +6,9 @@ Invariant: each problem is one line that begins with its field, and ``guarded`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
+from structbench.formatting import did_you_mean, one_line
 from structbench.scoring.time_limit import OutOfTime, limited
 from structbench.scoring.validation import draft_of, schema_errors
 from structbench.scoring.values import ABSENT, at_pointer
@@ -65,8 +65,7 @@ def string_problems(value: Any, field: str) -> Problems:
 def unknown_keys(value: Mapping[str, Any], known: Collection[str], field: str) -> Problems:
     for key in value:
         if key not in known:
-            near = get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(known) or 'none'}"
+            hint = did_you_mean(key, known, otherwise=f"known are {', '.join(known) or 'none'}", quote='"')
             yield f"{f'{field}.{key}'.lstrip('.')}: unknown key: {hint}"
 
 
@@ -196,11 +195,6 @@ def _option_problems(value: Any, key: str) -> Problems:
     for name, option in value.items() if isinstance(value, dict) else ():
         if not isinstance(option, (str, bool, int, float, list)):
             yield f"{key}.{name}: must be a number, a string, true or false, or an array"
-
-
-def one_line(message: str, limit: int = 160) -> str:
-    flat = " ".join(message.split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
 
 def rule_problems(line: Mapping[str, Any]) -> Iterator[str]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from structbench.errors import BadInput
+from structbench.formatting import did_you_mean
 from structbench.suites.generated import GeneratedCases
 from structbench.suites.reading import field_of, fingerprint, is_there, lines_of, object_of, read_bytes
 from structbench.types import Case, Suite
@@ -69,9 +69,9 @@ def _find(text: str) -> tuple[Sequence[_Item], str]:
 
 def _unknown(name: str, sets: Collection[str]) -> str:
     """What is wrong with a path that is not there, and whose parent has no such set."""
-    near = get_close_matches(name, sets, n=1, cutoff=0.5)
+    near = did_you_mean(name, sets, otherwise="", quote='"')
     if near:
-        return f'there is no set "{name}": did you mean "{near[0]}"? There are {", ".join(sorted(sets))}'
+        return f'there is no set "{name}": {near} There are {", ".join(sorted(sets))}'
     return "there is no such file, folder or set: name the path of the data set, or PATH/SET"
 
 

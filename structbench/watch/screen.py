@@ -9,8 +9,17 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from structbench.formatting import ABSENT, bytes_text, latency_text, plural, printable, rate_text, share_text, span_text
-from structbench.run.display import shortened
+from structbench.formatting import (
+    ABSENT,
+    bytes_text,
+    latency_text,
+    plural,
+    printable,
+    rate_text,
+    share_text,
+    span_text,
+    without_middle,
+)
 from structbench.watch.snapshot import CellPicture, ClientPicture, Percentiles, Picture, ServerPicture
 
 if TYPE_CHECKING:
@@ -153,14 +162,14 @@ def _cells(cells: Sequence[CellPicture], width: int) -> Table:
     headings = [len(str(column.header)) for column in table.columns[1:]]
     taken = sum(max(pair) + 1 for pair in zip(widths, headings, strict=True)) if rows else 0
     for cell, row in zip(cells, rows, strict=True):
-        name = shortened(printable(cell.key.name), max(LEAST_NAME, width - taken - 1))
+        name = without_middle(printable(cell.key.name), max(LEAST_NAME, width - taken - 1))
         styles = ["", "", "", "", "", "red" if cell.errors else "", _STYLES.get(row[-1], "dim")]
         table.add_row(_plain(name), *(_plain(text, style) for text, style in zip(row, styles, strict=True)))
     return table
 
 
 def _latencies(cell: CellPicture, width: int) -> Table:
-    name = shortened(printable(cell.key.name), max(LEAST_NAME, width - 40))
+    name = without_middle(printable(cell.key.name), max(LEAST_NAME, width - 40))
     table = _table(name, "p50", "p95", "p99")
     for title, of in zip(_LATENCIES, (cell.ttft, cell.itl, cell.e2e), strict=True):
         table.add_row(_plain(title), *(_plain(latency_text(value)) for value in of))

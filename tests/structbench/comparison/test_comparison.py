@@ -14,10 +14,10 @@ import pytest
 
 from structbench.cli import main
 from structbench.commands.compare import Options
-from structbench.comparison.comparison import METRICS, Compared, Comparison, Result, compare, judge_changes
+from structbench.comparison.comparison import METRICS, compare, judge_changes
 from structbench.comparison.pairing import Pair, pair
-from structbench.comparison.render import change_text, interval_text, markdown, to_json
-from structbench.comparison.result import Compared, Result, change_text, interval_text
+from structbench.comparison.render import markdown, to_json
+from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
 from structbench.comparison.significance import Difference, holm
 from structbench.gates.expressions import metric_of, parse_change
 from structbench.gates.slo import Gate

@@ -23,11 +23,10 @@ from structbench.comparison.constrained import (
     compare,
     medians,
     new_schemas,
-    pair_up,
     print_pairs,
     shares,
 )
-from structbench.run.runner import load, schema_of
+from structbench.run.runner import load, pair_up, schema_of
 from structbench.store import Reader
 from structbench.suites.answer_book import answer_book
 from structbench.types import Case

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from structbench.run.display import _COLUMNS, Display, fit, shortened
+from structbench.formatting import without_middle
+from structbench.run.display import _COLUMNS, Display, fit
 from tests.support.records import CORRECT, WRONG, Clock, record
 
 
@@ -183,7 +184,7 @@ def test_columns_fill_the_room_and_never_more(name: int, room: int) -> None:
 
 @given(st.text(max_size=60), st.integers(2, 60))
 def test_shortened_keeps_both_ends(text: str, width: int) -> None:
-    short = shortened(text, width)
+    short = without_middle(text, width)
     assert len(short) == min(len(text), width)
     head, cut, tail = short.partition("…") if len(text) > width and "…" not in text else (text, "", "")
     assert text.startswith(head)
