@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from structbench.cli import main
+from structbench.formatting import markdown_text
 from structbench.reports import html
 from structbench.reports.html import embedded, to_html
-from structbench.reports.markdown import escaped, to_markdown
+from structbench.reports.markdown import to_markdown
 from structbench.reports.terminal import print_document
 from structbench.reports.terms import estimate_text, needs_text, range_text, value_text
 from structbench.reports.wrong_view import visible
@@ -119,10 +120,10 @@ def test_markdown_is_one_table_with_the_figures(path: Path) -> None:
 def test_markdown_takes_nothing_from_outside_as_markup(path: Path) -> None:
     text = to_markdown(document(path)).replace("<sub>", "").replace("</sub>", "")
     assert not re.search(r"[<>`]|\]\(", text.replace("> **SIMULATED", ""))
-    assert escaped("@team a|b :smile: https://x www.y _z_") == (
+    assert markdown_text("@team a|b :smile: https://x www.y _z_") == (
         "&#64;team a&#124;b &#58;smile: https&#58;//x www&#46;y &#95;z&#95;"
     )
-    assert escaped("qwen2.5-coder:0.5b json c=4") == "qwen2.5-coder:0.5b json c=4"
+    assert markdown_text("qwen2.5-coder:0.5b json c=4") == "qwen2.5-coder:0.5b json c=4"
 
 
 # HTML
