@@ -22,7 +22,6 @@ from structbench.suites.fields import (
     Problems,
     guarded,
     is_a,
-    one_line,
     rule_problems,
     string_problems,
     text_problems,
