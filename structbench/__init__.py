@@ -25,8 +25,9 @@ def load(**options: Any) -> Summary:
     """
     from structbench.options import LoadOptions
     from structbench.run.runner import load as run
+    from structbench.run.settings import settings_of
 
-    return run(LoadOptions(**{"metrics_port": 0, **options}))
+    return run(settings_of(LoadOptions(**{"metrics_port": 0, **options})))
 
 
 def __getattr__(name: str) -> Any:

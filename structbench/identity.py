@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from structbench.types import Config
@@ -59,8 +59,9 @@ def _key(key: object) -> str:
 
 
 def config_dict(config: Config) -> dict[str, Any]:
-    """The config as a plain mapping, as ``runs.config`` holds it."""
-    return {field.name: getattr(config, field.name) for field in fields(config)}
+    """The config as a plain mapping, as ``runs.config`` holds it; a field at its default is left out."""
+    values = ((field, getattr(config, field.name)) for field in fields(config))
+    return {field.name: value for field, value in values if field.default is MISSING or value != field.default}
 
 
 def config_hash(config: Config) -> str:

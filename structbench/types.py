@@ -81,7 +81,10 @@ class Suite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A cell's full identity: exactly what changes its results."""
+    """A cell's full identity: exactly what changes its results; how many requests or seconds are asked for does not.
+
+    A field at its default is absent from the identity, so that a new field leaves old hashes as they are.
+    """
 
     suite: str
     suite_hash: str
@@ -95,14 +98,19 @@ class Config:
     options: Mapping[str, Any]
     keep_alive: str | float | None
     load: Mapping[str, Any]
-    """kind, concurrency or rate, arrival, burstiness, max_in_flight, duration_s, seed."""
+    """kind, concurrency or rate, arrival, burstiness, max_in_flight, seed."""
     seed: int
-    requests: int | None
-    """None: as many as the load's duration allows."""
     warmup: int | None
     """None: one a worker."""
     timeout_s: float
-    scorer_version: int
+    scorer_version: int | None = None
+    """None: a suite whose answers are not scored."""
+    api: str = "ollama"
+    """The protocol that is spoken: a name of ``loadgen.api.APIS``."""
+    dialect: str | None = None
+    """How schema and tools were asked for, where that is not the API's own way."""
+    headers: tuple[str, ...] = ()
+    """Names of headers that the user adds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

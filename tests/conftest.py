@@ -14,11 +14,11 @@ import pytest
 from loadgen.simulator import Simulator
 from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
 from structbench.identity import config_hash
-from structbench.run.runner import load
 from structbench.store import Reader, Store, row_of, run_columns
 from structbench.suites.answer_book import answer_book
 from structbench.types import Config
 from tests.support import loads as loading
+from tests.support.loads import load
 from tests.support.simulators import ANSWERS, MODELS
 
 FAILED: tuple[ErrorKind, ...] = ("timeout", "dropped", "http", "http")
@@ -46,9 +46,10 @@ def results_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
                            concurrency=[2], skip_cached=True))  # fmt: skip
     with Store(path) as store:
         (run,) = store.query("SELECT config FROM runs WHERE model = 'mixed' AND suite = 'json'")
-        config = replace(Config(**json.loads(run["config"])), server_version="0.5.4", requests=10)
+        config = replace(Config(**json.loads(run["config"])), server_version="0.5.4")
         store.append("runs", {**run_columns(config), "run_id": "20260101T000000-00000000", "status": "interrupted",
-                              "planned": 10, "label": "older", "started_at": "2026-01-01"})  # fmt: skip
+                              "planned": 10, "asked_requests": 10, "label": "older",
+                              "started_at": "2026-01-01"})  # fmt: skip
         store.append("segments", {"run_id": "20260101T000000-00000000", "segment": 0, "status": "interrupted"})
         store.append("samples", {"run_id": "20260101T000000-00000000", "segment": 0, "sampled_at": "2026-01-01",
                                  "t_s": 0.0, "client_cpu_percent": 12.5, "in_flight": 2})  # fmt: skip

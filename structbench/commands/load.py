@@ -24,13 +24,14 @@ def run(options: LoadOptions) -> int:
 
     from structbench.run.display import Display
     from structbench.run.runner import Stop, load
+    from structbench.run.settings import settings_of
 
     console = Console(stderr=options.json)
     stop = Stop()
     with signals(stop):
         display = Display(console, quiet=options.quiet)
         report = partial(_report, options=options, console=console)
-        summary = load(options, display=display, stop=stop, report=report)
+        summary = load(settings_of(options), display=display, stop=stop, report=report)
     for line in summary.planned:
         print(line, file=console.file)
     if options.json and summary.planned:

@@ -53,17 +53,14 @@ def _try(options: Options) -> int:
 
     from structbench.matrix.grid import print_grid
     from structbench.matrix.probes import probes
-    from structbench.options import LoadOptions
     from structbench.run.plan import find_server, pull_missing
     from structbench.store import Store
 
     console = Console(stderr=options.json)
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        who = LoadOptions(
-            models=options.models, host=options.host, simulate=options.simulate, pull=options.pull, db=options.db
-        )
-        server = pull_missing(who, find_server(who, stack), console.print)
+        server = find_server(options.models, stack, host=options.host, simulate=options.simulate, pull=options.pull)
+        server = pull_missing(options.models, server, console.print)
         store = stack.enter_context(Store(options.db))
         for model in options.models:
             found = list(_probe(options, server, store, model, list(probes())))

@@ -6,6 +6,7 @@ undecided where it does not fail; an SLO that a suite does not ask for is skippe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, floor
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from structbench.formatting import latency_text, plural, printable, rate_text, share_text
 from structbench.gates.expressions import LATENCIES, MAY_BE_ABSENT, Condition, Metric
 from structbench.reports import terms
-from structbench.results.measures import Measured
+from structbench.results.measures import Measured, Query, measured
 
 Word = Literal["pass", "fail", "undecided", "skip"]
 
@@ -65,6 +66,18 @@ def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] 
     if why is None and row.get("verdict") == "degraded":
         why = f"degraded: {row.get('verdict_reason')}"
     return Gate(cell, slo.text, outcome, value, n, text if why is None else f"{text}; {printable(why)}")
+
+
+def judge_all(slos: Sequence[Condition], query: Query, outcomes: Sequence[Outcome]) -> None:
+    """Hold each condition against each cell, with the goodput limits that its run has; cells that never ran too."""
+    metrics = [slo.metric for slo in slos]
+    for outcome in outcomes if slos else ():
+        row, found = outcome.row, dict[str, Measured]()
+        if row is not None:
+            known = row["goodput_limits"]
+            found = measured(query, row["run_id"], metrics, None if known is None else json.loads(known))
+        outcome.gates = [judge(outcome.cell, slo, found.get(slo.metric.name, Measured(None, 0)), row) for slo in slos]
+    settle(outcomes)
 
 
 def settle(outcomes: Iterable[Outcome]) -> None:

@@ -23,7 +23,7 @@ State = Literal["met", "open", "missed"]
 Answer = Literal["met", "open", "missed", "unjudged"]
 _WORST: tuple[State, ...] = ("missed", "open", "met")
 _OPS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
-_ELSEWHERE = ("suite", "suite_hash", "structured", "requests", "warmup", "load")
+_ELSEWHERE = ("suite", "suite_hash", "structured", "scorer_version", "warmup", "load")
 """Fields of a config in which the lines of one candidate may differ."""
 
 

@@ -14,8 +14,8 @@ from loadgen.api import ollama_server
 from loadgen.api.ollama_server import Server, ServerError
 from structbench.errors import BadInput
 from structbench.identity import config_dict, differences
-from structbench.options import LoadOptions
 from structbench.run.cells import Cell
+from structbench.run.settings import Settings
 from structbench.store import Found, Store
 from structbench.suites.answer_book import answer_book
 from structbench.suites.requests import whole_conversations
@@ -36,21 +36,26 @@ class PlannedCell:
     why: str
 
 
-def find_server(options: LoadOptions, stack: ExitStack) -> Server:
-    """Who answers, with the models asked for (or leave to pull them); ``stack`` ends the simulated server."""
+def find_server(
+    models: Sequence[str], stack: ExitStack, *, host: str | None, simulate: bool, pull: bool, seed: int = 0
+) -> Server:
+    """Find out who answers; BadInput where nobody does, or models are missing that are not to be pulled.
+
+    ``stack`` ends the simulated server.
+    """
     try:
-        address = _simulate(options, stack) if options.simulate else ollama_server.address_of(options.host)
+        address = _simulate(seed, stack) if simulate else ollama_server.address_of(host)
         server = ollama_server.probe(address)
     except ServerError as error:
         raise BadInput(str(error)) from None
-    if not options.pull:
-        _check_models(options, server)
+    if not pull:
+        _check_models(models, server)
     return server
 
 
-def pull_missing(options: LoadOptions, server: Server, say: Callable[[str], None]) -> Server:
+def pull_missing(models: Sequence[str], server: Server, say: Callable[[str], None]) -> Server:
     """The server with the models that it lacked."""
-    missing = _missing(options, server)
+    missing = _missing(models, server)
     if not missing:
         return server
     try:
@@ -58,26 +63,25 @@ def pull_missing(options: LoadOptions, server: Server, say: Callable[[str], None
         server = ollama_server.probe(server.address)
     except ServerError as error:
         raise BadInput(str(error)) from None
-    _check_models(options, server)
+    _check_models(models, server)
     return server
 
 
-def _check_models(options: LoadOptions, server: Server) -> None:
-    if missing := _missing(options, server):
+def _check_models(models: Sequence[str], server: Server) -> None:
+    if missing := _missing(models, server):
         pulls = "; ".join(f"ollama pull {model}" for model in missing)
         have_not = f"the server at {server.address} does not have {', '.join(missing)}"
         raise BadInput(f"{have_not}: run `{pulls}`, or add --pull")
 
 
-def _missing(options: LoadOptions, server: Server) -> list[str]:
-    wanted = options.models if options.embed_model is None else [*options.models, options.embed_model]
-    return [model for model in wanted if server.digest(model) is None]
+def _missing(models: Sequence[str], server: Server) -> list[str]:
+    return [model for model in models if server.digest(model) is None]
 
 
-def _simulate(options: LoadOptions, stack: ExitStack) -> str:
+def _simulate(seed: int, stack: ExitStack) -> str:
     from loadgen.simulator import SimulatorProcess
 
-    return stack.enter_context(SimulatorProcess(answers=answer_book(options.seed), seed=options.seed)).url
+    return stack.enter_context(SimulatorProcess(answers=answer_book(seed), seed=seed)).url
 
 
 def _pull(address: str, models: Sequence[str], say: Callable[[str], None]) -> None:
@@ -97,13 +101,13 @@ def _pull(address: str, models: Sequence[str], say: Callable[[str], None]) -> No
             say(f"pulled {model}")
 
 
-def plan(options: LoadOptions, cells: Sequence[Cell], store: Store) -> list[PlannedCell]:
+def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[PlannedCell]:
     """For each cell: is it done, partly done, or new, and why."""
     found = store.find([cell.config_hash for cell in cells])
-    return [_plan(options, cell, found.get(cell.config_hash)) for cell in cells]
+    return [_plan(cell, found.get(cell.config_hash), skip_cached=settings.skip_cached) for cell in cells]
 
 
-def _plan(options: LoadOptions, cell: Cell, found: Found | None) -> PlannedCell:
+def _plan(cell: Cell, found: Found | None, *, skip_cached: bool) -> PlannedCell:
     everything = None if cell.requests is None else range(cell.requests)
 
     def new(why: str) -> PlannedCell:
@@ -112,21 +116,30 @@ def _plan(options: LoadOptions, cell: Cell, found: Found | None) -> PlannedCell:
     if found is None:
         return new("no run of this config yet")
     run = f"run {found.run_id}"
-    match found.status:
-        case "running":
-            return new(f"{run} of this config is under way in another process")
-        case "complete" if options.skip_cached:
+    if found.status == "running":
+        return new(f"{run} of this config is under way in another process")
+    if found.status == "complete" and _holds_what_is_asked(cell, found):
+        if skip_cached:
             return PlannedCell(cell, found, (), "skipped", f"{run} is complete")
-        case "complete":
-            return new(f"{run} is complete; --skip-cached would skip it")
+        return new(f"{run} is complete; --skip-cached would skip it")
     if cell.load.duration_s is not None or everything is None:
-        return new(f"{run} was interrupted; a cell bound by a duration starts again")
+        what = f"stopped after {found.asked_duration_s or 0:g} s" if found.status == "complete" else "was interrupted"
+        return new(f"{run} {what}; a cell bound by a duration starts again")
     left = [index for index in everything if index not in found.done]
     missing = whole_conversations(cell.suite.cases, left, len(everything))
     done = f"{run} has {len(everything) - len(missing)} of {len(everything)} requests"
-    if options.skip_cached:
+    if skip_cached:
         return PlannedCell(cell, found, missing, "resumed", done)
     return new(f"{done}; --skip-cached would continue it")
+
+
+def _holds_what_is_asked(cell: Cell, run: Found) -> bool:
+    """Whether a complete run has as many requests as are asked for, or went on for as long."""
+    if cell.requests is not None and run.held >= cell.requests:
+        return True
+    time_was_up = run.asked_requests is None or run.requests < run.asked_requests
+    asked_s, had_s = cell.load.duration_s, run.asked_duration_s
+    return time_was_up and asked_s is not None and had_s is not None and had_s >= asked_s
 
 
 def explain(planned: PlannedCell, store: Store) -> str:

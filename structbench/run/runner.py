@@ -13,7 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,16 +27,16 @@ from structbench.comparison import constrained
 from structbench.errors import GATE_FAILED
 from structbench.formatting import plural
 from structbench.gates.junit import junit_xml
-from structbench.gates.slo import Gate, Outcome
-from structbench.options import LoadOptions
+from structbench.gates.slo import Gate, Outcome, Watch, judge_all
 from structbench.output import write_output
-from structbench.run import slos
-from structbench.run.cells import Cell, build_cells, check_options, load_suites
+from structbench.results.measures import Query
+from structbench.run.cells import Cell, build_cells
 from structbench.run.display import Display
 from structbench.run.plan import CacheState, PlannedCell, explain, find_server, plan, pull_missing
 from structbench.run.segment import Segment, Services, labels_of
+from structbench.run.settings import Settings
 from structbench.run.similarity import Embeddings, score_similarity
-from structbench.run.telemetry_setup import collector, open_telemetry
+from structbench.run.telemetry_setup import open_telemetry
 from structbench.scoring.process import Scorer
 from structbench.store import Store, run_columns
 from structbench.suites.catalog import calibrated
@@ -46,6 +46,7 @@ from structbench.types import Case
 from structbench.verdict import FACTS, judge
 
 _FLUSH_S = 60.0
+_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {
     "skipped": "hit", "resumed": "partial", "new": "miss",
 }  # fmt: skip
@@ -130,7 +131,7 @@ class Summary:
 
 
 def load(
-    options: LoadOptions,
+    settings: Settings,
     *,
     display: Display | None = None,
     stop: Stop | None = None,
@@ -138,26 +139,26 @@ def load(
 ) -> Summary:
     """Do what ``structbench load`` does; BadInput before anything is sent, else a summary, whatever happened.
 
-    ``report`` is given the summary before the metrics are held up for ``options.hold`` seconds.
+    ``report`` is given the summary before the metrics are held up for ``settings.hold_s`` seconds.
     """
     began = monotonic()
     display = display or Display(quiet=True)
     stop = stop or Stop()
     with ExitStack() as stack:
-        check_options(options)
-        target = collector(options, display.print)
-        suites = load_suites(options)
+        for notice in settings.notices:
+            display.print(notice)
         with stop.breakable():
-            server = find_server(options, stack)
-        if options.dry_run or options.explain:
-            return Summary(planned=_described(options, build_cells(options, server, suites)), db=str(options.db))
-        telemetry = open_telemetry(options, target, stack, display.print)
-        store = stack.enter_context(Store(options.db))
+            server = find_server(settings.wanted_models, stack, host=settings.host, simulate=settings.simulate,
+                                 pull=settings.pull, seed=settings.seed)  # fmt: skip
+        if settings.dry_run or settings.explain:
+            return Summary(planned=_described(settings, build_cells(settings, server)), db=str(settings.db))
+        telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
+        store = stack.enter_context(Store(settings.db))
         with stop.breakable():
-            server = pull_missing(options, server, display.print)
-        planned = plan(options, build_cells(options, server, suites), store)
+            server = pull_missing(settings.wanted_models, server, display.print)
+        planned = plan(settings, build_cells(settings, server), store)
         scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
-        services = Services(options, server, store, telemetry, scorer, display)
+        services = Services(settings, server, store, telemetry, scorer, display)
         runner = _Runner(services, stop)
         try:
             with display:
@@ -167,17 +168,17 @@ def load(
         summary.total_s = monotonic() - began
         if report is not None:
             report(summary)
-        _hold(options.hold, stop)
+        _hold(settings.hold_s, stop)
         return summary
 
 
-def _described(options: LoadOptions, cells: Sequence[Cell]) -> list[str]:
+def _described(settings: Settings, cells: Sequence[Cell]) -> list[str]:
     """A line for each cell; a database that does not exist is not made for that."""
-    if not Path(options.db).exists():
-        return [f"{cell.name}: new: {options.db} does not exist yet" for cell in cells]
-    with Store(options.db) as store:
-        planned = plan(options, cells, store)
-        return [f"{p.cell.name}: {p.cache}: {explain(p, store) if options.explain else p.why}" for p in planned]
+    if not settings.db.exists():
+        return [f"{cell.name}: new: {settings.db} does not exist yet" for cell in cells]
+    with Store(settings.db) as store:
+        planned = plan(settings, cells, store)
+        return [f"{p.cell.name}: {p.cache}: {explain(p, store) if settings.explain else p.why}" for p in planned]
 
 
 def _hold(seconds: float, stop: Stop) -> None:
@@ -212,14 +213,14 @@ class _Runner:
                 self._move("waiting", "skipped")
                 self._keep_limits(run_id)
                 caches[run_id] = cell.cache
-            elif cell.cache == "resumed" and not self.services.store.claim(run_id):
+            elif cell.continued is not None and not self.services.store.claim(cell.continued):
                 self.services.display.print(f"{cell.cell.name}: left out: another process now continues run {run_id}")
                 self._move("waiting", "skipped")
             elif self._cell(cell, run_id):
                 caches[run_id] = cell.cache
         warning = self._similarity(runs)
         self.summary.interrupted = bool(self.stop.asked)
-        self.summary.db = str(self.services.options.db)
+        self.summary.db = str(self.services.settings.db)
         store = self.services.store
         self.summary.rows = _summary_rows(store, caches)
         if warning is not None:
@@ -234,10 +235,9 @@ class _Runner:
 
     def _similarity(self, runs: Sequence[tuple[Cell, str]]) -> str | None:
         """Have the answers compared with their references, if that was asked for; why it could not be done."""
-        options, address = self.services.options, self.services.server.address
-        if options.embed_model is None or self.stop.asked:
+        model, address = self.services.settings.embed_model, self.services.server.address
+        if model is None or self.stop.asked:
             return None
-        model = options.embed_model
         cases = {run_id: cell.suite.cases for cell, run_id in runs}
         try:
             with self.stop.breakable():
@@ -253,26 +253,26 @@ class _Runner:
         return None
 
     def _judge(self) -> None:
-        slos.judge_all(self.services.options, self.services.store.query, self.summary.outcomes)
+        judge_all(self.services.settings.slos, self.services.store.query, self.summary.outcomes)
 
     def write_junit(self) -> None:
         """Whatever ended the load."""
-        if self.services.options.junit is not None:
+        if self.services.settings.junit is not None:
             text = junit_xml(self.summary.outcomes, self.summary.failures)
-            write_output(self.services.options.junit, text)
+            write_output(self.services.settings.junit, text)
 
     def _keep_limits(self, run_id: str) -> None:
         """What makes a request good is asked anew each time, and changes no measurement."""
-        limits = slos.limits(self.services.options)
+        limits = self.services.settings.goodput
         if limits is not None:
             self.services.store.append("runs", {"run_id": run_id, "goodput_limits": limits})
 
     def _note_lookup(self, planned: PlannedCell, run_id: str) -> None:
         result = _CACHE_RESULT[planned.cache]
-        telemetry, options = self.services.telemetry, self.services.options
+        telemetry, settings = self.services.telemetry, self.services.settings
         if telemetry is not None:
-            telemetry.cache(labels_of(planned.cell, self.services.server, options.label), result)
-        if options.skip_cached:
+            telemetry.cache(labels_of(planned.cell, self.services.server, settings.label), result)
+        if settings.skip_cached:
             self.services.store.append("lookups", {
                 "looked_up_at": _now(), "config_hash": planned.cell.config_hash, "run_id": run_id, "result": result,
             })  # fmt: skip
@@ -299,7 +299,7 @@ class _Runner:
             services=self.services, cell=cell, cases=cases, run_id=run_id,
             number=0 if planned.continued is None else planned.continued.next_segment, missing=planned.missing,
             errors=0 if planned.continued is None else planned.continued.errors,
-            watch=slos.watch(self.services.options, planned, store.query),
+            watch=abort_watch(self.services.settings, planned, store.query),
         )  # fmt: skip
         self._open(planned, segment, model_load_s)
         self._keep_limits(run_id)
@@ -338,17 +338,18 @@ class _Runner:
         return calibrated(cell.suite, *self.calibration[cell.model]).cases
 
     def _open(self, planned: PlannedCell, segment: Segment, model_load_s: float | None) -> None:
-        cell, options = planned.cell, self.services.options
+        cell, settings = planned.cell, self.services.settings
         now = _now()
         run = {**run_columns(cell.config), "run_id": segment.run_id, "status": "running", "planned": cell.requests,
+               "asked_requests": cell.requests, "asked_duration_s": cell.load.duration_s,
                "verdict": None, "verdict_reason": None, "finished_at": None}  # fmt: skip
         if planned.continued is None:
-            run |= {"label": options.label, "started_at": now, "environment": _environment(options)}
+            run |= {"label": settings.label, "started_at": now, "environment": _environment(settings)}
         self.services.store.append("runs", run)
         self.services.store.append("segments", {
             "run_id": segment.run_id, "segment": segment.number, "started_at": now, "status": "running",
             "planned": None if segment.missing is None else len(segment.missing), "workers": segment.workers,
-            "model_load_s": model_load_s, "warmup_requests": segment.warmup, "simulated": options.simulate,
+            "model_load_s": model_load_s, "warmup_requests": segment.warmup, "simulated": settings.simulate,
         })  # fmt: skip
 
     def _close(self, segment: Segment, ended_by_itself: bool) -> None:
@@ -399,6 +400,19 @@ def schema_of(cases: Sequence[Case], index: int) -> str | None:
     return None if schema is None else json.dumps(schema)
 
 
+def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> Watch | None:
+    """With --abort-on-slo: what is watched, with what an earlier segment brought and need not be sent again."""
+    if not settings.abort_on_slo:
+        return None
+    watching = Watch(settings.slos, planned.cell.requests, settings.goodput or {})
+    if planned.continued is not None:
+        again = set(planned.missing or ())
+        for row in query(_ROWS, [planned.continued.run_id]):
+            if row["request_index"] not in again:
+                watching.add(row)
+    return watching
+
+
 def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:
     sql = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
     rows = store.query(sql, [list(caches)], timeout_s=_FLUSH_S)
@@ -406,15 +420,19 @@ def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[s
     return [{**by_id[run_id], "cache": cache} for run_id, cache in caches.items() if run_id in by_id]
 
 
-def _environment(options: LoadOptions) -> dict[str, Any]:
+def _environment(settings: Settings) -> dict[str, Any]:
     """What does not change the results' meaning but may explain them; nothing that names the person."""
-    names = ("workers", "grace", "metrics_port", "simulate")
     return {
         "structbench": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "options": {name: value for name, value in asdict(options).items() if name in names},
+        "options": {
+            "workers": settings.workers,
+            "grace": settings.grace_s,
+            "simulate": settings.simulate,
+            "metrics_port": settings.metrics_port or 0,
+        },
     }
 
 

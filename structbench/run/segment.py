@@ -22,10 +22,10 @@ from loadgen.turns import follow_up
 from loadgen.types import NS, Request, RequestRecord, Timeouts
 from structbench.errors import StructbenchError
 from structbench.gates.slo import Watch
-from structbench.options import LoadOptions
 from structbench.run.cells import Cell
 from structbench.run.display import Display, Tally
 from structbench.run.sampler import Sampler
+from structbench.run.settings import Settings
 from structbench.scoring import Answer
 from structbench.scoring.process import Scorer
 from structbench.store import Store, row_of
@@ -42,7 +42,7 @@ _HURRIED_DRAIN_S = 3.0
 class Services:
     """What all segments of an invocation share."""
 
-    options: LoadOptions
+    settings: Settings
     server: Server
     store: Store
     telemetry: Telemetry | None
@@ -91,7 +91,7 @@ class Segment:
     so_far: VerdictSoFar = field(default_factory=VerdictSoFar)
 
     def __post_init__(self) -> None:
-        self.labels = labels_of(self.cell, self.services.server, self.services.options.label)
+        self.labels = labels_of(self.cell, self.services.server, self.services.settings.label)
 
     def run(self) -> None:
         """Send everything, take in every record, wait for the scores."""
@@ -136,12 +136,12 @@ class Segment:
 
     @property
     def workers(self) -> int:
-        chosen = self.services.options.workers
+        chosen = self.services.settings.workers
         return default_workers(self.cell.load) if chosen is None else chosen
 
     @property
     def warmup(self) -> int:
-        chosen = self.services.options.warmup
+        chosen = self.services.settings.warmup
         return self.workers if chosen is None else chosen
 
     @property
@@ -153,14 +153,14 @@ class Segment:
     def _load(self) -> Any:
         indices = count() if self.missing is None else self.missing
         return generate_load(
-            requests_of(self.cases, self.cell.config, indices),
+            requests_of(self.cases, self.cell.config, indices, self.cell.requests),
             self.cell.load,
             count=None if self.missing is None else first_turns(self.cases, self.missing),
             host=self.services.server.address,
             workers=self.workers,
             warmup=warmup_requests(self.cell.config, self.warmup),
-            timeouts=Timeouts.of(self.services.options.timeout),
-            grace_s=self.services.options.grace,
+            timeouts=Timeouts.of(self.services.settings.timeout_s),
+            grace_s=self.services.settings.grace_s,
             control=self.control,
         )
 
@@ -183,7 +183,7 @@ class Segment:
         """Count the second turn that does not come after this record; keep, for its span, the one that does."""
         if case.tool_results is None:
             return
-        request = request_of(case, self.cell.config, record.index)
+        request = request_of(case, self.cell.config, record.index, self.cell.requests)
         following = follow_up(request, record)
         telemetry = self.services.telemetry
         if following is None and request.tool_results is not None:
@@ -241,11 +241,12 @@ class Segment:
     def _request(self, index: int, case: Case) -> Request:
         """What was sent; of a second turn whose first is not known, all but the messages."""
         if not case.follows:
-            return request_of(case, self.cell.config, index)
+            return request_of(case, self.cell.config, index, self.cell.requests)
         if (following := self.following.pop(index, None)) is not None:
             return following
         first, _ = case_of(self.cases, index - 1)
-        return replace(request_of(first, self.cell.config, index - 1), index=index, messages=(), tool_results=None)
+        sent = request_of(first, self.cell.config, index - 1, self.cell.requests)
+        return replace(sent, index=index, messages=(), tool_results=None)
 
     def _keep_sample(self, sample: Mapping[str, Any]) -> None:
         with suppress(StructbenchError), self._stopping_where_nothing_is_kept():
@@ -285,7 +286,7 @@ class Segment:
             self._judge_share(self.cell.requests)
 
     def _judge_share(self, requests: int) -> None:
-        limit = self.services.options.max_error_rate
+        limit = self.services.settings.max_error_rate
         if self.errors > limit * requests:
             self._give_up(f"{self.errors} of {requests} requests failed, more than --max-error-rate {limit:g} allows")
 

@@ -137,20 +137,20 @@ class Store:
         return self._read(lambda con: fetched(con, sql, params), timeout_s)
 
     def find(self, config_hashes: Sequence[str]) -> dict[str, Found]:
-        """For each hash that was run: its newest complete run, else the newest one to continue, else one under way."""
+        """For each hash that was run: its largest complete run, else the newest one to continue, else one under way."""
         return self._read(lambda con: find_runs(con, config_hashes, self._spool.is_alive))
 
     def nearest(self, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
         """The stored config of the same suite and model that differs least, and its newest run."""
         return self._read(lambda con: nearest_config(con, config))
 
-    def claim(self, run_id: str) -> bool:
+    def claim(self, run: Found) -> bool:
         """Take over a run that nobody works on; False when another process was quicker, or has completed it."""
 
         def take(con: duckdb.DuckDBPyConnection) -> bool:
-            free = is_free(con, run_id, self._spool.is_alive)
+            free = is_free(con, run, self._spool.is_alive)
             if free:
-                mine = {"run_id": run_id, "status": "running", "owner": self.owner}
+                mine = {"run_id": run.run_id, "status": "running", "owner": self.owner}
                 insert(con, self._columns, iter([("runs", mine, 0)]))
             return free
 

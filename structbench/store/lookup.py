@@ -22,25 +22,41 @@ SENT_AGAIN = ("cancelled", "connect", "worker_died")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What the store knows of one config: its newest complete run, else the newest to continue, else one under way."""
+    """What the store knows of one config: its largest complete run, else the newest to continue, else one under way."""
 
     run_id: str
     status: Literal["complete", "partial", "running"]
-    planned: int | None
+    requests: int = 0
+    """How many it has, whatever became of them."""
+    asked_requests: int | None = None
+    asked_duration_s: float | None = None
     done: frozenset[int] = frozenset()
-    """Partial runs: the request indices that need not be sent again."""
+    """The request indices that need not be sent again."""
     errors: int = 0
-    """Partial runs: how many of these failed."""
+    """How many of these failed."""
     next_segment: int
     label: str | None
     started_at: datetime | None
 
+    @property
+    def held(self) -> int:
+        """How many requests a complete run was for: a second turn that never arose has no row, and is not missing."""
+        all_asked = self.asked_duration_s is None and self.asked_requests is not None
+        return self.asked_requests if all_asked and self.asked_requests is not None else self.requests
+
 
 _RUNS = """
-SELECT config_hash, run_id, status, planned, label, owner, started_at,
-    (SELECT max(segment) FROM segments WHERE segments.run_id = runs.run_id) AS segment
+SELECT config_hash, run_id, status, label, owner, started_at, asked_requests, asked_duration_s,
+    (SELECT max(segment) FROM segments WHERE segments.run_id = runs.run_id) AS segment,
+    (SELECT count(*) FROM requests WHERE requests.run_id = runs.run_id) AS requests
 FROM runs WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) AND forgotten IS NOT true
 ORDER BY started_at DESC NULLS LAST, run_id DESC
+"""
+_DONE = """
+SELECT run_id, list(request_index), count(error_kind) FROM requests JOIN runs USING (run_id)
+WHERE run_id IN (SELECT unnest($1::VARCHAR[]))
+    AND (status = 'complete' OR error_kind IS NULL OR error_kind NOT IN (SELECT unnest($2::VARCHAR[])))
+GROUP BY run_id
 """
 _RANK = {"complete": 0, "partial": 1, "running": 2}
 
@@ -50,41 +66,44 @@ def find_runs(
 ) -> dict[str, Found]:
     """For each hash that has one: the run to use."""
     found: dict[str, Found] = {}
-    for config_hash, run_id, status, planned, label, owner, started_at, segment in con.execute(
-        _RUNS, [list(config_hashes)]
-    ).fetchall():
+    rows = con.execute(_RUNS, [list(config_hashes)]).fetchall()
+    for config_hash, run_id, status, label, owner, started_at, asked, asked_s, segment, requests in rows:
         kind: Literal["complete", "partial", "running"] = (
             "complete" if status == "complete" else "running" if status == "running" and is_alive(owner) else "partial"
         )
+        run = Found(
+            run_id=run_id, status=kind, requests=requests, asked_requests=asked, asked_duration_s=asked_s,
+            next_segment=0 if segment is None else segment + 1, label=label, started_at=started_at,
+        )  # fmt: skip
         before = found.get(config_hash)
-        if before is None or _RANK[kind] < _RANK[before.status]:
-            found[config_hash] = Found(
-                run_id=run_id,
-                status=kind,
-                planned=planned,
-                next_segment=0 if segment is None else segment + 1,
-                label=label,
-                started_at=started_at,
-            )
-    return {key: _with_done(con, run) for key, run in found.items()}
+        if before is None or _rank(run) < _rank(before):
+            found[config_hash] = run
+    done = con.execute(_DONE, [[run.run_id for run in found.values()], list(SENT_AGAIN)]).fetchall()
+    known = {run_id: (frozenset(indices), failed) for run_id, indices, failed in done}
+    none = frozenset[int](), 0
+    return {key: _with_done(run, *known.get(run.run_id, none)) for key, run in found.items()}
 
 
-def _with_done(con: duckdb.DuckDBPyConnection, run: Found) -> Found:
-    if run.status != "partial":
-        return run
-    rows = con.execute(
-        "SELECT request_index, error_kind FROM requests WHERE run_id = $1"
-        " AND (error_kind IS NULL OR error_kind NOT IN (SELECT unnest($2::VARCHAR[])))",
-        [run.run_id, list(SENT_AGAIN)],
-    ).fetchall()
-    failed = sum(kind is not None for _, kind in rows)
-    return replace(run, done=frozenset(index for index, _ in rows), errors=failed)
+def _with_done(run: Found, indices: frozenset[int], failed: int) -> Found:
+    whole = range(run.held) if run.status == "complete" and run.asked_duration_s is None else ()
+    return replace(run, done=indices | {*whole}, errors=failed)
 
 
-def is_free(con: duckdb.DuckDBPyConnection, run_id: str, is_alive: Callable[[str | None], bool]) -> bool:
-    """Whether a run is neither complete nor under way in a process that lives."""
-    rows = con.execute("SELECT status, owner FROM runs WHERE run_id = $1", [run_id]).fetchall()
-    return any(status != "complete" and not (status == "running" and is_alive(owner)) for status, owner in rows)
+def _rank(run: Found) -> tuple[int, int]:
+    """Of complete runs the largest comes first; what is equal stays in the order of time, the newest first."""
+    return _RANK[run.status], -run.requests if run.status == "complete" else 0
+
+
+def is_free(con: duckdb.DuckDBPyConnection, run: Found, is_alive: Callable[[str | None], bool]) -> bool:
+    """Whether a run is as it was found, and not under way in a process that lives."""
+    sql = "SELECT status, owner, (SELECT count(*) FROM requests WHERE run_id = $1) FROM runs WHERE run_id = $1"
+    rows = con.execute(sql, [run.run_id]).fetchall()
+    return any(
+        requests == run.requests
+        and not (status == "complete" and run.status != "complete")
+        and not (status == "running" and is_alive(owner))
+        for status, owner, requests in rows
+    )
 
 
 def nearest_config(con: duckdb.DuckDBPyConnection, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from structbench import __version__
 from structbench.errors import BadInput
+from structbench.store.rehash import prepare_identities
 from structbench.store.views import VIEWS
 
 if TYPE_CHECKING:
@@ -89,11 +90,40 @@ CREATE TABLE IF NOT EXISTS migrations (
 )
 """
 
+# How many requests and seconds were asked for left the identity, and are columns.
+_IDENTITY = """
+DROP INDEX runs_by_config;
+ALTER TABLE runs ADD COLUMN asked_requests BIGINT;
+ALTER TABLE runs ADD COLUMN asked_duration_s DOUBLE;
+UPDATE runs SET asked_requests = (config ->> '$.requests')::BIGINT,
+    asked_duration_s = (config ->> '$.load.duration_s')::DOUBLE;
+UPDATE runs SET config_hash = identities.after, config = identities.config
+FROM identities WHERE runs.config_hash = identities.before;
+CREATE INDEX runs_by_config ON runs (config_hash);
+UPDATE requests SET config_hash = identities.after FROM identities WHERE requests.config_hash = identities.before;
+CREATE TEMP TABLE looked_up AS
+SELECT DISTINCT ON (looked_up_at, config_hash) * FROM (
+    SELECT lookups.* REPLACE (coalesce(identities.after, config_hash) AS config_hash)
+    FROM lookups LEFT JOIN identities ON lookups.config_hash = identities.before
+);
+DROP TABLE lookups;
+CREATE TABLE lookups (
+    looked_up_at TIMESTAMP, config_hash VARCHAR, run_id VARCHAR, result VARCHAR,
+    PRIMARY KEY (looked_up_at, config_hash)
+);
+INSERT INTO lookups FROM looked_up;
+DROP TABLE looked_up;
+DROP TABLE identities;
+"""
+
 MIGRATIONS: tuple[tuple[str, str], ...] = (
     ("tables", _TABLES),
     ("views", VIEWS),
+    ("identity", _IDENTITY),
 )
 """Name and SQL of each step; the schema's version is the number of steps applied."""
+_PREPARED = {"identity": prepare_identities}
+"""What a step's SQL cannot compute, done before it."""
 
 
 def version_of(con: duckdb.DuckDBPyConnection, path: object) -> int:
@@ -123,6 +153,8 @@ def migrate(con: duckdb.DuckDBPyConnection, path: object) -> None:
     for number in range(version_of(con, path) + 1, len(MIGRATIONS) + 1):
         name, sql = MIGRATIONS[number - 1]
         con.execute(_HISTORY).fetchall()
+        if name in _PREPARED:
+            _PREPARED[name](con)
         con.execute(sql).fetchall()
         con.execute(
             "INSERT INTO migrations VALUES ($1, $2, CAST(now() AT TIME ZONE 'UTC' AS TIMESTAMP), $3)",

@@ -20,7 +20,6 @@ from structbench.formatting import did_you_mean
 from structbench.suites.bfcl import describe_bfcl, load_bfcl
 from structbench.suites.files import Line, read_lines, read_suite
 from structbench.suites.generated import (
-    GENERATED_CASES,
     NUMBERS_VERSION,
     TEXT_VERSION,
     GeneratedCases,
@@ -82,22 +81,22 @@ def check_suite(path_or_name: str) -> Iterator[Line]:
 
 def tagged(suite: Suite, tags: Sequence[str]) -> Suite:
     """The suite's cases that have one of the tags, as a suite of its own; BadInput when none has."""
-    kept = [case for case in _tellers(suite) if set(tags) & set(case.tags)]
+    kept = [case for case in telling_cases(suite) if set(tags) & set(case.tags)]
     if not kept:
         raise BadInput(f"no case of suite {suite.name} has a tag of --tags {' '.join(tags)}: leave one of them out")
-    if len(suite.cases) == GENERATED_CASES:
+    if isinstance(suite.cases, GeneratedCases):
         return suite
     return suite_of(f"{suite.name}[{','.join(tags)}]", kept, min(suite.default_requests, len(kept)))
 
 
 def tags_of(suite: Suite) -> set[str]:
     """All tags of the suite's cases."""
-    return {tag for case in _tellers(suite) for tag in case.tags}
+    return {tag for case in telling_cases(suite) for tag in case.tags}
 
 
-def _tellers(suite: Suite) -> Sequence[Case]:
-    """The cases that tell which tags there are: those of an endless suite are alike."""
-    return suite.cases[:1] if len(suite.cases) == GENERATED_CASES else suite.cases
+def telling_cases(suite: Suite) -> Sequence[Case]:
+    """The cases that tell what a suite asks for: one of a generated suite, whose cases are alike, else all."""
+    return suite.cases[:1] if isinstance(suite.cases, GeneratedCases) else suite.cases
 
 
 def new_suite(kind: str) -> str:

@@ -42,16 +42,21 @@ def first_turns(cases: Sequence[Case], indices: Sequence[int]) -> int:
     return sum(not case_of(cases, index)[0].follows for index in indices)
 
 
-def requests_of(cases: Sequence[Case], config: Config, indices: Iterable[int]) -> Iterator[Request]:
+def requests_of(
+    cases: Sequence[Case], config: Config, indices: Iterable[int], planned: int | None = None
+) -> Iterator[Request]:
     """The requests of a cell, made as they are needed; those of second turns arise from the answers to the first."""
     for index in indices:
         case, _ = case_of(cases, index)
         if not case.follows:
-            yield request_of(case, config, index)
+            yield request_of(case, config, index, planned)
 
 
-def request_of(case: Case, config: Config, index: int) -> Request:
-    """Options of the command line win over the case's; each request samples with a seed of its own."""
+def request_of(case: Case, config: Config, index: int, planned: int | None = None) -> Request:
+    """The request of a case; the last of ``planned`` requests begins no conversation.
+
+    Options of the command line win over the case's; each request samples with a seed of its own.
+    """
     options = {"seed": config.seed + index, **case.options, **config.options}
     messages = case.messages
     if case.schema is not None and config.structured == "prompt":
@@ -66,7 +71,7 @@ def request_of(case: Case, config: Config, index: int) -> Request:
     }
     if config.endpoint == "generate":
         return Request(prompt=as_prompt(messages), **shared)
-    results = case.tool_results if config.requests is None or index + 1 < config.requests else None
+    results = case.tool_results if planned is None or index + 1 < planned else None
     return Request(messages=messages, tools=case.tools, tool_results=results, **shared)
 
 

@@ -19,9 +19,9 @@ from grafana import ask
 from grafana.queries import E2E, ITL, TTFT
 from loadgen.simulator import Simulator
 from loadgen.telemetry.instruments import GAP_BUCKETS, LATENCY_BUCKETS
-from structbench.run.runner import Summary, load
+from structbench.run.runner import Summary
 from structbench.suites.answer_book import answer_book
-from tests.support.loads import FAST, MODELS
+from tests.support.loads import FAST, MODELS, load
 from tests.support.prometheus import GRAFANA, NEEDED, Prometheus, prometheus
 
 pytestmark = NEEDED

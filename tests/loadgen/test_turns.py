@@ -17,7 +17,6 @@ from loadgen.simulator import Simulator
 from loadgen.turns import UNKNOWN_TOOL, follow_up
 from loadgen.types import RequestError, RequestRecord
 from structbench.results.verify import problems
-from structbench.run.runner import load
 from structbench.scoring import Answer, score
 from structbench.scoring.text import is_mentioned
 from structbench.store import Reader
@@ -26,7 +25,7 @@ from structbench.suites.catalog import load_suite
 from structbench.suites.generated import TextShape
 from structbench.suites.requests import whole_conversations
 from structbench.types import Case
-from tests.support.loads import FAST, MODELS, ask, listening, small, when
+from tests.support.loads import FAST, MODELS, ask, listening, load, small, when
 from tests.support.simulators import CALL, WEATHER, user
 
 ASKED = Request(

@@ -27,7 +27,6 @@ CONFIG = Config(
     options={"temperature": 0.0, "num_predict": 128},
     keep_alive="5m",
     load={"kind": "closed", "concurrency": 4, "seed": 0},
-    requests=30,
     warmup=1,
     seed=0,
     timeout_s=300.0,
@@ -43,7 +42,21 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 def test_golden_hash_of_a_config_never_changes() -> None:
-    assert config_hash(CONFIG) == "s1:d47f7fed14abbb57615acd507f7df37483a822bdff357e8756c496d030316dc8"
+    assert config_hash(CONFIG) == "s1:4d764660150d4195a5522ba001a0bc9ff43457b7cb06adaa19c1e7f810b586b0"
+
+
+def test_a_field_at_its_default_is_not_in_the_identity_and_any_other_value_is() -> None:
+    assert {"api", "dialect", "headers"}.isdisjoint(config_dict(CONFIG))
+    assert config_dict(CONFIG)["scorer_version"] == 1
+    others: list[dict[str, Any]] = [
+        {"api": "openai"},
+        {"dialect": "tools"},
+        {"headers": ("x-a",)},
+        {"scorer_version": None},
+    ]
+    hashes = {config_hash(replace(CONFIG, **other)) for other in others}
+    assert len({*hashes, config_hash(CONFIG)}) == 5
+    assert "scorer_version" not in config_dict(replace(CONFIG, scorer_version=None))
 
 
 def test_golden_hash_of_a_model_that_is_not_ascii() -> None:

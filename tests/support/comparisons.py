@@ -21,7 +21,7 @@ START = datetime(2026, 1, 1)
 CONFIG = Config(
     suite="json", suite_hash="abc", model="m:1b", model_digest="d", server_version="0.5.4",
     server_address="http://127.0.0.1:11434", endpoint="chat", structured="format", think=None, options={},
-    keep_alive=None, load={"kind": "closed", "concurrency": 1, "duration_s": None}, seed=0, requests=80, warmup=None,
+    keep_alive=None, load={"kind": "closed", "concurrency": 1}, seed=0, warmup=None,
     timeout_s=300.0, scorer_version=1,
 )  # fmt: skip
 

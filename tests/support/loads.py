@@ -21,6 +21,9 @@ import structbench
 from loadgen.simulator import PROFILES, Profile, Simulator
 from loadgen.simulator.connection import Connection, HttpRequest
 from structbench.options import LoadOptions
+from structbench.run.runner import Summary
+from structbench.run.runner import load as run
+from structbench.run.settings import settings_of
 
 ROOT = Path(structbench.__file__).parents[1]
 FAST = PROFILES["sim:fast"]
@@ -114,3 +117,8 @@ def start(arguments: Sequence[object], folder: Path) -> subprocess.Popen[str]:
         [sys.executable, "-m", "structbench", *map(str, arguments)], cwd=folder, env=environment, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
+
+
+def load(options: LoadOptions, **more: Any) -> Summary:
+    """Do what the command does with these options."""
+    return run(settings_of(options), **more)

@@ -19,12 +19,11 @@ from loadgen.simulator import Simulator
 from loadgen.telemetry import CellLabels, Telemetry, otlp
 from loadgen.telemetry.target import Target, target_of
 from loadgen.types import NS, RequestRecord
-from structbench.run.runner import load
 from structbench.suites.answer_book import answer_book
 from structbench.suites.catalog import load_suite
 from structbench.suites.generated import TextShape
 from tests.support.collector import Collector, Manner, attributes, collecting
-from tests.support.loads import MODELS, small, until
+from tests.support.loads import MODELS, load, small, until
 
 CELL = CellLabels(model="m", suite="json", load="c=1", server_address="127.0.0.1", server_port=1)
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"

@@ -13,7 +13,7 @@ from structbench.commands import demo as demo_module
 from structbench.commands import load
 from structbench.commands.demo import LIMIT_S, demo_options
 from structbench.options import LoadOptions
-from structbench.run.cells import check_options
+from structbench.run.settings import settings_of
 from tests.support.loads import FAST
 
 
@@ -30,7 +30,7 @@ def test_with_ollama_it_measures_the_first_default_model_that_is_there(
     assert options.suites == ["text", "json", "tools"]
     assert options.duration is not None
     assert LIMIT_S + options.grace < 85, "README promises 90 seconds"
-    check_options(options)
+    settings_of(options)
     assert capsys.readouterr().out == f"Measuring smollm2:360m on the Ollama 0.33.0 at {sim.url}.\n"
 
 
@@ -51,7 +51,7 @@ def test_without_it_measures_the_simulated_server_and_says_so(monkeypatch: pytes
     assert "figures are made up" in text
     assert "\n" not in text
     assert (options.simulate, options.db) == (True, Path("x.duckdb"))
-    check_options(options)
+    settings_of(options)
 
 
 @pytest.mark.slow

@@ -15,10 +15,9 @@ import pytest
 from loadgen.simulator import Simulator
 from structbench.cli import main
 from structbench.options import LoadOptions
-from structbench.run.runner import load
 from structbench.store import Store
 from structbench.suites.answer_book import answer_book
-from tests.support.loads import MODELS, ask, inferences, small
+from tests.support.loads import MODELS, ask, inferences, load, small
 
 LABEL = "first\nsecond\x1b[2J"
 OLD = "20260101T000000-00000000"

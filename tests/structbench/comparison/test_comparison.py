@@ -41,7 +41,7 @@ RUNS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "untrue": (requests(seed=6), {"verdict": "invalid", "verdict_reason": "sent late", "label": "untrue"}),
     "failing": (requests(seed=7, failed=range(0, 80, 4)), {"label": "failing"}),
     "made_up": (requests(seed=8), {"simulated": True, "label": "made-up"}),
-    "loaded": ([], {"used": config(load={"kind": "closed", "concurrency": 4, "duration_s": None}), "label": "loaded"}),
+    "loaded": ([], {"used": config(load={"kind": "closed", "concurrency": 4}), "label": "loaded"}),
     "limited": (requests(seed=9), {"goodput_limits": {"ttft_s": 0.1}, "label": "limited"}),
     "two_limits": (requests(20), {"goodput_limits": {"ttft_s": 0.1, "tpot_s": 1.0}}),
     "two_turned": (requests(20), {"goodput_limits": {"tpot_s": 1.0, "ttft_s": 0.1}}),

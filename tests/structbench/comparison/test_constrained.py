@@ -26,12 +26,12 @@ from structbench.comparison.constrained import (
     print_pairs,
     shares,
 )
-from structbench.run.runner import load, pair_up, schema_of
+from structbench.run.runner import pair_up, schema_of
 from structbench.store import Reader
 from structbench.suites.answer_book import answer_book
 from structbench.types import Case
 from tests.support.comparisons import database
-from tests.support.loads import FAST, ask, small
+from tests.support.loads import FAST, ask, load, small
 
 
 def row(index: int, ttft_s: float | None = 0.1, **more: Any) -> dict[str, Any]:

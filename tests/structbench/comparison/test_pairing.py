@@ -13,7 +13,7 @@ from structbench.results.groups import Line, lines_of
 from structbench.store import Reader
 from tests.support.comparisons import config, database
 
-OTHER = {"kind": "closed", "concurrency": 4, "duration_s": None}
+OTHER = {"kind": "closed", "concurrency": 4}
 RUNS: dict[str, dict[str, Any]] = {
     "small": {}, "again": {}, "large": {"model": "m:8b", "model_digest": "e"}, "newer": {"server_version": "0.6.0"},
     "newer_large": {"server_version": "0.6.0", "model": "m:8b", "model_digest": "e"}, "loaded": {"load": OTHER},

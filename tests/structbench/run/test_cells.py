@@ -16,15 +16,14 @@ from loadgen.types import ClosedLoop, OpenLoop
 from structbench.errors import BadInput
 from structbench.identity import canonical_json
 from structbench.options import LoadOptions
-from structbench.run.cells import Cell, build_cells, check_options, load_suites, loads, parse_options
+from structbench.run.cells import Cell, build_cells
+from structbench.run.settings import parse_options, settings_of
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "digest-a", "b:1b": "digest-b"})
 
 
 def cells(**given: Any) -> list[Cell]:
-    options = LoadOptions(**{"models": ["a"], "suites": ["numbers"], **given})
-    check_options(options)
-    return build_cells(options, SERVER, load_suites(options))
+    return build_cells(settings_of(LoadOptions(**{"models": ["a"], "suites": ["numbers"], **given})), SERVER)
 
 
 def test_a_cell_for_each_model_suite_and_load_with_the_model_changing_least() -> None:
@@ -60,7 +59,7 @@ def test_a_rate_makes_an_open_loop_with_its_arrivals() -> None:
     shared: dict[str, Any] = {
         "arrival": "gamma", "burstiness": 0.5, "max_in_flight": 9, "duration_s": 3.0, "seed": 4
     }  # fmt: skip
-    assert loads(options) == [OpenLoop(rate=2.0, **shared), OpenLoop(rate=5.5, **shared)]
+    assert list(settings_of(options).loads) == [OpenLoop(rate=2.0, **shared), OpenLoop(rate=5.5, **shared)]
     assert [cell.load_name for cell in cells(rate=[2.0, 5.5])] == ["rate=2/s constant", "rate=5.5/s constant"]
 
 
@@ -74,7 +73,7 @@ def test_the_identity_has_the_digest_and_not_the_simulators_port() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        {"seed": 1}, {"requests": 3}, {"concurrency": [2]}, {"rate": [1.0]}, {"duration": 2.0}, {"warmup": 3},
+        {"seed": 1}, {"concurrency": [2]}, {"rate": [1.0]}, {"warmup": 3},
         {"timeout": 5.0}, {"think": "on"}, {"endpoint": "generate"}, {"keep_alive": "10m"},
         {"option": ["temperature=0"]}, {"models": ["b:1b"]}, {"suites": ["text"]}, {"simulate": True},
     ],
@@ -89,7 +88,7 @@ def test_what_changes_the_results_makes_another_cell(given: dict[str, Any]) -> N
     [
         {"db": Path("other.duckdb")}, {"workers": 7}, {"metrics_port": 1}, {"label": "x"}, {"grace": 1.0},
         {"hold": 3.0}, {"quiet": True}, {"json": True}, {"skip_cached": True}, {"max_error_rate": 0.5},
-        {"mean_input_tokens": 9.0},
+        {"mean_input_tokens": 9.0}, {"requests": 3}, {"duration": 2.0}, {"requests": 3, "duration": 2.0},
     ],
     ids=str,
 )  # fmt: skip
@@ -118,8 +117,8 @@ def test_a_keep_alive_is_sent_as_ollama_reads_it(text: str, sent: str | float) -
 
 @pytest.mark.parametrize("text", ["soon", "10 m", "inf", "nan", "", "5x"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(BadInput, match="is no duration: give 10m or 1h30m, seconds, or -1 for ever"):
-        check_options(LoadOptions(keep_alive=text))
+    with pytest.raises(BadInput, match="is not a valid duration: give 10m or 1h30m, seconds, or -1 for ever"):
+        settings_of(LoadOptions(keep_alive=text))
 
 
 def test_the_shape_of_prompts_belongs_to_the_text_suite_alone() -> None:
@@ -142,16 +141,16 @@ def test_only_suites_with_a_schema_know_the_structured_mode() -> None:
 )  # fmt: skip
 def test_numbers_that_must_be_above_zero(name: str, value: float) -> None:
     with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} {value:g}: give more than 0"):
-        check_options(LoadOptions(**{name: [value] if name in ("concurrency", "rate") else value}))
+        settings_of(LoadOptions(**{name: [value] if name in ("concurrency", "rate") else value}))
 
 
 @pytest.mark.parametrize(
     "name", ["warmup", "grace", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate"]
 )
 def test_numbers_that_may_be_zero(name: str) -> None:
-    check_options(LoadOptions(**{name: 0}))
+    settings_of(LoadOptions(**{name: 0}))
     with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} -1: give 0 or more"):
-        check_options(LoadOptions(**{name: -1}))
+        settings_of(LoadOptions(**{name: -1}))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +167,7 @@ def test_numbers_that_may_be_zero(name: str) -> None:
 )
 def test_options_that_do_not_go_together(given: dict[str, Any], text: str) -> None:
     with pytest.raises(BadInput, match=text):
-        check_options(LoadOptions(**given))
+        settings_of(LoadOptions(**given))
 
 
 def test_tools_cannot_be_asked_for_where_the_endpoint_takes_none() -> None:

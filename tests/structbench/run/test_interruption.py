@@ -17,9 +17,8 @@ import pytest
 
 from loadgen.simulator import Simulator
 from structbench.cli import main
-from structbench.run.runner import load
 from structbench.suites.answer_book import answer_book
-from tests.support.loads import FAST, MODELS, SLOW, ask, inferences, small, start, until
+from tests.support.loads import FAST, MODELS, SLOW, ask, inferences, load, small, start, until
 
 ALL_ROWS = "SELECT request_index, segment, outcome FROM requests ORDER BY 1"
 ROWS = 60

@@ -14,10 +14,11 @@ from loadgen.api.ollama_server import Server
 from loadgen.simulator import Simulator
 from structbench.errors import BadInput
 from structbench.options import LoadOptions
-from structbench.run.cells import build_cells, load_suites
+from structbench.run.cells import build_cells
 from structbench.run.plan import PlannedCell, explain, find_server, plan, pull_missing
+from structbench.run.settings import settings_of
 from structbench.store import Found, Store, run_columns
-from tests.support.loads import MODELS, small
+from tests.support.loads import MODELS, load, small
 from tests.support.scripted_server import Peer, Scripted
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "d"})
@@ -32,13 +33,15 @@ class Memory:
     def find(self, hashes: list[str]) -> dict[str, Found]:
         if not self.found:
             return {}
-        told: dict[str, Any] = {"run_id": "r1", "planned": 6, "next_segment": 2, "label": None, "started_at": None}
+        told: dict[str, Any] = {"run_id": "r1", "requests": 6, "asked_requests": 6, "next_segment": 2, "label": None,
+                                "started_at": None}  # fmt: skip
         return dict.fromkeys(hashes, Found(**{**told, **self.found}))
 
 
 def planned(store: Memory, **given: Any) -> PlannedCell:
     options = LoadOptions(**{"models": ["a"], "suites": ["numbers"], "requests": 6, **given})
-    (cell,) = plan(options, build_cells(options, SERVER, load_suites(options)), store)  # type: ignore[arg-type]
+    settings = settings_of(options)
+    (cell,) = plan(settings, build_cells(settings, SERVER), store)  # type: ignore[arg-type]
     return cell
 
 
@@ -79,14 +82,15 @@ def test_a_conversation_that_lacks_a_turn_goes_on_from_its_first() -> None:
 
 def test_each_cell_has_a_state_of_its_own() -> None:
     options = LoadOptions(models=["a"], suites=["numbers"], requests=6, concurrency=[1, 2, 4], skip_cached=True)
-    cells = build_cells(options, SERVER, load_suites(options))
-    told: dict[str, Any] = {"run_id": "r1", "planned": 6, "next_segment": 2, "label": None, "started_at": None}
+    settings = settings_of(options)
+    cells = build_cells(settings, SERVER)
+    told: dict[str, Any] = {"run_id": "r1", "requests": 6, "next_segment": 2, "label": None, "started_at": None}
     store: Any = Memory()
     store.find = lambda _: {
         cells[0].config_hash: Found(**told, status="complete"),
         cells[2].config_hash: Found(**told, status="partial", done=frozenset({5})),
     }
-    found = [(each.cell.load_name, each.cache, each.missing) for each in plan(options, cells, store)]
+    found = [(each.cell.load_name, each.cache, each.missing) for each in plan(settings, cells, store)]
     assert found == [("c=1", "skipped", ()), ("c=2", "new", range(6)), ("c=4", "resumed", [0, 1, 2, 3, 4])]
 
 
@@ -97,7 +101,44 @@ def test_a_cell_bound_by_time_starts_again(requests: int | None) -> None:
     assert (cell.cache, cell.continued) == ("new", None)
     assert cell.missing == (None if requests is None else range(6))
     assert "starts again" in cell.why
-    assert planned(Memory(status="complete"), skip_cached=True, duration=3.0).cache == "skipped"
+
+
+FOR_3_S = {"asked_requests": None, "requests": 5, "asked_duration_s": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("had", "asked", "cache"),
+    [
+        ({"asked_requests": 6, "requests": 6}, {"requests": 6}, "skipped"),
+        ({"asked_requests": 9, "requests": 9}, {"requests": 6}, "skipped"),
+        ({"asked_requests": 9, "requests": 8}, {"requests": 9}, "skipped"),  # a second turn never arose
+        (FOR_3_S, {"requests": 5}, "skipped"),
+        (FOR_3_S, {"requests": 6}, "resumed"),
+        (
+            FOR_3_S,
+            {"requests": None, "duration": 3.0},
+            "skipped",
+        ),
+        (
+            FOR_3_S,
+            {"requests": None, "duration": 2.0},
+            "skipped",
+        ),
+        (FOR_3_S, {"requests": None, "duration": 3.5}, "new"),
+        ({"asked_requests": 5, "requests": 5, "asked_duration_s": 9.0}, {"requests": None, "duration": 3.0}, "new"),
+        ({"asked_requests": 6, "requests": 5, "asked_duration_s": 3.0}, {"requests": 6, "duration": 3.0}, "skipped"),
+    ],
+)
+def test_a_complete_run_is_done_where_it_holds_what_is_asked_for(had: Any, asked: Any, cache: str) -> None:
+    found = Memory(status="complete", done=frozenset(range(5)), **had)
+    assert planned(found, skip_cached=True, **asked).cache == cache
+
+
+def test_more_requests_are_added_to_a_complete_run() -> None:
+    found = Memory(status="complete", done=frozenset(range(6)))
+    more = planned(found, skip_cached=True, requests=8)
+    assert (more.cache, more.missing, more.why) == ("resumed", [6, 7], "run r1 has 6 of 8 requests")
+    assert planned(found, requests=8).why == "run r1 has 6 of 8 requests; --skip-cached would continue it"
 
 
 def test_a_run_under_way_in_another_process_is_left_alone() -> None:
@@ -120,23 +161,22 @@ def test_the_explanation_names_the_run_that_is_nearest_and_what_differs(tmp_path
         assert explain(planned(Memory(status="complete")), store) == "run r1 is complete; --skip-cached would skip it"
 
 
-def test_missing_models_are_all_named_with_the_command_that_pulls_them(tmp_path: Path) -> None:
+def test_missing_models_are_all_named_with_the_command_that_pulls_them() -> None:
     with Simulator(MODELS) as sim, ExitStack() as stack:
-        options = small(sim, tmp_path / "s.duckdb", models=["sim:fast", "later", "nosuch:1b"])
         with pytest.raises(BadInput) as caught:
-            find_server(options, stack)
+            find_server(["sim:fast", "later", "nosuch:1b"], stack, host=sim.url, simulate=False, pull=False)
         assert "does not have later, nosuch:1b" in str(caught.value)
         assert "ollama pull later; ollama pull nosuch:1b" in str(caught.value)
 
 
 def test_the_model_that_compares_answers_must_be_there_too(tmp_path: Path) -> None:
-    with Simulator(MODELS) as sim, ExitStack() as stack:
-        options = small(sim, tmp_path / "s.duckdb", embed_model="later")
+    with Simulator(MODELS) as sim:
         with pytest.raises(BadInput, match="does not have later: run `ollama pull later`, or add --pull"):
-            find_server(options, stack)
-        options.pull, said = True, list[str]()
-        pull_missing(options, find_server(options, stack), said.append)
-        assert said == ["pulled later"]
+            load(small(sim, tmp_path / "s.duckdb", embed_model="later"))
+        assert settings_of(small(sim, tmp_path / "s.duckdb", embed_model="later")).wanted_models == (
+            "sim:fast",
+            "later",
+        )
 
 
 def test_a_model_that_is_not_there_after_its_pull_is_still_missing() -> None:
@@ -146,26 +186,24 @@ def test_a_model_that_is_not_there_after_its_pull_is_still_missing() -> None:
             peer.plain(200, answer)
 
     with Scripted(script) as server, ExitStack() as stack:
-        options = LoadOptions(models=["a"], host=server.url, pull=True)
+        found = find_server(["a"], stack, host=server.url, simulate=False, pull=True)
         with pytest.raises(BadInput, match="does not have a: run `ollama pull a`"):
-            pull_missing(options, find_server(options, stack), lambda _: None)
+            pull_missing(["a"], found, lambda _: None)
 
 
-def test_pull_fetches_what_is_missing_and_says_what_cannot_be(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pull_fetches_what_is_missing_and_says_what_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []
     with Simulator(MODELS) as sim, ExitStack() as stack:
-        options = small(sim, tmp_path / "s.duckdb", models=["later", "sim:fast"], pull=True)
-        server = find_server(options, stack)
+        models = ["later", "sim:fast"]
+        server = find_server(models, stack, host=sim.url, simulate=False, pull=True)
         assert server.digest("later") is None
-        server = pull_missing(options, server, said.append)
+        server = pull_missing(models, server, said.append)
         assert said == ["pulled later"]
         assert server.digest("later")
-        assert pull_missing(options, server, said.append) is server
-        options.models.append("nosuch:1b")
+        assert pull_missing(models, server, said.append) is server
+        models.append("nosuch:1b")
         with pytest.raises(BadInput, match=r"nosuch:1b cannot be pulled: .*file does not exist"):
-            pull_missing(options, server, said.append)
+            pull_missing(models, server, said.append)
     out, err = capsys.readouterr()
     assert out == ""
     assert re.search(r"pulling later \(success\) ━+ 1.0/1.0 MB ", err), "all of it"
@@ -173,7 +211,7 @@ def test_pull_fetches_what_is_missing_and_says_what_cannot_be(
 
 def test_the_simulated_server_ends_with_the_load() -> None:
     with ExitStack() as stack:
-        server = find_server(LoadOptions(simulate=True), stack)
+        server = find_server(["gemma3n"], stack, host=None, simulate=True, pull=False)
         assert server.digest("gemma3n")
     with pytest.raises(BadInput, match="no server answers"), ExitStack() as stack:
-        find_server(LoadOptions(host=server.address), stack)
+        find_server([], stack, host=server.address, simulate=False, pull=False)

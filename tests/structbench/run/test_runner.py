@@ -14,9 +14,9 @@ import pytest
 
 from loadgen.simulator import Simulator
 from structbench.run import sampler
-from structbench.run.runner import Stop, Summary, load
+from structbench.run.runner import Stop, Summary
 from structbench.suites.answer_book import answer_book
-from tests.support.loads import FAST, MODELS, SLOW, ask, inferences, listening, small, until, when
+from tests.support.loads import FAST, MODELS, SLOW, ask, inferences, listening, load, small, until, when
 
 CLOCKS_NS = 100_000
 """The kernel stamps with another clock than the server's; to bring them together costs some precision."""

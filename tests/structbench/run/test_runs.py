@@ -29,9 +29,9 @@ from structbench.gates.slo import Gate, Outcome
 from structbench.options import LoadOptions
 from structbench.run import runner
 from structbench.run.display import Display
-from structbench.run.runner import Stop, Summary, load
+from structbench.run.runner import Stop, Summary
 from structbench.store import Store
-from tests.support.loads import MODELS, ask, listening, small, until
+from tests.support.loads import MODELS, ask, listening, load, small, until
 from tests.support.made_up_runs import BEGAN_NS, Script, Shown, answered, made_up, record, these
 
 

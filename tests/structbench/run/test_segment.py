@@ -21,11 +21,12 @@ from structbench.errors import RunFailed
 from structbench.options import LoadOptions
 from structbench.run import sampler, slos
 from structbench.run import segment as module
-from structbench.run.cells import build_cells, load_suites
+from structbench.run.cells import build_cells
 from structbench.run.display import Display
 from structbench.run.plan import PlannedCell
 from structbench.run.progress import Tally
 from structbench.run.segment import Segment
+from structbench.run.settings import Settings, settings_of
 from structbench.scoring import Answer
 from structbench.scoring import score as judged
 from structbench.suites.requests import request_of, warmup_requests
@@ -39,8 +40,8 @@ SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"m:latest": "d"})
 class Parts:
     """What a segment works with, remembering what it was given."""
 
-    def __init__(self, options: LoadOptions) -> None:
-        self.options, self.server = options, SERVER
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.server = settings, SERVER
         self.telemetry: Any = None
         self.store, self.scorer = self, self
         self.console = Console(file=io.StringIO(), width=200)
@@ -77,10 +78,10 @@ class Parts:
 
 def segment(missing: range | None = range(3), **given: Any) -> Segment:
     options = LoadOptions(**{"models": ["m"], "suites": ["numbers"], "requests": 3, **given})
-    (suite,) = load_suites(options)
-    (cell,) = build_cells(options, SERVER, [suite])
-    services: Any = Parts(options)
-    made = Segment(services=services, cell=cell, cases=suite.cases, run_id="r", number=1, missing=missing)
+    settings = settings_of(options)
+    (cell,) = build_cells(settings, SERVER)
+    services: Any = Parts(settings)
+    made = Segment(services=services, cell=cell, cases=cell.suite.cases, run_id="r", number=1, missing=missing)
     made.tally = Tally()
     return made
 

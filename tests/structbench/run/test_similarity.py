@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from loadgen.api.ollama_server import ServerError, embed
 from loadgen.simulator import Profile, Simulator
 from structbench.errors import BadInput
-from structbench.run.runner import load
 from structbench.run.similarity import BATCH, Embeddings, cosine, reference_of
 from structbench.suites.answer_book import answer_book
 from structbench.types import Case
-from tests.support.loads import FAST, MODELS, ask, inferences, small
+from tests.support.loads import FAST, MODELS, ask, inferences, load, small
 
 VECTOR = st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3)
 

@@ -15,15 +15,17 @@ import pytest
 
 from loadgen.simulator import Simulator
 from structbench.cli import main
-from structbench.gates.slo import Outcome, Watch
+from structbench.gates.expressions import parse_slo
+from structbench.gates.slo import Outcome, Watch, judge_all
 from structbench.options import LoadOptions
-from structbench.run import runner, slos
-from structbench.run.runner import Stop, Summary, load
+from structbench.run import runner
+from structbench.run.runner import Stop, Summary
+from structbench.run.settings import settings_of
 from structbench.store import Reader
 from structbench.suites.answer_book import answer_book
 from structbench.verdict import Verdict, judge
 from tests.support.comparisons import database, requests
-from tests.support.loads import MODELS, ask, inferences, small
+from tests.support.loads import MODELS, ask, inferences, load, small
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +60,8 @@ def watched(reader: Reader, run: str | None, slo: str, missing: Sequence[int] | 
         cell=SimpleNamespace(requests=10), missing=missing,
         continued=None if run is None else SimpleNamespace(run_id=run),
     )  # fmt: skip
-    return slos.watch(LoadOptions(slo=[slo], **{"abort_on_slo": True, **more}), planned, reader.query)
+    settings = settings_of(LoadOptions(slo=[slo], **{"abort_on_slo": True, **more}))
+    return runner.abort_watch(settings, planned, reader.query)
 
 
 @pytest.mark.parametrize(
@@ -86,18 +89,18 @@ def test_without_the_option_nothing_is_watched(reader: Reader) -> None:
 def test_each_cell_is_judged_by_its_run_s_own_limits(reader: Reader) -> None:
     rows = {row["run_id"]: row for row in reader.query("SELECT * FROM summary", [])}
     cells = [Outcome("right", rows["right"]), Outcome("wrong", rows["wrong"]), Outcome("none")]
-    wanted = LoadOptions(slo=["goodput>0", "correct>=1", "tool_calls_right>0", "ttft_p50<9"], goodput="ttft<1us")
-    slos.judge_all(wanted, reader.query, iter(cells))
+    wanted = [parse_slo(text) for text in ("goodput>0", "correct>=1", "tool_calls_right>0", "ttft_p50<9")]
+    judge_all(wanted, reader.query, cells)
     assert [[gate.outcome for gate in each.gates] for each in cells] == [
         ["pass", "pass", "skip", "pass"], ["undecided", "fail", "skip", "pass"], ["undecided"] * 4,
     ]  # fmt: skip
     assert cells[0].gates[0].value == pytest.approx(rows["right"]["goodput"])
     assert (cells[0].gates[0].n, cells[0].gates[1].n, cells[0].gates[0].cell) == (8, 8, "right")
-    assert [gate.slo for gate in cells[2].gates] == wanted.slo
-    slos.judge_all(LoadOptions(slo=["tool_calls_right>0"]), reader.query, cells[:2])
+    assert [gate.slo for gate in cells[2].gates] == [slo.text for slo in wanted]
+    judge_all([parse_slo("tool_calls_right>0")], reader.query, cells[:2])
     assert [each.gates[0].outcome for each in cells[:2]] == ["undecided"] * 2, "it applies to no cell at all"
     plain = [Outcome("right", rows["right"])]
-    slos.judge_all(LoadOptions(), reader.query, plain)
+    judge_all([], reader.query, plain)
     assert plain[0].gates == []
 
 

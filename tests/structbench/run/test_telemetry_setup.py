@@ -11,8 +11,8 @@ import pytest
 
 from structbench.errors import BadInput
 from structbench.options import LoadOptions
-from structbench.run import telemetry_setup as publish
-from structbench.run.telemetry_setup import collector, open_telemetry
+from structbench.run.settings import settings_of
+from structbench.run.telemetry_setup import open_telemetry
 
 VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 HERE = "http://127.0.0.1:4318"
@@ -33,35 +33,34 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_bad_input_in_one_line(given: dict[str, Any], what: str) -> None:
     with pytest.raises(BadInput) as error:
-        collector(LoadOptions(**given), print)
+        settings_of(LoadOptions(**given))
     assert str(error.value).startswith(what)
     assert "\n" not in str(error.value)
 
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "is_installed", lambda: False)
+    monkeypatch.setattr("structbench.run.settings.is_installed", lambda: False)
     with pytest.raises(BadInput, match=r"^--otlp needs the OpenTelemetry exporter: pip install 'structbench\[otlp\]'$"):
-        collector(LoadOptions(otlp=HERE), print)
-    said: list[str] = []
+        settings_of(LoadOptions(otlp=HERE))
     monkeypatch.setenv(VARIABLE, HERE)
-    assert collector(LoadOptions(), said.append) is None, "a variable meant for other programs refuses no load"
+    settings = settings_of(LoadOptions())
+    assert settings.collector is None, "a variable meant for other programs refuses no load"
     for_that = "for that, pip install 'structbench[otlp]'"
-    assert said == [f"nothing is pushed to {HERE}, which the environment names: {for_that}"]
+    assert list(settings.notices) == [f"nothing is pushed to {HERE}, which the environment names: {for_that}"]
 
 
 def test_the_environment_names_a_collector_and_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert collector(LoadOptions(), print) is None
+    assert settings_of(LoadOptions()).collector is None
     monkeypatch.setenv(VARIABLE, HERE)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
-    assert collector(LoadOptions(), print) is None
+    assert settings_of(LoadOptions()).collector is None
     monkeypatch.delenv("OTEL_TRACES_EXPORTER")
-    target = collector(LoadOptions(), print)
-    assert target is not None
-    said: list[str] = []
+    settings = settings_of(LoadOptions())
+    assert settings.collector is not None
     with ExitStack() as stack:
-        assert open_telemetry(LoadOptions(metrics_port=0), target, stack, said.append) is not None
-    assert said == [f"metrics and traces are pushed to {HERE}, which the environment names"]
+        assert open_telemetry(None, "127.0.0.1", settings.collector, stack) is not None
+    assert list(settings.notices) == [f"metrics and traces are pushed to {HERE}, which the environment names"]
 
 
 @pytest.mark.parametrize(
@@ -71,10 +70,10 @@ def test_variables_that_make_no_sense_are_bad_input(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:  # fmt: skip
     monkeypatch.setenv(variable, value)
-    options = LoadOptions(otlp=HERE, metrics_port=0)
+    collector = settings_of(LoadOptions(otlp=HERE, metrics_port=0)).collector
     before = set(threading.enumerate())
     with ExitStack() as stack, pytest.raises(BadInput, match=r"^the environment's OTEL_\* variables make no sense: "):
-        open_telemetry(options, collector(options, print), stack, print)
+        open_telemetry(None, "127.0.0.1", collector, stack)
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
     assert set(threading.enumerate()) <= before
@@ -83,7 +82,7 @@ def test_variables_that_make_no_sense_are_bad_input(
 
 def test_without_port_and_collector_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
-        assert open_telemetry(LoadOptions(metrics_port=0), None, stack, print) is None
+        assert open_telemetry(None, "127.0.0.1", None, stack) is None
         monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-        assert collector(LoadOptions(otlp=HERE), print) is None
-        assert open_telemetry(LoadOptions(metrics_port=23999), None, stack, print) is None
+        assert settings_of(LoadOptions(otlp=HERE)).collector is None
+        assert open_telemetry(23999, "127.0.0.1", None, stack) is None

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from loadgen.types import RequestError, RequestRecord
 from structbench.identity import config_dict, config_hash
-from structbench.store import Store, row_of, run_columns
+from structbench.store import Found, Store, row_of, run_columns
 from structbench.store.insertion import insert
 from structbench.store.rows import storable
 from structbench.store.schema import KEYS, columns_of, migrate
@@ -32,7 +32,7 @@ MS = 1_000_000
 CONFIG = Config(
     suite="json", suite_hash="s", model="m", model_digest="d", server_version="1", server_address="a", endpoint="chat",
     structured="format", think=None, options={}, keep_alive=None, load={"kind": "closed", "concurrency": 4}, seed=0,
-    requests=6, warmup=1, timeout_s=300.0, scorer_version=1,
+    warmup=1, timeout_s=300.0, scorer_version=1,
 )  # fmt: skip
 CORRECT = Score(outcome="correct", accuracy_score=1.0, json_valid=True, schema_valid=True)
 WRONG = Score(outcome="invalid_json", accuracy_score=0.0, json_valid=False, schema_valid=False)
@@ -197,18 +197,22 @@ def test_instants_are_utc_and_lone_surrogates_in_json_do_not_stop_the_writer(sto
 # Look-ups.
 
 
-def test_find_prefers_the_newest_complete_run_then_the_newest_to_continue(store: Store) -> None:
-    put(store, "old", status="complete", started_at="2026-01-01")
-    put(store, "newer", status="complete", started_at="2026-01-02")
-    put(store, "newest", status="interrupted", started_at="2026-01-03")
-    other = replace(CONFIG, requests=7)
+def test_find_prefers_the_largest_complete_run_then_the_newest_to_continue(store: Store) -> None:
+    for run_id, requests in {"old": 1, "large": 3, "newer": 3, "small": 2}.items():
+        day = ["old", "large", "newer", "small"].index(run_id) + 1
+        put(store, run_id, status="complete", started_at=f"2026-01-0{day}", asked_requests=requests)
+        for index in range(requests):
+            put_request(store, run_id, record(index))
+    put(store, "newest", status="interrupted", started_at="2026-01-05")
+    other = replace(CONFIG, seed=CONFIG.seed + 7)
     put(store, "a", other, status="interrupted", started_at="2026-01-01")
     put(store, "b", other, status="interrupted", started_at="2026-01-02", label="mine")
     found = store.find([config_hash(CONFIG), config_hash(other), "unknown"])
     assert set(found) == {config_hash(CONFIG), config_hash(other)}
-    assert (found[config_hash(CONFIG)].run_id, found[config_hash(CONFIG)].status) == ("newer", "complete")
+    complete = found[config_hash(CONFIG)]
+    assert (complete.run_id, complete.status, complete.requests, complete.held) == ("newer", "complete", 3, 3)
     partial = found[config_hash(other)]
-    assert (partial.run_id, partial.status, partial.planned, partial.label) == ("b", "partial", 6, "mine")
+    assert (partial.run_id, partial.status, partial.requests, partial.label) == ("b", "partial", 0, "mine")
 
 
 def test_find_sends_again_only_what_the_interruption_or_a_lost_server_took(store: Store) -> None:
@@ -469,18 +473,25 @@ def test_an_open_loop_has_no_number_to_keep_in_flight(store: Store) -> None:
     assert (facts["in_flight_mean"], facts["concurrency"], facts["requests"]) == (None, None, 20)
 
 
+def found(run_id: str) -> Found:
+    return Found(run_id=run_id, status="partial", next_segment=1, label=None, started_at=None)
+
+
 def test_only_one_of_two_claims_an_interrupted_run_and_none_a_complete_one(tmp_path: Path) -> None:
     path = tmp_path / "db.duckdb"
     with Store(path) as one, Store(path) as two:
         put(one, "stopped", status="interrupted")
         put(one, "done", status="complete")
         one.flush()
-        assert two.claim("stopped")
-        assert not one.claim("stopped")
-        assert not two.claim("done")
-        assert not two.claim("unknown")
+        stopped, done = (found(run_id) for run_id in ("stopped", "done"))
+        assert two.claim(stopped)
+        assert not one.claim(stopped)
+        assert not two.claim(done), "it was still to be continued when it was found"
+        assert two.claim(replace(done, status="complete")), "to go on with more requests"
+        assert not one.claim(replace(done, status="complete", requests=3)), "another process has gone on with it"
+        assert not two.claim(found("unknown"))
         assert one.query("SELECT status, owner FROM runs WHERE run_id = 'stopped'") == [
             {"status": "running", "owner": two.owner}
         ]
     with Store(path) as three:
-        assert three.claim("stopped"), "its owner is gone"
+        assert three.claim(stopped), "its owner is gone"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from loadgen.api.ollama_server import Server
 from structbench.options import LoadOptions
-from structbench.run.cells import build_cells, load_suites
+from structbench.run.cells import build_cells
+from structbench.run.settings import settings_of
 from structbench.suites.requests import as_prompt, case_of, request_of, requests_of, warmup_requests, with_schema
 from structbench.types import Case, Config
 
@@ -25,11 +26,8 @@ SERVER = Server("http://127.0.0.1:1", "0.33.0", {"m:latest": "d"})
 GIVEN: dict[str, Any] = {"models": ["m"], "suites": ["json"]}
 
 
-SUITES = load_suites(LoadOptions(**GIVEN))
-
-
 def config(**given: Any) -> Config:
-    return build_cells(LoadOptions(**{**GIVEN, **given}), SERVER, SUITES)[0].config
+    return build_cells(settings_of(LoadOptions(**{**GIVEN, **given})), SERVER)[0].config
 
 
 JSON = config()
@@ -117,8 +115,8 @@ def test_warm_up_is_marked_and_short_and_asks_for_nothing_that_is_measured(endpo
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 5))
 def test_text_prompts_differ_from_their_first_words_on(one: int, two: int, seed: int) -> None:
     options = LoadOptions(models=["m"], suites=["text"], seed=seed, mean_input_tokens=60, stddev_input_tokens=5)
-    (suite,) = load_suites(options)
-    cell = build_cells(options, SERVER, [suite])[0]
+    (cell,) = build_cells(settings_of(options), SERVER)
+    suite = cell.suite
     texts = [request.messages[0]["content"] for request in requests_of(suite.cases, cell.config, [one, two])]
     assert (texts[0].split()[:2] == texts[1].split()[:2]) is (one == two)
     again = request_of(case_of(suite.cases, one)[0], cell.config, one)
@@ -128,7 +126,7 @@ def test_text_prompts_differ_from_their_first_words_on(one: int, two: int, seed:
 def test_another_seed_makes_other_prompts() -> None:
     def first(seed: int) -> str:
         options = LoadOptions(models=["m"], suites=["text"], seed=seed)
-        return str(load_suites(options)[0].cases[0].messages[0]["content"])
+        return str(settings_of(options).suites[0].cases[0].messages[0]["content"])
 
     assert first(0) == first(0)
     assert first(0) != first(1)

@@ -17,13 +17,12 @@ from rich.console import Console
 from loadgen.simulator import Simulator
 from structbench.cli import main
 from structbench.errors import BadInput
-from structbench.run.runner import load
 from structbench.watch.endpoint import CellKey, Unreachable
 from structbench.watch.loop import Watch
 from structbench.watch.screen import Trend, screen, sparkline, trend
 from structbench.watch.snapshot import CPU, EXPIRY, LOOP_LAG, MEMORY, MODEL_SIZE, VRAM_SHARE, WORKERS, picture
 from tests.support.expositions import URL, exposition, reading
-from tests.support.loads import small, start
+from tests.support.loads import load, small, start
 from tests.support.prometheus import free_port
 
 GAUGES = {CPU: 0.4, MEMORY: 2.1e8, WORKERS: 2, LOOP_LAG: 0.0004, MODEL_SIZE: 1.6e9, VRAM_SHARE: 1, EXPIRY: 299}

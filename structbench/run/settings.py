@@ -1,0 +1,237 @@
+"""What the options of a load say, as values: parsed here once, before anything is sent.
+
+Invariant: whatever is wrong with the options is one line here; nothing behind it sees raw options or parses their text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadgen.api.ollama_server import full_name
+from loadgen.telemetry.target import Target, is_installed, target_of
+from loadgen.types import ClosedLoop, Load, OpenLoop
+from structbench.errors import BadInput
+from structbench.gates.expressions import Condition, parse_limits, parse_slo
+from structbench.options import LoadOptions, think_value
+from structbench.output import check_output
+from structbench.suites.catalog import load_suite, tagged, tags_of, telling_cases
+from structbench.suites.generated import TextShape
+from structbench.types import Suite
+
+_DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
+"""What Go, in which Ollama is written, reads as a duration."""
+_ABOVE_ZERO = ("requests", "concurrency", "rate", "burstiness", "max_in_flight", "duration", "workers", "timeout",
+               "mean_input_tokens", "mean_output_tokens")  # fmt: skip
+_NOT_NEGATIVE = ("warmup", "grace", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One ``structbench load``; times are seconds."""
+
+    models: tuple[str, ...]
+    suites: tuple[Suite, ...]
+    loads: tuple[Load, ...]
+    structured: tuple[str, ...]
+    """The ways in which JSON suites tell their schemas, a cell each."""
+    requests: int | None
+    """None: the suite's own number, or as many as the loads' duration allows."""
+    warmup: int | None
+    workers: int | None
+    timeout_s: float
+    grace_s: float
+    endpoint: str
+    think: bool | str | None
+    options: Mapping[str, Any]
+    """Ollama's, for every request."""
+    keep_alive: str | float | None
+    seed: int
+    host: str | None
+    simulate: bool
+    pull: bool
+    embed_model: str | None
+    db: Path
+    skip_cached: bool
+    explain: bool
+    dry_run: bool
+    label: str | None
+    max_error_rate: float
+    slos: tuple[Condition, ...]
+    abort_on_slo: bool
+    goodput: Mapping[str, float] | None
+    """Column of ``requests`` -> the most that a good request has; None: no limits were given."""
+    junit: Path | None
+    metrics_port: int | None
+    metrics_host: str
+    collector: Target | None
+    notices: tuple[str, ...]
+    """What to say before the load begins."""
+    hold_s: float
+
+    @property
+    def wanted_models(self) -> tuple[str, ...]:
+        """Every model that the server must have."""
+        return self.models if self.embed_model is None else (*self.models, self.embed_model)
+
+
+def settings_of(options: LoadOptions) -> Settings:
+    """Parse the options and read the suites; BadInput for what makes no sense or does not go together."""
+    _check_numbers(options)
+    _check_choices(options)
+    slos, goodput = _gates(options)
+    own, keep_alive = parse_options(options.option), _keep_alive(options.keep_alive)
+    collector, notices = _collector(options)
+    return Settings(
+        models=tuple(options.models), suites=tuple(_suites(options)), loads=tuple(_loads(options)),
+        structured=tuple(options.structured), requests=options.requests,
+        warmup=options.warmup, workers=options.workers, timeout_s=options.timeout, grace_s=options.grace,
+        endpoint=options.endpoint, think=None if options.think is None else think_value(options.think),
+        options=own, keep_alive=keep_alive, seed=options.seed, host=options.host, simulate=options.simulate,
+        pull=options.pull, embed_model=options.embed_model, db=Path(options.db), skip_cached=options.skip_cached,
+        explain=options.explain, dry_run=options.dry_run,
+        label=options.label, max_error_rate=options.max_error_rate, slos=slos, abort_on_slo=options.abort_on_slo,
+        goodput=goodput, junit=options.junit, metrics_port=options.metrics_port or None,
+        metrics_host=options.metrics_host, collector=collector, notices=notices, hold_s=options.hold,
+    )  # fmt: skip
+
+
+def _check_numbers(options: LoadOptions) -> None:
+    for name in (*_ABOVE_ZERO, *_NOT_NEGATIVE):
+        given = getattr(options, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is None or (math.isfinite(value) and (value > 0 or (name in _NOT_NEGATIVE and value == 0))):
+                continue
+            wanted = "0 or more" if name in _NOT_NEGATIVE else "more than 0"
+            raise BadInput(f"--{name.replace('_', '-')} {value:g}: give {wanted}")
+    if not 0 <= options.metrics_port <= 65535:
+        raise BadInput(f"--metrics-port {options.metrics_port}: give a port from 1 to 65535, or 0 for none")
+
+
+def _check_choices(options: LoadOptions) -> None:
+    if options.concurrency and options.rate:
+        raise BadInput("--rate and --concurrency exclude each other (open loop, closed loop): leave one out")
+    if options.max_in_flight is not None and not options.rate:
+        raise BadInput("--max-in-flight is for an open loop: give --rate, or leave it out")
+    if unknown := [mode for mode in options.structured if mode not in ("format", "prompt")]:
+        raise BadInput(f"--structured {unknown[0]}: give format, prompt, or both")
+    several = {"models": options.models, "suites": options.suites, "structured": options.structured}
+    for name, names in several.items():
+        same = [full_name(each) if name == "models" else each for each in names]
+        if len(set(same)) < len(same):
+            twice = next(each for each, whole in zip(names, same, strict=True) if same.count(whole) > 1)
+            raise BadInput(f"--{name} names {twice!r} twice: leave one out")
+
+
+def _gates(options: LoadOptions) -> tuple[tuple[Condition, ...], dict[str, float] | None]:
+    """The --slo conditions and the --goodput limits."""
+    slos = tuple(parse_slo(text) for text in options.slo)
+    goodput = None if options.goodput is None else parse_limits(options.goodput)
+    if goodput is None and any(slo.metric.name == "goodput" for slo in slos):
+        raise BadInput("--slo on goodput needs the limits that make a request good: add --goodput, e.g. ttft<0.5")
+    if options.abort_on_slo and not slos:
+        raise BadInput("--abort-on-slo needs something to hold the load against: add --slo, e.g. ttft_p95<0.5")
+    if options.junit is not None:
+        check_output(options.junit, "--junit", [options.db])
+    return slos, goodput
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` as Ollama's options: true, false, numbers and [lists] are typed, the rest is text."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--option {pair!r} has no '=': write key=value, e.g. --option temperature=0")
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = text
+        options[key] = text if isinstance(value, dict) or value is None else value
+        try:
+            json.dumps(options[key], allow_nan=False)
+        except ValueError:
+            raise BadInput(f"--option {pair!r}: give a finite number") from None
+    return options
+
+
+def _keep_alive(text: str | None) -> str | float | None:
+    """As Ollama reads it: a number is seconds, below zero for ever; else a duration such as 10m or 1h30m."""
+    if text is None or _DURATION.fullmatch(text):
+        return text
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise BadInput(f"--keep-alive {text!r} is not a valid duration: give 10m or 1h30m, seconds, or -1 for ever")
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+def _loads(options: LoadOptions) -> list[Load]:
+    if options.rate:
+        return [
+            OpenLoop(rate=rate, arrival=options.arrival, burstiness=options.burstiness,
+                     max_in_flight=options.max_in_flight, duration_s=options.duration, seed=options.seed)
+            for rate in options.rate
+        ]  # fmt: skip
+    return [ClosedLoop(concurrency=n, duration_s=options.duration) for n in options.concurrency or [1]]
+
+
+def _suites(options: LoadOptions) -> list[Suite]:
+    shape = TextShape(
+        mean_input_tokens=options.mean_input_tokens, stddev_input_tokens=options.stddev_input_tokens,
+        mean_output_tokens=options.mean_output_tokens, stddev_output_tokens=options.stddev_output_tokens,
+    )  # fmt: skip
+    suites = [load_suite(name, text=shape, seed=options.seed) for name in options.suites]
+    if options.tags:
+        suites = _with_tags(suites, options.tags)
+    if options.endpoint == "generate":
+        for suite in suites:
+            _check_for_generate(suite)
+    return suites
+
+
+def _with_tags(suites: Sequence[Suite], tags: Sequence[str]) -> list[Suite]:
+    known = {tag for suite in suites for tag in tags_of(suite)}
+    if unknown := [tag for tag in tags if tag not in known]:
+        has = f"they have {', '.join(sorted(known))}" if known else "they have none"
+        raise BadInput(f"--tags {unknown[0]}: no case of these suites has that tag: {has}")
+    return [tagged(suite, tags) for suite in suites]
+
+
+def _check_for_generate(suite: Suite) -> None:
+    """BadInput for what a conversation told as one text would leave out."""
+    for case in telling_cases(suite):
+        if case.tools:
+            raise BadInput(f"suite {suite.name} has tools, which /api/generate does not take: use --endpoint chat")
+        for key in ("images", "tool_calls", "thinking"):
+            if any(message.get(key) for message in case.messages):
+                raise BadInput(
+                    f"suite {suite.name}, case {case.id}: has {key} in its messages, which one prompt for "
+                    f"/api/generate cannot hold: use --endpoint chat"
+                )
+
+
+def _collector(options: LoadOptions) -> tuple[Target | None, tuple[str, ...]]:
+    """The collector to push to, and what to say of it."""
+    try:
+        target = target_of(options.otlp, options.otlp_content, os.environ)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    if options.otlp_content and target is None:
+        raise BadInput("--otlp-content needs a collector to push to: give --otlp ENDPOINT, or leave it out")
+    what_to_do = "pip install 'structbench[otlp]'"
+    if target is None or is_installed():
+        by_environment = target is not None and options.otlp is None
+        pushed = f"metrics and traces are pushed to {target.name}, which the environment names" if target else ""
+        return target, (pushed,) if by_environment else ()
+    if options.otlp is not None or options.otlp_content:
+        raise BadInput(f"--otlp needs the OpenTelemetry exporter: {what_to_do}")
+    return None, (f"nothing is pushed to {target.name}, which the environment names: for that, {what_to_do}",)
