@@ -111,7 +111,7 @@ class LoadOptions:
     pull: bool = opt(False, "pull models that are missing")
     embed_model: Optional[str] = opt(None, "score answers by their nearness to a reference, with this embedding model")
     db: Path = opt(Path("structbench.duckdb"), "file for the results", type=Path)
-    skip_cached: bool = opt(False, "skip cells for which --db holds what is asked for, add what is missing to the others")
+    skip_cached: bool = opt(False, "skip cells of which --db holds what is asked for, add what is missing to others")
     explain: bool = opt(False, "say what makes each cell new, partial or done; send nothing")
     dry_run: bool = opt(False, "list the cells and their state; send nothing")
     label: Optional[str] = opt(None, "name for these runs, kept in --db")

@@ -132,7 +132,8 @@ def test_a_reader_on_files_that_may_not_be_written_reads(path: Path, monkeypatch
 
 
 def test_an_older_file_is_migrated_and_then_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    later = (*schema.MIGRATIONS, ("later", "CREATE TABLE later (x INTEGER); INSERT INTO later VALUES (7)"))
+    later, sql = (*schema.MIGRATIONS, "9999-later"), "CREATE TABLE later (x INTEGER); INSERT INTO later VALUES (7)"
+    monkeypatch.setattr(schema, "sql_of", {"9999-later": sql}.__getitem__)
     monkeypatch.setattr(schema, "MIGRATIONS", later)
     for module in ("database", "reader"):
         monkeypatch.setattr(f"structbench.store.{module}.MIGRATIONS", later)

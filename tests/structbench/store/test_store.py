@@ -217,7 +217,9 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(path: Path, monkeypatch: p
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old_file(path, monkeypatch)
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("bad", "CREATE VIEW x AS FROM nowhere")))
+    texts = {name: schema.sql_of(name) for name in schema.MIGRATIONS} | {"9999-bad": "CREATE VIEW x AS FROM nowhere"}
+    monkeypatch.setattr(schema, "sql_of", texts.__getitem__)
+    monkeypatch.setattr(schema, "MIGRATIONS", tuple(texts))
     with duckdb.connect(path) as con, pytest.raises(duckdb.CatalogException):
         schema.migrate(con, path)
     assert read(path, "SELECT max(version) FROM migrations") == [(1,)]

@@ -1,0 +1,53 @@
+"""Migrations that were released never change, and together make the views of today."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import duckdb
+
+from structbench.store import schema
+from structbench.store.schema import MIGRATIONS, sql_of
+from structbench.store.views import VIEWS
+
+PINNED = {
+    "0001-tables": "719093bab949fff80adb067f013ebfbbd6776e62c0fb3f4b6af4e7ff7752ec8c",
+    "0002-views": "10d1954ed09b72d6586191741de3e4087c5a0408ef3e638dbf076ac47fb00c40",
+    "0003-identity": "8e03a13885fefe5b2f3a89238b764c1085316ca6046da5c6c43766394ad65b0f",
+    "0004-views": "10d1954ed09b72d6586191741de3e4087c5a0408ef3e638dbf076ac47fb00c40",
+}
+
+
+def test_a_released_migration_is_the_text_that_was_released() -> None:
+    assert {name: hashlib.sha256(sql_of(name).encode()).hexdigest() for name in MIGRATIONS} == PINNED
+
+
+def test_the_newest_views_are_those_that_the_code_makes() -> None:
+    """Where this fails, the views have changed: add a migration with the text of structbench.store.views.VIEWS."""
+    newest = [name for name in MIGRATIONS if name.endswith("-views")][-1]
+    assert sql_of(newest) == VIEWS.lstrip("\n")
+
+
+def test_the_steps_are_numbered_in_order() -> None:
+    assert [int(name.partition("-")[0]) for name in MIGRATIONS] == list(range(1, len(MIGRATIONS) + 1))
+
+
+def test_a_file_whose_views_are_another_versions_gets_those_of_today(tmp_path: Path) -> None:
+    """Version 2 once made its views of a list in the code: files at that version may differ."""
+    with duckdb.connect(tmp_path / "s.duckdb") as con:
+        for name in MIGRATIONS[:2]:
+            con.execute(sql_of(name)).fetchall()
+        con.execute("CREATE OR REPLACE VIEW latency_percentiles AS SELECT 1 AS other").fetchall()
+        con.execute(
+            "CREATE TABLE migrations (version BIGINT PRIMARY KEY, name VARCHAR, applied_at TIMESTAMP,"
+            " structbench_version VARCHAR); INSERT INTO migrations VALUES (1, 'tables', NULL, ''), (2, 'v', NULL, '')"
+        ).fetchall()
+        schema.migrate(con, tmp_path)
+        names = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+        views = {name: [column[0] for column in con.execute(f"DESCRIBE {name}").fetchall()] for (name,) in names}
+    with duckdb.connect(tmp_path / "new.duckdb") as con:
+        schema.migrate(con, tmp_path)
+        for name, columns in views.items():
+            assert [column[0] for column in con.execute(f"DESCRIBE {name}").fetchall()] == columns
+    assert "metric" in views["latency_percentiles"]
