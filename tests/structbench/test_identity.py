@@ -61,14 +61,14 @@ def test_a_field_at_its_default_is_not_in_the_identity_and_any_other_value_is() 
 
 def test_golden_hash_of_a_model_that_is_not_ascii() -> None:
     found = config_hash(replace(CONFIG, model="modèle 模型"))
-    assert found == "s1:b5e57325af6bd74c8a23da891f906da342e88620d033a5a847a7c363099229a4"
+    assert found == "s1:f2a132c911a6c8f3873f7f11832f564cec3ada5719ca04b28279e7c30bb8bd0e"
 
 
 def test_the_fields_of_the_identity_are_these_and_as_they_were_given() -> None:
     """One that comes or goes makes every stored run another cell, so that nothing is skipped or continued any more."""
-    assert config_dict(CONFIG) == asdict(CONFIG)
+    assert config_dict(CONFIG) == {name: value for name, value in asdict(CONFIG).items() if name in config_dict(CONFIG)}
     assert sorted(config_dict(CONFIG)) == [
-        "endpoint", "keep_alive", "load", "model", "model_digest", "options", "requests", "scorer_version", "seed",
+        "endpoint", "keep_alive", "load", "model", "model_digest", "options", "scorer_version", "seed",
         "server_address", "server_version", "structured", "suite", "suite_hash", "think", "timeout_s", "warmup",
     ]  # fmt: skip
 

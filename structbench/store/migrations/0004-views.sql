@@ -10,7 +10,7 @@ FROM kept_gaps UNION ALL BY NAME FROM (
         FROM (
             SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later
             FROM requests JOIN (SELECT DISTINCT run_id FROM requests ANTI JOIN kept_gaps USING (run_id)) USING (run_id)
-            WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
+            WHERE error_kind IS NULL
         ) GROUP BY ALL
     ), ranked AS (
         SELECT run_id, gap_us, (sum(n) OVER (PARTITION BY run_id ORDER BY gap_us))::BIGINT AS upto,
@@ -27,9 +27,9 @@ FROM kept_gaps UNION ALL BY NAME FROM (
         SELECT run_id, p, gaps, (low + (high - low) * (place - floor(place))) / 1e6 AS gap_s FROM around
     )
     SELECT run_id, any_value(gaps) AS gaps,
-        max(gap_s) FILTER (WHERE p = 0.5) AS p50, max(gap_s) FILTER (WHERE p = 0.9) AS p90,
-        max(gap_s) FILTER (WHERE p = 0.95) AS p95, max(gap_s) FILTER (WHERE p = 0.99) AS p99,
-        max(gap_s) FILTER (WHERE p = 1.0) AS max
+        any_value(gap_s) FILTER (WHERE p = 0.5) AS p50, any_value(gap_s) FILTER (WHERE p = 0.9) AS p90,
+        any_value(gap_s) FILTER (WHERE p = 0.95) AS p95, any_value(gap_s) FILTER (WHERE p = 0.99) AS p99,
+        any_value(gap_s) FILTER (WHERE p = 1.0) AS max
     FROM points GROUP BY run_id
     
 );
@@ -66,7 +66,7 @@ WITH limits AS (
         CASE WHEN count(accuracy_score) > 0 THEN
             count(*) FILTER (WHERE outcome = 'correct' AND error_kind IS NULL AND (ttft_s <= max_ttft_s OR max_ttft_s IS NULL) AND (ttft_due_s <= max_ttft_due_s OR max_ttft_due_s IS NULL) AND (itl_mean_s <= max_itl_mean_s OR max_itl_mean_s IS NULL OR itl_mean_s IS NULL) AND (tpot_s <= max_tpot_s OR max_tpot_s IS NULL OR tpot_s IS NULL) AND (e2e_s <= max_e2e_s OR max_e2e_s IS NULL) AND (e2e_due_s <= max_e2e_due_s OR max_e2e_due_s IS NULL)) END AS correct_and_good,
         CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE error_kind IS NULL AND (ttft_s <= max_ttft_s OR max_ttft_s IS NULL) AND (ttft_due_s <= max_ttft_due_s OR max_ttft_due_s IS NULL) AND (itl_mean_s <= max_itl_mean_s OR max_itl_mean_s IS NULL OR itl_mean_s IS NULL) AND (tpot_s <= max_tpot_s OR max_tpot_s IS NULL OR tpot_s IS NULL) AND (e2e_s <= max_e2e_s OR max_e2e_s IS NULL) AND (e2e_due_s <= max_e2e_due_s OR max_e2e_due_s IS NULL)) END AS good
-    FROM requests LEFT JOIN limits USING (run_id) GROUP BY run_id
+    FROM requests JOIN limits USING (run_id) GROUP BY run_id
 )
 SELECT run_id, model, suite, structured, CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '') WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END AS load, planned, coalesce(requests, 0) AS requests,
     coalesce(errors, 0) AS errors, coalesce(completed, 0) AS completed, coalesce(dropped, 0) AS dropped,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterator
@@ -389,7 +390,7 @@ def test_changes_are_in_parts_of_a_or_in_points(reader: Reader) -> None:
     assert re.fullmatch(r"-\d\d … -\d\d pp", interval_text(found["correct"]))
     assert change_text(rows(compared(reader, "plain", "slow"))["ttft_p50"]).startswith("+1")
     assert change_text(found["error_rate"]) == "+0.0 pp"
-    text = markdown(compared(reader, "plain", "wrong")).replace("\\", "")
+    text = html.unescape(markdown(compared(reader, "plain", "wrong")))
     assert "| correct | 100.00 % | 50.00 % | -50 pp |" in text
     for name, unit in (("ttft_p50", "ms"), ("requests_per_s", r"/s"), ("goodput", None), ("error_rate", " %")):
         assert bool(re.search(rf"^\| {name} \| [\d,.]+ ?{unit} \| [\d,.]+ ?{unit} \| ", text, re.M)) is bool(unit)
@@ -505,7 +506,7 @@ def test_the_example_in_the_docs_is_what_the_command_writes() -> None:
     text = (ROOT / "docs/examples/comparison.md").read_text()
     assert text.startswith("# Comparison\n\n## ")
     table = re.findall(r"^\| (\S+) \| .* \| (.+?) \|$", text, re.M)
-    names = {name.replace("\\", "") for name, _ in table} - {"metric", "---"}
+    names = {html.unescape(name).replace("\\", "") for name, _ in table} - {"metric", "---"}
     assert {"ttft_p50", "correct", "requests_per_s"} <= names <= set(METRICS)
     said = {word.split(":")[0] for name, word in table if name not in ("metric", "---")}
     assert said <= {"better", "worse", "no detectable difference", "too few", "not comparable"}

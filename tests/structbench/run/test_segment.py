@@ -19,12 +19,13 @@ from loadgen.turns import follow_up
 from loadgen.types import NS, ClosedLoop, ErrorKind, Request, RequestError, RequestRecord, Timeouts
 from structbench.errors import RunFailed
 from structbench.options import LoadOptions
-from structbench.run import sampler, slos
+from structbench.run import sampler
 from structbench.run import segment as module
 from structbench.run.cells import build_cells
 from structbench.run.display import Display
 from structbench.run.plan import PlannedCell
 from structbench.run.progress import Tally
+from structbench.run.runner import abort_watch
 from structbench.run.segment import Segment
 from structbench.run.settings import Settings, settings_of
 from structbench.scoring import Answer
@@ -529,7 +530,7 @@ def test_each_second_is_kept_and_shown_with_the_verdict_so_far(
 def watched(missing: range | None = range(10), **given: Any) -> Segment:
     made = segment(missing, **{"requests": 10, "abort_on_slo": True, **given})
     planned = PlannedCell(made.cell, None, missing, "new", "")
-    made.watch = slos.watch(parts(made).options, planned, lambda *_: [])
+    made.watch = abort_watch(parts(made).settings, planned, lambda *_: [])
 
     # Scores at once, so that what is known of an answer does not depend on how quickly they come.
     def submit(key: Any, case: Case, answer: Answer) -> None:

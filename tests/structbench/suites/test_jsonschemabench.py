@@ -14,13 +14,13 @@ import pytest
 
 from loadgen.simulator import Simulator
 from structbench.errors import BadInput
-from structbench.run.runner import load as run_load
 from structbench.scoring import Answer, score
 from structbench.suites.catalog import load_suite
 from structbench.suites.generated import TextShape
 from structbench.suites.requests import request_of, with_schema
 from structbench.types import Case, Config, Suite
 from tests.support.loads import ROOT, ask, small
+from tests.support.loads import load as run_load
 
 SAMPLE = Path(os.environ.get("STRUCTBENCH_MASKBENCH", ROOT.parent / "shared/data/maskbench-sample.jsonl.gz"))
 needs_sample = pytest.mark.skipif(
@@ -100,7 +100,7 @@ def test_the_hash_is_that_of_the_schemas(data: Path) -> None:
 
 CONFIG: dict[str, Any] = {
     "suite": "s", "suite_hash": "h", "model": "m", "model_digest": "", "server_version": "", "server_address": "",
-    "endpoint": "chat", "think": None, "options": {}, "keep_alive": None, "load": {}, "seed": 0, "requests": 1,
+    "endpoint": "chat", "think": None, "options": {}, "keep_alive": None, "load": {}, "seed": 0,
     "warmup": 0, "timeout_s": 1.0, "scorer_version": 1,
 }  # fmt: skip
 
