@@ -1,4 +1,4 @@
-"""``python -m grafana``: write the dashboards' JSON from the code that describes them."""
+"""``python -m grafana``: write the dashboards' JSON and the recording rules from the code that describes them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "dashboards"
+RULES = Path(__file__).parent / "rules/percentiles.yml"
 
 
 def dashboards() -> dict[str, Any]:
@@ -29,6 +30,9 @@ def text_of(board: Any) -> str:
 
 
 def main() -> None:
+    from grafana.rules import percentiles
+
+    RULES.write_text(percentiles())
     for name, board in dashboards().items():
         (FOLDER / name).write_text(text_of(board))
         print(f"grafana/dashboards/{name}: {sum(panel.type_val != 'row' for panel in board.panels)} panels")

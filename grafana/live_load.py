@@ -7,7 +7,6 @@ from typing import Any
 from grafana import parts, queries
 from grafana.parts import COUNT, PER_SECOND, SECONDS, SHARE, TOKENS_PER_S, Query
 from grafana.queries import (
-    ACCURACY,
     CELL,
     CELL_LEGEND,
     FAILED,
@@ -18,14 +17,18 @@ from grafana.queries import (
     rate,
     recent,
     series,
+    shown_as,
     total,
 )
+from loadgen.telemetry import instruments as of
+from loadgen.telemetry.instruments import prometheus
+from structbench.metrics import Metric
 
 
 def build() -> Any:
     rows = {
         "Now": _now(),
-        "Latency": [panel for each in _LATENCIES for panel in _latency(*each)],
+        "Latency": [panel for metric in queries.LATENCIES for panel in _latency(metric)],
         "Throughput": _throughput(),
         "Answers": _answers(),
         "Can the figures be trusted?": _trust(),
@@ -76,40 +79,34 @@ def _now() -> list[Any]:
             "Verdict",
             "The worst verdict of the chosen cells so far. It judges the measuring client, not the server.",
             "none",
-            Query(f"max({series('structbench_verdict')})"),
+            Query(f"max({series(queries.VERDICT)})"),
             states=parts.VERDICTS,
             limits=parts.VERDICT,
         ),
     ]
 
 
-_LATENCIES = (
-    ("TTFT", "ttft", queries.TTFT, "", "Time to first token: first chunk with thinking, text or a tool call − sent."),
-    ("ITL", "itl", queries.ITL, "", "Inter-token latency: the gaps between neighbouring chunks."),
-    ("End to end", "e2e", queries.E2E, queries.COMPLETED, "Last message − sent, of completed requests."),
-)
-
-
-def _latency(title: str, rule: str, metric: str, more: str, text: str) -> list[Any]:
-    buckets = rate(f"{metric}_bucket", more)
+def _latency(metric: Metric) -> list[Any]:
+    histogram, more = shown_as(metric.name), queries.completed(metric)
+    text = "" if metric.instrument is None else f"{metric.instrument.meaning}."
     # Recorded series have no exemplars; the last query, of the buckets themselves, brings them.
     return [
         parts.graph(
-            f"{title} percentiles",
+            f"{metric.label} percentiles",
             f"{text} Percentiles of each cell over the last minute, interpolated between bucket bounds. "
             "A point beside the lines is one request (an exemplar).",
             SECONDS,
-            *(Query(series(f"cell:{rule}_seconds:p{q}_1m"), f"p{q} {CELL_LEGEND}") for q in (50, 95, 99)),
-            Query(quantile(1, recent(f"{metric}_bucket", more)), "slowest bucket", exemplar=True),
-            limits=parts.NO_LIMIT if rule == "itl" else parts.WAIT,
+            *(Query(series(queries.recorded(metric.name, q)), f"p{q} {CELL_LEGEND}") for q in (50, 95, 99)),
+            Query(quantile(1, recent(f"{histogram}_bucket", more)), "slowest bucket", exemplar=True),
+            limits=parts.NO_LIMIT if metric.counts == "gap" else parts.WAIT,
             width=14,
             height=9,
         ),
         parts.density(
-            f"{title} distribution",
+            f"{metric.label} distribution",
             f"{text} How many per second fell into which bucket, of all chosen cells together.",
             SECONDS,
-            Query(total(buckets, ("le",)), "{{le}}", exemplar=True),
+            Query(total(rate(f"{histogram}_bucket", more), ("le",)), "{{le}}", exemplar=True),
             width=10,
             height=9,
         ),
@@ -153,7 +150,7 @@ def _answers() -> list[Any]:
             "Accuracy",
             "Mean accuracy score of the answers of the last minute, by cell. A failed request has none.",
             SHARE,
-            Query(mean(ACCURACY, CELL), CELL_LEGEND),
+            Query(mean(shown_as("accuracy"), CELL), CELL_LEGEND),
             limits=parts.GOOD_FROM,
             below="red",
             most=1,
@@ -180,12 +177,12 @@ def _answers() -> list[Any]:
 
 def _trust() -> list[Any]:
     alerts = 'count by (alertname) (ALERTS{alertname=~"Structbench.*", alertstate="firing"})'
-    merged = f"{total(recent('structbench_merged_chunks_total'))} / {total(recent('structbench_chunks_total'))}"
+    merged = f"{total(recent(prometheus(of.MERGED_CHUNKS)))} / {total(recent(prometheus(of.CHUNKS)))}"
     return [
         parts.bands(
             "Verdict",
             "The verdict of each cell so far: it judges the measuring client.",
-            Query(series("structbench_verdict"), CELL_LEGEND),
+            Query(series(queries.VERDICT), CELL_LEGEND),
             states=parts.VERDICTS,
             limits=parts.VERDICT,
         ),
@@ -194,9 +191,9 @@ def _trust() -> list[Any]:
             "p99 over the last minute of how late requests were sent (10 ms: degraded, 100 ms: invalid) and of how "
             "long received bytes waited (50 ms, 500 ms); and how late the workers' event loops were.",
             SECONDS,
-            Query(series("cell:send_lag_seconds:p99_1m"), f"send lag p99 {CELL_LEGEND}"),
-            Query(series("cell:read_lag_seconds:p99_1m"), f"read lag p99 {CELL_LEGEND}"),
-            Query(f"max({series('structbench_client_loop_lag_seconds')})", "loop lag"),
+            Query(series(queries.recorded("send_lag", 99)), f"send lag p99 {CELL_LEGEND}"),
+            Query(series(queries.recorded("read_lag", 99)), f"read lag p99 {CELL_LEGEND}"),
+            Query(f"max({series(prometheus(of.LOOP_LAG))})", "loop lag"),
             limits=parts.SEND_LAG,
         ),
         parts.graph(

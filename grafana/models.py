@@ -6,7 +6,8 @@ from typing import Any
 
 from grafana import parts, queries
 from grafana.parts import COUNT, PER_SECOND, SECONDS, SHARE, TOKENS_PER_S, Column, Query
-from grafana.queries import ACCURACY, ITL, MODEL, REQUESTS, SUITE, TTFT, last, mean, quantile, total
+from grafana.queries import ITL, MODEL, REQUESTS, SUITE, TTFT, last, mean, quantile, shown_as, total
+from structbench.metrics import METRICS
 
 BY = (MODEL, SUITE)
 LEGEND = f"{{{{{MODEL}}}}} {{{{{SUITE}}}}}"
@@ -25,19 +26,24 @@ def goodput(by: tuple[str, ...]) -> str:
     return queries.per_busy_second(REQUESTS, by, queries.CORRECT)
 
 
-def share(name: str, histogram: str, by: tuple[str, ...]) -> Column:
+def share(name: str, by: tuple[str, ...]) -> Column:
     """The mean of a score, as a column."""
-    return Column(name, mean(histogram, by, whole=True), SHARE, parts.GOOD_FROM, "red")
+    return Column(METRICS[name].label, mean(shown_as(name), by, whole=True), SHARE, parts.GOOD_FROM, "red")
+
+
+_QUALITY = {
+    "accuracy": "Mean accuracy score, 0 to 1.",
+    "json_valid": "Share of the answers that are JSON as a whole.",
+    "schema_valid": "Share of the answers that satisfy their schema.",
+    "tool_call_accuracy": "Right calls / max(expected, made), the mean over answers.",
+}
 
 
 def _table() -> Any:
     columns = [
         Column("requests", total(last(REQUESTS), BY), COUNT),
         Column("errors", queries.error_share(BY), SHARE, parts.FEW_ERRORS),
-        share("accuracy", ACCURACY, BY),
-        share("JSON valid", queries.JSON_VALID, BY),
-        share("schema valid", queries.SCHEMA_VALID, BY),
-        share("tool calls right", queries.TOOLS_RIGHT, BY),
+        *(share(name, BY) for name in _QUALITY),
         Column("TTFT p50", quantile(0.5, last(f"{TTFT}_bucket"), BY), SECONDS, parts.WAIT),
         Column("TTFT p95", quantile(0.95, last(f"{TTFT}_bucket"), BY), SECONDS, parts.WAIT),
         Column("ITL p50", quantile(0.5, last(f"{ITL}_bucket"), BY), SECONDS),
@@ -49,17 +55,13 @@ def _table() -> Any:
 
 
 def _quality() -> list[Any]:
-    def bars(title: str, text: str, histogram: str) -> Any:
-        query = Query(mean(histogram, BY, whole=True), LEGEND)
+    def bars(name: str, text: str) -> Any:
+        query = Query(mean(shown_as(name), BY, whole=True), LEGEND)
         good: parts.Look = {"limits": parts.GOOD_FROM, "below": "red", "most": 1, "width": 6}
-        return parts.levels(title, text + _RUN, SHARE, query, **good)
+        label = METRICS[name].label
+        return parts.levels(label[0].upper() + label[1:], text + _RUN, SHARE, query, **good)
 
-    return [
-        bars("Accuracy", "Mean accuracy score, 0 to 1.", ACCURACY),
-        bars("JSON validity", "Share of the answers that are JSON as a whole.", queries.JSON_VALID),
-        bars("Schema validity", "Share of the answers that satisfy their schema.", queries.SCHEMA_VALID),
-        bars("Tool calls right", "Right calls / max(expected, made), the mean over answers.", queries.TOOLS_RIGHT),
-    ]
+    return [bars(name, text) for name, text in _QUALITY.items()]
 
 
 def _speed() -> list[Any]:

@@ -7,6 +7,10 @@ something to show), ``last`` for a whole run, the newest of its cell in the time
 
 from __future__ import annotations
 
+from loadgen.telemetry import instruments as of
+from loadgen.telemetry.instruments import ERROR_TYPE, prometheus
+from structbench.metrics import METRICS, Metric, of_kind
+
 MODEL, SUITE, LOAD, LABEL = "gen_ai_request_model", "structbench_suite", "structbench_load", "structbench_label"
 VARIABLES = {"model": MODEL, "suite": SUITE, "load": LOAD, "label": LABEL}
 """Variable of the dashboards -> label of the series."""
@@ -14,22 +18,38 @@ CELL = tuple(VARIABLES.values())
 CELL_LEGEND = " ".join(f"{{{{{label}}}}}" for label in CELL)
 CHOICE = ", ".join(f'{label}=~"${variable}"' for variable, label in VARIABLES.items())
 
-REQUESTS = "structbench_requests_total"
-IN_FLIGHT = "structbench_request_in_flight"
-PLANNED = "structbench_request_planned"
-TTFT = "gen_ai_client_operation_time_to_first_chunk_seconds"
-ITL = "gen_ai_client_operation_time_per_output_chunk_seconds"
-E2E = "gen_ai_client_operation_duration_seconds"
-TOKENS = "gen_ai_client_token_usage"
-STREAM_RATE = "structbench_output_tokens_per_second"
-ACCURACY = "structbench_accuracy"
-JSON_VALID = "structbench_json_valid"
-SCHEMA_VALID = "structbench_schema_valid"
-TOOLS_RIGHT = "structbench_tool_call_accuracy"
+REQUESTS = prometheus(of.REQUESTS)
+IN_FLIGHT = prometheus(of.IN_FLIGHT)
+PLANNED = prometheus(of.PLANNED)
+VERDICT = prometheus(of.VERDICT)
+TOKENS = prometheus(of.TOKENS)
+STREAM_RATE = prometheus(of.TOKEN_RATE)
+LATENCIES = [metric for metric in of_kind("latency") if metric.instrument is not None]
+"""Those that a load shows while it runs."""
 CORRECT = 'structbench_outcome="correct"'
 FAILED = 'error_type!=""'
 COMPLETED = 'error_type=""'
 INPUT, OUTPUT = 'gen_ai_token_type="input"', 'gen_ai_token_type="output"'
+
+
+def shown_as(metric: str) -> str:
+    """The histogram of a metric of the table."""
+    instrument = METRICS[metric].instrument
+    assert instrument is not None, metric
+    return instrument.prometheus
+
+
+def recorded(name: str, percent: int) -> str:
+    """The series that grafana/rules records: a percentile of each cell over the last minute."""
+    return f"cell:{name}_seconds:p{percent}_1m"
+
+
+def completed(metric: Metric) -> str:
+    """The choice of completed requests, where failed ones are observed too."""
+    return COMPLETED if metric.instrument is not None and ERROR_TYPE in metric.instrument.attributes else ""
+
+
+TTFT, ITL, E2E = (shown_as(name) for name in ("ttft", "itl", "e2e"))
 
 
 def series(name: str, more: str = "") -> str:

@@ -7,11 +7,13 @@ from typing import Any
 from grafana import parts
 from grafana.parts import BYTES, COUNT, SECONDS, SHARE, TOKENS_PER_S, Query
 from grafana.queries import CELL, CELL_LEGEND, INPUT, MODEL, OUTPUT, TOKENS, last, mean, quantile, recent, series, total
+from loadgen.telemetry import instruments as of
+from loadgen.telemetry.instruments import prometheus
 
-LOADING = "structbench_server_load_duration_seconds"
-PROMPT = "structbench_server_prompt_eval_duration_seconds"
-EVALUATION = "structbench_server_eval_duration_seconds"
-QUEUE = "structbench_queue_duration_seconds"
+LOADING = prometheus(of.SERVER_LOAD)
+PROMPT = prometheus(of.SERVER_PROMPT_EVAL)
+EVALUATION = prometheus(of.SERVER_EVAL)
+QUEUE = prometheus(of.QUEUE)
 STEPS = {"load": LOADING, "prompt evaluation": PROMPT, "evaluation": EVALUATION, "queue and network": QUEUE}
 BY_MODEL = f"{{{{{MODEL}}}}}"
 
@@ -32,15 +34,15 @@ def _server() -> list[Any]:
             "Model memory",
             "What the model takes, as /api/ps tells, and the part of it that lies on a GPU.",
             BYTES,
-            Query(_of_model(series("structbench_server_model_size_bytes")), f"size {BY_MODEL}"),
-            Query(_of_model(series("structbench_server_model_vram_bytes")), f"on GPU {BY_MODEL}"),
+            Query(_of_model(series(prometheus(of.MODEL_SIZE))), f"size {BY_MODEL}"),
+            Query(_of_model(series(prometheus(of.MODEL_VRAM))), f"on GPU {BY_MODEL}"),
         ),
         parts.levels(
             "Share on GPU",
             "Blue: all on the processor. Orange: split, usually slower than a smaller model that fits. Green: all on "
             "the GPU. The last value in the time range.",
             SHARE,
-            Query(_of_model(last("structbench_server_model_vram_share")), BY_MODEL),
+            Query(_of_model(last(prometheus(of.MODEL_VRAM_SHARE))), BY_MODEL),
             limits=((0.001, "orange"), (1, "green")),
             below="blue",
             most=1,
@@ -49,7 +51,7 @@ def _server() -> list[Any]:
             "Time until unloaded",
             "When the server unloads the model if nobody asks it; the next load then pays for loading it again.",
             SECONDS,
-            Query(_of_model(series("structbench_server_model_expiry_seconds")), BY_MODEL),
+            Query(_of_model(series(prometheus(of.MODEL_EXPIRY))), BY_MODEL),
             limits=((10, "green"),),
             below="orange",
         ),
@@ -119,7 +121,7 @@ def _lags() -> list[Any]:
             "Loop lag",
             "How late a worker's event loop ran a timer, at worst, in the last second.",
             SECONDS,
-            Query(_worst("structbench_client_loop_lag_seconds"), "loop lag"),
+            Query(_worst(prometheus(of.LOOP_LAG)), "loop lag"),
             limits=parts.SEND_LAG,
             width=6,
         ),
@@ -134,20 +136,20 @@ def _client() -> list[Any]:
             "Cores that the load generator and its workers used in the last second; a server on the same machine lacks "
             "them.",
             COUNT,
-            Query(_worst("structbench_client_cpu_usage"), "cores"),
+            Query(_worst(prometheus(of.CLIENT_CPU)), "cores"),
             width=6,
         ),
         parts.graph(
             "Client memory",
             "Resident memory of the load generator and its workers; pages they share count in each.",
             BYTES,
-            Query(_worst("structbench_client_memory_usage_bytes"), "resident"),
+            Query(_worst(prometheus(of.CLIENT_MEMORY)), "resident"),
         ),
         parts.graph(
             "Workers",
             "Worker processes that are alive. Fewer than there were: one died, and its requests with it.",
             COUNT,
-            Query(series("structbench_client_workers"), CELL_LEGEND),
+            Query(series(prometheus(of.WORKERS)), CELL_LEGEND),
             limits=((1, "green"),),
             below="red",
         ),
@@ -155,7 +157,7 @@ def _client() -> list[Any]:
             "Rows waiting for the database",
             "Rows on disk that are not yet in DuckDB. A hill is normal, a slope that only rises is not.",
             COUNT,
-            Query(series("structbench_store_backlog"), CELL_LEGEND),
+            Query(series(prometheus(of.BACKLOG)), CELL_LEGEND),
             limits=((10_000, "orange"),),
         ),
     ]
@@ -175,9 +177,7 @@ def _work() -> list[Any]:
             "Found in the database",
             "Cells by what --skip-cached found of them. hit: whole, skipped; partial: continued; miss: measured anew.",
             COUNT,
-            Query(
-                total(last("structbench_cache_total"), ("structbench_cache_result",)), "{{structbench_cache_result}}"
-            ),
+            Query(total(last(prometheus(of.CACHE)), ("structbench_cache_result",)), "{{structbench_cache_result}}"),
             width=12,
         ),
     ]

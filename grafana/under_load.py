@@ -11,7 +11,6 @@ from grafana import parts, queries
 from grafana.models import GOODPUT, goodput, share
 from grafana.parts import COUNT, PER_SECOND, SECONDS, SHARE, TOKENS_PER_S, Column, Query
 from grafana.queries import (
-    ACCURACY,
     COMPLETED,
     E2E,
     ITL,
@@ -23,8 +22,11 @@ from grafana.queries import (
     last,
     mean,
     quantile,
+    shown_as,
     total,
 )
+from loadgen.telemetry import instruments as of
+from loadgen.telemetry.instruments import prometheus
 
 BY = (MODEL, SUITE, LOAD)
 _RUN = " By load (c: requests in flight, rate: requests/s), of the newest run of each cell in the time range."
@@ -52,7 +54,7 @@ def _answers() -> list[Any]:
             "Accuracy",
             "Mean accuracy score, 0 to 1.",
             SHARE,
-            mean(ACCURACY, BY, whole=True),
+            mean(shown_as("accuracy"), BY, whole=True),
             width=12,
             most=1,
             limits=parts.GOOD_FROM,
@@ -64,7 +66,7 @@ def _answers() -> list[Any]:
 
 def _latency() -> list[Any]:
     wait: parts.Look = {"limits": parts.WAIT}
-    queue = mean("structbench_queue_duration_seconds", BY, whole=True)
+    queue = mean(prometheus(of.QUEUE), BY, whole=True)
     return [
         _bars("TTFT p50", "Median time to first token.", SECONDS, _percentile(0.5, TTFT), **wait),
         _bars("TTFT p95", "Its 95th percentile.", SECONDS, _percentile(0.95, TTFT), **wait),
@@ -89,11 +91,11 @@ def _throughput() -> list[Any]:
 
 
 def _table() -> Any:
-    verdict = f"max by ({', '.join(BY)}) ({last('structbench_verdict')})"
+    verdict = f"max by ({', '.join(BY)}) ({last(queries.VERDICT)})"
     columns = [
         Column("requests", total(last(REQUESTS), BY), COUNT),
         Column("errors", queries.error_share(BY), SHARE, parts.FEW_ERRORS),
-        share("accuracy", ACCURACY, BY),
+        share("accuracy", BY),
         Column("TTFT p50", _percentile(0.5, TTFT), SECONDS, parts.WAIT),
         Column("TTFT p95", _percentile(0.95, TTFT), SECONDS, parts.WAIT),
         Column("TTFT p99", _percentile(0.99, TTFT), SECONDS, parts.WAIT),

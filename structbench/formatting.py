@@ -6,6 +6,7 @@ carries a figure into a unit it has not reached.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from math import isfinite
@@ -151,3 +152,19 @@ def simple_table(gap: int = 1) -> Table:
     from rich.table import Table
 
     return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
+
+
+def seconds_text(seconds: float | None, digits: int = 3) -> str:
+    """A duration with so many digits, where its interval stands beside it: ``8.41 ms``, ``310 ms``, ``1.24 s``."""
+    if seconds is None:
+        return ABSENT
+    milliseconds = abs(seconds) < 0.9995
+    return f"{significant(seconds * 1e3 if milliseconds else seconds, digits)} {'ms' if milliseconds else 's'}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number with so many digits; usually three, since two hide an interval's width."""
+    if not value:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits}g}")))))
+    return f"{value:,.{decimals}f}"

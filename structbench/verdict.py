@@ -12,7 +12,7 @@ from errno import EMFILE
 from os import strerror
 from typing import Any, Literal
 
-from loadgen.telemetry.histogram import Histogram, explicit, quantile
+from loadgen.telemetry.histogram import Histogram, buckets_of, explicit
 from loadgen.telemetry.instruments import LAG_BUCKETS
 from loadgen.types import NS, RequestRecord
 
@@ -141,8 +141,8 @@ class VerdictSoFar:
         chunks = self.counts["chunks"]
         return judge({
             **self.counts,
-            "send_lag_p99_s": quantile(self.send_lags, LAG_BUCKETS, 0.99),
-            "read_lag_p99_s": quantile(self.read_lags, LAG_BUCKETS, 0.99),
+            "send_lag_p99_s": buckets_of(self.send_lags, LAG_BUCKETS).quantile(0.99),
+            "read_lag_p99_s": buckets_of(self.read_lags, LAG_BUCKETS).quantile(0.99),
             "merged_share": self.counts["merged"] / chunks if chunks else 0,
             "in_flight_mean": None,
             "concurrency": None,

@@ -7,6 +7,5 @@ OpenTelemetry is imported when a ``Telemetry`` is made: importing this package c
 
 from loadgen.telemetry.core import CacheResult, CellState, Telemetry
 from loadgen.telemetry.labels import CellLabels
-from loadgen.telemetry.series import Scored
 
-__all__ = ["CacheResult", "CellLabels", "CellState", "Scored", "Telemetry"]
+__all__ = ["CacheResult", "CellLabels", "CellState", "Telemetry"]

@@ -7,7 +7,7 @@ taking in a request costs microseconds, and every reader sees the same counts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import SHUT_RDWR
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Literal
 
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.histogram import Exemplar
-from loadgen.telemetry.instruments import BY_NAME, CACHE_RESULT, CELL_STATE, ERROR_TYPE, OUTCOME, Labels
+from loadgen.telemetry.instruments import BY_NAME, CACHE_RESULT, CELL_STATE, ERROR_TYPE, OUTCOME, Instrument, Labels
 from loadgen.telemetry.labels import CellLabels, error_type, own_attributes
-from loadgen.telemetry.series import Histograms, Scored
+from loadgen.telemetry.series import Histograms, Values
 from loadgen.telemetry.spans import RunSpans
 from loadgen.types import Request, RequestRecord
 
@@ -64,7 +64,8 @@ class Telemetry:
     """Live metrics on ``http://host:port/metrics`` until ``close()``, and pushed to a collector if there is one.
 
     ``port`` None: nothing is served; 0: any free port, and the attribute ``port`` says which; OSError when
-    it cannot be had, ValueError when OTEL_* variables make no sense. ``warn`` is given the one line about a
+    it cannot be had, ValueError when OTEL_* variables make no sense. ``instruments``: histograms of what a request is
+    worth to the caller, shown beside those of the load. ``warn`` is given the one line about a
     collector that cannot be reached. Call from one thread or several; warm-up requests are not for here.
     """
 
@@ -73,6 +74,7 @@ class Telemetry:
         port: int | None,
         host: str = "127.0.0.1",
         *,
+        instruments: Sequence[Instrument] = (),
         target: Target | None = None,
         warn: Callable[[str], None] = print,
     ) -> None:
@@ -81,8 +83,8 @@ class Telemetry:
         self._sample: tuple[CellLabels, Mapping[str, float | None]] | None = None
         self._content = target is not None and target.content
         resource = _resource()
-        self._push: Push | None = None if target is None else _push(target, resource, warn)
-        self._histograms = Histograms() if self._push is None else self._push.histograms
+        self._push: Push | None = None if target is None else _push(target, instruments, resource, warn)
+        self._histograms = Histograms(instruments) if self._push is None else self._push.histograms
         try:
             self._serve(port, host, resource)
         except OSError:
@@ -155,21 +157,23 @@ class Telemetry:
         self,
         record: RequestRecord,
         cell: CellLabels,
-        scored: Scored | None = None,
+        outcome: str | None = None,
+        values: Values | None = None,
         request: Request | None = None,
         case_id: str | None = None,
     ) -> None:
-        """Take in one finished request: what was measured and, if it was scored, what its answer was worth."""
+        """Take in one finished request: what was measured, how it ended, and its values for the instruments given."""
         state = self._cell(cell)
         failure = None if record.error is None else error_type(record.error)
-        if scored is None:
-            scored = Scored(outcome="completed" if record.error is None else record.error.kind)
+        if outcome is None:
+            outcome = "completed" if record.error is None else record.error.kind
+        values = {} if values is None else values
         spans = state.spans  # once: another thread may end the cell
-        ids = (None, None) if spans is None else spans.add(record, scored, request, case_id)
+        ids = (None, None) if spans is None else spans.add(record, outcome, values, request, case_id)
         exemplar = None if state.run_id is None else Exemplar(state.run_id, record.index, time_ns(), *ids)
-        self._histograms.add(cell, record, scored, failure, exemplar)
+        self._histograms.add(cell, record, values, failure, exemplar)
         with self._histograms.lock:
-            ending = scored.outcome, failure
+            ending = outcome, failure
             if ending not in state.requests and len(state.requests) >= MOST_OUTCOMES:
                 ending = "other", None
             state.requests[ending] += 1
@@ -269,10 +273,10 @@ def _callback(read: Callable[[], Iterable[Row]]) -> Callable[[CallbackOptions], 
     return observe
 
 
-def _push(target: Target, resource: Resource, warn: Callable[[str], None]) -> Push:
+def _push(target: Target, instruments: Sequence[Instrument], resource: Resource, warn: Callable[[str], None]) -> Push:
     from loadgen.telemetry.otlp import Push
 
-    return Push(target, resource, warn)
+    return Push(target, instruments, resource, warn)
 
 
 def _resource() -> Resource:

@@ -1,7 +1,7 @@
-"""Every live metric: its name, kind, unit, meaning, attributes and buckets. Plain data, nothing imported.
+"""What every load shows of itself: each instrument's name, kind, unit, meaning, attributes and buckets. Plain data.
 
-Invariant: a metric that is not listed here does not exist; docs/metrics.md has the formula of each,
-docs/live-metrics.md what Prometheus makes of it, and tests hold the three together.
+What else is worth showing of a request, such as its scores, is given to ``Telemetry`` as more instruments when it is
+opened. docs/metrics.md has each formula, docs/live-metrics.md what Prometheus makes of it; tests hold them together.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ TOKEN_BUCKETS = (
     1.0, 4.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0,
     131072.0,
 )  # fmt: skip
-SHARE_BUCKETS = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
-YES_NO_BUCKETS = (0.0, 1.0)
 
 DURATION = "gen_ai.client.operation.duration"
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
@@ -44,10 +42,6 @@ SEND_LAG = "structbench.send_lag"
 READ_LAG = "structbench.read_lag"
 CHUNKS = "structbench.chunks"
 MERGED_CHUNKS = "structbench.merged_chunks"
-ACCURACY = "structbench.accuracy"
-JSON_VALID = "structbench.json_valid"
-SCHEMA_VALID = "structbench.schema_valid"
-TOOL_CALL_ACCURACY = "structbench.tool_call_accuracy"
 QUEUE = "structbench.queue.duration"
 SERVER_LOAD = "structbench.server.load.duration"
 SERVER_PROMPT_EVAL = "structbench.server.prompt_eval.duration"
@@ -72,6 +66,10 @@ CACHE_RESULT = "structbench.cache.result"
 CELL_STATE = "structbench.cell.state"
 
 
+_UNITS = {"s": "seconds", "By": "bytes", "{token}/s": "per_second"}
+"""OpenTelemetry's units that its Prometheus exporter puts at the end of a name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Instrument:
     """One metric as it is declared to OpenTelemetry."""
@@ -83,6 +81,17 @@ class Instrument:
     attributes: tuple[str, ...] = ()
     """Besides the cell's, and those of the GenAI conventions where the name begins with ``gen_ai.``."""
     buckets: tuple[float, ...] = ()
+
+    @property
+    def prometheus_unit(self) -> str:
+        return _UNITS.get(self.unit, "")
+
+    @property
+    def prometheus(self) -> str:
+        """The name under which Prometheus knows it."""
+        name, unit = self.name.replace(".", "_"), self.prometheus_unit
+        with_unit = name if not unit or name.endswith(unit) else f"{name}_{unit}"
+        return f"{with_unit}_total" if self.kind == "counter" else with_unit
 
 
 _OF_EVERY_REQUEST = (
@@ -98,13 +107,6 @@ _OF_EVERY_REQUEST = (
     Instrument(IN_FLIGHT, "gauge", "{request}", "Requests sent and not yet ended"),
     Instrument(CHUNKS, "counter", "{chunk}", "Chunks that carried output"),
     Instrument(MERGED_CHUNKS, "counter", "{chunk}", "Chunks whose own receive instants were lost"),
-)  # fmt: skip
-_OF_ANSWERS = (
-    Instrument(ACCURACY, "histogram", "1", "Accuracy score of one answer, 0 to 1", (), SHARE_BUCKETS),
-    Instrument(JSON_VALID, "histogram", "1", "Answer is JSON: 1, is not: 0", (), YES_NO_BUCKETS),
-    Instrument(SCHEMA_VALID, "histogram", "1", "Answer satisfies the schema: 1, does not: 0", (), YES_NO_BUCKETS),
-    Instrument(TOOL_CALL_ACCURACY, "histogram", "1", "Share of one answer's tool calls that are right", (),
-               SHARE_BUCKETS),
 )  # fmt: skip
 _OF_THE_SERVER = (
     Instrument(SERVER_LOAD, "histogram", "s", "Ollama's load_duration of one request", (), LATENCY_BUCKETS),
@@ -132,5 +134,10 @@ _OF_THE_CLIENT = (
     Instrument(VERDICT, "gauge", "1", "The verdict so far: 0 valid, 1 degraded, 2 invalid"),
 )  # fmt: skip
 
-INSTRUMENTS: tuple[Instrument, ...] = (*_OF_EVERY_REQUEST, *_OF_ANSWERS, *_OF_THE_SERVER, *_OF_THE_CLIENT)
+INSTRUMENTS: tuple[Instrument, ...] = (*_OF_EVERY_REQUEST, *_OF_THE_SERVER, *_OF_THE_CLIENT)
 BY_NAME: Mapping[str, Instrument] = {instrument.name: instrument for instrument in INSTRUMENTS}
+
+
+def prometheus(name: str) -> str:
+    """The name under which Prometheus knows one of these."""
+    return BY_NAME[name].prometheus

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Thread
 from time import monotonic, time_ns
@@ -35,7 +35,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Tracer
 
 from loadgen.telemetry.histogram import ZERO, Histogram, explicit, exponential, fitted
-from loadgen.telemetry.instruments import BY_NAME, Instrument
+from loadgen.telemetry.instruments import Instrument
 from loadgen.telemetry.series import Histograms, Series
 from loadgen.telemetry.target import Target
 
@@ -52,7 +52,9 @@ _NEGATIVE = Buckets(offset=0, bucket_counts=())
 class Push:
     """The exporters of one invocation; ``close`` pushes what is left, within its limit."""
 
-    def __init__(self, target: Target, resource: Resource, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, target: Target, instruments: Sequence[Instrument], resource: Resource, warn: Callable[[str], None]
+    ) -> None:
         self._warning = _OneWarning(target.name, warn)
         self.reader: PeriodicExportingMetricReader | None = None
         self.tracer: Tracer | None = None
@@ -62,7 +64,7 @@ class Push:
         self._is_explicit = (
             _says("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION") == "explicit_bucket_histogram"
         )
-        self.histograms = Histograms(None if target.metrics is None else self.view_of)
+        self.histograms = Histograms(instruments, None if target.metrics is None else self.view_of)
         self._started_ns = time_ns()
         try:
             self._begin(target, resource)
@@ -116,7 +118,7 @@ class Push:
         now_ns = time_ns()
         with self.histograms.lock:
             metrics = [
-                self._metric(BY_NAME[name], rows, now_ns)
+                self._metric(self.histograms.instruments[name], rows, now_ns)
                 for name, rows in self.histograms.by_instrument().items()
                 if any(row.pushed is not None and row.pushed.n for row in rows)
             ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -20,29 +21,18 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.samples import Exemplar as Shown
 
-_UNITS = {"s": "seconds", "By": "bytes", "{token}/s": "per_second"}
-"""OpenTelemetry's units that its Prometheus exporter puts into a name."""
 _NO_LABELS: Labels = {}
 _INPUT: Labels = {TOKEN_TYPE: "input"}
 _OUTPUT: Labels = {TOKEN_TYPE: "output"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """How a request ended and what its answer was worth; None where that was not asked."""
-
-    outcome: str
-    accuracy_score: float | None = None
-    json_valid: bool | None = None
-    schema_valid: bool | None = None
-    tool_call_accuracy: float | None = None
-
-
+Values = Mapping[str, float]
+"""What one request adds to the instruments that were given: name -> value; absent where it has none."""
 Value = tuple[str, Labels, float]
 """An instrument's name, the attributes besides the cell's, and what to add."""
 
 
-def values_of(record: RequestRecord, scored: Scored, failure: str | None) -> Iterator[Value]:
+def values_of(record: RequestRecord, failure: str | None) -> Iterator[Value]:
     """What one finished request adds; what it does not have is not added (no zero stands for absent)."""
     labels = _NO_LABELS if failure is None else {ERROR_TYPE: failure}
     single: list[tuple[str, Labels, float | None]] = [
@@ -51,10 +41,6 @@ def values_of(record: RequestRecord, scored: Scored, failure: str | None) -> Ite
         (of.READ_LAG, _NO_LABELS, None if record.read_lag_max_ns is None else record.read_lag_max_ns / NS),
         (of.TOKENS, _INPUT if failure is None else {**_INPUT, **labels}, record.prompt_tokens),
         (of.TOKENS, _OUTPUT if failure is None else {**_OUTPUT, **labels}, record.output_tokens),
-        (of.ACCURACY, _NO_LABELS, scored.accuracy_score),
-        (of.JSON_VALID, _NO_LABELS, scored.json_valid),
-        (of.SCHEMA_VALID, _NO_LABELS, scored.schema_valid),
-        (of.TOOL_CALL_ACCURACY, _NO_LABELS, scored.tool_call_accuracy),
     ]
     if failure is None:
         single += [
@@ -91,18 +77,25 @@ class Series:
 
 
 class Histograms:
-    """Every histogram series; ``pushed`` makes the second view of one instrument, if there is to be one."""
+    """Every histogram series, of the load's own instruments and of those ``given``.
 
-    def __init__(self, pushed: Callable[[Instrument], Histogram] | None = None) -> None:
+    ``pushed`` makes the second view of one instrument, if there is to be one.
+    """
+
+    def __init__(
+        self, given: Iterable[Instrument] = (), pushed: Callable[[Instrument], Histogram] | None = None
+    ) -> None:
+        self.instruments = {**BY_NAME, **{instrument.name: instrument for instrument in given}}
         self._pushed = pushed
         self._series: dict[tuple[CellLabels, str, tuple[str | int, ...]], Series] = {}
         self.lock = Lock()
 
-    def add(self, cell: CellLabels, record: RequestRecord, scored: Scored, failure: str | None,
+    def add(self, cell: CellLabels, record: RequestRecord, values: Values, failure: str | None,
             exemplar: Exemplar | None) -> None:  # fmt: skip
-        """Add what one finished request gives."""
+        """Add what one finished request gives; ``values``: to the instruments that were given."""
+        given = ((name, _NO_LABELS, float(value)) for name, value in values.items())
         with self.lock:
-            for name, besides, value in values_of(record, scored, failure):
+            for name, besides, value in chain(values_of(record, failure), given):
                 for histogram in self._views(cell, name, besides):
                     histogram.add(value, exemplar)
             if failure is None and (gaps_s := record.gaps_s):
@@ -113,7 +106,7 @@ class Histograms:
         key = cell, name, tuple(besides.values())
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = self._new(cell, BY_NAME[name], besides)
+            series = self._series[key] = self._new(cell, self.instruments[name], besides)
         return series.views
 
     def _new(self, cell: CellLabels, instrument: Instrument, besides: Labels) -> Series:
@@ -131,7 +124,7 @@ class Histograms:
     def collect(self) -> Iterable[Metric]:
         """What prometheus_client asks for at each scrape."""
         with self.lock:
-            return [_family(BY_NAME[name], series) for name, series in self.by_instrument().items()]
+            return [_family(self.instruments[name], series) for name, series in self.by_instrument().items()]
 
 
 def _family(instrument: Instrument, rows: list[Series]) -> Metric:
@@ -140,8 +133,8 @@ def _family(instrument: Instrument, rows: list[Series]) -> Metric:
 
     keys = sorted({key for row in rows for key in row.labels})
     family = HistogramMetricFamily(
-        _sanitized(instrument.name), instrument.meaning, labels=[_sanitized(key) for key in keys],
-        unit=_UNITS.get(instrument.unit, ""),
+        instrument.prometheus, instrument.meaning, labels=[key.replace(".", "_") for key in keys],
+        unit=instrument.prometheus_unit,
     )  # fmt: skip
     for row in rows:
         buckets = [
@@ -160,7 +153,3 @@ def _shown(value: float, exemplar: Exemplar) -> Shown:
     if exemplar.trace_id is not None and exemplar.span_id is not None:
         labels |= {"trace_id": f"{exemplar.trace_id:032x}", "span_id": f"{exemplar.span_id:016x}"}
     return Shown(labels, value, exemplar.at_ns / NS)
-
-
-def _sanitized(name: str) -> str:
-    return name.replace(".", "_")

@@ -14,7 +14,7 @@ from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from loadgen.telemetry.labels import CellLabels, error_type, genai_attributes, sendable
-from loadgen.telemetry.series import Scored
+from loadgen.telemetry.series import Values
 from loadgen.types import Request, RequestRecord
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class RunSpans:
         self._span.end()
 
     def add(
-        self, record: RequestRecord, scored: Scored, request: Request | None, case_id: str | None
+        self, record: RequestRecord, outcome: str, values: Values, request: Request | None, case_id: str | None
     ) -> tuple[int, int] | tuple[None, None]:
         """The span of a finished request; one that was never sent has no length.
 
@@ -63,7 +63,7 @@ class RunSpans:
         if start_ns is None:
             start_ns = monotonic_ns()
         end_ns = record.end_ns if record.end_ns is not None and record.sent_ns is not None else start_ns
-        attributes: Attributes = {**self._shared, **_of_record(record, scored)}
+        attributes: Attributes = {**self._shared, **_of_record(record, outcome), **values}
         if case_id is not None:
             attributes["structbench.case.id"] = case_id
         if request is not None:
@@ -93,12 +93,12 @@ def _start(tracer: Tracer, name: str, **how: Any) -> Span:
     return tracer.start_span(name, context=Context(), **how)
 
 
-def _of_record(record: RequestRecord, scored: Scored) -> Attributes:
+def _of_record(record: RequestRecord, outcome: str) -> Attributes:
     """What was measured; what is absent has no attribute."""
     found: dict[str, Any] = {
         "gen_ai.request.stream": True,
         "structbench.request.index": record.index,
-        "structbench.outcome": scored.outcome,
+        "structbench.outcome": outcome,
         "gen_ai.response.time_to_first_chunk": record.ttft_s,
         "gen_ai.usage.input_tokens": record.prompt_tokens,
         "gen_ai.usage.output_tokens": record.output_tokens,
@@ -108,10 +108,6 @@ def _of_record(record: RequestRecord, scored: Scored) -> Attributes:
         "structbench.server.load.duration": record.load_s,
         "structbench.server.prompt_eval.duration": record.prompt_eval_s,
         "structbench.server.eval.duration": record.eval_s,
-        "structbench.accuracy": scored.accuracy_score,
-        "structbench.json_valid": scored.json_valid,
-        "structbench.schema_valid": scored.schema_valid,
-        "structbench.tool_call_accuracy": scored.tool_call_accuracy,
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -15,19 +15,14 @@ from structbench.comparison.pairing import Pair, Pairing
 from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
 from structbench.comparison.samples import compared
 from structbench.comparison.significance import holm
-from structbench.gates.expressions import Change, metric_of, shown_limits
+from structbench.gates.expressions import Change, shown_limits
 from structbench.gates.slo import Gate, Outcome, doubt, settle
 from structbench.identity import canonical_json
+from structbench.metrics import COMPARED
 
 if TYPE_CHECKING:
     from structbench.results.groups import Line
     from structbench.store import Reader
-
-METRICS = (
-    "ttft_p50", "ttft_p95", "itl_p50", "itl_p99", "tpot_p50", "e2e_p50", "e2e_p95", "requests_per_s", "tokens_per_s",
-    "goodput", "correct_goodput", "error_rate", "json_valid", "schema_valid", "tool_calls_right", "accuracy", "correct",
-)  # fmt: skip
-"""Always compared, where both cells have them; what --fail-on names comes on top."""
 
 
 def compare(
@@ -37,8 +32,8 @@ def compare(
 
     ``limits`` of goodput are for both sides; None: those that all runs of a pair share.
     """
-    named = {change.metric.name: change.metric for change in changes}
-    metrics = [*named.values(), *(m for name in METRICS if name not in named and (m := metric_of(name)) is not None)]
+    named = {change.metric.name: replace(change.metric, only_where="") for change in changes}
+    metrics = [*named.values(), *(metric for metric in COMPARED if metric.name not in named)]
     comparisons = []
     for each in pairing.pairs:
         rows: list[Compared] = []

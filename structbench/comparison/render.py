@@ -14,7 +14,6 @@ from structbench import __version__
 from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
 from structbench.comparison.significance import RESAMPLES
 from structbench.formatting import ABSENT, markdown_text, plural, printable, simple_table
-from structbench.gates.slo import value_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,9 +25,9 @@ _STYLES = {"better": "green", "worse": "red", "not comparable": "yellow", "too f
 
 
 def _cells(row: Compared) -> tuple[str, ...]:
-    values = [ABSENT if value is None else value_text(row.metric, value) for value in (row.a, row.b)]
     p = ABSENT if row.adjusted_p is None else "<0.001" if row.adjusted_p < 0.001 else f"{row.adjusted_p:.3f}"
     word = f"{row.word}: {row.why}" if row.untested and row.why else row.word
+    values = row.metric.text(row.a), row.metric.text(row.b)
     return row.metric.name, *values, change_text(row), interval_text(row), p, word
 
 

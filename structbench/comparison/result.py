@@ -11,8 +11,8 @@ from typing import Literal
 from structbench.comparison.pairing import Pair, Pairing
 from structbench.comparison.significance import Difference
 from structbench.formatting import ABSENT
-from structbench.gates.expressions import Metric
 from structbench.gates.slo import Gate
+from structbench.metrics import Metric
 from structbench.stats import CONFIDENCE
 
 Word = Literal["better", "worse", "no detectable difference", "too few", "not comparable"]
@@ -81,6 +81,8 @@ def interval_text(row: Compared) -> str:
 def _ends_text(row: Compared, *ends: float) -> str:
     if row.metric.kind == "share":
         return f"{' … '.join(_signed(end * 100) for end in ends)} pp"
+    if row.metric.kind == "score":
+        return " … ".join(f"{end:+.2f}" for end in ends)
     if row.a:
         return f"{' … '.join(_signed(end / row.a * 100) for end in ends)} %"
     return " … ".join(f"{end:+.3g}" for end in ends) + (" s" if row.metric.kind == "latency" else "/s")

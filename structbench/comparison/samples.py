@@ -24,7 +24,7 @@ from structbench.comparison.significance import (
     quantile,
     without_variation,
 )
-from structbench.gates.expressions import LATENCIES, Metric
+from structbench.metrics import METRICS, Metric, gaps_sql
 from structbench.results.measures import meets
 from structbench.stats import LEAST_CLUSTERS, needed
 
@@ -35,31 +35,22 @@ if TYPE_CHECKING:
 
 Columns = Mapping[str, Any]
 
-_SCORES = {
-    "json_valid": "json_valid", "schema_valid": "schema_valid", "tool_calls_right": "tool_call_accuracy",
-    "accuracy": "accuracy_score", "correct": "right_answer",
-}  # fmt: skip
 _WANTED = "wanted AS (SELECT unnest($runs::VARCHAR[]) AS run_id, unnest(range(len($runs))) AS run)"
 _ROWS = f"""
 WITH {_WANTED}
-SELECT run, request_index, case_id, repeat, segment, error_kind IS NULL AS completed, {{good}} AS good,
-    {", ".join(dict.fromkeys(LATENCIES.values()))}, output_tokens::DOUBLE AS output_tokens,
-    CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct')::BIGINT::DOUBLE END AS right_answer,
-    accuracy_score, json_valid::BIGINT::DOUBLE AS json_valid, schema_valid::BIGINT::DOUBLE AS schema_valid,
-    tool_call_accuracy,
+SELECT run, request_index, case_id, repeat, segment, error_kind IS NULL AS completed,
+    first_thinking_s AS thinking,
+    {", ".join(f"({metric.sql})::DOUBLE AS {metric.name}" for metric in METRICS.values())},
     (end_ns - min(coalesce(due_ns, sent_ns)) OVER (PARTITION BY run_id, segment)) / 1e9 AS end_s
 FROM requests JOIN wanted USING (run_id) ORDER BY run, request_index
 """
 _GAPS = f"""
 WITH {_WANTED}, placed AS (
-    SELECT error_kind, chunk_offsets_us AS offsets,
+    SELECT error_kind, chunk_offsets_us,
         (row_number() OVER (ORDER BY run, request_index) - 1) * $blocks // count(*) OVER () AS block
     FROM requests JOIN wanted USING (run_id)
 )
-SELECT block, later - earlier AS gap_us, count(*) AS n FROM (
-    SELECT block, unnest(offsets[1:-2]) AS earlier, unnest(offsets[2:]) AS later
-    FROM placed WHERE error_kind IS NULL AND len(offsets) > 1
-) GROUP BY ALL
+{gaps_sql("placed", "block")}
 """
 _SEGMENTS = f"""
 WITH {_WANTED} SELECT run, segment, duration_s FROM segments JOIN wanted USING (run_id)
@@ -89,6 +80,10 @@ class Side:
         """Rows that have this score."""
         return np.flatnonzero(~np.isnan(self.rows[column])).tolist()
 
+    def has(self, metric: Metric) -> bool:
+        """Whether the metric tells anything here that another one does not."""
+        return not metric.only_where or not np.isnan(self.rows[metric.only_where]).all()
+
     def n(self, metric: Metric) -> int:
         return int(self._counted(metric).sum())
 
@@ -96,25 +91,25 @@ class Side:
         """Which rows the metric is of."""
         completed = self.rows["completed"].astype(bool)
         if metric.kind == "latency":
-            return completed & ~np.isnan(self.rows[LATENCIES[metric.base]])
+            return ~np.isnan(self.rows[metric.base])
         return np.ones_like(completed) if metric.name == "error_rate" else completed
 
     def sample(self, metric: Metric) -> Sample | None:
         """None where the cell has no such figure."""
         if metric.kind == "rate":
             return self._rate(metric)
-        if metric.base == "itl":
+        if metric.counts == "gap":
             return self._itl(metric)
         counted = self._counted(metric)
         if not counted.any():
             return None
         block = self.block[counted]
         if metric.kind == "latency":
-            values = self.rows[LATENCIES[metric.base]][counted].astype(float)
+            values = self.rows[metric.base][counted].astype(float)
             if metric.p is not None:
                 return quantile(values, np.ones(len(values)), block, self.blocks, metric.p)
         else:
-            values = 1.0 - self.rows["completed"].astype(float)
+            values = self.rows[metric.name]
         return Ratio(self._sums(block, values), self._sums(block, np.ones(len(values))))
 
     def _itl(self, metric: Metric) -> Sample | None:
@@ -127,16 +122,10 @@ class Side:
         return Ratio(self._sums(block, gaps * times), self._sums(block, times))
 
     def _rate(self, metric: Metric) -> Sample | None:
-        right = self.rows["right_answer"]
-        scored, good = ~np.isnan(right), self.rows["good"].astype(bool)
-        counts = {
-            "requests_per_s": self.rows["completed"].astype(float),
-            "tokens_per_s": np.nan_to_num(self.rows["output_tokens"].astype(float)) * self.rows["completed"],
-            "goodput": good.astype(float) if self.limited else None,
-            "correct_goodput": (good & (right == 1)).astype(float) if scored.any() else None,
-        }[metric.name]
-        if counts is None or not self.slice_s:
+        added = self.rows[metric.name]
+        if not self.slice_s or np.isnan(added).all() or (metric.name == "goodput" and not self.limited):
             return None
+        counts = np.nan_to_num(added)
         ended = self.slice_of >= 0
         above = np.bincount(self.slice_of[ended], weights=counts[ended], minlength=self.slices).astype(np.float64)
         return Ratio(above, np.full(self.slices, self.slice_s))
@@ -152,7 +141,9 @@ def compared(
     a, b = (_side(reader, line, limits) for reader, line in zip(readers, (pair.a, pair.b), strict=True))
     same = all(np.array_equal(a.rows[name], b.rows[name]) for name in ("run", "request_index"))
     for metric in metrics:
-        if metric.name in _SCORES:
+        if not (a.has(metric) or b.has(metric)):
+            continue
+        if metric.counts == "scored answer" and metric.kind != "rate":
             yield _scores(a, b, metric)
         else:
             untrue = None if metric.kind == "share" else _untrue(pair)
@@ -175,10 +166,10 @@ def _figures(a: Side, b: Side, metric: Metric, paired: bool, untrue: str | None)
         return replace(plain, untested="not comparable", why=untrue)
     if metric.p in (0.0, 1.0):
         return replace(plain, untested="not comparable", why="the extreme of a sample has no interval")
-    wanted = LEAST_CLUSTERS if metric.base == "itl" else least(metric.p)
+    wanted = LEAST_CLUSTERS if metric.counts == "gap" else least(metric.p)
     if min(n_a, n_b) < wanted:
         return replace(plain, untested="too few", why=f"needs {wanted} requests")
-    if metric.base == "itl" and metric.p is not None and min(a.gap_total, b.gap_total) < needed(metric.p):
+    if metric.counts == "gap" and metric.p is not None and min(a.gap_total, b.gap_total) < needed(metric.p):
         return replace(plain, untested="too few", why=f"needs {needed(metric.p)} gaps")
     found = difference(of_a, of_b, paired=paired, relative=metric.kind != "share")
     if metric.name == "error_rate" and found.low == found.high:
@@ -188,9 +179,8 @@ def _figures(a: Side, b: Side, metric: Metric, paired: bool, untrue: str | None)
 
 def _scores(a: Side, b: Side, metric: Metric) -> Compared:
     """Answers to the same questions: case by case, whichever runs and repeats of a side asked them."""
-    column = _SCORES[metric.name]
-    scored = [side.scored(column) for side in (a, b)]
-    values = [side.rows[column][rows] for side, rows in zip((a, b), scored, strict=True)]
+    scored = [side.scored(metric.name) for side in (a, b)]
+    values = [side.rows[metric.name][rows] for side, rows in zip((a, b), scored, strict=True)]
     cases = [side.rows["case_id"][rows].astype(str) for side, rows in zip((a, b), scored, strict=True)]
     both = np.intersect1d(*cases)
     if not len(both):
@@ -210,7 +200,7 @@ def _scores(a: Side, b: Side, metric: Metric) -> Compared:
 
 def _side(reader: Reader, line: Line, limits: Mapping[str, float] | None) -> Side:
     runs = {"runs": list(line.run_ids)}
-    rows = reader.columns(_ROWS.format(good=meets(limits or {})), runs)
+    rows = reader.columns(_ROWS.format(good=meets(limits)), runs)
     n = len(rows["run"])
     gaps = reader.columns(_GAPS, {**runs, "blocks": block_count(n)})
     slice_of, slices, slice_s = _slices(rows, reader.columns(_SEGMENTS, runs))

@@ -1,7 +1,6 @@
-"""The small language of --slo, --fail-on and --goodput: ``METRIC OP VALUE[UNIT]``. Pure.
+"""The small language of --slo, --fail-on and --goodput: ``METRIC OP VALUE[UNIT]``, over ``structbench.metrics``. Pure.
 
 Invariant: whatever does not parse is one line that says where (counted from 1) and what was expected there.
-Metrics and their formulas are those of docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -16,23 +15,13 @@ from typing import Literal, NoReturn
 
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean, printable
+from structbench.metrics import LATENCIES, METRICS, Kind, Metric, metric_of
 
-Kind = Literal["latency", "rate", "share"]
 Op = Literal["<", "<=", ">", ">="]
 
 OPS: Mapping[Op, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
-
-LATENCIES: Mapping[str, str] = {
-    "ttft": "ttft_s", "ttft_due": "ttft_due_s", "itl": "itl_mean_s", "tpot": "tpot_s", "e2e": "e2e_s",
-    "e2e_due": "e2e_due_s",
-}  # fmt: skip
-"""Name -> the column of ``requests``; percentiles and mean of ``itl`` are over all gaps, not over this column."""
-MAY_BE_ABSENT = ("tpot_s", "itl_mean_s")
-"""A completed answer that came in one piece has no time between tokens: no limit on it is broken."""
-RATES = ("requests_per_s", "tokens_per_s", "goodput", "correct_goodput")
-SHARES = ("json_valid", "schema_valid", "tool_calls_right", "accuracy", "correct", "error_rate")
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 # Decimal, since 95 x 0.01 is not 0.95: 19 right answers of 20 must meet ">=95%".
@@ -41,30 +30,19 @@ _VALUE_UNITS: Mapping[Kind, Mapping[str, Decimal]] = {
     "latency": {"": Decimal(1), **_SECONDS},
     "rate": {"": Decimal(1), "/s": Decimal(1)},
     "share": {"": Decimal(1), "%": Decimal("0.01")},
+    "score": {"": Decimal(1)},
 }
 _CHANGE_UNITS: Mapping[Kind, Mapping[str, Decimal]] = {
     "latency": {"%": Decimal("0.01"), **_SECONDS},
     "rate": {"%": Decimal("0.01"), "/s": Decimal(1)},
     "share": {"pp": Decimal("0.01")},
+    "score": {"": Decimal(1)},
 }
-_SHOWN_UNITS = {"latency": "s, ms or us", "rate": "/s", "share": "%"}
-_SHOWN_CHANGES = {"latency": "%, s, ms or us", "rate": "% or /s", "share": "pp (percentage points)"}
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One figure of a run."""
-
-    name: str
-    kind: Kind
-    base: str
-    """The latency's name without its suffix; else the same as ``name``."""
-    p: float | None = None
-    """Latencies: the quantile, 0..1; None: the mean."""
-
-    @property
-    def lower_is_better(self) -> bool:
-        return self.kind == "latency" or self.name == "error_rate"
+_SHOWN_UNITS = {"latency": "the unit s, ms or us", "rate": "the unit /s", "share": "the unit %", "score": "no unit"}
+_SHOWN_CHANGES = {
+    "latency": "the unit %, s, ms or us", "rate": "the unit % or /s", "share": "the unit pp (percentage points)",
+    "score": "no unit",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +109,14 @@ def parse_limits(text: str) -> dict[str, float]:
         name = parser.word()
         if name not in LATENCIES:
             parser.fail(at, f"one of {', '.join(LATENCIES)}{_hint(name, LATENCIES)}")
-        if LATENCIES[name] in limits:
+        column = LATENCIES[name].column
+        if column in limits:
             parser.fail(at, "each limit once")
         op_at = parser.skip_space()
         if parser.op()[0] != "<":
             parser.fail(op_at, "< (a limit is the most that is still good)")
-        limits[LATENCIES[name]] = parser.number(_VALUE_UNITS["latency"], _SHOWN_UNITS["latency"])
-        if limits[LATENCIES[name]] <= 0:
+        limits[column] = parser.number(_VALUE_UNITS["latency"], _SHOWN_UNITS["latency"])
+        if limits[column] <= 0:
             parser.fail(parser.value_at, "more than 0")
         if not parser.comma():
             return limits
@@ -145,21 +124,8 @@ def parse_limits(text: str) -> dict[str, float]:
 
 def shown_limits(limits: Mapping[str, float]) -> str:
     """The same as ``parse_limits`` reads."""
-    names = {column: name for name, column in LATENCIES.items()}
+    names = {metric.column: name for name, metric in LATENCIES.items()}
     return ",".join(f"{names[column]}<{value:g}" for column, value in limits.items())
-
-
-def metric_of(name: str) -> Metric | None:
-    """The metric of this name: ``ttft_p95``, ``itl_p99.9``, ``tpot_mean``, ``requests_per_s``, ``schema_valid``, …"""
-    if name in RATES:
-        return Metric(name, "rate", name)
-    if name in SHARES:
-        return Metric(name, "share", name)
-    found = re.fullmatch(r"(\w+)_(?:p(\d{1,3}(?:\.\d+)?)|mean)", name)
-    if found is None or found[1] not in LATENCIES:
-        return None
-    p = None if found[2] is None else float(Decimal(found[2]) / 100)
-    return None if p is not None and p > 1 else Metric(name, "latency", found[1], p)
 
 
 class _Parser:
@@ -195,7 +161,8 @@ class _Parser:
             return metric
         if name in LATENCIES:
             self.fail(at, f"{name}_p50, {name}_p95, another percentile, or {name}_mean")
-        known = [*(f"{base}_{suffix}" for base in LATENCIES for suffix in _SUFFIXES), *RATES, *SHARES]
+        known = [f"{base}_{suffix}" for base in LATENCIES for suffix in _SUFFIXES]
+        known += [name for name in METRICS if name not in LATENCIES]
         self.fail(at, f"a metric{_hint(name, known)}" if name else "a metric such as ttft_p95 or schema_valid")
 
     def op(self) -> Op:
@@ -217,7 +184,7 @@ class _Parser:
         end = re.search(r"[,\s]|$", self.text[at:])
         self.unit = self.text[at : at + (end.start() if end else 0)]
         if self.unit not in units:
-            self.fail(at, f"the unit {shown}" if "" not in units else f"the unit {shown}, or nothing more")
+            self.fail(at, f"{shown}, or nothing more" if "" in units and len(units) > 1 else shown)
         self.at = at + len(self.unit)
         try:
             value = float(Decimal(found[0]) * units[self.unit])

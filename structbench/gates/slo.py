@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from math import ceil, floor
 from typing import Any, Literal
 
-from structbench.formatting import latency_text, plural, printable, rate_text, share_text
-from structbench.gates.expressions import LATENCIES, MAY_BE_ABSENT, Condition, Metric
-from structbench.reports import terms
+from structbench.formatting import plural, printable
+from structbench.gates.expressions import Condition
+from structbench.metrics import Metric, is_good
 from structbench.results.measures import Measured, Query, measured
 
 Word = Literal["pass", "fail", "undecided", "skip"]
@@ -108,30 +108,19 @@ def _beside(metric: Metric, value: float, limit: float) -> str:
     """With as many digits as tell it from the limit, so that a line cannot seem to contradict itself."""
     text = ""
     for more in range(metric.kind == "share", 15):
-        text = terms.value_text(metric.name, value, more)
-        if value == limit or text != terms.value_text(metric.name, limit, more):
+        text = metric.text(value, more)
+        if value == limit or text != metric.text(limit, more):
             break
     return text
 
 
-def value_text(metric: Metric, value: float) -> str:
-    """In the unit that the metric has."""
-    if metric.kind == "latency":
-        return latency_text(value)
-    return share_text(value, 2) if metric.kind == "share" else f"{rate_text(value)}/s"
-
-
 def _thing(metric: Metric) -> str:
-    if metric.base == "itl":
-        return "two chunks"
-    return "a score of that kind" if _unit(metric, 1).endswith("answer") else "such a time"
+    names = {"gap": "two chunks", "scored answer": "a score of that kind", "request": "such a time"}
+    return names[metric.counts]
 
 
 def _unit(metric: Metric, n: int) -> str:
-    if metric.base == "itl":
-        return plural(n, "gap")
-    scored = metric.kind == "share" and metric.name != "error_rate"
-    return plural(n, "scored answer" if scored or metric.name == "correct_goodput" else "request")
+    return plural(n, metric.counts)
 
 
 @dataclass(slots=True)
@@ -154,8 +143,9 @@ class Watch:
     def add(self, row: Mapping[str, Any]) -> None:
         """One request that has ended: its row of ``requests``."""
         self.seen += 1
+        good = is_good(row, self.limits)
         for state in self._states:
-            value = _contribution(state.slo.metric, row, self.limits)
+            value = state.slo.metric.adds(row, good)
             if value is not None:
                 state.add(value)
 
@@ -165,35 +155,6 @@ class Watch:
         if remaining <= 0:
             return []
         return [state.slo for state in self._states if state.is_broken(remaining, elapsed_s)]
-
-
-def _contribution(metric: Metric, row: Mapping[str, Any], limits: Mapping[str, float]) -> float | None:
-    """What one request adds to a metric; None: nothing, it does not count there."""
-    completed = row["error_kind"] is None
-    if metric.name == "error_rate":
-        return float(not completed)
-    if metric.kind == "latency":
-        value = row[LATENCIES[metric.base]] if completed else None
-        return None if value is None else float(value)
-    if metric.name in _SCORES:
-        value = row[_SCORES[metric.name]]
-        return None if value is None else float(value)
-    if metric.name == "correct":
-        return None if row["accuracy_score"] is None else float(row["outcome"] == "correct")
-    if metric.name == "correct_goodput" and row["accuracy_score"] is None:
-        return None
-    good = completed and (metric.name == "requests_per_s" or is_good(row, limits))
-    return float(good and (metric.name != "correct_goodput" or row["outcome"] == "correct"))
-
-
-_SCORES = {"json_valid": "json_valid", "schema_valid": "schema_valid", "tool_calls_right": "tool_call_accuracy",
-           "accuracy": "accuracy_score"}  # fmt: skip
-
-
-def is_good(row: Mapping[str, Any], limits: Mapping[str, float]) -> bool:
-    """Whether a completed request keeps every limit; the same as ``measures.meets`` in SQL."""
-    values = ((row[column], column, limit) for column, limit in limits.items())
-    return all(column in MAY_BE_ABSENT if value is None else value <= limit for value, column, limit in values)
 
 
 @dataclass(slots=True)
@@ -232,10 +193,11 @@ class _State:
             if not asks_for_more or not elapsed_s or metric.name == "tokens_per_s":
                 return None
             return (self.total + remaining) / elapsed_s
-        if metric.kind == "share":
-            return (self.total + remaining * asks_for_more) / (self.n + remaining)
+        if metric.kind in ("share", "score"):
+            worst = 0 if metric.kind == "share" else -1
+            return (self.total + remaining * (1 if asks_for_more else worst)) / (self.n + remaining)
         # How many gaps an answer has is unbounded; and a latency that must be long can still become so.
-        if metric.base == "itl" or asks_for_more:
+        if metric.counts == "gap" or asks_for_more:
             return None
         return self.total / (self.n + remaining) if metric.p is None else self._quantile(metric.p, remaining)
 

@@ -3,6 +3,6 @@
 Invariant: importing it costs nothing; each format imports what it needs when it is made.
 """
 
-from structbench.reports.summary import RUN_KEYS, SCORED, pooled, print_overview, print_table, to_json
+from structbench.reports.summary import RUN_KEYS, pooled, print_overview, print_table, to_json
 
-__all__ = ["RUN_KEYS", "SCORED", "pooled", "print_overview", "print_table", "to_json"]
+__all__ = ["RUN_KEYS", "pooled", "print_overview", "print_table", "to_json"]

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from structbench.formatting import ABSENT
-from structbench.reports.terms import needs_text, range_text, value_text
+from structbench.metrics import Metric
+from structbench.reports.estimates import needs_text, range_text
 from structbench.results.groups import Line
 from structbench.stats import Estimate
 
@@ -21,11 +22,11 @@ def row(line: Line, cells: Sequence[Cell]) -> dict[str, Any]:
     return {"line": {"id": line.id, "name": line.name, "marks": line.marks}, "cells": cells}
 
 
-def cell(name: str, estimate: Estimate) -> Cell:
+def cell(metric: Metric, estimate: Estimate) -> Cell:
     if estimate.value is None:
         needs = needs_text(estimate)
         return {"value": "", "range": "", "needs": needs} if needs != ABSENT else plain(ABSENT)
-    return {"value": value_text(name, estimate.value), "range": range_text(name, estimate), "needs": ""}
+    return {"value": metric.text(estimate.value), "range": range_text(metric, estimate), "needs": ""}
 
 
 def plain(text: str) -> Cell:

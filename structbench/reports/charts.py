@@ -11,17 +11,14 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from structbench.formatting import ABSENT, latency_text, share_text
+from structbench.metrics import CHARTED, METRICS, PERCENTILES, SCORES, Metric
 from structbench.reports.cells import Cell, cell, plain, row
 from structbench.reports.document import Document
-from structbench.reports.terms import NAMES, value_text
 from structbench.results.chart_data import PARTS
-from structbench.results.figures import PERCENTILES, Figures
+from structbench.results.figures import Figures
 from structbench.results.groups import Line
 from structbench.stats import Estimate
 
-SHARES = ("correct", "accuracy", "schema_valid", "json_valid", "tool_calls_right")
-"""Of answers; errors are in the outcomes."""
-LATENCIES = ("ttft_s", "itl_s", "tpot_s", "e2e_s")
 _TENTHS = range(0, 101, 10)
 
 
@@ -44,7 +41,7 @@ def charts_of(lines: Sequence[Line], figures: Mapping[int, Figures], details: Ma
         _shares(lines, figures),
         _outcomes(lines, figures),
         _percentiles(lines, figures),
-        _curves(by_id, details["curves"]),
+        _curves(by_id, figures, details["curves"]),
         _positions(by_id, details["positions"]),
         _parts(by_id, details["parts"]),
         _timeline(by_id, details["timeline"]),
@@ -53,10 +50,9 @@ def charts_of(lines: Sequence[Line], figures: Mapping[int, Figures], details: Ma
 
 def _throughput(lines: Sequence[Line], figures: Mapping[int, Figures]) -> Chart:
     rows = [
-        row(line, [plain(line.load), plain(value_text("requests_per_s", figures[line.id].requests_per_s)),
-                   cell("correct_goodput", figures[line.id].correct_goodput)])
+        row(line, [plain(line.load), *(cell(METRICS[name], figures[line.id].rates[name]) for name in _THROUGHPUT)])
         for line in lines
-    ]  # fmt: skip
+    ]
     return Chart(
         "throughput", "Throughput and correct answers against load",
         "Completed requests a second, and of these the correct ones with their interval, at each load.",
@@ -64,9 +60,12 @@ def _throughput(lines: Sequence[Line], figures: Mapping[int, Figures]) -> Chart:
     )  # fmt: skip
 
 
+_THROUGHPUT = ("requests_per_s", "correct_goodput")
+
+
 def _shares(lines: Sequence[Line], figures: Mapping[int, Figures]) -> Chart:
-    rows = [row(line, [cell(name, figures[line.id].shares[name]) for name in SHARES]) for line in lines]
-    header = [NAMES[name] for name in SHARES]
+    rows = [row(line, [cell(metric, figures[line.id].of(metric)) for metric in SCORES]) for line in lines]
+    header = [metric.label for metric in SCORES]
     text = "Each share of the answers with its 95 % interval."
     return Chart("shares", "Accuracy by model and suite", text, header, rows)
 
@@ -81,22 +80,29 @@ def _outcomes(lines: Sequence[Line], figures: Mapping[int, Figures]) -> Chart:
     return Chart("outcomes", "How requests ended", text, ["outcome", "requests", "share"], rows)
 
 
+def charted(figures: Mapping[int, Figures]) -> list[Metric]:
+    """The latencies that have charts, without those that tell nothing of their own here."""
+    return [metric for metric in CHARTED if any(each.has(metric) for each in figures.values())]
+
+
 def _percentiles(lines: Sequence[Line], figures: Mapping[int, Figures]) -> Chart:
     rows = []
     for line in lines:
-        for name in LATENCIES:
-            estimates = figures[line.id].latencies[name]
-            rows.append(row(line, [plain(NAMES[name]), *(cell(name, estimates[p]) for p in PERCENTILES)]))
+        for metric in charted(figures):
+            estimates = figures[line.id].latencies[metric.key]
+            rows.append(row(line, [plain(metric.label), *(cell(metric, estimates[p]) for p in PERCENTILES)]))
     text = "Each percentile with its 95 % interval; one that needs more requests than there are is not drawn."
     return Chart("percentiles", "Latency percentiles", text, ["latency", *PERCENTILES], rows, metric=True)
 
 
-def _curves(lines: Mapping[int, Line], curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
+def _curves(
+    lines: Mapping[int, Line], figures: Mapping[int, Figures], curves: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Chart:
     rows = []
-    for name, of_metric in curves.items():
-        for curve in of_metric:
+    for metric in charted(figures):
+        for curve in curves[metric.key]:
             values = [plain(latency_text(curve["values"][i])) for i in _TENTHS]
-            rows.append(row(lines[curve["line"]], [plain(NAMES[name]), plain(share_text(curve["share"])), *values]))
+            rows.append(row(lines[curve["line"]], [plain(metric.label), plain(share_text(curve["share"])), *values]))
     text = (
         "The share of requests that were as fast. Failed requests never are: a curve ends below 100 % by their share."
     )
@@ -119,7 +125,9 @@ def _positions(lines: Mapping[int, Line], positions: Sequence[Mapping[str, Any]]
 
 
 def _gap(shown: Mapping[str, float] | None) -> Cell:
-    return plain(ABSENT) if shown is None else cell("itl_s", Estimate(1, shown["value"], shown["low"], shown["high"]))
+    if shown is None:
+        return plain(ABSENT)
+    return cell(METRICS["itl"], Estimate(1, shown["value"], shown["low"], shown["high"]))
 
 
 def _parts(lines: Mapping[int, Line], parts: Sequence[Mapping[str, Any]]) -> Chart:
@@ -158,6 +166,7 @@ def drawn_of(document: Document, details: Mapping[str, Any]) -> dict[str, Any]:
     """The data of the charts."""
     lines, figures = document.lines, document.figures
     limits = [each.value for each in document.headline.conditions if each.metric.name == "correct"]
+    latencies = charted(figures)
     return {
         "lines": [
             {"id": line.id, "name": line.name, "short": line.name.replace(f" {line.suite} ", " · ", 1),
@@ -165,25 +174,29 @@ def drawn_of(document: Document, details: Mapping[str, Any]) -> dict[str, Any]:
              "variant": line.name.removeprefix(f"{line.model} {line.suite} {line.load}")}
             for line in lines
         ],
+        "latencies": {metric.key: metric.title for metric in latencies},
+        "scores": {metric.name: metric.label for metric in SCORES},
         "percentiles": {
-            name: [
+            metric.key: [
                 {"line": line.id, "p": p, "n": each.n, "value": each.value, "low": each.low, "high": each.high}
-                for line in lines for p, each in figures[line.id].latencies[name].items() if each.value is not None
+                for line in lines
+                for p, each in figures[line.id].latencies[metric.key].items() if each.value is not None
             ]
-            for name in LATENCIES
+            for metric in latencies
         },
         "shares": [
             {"line": line.id, "share": name, "n": each.n, "value": each.value, "low": each.low, "high": each.high}
-            for line in lines for name in SHARES if (each := figures[line.id].shares[name]).value is not None
+            for line in lines for name, each in figures[line.id].shares.items()
+            if METRICS[name] in SCORES and each.value is not None
         ],
         "outcomes": [
             {"line": line.id, "outcome": name, "failed": failed, "count": n, "of": figures[line.id].counts["requests"]}
             for line in lines for name, failed, n in figures[line.id].outcomes
         ],
         "throughput": {
-            line.id: {"requests_per_s": (own := figures[line.id]).requests_per_s,
-                      "correct": {"value": own.correct_goodput.value, "low": own.correct_goodput.low,
-                                  "high": own.correct_goodput.high}}
+            line.id: {"requests_per_s": figures[line.id].rates["requests_per_s"].value,
+                      "correct": {"value": (right := figures[line.id].rates["correct_goodput"]).value,
+                                  "low": right.low, "high": right.high}}
             for line in lines
         },
         "limit_correct": limits[0] if limits else None,

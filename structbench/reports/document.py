@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from structbench import __version__
 from structbench.gates.expressions import Condition
+from structbench.metrics import ALIASES, METRICS
 from structbench.output import json_value
 from structbench.reports.headline import Candidate, Headline, headline_of
 from structbench.results.chart_data import EDGES, curves_of, parts_of, positions_of, timeline_of
@@ -100,9 +101,9 @@ def _line(line: Line, figures: Figures) -> dict[str, Any]:
         **figures.counts,
         **{name: {p: asdict(each) for p, each in found.items()} for name, found in figures.latencies.items()},
         **{name: asdict(each) for name, each in figures.shares.items()},
-        "correct_goodput": asdict(figures.correct_goodput),
-        "goodput": figures.goodput,
-        "requests_per_s": figures.requests_per_s, "tokens_per_s": figures.tokens_per_s,
+        **{alias: asdict(figures.shares[name]) for alias, name in ALIASES.items()},
+        **{name: asdict(each) if METRICS[name].counts == "scored answer" else each.value
+           for name, each in figures.rates.items()},
         "stream_tokens_per_s": figures.stream_tokens_per_s,
         "outcomes": [{"outcome": name, "failed": failed, "count": n} for name, failed, n in figures.outcomes],
     }  # fmt: skip

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from structbench.errors import BadInput
-from structbench.gates.expressions import Condition, Metric, parse_slo
+from structbench.gates.expressions import Condition, parse_slo
 from structbench.identity import canonical_json
-from structbench.reports.terms import NAMES, estimate_text, value_text
-from structbench.results.figures import PERCENTILES, Figures
+from structbench.metrics import PERCENTILES
+from structbench.reports.estimates import estimate_text
+from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, Line, differing
 from structbench.stats import Estimate
 
@@ -86,15 +87,11 @@ def parse_rule(texts: Sequence[str]) -> list[Condition]:
     conditions = [parse_slo(text) for text in texts]
     for condition in conditions:
         metric = condition.metric
-        if metric.kind == "latency" and (metric.p not in PERCENTILES.values() or _column(metric.base) is None):
-            raise BadInput(
-                f"--slo {condition.text}: a report has p50, p90, p95 and p99 of ttft, ttft_due, itl, tpot and e2e"
-            )
+        if metric.kind == "latency" and metric.p not in PERCENTILES.values():
+            raise BadInput(f"--slo {condition.text}: a report has p50, p90, p95 and p99 of latencies")
+        if metric.kind == "score":
+            raise BadInput(f"--slo {condition.text}: a report has no interval of {metric.name}")
     return conditions
-
-
-def _column(base: str) -> str | None:
-    return f"{base}_s" if base in ("ttft", "ttft_due", "itl", "tpot", "e2e") else None
 
 
 def headline_of(lines: Sequence[Line], figures: Mapping[int, Figures], rule: Sequence[Condition]) -> Headline:
@@ -154,18 +151,11 @@ def _asked(checks: Iterable[Check]) -> str:
 
 def _check_text(check: Check) -> str:
     metric = check.condition.metric
-    return f"{metric_text(metric)} {estimate_text(metric.name, check.estimate)}"
+    return f"{metric.label} {estimate_text(metric, check.estimate)}"
 
 
 def _limit_text(condition: Condition) -> str:
-    return f"{_OPS[condition.op]} {value_text(condition.metric.name, condition.value)}"
-
-
-def metric_text(metric: Metric) -> str:
-    """``TTFT p95``, ``correct``."""
-    if metric.kind != "latency":
-        return NAMES[metric.name]
-    return f"{NAMES[f'{metric.base}_s']} {next(name for name, p in PERCENTILES.items() if p == metric.p)}"
+    return f"{_OPS[condition.op]} {condition.metric.text(condition.value)}"
 
 
 def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:
@@ -230,7 +220,7 @@ def _candidates(
         configs = [_shared(members, "structured") for members in variants]
         for members, config in zip(variants, configs, strict=True):
             checks = [check for line in members for check in _checks(line, figures[line.id], rule)]
-            goodputs = [figures[line.id].correct_goodput.value for line in members]
+            goodputs = [figures[line.id].rates["correct_goodput"].value for line in members]
             known = [value for value in goodputs if value is not None]
             yield Candidate(
                 model=model, load=load, level=members[0].level or 0.0,
@@ -279,22 +269,11 @@ def _checks(line: Line, figures: Figures, rule: Sequence[Condition]) -> Iterator
 
 def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
     """The figure that a condition speaks of; None where the suite's answers do not have it (a text has no score)."""
-    metric = condition.metric
-    if metric.kind == "share":
-        share = figures.shares[metric.name]
-        return None if share.n == 0 and metric.name != "error_rate" else share
-    if metric.kind == "latency":
-        name = next(name for name, p in PERCENTILES.items() if p == metric.p)
-        latency = figures.latencies[f"{metric.base}_s"][name]
-        # Answers that came whole, as tool calls do, have no time between tokens: no limit on it is broken.
-        return None if latency.n == 0 and metric.base in ("itl", "tpot") else latency
-    if metric.name == "correct_goodput":
-        return figures.correct_goodput if figures.counts["scored"] else None
-    rates = {
-        "requests_per_s": figures.requests_per_s, "tokens_per_s": figures.tokens_per_s, "goodput": figures.goodput
-    }  # fmt: skip
-    value = rates[metric.name]
-    return Estimate(figures.counts["completed"], value, value, value)
+    metric, found = condition.metric, figures.of(condition.metric)
+    # Answers that came whole, as tool calls do, have no time between tokens: no limit on it is broken.
+    if not found.n and (metric.counts == "scored answer" or metric.may_be_absent):
+        return None
+    return found
 
 
 def _state(condition: Condition, estimate: Estimate) -> State:

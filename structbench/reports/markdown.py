@@ -7,14 +7,9 @@ from __future__ import annotations
 
 from structbench import __version__
 from structbench.formatting import markdown_text, share_text
+from structbench.metrics import LATENCIES, METRICS
 from structbench.reports.document import Document
-from structbench.reports.terms import estimate_text, value_text
-from structbench.results.figures import Figures
-from structbench.results.groups import Line
-from structbench.stats import Estimate
-
-_COLUMNS = ("model", "suite", "load", "requests", "errors", "correct", "TTFT p50", "TTFT p95", "ITL p99", "TPOT p50",
-            "correct/s", "verdict")  # fmt: skip
+from structbench.reports.estimates import estimate_text
 
 
 def to_markdown(document: Document) -> str:
@@ -22,8 +17,13 @@ def to_markdown(document: Document) -> str:
     headline = document.headline
     parts = [f"**{markdown_text(headline.text)}**", markdown_text(headline.rule)]
     parts += [f"> **{markdown_text(note)}**" for note in headline.notes]
-    rows = [_row(line, document.figures[line.id]) for line in document.lines]
-    table = [_COLUMNS, ("---",) * 3 + ("--:",) * 8 + ("---",), *rows]
+    figures = document.figures
+    known = [metric for metric in LATENCIES.values() if any(each.has(metric) for each in figures.values())]
+    shown = [metric.at(p) for metric in known for p in metric.brief]
+    rows = [_row(line, figures[line.id], shown) for line in document.lines]
+    header = ("model", "suite", "load", "requests", "errors", "correct", *(each.label for each in shown), "correct/s",
+              "verdict")  # fmt: skip
+    table = [header, ("---",) * 3 + ("--:",) * (len(header) - 4) + ("---",), *rows]
     parts.append("\n".join(f"| {' | '.join(row)} |" for row in table))
     reasons = [
         f"- {markdown_text(line.name)}: {markdown_text('; '.join(line.reasons))}"
@@ -37,19 +37,14 @@ def to_markdown(document: Document) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _row(line: Line, figures: Figures) -> tuple[str, ...]:
-    counts, latencies = figures.counts, figures.latencies
+def _row(line: Line, figures: Figures, shown: Sequence[Metric]) -> tuple[str, ...]:
+    counts = figures.counts
     load = line.name.removeprefix(f"{line.model} {line.suite} ")
     marks = ", ".join(line.marks) or str(line.verdict)
     errors = f"{counts['errors']:,} ({share_text(figures.shares['error_rate'].value)})" if counts["errors"] else "0"
     return (
         markdown_text(line.model), markdown_text(line.suite), markdown_text(load), f"{counts['requests']:,}", errors,
-        _cell("correct", figures.shares["correct"]),
-        _cell("ttft_s", latencies["ttft_s"]["p50"]), _cell("ttft_s", latencies["ttft_s"]["p95"]),
-        _cell("itl_s", latencies["itl_s"]["p99"]), _cell("tpot_s", latencies["tpot_s"]["p50"]),
-        value_text("correct_goodput", figures.correct_goodput.value), f"**{marks}**" if line.marks else marks,
+        *(estimate_text(each, figures.of(each)).replace(" ", "\u00a0") for each in (METRICS["correct"], *shown)),
+        METRICS["correct_goodput"].text(figures.rates["correct_goodput"].value),
+        f"**{marks}**" if line.marks else marks,
     )  # fmt: skip
-
-
-def _cell(name: str, estimate: Estimate) -> str:
-    return estimate_text(name, estimate).replace(" ", "\u00a0")

@@ -25,6 +25,7 @@ from structbench.formatting import (
     span_text,
     suite_text,
 )
+from structbench.metrics import LATENCIES, METRICS, SCORES, Metric, of_kind
 from structbench.output import json_value
 
 if TYPE_CHECKING:
@@ -36,21 +37,11 @@ Row = Mapping[str, Any]
 
 RUN_KEYS = (
     "run_id", "model", "suite", "load", "cache", "status", "verdict", "verdict_reason", "warnings", "label",
-    "planned", "requests", "completed", "errors", "dropped",
-    "ttft_p50_s", "ttft_p95_s", "ttft_p99_s", "itl_p50_s", "itl_p99_s", "tpot_p50_s", "e2e_p50_s", "e2e_p95_s",
-    "stream_tokens_per_s", "tokens_per_s", "requests_per_s",
-    "json_valid", "schema_valid", "tool_call_accuracy", "accuracy", "correct", "correct_goodput",
-    "output_tokens", "duration_s", "model_load_s", "config_hash", "started_at", "finished_at",
+    "planned", "requests", "completed", "errors", "dropped", "thinking",
+    *(column for metric in METRICS.values() for column in metric.columns), "stream_tokens_per_s", "output_tokens",
+    "duration_s", "model_load_s", "config_hash", "started_at", "finished_at",
 )  # fmt: skip
 """Always in the JSON of a run, null where unknown; other columns of the view follow them."""
-
-SCORED = {
-    "json_valid": "json_scored",
-    "schema_valid": "schema_scored",
-    "tool_call_accuracy": "tool_calls_scored",
-    "accuracy": "scored",
-}
-"""Share -> the column that tells of how many answers; without it, the completed requests stand in."""
 
 LEAST_NAMES = {2: 24, 1: 14}
 """Blanks between columns -> the least width of the first, where names fold: rather narrow gaps than short names."""
@@ -87,7 +78,7 @@ def pooled(rows: Sequence[Row]) -> dict[str, Any]:
 
     requests, completed = total("requests"), total("completed")
     judged = [row for row in rows if number(row, "correct") is not None]
-    scored = sum(_scored(row, "accuracy") for row in judged)
+    scored = sum(_scored(row, METRICS["correct"]) for row in judged)
     return {
         "runs": len(rows),
         "requests": requests,
@@ -95,21 +86,24 @@ def pooled(rows: Sequence[Row]) -> dict[str, Any]:
         "errors": total("errors"),
         "completed_share": completed / requests if requests else None,
         "correct_share": sum(number(row, "correct") or 0 for row in judged) / scored if scored else None,
-        **{key: _weighted(rows, key) for key in ("accuracy", "json_valid", "schema_valid", "tool_call_accuracy")},
+        **{metric.name: _weighted(rows, metric) for metric in _POOLED_SHARES},
     }
 
 
-def _scored(row: Row, share: str) -> float:
-    """Of how many answers this is a share."""
-    for key in (SCORED[share], "completed", "requests"):
+_POOLED_SHARES = tuple(metric for metric in SCORES if metric.column)
+
+
+def _scored(row: Row, share: Metric) -> float:
+    """Of how many answers this is a share; where that is not known, the completed requests stand in."""
+    for key in (share.scored, "completed", "requests"):
         n = number(row, key)
         if n:
             return n
     return 0
 
 
-def _weighted(rows: Iterable[Row], share: str) -> float | None:
-    known = [(value, _scored(row, share)) for row in rows if (value := number(row, share)) is not None]
+def _weighted(rows: Iterable[Row], share: Metric) -> float | None:
+    known = [(value, _scored(row, share)) for row in rows if (value := number(row, share.name)) is not None]
     weight = sum(n for _, n in known)
     return math.fsum(value * n for value, n in known) / weight if weight else None
 
@@ -158,10 +152,6 @@ def _column(header: str, key: str, write: Callable[[float | None], str]) -> Colu
     return Column(header, lambda row: write(number(row, key)))
 
 
-def _latency(header: str, key: str) -> Column:
-    return _column(header, key, latency_text)
-
-
 def _word(key: str) -> Column:
     return Column(key, lambda row: text(row, key), right=False)
 
@@ -182,29 +172,33 @@ _COUNTS: Group = (
     Column("requests", _requests, lambda row: "yellow" if "*" in _requests(row) else ""),
     Column("errors", _errors, lambda row: "red" if number(row, "errors") else ""),
 )
-_SPEED: tuple[Group, ...] = (
-    (_latency("TTFT\np50", "ttft_p50_s"), _latency("TTFT\np95", "ttft_p95_s"), _latency("TTFT\np99", "ttft_p99_s")),
-    (_latency("ITL\np50", "itl_p50_s"), _latency("ITL\np99", "itl_p99_s"), _latency("TPOT\np50", "tpot_p50_s")),
-    (_column("tok/s\nstream", "stream_tokens_per_s", rate_text), _column("tok/s\nall", "tokens_per_s", rate_text)),
-    (_latency("e2e\np50", "e2e_p50_s"), _latency("e2e\np95", "e2e_p95_s")),
-)
-_SCORES: Group = (
-    _column("JSON\nvalid", "json_valid", share_text),
-    _column("schema\nvalid", "schema_valid", share_text),
-    _column("tools\nright", "tool_call_accuracy", share_text),
-    _column("accuracy", "accuracy", share_text),
-)
 
 
-def _scores(rows: Iterable[Row]) -> Group:
-    """The scores' columns; of similarity where some run has it."""
-    if all(number(row, "semantic_similarity") is None for row in rows):
-        return _SCORES
-    return (*_SCORES, _column("simi-\nlarity", "semantic_similarity", _two_digits))
+def _is_shown(metric: Metric, rows: Iterable[Row]) -> bool:
+    """Whether any run has what the metric tells more than others do."""
+    return not metric.only_where or any(number(row, metric.only_where) for row in rows)
 
 
-def _two_digits(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.2f}"
+_TOKENS: Group = (
+    _column("tok/s\nstream", "stream_tokens_per_s", rate_text), _column("tok/s\nall", "tokens_per_s", rate_text),
+)  # fmt: skip
+
+
+def _speed(rows: Sequence[Row]) -> list[Group]:
+    """From the first token to the whole answer."""
+    groups = [
+        tuple(_column(f"{metric.header}\n{p}", f"{metric.name}_{p}_s", latency_text) for p in metric.shown)
+        for metric in LATENCIES.values()
+        if metric.shown and _is_shown(metric, rows)
+    ]
+    return [*groups[:-1], _TOKENS, groups[-1]]
+
+
+def _scores(rows: Sequence[Row]) -> Group:
+    shown = [metric for metric in (*_POOLED_SHARES, *of_kind("score")) if _is_shown(metric, rows)]
+    return tuple(
+        _column(metric.header, metric.name, share_text if metric.kind == "share" else metric.text) for metric in shown
+    )
 
 
 def _standing(marks: Mapping[str, int], rows: Sequence[Row]) -> Group:
@@ -230,13 +224,13 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     marks = {reason: mark for mark, reason in enumerate(reasons, 1)}
     standing = _standing(marks, rows)
     names = tuple(Column(key, partial(_name, key=key), right=False) for key in ("model", "suite", "load"))
-    wide = [names, _COUNTS, *_SPEED, _scores(rows), standing]
+    wide = [names, _COUNTS, *_speed(rows), _scores(rows), standing]
     gap = _gap(wide, rows, console.width)
     if gap:
         console.print(_table(wide, rows, console.width, gap), "")
     else:
         name = Column("cell", cell_name, right=False)
-        print_parts("Speed", name, _SPEED, rows, console)
+        print_parts("Speed", name, _speed(rows), rows, console)
         print_parts("Answers", name, (_COUNTS, _scores(rows), standing), rows, console)
     notes = list(_notes(rows, marks))
     if notes:
@@ -324,13 +318,8 @@ _POOLED: tuple[Group, ...] = (
         Column("requests", lambda row: f"{row['requests']:,}" if "requests" in row else ""),
         _pooled_column("completed", "completed_share"),
         _pooled_column("correct", "correct_share"),
-        _pooled_column("accuracy", "accuracy"),
     ),
-    (
-        _pooled_column("JSON\nvalid", "json_valid"),
-        _pooled_column("schema\nvalid", "schema_valid"),
-        _pooled_column("tools\nright", "tool_call_accuracy"),
-    ),
+    tuple(_pooled_column(metric.header, metric.name) for metric in _POOLED_SHARES),
 )
 
 

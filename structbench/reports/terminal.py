@@ -5,22 +5,22 @@ Invariant: a percentile of too few requests is a dash here, and the line below s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from structbench.metrics import LATENCIES, PERCENTILES, Metric, of_kind
 from structbench.reports.document import Document
+from structbench.reports.estimates import estimate_text
 from structbench.reports.summary import Column, Group, Row, as_text, print_parts, print_table
-from structbench.reports.terms import NAMES, estimate_text
-from structbench.results.figures import PERCENTILES, Figures
+from structbench.results.figures import Figures
 from structbench.results.groups import Line
-from structbench.stats import Estimate, needed
+from structbench.stats import needed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_SHARES = ("correct", "json_valid", "schema_valid", "tool_calls_right", "error_rate")
-_LATENCIES = (("ttft_s", "p50"), ("ttft_s", "p95"), ("ttft_s", "p99"), ("itl_s", "p50"), ("itl_s", "p99"),
-              ("tpot_s", "p50"), ("e2e_s", "p95"))  # fmt: skip
+_SPEED = [metric.at(p) for metric in LATENCIES.values() for p in metric.shown]
 
 
 def print_document(document: Document, console: Console) -> None:
@@ -30,31 +30,27 @@ def print_document(document: Document, console: Console) -> None:
     for note in headline.notes:
         console.print(as_text(note, "bold yellow"))
     console.print()
-    rows = [row_of(line, document.figures[line.id]) for line in document.lines]
+    figures = document.figures
+    rows = [row_of(line, figures[line.id]) for line in document.lines]
     print_table(rows, console)
     name = Column("cell", lambda row: str(row["name"]), right=False)
-    print_parts("Intervals (95 %)", name, [*_groups(rows)], rows, console)
+    print_parts("Intervals (95 %)", name, [*_groups([figures[line.id] for line in document.lines])], rows, console)
     if any(row["too_few"] for row in rows):
         counts = ", ".join(f"{name} {needed(p)}" for name, p in PERCENTILES.items())
         console.print(as_text(f"– or needs …: too few requests to tell ({counts}; docs/statistics.md)"))
 
 
 def row_of(line: Line, figures: Figures) -> dict[str, Any]:
-    """The line as the table takes it, and its estimates by name."""
-    latencies = {f"{name.removesuffix('_s')}_{p}": figures.latencies[name][p] for name, p in _LATENCIES}
-    latencies["e2e_p50"] = figures.latencies["e2e_s"]["p50"]
-    estimates = {**{name: figures.shares[name] for name in _SHARES}, **latencies}
-    shares = {name: figures.shares[name].value for name in ("json_valid", "schema_valid", "accuracy")}
+    """The line as the table of a load takes it, and its figures."""
     load = line.name.removeprefix(f"{line.model} {line.suite} ")
     return {
         "name": _marked(line, line.name), "model": line.model, "suite": line.suite, "load": _marked(line, load),
         "status": line.status, "planned": line.planned, **figures.counts,
         "verdict": line.verdict, "verdict_reason": "; ".join(line.reasons) or None,
-        **{f"{name}_s": each.value for name, each in latencies.items()}, **shares,
-        "tool_call_accuracy": figures.shares["tool_calls_right"].value,
-        "stream_tokens_per_s": figures.stream_tokens_per_s, "tokens_per_s": figures.tokens_per_s,
-        "correct_goodput": figures.correct_goodput.value, "estimates": estimates,
-        "too_few": any(each.n and each.value is None for each in latencies.values()),
+        **{f"{each.name}_s": figures.of(each).value for each in _SPEED},
+        **{each.name: figures.of(each).value for each in of_kind("share", "rate") if each.name != "correct"},
+        "stream_tokens_per_s": figures.stream_tokens_per_s, "figures": figures,
+        "too_few": any(figures.of(each).n and figures.of(each).value is None for each in _SPEED),
     }  # fmt: skip
 
 
@@ -64,19 +60,12 @@ def _marked(line: Line, text: str) -> str:
     return " ".join([text, *marks])
 
 
-def _groups(rows: list[dict[str, Any]]) -> Iterator[Group]:
-    """A group for each figure that any line has."""
-    for name in rows[0]["estimates"] if rows else ():
-        known = [row["estimates"][name] for row in rows]
-        if any(each.n for each in known):
-            base, _, p = name.rpartition("_")
-            header = f"{NAMES[f'{base}_s']} {p}" if p in PERCENTILES else NAMES[name]
-            yield (Column(header, _shown(name)),)
+def _groups(found: Sequence[Figures]) -> Iterator[Group]:
+    """A group for each share and percentile that any line has."""
+    for metric in (*of_kind("share"), *_SPEED):
+        if any(each.has(metric) and each.of(metric).n for each in found):
+            yield (Column(metric.label, partial(_shown, metric)),)
 
 
-def _shown(name: str) -> Any:
-    def shown(row: Row) -> str:
-        estimate: Estimate = row["estimates"][name]
-        return estimate_text(name, estimate)
-
-    return shown
+def _shown(metric: Metric, row: Row) -> str:
+    return estimate_text(metric, row["figures"].of(metric))

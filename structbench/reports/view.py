@@ -10,19 +10,18 @@ from datetime import datetime
 from typing import Any
 
 from structbench.formatting import ABSENT, rate_text, span_text
+from structbench.metrics import LATENCIES, METRICS, of_kind
 from structbench.reports.cells import cell, plain, row
-from structbench.reports.charts import SHARES, charts_of, drawn_of
+from structbench.reports.charts import charts_of, drawn_of
 from structbench.reports.document import Document
+from structbench.reports.estimates import estimate_text
 from structbench.reports.headline import Candidate, Check, Headline
-from structbench.reports.terms import NAMES, estimate_text
 from structbench.reports.wrong_view import wrong_view
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, Line
 
 _SIGNS = {"met": "✓", "open": "?", "missed": "✗"}
 _STATES = {"met": ("yes", "good"), "open": ("not shown", "unsure"), "missed": ("no", "")}
-_SPEED = (("ttft_s", "p50"), ("ttft_s", "p95"), ("ttft_s", "p99"), ("itl_s", "p50"), ("itl_s", "p99"),
-          ("tpot_s", "p50"), ("e2e_s", "p50"), ("e2e_s", "p95"))  # fmt: skip
 
 
 def view_of(document: Document) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def _candidate(candidate: Candidate, headline: Headline) -> dict[str, Any]:
 
 
 def _check(check: Check) -> dict[str, str]:
-    text = estimate_text(check.condition.metric.name, check.estimate)
+    text = estimate_text(check.condition.metric, check.estimate)
     return {"sign": _SIGNS[check.state], "text": f"{check.line.suite}: {text}"}
 
 
@@ -123,24 +122,26 @@ def _instant(instant: datetime | None) -> str:
 
 
 def _answers(lines: Sequence[Line], figures: Mapping[int, Figures]) -> dict[str, Any]:
-    names = [name for name in (*SHARES, "error_rate") if any(each.shares[name].n for each in figures.values())]
+    shares = [metric for metric in of_kind("share") if any(each.of(metric).n for each in figures.values())]
     rows = []
     for line in lines:
         own = figures[line.id]
         cells = [plain(f"{own.counts['requests']:,}"), plain(f"{own.counts['errors']:,}")]
-        cells += [cell(name, own.shares[name]) for name in names]
-        rows.append(row(line, [*cells, cell("correct_goodput", own.correct_goodput)]))
-    header = ["requests", "failed", *(NAMES[name] for name in names), "correct a second"]
+        cells += [cell(metric, own.of(metric)) for metric in (*shares, METRICS["correct_goodput"])]
+        rows.append(row(line, cells))
+    header = ["requests", "failed", *(metric.label for metric in shares), "correct/s"]
     return {"caption": "Share of the answers that were right", "header": header, "rows": rows}
 
 
 def _speed(lines: Sequence[Line], figures: Mapping[int, Figures]) -> dict[str, Any]:
+    latencies = [metric for metric in LATENCIES.values() if any(each.has(metric) for each in figures.values())]
+    shown = [metric.at(p) for metric in latencies for p in metric.shown]
     rows = []
     for line in lines:
         own = figures[line.id]
-        cells = [cell(name, own.latencies[name][p]) for name, p in _SPEED]
-        rates = (own.stream_tokens_per_s, own.tokens_per_s, own.requests_per_s)
+        cells = [cell(figure, own.of(figure)) for figure in shown]
+        rates = (own.stream_tokens_per_s, own.rates["tokens_per_s"].value, own.rates["requests_per_s"].value)
         rows.append(row(line, [*cells, *(plain(rate_text(rate)) for rate in rates)]))
-    header = [f"{NAMES[name]} {p}" for name, p in _SPEED]
+    header = [figure.label for figure in shown]
     header += ["tokens/s, one stream", "tokens/s, all", "requests/s"]
     return {"caption": "How fast answers came", "header": header, "rows": rows}

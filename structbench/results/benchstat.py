@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from structbench.formatting import suite_text
+from structbench.metrics import METRICS
 
 if TYPE_CHECKING:
     from structbench.store import Reader
 
-PER_REQUEST = {"ttft_s": "ttft-sec", "tpot_s": "tpot-sec", "itl_mean_s": "itl-sec", "e2e_s": "e2e-sec"}
-PER_RUN = {"accuracy": "accuracy", "correct_goodput": "correct/s", "requests_per_s": "req/s", "tokens_per_s": "tok/s"}
+_EXPORTED = [metric for metric in METRICS.values() if metric.benchstat]
+PER_REQUEST = {metric.column: metric.benchstat for metric in _EXPORTED if metric.kind == "latency"}
+PER_RUN = {metric.name: metric.benchstat for metric in _EXPORTED if metric.kind != "latency"}
 """Column -> unit."""
 _RUNS = """
 SELECT * FROM summary JOIN (SELECT run_id, server_version FROM runs) USING (run_id)

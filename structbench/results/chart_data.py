@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from structbench.metrics import CHARTED, Metric
 from structbench.results.figures import (
     DRAWN,
     LINES,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from structbench.store import Reader
 
 CURVE = [i / 100 for i in range(101)]
-CURVE_METRICS = ("ttft_s", "itl_s", "tpot_s", "e2e_s")
 POSITION_REQUESTS = 2000
 """The gap over the answer is of at most about so many requests of a line."""
 TIMELINE_POINTS = 3000
@@ -77,14 +77,14 @@ WHERE {DRAWN} ORDER BY line, t_s
 def curves_of(
     reader: Reader, lines: Sequence[Line], figures: Mapping[int, Figures], gaps: GapCounts
 ) -> dict[str, list[dict[str, Any]]]:
-    """Metric -> for each line its values at every hundredth, and ``share``: how many of its requests completed.
+    """``Metric.key`` -> for each line its values at every hundredth, and ``share``: how many of its requests completed.
 
     A line with fewer values than a percentile's interval needs (6, for the median) has none.
     """
     found: dict[str, list[dict[str, Any]]] = {}
-    for metric in CURVE_METRICS:
-        values = _gap_curves(gaps) if metric == "itl_s" else _request_curves(reader, lines, metric)
-        found[metric] = [
+    for metric in CHARTED:
+        values = _gap_curves(gaps) if metric.counts == "gap" else _request_curves(reader, lines, metric.column)
+        found[metric.key] = [
             {"line": line.id, "share": _completed_share(figures[line.id], metric), "values": values[line.id]}
             for line in lines
             if line.id in values and figures[line.id].counts["completed"] >= needed(0.5)
@@ -101,9 +101,9 @@ def _gap_curves(gaps: GapCounts) -> dict[int, list[float]]:
     return {line: [_rounded(gap_percentile(counted, p) or 0.0) for p in CURVE] for line, counted in gaps.items()}
 
 
-def _completed_share(figures: Figures, metric: str) -> float:
-    """Failed requests never get their first token; gaps and TPOT exist only where there was an answer."""
-    if metric not in ("ttft_s", "e2e_s") or not figures.counts["requests"]:
+def _completed_share(figures: Figures, metric: Metric) -> float:
+    """A failed request never gets there; what an answer may lack is told of those that have it."""
+    if metric.may_be_absent or not figures.counts["requests"]:
         return 1.0
     return figures.counts["completed"] / figures.counts["requests"]
 

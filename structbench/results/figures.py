@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from structbench.metrics import GOOD_OF_RUN, LATENCIES, LIMITS_OF_RUN, METRICS, PERCENTILES, Metric, gaps_sql, of_kind
 from structbench.results.groups import Line
 from structbench.stats import (
     Estimate,
@@ -19,16 +20,12 @@ from structbench.stats import (
     rate_per_s,
     wilson,
 )
-from structbench.store.views import GOOD, LIMITS
 
 if TYPE_CHECKING:
     import numpy as np
 
     from structbench.store import Reader
 
-PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-LATENCIES = ("ttft_s", "ttft_due_s", "tpot_s", "e2e_s")
-"""Columns of ``requests``; beside them stands ``itl_s``, over all gaps."""
 GAP_REQUESTS = 300
 """ITL's intervals are made of at most about so many requests of a line, spread evenly over it."""
 
@@ -37,21 +34,18 @@ SHARES_OF_LINES = "sampled AS (SELECT unnest($sampled::BIGINT[]) AS line, unnest
 # Multiples of the golden ratio are spread evenly: an even sample over the run, the same each time.
 DRAWN = "(request_index * 2654435761) % 4294967296 < share * 4294967296"
 """Goes with ``sample_of``: about so many requests of a line."""
+_ADDED = {metric.name: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
 _COUNTS = f"""
-WITH {LINES}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS} FROM runs)
-SELECT line, count(request_index) AS requests, count(error_kind) AS errors,
-    count(request_index) FILTER (error_kind IS NULL) AS completed,
-    count(*) FILTER (error_kind = 'dropped') AS dropped, count(*) FILTER (outcome = 'correct') AS correct,
-    count(*) FILTER (outcome = 'correct' AND error_kind IS NULL AND {GOOD}) AS correct_and_good,
-    CASE WHEN bool_or(limited) THEN count(*) FILTER (error_kind IS NULL AND {GOOD}) END AS good,
-    count(accuracy_score) AS scored, sum(accuracy_score) AS accuracy,
-    count(json_valid) AS json_scored, count(*) FILTER (json_valid) AS json_valid,
-    count(schema_valid) AS schema_scored, count(*) FILTER (schema_valid) AS schema_valid,
-    count(tool_call_accuracy) AS tool_calls_scored, sum(tool_call_accuracy) AS tool_calls_right,
+WITH {LINES}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS_OF_RUN} FROM runs)
+SELECT line, count(*) AS requests, count(error_kind) AS errors, count(*) FILTER (error_kind IS NULL) AS completed,
+    count(*) FILTER (error_kind = 'dropped') AS dropped, count(accuracy_score) AS scored,
+    count(first_thinking_s) FILTER (error_kind IS NULL) AS thinking,
     coalesce(sum(output_tokens) FILTER (error_kind IS NULL), 0)::BIGINT AS output_tokens,
-    median(client_tokens_per_s) FILTER (error_kind IS NULL) AS stream_tokens_per_s
-FROM line LEFT JOIN requests USING (run_id) LEFT JOIN limits USING (run_id) GROUP BY line
+    {", ".join(f"sum({sql}) AS {name}, count({sql}) AS {name}_n" for name, sql in _ADDED.items())},
+    bool_or(limited) AS limited, median(client_tokens_per_s) FILTER (error_kind IS NULL) AS stream_tokens_per_s
+FROM requests JOIN line USING (run_id) JOIN limits USING (run_id) GROUP BY line
 """
+_COUNTED = ("requests", "completed", "errors", "dropped", "scored", "thinking", "output_tokens")
 _LATENCY = f"""
 WITH {LINES} SELECT line AS key, {{column}} AS value FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL
 """
@@ -66,13 +60,7 @@ WITH {LINES}
 SELECT line, outcome, error_kind IS NOT NULL AS failed, count(*) AS count
 FROM requests JOIN line USING (run_id) GROUP BY ALL ORDER BY line, failed, count DESC, outcome
 """
-_GAPS = f"""
-WITH {LINES}
-SELECT line, later - earlier AS gap_us, count(*) AS n FROM (
-    SELECT line, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later
-    FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
-) GROUP BY ALL ORDER BY line, gap_us
-"""
+_GAPS = f"WITH {LINES} {gaps_sql('requests JOIN line USING (run_id)', 'line')} ORDER BY line, gap_us"
 _KNOWN_GAPS = f"WITH {LINES} SELECT line, {', '.join(PERCENTILES)} FROM gap_percentiles JOIN line USING (run_id)"
 _SAMPLE = f"""
 WITH {LINES}, {SHARES_OF_LINES}
@@ -91,19 +79,30 @@ class Figures:
     """What was measured in one line."""
 
     counts: Mapping[str, int]
-    """requests, completed, errors, dropped, scored, output_tokens."""
+    """requests, completed, errors, dropped, scored, thinking (answers that had some), output_tokens."""
     latencies: Mapping[str, Latency]
-    """Column (and itl_s) -> p50, p90, p95, p99."""
+    """``Metric.key`` -> p50, p90, p95, p99."""
     shares: Mapping[str, Estimate]
-    """correct, accuracy, json_valid, schema_valid, tool_calls_right (of scored answers), error_rate (of requests)."""
-    correct_goodput: Estimate
-    """Correct answers a second that keep the limits of --goodput, where the run has any."""
-    goodput: float | None
-    requests_per_s: float | None
-    tokens_per_s: float | None
+    """Name -> the estimate: of scored answers, of the error rate of requests."""
+    rates: Mapping[str, Estimate]
+    """Name -> the estimate: of correct goodput with an interval, of the others as they were."""
     stream_tokens_per_s: float | None
     outcomes: Sequence[tuple[str, bool, int]]
     """Outcome, whether the request failed, how many; answers first, the most frequent first."""
+
+    def of(self, figure: Metric) -> Estimate:
+        """A share, a rate, or one of PERCENTILES of a latency."""
+        match figure.kind:
+            case "latency":
+                return next(self.latencies[figure.key][word] for word, p in PERCENTILES.items() if p == figure.p)
+            case "rate":
+                return self.rates[figure.name]
+            case _:
+                return self.shares[figure.name]
+
+    def has(self, metric: Metric) -> bool:
+        """Whether the metric tells anything here that another one does not (``only_where``)."""
+        return not metric.only_where or bool(self.counts.get(metric.only_where))
 
 
 def params_of(lines: Iterable[Line]) -> dict[str, Any]:
@@ -120,11 +119,15 @@ def sample_of(counts: Mapping[int, int], most: int) -> dict[str, Any]:
 def figures_of(reader: Reader, lines: Sequence[Line], gaps: GapCounts | None) -> dict[int, Figures]:
     """Line id -> its figures; without the gaps counted, each line must be one run, whose ITL the store knows."""
     params = params_of(lines)
-    counts = {row["line"]: row for row in reader.query(_COUNTS, params)}
+    counts: dict[int, Mapping[str, Any]] = {line.id: {} for line in lines}
+    counts |= {row["line"]: row for row in reader.query(_COUNTS, params)}
+    completed = {line: row.get("completed", 0) for line, row in counts.items()}
     latencies: dict[str, dict[int, Latency]] = {
-        column: order_estimates(reader, _LATENCY.format(column=column), params, PERCENTILES) for column in LATENCIES
+        metric.key: _gap_estimates(reader, params, completed, gaps)
+        if metric.counts == "gap"
+        else order_estimates(reader, _LATENCY.format(column=metric.column), params, PERCENTILES)
+        for metric in LATENCIES.values()
     }
-    latencies["itl_s"] = _gap_estimates(reader, params, {line: row["completed"] for line, row in counts.items()}, gaps)
     outcomes: dict[int, list[tuple[str, bool, int]]] = {}
     for row in reader.query(_OUTCOMES, params):
         outcomes.setdefault(row["line"], []).append((row["outcome"], row["failed"], row["count"]))
@@ -196,25 +199,22 @@ def gap_percentile(counted: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], p
 def _figures(
     line: Line, row: Mapping[str, Any], latencies: Mapping[str, Latency], outcomes: Sequence[tuple[str, bool, int]]
 ) -> Figures:
-    scored, seconds = row["scored"], line.duration_s
-    shares = {
-        "correct": wilson(row["correct"] if scored else 0, scored),
-        "accuracy": _mean(row["accuracy"], scored),
-        "json_valid": _mean(row["json_valid"], row["json_scored"]),
-        "schema_valid": _mean(row["schema_valid"], row["schema_scored"]),
-        "tool_calls_right": _mean(row["tool_calls_right"], row["tool_calls_scored"]),
-        "error_rate": _mean(row["errors"], row["requests"]),
-    }
-    counted = ("requests", "completed", "errors", "dropped", "scored", "output_tokens")
+    """``row`` is empty where the line has no request."""
+    counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, line.duration_s
+
+    def mean(name: str) -> Estimate:
+        total, n = row.get(name), row.get(f"{name}_n", 0)
+        return wilson(0 if total is None else min(total, n), n)
+
+    def rate(name: str) -> Estimate:
+        if METRICS[name].counts == "scored answer":
+            return rate_per_s(mean(name), seconds)
+        known = seconds and (name != "goodput" or row.get("limited"))
+        value = (row.get(name) or 0) / seconds if known and seconds else None
+        return Estimate(counts["completed"], value, value, value)
+
     return Figures(
-        counts={name: row[name] for name in counted}, latencies=latencies, shares=shares,
-        correct_goodput=rate_per_s(wilson(row["correct_and_good"] if scored else 0, scored), seconds),
-        goodput=row["good"] / seconds if seconds and row["good"] is not None else None,
-        requests_per_s=row["completed"] / seconds if seconds else None,
-        tokens_per_s=row["output_tokens"] / seconds if seconds else None,
-        stream_tokens_per_s=row["stream_tokens_per_s"], outcomes=outcomes,
+        counts=counts, latencies=latencies, shares={metric.name: mean(metric.name) for metric in of_kind("share")},
+        rates={metric.name: rate(metric.name) for metric in of_kind("rate")},
+        stream_tokens_per_s=row.get("stream_tokens_per_s"), outcomes=outcomes,
     )  # fmt: skip
-
-
-def _mean(total: float | None, n: int) -> Estimate:
-    return wilson(0 if total is None else min(total, n), n)

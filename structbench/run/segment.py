@@ -17,11 +17,12 @@ from typing import Any
 
 from loadgen.api.ollama_server import Server, answers
 from loadgen.engine.local import Control, LoadFailed, default_workers, generate_load
-from loadgen.telemetry import CellLabels, Scored, Telemetry
+from loadgen.telemetry import CellLabels, Telemetry
 from loadgen.turns import follow_up
 from loadgen.types import NS, Request, RequestRecord, Timeouts
 from structbench.errors import StructbenchError
 from structbench.gates.slo import Watch
+from structbench.metrics import observed
 from structbench.run.cells import Cell
 from structbench.run.display import Display, Tally
 from structbench.run.sampler import Sampler
@@ -231,12 +232,9 @@ class Segment:
         telemetry = self.services.telemetry
         if telemetry is None:
             return
-        scored = None if score is None else Scored(
-            outcome=score.outcome, accuracy_score=score.accuracy_score, json_valid=score.json_valid,
-            schema_valid=score.schema_valid, tool_call_accuracy=score.tool_call_accuracy,
-        )  # fmt: skip
+        outcome = None if score is None else score.outcome
         request = self._request(record.index, case) if telemetry.wants_requests else None
-        telemetry.observe(record, self.labels, scored, request, case.id)
+        telemetry.observe(record, self.labels, outcome, observed(record, score), request, case.id)
 
     def _request(self, index: int, case: Case) -> Request:
         """What was sent; of a second turn whose first is not known, all but the messages."""

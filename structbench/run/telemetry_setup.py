@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from loadgen.telemetry import Telemetry
 from loadgen.telemetry.target import Target, is_disabled
 from structbench.errors import BadInput
+from structbench.metrics import INSTRUMENTS
 
 
 def open_telemetry(port: int | None, host: str, collector: Target | None, stack: ExitStack) -> Telemetry | None:
@@ -19,7 +20,7 @@ def open_telemetry(port: int | None, host: str, collector: Target | None, stack:
     if (port is None and collector is None) or is_disabled(os.environ):
         return None
     try:
-        telemetry = Telemetry(port, host, target=collector, warn=_warn)
+        telemetry = Telemetry(port, host, instruments=INSTRUMENTS, target=collector, warn=_warn)
     except OSError as error:
         where = f"{host}:{port}"
         why = error.strerror or error

@@ -5,7 +5,9 @@ Invariant: percentiles are over completed requests, interpolated linearly; what 
 
 from __future__ import annotations
 
-from structbench.gates.expressions import LATENCIES, MAY_BE_ABSENT
+from collections.abc import Mapping
+
+from structbench.metrics import PERCENTILES, gaps_sql
 
 _LOAD = (
     "CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '')"
@@ -13,20 +15,17 @@ _LOAD = (
 )
 
 
-def gap_percentiles_of(run_ids: str) -> str:
-    """SQL: the percentiles of all gaps of each of these runs (a subquery with the one column ``run_id``).
+_KEPT = {**PERCENTILES, "max": 1.0}
 
-    All gaps of a run are too many to sort (150 a request), but whole microseconds repeat: a histogram is exact and
-    small. A join, not IN: then offsets are read of these runs only.
+
+def gap_percentiles_of(run_ids: str, ps: Mapping[str, float] = _KEPT) -> str:
+    """SQL: percentiles (column -> quantile) of all gaps of each of these runs (a subquery with the column ``run_id``).
+
+    A join, not IN: then offsets are read of these runs only.
     """
+    columns = ", ".join(f"max(gap_s) FILTER (WHERE p = {p!r}::DOUBLE) AS {name}" for name, p in ps.items())
     return f"""
-    WITH gaps AS (
-        SELECT run_id, later - earlier AS gap_us, count(*)::BIGINT AS n
-        FROM (
-            SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later
-            FROM requests JOIN ({run_ids}) USING (run_id)
-            WHERE error_kind IS NULL
-        ) GROUP BY ALL
+    WITH gaps AS ({gaps_sql(f"requests JOIN ({run_ids}) USING (run_id)", "run_id")}
     ), ranked AS (
         SELECT run_id, gap_us, (sum(n) OVER (PARTITION BY run_id ORDER BY gap_us))::BIGINT AS upto,
             (sum(n) OVER (PARTITION BY run_id))::BIGINT AS total
@@ -35,16 +34,12 @@ def gap_percentiles_of(run_ids: str) -> str:
         SELECT run_id, p, any_value(total) AS gaps, any_value(p * (total - 1)) AS place,
             min(gap_us) FILTER (WHERE upto > floor(p * (total - 1))) AS low,
             min(gap_us) FILTER (WHERE upto > ceil(p * (total - 1))) AS high
-        FROM ranked
-            CROSS JOIN (VALUES (0.5::DOUBLE), (0.9::DOUBLE), (0.95::DOUBLE), (0.99::DOUBLE), (1.0::DOUBLE)) AS t(p)
+        FROM ranked CROSS JOIN (VALUES {", ".join(f"({p!r}::DOUBLE)" for p in ps.values())}) AS t(p)
         GROUP BY run_id, p
     ), points AS (
         SELECT run_id, p, gaps, (low + (high - low) * (place - floor(place))) / 1e6 AS gap_s FROM around
     )
-    SELECT run_id, any_value(gaps) AS gaps,
-        any_value(gap_s) FILTER (WHERE p = 0.5) AS p50, any_value(gap_s) FILTER (WHERE p = 0.9) AS p90,
-        any_value(gap_s) FILTER (WHERE p = 0.95) AS p95, any_value(gap_s) FILTER (WHERE p = 0.99) AS p99,
-        any_value(gap_s) FILTER (WHERE p = 1.0) AS max
+    SELECT run_id, any_value(gaps) AS gaps, {columns}
     FROM points GROUP BY run_id
     """
 
@@ -84,18 +79,18 @@ FROM segments AS s FULL JOIN (
 GROUP BY run_id;
 """
 
-# Unpacked once a run, not once a request.
-LIMITS = ", ".join(f"(goodput_limits ->> '$.{column}')::DOUBLE AS max_{column}" for column in LATENCIES.values())
-GOOD = " AND ".join(
-    f"({column} <= max_{column} OR max_{column} IS NULL{f' OR {column} IS NULL' if column in MAY_BE_ABSENT else ''})"
-    for column in LATENCIES.values()
+# The limits as they were when this was released.
+_LIMITED = ("ttft_s", "ttft_due_s", "itl_mean_s", "tpot_s", "e2e_s", "e2e_due_s")
+_LIMITS = ", ".join(f"(goodput_limits ->> '$.{column}')::DOUBLE AS max_{column}" for column in _LIMITED)
+_GOOD = " AND ".join(
+    f"({column} <= max_{column} OR max_{column} IS NULL{f' OR {column} IS NULL' if i in (2, 3) else ''})"
+    for i, column in enumerate(_LIMITED)
 )
-"""SQL: whether a completed request keeps the limits of --goodput, joined as ``LIMITS`` selects them from runs."""
 
 _SUMMARY = f"""
 CREATE OR REPLACE VIEW summary AS
 WITH limits AS (
-    SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS} FROM runs
+    SELECT run_id, goodput_limits IS NOT NULL AS limited, {_LIMITS} FROM runs
 ), figures AS (
     SELECT run_id, count(*) AS requests, count(error_kind) AS errors,
         count(*) FILTER (WHERE error_kind IS NULL) AS completed,
@@ -112,9 +107,9 @@ WITH limits AS (
         avg(semantic_similarity) AS semantic_similarity,
         CASE WHEN count(accuracy_score) > 0 THEN count(*) FILTER (WHERE outcome = 'correct') END AS correct,
         CASE WHEN count(accuracy_score) > 0 THEN
-            count(*) FILTER (WHERE outcome = 'correct' AND error_kind IS NULL AND {GOOD}) END AS correct_and_good,
-        CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE error_kind IS NULL AND {GOOD}) END AS good
-    FROM requests JOIN limits USING (run_id) GROUP BY run_id
+            count(*) FILTER (WHERE outcome = 'correct' AND error_kind IS NULL AND {_GOOD}) END AS correct_and_good,
+        CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE error_kind IS NULL AND {_GOOD}) END AS good
+    FROM requests LEFT JOIN limits USING (run_id) GROUP BY run_id
 )
 SELECT run_id, model, suite, structured, {_LOAD} AS load, planned, coalesce(requests, 0) AS requests,
     coalesce(errors, 0) AS errors, coalesce(completed, 0) AS completed, coalesce(dropped, 0) AS dropped,

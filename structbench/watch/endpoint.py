@@ -14,8 +14,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
+from loadgen.telemetry.histogram import Buckets
 from structbench.errors import BadInput
-from structbench.watch.buckets import Buckets
 
 MOST_BYTES = 32 << 20
 _OURS = ("structbench_", "gen_ai_client_")

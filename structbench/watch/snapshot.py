@@ -10,28 +10,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from structbench.watch.buckets import Buckets
+from loadgen.telemetry import instruments as of
+from loadgen.telemetry.histogram import Buckets
+from loadgen.telemetry.instruments import prometheus
 from structbench.watch.endpoint import CellKey, Reading, Series
 
-TTFT = "gen_ai_client_operation_time_to_first_chunk_seconds"
-ITL = "gen_ai_client_operation_time_per_output_chunk_seconds"
-E2E = "gen_ai_client_operation_duration_seconds"
-TOKENS = "gen_ai_client_token_usage"
-REQUESTS = "structbench_requests_total"
-PLANNED = "structbench_request_planned"
-IN_FLIGHT = "structbench_request_in_flight"
-CELLS = "structbench_cells"
-VERDICT = "structbench_verdict"
-SEND_LAG = "structbench_send_lag_seconds"
-READ_LAG = "structbench_read_lag_seconds"
-CPU = "structbench_client_cpu_usage"
-MEMORY = "structbench_client_memory_usage_bytes"
-LOOP_LAG = "structbench_client_loop_lag_seconds"
-WORKERS = "structbench_client_workers"
-BACKLOG = "structbench_store_backlog"
-MODEL_SIZE = "structbench_server_model_size_bytes"
-VRAM_SHARE = "structbench_server_model_vram_share"
-EXPIRY = "structbench_server_model_expiry_seconds"
+TTFT = prometheus(of.FIRST_CHUNK)
+ITL = prometheus(of.CHUNK_GAP)
+E2E = prometheus(of.DURATION)
+TOKENS = prometheus(of.TOKENS)
+REQUESTS = prometheus(of.REQUESTS)
+PLANNED = prometheus(of.PLANNED)
+IN_FLIGHT = prometheus(of.IN_FLIGHT)
+CELLS = prometheus(of.CELLS)
+VERDICT = prometheus(of.VERDICT)
+SEND_LAG = prometheus(of.SEND_LAG)
+READ_LAG = prometheus(of.READ_LAG)
+CPU = prometheus(of.CLIENT_CPU)
+MEMORY = prometheus(of.CLIENT_MEMORY)
+LOOP_LAG = prometheus(of.LOOP_LAG)
+WORKERS = prometheus(of.WORKERS)
+BACKLOG = prometheus(of.BACKLOG)
+MODEL_SIZE = prometheus(of.MODEL_SIZE)
+VRAM_SHARE = prometheus(of.MODEL_VRAM_SHARE)
+EXPIRY = prometheus(of.MODEL_EXPIRY)
 
 SHOWN = (
     *(f"{name}_bucket" for name in (TTFT, ITL, E2E, SEND_LAG, READ_LAG)), f"{TOKENS}_sum", REQUESTS, PLANNED, IN_FLIGHT,

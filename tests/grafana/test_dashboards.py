@@ -26,9 +26,12 @@ every_panel = pytest.mark.parametrize("panel", [panel for _, panel in PANELS], i
 def test_making_them_again_changes_nothing() -> None:
     pytest.importorskip("grafana_foundation_sdk", reason="the extra `grafana` is not installed")
     from grafana.__main__ import FOLDER, dashboards, text_of
+    from grafana.__main__ import RULES as RECORDED
+    from grafana.rules import percentiles
 
     made = {name: text_of(board) for name, board in dashboards().items()}
     assert made == {path.name: path.read_text() for path in FOLDER.glob("*.json")}, "run `python -m grafana`"
+    assert RECORDED.read_text() == percentiles(), "run `python -m grafana`"
 
 
 def test_there_are_four() -> None:
@@ -86,7 +89,7 @@ def test_a_panel_asks_the_chosen_source_for_the_chosen_cells(panel: dict[str, An
 
 
 def test_latency_comes_with_exemplars_and_from_the_metric_that_has_them() -> None:
-    latencies = [panel for _, panel in PANELS if re.match(r"(TTFT|ITL|End to end) (percentiles|dist)", panel["title"])]
+    latencies = [panel for _, panel in PANELS if re.match(r"(TTFT|ITL|e2e) (percentiles|dist)", panel["title"])]
     assert len(latencies) == 6
     for panel in latencies:
         with_exemplars = [target for target in panel["targets"] if target["exemplar"]]

@@ -13,7 +13,10 @@
   const colourOf = (line) => COLOURS[models.indexOf(line.model) % COLOURS.length];
   const dashOf = (line) => DASHES[loads.indexOf(line.load) % DASHES.length];
   let active = data.lines;
-  let metric = "ttft_s";
+  // Key -> words: what the table of metrics calls them.
+  const METRICS = data.latencies;
+  const SHARES = Object.entries(data.scores);
+  let metric = Object.keys(METRICS)[0];
 
   // How figures are written
 
@@ -104,8 +107,6 @@
 
   // The charts
 
-  const METRICS = { ttft_s: "time to first token", itl_s: "gap between chunks", tpot_s: "time per output token", e2e_s: "whole answer" };
-
   function percentiles(place) {
     const found = data.percentiles[metric].filter((each) => each.value > 0 && active.some((line) => line.id === each.line));
     const known = new Set(found.map((each) => each.p));
@@ -187,11 +188,9 @@
     });
   }
 
-  const SHARES = [["correct", "correct", "circle"], ["accuracy", "mean score", "triangle"], ["schema_valid", "schema valid", "square"], ["json_valid", "JSON valid", "diamond"], ["tool_calls_right", "tool calls right", "times"]];
-
   function shares(place) {
     const found = data.shares.filter((each) => active.some((line) => line.id === each.line));
-    const known = SHARES.map(([key, text, symbol], i) => ({ key, text, symbol, colour: COLOURS[i] })).filter(({ key }) => found.some((each) => each.share === key));
+    const known = SHARES.map(([key, text], i) => ({ key, text, symbol: Object.keys(SYMBOLS)[i % 5], colour: COLOURS[i % COLOURS.length] })).filter(({ key }) => found.some((each) => each.share === key));
     place.append(legend(known.map(({ text, symbol, colour }) => [text, colour, "symbol", SYMBOLS[symbol]])));
     panels(place, suiteOf, (group, width, name) => {
       const ids = new Set(group.map((line) => line.id));

@@ -17,13 +17,16 @@ import pytest
 from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadgen.telemetry import CellLabels, Scored, Telemetry
+from loadgen.telemetry import CellLabels, Telemetry
 from loadgen.telemetry.core import MOST_OUTCOMES, SAMPLED
 from loadgen.telemetry.histogram import Exemplar
-from loadgen.telemetry.instruments import BY_NAME, CHUNK_GAP, GAP_BUCKETS, INSTRUMENTS, LATENCY_BUCKETS, Labels
+from loadgen.telemetry.instruments import CHUNK_GAP, GAP_BUCKETS, INSTRUMENTS, LATENCY_BUCKETS, Instrument, Labels
 from loadgen.telemetry.labels import LABEL_CHARACTERS, genai_attributes, own_attributes
 from loadgen.telemetry.series import Histograms, values_of
 from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
+from structbench.metrics import INSTRUMENTS as OF_METRICS
+from structbench.metrics import observed
+from structbench.types import Score
 from tests.support.paths import ROOT
 
 MS = 1_000_000
@@ -33,9 +36,11 @@ FIRST_CHUNK = "gen_ai_client_operation_time_to_first_chunk_seconds"
 GAP = "gen_ai_client_operation_time_per_output_chunk_seconds"
 LIVE = ROOT / "docs" / "live-metrics.md"
 FORMULAS = ROOT / "docs" / "metrics.md"
-ALL_RIGHT = Scored(
+ALL_RIGHT = Score(
     outcome="correct", accuracy_score=1.0, json_valid=True, schema_valid=True, tool_call_accuracy=1.0
 )  # fmt: skip
+POLITE = Instrument("structbench.polite", "histogram", "1", "Says please: 1", (), (0.0, 1.0))
+"""What a caller may want to know of an answer."""
 
 STREAM = RequestError("stream", "boom")
 
@@ -44,7 +49,7 @@ Sample = tuple[str, dict[str, str], float]
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    with Telemetry(0) as it:
+    with Telemetry(0, instruments=[POLITE]) as it:
         yield it
 
 
@@ -164,10 +169,10 @@ def test_absent_figures_are_not_observed(telemetry: Telemetry) -> None:
 
 
 def test_request_is_counted_once_whichever_way_it_ended(telemetry: Telemetry) -> None:
-    telemetry.observe(completed(20, 30), CELL, Scored(outcome="correct", accuracy_score=1.0))
+    telemetry.observe(completed(20, 30), CELL, "correct", {POLITE.name: 1.0})
     telemetry.observe(failed("http", 503), CELL)
     telemetry.observe(failed("timeout"), CELL)
-    telemetry.observe(failed("rejected", 400), CELL, Scored(outcome="rejected", accuracy_score=0.0))
+    telemetry.observe(failed("rejected", 400), CELL, "rejected", {POLITE.name: 0.0})
 
     counted = {
         (labels["structbench_outcome"], labels["error_type"]): value
@@ -180,27 +185,29 @@ def test_request_is_counted_once_whichever_way_it_ended(telemetry: Telemetry) ->
         ("timeout", "timeout"): 1,
         ("rejected", "rejected"): 1,
     }
-    assert shown(telemetry, "structbench_accuracy_count") == 2
+    assert shown(telemetry, "structbench_polite_count") == 2
 
 
-def test_average_of_scores_is_sum_over_count(telemetry: Telemetry) -> None:
-    for valid in (True, True, True, False):
-        scored = Scored(
-            outcome="correct", accuracy_score=0.5, json_valid=valid, schema_valid=False, tool_call_accuracy=1.0
-        )
-        telemetry.observe(completed(20), CELL, scored)
+def test_average_of_scores_is_sum_over_count() -> None:
+    with Telemetry(0, instruments=OF_METRICS) as telemetry:
+        for valid in (True, True, True, False):
+            score = Score(
+                outcome="correct", accuracy_score=0.5, json_valid=valid, schema_valid=False, tool_call_accuracy=1.0
+            )
+            record = completed(20)
+            telemetry.observe(record, CELL, score.outcome, observed(record, score))
 
-    share = {
-        score: (shown(telemetry, f"structbench_{score}_sum"), shown(telemetry, f"structbench_{score}_count"))
-        for score in ("accuracy", "json_valid", "schema_valid", "tool_call_accuracy")
-    }
-    assert share == {
-        "accuracy": (2, 4),
-        "json_valid": (3, 4),
-        "schema_valid": (0, 4),
-        "tool_call_accuracy": (4, 4),
-    }
-    assert buckets(telemetry, "structbench_json_valid") == {0: 1, 1: 4, float("inf"): 4}
+        share = {
+            score: (shown(telemetry, f"structbench_{score}_sum"), shown(telemetry, f"structbench_{score}_count"))
+            for score in ("accuracy", "json_valid", "schema_valid", "tool_call_accuracy")
+        }
+        assert share == {
+            "accuracy": (2, 4),
+            "json_valid": (3, 4),
+            "schema_valid": (0, 4),
+            "tool_call_accuracy": (4, 4),
+        }
+        assert buckets(telemetry, "structbench_json_valid") == {0: 1, 1: 4, float("inf"): 4}
 
 
 def test_early_send_is_no_lag_and_no_warning(telemetry: Telemetry, caplog: pytest.LogCaptureFixture) -> None:
@@ -246,7 +253,7 @@ def test_more_requests_make_no_more_series(telemetry: Telemetry) -> None:
     def feed(first: int) -> None:
         for index in range(first, first + 50):
             record = replace(completed(20 + index, 500), index=index, output_text=f"text {index}")
-            telemetry.observe(record, CELL, Scored(outcome="correct", accuracy_score=index / 100), case_id=f"{index}")
+            telemetry.observe(record, CELL, "correct", {POLITE.name: index / 100}, case_id=f"{index}")
             telemetry.observe(replace(failed("stream"), index=index), CELL)
 
     feed(0)
@@ -261,7 +268,7 @@ def test_no_server_and_no_scorer_can_invent_series(telemetry: Telemetry) -> None
     for status in range(100, 1000):
         telemetry.observe(replace(failed("http", status), sent_ns=0, end_ns=NS, prompt_tokens=1), CELL)
     for number in range(500):
-        telemetry.observe(completed(20, 30), CELL, Scored(outcome=f"invented {number}"))
+        telemetry.observe(completed(20, 30), CELL, f"invented {number}")
 
     exposition = samples(text(telemetry))
     endings = {tuple(labels.items()): n for name, labels, n in exposition if name == "structbench_requests_total"}
@@ -298,16 +305,17 @@ def test_the_exporter_would_give_the_same_names_labels_and_numbers() -> None:
     meter = provider.get_meter("t")
     instruments = {
         i.name: meter.create_histogram(i.name, i.unit, i.meaning, explicit_bucket_boundaries_advisory=i.buckets)
-        for i in INSTRUMENTS
+        for i in (*INSTRUMENTS, POLITE)
         if i.kind == "histogram"
     }
-    histograms = Histograms()
+    histograms = Histograms([POLITE])
     ours.register(histograms)
     for cell in (CELL, replace(CELL, suite="tools", label="x")):
         for chunks in ((0, 0, 1), (5, 15, 22, 322), (20, 20_020)):
             for failure, record in ((None, served(*chunks)), ("stream", replace(served(*chunks), error=STREAM))):
-                histograms.add(cell, record, ALL_RIGHT, failure, None)
-                for name, besides, value in values_of(record, ALL_RIGHT, failure):
+                histograms.add(cell, record, {POLITE.name: True}, failure, None)
+                instruments[POLITE.name].record(1.0, labels_for(POLITE.name, cell))
+                for name, besides, value in values_of(record, failure):
                     instruments[name].record(value, {**labels_for(name, cell), **besides})
                 for gap in record.gaps_s if failure is None else ():
                     instruments[CHUNK_GAP].record(gap, labels_for(CHUNK_GAP, cell))
@@ -346,7 +354,7 @@ def test_exemplars_name_the_request_where_the_scraper_takes_openmetrics(telemetr
 def test_an_exemplar_with_a_trace_keeps_openmetrics_limit() -> None:
     histograms = Histograms()
     exemplar = Exemplar("20261124T141018-23941ef7", 10**9, 0, trace_id=2**128 - 1, span_id=2**64 - 1)
-    histograms.add(CELL, completed(20), Scored(outcome="completed"), None, exemplar)
+    histograms.add(CELL, completed(20), {}, None, exemplar)
     labels = [s.exemplar.labels for family in histograms.collect() for s in family.samples if s.exemplar is not None]
     assert {frozenset(each) for each in labels} == {frozenset({"run_id", "request_index", "trace_id", "span_id"})}
     assert max(sum(len(name) + len(value) for name, value in each.items()) for each in labels) <= 128
@@ -384,7 +392,7 @@ def test_scrape_amid_observations_never_sees_half_a_request() -> None:
 
     def feed() -> None:
         for _ in range(10):
-            histograms.add(CELL, record, Scored(outcome="completed"), None, None)
+            histograms.add(CELL, record, {}, None, None)
 
     feeder = threading.Thread(target=feed)
     feeder.start()
@@ -445,7 +453,8 @@ def test_importing_the_module_does_not_import_opentelemetry() -> None:
 def feed_every_instrument(telemetry: Telemetry) -> None:
     """Something of everything, so that each instrument shows."""
     telemetry.begin(CELL, "run", planned=3)
-    telemetry.observe(served(20, 30), CELL, ALL_RIGHT)
+    record = replace(served(20, 30), first_answer_ns=20 * MS)
+    telemetry.observe(record, CELL, ALL_RIGHT.outcome, observed(record, ALL_RIGHT))
     telemetry.observe(replace(failed("http", 500), sent_ns=0, end_ns=NS, prompt_tokens=3), CELL)
     telemetry.cache(CELL, "miss")
     telemetry.in_flight(CELL, 1)
@@ -461,16 +470,19 @@ def table(page: Path, header: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-def test_documented_instruments_are_those_exposed(telemetry: Telemetry) -> None:
-    feed_every_instrument(telemetry)
-    families = {f.name: f for f in text_string_to_metric_families(text(telemetry)) if f.name != "target_info"}
+def test_documented_instruments_are_those_exposed() -> None:
+    with Telemetry(0, instruments=OF_METRICS) as telemetry:
+        feed_every_instrument(telemetry)
+        exposition = text(telemetry)
+    families = {f.name: f for f in text_string_to_metric_families(exposition) if f.name != "target_info"}
+    instruments = {instrument.name: instrument for instrument in (*INSTRUMENTS, *OF_METRICS)}
     bounds = {row[0]: [float(bound) for bound in row[1].split()] for row in table(LIVE, "Set")}
     cell_labels = {"gen_ai_request_model", "structbench_suite", "structbench_load"}
     genai_labels = {"gen_ai_operation_name", "gen_ai_provider_name", "server_address", "server_port"}
 
     rows = table(LIVE, "OpenTelemetry")
     assert {row[0].strip("`"): (row[2], row[3].strip("`")) for row in rows} == {
-        i.name: (i.kind, i.unit) for i in INSTRUMENTS
+        i.name: (i.kind, i.unit) for i in instruments.values()
     }
     documented = set()
     for name, prometheus, kind, _unit, besides, bucket_set in rows:
@@ -479,7 +491,8 @@ def test_documented_instruments_are_those_exposed(telemetry: Telemetry) -> None:
         documented.add(family.name)
         assert family.type == kind
         extra = {label.replace(".", "_") for label in re.findall(r"`([^`]+)`", besides)}
-        assert extra == {label.replace(".", "_") for label in BY_NAME[name.strip("`")].attributes}
+        assert extra == {label.replace(".", "_") for label in instruments[name.strip("`")].attributes}
+        assert prometheus == f"`{instruments[name.strip('`')].prometheus}`"
         own = set() if name == "`structbench.cells`" else cell_labels
         expected = own | extra | (genai_labels if name.startswith("`gen_ai.") else set())
         assert {label for s in family.samples for label in s.labels} - {"le"} == expected, name
@@ -492,5 +505,5 @@ def test_documented_instruments_are_those_exposed(telemetry: Telemetry) -> None:
 def test_every_instrument_has_its_formula_in_the_docs() -> None:
     rows = table(FORMULAS, "metric")
     documented = [name for row in rows for name in re.findall(r"`([^`]+)`", row[0])]
-    assert sorted(documented) == sorted(instrument.name for instrument in INSTRUMENTS)
+    assert sorted(documented) == sorted(instrument.name for instrument in (*INSTRUMENTS, *OF_METRICS))
     assert all(len(row) == 2 and row[1] for row in rows)

@@ -16,12 +16,12 @@ from loadgen.telemetry.histogram import (
     ZERO,
     Exemplar,
     Histogram,
+    buckets_of,
     cumulative,
     explicit,
     exponential,
     exponential_index,
     fitted,
-    quantile,
 )
 from loadgen.telemetry.instruments import GAP_BUCKETS, INSTRUMENTS, LAG_BUCKETS
 
@@ -123,7 +123,7 @@ def test_a_bucket_shows_its_latest_request_and_of_many_gaps_the_longest() -> Non
 
 @given(st.lists(st.floats(0, 9.0), min_size=1, max_size=60), st.floats(0.01, 1.0))
 def test_a_quantile_is_in_the_bucket_of_the_value_it_stands_for(numbers: list[float], p: float) -> None:
-    found = quantile(filled(explicit(LAG_BUCKETS), numbers), LAG_BUCKETS, p)
+    found = buckets_of(filled(explicit(LAG_BUCKETS), numbers), LAG_BUCKETS).quantile(p)
     exact = sorted(numbers)[max(0, math.ceil(p * len(numbers) - 1e-9) - 1)]
     upper = next(bound for bound in LAG_BUCKETS if exact <= bound)
     lower = max((bound for bound in LAG_BUCKETS if bound < upper), default=0.0)
@@ -132,8 +132,8 @@ def test_a_quantile_is_in_the_bucket_of_the_value_it_stands_for(numbers: list[fl
 
 
 def test_a_quantile_of_nothing_is_absent_and_of_the_endless_bucket_its_lower_end() -> None:
-    assert quantile(explicit(LAG_BUCKETS), LAG_BUCKETS, 0.99) is None
-    assert quantile(filled(explicit(LAG_BUCKETS), [99.0]), LAG_BUCKETS, 0.99) == LAG_BUCKETS[-1]
+    assert buckets_of(explicit(LAG_BUCKETS), LAG_BUCKETS).quantile(0.99) is None
+    assert buckets_of(filled(explicit(LAG_BUCKETS), [99.0]), LAG_BUCKETS).quantile(0.99) == LAG_BUCKETS[-1]
 
 
 def test_buckets_serve_a_world_of_5_ms_and_one_of_5_min() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from time import monotonic_ns, time_ns
 from typing import Any
@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Tracer
 
-from loadgen.telemetry import CellLabels, Scored
+from loadgen.telemetry import CellLabels
 from loadgen.telemetry.spans import RunSpans
 from loadgen.types import NS, ErrorKind, Request, RequestError, RequestRecord
 
@@ -25,7 +25,6 @@ ASKED = Request(
     index=7, model="m:1b", messages=({"role": "system", "content": "be brief"}, {"role": "user", "content": SECRET}),
     format={"type": "object"}, options={"seed": 7, "num_predict": 64, "temperature": 0, "stop": ["x"]},
 )  # fmt: skip
-DONE = Scored(outcome="completed")
 
 
 @dataclass
@@ -35,10 +34,10 @@ class Spans:
     tracer: Tracer
     exporter: InMemorySpanExporter
 
-    def of(self, record: RequestRecord, scored: Scored = DONE, request: Request | None = None,
-           content: bool = False) -> ReadableSpan:  # fmt: skip
+    def of(self, record: RequestRecord, outcome: str = "completed", request: Request | None = None,
+           content: bool = False, values: Mapping[str, float] | None = None) -> ReadableSpan:  # fmt: skip
         spans = RunSpans(self.tracer, CELL, "run-1", content=content)
-        spans.add(record, scored, request, None)
+        spans.add(record, outcome, values or {}, request, None)
         spans.end("valid")
         request_span, _run = self.exporter.get_finished_spans()[-2:]
         return request_span
@@ -68,7 +67,7 @@ def failed(kind: ErrorKind, **more: Any) -> RequestRecord:
 
 
 def test_names_are_those_of_the_genai_conventions(spans: Spans) -> None:
-    span = spans.of(record(), Scored(outcome="correct", accuracy_score=1.0), ASKED)
+    span = spans.of(record(), "correct", ASKED, values={"structbench.accuracy": 1.0})
     assert span.name == "chat m:1b"
     assert span.kind.name == "CLIENT"
     assert dict(span.attributes or {}) == {
@@ -91,7 +90,7 @@ def test_names_are_those_of_the_genai_conventions(spans: Spans) -> None:
 def test_what_was_never_sent_or_never_ended_has_a_span_without_length(
     spans: Spans, unsent: dict[str, Any], kind: ErrorKind
 ) -> None:
-    span = spans.of(failed(kind, **unsent), Scored(outcome=kind))
+    span = spans.of(failed(kind, **unsent), kind)
     assert span.start_time == span.end_time
     assert abs(time_ns() - (span.start_time or 0)) < 60 * NS
     found = dict(span.attributes or {})
@@ -100,20 +99,20 @@ def test_what_was_never_sent_or_never_ended_has_a_span_without_length(
 
 
 def test_an_error_is_named_and_its_message_kept_back_with_the_content(spans: Spans) -> None:
-    told = spans.of(failed("stream"), Scored(outcome="stream"))
+    told = spans.of(failed("stream"), "stream")
     assert (told.status.status_code.name, told.status.description) == ("ERROR", "stream")
     assert ANSWER not in told.to_json()
-    whole = spans.of(failed("stream"), Scored(outcome="stream"), ASKED, content=True)
+    whole = spans.of(failed("stream"), "stream", ASKED, content=True)
     assert whole.status.description == f"it said: {ANSWER}"
 
 
 def test_content_is_there_when_asked_for_and_else_not(spans: Spans) -> None:
-    bare = spans.of(record(thinking_text="hm", tool_calls=({"name": "f", "arguments": {"a": 1}},)), DONE, ASKED)
+    bare = spans.of(record(thinking_text="hm", tool_calls=({"name": "f", "arguments": {"a": 1}},)), "completed", ASKED)
     assert SECRET not in bare.to_json()
     assert ANSWER not in bare.to_json()
 
     thought = record(thinking_text="hm", tool_calls=({"name": "f", "arguments": {"a": 1}},))
-    found: Any = dict(spans.of(thought, DONE, ASKED, content=True).attributes or {})
+    found: Any = dict(spans.of(thought, "completed", ASKED, content=True).attributes or {})
     assert json.loads(found["gen_ai.input.messages"]) == [
         {"role": "system", "parts": [{"type": "text", "content": "be brief"}]},
         {"role": "user", "parts": [{"type": "text", "content": SECRET}]},
@@ -130,7 +129,7 @@ def test_calls_and_their_results_among_the_messages_are_parts_of_their_kind(span
     call = {"name": "f", "arguments": {"a": 1}}
     said = {"role": "assistant", "content": "", "thinking": "hm", "tool_calls": [{"function": call}]}
     asked = replace(ASKED, messages=(said, {"role": "tool", "tool_name": "f", "content": "7"}))
-    found: Any = dict(spans.of(record(), DONE, asked, content=True).attributes or {})
+    found: Any = dict(spans.of(record(), "completed", asked, content=True).attributes or {})
     assert json.loads(found["gen_ai.input.messages"]) == [
         {"role": "assistant", "parts": [{"type": "reasoning", "content": "hm"}, {"type": "tool_call", **call}]},
         {"role": "tool", "parts": [{"type": "tool_call_response", "response": "7"}]},
@@ -138,21 +137,21 @@ def test_calls_and_their_results_among_the_messages_are_parts_of_their_kind(span
 
 
 def test_messages_that_are_not_known_are_left_out(spans: Spans) -> None:
-    found = dict(spans.of(record(), DONE, replace(ASKED, messages=()), content=True).attributes or {})
+    found = dict(spans.of(record(), "completed", replace(ASKED, messages=()), content=True).attributes or {})
     assert "gen_ai.input.messages" not in found
     assert found["gen_ai.request.seed"] == 7
 
 
 def test_half_a_surrogate_pair_spoils_no_batch(spans: Spans) -> None:
     torn = record(output_text="torn \ud83d", error=RequestError("stream", "torn \ud83d too"))
-    span = spans.of(torn, Scored(outcome="stream"), ASKED, content=True)
+    span = spans.of(torn, "stream", ASKED, content=True)
     encode_spans([span]).SerializeToString()
     assert span.status.description == "torn ? too"
 
 
 def test_a_prompt_for_generate_is_a_message_of_the_user(spans: Spans) -> None:
     asked = replace(ASKED, messages=(), prompt=SECRET)
-    found: Any = dict(spans.of(record(), DONE, asked, content=True).attributes or {})
+    found: Any = dict(spans.of(record(), "completed", asked, content=True).attributes or {})
     assert json.loads(found["gen_ai.input.messages"]) == [
         {"role": "user", "parts": [{"type": "text", "content": SECRET}]}
     ]
@@ -167,7 +166,7 @@ def test_the_callers_own_trace_is_not_joined(spans: Spans) -> None:
 def test_a_run_of_any_length_keeps_a_bounded_number_of_links(spans: Spans) -> None:
     run = RunSpans(spans.tracer, CELL, "run-1", content=False)
     for index in range(300):
-        run.add(record(index=index), DONE, None, None)
+        run.add(record(index=index), "completed", {}, None, None)
     run.end("valid")
     *requests, root = spans.exporter.get_finished_spans()
     assert len(requests) == 300

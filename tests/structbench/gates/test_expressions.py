@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structbench.errors import BadInput
-from structbench.gates.expressions import (
-    LATENCIES,
-    RATES,
-    SHARES,
-    metric_of,
-    parse_change,
-    parse_limits,
-    parse_slo,
-    shown_limits,
-)
+from structbench.gates.expressions import parse_change, parse_limits, parse_slo, shown_limits
+from structbench.metrics import ALIASES, LATENCIES, METRICS, metric_of
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
@@ -34,6 +26,8 @@ DOCS = ROOT / "docs"
         ("correct>=0.9", "correct", ">=", 0.9), ("error_rate<=0", "error_rate", "<=", 0.0),
         ("accuracy>100%", "accuracy", ">", 1.0), ("requests_per_s>=2", "requests_per_s", ">=", 2.0),
         ("correct_goodput>0.5/s", "correct_goodput", ">", 0.5),
+        ("tool_calls_right>=90%", "tool_call_accuracy", ">=", 0.9),
+        ("semantic_similarity>=0.7", "semantic_similarity", ">=", 0.7),
     ],
 )  # fmt: skip
 def test_an_slo_is_read_in_seconds_rates_and_shares(text: str, name: str, op: str, value: float) -> None:
@@ -62,6 +56,7 @@ def test_nineteen_of_twenty_are_95_percent() -> None:
         ("ttft_p95<nan", "at position 10, 'nan': expected a number"), ("ttft_p95<1e999", "expected a finite number"),
         ("ttft_p95<5min", "at position 11, 'min': expected the unit s, ms or us, or nothing more"),
         ("ttft_p95<5%", "at position 11, '%': expected the unit s"),
+        ("semantic_similarity>70%", "at position 23, '%': expected no unit"),
         ("schema_valid>=95", "at position 15, '95': expected a share from 0 to 1, or a percentage"),
         ("schema_valid>=-1%", "expected a share"), ("schema_valid>=1s", "at position 16, 's': expected the unit %"),
         ("ttft_p95<0.5 itl_p99<1", "at position 14, 'itl_p99<1'"),
@@ -167,8 +162,8 @@ def test_the_docs_name_every_metric() -> None:
     text = (DOCS / "metrics.md").read_text()
     section = text[text.index("## Names in expressions") :]
     named = set(re.findall(r"`(\w+)`", section))
-    assert {*LATENCIES, *RATES, *SHARES} <= named
-    assert all(metric_of(name) is not None for name in (*RATES, *SHARES))
+    assert {*METRICS, *ALIASES} <= named
+    assert all(metric_of(name) is not None for name in METRICS if name not in LATENCIES)
 
 
 def test_a_name_that_is_like_nothing_known_is_told_without_a_guess() -> None:

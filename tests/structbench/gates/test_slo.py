@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from structbench.gates.expressions import LATENCIES, RATES, SHARES, Condition, metric_of, parse_slo
 from structbench.gates.slo import Gate, Outcome, Watch, Word, is_good, judge, needed_beyond, settle, value_text
+from structbench.metrics import LATENCIES, is_good
 from structbench.results.measures import Measured
 from structbench.stats import percentile
 
 STOPPED = {"status": "interrupted", "verdict": "valid", "completed": 9}
 GOOD_RUN = {"status": "complete", "verdict": "valid", "completed": 20}
 NOTHING: dict[str, Any] = {
-    **dict.fromkeys(LATENCIES.values()), "error_kind": None, "outcome": "completed", "accuracy_score": None,
+    **dict.fromkeys(metric.column for metric in LATENCIES.values()), "error_kind": None, "output_tokens": None,
+    "outcome": "completed", "accuracy_score": None,
     "json_valid": None, "schema_valid": None, "tool_call_accuracy": None,
 }  # fmt: skip
 

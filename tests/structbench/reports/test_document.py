@@ -48,9 +48,9 @@ def test_figures_are_those_of_the_rows(path: Path) -> None:
     assert figures.shares["correct"] == wilson(85, 95)
     assert figures.shares["accuracy"] == wilson(85 + 10 * 0.5, 95)
     assert figures.shares["error_rate"] == wilson(5, 100)
-    assert figures.shares["tool_calls_right"].value is None
-    assert figures.correct_goodput.value == pytest.approx(8.5)
-    assert figures.requests_per_s == pytest.approx(9.5)
+    assert figures.shares["tool_call_accuracy"].value is None
+    assert figures.rates["correct_goodput"].value == pytest.approx(8.5)
+    assert figures.rates["requests_per_s"].value == pytest.approx(9.5)
     assert figures.outcomes == [("correct", False, 85), ("wrong_value", False, 10), ("timeout", True, 5)]
 
 
@@ -69,7 +69,7 @@ def test_figures_agree_with_the_view_that_a_load_ends_with(path: Path) -> None:
             assert estimate.value is None or estimate.value == pytest.approx(row[name])
         for name in ("json_valid", "schema_valid", "accuracy"):
             assert figures.shares[name].value == (None if row[name] is None else pytest.approx(row[name]))
-        assert figures.correct_goodput.value == (
+        assert figures.rates["correct_goodput"].value == (
             None if row["correct"] is None else pytest.approx(row["correct_goodput"])
         )
         assert {name: figures.counts[name] for name in ("requests", "errors", "completed")} == {
@@ -82,7 +82,8 @@ def test_correct_goodput_keeps_to_the_limits_of_goodput(path: Path) -> None:
     figures = found.figures[found.lines[0].id]
     assert found.lines[0].goodput_limits == ("ttft_s <= 0.005",)
     # One request of 0.1 s; what the run waited for before it was interrupted is not kept.
-    assert (figures.correct_goodput.value, figures.goodput) == (pytest.approx(10.0), pytest.approx(10.0))
+    for name in ("correct_goodput", "goodput"):
+        assert figures.rates[name].value == pytest.approx(10.0)
     assert figures.shares["correct"].value == 1.0
 
 
@@ -140,7 +141,7 @@ def test_pooled_runs_are_those_of_one_config_and_the_worst_of_them_marks_the_lin
     figures = found.figures[pooled.id]
     assert figures.counts["requests"] == 150
     assert figures.latencies["ttft_s"]["p95"].n == 150
-    assert figures.requests_per_s == pytest.approx(150 / 30)
+    assert figures.rates["requests_per_s"].value == pytest.approx(150 / 30)
     assert len(found.lines) == 3
 
 

@@ -16,11 +16,12 @@ from rich.console import Console
 
 from structbench.cli import main
 from structbench.formatting import markdown_text
+from structbench.metrics import METRICS
 from structbench.reports import html
+from structbench.reports.estimates import estimate_text, needs_text, range_text
 from structbench.reports.html import embedded, to_html
 from structbench.reports.markdown import to_markdown
 from structbench.reports.terminal import print_document
-from structbench.reports.terms import estimate_text, needs_text, range_text, value_text
 from structbench.reports.wrong_view import visible
 from structbench.stats import Estimate
 from tests.support.reports import document, requests, run, write
@@ -47,28 +48,28 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "value", "low", "high", "shown"),
     [
-        ("ttft_s", 0.31, 0.28, 0.4, "310 ms (280–400 ms)"), ("ttft_s", 0.99, 0.95, 1.02, "990 ms (950 ms – 1.02 s)"),
-        ("itl_s", 0.00841, 0.0084, 0.00852, "8.41 ms (8.40–8.52 ms)"),
-        ("ttft_s", 12.34, 11.9, 120, "12.3 s (11.9–120 s)"),
+        ("ttft", 0.31, 0.28, 0.4, "310 ms (280–400 ms)"), ("ttft", 0.99, 0.95, 1.02, "990 ms (950 ms – 1.02 s)"),
+        ("itl", 0.00841, 0.0084, 0.00852, "8.41 ms (8.40–8.52 ms)"),
+        ("ttft", 12.34, 11.9, 120, "12.3 s (11.9–120 s)"),
         ("correct", 0.95, 0.764, 0.991, "95.0 % (76.4–99.1 %)"),
         ("correct_goodput", 3.84, 3.1, 12, "3.84/s (3.10–12.0/s)"),
-        ("requests_per_s", 4.0, 4.0, 4.0, "4.00/s"), ("ttft_s", 0.99996, 0.9, 1.1, "1.00 s (900 ms – 1.10 s)"),
-        ("connect", 0.0, 0.0, 0.0, "0 ms"), ("itl_s", 0.000_999_9, 0.0009, 0.002, "1.00 ms (0.900–2.00 ms)"),
+        ("requests_per_s", 4.0, 4.0, 4.0, "4.00/s"), ("ttft", 0.99996, 0.9, 1.1, "1.00 s (900 ms – 1.10 s)"),
+        ("e2e", 0.0, 0.0, 0.0, "0 ms"), ("itl", 0.000_999_9, 0.0009, 0.002, "1.00 ms (0.900–2.00 ms)"),
     ],
 )  # fmt: skip
 def test_an_estimate_is_written_with_its_interval(name: str, value: float, low: float, high: float, shown: str) -> None:
-    assert estimate_text(name, Estimate(100, value, low, high)) == shown
+    assert estimate_text(METRICS[name], Estimate(100, value, low, high)) == shown
 
 
 def test_too_few_values_are_written_as_what_they_need() -> None:
-    assert estimate_text("ttft_s", Estimate(30, needs=368)) == "needs 368 requests"
+    assert estimate_text(METRICS["ttft"], Estimate(30, needs=368)) == "needs 368 requests"
     assert needs_text(Estimate(0, needs=1, unit="answers")) == "–"
-    assert range_text("ttft_s", Estimate(30, needs=368)) == ""
+    assert range_text(METRICS["ttft"], Estimate(30, needs=368)) == ""
 
 
 @given(st.floats(1e-6, 1e5))
 def test_a_latency_is_written_to_three_digits(seconds: float) -> None:
-    number, unit = value_text("ttft_s", seconds).split()
+    number, unit = METRICS["ttft"].text(seconds).split()
     assert float(number.replace(",", "")) * {"ms": 1e-3, "s": 1}[unit] == pytest.approx(seconds, rel=0.0051)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from structbench.errors import BadInput
+from structbench.metrics import LATENCIES, PERCENTILES, of_kind
 from structbench.reports.headline import DEFAULT_RULE, Headline, headline_of, parse_rule
-from structbench.reports.terms import SHARES
-from structbench.results.figures import LATENCIES, PERCENTILES, Figures
+from structbench.results.figures import Figures
 from structbench.results.groups import Line
 from structbench.stats import Estimate, rate_per_s, wilson
 
@@ -33,13 +33,14 @@ def figures(correct: int, n: int = 200, ttft_s: float = 0.3, scored: bool = True
     """``correct`` of n answers, all with this TTFT; p95 with its interval where n allows."""
     p95 = Estimate(n, ttft_s, ttft_s * 0.9, ttft_s * 1.1) if n >= 72 else Estimate(n, needs=72)
     none: Mapping[str, Estimate] = {name: Estimate(0) for name in PERCENTILES}
-    shares = {name: wilson(0, 0) for name in SHARES}
+    shares = {name: wilson(0, 0) for name in (metric.name for metric in of_kind("share"))}
     shares |= {"correct": wilson(correct, n) if scored else wilson(0, 0), "error_rate": wilson(failed, n + failed)}
     return Figures(
         counts={"requests": n + failed, "completed": n, "scored": n if scored else 0},
-        latencies={**{name: dict(none) for name in (*LATENCIES, "itl_s")}, "ttft_s": {**none, "p95": p95}},
-        shares=shares, correct_goodput=rate_per_s(shares["correct"], 10.0), goodput=None,
-        requests_per_s=n / 10, tokens_per_s=None,
+        latencies={**{metric.key: dict(none) for metric in LATENCIES.values()}, "ttft_s": {**none, "p95": p95}},
+        shares=shares,
+        rates={"correct_goodput": rate_per_s(shares["correct"], 10.0), "goodput": Estimate(n),
+               "requests_per_s": Estimate(n, n / 10, n / 10, n / 10), "tokens_per_s": Estimate(n)},
         stream_tokens_per_s=None, outcomes=[],
     )  # fmt: skip
 

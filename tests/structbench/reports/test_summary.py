@@ -28,7 +28,8 @@ from structbench.formatting import (
     share_text,
     span_text,
 )
-from structbench.reports import RUN_KEYS, SCORED, pooled, print_overview, print_table, to_json
+from structbench.metrics import METRICS
+from structbench.reports import RUN_KEYS, pooled, print_overview, print_table, to_json
 from structbench.store.schema import migrate
 
 JSON_RUN: dict[str, Any] = {
@@ -138,17 +139,17 @@ llama3.2:1b text rate=10/s poisson        –  skipped  invalid (2)
 """
 OVERVIEW_80 = """\
 Success rates
-                                                          JSON  schema   tools
-                requests  completed  correct  accuracy   valid   valid   right
+                                                JSON  schema   tools
+                requests  completed  correct   valid   valid   right  accuracy
 ──────────────────────────────────────────────────────────────────────────────
 by model
-  smollm2:360m       420     99.5 %   91.4 %    89.3 %  97.0 %  93.3 %  85.0 %
-  llama3.2:1b         50      0.0 %        –         –       –       –       –
+  smollm2:360m       420     99.5 %   91.4 %  97.0 %  93.3 %  85.0 %    89.3 %
+  llama3.2:1b         50      0.0 %        –       –       –       –         –
 by suite
-  json               300     99.3 %   94.0 %    91.0 %  97.0 %  93.3 %       –
-  tools              120    100.0 %   85.0 %    85.0 %       –       –  85.0 %
-  text                50      0.0 %        –         –       –       –       –
-all                  470     88.9 %   91.4 %    89.3 %  97.0 %  93.3 %  85.0 %
+  json               300     99.3 %   94.0 %  97.0 %  93.3 %       –    91.0 %
+  tools              120    100.0 %   85.0 %       –       –  85.0 %    85.0 %
+  text                50      0.0 %        –       –       –       –         –
+all                  470     88.9 %   91.4 %  97.0 %  93.3 %  85.0 %    89.3 %
 
 3 runs (1 new, 1 resumed, 1 skipped) in 3 min 12 s
 """
@@ -310,8 +311,7 @@ def test_every_key_is_a_column_of_the_store_s_view() -> None:
         migrate(con, "memory")
         columns = {column[0] for column in con.execute("SELECT * FROM summary").description}
     assert set(RUN_KEYS) - columns == {"cache", "warnings"}
-    # Either the view counts what each share is of, under these names, or not at all.
-    assert {column for column in columns if column.endswith("scored")} in (set(), set(SCORED.values()))
+    assert {metric.scored for metric in METRICS.values() if metric.scored} <= columns
 
 
 # Wording

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from structbench.gates.expressions import Metric, metric_of, parse_limits
-from structbench.gates.slo import is_good
+from structbench.gates.expressions import parse_limits
+from structbench.metrics import Metric, is_good, metric_of
 from structbench.results.measures import Measured, measured, meets
 from structbench.store import Reader
 from tests.support import made_up_rows
@@ -18,7 +18,7 @@ from tests.support.comparisons import database, requests
 
 LIMITS = parse_limits("ttft<0.1,tpot<0.011")
 ROWS = requests(60, wrong=(3, 4, 5), failed=(7, 30))
-DONE = [row for row in ROWS if "error_kind" not in row]
+DONE = [{**row, "error_kind": None} for row in ROWS if "error_kind" not in row]
 GAPS = [(b - a) / 1e6 for row in DONE for a, b in pairwise(row["chunk_offsets_us"])]
 DURATION_S = max(row["end_ns"] for row in ROWS) / 1e9
 
@@ -57,7 +57,7 @@ def ask(reader: Reader, run: str, name: str, limits: dict[str, float] | None = N
         ("itl_p99.9", np.quantile(GAPS, 0.999), len(GAPS)),
         ("requests_per_s", 58 / DURATION_S, 58), ("tokens_per_s", 5 * 58 / DURATION_S, 58),
         ("json_valid", 1.0, 58), ("schema_valid", 55 / 58, 58), ("correct", 55 / 58, 58),
-        ("accuracy", (55 + 1.5) / 58, 58), ("error_rate", 2 / 60, 60), ("tool_calls_right", None, 0),
+        ("accuracy", (55 + 1.5) / 58, 58), ("error_rate", 2 / 60, 60), ("tool_call_accuracy", None, 0),
         ("correct_goodput", 55 / DURATION_S, 58), ("goodput", None, 60),
     ],
 )  # fmt: skip

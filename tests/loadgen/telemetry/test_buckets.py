@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.telemetry.histogram import Buckets
 from loadgen.telemetry.instruments import GAP_BUCKETS, LATENCY_BUCKETS
 from structbench.stats import percentile
-from structbench.watch.buckets import Buckets
 
 BOUNDS = (1.0, 2.0, 5.0, inf)
 values = st.lists(st.floats(0, 400, allow_nan=False), min_size=1, max_size=60)

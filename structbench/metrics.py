@@ -1,0 +1,264 @@
+"""The one table of metrics: what each is called, what a request adds to it, how it is written, where it is shown.
+
+A new metric is a row here and, where it needs one, a column of ``requests``. ``gates.expressions`` parses the names,
+``results`` and ``comparison`` compute by the SQL, ``reports`` write by kind and label, ``run`` gives the instruments to
+``loadgen.telemetry``, ``grafana`` and ``watch`` look for them. docs/metrics.md has the formulas. Light to import.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+from loadgen.telemetry import instruments as of
+from loadgen.telemetry.instruments import BY_NAME, Instrument
+from structbench.formatting import ABSENT, seconds_text, share_text, significant
+
+if TYPE_CHECKING:
+    from loadgen.types import RequestRecord
+    from structbench.types import Score
+
+Kind = Literal["latency", "rate", "share", "score"]
+"""Seconds; a number a second; a part of 1; a number from -1 to 1."""
+Counted = Literal["request", "scored answer", "gap"]
+Row = Mapping[str, Any]
+"""A row of ``requests``."""
+
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+"""Those that reports have of each latency."""
+SHARE_BUCKETS = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
+YES_NO_BUCKETS = (0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A row of the table; or one figure of a latency, a percentile or the mean, as expressions name it."""
+
+    name: str
+    """``ttft``; as a figure ``ttft_p95``, ``ttft_mean``."""
+    base: str
+    """The row's name, of a figure too."""
+    kind: Kind
+    label: str
+    """What people read: ``TTFT``, ``TTFT p95``."""
+    narrow: str = ""
+    """The label in a narrow column, where it is not the label with a line for each word."""
+    sql: str
+    """What a row of ``requests`` adds; NULL: it does not count. ``{good}``: whether it keeps the limits of goodput."""
+    adds: Callable[[Row, bool], float | None]
+    """The same in Python, of a row and whether it is good."""
+    column: str = ""
+    """Of ``requests``, where that is what a row adds."""
+    n_sql: str = ""
+    """SQL over rows for n, where that is not how many count."""
+    counts: Counted = "request"
+    """What n is a number of."""
+    scored: str = ""
+    """The column of the view ``summary`` with n."""
+    lower_is_better: bool = False
+    may_be_absent: bool = False
+    """A completed answer may lack it (one that came whole has no gaps): no limit on it is then broken."""
+    only_where: str = ""
+    """The column of ``summary`` of which some run must have something, or tables leave this metric out."""
+    title: str = ""
+    """A latency in words, as charts have it; without them it is in no chart."""
+    shown: tuple[str, ...] = ()
+    """The percentiles of a latency in ``summary`` and in reports."""
+    compared: tuple[str, ...] = ()
+    """Those that ``compare`` tests: each test costs the others power."""
+    brief: tuple[str, ...] = ()
+    """Those in a report for a pull request."""
+    benchstat: str = ""
+    """The unit as Go benchmarks have it; without one it is not exported there."""
+    instrument: Instrument | None = None
+    """The histogram that shows it while a load runs."""
+    p: float | None = None
+    """Of a latency's figure: the quantile, 0..1; None: the mean."""
+
+    @property
+    def key(self) -> str:
+        """In JSON: ``ttft_s``, ``correct``."""
+        return f"{self.base}_s" if self.kind == "latency" else self.name
+
+    @property
+    def header(self) -> str:
+        """The label over a narrow column."""
+        return self.narrow or self.label.replace(" ", "\n")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Its columns in the view ``summary``; that of ``correct`` is a count there."""
+        return tuple(f"{self.name}_{p}_s" for p in self.shown) if self.kind == "latency" else (self.name,)
+
+    def at(self, word: str) -> Metric:
+        """The figure of a latency at ``p95``, ``p99.9``, ``mean``."""
+        p = None if word == "mean" else float(Decimal(word[1:]) / 100)
+        return replace(self, name=f"{self.name}_{word}", label=f"{self.label} {word}", p=p)
+
+    def text(self, value: float | None, more: int = 0) -> str:
+        """A value in the metric's unit, with so many more digits than usual: ``84.1 ms``, ``95.0 %``, ``3.20/s``."""
+        match self.kind:
+            case "latency":
+                return seconds_text(value, 3 + more)
+            case "share":
+                return share_text(value, 1 + more)
+            case "rate":
+                return ABSENT if value is None else f"{significant(value, 3 + more)}/s"
+            case "score":
+                return ABSENT if value is None else f"{value:.{2 + more}f}"
+
+
+def _is_completed(row: Row) -> bool:
+    return row["error_kind"] is None
+
+
+def _latency(name: str, label: str, column: str, **more: Any) -> Metric:
+    """Of completed requests only: also a failed one may have a first chunk."""
+    return Metric(
+        name=name, base=name, kind="latency", label=label, column=column, lower_is_better=True,
+        sql=f"CASE WHEN error_kind IS NULL THEN {column} END",
+        adds=lambda row, _: row[column] if _is_completed(row) else None, **more,
+    )  # fmt: skip
+
+
+def _score(name: str, label: str, column: str, kind: Kind = "share", **more: Any) -> Metric:
+    """The mean of a column, over the answers that have it."""
+    return Metric(
+        name=name, base=name, kind=kind, label=label, column=column, counts="scored answer",
+        sql=f"{column}::DOUBLE", adds=lambda row, _: None if row[column] is None else float(row[column]), **more,
+    )  # fmt: skip
+
+
+def _right(row: Row, good: bool) -> float | None:
+    return None if row["accuracy_score"] is None else float(good and row["outcome"] == "correct")
+
+
+def _instrument(name: str, meaning: str, buckets: tuple[float, ...]) -> Instrument:
+    return Instrument(f"structbench.{name}", "histogram", "1", meaning, (), buckets)
+
+
+_COMPLETED = "count(*) FILTER (WHERE error_kind IS NULL)"
+_TABLE = (
+    _latency("ttft", "TTFT", "ttft_s", title="time to first token", shown=("p50", "p95", "p99"),
+             compared=("p50", "p95"), brief=("p50", "p95"), benchstat="ttft-sec", instrument=BY_NAME[of.FIRST_CHUNK]),
+    _latency("ttft_due", "TTFT from due", "ttft_due_s"),
+    _latency("itl", "ITL", "itl_mean_s", counts="gap", may_be_absent=True, title="gap between chunks",
+             shown=("p50", "p99"), compared=("p50", "p99"), brief=("p99",), benchstat="itl-sec",
+             instrument=BY_NAME[of.CHUNK_GAP]),
+    _latency("tpot", "TPOT", "tpot_s", may_be_absent=True, title="time per output token", shown=("p50",),
+             compared=("p50",), brief=("p50",), benchstat="tpot-sec"),
+    _latency("e2e", "e2e", "e2e_s", title="whole answer", shown=("p50", "p95"), compared=("p50", "p95"),
+             benchstat="e2e-sec", instrument=BY_NAME[of.DURATION]),
+    _latency("e2e_due", "e2e from due", "e2e_due_s"),
+    Metric(name="requests_per_s", base="requests_per_s", kind="rate", label="requests/s", benchstat="req/s",
+           sql="(error_kind IS NULL)::BIGINT", adds=lambda row, _: float(_is_completed(row)), n_sql=_COMPLETED),
+    Metric(name="tokens_per_s", base="tokens_per_s", kind="rate", label="output tokens/s", column="output_tokens",
+           benchstat="tok/s", sql="CASE WHEN error_kind IS NULL THEN output_tokens END",
+           adds=lambda row, _: row["output_tokens"] if _is_completed(row) else None, n_sql=_COMPLETED),
+    Metric(name="goodput", base="goodput", kind="rate", label="goodput", sql="({good})::BIGINT",
+           adds=lambda _, good: float(good)),
+    Metric(name="correct_goodput", base="correct_goodput", kind="rate", label="correct goodput", benchstat="correct/s",
+           counts="scored answer", adds=_right,
+           sql="CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct' AND {good})::BIGINT END"),
+    _score("json_valid", "JSON valid", "json_valid", scored="json_scored",
+           instrument=_instrument("json_valid", "Answer is JSON: 1, is not: 0", YES_NO_BUCKETS)),
+    _score("schema_valid", "schema valid", "schema_valid", scored="schema_scored",
+           instrument=_instrument("schema_valid", "Answer satisfies the schema: 1, does not: 0", YES_NO_BUCKETS)),
+    _score("tool_call_accuracy", "tool calls right", "tool_call_accuracy", scored="tool_calls_scored",
+           narrow="tools\nright",
+           instrument=_instrument("tool_call_accuracy", "Share of one answer's tool calls that are right",
+                                  SHARE_BUCKETS)),
+    _score("accuracy", "accuracy", "accuracy_score", scored="scored", benchstat="accuracy",
+           instrument=_instrument("accuracy", "Accuracy score of one answer, 0 to 1", SHARE_BUCKETS)),
+    Metric(name="correct", base="correct", kind="share", label="correct", counts="scored answer", scored="scored",
+           sql="CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct')::BIGINT::DOUBLE END",
+           adds=lambda row, _: _right(row, True)),
+    Metric(name="error_rate", base="error_rate", kind="share", label="errors", lower_is_better=True, scored="requests",
+           sql="(error_kind IS NOT NULL)::BIGINT::DOUBLE", adds=lambda row, _: float(not _is_completed(row))),
+    _score("semantic_similarity", "similarity", "semantic_similarity", "score", narrow="simi-\nlarity",
+           only_where="semantic_similarity"),
+)  # fmt: skip
+
+METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _TABLE}
+ALIASES = {"tool_calls_right": "tool_call_accuracy"}
+"""An earlier name -> the name; expressions take both, and the view ``summary`` has a column of each."""
+
+
+def of_kind(*kinds: Kind) -> tuple[Metric, ...]:
+    """The rows of these kinds, in the order in which tables have them."""
+    return tuple(metric for metric in _TABLE if metric.kind in kinds)
+
+
+LATENCIES: Mapping[str, Metric] = {metric.name: metric for metric in of_kind("latency")}
+CHARTED = tuple(metric for metric in of_kind("latency") if metric.title)
+SCORES = tuple(metric for metric in of_kind("share") if metric.counts == "scored answer")
+"""Shares of the answers that were right in some way."""
+COMPARED = tuple(
+    figure for row in _TABLE for figure in ([row.at(p) for p in row.compared] if row.kind == "latency" else [row])
+)
+"""Figures that are always compared, where both cells have them."""
+_OBSERVED = tuple(
+    (metric, metric.instrument) for metric in _TABLE if metric.instrument and metric.instrument.name not in BY_NAME
+)
+INSTRUMENTS = tuple(instrument for _, instrument in _OBSERVED)
+"""Histograms that a load shows besides its own."""
+
+
+def metric_of(name: str) -> Metric | None:
+    """The figure of this name: ``ttft_p95``, ``itl_p99.9``, ``tpot_mean``, ``requests_per_s``, ``schema_valid``, …"""
+    found = re.fullmatch(r"(\w+)_(p\d{1,3}(?:\.\d+)?|mean)", name)
+    if found is not None and found[1] in LATENCIES:
+        figure = LATENCIES[found[1]].at(found[2])
+        return None if figure.p is not None and figure.p > 1 else figure
+    metric = METRICS.get(ALIASES.get(name, name))
+    return None if metric is None or metric.kind == "latency" else metric
+
+
+def observed(record: RequestRecord, score: Score | None) -> dict[str, float]:
+    """What a finished request adds to ``INSTRUMENTS``: name -> value; absent where it has none."""
+    found: dict[str, float] = {}
+    for metric, instrument in _OBSERVED:
+        source = score if metric.kind == "share" else record if record.completed else None
+        value = None if source is None else getattr(source, metric.column)
+        if value is not None:
+            found[instrument.name] = value
+    return found
+
+
+def is_good(row: Row, limits: Mapping[str, float]) -> bool:
+    """Whether a request completed and keeps every limit of goodput (column -> seconds); the same as ``good_sql``."""
+    return _is_completed(row) and all(
+        _BY_COLUMN[column].may_be_absent if row[column] is None else row[column] <= limit
+        for column, limit in limits.items()
+    )
+
+
+def good_sql(limits: Mapping[str, str]) -> str:
+    """SQL: whether a request completed and keeps every limit (column -> the limit as SQL, NULL where there is none)."""
+    kept = [
+        f"coalesce({column} <= {limit}, {'true' if _BY_COLUMN[column].may_be_absent else f'{limit} IS NULL'})"
+        for column, limit in limits.items()
+    ]
+    return " AND ".join(["error_kind IS NULL", *kept])
+
+
+_BY_COLUMN = {metric.column: metric for metric in LATENCIES.values()}
+LIMITS_OF_RUN = ", ".join(f"(goodput_limits ->> '$.{column}')::DOUBLE AS max_{column}" for column in _BY_COLUMN)
+"""SQL to select from ``runs``, once a run: the limits that --goodput gave it, for ``GOOD_OF_RUN``."""
+GOOD_OF_RUN = good_sql({column: f"max_{column}" for column in _BY_COLUMN})
+
+
+def gaps_sql(source: str, keys: str) -> str:
+    """SQL: ``gap_us`` between neighbouring chunks of completed requests, and ``n``: how often it came, by ``keys``.
+
+    All gaps are too many to sort (150 a request), but whole microseconds repeat: a histogram is exact and small.
+    """
+    return f"""
+    SELECT {keys}, later - earlier AS gap_us, count(*)::BIGINT AS n FROM (
+        SELECT {keys}, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later FROM {source}
+        WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
+    ) GROUP BY ALL
+    """
