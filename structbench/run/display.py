@@ -24,6 +24,8 @@ from structbench.formatting import (
     span_text,
     without_middle,
 )
+from structbench.formatting import clock_text, latency_text, plural, printable, rate_text, share_text, span_text
+from structbench.metrics import METRICS
 from structbench.run.progress import Tally
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Display", "Tally"]
 
+_TTFT = METRICS["ttft"].at("p50").label
 TERMINAL_EVERY_S = 0.5
 MOST_BARS = 10
 LEAST_NAME, FAIR_NAME = 20, 32
@@ -101,7 +104,7 @@ def line(cell: _Cell) -> str:
         None if rate is None else f"{rate_text(rate)}/s",
         None if tokens is None else f"{rate_text(tokens)} tok/s",
         None if cell.ended else f"{cell.in_flight} in flight",
-        None if ttft is None else f"TTFT p50 {latency_text(ttft)}",
+        None if ttft is None else f"{_TTFT} {latency_text(ttft)}",
         None if correct is None else f"{share_text(correct, 0)} correct",
         plural(tally.errors, "error"),
         None if eta is None else f"ETA {span_text(eta)}",
@@ -125,7 +128,7 @@ class _Column(NamedTuple):
 
 _COLUMNS = (
     _Column("", 0), _Column("", 4), _Column("requests", 0), _Column("%", 1), _Column("ETA", 0), _Column("req/s", 5),
-    _Column("tok/s", 3), _Column("in flight", 2), _Column("TTFT p50", 7), _Column("correct", 6), _Column("errors", 0),
+    _Column("tok/s", 3), _Column("in flight", 2), _Column(_TTFT, 7), _Column("correct", 6), _Column("errors", 0),
 )  # fmt: skip
 _NAME, _BAR, _ERRORS = 0, 1, len(_COLUMNS) - 1
 
