@@ -145,6 +145,11 @@ _TABLE = (
     _latency("ttft", "TTFT", "ttft_s", title="time to first token", shown=("p50", "p95", "p99"),
              compared=("p50", "p95"), brief=("p50", "p95"), benchstat="ttft-sec", instrument=BY_NAME[of.FIRST_CHUNK]),
     _latency("ttft_due", "TTFT from due", "ttft_due_s"),
+    _latency("first_answer", "first answer", "first_answer_s", may_be_absent=True, only_where="thinking",
+             title="time to first token of the answer", shown=("p50", "p95"), compared=("p50", "p95"), brief=("p95",),
+             benchstat="first-answer-sec", instrument=Instrument(
+                 "structbench.first_answer", "histogram", "s", "Sent to first chunk with answer text (not thinking)",
+                 (), of.LATENCY_BUCKETS)),
     _latency("itl", "ITL", "itl_mean_s", counts="gap", may_be_absent=True, title="gap between chunks",
              shown=("p50", "p99"), compared=("p50", "p99"), brief=("p99",), benchstat="itl-sec",
              instrument=BY_NAME[of.CHUNK_GAP]),

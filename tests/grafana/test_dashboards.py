@@ -89,8 +89,9 @@ def test_a_panel_asks_the_chosen_source_for_the_chosen_cells(panel: dict[str, An
 
 
 def test_latency_comes_with_exemplars_and_from_the_metric_that_has_them() -> None:
-    latencies = [panel for _, panel in PANELS if re.match(r"(TTFT|ITL|e2e) (percentiles|dist)", panel["title"])]
-    assert len(latencies) == 6
+    titled = r"(TTFT|first answer|ITL|e2e) (percentiles|dist)"
+    latencies = [panel for _, panel in PANELS if re.match(titled, panel["title"])]
+    assert len(latencies) == 2 * len(queries.LATENCIES)
     for panel in latencies:
         with_exemplars = [target for target in panel["targets"] if target["exemplar"]]
         assert len(with_exemplars) == 1

@@ -6,12 +6,11 @@ CREATE OR REPLACE VIEW gap_percentiles AS
 FROM kept_gaps UNION ALL BY NAME FROM (
     
     WITH gaps AS (
-        SELECT run_id, later - earlier AS gap_us, count(*)::BIGINT AS n
-        FROM (
-            SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later
-            FROM requests JOIN (SELECT DISTINCT run_id FROM requests ANTI JOIN kept_gaps USING (run_id)) USING (run_id)
-            WHERE error_kind IS NULL
-        ) GROUP BY ALL
+    SELECT run_id, later - earlier AS gap_us, count(*)::BIGINT AS n FROM (
+        SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later FROM requests JOIN (SELECT DISTINCT run_id FROM requests ANTI JOIN kept_gaps USING (run_id)) USING (run_id)
+        WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
+    ) GROUP BY ALL
+    
     ), ranked AS (
         SELECT run_id, gap_us, (sum(n) OVER (PARTITION BY run_id ORDER BY gap_us))::BIGINT AS upto,
             (sum(n) OVER (PARTITION BY run_id))::BIGINT AS total
@@ -20,16 +19,12 @@ FROM kept_gaps UNION ALL BY NAME FROM (
         SELECT run_id, p, any_value(total) AS gaps, any_value(p * (total - 1)) AS place,
             min(gap_us) FILTER (WHERE upto > floor(p * (total - 1))) AS low,
             min(gap_us) FILTER (WHERE upto > ceil(p * (total - 1))) AS high
-        FROM ranked
-            CROSS JOIN (VALUES (0.5::DOUBLE), (0.9::DOUBLE), (0.95::DOUBLE), (0.99::DOUBLE), (1.0::DOUBLE)) AS t(p)
+        FROM ranked CROSS JOIN (VALUES (0.5::DOUBLE), (0.9::DOUBLE), (0.95::DOUBLE), (0.99::DOUBLE), (1.0::DOUBLE)) AS t(p)
         GROUP BY run_id, p
     ), points AS (
         SELECT run_id, p, gaps, (low + (high - low) * (place - floor(place))) / 1e6 AS gap_s FROM around
     )
-    SELECT run_id, any_value(gaps) AS gaps,
-        any_value(gap_s) FILTER (WHERE p = 0.5) AS p50, any_value(gap_s) FILTER (WHERE p = 0.9) AS p90,
-        any_value(gap_s) FILTER (WHERE p = 0.95) AS p95, any_value(gap_s) FILTER (WHERE p = 0.99) AS p99,
-        any_value(gap_s) FILTER (WHERE p = 1.0) AS max
+    SELECT run_id, any_value(gaps) AS gaps, max(gap_s) FILTER (WHERE p = 0.5::DOUBLE) AS p50, max(gap_s) FILTER (WHERE p = 0.9::DOUBLE) AS p90, max(gap_s) FILTER (WHERE p = 0.95::DOUBLE) AS p95, max(gap_s) FILTER (WHERE p = 0.99::DOUBLE) AS p99, max(gap_s) FILTER (WHERE p = 1.0::DOUBLE) AS max
     FROM points GROUP BY run_id
     
 );
@@ -47,12 +42,30 @@ GROUP BY run_id;
 
 CREATE OR REPLACE VIEW summary AS
 WITH limits AS (
-    SELECT run_id, goodput_limits IS NOT NULL AS limited, (goodput_limits ->> '$.ttft_s')::DOUBLE AS max_ttft_s, (goodput_limits ->> '$.ttft_due_s')::DOUBLE AS max_ttft_due_s, (goodput_limits ->> '$.itl_mean_s')::DOUBLE AS max_itl_mean_s, (goodput_limits ->> '$.tpot_s')::DOUBLE AS max_tpot_s, (goodput_limits ->> '$.e2e_s')::DOUBLE AS max_e2e_s, (goodput_limits ->> '$.e2e_due_s')::DOUBLE AS max_e2e_due_s FROM runs
+    SELECT run_id, goodput_limits IS NOT NULL AS limited,
+        (goodput_limits ->> '$.ttft_s')::DOUBLE AS max_ttft_s,
+        (goodput_limits ->> '$.ttft_due_s')::DOUBLE AS max_ttft_due_s,
+        (goodput_limits ->> '$.first_answer_s')::DOUBLE AS max_first_answer_s,
+        (goodput_limits ->> '$.itl_mean_s')::DOUBLE AS max_itl_mean_s,
+        (goodput_limits ->> '$.tpot_s')::DOUBLE AS max_tpot_s,
+        (goodput_limits ->> '$.e2e_s')::DOUBLE AS max_e2e_s,
+        (goodput_limits ->> '$.e2e_due_s')::DOUBLE AS max_e2e_due_s
+    FROM runs
+), judged AS (
+    SELECT *, error_kind IS NULL AND coalesce(ttft_s <= max_ttft_s, max_ttft_s IS NULL)
+        AND coalesce(ttft_due_s <= max_ttft_due_s, max_ttft_due_s IS NULL)
+        AND coalesce(first_answer_s <= max_first_answer_s, true)
+        AND coalesce(itl_mean_s <= max_itl_mean_s, true) AND coalesce(tpot_s <= max_tpot_s, true)
+        AND coalesce(e2e_s <= max_e2e_s, max_e2e_s IS NULL)
+        AND coalesce(e2e_due_s <= max_e2e_due_s, max_e2e_due_s IS NULL) AS good
+    FROM requests JOIN limits USING (run_id)
 ), figures AS (
     SELECT run_id, count(*) AS requests, count(error_kind) AS errors,
         count(*) FILTER (WHERE error_kind IS NULL) AS completed,
         count(*) FILTER (WHERE error_kind = 'dropped') AS dropped,
+        count(first_thinking_s) FILTER (WHERE error_kind IS NULL) AS thinking,
         quantile_cont(ttft_s, [0.5, 0.95, 0.99]) FILTER (WHERE error_kind IS NULL) AS ttft,
+        quantile_cont(first_answer_s, [0.5, 0.95]) FILTER (WHERE error_kind IS NULL) AS first_answer,
         median(tpot_s) FILTER (WHERE error_kind IS NULL) AS tpot_p50_s,
         quantile_cont(e2e_s, [0.5, 0.95]) FILTER (WHERE error_kind IS NULL) AS e2e,
         median(client_tokens_per_s) FILTER (WHERE error_kind IS NULL) AS stream_tokens_per_s,
@@ -64,16 +77,22 @@ WITH limits AS (
         avg(semantic_similarity) AS semantic_similarity,
         CASE WHEN count(accuracy_score) > 0 THEN count(*) FILTER (WHERE outcome = 'correct') END AS correct,
         CASE WHEN count(accuracy_score) > 0 THEN
-            count(*) FILTER (WHERE outcome = 'correct' AND error_kind IS NULL AND (ttft_s <= max_ttft_s OR max_ttft_s IS NULL) AND (ttft_due_s <= max_ttft_due_s OR max_ttft_due_s IS NULL) AND (itl_mean_s <= max_itl_mean_s OR max_itl_mean_s IS NULL OR itl_mean_s IS NULL) AND (tpot_s <= max_tpot_s OR max_tpot_s IS NULL OR tpot_s IS NULL) AND (e2e_s <= max_e2e_s OR max_e2e_s IS NULL) AND (e2e_due_s <= max_e2e_due_s OR max_e2e_due_s IS NULL)) END AS correct_and_good,
-        CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE error_kind IS NULL AND (ttft_s <= max_ttft_s OR max_ttft_s IS NULL) AND (ttft_due_s <= max_ttft_due_s OR max_ttft_due_s IS NULL) AND (itl_mean_s <= max_itl_mean_s OR max_itl_mean_s IS NULL OR itl_mean_s IS NULL) AND (tpot_s <= max_tpot_s OR max_tpot_s IS NULL OR tpot_s IS NULL) AND (e2e_s <= max_e2e_s OR max_e2e_s IS NULL) AND (e2e_due_s <= max_e2e_due_s OR max_e2e_due_s IS NULL)) END AS good
-    FROM requests JOIN limits USING (run_id) GROUP BY run_id
+            count(*) FILTER (WHERE outcome = 'correct' AND good) END AS correct_and_good,
+        CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE good) END AS good
+    FROM judged GROUP BY run_id
 )
-SELECT run_id, model, suite, structured, CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '') WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END AS load, planned, coalesce(requests, 0) AS requests,
+SELECT run_id, model, suite, structured,
+    CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '')
+        WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END AS load,
+    planned, coalesce(requests, 0) AS requests,
     coalesce(errors, 0) AS errors, coalesce(completed, 0) AS completed, coalesce(dropped, 0) AS dropped,
+    coalesce(thinking, 0) AS thinking, errors / requests AS error_rate,
     ttft[1] AS ttft_p50_s, ttft[2] AS ttft_p95_s, ttft[3] AS ttft_p99_s,
+    first_answer[1] AS first_answer_p50_s, first_answer[2] AS first_answer_p95_s,
     g.p50 AS itl_p50_s, g.p99 AS itl_p99_s, tpot_p50_s, stream_tokens_per_s,
     output_tokens / nullif(duration_s, 0) AS tokens_per_s, completed / nullif(duration_s, 0) AS requests_per_s,
-    e2e[1] AS e2e_p50_s, e2e[2] AS e2e_p95_s, json_valid, schema_valid, tool_call_accuracy, accuracy,
+    e2e[1] AS e2e_p50_s, e2e[2] AS e2e_p95_s, json_valid, schema_valid, tool_call_accuracy,
+    tool_call_accuracy AS tool_calls_right, accuracy,
     correct, correct_and_good / nullif(duration_s, 0) AS correct_goodput,
     good / nullif(duration_s, 0) AS goodput, goodput_limits, scored, json_scored, schema_scored, tool_calls_scored,
     semantic_similarity, output_tokens, duration_s, model_load_s,

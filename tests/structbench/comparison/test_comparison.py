@@ -97,9 +97,32 @@ def test_two_runs_of_the_same_are_no_different(reader: Reader) -> None:
     result = compared(reader, "plain", "same")
     found = words(result)
     assert list(rows(result)) == [metric.name for metric in COMPARED]
-    assert set(found) == NAMES - {"goodput", "tool_call_accuracy", "semantic_similarity"}
+    absent = {"goodput", "tool_call_accuracy", "semantic_similarity", "first_answer_p50", "first_answer_p95"}
+    assert set(found) == NAMES - absent
     assert {word for name, word in found.items() if name != "itl_p99"} == {"no detectable difference"}
     assert (result.tested, result.gated) == (15, 0)
+
+
+def test_the_first_answer_is_compared_where_some_answer_had_thinking_or_a_gate_asks_for_it(tmp_path: Path) -> None:
+    def thought(seed: int, thinking_s: float | None) -> list[dict[str, Any]]:
+        later = 0.0 if thinking_s is None else thinking_s
+        return [
+            {**row, "first_thinking_s": None if thinking_s is None else row["ttft_s"],
+             "first_answer_s": row["ttft_s"] + later, "semantic_similarity": 0.5}
+            for row in requests(seed=seed)
+        ]  # fmt: skip
+
+    path = database(
+        tmp_path / "s.duckdb", none=(thought(0, None), {}), still=(thought(1, None), {}), short=(thought(2, 0.1), {}),
+        long=(thought(3, 0.5), {}),
+    )  # fmt: skip
+    with Reader(path) as opened:
+        assert "first_answer_p50" not in words(compared(opened, "none", "still"))
+        assert rows(compared(opened, "none", "still", "first_answer_p50>10%"))["first_answer_p50"].gated
+        found = rows(compared(opened, "short", "long"))
+    assert (found["first_answer_p50"].word, found["ttft_p50"].word) == ("worse", "no detectable difference")
+    assert found["first_answer_p95"].word == "worse"
+    assert (found["semantic_similarity"].a, found["semantic_similarity"].word) == (0.5, "no detectable difference")
 
 
 def test_a_slower_server_is_worse_in_latency_and_rate_and_no_less_right(reader: Reader) -> None:

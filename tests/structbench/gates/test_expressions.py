@@ -22,6 +22,7 @@ DOCS = ROOT / "docs"
         ("ttft_p95<0.5", "ttft_p95", "<", 0.5), ("itl_p99<100ms", "itl_p99", "<", 0.1),
         (" itl_p99 <= 100 ms ", "itl_p99", "<=", 0.1), ("tpot_mean<500us", "tpot_mean", "<", 0.0005),
         ("e2e_p99.9<3s", "e2e_p99.9", "<", 3.0), ("ttft_due_p50<.5", "ttft_due_p50", "<", 0.5),
+        ("first_answer_p95<2s", "first_answer_p95", "<", 2.0),
         ("e2e_due_p100<1e1", "e2e_due_p100", "<", 10.0), ("schema_valid>=95%", "schema_valid", ">=", 0.95),
         ("correct>=0.9", "correct", ">=", 0.9), ("error_rate<=0", "error_rate", "<=", 0.0),
         ("accuracy>100%", "accuracy", ">", 1.0), ("requests_per_s>=2", "requests_per_s", ">=", 2.0),
@@ -108,6 +109,7 @@ def test_a_change_without_a_unit_or_with_the_wrong_sign_is_a_mistake(text: str, 
         ("ttft<0.5,tpot<0.05", {"ttft_s": 0.5, "tpot_s": 0.05}),
         (" ttft<=500ms , e2e<3 s", {"ttft_s": 0.5, "e2e_s": 3.0}),
         ("itl<0.1", {"itl_mean_s": 0.1}), ("ttft_due<1,e2e_due<2", {"ttft_due_s": 1.0, "e2e_due_s": 2.0}),
+        ("first_answer<2", {"first_answer_s": 2.0}),
     ],
 )  # fmt: skip
 def test_limits_name_columns(text: str, limits: dict[str, float]) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from structbench.reports.charts import drawn_of
 from structbench.reports.document import to_json
+from structbench.reports.html import to_html
+from structbench.reports.markdown import to_markdown
 from structbench.results.chart_data import EDGES, POSITION_REQUESTS, TIMELINE_POINTS
 from structbench.results.figures import GAP_REQUESTS
 from structbench.results.wrong_answers import MOST_LETTERS, PER_OUTCOME
@@ -75,6 +78,20 @@ def test_figures_agree_with_the_view_that_a_load_ends_with(path: Path) -> None:
         assert {name: figures.counts[name] for name in ("requests", "errors", "completed")} == {
             name: row[name] for name in ("requests", "errors", "completed")
         }
+
+
+def test_the_first_answer_is_reported_where_some_answer_had_thinking(tmp_path: Path) -> None:
+    thought = {"first_thinking_s": 0.001, "first_answer_s": 0.25}
+    rows = [*requests("r1", 80, **thought), *requests("r2", 80, first_answer_s=0.001)]
+    path = write(tmp_path / "t.duckdb", [run("r1"), run("r2", suite="tools")], rows)
+    for words, there in (((), True), (("r1",), True), (("r2",), False)):
+        found = document(path, *words, details=True)
+        assert ("first answer p95" in to_markdown(found)) is there
+        assert ("first answer p50" in to_html(found)) is there
+        assert ("first_answer_s" in drawn_of(found, found.details or {})["latencies"]) is there
+    figures = document(path, "r1", details=True).figures[0]
+    assert figures.latencies["first_answer_s"]["p95"].value == 0.25
+    assert figures.counts["thinking"] == 80
 
 
 def test_correct_goodput_keeps_to_the_limits_of_goodput(path: Path) -> None:

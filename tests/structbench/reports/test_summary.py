@@ -193,6 +193,15 @@ def test_run_bound_by_time_is_marked_when_interrupted() -> None:
     assert " 120* " in table([{**TOOLS_RUN, "planned": None}], 220)
 
 
+def test_the_first_answer_has_columns_only_where_some_answer_had_thinking() -> None:
+    known = {**JSON_RUN, "first_answer_p50_s": 0.5, "first_answer_p95_s": 2.5, "thinking": 0}
+    assert "answer" not in table([known], 220)
+    shown = table([{**known, "thinking": 3}, TOOLS_RUN], 220)
+    assert re.search(r"first +first", shown)
+    assert "500 ms   2.5 s" in shown
+    assert all(len(line) <= 80 for line in table([{**known, "thinking": 3}], 80).splitlines())
+
+
 def test_the_same_reason_is_given_once() -> None:
     shown = table([TOOLS_RUN, {**TOOLS_RUN, "load": "c=32"}], 220)
     assert shown.count("this client fell behind") == 1
