@@ -23,7 +23,11 @@ OPS: Mapping[Op, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+# Each part may be missing, and then tells where it was expected.
+_EXPRESSION = re.compile(r"""
+    \s* (?P<word> [\w.]* ) \s* (?P<op> <= | >= | < | > | )
+    \s* (?P<number> [+-]? (?: \d+ (?:\.\d*)? | \.\d+ ) (?: [eE][+-]?\d+ )? | ) \s* (?P<unit> [^,\s]* ) \s*
+""", re.VERBOSE)  # fmt: skip
 # Decimal, since 95 x 0.01 is not 0.95: 19 right answers of 20 must meet ">=95%".
 _SECONDS = {"s": Decimal(1), "ms": Decimal("1e-3"), "us": Decimal("1e-6"), "µs": Decimal("1e-6")}
 _VALUE_UNITS: Mapping[Kind, Mapping[str, Decimal]] = {
@@ -79,47 +83,47 @@ class Change:
 
 def parse_slo(text: str) -> Condition:
     """``ttft_p95<0.5``, ``itl_p99<100ms``, ``schema_valid>=95%``."""
-    parser = _Parser("--slo", text)
-    metric, op = parser.metric(), parser.op()
-    value = parser.number(_VALUE_UNITS[metric.kind], _SHOWN_UNITS[metric.kind])
+    found = _Expression("--slo", text)
+    metric, op = found.metric(), found.op()
+    value = found.number(_VALUE_UNITS[metric.kind], _SHOWN_UNITS[metric.kind])
     if metric.kind == "share" and not 0 <= value <= 1:
-        parser.fail(parser.value_at, "a share from 0 to 1, or a percentage")
-    parser.end()
+        found.fail("number", "a share from 0 to 1, or a percentage")
+    found.end()
     return Condition(text.strip(), metric, op, value)
 
 
 def parse_change(text: str) -> Change:
     """``ttft_p95>10%`` (a part of A's figure), ``itl_p99>5ms``, ``schema_valid<-2pp`` (percentage points)."""
-    parser = _Parser("--fail-on", text)
-    metric, op = parser.metric(), parser.op()
-    value = parser.number(_CHANGE_UNITS[metric.kind], _SHOWN_CHANGES[metric.kind])
+    found = _Expression("--fail-on", text)
+    metric, op = found.metric(), found.op()
+    value = found.number(_CHANGE_UNITS[metric.kind], _SHOWN_CHANGES[metric.kind])
     if (value < 0) == (op[0] == ">") and value:
-        sign = "a number from 0 up: > is a rise" if op[0] == ">" else "a number from 0 down: < is a fall"
-        parser.fail(parser.value_at, sign)
-    parser.end()
-    return Change(text.strip(), metric, op, value, parser.unit == "%")
+        found.fail("number", f"a number from 0 {'up: > is a rise' if op[0] == '>' else 'down: < is a fall'}")
+    found.end()
+    return Change(text.strip(), metric, op, value, found.parts["unit"] == "%")
 
 
 def parse_limits(text: str) -> dict[str, float]:
     """``ttft<0.5,tpot<50ms``: column of ``requests`` -> the most that a good request may have, in seconds."""
     limits: dict[str, float] = {}
-    parser = _Parser("--goodput", text)
+    found = _Expression("--goodput", text)
     while True:
-        at = parser.skip_space()
-        name = parser.word()
+        name = found.parts["word"]
         if name not in LATENCIES:
-            parser.fail(at, f"one of {', '.join(LATENCIES)}{_hint(name, LATENCIES)}")
+            found.fail("word", f"one of {', '.join(LATENCIES)}{_hint(name, LATENCIES)}")
         column = LATENCIES[name].column
         if column in limits:
-            parser.fail(at, "each limit once")
-        op_at = parser.skip_space()
-        if parser.op()[0] != "<":
-            parser.fail(op_at, "< (a limit is the most that is still good)")
-        limits[column] = parser.number(_VALUE_UNITS["latency"], _SHOWN_UNITS["latency"])
+            found.fail("word", "each limit once")
+        if found.op()[0] != "<":
+            found.fail("op", "< (a limit is the most that is still good)")
+        limits[column] = found.number(_VALUE_UNITS["latency"], _SHOWN_UNITS["latency"])
         if limits[column] <= 0:
-            parser.fail(parser.value_at, "more than 0")
-        if not parser.comma():
+            found.fail("number", "more than 0")
+        if found.parts.end() == len(text):
             return limits
+        if text[found.parts.end()] != ",":
+            found.fail(found.parts.end(), "a comma or the end")
+        found = _Expression("--goodput", text, found.parts.end() + 1)
 
 
 def shown_limits(limits: Mapping[str, float]) -> str:
@@ -128,85 +132,53 @@ def shown_limits(limits: Mapping[str, float]) -> str:
     return ",".join(f"{names[column]}<{value:g}" for column, value in limits.items())
 
 
-class _Parser:
-    """Reads one expression from left to right; ``fail`` raises BadInput with the place."""
+class _Expression:
+    """The parts of one expression; ``fail`` raises BadInput with the place of one."""
 
-    def __init__(self, option: str, text: str) -> None:
-        self.option, self.text, self.at = option, text, 0
-        self.value_at = 0
-        self.unit = ""
+    def __init__(self, option: str, text: str, at: int = 0) -> None:
+        found = _EXPRESSION.match(text, at)
+        assert found is not None, "every part may be empty"
+        self.option, self.text, self.parts = option, text, found
 
-    def fail(self, at: int, expected: str) -> NoReturn:
+    def fail(self, part: str | int, expected: str) -> NoReturn:
+        at = self.parts.start(part) if isinstance(part, str) else part
         found = printable(self.text[at : at + 20])
         where = f"at position {at + 1}, {found!r}" if found else "at its end"
         raise BadInput(f'{self.option} "{printable(self.text)}", {where}: expected {expected}')
 
-    def skip_space(self) -> int:
-        while self.text[self.at : self.at + 1].isspace():
-            self.at += 1
-        return self.at
-
-    def word(self) -> str:
-        """Letters, digits and dots: a metric's name, or a unit."""
-        start = self.skip_space()
-        while (letter := self.text[self.at : self.at + 1]) and (letter.isalnum() or letter in "_."):
-            self.at += 1
-        return self.text[start : self.at]
-
     def metric(self) -> Metric:
-        at = self.skip_space()
-        name = self.word()
+        name = self.parts["word"]
         metric = metric_of(name)
         if metric is not None:
             return metric
         if name in LATENCIES:
-            self.fail(at, f"{name}_p50, {name}_p95, another percentile, or {name}_mean")
+            self.fail("word", f"{name}_p50, {name}_p95, another percentile, or {name}_mean")
         known = [f"{base}_{suffix}" for base in LATENCIES for suffix in _SUFFIXES]
         known += [name for name in METRICS if name not in LATENCIES]
-        self.fail(at, f"a metric{_hint(name, known)}" if name else "a metric such as ttft_p95 or schema_valid")
+        self.fail("word", f"a metric{_hint(name, known)}" if name else "a metric such as ttft_p95 or schema_valid")
 
     def op(self) -> Op:
-        at = self.skip_space()
-        for op in ("<=", ">=", "<", ">"):
-            if self.text.startswith(op, at):
-                self.at += len(op)
-                return op
-        self.fail(at, "<, <=, > or >=")
+        op: Op | None = next((each for each in OPS if each == self.parts["op"]), None)
+        return self.fail("op", "<, <=, > or >=") if op is None else op
 
     def number(self, units: Mapping[str, Decimal], shown: str) -> float:
-        """A number in one of the units, as seconds, per second or a share."""
-        self.value_at = self.skip_space()
-        found = _NUMBER.match(self.text, self.at)
-        if found is None:
-            self.fail(self.at, "a number")
-        self.at = found.end()
-        at = self.skip_space()
-        end = re.search(r"[,\s]|$", self.text[at:])
-        self.unit = self.text[at : at + (end.start() if end else 0)]
-        if self.unit not in units:
-            self.fail(at, f"{shown}, or nothing more" if "" in units and len(units) > 1 else shown)
-        self.at = at + len(self.unit)
+        """The number in one of the units, as seconds, per second or a share."""
+        if not self.parts["number"]:
+            self.fail("number", "a number")
+        unit = self.parts["unit"]
+        if unit not in units:
+            self.fail("unit", f"{shown}, or nothing more" if "" in units and len(units) > 1 else shown)
         try:
-            value = float(Decimal(found[0]) * units[self.unit])
+            value = float(Decimal(self.parts["number"]) * units[unit])
         except (DecimalException, OverflowError):  # an exponent that is too long even for Decimal
             value = math.inf
         if not math.isfinite(value):
-            self.fail(self.value_at, "a finite number")
+            self.fail("number", "a finite number")
         return value
 
-    def comma(self) -> bool:
-        """Whether another one follows; whatever else follows is a mistake."""
-        at = self.skip_space()
-        if at == len(self.text):
-            return False
-        if self.text[at] != ",":
-            self.fail(at, "a comma or the end")
-        self.at += 1
-        return True
-
     def end(self) -> None:
-        if self.skip_space() < len(self.text):
-            self.fail(self.at, "nothing more: write each expression as a word of its own")
+        if self.parts.end() < len(self.text):
+            self.fail(self.parts.end(), "nothing more: write each expression as a word of its own")
 
 
 _SUFFIXES = ("p50", "p90", "p95", "p99", "mean")

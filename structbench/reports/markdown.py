@@ -5,11 +5,15 @@ Invariant: no text from outside is markup: what Markdown or HTML would take as s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from structbench import __version__
 from structbench.formatting import markdown_text, share_text
-from structbench.metrics import LATENCIES, METRICS
+from structbench.metrics import LATENCIES, METRICS, Metric
 from structbench.reports.document import Document
 from structbench.reports.estimates import estimate_text
+from structbench.results.figures import Figures
+from structbench.results.groups import Line
 
 
 def to_markdown(document: Document) -> str:

@@ -225,7 +225,9 @@ class Watching:
     def __init__(self) -> None:
         self.requests: dict[int, Request] = {}
 
-    def observe(self, record: RequestRecord, _cell: object, _scored: object, request: Request, _case: str) -> None:
+    def observe(
+        self, record: RequestRecord, _cell: object, _outcome: object, _values: object, request: Request, _case: str
+    ) -> None:
         self.requests[record.index] = request
 
 
