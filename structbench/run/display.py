@@ -24,7 +24,6 @@ from structbench.formatting import (
     span_text,
     without_middle,
 )
-from structbench.formatting import clock_text, latency_text, plural, printable, rate_text, share_text, span_text
 from structbench.metrics import METRICS
 from structbench.run.progress import Tally
 

@@ -1,7 +1,7 @@
 """The schema's versions, and how an older file becomes a current one.
 
 Invariant: a migration, once released, never changes: a test pins each by its hash. A new column or a changed view is
-a new text at the end of MIGRATIONS; the newest ``views`` is what ``structbench.store.views`` makes now.
+a new text at the end of MIGRATIONS.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -11,7 +11,7 @@ from typing import Any, Self
 import pytest
 
 from loadgen.engine.local import Control
-from loadgen.telemetry import CellLabels, Scored
+from loadgen.telemetry import CellLabels
 from loadgen.types import NS, ErrorKind, Request, RequestError, RequestRecord
 from structbench.scoring import Answer, score
 from structbench.suites.catalog import TextShape, load_suite
@@ -98,7 +98,8 @@ class Shown:
 
     wants_requests: bool = False
     begun: list[tuple[CellLabels, str, int | None]] = field(default_factory=list)
-    observed: dict[int, tuple[CellLabels, Scored | None, Request | None, str]] = field(default_factory=dict)
+    observed: dict[int, tuple[CellLabels, str | None, Request | None, str]] = field(default_factory=dict)
+    values: dict[int, Mapping[str, float]] = field(default_factory=dict)
     flying: list[tuple[CellLabels, int]] = field(default_factory=list)
     samples: list[tuple[CellLabels, dict[str, Any]]] = field(default_factory=list)
     verdicts: list[tuple[CellLabels, str]] = field(default_factory=list)
@@ -110,9 +111,11 @@ class Shown:
         self.begun.append((cell, run_id, planned))
 
     def observe(
-        self, record: RequestRecord, cell: CellLabels, scored: Scored | None, request: Request | None, case_id: str
-    ) -> None:
-        self.observed[record.index] = cell, scored, request, case_id
+        self, record: RequestRecord, cell: CellLabels, outcome: str | None, values: Mapping[str, float],
+        request: Request | None, case_id: str,
+    ) -> None:  # fmt: skip
+        self.observed[record.index] = cell, outcome, request, case_id
+        self.values[record.index] = values
 
     def in_flight(self, cell: CellLabels, n: int) -> None:
         self.flying.append((cell, n))

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from loadgen.api.ollama_server import Server
 from loadgen.engine.local import Control, LoadFailed
-from loadgen.telemetry import CellLabels, Scored
+from loadgen.telemetry import CellLabels
 from loadgen.turns import follow_up
 from loadgen.types import NS, ClosedLoop, ErrorKind, Request, RequestError, RequestRecord, Timeouts
 from structbench.errors import RunFailed
@@ -457,12 +457,12 @@ def test_what_is_shown_of_a_load() -> None:
     parts(made).telemetry = shown = Shown(wants_requests=True)
     engine = run(made, script)
     assert shown.begun == [(LABELS, "r", 3)]
-    correct = Scored(outcome="correct", accuracy_score=1.0)
     first, second, third = engine.sent
     assert shown.observed == {
-        1: (LABELS, None, first, "numbers-1"), 2: (LABELS, correct, second, "numbers-2"),
-        3: (LABELS, correct, third, "numbers-3"),
+        1: (LABELS, None, first, "numbers-1"), 2: (LABELS, "correct", second, "numbers-2"),
+        3: (LABELS, "correct", third, "numbers-3"),
     }  # fmt: skip
+    assert (shown.values[1], shown.values[2]) == ({}, {"structbench.accuracy": 1.0})
     assert {(LABELS, n) for n in (11, 12, 13)} <= set(shown.flying)
 
 
@@ -478,11 +478,12 @@ def test_the_scores_of_an_answer_are_shown() -> None:
     made = segment(range(1), suites=["json"], requests=1)
     parts(made).telemetry = shown = Shown()
     run(made, these(replace(record(0), output_text='{"name": 1}')))
-    ((_, scored, _, _),) = shown.observed.values()
+    ((_, outcome, _, _),) = shown.observed.values()
     (row,) = parts(made).rows
-    assert scored == Scored(
-        outcome="schema_violation", accuracy_score=row["accuracy_score"], json_valid=True, schema_valid=False
-    )
+    assert outcome == "schema_violation"
+    assert shown.values[0] == {
+        "structbench.accuracy": row["accuracy_score"], "structbench.json_valid": True, "structbench.schema_valid": False
+    }  # fmt: skip
 
 
 def test_the_endpoint_is_told_by_the_conventions_word() -> None:

@@ -308,7 +308,7 @@ def deep(levels: int) -> Any:
         ({"a": {1, 2}}, "set is no JSON type"),
         (object(), "object is no JSON type"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=lambda value: str(value)[:7],
 )  # fmt: skip
 def test_what_is_beyond_the_limits_is_named(value: Any, reason: str | None) -> None:
     assert limit_broken(value) == reason
