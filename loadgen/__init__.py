@@ -1,4 +1,4 @@
-"""Requests and time: a load generator for Ollama that knows nothing of suites, scores or databases.
+"""Requests and time: a load generator for servers of language models that knows nothing of suites, scores or databases.
 
 ``generate_load(requests, load, …)`` yields one RequestRecord for each request, as they end.
 """

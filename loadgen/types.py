@@ -23,7 +23,7 @@ NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request to the server; ``prompt`` set means /api/generate, else /api/chat with ``messages``."""
+    """One request to the server: a chat with ``messages``, or, where ``prompt`` is set, an answer to that alone."""
 
     index: int
     model: str

@@ -21,7 +21,7 @@ HOMES = {
     "prometheus_client": ["loadgen/telemetry/", "structbench/watch/endpoint.py"],
     "ollama": ["loadgen/api/ollama.py", "loadgen/api/ollama_server.py"],
     "httpx": [
-        "loadgen/wire/transport.py",
+        "loadgen/wire/httpx_adapter.py",
         "loadgen/api/ollama.py",
         "loadgen/api/ollama_server.py",
         "structbench/matrix/client.py",

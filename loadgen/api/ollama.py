@@ -1,228 +1,151 @@
-"""Send one request through the official client and return its record: the only caller of chat() and generate().
+"""One request in Ollama's own protocol: the official client called, its answers read, its errors told as ours.
 
-Invariant: every way out of ``send`` returns exactly one RequestRecord; no retry, ever.
+A ChatApi (``sending``); what is asked of the server beside the load is in ``ollama_server``. All that works round the
+official client stands here: the request's timings and tools reach the transport past it, and its own exceptions are
+taken apart where they hide what the server said.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
 import traceback
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from time import monotonic_ns
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
 import ollama
 
-from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
-from loadgen.wire.connection import BadWire, ConnectFailed, Exchange, TimedOut
-from loadgen.wire.transport import EXCHANGE, KernelTransport, transport_for
+from loadgen.api.answer import CallPiece, Piece
+from loadgen.types import Request, RequestError
+from loadgen.wire.connection import WireTimings
+from loadgen.wire.framing import Framing, Ndjson
+from loadgen.wire.httpx_adapter import HttpxTransport
 
-_ABOUT_FORMAT = re.compile(r"(?<![a-z])(format|schema|grammar)s?(?![a-z])", re.IGNORECASE)
-_ABOUT_TOOLS = re.compile(r"(?<![a-z])tools(?![a-z])", re.IGNORECASE)
-_ABOUT_ELSE = re.compile(
-    r"support thinking|context (length|window|size)|(out of|system|available|gpu|cuda) memory|image: unknown format",
-    re.IGNORECASE,
-)
-"""Said of other troubles, whatever words stand beside; a refused schema may be quoted, so single words will not do."""
-_JSON_TYPES = ("application/x-ndjson", "application/json")
-_MESSAGE_LIMIT = 500
+FRAMING: type[Framing] = Ndjson
+
+_SENDING: ContextVar[tuple[WireTimings, Request]] = ContextVar("sending")
+"""What the current task sends: the official client has no way to pass it down to its transport."""
+_FACTS = {
+    "done_reason": "done_reason",
+    "prompt_tokens": "prompt_eval_count",
+    "output_tokens": "eval_count",
+    "load_ns": "load_duration",
+    "prompt_eval_ns": "prompt_eval_duration",
+    "eval_ns": "eval_duration",
+}
+"""Fields of the RequestRecord -> those of Ollama's last message."""
 
 
 def make_client(host: str | None) -> ollama.AsyncClient:
     """The official client over the stamping transport, without its limit on connections."""
-    url = str(ollama.AsyncClient(host, transport=KernelTransport(), trust_env=False)._client.base_url)
+    transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools)
     # A gateway that compresses an answer gathers its chunks.
     plain = {"Accept-Encoding": "identity"}
-    return ollama.AsyncClient(host, transport=transport_for(url), trust_env=False, headers=plain)
+    return ollama.AsyncClient(host, transport=transport, trust_env=False, headers=plain)
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:
     """Open ``count`` connections beforehand where our transport keeps them."""
-    http = client._client
-    if isinstance(http._transport, KernelTransport):
-        await http._transport.preconnect(str(http.base_url), count, timeout_s)
+    transport = client._client._transport
+    assert isinstance(transport, HttpxTransport)
+    await transport.preconnect(str(client._client.base_url), count, timeout_s)
 
 
-async def send(
-    client: ollama.AsyncClient, request: Request, timeouts: Timeouts, *, due_ns: int | None = None, worker: int = -1
-) -> RequestRecord:
-    """Send at ``due_ns`` (now, if None), read the streamed answer to its end, return what happened."""
-    exchange = Exchange(timeouts, due_ns, request.tools)
-    answer = _Answer()
-    EXCHANGE.set(exchange)
-    start_ns = monotonic_ns() if due_ns is None else due_ns
-    error: RequestError | None = None
-    try:
-        async with asyncio.timeout_at(start_ns / NS + timeouts.total_s):
-            parts = aiter(await _call(client, request))
-            while (part := await anext(parts, None)) is not None:
-                answer.observe(part, exchange)
-        error = answer.check(exchange)
-    except asyncio.CancelledError:
-        error = RequestError("cancelled", "cancelled before the answer's end")
-    except TimeoutError:
-        error = RequestError("timeout", f"{_limit_reached(exchange, answer)}: nothing within {timeouts.total_s:g} s")
-    except Exception as caught:
-        error = _error(caught, request, answer, exchange)
-        if error is None:
-            raise
-    return answer.record(request.index, worker, exchange, error)
+async def call(client: ollama.AsyncClient, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
+    """Have the client send the request and yield its answer, part by part."""
+    _SENDING.set((timings, request))
+    words = body(request)
+    words.pop("tools", None)  # the transport puts them in
+    answer: AsyncIterator[Any] = await (client.chat if request.prompt is None else client.generate)(**words)
+    return answer
 
 
-async def _call(client: ollama.AsyncClient, request: Request) -> AsyncIterator[Any]:
-    shared: dict[str, Any] = {
-        "model": request.model,
-        "stream": True,
+def body(request: Request, stream: bool = True) -> dict[str, Any]:
+    """The request in the words of /api/chat, or of /api/generate where it has a prompt; what it lacks is absent."""
+    asked = {
+        "messages": list(request.messages) if request.prompt is None else None,
+        "prompt": request.prompt,
         "format": request.format,
+        "tools": list(request.tools) or None,
         "think": request.think,
         "options": dict(request.options) or None,
         "keep_alive": request.keep_alive,
     }
-    if request.prompt is not None:
-        answer: AsyncIterator[Any] = await client.generate(prompt=request.prompt, **shared)
+    return {"model": request.model, "stream": stream} | {k: v for k, v in asked.items() if v is not None}
+
+
+def _with_tools(written: bytes) -> bytes:
+    """The body with the case's tools whole; the client drops what its own model of a tool does not know."""
+    _, request = _SENDING.get()
+    if not request.tools:
+        return written
+    tools = b'"tools":' + json.dumps(request.tools).encode()
+    before, found, after = written.partition(b'"tools":[]')
+    return before + tools + after if found else written[:-1] + b"," + tools + b"}"
+
+
+def piece(part: Any) -> Piece:
+    """Read one message of /api/chat or /api/generate, as the client gives it or as it came."""
+    whole = _fields(part)
+    message = whole.get("message")
+    if message is None:
+        message, text = whole, whole["response"]
     else:
-        answer = await client.chat(messages=list(request.messages), **shared)
-    return answer
+        message = _fields(message)
+        text = message.get("content")
+    calls = message.get("tool_calls")
+    said = Piece(text or "", message.get("thinking") or "", _calls(calls) if calls else ())
+    if not whole.get("done"):
+        return said
+    return said._replace(done=True, facts={field: whole.get(name) for field, name in _FACTS.items()})
 
 
-@dataclass(slots=True)
-class _Answer:
-    """What has come so far."""
-
-    chunk_ns: list[int] = field(default_factory=list)
-    first_thinking_ns: int | None = None
-    first_answer_ns: int | None = None
-    first_tool_call_ns: int | None = None
-    last_ns: int | None = None
-    merged: int = 0
-    text: list[str] = field(default_factory=list)
-    thinking: list[str] = field(default_factory=list)
-    calls: list[Mapping[str, Any]] = field(default_factory=list)
-    parts: int = 0
-    final: Any = None
-
-    def observe(self, part: Any, exchange: Exchange) -> None:
-        """Take in one line of the answer, received at ``exchange.stamp_ns``."""
-        stamp = exchange.stamp_ns
-        assert stamp is not None
-        self.parts += 1
-        message = part if (chat := getattr(part, "message", None)) is None else chat
-        text = message.content if chat is not None else part.response
-        thinking, calls = message.thinking, getattr(message, "tool_calls", None)
-        if text or thinking or calls:
-            if stamp == self.last_ns and exchange.late_reads and self.chunk_ns:
-                self.merged += 1
-            self.chunk_ns.append(stamp)
-            if text:
-                self.text.append(text)
-                if self.first_answer_ns is None:
-                    self.first_answer_ns = stamp
-            if thinking:
-                self.thinking.append(thinking)
-                if self.first_thinking_ns is None:
-                    self.first_thinking_ns = stamp
-            if calls:
-                self.calls += [{"name": c.function.name, "arguments": dict(c.function.arguments)} for c in calls]
-                if self.first_tool_call_ns is None:
-                    self.first_tool_call_ns = stamp
-        self.last_ns = stamp
-        if part.done:
-            self.final = part
-
-    def check(self, exchange: Exchange) -> RequestError | None:
-        """The stream came to an end: was it an answer, and whole?"""
-        if not exchange.content_type.startswith(_JSON_TYPES):
-            return RequestError("protocol", f"content type {exchange.content_type!r} is no NDJSON", 200)
-        if self.final is None:
-            return RequestError("protocol", "the stream ended without a done message", 200)
-        return None
-
-    def record(self, index: int, worker: int, exchange: Exchange, error: RequestError | None) -> RequestRecord:
-        final = self.final
-        return RequestRecord(
-            index=index,
-            worker=worker,
-            due_ns=exchange.sent_ns if exchange.due_ns is None else exchange.due_ns,
-            sent_ns=exchange.sent_ns,
-            connected_ns=exchange.connected_ns,
-            chunk_ns=tuple(self.chunk_ns),
-            first_thinking_ns=self.first_thinking_ns,
-            first_answer_ns=self.first_answer_ns,
-            first_tool_call_ns=self.first_tool_call_ns,
-            end_ns=self.last_ns if error is None else monotonic_ns(),
-            read_lag_max_ns=exchange.read_lag_max_ns if exchange.clock == "kernel" else None,
-            merged_chunks=self.merged,
-            clock=exchange.clock,
-            output_text="".join(self.text),
-            thinking_text="".join(self.thinking),
-            tool_calls=tuple(self.calls),
-            done_reason=getattr(final, "done_reason", None),
-            prompt_tokens=getattr(final, "prompt_eval_count", None),
-            output_tokens=getattr(final, "eval_count", None),
-            load_ns=getattr(final, "load_duration", None),
-            prompt_eval_ns=getattr(final, "prompt_eval_duration", None),
-            eval_ns=getattr(final, "eval_duration", None),
-            error=error,
-        )
+def _calls(calls: Any) -> list[CallPiece]:
+    functions = [_fields(_fields(call)["function"]) for call in calls]
+    return [CallPiece(function["name"], function["arguments"]) for function in functions]
 
 
-def _limit_reached(exchange: Exchange, answer: _Answer) -> str:
-    """The most telling name where the limit for the whole request and a finer one ran out together."""
-    limits = exchange.timeouts
-    if exchange.connecting and limits.connect_s == limits.total_s:
-        return "connect"
-    if not answer.parts and limits.first_chunk_s == limits.total_s:
-        return "first_chunk"
-    return "total"
+def _fields(value: Any) -> Mapping[str, Any]:
+    """A JSON object, or the fields of the client's model of one: its own ``get`` takes six times as long."""
+    return value if isinstance(value, dict) else value.__dict__
 
 
-def _error(caught: Exception, request: Request, answer: _Answer, exchange: Exchange) -> RequestError | None:
-    """The foreign exception as our error; None for one that is a bug of ours."""
-    text = str(caught)[:_MESSAGE_LIMIT] or type(caught).__name__
+def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:
+    """The client's exception as our error, its message whole; None for one that is a bug of ours."""
+    text = str(caught) or type(caught).__name__
     match caught:
         case ollama.ResponseError():
-            return _server_error(caught.error, caught.status_code, request, answer)
-        case TimedOut():
-            return RequestError("timeout", text)
-        case ConnectFailed() | ConnectionError() | httpx.ConnectError():
+            return _told(caught.error, caught.status_code)
+        case httpx.ConnectError():
             return RequestError("connect", text)
-        case BadWire() | httpx.HTTPError() | httpx.InvalidURL():
+        case httpx.HTTPError() | httpx.InvalidURL():
             return RequestError("protocol", text)
         case ValueError() | AttributeError() | TypeError() | RecursionError() if _in_client(caught):
-            if exchange.sent_ns is None:
-                return RequestError("protocol", f"not a request that the Ollama client sends: {text}")
-            if (told := _told(caught)) is not None:
-                return _server_error(*told, request, answer)
-            if not exchange.content_type.startswith(_JSON_TYPES):
-                text = f"content type {exchange.content_type!r} is no NDJSON"
-            return RequestError("protocol", f"not NDJSON as Ollama sends it: {text}", 200)
+            return _not_ollama(caught, text, timings)
     return None
 
 
-def _server_error(error: Any, status: int, request: Request, answer: _Answer) -> RequestError:
-    """An error the server told; refusing the schema or the tools is not a failure to arrive."""
+def _told(error: Any, status: int) -> RequestError:
+    """What the server told; -1 is the client's word for a line within an answer."""
     # Gateways put an object where Ollama has a text.
-    whole = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
-    text = whole[:_MESSAGE_LIMIT]
-    arrived_as = 200 if status == -1 else status
-    if arrived_as in (200, 400, 500) and not answer.parts and _refuses(whole, request):
-        return RequestError("rejected", text, arrived_as)
-    return RequestError("stream" if status == -1 else "http", text, arrived_as)
+    text = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
+    return RequestError("stream", text, 200) if status == -1 else RequestError("http", text, status)
 
 
-def _refuses(text: str, request: Request) -> bool:
-    """Whether the server says no to the schema or the tools that the request has."""
-    about_format = request.format is not None and _ABOUT_FORMAT.search(text)
-    about_tools = request.tools and _ABOUT_TOOLS.search(text)
-    return bool(about_format or about_tools) and not _ABOUT_ELSE.search(text)
+def _not_ollama(caught: Exception, text: str, timings: WireTimings) -> RequestError:
+    """The client broke on the request, or on an answer that is not as it expects them."""
+    if timings.sent_ns is None:
+        return RequestError("protocol", f"not a request that the Ollama client sends: {text}")
+    if (hidden := _hidden(caught)) is not None:
+        return _told(*hidden)
+    if not timings.content_type.startswith(FRAMING.CONTENT_TYPES):
+        text = f"content type {timings.content_type!r} is not {FRAMING.NAME}"
+    return RequestError("protocol", f"not {FRAMING.NAME} as Ollama sends it: {text}", 200)
 
 
-def _told(caught: BaseException) -> tuple[Any, int] | None:
-    """The server's error and status where the official client's own exception breaks on an error that is no text."""
+def _hidden(caught: BaseException) -> tuple[Any, int] | None:
+    """The server's error and status where the client's own exception breaks on an error that is not a text."""
     for frame, _ in traceback.walk_tb(caught.__traceback__):
         if frame.f_code is ollama.ResponseError.__init__.__code__:
             return frame.f_locals["error"], frame.f_locals["status_code"]
@@ -230,7 +153,7 @@ def _told(caught: BaseException) -> tuple[Any, int] | None:
 
 
 def _in_client(caught: BaseException) -> bool:
-    """Raised while the official client took a line apart, not by our own code above or below it."""
+    """Raised while the client took a line apart, not by our own code above or below it."""
     inside = False
     for frame, _ in traceback.walk_tb(caught.__traceback__):
         module = frame.f_globals.get("__name__", "")

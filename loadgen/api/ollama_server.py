@@ -1,78 +1,38 @@
-"""What is asked of the server outside the load: who it is, which models it has, how long one takes to load.
+"""What is asked of an Ollama server beside the load: who it is, which models it has, how long one takes to load.
 
+A ServerApi (``server``); the load's own requests are in ``ollama``. The official client is imported where it is needed,
+so that what only reads words (a model's full name, a duration) is instant.
 Invariant: nothing here runs while requests are being measured, except ``loaded()``, once a second.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from time import monotonic_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
-import ollama
-
+from loadgen.api.server import LoadedModel, Server, ServerError
 from loadgen.types import NS
+
+if TYPE_CHECKING:
+    import httpx
+    import ollama
+
+PROVIDER = "ollama"
 
 _QUESTION_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
-_NO_OLLAMA = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What is raised at an answer that is no JSON, or JSON of another shape."""
-_FAILURES = (ollama.ResponseError, httpx.RequestError, OSError, *_NO_OLLAMA)
-
-
-class ServerError(Exception):
-    """The server cannot be asked; the message is one line for the user."""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Who answers at ``address``; ``models`` maps each model's full name to its digest."""
-
-    address: str
-    version: str
-    models: Mapping[str, str]
-
-    @property
-    def host(self) -> str:
-        return httpx.URL(self.address).host
-
-    @property
-    def port(self) -> int:
-        url = httpx.URL(self.address)
-        return url.port or (443 if url.scheme == "https" else 80)
-
-    def digest(self, model: str) -> str | None:
-        return self.models.get(full_name(model))
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model in the server's memory; ``vram_bytes`` of ``size_bytes`` lie on a GPU."""
-
-    size_bytes: int
-    vram_bytes: int
-    expiry_s: float | None = None
-    """Seconds until the server unloads it if nobody asks it; None where it does not tell."""
-
-
-def address_of(host: str | None) -> str:
-    """The server's URL, in all the forms the official client takes; ServerError for one it cannot read."""
-    host = host or os.environ.get("OLLAMA_HOST") or os.environ.get("OLLAMA_BASE_URL")
-    try:
-        with _client(host, None) as client:
-            url = client._client.base_url
-    except (ValueError, httpx.InvalidURL) as error:
-        raise ServerError(f"{host!r} is no server address ({error}): give --host like 127.0.0.1:11434") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ServerError(f"{host!r} is no server address: give --host like http://127.0.0.1:11434")
-    return str(url).rstrip("/")
+_NOT_OLLAMA = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What is raised at an answer that is not JSON, or JSON of another shape."""
+_DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
+"""What Go, in which Ollama is written, reads as a duration."""
 
 
 def full_name(model: str) -> str:
@@ -80,8 +40,43 @@ def full_name(model: str) -> str:
     return model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
 
 
+def how_to_pull(model: str) -> str:
+    return f"ollama pull {model}"
+
+
+def keep_alive(text: str) -> str | float:
+    """Read a number as seconds, below zero for ever, else a duration such as 10m or 1h30m; ValueError for neither."""
+    if _DURATION.fullmatch(text):
+        return text
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise ValueError(f"{text!r} is not a duration")
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+def address_of(host: str | None) -> str:
+    """The server's URL, in all the forms the official client takes; ServerError for one it cannot read."""
+    import httpx
+
+    host = host or os.environ.get("OLLAMA_HOST") or os.environ.get("OLLAMA_BASE_URL")
+    try:
+        with _client(host, None) as client:
+            url = client._client.base_url
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ServerError(f"{host!r} is not a valid server address ({error}): give --host like 127.0.0.1:11434"
+                          ) from None  # fmt: skip
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ServerError(f"{host!r} is not a valid server address: give --host like http://127.0.0.1:11434")
+    return str(url).rstrip("/")
+
+
 def probe(address: str) -> Server:
     """Who is there; ServerError when nobody is, or something other than Ollama."""
+    import httpx
+
     try:
         with _http(address, _QUESTION_TIMEOUT_S) as http:
             answer = http.get("/api/version")
@@ -91,7 +86,7 @@ def probe(address: str) -> Server:
     except (httpx.RequestError, OSError) as error:
         raise ServerError(f"no server answers at {address} ({_reason(error)}): start it with `ollama serve`, "
                           "or give --host, or --simulate") from None  # fmt: skip
-    except _NO_OLLAMA:
+    except _NOT_OLLAMA:
         version = None
     if not isinstance(version, str):
         raise ServerError(f"what answers at {address} is not Ollama: check --host and the port")
@@ -100,6 +95,8 @@ def probe(address: str) -> Server:
 
 def answers(address: str) -> bool:
     """Whether the server is still there."""
+    import httpx
+
     try:
         with _http(address, _QUESTION_TIMEOUT_S) as http:
             return http.get("/api/version").status_code == 200
@@ -113,7 +110,7 @@ def pull(address: str, model: str, on_progress: Callable[[str, int, int], None])
         with _client(address, None) as client:
             for part in client.pull(model, stream=True):
                 on_progress(part.status or "", part.completed or 0, part.total or 0)
-    except _FAILURES as error:
+    except _failures() as error:
         raise ServerError(f"{model} cannot be pulled: {_reason(error)}") from None
 
 
@@ -130,7 +127,7 @@ def load_model(
             few = {**options, "num_predict": 1}
             parts = client.generate(model, "", stream=True, options=few, keep_alive=keep_alive)
             durations = [part.load_duration for part in parts if part.load_duration is not None]
-    except _FAILURES as error:
+    except _failures() as error:
         return None, _reason(error)
     return (durations[-1] if durations else monotonic_ns() - began_ns) / NS, None
 
@@ -146,7 +143,7 @@ def prompt_tokens(address: str, model: str, prompt: str, options: Mapping[str, A
             else:
                 parts = client.generate(model, prompt, stream=True, options=few)
             counts = [part.prompt_eval_count for part in parts if part.prompt_eval_count is not None]
-    except _FAILURES:
+    except _failures():
         return None
     return counts[-1] if counts else None
 
@@ -156,14 +153,14 @@ def embed(address: str, model: str, texts: Sequence[str]) -> Sequence[Sequence[f
     try:
         with _client(address, _LOAD_TIMEOUT_S) as client:
             vectors = client.embed(model, list(texts)).embeddings
-    except _FAILURES as error:
+    except _failures() as error:
         raise ServerError(f"{model} makes no embeddings: {_reason(error)}") from None
     if len(vectors) != len(texts):
         raise ServerError(f"{model} makes no embeddings: {len(vectors)} came for {len(texts)} texts")
     return vectors
 
 
-class Watch:
+class ModelWatcher:
     """Asks ``/api/ps`` over one kept connection; None where the server does not answer in time."""
 
     def __init__(self, address: str) -> None:
@@ -176,7 +173,7 @@ class Watch:
                 if full_name(entry["name"]) == full_name(model):
                     expiry_s = _seconds_until(entry.get("expires_at"))
                     return LoadedModel(int(entry["size"]), int(entry.get("size_vram", 0)), expiry_s)
-        except _FAILURES:
+        except _failures():
             return None
         return None
 
@@ -194,6 +191,8 @@ def _seconds_until(instant: object) -> float | None:
 
 
 def _http(address: str, timeout_s: float) -> httpx.Client:
+    import httpx
+
     return httpx.Client(base_url=address, timeout=timeout_s, follow_redirects=True, verify=_tls())
 
 
@@ -204,11 +203,15 @@ def _tls() -> ssl.SSLContext:
 
 @cache
 def _tls_of(*_certificates: str | None) -> ssl.SSLContext:
+    import httpx
+
     return httpx.create_ssl_context()
 
 
 @contextmanager
 def _client(address: str | None, timeout_s: float | None) -> Iterator[ollama.Client]:
+    import ollama
+
     client = ollama.Client(address, timeout=timeout_s, verify=_tls())
     try:
         yield client
@@ -216,9 +219,19 @@ def _client(address: str | None, timeout_s: float | None) -> Iterator[ollama.Cli
         client._client.close()
 
 
+def _failures() -> tuple[type[Exception], ...]:
+    """What a question may end in that is not a bug of ours."""
+    import httpx
+    import ollama
+
+    return (ollama.ResponseError, httpx.RequestError, OSError, *_NOT_OLLAMA)
+
+
 def _reason(error: Exception) -> str:
+    import ollama
+
     if isinstance(error, ollama.ResponseError):
         return str(error.error)
-    if isinstance(error, _NO_OLLAMA):
+    if isinstance(error, _NOT_OLLAMA):
         return "the answer is not what Ollama sends"
     return str(error) or type(error).__name__

@@ -18,6 +18,7 @@ from math import ceil
 from time import monotonic_ns
 from typing import Any
 
+from loadgen.api import DEFAULT_API
 from loadgen.arrivals import due_offsets
 from loadgen.engine.child import Frames, frame, spawn
 from loadgen.engine.feed import Feed, InFlight
@@ -70,6 +71,7 @@ def generate_load(
     load: Load,
     *,
     count: int | None = None,
+    api: str = DEFAULT_API,
     host: str | None = None,
     workers: int | None = None,
     warmup: Sequence[Request] = (),
@@ -94,7 +96,7 @@ def generate_load(
     else:
         workers = min(workers, load.concurrency)
     run = _Load(
-        load=load, host=host, workers=workers, warmup=tuple(warmup), timeouts=timeouts or Timeouts(),
+        load=load, api=api, host=host, workers=workers, warmup=tuple(warmup), timeouts=timeouts or Timeouts(),
         grace_s=grace_s, control=control or Control(), counts=InFlight(workers), feed=Feed(requests, due, workers),
     )  # fmt: skip
     try:
@@ -121,6 +123,7 @@ class _Child:
 @dataclass(slots=True, kw_only=True)
 class _Load:
     load: Load
+    api: str
     host: str | None
     workers: int
     warmup: tuple[Request, ...]
@@ -161,8 +164,8 @@ class _Load:
         pipe_fd = self.feed.reader(worker)
         process, sock = spawn("loadgen.engine.worker:main", fds=(pipe_fd, self.feed.payload_fd, self.counts.fd))
         job = Job(
-            worker=worker, workers=self.workers, host=self.host, load=self.load, timeouts=self.timeouts, warmup=warmup,
-            pipe_fd=pipe_fd, payload_fd=self.feed.payload_fd, in_flight_fd=self.counts.fd,
+            worker=worker, workers=self.workers, api=self.api, host=self.host, load=self.load, timeouts=self.timeouts,
+            warmup=warmup, pipe_fd=pipe_fd, payload_fd=self.feed.payload_fd, in_flight_fd=self.counts.fd,
         )  # fmt: skip
         child = self.children[worker] = _Child(worker, process, sock)
         self.selector.register(sock, selectors.EVENT_READ, child)

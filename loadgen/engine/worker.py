@@ -36,6 +36,7 @@ class Job:
 
     worker: int
     workers: int
+    api: str
     host: str | None
     load: Load
     timeouts: Timeouts
@@ -59,10 +60,10 @@ def main(sock: socket.socket) -> None:
     for name in _UNUSED:
         sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not installed
     # Imported here, as below: the parent takes Job from this module and has no need of connections.
-    from loadgen.wire.connection import NotingSelector
+    from loadgen.wire.connection import TimestampingSelector
 
     raise_file_limit()
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(NotingSelector())) as runner:
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(TimestampingSelector())) as runner:
         runner.run(_work(sock))
 
 
@@ -109,11 +110,12 @@ async def _listen(reader: asyncio.StreamReader, frames: Frames, worker: _Worker)
 
 class _Worker:
     def __init__(self, job: Job, writer: asyncio.StreamWriter) -> None:
-        from loadgen.api.ollama import make_client
+        from loadgen.api.sending import chat_api
 
         self._job = job
         self._writer = writer
-        self._client = make_client(job.host)
+        self._api = chat_api(job.api)
+        self._client = self._api.make_client(job.host)
         self._counts = InFlight(job.workers, job.in_flight_fd)
         self._stopped = asyncio.Event()
         self._requests: set[asyncio.Task[RequestRecord]] = set()
@@ -142,18 +144,18 @@ class _Worker:
             case OpenLoop() as load:
                 await self._open(load, start_ns)
         lag.cancel()
-        await self._client.close()  # type: ignore[no-untyped-call]
+        await self._client.close()
         self._counts.close()
 
     async def _prepare(self) -> None:
         """Whatever the first request would otherwise pay for: imports, connections, the client's first call."""
-        from loadgen.api.ollama import preconnect, send
+        from loadgen.api.sending import send
 
         for request in self._job.warmup:
-            await send(self._client, request, self._job.timeouts)
+            await send(self._api, self._client, request, self._job.timeouts)
         if isinstance(self._job.load, ClosedLoop):
             slots = len(range(self._job.worker, self._job.load.concurrency, self._job.workers))
-            await preconnect(self._client, slots, self._job.timeouts.connect_s)
+            await self._api.preconnect(self._client, slots, self._job.timeouts.connect_s)
         gc.collect()
         gc.freeze()
 
@@ -230,9 +232,10 @@ class _Worker:
             self._count(-1)
 
     async def _one(self, request: Request, due_ns: int | None) -> RequestRecord:
-        from loadgen.api.ollama import send
+        from loadgen.api.sending import send
 
-        record = await send(self._client, request, self._job.timeouts, due_ns=due_ns, worker=self._job.worker)
+        job = self._job
+        record = await send(self._api, self._client, request, job.timeouts, due_ns=due_ns, worker=job.worker)
         self._tell("record", record)
         return record
 

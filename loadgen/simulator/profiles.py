@@ -137,11 +137,6 @@ PROFILES: Mapping[str, Profile] = MappingProxyType({
 })  # fmt: skip
 
 
-def canonical(name: str) -> str:
-    """The model's full name: as in Ollama, no tag means ``:latest``."""
-    return name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
-
-
 def digest_of(name: str, profile: Profile) -> str:
     return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest() if profile.digest is None else profile.digest
 

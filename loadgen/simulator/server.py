@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
+from loadgen.api.ollama_server import full_name
 from loadgen.simulator import answers, catalog
 from loadgen.simulator.checks import Refused, check_capabilities, check_format, check_options, parse
 from loadgen.simulator.connection import Connection, HttpRequest
@@ -22,7 +23,6 @@ from loadgen.simulator.profiles import (
     FAULTS,
     Answer,
     Profile,
-    canonical,
     fault_of_model,
     parse_fault,
 )
@@ -41,7 +41,7 @@ class Server:
     def __init__(self, profiles: Mapping[str, Profile], known: Mapping[str, Answer], seed: int, version: str) -> None:
         self.answers, self.seed, self.version = known, seed, version
         self.old = _is_old(version)
-        named = {canonical(name): profile for name, profile in profiles.items()}
+        named = {full_name(name): profile for name, profile in profiles.items()}
         named = {**named, **{f"fault:{f}": FAST for f in FAULTS if f"fault:{f}" not in named}}
         self.absent = {name: profile for name, profile in named.items() if not profile.present}
         self.models = {n: Model(n, p) for n, p in named.items() if p.present}
@@ -99,7 +99,7 @@ class Server:
 
     def _model(self, name: str, message: str = "model '{}' not found") -> Model:
         """The model of that name; a fault with a share, such as ``fault:reset@0.2``, is there once it is named."""
-        full = canonical(name)
+        full = full_name(name)
         if full not in self.models and full not in self.absent and fault_of_model(full) is not None:
             self.models[full] = Model(full, FAST)
         if full not in self.models:
@@ -108,7 +108,7 @@ class Server:
 
     def _pull(self, connection: Connection, request: HttpRequest) -> None:
         body = parse(request.body, "pull")
-        name = canonical(body["model"])
+        name = full_name(body["model"])
         streamed = body.get("stream", True)
         if name.startswith("nosuch"):
             error = {"error": "pull model manifest: file does not exist"}
@@ -149,7 +149,7 @@ class Server:
     def _struck_early(
         self, connection: Connection, request: HttpRequest, body: Mapping[str, Any], entry: Entry, rng: Random
     ) -> bool:
-        named = fault_of_model(canonical(body["model"]))
+        named = fault_of_model(full_name(body["model"]))
         # A request that only loads the model is spared, so that a client can prepare its load.
         by_model = named[0] if named is not None and rng.random() < named[1] and not _only_loads(body) else None
         entry.fault = _header_fault(request, rng) or by_model

@@ -27,7 +27,9 @@ class CellLabels:
     server_address: str
     server_port: int
     operation: Literal["chat", "text_completion"] = "chat"
-    """The GenAI conventions' word for the endpoint: /api/chat or /api/generate."""
+    """The GenAI conventions' word for what is asked for: an answer in a chat, or to a prompt."""
+    provider: str = "ollama"
+    """The conventions' word for the server's API."""
     label: str | None = None
     """The user's own name for the run."""
 
@@ -51,7 +53,7 @@ def genai_attributes(cell: CellLabels) -> Labels:
     return {
         **own_attributes(cell),
         "gen_ai.operation.name": cell.operation,
-        "gen_ai.provider.name": "ollama",
+        "gen_ai.provider.name": cell.provider,
         "server.address": cell.server_address,
         "server.port": cell.server_port,
     }

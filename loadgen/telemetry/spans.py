@@ -29,7 +29,7 @@ _SAMPLING = {
     "gen_ai.request.top_k": "top_k",
     "gen_ai.request.top_p": "top_p",
 }
-"""The conventions' names for Ollama's options."""
+"""The conventions' names for the options of a Request, which are named as Ollama names them."""
 
 
 class RunSpans:

@@ -1,15 +1,16 @@
 """One TCP connection that stamps what it receives with the kernel's clock.
 
-Invariant: with each piece of the body ``Exchange.stamp_ns`` is the instant at which the kernel received it (Linux), or
-at which it was read (elsewhere); ``clock`` says which. The event loop's own delay is thus measured
-(``read_lag_max_ns``) instead of spoiling TTFT and ITL. Of a piece of several chunks the kernel keeps the last one's
+Invariant: with each chunk of the body ``WireTimings.stamp_ns`` is the instant at which the kernel received its last
+byte (Linux), or at which that was read (elsewhere); ``clock`` says which. The event loop's own delay is thus measured
+(``read_lag_max_ns``) instead of spoiling TTFT and ITL. Of several chunks read at once the kernel keeps the last one's
 instant only: how long the first may have waited is bounded by when the loop had last looked, and counted as such.
+
+What a chunk is, ``framing`` says; ``transport`` keeps the connections.
 """
 
 from __future__ import annotations
 
 import asyncio
-import codecs
 import contextlib
 import os
 import selectors
@@ -17,18 +18,18 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from time import monotonic_ns, time_ns
 from typing import Any
 
 import httptools
 
 from loadgen.types import NS, Clock, Timeouts
+from loadgen.wire.framing import BadWire, Framing
 
 _SO_TIMESTAMPNS = 35 if sys.platform == "linux" else None
 _TIMESPEC = struct.Struct("@qq")
 _ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
-_MAX_LINE = 16 << 20
 _LATE_READ_NS = 1_000_000
 _SAME_INSTANT_NS = 20_000
 _BLOCKED_NS = 500_000
@@ -46,11 +47,7 @@ class ConnectFailed(Exception):
     """No connection, or one that was lost before any answer."""
 
 
-class BadWire(Exception):
-    """Bytes that are no HTTP answer of newline-delimited JSON in UTF-8."""
-
-
-class NotingSelector(selectors.DefaultSelector):
+class TimestampingSelector(selectors.DefaultSelector):
     """Knows since when what it found may have been there: the last look, or just now if it had to wait for it."""
 
     readable_since_ns = 0
@@ -66,20 +63,16 @@ class NotingSelector(selectors.DefaultSelector):
         return found
 
 
-class Exchange:
-    """What the wire saw of one request; instants are ``time.monotonic_ns``."""
+class WireTimings:
+    """When what happened to one request on the wire; instants are ``time.monotonic_ns``."""
 
     __slots__ = (
         "clock", "connected_ns", "connecting", "content_type", "due_ns", "late_reads", "read_lag_max_ns", "sent_ns",
-        "stamp_ns", "timeouts", "tools",
+        "stamp_ns", "timeouts",
     )  # fmt: skip
 
-    def __init__(
-        self, timeouts: Timeouts, due_ns: int | None = None, tools: tuple[Mapping[str, Any], ...] = ()
-    ) -> None:
+    def __init__(self, timeouts: Timeouts, due_ns: int | None = None) -> None:
         self.timeouts = timeouts
-        self.tools = tools
-        """To be put into the body as they are: the official client drops what its own model of a tool does not know."""
         self.due_ns = due_ns
         """Hold the request back until then; None: send at once."""
         self.sent_ns: int | None = None
@@ -87,36 +80,18 @@ class Exchange:
         self.connected_ns: int | None = None
         self.content_type = ""
         self.stamp_ns: int | None = None
+        """Of the chunk that was handed over last."""
         self.late_reads = False
-        """The piece in hand waited over 1 ms in the kernel: chunks that share it have lost their spacing."""
+        """That chunk waited over 1 ms in the kernel: chunks that were read with it have lost their spacing."""
         self.read_lag_max_ns = 0
         self.clock: Clock | None = None
 
 
-class Lines:
-    """What every body must be: newline-delimited JSON is UTF-8, and its lines have an end; else BadWire."""
-
-    __slots__ = ("_decoder", "_length")
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._length = 0
-
-    def check(self, body: bytes) -> None:
-        try:
-            self._decoder.decode(body)
-        except UnicodeDecodeError as error:
-            raise BadWire(f"the answer is not UTF-8: {error.reason}") from None
-        end = body.rfind(b"\n")
-        self._length = self._length + len(body) if end < 0 else len(body) - end - 1
-        if self._length > _MAX_LINE:
-            raise BadWire(f"a line of the answer is longer than {_MAX_LINE >> 20} MiB")
-
-
 class Connection:
-    """One TCP connection: sends a request, hands over the pieces of its answer with their stamps."""
+    """One TCP connection: sends a request, hands over the chunks of its answer with their stamps."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        self.address = address
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._looks = getattr(self._loop, "_selector", None)
@@ -124,7 +99,7 @@ class Connection:
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sending: asyncio.Task[None] | None = None
-        self._exchange: Exchange | None = None
+        self._timings: WireTimings | None = None
         self._keep_alive = False
         self.closed = False
         self._loop.add_reader(sock, self._on_readable)
@@ -138,19 +113,19 @@ class Connection:
             raise TimedOut("connect", timeout_s) from None
         except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
             raise ConnectFailed(f"no connection to {address[0]}:{address[1]}: {_reason(error)}") from None
-        return cls(sock)
+        return cls(sock, address)
 
-    async def request(self, data: bytes, exchange: Exchange) -> None:
+    async def request(self, data: bytes, timings: WireTimings, framing: Callable[[], Framing]) -> None:
         """Send, and return when the answer's status and headers are there."""
-        self._exchange = exchange
+        self._timings = timings
         self._parser = httptools.HttpResponseParser(self)
-        self._lines = Lines()
-        self._pieces: deque[tuple[bytes, int, bool]] = deque()
+        self._framing = framing()
+        self._chunks: deque[tuple[bytes, int, bool]] = deque()
         self._body: list[bytes] = []
         self._failure: Exception | None = None
-        self._headers_done = self._started = self.complete = self._sized = False
+        self._headers_done = self._started = self.complete = self._sized = self._late = False
         self.headers: list[tuple[bytes, bytes]] = []
-        self._watch("first_chunk", exchange.timeouts.first_chunk_s)
+        self._watch("first_chunk", timings.timeouts.first_chunk_s)
         try:
             sent = self._sock.send(data)
         except BlockingIOError:
@@ -172,13 +147,14 @@ class Connection:
             if self._failure is None:  # else we closed it ourselves, and the wait for an answer says why
                 raise
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        exchange = self._exchange
-        assert exchange is not None
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Hand over each chunk of a body of status 200, of another status the bytes as they come, and stamp it."""
+        timings = self._timings
+        assert timings is not None
         while True:
-            while self._pieces:
-                piece, exchange.stamp_ns, exchange.late_reads = self._pieces.popleft()
-                yield piece
+            while self._chunks:
+                chunk, timings.stamp_ns, timings.late_reads = self._chunks.popleft()
+                yield chunk
             if self.complete:
                 return
             await self._more()
@@ -194,14 +170,13 @@ class Connection:
         self.close()
         return False
 
-    def release(self, idle: list[Connection]) -> None:
-        """Give the connection back, or close it if the answer was not read to its end."""
+    def release(self) -> bool:
+        """Whether the connection can be used again; closed if not, as where the answer was not read to its end."""
         self._unwatch()
-        self._exchange = None
-        if self.complete and self._keep_alive and not self.closed:
-            idle.append(self)
-        else:
+        self._timings = None
+        if not (self.complete and self._keep_alive):
             self.close()
+        return not self.closed
 
     def close(self) -> None:
         self._unwatch()
@@ -220,7 +195,7 @@ class Connection:
             raise self._failure
         self._waiter = self._loop.create_future()
         await self._waiter
-        if self._failure is not None and not self._pieces:
+        if self._failure is not None and not self._chunks:
             raise self._failure
 
     def _wake(self) -> None:
@@ -236,49 +211,57 @@ class Connection:
             return self._lost(f"the connection was reset: {error.strerror}")
         if size == 0:
             return self._lost("the connection was closed")
-        exchange = self._exchange
-        if exchange is None:  # an idle connection on which the server speaks is of no use
+        timings = self._timings
+        if timings is None:  # an idle connection on which the server speaks is of no use
             return self.close()
         now, wall = _clocks()
         lag = _kernel_lag(ancillary, wall)
         if lag is None:
-            exchange.clock, lag = "read", 0
+            timings.clock, lag = "read", 0
         else:
-            exchange.clock = exchange.clock or "kernel"
-            if lag > exchange.read_lag_max_ns:
-                exchange.read_lag_max_ns = lag
-        self._parse(self._buffer[:size], exchange, now - lag, now)
-
-    def _parse(self, data: bytearray, exchange: Exchange, stamp_ns: int, read_ns: int) -> None:
+            timings.clock = timings.clock or "kernel"
+            if lag > timings.read_lag_max_ns:
+                timings.read_lag_max_ns = lag
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._buffer[:size])
             if self._body:
-                body = b"".join(self._body)
-                self._body.clear()
-                if self.status == 200:
-                    self._lines.check(body)
-                if not self._started:
-                    self._started = True
-                    self._watch("between_chunks", exchange.timeouts.between_chunks_s)
-                self._last_ns = stamp_ns
-                waited_ns = read_ns - stamp_ns
-                if isinstance(self._looks, NotingSelector) and body.count(b"\n") > 1:
-                    waited_ns = max(waited_ns, read_ns - self._looks.readable_since_ns)
-                    exchange.read_lag_max_ns = max(exchange.read_lag_max_ns, waited_ns)
-                self._pieces.append((body, stamp_ns, waited_ns > _LATE_READ_NS))
+                self._take_body(timings, now - lag, now)
+            if self.complete:
+                self._take_rest()
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, BadWire) as error:
             self._fail(BadWire(str(error)))
         self._wake()
 
+    def _take_body(self, timings: WireTimings, stamp_ns: int, read_ns: int) -> None:
+        body = b"".join(self._body)
+        self._body.clear()
+        chunks = self._framing.feed(body) if self.status == 200 else [body]
+        if not self._started:
+            self._started = True
+            self._watch("between_chunks", timings.timeouts.between_chunks_s)
+        self._last_ns = stamp_ns
+        waited_ns = read_ns - stamp_ns
+        if len(chunks) > 1 and isinstance(self._looks, TimestampingSelector):
+            waited_ns = max(waited_ns, read_ns - self._looks.readable_since_ns)
+            timings.read_lag_max_ns = max(timings.read_lag_max_ns, waited_ns)
+        self._late = waited_ns > _LATE_READ_NS
+        for chunk in chunks:
+            self._chunks.append((chunk, stamp_ns, self._late))
+
+    def _take_rest(self) -> None:
+        """The body is over: what lacks the end of a chunk is the last one."""
+        if rest := self._framing.rest():
+            self._chunks.append((rest, self._last_ns, self._late))
+
     def _lost(self, what: str) -> None:
-        exchange = self._exchange
-        if exchange is not None and not self.complete:
+        if self._timings is not None and not self.complete:
             if not self._headers_done:
                 self._fail(ConnectFailed(f"{what} before an answer came"))
             elif self._sized:
                 self._fail(BadWire(f"{what} before the answer's end"))
             else:
                 self.complete = True
+                self._take_rest()
         self.close()
         self._wake()
 
@@ -312,8 +295,8 @@ class Connection:
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             self._sized = True
-        elif name == b"content-type" and self._exchange is not None:
-            self._exchange.content_type = value.decode("latin-1")
+        elif name == b"content-type" and self._timings is not None:
+            self._timings.content_type = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self.status: int = self._parser.get_status_code()

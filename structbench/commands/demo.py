@@ -37,10 +37,12 @@ def run(options: Options) -> int:
 
 def demo_options(db: str) -> tuple[LoadOptions, str]:
     """Options for the demo, and the line that says what is measured."""
-    from loadgen.api.ollama_server import ServerError, address_of, probe
+    from loadgen.api import DEFAULT_API
+    from loadgen.api.server import ServerError, server_api
 
     try:
-        server = probe(address_of(None))
+        api = server_api(DEFAULT_API)
+        server = api.probe(api.address_of(None))
         present = [model for model in DEFAULT_MODELS if server.digest(model) is not None]
         if present:
             # One model and a bounded time for each suite: a model on a laptop's processor may take its time.

@@ -12,7 +12,7 @@ from structbench.errors import BadInput, RunFailed
 from structbench.options import opt
 
 if TYPE_CHECKING:
-    from loadgen.api.ollama_server import Server
+    from loadgen.api.server import Server
     from structbench.matrix.client import Prober
     from structbench.matrix.probes import Probe
     from structbench.store import Store
@@ -79,10 +79,9 @@ def _probe(
     from rich.console import Console
     from rich.progress import track
 
-    from loadgen.api.ollama_server import answers, load_model
     from structbench.matrix.client import Prober
 
-    _, refusal = load_model(server.address, model, {}, None)
+    _, refusal = server.api.load_model(server.address, model, {}, None)
     if refusal is not None:
         complain(f"{model}: loading the model failed: {refusal}")
     shown = Console(stderr=True)
@@ -91,7 +90,7 @@ def _probe(
             row, failure = _try_one(prober, probe, server, model, options.tokens)
             store.append("features", {**row, "probed_at": datetime.now(UTC)})
             yield row
-            if failure is not None and not answers(server.address):
+            if failure is not None and not server.api.answers(server.address):
                 raise RunFailed(f"the server at {server.address} no longer answers ({failure}): start it again")
 
 
@@ -99,16 +98,16 @@ def _try_one(
     prober: "Prober", probe: "Probe", server: "Server", model: str, tokens: int
 ) -> tuple[dict[str, Any], Optional[str]]:
     """The row of one probe, and what kept its answer from arriving."""
-    from loadgen.api.ollama_server import full_name
-    from structbench.matrix.probes import body_of, judge
+    from structbench.matrix.probes import judge, request_of
 
-    reply = prober.ask(probe.endpoint, body_of(probe, model, tokens))
+    reply = prober.ask(probe.endpoint, request_of(probe, model, tokens), probe.stream)
     finding = judge(probe, reply)
     row = {
-        "server_version": server.version, "model": full_name(model), "model_digest": server.digest(model) or "",
-        "probe": probe.name, "endpoint": probe.endpoint, "stream": probe.stream, "think": probe.think,
-        "question": probe.question, "result": finding.result, "status": reply.status, "evidence": finding.evidence,
-        "example": finding.example, "seconds": reply.seconds, "server_address": server.address,
+        "server_version": server.version, "model": server.api.full_name(model),
+        "model_digest": server.digest(model) or "", "probe": probe.name, "endpoint": probe.endpoint,
+        "stream": probe.stream, "think": probe.think, "question": probe.question, "result": finding.result,
+        "status": reply.status, "evidence": finding.evidence, "example": finding.example, "seconds": reply.seconds,
+        "server_address": server.address,
     }  # fmt: skip
     return row, reply.failure
 

@@ -1,20 +1,28 @@
 """One bounded request for what a server does, not for how fast: any of its chat endpoints, whatever comes back.
 
+``loadgen.api`` has each endpoint's words; bodies go out raw, for official clients hold back what servers should refuse.
 Invariant: ``ask`` ends within twice its time limit and returns a Reply for everything that a server may do.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from time import monotonic
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic, monotonic_ns
+from types import ModuleType
 from typing import Any, Literal
 
 import httpx
 
+from loadgen.api import ollama, openai
+from loadgen.api.answer import Answer
+from loadgen.types import Request
+
 Endpoint = Literal["chat", "generate", "v1"]
 PATHS: Mapping[Endpoint, str] = {"chat": "/api/chat", "generate": "/api/generate", "v1": "/v1/chat/completions"}
+DIALECTS: Mapping[Endpoint, ModuleType] = {"chat": ollama, "generate": ollama, "v1": openai}
+"""Who writes a request's ``body`` and reads the ``piece`` that a part of the answer brings."""
 
 _NO_DATA = (":", "event:", "id:", "retry:")
 """Lines of server-sent events that carry nothing of an answer."""
@@ -27,7 +35,7 @@ class Reply:
     status: int | None = None
     text: str = ""
     thinking: str = ""
-    calls: list[Mapping[str, Any]] = field(default_factory=list)
+    calls: Sequence[Mapping[str, Any]] = ()
     done_reason: str | None = None
     finished: bool = False
     """The last message of an answer came."""
@@ -46,8 +54,9 @@ class Prober:
         self._http = httpx.Client(base_url=address, timeout=timeout_s)
         self._timeout_s = timeout_s
 
-    def ask(self, endpoint: Endpoint, body: Mapping[str, Any]) -> Reply:
+    def ask(self, endpoint: Endpoint, request: Request, stream: bool) -> Reply:
         """Send one request and take in its answer, streamed or whole; nothing is retried."""
+        body = DIALECTS[endpoint].body(request, stream)
         began = monotonic()
         reply, data = Reply(), bytearray()
         try:
@@ -72,12 +81,15 @@ class Prober:
 
 def _take_in(reply: Reply, endpoint: Endpoint, data: bytes) -> None:
     text = data.decode("utf-8", "replace")
+    answer = Answer()
     try:
         for part in _parts(text):
             if "error" in part:
                 reply.error = _error_text(part["error"])
             else:
-                _take_part(reply, endpoint, part)
+                answer.add(DIALECTS[endpoint].piece(part), monotonic_ns())
+        reply.text, reply.thinking, reply.calls = answer.text, answer.thinking, answer.tool_calls
+        reply.finished, reply.done_reason = answer.done, answer.facts.get("done_reason")
     except (ValueError, RecursionError):
         reply.is_json = False
         told = " ".join(text.split())
@@ -115,34 +127,3 @@ def _error_text(error: Any) -> str:
             return error
     inner = error.get("error", error.get("message")) if isinstance(error, Mapping) else None
     return json.dumps(error, ensure_ascii=False) if inner is None else _error_text(inner)
-
-
-def _take_part(reply: Reply, endpoint: Endpoint, part: Mapping[str, Any]) -> None:
-    match endpoint:
-        case "chat":
-            said = part["message"]
-            finish = part.get("done_reason") or "" if part.get("done") else None
-        case "generate":
-            said = {**part, "content": part["response"]}
-            finish = part.get("done_reason") or "" if part.get("done") else None
-        case "v1":
-            if not part["choices"]:  # the usage, after the answer
-                return
-            choice = part["choices"][0]
-            said, finish = choice.get("delta") or choice.get("message") or {}, choice.get("finish_reason")
-    reply.text += said.get("content") or ""
-    reply.thinking += said.get("thinking") or said.get("reasoning") or ""
-    reply.calls += [_call(call["function"]) for call in said.get("tool_calls") or ()]
-    if finish is not None:
-        reply.finished, reply.done_reason = True, finish or None
-
-
-def _call(function: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Ollama's own endpoints give arguments as an object, /v1 as JSON text."""
-    arguments = function["arguments"]
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            arguments = {"(not JSON)": arguments}
-    return {"name": function["name"], "arguments": arguments}

@@ -12,7 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-from loadgen.api.ollama_server import full_name
+from loadgen.api import DEFAULT_API
+from loadgen.api.answer import refusal
+from loadgen.api.server import server_api
+from loadgen.types import Request
 from structbench.errors import BadInput
 from structbench.formatting import one_line
 from structbench.matrix.client import Endpoint, Reply
@@ -29,8 +32,6 @@ QUESTIONS: tuple[Question, ...] = ("text", "format", "tools", "no call", "format
 REFUSALS: tuple[Question, ...] = ("broken schema", "wrong format")
 """What a server should refuse; asked without ``think`` only."""
 _WORST: tuple[Result, ...] = ("broken", "ignored", "unclear", "works")
-_REFUSED = re.compile(r"(?<!in)format|schema|grammar|tool|think|reasoning", re.IGNORECASE)
-"""What the text of a refusal is about: other errors of status 5xx, or after status 200, are the server's own."""
 _EXCERPT = 60
 
 PERSON = {
@@ -94,36 +95,17 @@ def probes() -> Iterator[Probe]:
             yield Probe(endpoint, question, "unset", stream)
 
 
-def body_of(probe: Probe, model: str, tokens: int) -> dict[str, Any]:
-    """The request's body, of at most ``tokens`` output tokens."""
-    if probe.endpoint == "v1":
-        return _openai_body(probe, model, tokens)
+def request_of(probe: Probe, model: str, tokens: int) -> Request:
+    """What is asked for, with at most ``tokens`` output tokens."""
     prompt = _PROMPTS[probe.question]
-    asked: dict[str, Any] = {"prompt": prompt}
-    if probe.endpoint == "chat":
-        asked = {"messages": [{"role": "user", "content": prompt}]}
-    if (schema := _format(probe)) is not None:
-        asked["format"] = schema
-    if _has_tools(probe):
-        asked["tools"] = [WEATHER]
-    if probe.think != "unset":
-        asked["think"] = probe.think == "on"
-    options = {"temperature": 0, "seed": 1, "num_predict": tokens}
-    return {"model": model, **asked, "stream": probe.stream, "options": options}
-
-
-def _openai_body(probe: Probe, model: str, tokens: int) -> dict[str, Any]:
-    """The same in the words of /v1: response_format, reasoning_effort, max_tokens."""
-    asked: dict[str, Any] = {"messages": [{"role": "user", "content": _PROMPTS[probe.question]}]}
-    if isinstance(schema := _format(probe), dict):
-        asked["response_format"] = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
-    elif schema is not None:
-        asked["response_format"] = {"type": schema}
-    if _has_tools(probe):
-        asked["tools"] = [WEATHER]
-    if probe.think != "unset":
-        asked["reasoning_effort"] = "medium" if probe.think == "on" else "none"
-    return {"model": model, **asked, "stream": probe.stream, "temperature": 0, "seed": 1, "max_tokens": tokens}
+    is_generate = probe.endpoint == "generate"
+    return Request(
+        index=0, model=model, prompt=prompt if is_generate else None,
+        messages=() if is_generate else ({"role": "user", "content": prompt},),
+        format=_format(probe), tools=(WEATHER,) if _has_tools(probe) else (),
+        think=None if probe.think == "unset" else probe.think == "on",
+        options={"temperature": 0, "seed": 1, "num_predict": tokens},
+    )  # fmt: skip
 
 
 def _format(probe: Probe) -> dict[str, Any] | str | None:
@@ -169,7 +151,7 @@ def _refusal(probe: Probe, reply: Reply) -> Result:
     if (probe.question, probe.think) == ("text", "unset"):
         return "broken"
     said_no = reply.status == 501 or 400 <= (reply.status or 0) < 500
-    return "refused" if said_no or _REFUSED.search(reply.error or "") else "broken"
+    return "refused" if said_no or refusal(reply.error or "") else "broken"
 
 
 def _thinking(probe: Probe, reply: Reply) -> Finding:
@@ -301,4 +283,4 @@ def _is_version(row: Mapping[str, Any], name: str) -> bool:
 
 
 def _is_model(row: Mapping[str, Any], name: str) -> bool:
-    return bool(row["model"] == full_name(name))
+    return bool(row["model"] == server_api(DEFAULT_API).full_name(name))

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from loadgen.api import DEFAULT_API
+from loadgen.api.server import server_api
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean
 from structbench.options import RunFilters
@@ -41,7 +43,8 @@ def _is(run: Run, key: str, word: str) -> bool:
 
 def _is_model(run: Run, key: str, word: str) -> bool:
     """``gemma3n`` and ``gemma3n:latest`` are the same model."""
-    return _is(run, key, word) or run[key] == f"{word}:latest" or f"{run[key]}:latest" == word
+    full_name = server_api(DEFAULT_API).full_name
+    return run[key] is not None and full_name(run[key]) == full_name(word)
 
 
 _KEYS: dict[str, Callable[[Run, str, str], bool]] = {

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from loadgen.api.ollama_server import Server
+from loadgen.api.server import Server
 from loadgen.types import ClosedLoop, Load
 from structbench.formatting import load_text, suite_text
 from structbench.identity import config_hash

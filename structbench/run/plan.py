@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from loadgen.api import ollama_server
-from loadgen.api.ollama_server import Server, ServerError
+from loadgen.api import DEFAULT_API
+from loadgen.api.server import Server, ServerError, server_api
 from structbench.errors import BadInput
 from structbench.identity import config_dict, differences
 from structbench.run.cells import Cell
@@ -44,8 +44,8 @@ def find_server(
     ``stack`` ends the simulated server.
     """
     try:
-        address = _simulate(seed, stack) if simulate else ollama_server.address_of(host)
-        server = ollama_server.probe(address)
+        api = server_api(DEFAULT_API)
+        server = api.probe(_simulate(seed, stack) if simulate else api.address_of(host))
     except ServerError as error:
         raise BadInput(str(error)) from None
     if not pull:
@@ -59,8 +59,8 @@ def pull_missing(models: Sequence[str], server: Server, say: Callable[[str], Non
     if not missing:
         return server
     try:
-        _pull(server.address, missing, say)
-        server = ollama_server.probe(server.address)
+        _pull(server, missing, say)
+        server = server.api.probe(server.address)
     except ServerError as error:
         raise BadInput(str(error)) from None
     _check_models(models, server)
@@ -69,7 +69,7 @@ def pull_missing(models: Sequence[str], server: Server, say: Callable[[str], Non
 
 def _check_models(models: Sequence[str], server: Server) -> None:
     if missing := _missing(models, server):
-        pulls = "; ".join(f"ollama pull {model}" for model in missing)
+        pulls = "; ".join(map(server.api.how_to_pull, missing))
         have_not = f"the server at {server.address} does not have {', '.join(missing)}"
         raise BadInput(f"{have_not}: run `{pulls}`, or add --pull")
 
@@ -84,7 +84,7 @@ def _simulate(seed: int, stack: ExitStack) -> str:
     return stack.enter_context(SimulatorProcess(answers=answer_book(seed), seed=seed)).url
 
 
-def _pull(address: str, models: Sequence[str], say: Callable[[str], None]) -> None:
+def _pull(server: Server, models: Sequence[str], say: Callable[[str], None]) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
@@ -97,7 +97,7 @@ def _pull(address: str, models: Sequence[str], say: Callable[[str], None]) -> No
                 so_far: dict[str, Any] = {"completed": done, "total": total} if total else {}  # else it stays as it is
                 progress.update(task, description=f"{model} ({status})", **so_far)
 
-            ollama_server.pull(address, model, show)
+            server.api.pull(server.address, model, show)
             say(f"pulled {model}")
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from loadgen.api import ollama_server
+from loadgen.api.server import ServerError
 from loadgen.telemetry import CacheResult, CellState
 from structbench import __version__
 from structbench.comparison import constrained
@@ -203,7 +203,8 @@ class _Runner:
         self.summary.outcomes = [Outcome(cell.cell.name) for cell in planned]
         self._judge()  # what ends before it is judged has not passed
         for cell in planned:
-            if self.stop.asked or (self.summary.failures and not ollama_server.answers(self.services.server.address)):
+            server = self.services.server
+            if self.stop.asked or (self.summary.failures and not server.api.answers(server.address)):
                 break
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
             runs.append((cell.cell, run_id))
@@ -235,17 +236,17 @@ class _Runner:
 
     def _similarity(self, runs: Sequence[tuple[Cell, str]]) -> str | None:
         """Have the answers compared with their references, if that was asked for; why it could not be done."""
-        model, address = self.services.settings.embed_model, self.services.server.address
+        model, server = self.services.settings.embed_model, self.services.server
         if model is None or self.stop.asked:
             return None
         cases = {run_id: cell.suite.cases for cell, run_id in runs}
         try:
             with self.stop.breakable():
-                embeddings = Embeddings(partial(ollama_server.embed, address, model))
+                embeddings = Embeddings(partial(server.api.embed, server.address, model))
                 score_similarity(self.services.store, cases, model, embeddings, _FLUSH_S)
         except KeyboardInterrupt:
             return None
-        except ollama_server.ServerError as error:
+        except ServerError as error:
             return f"no semantic similarity: {error}"
         if embeddings.blank:
             texts = plural(embeddings.blank, "text")
@@ -316,8 +317,8 @@ class _Runner:
 
     def _load_model(self, cell: Cell) -> float | None:
         """Load time is measured here, apart, so that no request of the load pays for it."""
-        config, address = cell.config, self.services.server.address
-        seconds, refusal = ollama_server.load_model(address, cell.model, config.options, config.keep_alive)
+        config, server = cell.config, self.services.server
+        seconds, refusal = server.api.load_model(server.address, cell.model, config.options, config.keep_alive)
         if refusal is not None:
             self.services.display.print(f"{cell.name}: loading the model failed: {refusal}")
         return seconds
@@ -327,11 +328,11 @@ class _Runner:
         if cell.suite.name != "text":
             return cell.suite.cases
         if cell.model not in self.calibration:
-            config, address = cell.config, self.services.server.address
+            config, server = cell.config, self.services.server
             samples = []
             for prompt in calibration_prompts(config.seed):
                 chat = config.endpoint == "chat"
-                tokens = ollama_server.prompt_tokens(address, cell.model, prompt, config.options, chat)
+                tokens = server.api.prompt_tokens(server.address, cell.model, prompt, config.options, chat)
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
             self.calibration[cell.model] = calibrate(samples)

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from loadgen.api.ollama_server import Watch
+from loadgen.api.server import Server
 from loadgen.engine.local import Control
 from loadgen.types import NS
 
@@ -26,14 +26,14 @@ class Sampler:
 
     def __init__(
         self,
-        address: str,
+        server: Server,
         model: str,
         control: Control,
         backlog: Callable[[], int],
         keep: Callable[[Mapping[str, Any]], None],
         tick: Callable[[], None],
     ) -> None:
-        self._watch = Watch(address)
+        self._watcher = server.api.ModelWatcher(server.address)
         self._model = model
         self._control = control
         self._backlog = backlog
@@ -50,7 +50,7 @@ class Sampler:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._watch.close()
+        self._watcher.close()
 
     def _run(self) -> None:
         self._client()  # CPU percentages count from the call before
@@ -62,7 +62,7 @@ class Sampler:
 
     def _sample(self) -> dict[str, Any]:
         cpu, rss, workers = self._client()
-        loaded = self._watch.loaded(self._model)
+        loaded = self._watcher.loaded(self._model)
         return {
             "sampled_at": datetime.now(UTC),
             "client_cpu_percent": cpu,

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from loadgen.api.ollama_server import Server, answers
+from loadgen.api.server import Server
 from loadgen.engine.local import Control, LoadFailed, default_workers, generate_load
 from loadgen.telemetry import CellLabels, Telemetry
 from loadgen.turns import follow_up
@@ -54,8 +54,9 @@ class Services:
 def labels_of(cell: Cell, server: Server, label: str | None) -> CellLabels:
     """The cell as the metrics name it."""
     return CellLabels(
-        model=cell.model, suite=cell.suite_name, load=cell.load_name, server_address=server.host,
-        server_port=server.port, operation="chat" if cell.config.endpoint == "chat" else "text_completion", label=label,
+        model=cell.model, suite=cell.suite_name, load=cell.load_name, provider=server.api.PROVIDER,
+        server_address=server.host, server_port=server.port,
+        operation="chat" if cell.config.endpoint == "chat" else "text_completion", label=label,
     )  # fmt: skip
 
 
@@ -104,8 +105,7 @@ class Segment:
         display = self.services.display
         self.tally = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
         tick = partial(self._refresh, display)
-        address = self.services.server.address
-        with Sampler(address, self.cell.model, self.control, self._backlog, self._keep_sample, tick):
+        with Sampler(self.services.server, self.cell.model, self.control, self._backlog, self._keep_sample, tick):
             try:
                 for record in self._load():
                     self._take(record)
@@ -157,6 +157,7 @@ class Segment:
             requests_of(self.cases, self.cell.config, indices, self.cell.requests),
             self.cell.load,
             count=None if self.missing is None else first_turns(self.cases, self.missing),
+            api=self.services.server.api_name,
             host=self.services.server.address,
             workers=self.workers,
             warmup=warmup_requests(self.cell.config, self.warmup),
@@ -289,9 +290,10 @@ class Segment:
             self._give_up(f"{self.errors} of {requests} requests failed, more than --max-error-rate {limit:g} allows")
 
     def _look_for_server(self) -> None:
-        address = self.services.server.address
-        if not answers(address):
-            self._give_up(f"the server at {address} no longer answers: start it again and continue with --skip-cached")
+        server = self.services.server
+        if not server.api.answers(server.address):
+            again = "start it again and continue with --skip-cached"
+            self._give_up(f"the server at {server.address} no longer answers: {again}")
 
     def _give_up(self, why: str) -> None:
         if self.failure is None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadgen.api.ollama_server import full_name
+from loadgen.api import DEFAULT_API
+from loadgen.api.server import server_api
 from loadgen.telemetry.target import Target, is_installed, target_of
 from loadgen.types import ClosedLoop, Load, OpenLoop
 from structbench.errors import BadInput
@@ -25,8 +25,6 @@ from structbench.suites.catalog import load_suite, tagged, tags_of, telling_case
 from structbench.suites.generated import TextShape
 from structbench.types import Suite
 
-_DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
-"""What Go, in which Ollama is written, reads as a duration."""
 _ABOVE_ZERO = ("requests", "concurrency", "rate", "burstiness", "max_in_flight", "duration", "workers", "timeout",
                "mean_input_tokens", "mean_output_tokens")  # fmt: skip
 _NOT_NEGATIVE = ("warmup", "grace", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
@@ -123,7 +121,7 @@ def _check_choices(options: LoadOptions) -> None:
         raise BadInput(f"--structured {unknown[0]}: give format, prompt, or both")
     several = {"models": options.models, "suites": options.suites, "structured": options.structured}
     for name, names in several.items():
-        same = [full_name(each) if name == "models" else each for each in names]
+        same = [server_api(DEFAULT_API).full_name(each) if name == "models" else each for each in names]
         if len(set(same)) < len(same):
             twice = next(each for each, whole in zip(names, same, strict=True) if same.count(whole) > 1)
             raise BadInput(f"--{name} names {twice!r} twice: leave one out")
@@ -162,16 +160,12 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _keep_alive(text: str | None) -> str | float | None:
-    """As Ollama reads it: a number is seconds, below zero for ever; else a duration such as 10m or 1h30m."""
-    if text is None or _DURATION.fullmatch(text):
-        return text
     try:
-        seconds = float(text)
+        return None if text is None else server_api(DEFAULT_API).keep_alive(text)
     except ValueError:
-        seconds = math.inf
-    if not math.isfinite(seconds):
-        raise BadInput(f"--keep-alive {text!r} is not a valid duration: give 10m or 1h30m, seconds, or -1 for ever")
-    return int(seconds) if seconds.is_integer() else seconds
+        raise BadInput(
+            f"--keep-alive {text!r} is not a valid duration: give 10m or 1h30m, seconds, or -1 for ever"
+        ) from None
 
 
 def _loads(options: LoadOptions) -> list[Load]:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadgen.api.ollama import make_client, send
+from loadgen.api import ollama
+from loadgen.api.sending import send
 from loadgen.types import Request, RequestRecord, Timeouts
 
 SOON = Timeouts(connect_s=20, first_chunk_s=20, between_chunks_s=20, total_s=20)
@@ -141,9 +142,9 @@ def ask(url: str, *requests: Request, timeouts: Timeouts = SOON) -> list[Request
     """Send one after the other with one client."""
 
     async def all_of_them() -> list[RequestRecord]:
-        client = make_client(url)
+        client = ollama.make_client(url)
         try:
-            return [await send(client, request, timeouts) for request in requests]
+            return [await send(ollama, client, request, timeouts) for request in requests]
         finally:
             await client.close()  # type: ignore[no-untyped-call]
 

@@ -31,6 +31,28 @@ WEATHER = {
         },
     },
 }
+BOOK: dict[str, Any] = {
+    "type": "function",
+    "strict": True,
+    "function": {
+        "name": "book",
+        "description": "Book a table — für zwei",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "when": {"type": "string", "format": "date-time"},
+                "seats": {"type": "integer", "minimum": 1, "maximum": 12, "default": 2},
+                "place": {"type": "object", "properties": {"city": {"type": "string", "minLength": 1}},
+                          "required": ["city"]},
+                "dishes": {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 1},
+                "either": {"anyOf": [{"type": "null"}, {"type": "number"}]},
+            },
+            "required": ["when"],
+            "additionalProperties": False,
+        },
+    },
+}  # fmt: skip
+"""Its schema has what the official client's own model of a tool does not know."""
 CALL = {"name": "get_weather", "arguments": {"city": "Paris", "unit": "celsius"}}
 ANSWERS = {
     "Ada?": {"json": {"name": "Ada", "age": 36}},

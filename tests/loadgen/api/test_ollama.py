@@ -12,13 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
-from loadgen.api.ollama import make_client, send
+from loadgen.api import ollama
+from loadgen.api.sending import send
 from loadgen.simulator import FAULTS, Simulator
 from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
 from loadgen.wire.connection import BadWire, ConnectFailed, Connection, TimedOut
 from tests.support.played_wire import END, HEAD, Answering, Played, answering, chunk, lines, play, settled
 from tests.support.scripted_server import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
-from tests.support.simulators import ANSWERS, CALL, MODELS, WEATHER, wait_for
+from tests.support.simulators import ANSWERS, BOOK, CALL, MODELS, WEATHER, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -297,14 +298,27 @@ def test_everything_the_request_holds_reaches_the_server() -> None:
     assert third.body == {"model": "m", "prompt": "p", "stream": True, "format": "json", "keep_alive": 0}
 
 
+@pytest.mark.parametrize("text", ["hi", '"tools":[]', 'say "tools":[] twice: "tools":[]'])
+@pytest.mark.parametrize("tools", [(BOOK,), (BOOK, {**BOOK, "function": {"name": "none"}})])
+def test_tools_reach_the_server_as_they_are(tools: tuple[dict[str, Any], ...], text: str) -> None:
+    """The official client drops what its own model of a tool does not know: minimum, format, nested properties."""
+    with Scripted(answers(DONE)) as server:
+        (record,) = ask(server.url, chat(text, tools=tools, options={"seed": 1}))
+        (asked,) = server.asked
+    assert record.error is None
+    assert asked.body["tools"] == list(tools)
+    assert asked.body["messages"] == [{"role": "user", "content": text}]
+    assert asked.body["options"] == {"seed": 1}
+
+
 # Due times and cancelling
 
 
 def test_due_is_kept_apart_from_sent_and_nothing_is_sent_before(sim: Simulator) -> None:
     async def at(due_ns: int) -> RequestRecord:
-        client = make_client(sim.url)
+        client = ollama.make_client(sim.url)
         try:
-            return await send(client, chat(model="sim:fast"), SOON, due_ns=due_ns, worker=4)
+            return await send(ollama, client, chat(model="sim:fast"), SOON, due_ns=due_ns, worker=4)
         finally:
             await client.close()  # type: ignore[no-untyped-call]
 
@@ -326,8 +340,8 @@ def test_a_cancelled_request_ends_in_a_record(sim: Simulator, model: str) -> Non
     sim.reset_truth()
 
     async def cancelled() -> RequestRecord:
-        client = make_client(sim.url)
-        task = asyncio.create_task(send(client, chat(model=model, options={"num_predict": 8}), SOON))
+        client = ollama.make_client(sim.url)
+        task = asyncio.create_task(send(ollama, client, chat(model=model, options={"num_predict": 8}), SOON))
         await asyncio.to_thread(wait_for, sim, "in_flight", 1)
         await asyncio.sleep(0.2)
         task.cancel()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,19 +14,18 @@ import pytest
 
 from loadgen.api import ollama_server as server_module
 from loadgen.api.ollama_server import (
-    LoadedModel,
-    Server,
-    ServerError,
-    Watch,
+    ModelWatcher,
     address_of,
     answers,
     embed,
     full_name,
+    keep_alive,
     load_model,
     probe,
     prompt_tokens,
     pull,
 )
+from loadgen.api.server import LoadedModel, Server, ServerError
 from loadgen.simulator import Simulator
 from tests.support.scripted_server import DONE, Peer, Scripted
 from tests.support.simulators import FAST, MODELS
@@ -100,15 +101,6 @@ def test_what_is_no_address_is_one_line_that_says_what_to_give(host: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("address", "host", "port"),
-    [("http://a:5", "a", 5), ("http://a", "a", 80), ("https://a", "a", 443), ("http://[::1]:7", "::1", 7)],
-)
-def test_host_and_port_of_an_address(address: str, host: str, port: int) -> None:
-    server = Server(address, "1", {})
-    assert (server.host, server.port) == (host, port)
-
-
-@pytest.mark.parametrize(
     ("model", "full"),
     [
         ("gemma3n", "gemma3n:latest"),
@@ -121,6 +113,26 @@ def test_host_and_port_of_an_address(address: str, host: str, port: int) -> None
 )
 def test_no_tag_is_latest_and_a_port_is_no_tag(model: str, full: str) -> None:
     assert full_name(model) == full
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("10m", "10m"), ("1h30m", "1h30m"), ("-1.5s", "-1.5s"), ("30", 30), ("-1", -1), ("2.5", 2.5), ("1e3", 1000)],
+)
+def test_how_long_a_model_stays_is_a_duration_as_go_writes_it_or_seconds(text: str, read: str | float) -> None:
+    assert keep_alive(text) == read
+
+
+@pytest.mark.parametrize("text", ["", "ten", "10 m", "m", "inf", "nan", "1d"])
+def test_what_ollama_would_not_read_as_a_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        keep_alive(text)
+
+
+def test_what_only_reads_words_is_instant() -> None:
+    """The simulator and the check of options have no need of the official client."""
+    code = "import sys, loadgen.api.ollama_server as m; m.full_name('m'); assert 'ollama' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # Who is there
@@ -301,13 +313,13 @@ def test_a_server_that_does_not_count_is_none() -> None:
 
 
 @pytest.fixture
-def watch(sim: Simulator) -> Iterator[Watch]:
-    watching = Watch(sim.url)
+def watch(sim: Simulator) -> Iterator[ModelWatcher]:
+    watching = ModelWatcher(sim.url)
     yield watching
     watching.close()
 
 
-def test_a_loaded_model_is_seen_with_its_share_on_the_gpu(sim: Simulator, watch: Watch) -> None:
+def test_a_loaded_model_is_seen_with_its_share_on_the_gpu(sim: Simulator, watch: ModelWatcher) -> None:
     load_model(sim.url, "vram", {}, "1m")
     found, again = watch.loaded("vram"), watch.loaded("vram:latest")
     assert found is not None
@@ -322,13 +334,13 @@ def test_a_loaded_model_is_seen_with_its_share_on_the_gpu(sim: Simulator, watch:
                                   json.dumps({"models": [{"name": "m", "size": None}]}).encode()])  # fmt: skip
 def test_an_odd_answer_is_no_measurement_and_no_end_of_the_run(data: bytes) -> None:
     with Scripted(plain(200, data)) as server:
-        watching = Watch(server.url)
+        watching = ModelWatcher(server.url)
         assert watching.loaded("m") is None
         watching.close()
 
 
 def test_a_lost_server_is_no_measurement() -> None:
-    watching = Watch(NOBODY)
+    watching = ModelWatcher(NOBODY)
     assert watching.loaded("m") is None
     watching.close()
 
@@ -336,7 +348,7 @@ def test_a_lost_server_is_no_measurement() -> None:
 def test_watching_keeps_its_connection() -> None:
     entry: dict[str, Any] = {"name": "m:latest", "size": 10}
     with Scripted(plain(200, json.dumps({"models": [entry]}).encode())) as server:
-        watching = Watch(server.url)
+        watching = ModelWatcher(server.url)
         assert [watching.loaded("m") for _ in range(3)] == [LoadedModel(10, 0)] * 3
         assert server.connections == 1
         watching.close()

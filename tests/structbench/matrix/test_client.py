@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from loadgen.types import Request
 from structbench.matrix.client import Endpoint, Prober, Reply
 from tests.support.scripted_server import Peer, Scripted
 
@@ -18,7 +19,7 @@ def reply(script: Any, endpoint: Endpoint = "chat", timeout_s: float = 20) -> Re
     with Scripted(script) as server:
         prober = Prober(server.url, timeout_s)
         try:
-            return prober.ask(endpoint, {"model": "m"})
+            return prober.ask(endpoint, Request(index=0, model="m"), stream=True)
         finally:
             prober.close()
 
@@ -94,7 +95,7 @@ V1_CALL = {"function": {"name": "look", "arguments": '{"at": "sky"}'}}
 )  # fmt: skip
 def test_the_same_answer_comes_out_of_every_wrapping(endpoint: Endpoint, script: Any) -> None:
     told = reply(script, endpoint)
-    assert (told.text, told.thinking, told.calls, told.done_reason) == ("ab", "hm", [TOLD], "stop")
+    assert (told.text, told.thinking, told.calls, told.done_reason) == ("ab", "hm", (TOLD,), "stop")
     assert told.finished
     assert told.error is told.failure is None
 
@@ -145,9 +146,8 @@ def test_what_is_no_json_after_status_200_is_a_failure_and_no_word_of_the_server
 
 def test_arguments_that_are_no_json_are_kept_as_they_came() -> None:
     call = {"function": {"name": "look", "arguments": "{at"}}
-    assert reply(streamed(event({"tool_calls": [call]}, "tool_calls")), "v1").calls == [
-        {"name": "look", "arguments": {"(not JSON)": "{at"}}
-    ]
+    told = reply(streamed(event({"tool_calls": [call]}, "tool_calls")), "v1")
+    assert told.calls == ({"name": "look", "arguments": {"(not JSON)": "{at"}},)
 
 
 def test_no_end_and_no_answer_are_failures_and_no_more() -> None:
@@ -168,6 +168,7 @@ def test_no_end_and_no_answer_are_failures_and_no_more() -> None:
     broken = reply(lambda peer: peer.reset())
     assert broken.failure is not None
     assert broken.failure.startswith("the connection broke: ")
-    strange = reply(plain(200, {"message": "text"}))
-    assert strange.failure is not None
-    assert strange.failure.startswith("no answer as /api/chat gives them: AttributeError")
+    for message, error in (("text", "AttributeError"), ({"content": 5}, "TypeError"), ({"tool_calls": [5]}, "")):
+        strange = reply(plain(200, {"message": message}))
+        assert strange.failure is not None
+        assert strange.failure.startswith(f"no answer as /api/chat gives them: {error}")

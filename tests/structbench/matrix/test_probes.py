@@ -13,8 +13,8 @@ import duckdb
 import pytest
 
 from structbench.cli import main
-from structbench.matrix.client import PATHS, Reply
-from structbench.matrix.probes import Finding, Probe, Question, Think, body_of, judge, pick, probes
+from structbench.matrix.client import DIALECTS, PATHS, Reply
+from structbench.matrix.probes import Finding, Probe, Question, Think, judge, pick, probes, request_of
 from tests.support.paths import ROOT
 from tests.support.scripted_server import Peer, Scripted
 
@@ -29,8 +29,11 @@ def asked(path: str, body: Any) -> str:
     if not isinstance(body, dict) or not isinstance(body.get("messages", []), list):
         return ""
     names = ("model", "format", "response_format", "tools", "think", "stream", "reasoning_effort")
+    asked_for = {name: body.get(name) for name in names}
+    if isinstance(form := asked_for["response_format"], dict) and "json_schema" in form:
+        asked_for["response_format"] = form["json_schema"]["schema"]  # what it is called is up to the client
     said = body.get("messages") if "tools" in body and body["model"] != "gemma3:270m" else None
-    return json.dumps([path, {name: body.get(name) for name in names}, said], sort_keys=True)
+    return json.dumps([path, asked_for, said], sort_keys=True)
 
 
 class Replay(Scripted):
@@ -246,7 +249,7 @@ def test_every_combination_is_tried_once_and_asked_in_the_endpoints_words() -> N
     every = list(probes())
     assert len({probe.name for probe in every}) == len(every) == 102
     for probe in every:
-        body = body_of(probe, "m", 99)
+        body = DIALECTS[probe.endpoint].body(request_of(probe, "m", 99), probe.stream)
         assert body["stream"] is probe.stream
         if probe.endpoint == "v1":
             assert body["max_tokens"] == 99

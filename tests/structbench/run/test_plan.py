@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loadgen.api.ollama_server import Server
+from loadgen.api.server import Server
 from loadgen.simulator import Simulator
 from structbench.errors import BadInput
 from structbench.options import LoadOptions

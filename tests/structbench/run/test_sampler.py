@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from loadgen.api.server import Server
 from loadgen.engine.local import Control
 from loadgen.simulator import Simulator
 from structbench.run import sampler
@@ -40,7 +41,7 @@ def samples(address: str, control: Control, monkeypatch: pytest.MonkeyPatch, cou
         if control.started_ns is None and len(ticks) > 3:
             enough.set()
 
-    with Sampler(address, "one", control, lambda: 7, keep, tick):
+    with Sampler(Server(address, "1", {}), "one", control, lambda: 7, keep, tick):
         assert enough.wait(30)
     assert len(ticks) >= len(kept)
     taken = len(kept)

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from loadgen.api.ollama_server import Server
+from loadgen.api.server import Server
 from loadgen.engine.local import Control, LoadFailed
 from loadgen.telemetry import CellLabels
 from loadgen.turns import follow_up
@@ -200,7 +201,7 @@ def test_a_server_is_looked_for_after_ten_failures_to_connect_in_a_row(monkeypat
         asked.append(address)
         return bool(alive.now)
 
-    monkeypatch.setattr(module, "answers", answers)
+    monkeypatch.setattr("loadgen.api.ollama_server.answers", answers)
     made = segment(missing=range(100), requests=100)
     for index in range(9):
         made._take(record(index, "connect"))

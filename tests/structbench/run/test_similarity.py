@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.api.ollama_server import ServerError, embed
+from loadgen.api.ollama_server import embed
+from loadgen.api.server import ServerError
 from loadgen.simulator import Profile, Simulator
 from structbench.errors import BadInput
 from structbench.run.similarity import BATCH, Embeddings, cosine, reference_of

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.api.ollama_server import Server
+from loadgen.api.server import Server
 from structbench.options import LoadOptions
 from structbench.run.cells import build_cells
 from structbench.run.settings import settings_of

@@ -1,0 +1,132 @@
+"""What has come so far of an answer, whatever the API: chunks in, the fields of a RequestRecord out.
+
+Each API's ``piece`` says what one chunk brings; ``sending`` stamps it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+Refused = Literal["format", "tools", "thinking"]
+
+_ABOUT: Mapping[Refused, re.Pattern[str]] = {
+    "format": re.compile(r"(?<![a-z])(format|schema|grammar)s?(?![a-z])", re.IGNORECASE),
+    "tools": re.compile(r"(?<![a-z])tools(?![a-z])", re.IGNORECASE),
+    "thinking": re.compile(r"(?<![a-z])(think|thinking|reasoning)(?![a-z])", re.IGNORECASE),
+}
+_ABOUT_ELSE = re.compile(
+    r"context (length|window|size)|(out of|system|available|gpu|cuda) memory|image: unknown format", re.IGNORECASE
+)
+"""Said of other troubles, whatever words stand beside; a refused schema may be quoted, so single words will not do."""
+
+
+def refusal(text: str) -> frozenset[Refused]:
+    """What the text of a server's error says no to; nothing for an error of another kind."""
+    if _ABOUT_ELSE.search(text):
+        return frozenset()
+    return frozenset(what for what, words in _ABOUT.items() if words.search(text))
+
+
+class CallPiece(NamedTuple):
+    """A tool call, or a piece of its arguments' text: one without a name continues the call of the same key."""
+
+    name: str | None
+    arguments: Mapping[str, Any] | str
+    key: int | None = None
+
+
+class Piece(NamedTuple):
+    """What one chunk of an answer brings."""
+
+    text: str = ""
+    thinking: str = ""
+    calls: Sequence[CallPiece] = ()
+    done: bool = False
+    """The server's last message, or the one that says why it ends."""
+    facts: Mapping[str, Any] = {}
+    """Fields of the RequestRecord that the server tells: ``done_reason``, counts and durations."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What has come, and when; each of ``tool_calls`` is ``{"name": …, "arguments": {…}}``."""
+
+    chunk_ns: list[int] = field(default_factory=list)
+    first_thinking_ns: int | None = None
+    first_answer_ns: int | None = None
+    first_tool_call_ns: int | None = None
+    last_ns: int | None = None
+    merged: int = 0
+    texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    calls: list[CallPiece] = field(default_factory=list)
+    done: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, piece: Piece, stamp_ns: int, late_read: bool = False) -> None:
+        """Take in one chunk, received at ``stamp_ns``, or with a later one if it was read late."""
+        text, thinking, calls, done, facts = piece
+        if text or thinking or calls:
+            if late_read and stamp_ns == self.last_ns and self.chunk_ns:
+                self.merged += 1
+            self.chunk_ns.append(stamp_ns)
+            if text:
+                self.texts.append(text)
+                if self.first_answer_ns is None:
+                    self.first_answer_ns = stamp_ns
+            if thinking:
+                self.thoughts.append(thinking)
+                if self.first_thinking_ns is None:
+                    self.first_thinking_ns = stamp_ns
+            if calls:
+                for call in calls:
+                    self._add_call(call)
+                if self.first_tool_call_ns is None:
+                    self.first_tool_call_ns = stamp_ns
+        self.last_ns = stamp_ns
+        self.done = self.done or done
+        if facts:
+            self.facts |= facts
+
+    def _add_call(self, call: CallPiece) -> None:
+        place = max((place for place, begun in enumerate(self.calls) if begun.key == call.key), default=None)
+        if call.name or place is None:
+            self.calls.append(call)
+        else:
+            begun = self.calls[place]
+            self.calls[place] = begun._replace(arguments=f"{begun.arguments}{call.arguments}")
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    @property
+    def thinking(self) -> str:
+        return "".join(self.thoughts)
+
+    @property
+    def tool_calls(self) -> tuple[Mapping[str, Any], ...]:
+        return tuple({"name": call.name or "", "arguments": _arguments(call.arguments)} for call in self.calls)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a RequestRecord that the answer tells."""
+        return {
+            "chunk_ns": tuple(self.chunk_ns), "first_thinking_ns": self.first_thinking_ns,
+            "first_answer_ns": self.first_answer_ns, "first_tool_call_ns": self.first_tool_call_ns,
+            "merged_chunks": self.merged, "output_text": self.text, "thinking_text": self.thinking,
+            "tool_calls": self.tool_calls, **self.facts,
+        }  # fmt: skip
+
+
+def _arguments(arguments: Mapping[str, Any] | str) -> Any:
+    """The arguments as an object; a text that is not JSON is kept as it came."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return {"(not JSON)": arguments}

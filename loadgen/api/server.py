@@ -1,0 +1,89 @@
+"""What is asked of a server beside the load, whatever its API: who it is, its models, how a model is loaded.
+
+The API's own module (``APIS``) asks; the load's requests go through ``sending``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
+
+from loadgen.api import APIS, DEFAULT_API
+
+
+class ServerError(Exception):
+    """The server cannot be asked; the message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who answers at ``address``; ``models`` maps each model's full name to its digest."""
+
+    address: str
+    version: str
+    models: Mapping[str, str]
+    api_name: str = DEFAULT_API
+
+    @property
+    def api(self) -> ServerApi:
+        return server_api(self.api_name)
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.address).hostname or ""
+
+    @property
+    def port(self) -> int:
+        url = urlsplit(self.address)
+        return url.port or (443 if url.scheme == "https" else 80)
+
+    def digest(self, model: str) -> str | None:
+        return self.models.get(self.api.full_name(model))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in the server's memory; ``vram_bytes`` of ``size_bytes`` lie on a GPU."""
+
+    size_bytes: int
+    vram_bytes: int
+    expiry_s: float | None = None
+    """Seconds until the server unloads it if nobody asks it; None where it does not tell."""
+
+
+class Watcher(Protocol):
+    """Looks for a model in a server's memory over one kept connection."""
+
+    def loaded(self, model: str) -> LoadedModel | None: ...
+    def close(self) -> None: ...
+
+
+class ServerApi(Protocol):
+    """What an API's module has, so that its servers can be asked; ``ollama_server`` says what each returns."""
+
+    PROVIDER: str
+    """The GenAI conventions' name for it."""
+
+    def full_name(self, model: str) -> str: ...
+    def how_to_pull(self, model: str) -> str: ...
+    def keep_alive(self, text: str) -> str | float: ...
+    def address_of(self, host: str | None) -> str: ...
+    def probe(self, address: str) -> Server: ...
+    def answers(self, address: str) -> bool: ...
+    def pull(self, address: str, model: str, on_progress: Callable[[str, int, int], None]) -> None: ...
+    def load_model(
+        self, address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None
+    ) -> tuple[float | None, str | None]: ...
+    def prompt_tokens(
+        self, address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool
+    ) -> int | None: ...
+    def embed(self, address: str, model: str, texts: Sequence[str]) -> Sequence[Sequence[float]]: ...
+    def ModelWatcher(self, address: str) -> Watcher: ...
+
+
+def server_api(name: str) -> ServerApi:
+    """The API of that name."""
+    return cast("ServerApi", import_module(APIS[name][1]))

@@ -1,0 +1,62 @@
+"""A request in the words of /v1/chat/completions, and what its chunks bring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from loadgen.api.answer import CallPiece, Piece
+from loadgen.api.openai import body, piece
+from tests.support.scripted_server import chat
+from tests.support.simulators import WEATHER
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+def test_what_a_request_lacks_is_absent() -> None:
+    assert body(chat()) == {"model": "m", "stream": True, "messages": MESSAGES}
+    assert body(chat(), stream=False)["stream"] is False
+
+
+def test_everything_a_request_holds_has_its_word() -> None:
+    schema = {"type": "object"}
+    request = chat(format=schema, tools=(WEATHER,), think=True, options={"num_predict": 9, "seed": 1})
+    assert body(request) == {
+        "model": "m", "stream": True, "messages": MESSAGES, "tools": [WEATHER], "reasoning_effort": "medium",
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
+        "max_tokens": 9, "seed": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("think", "effort"), [(True, "medium"), (False, "none"), ("high", "high")])
+def test_thinking_is_an_effort(think: bool | str, effort: str) -> None:
+    assert body(chat(think=think))["reasoning_effort"] == effort
+
+
+def delta(said: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"delta": said, "finish_reason": finish}]}
+
+
+@pytest.mark.parametrize(
+    ("part", "brings"),
+    [
+        (delta({"role": "assistant", "content": None}), Piece()),
+        (delta({"content": "a"}), Piece("a")),
+        (delta({"reasoning": "hm"}), Piece(thinking="hm")),
+        (delta({}, "length"), Piece(done=True, facts={"done_reason": "length"})),
+        ({"choices": [], "usage": {"completion_tokens": 3}}, Piece()),
+        ({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]},
+         Piece("a", done=True, facts={"done_reason": "stop"})),
+    ],
+)  # fmt: skip
+def test_what_a_part_brings(part: dict[str, Any], brings: Piece) -> None:
+    assert piece(part)._replace(calls=()) == brings
+
+
+def test_a_call_comes_whole_or_in_pieces() -> None:
+    calls = [
+        {"index": 1, "function": {"name": "f", "arguments": '{"a"'}},
+        {"index": 1, "function": {"arguments": ": 1}"}},
+    ]
+    assert piece(delta({"tool_calls": calls})).calls == [CallPiece("f", '{"a"', 1), CallPiece(None, ": 1}", 1)]

@@ -1,0 +1,35 @@
+"""Chunks come out whole and the same, wherever the network cuts the body."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.wire import framing as framing_module
+from loadgen.wire.framing import BadWire, Ndjson
+
+
+@given(st.lists(st.binary(max_size=5) | st.sampled_from([b"\n", b"a\n", b"\r\n", b"\n\n"]), max_size=20))
+def test_lines_are_the_same_wherever_the_body_is_cut(pieces: list[bytes]) -> None:
+    body = b"".join(pieces)
+    framing = Ndjson()
+    chunks = [chunk for piece in pieces for chunk in framing.feed(piece)]
+    assert chunks == [line + b"\n" for line in body.split(b"\n")[:-1]]
+    assert b"".join(chunks) + framing.rest() == body
+
+
+def test_a_line_comes_out_with_the_bytes_that_end_it_and_not_before() -> None:
+    framing = Ndjson()
+    assert framing.feed(b'{"a"') == []
+    assert framing.feed(b": 1}") == []
+    assert framing.feed(b'\n{"b": 2}\n{') == [b'{"a": 1}\n', b'{"b": 2}\n']
+    assert framing.rest() == b"{"
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(framing_module, "_MAX_CHUNK", 100)
+    framing = Ndjson()
+    framing.feed(b"x" * 100)
+    with pytest.raises(BadWire, match="a line of the answer is longer than"):
+        framing.feed(b"x")

@@ -1,0 +1,201 @@
+"""Under httpx: lines as they were framed, and the way round for TLS and proxies with the same records and errors."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from loadgen.simulator import Simulator
+from loadgen.types import Timeouts
+from loadgen.wire.connection import WireTimings
+from loadgen.wire.framing import Ndjson
+from loadgen.wire.httpx_adapter import HttpxTransport
+from tests.support.scripted_server import DONE, Peer, Scripted, answers, ask, ask_script, chat, said
+from tests.support.simulators import ANSWERS, BOOK, MODELS
+
+PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def sim() -> Iterator[Simulator]:
+    with Simulator(MODELS, ANSWERS) as running:
+        yield running
+
+
+# Lines
+
+
+@pytest.mark.parametrize("text", ["a\u0085b", "a\u2028b", "a\x7fb", "\u00e9\u4e2d\U0001f600"])
+def test_a_line_ends_where_json_says(text: str) -> None:
+    """httpx's own lines also end at U+0085 and U+2028: an answer that held one broke the client."""
+    line = f'{{"message": {{"role": "assistant", "content": "{text}"}}, "done": false}}\n'.encode()
+    (record,) = ask_script(answers(line, DONE))
+    assert (record.error, record.output_text, len(record.chunk_ns)) == (None, text, 1)
+
+
+# Round by httpx: proxies and TLS
+
+
+def is_kernel(url: str) -> bool:
+    transport = HttpxTransport(WireTimings, Ndjson, bytes)  # type: ignore[arg-type]
+    return transport._way_to(httpx.URL(url)) is None
+
+
+def test_which_transport_for_which_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_kernel("http://127.0.0.1:11434")
+    assert not is_kernel("https://127.0.0.1:11434")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert is_kernel("http://127.0.0.1:11434")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert not is_kernel("http://127.0.0.1:11434")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,example.org")
+    assert is_kernel("http://127.0.0.1:11434")
+    assert not is_kernel("http://127.0.0.2:11434")
+
+
+def forward(target: str) -> Any:
+    """A proxy: each request goes onward on a connection of its own, its answer comes back as it is."""
+
+    def script(peer: Peer) -> None:
+        while (asked := peer.read()) is not None:
+            method, url, _ = asked.head.split()
+            where = httpx.URL(url)
+            assert where.host == "nowhere.invalid"
+            address = httpx.URL(target)
+            with socket.create_connection((address.host, address.port or 80), timeout=20) as onward:
+                peer.server.onward.append(onward)
+                head = f"{method} {where.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(asked.data)}\r\n\r\n"
+                onward.sendall(head.encode() + asked.data)
+                came = b""
+                while not came.endswith(b"\r\n0\r\n\r\n") and not came.startswith(b"HTTP/1.1 4"):
+                    data = onward.recv(1 << 16)
+                    if not data:
+                        return
+                    peer.sock.sendall(data)
+                    came = (came + data)[-40:] if came else data
+
+    return script
+
+
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_through_a_proxy_the_clock_is_the_read(sim: Simulator, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    sim.reset_truth()
+    with Scripted(forward(sim.url)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"{scheme}127.0.0.1:{proxy.port}")
+        requests = [chat(model="sim:fast", options={"num_predict": 5}), chat(model="sim:fast", tools=(BOOK,))]
+        text, tool = ask("http://nowhere.invalid:11434", *requests)
+        assert proxy.asked[1].body["tools"] == [BOOK]
+    (entry, _) = sim.truth()["requests"]
+    assert (text.error, text.output_tokens, text.clock, text.read_lag_max_ns) == (None, 5, "read", None)
+    assert text.sent_ns is not None
+    assert text.sent_ns < entry["received_ns"] < entry["first_ns"] < text.chunk_ns[0]
+    assert tool.tool_calls[0]["name"] == "book"
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "message"),
+    [
+        ("fault:refuse", "connect", ""),
+        ("fault:hang-before", "timeout", "first_chunk: nothing within 0.2 s"),
+        ("fault:hang-mid", "timeout", "between_chunks: nothing within 0.2 s"),
+        ("fault:close", "protocol", ""),
+        ("fault:garbage", "protocol", "not NDJSON"),
+        ("fault:invalid-utf8", "protocol", "not UTF-8"),
+        ("fault:huge-line", "protocol", "longer than 16 MiB"),
+        ("fault:error-line", "stream", ""),
+        ("fault:404", "http", "not found"),
+    ],
+)
+def test_through_a_proxy_errors_have_the_same_kinds(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, model: str, kind: str, message: str
+) -> None:
+    silence_s = 0.2 if "hang" in model else 20
+    limits = Timeouts(connect_s=20, first_chunk_s=silence_s, between_chunks_s=silence_s, total_s=20)
+    with Scripted(forward(sim.url)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        (record,) = ask("http://nowhere.invalid", chat(model=model, options={"num_predict": 8}), timeouts=limits)
+    assert record.error is not None
+    assert record.error.kind == kind
+    assert message in record.error.message
+
+
+def test_a_proxy_that_is_not_there_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    (refused,) = ask("http://nowhere.invalid", chat())
+    assert refused.error is not None
+    assert refused.error.kind == "connect"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        with socket.socket() as first, socket.socket() as second:
+            for waiting in (first, second):
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.1", port))
+            monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+            limits = Timeouts(connect_s=0.2, first_chunk_s=20, between_chunks_s=20, total_s=20)
+            (silent,) = ask("http://nowhere.invalid", chat(), timeouts=limits)
+    assert silent.error is not None
+    assert (silent.error.kind, silent.error.message) == ("timeout", "connect: nothing within 0.2 s")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", f"{path}.crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return path
+
+
+def test_tls_with_the_users_own_certificate(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{certificate}.crt", certificate)
+
+    def script(peer: Peer) -> None:
+        with context.wrap_socket(peer.sock.dup(), server_side=True) as secure:
+            answers(said("a"), DONE)(Peer(secure, peer.number, server))
+
+    with Scripted(script) as server:
+        url = server.url.replace("http://", "https://")
+        (stranger,) = ask(url, chat())
+        monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+        (record,) = ask(url, chat())
+    assert stranger.error is not None
+    assert stranger.error.kind == "connect"
+    assert "certificate" in stranger.error.message
+    assert (record.error, record.output_text, record.clock) == (None, "a", "read")
+    assert 0 < (record.connect_s or 0) < (record.ttft_s or 0), "the handshake is no part of what is left of TTFT"
+
+
+def test_a_plain_server_asked_for_tls_is_no_connection() -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        peer.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with Scripted(script) as server:
+        (record,) = ask(server.url.replace("http://", "https://"), chat())
+    assert record.error is not None
+    assert record.error.kind == "connect"
+
+
+def test_the_script_server_itself_answers() -> None:
+    assert [record.error for record in ask_script(answers(DONE))] == [None]
