@@ -148,7 +148,7 @@ class Connection:
                 raise
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Hand over each chunk of a body of status 200, of another status the bytes as they come, and stamp it."""
+        """Hand over each chunk of an answer, of the body of an error the bytes as they come, and stamp it."""
         timings = self._timings
         assert timings is not None
         while True:
@@ -235,7 +235,7 @@ class Connection:
     def _take_body(self, timings: WireTimings, stamp_ns: int, read_ns: int) -> None:
         body = b"".join(self._body)
         self._body.clear()
-        chunks = self._framing.feed(body) if self.status == 200 else [body]
+        chunks = self._framing.feed(body) if self.status < 300 else [body]
         if not self._started:
             self._started = True
             self._watch("between_chunks", timings.timeouts.between_chunks_s)

@@ -134,7 +134,7 @@ async def _through(
         nothing_came = "disconnected without" in str(error)
         raise (ConnectFailed if nothing_came else BadWire)(str(error) or type(error).__name__) from None
     timings.content_type = response.headers.get("content-type", "")
-    chunks = _chunks(response.stream, timings, framing if response.status_code == 200 else None)
+    chunks = _chunks(response.stream, timings, framing if response.is_success else None)
     return _Response(response.status_code, response.headers, _Body(chunks, response.stream.aclose))
 
 

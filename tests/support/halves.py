@@ -167,8 +167,9 @@ def alone(
                 feed.fill()
             thread.start()
             job = Job(
-                worker=worker, workers=workers, host=host, load=load, timeouts=timeouts, warmup=tuple(warmup),
-                pipe_fd=feed.reader(worker), payload_fd=feed.payload_fd, in_flight_fd=os.dup(counts.fd),
+                worker=worker, workers=workers, api="ollama", host=host, load=load, timeouts=timeouts,
+                warmup=tuple(warmup), pipe_fd=feed.reader(worker), payload_fd=feed.payload_fd,
+                in_flight_fd=os.dup(counts.fd),
             )  # fmt: skip
             if told:
                 ours.sendall(frame(job))

@@ -8,21 +8,22 @@ import json
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any, TypeVar
 
 import httpx
-import ollama
 import pytest
 
-from loadgen.api import ollama as stream_module
-from loadgen.api.ollama import make_client, send
+from loadgen.api import ollama
+from loadgen.api import sending as sending_module
+from loadgen.api.sending import send
 from loadgen.types import NS, Request, RequestRecord, Timeouts
 from loadgen.wire import connection as connection_module
 from loadgen.wire import transport as wire_module
-from loadgen.wire.connection import Connection, Exchange, NotingSelector
+from loadgen.wire.connection import Connection, TimestampingSelector, WireTimings
+from loadgen.wire.framing import Ndjson
 
 T = TypeVar("T")
 WALL_NS = 1_700_000_000 * NS
@@ -57,10 +58,10 @@ class Clock:
 class Loop(asyncio.SelectorEventLoop):
     """Time is the clock's."""
 
-    def __init__(self, clock: Clock, noting: bool) -> None:
+    def __init__(self, clock: Clock, stamping: bool) -> None:
         self.clock = clock
         self.timers = 0
-        super().__init__(NotingSelector() if noting else None)
+        super().__init__(TimestampingSelector() if stamping else None)
 
     def time(self) -> float:
         return self.clock.ns / NS
@@ -122,9 +123,8 @@ class Played:
         ours, self.server = socket.socketpair()
         self.clock = clock
         self.wire = Wire(ours, clock)
-        self.connection = Connection(self.wire)
-        self.exchange = Exchange(LONG)
-        self.idle: list[Connection] = []
+        self.connection = Connection(self.wire, ("127.0.0.1", 11434))
+        self.timings = WireTimings(LONG)
         self.opens = asyncio.Event()
         self.opens.set()
         """Clear it, and the connection takes for ever to open."""
@@ -136,19 +136,19 @@ class Played:
 
     async def send(self, request: Request, **more: Any) -> asyncio.Task[RequestRecord]:
         """Have the official client send it; its answer is up to the test."""
-        client = make_client("http://127.0.0.1:11434")
-        sending = asyncio.create_task(send(client, request, more.pop("limits", LONG), **more))
+        client = ollama.make_client("http://127.0.0.1:11434")
+        sending = asyncio.create_task(send(ollama, client, request, more.pop("limits", LONG), **more))
         await settled()
         return sending
 
     async def ask(self, answer: bytes = HEAD, lag_ns: int | None = 0, limits: Timeouts = LONG) -> AsyncIterator[bytes]:
         """Send a request, answer it with this, return what comes of its body."""
-        self.exchange = Exchange(limits)
-        asking = asyncio.create_task(self.connection.request(b"GET /", self.exchange))
+        self.timings = WireTimings(limits)
+        asking = asyncio.create_task(self.connection.request(b"GET /", self.timings, Ndjson))
         await settled()
         self.say(answer, lag_ns)
         await asking
-        return self.connection.pieces()
+        return self.connection.chunks()
 
     def say(self, data: bytes, lag_ns: int | None = 0) -> None:
         self.wire.lags_ns.append(lag_ns)
@@ -182,7 +182,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def play(script: Callable[[Played], Awaitable[T]], *, noting: bool = False) -> T:
+def play(script: Callable[[Played], Awaitable[T]], *, stamping: bool = False) -> T:
     clock = Clock()
 
     async def played() -> T:
@@ -195,10 +195,10 @@ def play(script: Callable[[Played], Awaitable[T]], *, noting: bool = False) -> T
             all_of_it.server.close()
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (connection_module, stream_module, wire_module):
+        for module in (connection_module, sending_module, wire_module):
             patch.setattr(module, "monotonic_ns", clock.monotonic_ns)
         patch.setattr(connection_module, "time_ns", clock.time_ns)
-        with asyncio.Runner(loop_factory=lambda: Loop(clock, noting)) as runner:
+        with asyncio.Runner(loop_factory=lambda: Loop(clock, stamping)) as runner:
             return runner.run(played())
 
 
@@ -241,15 +241,23 @@ class Answering(httpx.AsyncBaseTransport):
         self.closed = True
 
     def ask(self, request: Request, limits: Timeouts = LONG, **more: Any) -> RequestRecord:
-        """Send with the official client, by way of ``ReadTransport``."""
+        """Send with the official client."""
 
         async def sent() -> RequestRecord:
-            client = ollama.AsyncClient("http://nowhere.invalid", transport=wire_module.ReadTransport(self))
-            record = await send(client, request, limits, **more)
+            client = ollama.make_client("https://nowhere.invalid")
+            record = await send(ollama, client, request, limits, **more)
             await client.close()  # type: ignore[no-untyped-call]
             return record
 
-        return asyncio.run(sent())
+        with self.instead():
+            return asyncio.run(sent())
+
+    @contextlib.contextmanager
+    def instead(self) -> Iterator[None]:
+        """Where our own connections do not lead, this answers."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(httpx, "AsyncHTTPTransport", lambda **_: self)
+            yield
 
 
 def answering(*pieces: bytes | Exception, status: int = 200, content_type: str | None = "application/x-ndjson"

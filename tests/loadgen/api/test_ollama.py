@@ -311,6 +311,14 @@ def test_tools_reach_the_server_as_they_are(tools: tuple[dict[str, Any], ...], t
     assert asked.body["options"] == {"seed": 1}
 
 
+def test_tools_go_along_with_a_bare_prompt_too() -> None:
+    inner = answering(lines({"response": "", "done": True}))
+    assert inner.ask(Request(index=0, model="m", prompt="p", tools=(BOOK,))).error is None
+    (request,) = inner.requests
+    assert json.loads(request.content) == {"model": "m", "prompt": "p", "stream": True, "tools": [BOOK]}
+    assert request.headers["content-length"] == str(len(request.content))
+
+
 # Due times and cancelling
 
 
@@ -527,7 +535,7 @@ def test_the_limit_for_the_whole_counts_from_when_it_was_due(due_s: int, left_s:
     ],
 )  # fmt: skip
 def test_an_answer_of_another_type_is_named_whether_it_can_be_read_or_not(content_type: str | None, fine: bool) -> None:
-    named = f"content type {content_type or ''!r} is no NDJSON"
+    named = f"content type {content_type or ''!r} is not NDJSON"
     readable = answering(lines(said("a"), DONE), content_type=content_type).ask(chat())
     assert readable.error == (None if fine else RequestError("protocol", named, 200))
     unreadable = answering(b"<html>\n", content_type=content_type).ask(chat())
@@ -554,7 +562,7 @@ def test_long_errors_are_cut_at_500_letters_and_told_as_they_were_written() -> N
         chat()
     )
     assert unreadable.error is not None
-    assert len(unreadable.error.message) == len("not NDJSON as Ollama sends it: ") + 500
+    assert len(unreadable.error.message) == 500
 
 
 @pytest.mark.parametrize(
@@ -570,8 +578,8 @@ def test_long_errors_are_cut_at_500_letters_and_told_as_they_were_written() -> N
 )
 def test_what_is_raised_on_the_way_becomes_an_error_of_its_kind(raised: Exception, kind: str, message: str) -> None:
     async def sent() -> RequestRecord:
-        client = make_client("http://127.0.0.1:11434")
-        record = await send(client, chat(), SOON)
+        client = ollama.make_client("http://127.0.0.1:11434")
+        record = await send(ollama, client, chat(), SOON)
         await client.close()  # type: ignore[no-untyped-call]
         return record
 

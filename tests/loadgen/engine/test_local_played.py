@@ -72,17 +72,19 @@ def test_each_worker_has_its_job_and_its_share_of_the_warm_up(monkeypatch: pytes
     warmup, load = [chat(index=-i) for i in range(1, 6)], ClosedLoop(concurrency=7)
     control = Control()
     records, workers = run(
-        script, some(3), load, control, workers=2, warmup=warmup, host="http://h:1", timeouts=SOON
+        script, some(3), load, control, workers=2, warmup=warmup, api="other", host="http://h:1", timeouts=SOON
     )  # fmt: skip
     assert ends(records) == dict.fromkeys(range(3), "done")
     for number, worker in enumerate(workers):
         job = worker.job
-        assert (job.worker, job.workers, job.host, job.load, job.timeouts) == (number, 2, "http://h:1", load, SOON)
+        assert (job.worker, job.workers, job.load, job.timeouts) == (number, 2, load, SOON)
+        assert (job.api, job.host) == ("other", "http://h:1")
         assert job.warmup == tuple(warmup[number::2])
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
     assert len(run(script, some(3), ClosedLoop(concurrency=33), workers=None)[1]) == 2
     (worker,) = run(script, some(3), ClosedLoop(concurrency=1), workers=9)[1]
-    assert (worker.job.host, worker.job.timeouts, worker.job.warmup) == (None, Timeouts(), ())
+    assert (worker.job.api, worker.job.host) == ("ollama", None)
+    assert (worker.job.timeouts, worker.job.warmup) == (Timeouts(), ())
 
 
 def test_what_a_load_says_of_itself_before_it_runs() -> None:

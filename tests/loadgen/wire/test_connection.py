@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from loadgen.api.ollama import make_client, send
+from loadgen.api import ollama
+from loadgen.api.sending import send
 from loadgen.simulator import Simulator
 from loadgen.types import NS, RequestRecord, Timeouts
 from loadgen.wire import connection as connection_module
-from loadgen.wire.connection import ConnectFailed, Connection, NotingSelector, TimedOut
+from loadgen.wire.connection import ConnectFailed, Connection, TimedOut, TimestampingSelector
 from tests.support.played_wire import SCM_TIMESTAMPNS
 from tests.support.scripted_server import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
 from tests.support.simulators import MODELS
@@ -91,16 +92,16 @@ def busy(script: Callable[[Peer, Callable[..., None]], None]) -> RequestRecord:
         over.set()
 
     async def both(url: str) -> RequestRecord:
-        client = make_client(url)
+        client = ollama.make_client(url)
         blocking = asyncio.create_task(block())
-        record = await send(client, chat(), SOON)
+        record = await send(ollama, client, chat(), SOON)
         await blocking
         await client.close()  # type: ignore[no-untyped-call]
         return record
 
     with (
         Scripted(lambda peer: script(peer, partial(meanwhile, peer=peer))) as server,
-        asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(NotingSelector())) as runner,
+        asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(TimestampingSelector())) as runner,
     ):
         record = runner.run(both(server.url))
     assert record.error is None
@@ -218,8 +219,8 @@ def test_a_host_with_several_addresses_is_tried_at_each(monkeypatch: pytest.Monk
 
         async def go() -> RequestRecord:
             monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", several)
-            client = make_client(f"http://many.invalid:{server.port}")
-            record = await send(client, chat(), SOON)
+            client = ollama.make_client(f"http://many.invalid:{server.port}")
+            record = await send(ollama, client, chat(), SOON)
             await client.close()  # type: ignore[no-untyped-call]
             return record
 
@@ -393,8 +394,8 @@ def test_a_server_that_stops_reading_is_a_first_chunk_timeout() -> None:
 
 def test_cancelling_while_sending_ends_in_a_record() -> None:
     async def go(url: str) -> RequestRecord:
-        client = make_client(url)
-        task = asyncio.create_task(send(client, chat(BIG), SOON))
+        client = ollama.make_client(url)
+        task = asyncio.create_task(send(ollama, client, chat(BIG), SOON))
         await asyncio.sleep(0.2)
         task.cancel()
         record = await task

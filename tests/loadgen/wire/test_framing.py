@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,3 +35,30 @@ def test_a_line_without_an_end_does_not_fill_the_memory(monkeypatch: pytest.Monk
     framing.feed(b"x" * 100)
     with pytest.raises(BadWire, match="a line of the answer is longer than"):
         framing.feed(b"x")
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("pieces", "fine"),
+    [
+        ([b"x" * (16 * MIB)], True),
+        ([b"x" * (16 * MIB + 1)], False),
+        ([b"x" * (15 * MIB), b"y" * MIB], True),
+        ([b"x" * (15 * MIB), b"y" * MIB, b"z"], False),
+        ([b"x" * (16 * MIB), b"\nyy", b"z" * (16 * MIB - 2)], True),
+        ([b"x" * (16 * MIB), b"\nyy", b"z" * (16 * MIB - 1)], False),
+        ([b"x" * (16 * MIB), b"\n", b"z" * (16 * MIB)], True),
+        ([b"a\nb\nc", b"z" * (16 * MIB)], False),
+    ],
+)
+def test_a_line_has_an_end_within_16_mib(pieces: Sequence[bytes], fine: bool) -> None:
+    framing = Ndjson()
+    for piece in pieces[:-1]:
+        framing.feed(piece)
+    if fine:
+        framing.feed(pieces[-1])
+    else:
+        with pytest.raises(BadWire, match=r"^a line of the answer is longer than 16 MiB$"):
+            framing.feed(pieces[-1])

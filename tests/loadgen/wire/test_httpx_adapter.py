@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic_ns
 from typing import Any
 
 import httpx
 import pytest
 
+from loadgen.api import ollama
 from loadgen.simulator import Simulator
-from loadgen.types import Timeouts
+from loadgen.types import RequestError, RequestRecord, Timeouts
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Ndjson
 from loadgen.wire.httpx_adapter import HttpxTransport
+from tests.support.played_wire import END, HEAD, Answering, Body, Played, answering, chunk, lines, play
 from tests.support.scripted_server import DONE, Peer, Scripted, answers, ask, ask_script, chat, said
 from tests.support.simulators import ANSWERS, BOOK, MODELS
 
@@ -47,6 +52,60 @@ def test_a_line_ends_where_json_says(text: str) -> None:
     assert (record.error, record.output_text, len(record.chunk_ns)) == (None, text, 1)
 
 
+WHOLE = json.dumps(said("é中😀"), ensure_ascii=False).encode() + b"\n" + lines(DONE)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "error"),
+    [
+        ([b"\xff\n"], "", RequestError("protocol", "the answer is not UTF-8: invalid start byte")),
+        ([b"\xc3", b"\n"], "", RequestError("protocol", "the answer is not UTF-8: invalid continuation byte")),
+        ([lines(said("a")), b"\xff"], "a", RequestError("protocol", "the answer is not UTF-8: invalid start byte")),
+        ([WHOLE[at : at + 1] for at in range(len(WHOLE))], "é中😀", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("direct", [True, False])
+def test_lines_of_an_answer_are_utf8_wherever_they_are_cut(
+    direct: bool, pieces: list[bytes], text: str, error: RequestError | None
+) -> None:
+    async def script(here: Played) -> RequestRecord:
+        sending = await here.send(chat())
+        here.say(HEAD)
+        for piece in pieces:
+            here.say(chunk(piece))
+        here.say(END)
+        return await sending
+
+    record = play(script) if direct else answering(*pieces).ask(chat())
+    assert (record.error, record.output_text) == (error, text)
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_only_an_answer_has_to_be_utf8(status: int) -> None:
+    async def script(here: Played) -> RequestRecord:
+        sending = await here.send(chat())
+        here.say(b"HTTP/1.1 %d No\r\nContent-Length: 5\r\n\r\n\xff\xfe no" % status)
+        return await sending
+
+    for record in (play(script), answering(b"\xff\xfe no", status=status).ask(chat())):
+        assert record.error is not None
+        assert (record.error.kind, record.error.status) == ("http", status)
+        assert record.error.message.endswith(" no")
+
+
+@pytest.mark.parametrize("status", [201, 203])
+def test_an_answer_may_say_in_other_words_that_all_is_well(status: int) -> None:
+    """A proxy that changed something on the way makes 203 of 200."""
+
+    async def script(here: Played) -> RequestRecord:
+        sending = await here.send(chat())
+        here.say(HEAD.replace(b"200", b"%d" % status) + chunk(said("a"), DONE) + END)
+        return await sending
+
+    for record in (play(script), answering(lines(said("a"), DONE), status=status).ask(chat())):
+        assert (record.error, record.output_text) == (None, "a")
+
+
 # Round by httpx: proxies and TLS
 
 
@@ -65,6 +124,99 @@ def test_which_transport_for_which_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,example.org")
     assert is_kernel("http://127.0.0.1:11434")
     assert not is_kernel("http://127.0.0.2:11434")
+
+
+ONE_LINE = lines(said("a"))
+NO_BYTE = "Server disconnected without sending a response."
+CUT = "peer closed connection without sending complete message body (incomplete chunked read)"
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (httpx.ConnectTimeout("slow"), "timeout", "connect: nothing within 7 s"),
+        (httpx.ConnectError("All connection attempts failed"), "connect", "All connection attempts failed"),
+        (httpx.ReadError(""), "connect", "the connection was lost before an answer came"),
+        (httpx.WriteError("broken pipe"), "connect", "broken pipe"),
+        (httpx.ProxyError("407 Proxy Authentication Required"), "connect", "407 Proxy Authentication Required"),
+        (httpx.RemoteProtocolError(NO_BYTE), "connect", NO_BYTE),
+        (httpx.RemoteProtocolError("illegal status line"), "protocol", "illegal status line"),
+        (httpx.LocalProtocolError(""), "protocol", "LocalProtocolError"),
+    ],
+)
+def test_what_httpx_raises_before_an_answer_is_an_error_of_ours(raised: Exception, kind: str, message: str) -> None:
+    inner = Answering(raised)
+    record = inner.ask(chat(), Timeouts(connect_s=7, first_chunk_s=20, between_chunks_s=20, total_s=20))
+    assert record.error is not None
+    assert (record.error.kind, record.error.message, record.error.status) == (kind, message, None)
+    assert inner.requests[0].extensions["timeout"] == {"connect": 7}
+    assert inner.closed
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (httpx.RemoteProtocolError(CUT), CUT),
+        (httpx.ReadError(""), "ReadError"),
+        (b"\xff\n", "the answer is not UTF-8: invalid start byte"),
+        (b"x" * (16 << 20), "a line of the answer is longer than 16 MiB"),
+    ],
+)
+def test_what_breaks_an_answer_off_by_way_of_httpx_is_a_protocol_error(broken: bytes | Exception, message: str) -> None:
+    inner = answering(ONE_LINE, b"{", broken)
+    record = inner.ask(chat())
+    assert record.error == RequestError("protocol", message)
+    assert (record.output_text, record.clock) == ("a", "read")
+    assert isinstance(inner.answer, httpx.Response)
+    assert isinstance(inner.answer.stream, Body)
+    assert inner.answer.stream.closed
+
+
+@pytest.mark.parametrize(
+    ("events", "opened_by"),
+    [
+        ((), None),
+        (("http11.send_request_headers.complete", "connection.connect_tcp.started"), None),
+        (("connection.connect_tcp.complete", "http11.send_request_headers.started"), 1),
+        (("connection.connect_tcp.complete", "connection.start_tls.started", "connection.start_tls.complete", "x"), 3),
+    ],
+)
+def test_by_way_of_httpx_a_connection_stands_when_tls_is_agreed_and_before_if_there_is_none(
+    events: tuple[str, ...], opened_by: int | None
+) -> None:
+    inner = answering(lines(DONE))
+    inner.events = events
+    record = inner.ask(chat())
+    assert record.error is None
+    if opened_by is None:
+        assert (record.connected_ns, record.connect_s) == (None, 0.0)
+    else:
+        assert record.connected_ns is not None
+        assert inner.happened_ns[opened_by] <= record.connected_ns <= inner.happened_ns[opened_by + 1]
+
+
+@pytest.mark.parametrize("ahead_ns", [None, 20_000_000])
+def test_by_way_of_httpx_nothing_is_sent_before_it_is_due(ahead_ns: int | None) -> None:
+    inner = answering(ONE_LINE, lines(DONE))
+    before_ns = monotonic_ns()
+    due_ns = None if ahead_ns is None else before_ns + ahead_ns
+    record = inner.ask(chat(), due_ns=due_ns)
+    assert record.error is None
+    assert record.sent_ns is not None
+    assert (due_ns or before_ns) <= record.sent_ns <= inner.happened_ns[0] <= record.chunk_ns[0] <= monotonic_ns()
+    assert record.due_ns == (due_ns or record.sent_ns)
+
+
+def test_where_httpx_keeps_the_connections_none_is_opened_beforehand() -> None:
+    async def go() -> None:
+        client = ollama.make_client("https://nowhere.invalid")
+        await ollama.preconnect(client, 3, 20)
+        await client.close()  # type: ignore[no-untyped-call]
+
+    inner = answering(lines(DONE))
+    with inner.instead():
+        asyncio.run(go())
+    assert inner.requests == []
 
 
 def forward(target: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from loadgen.api.ollama_server import Server
+from loadgen.api import ollama_server
 from loadgen.api.server import Server
 from loadgen.engine.local import Control, LoadFailed
 from loadgen.telemetry import CellLabels
@@ -21,7 +21,6 @@ from loadgen.types import NS, ClosedLoop, ErrorKind, Request, RequestError, Requ
 from structbench.errors import RunFailed
 from structbench.options import LoadOptions
 from structbench.run import sampler
-from structbench.run import segment as module
 from structbench.run.cells import build_cells
 from structbench.run.display import Display
 from structbench.run.plan import PlannedCell
@@ -279,7 +278,7 @@ def test_the_load_is_what_the_options_ask_for() -> None:
     assert given["warmup"] == warmup_requests(made.cell.config, 2)
     del given["warmup"]
     assert given == {
-        "load": ClosedLoop(concurrency=5), "count": 2, "host": SERVER.address, "workers": 3,
+        "load": ClosedLoop(concurrency=5), "api": "ollama", "count": 2, "host": SERVER.address, "workers": 3,
         "timeouts": Timeouts.of(7.0), "grace_s": 1.5, "control": made.control,
     }  # fmt: skip
     assert [request.index for request in engine.sent] == [2, 3], "what is missing, and nothing else"
@@ -383,7 +382,7 @@ def test_at_the_end_the_server_is_looked_for_only_where_the_last_found_none(
     monkeypatch: pytest.MonkeyPatch, alive: bool
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(module, "answers", lambda address: asked.append(address) or alive)  # type: ignore[func-returns-value]
+    monkeypatch.setattr(ollama_server, "answers", lambda address: asked.append(address) or alive)  # type: ignore[func-returns-value]
     back = segment()
     run(back, these(timed(0, "connect"), timed(1), timed(2, "http")))
     assert (asked, back.failure) == ([], None)
