@@ -3,15 +3,16 @@
 ``generate_load(requests, load, …)`` yields one RequestRecord for each request, as they end.
 """
 
-from loadgen.engine.local import Control, LoadFailed, generate_load
+from loadgen.engine import LoadFailed, Orders, Readings, generate_load
 from loadgen.types import ClosedLoop, Load, OpenLoop, Request, RequestError, RequestRecord, Timeouts
 
 __all__ = [
     "ClosedLoop",
-    "Control",
     "Load",
     "LoadFailed",
     "OpenLoop",
+    "Orders",
+    "Readings",
     "Request",
     "RequestError",
     "RequestRecord",

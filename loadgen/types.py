@@ -122,6 +122,8 @@ class RequestRecord:
     prompt_eval_ns: int | None = None
     eval_ns: int | None = None
     error: RequestError | None = None
+    following: Request | None = None
+    """The turn that follows from this answer: the next request of its worker, unless the load is stopped."""
 
     @property
     def completed(self) -> bool:

@@ -82,3 +82,13 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_says_what_it_owns(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_a_worker_knows_no_process_and_no_caller_an_engine() -> None:
+    """So that the same worker runs in a process, a thread or an actor, and another engine changes no caller."""
+    ours = set(imports(ROOT / "loadgen/engine/worker.py")) | set(imports(ROOT / "loadgen/engine/clocks.py"))
+    assert not ours & {"fcntl", "mmap", "multiprocessing", "os", "selectors", "signal", "socket", "subprocess"}
+    assert {each for each in ours if each.startswith("loadgen.engine.")} == {"loadgen.engine.clocks"}
+    engines = {"loadgen.engine.local", "loadgen.engine.local_worker", "loadgen.engine.feed", "loadgen.engine.worker"}
+    outside = [path for path in MODULES if path.parent.name != "engine"]
+    assert [path for path in outside if engines & set(imports(path))] == []

@@ -1,4 +1,121 @@
-"""Who sends: worker processes on this machine, each a fresh interpreter with its share of the load.
+"""Who sends: an engine takes requests and a load, and yields a record for each request. This is its door.
+
+An engine is one module with a generator ``records``; "local" runs worker processes on this machine.
+Invariant: each request ends in exactly one record, and records leave an engine on the caller's clock, the
+``time.monotonic_ns`` of the process that called ``generate_load``, wherever they were sent from.
 
 The neighbours: ``api`` sends one request and makes its record; ``types`` has what goes in and comes out.
 """
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from importlib import import_module
+from math import ceil
+
+from loadgen.api import DEFAULT_API
+from loadgen.arrivals import due_offsets
+from loadgen.types import ClosedLoop, Load, OpenLoop, Request, RequestRecord, Timeouts
+
+ENGINES: Mapping[str, str] = {"local": "loadgen.engine.local"}
+"""Name -> the module that has ``records(requests, due, job, orders, readings)``, imported when it is needed.
+
+``due``: of an open loop, when each request is due, in ns from the common start."""
+_STREAMS_PER_WORKER = 32
+_REQUESTS_PER_S_AND_WORKER = 50
+
+
+class LoadFailed(Exception):
+    """Workers die without getting anything done; the load cannot go on."""
+
+
+@dataclass(slots=True)
+class Orders:
+    """What the caller asks of a running load, from any thread."""
+
+    stop: bool = False
+    """Send nothing more, and end."""
+    hurry: bool = False
+    """Do not wait for what is in flight."""
+
+
+@dataclass(slots=True)
+class Readings:
+    """What the engine tells of a running load, to any thread; instants are on the caller's clock."""
+
+    started_ns: int | None = None
+    """The common start."""
+    stopped_ns: int | None = None
+    """When the workers were told to stop; None where the load ended by itself."""
+    in_flight: int = 0
+    loop_lag_s: float = 0.0
+    """The worst delay of a worker's event loop in the last second or so."""
+    workers_died: int = 0
+    pids: tuple[int, ...] = ()
+    """The processes of this machine that send."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What an engine and all its workers are told."""
+
+    load: Load
+    workers: int
+    api: str
+    host: str | None
+    timeouts: Timeouts
+    warmup: tuple[Request, ...]
+    """Shared out among the workers, sent before the common start."""
+    grace_s: float = 10.0
+    """How long a load that is stopped waits for what is in flight."""
+
+
+def default_workers(load: Load) -> int:
+    """One per 32 streams or 50 requests/s, at most one per core."""
+    match load:
+        case ClosedLoop(concurrency=concurrency):
+            wanted = ceil(concurrency / _STREAMS_PER_WORKER)
+        case OpenLoop(rate=rate):
+            wanted = ceil(rate / _REQUESTS_PER_S_AND_WORKER)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(wanted, cores))
+
+
+def generate_load(
+    requests: Iterable[Request],
+    load: Load,
+    *,
+    count: int | None = None,
+    api: str = DEFAULT_API,
+    host: str | None = None,
+    workers: int | None = None,
+    warmup: Sequence[Request] = (),
+    timeouts: Timeouts | None = None,
+    grace_s: float = 10.0,
+    orders: Orders | None = None,
+    readings: Readings | None = None,
+    engine: str = "local",
+) -> Iterator[RequestRecord]:
+    """Send the requests under the load; yield one record for each, in the order they end.
+
+    ``requests`` is consumed as it is needed, so that it may be endless where the load has a
+    duration; an open loop that has none needs ``count``, or requests that know their number, for
+    its schedule. ``warmup`` requests are shared out among the workers, sent before the common start,
+    and not yielded. ``orders`` and ``readings`` are for other threads to stop and to watch the load.
+    Closing the generator ends the workers.
+    """
+    if workers is None:
+        workers = default_workers(load)
+    due = None
+    if isinstance(load, OpenLoop):
+        if count is None and isinstance(requests, Sized):
+            count = len(requests)
+        due = due_offsets(load, count)
+    else:
+        workers = min(workers, load.concurrency)
+    job = Job(load=load, workers=workers, api=api, host=host, timeouts=timeouts or Timeouts(), warmup=tuple(warmup),
+              grace_s=grace_s)  # fmt: skip
+    records = import_module(ENGINES[engine]).records
+    yield from records(requests, due, job, orders or Orders(), readings or Readings())

@@ -59,7 +59,7 @@ def frame(message: Any) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-class Frames:
+class MessageFramer:
     """Takes bytes as they come and gives back the messages that are whole."""
 
     __slots__ = ("_buffer",)
@@ -79,7 +79,8 @@ class Frames:
             yield message
 
 
-def receive(sock: socket.socket, frames: Frames) -> Iterator[Any]:
+def receive(sock: socket.socket) -> Iterator[Any]:
     """Messages from a blocking socket until the other side closes it."""
+    framer = MessageFramer()
     while data := sock.recv(1 << 16):
-        yield from frames.feed(data)
+        yield from framer.feed(data)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from loadgen.engine.child import Frames, frame, receive, spawn
+from loadgen.engine.child import frame, receive, spawn
 from loadgen.simulator.profiles import PROFILES, Answer, Profile
 from loadgen.simulator.server import Server
 
@@ -113,7 +113,7 @@ class SimulatorProcess:
                  seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0) -> None:  # fmt: skip
         self._process, self._sock = spawn("loadgen.simulator.launch:child")
         self._sock.sendall(frame((dict(profiles), dict(answers or {}), seed, version, host, port)))
-        told = next(receive(self._sock, Frames()), None)
+        told = next(receive(self._sock), None)
         if not isinstance(told, str):
             self.close()
             raise OSError(*told) if told is not None else OSError("the simulated server ended at its start")
@@ -137,7 +137,7 @@ class SimulatorProcess:
 
 def child(sock: socket.socket) -> None:
     """Entry point of the process: serve until the parent closes its end of the socket, or is gone."""
-    profiles, answers, seed, version, host, port = next(receive(sock, Frames()))
+    profiles, answers, seed, version, host, port = next(receive(sock))
     server = Server(profiles, answers, seed, version)
     gc.freeze()
 

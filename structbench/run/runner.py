@@ -86,8 +86,8 @@ class Stop:
 
     def _pass_on(self) -> None:
         if self._segment is not None and self.asked:
-            self._segment.control.stopping = True
-            self._segment.control.hurry = self.asked > 1
+            self._segment.orders.stop = True
+            self._segment.orders.hurry = self.asked > 1
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from loadgen.api.server import Server
-from loadgen.engine.local import Control
+from loadgen.engine import Readings
 from loadgen.types import NS
 
 PERIOD_S = 1.0
@@ -28,14 +28,14 @@ class Sampler:
         self,
         server: Server,
         model: str,
-        control: Control,
+        readings: Readings,
         backlog: Callable[[], int],
         keep: Callable[[Mapping[str, Any]], None],
         tick: Callable[[], None],
     ) -> None:
         self._watcher = server.api.ModelWatcher(server.address)
         self._model = model
-        self._control = control
+        self._readings = readings
         self._backlog = backlog
         self._keep = keep
         self._tick = tick
@@ -56,7 +56,7 @@ class Sampler:
         self._client()  # CPU percentages count from the call before
         while not self._ended.wait(PERIOD_S):
             self._tick()
-            started_ns = self._control.started_ns
+            started_ns = self._readings.started_ns
             if started_ns is not None:
                 self._keep({"t_s": (monotonic_ns() - started_ns) / NS, **self._sample()})
 
@@ -67,8 +67,8 @@ class Sampler:
             "sampled_at": datetime.now(UTC),
             "client_cpu_percent": cpu,
             "client_rss_bytes": rss,
-            "in_flight": self._control.in_flight,
-            "loop_lag_max_s": self._control.loop_lag_s,
+            "in_flight": self._readings.in_flight,
+            "loop_lag_max_s": self._readings.loop_lag_s,
             "store_backlog": self._backlog(),
             "workers": workers,
             "server_size_bytes": None if loaded is None else loaded.size_bytes,
@@ -80,7 +80,7 @@ class Sampler:
     def _client(self) -> tuple[float, int, int]:
         """CPU percent (100: one core) and resident bytes of this process and the workers; how many of these live."""
         cpu, rss, workers = 0.0, 0, -1
-        for pid in (os.getpid(), *self._control.pids):
+        for pid in (os.getpid(), *self._readings.pids):
             try:
                 process = self._processes.setdefault(pid, psutil.Process(pid))
                 cpu += process.cpu_percent()

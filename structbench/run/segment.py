@@ -16,9 +16,8 @@ from itertools import count
 from typing import Any
 
 from loadgen.api.server import Server
-from loadgen.engine.local import Control, LoadFailed, default_workers, generate_load
+from loadgen.engine import LoadFailed, Orders, Readings, default_workers, generate_load
 from loadgen.telemetry import CellLabels, Telemetry
-from loadgen.turns import follow_up
 from loadgen.types import NS, Request, RequestRecord, Timeouts
 from structbench.errors import StructbenchError
 from structbench.gates.slo import Watch
@@ -70,7 +69,8 @@ class Segment:
     run_id: str
     number: int
     missing: Sequence[int] | None
-    control: Control = field(default_factory=Control)
+    orders: Orders = field(default_factory=Orders)
+    readings: Readings = field(default_factory=Readings)
     failure: str | None = None
     """Why the load had to be given up."""
     last_ns: int | None = None
@@ -80,8 +80,8 @@ class Segment:
     """SLOs that end the load once they are certain to fail."""
     errors: int = 0
     """Failed requests of the run, those of earlier segments included."""
-    unanswered: int = 0
-    """Second turns that never arise: there was no answer, or no call in it, to follow from."""
+    expected: int | None = field(init=False)
+    """Rows that make it complete: first turns, and each second one as it arises; None where time bounds the load."""
     following: dict[int, Request] = field(default_factory=dict)
     """Second turns on their way, where spans tell what was sent."""
     cancelled: bool = False
@@ -93,6 +93,7 @@ class Segment:
     so_far: VerdictSoFar = field(default_factory=VerdictSoFar)
 
     def __post_init__(self) -> None:
+        self.expected = None if self.missing is None else first_turns(self.cases, self.missing)
         self.labels = labels_of(self.cell, self.services.server, self.services.settings.label)
 
     def run(self) -> None:
@@ -105,7 +106,7 @@ class Segment:
         display = self.services.display
         self.tally = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
         tick = partial(self._refresh, display)
-        with Sampler(self.services.server, self.cell.model, self.control, self._backlog, self._keep_sample, tick):
+        with Sampler(self.services.server, self.cell.model, self.readings, self._backlog, self._keep_sample, tick):
             try:
                 for record in self._load():
                     self._take(record)
@@ -120,7 +121,7 @@ class Segment:
 
     def _await_scores(self) -> None:
         while not self.services.scorer.drain(_HURRIED_DRAIN_S):
-            if self.control.hurry:
+            if self.orders.hurry:
                 return  # what has no row yet counts as missing, and can be continued
 
     @property
@@ -128,11 +129,12 @@ class Segment:
         """Every request that was to be sent has its row, or the time was up; a stop after that changes nothing."""
         if self.failure is not None or self.cancelled:
             return False
-        if self.missing is not None and self.rows + self.unanswered == len(self.missing):
+        if self.rows == self.expected:
             return True
-        duration_s, started_ns, stopped_ns = self.cell.load.duration_s, self.control.started_ns, self.control.stopped_ns
+        duration_s, started_ns = self.cell.load.duration_s, self.readings.started_ns
         if duration_s is None or started_ns is None:
             return False
+        stopped_ns = self.readings.stopped_ns
         return stopped_ns is None or stopped_ns >= started_ns + duration_s * NS
 
     @property
@@ -148,7 +150,7 @@ class Segment:
     @property
     def duration_s(self) -> float | None:
         """From the common start to the last record."""
-        started_ns = self.control.started_ns
+        started_ns = self.readings.started_ns
         return None if started_ns is None or self.last_ns is None else (self.last_ns - started_ns) / NS
 
     def _load(self) -> Any:
@@ -156,14 +158,15 @@ class Segment:
         return generate_load(
             requests_of(self.cases, self.cell.config, indices, self.cell.requests),
             self.cell.load,
-            count=None if self.missing is None else first_turns(self.cases, self.missing),
+            count=self.expected,
             api=self.services.server.api_name,
             host=self.services.server.address,
             workers=self.workers,
             warmup=warmup_requests(self.cell.config, self.warmup),
             timeouts=Timeouts.of(self.services.settings.timeout_s),
             grace_s=self.services.settings.grace_s,
-            control=self.control,
+            orders=self.orders,
+            readings=self.readings,
         )
 
     def _take(self, record: RequestRecord) -> None:
@@ -172,7 +175,8 @@ class Segment:
         if record.end_ns is not None and (self.last_ns is None or record.end_ns > self.last_ns):
             self.last_ns = record.end_ns
         case, _ = case_of(self.cases, record.index)
-        self._follow(case, record)
+        if record.following is not None:
+            self._expect(record.following)
         if record.error is None or record.error.kind == "rejected":
             rejected = record.error is not None
             answer = Answer(record.output_text, record.tool_calls, record.done_reason, rejected)
@@ -181,16 +185,11 @@ class Segment:
             self._keep(record, None)
         self._judge_errors(record)
 
-    def _follow(self, case: Case, record: RequestRecord) -> None:
-        """Count the second turn that does not come after this record; keep, for its span, the one that does."""
-        if case.tool_results is None:
-            return
-        request = request_of(case, self.cell.config, record.index, self.cell.requests)
-        following = follow_up(request, record)
-        telemetry = self.services.telemetry
-        if following is None and request.tool_results is not None:
-            self.unanswered += 1
-        elif following is not None and telemetry is not None and telemetry.wants_requests:
+    def _expect(self, following: Request) -> None:
+        """Await the row of a second turn; keep, for its span, what is sent."""
+        if self.expected is not None:
+            self.expected += 1
+        if self.services.telemetry is not None and self.services.telemetry.wants_requests:
             self.following[following.index] = following
 
     def scored(self, record: RequestRecord, score: Score | None) -> None:
@@ -221,11 +220,11 @@ class Segment:
 
     def _end_when_broken(self, watch: Watch) -> None:
         """Send nothing more once an SLO cannot be met, if there is anything left to send; what is in flight may end."""
-        started_ns, unsent = self.control.started_ns, self.missing is None or self.tally.done < len(self.missing)
+        started_ns, unsent = self.readings.started_ns, self.missing is None or self.tally.done < len(self.missing)
         elapsed_s = None if started_ns is None else (time.monotonic_ns() - started_ns) / NS
-        if self.control.stopping or not unsent or not (broken := watch.broken(elapsed_s)):
+        if self.orders.stop or not unsent or not (broken := watch.broken(elapsed_s)):
             return
-        self.control.stopping = True
+        self.orders.stop = True
         slos = ", ".join(slo.text for slo in broken)
         self.services.display.print(f"{self.cell.name}: ended early: {slos} can no longer be met")
 
@@ -256,9 +255,9 @@ class Segment:
             self._judge_so_far(self.services.telemetry)
 
     def _refresh(self, display: Display) -> None:
-        display.refresh(self.control.in_flight)
+        display.refresh(self.readings.in_flight)
         if self.services.telemetry is not None:
-            self.services.telemetry.in_flight(self.labels, self.control.in_flight)
+            self.services.telemetry.in_flight(self.labels, self.readings.in_flight)
 
     def _judge_so_far(self, telemetry: Telemetry) -> None:
         verdict = self.so_far.verdict()
@@ -298,4 +297,4 @@ class Segment:
     def _give_up(self, why: str) -> None:
         if self.failure is None:
             self.failure = f"{self.cell.name}: {why}"
-            self.control.stopping = self.control.hurry = True
+            self.orders.stop = self.orders.hurry = True

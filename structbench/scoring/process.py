@@ -10,17 +10,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+import selectors
 import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache, partial
-from multiprocessing.connection import Connection, Pipe, wait
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from loadgen.engine.child import spawn
+from loadgen.engine.child import frame, receive, spawn
 from structbench.scoring.answer import Answer, unscored
 from structbench.scoring.time_limit import OutOfTime, limited
 
@@ -64,7 +65,7 @@ class Scorer:
         self._idle = threading.Condition()
         self._pending = 0
         self._failure: BaseException | None = None
-        self._closing, self._close = Pipe(duplex=False)
+        self._closing, self._close = socket.socketpair()
         self._closed = False
         self._child: _Child | None = None
         self._failed_starts = 0
@@ -237,8 +238,8 @@ class _Child:
     """The parent's end of one scoring process."""
 
     def __init__(self, time_limit_s: float) -> None:
-        self._process, sock = spawn("structbench.scoring.process:serve")
-        self._pipe = Connection(sock.detach())
+        self._process, self._sock = spawn("structbench.scoring.process:serve")
+        self._messages = receive(self._sock)
         self._time_limit_s = time_limit_s
 
     @property
@@ -249,30 +250,38 @@ class _Child:
     def has_died(self) -> bool:
         return self._process.poll() is not None
 
-    def is_ready(self, limit_s: float, closing: Connection) -> bool:
+    def is_ready(self, limit_s: float, closing: socket.socket) -> bool:
         """Wait for the child's first word."""
         try:
-            self._pipe.send(self._time_limit_s)
-            wait([self._pipe, closing], limit_s)
-            return self._pipe.poll() and self._pipe.recv() == "ready"
+            return bool(self._reply(self._time_limit_s, limit_s, closing) == "ready")
         except (EOFError, OSError):
             return False
 
-    def ask(self, questions: list[bytes], limit_s: float, closing: Connection) -> list[Score] | str:
+    def ask(self, questions: list[bytes], limit_s: float, closing: socket.socket) -> list[Score] | str:
         """The child's scores, or why there are none: then this child is not to be used again."""
         try:
-            self._pipe.send(questions)
-            wait([self._pipe, closing], limit_s)
-            if not self._pipe.poll():
-                return f"the scoring process gave no answer within {limit_s:g} s"
-            reply: list[Score] = self._pipe.recv()
+            reply: list[Score] = self._reply(questions, limit_s, closing)
             return reply
+        except TimeoutError:
+            return f"the scoring process gave no answer within {limit_s:g} s"
         except (EOFError, OSError):
             self._process.kill()
             return f"the scoring process died (exit code {self._process.wait()})"
 
+    def _reply(self, message: Any, limit_s: float, closing: socket.socket) -> Any:
+        """What the child says to the message; TimeoutError after the limit or once ``closing`` is closed."""
+        self._sock.sendall(frame(message))
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sock, selectors.EVENT_READ)
+            selector.register(closing, selectors.EVENT_READ)
+            if all(key.fileobj is not self._sock for key, _ in selector.select(limit_s)):
+                raise TimeoutError
+        for reply in self._messages:
+            return reply
+        raise EOFError
+
     def end(self) -> None:
-        self._pipe.close()
+        self._sock.close()
         self._process.kill()
         self._process.wait()
 
@@ -299,17 +308,15 @@ def _judged_in_time(question: bytes, limit_s: float) -> Score | None:
 
 
 def serve(sock: socket.socket) -> None:
-    """The child's life: answer questions until the parent's end of the pipe is closed."""
+    """The child's life: answer questions until the parent closes its end of the socket."""
     from structbench.scoring.validation import schema_problem
 
     os.nice(NICENESS)
-    with Connection(sock.detach()) as pipe:
-        try:
-            limit_s = pipe.recv()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-            schema_problem({})  # imports jsonschema before the first answer
-            pipe.send("ready")
-            while True:
-                pipe.send([_judged_in_time(question, limit_s) for question in pipe.recv()])
-        except (EOFError, OSError):
-            return
+    with sock, suppress(OSError, StopIteration):  # the parent is gone
+        messages = receive(sock)
+        limit_s = next(messages)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        schema_problem({})  # imports jsonschema before the first answer
+        sock.sendall(frame("ready"))
+        for questions in messages:
+            sock.sendall(frame([_judged_in_time(question, limit_s) for question in questions]))

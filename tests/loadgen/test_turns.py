@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from loadgen import ClosedLoop, Control, OpenLoop, Request, generate_load
+from loadgen import ClosedLoop, OpenLoop, Readings, Request, generate_load
 from loadgen.simulator import Simulator
 from loadgen.turns import UNKNOWN_TOOL, follow_up
 from loadgen.types import RequestError, RequestRecord
@@ -99,9 +99,9 @@ def test_each_turn_is_a_request_of_its_own_sent_when_the_first_has_ended(sim: Si
 
 
 def test_a_closed_loop_never_has_more_in_flight_for_its_second_turns(sim: Simulator) -> None:
-    control, seen = Control(), []
-    for _ in generate_load(conversations(12), ClosedLoop(concurrency=2), host=sim.url, workers=1, control=control):
-        seen.append(control.in_flight)
+    readings, seen = Readings(), []
+    for _ in generate_load(conversations(12), ClosedLoop(concurrency=2), host=sim.url, workers=1, readings=readings):
+        seen.append(readings.in_flight)
     assert len(seen) == 24
     assert 0 <= min(seen) <= max(seen) <= 2
 
@@ -112,11 +112,11 @@ def test_without_a_call_there_is_no_second_request(sim: Simulator) -> None:
 
 
 def test_a_second_turn_that_dies_with_its_worker_has_its_record(sim: Simulator) -> None:
-    control = Control()
+    readings = Readings()
     with listening(sim) as heard:
-        killer = when(lambda: len(heard) == 2, lambda: os.kill(control.pids[0], signal.SIGKILL))
+        killer = when(lambda: len(heard) == 2, lambda: os.kill(readings.pids[0], signal.SIGKILL))
         load = generate_load(
-            conversations(1, "slow"), ClosedLoop(concurrency=1), host=sim.url, workers=1, control=control
+            conversations(1, "slow"), ClosedLoop(concurrency=1), host=sim.url, workers=1, readings=readings
         )
         records = {record.index: record for record in load}
         killer.join()

@@ -65,13 +65,13 @@ def test_load_without_suites_or_a_store() -> None:
         requests = [
             loadgen.Request(index=i, model="m", messages=({"role": "user", "content": f"Hello {i}"},)) for i in range(5)
         ]
-        control = loadgen.Control()
-        load = loadgen.generate_load(requests, loadgen.ClosedLoop(concurrency=2), host=sim.url, control=control)
+        readings = loadgen.Readings()
+        load = loadgen.generate_load(requests, loadgen.ClosedLoop(concurrency=2), host=sim.url, readings=readings)
         records = {record.index: record for record in load}
         opened = list(loadgen.generate_load(requests, loadgen.OpenLoop(rate=200.0), host=sim.url))
     assert sorted(records) == list(range(5))
     assert all(record.completed and record.output_tokens == 4 for record in records.values())
     assert all(record.ttft_s is not None and record.ttft_s > 0 for record in records.values())
-    assert control.started_ns is not None
+    assert readings.started_ns is not None
     assert sorted(record.index for record in opened) == list(range(5))
     assert all(record.send_lag_s is not None for record in opened)

@@ -23,10 +23,11 @@ from typing import Any
 import pytest
 
 import loadgen.engine.local
-from loadgen import Control
-from loadgen.engine.child import Frames, frame
+from loadgen import Readings
+from loadgen.engine import Job
+from loadgen.engine.child import MessageFramer, frame
 from loadgen.engine.feed import Feed, InFlight, take
-from loadgen.engine.worker import Job, main
+from loadgen.engine.local_worker import main
 from loadgen.types import NS, Load, Request, Timeouts
 from tests.support.scripted_server import DONE, SOON, Peer, Scripted, said
 
@@ -50,13 +51,13 @@ class _End:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.sock.settimeout(WAIT_S)
-        self._frames = Frames()
+        self._frames = MessageFramer()
         self._waiting: list[Any] = []
 
     def tell(self, *message: Any) -> None:
         self.sock.sendall(frame(message))
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """The next message; None when the other side has closed."""
         while not self._waiting:
             data = self.sock.recv(1 << 16)
@@ -101,32 +102,32 @@ class Alone(_End):
         self._passed_over: list[Any] = []
 
     def start(self, in_s: float = 0.0) -> None:
-        assert self.hear() == ("ready",)
+        assert self.receive() == ("ready",)
         self.start_ns = monotonic_ns() + round(in_s * NS)
         self.tell("start", self.start_ns)
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """The next message about a request; None when the worker has ended."""
         if self._passed_over:
             return self._passed_over.pop(0)
-        while (message := super().hear()) is not None and message[0] == "lag":
+        while (message := super().receive()) is not None and message[0] == "lag":
             pass
         return message
 
-    def hear_until(self, word: str) -> list[Any]:
-        heard = [self.hear()]
+    def receive_until(self, word: str) -> list[Any]:
+        heard = [self.receive()]
         while heard[-1][0] != word:
-            heard.append(self.hear())
+            heard.append(self.receive())
         return heard
 
-    def hear_lag(self) -> float:
-        while (message := super().hear())[0] != "lag":
+    def receive_lag(self) -> float:
+        while (message := super().receive())[0] != "lag":
             self._passed_over.append(message)
         return float(message[1])
 
     def rest(self) -> list[Any]:
         """All that it says until it ends, which it does by itself."""
-        said = list(iter(self.hear, None))
+        said = list(iter(self.receive, None))
         assert said.pop() == ("bye",)
         self.thread.join(WAIT_S)
         assert not self.thread.is_alive()
@@ -166,13 +167,10 @@ def alone(
             if filled:
                 feed.fill()
             thread.start()
-            job = Job(
-                worker=worker, workers=workers, api="ollama", host=host, load=load, timeouts=timeouts,
-                warmup=tuple(warmup), pipe_fd=feed.reader(worker), payload_fd=feed.payload_fd,
-                in_flight_fd=os.dup(counts.fd),
-            )  # fmt: skip
+            job = Job(load=load, workers=workers, api="ollama", host=host, timeouts=timeouts, warmup=tuple(warmup))
             if told:
-                ours.sendall(frame(job))
+                fds = feed.reader(worker), feed.payload_fd, os.dup(counts.fd)
+                ours.sendall(frame((worker, job, fds)))
             yield parent
         finally:
             with contextlib.suppress(OSError):
@@ -215,7 +213,11 @@ class Played(_End):
     pid: int = field(init=False)
     killed: bool = False
     waited_for: bool = False
+    place: int = field(init=False)
+    """Which of the load's workers it is: that of the one that it replaces."""
     job: Job = field(init=False)
+    pipe_fd: int = field(init=False)
+    payload_fd: int = field(init=False)
     counts: InFlight = field(init=False)
 
     def __post_init__(self) -> None:
@@ -225,7 +227,7 @@ class Played(_End):
     def begin(self) -> int:
         """Warmed up: when all start."""
         self.tell("ready")
-        word, start_ns = self.hear()
+        word, start_ns = self.receive()
         assert word == "start"
         assert isinstance(start_ns, int)
         return start_ns
@@ -234,20 +236,20 @@ class Played(_End):
         """The index of the next request; None at the end of all."""
         while True:
             with contextlib.suppress(BlockingIOError):
-                taken = take(self.job.pipe_fd, self.job.payload_fd)
+                taken = take(self.pipe_fd, self.payload_fd)
                 if taken is None:
                     return None
                 if not silently:
                     self.tell("taken", taken[0].index)
                 return taken[0].index
-            assert select.select([self.job.pipe_fd], [], [], WAIT_S)[0], "neither a request nor the end"
+            assert select.select([self.pipe_fd], [], [], WAIT_S)[0], "neither a request nor the end"
 
-    def settle(self, control: Control) -> None:
+    def settle(self, readings: Readings) -> None:
         """Return when the parent has heard all that was told, and has done what follows."""
         for _ in range(2):  # when the second is heard, all that follows from the first is done
-            lag_s = control.loop_lag_s + 1
+            lag_s = readings.loop_lag_s + 1
             self.tell("lag", lag_s)
-            until(lambda lag_s=lag_s: control.loop_lag_s == lag_s, "the parent hears")  # type: ignore[misc]
+            until(lambda lag_s=lag_s: readings.loop_lag_s == lag_s, "the parent hears")  # type: ignore[misc]
 
     # As a process
 
@@ -266,7 +268,7 @@ class Played(_End):
     def _play(self, script: Callable[[Played], None], fd: int) -> None:
         # The other side may be closed at any time: that is how a worker is killed.
         with contextlib.closing(self.sock), contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.job = self.hear()
+            self.place, self.job, (self.pipe_fd, self.payload_fd, _) = self.receive()
             self.counts = InFlight(self.job.workers, fd)
             with contextlib.closing(self.counts):
                 script(self)

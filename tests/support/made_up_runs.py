@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pytest
 
-from loadgen.engine.local import Control
+from loadgen.engine import Orders, Readings
 from loadgen.telemetry import CellLabels
 from loadgen.types import NS, ErrorKind, Request, RequestError, RequestRecord
 from structbench.scoring import Answer, score
@@ -35,20 +35,20 @@ def record(index: int = 0, kind: ErrorKind | None = None, **more: Any) -> Reques
     return RequestRecord(index=index, **{**given, **more})
 
 
-Script = Callable[[Iterator[Request], Control], Iterable[RequestRecord]]
+Script = Callable[[Iterator[Request], Orders, Readings], Iterable[RequestRecord]]
 
 
-def answered(requests: Iterable[Request], control: Control) -> Iterator[RequestRecord]:
+def answered(requests: Iterable[Request], orders: Orders, _readings: Readings) -> Iterator[RequestRecord]:
     """Each request, rightly, until somebody stops it."""
     for request in requests:
-        if control.stopping:
+        if orders.stop:
             return
         yield record(request.index)
 
 
 def these(*records: RequestRecord) -> Script:
     """These, whatever was asked."""
-    return lambda _requests, _control: records
+    return lambda _requests, _orders, _readings: records
 
 
 @dataclass
@@ -62,8 +62,8 @@ class Engine:
 
     def __call__(self, requests: Iterable[Request], load: object, **given: Any) -> Iterator[RequestRecord]:
         self.given.append({"load": load, **given})
-        given["control"].started_ns = BEGAN_NS
-        yield from self.script(self._heard(requests), given["control"])
+        given["readings"].started_ns = BEGAN_NS
+        yield from self.script(self._heard(requests), given["orders"], given["readings"])
 
     def _heard(self, requests: Iterable[Request]) -> Iterator[Request]:
         for request in requests:

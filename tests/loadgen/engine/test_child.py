@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.engine.child import Frames, frame, receive, spawn
+from loadgen.engine.child import MessageFramer, frame, receive, spawn
 
 messages = st.lists(st.recursive(st.none() | st.integers() | st.binary() | st.text(), st.lists, max_leaves=5))
 
@@ -47,7 +47,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def talk(target: str, fds: tuple[int, ...] = ()) -> dict[str, Any]:
     process, sock = spawn(target, fds=fds)
     with sock:
-        told = list(receive(sock, Frames()))
+        told = list(receive(sock))
     assert process.wait(20) == 0
     assert len(told) == 1
     return {**told[0], "expected_pid": process.pid}
@@ -57,13 +57,13 @@ def talk(target: str, fds: tuple[int, ...] = ()) -> dict[str, Any]:
 def test_messages_arrive_one_by_one_however_the_bytes_are_cut(sent: list[Any], cuts: list[int]) -> None:
     data = b"".join(map(frame, sent))
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    frames = Frames()
+    frames = MessageFramer()
     got = [message for a, b in pairwise(edges) for message in frames.feed(data[a:b])]
     assert got == sent
 
 
 def test_half_a_message_is_none() -> None:
-    frames = Frames()
+    frames = MessageFramer()
     whole = frame("hello")
     for i in range(len(whole) - 1):
         assert list(frames.feed(whole[i : i + 1])) == []
@@ -101,14 +101,14 @@ def test_only_the_named_descriptors_reach_the_child(child: str) -> None:
 def test_a_message_larger_than_any_buffer_arrives_whole(child: str) -> None:
     process, sock = spawn(f"{child}:big")
     with sock:
-        assert next(receive(sock, Frames())) == b"x" * (3 << 20)
+        assert next(receive(sock)) == b"x" * (3 << 20)
     assert process.wait(20) == 0
 
 
 def test_the_child_sees_the_end_when_our_side_closes(child: str) -> None:
     process, sock = spawn(f"{child}:echo")
     sock.sendall(frame(5))
-    assert next(receive(sock, Frames())) == 5
+    assert next(receive(sock)) == 5
     sock.close()
     assert process.wait(20) == 0
 
@@ -133,7 +133,7 @@ def test_a_child_that_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.
 def test_an_unknown_target_ends_the_child_and_not_the_parent(capfd: pytest.CaptureFixture[str]) -> None:
     process, sock = spawn("loadgen.engine.child:nothing_of_that_name")
     with sock:
-        assert list(receive(sock, Frames())) == []
+        assert list(receive(sock)) == []
     assert process.wait(20) == 1
     assert "nothing_of_that_name" in capfd.readouterr().err
     assert isinstance(process, subprocess.Popen)

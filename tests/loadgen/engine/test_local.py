@@ -17,10 +17,10 @@ import httpx
 import psutil
 import pytest
 
-import loadgen.engine.local as workers_module
-from loadgen import ClosedLoop, Control, LoadFailed, OpenLoop, Request, RequestRecord, generate_load
+import loadgen.engine.local as engine_module
+from loadgen import ClosedLoop, LoadFailed, OpenLoop, Orders, Readings, Request, RequestRecord, generate_load
+from loadgen.arrivals import due_offsets
 from loadgen.engine.child import spawn
-from loadgen.engine.local import default_workers
 from loadgen.simulator import SimulatorProcess
 from tests.support.halves import descriptors
 from tests.support.scripted_server import DONE, SOON, Peer, Scripted, chat, said
@@ -116,13 +116,13 @@ def test_exactly_so_many_are_in_flight_until_the_work_is_used_up() -> None:
 
 
 def test_connections_stand_before_the_start(url: str) -> None:
-    control = Control()
-    records = run(some(8, "sim:fast"), ClosedLoop(concurrency=4), url, workers=1, control=control)
+    readings = Readings()
+    records = run(some(8, "sim:fast"), ClosedLoop(concurrency=4), url, workers=1, readings=readings)
     assert {record.connected_ns for record in records} == {None}
-    assert control.started_ns is not None
+    assert readings.started_ns is not None
     for record in records:
         assert record.sent_ns is not None
-        assert record.due_ns == record.sent_ns >= control.started_ns
+        assert record.due_ns == record.sent_ns >= readings.started_ns
 
 
 def test_a_slow_answer_holds_up_its_own_slot_only(url: str) -> None:
@@ -134,12 +134,12 @@ def test_a_slow_answer_holds_up_its_own_slot_only(url: str) -> None:
 
 
 def test_the_duration_ends_an_endless_closed_loop(url: str) -> None:
-    control = Control()
-    records = run(endless(), ClosedLoop(concurrency=4, duration_s=0.3), url, workers=1, control=control)
-    assert control.started_ns is not None
+    readings = Readings()
+    records = run(endless(), ClosedLoop(concurrency=4, duration_s=0.3), url, workers=1, readings=readings)
+    assert readings.started_ns is not None
     assert indices(records) == list(range(len(records)))
     assert kinds(records) == {"done": len(records)}
-    sent = [record.sent_ns - control.started_ns for record in records if record.sent_ns is not None]
+    sent = [record.sent_ns - readings.started_ns for record in records if record.sent_ns is not None]
     assert len(sent) == len(records) > 8
     assert max(sent) < 1300 * MS
 
@@ -154,30 +154,30 @@ def test_all_start_together_when_the_slowest_has_warmed_up_which_is_not_yielded(
         return httpx.get(url + "/truth", timeout=20).json()["requests"]
 
     warmup = [chat("warm", -1, "sim:fast"), chat("warm", -2, "steady", options={"num_predict": 100})]
-    control = Control()
+    readings = Readings()
     before = len(truth())
-    records = run(some(6), ClosedLoop(concurrency=2), url, workers=2, warmup=warmup, control=control)
+    records = run(some(6), ClosedLoop(concurrency=2), url, workers=2, warmup=warmup, readings=readings)
     assert indices(records) == list(range(6))
     asked = truth()[before:]
     assert len(asked) == 8
-    assert control.started_ns is not None
-    warm = [entry["received_ns"] < control.started_ns for entry in asked]
+    assert readings.started_ns is not None
+    warm = [entry["received_ns"] < readings.started_ns for entry in asked]
     assert warm == [True] * 2 + [False] * 6
-    assert max(entry["done_ns"] for entry in asked[:2]) < control.started_ns
+    assert max(entry["done_ns"] for entry in asked[:2]) < readings.started_ns
 
 
 # Open loop
 
 
 def test_each_is_sent_when_due_striped_over_the_workers_at_really_constant_gaps(url: str) -> None:
-    control = Control()
-    records = run(some(40, "sim:fast", 2), OpenLoop(rate=100.0), url, workers=2, control=control)
+    readings = Readings()
+    records = run(some(40, "sim:fast", 2), OpenLoop(rate=100.0), url, workers=2, readings=readings)
     records.sort(key=lambda record: record.index)
     assert indices(records) == list(range(40))
     assert kinds(records) == {"done": 40}
     due = [record.due_ns or 0 for record in records]
     assert {b - a for a, b in pairwise(due)} == {10 * MS}
-    assert due[0] == control.started_ns
+    assert due[0] == readings.started_ns
     assert [record.worker for record in records] == [i % 2 for i in range(40)]
     lags = sorted(record.send_lag_s or 0.0 for record in records)
     assert lags[0] >= 0
@@ -206,11 +206,11 @@ def test_beyond_the_cap_requests_are_dropped_and_never_sent(url: str) -> None:
 
 def test_the_duration_ends_an_endless_open_loop(url: str) -> None:
     load = OpenLoop(rate=100.0, arrival="gamma", burstiness=0.5, duration_s=0.2, seed=5)
-    control = Control()
-    records = run(endless("sim:fast", 2), load, url, workers=1, control=control)
-    assert control.started_ns is not None
-    due = sorted((record.due_ns or 0) - control.started_ns for record in records)
-    assert due == workers_module.due_offsets(load, None)
+    readings = Readings()
+    records = run(endless("sim:fast", 2), load, url, workers=1, readings=readings)
+    assert readings.started_ns is not None
+    due = sorted((record.due_ns or 0) - readings.started_ns for record in records)
+    assert due == due_offsets(load, None)
     assert kinds(records) == {"done": len(due)}
 
 
@@ -224,38 +224,40 @@ def test_an_open_loop_takes_its_number_from_the_requests_or_says_it_needs_one(ur
 
 
 def test_a_killed_workers_requests_are_recorded_and_another_takes_over(url: str) -> None:
-    control = Control()
+    orders, readings = Orders(), Readings()
     records: list[RequestRecord] = []
     died: list[RequestRecord] = []
     killed = False
     load = ClosedLoop(concurrency=6)
-    for record in generate_load(islice(endless(), 2000), load, host=url, workers=2, timeouts=SOON, control=control):
+    requests = islice(endless(), 2000)
+    how: Any = {"host": url, "workers": 2, "timeouts": SOON, "orders": orders, "readings": readings}
+    for record in generate_load(requests, load, **how):
         records.append(record)
-        if not killed and control.in_flight == 6:
+        if not killed and readings.in_flight == 6:
             killed = True
-            os.kill(control.pids[0], signal.SIGKILL)
+            os.kill(readings.pids[0], signal.SIGKILL)
         if record.error is not None:
             died.append(record)
         elif died and record.worker == 0:
-            control.stopping = True
+            orders.stop = True
     assert indices(records) == list(range(len(records)))
-    assert control.workers_died == 1
+    assert readings.workers_died == 1
     assert kinds(died) == {"worker_died": len(died)}
     assert 1 <= len(died) <= 3
     assert all(record.due_ns is not None and record.sent_ns is None for record in died)
     assert max(in_flight_at_sends(records)) <= 6
-    assert control.in_flight == 0
+    assert readings.in_flight == 0
 
 
 def test_what_a_killed_worker_had_in_flight_does_not_count_against_the_cap_for_ever(url: str) -> None:
     requests = [chat("hangs", i, "fault:hang-before") for i in range(4)]
     requests += [replace(request, index=request.index + 4) for request in some(80, "sim:fast", 1)]
-    control = Control()
+    readings = Readings()
     records: list[RequestRecord] = []
     load = OpenLoop(rate=100.0, max_in_flight=4)
-    for record in generate_load(requests, load, host=url, workers=1, timeouts=SOON, control=control):
+    for record in generate_load(requests, load, host=url, workers=1, timeouts=SOON, readings=readings):
         if not records:  # the first that was dropped: four are in flight
-            os.kill(control.pids[0], signal.SIGKILL)
+            os.kill(readings.pids[0], signal.SIGKILL)
         records.append(record)
     assert indices(records) == list(range(84))
     assert records[0].error is not None
@@ -269,11 +271,11 @@ def test_workers_that_always_die_end_the_load_instead_of_looping(
 ) -> None:
     (tmp_path / "short_lived.py").write_text("def main(sock):\n    sock.recv(1)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(workers_module, "spawn", lambda _, fds: spawn("short_lived:main", fds=fds))
-    control = Control()
+    monkeypatch.setattr(engine_module, "spawn", lambda _, fds: spawn("short_lived:main", fds=fds))
+    readings = Readings()
     with pytest.raises(LoadFailed, match="died 6 times in a row"):
-        run(some(10), ClosedLoop(concurrency=4), url, workers=2, control=control)
-    assert control.workers_died == 6
+        run(some(10), ClosedLoop(concurrency=4), url, workers=2, readings=readings)
+    assert readings.workers_died == 6
 
 
 def test_an_exception_of_the_users_iterable_reaches_the_caller(url: str) -> None:
@@ -291,14 +293,14 @@ def test_an_exception_of_the_users_iterable_reaches_the_caller(url: str) -> None
 def stop_after(records: int, url: str, load: Any, requests: Iterable[Request], *, hurry: bool = False,
                grace_s: float = 20.0) -> tuple[list[RequestRecord], int]:  # fmt: skip
     """All records, and when the load was told to stop."""
-    control = Control()
+    orders = Orders()
     got: list[RequestRecord] = []
     stopped_ns = 0
-    for record in generate_load(requests, load, host=url, workers=2, timeouts=SOON, grace_s=grace_s, control=control):
+    for record in generate_load(requests, load, host=url, workers=2, timeouts=SOON, grace_s=grace_s, orders=orders):
         got.append(record)
         if len(got) == records:
             stopped_ns = monotonic_ns()
-            control.hurry, control.stopping = hurry, True
+            orders.hurry, orders.stop = hurry, True
     return got, stopped_ns
 
 
@@ -324,15 +326,15 @@ def test_what_does_not_finish_is_cancelled_with_a_record(url: str, hurry: bool) 
 
 
 def test_stopping_before_the_start_sends_nothing(url: str) -> None:
-    assert run(endless(), ClosedLoop(concurrency=4), url, control=Control(stopping=True)) == []
+    assert run(endless(), ClosedLoop(concurrency=4), url, orders=Orders(stop=True)) == []
 
 
 def test_closing_the_generator_early_leaves_nothing_behind(url: str) -> None:
-    control, children = Control(), processes()
-    load = generate_load(endless(), ClosedLoop(concurrency=2), host=url, workers=4, timeouts=SOON, control=control)
+    readings, children = Readings(), processes()
+    load = generate_load(endless(), ClosedLoop(concurrency=2), host=url, workers=4, timeouts=SOON, readings=readings)
     next(load)
-    assert processes() - children == set(control.pids)
-    assert len(control.pids) == 2  # no more workers than slots
+    assert processes() - children == set(readings.pids)
+    assert len(readings.pids) == 2  # no more workers than slots
     load.close()  # type: ignore[attr-defined]
 
 
@@ -348,13 +350,3 @@ def test_what_a_slow_consumer_has_not_read_yet_does_not_go_with_the_workers(url:
             sleep(0.1)
         sleep(0.4)  # time to end, if a worker would
         assert kinds([*records, *load]) == {"done": many}
-
-
-@pytest.mark.parametrize(
-    ("load", "wanted"),
-    [(ClosedLoop(concurrency=1), 1), (ClosedLoop(concurrency=32), 1), (ClosedLoop(concurrency=33), 2),
-     (ClosedLoop(concurrency=9999), 4), (OpenLoop(rate=50.0), 1), (OpenLoop(rate=50.1), 2), (OpenLoop(rate=1e6), 4)],
-)  # fmt: skip
-def test_default_workers(monkeypatch: pytest.MonkeyPatch, load: Any, wanted: int) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    assert default_workers(load) == wanted

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from loadgen import ClosedLoop, Control, LoadFailed, OpenLoop, Request, RequestRecord, Timeouts, generate_load
+from loadgen import ClosedLoop, LoadFailed, OpenLoop, Orders, Readings, Request, RequestRecord, Timeouts, generate_load
 from loadgen.engine import feed as feed_module
-from loadgen.engine.local import default_workers
 from loadgen.types import RequestError
 from tests.support.halves import WAIT_S, Played, played, until
 from tests.support.scripted_server import SOON, chat
@@ -38,19 +37,19 @@ def work(worker: Played, at_most: int | None = None) -> None:
 
 
 def record(worker: Played, index: int, **more: Any) -> None:
-    worker.tell("record", RequestRecord(index=index, worker=worker.job.worker, **more))
+    worker.tell("record", RequestRecord(index=index, worker=worker.place, **more))
 
 
 def run(
     script: Callable[[Played], None],
     requests: Iterable[Request],
     load: Any,
-    control: Control | None = None,
+    readings: Readings | None = None,
     **more: Any,
 ) -> tuple[list[RequestRecord], list[Played]]:
     """All records, and the workers that were started."""
     with played(script) as workers:
-        records = list(generate_load(requests, load, control=control, **{"workers": 1, "grace_s": 600.0, **more}))
+        records = list(generate_load(requests, load, readings=readings, **{"workers": 1, "grace_s": 600.0, **more}))
     return records, workers
 
 
@@ -63,23 +62,22 @@ def ends(records: Iterable[RequestRecord]) -> dict[int, str]:
 # What workers get
 
 
-def test_each_worker_has_its_job_and_its_share_of_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_has_its_place_and_the_job_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     def script(worker: Played) -> None:
         worker.begin()
         work(worker)
         worker.tell("bye")
 
     warmup, load = [chat(index=-i) for i in range(1, 6)], ClosedLoop(concurrency=7)
-    control = Control()
+    readings = Readings()
     records, workers = run(
-        script, some(3), load, control, workers=2, warmup=warmup, api="other", host="http://h:1", timeouts=SOON
+        script, some(3), load, readings, workers=2, warmup=warmup, api="other", host="http://h:1", timeouts=SOON
     )  # fmt: skip
     assert ends(records) == dict.fromkeys(range(3), "done")
     for number, worker in enumerate(workers):
-        job = worker.job
-        assert (job.worker, job.workers, job.load, job.timeouts) == (number, 2, load, SOON)
-        assert (job.api, job.host) == ("other", "http://h:1")
-        assert job.warmup == tuple(warmup[number::2])
+        assert worker.place == number
+        assert (worker.job.workers, worker.job.api, worker.job.host) == (2, "other", "http://h:1")
+        assert (worker.job.load, worker.job.timeouts, worker.job.warmup) == (load, SOON, tuple(warmup))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
     assert len(run(script, some(3), ClosedLoop(concurrency=33), workers=None)[1]) == 2
     (worker,) = run(script, some(3), ClosedLoop(concurrency=1), workers=9)[1]
@@ -88,18 +86,9 @@ def test_each_worker_has_its_job_and_its_share_of_the_warm_up(monkeypatch: pytes
 
 
 def test_what_a_load_says_of_itself_before_it_runs() -> None:
-    fresh = Control()
-    assert (fresh.stopping, fresh.hurry, fresh.started_ns, fresh.stopped_ns) == (False, False, None, None)
+    fresh = Readings()
+    assert (fresh.started_ns, fresh.stopped_ns) == (None, None)
     assert (fresh.in_flight, fresh.loop_lag_s, fresh.workers_died, fresh.pids) == (0, 0.0, 0, ())
-
-
-@pytest.mark.parametrize(("cores", "wanted"), [(3, 3), (None, 1)])
-def test_where_affinity_is_not_known_the_cores_are_counted(
-    monkeypatch: pytest.MonkeyPatch, cores: int | None, wanted: int
-) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    assert default_workers(ClosedLoop(concurrency=1000)) == wanted
 
 
 def test_a_number_given_goes_before_that_of_the_requests() -> None:
@@ -113,7 +102,7 @@ def test_a_number_given_goes_before_that_of_the_requests() -> None:
 
 
 def test_workers_start_together_when_all_are_ready_and_each_replacement_as_soon_as_it_is() -> None:
-    control = Control()
+    readings = Readings()
     first, one_replaced, both_replaced = threading.Event(), threading.Event(), threading.Event()
     ready_ns: dict[int, int] = {}
     starts_ns: dict[int, int] = {}
@@ -127,21 +116,21 @@ def test_workers_start_together_when_all_are_ready_and_each_replacement_as_soon_
             case 0:
                 ready_ns[0] = monotonic_ns()
                 worker.tell("ready")
-                worker.settle(control)
+                worker.settle(readings)
                 assert worker.is_quiet(), "the others are not ready"
                 first.set()
-                word, starts_ns[0] = worker.hear()
+                word, starts_ns[0] = worker.receive()
                 assert word == "start"
                 assert both_replaced.wait(WAIT_S)
-                worker.settle(control)
+                worker.settle(readings)
                 assert worker.is_quiet(), "it has started once"
             case 1 | 2:
                 assert first.wait(WAIT_S)
                 return begin(worker)  # and dies
             case 3:
-                until(lambda: control.workers_died == 2, "both have died")
+                until(lambda: readings.workers_died == 2, "both have died")
                 begin(worker)
-                worker.settle(control)
+                worker.settle(readings)
                 one_replaced.set()
             case _:
                 assert one_replaced.wait(WAIT_S)
@@ -151,10 +140,10 @@ def test_workers_start_together_when_all_are_ready_and_each_replacement_as_soon_
         work(worker)
         worker.tell("bye")
 
-    records, workers = run(script, some(4), ClosedLoop(concurrency=3), control, workers=3)
+    records, workers = run(script, some(4), ClosedLoop(concurrency=3), readings, workers=3)
     assert ends(records) == dict.fromkeys(range(4), "done")
     assert len(workers) == 5
-    assert set(starts_ns.values()) == {control.started_ns}
+    assert set(starts_ns.values()) == {readings.started_ns}
     assert starts_ns[0] > max(ready_ns[number] for number in range(3))
 
 
@@ -193,7 +182,7 @@ def test_a_load_longer_than_the_feeds_lead_is_handed_over_whole_though_its_reque
 
 def test_a_long_load_of_long_prompts_uses_its_file_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_module, "_WRAP", 1 << 18)
-    many, control = 2000, Control()
+    many, readings = 2000, Readings()
     sizes: list[int] = []
 
     def script(worker: Played) -> None:
@@ -201,11 +190,11 @@ def test_a_long_load_of_long_prompts_uses_its_file_again(monkeypatch: pytest.Mon
         for index in iter(worker.take, None):
             record(worker, index)
             if index % 100 == 99:
-                worker.settle(control)
-                sizes.append(os.fstat(worker.job.payload_fd).st_size)
+                worker.settle(readings)
+                sizes.append(os.fstat(worker.payload_fd).st_size)
         worker.tell("bye")
 
-    records, _ = run(script, (chat("p" * 2000, i) for i in range(many)), ONE, control)
+    records, _ = run(script, (chat("p" * 2000, i) for i in range(many)), ONE, readings)
     assert len(records) == many
     assert sizes[-1] < many * 2000 * 0.75
 
@@ -232,19 +221,19 @@ def test_each_record_is_yielded_and_what_was_returned_has_none() -> None:
 
 
 def test_the_worst_lag_of_all_workers_is_told_and_the_latest_of_each() -> None:
-    control, told = Control(), []
+    readings, told = Readings(), []
     second, third = threading.Event(), threading.Event()
 
     def script(worker: Played) -> None:
         worker.begin()
         if worker.number == 0:
             worker.tell("lag", 0.5)
-            until(lambda: control.loop_lag_s == 0.5, "the first is heard")
+            until(lambda: readings.loop_lag_s == 0.5, "the first is heard")
             second.set()
             assert third.wait(WAIT_S)
-            told.append(control.loop_lag_s)
+            told.append(readings.loop_lag_s)
             worker.tell("lag", 0.1)
-            until(lambda: control.loop_lag_s == 0.2, "what the first was is over")
+            until(lambda: readings.loop_lag_s == 0.2, "what the first was is over")
         else:
             assert second.wait(WAIT_S)
             worker.tell("lag", 0.2)
@@ -254,28 +243,28 @@ def test_the_worst_lag_of_all_workers_is_told_and_the_latest_of_each() -> None:
         worker.tell("bye")
 
     with played(script):
-        for _ in generate_load(some(3), ClosedLoop(concurrency=2), workers=2, control=control):
+        for _ in generate_load(some(3), ClosedLoop(concurrency=2), workers=2, readings=readings):
             third.set()
     assert told == [0.5]
 
 
 def test_how_many_are_in_flight_is_told_and_none_when_the_load_is_closed() -> None:
-    control = Control()
+    readings = Readings()
 
     def script(worker: Played) -> None:
         worker.begin()
-        worker.counts[worker.job.worker] = 3
-        worker.settle(control)
+        worker.counts[worker.place] = 3
+        worker.settle(readings)
         record(worker, worker.take() or 0)
-        worker.hear()
+        worker.receive()
 
     with played(script) as workers:
-        load = generate_load(some(5), ClosedLoop(concurrency=3), workers=1, control=control)
+        load = generate_load(some(5), ClosedLoop(concurrency=3), workers=1, readings=readings)
         next(load)
-        assert control.in_flight == 3
-        assert control.pids == tuple(worker.pid for worker in workers)
+        assert readings.in_flight == 3
+        assert readings.pids == tuple(worker.pid for worker in workers)
         load.close()  # type: ignore[attr-defined]
-        assert (control.in_flight, control.pids) == (0, ())
+        assert (readings.in_flight, readings.pids) == (0, ())
 
 
 # Workers that die
@@ -284,7 +273,7 @@ def test_how_many_are_in_flight_is_told_and_none_when_the_load_is_closed() -> No
 @pytest.mark.parametrize("load", [ClosedLoop(concurrency=3), OpenLoop(rate=1000.0)], ids=["closed", "open"])
 def test_what_a_dead_worker_had_is_recorded_once_and_another_goes_on(load: Any) -> None:
     """All is handed over by then: what it leaves is free for the other one."""
-    control, before_ns = Control(), monotonic_ns()
+    readings, before_ns = Readings(), monotonic_ns()
     counted: list[int] = []
 
     def script(worker: Played) -> None:
@@ -298,26 +287,26 @@ def test_what_a_dead_worker_had_is_recorded_once_and_another_goes_on(load: Any) 
             assert worker.take(silently=True) == 4
             worker.counts[0] = 3
         else:
-            worker.settle(control)
-            counted.append(control.in_flight)
-            assert control.pids == (worker.pid,)
+            worker.settle(readings)
+            counted.append(readings.in_flight)
+            assert readings.pids == (worker.pid,)
             work(worker)
             worker.tell("bye")
 
-    records, workers = run(script, some(8), load, control)
+    records, workers = run(script, some(8), load, readings)
     after_ns = monotonic_ns()
     died = dict.fromkeys([1, 3, 4], "worker_died")
     assert ends(records) == {0: "done", **died, **dict.fromkeys([5, 6, 7], "done")}
     lost = {record.index: record for record in records if record.error is not None}
     assert {record.error for record in lost.values()} == {DIED}
     assert [lost[index].worker for index in (1, 3, 4)] == [0, 0, None]
-    assert control.started_ns is not None
+    assert readings.started_ns is not None
     if isinstance(load, OpenLoop):
-        assert [lost[index].due_ns for index in (1, 3, 4)] == [control.started_ns + i * MS for i in (1, 3, 4)]
+        assert [lost[index].due_ns for index in (1, 3, 4)] == [readings.started_ns + i * MS for i in (1, 3, 4)]
     else:
         assert all(before_ns < (lost[index].due_ns or 0) < after_ns for index in (1, 3))
         assert lost[4].due_ns is None, "nobody knows when"
-    assert (control.workers_died, counted, len(workers)) == (1, [0], 2)
+    assert (readings.workers_died, counted, len(workers)) == (1, [0], 2)
 
 
 def test_workers_that_die_but_get_something_done_do_not_end_the_load() -> None:
@@ -328,10 +317,11 @@ def test_workers_that_die_but_get_something_done_do_not_end_the_load() -> None:
             worker.take()
             worker.tell("bye")
 
-    control = Control()
-    records, workers = run(script, some(10), ONE, control)
+    readings = Readings()
+    records, workers = run(script, some(10), ONE, readings, warmup=[chat(index=-1)])
     assert ends(records) == dict.fromkeys(range(10), "done")
-    assert (control.workers_died, len(workers)) == (9, 10)
+    assert [len(worker.job.warmup) for worker in workers] == [1] + [0] * 9, "a replacement starts at once"
+    assert (readings.workers_died, len(workers)) == (9, 10)
 
 
 @pytest.mark.parametrize(("gets_something_done", "deaths"), [(None, 6), (2, 8)])
@@ -343,25 +333,25 @@ def test_six_deaths_in_a_row_end_the_load(gets_something_done: int | None, death
         else:
             worker.tell("ready")
 
-    control = Control()
+    readings = Readings()
     with played(script) as workers, pytest.raises(LoadFailed, match="died 6 times in a row without finishing"):
-        list(generate_load(some(10), ONE, workers=1, control=control))
-    assert (control.workers_died, len(workers)) == (deaths, deaths)
+        list(generate_load(some(10), ONE, workers=1, readings=readings))
+    assert (readings.workers_died, len(workers)) == (deaths, deaths)
 
 
 # Stopping
 
 
 def test_a_stop_is_told_once_and_waited_for() -> None:
-    control = Control()
+    orders, readings = Orders(), Readings()
 
     def script(worker: Played) -> None:
         worker.begin()
         taken = worker.take()
         assert taken is not None
-        control.stopping = True
-        assert worker.hear() == ("stop",)
-        worker.settle(control)
+        orders.stop = True
+        assert worker.receive() == ("stop",)
+        worker.settle(readings)
         assert worker.is_quiet(), "what is in flight has its time"
         record(worker, taken)
         assert worker.take(silently=True) == 1
@@ -370,97 +360,96 @@ def test_a_stop_is_told_once_and_waited_for() -> None:
         worker.tell("bye")
 
     before_ns = monotonic_ns()
-    records, _ = run(script, (chat(index=i) for i in count()), ONE, control)
+    records, _ = run(script, (chat(index=i) for i in count()), ONE, readings, orders=orders)
     assert ends(records) == {0: "done"}, "what nobody took has no record"
-    assert before_ns < (control.stopped_ns or 0) < monotonic_ns()
+    assert before_ns < (readings.stopped_ns or 0) < monotonic_ns()
 
 
 @pytest.mark.parametrize(("hurry", "grace_s"), [(True, 600.0), (False, 0.0)])
 def test_what_is_in_flight_after_the_grace_period_or_in_a_hurry_is_cancelled_and_heard_of(
     hurry: bool, grace_s: float
 ) -> None:
-    control = Control(hurry=hurry)
+    orders, readings = Orders(hurry=hurry), Readings()
     theirs = RequestError("cancelled", "cancelled before the answer's end")
 
     def script(worker: Played) -> None:
         worker.begin()
         taken = worker.take()
         assert taken is not None
-        control.stopping = True
-        assert [worker.hear(), worker.hear()] == [("stop",), ("cancel",)]
-        worker.settle(control)
+        orders.stop = True
+        assert [worker.receive(), worker.receive()] == [("stop",), ("cancel",)]
+        worker.settle(readings)
         assert worker.is_quiet()
         record(worker, taken, error=theirs)
         worker.tell("bye")
 
-    ((record_),) = run(script, some(9), ONE, control, grace_s=grace_s)[:1]
+    ((record_),) = run(script, some(9), ONE, readings, orders=orders, grace_s=grace_s)[:1]
     assert [record.error for record in record_] == [theirs]
-    assert control.workers_died == 0
+    assert readings.workers_died == 0
 
 
 def test_a_worker_that_dies_when_the_load_is_stopped_is_not_replaced() -> None:
-    control = Control()
+    orders, readings = Orders(), Readings()
 
     def script(worker: Played) -> None:
         worker.begin()
         worker.take()
-        control.stopping = True
-        assert worker.hear() == ("stop",)
+        orders.stop = True
+        assert worker.receive() == ("stop",)
 
-    records, workers = run(script, some(9), ONE, control)
+    records, workers = run(script, some(9), ONE, readings, orders=orders)
     assert ends(records) == {0: "worker_died"}
-    assert (control.workers_died, len(workers)) == (1, 1)
+    assert (readings.workers_died, len(workers)) == (1, 1)
 
 
 def test_a_worker_that_still_warms_up_is_not_waited_for_when_the_load_is_stopped() -> None:
-    control, heard = Control(), []
+    orders, readings, heard = Orders(), Readings(), []
 
     def script(worker: Played) -> None:
         if worker.number == 0:
             worker.tell("ready")
-            worker.settle(control)
-            control.stopping = True
-        heard.append(worker.hear())
+            worker.settle(readings)
+            orders.stop = True
+        heard.append(worker.receive())
 
-    records, _ = run(script, some(9), ClosedLoop(concurrency=2), control, workers=2)
-    assert (records, heard, control.started_ns) == ([], [None, None], None)
+    records, _ = run(script, some(9), ClosedLoop(concurrency=2), readings, orders=orders, workers=2)
+    assert (records, heard, readings.started_ns) == ([], [None, None], None)
 
 
 def test_workers_have_two_seconds_for_a_cancel_and_are_then_killed_with_records_for_what_they_had() -> None:
     """Three loads at once: in a hurry, after the grace period, and in a hurry long after the stop, where it obeys."""
     outcomes: dict[str, tuple[list[RequestRecord], int]] = {}
 
-    late = Control()
-    controls = {"hurry": Control(hurry=True), "grace": Control(), "late": late}
+    orders = {"hurry": Orders(hurry=True), "grace": Orders(), "late": Orders()}
+    readings = {name: Readings() for name in orders}
 
     def script(worker: Played) -> None:
         worker.begin()
         assert [worker.take(), worker.take()] == [0, 1]
         name = worker.job.host or ""
-        controls[name].stopping = True
-        assert worker.hear() == ("stop",)
+        orders[name].stop = True
+        assert worker.receive() == ("stop",)
         if name == "late":
-            until(lambda: monotonic_ns() > (late.stopped_ns or 0) + 2200 * MS, "time goes by")
-            late.hurry = True
-        assert worker.hear() == ("cancel",)
+            until(lambda: monotonic_ns() > (readings["late"].stopped_ns or 0) + 2200 * MS, "time goes by")
+            orders["late"].hurry = True
+        assert worker.receive() == ("cancel",)
         if name == "late":
-            worker.settle(late)
+            worker.settle(readings["late"])
             for index in (0, 1):
                 record(worker, index, error=RequestError("cancelled", "obeyed"))
             worker.tell("bye")
         else:
-            assert worker.hear() is None
+            assert worker.receive() is None
 
     def load_of(name: str) -> None:
-        control = controls[name]
         load = generate_load(
-            some(9), ClosedLoop(concurrency=2), workers=1, host=name, control=control,
-            grace_s=0.0 if name == "grace" else 600.0,
+            some(9), ClosedLoop(concurrency=2), workers=1, host=name, orders=orders[name],
+            readings=readings[name], grace_s=0.0 if name == "grace" else 600.0,
         )  # fmt: skip
-        outcomes[name] = list(load), monotonic_ns() - (control.stopped_ns or 0)
+        outcomes[name] = list(load), monotonic_ns() - (readings[name].stopped_ns or 0)
 
     with played(script):
-        threads = [threading.Thread(target=load_of, args=(name,)) for name in controls]
+        threads = [threading.Thread(target=load_of, args=(name,)) for name in orders]
         for thread in threads:
             thread.start()
         for thread in threads:

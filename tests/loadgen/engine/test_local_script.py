@@ -26,15 +26,15 @@ def url() -> Iterator[str]:
 
 SCRIPT = """
 import sys
-from loadgen import ClosedLoop, Request, generate_load
+from loadgen import ClosedLoop, Readings, Request, generate_load
 requests = (Request(index=i, model=sys.argv[2], prompt=f"{i}", options={"num_predict": 30}) for i in range(1_000_000))
-control = __import__("loadgen").Control()
+readings = Readings()
 seen = 0
-for record in generate_load(requests, ClosedLoop(concurrency=4), host=sys.argv[1], workers=2, control=control):
+for record in generate_load(requests, ClosedLoop(concurrency=4), host=sys.argv[1], workers=2, readings=readings):
     assert record.error is None, record
     seen += 1
     if seen == 8:
-        print(*control.pids, flush=True)
+        print(*readings.pids, flush=True)
         if sys.argv[3] == "leave":
             break
 """

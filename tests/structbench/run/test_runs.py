@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import duckdb
 import pytest
 
-from loadgen.engine.local import Control, LoadFailed
+from loadgen.engine import LoadFailed, Orders, Readings
 from loadgen.simulator import Simulator
 from loadgen.types import NS, Request, RequestRecord
 from structbench import __version__
@@ -189,10 +189,10 @@ def test_the_junit_file_has_each_slo_and_the_run(lossy: SimpleNamespace) -> None
 def stopped_after(n: int, stop: Stop, times: int = 1) -> Script:
     """Somebody asks for the end after so many records of the load; what is in flight is cancelled at the second."""
 
-    def script(requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
+    def script(requests: Iterator[Request], orders: Orders, _readings: Readings) -> Iterator[RequestRecord]:
         for request in requests:
-            if control.stopping:
-                if control.hurry:
+            if orders.stop:
+                if orders.hurry:
                     yield record(request.index, "cancelled")
                 return
             yield record(request.index, "http" if request.index == 0 else None)
@@ -229,13 +229,13 @@ def broken_off(sim: Simulator, empty: Path, tmp_path_factory: pytest.TempPathFac
         failed = load(alone)
     shown_again, display_again, seen = Shown(), Told(), dict[str, Any]()
 
-    def look_and_answer(requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
+    def look_and_answer(requests: Iterator[Request], orders: Orders, readings: Readings) -> Iterator[RequestRecord]:
         while len(seen.get("segments", ())) < 3:
             time.sleep(0.3)  # rows come into the database about once a second
             with contextlib.suppress(duckdb.Error):  # the load has the file open
                 seen["runs"] = ask(db, "SELECT run_id, status, verdict, verdict_reason, finished_at FROM runs")
                 seen["segments"] = ask(db, "SELECT segment, status FROM segments ORDER BY 1")
-        yield from answered(requests, control)
+        yield from answered(requests, orders, readings)
 
     with made_up(look_and_answer, shown_again) as engine_again:
         resumed = load(options, display=display_again)
@@ -343,9 +343,9 @@ def test_records_come_run_by_run_in_the_order_of_the_requests(broken_off: Simple
 def test_a_run_bound_by_time_has_planned_what_it_reached_once_the_time_is_up(
     sim: Simulator, db: Path, requests: int | None, stopped_s: int | None, status: str, planned: int
 ) -> None:
-    def script(_requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
+    def script(_requests: Iterator[Request], _orders: Orders, readings: Readings) -> Iterator[RequestRecord]:
         yield from (record(0), record(1), record(4))
-        control.stopped_ns = None if stopped_s is None else BEGAN_NS + stopped_s * NS
+        readings.stopped_ns = None if stopped_s is None else BEGAN_NS + stopped_s * NS
 
     with made_up(script):
         (row,) = load(small(sim, db, requests=requests, duration=2.0)).rows
@@ -395,7 +395,7 @@ def test_a_hold_ends_when_somebody_asks_for_it_and_looks_ten_times_a_second(plai
 # --- failures
 
 
-def fails_first(requests: Iterator[Request], _control: Control) -> Iterator[RequestRecord]:
+def fails_first(requests: Iterator[Request], _orders: Orders, _readings: Readings) -> Iterator[RequestRecord]:
     """Only with the model ``deaf``."""
     for request in requests:
         if request.model == "deaf":
@@ -421,11 +421,11 @@ def test_a_cell_that_fails_does_not_keep_the_next_from_running(sim: Simulator, d
 def test_a_server_that_is_gone_between_two_cells_is_a_failure_told_once(db: Path, failing: bool) -> None:
     server = Simulator(MODELS).__enter__()
 
-    def goes_away(requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
+    def goes_away(requests: Iterator[Request], orders: Orders, readings: Readings) -> Iterator[RequestRecord]:
         if len(engine.given) > 1:
             yield from (record(request.index, "connect") for request in requests)
             return
-        yield from answered(requests, control)
+        yield from answered(requests, orders, readings)
         server.__exit__()
         if failing:
             raise LoadFailed("told")
@@ -448,8 +448,8 @@ def test_a_server_that_is_gone_between_two_cells_is_a_failure_told_once(db: Path
 def test_what_breaks_a_load_leaves_it_to_be_continued_and_the_file_written(
     sim: Simulator, db: Path, tmp_path: Path
 ) -> None:
-    def breaks(requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
-        yield from answered(requests, control)
+    def breaks(requests: Iterator[Request], orders: Orders, readings: Readings) -> Iterator[RequestRecord]:
+        yield from answered(requests, orders, readings)
         raise RuntimeError("our own bug")
 
     options = small(sim, db, concurrency=[1, 2], slo=["correct>0"], junit=tmp_path / "out.xml")
@@ -479,9 +479,9 @@ def test_a_run_that_somebody_deletes_meanwhile_is_not_in_the_summary(sim: Simula
     with made_up():
         (kept,) = load(small(sim, db)).rows
 
-    def deleted(requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
+    def deleted(requests: Iterator[Request], orders: Orders, readings: Readings) -> Iterator[RequestRecord]:
         until(lambda: change(db, f"DELETE FROM runs WHERE run_id = '{kept['run_id']}'"), "the file is free")
-        yield from answered(requests, control)
+        yield from answered(requests, orders, readings)
 
     with made_up(deleted):
         summary = load(small(sim, db, concurrency=[1, 2], skip_cached=True))
@@ -502,25 +502,25 @@ def test_stop_breaks_off_only_what_loses_nothing() -> None:
 
 def test_stop_asks_the_load_first_and_hurries_it_then() -> None:
     class Segment:
-        class control:
-            stopping = hurry = False
+        class orders:
+            stop = hurry = False
 
     segment: Any = Segment()
     stop = Stop()
     with stop.watching(segment):
-        assert not segment.control.stopping
+        assert not segment.orders.stop
         stop.ask()
-        assert (segment.control.stopping, segment.control.hurry) == (True, False)
+        assert (segment.orders.stop, segment.orders.hurry) == (True, False)
         stop.ask()
-        assert segment.control.hurry
-    segment.control.stopping = False
+        assert segment.orders.hurry
+    segment.orders.stop = False
     with pytest.raises(KeyboardInterrupt):
         stop.ask()
-    assert not segment.control.stopping, "a load that has ended is not spoken to"
+    assert not segment.orders.stop, "a load that has ended is not spoken to"
     late: Any = Segment()
-    late.control.stopping = late.control.hurry = False
+    late.orders.stop = late.orders.hurry = False
     with stop.watching(late):
-        assert late.control.stopping, "asked before it began"
+        assert late.orders.stop, "asked before it began"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from loadgen.api.server import Server
-from loadgen.engine.local import Control
+from loadgen.engine import Readings
 from loadgen.simulator import Simulator
 from structbench.run import sampler
 from structbench.run.sampler import Sampler
@@ -25,7 +25,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def samples(address: str, control: Control, monkeypatch: pytest.MonkeyPatch, count: int = 2) -> list[dict[str, Any]]:
+def samples(address: str, readings: Readings, monkeypatch: pytest.MonkeyPatch, count: int = 2) -> list[dict[str, Any]]:
     monkeypatch.setattr(sampler, "PERIOD_S", 0.02)
     kept: list[dict[str, Any]] = []
     enough = threading.Event()
@@ -38,10 +38,10 @@ def samples(address: str, control: Control, monkeypatch: pytest.MonkeyPatch, cou
 
     def tick() -> None:
         ticks.append(len(kept))
-        if control.started_ns is None and len(ticks) > 3:
+        if readings.started_ns is None and len(ticks) > 3:
             enough.set()
 
-    with Sampler(Server(address, "1", {}), "one", control, lambda: 7, keep, tick):
+    with Sampler(Server(address, "1", {}), "one", readings, lambda: 7, keep, tick):
         assert enough.wait(30)
     assert len(ticks) >= len(kept)
     taken = len(kept)
@@ -56,9 +56,9 @@ def test_a_sample_has_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
         subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker,
     ):
         httpx.post(sim.url + "/api/generate", json={"model": "one"})
-        control = Control(started_ns=1, in_flight=3, loop_lag_s=0.5, pids=(worker.pid, 2**22 + 1))
-        first, second = samples(sim.url, control, monkeypatch)[:2]
-        alone = samples(sim.url, replace(control, pids=()), monkeypatch)[0]
+        readings = Readings(started_ns=1, in_flight=3, loop_lag_s=0.5, pids=(worker.pid, 2**22 + 1))
+        first, second = samples(sim.url, readings, monkeypatch)[:2]
+        alone = samples(sim.url, replace(readings, pids=()), monkeypatch)[0]
         worker.communicate(b"\n")
     assert set(first) == COLUMNS
     assert first["t_s"] < second["t_s"]
@@ -67,15 +67,15 @@ def test_a_sample_has_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first["client_rss_bytes"] > alone["client_rss_bytes"] > 1_000_000, "the worker's memory counts too"
     assert (first["workers"], alone["workers"]) == (1, 0), "a process that is gone is not alive"
     assert 0 < second["model_expiry_s"] < first["model_expiry_s"] <= 300
-    assert os.getpid() not in control.pids
+    assert os.getpid() not in readings.pids
 
 
 def test_nothing_is_kept_before_the_common_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert samples("http://127.0.0.1:9", Control(), monkeypatch) == []
+    assert samples("http://127.0.0.1:9", Readings(), monkeypatch) == []
 
 
 def test_a_server_that_does_not_answer_leaves_its_half_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = samples("http://127.0.0.1:9", Control(started_ns=1), monkeypatch)[0]
+    first = samples("http://127.0.0.1:9", Readings(started_ns=1), monkeypatch)[0]
     assert set(first) == COLUMNS
     assert {first[name] for name in ("server_size_bytes", "server_vram_bytes", "vram_share", "model_expiry_s")} == {
         None

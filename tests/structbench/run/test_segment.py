@@ -14,7 +14,7 @@ from rich.console import Console
 
 from loadgen.api import ollama_server
 from loadgen.api.server import Server
-from loadgen.engine.local import Control, LoadFailed
+from loadgen.engine import LoadFailed, Orders, Readings
 from loadgen.telemetry import CellLabels
 from loadgen.turns import follow_up
 from loadgen.types import NS, ClosedLoop, ErrorKind, Request, RequestError, RequestRecord, Timeouts
@@ -131,7 +131,7 @@ def test_complete_means_a_row_for_each_request() -> None:
         assert not made.is_complete
         made._keep(record(index), None)
     assert made.is_complete
-    made.control.stopping = True
+    made.orders.stop = True
     assert made.is_complete, "a stop that came too late"
     made.failure = "lost"
     assert not made.is_complete
@@ -139,7 +139,7 @@ def test_complete_means_a_row_for_each_request() -> None:
 
 def test_a_request_that_was_cancelled_is_sent_again_also_when_the_time_was_up() -> None:
     made = segment(missing=None, requests=None, duration=1.0)
-    made.control = Control(started_ns=5 * NS, stopped_ns=7 * NS, stopping=True)
+    made.readings, made.orders = Readings(started_ns=5 * NS, stopped_ns=7 * NS), Orders(stop=True)
     assert made.is_complete
     made._take(record(0, "cancelled"))
     assert not made.is_complete
@@ -147,17 +147,17 @@ def test_a_request_that_was_cancelled_is_sent_again_also_when_the_time_was_up() 
 
 def test_a_segment_bound_by_time_is_complete_when_nobody_stopped_it() -> None:
     made = segment(missing=None, requests=None, duration=1.0)
-    made.control = Control(started_ns=5 * NS)
+    made.readings = Readings(started_ns=5 * NS)
     assert made.is_complete
-    made.control = Control(started_ns=5 * NS, stopped_ns=round(5.9 * NS), stopping=True)
+    made.readings = Readings(started_ns=5 * NS, stopped_ns=round(5.9 * NS))
     assert not made.is_complete
-    made.control.stopped_ns = round(6.1 * NS)
+    made.readings.stopped_ns = round(6.1 * NS)
     assert made.is_complete, "a stop after the time was up changes nothing"
-    made.control.stopped_ns = 6 * NS
+    made.readings.stopped_ns = 6 * NS
     assert made.is_complete
-    made.control.started_ns = None
+    made.readings.started_ns = None
     assert made.is_complete is False, "stopped before it began"
-    made.control.stopped_ns = None
+    made.readings.stopped_ns = None
     assert made.is_complete is False, "it never began"
 
 
@@ -170,7 +170,7 @@ def test_rows_that_cannot_be_written_end_the_load_at_once(monkeypatch: pytest.Mo
     monkeypatch.setattr(made.services.store, "append", full)
     with pytest.raises(RunFailed):
         made.scored(record(0), None)
-    assert (made.failure, made.control.stopping) == (f"{made.cell.name}: the disk is full", True)
+    assert (made.failure, made.orders.stop) == (f"{made.cell.name}: the disk is full", True)
     made.failure = None
     made._keep_sample({"client_cpu_percent": 1.0})
     assert made.failure is not None, "the sampler's thread goes on, and the load ends"
@@ -183,7 +183,7 @@ def test_too_many_errors_end_the_load_as_soon_as_it_is_certain() -> None:
         made._take(record(index, "http"))
     assert made.failure is not None
     assert "3 of 10 requests failed, more than --max-error-rate 0.2 allows" in made.failure
-    assert (made.control.stopping, made.control.hurry) == (True, True)
+    assert (made.orders.stop, made.orders.hurry) == (True, True)
 
 
 def test_cancelling_is_no_error_of_the_servers() -> None:
@@ -214,7 +214,7 @@ def test_a_server_is_looked_for_after_ten_failures_to_connect_in_a_row(monkeypat
         made._take(record(index, "connect"))
     assert made.failure is not None
     assert "no longer answers: start it again and continue with --skip-cached" in made.failure
-    assert made.control.stopping
+    assert made.orders.stop
 
 
 class Watching:
@@ -237,18 +237,31 @@ def test_the_span_of_a_second_turn_tells_what_was_sent(first_is_known: bool) -> 
     watching: Any = Watching()
     parts(made).telemetry = watching
     call = {"name": "calculate_tip", "arguments": {"bill": 80, "percent": 15}}
-    first, second = replace(record(2), tool_calls=(call,)), record(3)
-    sent = request_of(made.cases[2], made.cell.config, 2)
+    called = replace(record(2), tool_calls=(call,))
+    following = follow_up(request_of(made.cases[2], made.cell.config, 2), called)
+    assert following is not None
+    first, second = replace(called, following=following), record(3)
     if first_is_known:
         made._take(first)
         made._take(second)
     made._keep(second, None)
     told = watching.requests[3]
-    following = follow_up(sent, first)
-    assert following is not None
     assert told == (following if first_is_known else replace(following, messages=()))
     assert (told.options["seed"], told.options["num_predict"], bool(told.tools)) == (2, 200, True)
     assert made.following == {}
+
+
+@pytest.mark.parametrize("arises", [True, False])
+def test_complete_means_a_row_for_each_second_turn_that_arises(arises: bool) -> None:
+    made = segment(range(4), suites=["turns"], requests=4)
+    following = Request(index=1, model="m") if arises else None
+    for first in (replace(record(0), following=following), record(2)):
+        made._take(first)
+        made._keep(first, None)
+    assert made.is_complete is not arises, "the load may have been stopped before it was sent"
+    if arises:
+        made._keep(record(1), None)
+        assert made.is_complete
 
 
 def test_workers_and_warm_up_follow_the_load_unless_given() -> None:
@@ -279,7 +292,7 @@ def test_the_load_is_what_the_options_ask_for() -> None:
     del given["warmup"]
     assert given == {
         "load": ClosedLoop(concurrency=5), "api": "ollama", "count": 2, "host": SERVER.address, "workers": 3,
-        "timeouts": Timeouts.of(7.0), "grace_s": 1.5, "control": made.control,
+        "timeouts": Timeouts.of(7.0), "grace_s": 1.5, "orders": made.orders, "readings": made.readings,
     }  # fmt: skip
     assert [request.index for request in engine.sent] == [2, 3], "what is missing, and nothing else"
     assert engine.sent == [request_of(NUMBERS[i], made.cell.config, i) for i in (2, 3)]
@@ -292,7 +305,7 @@ def test_second_turns_are_not_counted_among_those_to_be_sent() -> None:
 
 
 def test_a_load_bound_by_time_has_requests_without_end() -> None:
-    def script(requests: Iterator[Request], _control: Control) -> Iterator[RequestRecord]:
+    def script(requests: Iterator[Request], _orders: Orders, _readings: Readings) -> Iterator[RequestRecord]:
         for _ in range(40):
             yield timed(next(requests).index)
 
@@ -323,9 +336,9 @@ def test_the_whole_answer_is_scored() -> None:
 
 
 def test_people_see_how_far_it_is_and_how_it_ended() -> None:
-    def script(requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
+    def script(requests: Iterator[Request], _orders: Orders, readings: Readings) -> Iterator[RequestRecord]:
         for request in requests:
-            control.in_flight = 8 - request.index
+            readings.in_flight = 8 - request.index
             yield timed(request.index, "http" if request.index == 6 else None)
 
     made = segment(range(5, 8), requests=8)
@@ -350,12 +363,12 @@ def test_a_load_lasts_from_the_common_start_to_the_last_that_ended() -> None:
     made = segment(range(5), requests=5)
     run(made, these(dropped))
     assert made.duration_s is None, "nothing ended"
-    made.last_ns, made.control.started_ns = 7, None
+    made.last_ns, made.readings.started_ns = 7, None
     assert made.duration_s is None, "nothing began"
 
 
 def test_a_load_that_cannot_go_on_is_a_failure() -> None:
-    def script(requests: Iterator[Request], _control: Control) -> Iterator[RequestRecord]:
+    def script(requests: Iterator[Request], _orders: Orders, _readings: Readings) -> Iterator[RequestRecord]:
         yield timed(next(requests).index)
         raise LoadFailed("worker processes died 6 times in a row")
 
@@ -372,7 +385,7 @@ def test_the_end_waits_for_scores_unless_it_is_to_hurry() -> None:
     run(patient)
     assert (len(parts(patient).patience), patient.rows, patient.is_complete) == (4, 3, True)
     assert max(parts(patient).patience) <= 3, "so long a second Ctrl-C may wait"
-    hurried.control.hurry = True
+    hurried.orders.hurry = True
     run(hurried)
     assert (len(parts(hurried).patience), hurried.rows, hurried.is_complete) == (1, 0, False)
 
@@ -448,9 +461,9 @@ def test_a_run_is_complete_without_the_turns_that_never_arise(spans: bool) -> No
 
 
 def test_what_is_shown_of_a_load() -> None:
-    def script(requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
+    def script(requests: Iterator[Request], _orders: Orders, readings: Readings) -> Iterator[RequestRecord]:
         for request in requests:
-            control.in_flight = 10 + request.index
+            readings.in_flight = 10 + request.index
             yield timed(request.index, "http" if request.index == 1 else None)
 
     made = segment(range(1, 4), requests=4, label="x")
@@ -508,7 +521,7 @@ def test_each_second_is_kept_and_shown_with_the_verdict_so_far(
         while len(parts(made).samples) < before + 2:
             time.sleep(0.002)
 
-    def script(_requests: Iterator[Request], _control: Control) -> Iterator[RequestRecord]:
+    def script(_requests: Iterator[Request], _orders: Orders, _readings: Readings) -> Iterator[RequestRecord]:
         wait_for_a_sample()
         early.extend(shown.verdicts)
         yield timed(0, clock="read")
@@ -546,10 +559,10 @@ def watched(missing: range | None = range(10), **given: Any) -> Segment:
 def since(seconds: float, *records: RequestRecord) -> Script:
     """The records of a load that began so long ago, until it is stopped."""
 
-    def script(_requests: Iterator[Request], control: Control) -> Iterator[RequestRecord]:
-        control.started_ns = time.monotonic_ns() - round(seconds * NS)
+    def script(_requests: Iterator[Request], orders: Orders, readings: Readings) -> Iterator[RequestRecord]:
+        readings.started_ns = time.monotonic_ns() - round(seconds * NS)
         for each in records:
-            if control.stopping:
+            if orders.stop:
                 return
             yield each
 
@@ -586,8 +599,8 @@ def test_a_load_ends_when_an_slo_is_certain_to_fail_and_not_before(
     made = watched(**given)
     run(made, since(1000, *records))
     assert len(parts(made).rows) == sent
-    assert (made.control.stopping, made.is_complete) == (sent < 10, sent == 10)
-    assert made.control.hurry is False, "what is in flight may end"
+    assert (made.orders.stop, made.is_complete) == (sent < 10, sent == 10)
+    assert made.orders.hurry is False, "what is in flight may end"
     ended = [line for line in parts(made).said if "ended early" in line]
     assert ended == ([f"m {made.cell.suite_name} c=1: ended early: {given['slo'][0]} can no longer be met"]
                      if sent < 10 else [])  # fmt: skip
@@ -614,18 +627,18 @@ def test_every_lost_slo_is_named_once() -> None:
 def test_an_slo_that_is_lost_before_the_common_start_is_none_that_ends_the_load() -> None:
     made = watched(slo=["requests_per_s>2"])
     made._keep(timed(0), None)
-    assert made.control.stopping is False
+    assert made.orders.stop is False
 
 
 def test_a_load_that_has_sent_everything_is_not_ended_early() -> None:
     made = watched(slo=["correct>=99%"])
     parts(made).submit = Parts.submit.__get__(parts(made))  # type: ignore[method-assign]
     run(made, since(1000, *(replace(each, output_text="wrong") for each in GOOD)))
-    assert (made.rows, made.control.stopping, made.is_complete) == (10, False, True)
+    assert (made.rows, made.orders.stop, made.is_complete) == (10, False, True)
     assert not any("ended early" in line for line in parts(made).said)
 
 
 def test_a_load_bound_by_time_alone_is_not_ended_early() -> None:
     made = watched(None, slo=["correct>=99%"], requests=None, duration=9.0)
     run(made, since(1000, *(replace(each, output_text="wrong") for each in GOOD)))
-    assert (made.rows, made.control.stopping, made.is_complete) == (10, False, True)
+    assert (made.rows, made.orders.stop, made.is_complete) == (10, False, True)
