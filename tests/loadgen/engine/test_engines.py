@@ -43,8 +43,8 @@ def test_another_engine_is_given_the_whole_load_by_its_name(engine: MadeUp) -> N
     )  # fmt: skip
     assert [record.index for record in found] == [0, 1, 2, 3]
     assert engine.due == due_offsets(load, 4)
-    assert engine.job == Job(load=load, workers=5, host="h:1", timeouts=Timeouts.of(7), warmup=tuple(warmup),
-                             grace_s=2.5)  # fmt: skip
+    assert engine.job == Job(load=load, workers=5, api="ollama", host="h:1", timeouts=Timeouts.of(7),
+                             warmup=tuple(warmup), grace_s=2.5)  # fmt: skip
     assert engine.more[0] is orders
     assert engine.more[1] is readings
 
@@ -52,7 +52,9 @@ def test_another_engine_is_given_the_whole_load_by_its_name(engine: MadeUp) -> N
 def test_an_engine_need_not_know_what_was_left_out(engine: MadeUp) -> None:
     list(generate_load([chat()], ClosedLoop(concurrency=1), engine="made up"))
     assert engine.due is None
-    assert engine.job == Job(load=ClosedLoop(concurrency=1), workers=1, host=None, timeouts=Timeouts(), warmup=())
+    assert engine.job == Job(
+        load=ClosedLoop(concurrency=1), workers=1, api="ollama", host=None, timeouts=Timeouts(), warmup=()
+    )
     assert engine.more == (Orders(), Readings())
 
 

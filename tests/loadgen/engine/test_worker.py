@@ -91,7 +91,7 @@ class Engine:
         return self
 
     async def _run(self, meanwhile: Callable[[Worker], None]) -> None:
-        job = Job(load=self.load, workers=1, host=self.url, timeouts=SOON, warmup=())
+        job = Job(load=self.load, workers=1, api="ollama", host=self.url, timeouts=SOON, warmup=())
         worker = Worker(0, job, take=self.take, tell=self.tell, count=self.count, clock_offset_ns=self.clock_offset_ns)
         await worker.prepare()
         running = asyncio.create_task(worker.run())

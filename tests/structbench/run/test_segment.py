@@ -300,7 +300,7 @@ def test_the_load_is_what_the_options_ask_for() -> None:
 
 def test_second_turns_are_not_counted_among_those_to_be_sent() -> None:
     made = segment(range(4), suites=["turns"], requests=4)
-    engine = run(made, lambda requests, _: [record(request.index) for request in requests])
+    engine = run(made, lambda requests, *_: [record(request.index) for request in requests])
     assert (engine.given[0]["count"], [request.index for request in engine.sent]) == (2, [0, 2])
 
 
@@ -447,10 +447,10 @@ def test_a_run_is_complete_without_the_turns_that_never_arise(spans: bool) -> No
     made = segment(range(5), suites=["turns"], requests=5)
     parts(made).telemetry = Shown(wants_requests=spans)
     call = {"name": "get_weather", "arguments": {}}
-    called = replace(record(2), tool_calls=(call,))
+    called = replace(record(2), tool_calls=(call,), following=Request(index=3, model="m"))
     # The first calls nothing, and the second turn of the last was not planned.
     run(made, these(record(0), called, record(3), record(4)))
-    assert (made.rows, made.unanswered, made.is_complete) == (4, 1, True)
+    assert (made.rows, made.expected, made.is_complete) == (4, 4, True)
     assert made.following == {}
     failed = segment(range(4), suites=["turns"], requests=4)
     run(failed, these(record(0, "http"), called, record(3)))
