@@ -214,8 +214,7 @@ class _Parser:
             self.fail(self.at, "a number")
         self.at = found.end()
         at = self.skip_space()
-        end = re.search(r"[,\s]|$", self.text[at:])
-        self.unit = self.text[at : at + (end.start() if end else 0)]
+        self.unit = re.split(r"[,\s]", self.text[at:], maxsplit=1)[0]
         if self.unit not in units:
             self.fail(at, f"the unit {shown}" if "" not in units else f"the unit {shown}, or nothing more")
         self.at = at + len(self.unit)

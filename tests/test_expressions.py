@@ -41,6 +41,40 @@ def test_an_slo_is_read_in_seconds_rates_and_shares(text: str, name: str, op: st
     assert (slo.metric.name, slo.op, slo.value, slo.text) == (name, op, value, text.strip())
 
 
+@pytest.mark.parametrize(
+    ("metric", "unit", "value", "change"),
+    [
+        ("ttft_p50", "s", 4.0, 4.0), ("ttft_p50", "ms", 0.004, 0.004), ("itl_p99", "us", 4e-6, 4e-6),
+        ("e2e_mean", "µs", 4e-6, 4e-6), ("tpot_p50", "%", None, 0.04), ("ttft_p50", "", 4.0, None),
+        ("ttft_p50", "/s", None, None), ("ttft_p50", "pp", None, None), ("goodput", "/s", 4.0, 4.0),
+        ("goodput", "", 4.0, None), ("tokens_per_s", "%", None, 0.04), ("goodput", "s", None, None),
+        ("correct", "%", 0.04, None), ("correct", "pp", None, 0.04), ("correct", "/s", None, None),
+    ],
+)  # fmt: skip
+def test_what_each_unit_is_worth(metric: str, unit: str, value: float | None, change: float | None) -> None:
+    for parse, worth in ((parse_slo, value), (parse_change, change)):
+        if worth is None:
+            with pytest.raises(BadInput, match="the unit"):
+                parse(f"{metric}>4{unit}")
+        else:
+            assert parse(f"{metric}>4{unit}").value == worth
+    if change is not None:
+        assert parse_change(f"{metric}<-4{unit}").value == -change
+        assert parse_change(f"{metric}>4{unit}").relative is (unit == "%")
+        for none in (">0", ">-0", "<0", "<-0", "<=0"):
+            assert parse_change(f"{metric}{none}{unit}").value == 0
+
+
+@pytest.mark.parametrize("suffix", ["p50", "p90", "p95", "p99", "mean"])
+def test_what_was_meant_is_guessed(suffix: str) -> None:
+    for base in LATENCIES:
+        with pytest.raises(BadInput, match=rf"a metric: did you mean {base}_{suffix}\?$"):
+            parse_slo(f"{base}x_{suffix}<1")
+    for name in (*RATES, *SHARES):
+        with pytest.raises(BadInput, match=rf"did you mean {name}\?$"):
+            parse_slo(f"{name}x<1")
+
+
 def test_nineteen_of_twenty_are_95_percent() -> None:
     """95 x 0.01 is 0.9500000000000001 in floating point."""
     assert parse_slo("schema_valid>=95%").holds(19 / 20)
@@ -63,6 +97,7 @@ def test_nineteen_of_twenty_are_95_percent() -> None:
         ("ttft_p95<5min", "at position 11, 'min': expected the unit s, ms or us, or nothing more"),
         ("ttft_p95<5%", "at position 11, '%': expected the unit s"),
         ("schema_valid>=95", "at position 15, '95': expected a share from 0 to 1, or a percentage"),
+        ("requests_per_s>=2%", "at position 18, '%': expected the unit /s, or nothing more"),
         ("schema_valid>=-1%", "expected a share"), ("schema_valid>=1s", "at position 16, 's': expected the unit %"),
         ("ttft_p95<0.5 itl_p99<1", "at position 14, 'itl_p99<1'"),
         ("ttft_p95<0.5,itl_p99<1", "at position 13, ',itl_p99<1': expected nothing more"),
@@ -96,7 +131,9 @@ def test_a_change_is_relative_absolute_or_in_points(text: str, before: float, af
     ("text", "said"),
     [
         ("ttft_p95>0.1", "at its end: expected the unit %, s, ms or us"),
-        ("schema_valid<-2%", "at position 16, '%': expected the unit pp"), ("ttft_p95>2pp", "expected the unit %"),
+        ("requests_per_s<-2", "at its end: expected the unit % or /s"),
+        ("schema_valid<-2%", "at position 16, '%': expected the unit pp (percentage points)"),
+        ("ttft_p95>2pp", "expected the unit %"),
         ("ttft_p95>-10%", "at position 10, '-10%': expected a number from 0 up: > is a rise"),
         ("schema_valid<2pp", "at position 14, '2pp': expected a number from 0 down: < is a fall"),
     ],
