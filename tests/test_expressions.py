@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from structbench.errors import BadInput
 from structbench.expressions import (
     LATENCIES,
+    MAY_BE_ABSENT,
     RATES,
     SHARES,
     metric_of,
@@ -120,6 +121,8 @@ def test_a_mistake_is_one_line_that_says_where(text: str, said: str) -> None:
         ("schema_valid<-2pp", 0.95, 0.92, True), ("schema_valid<-2pp", 0.95, 0.94, False),
         ("schema_valid<-2pp", 0.95, 1.0, False), ("requests_per_s<-5%", 10.0, 9.0, True),
         ("requests_per_s<-5/s", 10.0, 9.0, False), ("error_rate>0pp", 0.0, 0.01, True),
+        ("requests_per_s<-5%", 10.0, 9.6, False), ("ttft_p95>10%", 0.5, 0.56, True), ("ttft_p95>10%", 0.5, 0.54, False),
+        ("requests_per_s<-5/s", 10.0, 4.9, True), ("requests_per_s<-5/s", 10.0, 5.1, False),
         ("ttft_p95>10%", 0.0, 0.001, True), ("ttft_p95>10%", 0.0, 0.0, False),
     ],
 )  # fmt: skip
@@ -162,7 +165,8 @@ def test_limits_name_columns(text: str, limits: dict[str, float]) -> None:
     [
         ("ttft<0.5,", "at its end: expected one of ttft"), ("ttft_p95<0.5", "did you mean ttft?"),
         ("ttft>0.5", "at position 5, '>0.5': expected <"), ("ttft<1,ttft<2", "at position 8, 'ttft<2': expected each"),
-        ("ttft<0", "expected more than 0"), ("ttft<0.5;tpot<1", "at position 9"), ("schema_valid<1", "expected one of"),
+        ("ttft<0.5 tpot<1", "at position 10, 'tpot<1': expected a comma or the end"),
+        ("ttft<0", "at position 6, '0': expected more than 0"), ("ttft<0.5;tpot<1", "at position 9"), ("schema_valid<1", "expected one of"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_limits_is_named(text: str, said: str) -> None:
@@ -198,6 +202,10 @@ def test_less_is_better_of_times_and_errors_only() -> None:
     assert [each.name for each in found if each is not None and each.lower_is_better] == [
         "ttft_p95", "ttft_due_p95", "itl_p95", "tpot_p95", "e2e_p95", "e2e_due_p95", "error_rate"
     ]  # fmt: skip
+
+
+def test_an_answer_in_one_piece_lacks_only_what_is_between_its_tokens() -> None:
+    assert {name for name, column in LATENCIES.items() if column in MAY_BE_ABSENT} == {"tpot", "itl"}
 
 
 def test_the_docs_name_every_metric() -> None:

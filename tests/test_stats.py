@@ -194,6 +194,9 @@ def test_too_few_gaps_have_no_high_percentile() -> None:
     assert median.value == 5.5
     assert 5 <= (median.low or 0) <= 5.5 <= (median.high or 0) <= 6
     assert p99 == Estimate(10 * LEAST_CLUSTERS, needs=368, unit="gaps")
+    gaps = [np.full(16, 1.0)] * 22
+    assert gap_percentiles([*gaps, np.full(15, 1.0)], [0.99]) == [Estimate(367, needs=368, unit="gaps")]
+    assert gap_percentiles([*gaps, np.full(16, 1.0)], [0.99]) == [Estimate(23, 1.0, 1.0, 1.0)]
 
 
 def test_equal_gaps_have_an_interval_without_width() -> None:
