@@ -165,8 +165,9 @@ def test_limits_name_columns(text: str, limits: dict[str, float]) -> None:
     [
         ("ttft<0.5,", "at its end: expected one of ttft"), ("ttft_p95<0.5", "did you mean ttft?"),
         ("ttft>0.5", "at position 5, '>0.5': expected <"), ("ttft<1,ttft<2", "at position 8, 'ttft<2': expected each"),
-        ("ttft<0.5 tpot<1", "at position 10, 'tpot<1': expected a comma or the end"),
-        ("ttft<0", "at position 6, '0': expected more than 0"), ("ttft<0.5;tpot<1", "at position 9"), ("schema_valid<1", "expected one of"),
+        ("ttft<0.5s tpot<1", "at position 11, 'tpot<1': expected a comma or the end"),
+        ("ttft<0", "at position 6, '0': expected more than 0"),
+        ("ttft<0.5;tpot<1", "at position 9"), ("schema_valid<1", "expected one of"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_limits_is_named(text: str, said: str) -> None:
