@@ -136,7 +136,9 @@ def test_a_change_is_relative_absolute_or_in_points(text: str, before: float, af
         ("ttft_p95>0.1", "at its end: expected the unit %, s, ms or us"),
         ("requests_per_s<-2", "at its end: expected the unit % or /s"),
         ("schema_valid<-2%", "at position 16, '%': expected the unit pp (percentage points)"),
-        ("ttft_p95>2pp", "expected the unit %"),
+        ("ttft_p95>2pp", "at position 11, 'pp': expected the unit %, s, ms or us"),
+        ("ttft_p95>10% itl_p99>1%",
+         "at position 14, 'itl_p99>1%': expected nothing more: write each expression as a word of its own"),
         ("ttft_p95>-10%", "at position 10, '-10%': expected a number from 0 up: > is a rise"),
         ("schema_valid<2pp", "at position 14, '2pp': expected a number from 0 down: < is a fall"),
     ],
@@ -144,7 +146,7 @@ def test_a_change_is_relative_absolute_or_in_points(text: str, before: float, af
 def test_a_change_without_a_unit_or_with_the_wrong_sign_is_a_mistake(text: str, said: str) -> None:
     with pytest.raises(BadInput) as raised:
         parse_change(text)
-    assert said in str(raised.value)
+    assert str(raised.value) == f'--fail-on "{text}", {said}'
 
 
 @pytest.mark.parametrize(
