@@ -71,9 +71,23 @@ def test_what_was_meant_is_guessed(suffix: str) -> None:
     for base in LATENCIES:
         with pytest.raises(BadInput, match=rf"a metric: did you mean {base}_{suffix}\?$"):
             parse_slo(f"{base}x_{suffix}<1")
+    with pytest.raises(BadInput, match="expected a metric$"):
+        parse_slo("xyzzy<1")
     for name in (*RATES, *SHARES):
         with pytest.raises(BadInput, match=rf"did you mean {name}\?$"):
             parse_slo(f"{name}x<1")
+
+
+@pytest.mark.parametrize(
+    ("op", "held"), [("<", [True, False, False]), ("<=", [True, True, False]), (">", [False, False, True]),
+                     (">=", [False, True, True])]
+)  # fmt: skip
+def test_what_each_sign_means_below_at_and_above_its_value(op: str, held: list[bool]) -> None:
+    assert [parse_slo(f"goodput{op}4").holds(measured) for measured in (3.9, 4.0, 4.1)] == held
+    sign = "" if op[0] == ">" else "-"
+    change = parse_change(f"goodput{op}{sign}4/s")
+    shift = 4.0 if op[0] == ">" else -4.0
+    assert [change.holds(10.0, 10.0 + shift + more) for more in (-0.1, 0.0, 0.1)] == held
 
 
 def test_nineteen_of_twenty_are_95_percent() -> None:
