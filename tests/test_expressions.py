@@ -71,7 +71,7 @@ def test_what_was_meant_is_guessed(suffix: str) -> None:
     for base in LATENCIES:
         with pytest.raises(BadInput, match=rf"a metric: did you mean {base}_{suffix}\?$"):
             parse_slo(f"{base}x_{suffix}<1")
-    with pytest.raises(BadInput, match="expected a metric$"):
+    with pytest.raises(BadInput, match=r"expected a metric$"):
         parse_slo("xyzzy<1")
     for name in (*RATES, *SHARES):
         with pytest.raises(BadInput, match=rf"did you mean {name}\?$"):
@@ -86,6 +86,7 @@ def test_what_each_sign_means_below_at_and_above_its_value(op: str, held: list[b
     assert [parse_slo(f"goodput{op}4").holds(measured) for measured in (3.9, 4.0, 4.1)] == held
     sign = "" if op[0] == ">" else "-"
     change = parse_change(f"goodput{op}{sign}4/s")
+    assert (change.text, change.metric.name, change.op) == (f"goodput{op}{sign}4/s", "goodput", op)
     shift = 4.0 if op[0] == ">" else -4.0
     assert [change.holds(10.0, 10.0 + shift + more) for more in (-0.1, 0.0, 0.1)] == held
 
@@ -112,6 +113,7 @@ def test_nineteen_of_twenty_are_95_percent() -> None:
         ("ttft_p95<5min", "at position 11, 'min': expected the unit s, ms or us, or nothing more"),
         ("ttft_p95<5%", "at position 11, '%': expected the unit s"),
         ("schema_valid>=95", "at position 15, '95': expected a share from 0 to 1, or a percentage"),
+        ("ttft_p95<0.5 and_nothing_else_at_all", "at position 14, 'and_nothing_else_at_': expected the unit s"),
         ("requests_per_s>=2%", "at position 18, '%': expected the unit /s, or nothing more"),
         ("schema_valid>=-1%", "expected a share"), ("schema_valid>=1s", "at position 16, 's': expected the unit %"),
         ("ttft_p95<0.5 itl_p99<1", "at position 14, 'itl_p99<1'"),
