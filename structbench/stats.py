@@ -78,8 +78,8 @@ def _binomial_quantile(q: float, n: int, p: float) -> int:
     """The least k with P(B <= k) >= q; what scipy.stats.binom.ppf gives, whose import takes a second."""
     from scipy.special import bdtr, bdtrik
 
-    k: int = max(math.ceil(bdtrik(q, n, p)), 0)
-    return k - 1 if k > 0 and bdtr(k - 1, n, p) >= q else k
+    k: int = math.ceil(bdtrik(q, n, p))
+    return k - 1 if bdtr(k - 1, n, p) >= q else k
 
 
 def ranks_around(n: int, p: float) -> tuple[int, int, int, int] | None:

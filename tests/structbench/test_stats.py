@@ -102,6 +102,11 @@ def test_the_ranks_enclose_the_true_percentile_as_often_as_promised(n: int, p: f
         assert low <= p * (n - 1) + 1 <= high
 
 
+def test_a_confidence_that_ranks_keep_exactly_takes_no_further_rank() -> None:
+    """Of six values one or none is below the median with chance 7/64, and at most four with 57/64."""
+    assert interval_ranks(6, 0.5, confidence=1 - 2 * 7 / 64) == (1, 5)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1e3, allow_subnormal=False), min_size=40, max_size=200, unique=True))
 def test_percentile_estimate_is_that_of_scipy(values: list[float]) -> None:
@@ -190,6 +195,9 @@ def test_too_few_gaps_have_no_high_percentile() -> None:
     assert median.value == 5.5
     assert 5 <= (median.low or 0) <= 5.5 <= (median.high or 0) <= 6
     assert p99 == Estimate(10 * LEAST_CLUSTERS, needs=368, unit="gaps")
+    gaps = [np.full(16, 1.0)] * 22
+    assert gap_percentiles([*gaps, np.full(15, 1.0)], [0.99]) == [Estimate(367, needs=368, unit="gaps")]
+    assert gap_percentiles([*gaps, np.full(16, 1.0)], [0.99]) == [Estimate(23, 1.0, 1.0, 1.0)]
 
 
 def test_equal_gaps_have_an_interval_without_width() -> None:
@@ -200,6 +208,13 @@ def test_equal_gaps_have_an_interval_without_width() -> None:
 def test_the_sample_s_interval_encloses_the_known_percentile() -> None:
     found = gap_percentiles([np.arange(1.0, 11)] * 40, [0.5], known=[9.0])[0]
     assert (found.value, found.high) == (9.0, 9.0)
+
+
+def test_one_request_with_a_third_of_all_gaps_can_shift_their_median_far() -> None:
+    """Drawn three times, it carries the median further than the interval reaches: to its end, then."""
+    found = gap_percentiles([*(np.array([float(i)]) for i in range(999)), np.full(428, 9999.0)], [0.5])[0]
+    assert found.value == 713.0
+    assert (found.low or 0) < 713 < (found.high or 0) < 999
 
 
 def naive(gaps: list[np.ndarray], p: float) -> tuple[float, float]:

@@ -36,6 +36,55 @@ def test_an_slo_is_read_in_seconds_rates_and_shares(text: str, name: str, op: st
     assert (slo.metric.name, slo.op, slo.value, slo.text) == (name, op, value, text.strip())
 
 
+@pytest.mark.parametrize(
+    ("metric", "unit", "value", "change"),
+    [
+        ("ttft_p50", "s", 4.0, 4.0), ("ttft_p50", "ms", 0.004, 0.004), ("itl_p99", "us", 4e-6, 4e-6),
+        ("e2e_mean", "µs", 4e-6, 4e-6), ("tpot_p50", "%", None, 0.04), ("ttft_p50", "", 4.0, None),
+        ("ttft_p50", "/s", None, None), ("ttft_p50", "pp", None, None), ("goodput", "/s", 4.0, 4.0),
+        ("goodput", "", 4.0, None), ("tokens_per_s", "%", None, 0.04), ("goodput", "s", None, None),
+        ("correct", "%", 0.04, None), ("correct", "pp", None, 0.04), ("correct", "/s", None, None),
+    ],
+)  # fmt: skip
+def test_what_each_unit_is_worth(metric: str, unit: str, value: float | None, change: float | None) -> None:
+    for parse, worth in ((parse_slo, value), (parse_change, change)):
+        if worth is None:
+            with pytest.raises(BadInput, match="the unit"):
+                parse(f"{metric}>4{unit}")
+        else:
+            assert parse(f"{metric}>4{unit}").value == worth
+    if change is not None:
+        assert parse_change(f"{metric}<-4{unit}").value == -change
+        assert parse_change(f"{metric}>4{unit}").relative is (unit == "%")
+        for none in (">0", ">-0", "<0", "<-0", "<=0"):
+            assert parse_change(f"{metric}{none}{unit}").value == 0
+
+
+@pytest.mark.parametrize("suffix", ["p50", "p90", "p95", "p99", "mean"])
+def test_what_was_meant_is_guessed(suffix: str) -> None:
+    for base in LATENCIES:
+        with pytest.raises(BadInput, match=rf"a metric: did you mean {base}_{suffix}\?$"):
+            parse_slo(f"{base}x_{suffix}<1")
+    with pytest.raises(BadInput, match=r"expected a metric$"):
+        parse_slo("xyzzy<1")
+    for name in METRICS.keys() - LATENCIES.keys():
+        with pytest.raises(BadInput, match=rf"did you mean {name}\?$"):
+            parse_slo(f"{name}x<1")
+
+
+@pytest.mark.parametrize(
+    ("op", "held"), [("<", [True, False, False]), ("<=", [True, True, False]), (">", [False, False, True]),
+                     (">=", [False, True, True])]
+)  # fmt: skip
+def test_what_each_sign_means_below_at_and_above_its_value(op: str, held: list[bool]) -> None:
+    assert [parse_slo(f"goodput{op}4").holds(measured) for measured in (3.9, 4.0, 4.1)] == held
+    sign = "" if op[0] == ">" else "-"
+    change = parse_change(f"goodput{op}{sign}4/s")
+    assert (change.text, change.metric.name, change.op) == (f"goodput{op}{sign}4/s", "goodput", op)
+    shift = 4.0 if op[0] == ">" else -4.0
+    assert [change.holds(10.0, 10.0 + shift + more) for more in (-0.1, 0.0, 0.1)] == held
+
+
 def test_nineteen_of_twenty_are_95_percent() -> None:
     """95 x 0.01 is 0.9500000000000001 in floating point."""
     assert parse_slo("schema_valid>=95%").holds(19 / 20)
@@ -59,6 +108,8 @@ def test_nineteen_of_twenty_are_95_percent() -> None:
         ("ttft_p95<5%", "at position 11, '%': expected the unit s"),
         ("semantic_similarity>70%", "at position 23, '%': expected no unit"),
         ("schema_valid>=95", "at position 15, '95': expected a share from 0 to 1, or a percentage"),
+        ("ttft_p95<0.5 and_nothing_else_at_all", "at position 14, 'and_nothing_else_at_': expected the unit s"),
+        ("requests_per_s>=2%", "at position 18, '%': expected the unit /s, or nothing more"),
         ("schema_valid>=-1%", "expected a share"), ("schema_valid>=1s", "at position 16, 's': expected the unit %"),
         ("ttft_p95<0.5 itl_p99<1", "at position 14, 'itl_p99<1'"),
         ("ttft_p95<0.5,itl_p99<1", "at position 13, ',itl_p99<1': expected nothing more"),
@@ -81,6 +132,8 @@ def test_a_mistake_is_one_line_that_says_where(text: str, said: str) -> None:
         ("schema_valid<-2pp", 0.95, 0.92, True), ("schema_valid<-2pp", 0.95, 0.94, False),
         ("schema_valid<-2pp", 0.95, 1.0, False), ("requests_per_s<-5%", 10.0, 9.0, True),
         ("requests_per_s<-5/s", 10.0, 9.0, False), ("error_rate>0pp", 0.0, 0.01, True),
+        ("requests_per_s<-5%", 10.0, 9.6, False), ("ttft_p95>10%", 0.5, 0.56, True), ("ttft_p95>10%", 0.5, 0.54, False),
+        ("requests_per_s<-5/s", 10.0, 4.9, True), ("requests_per_s<-5/s", 10.0, 5.1, False),
         ("ttft_p95>10%", 0.0, 0.001, True), ("ttft_p95>10%", 0.0, 0.0, False),
     ],
 )  # fmt: skip
@@ -92,7 +145,11 @@ def test_a_change_is_relative_absolute_or_in_points(text: str, before: float, af
     ("text", "said"),
     [
         ("ttft_p95>0.1", "at its end: expected the unit %, s, ms or us"),
-        ("schema_valid<-2%", "at position 16, '%': expected the unit pp"), ("ttft_p95>2pp", "expected the unit %"),
+        ("requests_per_s<-2", "at its end: expected the unit % or /s"),
+        ("schema_valid<-2%", "at position 16, '%': expected the unit pp (percentage points)"),
+        ("ttft_p95>2pp", "at position 11, 'pp': expected the unit %, s, ms or us"),
+        ("ttft_p95>10% itl_p99>1%",
+         "at position 14, 'itl_p99>1%': expected nothing more: write each expression as a word of its own"),
         ("ttft_p95>-10%", "at position 10, '-10%': expected a number from 0 up: > is a rise"),
         ("schema_valid<2pp", "at position 14, '2pp': expected a number from 0 down: < is a fall"),
     ],
@@ -100,7 +157,7 @@ def test_a_change_is_relative_absolute_or_in_points(text: str, before: float, af
 def test_a_change_without_a_unit_or_with_the_wrong_sign_is_a_mistake(text: str, said: str) -> None:
     with pytest.raises(BadInput) as raised:
         parse_change(text)
-    assert said in str(raised.value)
+    assert str(raised.value) == f'--fail-on "{text}", {said}'
 
 
 @pytest.mark.parametrize(
@@ -122,7 +179,9 @@ def test_limits_name_columns(text: str, limits: dict[str, float]) -> None:
     [
         ("ttft<0.5,", "at its end: expected one of ttft"), ("ttft_p95<0.5", "did you mean ttft?"),
         ("ttft>0.5", "at position 5, '>0.5': expected <"), ("ttft<1,ttft<2", "at position 8, 'ttft<2': expected each"),
-        ("ttft<0", "expected more than 0"), ("ttft<0.5;tpot<1", "at position 9"), ("schema_valid<1", "expected one of"),
+        ("ttft<0.5s tpot<1", "at position 11, 'tpot<1': expected a comma or the end"),
+        ("ttft<0", "at position 6, '0': expected more than 0"),
+        ("ttft<0.5;tpot<1", "at position 9"), ("schema_valid<1", "expected one of"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_limits_is_named(text: str, said: str) -> None:
@@ -158,6 +217,10 @@ def test_less_is_better_of_times_and_errors_only() -> None:
     assert [each.name for each in found if each is not None and each.lower_is_better] == [
         "ttft_p95", "ttft_due_p95", "first_answer_p95", "itl_p95", "tpot_p95", "e2e_p95", "e2e_due_p95", "error_rate"
     ]  # fmt: skip
+
+
+def test_an_answer_in_one_piece_lacks_only_what_is_between_its_tokens() -> None:
+    assert {name for name, metric in LATENCIES.items() if metric.may_be_absent} == {"tpot", "itl"}
 
 
 def test_the_docs_name_every_metric() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from typing import Any
 
 import pytest
@@ -187,6 +187,16 @@ def test_only_what_is_certain_ends_a_load(
     slo: str, rows: list[dict[str, Any]], planned: int | None, elapsed_s: float, lost: bool
 ) -> None:
     assert broken(parse_slo(slo), rows, planned, elapsed_s) is lost
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.75, 0.9, 1.0])
+def test_a_percentile_is_given_up_when_all_to_come_in_no_time_would_not_save_it(p: float) -> None:
+    for kept, slow, remaining, limit in product(range(4), range(5), range(1, 5), (0.25, 0.4, 0.55)):
+        came = [*(0.1, 0.2, 0.2)[:kept], *(0.9, 0.6, 0.6, 0.6)[:slow]]
+        best = percentile([*came, *[0.0] * remaining], p)
+        assert best is not None
+        slo, rows = parse_slo(f"ttft_p{p * 100:g}<{limit}"), [row(ttft_s=value) for value in came]
+        assert broken(slo, rows, len(rows) + remaining) is (bool(came) and not slo.holds(best)), (came, remaining)
 
 
 LATENCY = st.one_of(st.none(), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.floats(0, 1))
