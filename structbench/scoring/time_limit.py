@@ -1,6 +1,7 @@
-"""A limit to how long a check may take: a pattern can take longer than anyone waits.
+"""A limit to the CPU time of a check: a pattern can take longer than anyone waits.
 
-Invariant: after a call the process's timer and its SIGALRM handler are as they were.
+Invariant: how busy the machine is decides nothing, and after a call the process's timer and its SIGPROF handler are as
+they were.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class OutOfTime(BaseException):
 
 
 def limited(limit_s: float, run: Callable[[], T]) -> T:
-    """What ``run`` returns; OutOfTime after the limit. Only a main thread can be interrupted: others have no limit."""
+    """What ``run`` returns; OutOfTime once the process spent so much CPU time. Only a main thread has a limit."""
     if threading.current_thread() is not threading.main_thread():
         return run()
     armed = True
@@ -28,16 +29,16 @@ def limited(limit_s: float, run: Callable[[], T]) -> T:
         if armed:
             raise OutOfTime
 
-    handler = signal.signal(signal.SIGALRM, ring)
+    handler = signal.signal(signal.SIGPROF, ring)
     before = 0.0, 0.0
     try:
         try:
             # Again and again, in case something on the way swallows it.
-            before = signal.setitimer(signal.ITIMER_REAL, limit_s, 0.25)
+            before = signal.setitimer(signal.ITIMER_PROF, limit_s, 0.25)
             return run()
         finally:
             armed = False
     finally:
         armed = False  # where it rang in the line above
-        signal.setitimer(signal.ITIMER_REAL, *before)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
+        signal.setitimer(signal.ITIMER_PROF, *before)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL if handler is None else handler)

@@ -14,7 +14,7 @@ from structbench.scoring.validation import draft_of, schema_errors
 from structbench.scoring.values import ABSENT, at_pointer
 
 CHECK_LIMIT_S = 2.0
-"""How long one check may take; an answer is scored within the same time."""
+"""CPU time of one check; an answer is scored within the same time."""
 
 WORDS = {"order": "any", "case": "ignore", "space": "ignore"}
 """Rule of ``compare`` -> the one word that it takes; without it the comparison is strict."""
@@ -38,7 +38,7 @@ def guarded(problems: Problems, field: str, *, in_time: bool = False) -> list[st
         else:
             found.extend(problems)
     except OutOfTime:
-        found.append(f"{field}: checking takes longer than {CHECK_LIMIT_S:g} s: simplify the pattern")
+        found.append(f"{field}: checking takes longer than {CHECK_LIMIT_S:g} s of CPU time: simplify the pattern")
     except RecursionError:
         found.append(f"{field}: is nested too deeply to be checked: make it flatter")
     return found

@@ -125,12 +125,21 @@ def test_connections_stand_before_the_start(url: str) -> None:
         assert record.due_ns == record.sent_ns >= readings.started_ns
 
 
-def test_a_slow_answer_holds_up_its_own_slot_only(url: str) -> None:
-    requests = some(12, tokens=2)
-    requests[0] = chat("slow", 0, "steady", options={"num_predict": 40})
-    records = run(requests, ClosedLoop(concurrency=2), url, workers=1)
-    assert records[-1].index == 0
+def test_a_slow_answer_holds_up_its_own_slot_only() -> None:
+    """The first answer comes when all the others have been given, however long that takes."""
+    others, came = threading.Semaphore(0), []
+
+    def script(peer: Peer) -> None:
+        while (asked := peer.read()) is not None:
+            slow = asked.body["messages"][0]["content"] == "question 0"
+            came.extend(others.acquire(timeout=20) for _ in range(11 if slow else 0))
+            peer.answer(said("a"), DONE)
+            others.release()
+
+    with Scripted(script) as server:
+        records = run(some(12), ClosedLoop(concurrency=2), server.url, workers=1)
     assert kinds(records) == {"done": 12}
+    assert came == [True] * 11
 
 
 def test_the_duration_ends_an_endless_closed_loop(url: str) -> None:

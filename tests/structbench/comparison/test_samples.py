@@ -29,7 +29,7 @@ from tests.support.comparisons import NS, database, fewer_resamples, requests
 
 Rows = Sequence[Mapping[str, Any]]
 LIMITS = {"ttft_s": 0.11, "tpot_s": 0.012}
-SCORES = {"json_valid": "json_valid", "schema_valid": "schema_valid", "tool_calls_right": "tool_call_accuracy",
+SCORES = {"json_valid": "json_valid", "schema_valid": "schema_valid", "tool_call_accuracy": "tool_call_accuracy",
           "accuracy": "accuracy_score"}  # fmt: skip
 OVERHANG_S = 0.7
 """A load's clock runs on after the last answer."""
@@ -305,7 +305,7 @@ def test_what_a_side_does_not_have_is_absent(reader: Reader) -> None:
             for name, row in held(reader, x, y, names).items():
                 values = {x: row.a, y: row.b}
                 assert values[a] is None, name
-                assert (values["n20"] is None) is (name == "tool_calls_right"), name
+                assert (values["n20"] is None) is (name == "tool_call_accuracy"), name
                 assert (row.difference, row.untested, row.word) == (None, None, "not comparable")
     assert held(reader, "n20", "n19", ["goodput"], None)["goodput"].a is None
     alone = held(reader, "elsewhere", "n19", ["accuracy"])["accuracy"]

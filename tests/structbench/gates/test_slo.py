@@ -80,11 +80,11 @@ def test_nothing_passes_that_was_not_measured(
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("ttft_p95", 0.0842, "84 ms"), ("itl_p99", 0.000_42, "0.42 ms"), ("e2e_mean", 1.24, "1.2 s"),
-        ("requests_per_s", 4.12, "4.1/s"), ("tokens_per_s", 1234.5, "1,234/s"), ("goodput", 0.04, "0.04/s"),
-        ("correct_goodput", 0.0, "0.0/s"), ("json_valid", 0.93, "93.00 %"), ("schema_valid", 1.0, "100.00 %"),
-        ("tool_calls_right", 0.999_99, "99.99 %"), ("accuracy", 0.5, "50.00 %"), ("correct", 2 / 3, "66.67 %"),
-        ("error_rate", 1e-6, "0.01 %"),
+        ("ttft_p95", 0.0842, "84.2 ms"), ("itl_p99", 0.000_42, "0.420 ms"), ("e2e_mean", 1.24, "1.24 s"),
+        ("requests_per_s", 4.12, "4.12/s"), ("tokens_per_s", 1234.5, "1,234/s"), ("goodput", 0.04, "0.0400/s"),
+        ("correct_goodput", 0.0, "0/s"), ("json_valid", 0.93, "93.0 %"), ("schema_valid", 1.0, "100.0 %"),
+        ("tool_calls_right", 0.999_99, "99.9 %"), ("accuracy", 0.5, "50.0 %"), ("correct", 2 / 3, "66.7 %"),
+        ("error_rate", 1e-6, "0.1 %"), ("first_answer_p95", 1.5, "1.50 s"), ("semantic_similarity", -0.25, "-0.25"),
     ],
 )  # fmt: skip
 def test_each_metric_is_written_in_its_unit(name: str, value: float, text: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from structbench.gates.expressions import parse_limits
-from structbench.metrics import Metric, is_good, metric_of
+from structbench.metrics import METRICS, Metric, is_good, metric_of
 from structbench.results.measures import Measured, measured, meets
 from structbench.store import Reader
 from tests.support import made_up_rows
@@ -110,8 +110,9 @@ def test_several_metrics_are_asked_for_at_once(reader: Reader) -> None:
 
 SUFFIXES = {"p0": 0.0, "p50": 0.5, "p95": 0.95, "p99.9": 0.999}
 SCORED = {
-    "json_valid": "json_valid", "schema_valid": "schema_valid", "tool_calls_right": "tool_call_accuracy",
+    "json_valid": "json_valid", "schema_valid": "schema_valid", "tool_call_accuracy": "tool_call_accuracy",
     "accuracy": "accuracy_score", "correct": "accuracy_score", "correct_goodput": "accuracy_score",
+    "semantic_similarity": "semantic_similarity",
 }  # fmt: skip
 
 
@@ -134,6 +135,7 @@ def test_every_metric_of_any_run_is_what_the_docs_say(
     of_made_up: Reader, run_id: str, limits: dict[str, float] | None
 ) -> None:
     said = figures(run_id, limits)
+    assert {metric(name).base for name in said} == METRICS.keys(), "a metric that nobody computes here"
     found = measured(of_made_up.query, run_id, [metric(name) for name in said], limits)
     assert found == {name: (value and pytest.approx(value, rel=1e-9), n) for name, (value, n) in said.items()}
 
@@ -144,7 +146,8 @@ def figures(run_id: str, limits: Mapping[str, float] | None) -> dict[str, tuple[
     right = made_up_rows.with_outcome(rows, "correct")
     unscored = len(made_up_rows.with_outcome(rows, "unscored"))
     latencies = {
-        name: made_up_rows.values(done, f"{name}_s") for name in ("ttft", "ttft_due", "tpot", "e2e", "e2e_due")
+        name: made_up_rows.values(done, f"{name}_s")
+        for name in ("ttft", "ttft_due", "first_answer", "tpot", "e2e", "e2e_due")
     }
     tokens = made_up_rows.values(done, "output_tokens")
     figures: dict[str, tuple[float | None, int]] = {}

@@ -88,7 +88,7 @@ def test_what_was_measured_holds(results_once: Path, capsys: pytest.CaptureFixtu
     ("change", "what", "example"),
     [
         ("UPDATE requests SET ttft_s = 9 WHERE run_id = (SELECT max(run_id) FROM requests) AND request_index = 3",
-         "requests.ttft_s follows from the raw columns (1x", r"request 3: 9.0, not 0."),
+         "requests.ttft_s follows from the raw columns (1x", "request 3: 9.0, not "),
         ("UPDATE requests SET e2e_s = 1 WHERE error_kind = 'dropped'", "requests.e2e_s follows", "1.0, not NULL"),
         ("UPDATE requests SET queue_s = NULL", "requests.queue_s follows", "NULL, not"),
         ("UPDATE requests SET outcome = 'correct' WHERE error_kind = 'timeout'",
@@ -106,7 +106,7 @@ def test_what_was_measured_holds(results_once: Path, capsys: pytest.CaptureFixtu
         ("UPDATE runs SET config = '{}' WHERE label = 'older'", "runs.config follows", "missing"),
         ("UPDATE requests SET send_lag_s = 9; UPDATE runs SET verdict = 'valid' WHERE verdict IS NOT NULL",
          "runs.verdict follows from the requests (4x", "valid, not invalid (p99 of the requests was sent 9000 ms late"),
-        ("UPDATE requests SET error_kind = 'timeout'; UPDATE runs SET verdict = 'valid' WHERE label = 'older'",
+        ("UPDATE requests SET error_kind = 'timeout'; UPDATE runs SET verdict = 'valid'",
          "runs.verdict follows from the requests (5x", "not invalid (no request completed)"),
         ("DELETE FROM requests WHERE request_index = 7",
          "a complete run has all its requests (4x", "7 requests of 8 planned"),
@@ -114,7 +114,7 @@ def test_what_was_measured_holds(results_once: Path, capsys: pytest.CaptureFixtu
          "request_index is within the plan (4x", "70"),
         ("DELETE FROM runs WHERE label = 'older'", "rows of samples belong to a run (1x", "no such run"),
         ("UPDATE run_gaps SET p99 = 99 WHERE gaps = (SELECT max(gaps) FROM run_gaps)",
-         "kept gap percentiles are those of the chunks (1x", "p99 99.0 s, not 0."),
+         "kept gap percentiles are those of the chunks (1x", "p99 99.0 s, not "),
     ],
 )  # fmt: skip
 def test_each_thing_that_does_not_hold_is_found_with_an_example(

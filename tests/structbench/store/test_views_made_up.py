@@ -43,6 +43,7 @@ def test_a_view_shows_what_the_docs_say(store: Store, view: str) -> None:
 def test_no_two_figures_of_a_run_are_alike(view: str) -> None:
     """Else one in the place of the other would go unnoticed."""
     (row,) = (row for row in made_up_rows.VIEWS[view]() if row["run_id"] == "closed")
+    row.pop("tool_calls_right", None)  # the earlier name of tool_call_accuracy
     numbers = [value for value in row.values() if isinstance(value, int | float)]
     assert len(numbers) == len(set(numbers)) > 1
 
