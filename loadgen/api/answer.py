@@ -28,6 +28,8 @@ def refusal(text: str) -> frozenset[Refused]:
     """What the text of a server's error says no to; nothing for an error of another kind."""
     if _ABOUT_ELSE.search(text):
         return frozenset()
+    if "support thinking" in text.lower():  # the model is quoted beside it, and may be called after tools or schemas
+        return frozenset({"thinking"})
     return frozenset(what for what, words in _ABOUT.items() if words.search(text))
 
 

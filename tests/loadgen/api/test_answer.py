@@ -62,6 +62,7 @@ def test_chunks_are_merged_where_they_were_read_late_together() -> None:
         ("invalid JSON schema in format", {"format"}),
         ("m does not support tools", {"tools"}),
         ('"m" does not support thinking', {"thinking"}),
+        ('"json-tools:1b" does not support thinking', {"thinking"}),
         ("tools cannot be used with a grammar", {"tools", "format"}),
         ("no information", set()),
         ("error parsing tool call: raw='{'", set()),
