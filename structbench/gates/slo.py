@@ -1,4 +1,4 @@
-"""SLOs held against a cell: what was measured, pass or fail; and during the load, what can no longer be met. Pure.
+"""SLOs judged against what was measured in a cell: pass, fail, undecided or skip. Pure; ``abort`` judges during a load.
 
 Invariant: nothing passes that was not measured. A cell that did not run, was interrupted or measured itself invalid is
 undecided where it does not fail; an SLO that a suite does not ask for is skipped there, unless it is so everywhere.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, floor
+from math import ceil
 from typing import Any, Literal
 
 from structbench.formatting import plural, printable
 from structbench.gates.expressions import Condition
-from structbench.metrics import Metric, is_good
+from structbench.metrics import Metric
 from structbench.results.measures import Measured, Query, measured
 
 Word = Literal["pass", "fail", "undecided", "skip"]
@@ -121,97 +121,3 @@ def _thing(metric: Metric) -> str:
 
 def _unit(metric: Metric, n: int) -> str:
     return plural(n, metric.counts)
-
-
-@dataclass(slots=True)
-class Watch:
-    """The SLOs of a cell under way; ``broken`` names those that no answer still to come can save.
-
-    ``planned`` requests at most; None: only a duration bounds the cell, and nothing is certain before its end.
-    """
-
-    slos: Sequence[Condition]
-    planned: int | None
-    limits: Mapping[str, float] = field(default_factory=dict)
-    seen: int = 0
-    """Requests that have ended."""
-    _states: list[_State] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._states = [_State(slo) for slo in self.slos]
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """One request that has ended: its row of ``requests``."""
-        self.seen += 1
-        good = is_good(row, self.limits)
-        for state in self._states:
-            value = state.slo.metric.adds(row, good)
-            if value is not None:
-                state.add(value)
-
-    def broken(self, elapsed_s: float | None) -> list[Condition]:
-        """SLOs that are certain to fail, ``elapsed_s`` after the start, while something is still to come."""
-        remaining = 0 if self.planned is None else self.planned - self.seen
-        if remaining <= 0:
-            return []
-        return [state.slo for state in self._states if state.is_broken(remaining, elapsed_s)]
-
-
-@dataclass(slots=True)
-class _State:
-    """One SLO and what came for it so far."""
-
-    slo: Condition
-    n: int = 0
-    total: float = 0.0
-    kept: int = 0
-    """Values that are themselves within the limit, for percentiles."""
-    worst_kept: float = 0.0
-    best_broken: float = float("inf")
-
-    def add(self, value: float) -> None:
-        self.n += 1
-        self.total += value
-        if self.slo.holds(value):
-            self.kept += 1
-            self.worst_kept = max(self.worst_kept, value)
-        else:
-            self.best_broken = min(self.best_broken, value)
-
-    def is_broken(self, remaining: int, elapsed_s: float | None) -> bool:
-        """Whether the SLO fails even if every request to come is as good as can be."""
-        best = self._best(remaining, elapsed_s)
-        return best is not None and not self.slo.holds(best)
-
-    def _best(self, remaining: int, elapsed_s: float | None) -> float | None:
-        """The figure with the best that can still come; None: nothing bounds it, or nothing came."""
-        metric, asks_for_more = self.slo.metric, self.slo.op[0] == ">"
-        if self.n == 0:
-            return None
-        if metric.kind == "rate":
-            # Tokens to come are unbounded, and a low rate can always come of a long wait.
-            if not asks_for_more or not elapsed_s or metric.name == "tokens_per_s":
-                return None
-            return (self.total + remaining) / elapsed_s
-        if metric.kind in ("share", "score"):
-            worst = 0 if metric.kind == "share" else -1
-            return (self.total + remaining * (1 if asks_for_more else worst)) / (self.n + remaining)
-        # How many gaps an answer has is unbounded; and a latency that must be long can still become so.
-        if metric.counts == "gap" or asks_for_more:
-            return None
-        return self.total / (self.n + remaining) if metric.p is None else self._quantile(metric.p, remaining)
-
-    def _quantile(self, p: float, remaining: int) -> float:
-        """The quantile when all that is to come takes no time: zeros below everything that came.
-
-        Of n + R values, R of them zero, place p x (n + R - 1) lies among those within the limit, among those beyond
-        it, or between the largest of the former and the smallest of the latter. Fewer to come, or failures (which
-        have no latency), make it no smaller.
-        """
-        place = p * (self.n + remaining - 1)
-        low, good = floor(place), remaining + self.kept
-        if low >= good:
-            return self.best_broken
-        if ceil(place) < good:
-            return 0.0
-        return self.worst_kept + (self.best_broken - self.worst_kept) * (place - low)

@@ -26,8 +26,9 @@ from structbench import __version__
 from structbench.comparison import constrained
 from structbench.errors import GATE_FAILED
 from structbench.formatting import plural
+from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
-from structbench.gates.slo import Gate, Outcome, Watch, judge_all
+from structbench.gates.slo import Gate, Outcome, judge_all
 from structbench.output import write_output
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells
@@ -400,11 +401,11 @@ def schema_of(cases: Sequence[Case], index: int) -> str | None:
     return None if schema is None else json.dumps(schema)
 
 
-def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> Watch | None:
+def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> AbortWatch | None:
     """With --abort-on-slo: what is watched, with what an earlier segment brought and need not be sent again."""
     if not settings.abort_on_slo:
         return None
-    watching = Watch(settings.slos, planned.cell.requests, settings.goodput or {})
+    watching = AbortWatch(settings.slos, planned.cell.requests, settings.goodput or {})
     if planned.continued is not None:
         again = set(planned.missing or ())
         for row in query(_ROWS, [planned.continued.run_id]):

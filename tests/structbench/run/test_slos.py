@@ -15,8 +15,9 @@ import pytest
 
 from loadgen.simulator import Simulator
 from structbench.cli import main
+from structbench.gates.abort import AbortWatch
 from structbench.gates.expressions import parse_slo
-from structbench.gates.slo import Outcome, Watch, judge_all
+from structbench.gates.slo import Outcome, judge_all
 from structbench.options import LoadOptions
 from structbench.run import runner
 from structbench.run.runner import Stop, Summary
@@ -55,7 +56,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         yield opened
 
 
-def watched(reader: Reader, run: str | None, slo: str, missing: Sequence[int] | None, **more: Any) -> Watch | None:
+def watched(reader: Reader, run: str | None, slo: str, missing: Sequence[int] | None, **more: Any) -> AbortWatch | None:
     planned: Any = SimpleNamespace(
         cell=SimpleNamespace(requests=10), missing=missing,
         continued=None if run is None else SimpleNamespace(run_id=run),
