@@ -132,7 +132,7 @@ def _score(name: str, label: str, column: str, kind: Kind = "share", **more: Any
     )  # fmt: skip
 
 
-def _right(row: Row, good: bool) -> float | None:
+def _is_right(row: Row, good: bool) -> float | None:
     return None if row["accuracy_score"] is None else float(good and row["outcome"] == "correct")
 
 
@@ -166,7 +166,7 @@ _TABLE = (
     Metric(name="goodput", base="goodput", kind="rate", label="goodput", sql="({good})::BIGINT",
            adds=lambda _, good: float(good)),
     Metric(name="correct_goodput", base="correct_goodput", kind="rate", label="correct goodput", benchstat="correct/s",
-           counts="scored answer", adds=_right,
+           counts="scored answer", adds=_is_right,
            sql="CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct' AND {good})::BIGINT END"),
     _score("json_valid", "JSON valid", "json_valid", scored="json_scored",
            instrument=_instrument("json_valid", "Answer is JSON: 1, is not: 0", YES_NO_BUCKETS)),
@@ -180,7 +180,7 @@ _TABLE = (
            instrument=_instrument("accuracy", "Accuracy score of one answer, 0 to 1", SHARE_BUCKETS)),
     Metric(name="correct", base="correct", kind="share", label="correct", counts="scored answer", scored="scored",
            sql="CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct')::BIGINT::DOUBLE END",
-           adds=lambda row, _: _right(row, True)),
+           adds=lambda row, _: _is_right(row, True)),
     Metric(name="error_rate", base="error_rate", kind="share", label="errors", lower_is_better=True, scored="requests",
            sql="(error_kind IS NOT NULL)::BIGINT::DOUBLE", adds=lambda row, _: float(not _is_completed(row))),
     _score("semantic_similarity", "similarity", "semantic_similarity", "score", narrow="simi-\nlarity",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 """Of every interval, two-sided: each end is wrong with a chance of at most 2.5 %."""
-LEAST_CLUSTERS = 20
+MIN_CLUSTERS = 20
 """Requests below which a bootstrap over requests is not trusted (Cameron and Miller, J. Human Resources 50, 2015)."""
 RESAMPLES = 999
 _GRID = 96
@@ -148,8 +148,8 @@ def gap_percentiles(
     import numpy as np
 
     gaps = [each for each in gaps if len(each)]
-    if len(gaps) < LEAST_CLUSTERS:
-        return [Estimate(len(gaps), needs=LEAST_CLUSTERS) for _ in ps]
+    if len(gaps) < MIN_CLUSTERS:
+        return [Estimate(len(gaps), needs=MIN_CLUSTERS) for _ in ps]
     sizes = np.array([len(each) for each in gaps])
     values, owner = np.concatenate(gaps).astype(float), np.repeat(np.arange(len(gaps)), sizes)
     ordered = np.sort(values)
@@ -185,7 +185,7 @@ def _bootstrap(
     drawn = np.random.default_rng(0).integers(0, clusters, (RESAMPLES, clusters))
     flat = (drawn + np.arange(RESAMPLES)[:, None] * clusters).ravel()
     weight = np.bincount(flat, minlength=drawn.size).reshape(drawn.shape).astype("f4")
-    upto = np.hstack([_upto(values, owner, clusters, grid) for grid in grids])
+    upto = np.hstack([_cumulative_counts(values, owner, clusters, grid) for grid in grids])
     # One product for all percentiles: a linear algebra library's threads cost more than many small ones are worth.
     counts, total = np.split(weight @ upto, len(ps), axis=1), weight @ sizes
     ends = []
@@ -197,7 +197,7 @@ def _bootstrap(
     return ends
 
 
-def _upto(
+def _cumulative_counts(
     values: np.ndarray[Any, Any], owner: np.ndarray[Any, Any], clusters: int, grid: np.ndarray[Any, Any]
 ) -> np.ndarray[Any, Any]:
     """Of each request, how many gaps are at most each grid value."""

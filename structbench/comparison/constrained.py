@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-LEAST_UNITS = needed(0.5)
+MIN_UNITS = needed(0.5)
 """Cases (or schemas) below which no two order statistics enclose a median with 95 %."""
 
 ROWS = """
@@ -55,12 +55,12 @@ def compare(
     """
     pairs = _paired(constrained, free)
     return {
-        "schema_valid": asdict(shares(_both(pairs, "schema_valid", cases))),
-        "correct": asdict(shares(_both(pairs, "correct", cases))),
-        "ttft_s": asdict(medians(_both(pairs, "ttft_s", cases))),
-        "tokens_per_s": asdict(medians(_both(pairs, "client_tokens_per_s", cases))),
-        "new_schema_ttft_s": asdict(medians(_each_alone(new_schemas(constrained, schema_of)))),
-        "new_schema_ttft_free_s": asdict(medians(_each_alone(new_schemas(free, schema_of)))),
+        "schema_valid": asdict(shares(_paired_values(pairs, "schema_valid", cases))),
+        "correct": asdict(shares(_paired_values(pairs, "correct", cases))),
+        "ttft_s": asdict(medians(_paired_values(pairs, "ttft_s", cases))),
+        "tokens_per_s": asdict(medians(_paired_values(pairs, "client_tokens_per_s", cases))),
+        "new_schema_ttft_s": asdict(medians(_single_pairs(new_schemas(constrained, schema_of)))),
+        "new_schema_ttft_free_s": asdict(medians(_single_pairs(new_schemas(free, schema_of)))),
     }
 
 
@@ -69,7 +69,7 @@ def _paired(constrained: Iterable[Row], free: Iterable[Row]) -> list[tuple[Row, 
     return [(row, by_index[row["request_index"]]) for row in free if row["request_index"] in by_index]
 
 
-def _both(pairs: Iterable[tuple[Row, Row]], column: str, cases: int) -> list[Pairs]:
+def _paired_values(pairs: Iterable[tuple[Row, Row]], column: str, cases: int) -> list[Pairs]:
     """Of each case the pairs that have the value on both sides; a time counts for a completed request only."""
     timed = column in ("ttft_s", "client_tokens_per_s")
     found: dict[int, list[tuple[float, float]]] = {}
@@ -80,7 +80,7 @@ def _both(pairs: Iterable[tuple[Row, Row]], column: str, cases: int) -> list[Pai
     return list(found.values())
 
 
-def _each_alone(pairs: Iterable[tuple[float, float]]) -> list[Pairs]:
+def _single_pairs(pairs: Iterable[tuple[float, float]]) -> list[Pairs]:
     return [[pair] for pair in pairs]
 
 
@@ -145,13 +145,13 @@ def _points(share: float | None) -> str:
 
 
 _Write = Callable[[float | None], str]
-_LINES: Mapping[str, tuple[str, _Write, _Write]] = {
+_ROWS_SHOWN: Mapping[str, tuple[str, _Write, _Write]] = {
     "schema_valid": ("schema valid", share_text, _points),
     "correct": ("correct", share_text, _points),
     "ttft_s": ("TTFT p50", latency_text, latency_text),
     "tokens_per_s": ("tok/s stream", rate_text, rate_text),
 }
-_NEW = {"new_schema_ttft_free_s": "new schema, prompt", "new_schema_ttft_s": "new schema, format"}
+_NEW_SCHEMA_ROWS = {"new_schema_ttft_free_s": "new schema, prompt", "new_schema_ttft_s": "new schema, format"}
 
 
 def print_pairs(pairs: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -163,15 +163,15 @@ def print_pairs(pairs: Sequence[Mapping[str, Any]], console: Console) -> None:
         table.add_column(Text(f"{pair['model']} {pair['suite']} {pair['load']}"), overflow="fold")
         for header in ("prompt", "format", "difference", "95 % interval", "n"):
             table.add_column(header, justify="right")
-        for key, (name, write, write_change) in _LINES.items():
+        for key, (name, write, write_change) in _ROWS_SHOWN.items():
             found = pair[key]
             table.add_row(name, write(found["before"]), write(found["after"]), *_change(found, write_change))
-        for key, name in _NEW.items():
+        for key, name in _NEW_SCHEMA_ROWS.items():
             table.add_row(name, "", "", *_change(pair[key], latency_text))
         console.print(Text("Constrained (format) against free (prompt)", "bold cyan"), table, sep="\n")
         known = pair["new_schema_ttft_s"]["n"]
-        if known < LEAST_UNITS:
-            console.print(f"{plural(known, 'schema')} came twice; for what a new one costs {LEAST_UNITS} must: give "
+        if known < MIN_UNITS:
+            console.print(f"{plural(known, 'schema')} came twice; for what a new one costs {MIN_UNITS} must: give "
                           "more --requests than the suite has cases, of a suite with that many schemas.")  # fmt: skip
         console.print()
     if pairs:

@@ -12,7 +12,7 @@ from typing import Any
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean
 from structbench.identity import canonical_json, differences
-from structbench.results.groups import Line
+from structbench.results.groups import RunGroup
 from structbench.types import Config
 
 COMPARED = ("model", "model_digest", "server_version", "server_address")
@@ -25,8 +25,8 @@ _FIELDS = tuple(field.name for field in fields(Config))
 class Pair:
     """Two cells; ``blocking`` says what differs and must not."""
 
-    a: Line
-    b: Line
+    a: RunGroup
+    b: RunGroup
     changed: tuple[str, ...]
     """What differs and may: ``model: smollm2:135m → qwen2.5-coder:0.5b``."""
     blocking: tuple[str, ...] = ()
@@ -42,8 +42,8 @@ class Pair:
 @dataclass(frozen=True, slots=True)
 class Pairing:
     pairs: tuple[Pair, ...]
-    only_a: tuple[Line, ...]
-    only_b: tuple[Line, ...]
+    only_a: tuple[RunGroup, ...]
+    only_b: tuple[RunGroup, ...]
 
 
 def check_fields(names: Collection[str]) -> None:
@@ -53,42 +53,42 @@ def check_fields(names: Collection[str]) -> None:
             raise BadInput(f"--across {name!r}: a config has no such field: {did_you_mean(name, _FIELDS)}")
 
 
-def pair(a: Sequence[Line], b: Sequence[Line], across: Collection[str] = ()) -> Pairing:
+def pair(a: Sequence[RunGroup], b: Sequence[RunGroup], across: Collection[str] = ()) -> Pairing:
     """Each line of A with its counterpart in B; ``across``: more fields that may differ.
 
     Equal in all but these fields, and of the same model unless each side has one model only. What has no counterpart,
     or more than one, is set against the line of the same suite that differs least, as not comparable.
     """
     free = {*COMPARED, *across}
-    one_model = all(len({line.model for line in side}) == 1 for side in (a, b))
+    one_model = all(len({group.model for group in side}) == 1 for side in (a, b))
     found: list[Pair] = []
     rest_a, rest_b = list(a), list(b)
     for equal in ({"model", *across}, {"model"}, *([set[str]()] if one_model else [])):
-        for key in dict.fromkeys(_key(line, free - equal) for line in rest_a):
-            ours, theirs = ([line for line in rest if _key(line, free - equal) == key] for rest in (rest_a, rest_b))
+        for key in dict.fromkeys(_key(group, free - equal) for group in rest_a):
+            ours, theirs = ([group for group in rest if _key(group, free - equal) == key] for rest in (rest_a, rest_b))
             if len(ours) == len(theirs) == 1:
                 found.append(_pair(ours[0], theirs[0], free))
                 rest_a.remove(ours[0])
                 rest_b.remove(theirs[0])
     blocked = [
         replace(each, blocking=each.blocking or (_SEVERAL,))
-        for line in rest_a
-        if (near := _nearest(line, rest_b)) is not None
-        for each in [_pair(line, near, free)]
+        for group in rest_a
+        if (near := _nearest(group, rest_b)) is not None
+        for each in [_pair(group, near, free)]
     ]
-    seen = {id(line) for each in blocked for line in (each.a, each.b)}
+    seen = {id(group) for each in blocked for group in (each.a, each.b)}
     return Pairing(
         tuple(sorted([*found, *blocked], key=lambda each: each.a.id)),
-        tuple(line for line in rest_a if id(line) not in seen),
-        tuple(line for line in rest_b if id(line) not in seen),
+        tuple(group for group in rest_a if id(group) not in seen),
+        tuple(group for group in rest_b if id(group) not in seen),
     )
 
 
-def _key(line: Line, free: Collection[str]) -> str:
-    return canonical_json({name: value for name, value in line.config.items() if name not in free})
+def _key(group: RunGroup, free: Collection[str]) -> str:
+    return canonical_json({name: value for name, value in group.config.items() if name not in free})
 
 
-def _pair(a: Line, b: Line, free: Collection[str]) -> Pair:
+def _pair(a: RunGroup, b: RunGroup, free: Collection[str]) -> Pair:
     changed = differences(_only(a.config, free), _only(b.config, free))
     fixed = [name for name in {**a.config, **b.config} if name not in free]
     blocking = differences(_only(a.config, fixed), _only(b.config, fixed))
@@ -99,7 +99,7 @@ def _only(config: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name in names}
 
 
-def _nearest(line: Line, others: Sequence[Line]) -> Line | None:
+def _nearest(group: RunGroup, others: Sequence[RunGroup]) -> RunGroup | None:
     """Of the same suite, the one whose config differs least."""
-    alike = (other for other in others if other.suite == line.suite)
-    return min(alike, key=lambda other: len(differences(line.config, other.config)), default=None)
+    alike = (other for other in others if other.suite == group.suite)
+    return min(alike, key=lambda other: len(differences(group.config, other.config)), default=None)

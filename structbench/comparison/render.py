@@ -18,7 +18,7 @@ from structbench.formatting import ABSENT, markdown_text, plural, printable, sim
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from structbench.results.groups import Line
+    from structbench.results.groups import RunGroup
 
 HEADERS = ("metric", "A", "B", "B - A", "95 % interval", "p", "B is")
 _STYLES = {"better": "green", "worse": "red", "not comparable": "yellow", "too few": "yellow"}
@@ -31,16 +31,16 @@ def _cells(row: Compared) -> tuple[str, ...]:
     return row.metric.name, *values, change_text(row), interval_text(row), p, word
 
 
-def _shown(comparison: Comparison) -> list[Compared]:
+def _rows_with_figures(comparison: Comparison) -> list[Compared]:
     """Rows that say something: metrics that neither cell has are left out."""
     return [row for row in comparison.rows if row.a is not None or row.b is not None]
 
 
-def _title(line: Line) -> str:
-    runs = line.run_ids[0] if len(line.run_ids) == 1 else plural(len(line.run_ids), "run")
-    labels = f", {', '.join(line.labels)}" if line.labels else ""
-    marks = f" [{', '.join(line.marks)}]" if line.marks else ""
-    return printable(f"{line.model} {line.suite} {line.load}, Ollama {line.server_version} ({runs}{labels}){marks}")
+def _group_text(group: RunGroup) -> str:
+    runs = group.run_ids[0] if len(group.run_ids) == 1 else plural(len(group.run_ids), "run")
+    labels = f", {', '.join(group.labels)}" if group.labels else ""
+    marks = f" [{', '.join(group.marks)}]" if group.marks else ""
+    return printable(f"{group.model} {group.suite} {group.load}, Ollama {group.server_version} ({runs}{labels}){marks}")
 
 
 def _remarks(comparison: Comparison) -> Iterator[str]:
@@ -54,18 +54,20 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
     else:
         yield f"differs in {'; '.join(pair.changed)}" if pair.changed else "the same config on both sides"
     yield from comparison.notes
-    counts = dict.fromkeys(f"n = {row.n_a} and {row.n_b}" for row in _shown(comparison) if row.difference is not None)
+    counts = dict.fromkeys(
+        f"n = {row.n_a} and {row.n_b}" for row in _rows_with_figures(comparison) if row.difference is not None
+    )
     methods = dict.fromkeys(row.difference.method for row in comparison.rows if row.difference is not None)
     if methods:
         yield f"methods: {', '.join(methods)} ({', '.join(counts)})"
     yield from dict.fromkeys(f"{r.metric.name}: {r.why}" for r in comparison.rows if r.difference is not None and r.why)
 
 
-def _closing(result: Result) -> Iterator[str]:
+def _footer(result: Result) -> Iterator[str]:
     """What holds for all pairs, and what found no counterpart."""
-    for side, lines in (("A", result.pairing.only_a), ("B", result.pairing.only_b)):
-        for line in lines:
-            yield f"only in {side}: {_title(line)}"
+    for side, groups in (("A", result.pairing.only_a), ("B", result.pairing.only_b)):
+        for group in groups:
+            yield f"only in {side}: {_group_text(group)}"
     sizes = [f"{plural(result.tested, 'test')} together"] if result.tested else []
     sizes += [f"the {plural(result.gated, 'test')} that --fail-on names together"] if result.gated else []
     if sizes:
@@ -85,9 +87,9 @@ def print_comparison(result: Result, console: Console) -> None:
 
     for comparison in result.comparisons:
         say(comparison.pair.name, "bold cyan")
-        say(f"A: {_title(comparison.pair.a)}")
-        say(f"B: {_title(comparison.pair.b)}")
-        rows = _shown(comparison)
+        say(f"A: {_group_text(comparison.pair.a)}")
+        say(f"B: {_group_text(comparison.pair.b)}")
+        rows = _rows_with_figures(comparison)
         if rows:
             gap = 0 if console.width < 100 else 1
             table = simple_table(gap)
@@ -102,8 +104,8 @@ def print_comparison(result: Result, console: Console) -> None:
         for remark in _remarks(comparison):
             say(remark)
         console.print()
-    for line in _closing(result):
-        say(line)
+    for text in _footer(result):
+        say(text)
     for gate in result.gates:
         say(gate.line)
 
@@ -113,16 +115,16 @@ def markdown(result: Result) -> str:
     lines = ["# Comparison", ""]
     for comparison in result.comparisons:
         lines += [f"## {markdown_text(comparison.pair.name)}", ""]
-        lines += [f"- {side}: {markdown_text(_title(line))}" for side, line in _sides(comparison)]
-        lines += ["", *_table(_cells(row) for row in _shown(comparison)), ""]
+        lines += [f"- {side}: {markdown_text(_group_text(group))}" for side, group in _sides(comparison)]
+        lines += ["", *_table(_cells(row) for row in _rows_with_figures(comparison)), ""]
         lines += [*(f"- {markdown_text(remark)}" for remark in _remarks(comparison)), ""]
-    lines += [markdown_text(line) + "\n" for line in _closing(result)]
+    lines += [markdown_text(text) + "\n" for text in _footer(result)]
     if result.gates:
         lines += ["## Gates", "", *(f"- {markdown_text(gate.line)}" for gate in result.gates), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _sides(comparison: Comparison) -> Sequence[tuple[str, Line]]:
+def _sides(comparison: Comparison) -> Sequence[tuple[str, RunGroup]]:
     return ("A", comparison.pair.a), ("B", comparison.pair.b)
 
 
@@ -139,17 +141,17 @@ def to_json(result: Result) -> dict[str, Any]:
     return {
         "structbench_version": __version__,
         "pairs": [_pair_json(comparison) for comparison in result.comparisons],
-        "only_a": [list(line.run_ids) for line in result.pairing.only_a],
-        "only_b": [list(line.run_ids) for line in result.pairing.only_b],
+        "only_a": [list(group.run_ids) for group in result.pairing.only_a],
+        "only_b": [list(group.run_ids) for group in result.pairing.only_b],
         "tests": {"exploring": result.tested, "fail_on": result.gated, "adjusted_by": "Holm"},
         "fail_on": [asdict(gate) for gate in result.gates],
     }
 
 
-def _line_json(line: Line) -> dict[str, Any]:
+def _group_json(group: RunGroup) -> dict[str, Any]:
     return {
-        "runs": list(line.run_ids), "labels": list(line.labels), "marks": list(line.marks),
-        "reasons": list(line.reasons), "config": dict(line.config),
+        "runs": list(group.run_ids), "labels": list(group.labels), "marks": list(group.marks),
+        "reasons": list(group.reasons), "config": dict(group.config),
     }  # fmt: skip
 
 
@@ -157,8 +159,8 @@ def _pair_json(comparison: Comparison) -> dict[str, Any]:
     pair = comparison.pair
     return {
         "name": pair.name,
-        "a": _line_json(pair.a),
-        "b": _line_json(pair.b),
+        "a": _group_json(pair.a),
+        "b": _group_json(pair.b),
         "changed": list(pair.changed),
         "not_comparable": list(pair.blocking),
         "notes": list(comparison.notes),
@@ -168,6 +170,6 @@ def _pair_json(comparison: Comparison) -> dict[str, Any]:
              **({} if row.difference is None else {
                  "difference": row.difference.value, "low": row.difference.low, "high": row.difference.high,
                  "p": row.difference.p_value, "method": row.difference.method})}
-            for row in _shown(comparison)
+            for row in _rows_with_figures(comparison)
         ],
     }  # fmt: skip

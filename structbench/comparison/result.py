@@ -15,7 +15,7 @@ from structbench.gates.slo import Gate
 from structbench.metrics import Metric
 from structbench.stats import CONFIDENCE
 
-Word = Literal["better", "worse", "no detectable difference", "too few", "not comparable"]
+Judgement = Literal["better", "worse", "no detectable difference", "too few", "not comparable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Compared:
         return self.adjusted_p is not None and self.adjusted_p <= 1 - CONFIDENCE
 
     @property
-    def word(self) -> Word:
+    def word(self) -> Judgement:
         if self.difference is None:
             return "not comparable" if self.untested is None else self.untested
         if not self.significant:
@@ -70,15 +70,15 @@ class Result:
 
 def change_text(row: Compared) -> str:
     """``+14 %`` of A's figure; shares: ``-3.3 pp``; where A is 0: in the metric's unit."""
-    return ABSENT if row.a is None or row.b is None else _ends_text(row, row.b - row.a)
+    return ABSENT if row.a is None or row.b is None else _bounds_text(row, row.b - row.a)
 
 
 def interval_text(row: Compared) -> str:
     """``+3 … +21 %``, in the unit of ``change_text``."""
-    return ABSENT if row.difference is None else _ends_text(row, row.difference.low, row.difference.high)
+    return ABSENT if row.difference is None else _bounds_text(row, row.difference.low, row.difference.high)
 
 
-def _ends_text(row: Compared, *ends: float) -> str:
+def _bounds_text(row: Compared, *ends: float) -> str:
     if row.metric.kind == "share":
         return f"{' … '.join(_signed(end * 100) for end in ends)} pp"
     if row.metric.kind == "score":

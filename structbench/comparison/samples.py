@@ -19,18 +19,18 @@ from structbench.comparison.significance import (
     block_count,
     blocks_of,
     difference,
-    least,
+    min_n,
     paired_by_case,
     quantile,
     without_variation,
 )
 from structbench.metrics import METRICS, Metric, gaps_sql
 from structbench.results.measures import meets
-from structbench.stats import LEAST_CLUSTERS, needed
+from structbench.stats import MIN_CLUSTERS, needed
 
 if TYPE_CHECKING:
     from structbench.comparison.pairing import Pair
-    from structbench.results.groups import Line
+    from structbench.results.groups import RunGroup
     from structbench.store import Reader
 
 Columns = Mapping[str, Any]
@@ -59,7 +59,7 @@ WHERE status IS DISTINCT FROM 'interrupted'
 
 
 @dataclass(slots=True)
-class Side:
+class CellSamples:
     """One cell's rows, in the order in which they were due."""
 
     rows: Columns
@@ -138,7 +138,7 @@ def compared(
     readers: tuple[Reader, Reader], pair: Pair, metrics: Sequence[Metric], limits: Mapping[str, float] | None
 ) -> Iterator[Compared]:
     """Each metric of a pair, not yet adjusted for the others."""
-    a, b = (_side(reader, line, limits) for reader, line in zip(readers, (pair.a, pair.b), strict=True))
+    a, b = (_samples_of(reader, group, limits) for reader, group in zip(readers, (pair.a, pair.b), strict=True))
     same = all(np.array_equal(a.rows[name], b.rows[name]) for name in ("run", "request_index"))
     for metric in metrics:
         if not (a.has(metric) or b.has(metric)):
@@ -146,27 +146,27 @@ def compared(
         if metric.counts == "scored answer" and metric.kind != "rate":
             yield _scores(a, b, metric)
         else:
-            untrue = None if metric.kind == "share" else _untrue(pair)
-            yield _figures(a, b, metric, same and metric.kind != "rate", untrue)
+            timing_doubt = None if metric.kind == "share" else _timing_doubt(pair)
+            yield _figures(a, b, metric, same and metric.kind != "rate", timing_doubt)
 
 
-def _untrue(pair: Pair) -> str | None:
+def _timing_doubt(pair: Pair) -> str | None:
     """Why times cannot be compared."""
-    sides = [side for side, line in (("A", pair.a), ("B", pair.b)) if line.verdict == "invalid"]
+    sides = [side for side, group in (("A", pair.a), ("B", pair.b)) if group.verdict == "invalid"]
     return f"the client of {' and '.join(sides)} did not measure truthfully" if sides else None
 
 
-def _figures(a: Side, b: Side, metric: Metric, paired: bool, untrue: str | None) -> Compared:
+def _figures(a: CellSamples, b: CellSamples, metric: Metric, paired: bool, timing_doubt: str | None) -> Compared:
     """Latencies, rates and the share of errors: by block bootstrap."""
     of_a, of_b, n_a, n_b = a.sample(metric), b.sample(metric), a.n(metric), b.n(metric)
     plain = Compared(metric, None if of_a is None else of_a.value, None if of_b is None else of_b.value, n_a, n_b)
     if of_a is None or of_b is None:
         return plain
-    if untrue is not None:
-        return replace(plain, untested="not comparable", why=untrue)
+    if timing_doubt is not None:
+        return replace(plain, untested="not comparable", why=timing_doubt)
     if metric.p in (0.0, 1.0):
         return replace(plain, untested="not comparable", why="the extreme of a sample has no interval")
-    wanted = LEAST_CLUSTERS if metric.counts == "gap" else least(metric.p)
+    wanted = MIN_CLUSTERS if metric.counts == "gap" else min_n(metric.p)
     if min(n_a, n_b) < wanted:
         return replace(plain, untested="too few", why=f"needs {wanted} requests")
     if metric.counts == "gap" and metric.p is not None and min(a.gap_total, b.gap_total) < needed(metric.p):
@@ -177,7 +177,7 @@ def _figures(a: Side, b: Side, metric: Metric, paired: bool, untrue: str | None)
     return replace(plain, difference=found)
 
 
-def _scores(a: Side, b: Side, metric: Metric) -> Compared:
+def _scores(a: CellSamples, b: CellSamples, metric: Metric) -> Compared:
     """Answers to the same questions: case by case, whichever runs and repeats of a side asked them."""
     scored = [side.scored(metric.name) for side in (a, b)]
     values = [side.rows[metric.name][rows] for side, rows in zip((a, b), scored, strict=True)]
@@ -191,20 +191,20 @@ def _scores(a: Side, b: Side, metric: Metric) -> Compared:
     ours, theirs = (each[kept] for each, kept in zip(values, shared, strict=True))
     found = paired_by_case(ours, theirs, *(each[kept] for each, kept in zip(cases, shared, strict=True)))
     plain = Compared(metric, found.a, found.b, len(ours), len(theirs))
-    if len(both) < LEAST_CLUSTERS:
-        return replace(plain, untested="too few", why=f"needs {LEAST_CLUSTERS} cases")
+    if len(both) < MIN_CLUSTERS:
+        return replace(plain, untested="too few", why=f"needs {MIN_CLUSTERS} cases")
     alone = sum(int((~kept).sum()) for kept in shared)
     why = f"{alone} answers without a counterpart are left out" if alone else None
     return replace(plain, difference=found, why=why)
 
 
-def _side(reader: Reader, line: Line, limits: Mapping[str, float] | None) -> Side:
-    runs = {"runs": list(line.run_ids)}
+def _samples_of(reader: Reader, group: RunGroup, limits: Mapping[str, float] | None) -> CellSamples:
+    runs = {"runs": list(group.run_ids)}
     rows = reader.columns(_ROWS.format(good=meets(limits)), runs)
     n = len(rows["run"])
     gaps = reader.columns(_GAPS, {**runs, "blocks": block_count(n)})
     slice_of, slices, slice_s = _slices(rows, reader.columns(_SEGMENTS, runs))
-    return Side(rows, block_count(n), blocks_of(n), gaps, slices, slice_of, slice_s, limited=limits is not None)
+    return CellSamples(rows, block_count(n), blocks_of(n), gaps, slices, slice_of, slice_s, limited=limits is not None)
 
 
 def _slices(rows: Columns, segments: Columns) -> tuple[Any, int, float]:
@@ -214,8 +214,8 @@ def _slices(rows: Columns, segments: Columns) -> tuple[Any, int, float]:
     """
     at = rows["end_s"].astype(float).copy()
     total = 0.0
-    of_segment = {(int(r), int(s)): d for r, s, d in _zipped(segments, "duration_s")}
-    for run, segment in sorted({*of_segment, *((int(r), int(s)) for r, s in _zipped(rows))}):
+    of_segment = {(int(r), int(s)): d for r, s, d in _by_segment(segments, "duration_s")}
+    for run, segment in sorted({*of_segment, *((int(r), int(s)) for r, s in _by_segment(rows))}):
         inside = (rows["run"] == run) & (rows["segment"] == segment)
         known = float(of_segment.get((run, segment), np.nan))
         length = known if np.isfinite(known) else float(np.nanmax(at[inside], initial=0.0))
@@ -228,5 +228,5 @@ def _slices(rows: Columns, segments: Columns) -> tuple[Any, int, float]:
     return np.where(np.isfinite(place), np.nan_to_num(place), -1).astype(np.int64), slices, total / slices
 
 
-def _zipped(columns: Columns, *more: str) -> Iterator[tuple[Any, ...]]:
+def _by_segment(columns: Columns, *more: str) -> Iterator[tuple[Any, ...]]:
     return zip(*(columns[name] for name in ("run", "segment", *more)), strict=True)

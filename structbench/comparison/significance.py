@@ -16,18 +16,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from structbench.stats import CONFIDENCE, LEAST_CLUSTERS, needed, percentile_of_counts, wilson
+from structbench.stats import CONFIDENCE, MIN_CLUSTERS, needed, percentile_of_counts, wilson
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 RESAMPLES = 1000
-_HUGE = 500.0
+_MAX_LOG = 500.0
 """Of a logarithm: beyond it the exponential is no number any more."""
 PERMUTATIONS = 9999
-BLOCKS = (8, 20)
-"""Fewest and most: 10 to 30 are enough for a standard error, and long blocks keep the queue's memory inside them."""
-DISTINCT = 4096
+MIN_BLOCKS, MAX_BLOCKS = 8, 20
+"""10 to 30 are enough for a standard error, and long blocks keep the queue's memory inside them."""
+MAX_DISTINCT = 4096
 """Distinct values kept for resampling; more are put together, so many to a bin."""
 
 
@@ -60,7 +60,7 @@ class Sample(Protocol):
 
 def block_count(n: int) -> int:
     """Into how many blocks n requests are put: five or more to a block, 8 to 20 blocks."""
-    return max(1, min(n, max(BLOCKS[0], min(BLOCKS[1], n // 5))))
+    return max(1, min(n, max(MIN_BLOCKS, min(MAX_BLOCKS, n // 5))))
 
 
 def blocks_of(n: int) -> Integers:
@@ -68,9 +68,9 @@ def blocks_of(n: int) -> Integers:
     return np.arange(n, dtype=np.int64) * block_count(n) // max(n, 1)
 
 
-def least(p: float | None) -> int:
+def min_n(p: float | None) -> int:
     """Values below which there is no interval, of the quantile p (0 < p < 1) or of a mean or rate."""
-    return LEAST_CLUSTERS if p is None else max(LEAST_CLUSTERS, needed(p))
+    return MIN_CLUSTERS if p is None else max(MIN_CLUSTERS, needed(p))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ def quantile(values: Floats, times: Floats, blocks: Integers, block_total: int, 
     exact = percentile_of_counts(places, totals, p)
     if exact is None:
         raise ValueError("a quantile of nothing")
-    if len(places) > DISTINCT:
-        bin_of = ((totals.cumsum() - 1) * DISTINCT // totals.sum()).astype(np.int64)
+    if len(places) > MAX_DISTINCT:
+        bin_of = ((totals.cumsum() - 1) * MAX_DISTINCT // totals.sum()).astype(np.int64)
         kept, bin_of = np.unique(bin_of, return_inverse=True)
         first = np.searchsorted(bin_of, np.arange(len(kept)))
         places, place_of = places[first], bin_of[place_of]
@@ -163,7 +163,7 @@ def difference(a: Sample, b: Sample, *, paired: bool, relative: bool) -> Differe
     error = sqrt(variance)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     ends = [change - reach, change + reach]
-    low, high = [a.value * expm1(min(end, _HUGE)) for end in ends] if ratio else ends
+    low, high = [a.value * expm1(min(end, _MAX_LOG)) for end in ends] if ratio else ends
     if not relative:
         low, high = max(low, -1.0), min(high, 1.0)
     elif a.value > 0:

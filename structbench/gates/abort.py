@@ -26,10 +26,10 @@ class AbortWatch:
     limits: Mapping[str, float] = field(default_factory=dict)
     seen: int = 0
     """Requests that have ended."""
-    _states: list[_State] = field(init=False)
+    _states: list[_SloState] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._states = [_State(slo) for slo in self.slos]
+        self._states = [_SloState(slo) for slo in self.slos]
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One request that has ended: its row of ``requests``."""
@@ -49,7 +49,7 @@ class AbortWatch:
 
 
 @dataclass(slots=True)
-class _State:
+class _SloState:
     """One SLO and what came for it so far."""
 
     slo: Condition
@@ -71,10 +71,10 @@ class _State:
 
     def is_broken(self, remaining: int, elapsed_s: float | None) -> bool:
         """Whether the SLO fails even if every request to come is as good as can be."""
-        best = self._best(remaining, elapsed_s)
+        best = self._best_possible(remaining, elapsed_s)
         return best is not None and not self.slo.holds(best)
 
-    def _best(self, remaining: int, elapsed_s: float | None) -> float | None:
+    def _best_possible(self, remaining: int, elapsed_s: float | None) -> float | None:
         """The figure with the best that can still come; None: nothing bounds it, or nothing came."""
         metric, asks_for_more = self.slo.metric, self.slo.op[0] == ">"
         if self.n == 0:

@@ -42,8 +42,8 @@ _CHANGE_UNITS: Mapping[Kind, Mapping[str, Decimal]] = {
     "share": {"pp": Decimal("0.01")},
     "score": {"": Decimal(1)},
 }
-_SHOWN_UNITS = {"latency": "the unit s, ms or us", "rate": "the unit /s", "share": "the unit %", "score": "no unit"}
-_SHOWN_CHANGES = {
+_UNIT_TEXTS = {"latency": "the unit s, ms or us", "rate": "the unit /s", "share": "the unit %", "score": "no unit"}
+_CHANGE_UNIT_TEXTS = {
     "latency": "the unit %, s, ms or us", "rate": "the unit % or /s", "share": "the unit pp (percentage points)",
     "score": "no unit",
 }  # fmt: skip
@@ -85,7 +85,7 @@ def parse_slo(text: str) -> Condition:
     """``ttft_p95<0.5``, ``itl_p99<100ms``, ``schema_valid>=95%``."""
     found = _Expression("--slo", text)
     metric, op = found.metric(), found.op()
-    value = found.number(_VALUE_UNITS[metric.kind], _SHOWN_UNITS[metric.kind])
+    value = found.number(_VALUE_UNITS[metric.kind], _UNIT_TEXTS[metric.kind])
     if metric.kind == "share" and not 0 <= value <= 1:
         found.fail("number", "a share from 0 to 1, or a percentage")
     found.end()
@@ -96,7 +96,7 @@ def parse_change(text: str) -> Change:
     """``ttft_p95>10%`` (a part of A's figure), ``itl_p99>5ms``, ``schema_valid<-2pp`` (percentage points)."""
     found = _Expression("--fail-on", text)
     metric, op = found.metric(), found.op()
-    value = found.number(_CHANGE_UNITS[metric.kind], _SHOWN_CHANGES[metric.kind])
+    value = found.number(_CHANGE_UNITS[metric.kind], _CHANGE_UNIT_TEXTS[metric.kind])
     if (value < 0) == (op[0] == ">") and value:
         found.fail("number", f"a number from 0 {'up: > is a rise' if op[0] == '>' else 'down: < is a fall'}")
     found.end()
@@ -116,7 +116,7 @@ def parse_limits(text: str) -> dict[str, float]:
             found.fail("word", "each limit once")
         if found.op()[0] != "<":
             found.fail("op", "< (a limit is the most that is still good)")
-        limits[column] = found.number(_VALUE_UNITS["latency"], _SHOWN_UNITS["latency"])
+        limits[column] = found.number(_VALUE_UNITS["latency"], _UNIT_TEXTS["latency"])
         if limits[column] <= 0:
             found.fail("number", "more than 0")
         if found.parts.end() == len(text):
@@ -126,7 +126,7 @@ def parse_limits(text: str) -> dict[str, float]:
         found = _Expression("--goodput", text, found.parts.end() + 1)
 
 
-def shown_limits(limits: Mapping[str, float]) -> str:
+def limits_text(limits: Mapping[str, float]) -> str:
     """The same as ``parse_limits`` reads."""
     names = {metric.column: name for name, metric in LATENCIES.items()}
     return ",".join(f"{names[column]}<{value:g}" for column, value in limits.items())

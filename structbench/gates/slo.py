@@ -17,7 +17,7 @@ from structbench.gates.expressions import Condition
 from structbench.metrics import Metric
 from structbench.results.measures import Measured, Query, measured
 
-Word = Literal["pass", "fail", "undecided", "skip"]
+GateOutcome = Literal["pass", "fail", "undecided", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Gate:
 
     cell: str
     slo: str
-    outcome: Word
+    outcome: GateOutcome
     value: float | None
     n: int
     text: str
@@ -40,7 +40,7 @@ class Gate:
 
 
 @dataclass(slots=True)
-class Outcome:
+class CellResult:
     """What became of one planned cell."""
 
     cell: str
@@ -56,40 +56,40 @@ def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] 
     metric, (value, n) = slo.metric, measured
     if value is None:
         if row.get("completed") and not n and doubt(row) is None:
-            return Gate(cell, slo.text, "skip", None, 0, f"does not apply: no answer here has {_thing(metric)}")
-        return Gate(cell, slo.text, "undecided", None, n, f"needs {_unit(metric, 1)} to judge by, there is none")
-    text = f"{_beside(metric, value, slo.value)}, n = {_unit(metric, n)}"
+            return Gate(cell, slo.text, "skip", None, 0, f"does not apply: no answer here has {_requirement(metric)}")
+        return Gate(cell, slo.text, "undecided", None, n, f"needs {_count_text(metric, 1)} to judge by, there is none")
+    text = f"{_distinct_text(metric, value, slo.value)}, n = {_count_text(metric, n)}"
     if metric.p is not None and n < (few := needed_beyond(metric.p)):
         text += f" (few: a request beyond p{metric.p * 100:g} takes {few})"
     why = doubt(row)
-    outcome: Word = "fail" if not slo.holds(value) else "undecided" if why is not None else "pass"
+    outcome: GateOutcome = "fail" if not slo.holds(value) else "undecided" if why is not None else "pass"
     if why is None and row.get("verdict") == "degraded":
         why = f"degraded: {row.get('verdict_reason')}"
     return Gate(cell, slo.text, outcome, value, n, text if why is None else f"{text}; {printable(why)}")
 
 
-def judge_all(slos: Sequence[Condition], query: Query, outcomes: Sequence[Outcome]) -> None:
+def judge_all(slos: Sequence[Condition], query: Query, results: Sequence[CellResult]) -> None:
     """Hold each condition against each cell, with the goodput limits that its run has; cells that never ran too."""
     metrics = [slo.metric for slo in slos]
-    for outcome in outcomes if slos else ():
-        row, found = outcome.row, dict[str, Measured]()
+    for result in results if slos else ():
+        row, found = result.row, dict[str, Measured]()
         if row is not None:
             known = row["goodput_limits"]
             found = measured(query, row["run_id"], metrics, None if known is None else json.loads(known))
-        outcome.gates = [judge(outcome.cell, slo, found.get(slo.metric.name, Measured(None, 0)), row) for slo in slos]
-    settle(outcomes)
+        result.gates = [judge(result.cell, slo, found.get(slo.metric.name, Measured(None, 0)), row) for slo in slos]
+    settle(results)
 
 
-def settle(outcomes: Iterable[Outcome]) -> None:
+def settle(results: Iterable[CellResult]) -> None:
     """An SLO that applies to no cell at all is undecided in each: nothing was held against it."""
-    by_slo: dict[str, list[tuple[Outcome, int]]] = {}
-    for outcome in outcomes:
-        for number, gate in enumerate(outcome.gates):
-            by_slo.setdefault(gate.slo, []).append((outcome, number))
+    by_slo: dict[str, list[tuple[CellResult, int]]] = {}
+    for result in results:
+        for number, gate in enumerate(result.gates):
+            by_slo.setdefault(gate.slo, []).append((result, number))
     for places in by_slo.values():
-        if all(outcome.gates[number].outcome == "skip" for outcome, number in places):
-            for outcome, number in places:
-                outcome.gates[number] = replace(outcome.gates[number], outcome="undecided")
+        if all(result.gates[number].outcome == "skip" for result, number in places):
+            for result, number in places:
+                result.gates[number] = replace(result.gates[number], outcome="undecided")
 
 
 def needed_beyond(p: float) -> int:
@@ -104,7 +104,7 @@ def doubt(row: Mapping[str, Any]) -> str | None:
     return f"the run is invalid: {row.get('verdict_reason')}" if row.get("verdict") == "invalid" else None
 
 
-def _beside(metric: Metric, value: float, limit: float) -> str:
+def _distinct_text(metric: Metric, value: float, limit: float) -> str:
     """With as many digits as tell it from the limit, so that a line cannot seem to contradict itself."""
     text = ""
     for more in range(metric.kind == "share", 15):
@@ -114,10 +114,10 @@ def _beside(metric: Metric, value: float, limit: float) -> str:
     return text
 
 
-def _thing(metric: Metric) -> str:
+def _requirement(metric: Metric) -> str:
     names = {"gap": "two chunks", "scored answer": "a score of that kind", "request": "such a time"}
     return names[metric.counts]
 
 
-def _unit(metric: Metric, n: int) -> str:
+def _count_text(metric: Metric, n: int) -> str:
     return plural(n, metric.counts)

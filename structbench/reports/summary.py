@@ -43,7 +43,7 @@ RUN_KEYS = (
 )  # fmt: skip
 """Always in the JSON of a run, null where unknown; other columns of the view follow them."""
 
-LEAST_NAMES = {2: 24, 1: 14}
+MIN_NAME_WIDTHS = {2: 24, 1: 14}
 """Blanks between columns -> the least width of the first, where names fold: rather narrow gaps than short names."""
 _STYLES = {"valid": "green", "degraded": "yellow", "invalid": "red"}
 
@@ -140,19 +140,19 @@ def _run(row: Row) -> dict[str, Any]:
 
 class Column(NamedTuple):
     header: str
-    shown: Callable[[Row], str]
+    text_of: Callable[[Row], str]
     style: Callable[[Row], str] | None = None
     right: bool = True
 
 
-Group = tuple[Column, ...]
+ColumnGroup = tuple[Column, ...]
 
 
 def _column(header: str, key: str, write: Callable[[float | None], str]) -> Column:
     return Column(header, lambda row: write(number(row, key)))
 
 
-def _word(key: str) -> Column:
+def _text_column(key: str) -> Column:
     return Column(key, lambda row: text(row, key), right=False)
 
 
@@ -168,7 +168,7 @@ def _errors(row: Row) -> str:
     return ABSENT if errors is None else f"{errors:.0f}"
 
 
-_COUNTS: Group = (
+_COUNTS: ColumnGroup = (
     Column("requests", _requests, lambda row: "yellow" if "*" in _requests(row) else ""),
     Column("errors", _errors, lambda row: "red" if number(row, "errors") else ""),
 )
@@ -179,12 +179,12 @@ def _is_shown(metric: Metric, rows: Iterable[Row]) -> bool:
     return not metric.only_where or any(number(row, metric.only_where) for row in rows)
 
 
-_TOKENS: Group = (
+_TOKENS: ColumnGroup = (
     _column("tok/s\nstream", "stream_tokens_per_s", rate_text), _column("tok/s\nall", "tokens_per_s", rate_text),
 )  # fmt: skip
 
 
-def _speed(rows: Sequence[Row]) -> list[Group]:
+def _speed(rows: Sequence[Row]) -> list[ColumnGroup]:
     """From the first token to the whole answer."""
     groups = [
         tuple(_column(f"{metric.header}\n{p}", f"{metric.name}_{p}_s", latency_text) for p in metric.shown)
@@ -194,14 +194,14 @@ def _speed(rows: Sequence[Row]) -> list[Group]:
     return [*groups[:-1], _TOKENS, groups[-1]]
 
 
-def _scores(rows: Sequence[Row]) -> Group:
+def _scores(rows: Sequence[Row]) -> ColumnGroup:
     shown = [metric for metric in (*_POOLED_SHARES, *of_kind("score")) if _is_shown(metric, rows)]
     return tuple(
         _column(metric.header, metric.name, share_text if metric.kind == "share" else metric.text) for metric in shown
     )
 
 
-def _standing(marks: Mapping[str, int], rows: Sequence[Row]) -> Group:
+def _verdict_columns(marks: Mapping[str, int], rows: Sequence[Row]) -> ColumnGroup:
     """What a run was worth and, after a load, where it came from; the marks number the verdicts' reasons."""
 
     def verdict(row: Row) -> str:
@@ -210,7 +210,7 @@ def _standing(marks: Mapping[str, int], rows: Sequence[Row]) -> Group:
 
     return (
         _column("correct\nper s", "correct_goodput", rate_text),
-        *([_word("cache")] if any("cache" in row for row in rows) else []),
+        *([_text_column("cache")] if any("cache" in row for row in rows) else []),
         Column("verdict", verdict, lambda row: _STYLES.get(str(row.get("verdict")), ""), right=False),
     )
 
@@ -222,7 +222,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         return
     reasons = dict.fromkeys(text(row, "verdict_reason") for row in rows if row.get("verdict_reason"))
     marks = {reason: mark for mark, reason in enumerate(reasons, 1)}
-    standing = _standing(marks, rows)
+    standing = _verdict_columns(marks, rows)
     names = tuple(Column(key, partial(_name, key=key), right=False) for key in ("model", "suite", "load"))
     wide = [names, _COUNTS, *_speed(rows), _scores(rows), standing]
     gap = _gap(wide, rows, console.width)
@@ -237,15 +237,15 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         console.print(*notes, "", sep="\n")
 
 
-def print_parts(title: str, name: Column, groups: Iterable[Group], rows: Sequence[Row], console: Console) -> None:
+def print_parts(title: str, name: Column, groups: Iterable[ColumnGroup], rows: Sequence[Row], console: Console) -> None:
     for part in _parts(name, groups, rows, console.width):
         gap = _gap(part, rows, console.width) or 1
         console.print(as_text(title, "bold cyan"), _table(part, rows, console.width, gap), "", sep="\n")
 
 
-def _parts(name: Column, groups: Iterable[Group], rows: Sequence[Row], room: int) -> Iterator[list[Group]]:
+def _parts(name: Column, groups: Iterable[ColumnGroup], rows: Sequence[Row], room: int) -> Iterator[list[ColumnGroup]]:
     """The groups in as few tables as the room allows, each beginning with the name."""
-    part: list[Group] = [(name,)]
+    part: list[ColumnGroup] = [(name,)]
     for group in groups:
         if len(part) > 1 and not _gap([*part, group], rows, room):
             yield part
@@ -254,36 +254,36 @@ def _parts(name: Column, groups: Iterable[Group], rows: Sequence[Row], room: int
     yield part
 
 
-def _widths(groups: Iterable[Group], rows: Iterable[Row]) -> list[int]:
+def _widths(groups: Iterable[ColumnGroup], rows: Iterable[Row]) -> list[int]:
     from rich.cells import cell_len
 
     return [
-        max(cell_len(line) for line in (*column.header.split("\n"), *(column.shown(row) for row in rows)))
+        max(cell_len(line) for line in (*column.header.split("\n"), *(column.text_of(row) for row in rows)))
         for group in groups
         for column in group
     ]
 
 
-def _gap(groups: Iterable[Group], rows: Sequence[Row], room: int) -> int:
+def _gap(groups: Iterable[ColumnGroup], rows: Sequence[Row], room: int) -> int:
     """Blanks between columns, 2 or 1, with which the table fits; 0 when it does not. The first column may fold."""
     first, *others = _widths(groups, rows)
-    for gap, least in LEAST_NAMES.items():
+    for gap, least in MIN_NAME_WIDTHS.items():
         if min(first, least) + sum(others) + gap * len(others) <= room:
             return gap
     return 0
 
 
-def _table(groups: Sequence[Group], rows: Sequence[Row], room: int, gap: int) -> Table:
+def _table(groups: Sequence[ColumnGroup], rows: Sequence[Row], room: int, gap: int) -> Table:
     table = simple_table(gap - 1)
     columns = [column for group in groups for column in group]
     first, *others = _widths(groups, rows)
-    first = min(first, max(LEAST_NAMES[gap], room - sum(others) - gap * len(others)))
+    first = min(first, max(MIN_NAME_WIDTHS[gap], room - sum(others) - gap * len(others)))
     lines = max(column.header.count("\n") for column in columns)
     for column, width in zip(columns, (first, *others), strict=True):
         header = "\n" * (lines - column.header.count("\n")) + column.header
         table.add_column(header, width=width, justify="right" if column.right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(as_text(column.shown(row), column.style(row) if column.style else "") for column in columns))
+        table.add_row(*(as_text(column.text_of(row), column.style(row) if column.style else "") for column in columns))
     return table
 
 
@@ -313,7 +313,7 @@ def _pooled_column(header: str, key: str) -> Column:
     return Column(header, lambda row: share_text(number(row, key)) if "requests" in row else "")
 
 
-_POOLED: tuple[Group, ...] = (
+_POOLED: tuple[ColumnGroup, ...] = (
     (
         Column("requests", lambda row: f"{row['requests']:,}" if "requests" in row else ""),
         _pooled_column("completed", "completed_share"),

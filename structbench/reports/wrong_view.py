@@ -12,13 +12,13 @@ from typing import Any
 
 from structbench.formatting import ABSENT, printable
 from structbench.results.figures import Figures
-from structbench.results.groups import Line
+from structbench.results.groups import RunGroup
 from structbench.results.wrong_answers import RIGHT
 
-_PLAIN = "\n\t"
+_LINE_BREAKS = "\n\t"
 
 
-def wrong_view(wrong: Mapping[str, Any], lines: Sequence[Line], figures: Mapping[int, Figures]) -> dict[str, Any]:
+def wrong_view(wrong: Mapping[str, Any], groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> dict[str, Any]:
     """``text``, and for each line that has any ``line``, ``count`` (of how many these are) and ``listed``."""
     listed: dict[int, list[dict[str, Any]]] = {}
     for row in wrong["listed"]:
@@ -30,13 +30,13 @@ def wrong_view(wrong: Mapping[str, Any], lines: Sequence[Line], figures: Mapping
         text = f"All {total:,}, to read."
     else:
         text = f"{shown:,} of {total:,}: a few of each line and outcome, of different cases where there are."
-    groups = [
-        {"line": {"id": line.id, "name": line.name, "marks": line.marks}, "listed": listed[line.id],
-         "count": f"{len(listed[line.id]):,} of {_count(figures[line.id]):,}"}
-        for line in lines
-        if line.id in listed
+    sections = [
+        {"line": {"id": group.id, "name": group.name, "marks": group.marks}, "listed": listed[group.id],
+         "count": f"{len(listed[group.id]):,} of {_count(figures[group.id]):,}"}
+        for group in groups
+        if group.id in listed
     ]  # fmt: skip
-    return {"text": text, "groups": groups}
+    return {"text": text, "groups": sections}
 
 
 def _count(figures: Figures) -> int:
@@ -83,7 +83,7 @@ def _cut(text: str, letters: int) -> str:
 
 def visible(text: str) -> str:
     """The text with control and formatting characters (escapes, bidirectional marks) written as ⟨U+202E⟩."""
-    return "".join(c if c.isprintable() or c in _PLAIN or _is_space(c) else f"⟨U+{ord(c):04X}⟩" for c in text)
+    return "".join(c if c.isprintable() or c in _LINE_BREAKS or _is_space(c) else f"⟨U+{ord(c):04X}⟩" for c in text)
 
 
 def _is_space(c: str) -> bool:

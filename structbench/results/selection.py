@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 Run = Mapping[str, Any]
 
-_SHORTEST = 4
+_MIN_PREFIX = 4
 """Letters of a run id or hash that a prefix needs."""
-_SHOWN = 5
+_MAX_NAMES = 5
 _AGES = {"d": "days", "h": "hours", "m": "minutes"}
 _PASSED = """
 SELECT run_id FROM runs
@@ -35,17 +35,17 @@ FROM runs ORDER BY started_at NULLS FIRST, run_id
 """
 
 
-def _is(run: Run, key: str, word: str) -> bool:
+def _equals(run: Run, key: str, word: str) -> bool:
     return bool(run[key] == word)
 
 
-def _is_model(run: Run, key: str, word: str) -> bool:
+def _is_same_model(run: Run, key: str, word: str) -> bool:
     """``gemma3n`` and ``gemma3n:latest`` are the same model."""
-    return _is(run, key, word) or run[key] == f"{word}:latest" or f"{run[key]}:latest" == word
+    return _equals(run, key, word) or run[key] == f"{word}:latest" or f"{run[key]}:latest" == word
 
 
 _KEYS: dict[str, Callable[[Run, str, str], bool]] = {
-    "label": _is, "model": _is_model, "suite": _is, "version": _is,
+    "label": _equals, "model": _is_same_model, "suite": _equals, "version": _equals,
 }  # fmt: skip
 """``key=word`` -> whether a run is meant; a bare word may be any of them."""
 
@@ -57,7 +57,7 @@ def select_runs(reader: Reader, words: Sequence[str]) -> list[str]:
     beginning, or ``label=…``, ``model=…``, ``suite=…``, ``version=…``. BadInput names the nearest known ones.
     """
     runs = reader.query(_RUNS)
-    chosen = {run_id for word in words for run_id in _meant(runs, word)}
+    chosen = {run_id for word in words for run_id in _matching(runs, word)}
     return [run["run_id"] for run in runs if not words or run["run_id"] in chosen]
 
 
@@ -69,7 +69,7 @@ def filtered_runs(reader: Reader, filters: RunFilters) -> list[str]:
         chosen = [run_id for run_id in chosen if run_id in meant]
     for status in filters.status:
         if status not in STATES:
-            raise BadInput(f"--status {status!r}: {_near(status, STATES)}")
+            raise BadInput(f"--status {status!r}: {_suggestion(status, STATES)}")
     sql = (
         "SELECT run_id FROM runs WHERE ($1 = [] OR status IN (SELECT unnest($1))) AND ($2 IS NULL OR started_at >= $2)"
     )
@@ -95,33 +95,33 @@ def ago(age: timedelta) -> datetime:
     return datetime.now(UTC).replace(tzinfo=None) - age
 
 
-def _meant(runs: Sequence[Run], word: str) -> set[str]:
+def _matching(runs: Sequence[Run], word: str) -> set[str]:
     key, equals, value = word.partition("=")
     if equals and key in _KEYS:
         found = _ids(run for run in runs if _KEYS[key](run, key, value))
         if not found:
-            raise BadInput(f"no run has {key} {value!r}: {_near(value, [run[key] for run in runs])}")
+            raise BadInput(f"no run has {key} {value!r}: {_suggestion(value, [run[key] for run in runs])}")
         return found
-    if any(_is(run, "run_id", word) for run in runs):
+    if any(_equals(run, "run_id", word) for run in runs):
         return {word}
     meanings = {key: ids for key, is_meant in _KEYS.items() if (ids := _ids(r for r in runs if is_meant(r, key, word)))}
     if len({frozenset(ids) for ids in meanings.values()}) > 1:
         raise BadInput(
             f"{word!r} is a {' and a '.join(meanings)}: write {' or '.join(f'{k}={word}' for k in meanings)}"
         )
-    return next(iter(meanings.values()), None) or _by_beginning(runs, word)
+    return next(iter(meanings.values()), None) or _by_prefix(runs, word)
 
 
-def _by_beginning(runs: Sequence[Run], word: str) -> set[str]:
+def _by_prefix(runs: Sequence[Run], word: str) -> set[str]:
     """The run whose id, or the runs whose config hash, begins like this."""
     by_id = [run["run_id"] for run in runs if run["run_id"].startswith(word)]
     by_hash = [run for run in runs if (run["hash"] or "").removeprefix("s1:").startswith(word.removeprefix("s1:"))]
     several = by_id if len(by_id) > 1 else sorted({run["hash"] for run in by_hash}) if not by_id else []
-    if len(word) < _SHORTEST or not (by_id or by_hash):
+    if len(word) < _MIN_PREFIX or not (by_id or by_hash):
         known = [run[key] for run in runs for key in ("run_id", *_KEYS)]
-        raise BadInput(f"no run, label, model, suite or server version {word!r}: {_near(word, known)}")
+        raise BadInput(f"no run, label, model, suite or server version {word!r}: {_suggestion(word, known)}")
     if len(several) > 1:
-        shown = ", ".join(several[:_SHOWN]) + (", …" if len(several) > _SHOWN else "")
+        shown = ", ".join(several[:_MAX_NAMES]) + (", …" if len(several) > _MAX_NAMES else "")
         raise BadInput(f"{word!r} begins {len(several)} {'runs' if by_id else 'configs'} ({shown}): write more of it")
     return set(by_id) or _ids(by_hash)
 
@@ -130,7 +130,7 @@ def _ids(runs: Iterable[Run]) -> set[str]:
     return {run["run_id"] for run in runs}
 
 
-def _near(word: str, known: Iterable[str | None]) -> str:
+def _suggestion(word: str, known: Iterable[str | None]) -> str:
     names = list(dict.fromkeys(name for name in known if name))
-    there_are = f"there are {', '.join(names[-_SHOWN:])}" if names else "there is none"
+    there_are = f"there are {', '.join(names[-_MAX_NAMES:])}" if names else "there is none"
     return did_you_mean(word, names, otherwise=there_are, most=3)

@@ -28,7 +28,7 @@ from structbench.errors import GATE_FAILED
 from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
-from structbench.gates.slo import Gate, Outcome, judge_all
+from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.output import write_output
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells
@@ -103,7 +103,7 @@ class Summary:
     total_s: float = 0.0
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[CellResult] = field(default_factory=list)
     """Each planned cell, with what --slo asks of it."""
     db: str = ""
 
@@ -201,7 +201,7 @@ class _Runner:
         caches: dict[str, CacheState] = {}
         runs: list[tuple[Cell, str]] = []
         self.states["waiting"] = len(planned)
-        self.summary.outcomes = [Outcome(cell.cell.name) for cell in planned]
+        self.summary.outcomes = [CellResult(cell.cell.name) for cell in planned]
         self._judge()  # what ends before it is judged has not passed
         for cell in planned:
             if self.stop.asked or (self.summary.failures and not ollama_server.answers(self.services.server.address)):

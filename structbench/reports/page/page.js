@@ -9,7 +9,7 @@
   const COLOURS = [1, 2, 3, 4, 5, 6, 7, 8].map((i) => `var(--c${i})`);
   const DASHES = [null, "7 3", "2 3", "9 3 2 3", "4 2", "1 4"];
   const PERCENTILES = [["p50", "circle"], ["p90", "triangle"], ["p95", "square"], ["p99", "diamond"]];
-  const MOST_TIMELINES = 12;
+  const MAX_TIMELINES = 12;
   const colourOf = (line) => COLOURS[models.indexOf(line.model) % COLOURS.length];
   const dashOf = (line) => DASHES[loads.indexOf(line.load) % DASHES.length];
   let active = data.lines;
@@ -245,7 +245,7 @@
   const endOf = (outcome, failed) => (failed ? "failed" : outcome === "correct" ? "right" : outcome === "completed" ? "not scored" : "wrong");
   function timeline(place) {
     const own = data.timeline.filter((each) => active.some((line) => line.id === each.line) && each.shown);
-    const first = new Set(own.slice(0, MOST_TIMELINES).map((each) => each.line));
+    const first = new Set(own.slice(0, MAX_TIMELINES).map((each) => each.line));
     const points = new Map(own.map((each) => [each.line, each.t_s.map((t, i) => ({ t, ttft: each.ttft_s[i], took: each.took_s[i], outcome: each.outcome[i], end: endOf(each.outcome[i], each.failed[i]) }))]));
     const ends = new Set([...points.values()].flat().map((point) => point.end));
     place.append(legend(ENDS.filter(([end]) => ends.has(end)).map(([end, symbol, colour]) => [end, colour, "symbol", SYMBOLS[symbol]])));

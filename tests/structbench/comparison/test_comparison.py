@@ -23,7 +23,7 @@ from structbench.comparison.significance import Difference, holm
 from structbench.gates.expressions import parse_change
 from structbench.gates.slo import Gate
 from structbench.metrics import COMPARED, metric_of
-from structbench.results.groups import lines_of
+from structbench.results.groups import run_groups
 from structbench.store import Reader
 from tests.support.comparisons import config, database, fewer_resamples, requests
 from tests.support.paths import ROOT
@@ -81,7 +81,7 @@ def reader(db: Path) -> Iterator[Reader]:
 
 
 def compared(reader: Reader, a: str, b: str, *fail_on: str, limits: dict[str, float] | None = None) -> Result:
-    pairing = pair(lines_of(reader, a.split(), pool=True), lines_of(reader, b.split(), pool=True))
+    pairing = pair(run_groups(reader, a.split(), pool=True), run_groups(reader, b.split(), pool=True))
     return compare((reader, reader), pairing, [parse_change(text) for text in fail_on], limits)
 
 
@@ -343,7 +343,7 @@ def test_what_a_gate_says_of_a_pair(
     reader: Reader, row: Compared, change: str, sides: dict[str, Any], completed: tuple[int, int], outcome: Any,
     text: str,
 ) -> None:  # fmt: skip
-    (plain,) = lines_of(reader, ["plain"], pool=True)
+    (plain,) = run_groups(reader, ["plain"], pool=True)
     held = Pair(replace(plain, **sides.get("a", {})), replace(plain, **sides.get("b", {})), ())
     rate = figures("requests_per_s", 1.0, 1.0, completed)
     settled = Comparison(Pair(plain, plain, ()), (SLOWER, figures("requests_per_s", 1.0, 1.0)), ())

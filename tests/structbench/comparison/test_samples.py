@@ -23,7 +23,7 @@ from structbench.comparison.significance import (
     without_variation,
 )
 from structbench.gates.expressions import metric_of
-from structbench.results.groups import lines_of
+from structbench.results.groups import run_groups
 from structbench.store import Reader
 from tests.support.comparisons import NS, database, fewer_resamples, requests
 
@@ -101,7 +101,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 def held(
     reader: Reader, a: str, b: str, names: Sequence[str], limits: Mapping[str, float] | None = LIMITS
 ) -> dict[str, Compared]:
-    pairing = pair(lines_of(reader, a.split(), pool=True), lines_of(reader, b.split(), pool=True))
+    pairing = pair(run_groups(reader, a.split(), pool=True), run_groups(reader, b.split(), pool=True))
     metrics = [metric for name in names if (metric := metric_of(name)) is not None]
     assert len(metrics) == len(names)
     return {row.metric.name: row for row in compared((reader, reader), pairing.pairs[0], metrics, limits)}

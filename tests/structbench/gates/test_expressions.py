@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structbench.errors import BadInput
-from structbench.gates.expressions import parse_change, parse_limits, parse_slo, shown_limits
+from structbench.gates.expressions import limits_text, parse_change, parse_limits, parse_slo
 from structbench.metrics import ALIASES, LATENCIES, METRICS, metric_of
 from tests.support.paths import ROOT
 
@@ -114,7 +114,7 @@ def test_a_change_without_a_unit_or_with_the_wrong_sign_is_a_mistake(text: str, 
 )  # fmt: skip
 def test_limits_name_columns(text: str, limits: dict[str, float]) -> None:
     assert parse_limits(text) == limits
-    assert parse_limits(shown_limits(limits)) == limits
+    assert parse_limits(limits_text(limits)) == limits
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from structbench.gates.expressions import parse_slo
-from structbench.gates.slo import Gate, Outcome, Word, judge, needed_beyond, settle
+from structbench.gates.slo import CellResult, Gate, GateOutcome, judge, needed_beyond, settle
 from structbench.metrics import metric_of
 from structbench.results.measures import Measured
 
@@ -56,7 +56,7 @@ GOOD_RUN = {"status": "complete", "verdict": "valid", "completed": 20}
     ],
 )  # fmt: skip
 def test_nothing_passes_that_was_not_measured(
-    slo: str, measured: Measured, run: dict[str, Any] | None, outcome: Word, text: str
+    slo: str, measured: Measured, run: dict[str, Any] | None, outcome: GateOutcome, text: str
 ) -> None:
     gate = judge("m json c=1", parse_slo(slo), measured, run)
     assert gate == Gate("m json c=1", slo, outcome, *measured, text)
@@ -98,8 +98,8 @@ def test_an_slo_that_applies_nowhere_is_undecided_everywhere() -> None:
     def gate(slo: str, outcome: Any) -> Gate:
         return Gate("c", slo, outcome, None, 0, "")
 
-    outcomes = [Outcome("one", gates=[gate("a", "skip"), gate("b", "skip")]),
-                Outcome("two", gates=[gate("a", "pass"), gate("b", "skip")])]  # fmt: skip
+    outcomes = [CellResult("one", gates=[gate("a", "skip"), gate("b", "skip")]),
+                CellResult("two", gates=[gate("a", "pass"), gate("b", "skip")])]  # fmt: skip
     settle(outcomes)
     assert [[each.outcome for each in outcome.gates] for outcome in outcomes] == [
         ["skip", "undecided"], ["pass", "undecided"]
