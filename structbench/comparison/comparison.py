@@ -43,7 +43,7 @@ def compare(
             if limits is None:
                 bounds, differ = _shared_limits(readers, each)
                 notes += differ
-            notes += (f"good requests keep {limits_text(bounds)}",) if bounds else ()
+            notes += (f"goodput counts requests with {limits_text(bounds)}",) if bounds else ()
             rows = [replace(row, gated=row.metric.name in named) for row in compared(readers, each, metrics, bounds)]
         comparisons.append(Comparison(each, tuple(rows), notes))
     comparisons, sizes = _adjusted(comparisons)
@@ -60,7 +60,7 @@ def _shared_limits(readers: tuple[Reader, Reader], pair: Pair) -> tuple[dict[str
         for row in reader.query(sql, [list(group.run_ids)])
     ]
     if len({text if text is None else canonical_json(json.loads(text)) for text in texts}) > 1:
-        return None, ("the runs had different --goodput limits, which are left aside: --goodput sets some for both",)
+        return None, ("the runs had different --goodput limits, so none are used: give --goodput to set them for both",)
     return None if texts[0] is None else json.loads(texts[0]), ()
 
 
@@ -97,7 +97,7 @@ def notes_of(pair: Pair) -> tuple[str, ...]:
         if before != after:
             notes.append(f"the client's {text} differs: {before} → {after}")
     if pair.a.model != pair.b.model:
-        notes.append("tokens of two models differ in length: TPOT, ITL and tokens/s count tokens, not text")
+        notes.append("the two models split text into tokens differently: TPOT, ITL and tokens/s count tokens, not text")
     return tuple(notes)
 
 
@@ -105,7 +105,7 @@ def judge_changes(
     comparisons: Sequence[Comparison], only_a: Sequence[RunGroup], changes: Sequence[Change]
 ) -> Iterable[Gate]:
     """Each --fail-on held against each pair; undecided for a cell of A alone, and where it applies to no pair."""
-    why = "no counterpart in B: measure it there, or leave it out with --only"
+    why = "no counterpart in B: measure it there, or exclude it with --only"
     results = [
         *(CellResult(each.pair.name, gates=[_gate(each, change) for change in changes]) for each in comparisons),
         *(CellResult(group.name, gates=[Gate(group.name, change.text, "undecided", None, 0, why) for change in changes])
@@ -114,7 +114,7 @@ def judge_changes(
     settle(results)
     yield from (gate for result in results for gate in result.gates)
     if not results:
-        yield from (Gate("A → B", change.text, "undecided", None, 0, "A has no cell") for change in changes)
+        yield from (Gate("A → B", change.text, "undecided", None, 0, "A has no cells") for change in changes)
 
 
 def _gate(comparison: Comparison, change: Change) -> Gate:
@@ -130,16 +130,16 @@ def _gate(comparison: Comparison, change: Change) -> Gate:
     unsure = list(_doubts(comparison))
     if row.a is None and row.b is None:
         if unsure:
-            return gate("undecided", f"neither has this figure; but {' and '.join(unsure)}")
-        return gate("skip", "does not apply: neither has this figure")
+            return gate("undecided", f"neither side has this figure; but {' and '.join(unsure)}")
+        return gate("skip", "does not apply: neither side has this figure")
     if row.a is None or row.b is None or row.difference is None:
-        return gate("undecided", row.why or f"{'A' if row.a is None else 'B'} has no such figure", row)
+        return gate("undecided", row.why or f"{'A' if row.a is None else 'B'} does not have this figure", row)
     shown = _change_with_interval(row)
     if change.holds(row.a, row.b) and row.significant:
-        return gate("fail", f"{shown}: larger, and significant", row)
+        return gate("fail", f"{shown}: exceeds the limit, significant", row)
     if unsure:
         return gate("undecided", f"{shown}; but {' and '.join(unsure)}", row)
-    small = "as large, but not significant" if change.holds(row.a, row.b) else "not larger"
+    small = "exceeds the limit, but not significant" if change.holds(row.a, row.b) else "within the limit"
     return gate("pass", f"{shown}: {small}", row)
 
 

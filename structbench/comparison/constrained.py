@@ -168,15 +168,15 @@ def print_pairs(pairs: Sequence[Mapping[str, Any]], console: Console) -> None:
             table.add_row(name, write(found["before"]), write(found["after"]), *_change(found, write_change))
         for key, name in _NEW_SCHEMA_ROWS.items():
             table.add_row(name, "", "", *_change(pair[key], latency_text))
-        console.print(Text("Constrained (format) against free (prompt)", "bold cyan"), table, sep="\n")
+        console.print(Text("Constrained (format) vs free (prompt)", "bold cyan"), table, sep="\n")
         known = pair["new_schema_ttft_s"]["n"]
         if known < MIN_UNITS:
-            console.print(f"{plural(known, 'schema')} came twice; for what a new one costs {MIN_UNITS} must: give "
-                          "more --requests than the suite has cases, of a suite with that many schemas.")  # fmt: skip
+            console.print(f"{plural(known, 'schema')} came twice; the cost of a new schema needs {MIN_UNITS}: give "
+                          "more --requests than the suite has cases, and a suite with that many schemas.")  # fmt: skip
         console.print()
     if pairs:
-        console.print("n: cases, however often each was asked; of a new schema, schemas")
-        console.print("new schema: TTFT of the first request with a schema, less that of the later ones\n")
+        console.print("n: cases (repeats count once); for a new schema, schemas")
+        console.print("new schema: TTFT of the first request with a schema minus that of later ones\n")
 
 
 def _change(found: Mapping[str, Any], write: _Write) -> tuple[str, str, str]:

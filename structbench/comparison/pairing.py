@@ -17,7 +17,7 @@ from structbench.types import Config
 
 COMPARED = ("model", "model_digest", "server_version", "server_address")
 """Fields of a config that may always differ: these are what people compare."""
-_SEVERAL = "more than one cell would fit: choose one model on each side, or fewer runs"
+_SEVERAL = "more than one cell matches: choose one model on each side, or fewer runs"
 _FIELDS = tuple(field.name for field in fields(Config))
 
 
@@ -50,7 +50,7 @@ def check_fields(names: Collection[str]) -> None:
     """BadInput for a field that no config has."""
     for name in names:
         if name not in _FIELDS:
-            raise BadInput(f"--across {name!r}: a config has no such field: {did_you_mean(name, _FIELDS)}")
+            raise BadInput(f"--across {name!r}: no such config field: {did_you_mean(name, _FIELDS)}")
 
 
 def pair(a: Sequence[RunGroup], b: Sequence[RunGroup], across: Collection[str] = ()) -> Pairing:

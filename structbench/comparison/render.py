@@ -50,7 +50,7 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
         yield f"not comparable: {'; '.join(pair.blocking)}"
         if any(":" in text for text in pair.blocking):
             fields = dict.fromkeys(text.split(":")[0].split(".")[0] for text in pair.blocking)
-            yield f"to compare all the same: --across {' '.join(fields)}"
+            yield f"to compare anyway, add --across {' '.join(fields)}"
     else:
         yield f"differs in {'; '.join(pair.changed)}" if pair.changed else "the same config on both sides"
     yield from comparison.notes
@@ -69,13 +69,13 @@ def _footer(result: Result) -> Iterator[str]:
         for group in groups:
             yield f"only in {side}: {_group_text(group)}"
     sizes = [f"{plural(result.tested, 'test')} together"] if result.tested else []
-    sizes += [f"the {plural(result.gated, 'test')} that --fail-on names together"] if result.gated else []
+    sizes += [f"the {plural(result.gated, 'test')} named by --fail-on together"] if result.gated else []
     if sizes:
         yield (
-            f'p-values are adjusted by Holm\'s method for {", and ".join(sizes)}: that any "better" or "worse" is a '
-            f"false one has a chance of 5 % at most. Each interval alone is 95 %, of {RESAMPLES} seeded resamples."
+            f'p-values are adjusted by Holm\'s method for {", and ".join(sizes)}: the chance that any "better" or '
+            f'"worse" is false is at most 5 %. Each interval is 95 % on its own, from {RESAMPLES} seeded resamples.'
         )
-        yield "It speaks of the requests of these runs; how much runs differ from each other, only more runs tell."
+        yield "These results hold for the requests of these runs; only more runs can tell how much runs vary."
 
 
 def print_comparison(result: Result, console: Console) -> None:

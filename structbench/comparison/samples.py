@@ -153,7 +153,7 @@ def compared(
 def _timing_doubt(pair: Pair) -> str | None:
     """Why times cannot be compared."""
     sides = [side for side, group in (("A", pair.a), ("B", pair.b)) if group.verdict == "invalid"]
-    return f"the client of {' and '.join(sides)} did not measure truthfully" if sides else None
+    return f"the measurement of {' and '.join(sides)} is invalid" if sides else None
 
 
 def _figures(a: CellSamples, b: CellSamples, metric: Metric, paired: bool, timing_doubt: str | None) -> Compared:
@@ -186,7 +186,9 @@ def _scores(a: CellSamples, b: CellSamples, metric: Metric) -> Compared:
     if not len(both):
         means = [float(each.mean()) if len(each) else None for each in values]
         plain = Compared(metric, means[0], means[1], len(values[0]), len(values[1]))
-        return replace(plain, untested="not comparable", why="no case was scored in both") if all(scored) else plain
+        return (
+            replace(plain, untested="not comparable", why="no case was scored on both sides") if all(scored) else plain
+        )
     shared = [np.isin(each, both) for each in cases]
     ours, theirs = (each[kept] for each, kept in zip(values, shared, strict=True))
     found = paired_by_case(ours, theirs, *(each[kept] for each, kept in zip(cases, shared, strict=True)))
@@ -194,7 +196,7 @@ def _scores(a: CellSamples, b: CellSamples, metric: Metric) -> Compared:
     if len(both) < MIN_CLUSTERS:
         return replace(plain, untested="too few", why=f"needs {MIN_CLUSTERS} cases")
     alone = sum(int((~kept).sum()) for kept in shared)
-    why = f"{alone} answers without a counterpart are left out" if alone else None
+    why = f"excludes {alone} answers without a counterpart" if alone else None
     return replace(plain, difference=found, why=why)
 
 

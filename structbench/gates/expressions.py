@@ -98,7 +98,10 @@ def parse_change(text: str) -> Change:
     metric, op = found.metric(), found.op()
     value = found.number(_CHANGE_UNITS[metric.kind], _CHANGE_UNIT_TEXTS[metric.kind])
     if (value < 0) == (op[0] == ">") and value:
-        found.fail("number", f"a number from 0 {'up: > is a rise' if op[0] == '>' else 'down: < is a fall'}")
+        found.fail(
+            "number",
+            f"a number from 0 {'up, because > means a rise' if op[0] == '>' else 'down, because < means a fall'}",
+        )
     found.end()
     return Change(text.strip(), metric, op, value, found.parts["unit"] == "%")
 
@@ -113,16 +116,16 @@ def parse_limits(text: str) -> dict[str, float]:
             found.fail("word", f"one of {', '.join(LATENCIES)}{_hint(name, LATENCIES)}")
         column = LATENCIES[name].column
         if column in limits:
-            found.fail("word", "each limit once")
+            found.fail("word", "each limit only once")
         if found.op()[0] != "<":
-            found.fail("op", "< (a limit is the most that is still good)")
+            found.fail("op", "< or <= (a limit is the highest value that is still good)")
         limits[column] = found.number(_VALUE_UNITS["latency"], _UNIT_TEXTS["latency"])
         if limits[column] <= 0:
             found.fail("number", "more than 0")
         if found.parts.end() == len(text):
             return limits
         if text[found.parts.end()] != ",":
-            found.fail(found.parts.end(), "a comma or the end")
+            found.fail(found.parts.end(), "a comma or the end of the text")
         found = _Expression("--goodput", text, found.parts.end() + 1)
 
 
@@ -143,7 +146,7 @@ class _Expression:
     def fail(self, part: str | int, expected: str) -> NoReturn:
         at = self.parts.start(part) if isinstance(part, str) else part
         found = printable(self.text[at : at + 20])
-        where = f"at position {at + 1}, {found!r}" if found else "at its end"
+        where = f"at position {at + 1}, {found!r}" if found else "at the end"
         raise BadInput(f'{self.option} "{printable(self.text)}", {where}: expected {expected}')
 
     def metric(self) -> Metric:
@@ -178,7 +181,7 @@ class _Expression:
 
     def end(self) -> None:
         if self.parts.end() < len(self.text):
-            self.fail(self.parts.end(), "nothing more: write each expression as a word of its own")
+            self.fail(self.parts.end(), "nothing more; give each expression separately")
 
 
 _SUFFIXES = ("p50", "p90", "p95", "p99", "mean")

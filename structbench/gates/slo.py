@@ -57,10 +57,10 @@ def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] 
     if value is None:
         if row.get("completed") and not n and doubt(row) is None:
             return Gate(cell, slo.text, "skip", None, 0, f"does not apply: no answer here has {_requirement(metric)}")
-        return Gate(cell, slo.text, "undecided", None, n, f"needs {_count_text(metric, 1)} to judge by, there is none")
+        return Gate(cell, slo.text, "undecided", None, n, f"needs at least {_count_text(metric, 1)}, but there is none")
     text = f"{_distinct_text(metric, value, slo.value)}, n = {_count_text(metric, n)}"
     if metric.p is not None and n < (few := needed_beyond(metric.p)):
-        text += f" (few: a request beyond p{metric.p * 100:g} takes {few})"
+        text += f" (too few to expect one beyond p{metric.p * 100:g}: that takes {few})"
     why = doubt(row)
     outcome: GateOutcome = "fail" if not slo.holds(value) else "undecided" if why is not None else "pass"
     if why is None and row.get("verdict") == "degraded":
@@ -115,7 +115,7 @@ def _distinct_text(metric: Metric, value: float, limit: float) -> str:
 
 
 def _requirement(metric: Metric) -> str:
-    names = {"gap": "two chunks", "scored answer": "a score of that kind", "request": "such a time"}
+    names = {"gap": "two chunks", "scored answer": "this score", "request": "this latency"}
     return names[metric.counts]
 
 

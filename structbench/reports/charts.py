@@ -55,8 +55,8 @@ def _throughput(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> C
     ]
     return Chart(
         "throughput", "Throughput and correct answers against load",
-        "Completed requests a second, and of these the correct ones with their interval, at each load.",
-        ["load", "completed a second", "correct a second"], rows,
+        "Completed requests/s at each load, and how many of them were correct, with the interval.",
+        ["load", "completed/s", "correct/s"], rows,
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ _THROUGHPUT = ("requests_per_s", "correct_goodput")
 def _shares(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> Chart:
     rows = [row(group, [cell(metric, figures[group.id].of(metric)) for metric in SCORES]) for group in groups]
     header = [metric.label for metric in SCORES]
-    text = "Each share of the answers with its 95 % interval."
+    text = "Share of answers, each with its 95 % interval."
     return Chart("shares", "Accuracy by model and suite", text, header, rows)
 
 
@@ -76,7 +76,7 @@ def _outcomes(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> Cha
         requests = figures[group.id].counts["requests"]
         for name, _, n in figures[group.id].outcomes:
             rows.append(row(group, [plain(name), plain(f"{n:,}"), plain(share_text(n / requests))]))
-    text = "Every request: answers by their score, failures by their kind."
+    text = "All requests: answers by score, failures by kind."
     return Chart("outcomes", "How requests ended", text, ["outcome", "requests", "share"], rows)
 
 
@@ -91,7 +91,7 @@ def _percentiles(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> 
         for metric in charted_latencies(figures):
             estimates = figures[group.id].latencies[metric.key]
             rows.append(row(group, [plain(metric.label), *(cell(metric, estimates[p]) for p in PERCENTILES)]))
-    text = "Each percentile with its 95 % interval; one that needs more requests than there are is not drawn."
+    text = "Each percentile with its 95 % interval; a percentile is not drawn where there are too few requests."
     return Chart("percentiles", "Latency percentiles", text, ["latency", *PERCENTILES], rows, metric=True)
 
 
@@ -103,9 +103,7 @@ def _curves(
         for curve in curves[metric.key]:
             values = [plain(latency_text(curve["values"][i])) for i in _TENTHS]
             rows.append(row(groups[curve["line"]], [plain(metric.label), plain(share_text(curve["share"])), *values]))
-    text = (
-        "The share of requests that were as fast. Failed requests never are: a curve ends below 100 % by their share."
-    )
+    text = "Share of requests that took at most this long. Failed requests never count: they keep a curve below 100 %."
     header = ["latency", "completed", *(f"{i} %" for i in _TENTHS)]
     return Chart("curves", "Latency distribution", text, header, rows, metric=True)
 
@@ -116,12 +114,8 @@ def _positions(groups: Mapping[int, RunGroup], positions: Sequence[Mapping[str, 
                                    _gap_cell(each["p50"]), _gap_cell(each["p95"])])
         for each in positions
     ]  # fmt: skip
-    text = (
-        "Median (with its interval) and p95 of the mean gap, by place in the answer, over the answers that are so long."
-    )
-    return Chart(
-        "positions", "The gap between chunks over the answer", text, ["chunks", "requests", "p50", "p95"], rows
-    )
+    text = "Median (with its interval) and p95 of the mean gap by position in the answer, over the answers long enough."
+    return Chart("positions", "Gap between chunks along the answer", text, ["chunks", "requests", "p50", "p95"], rows)
 
 
 def _gap_cell(shown: Mapping[str, float] | None) -> TableCell:
@@ -137,18 +131,18 @@ def _parts(groups: Mapping[int, RunGroup], parts: Sequence[Mapping[str, Any]]) -
     ]
     header = ["requests", *(name.removesuffix("_s").replace("_", " ") for name in PARTS)]
     text = (
-        "Means, because they add up, from the instant a request was due. "
+        "Means (they add up), counted from the instant a request was due. "
         "The rest is queueing, the network and the first decode."
     )
-    return Chart("parts", "Time to first token, taken apart", text, header, rows)
+    return Chart("parts", "Breakdown of time to first token", text, header, rows)
 
 
 def _timeline(groups: Mapping[int, RunGroup], timeline: Sequence[Mapping[str, Any]]) -> Chart:
     drawn, requests = (sum(each[key] for each in timeline) for key in ("shown", "requests"))
-    how = "Every request" if drawn == requests else f"{drawn:,} of {requests:,} requests, drawn evenly, each"
+    how = "Every request" if drawn == requests else f"An even sample of {drawn:,} of {requests:,} requests"
     header = ["drawn", "requests", "first third: median TTFT", "middle third", "last third"]
     return Chart(
-        "timeline", "Requests over time", f"{how} at the second it was sent: how long it took, and how it ended.",
+        "timeline", "Requests over time", f"{how} by the time sent: how long each took and how it ended.",
         header, [row(groups[each["line"]], _thirds(each)) for each in timeline], metric=True,
     )  # fmt: skip
 

@@ -79,7 +79,7 @@ class Headline:
     @property
     def rule(self) -> str:
         limits = " and ".join(condition.text for condition in self.conditions)
-        return f"Rule: {limits}, in every suite, with the whole 95 % interval."
+        return f"Rule: {limits}, in every suite, for the whole 95 % interval."
 
 
 def parse_rule(texts: Sequence[str]) -> list[Condition]:
@@ -88,9 +88,9 @@ def parse_rule(texts: Sequence[str]) -> list[Condition]:
     for condition in conditions:
         metric = condition.metric
         if metric.kind == "latency" and metric.p not in PERCENTILES.values():
-            raise BadInput(f"--slo {condition.text}: a report has p50, p90, p95 and p99 of latencies")
+            raise BadInput(f"--slo {condition.text}: a report has only p50, p90, p95 and p99 of a latency")
         if metric.kind == "score":
-            raise BadInput(f"--slo {condition.text}: a report has no interval of {metric.name}")
+            raise BadInput(f"--slo {condition.text}: a report has no interval for {metric.name}")
     return conditions
 
 
@@ -108,7 +108,7 @@ def headline_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule
 def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
     """The best candidate, judged by its state; and where it meets the rule, the other models that do."""
     if not judged:
-        yield "No model can be called correct: no run that was measured well scored an answer."
+        yield "No model can be called correct: no validly measured run has scored answers."
         return
     best = judged[0]
     mark = f"{SIMULATED}: " if any(group.simulated for group in best.groups) else ""
@@ -118,13 +118,13 @@ def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
             yield f"{_figures_text(best)}."
             others = _best_of_each_model(judged)[1:]
             if others:
-                yield f"So {'is' if len(others) == 1 else 'are'} {', '.join(each.name for each in others)}."
+                yield f"Also correct and fast enough: {', '.join(each.name for each in others)}."
         case "open":
-            yield f"{mark}No model is shown to be correct and fast enough; {best.name} may be."
+            yield f"{mark}No model has been shown to be correct and fast enough; {best.name} may be."
             yield f"Not settled: {_candidate_shortfalls(best)}."
         case "missed":
-            yield f"{mark}No model is correct and fast enough at a load that was measured."
-            yield f"Nearest is {best.name}, which misses {_candidate_shortfalls(best)}."
+            yield f"{mark}No model is correct and fast enough at any load measured."
+            yield f"The nearest is {best.name}, which misses {_candidate_shortfalls(best)}."
 
 
 def _best_of_each_model(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -146,7 +146,7 @@ def _candidate_shortfalls(candidate: Candidate) -> str:
 
 
 def _shortfalls(checks: Iterable[Check]) -> str:
-    return _by_suite((each, f"{_check_text(each)} where {_limit_text(each.condition)} is asked") for each in checks)
+    return _by_suite((each, f"{_check_text(each)} where {_limit_text(each.condition)} is required") for each in checks)
 
 
 def _check_text(check: Check) -> str:
@@ -170,12 +170,12 @@ def _notes(groups: Sequence[RunGroup], candidates: Sequence[Candidate]) -> Itera
     """What a reader must know before believing the sentence."""
     if any(group.simulated for group in groups):
         every = all(group.simulated for group in groups)
-        yield f"{SIMULATED}: {'all of' if every else 'some of'} these runs are of the built-in simulated server; " + (
-            "their figures are made up and say nothing of any model."
+        yield f"{SIMULATED}: {'all of' if every else 'some of'} these runs used the built-in simulated server; " + (
+            "their figures are made up and say nothing about any model."
         )
     invalid = [group.name for group in groups if group.verdict == "invalid"]
     if invalid:
-        yield f"Left out of the answer, since the measurement is invalid: {', '.join(invalid)}."
+        yield f"Excluded: invalid measurement: {', '.join(invalid)}."
     for met in _best_of_each_model(candidates):
         yield from _unmet_elsewhere(met, candidates)
     best = next((each for each in candidates if each.judged), None)
@@ -196,7 +196,7 @@ def _unmet_elsewhere(met: Candidate, candidates: Sequence[Candidate]) -> Iterato
                 check for check in each.checks if check.state != "met" and check.group.suite not in own
             )
             if against:
-                yield f"Not shown in other suites, which were run as {each.name}: {against}."
+                yield f"Not shown for other suites, which were run as {each.name}: {against}."
 
 
 def _config_differences(candidate: Candidate) -> Iterator[str]:
@@ -204,7 +204,7 @@ def _config_differences(candidate: Candidate) -> Iterator[str]:
     configs = {group.suite: _common_config([group]) for group in candidate.groups}
     shown = [(suite, ", ".join(differing(config, configs.values()))) for suite, config in configs.items()]
     if any(text for _, text in shown):
-        yield f"Not all suites were run alike: {'; '.join(f'{suite}: {text}' for suite, text in shown)}."
+        yield f"Not all suites were run with the same config: {'; '.join(f'{suite}: {text}' for suite, text in shown)}."
 
 
 def _rank(candidate: Candidate) -> tuple[object, ...]:

@@ -36,8 +36,8 @@ def to_markdown(document: Document) -> str:
     ]
     if reasons:
         parts.append("\n".join(reasons))
-    how = "runs of one config pooled" if document.pooled else "each run apart"
-    parts.append(f"<sub>structbench {__version__}, {how}; (…): 95 % intervals.</sub>")
+    how = "runs of one config pooled" if document.pooled else "one row per run"
+    parts.append(f"<sub>structbench {__version__}, {how}; 95 % intervals in parentheses.</sub>")
     return "\n\n".join(parts) + "\n"
 
 

@@ -297,7 +297,7 @@ def as_text(shown: str, style: str = "") -> Text:
 def _notes(rows: Sequence[Row], marks: Mapping[str, int]) -> Iterator[Text]:
     """What stands below the table: interruptions, the verdicts' reasons, warnings."""
     if any("*" in _requests(row) for row in rows):
-        yield as_text("* interrupted: the same command with --skip-cached continues it", "yellow")
+        yield as_text("* interrupted: run the same command with --skip-cached to continue", "yellow")
     for reason, mark in marks.items():
         yield as_text(f"({mark}) {reason}")
     warned: dict[str, list[str]] = {}

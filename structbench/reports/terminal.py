@@ -39,7 +39,7 @@ def print_document(document: Document, console: Console) -> None:
     )
     if any(row["too_few"] for row in rows):
         counts = ", ".join(f"{name} {needed(p)}" for name, p in PERCENTILES.items())
-        console.print(as_text(f"– or needs …: too few requests to tell ({counts}; docs/statistics.md)"))
+        console.print(as_text(f'– or "needs …": too few requests for an interval ({counts}; see docs/statistics.md)'))
 
 
 def row_of(group: RunGroup, figures: Figures) -> dict[str, Any]:

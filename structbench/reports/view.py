@@ -33,7 +33,7 @@ def view_of(document: Document) -> dict[str, Any]:
         "made_at": _instant_text(document.made_at), "database": document.database,
         **_answer(headline),
         "facts": _facts(document),
-        "pooled": "Runs of one config are pooled." if document.pooled else "Each run stands apart.",
+        "pooled": "One row per config: its runs are pooled." if document.pooled else "One row per run.",
         "lines": [_run_row(group, figures[group.id]) for group in groups],
         "filters": [
             (name, list(dict.fromkeys(getattr(group, name) for group in groups))) for name in ("model", "suite", "load")
@@ -130,7 +130,7 @@ def _answers_table(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -
         cells += [cell(metric, own.of(metric)) for metric in (*shares, METRICS["correct_goodput"])]
         rows.append(row(group, cells))
     header = ["requests", "failed", *(metric.label for metric in shares), "correct/s"]
-    return {"caption": "Share of the answers that were right", "header": header, "rows": rows}
+    return {"caption": "Shares of right answers", "header": header, "rows": rows}
 
 
 def _speed_table(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> dict[str, Any]:
@@ -144,4 +144,4 @@ def _speed_table(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> 
         rows.append(row(group, [*cells, *(plain(rate_text(rate)) for rate in rates)]))
     header = [figure.label for figure in shown]
     header += ["tokens/s, one stream", "tokens/s, all", "requests/s"]
-    return {"caption": "How fast answers came", "header": header, "rows": rows}
+    return {"caption": "Speed of answers", "header": header, "rows": rows}

@@ -25,11 +25,11 @@ def wrong_view(wrong: Mapping[str, Any], groups: Sequence[RunGroup], figures: Ma
         listed.setdefault(row["line"], []).append(_entry(row))
     shown, total = len(wrong["listed"]), wrong["total"]
     if not total:
-        text = "None: every answer that was scored was correct, and no request failed."
+        text = "None: every scored answer was correct and no request failed."
     elif shown == total:
-        text = f"All {total:,}, to read."
+        text = f"All {total:,} are listed."
     else:
-        text = f"{shown:,} of {total:,}: a few of each line and outcome, of different cases where there are."
+        text = f"{shown:,} of {total:,}: a few of each run group and outcome, from different cases where possible."
     sections = [
         {"line": {"id": group.id, "name": group.name, "marks": group.marks}, "listed": listed[group.id],
          "count": f"{len(listed[group.id]):,} of {_count(figures[group.id]):,}"}
@@ -55,7 +55,7 @@ def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What was asked, what was expected, what came, what was wrong with it."""
     asked = row["asked"]
     if asked is None:
-        yield "Prompt", "(not at hand: the suite has changed, is not in this folder, or was fitted to the model)"
+        yield "Prompt", "(not available: the suite has changed, is not in this folder, or was fitted to the model)"
     else:
         for message in asked["messages"]:
             yield f"Prompt ({printable(message['role'])})", message["content"]

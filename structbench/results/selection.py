@@ -107,7 +107,7 @@ def _matching(runs: Sequence[Run], word: str) -> set[str]:
     meanings = {key: ids for key, is_meant in _KEYS.items() if (ids := _ids(r for r in runs if is_meant(r, key, word)))}
     if len({frozenset(ids) for ids in meanings.values()}) > 1:
         raise BadInput(
-            f"{word!r} is a {' and a '.join(meanings)}: write {' or '.join(f'{k}={word}' for k in meanings)}"
+            f"{word!r} is both a {' and a '.join(meanings)}: write {' or '.join(f'{k}={word}' for k in meanings)}"
         )
     return next(iter(meanings.values()), None) or _by_prefix(runs, word)
 
@@ -122,7 +122,7 @@ def _by_prefix(runs: Sequence[Run], word: str) -> set[str]:
         raise BadInput(f"no run, label, model, suite or server version {word!r}: {_suggestion(word, known)}")
     if len(several) > 1:
         shown = ", ".join(several[:_MAX_NAMES]) + (", …" if len(several) > _MAX_NAMES else "")
-        raise BadInput(f"{word!r} begins {len(several)} {'runs' if by_id else 'configs'} ({shown}): write more of it")
+        raise BadInput(f"{word!r} matches {len(several)} {'runs' if by_id else 'configs'} ({shown}): type more of it")
     return set(by_id) or _ids(by_hash)
 
 

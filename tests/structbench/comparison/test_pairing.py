@@ -104,7 +104,7 @@ def test_one_against_several_is_refused_not_guessed(reader: Reader) -> None:
     pairing = paired(reader, "small", "large newer_large")
     assert shown(pairing) == []
     assert [each.blocking for each in pairing.pairs] == [
-        ("more than one cell would fit: choose one model on each side, or fewer runs",)
+        ("more than one cell matches: choose one model on each side, or fewer runs",)
     ]
     assert pairing.pairs[0].changed == ("model: m:1b → m:8b", "model_digest: d → e"), "the one that differs least"
 

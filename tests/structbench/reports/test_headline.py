@@ -56,18 +56,18 @@ def test_the_most_correct_answers_a_second_win_and_other_models_are_named() -> N
     )  # fmt: skip
     assert found.state == "met"
     assert found.text.startswith("a at c=4 is correct and fast enough. json: correct 98.0 % (")
-    assert found.text.endswith("So is b at c=1.")
+    assert found.text.endswith("Also correct and fast enough: b at c=1.")
 
 
 @pytest.mark.parametrize(
     ("own", "state", "said"),
     [
         (figures(199), "met", "m at c=1 is correct and fast enough."),
-        (figures(183), "open", "correct 91.5 % (86.8–94.6 %) where at least 90.0 % is asked"),
-        (figures(30, n=30), "open", "TTFT p95 needs 72 requests where at most 1.00 s is asked"),
-        (figures(199, ttft_s=1.05), "open", "TTFT p95 1.05 s (945 ms – 1.16 s) where at most 1.00 s is asked"),
+        (figures(183), "open", "correct 91.5 % (86.8–94.6 %) where at least 90.0 % is required"),
+        (figures(30, n=30), "open", "TTFT p95 needs 72 requests where at most 1.00 s is required"),
+        (figures(199, ttft_s=1.05), "open", "TTFT p95 1.05 s (945 ms – 1.16 s) where at most 1.00 s is required"),
         (figures(100), "missed", "correct 50.0 % ("),
-        (figures(199, ttft_s=3), "missed", "TTFT p95 3.00 s (2.70–3.30 s) where at most 1.00 s is asked"),
+        (figures(199, ttft_s=3), "missed", "TTFT p95 3.00 s (2.70–3.30 s) where at most 1.00 s is required"),
         (figures(199, failed=60), "missed", "errors 23.1 % ("),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_limit_on_time_between_tokens_is_not_asked_of_answers_that_come_whole(
 def test_an_invalid_measurement_supports_no_claim_and_is_named() -> None:
     found = headline((group(0, verdict="invalid"), figures(199)))
     assert found.state == "unjudged"
-    assert found.notes == ("Left out of the answer, since the measurement is invalid: m json c=1.",)
+    assert found.notes == ("Excluded: invalid measurement: m json c=1.",)
 
 
 def test_a_degraded_or_interrupted_run_is_said_to_be() -> None:
@@ -125,7 +125,7 @@ def test_suites_that_were_run_with_different_configs_are_judged_together() -> No
     assert [(each.name, len(each.groups), each.state) for each in found.candidates] == [("m at c=1", 2, "missed")]
     assert "which misses tools: correct 44.0 %" in found.text
     assert found.notes == (
-        "Not all suites were run alike: json: options.num_predict 300; tools: options.num_predict 200.",
+        "Not all suites were run with the same config: json: options.num_predict 300; tools: options.num_predict 200.",
     )
     prompt = (group(2, config={**long, "structured": "prompt"}), figures(199))
     assert [each.state for each in headline(*pairs, prompt).candidates] == ["missed", "missed"]
@@ -138,7 +138,9 @@ def test_a_suite_that_another_config_misses_is_told_beside_the_answer() -> None:
     )  # fmt: skip
     assert found.text.startswith("m at c=1 (think true) is correct and fast enough.")
     (note,) = found.notes
-    assert note.startswith("Not shown in other suites, which were run as m at c=1 (think false): tools: correct 44.0 %")
+    assert note.startswith(
+        "Not shown for other suites, which were run as m at c=1 (think false): tools: correct 44.0 %"
+    )
 
 
 def test_a_schema_in_the_prompt_is_another_candidate_than_as_a_format_and_tools_go_with_both() -> None:
