@@ -1,7 +1,7 @@
-"""A held against B, metric by metric: rows from the store, differences with intervals, words.
+"""Compares A with B, metric by metric: rows from the store, differences with intervals, judgements.
 
-Invariant: "better" and "worse" are said only of a difference that remains significant when all that was tested together
-is counted (Holm); where it cannot be tested, it is said why. docs/compare.md has the methods.
+Invariant: a difference is called "better" or "worse" only if it stays significant after adjusting for all tests made
+together (Holm); where it cannot be tested, the reason is given. docs/compare.md has the methods.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 def compare(
     readers: tuple[Reader, Reader], pairing: Pairing, changes: Sequence[Change], limits: Mapping[str, float] | None
 ) -> Result:
-    """Every pair, with the p-values adjusted over all of them, and what --fail-on says.
+    """Compare every pair, adjust the p-values over all of them, and judge --fail-on.
 
-    ``limits`` of goodput are for both sides; None: those that all runs of a pair share.
+    The goodput ``limits`` apply to both sides; None: those that all runs of a pair share.
     """
     named = {change.metric.name: replace(change.metric, only_where="") for change in changes}
     metrics = [*named.values(), *(metric for metric in COMPARED if metric.name not in named)]
@@ -52,7 +52,7 @@ def compare(
 
 
 def _shared_limits(readers: tuple[Reader, Reader], pair: Pair) -> tuple[dict[str, float] | None, tuple[str, ...]]:
-    """The limits that all runs of a pair were given, or none with a note when they were given different ones."""
+    """Return the limits that all runs of a pair share, or none and a note if they differ."""
     sql = "SELECT DISTINCT goodput_limits AS limits FROM runs WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
     texts = [
         row["limits"]
@@ -65,7 +65,7 @@ def _shared_limits(readers: tuple[Reader, Reader], pair: Pair) -> tuple[dict[str
 
 
 def _adjusted(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], dict[bool, int]]:
-    """With the p-values adjusted in two families: what --fail-on names, and the rest."""
+    """Adjust the p-values in two families: the metrics named by --fail-on, and the rest."""
     found: dict[tuple[int, int], float] = {}
     sizes = {}
     for gated in (False, True):
@@ -84,7 +84,7 @@ def _adjusted(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], dict
 
 
 def notes_of(pair: Pair) -> tuple[str, ...]:
-    """What a reader must know of the two cells before believing the table."""
+    """Return what a reader must know about the two cells before trusting the table."""
     notes = []
     for side, group in (("A", pair.a), ("B", pair.b)):
         if group.marks:
@@ -104,7 +104,7 @@ def notes_of(pair: Pair) -> tuple[str, ...]:
 def judge_changes(
     comparisons: Sequence[Comparison], only_a: Sequence[RunGroup], changes: Sequence[Change]
 ) -> Iterable[Gate]:
-    """Each --fail-on held against each pair; undecided for a cell of A alone, and where it applies to no pair."""
+    """Judge each --fail-on on each pair; undecided for a cell only in A, and if it applies to no pair."""
     why = "no counterpart in B: measure it there, or exclude it with --only"
     results = [
         *(CellResult(each.pair.name, gates=[_gate(each, change) for change in changes]) for each in comparisons),
@@ -144,7 +144,7 @@ def _gate(comparison: Comparison, change: Change) -> Gate:
 
 
 def _doubts(comparison: Comparison) -> Iterator[str]:
-    """Why a pair cannot make anything pass, one text for each side of which that is so."""
+    """Yield why a pair cannot make anything pass, one text for each side to blame."""
     rate = next(row for row in comparison.rows if row.metric.name == "requests_per_s")
     for side, group, completed in (("A", comparison.pair.a, rate.n_a), ("B", comparison.pair.b, rate.n_b)):
         if doubt({"status": group.status, "verdict": group.verdict}) is not None:

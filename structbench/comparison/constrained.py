@@ -1,8 +1,8 @@
-"""Constrained against free: what a schema given as ``format`` gains and costs, request by request. Pure.
+"""Constrained vs free: what passing a schema as ``format`` gains and costs, request by request. Pure.
 
 The same cases with the same seeds are asked twice, with the schema as Ollama's ``format`` and with the schema in
-the prompt only; docs/metrics.md has the formulas. Invariant: an interval is of paired differences, its unit is the
-case, however often it was asked, and where there are too few cases for it there is none.
+the prompt only; docs/metrics.md has the formulas. Intervals are of paired differences; the unit is the case, however
+often it was asked, and with too few cases there is no interval.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 MIN_UNITS = needed(0.5)
-"""Cases (or schemas) below which no two order statistics enclose a median with 95 %."""
+"""The fewest cases (or schemas) for which two order statistics enclose a median with 95 % confidence."""
 
 ROWS = """
 SELECT request_index, segment, sent_ns, error_kind, schema_valid, CASE WHEN accuracy_score IS NOT NULL
     THEN outcome = 'correct' END AS correct, ttft_s, client_tokens_per_s
 FROM requests WHERE run_id = $1 ORDER BY segment, sent_ns
 """
-"""SQL for what ``compare`` wants to know of a run."""
+"""SQL for the rows of a run that ``compare`` takes."""
 
 Row = Mapping[str, Any]
 Pairs = Sequence[tuple[float, float]]
-"""Before and after, of each repeat of a case."""
+"""Before and after, for each repeat of a case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class PairedDifference:
 def compare(
     constrained: Sequence[Row], free: Sequence[Row], schema_of: Callable[[int], str | None], cases: int
 ) -> dict[str, dict[str, Any]]:
-    """What changes from free to constrained, by name.
+    """Return what changes from free to constrained, by name.
 
-    ``schema_of`` tells the schema of a request's index; after ``cases`` requests the cases begin anew.
+    ``schema_of`` returns the schema for a request index; after ``cases`` requests the cases repeat.
     """
     pairs = _paired(constrained, free)
     return {
@@ -70,7 +70,7 @@ def _paired(constrained: Iterable[Row], free: Iterable[Row]) -> list[tuple[Row, 
 
 
 def _paired_values(pairs: Iterable[tuple[Row, Row]], column: str, cases: int) -> list[Pairs]:
-    """Of each case the pairs that have the value on both sides; a time counts for a completed request only."""
+    """Return for each case the pairs with a value on both sides; times count only for completed requests."""
     timed = column in ("ttft_s", "client_tokens_per_s")
     found: dict[int, list[tuple[float, float]]] = {}
     for one, other in pairs:
@@ -85,7 +85,7 @@ def _single_pairs(pairs: Iterable[tuple[float, float]]) -> list[Pairs]:
 
 
 def shares(cases: Sequence[Pairs]) -> PairedDifference:
-    """Two shares of the same requests, and their difference with an interval over cases.
+    """Return two shares of the same requests and their difference, with an interval over cases.
 
     Where each case was asked once, it is Bonett and Price's interval for paired proportions (J. Educational and
     Behavioral Statistics 37, 2012), which does not shrink to a point where all pairs agree.
@@ -104,7 +104,7 @@ def shares(cases: Sequence[Pairs]) -> PairedDifference:
 
 
 def medians(cases: Sequence[Pairs]) -> PairedDifference:
-    """Two medians of the same requests, and the median of the cases' differences with its exact interval.
+    """Return two medians of the same requests, and the median difference of the cases with its exact interval.
 
     The difference of a case is the median over its repeats. The interval's ends are order statistics of these
     (the number of differences below their median is binomial, whatever their distribution).
@@ -122,9 +122,9 @@ def medians(cases: Sequence[Pairs]) -> PairedDifference:
 
 
 def new_schemas(rows: Iterable[Row], schema_of: Callable[[int], str | None]) -> list[tuple[float, float]]:
-    """For each schema asked for more than once: TTFT of the later requests (their median), and of the first.
+    """Return for each schema sent more than once the median TTFT of its later requests, and the TTFT of the first.
 
-    ``rows`` in the order in which they were sent; a schema whose first request failed tells nothing.
+    ``rows`` are in the order sent; a schema whose first request failed is skipped.
     """
     waits: dict[str, list[float | None]] = {}
     for row in rows:
@@ -140,7 +140,7 @@ def new_schemas(rows: Iterable[Row], schema_of: Callable[[int], str | None]) -> 
 
 
 def _points(share: float | None) -> str:
-    """The difference of two shares: percentage points are no per cent."""
+    """Format the difference of two shares in percentage points, which are not per cent."""
     return share_text(share).replace("%", "pp")
 
 
@@ -155,7 +155,7 @@ _NEW_SCHEMA_ROWS = {"new_schema_ttft_free_s": "new schema, prompt", "new_schema_
 
 
 def print_pairs(pairs: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """A table for each pair of runs: free, constrained, and the difference with its interval."""
+    """Print a table for each pair of runs: free, constrained, and the difference with its interval."""
     from rich.text import Text
 
     for pair in pairs:

@@ -1,6 +1,7 @@
-"""Which cell of A is held against which of B: equal configs, but for what is being compared. Pure.
+"""Pairs the cells of A and B: equal configs, except for what is being compared. Pure.
 
-Invariant: two cells are comparable only when they differ in nothing but the fields named; what else differs is said.
+Invariant: two cells are comparable only if they differ in no other field than those named; any other difference is
+reported.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from structbench.results.groups import RunGroup
 from structbench.types import Config
 
 COMPARED = ("model", "model_digest", "server_version", "server_address")
-"""Fields of a config that may always differ: these are what people compare."""
+"""Config fields that may always differ: these are what people compare."""
 _SEVERAL = "more than one cell matches: choose one model on each side, or fewer runs"
 _FIELDS = tuple(field.name for field in fields(Config))
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two cells; ``blocking`` says what differs and must not."""
+    """Two cells; ``blocking`` lists what differs but must not."""
 
     a: RunGroup
     b: RunGroup
     changed: tuple[str, ...]
-    """What differs and may: ``model: smollm2:135m → qwen2.5-coder:0.5b``."""
+    """What differs and is allowed to: ``model: smollm2:135m → qwen2.5-coder:0.5b``."""
     blocking: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The cell; of two models, both."""
+        """Return the name of the cell, with both models if they differ."""
         if self.a.model == self.b.model:
             return f"{self.a.model} {self.a.suite} {self.a.load}"
         return f"{self.a.model} → {self.b.model} {self.b.suite} {self.b.load}"
@@ -47,17 +48,17 @@ class Pairing:
 
 
 def check_fields(names: Collection[str]) -> None:
-    """BadInput for a field that no config has."""
+    """Raise BadInput for a name that is not a config field."""
     for name in names:
         if name not in _FIELDS:
             raise BadInput(f"--across {name!r}: no such config field: {did_you_mean(name, _FIELDS)}")
 
 
 def pair(a: Sequence[RunGroup], b: Sequence[RunGroup], across: Collection[str] = ()) -> Pairing:
-    """Each line of A with its counterpart in B; ``across``: more fields that may differ.
+    """Pair each run group of A with its counterpart in B; ``across`` names more fields that may differ.
 
-    Equal in all but these fields, and of the same model unless each side has one model only. What has no counterpart,
-    or more than one, is set against the line of the same suite that differs least, as not comparable.
+    Counterparts are equal in all other fields, and of the same model unless each side has only one. A group with no
+    counterpart, or several, is paired with the most similar group of the same suite, as not comparable.
     """
     free = {*COMPARED, *across}
     one_model = all(len({group.model for group in side}) == 1 for side in (a, b))
@@ -100,6 +101,6 @@ def _only(config: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
 
 
 def _nearest(group: RunGroup, others: Sequence[RunGroup]) -> RunGroup | None:
-    """Of the same suite, the one whose config differs least."""
+    """Return the group of the same suite whose config differs least."""
     alike = (other for other in others if other.suite == group.suite)
     return min(alike, key=lambda other: len(differences(group.config, other.config)), default=None)

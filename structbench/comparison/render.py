@@ -1,7 +1,7 @@
-"""A comparison for people and programs: a table a pair, in a terminal or as Markdown, and all of it as JSON.
+"""Renders a comparison: a table per pair on the terminal or as Markdown, and everything as JSON.
 
-Invariant: no difference stands without its interval and a word for it, and the size of the family that the words
-account for is said.
+Invariant: every difference comes with its interval and a judgement, and the number of tests that the judgements account
+for is stated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _cells(row: Compared) -> tuple[str, ...]:
 
 
 def _rows_with_figures(comparison: Comparison) -> list[Compared]:
-    """Rows that say something: metrics that neither cell has are left out."""
+    """Return the rows without metrics that neither cell has."""
     return [row for row in comparison.rows if row.a is not None or row.b is not None]
 
 
@@ -44,7 +44,7 @@ def _group_text(group: RunGroup) -> str:
 
 
 def _remarks(comparison: Comparison) -> Iterator[str]:
-    """What stands under a pair's table."""
+    """Yield the remarks below a pair's table."""
     pair = comparison.pair
     if pair.blocking:
         yield f"not comparable: {'; '.join(pair.blocking)}"
@@ -64,7 +64,7 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
 
 
 def _footer(result: Result) -> Iterator[str]:
-    """What holds for all pairs, and what found no counterpart."""
+    """Yield the remarks on all pairs, and the cells without a counterpart."""
     for side, groups in (("A", result.pairing.only_a), ("B", result.pairing.only_b)):
         for group in groups:
             yield f"only in {side}: {_group_text(group)}"
@@ -79,7 +79,7 @@ def _footer(result: Result) -> Iterator[str]:
 
 
 def print_comparison(result: Result, console: Console) -> None:
-    """The terminal's."""
+    """Print the comparison on the terminal."""
     from rich.text import Text
 
     def say(text: str, style: str = "") -> None:
@@ -111,7 +111,7 @@ def print_comparison(result: Result, console: Console) -> None:
 
 
 def markdown(result: Result) -> str:
-    """The same as Markdown."""
+    """Return the comparison as Markdown."""
     lines = ["# Comparison", ""]
     for comparison in result.comparisons:
         lines += [f"## {markdown_text(comparison.pair.name)}", ""]
@@ -137,7 +137,7 @@ def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    """Everything for programs: seconds, per second, shares of 1; null for what is absent."""
+    """Return the comparison as JSON values: seconds, per second, shares of 1; null if absent."""
     return {
         "structbench_version": __version__,
         "pairs": [_pair_json(comparison) for comparison in result.comparisons],

@@ -1,6 +1,6 @@
-"""From the rows of two cells to differences: which requests, blocks, slices and cases are held against each other.
+"""Turns the rows of two cells into samples and compares them, by request, block, slice of time or case.
 
-Invariant: a figure shown is that of all its rows, as in the view ``summary``; only its interval knows of blocks.
+Invariant: a figure shown is that of all its rows, as in the view ``summary``; only its interval depends on blocks.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ WHERE status IS DISTINCT FROM 'interrupted'
 
 @dataclass(slots=True)
 class CellSamples:
-    """One cell's rows, in the order in which they were due."""
+    """The rows of one cell, in the order they were due."""
 
     rows: Columns
     blocks: int
@@ -68,7 +68,7 @@ class CellSamples:
     gaps: Columns
     slices: int
     slice_of: Any
-    """Slice of time in which each request ended; -1 where it never did."""
+    """The slice of time in which each request ended; -1 if it never did."""
     slice_s: float
     limited: bool
 
@@ -77,25 +77,25 @@ class CellSamples:
         return int(self.gaps["n"].sum())
 
     def scored(self, column: str) -> list[int]:
-        """Rows that have this score."""
+        """Return the rows that have this score."""
         return np.flatnonzero(~np.isnan(self.rows[column])).tolist()
 
     def has(self, metric: Metric) -> bool:
-        """Whether the metric tells anything here that another one does not."""
+        """Return whether the metric adds anything here that others do not."""
         return not metric.only_where or not np.isnan(self.rows[metric.only_where]).all()
 
     def n(self, metric: Metric) -> int:
         return int(self._counted(metric).sum())
 
     def _counted(self, metric: Metric) -> Any:
-        """Which rows the metric is of."""
+        """Return which rows the metric counts."""
         completed = self.rows["completed"].astype(bool)
         if metric.kind == "latency":
             return ~np.isnan(self.rows[metric.base])
         return np.ones_like(completed) if metric.name == "error_rate" else completed
 
     def sample(self, metric: Metric) -> Sample | None:
-        """None where the cell has no such figure."""
+        """Return the metric's sample, or None if the cell does not have this figure."""
         if metric.kind == "rate":
             return self._rate(metric)
         if metric.counts == "gap":
@@ -137,7 +137,7 @@ class CellSamples:
 def compared(
     readers: tuple[Reader, Reader], pair: Pair, metrics: Sequence[Metric], limits: Mapping[str, float] | None
 ) -> Iterator[Compared]:
-    """Each metric of a pair, not yet adjusted for the others."""
+    """Yield each metric of a pair compared, not yet adjusted for the others."""
     a, b = (_samples_of(reader, group, limits) for reader, group in zip(readers, (pair.a, pair.b), strict=True))
     same = all(np.array_equal(a.rows[name], b.rows[name]) for name in ("run", "request_index"))
     for metric in metrics:
@@ -151,13 +151,13 @@ def compared(
 
 
 def _timing_doubt(pair: Pair) -> str | None:
-    """Why times cannot be compared."""
+    """Return why times cannot be compared, or None."""
     sides = [side for side, group in (("A", pair.a), ("B", pair.b)) if group.verdict == "invalid"]
     return f"the measurement of {' and '.join(sides)} is invalid" if sides else None
 
 
 def _figures(a: CellSamples, b: CellSamples, metric: Metric, paired: bool, timing_doubt: str | None) -> Compared:
-    """Latencies, rates and the share of errors: by block bootstrap."""
+    """Compare latencies, rates and the error rate by block bootstrap."""
     of_a, of_b, n_a, n_b = a.sample(metric), b.sample(metric), a.n(metric), b.n(metric)
     plain = Compared(metric, None if of_a is None else of_a.value, None if of_b is None else of_b.value, n_a, n_b)
     if of_a is None or of_b is None:
@@ -178,7 +178,7 @@ def _figures(a: CellSamples, b: CellSamples, metric: Metric, paired: bool, timin
 
 
 def _scores(a: CellSamples, b: CellSamples, metric: Metric) -> Compared:
-    """Answers to the same questions: case by case, whichever runs and repeats of a side asked them."""
+    """Compare answers case by case, whichever runs and repeats of a side asked the question."""
     scored = [side.scored(metric.name) for side in (a, b)]
     values = [side.rows[metric.name][rows] for side, rows in zip((a, b), scored, strict=True)]
     cases = [side.rows["case_id"][rows].astype(str) for side, rows in zip((a, b), scored, strict=True)]
@@ -210,9 +210,9 @@ def _samples_of(reader: Reader, group: RunGroup, limits: Mapping[str, float] | N
 
 
 def _slices(rows: Columns, segments: Columns) -> tuple[Any, int, float]:
-    """Equal slices of the time that all segments took together: of each request its slice, how many, and their length.
+    """Divide the total time of all segments into equal slices: the slice of each request, their number and length.
 
-    A segment that was interrupted or killed took as long as its rows show.
+    A segment that was interrupted or killed lasted as long as its rows show.
     """
     at = rows["end_s"].astype(float).copy()
     total = 0.0

@@ -16,23 +16,23 @@ from structbench.metrics import is_good
 
 @dataclass(slots=True)
 class AbortWatch:
-    """The SLOs of a cell under way; ``broken`` names those that no answer still to come can save.
+    """Watches the SLOs of a running cell; ``broken`` returns those that no answer still to come can save.
 
-    ``planned`` requests at most; None: only a duration bounds the cell, and nothing is certain before its end.
+    ``planned`` is the maximum number of requests; None: only a duration bounds the cell, so nothing is certain.
     """
 
     slos: Sequence[Condition]
     planned: int | None
     limits: Mapping[str, float] = field(default_factory=dict)
     seen: int = 0
-    """Requests that have ended."""
+    """How many requests have ended."""
     _states: list[_SloState] = field(init=False)
 
     def __post_init__(self) -> None:
         self._states = [_SloState(slo) for slo in self.slos]
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """One request that has ended: its row of ``requests``."""
+        """Add a request that has ended: its row of ``requests``."""
         self.seen += 1
         good = is_good(row, self.limits)
         for state in self._states:
@@ -41,7 +41,7 @@ class AbortWatch:
                 state.add(value)
 
     def broken(self, elapsed_s: float | None) -> list[Condition]:
-        """SLOs that are certain to fail, ``elapsed_s`` after the start, while something is still to come."""
+        """Return the SLOs certain to fail, ``elapsed_s`` after the start; none once all requests have ended."""
         remaining = 0 if self.planned is None else self.planned - self.seen
         if remaining <= 0:
             return []
@@ -50,13 +50,13 @@ class AbortWatch:
 
 @dataclass(slots=True)
 class _SloState:
-    """One SLO and what came for it so far."""
+    """One SLO and the values so far."""
 
     slo: Condition
     n: int = 0
     total: float = 0.0
     kept: int = 0
-    """Values that are themselves within the limit, for percentiles."""
+    """How many values are within the limit, for percentiles."""
     worst_kept: float = 0.0
     best_broken: float = float("inf")
 
@@ -70,12 +70,12 @@ class _SloState:
             self.best_broken = min(self.best_broken, value)
 
     def is_broken(self, remaining: int, elapsed_s: float | None) -> bool:
-        """Whether the SLO fails even if every request to come is as good as can be."""
+        """Return whether the SLO fails even if every request to come is as good as possible."""
         best = self._best_possible(remaining, elapsed_s)
         return best is not None and not self.slo.holds(best)
 
     def _best_possible(self, remaining: int, elapsed_s: float | None) -> float | None:
-        """The figure with the best that can still come; None: nothing bounds it, or nothing came."""
+        """Return the best figure still possible; None if nothing bounds it or no value has come."""
         metric, asks_for_more = self.slo.metric, self.slo.op[0] == ">"
         if self.n == 0:
             return None
@@ -93,7 +93,7 @@ class _SloState:
         return self.total / (self.n + remaining) if metric.p is None else self._quantile(metric.p, remaining)
 
     def _quantile(self, p: float, remaining: int) -> float:
-        """The quantile when all that is to come takes no time: zeros below everything that came.
+        """Return the quantile if all requests to come take no time: zeros below every value so far.
 
         Of n + R values, R of them zero, place p x (n + R - 1) lies among those within the limit, among those beyond
         it, or between the largest of the former and the smallest of the latter. Fewer to come, or failures (which

@@ -1,6 +1,6 @@
 """The small language of --slo, --fail-on and --goodput: ``METRIC OP VALUE[UNIT]``, over ``structbench.metrics``. Pure.
 
-Invariant: whatever does not parse is one line that says where (counted from 1) and what was expected there.
+Invariant: text that does not parse raises BadInput with one line: the position (from 1) and what was expected there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OPS: Mapping[Op, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 
-# Each part may be missing, and then tells where it was expected.
+# Each part may be empty, and its position then tells where it was expected.
 _EXPRESSION = re.compile(r"""
     \s* (?P<word> [\w.]* ) \s* (?P<op> <= | >= | < | > | )
     \s* (?P<number> [+-]? (?: \d+ (?:\.\d*)? | \.\d+ ) (?: [eE][+-]?\d+ )? | ) \s* (?P<unit> [^,\s]* ) \s*
@@ -51,7 +51,7 @@ _CHANGE_UNIT_TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a figure must be; seconds, per second, or a share of 1."""
+    """A limit that a figure must keep; in seconds, per second, or as a share of 1."""
 
     text: str
     metric: Metric
@@ -64,17 +64,17 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a figure must not do from A to B: rise (``>``) or fall (``<``) by more than ``value``."""
+    """A change from A to B that is not allowed: a rise (``>``) or fall (``<``) by more than ``value``."""
 
     text: str
     metric: Metric
     op: Op
     value: float
     relative: bool
-    """``value`` is a part of A's figure; else it has the figure's own unit."""
+    """Whether ``value`` is a fraction of A's figure; else it is in the figure's own unit."""
 
     def holds(self, before: float, after: float) -> bool:
-        """Whether the change from ``before`` to ``after`` is as large; of 0 every change is infinitely large."""
+        """Return whether the change is this large; from 0, every relative change is infinitely large."""
         difference = after - before
         if self.relative and difference:
             difference = difference / before if before else difference * float("inf")
@@ -82,7 +82,7 @@ class Change:
 
 
 def parse_slo(text: str) -> Condition:
-    """``ttft_p95<0.5``, ``itl_p99<100ms``, ``schema_valid>=95%``."""
+    """Parse an SLO: ``ttft_p95<0.5``, ``itl_p99<100ms``, ``schema_valid>=95%``."""
     found = _Expression("--slo", text)
     metric, op = found.metric(), found.op()
     value = found.number(_VALUE_UNITS[metric.kind], _UNIT_TEXTS[metric.kind])
@@ -93,7 +93,7 @@ def parse_slo(text: str) -> Condition:
 
 
 def parse_change(text: str) -> Change:
-    """``ttft_p95>10%`` (a part of A's figure), ``itl_p99>5ms``, ``schema_valid<-2pp`` (percentage points)."""
+    """Parse a change: ``ttft_p95>10%`` (of A's figure), ``itl_p99>5ms``, ``schema_valid<-2pp`` (percentage points)."""
     found = _Expression("--fail-on", text)
     metric, op = found.metric(), found.op()
     value = found.number(_CHANGE_UNITS[metric.kind], _CHANGE_UNIT_TEXTS[metric.kind])
@@ -107,7 +107,7 @@ def parse_change(text: str) -> Change:
 
 
 def parse_limits(text: str) -> dict[str, float]:
-    """``ttft<0.5,tpot<50ms``: column of ``requests`` -> the most that a good request may have, in seconds."""
+    """Parse ``ttft<0.5,tpot<50ms``: column of ``requests`` -> the maximum for a good request, in seconds."""
     limits: dict[str, float] = {}
     found = _Expression("--goodput", text)
     while True:
@@ -130,13 +130,13 @@ def parse_limits(text: str) -> dict[str, float]:
 
 
 def limits_text(limits: Mapping[str, float]) -> str:
-    """The same as ``parse_limits`` reads."""
+    """Format limits as ``parse_limits`` reads them."""
     names = {metric.column: name for name, metric in LATENCIES.items()}
     return ",".join(f"{names[column]}<{value:g}" for column, value in limits.items())
 
 
 class _Expression:
-    """The parts of one expression; ``fail`` raises BadInput with the place of one."""
+    """The parts of one expression; ``fail`` raises BadInput with the position of a part."""
 
     def __init__(self, option: str, text: str, at: int = 0) -> None:
         found = _EXPRESSION.match(text, at)
@@ -165,7 +165,7 @@ class _Expression:
         return self.fail("op", "<, <=, > or >=") if op is None else op
 
     def number(self, units: Mapping[str, Decimal], shown: str) -> float:
-        """The number in one of the units, as seconds, per second or a share."""
+        """Return the number, given in one of the units, as seconds, per second or a share."""
         if not self.parts["number"]:
             self.fail("number", "a number")
         unit = self.parts["unit"]

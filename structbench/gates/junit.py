@@ -1,4 +1,4 @@
-"""Outcomes of a load as JUnit XML, for CI: a test suite for each cell, a test case for its run and for each SLO.
+"""The results of a load as JUnit XML for CI: a test suite for each cell, a test case for its run and for each SLO.
 
 Invariant: valid under the schema of Apache Ant's JUnit reports, whatever the names hold; a cell without a good run is
 an error, never absent.
@@ -18,11 +18,11 @@ Row = Mapping[str, Any]
 _KINDS: Mapping[str, tuple[str, str]] = {
     "fail": ("failure", "SloFailed"), "undecided": ("error", "SloUndecided"), "skip": ("skipped", ""),
 }  # fmt: skip
-"""Outcome of a gate -> element and type; one that passed has none."""
+"""Outcome of a gate -> element and type; a passed gate has none."""
 
 
 def junit_xml(results: Iterable[CellResult], failures: Sequence[str] = ()) -> str:
-    """The whole file; ``failures``: why runs were given up, each beginning with its cell. Instants are UTC."""
+    """Return the whole file; ``failures`` say why runs were abandoned, each starting with its cell. Times are UTC."""
     root = ElementTree.Element("testsuites")
     for number, result in enumerate(results):
         _suite(root, number, result, failures)
@@ -67,7 +67,7 @@ def _case(
 
 
 def _run_problem(cell: str, row: Row, failures: Sequence[str]) -> str | None:
-    """Why there is no run to rely on; None when there is."""
+    """Return why there is no run to rely on, or None if there is one."""
     own = next((text for text in failures if text.startswith(f"{cell}: ")), None)
     why = own if own is not None else doubt(row) if row else "the cell was not run"
     return None if why is None else printable(why)

@@ -22,7 +22,7 @@ GateOutcome = Literal["pass", "fail", "undecided", "skip"]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One SLO of one cell, judged."""
+    """The judgement of one SLO on one cell."""
 
     cell: str
     slo: str
@@ -30,7 +30,7 @@ class Gate:
     value: float | None
     n: int
     text: str
-    """The value with n, and what is to be said against it."""
+    """The value with n, and any reason for doubt."""
 
     @property
     def line(self) -> str:
@@ -41,16 +41,16 @@ class Gate:
 
 @dataclass(slots=True)
 class CellResult:
-    """What became of one planned cell."""
+    """The result of one planned cell: its run and its gates."""
 
     cell: str
     row: Mapping[str, Any] | None = None
-    """Its run in the view ``summary``; None: it did not run."""
+    """The cell's run in the view ``summary``; None if it did not run."""
     gates: list[Gate] = field(default_factory=list)
 
 
 def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] | None) -> Gate:
-    """``row``: the run as the view ``summary`` has it, None when there is none."""
+    """Judge one SLO; ``row`` is the run in the view ``summary``, None if there is none."""
     if row is None:
         return Gate(cell, slo.text, "undecided", None, 0, "the cell was not run")
     metric, (value, n) = slo.metric, measured
@@ -69,7 +69,7 @@ def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] 
 
 
 def judge_all(slos: Sequence[Condition], query: Query, results: Sequence[CellResult]) -> None:
-    """Hold each condition against each cell, with the goodput limits that its run has; cells that never ran too."""
+    """Judge each condition on each cell, also on cells that never ran, with the goodput limits of its run."""
     metrics = [slo.metric for slo in slos]
     for result in results if slos else ():
         row, found = result.row, dict[str, Measured]()
@@ -81,7 +81,7 @@ def judge_all(slos: Sequence[Condition], query: Query, results: Sequence[CellRes
 
 
 def settle(results: Iterable[CellResult]) -> None:
-    """An SLO that applies to no cell at all is undecided in each: nothing was held against it."""
+    """Make an SLO that applies to no cell undecided in each, since nothing was judged by it."""
     by_slo: dict[str, list[tuple[CellResult, int]]] = {}
     for result in results:
         for number, gate in enumerate(result.gates):
@@ -93,19 +93,19 @@ def settle(results: Iterable[CellResult]) -> None:
 
 
 def needed_beyond(p: float) -> int:
-    """Values of which one is expected beyond the quantile: 1 / (1 - p)."""
+    """Return how many values it takes to expect one beyond the quantile: 1 / (1 - p)."""
     return ceil(round(1 / (1 - p), 6)) if p < 1 else 1
 
 
 def doubt(row: Mapping[str, Any]) -> str | None:
-    """Why a run (a row of the view ``summary``) cannot make anything pass; None where it can."""
+    """Return why a run (a row of the view ``summary``) cannot make anything pass, or None if it can."""
     if row.get("status") != "complete":
         return f"the run is {row.get('status')}"
     return f"the run is invalid: {row.get('verdict_reason')}" if row.get("verdict") == "invalid" else None
 
 
 def _distinct_text(metric: Metric, value: float, limit: float) -> str:
-    """With as many digits as tell it from the limit, so that a line cannot seem to contradict itself."""
+    """Return the value with enough digits to tell it from the limit, so that a line cannot contradict itself."""
     text = ""
     for more in range(metric.kind == "share", 15):
         text = metric.text(value, more)

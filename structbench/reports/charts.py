@@ -1,6 +1,6 @@
-"""The charts of the page: what each draws, and the table below it with the same figures.
+"""The charts of the page: the data of each, and the table below it.
 
-Invariant: what a chart draws is in its table, for who cannot see it.
+Invariant: whatever a chart draws is also in its table, for those who cannot see it. ``page/page.js`` draws.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _TENTHS = range(0, 101, 10)
 
 class Chart(NamedTuple):
     name: str
-    """As page.js calls it."""
+    """The name in page.js."""
     title: str
     text: str
     header: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
     metric: bool = False
-    """Whether the reader chooses the latency."""
+    """Whether the reader can choose the latency."""
 
 
 def charts_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], details: Mapping[str, Any]) -> list[Chart]:
-    """In the order of the page."""
+    """Return the charts in page order."""
     by_id = {group.id: group for group in groups}
     return [
         _throughput(groups, figures),
@@ -81,7 +81,7 @@ def _outcomes(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> Cha
 
 
 def charted_latencies(figures: Mapping[int, Figures]) -> list[Metric]:
-    """The latencies that have charts, without those that tell nothing of their own here."""
+    """Return the latencies with charts, without those that add nothing here."""
     return [metric for metric in CHARTED if any(each.has(metric) for each in figures.values())]
 
 
@@ -148,7 +148,7 @@ def _timeline(groups: Mapping[int, RunGroup], timeline: Sequence[Mapping[str, An
 
 
 def _thirds(each: Mapping[str, Any]) -> list[TableCell]:
-    """The median TTFT of what is drawn, in three parts of the run."""
+    """Return the median TTFT of the requests drawn, for each third of the run."""
     known = [value for value in each["ttft_s"] if value is not None]
     cuts = [round(len(known) * i / 3) for i in range(4)]
     parts = [known[start:end] for start, end in pairwise(cuts)]
@@ -157,7 +157,7 @@ def _thirds(each: Mapping[str, Any]) -> list[TableCell]:
 
 
 def chart_values(document: Document, details: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of the charts."""
+    """Return the data that page.js draws."""
     groups, figures = document.groups, document.figures
     limits = [each.value for each in document.headline.conditions if each.metric.name == "correct"]
     latencies = charted_latencies(figures)

@@ -1,4 +1,4 @@
-"""A whole report, from the database to one value that each format writes in its way.
+"""A whole report as one value, read from the database, that each format renders.
 
 Invariant: all formats show the same figures; what is not in the document is in no format.
 """
@@ -37,13 +37,13 @@ class Document:
     figures: dict[int, Figures]
     headline: Headline
     details: dict[str, Any] | None
-    """curves, positions, parts, timeline, wrong: what tables have no room for; None where they were not asked for."""
+    """curves, positions, parts, timeline, wrong: too much for tables; None if not requested."""
 
 
 def document_of(
     reader: Reader, run_ids: Sequence[str], rule: Sequence[Condition], *, pool: bool, details: bool
 ) -> Document:
-    """Read once, all with one connection, so that a load that goes on meanwhile cannot make figures disagree."""
+    """Read the report with one connection, so that a concurrent load cannot make figures disagree."""
     with reader.together():
         groups = run_groups(reader, run_ids, pool=pool)
         # Tens of millions of gaps take a second or more to count, so only where they are needed.
@@ -65,7 +65,7 @@ def document_of(
 
 
 def to_json(document: Document) -> dict[str, Any]:
-    """The report for programs, as docs/report.md describes it."""
+    """Return the report as JSON values, as docs/report.md describes."""
     headline = document.headline
     return {
         "structbench_version": __version__,

@@ -1,7 +1,7 @@
-"""The answer in one sentence: which model is correct and fast enough, at which load, by which rule. Pure.
+"""The headline: which model is correct and fast enough, at which load, by which rule. Pure.
 
 Invariant: a model is called so only when the whole interval of every figure is within its limit, in every suite
-that was run at that load; where an interval holds the limit, or n is too small, it is neither called so nor denied.
+that was run at that load; where an interval contains the limit, or n is too small, it is neither confirmed nor denied.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ HeadlineState = Literal["met", "open", "missed", "unjudged"]
 _STATES: tuple[CheckState, ...] = ("missed", "open", "met")
 _OPS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
 _FREE_FIELDS = ("suite", "suite_hash", "structured", "scorer_version", "warmup", "load")
-"""Fields of a config in which the lines of one candidate may differ."""
+"""Config fields in which the run groups of one candidate may differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One condition held against one line's figure."""
+    """One condition checked on the figure of one run group."""
 
     group: RunGroup
     condition: Condition
@@ -46,13 +46,13 @@ class Candidate:
     load: str
     level: float
     variant: str
-    """What tells it from the same model at the same load with another config."""
+    """What distinguishes it from the same model at the same load with another config."""
     groups: tuple[RunGroup, ...]
     checks: tuple[Check, ...]
     judged: bool
-    """Whether some of its answers were scored, by a measurement that may be believed."""
+    """Whether some of its answers were scored in a valid measurement."""
     correct_per_s: float
-    """In the suite where it is lowest."""
+    """Correct goodput in the suite where it is lowest."""
 
     @property
     def state(self) -> CheckState:
@@ -67,7 +67,7 @@ class Candidate:
 class Headline:
     state: HeadlineState
     sentences: tuple[str, ...]
-    """The answer, then what it rests on."""
+    """The answer, then the figures behind it."""
     notes: tuple[str, ...]
     conditions: tuple[Condition, ...]
     candidates: tuple[Candidate, ...]
@@ -83,7 +83,7 @@ class Headline:
 
 
 def parse_rule(texts: Sequence[str]) -> list[Condition]:
-    """The limits; BadInput for a metric of which a report has no figure."""
+    """Parse the limits; BadInput for a metric that reports do not have."""
     conditions = [parse_slo(text) for text in texts]
     for condition in conditions:
         metric = condition.metric
@@ -95,7 +95,7 @@ def parse_rule(texts: Sequence[str]) -> list[Condition]:
 
 
 def headline_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule: Sequence[Condition]) -> Headline:
-    """The answer, and every candidate with its checks, the best first."""
+    """Return the answer, and every candidate with its checks, best first."""
     candidates = sorted(_candidates(groups, figures, rule), key=_rank)
     judged = [candidate for candidate in candidates if candidate.judged]
     state: HeadlineState = judged[0].state if judged else "unjudged"
@@ -106,7 +106,7 @@ def headline_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule
 
 
 def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
-    """The best candidate, judged by its state; and where it meets the rule, the other models that do."""
+    """Yield the answer about the best candidate and, if it meets the rule, the other models that do."""
     if not judged:
         yield "No model can be called correct: no validly measured run has scored answers."
         return
@@ -128,7 +128,7 @@ def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
 
 
 def _best_of_each_model(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Of each model the best that meets the rule."""
+    """Return for each model the best candidate that meets the rule."""
     first: dict[str, Candidate] = {}
     for each in candidates:
         if each.judged and each.state == "met":
@@ -141,7 +141,7 @@ def _figures_text(candidate: Candidate) -> str:
 
 
 def _candidate_shortfalls(candidate: Candidate) -> str:
-    """What keeps a candidate from being called correct and fast enough."""
+    """Return what keeps a candidate from being called correct and fast enough."""
     return _shortfalls(check for check in candidate.checks if check.state == candidate.state) or "nothing was measured"
 
 
@@ -159,7 +159,7 @@ def _limit_text(condition: Condition) -> str:
 
 
 def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:
-    """``json: correct 95 %, TTFT p95 310 ms; tools: …``."""
+    """Join the texts by suite: ``json: correct 95 %, TTFT p95 310 ms; tools: …``."""
     suites: dict[str, list[str]] = {}
     for check, text in texts:
         suites.setdefault(check.group.suite, []).append(text)
@@ -167,7 +167,7 @@ def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:
 
 
 def _notes(groups: Sequence[RunGroup], candidates: Sequence[Candidate]) -> Iterator[str]:
-    """What a reader must know before believing the sentence."""
+    """Yield what a reader must know before trusting the headline."""
     if any(group.simulated for group in groups):
         every = all(group.simulated for group in groups)
         yield f"{SIMULATED}: {'all of' if every else 'some of'} these runs used the built-in simulated server; " + (
@@ -188,7 +188,7 @@ def _notes(groups: Sequence[RunGroup], candidates: Sequence[Candidate]) -> Itera
 
 
 def _unmet_elsewhere(met: Candidate, candidates: Sequence[Candidate]) -> Iterator[str]:
-    """What is said against it by suites that were run at its load with another config only."""
+    """Yield the shortfalls in suites that were run at its load only with another config."""
     own = {group.suite for group in met.groups}
     for each in candidates:
         if each is not met and (each.model, each.load) == (met.model, met.load):
@@ -200,7 +200,7 @@ def _unmet_elsewhere(met: Candidate, candidates: Sequence[Candidate]) -> Iterato
 
 
 def _config_differences(candidate: Candidate) -> Iterator[str]:
-    """Suites of one candidate that were not run with the same config."""
+    """Yield a note if the suites of a candidate were not run with the same config."""
     configs = {group.suite: _common_config([group]) for group in candidate.groups}
     shown = [(suite, ", ".join(differing(config, configs.values()))) for suite, config in configs.items()]
     if any(text for _, text in shown):
@@ -208,7 +208,7 @@ def _config_differences(candidate: Candidate) -> Iterator[str]:
 
 
 def _rank(candidate: Candidate) -> tuple[object, ...]:
-    """Judged first; met, open, missed; what misses least; the most correct answers a second; the lighter load."""
+    """Return the sort key: judged first; met, open, missed; fewest misses; most correct answers/s; lightest load."""
     missed = sum(check.state == "missed" for check in candidate.checks)
     order = -_STATES.index(candidate.state)
     return not candidate.judged, order, missed, -candidate.correct_per_s, candidate.level, candidate.name
@@ -240,8 +240,8 @@ def _by_load(groups: Sequence[RunGroup]) -> dict[tuple[str, str], list[RunGroup]
 
 
 def _variants(groups: Sequence[RunGroup]) -> list[list[RunGroup]]:
-    """All lines, or those of equal config where a suite was run with several; and a schema given in the prompt
-    is another variant than as a format."""
+    """Return all groups, or those of equal config if a suite was run with several; a schema in the prompt and one as
+    ``format`` are different variants."""
     by_config: dict[str, list[RunGroup]] = {}
     for group in groups:
         by_config.setdefault(canonical_json(_common_config([group])), []).append(group)
@@ -258,7 +258,7 @@ def _variants(groups: Sequence[RunGroup]) -> list[list[RunGroup]]:
 
 
 def _common_config(groups: Sequence[RunGroup], *more: str) -> dict[str, Any]:
-    """What the lines of a candidate have in common, and more fields of the one that decides: not of tools."""
+    """Return the config that a candidate's groups share, plus ``more`` fields, from a group that is not of tools."""
     group = next((group for group in groups if group.config.get("structured") != "none"), groups[0])
     return {key: value for key, value in group.config.items() if key not in _FREE_FIELDS or key in more}
 
@@ -271,7 +271,7 @@ def _checks(group: RunGroup, figures: Figures, rule: Sequence[Condition]) -> Ite
 
 
 def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
-    """The figure that a condition speaks of; None where the suite's answers do not have it (a text has no score)."""
+    """Return the figure of a condition, or None if the suite's answers do not have it (a text has no score)."""
     metric, found = condition.metric, figures.of(condition.metric)
     # Answers that came whole, as tool calls do, have no time between tokens: no limit on it is broken.
     if not found.n and (metric.counts == "scored answer" or metric.may_be_absent):

@@ -1,4 +1,4 @@
-"""A report as one HTML file that opens from disk, fetches nothing and runs no script but its own.
+"""A report as one HTML file that opens from disk, fetches nothing and runs only its own script.
 
 Invariant: what comes from outside (names, labels, answers) reaches the page escaped by Jinja or as JSON that cannot
 end its script element, never as markup; the page's policy allows no other script, style, image or connection.
@@ -19,12 +19,12 @@ from structbench.reports.document import Document
 from structbench.reports.view import view_of
 
 _PLOT_STYLE = "sha256-jSYQUrW7J0b3jPqhZP9C2Xh1PyJKHKXd4s0fpGGKrww="
-"""Of the style that Plot writes into each chart, which a script cannot mark as its own."""
+"""The hash of the style that Plot writes into each chart."""
 _VENDORED = ("d3.min.js", "plot.umd.min.js")
 
 
 def to_html(document: Document) -> str:
-    """The whole page."""
+    """Return the whole page."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -44,7 +44,7 @@ def to_html(document: Document) -> str:
 
 
 def policy_of(scripts: Sequence[str], css: str) -> str:
-    """The Content-Security-Policy: these scripts and styles by their hashes, and nothing from anywhere."""
+    """Return the Content-Security-Policy: only these scripts and styles, by their hashes."""
     script_hashes = " ".join(f"'{_csp_hash(script)}'" for script in scripts)
     return (
         f"default-src 'none'; script-src {script_hashes}; style-src '{_csp_hash(css)}' '{_PLOT_STYLE}'; "
@@ -53,7 +53,7 @@ def policy_of(scripts: Sequence[str], css: str) -> str:
 
 
 def script_json(value: Mapping[str, Any]) -> str:
-    """JSON that is safe inside a script element and as JavaScript: no ``<``, ``>``, ``&``, U+2028 or U+2029."""
+    """Return JSON that is safe inside a script element and as JavaScript: no ``<``, ``>``, ``&``, U+2028 or U+2029."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -67,6 +67,6 @@ def _csp_hash(text: str) -> str:
 
 
 def _library_versions() -> dict[str, str]:
-    """As the vendored files say in their first line."""
+    """Return the versions that the vendored files state in their first line."""
     names = {"d3": "vendor/d3.min.js", "plot": "vendor/plot.umd.min.js"}
     return {name: re.findall(r" v([\d.]+) ", _page_file(path)[:200])[0] for name, path in names.items()}

@@ -1,6 +1,6 @@
-"""A report for a pull request: the answer, what stands against it, and one table.
+"""A report for a pull request: the headline, its notes, and one table.
 
-Invariant: no text from outside is markup: what Markdown or HTML would take as such is escaped.
+Invariant: no text from outside is markup: whatever Markdown or HTML would take as such is escaped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from structbench.results.groups import RunGroup
 
 
 def to_markdown(document: Document) -> str:
-    """The report as GitHub's Markdown."""
+    """Return the report as GitHub's Markdown."""
     headline = document.headline
     parts = [f"**{markdown_text(headline.text)}**", markdown_text(headline.rule)]
     parts += [f"> **{markdown_text(note)}**" for note in headline.notes]

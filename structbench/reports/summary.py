@@ -1,8 +1,8 @@
-"""What people and programs read at the end: the table, the overview, and the same as JSON.
+"""The summary at the end of a load: the table, the overview, and the same as JSON.
 
 A row is one run: the columns of the store's view ``summary`` with ``cache`` (new, resumed, skipped) and
-``warnings`` (list of str) added; a missing key means the same as None. Invariant: nothing is computed here
-but pooled shares, each weighted by the number of answers it is a share of.
+``warnings`` (list of str) added; a missing key means the same as None. Nothing is computed here but
+pooled shares, each weighted by the number of answers it is a share of.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ RUN_KEYS = (
     *(column for metric in METRICS.values() for column in metric.columns), "stream_tokens_per_s", "output_tokens",
     "duration_s", "model_load_s", "config_hash", "started_at", "finished_at",
 )  # fmt: skip
-"""Always in the JSON of a run, null where unknown; other columns of the view follow them."""
+"""The keys always in the JSON of a run, null if unknown; other columns of the view follow them."""
 
 MIN_NAME_WIDTHS = {2: 24, 1: 14}
-"""Blanks between columns -> the least width of the first, where names fold: rather narrow gaps than short names."""
+"""Spaces between columns -> minimum width of the first, where names fold; narrow gaps are better than short names."""
 _STYLES = {"valid": "green", "degraded": "yellow", "invalid": "red"}
 
 
 def number(row: Row, key: str) -> float | None:
-    """The row's number; None when it is missing or none that can be shown."""
+    """Return the number in the row, or None if it is missing or cannot be shown."""
     value = row.get(key)
     if not isinstance(value, int | float | Decimal) or not math.isfinite(value):
         return None
@@ -62,7 +62,7 @@ def text(row: Row, key: str) -> str:
 
 
 def cell_name(row: Row) -> str:
-    """``smollm2:360m json c=4``, as the display calls it."""
+    """Return the name of the cell as the display shows it: ``smollm2:360m json c=4``."""
     return " ".join(_name(row, key) for key in ("model", "suite", "load") if row.get(key) is not None) or ABSENT
 
 
@@ -71,7 +71,7 @@ def _name(row: Row, key: str) -> str:
 
 
 def pooled(rows: Sequence[Row]) -> dict[str, Any]:
-    """Counts added up, and shares weighted by their denominators; None where no row has one."""
+    """Return the sums of counts, and shares weighted by their denominators; None if no row has one."""
 
     def total(key: str) -> int:
         return int(sum(number(row, key) or 0 for row in rows))
@@ -94,7 +94,7 @@ _POOLED_SHARES = tuple(metric for metric in SCORES if metric.column)
 
 
 def _scored(row: Row, share: Metric) -> float:
-    """Of how many answers this is a share; where that is not known, the completed requests stand in."""
+    """Return how many answers this is a share of; if unknown, the number of completed requests."""
     for key in (share.scored, "completed", "requests"):
         n = number(row, key)
         if n:
@@ -109,7 +109,7 @@ def _weighted(rows: Iterable[Row], share: Metric) -> float | None:
 
 
 def grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
-    """The rows by the value of one column, in the order these values first come."""
+    """Group the rows by the value of one column, in order of first appearance."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(str(row.get(key)), []).append(row)
@@ -117,7 +117,7 @@ def grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
 
 
 def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
-    """The summary for programs: shares from 0 to 1, seconds, instants in ISO 8601, null for what is unknown.
+    """Return the summary as JSON values: shares from 0 to 1, seconds, instants in ISO 8601, null if unknown.
 
     ``structbench_version``, ``total_s``, ``runs`` (one object a run, RUN_KEYS and what else the view has), and the
     pooled figures ``by_model``, ``by_suite`` (lists) and ``all``.
@@ -175,7 +175,7 @@ _COUNTS: ColumnGroup = (
 
 
 def _is_shown(metric: Metric, rows: Iterable[Row]) -> bool:
-    """Whether any run has what the metric tells more than others do."""
+    """Return whether any run has what this metric shows beyond the others."""
     return not metric.only_where or any(number(row, metric.only_where) for row in rows)
 
 
@@ -185,7 +185,7 @@ _TOKENS: ColumnGroup = (
 
 
 def _speed(rows: Sequence[Row]) -> list[ColumnGroup]:
-    """From the first token to the whole answer."""
+    """Return the speed columns, from the first token to the whole answer."""
     groups = [
         tuple(_column(f"{metric.header}\n{p}", f"{metric.name}_{p}_s", latency_text) for p in metric.shown)
         for metric in LATENCIES.values()
@@ -202,7 +202,7 @@ def _scores(rows: Sequence[Row]) -> ColumnGroup:
 
 
 def _verdict_columns(marks: Mapping[str, int], rows: Sequence[Row]) -> ColumnGroup:
-    """What a run was worth and, after a load, where it came from; the marks number the verdicts' reasons."""
+    """Return the columns for the verdict and, after a load, the cache state; marks number the reasons of verdicts."""
 
     def verdict(row: Row) -> str:
         mark = marks.get(text(row, "verdict_reason"))
@@ -216,7 +216,7 @@ def _verdict_columns(marks: Mapping[str, int], rows: Sequence[Row]) -> ColumnGro
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """One row a run: one table where the console is wide enough, else one of speed and one of answers."""
+    """Print one row per run: in one table if the console is wide enough, else in one for speed and one for answers."""
     if not rows:
         console.print("No runs.")
         return
@@ -244,7 +244,7 @@ def print_parts(title: str, name: Column, groups: Iterable[ColumnGroup], rows: S
 
 
 def _parts(name: Column, groups: Iterable[ColumnGroup], rows: Sequence[Row], room: int) -> Iterator[list[ColumnGroup]]:
-    """The groups in as few tables as the room allows, each beginning with the name."""
+    """Yield the groups in as few tables as the width allows, each starting with the name."""
     part: list[ColumnGroup] = [(name,)]
     for group in groups:
         if len(part) > 1 and not _gap([*part, group], rows, room):
@@ -265,7 +265,7 @@ def _widths(groups: Iterable[ColumnGroup], rows: Iterable[Row]) -> list[int]:
 
 
 def _gap(groups: Iterable[ColumnGroup], rows: Sequence[Row], room: int) -> int:
-    """Blanks between columns, 2 or 1, with which the table fits; 0 when it does not. The first column may fold."""
+    """Return the spaces between columns, 2 or 1, with which the table fits, else 0; the first column may fold."""
     first, *others = _widths(groups, rows)
     for gap, least in MIN_NAME_WIDTHS.items():
         if min(first, least) + sum(others) + gap * len(others) <= room:
@@ -288,14 +288,14 @@ def _table(groups: Sequence[ColumnGroup], rows: Sequence[Row], room: int, gap: i
 
 
 def as_text(shown: str, style: str = "") -> Text:
-    """Text as it is: what comes from outside may look like markup."""
+    """Return literal text, since text from outside may look like markup."""
     from rich.text import Text
 
     return Text(shown, style=style)
 
 
 def _notes(rows: Sequence[Row], marks: Mapping[str, int]) -> Iterator[Text]:
-    """What stands below the table: interruptions, the verdicts' reasons, warnings."""
+    """Yield the notes below the table: interruptions, the reasons of verdicts, warnings."""
     if any("*" in _requests(row) for row in rows):
         yield as_text("* interrupted: run the same command with --skip-cached to continue", "yellow")
     for reason, mark in marks.items():
@@ -324,7 +324,7 @@ _POOLED: tuple[ColumnGroup, ...] = (
 
 
 def print_overview(rows: Sequence[Row], total_s: float, console: Console) -> None:
-    """Success rates by model and by suite where there are several runs, and the time it all took."""
+    """Print success rates by model and by suite if there are several runs, and the total time."""
     if len(rows) > 1:
         lines: list[Row] = []
         for heading, key in {"by model": "model", "by suite": "suite"}.items():

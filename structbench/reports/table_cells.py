@@ -1,7 +1,4 @@
-"""The cells and rows of the page's tables.
-
-Invariant: a row knows its line, so that the filter finds it, and shows what stands against it.
-"""
+"""Cells and rows of the page's tables. A row carries its run group, so that the filter finds it, and its marks."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from structbench.results.groups import RunGroup
 from structbench.stats import Estimate
 
 TableCell = Mapping[str, str]
-"""value, range, needs: at most the first two, or the last."""
+"""The keys value, range and needs: either the first two or only the last is filled."""
 
 
 def row(group: RunGroup, cells: Sequence[TableCell]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""A report on the terminal: the answer, the table that a load ends with, and the intervals below it.
+"""A report on the terminal: the headline, the table that a load ends with, and the intervals below it.
 
-Invariant: a percentile of too few requests is a dash here, and the line below says how many it needs.
+Invariant: a percentile from too few requests is a dash, and the line below says how many it needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SPEED = [metric.at(p) for metric in LATENCIES.values() for p in metric.shown]
 
 
 def print_document(document: Document, console: Console) -> None:
-    """The whole report."""
+    """Print the whole report."""
     headline = document.headline
     console.print(as_text(headline.text, "bold"), as_text(headline.rule), sep="\n")
     for note in headline.notes:
@@ -43,7 +43,7 @@ def print_document(document: Document, console: Console) -> None:
 
 
 def row_of(group: RunGroup, figures: Figures) -> dict[str, Any]:
-    """The line as the table of a load takes it, and its figures."""
+    """Return the run group as a row of the table of a load, with its figures."""
     load = group.name.removeprefix(f"{group.model} {group.suite} ")
     return {
         "name": _marked(group, group.name), "model": group.model, "suite": group.suite, "load": _marked(group, load),
@@ -57,13 +57,13 @@ def row_of(group: RunGroup, figures: Figures) -> dict[str, Any]:
 
 
 def _marked(group: RunGroup, text: str) -> str:
-    """A simulated or unfinished run is called so wherever it is named; the verdict has a column of its own."""
+    """Return the text with marks such as SIMULATED; the verdict has a column of its own."""
     marks = [mark for mark in group.marks if mark != group.verdict and mark != "no verdict"]
     return " ".join([text, *marks])
 
 
 def _interval_columns(found: Sequence[Figures]) -> Iterator[ColumnGroup]:
-    """A group for each share and percentile that any line has."""
+    """Yield a column group for each share and percentile that any run group has."""
     for metric in (*of_kind("share"), *_SPEED):
         if any(each.has(metric) and each.of(metric).n for each in found):
             yield (Column(metric.label, partial(_estimate_of, metric)),)

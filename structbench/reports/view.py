@@ -1,7 +1,4 @@
-"""What the page shows, every text written out.
-
-Invariant: the template only places texts.
-"""
+"""Everything the page shows, as finished texts; the template only places them."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ _STATES = {"met": ("yes", "good"), "open": ("not shown", "unsure"), "missed": ("
 
 
 def view_of(document: Document) -> dict[str, Any]:
-    """Everything the template names."""
+    """Return everything the template names."""
     details = document.details or {}
     groups, figures, headline = document.groups, document.figures, document.headline
     return {
@@ -75,7 +72,7 @@ def _check(check: Check) -> dict[str, str]:
 
 
 def _facts(document: Document) -> list[tuple[str, str]]:
-    """What was run, on what, when."""
+    """Return what was run, where and when."""
     groups = document.groups
     models = dict.fromkeys(
         f"{group.model}{f' ({group.model_digest[:12]})' if group.model_digest else ''}" for group in groups

@@ -1,7 +1,7 @@
-"""The listed wrong answers and failures as texts to read.
+"""The listed wrong answers and failures, as texts for the page.
 
-Invariant: a text of a model's is shown letter by letter: what would be invisible or turn the writing direction is
-written as its code.
+Invariant: text from a model is shown character by character: invisible characters, and those that change the writing
+direction, are written as their code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LINE_BREAKS = "\n\t"
 
 
 def wrong_view(wrong: Mapping[str, Any], groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> dict[str, Any]:
-    """``text``, and for each line that has any ``line``, ``count`` (of how many these are) and ``listed``."""
+    """Return ``text`` and, for each run group with wrong answers, ``line``, ``count`` and ``listed``."""
     listed: dict[int, list[dict[str, Any]]] = {}
     for row in wrong["listed"]:
         listed.setdefault(row["line"], []).append(_entry(row))
@@ -52,7 +52,7 @@ def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What was asked, what was expected, what came, what was wrong with it."""
+    """Yield the prompt, what was expected, the answer, and what was wrong with it."""
     asked = row["asked"]
     if asked is None:
         yield "Prompt", "(not available: the suite has changed, is not in this folder, or was fitted to the model)"
@@ -82,7 +82,7 @@ def _cut(text: str, letters: int) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with control and formatting characters (escapes, bidirectional marks) written as ⟨U+202E⟩."""
+    """Return the text with control and formatting characters (escapes, bidirectional marks) written as ⟨U+202E⟩."""
     return "".join(c if c.isprintable() or c in _LINE_BREAKS or _is_space(c) else f"⟨U+{ord(c):04X}⟩" for c in text)
 
 

@@ -1,7 +1,7 @@
-"""What the charts of a report draw, line by line: distributions, the gap over the answer, TTFT's parts, a timeline.
+"""Data for the charts of a report, by run group: distributions, gaps along the answer, parts of TTFT, a timeline.
 
-Invariant: the size does not grow with the number of requests: distributions are drawn from fixed percentiles, what
-is shown request by request is an even sample, and it says of how many.
+Invariant: the size does not grow with the number of requests: distributions come from fixed percentiles, and single
+requests from an even sample that says how many there are. ``reports.charts`` draws it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 CURVE = [i / 100 for i in range(101)]
 POSITION_REQUESTS = 2000
-"""The gap over the answer is of at most about so many requests of a line."""
+"""About the maximum number of requests per run group that the gap along the answer is taken from."""
 TIMELINE_POINTS = 3000
-"""In all; each line has at least MIN_POINTS."""
+"""The maximum number of points in all; each run group has at least MIN_POINTS."""
 MIN_POINTS = 60
 EDGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
-"""Gaps after which a bin of the answer ends: bin i has the gaps EDGES[i] + 1 .. EDGES[i + 1]."""
+"""The number of gaps after which each bin of the answer ends: bin i has the gaps EDGES[i] + 1 .. EDGES[i + 1]."""
 PARTS = ("send_lag_s", "connect_s", "load_s", "prompt_eval_s", "rest_s")
 
 _CURVES = f"""
@@ -77,9 +77,9 @@ WHERE {IN_SAMPLE} ORDER BY line, t_s
 def curves_of(
     reader: Reader, groups: Sequence[RunGroup], figures: Mapping[int, Figures], gaps: GapCounts
 ) -> dict[str, list[dict[str, Any]]]:
-    """``Metric.key`` -> for each line its values at every hundredth, and ``share``: how many of its requests completed.
+    """Return ``Metric.key`` -> for each run group its values at every percent and ``share``, the completed share.
 
-    A line with fewer values than a percentile's interval needs (6, for the median) has none.
+    A group with fewer values than the interval of a median needs (6) has no curve.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for metric in CHARTED:
@@ -102,14 +102,14 @@ def _gap_curves(gaps: GapCounts) -> dict[int, list[float]]:
 
 
 def _completed_share(figures: Figures, metric: Metric) -> float:
-    """A failed request never gets there; what an answer may lack is told of those that have it."""
+    """Return the share of requests that completed; 1 for a metric that an answer may lack."""
     if metric.may_be_absent or not figures.counts["requests"]:
         return 1.0
     return figures.counts["completed"] / figures.counts["requests"]
 
 
 def positions_of(reader: Reader, groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> list[dict[str, Any]]:
-    """The mean gap of a bin of the answer, its median and p95 over the requests whose answer reaches the bin's end."""
+    """Return the median and p95 of the mean gap in each bin, over requests whose answer reaches the bin's end."""
     counts = {group.id: figures[group.id].counts["completed"] for group in groups}
     params = {**params_of(groups), **sample_of(counts, POSITION_REQUESTS), "edges": list(EDGES)}
     found = order_estimates(reader, _POSITIONS, params, {"p50": 0.5, "p95": 0.95})
@@ -121,15 +121,15 @@ def positions_of(reader: Reader, groups: Sequence[RunGroup], figures: Mapping[in
 
 
 def parts_of(reader: Reader, groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
-    """TTFT from the due instant taken apart: the mean of each part, which add up to the mean TTFT."""
+    """Return the parts of TTFT from the due instant: the means of the parts add up to the mean TTFT."""
     rows = reader.query(_PARTS, params_of(groups))
     return sorted(({key: _rounded(value) for key, value in row.items()} for row in rows), key=lambda row: row["line"])
 
 
 def timeline_of(reader: Reader, groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> list[dict[str, Any]]:
-    """Of each line an even sample of its requests, one list for each column, at the second they were sent.
+    """Return for each run group an even sample of its requests by the time they were sent, one list per column.
 
-    Segments of a continued run, and the runs of a pooled line, begin where they would without a pause between.
+    Segments of a resumed run, and pooled runs, are placed as if there were no pause between them.
     """
     counts = {group.id: figures[group.id].counts["requests"] for group in groups}
     most = max(MIN_POINTS, TIMELINE_POINTS // max(1, len(groups)))
@@ -149,5 +149,5 @@ def _interval_json(estimate: Estimate) -> dict[str, float] | None:
 
 
 def _rounded(value: Any) -> Any:
-    """Five digits are more than any clock here is good for."""
+    """Return the value with five digits, more than any clock here can resolve."""
     return float(f"{value:.5g}") if isinstance(value, float) else value

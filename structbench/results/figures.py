@@ -1,6 +1,6 @@
-"""The figures of each line with their intervals: sums and sorted values from SQL, the rest from structbench.stats.
+"""The figures of each run group with their intervals: sums and sorted values from SQL, the rest from ``stats``.
 
-Invariant: percentiles are over completed requests, as in the view ``summary``, and no figure stands without n.
+Invariant: percentiles are over completed requests, as in the view ``summary``, and no figure comes without its n.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from structbench.store import Reader
 
 GAP_REQUESTS = 300
-"""ITL's intervals are made of at most about so many requests of a line, spread evenly over it."""
+"""About the maximum number of requests per run group, spread evenly, that ITL's intervals are made from."""
 
+# SQL and JSON call a run group a line.
 GROUPS = "line AS (SELECT unnest($run_ids::VARCHAR[]) AS run_id, unnest($lines::BIGINT[]) AS line)"
 SAMPLED = "sampled AS (SELECT unnest($sampled::BIGINT[]) AS line, unnest($share::DOUBLE[]) AS share)"
 # Multiples of the golden ratio are spread evenly: an even sample over the run, the same each time.
 IN_SAMPLE = "(request_index * 2654435761) % 4294967296 < share * 4294967296"
-"""Goes with ``sample_of``: about so many requests of a line."""
+"""SQL: whether a request is in the sample that ``sample_of`` asks for."""
 _ADDED = {metric.name: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
 _COUNTS = f"""
 WITH {GROUPS}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS_OF_RUN} FROM runs)
@@ -76,22 +77,22 @@ GapCounts = Mapping[int, tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What was measured in one line."""
+    """The figures measured for one run group."""
 
     counts: Mapping[str, int]
     """requests, completed, errors, dropped, scored, thinking (answers that had some), output_tokens."""
     latencies: Mapping[str, Latency]
     """``Metric.key`` -> p50, p90, p95, p99."""
     shares: Mapping[str, Estimate]
-    """Name -> the estimate: of scored answers, of the error rate of requests."""
+    """Name -> the estimate, over scored answers; the error rate over requests."""
     rates: Mapping[str, Estimate]
-    """Name -> the estimate: of correct goodput with an interval, of the others as they were."""
+    """Name -> the estimate; only correct goodput has an interval."""
     stream_tokens_per_s: float | None
     outcomes: Sequence[tuple[str, bool, int]]
-    """Outcome, whether the request failed, how many; answers first, the most frequent first."""
+    """Outcome, whether the request failed, and the count; answers first, most frequent first."""
 
     def of(self, figure: Metric) -> Estimate:
-        """A share, a rate, or one of PERCENTILES of a latency."""
+        """Return the estimate of a share, a rate, or one of PERCENTILES of a latency."""
         match figure.kind:
             case "latency":
                 return next(self.latencies[figure.key][word] for word, p in PERCENTILES.items() if p == figure.p)
@@ -101,23 +102,23 @@ class Figures:
                 return self.shares[figure.name]
 
     def has(self, metric: Metric) -> bool:
-        """Whether the metric tells anything here that another one does not (``only_where``)."""
+        """Return whether the metric adds anything here that others do not (``only_where``)."""
         return not metric.only_where or bool(self.counts.get(metric.only_where))
 
 
 def params_of(groups: Iterable[RunGroup]) -> dict[str, Any]:
-    """Which run belongs to which line, as the queries want it."""
+    """Return the query parameters that map each run to its group."""
     pairs = [(run_id, group.id) for group in groups for run_id in group.run_ids]
     return {"run_ids": [run_id for run_id, _ in pairs], "lines": [group for _, group in pairs]}
 
 
 def sample_of(counts: Mapping[int, int], most: int) -> dict[str, Any]:
-    """The parameters of a sample of about ``most`` requests of each line, of which there are ``counts``."""
+    """Return the query parameters for a sample of about ``most`` requests per group, out of ``counts``."""
     return {"sampled": [*counts], "share": [min(1.0, most / n) if n else 1.0 for n in counts.values()]}
 
 
 def figures_of(reader: Reader, groups: Sequence[RunGroup], gaps: GapCounts | None) -> dict[int, Figures]:
-    """Line id -> its figures; without the gaps counted, each line must be one run, whose ITL the store knows."""
+    """Return group id -> its figures; without ``gaps``, each group must be one run, whose ITL the store knows."""
     params = params_of(groups)
     counts: dict[int, Mapping[str, Any]] = {group.id: {} for group in groups}
     counts |= {row["line"]: row for row in reader.query(_COUNTS, params)}
@@ -143,7 +144,7 @@ def figures_of(reader: Reader, groups: Sequence[RunGroup], gaps: GapCounts | Non
 def order_estimates(
     reader: Reader, source: str, params: Mapping[str, Any], percentiles: Mapping[str, float]
 ) -> dict[int, Latency]:
-    """Percentiles of independent values with intervals; ``source`` selects ``key`` (an integer) and ``value``."""
+    """Return key -> percentiles with intervals of independent values; ``source`` selects ``key`` (int), ``value``."""
     counts = {row["key"]: row["n"] for row in reader.query(_COUNT.format(source=source), params)}
     ranks = {key: {name: ranks_around(n, p) for name, p in percentiles.items()} for key, n in counts.items()}
     wanted = {key: [rank for each in known.values() for rank in each or ()] for key, known in ranks.items()}
@@ -165,7 +166,7 @@ def order_estimates(
 
 
 def gap_counts(reader: Reader, groups: Sequence[RunGroup]) -> GapCounts:
-    """Of each line every gap between chunks, in µs, ascending, and how often it came."""
+    """Return for each run group every gap between chunks, in µs, ascending, and how often it occurs."""
     columns = reader.columns(_GAPS, params_of(groups))
     of = columns["line"]
     return {int(group): (columns["gap_us"][of == group], columns["n"][of == group]) for group in dict.fromkeys(of)}
@@ -174,7 +175,7 @@ def gap_counts(reader: Reader, groups: Sequence[RunGroup]) -> GapCounts:
 def _gap_estimates(
     reader: Reader, params: Mapping[str, Any], completed: Mapping[int, int], gaps: GapCounts | None
 ) -> dict[int, Latency]:
-    """The percentiles of all gaps; the intervals from a sample of requests."""
+    """Return the percentiles of all gaps, with intervals from a sample of requests."""
     import numpy as np
 
     known: Mapping[int, list[float | None]] = (
@@ -192,14 +193,14 @@ def _gap_estimates(
 
 
 def gap_percentile(counted: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], p: float) -> float | None:
-    """Of all gaps of a line, in seconds."""
+    """Return the percentile of all gaps of a run group, in seconds."""
     return percentile_of_counts(counted[0] / 1e6, counted[1], p)
 
 
 def _figures(
     group: RunGroup, row: Mapping[str, Any], latencies: Mapping[str, Latency], outcomes: Sequence[tuple[str, bool, int]]
 ) -> Figures:
-    """``row`` is empty where the line has no request."""
+    """Return the figures of one group; ``row`` is empty if it has no requests."""
     counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, group.duration_s
 
     def mean(name: str) -> Estimate:

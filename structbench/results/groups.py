@@ -1,7 +1,7 @@
-"""The lines of a report: each a run, or, pooled, all chosen runs of one config.
+"""Run groups, the rows of a report: each is one run or, when pooled, all selected runs of one config.
 
-Invariant: a line never mixes configs, and what stands against its figures (simulated, interrupted, invalid,
-degraded) is in ``marks``, the gravest first.
+Invariant: a group never mixes configs, and whatever casts doubt on its figures (simulated, interrupted, invalid,
+degraded) is in ``marks``, most serious first.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ ORDER BY r.model, r.suite, r.load_kind, r.rate, r.concurrency, r.started_at, r.r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunGroup:
-    """What was run once, or the same several times. Texts are printable, as a terminal may show them."""
+    """A run, or the pooled runs of one config; JSON calls it a line. Texts are safe to print on a terminal."""
 
     id: int
     name: str
-    """``smollm2:360m json c=4``, and what tells it from others of that name."""
+    """``smollm2:360m json c=4``, and what distinguishes it from others of that name."""
     model: str
     suite: str
     load: str
@@ -60,7 +60,7 @@ class RunGroup:
     reasons: tuple[str, ...]
     simulated: bool
     goodput_limits: tuple[str, ...]
-    """What --goodput asked of single requests, which correct goodput keeps to: ``ttft_s <= 0.5``."""
+    """The --goodput limits on single requests, which apply to correct goodput: ``ttft_s <= 0.5``."""
     started_at: datetime | None
     finished_at: datetime | None
 
@@ -74,7 +74,7 @@ class RunGroup:
 
 
 def run_groups(reader: Reader, run_ids: Sequence[str], *, pool: bool) -> list[RunGroup]:
-    """The chosen runs by model, suite and load, each a line; ``pool``: one line for each config."""
+    """Return the selected runs by model, suite and load, each as a group; with ``pool``, one group per config."""
     groups = [_run_group(number, run) for number, run in enumerate(reader.query(_RUNS, [list(run_ids)]))]
     if pool:
         groups = _pooled_by_config(groups)
@@ -108,7 +108,7 @@ def _json_object(text: str | None) -> dict[str, Any]:
 
 
 def _pooled_by_config(groups: Sequence[RunGroup]) -> list[RunGroup]:
-    """One line for each config; its standing is the worst of its runs'."""
+    """Return one group per config, with the worst status and verdict of its runs."""
     by_config: dict[str, list[RunGroup]] = {}
     for group in groups:
         by_config.setdefault(group.config_hash or group.run_ids[0], []).append(group)
@@ -136,13 +136,13 @@ def _pool(number: int, members: Sequence[RunGroup]) -> RunGroup:
 
 
 def _sum(values: Iterable[N | None]) -> N | None:
-    """None when one is unknown: less than all is not the sum."""
+    """Return the sum, or None if any value is unknown."""
     known = list(values)
     return None if None in known else sum(known)  # type: ignore[arg-type]
 
 
 def _with_distinct_names(groups: Sequence[RunGroup]) -> list[RunGroup]:
-    """Each line with a name of its own: what differs in its config, else its labels, else which of them it is."""
+    """Return the groups with distinct names, by what differs in the config, else the labels, else a number."""
     named: list[RunGroup] = []
     for group in groups:
         namesakes = [other for other in groups if other.name == group.name]
@@ -163,7 +163,7 @@ def _distinction(group: RunGroup, namesakes: Sequence[RunGroup]) -> str:
 
 
 def differing(config: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The fields of a config that not all of the others share, with its values: ``think true``."""
+    """Return the config fields that not all others share, with their values: ``think true``."""
     own, theirs = flat(config), [flat(other) for other in others]
     paths = [path for path in own if any(other.get(path) != own[path] for other in theirs)]
     return [f"{'.'.join(path)} {clipped(printable(own[path]).strip(chr(34)), 24)}" for path in paths]

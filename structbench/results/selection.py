@@ -1,7 +1,7 @@
-"""Which runs a person means: words of a command line -> run ids.
+"""Selects runs by the words of a command line: words -> run ids.
 
-Invariant: a word selects by exactly one meaning, and one that could mean two things, or nothing that is stored,
-is refused with what it could have been.
+Invariant: a word selects by exactly one meaning; a word with two meanings, or none among the stored runs, is refused
+with suggestions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Run = Mapping[str, Any]
 
 _MIN_PREFIX = 4
-"""Letters of a run id or hash that a prefix needs."""
+"""The minimum length of a prefix of a run id or hash."""
 _MAX_NAMES = 5
 _AGES = {"d": "days", "h": "hours", "m": "minutes"}
 _PASSED = """
@@ -40,18 +40,18 @@ def _equals(run: Run, key: str, word: str) -> bool:
 
 
 def _is_same_model(run: Run, key: str, word: str) -> bool:
-    """``gemma3n`` and ``gemma3n:latest`` are the same model."""
+    """Return whether the run is of this model; ``gemma3n`` and ``gemma3n:latest`` are the same."""
     return _equals(run, key, word) or run[key] == f"{word}:latest" or f"{run[key]}:latest" == word
 
 
 _KEYS: dict[str, Callable[[Run, str, str], bool]] = {
     "label": _equals, "model": _is_same_model, "suite": _equals, "version": _equals,
 }  # fmt: skip
-"""``key=word`` -> whether a run is meant; a bare word may be any of them."""
+"""Key of ``key=word`` -> whether a run matches; a bare word may match by any key."""
 
 
 def select_runs(reader: Reader, words: Sequence[str]) -> list[str]:
-    """Ids of all runs that any of the words means, newest last; all runs without a word.
+    """Return the ids of all runs that match any of the words, newest last; all runs if there are no words.
 
     A word is a run id or the beginning of one, a label, a model, a suite, a server version, a config hash or its
     beginning, or ``label=…``, ``model=…``, ``suite=…``, ``version=…``. BadInput names the nearest known ones.
@@ -62,7 +62,7 @@ def select_runs(reader: Reader, words: Sequence[str]) -> list[str]:
 
 
 def filtered_runs(reader: Reader, filters: RunFilters) -> list[str]:
-    """Ids of the runs that pass every filter, newest last; BadInput for a word that means nothing."""
+    """Return the ids of the runs that pass every filter, newest last; BadInput for a word that matches nothing."""
     chosen = select_runs(reader, filters.runs)
     for key in ("model", "suite", "label"):
         meant = set(select_runs(reader, [f"{key}={value}" for value in getattr(filters, key)]))
@@ -79,7 +79,7 @@ def filtered_runs(reader: Reader, filters: RunFilters) -> list[str]:
 
 
 def instant(text: str, option: str) -> datetime:
-    """A date, an instant (UTC where it names no zone), or an age before now; as UTC without a zone."""
+    """Parse a date, an instant (UTC unless it names a zone) or an age before now; returns UTC without a zone."""
     age = re.fullmatch(r"(\d+(?:\.\d+)?)([dhm])", text)
     try:
         if age:
@@ -91,7 +91,7 @@ def instant(text: str, option: str) -> datetime:
 
 
 def ago(age: timedelta) -> datetime:
-    """The instant so long before now, as UTC without a zone; OverflowError where the calendar has not begun."""
+    """Return the instant ``age`` before now, as UTC without a zone; OverflowError before year 1."""
     return datetime.now(UTC).replace(tzinfo=None) - age
 
 
@@ -113,7 +113,7 @@ def _matching(runs: Sequence[Run], word: str) -> set[str]:
 
 
 def _by_prefix(runs: Sequence[Run], word: str) -> set[str]:
-    """The run whose id, or the runs whose config hash, begins like this."""
+    """Return the run whose id, or the runs whose config hash, starts with the word."""
     by_id = [run["run_id"] for run in runs if run["run_id"].startswith(word)]
     by_hash = [run for run in runs if (run["hash"] or "").removeprefix("s1:").startswith(word.removeprefix("s1:"))]
     several = by_id if len(by_id) > 1 else sorted({run["hash"] for run in by_hash}) if not by_id else []

@@ -1,6 +1,6 @@
-"""The answers that were wrong and the requests that failed, a few of each kind, with what was asked.
+"""Wrong answers and failed requests, a few of each kind, with their prompts.
 
-Invariant: a prompt is shown only when the suite at hand is the one that was run (equal content hash); else its id.
+Invariant: a prompt is shown only if the suite available is the one that was run (equal content hash); else only its id.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from structbench.store import Reader
 
 MAX_PER_OUTCOME = 3
-"""Of each line and outcome, of different cases as far as there are."""
+"""The maximum per run group and outcome, from different cases where possible."""
 MAX_LISTED = 120
-"""In all."""
+"""The maximum in all."""
 MAX_CHARACTERS = 4000
-"""Of each text."""
+"""The maximum length of each text."""
 RIGHT = ("correct", "completed")
 
 _CHOSEN = f"""
@@ -48,7 +48,7 @@ WHERE outcome NOT IN (SELECT unnest($right::VARCHAR[]))
 
 
 def wrong_of(reader: Reader, groups: Sequence[RunGroup]) -> dict[str, Any]:
-    """``total`` and ``listed``: the columns of ``requests`` and ``asked`` (see ``asked_of``) or None."""
+    """Return ``total`` and ``listed``: the columns of ``requests`` and ``asked`` (see ``asked_of``) or None."""
     params = {**params_of(groups), "right": list(RIGHT)}
     total = reader.query(_TOTAL, params)[0]["n"]
     limits = {"per_outcome": MAX_PER_OUTCOME, "most": MAX_LISTED, "letters": MAX_CHARACTERS}
@@ -58,7 +58,7 @@ def wrong_of(reader: Reader, groups: Sequence[RunGroup]) -> dict[str, Any]:
 
 
 def _suite_of(config: Mapping[str, Any]) -> Suite | None:
-    """The suite that was run, where it can be had. Not ``text``: its prompts were fitted to the model's tokenizer."""
+    """Return the suite that was run, if available; not ``text``, whose prompts were fitted to the model's tokenizer."""
     name, seed = config.get("suite"), config.get("seed")
     if not isinstance(name, str) or not isinstance(seed, int) or name == "text":
         return None
@@ -77,7 +77,7 @@ def _asked_by_row(suite: Suite | None, row: Mapping[str, Any]) -> dict[str, Any]
 
 
 def asked_of(case: Case) -> dict[str, Any]:
-    """``messages`` (role, content), and as JSON text ``schema``, ``tools``, ``expected``; None where there is none."""
+    """Return ``messages`` (role, content) and, as JSON text or None, ``schema``, ``tools`` and ``expected``."""
     expected = next(
         (each for each in (case.expected, case.expected_calls, case.expected_text) if each is not None), None
     )
