@@ -22,84 +22,84 @@ if TYPE_CHECKING:
     from structbench.types import Score
 
 Kind = Literal["latency", "rate", "share", "score"]
-"""Seconds; a number a second; a part of 1; a number from -1 to 1."""
+"""In seconds; per second; a share from 0 to 1; a number from -1 to 1."""
 Counted = Literal["request", "scored answer", "gap"]
 Row = Mapping[str, Any]
 """A row of ``requests``."""
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-"""Those that reports have of each latency."""
+"""The percentiles that reports give for each latency."""
 SHARE_BUCKETS = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
 YES_NO_BUCKETS = (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """A row of the table; or one figure of a latency, a percentile or the mean, as expressions name it."""
+    """A row of the table, or one figure of a latency (a percentile or the mean) as expressions name it."""
 
     name: str
     """``ttft``; as a figure ``ttft_p95``, ``ttft_mean``."""
     base: str
-    """The row's name, of a figure too."""
+    """The name of the table's row, also for a figure of it."""
     kind: Kind
     label: str
-    """What people read: ``TTFT``, ``TTFT p95``."""
+    """The name people read: ``TTFT``, ``TTFT p95``."""
     narrow: str = ""
-    """The label in a narrow column, where it is not the label with a line for each word."""
+    """The label for a narrow column, unless it is simply the label with one word per line."""
     sql: str
-    """What a row of ``requests`` adds; NULL: it does not count. ``{good}``: whether it keeps the limits of goodput."""
+    """SQL: what a row of ``requests`` adds; NULL does not count. ``{good}``: whether it keeps the goodput limits."""
     adds: Callable[[Row, bool], float | None]
-    """The same in Python, of a row and whether it is good."""
+    """The same in Python, from a row and whether it is good."""
     column: str = ""
-    """Of ``requests``, where that is what a row adds."""
+    """The column of ``requests`` that a row adds, if it is one column."""
     n_sql: str = ""
-    """SQL over rows for n, where that is not how many count."""
+    """SQL for n over rows, where n is not the number of rows that count."""
     counts: Counted = "request"
-    """What n is a number of."""
+    """What n counts."""
     scored: str = ""
-    """The column of the view ``summary`` with n."""
+    """The column of the view ``summary`` that holds n."""
     lower_is_better: bool = False
     may_be_absent: bool = False
-    """A completed answer may lack it (one that came whole has no gaps): no limit on it is then broken."""
+    """A completed answer may lack it (an answer in one piece has no gaps) without breaking a limit on it."""
     only_where: str = ""
-    """The column of ``summary`` of which some run must have something, or tables leave this metric out."""
+    """The column of ``summary`` that must be nonzero for some run, or tables omit this metric."""
     title: str = ""
-    """A latency in words, as charts have it; without them it is in no chart."""
+    """The title of a latency in charts; without one it has no chart."""
     shown: tuple[str, ...] = ()
-    """The percentiles of a latency in ``summary`` and in reports."""
+    """The percentiles of a latency shown in ``summary`` and reports."""
     compared: tuple[str, ...] = ()
-    """Those that ``compare`` tests: each test costs the others power."""
+    """The percentiles that ``compare`` tests: each test costs the others power."""
     brief: tuple[str, ...] = ()
-    """Those in a report for a pull request."""
+    """The percentiles in a report for a pull request."""
     benchstat: str = ""
-    """The unit as Go benchmarks have it; without one it is not exported there."""
+    """The unit in Go benchmark output; without one it is not exported there."""
     instrument: Instrument | None = None
-    """The histogram that shows it while a load runs."""
+    """The histogram that records it while a load runs."""
     p: float | None = None
-    """Of a latency's figure: the quantile, 0..1; None: the mean."""
+    """For a figure of a latency: the quantile from 0 to 1; None: the mean."""
 
     @property
     def key(self) -> str:
-        """In JSON: ``ttft_s``, ``correct``."""
+        """Return the key in JSON: ``ttft_s``, ``correct``."""
         return f"{self.base}_s" if self.kind == "latency" else self.name
 
     @property
     def header(self) -> str:
-        """The label over a narrow column."""
+        """Return the header of a narrow column."""
         return self.narrow or self.label.replace(" ", "\n")
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Its columns in the view ``summary``; that of ``correct`` is a count there."""
+        """Return its columns in the view ``summary``; that of ``correct`` is a count there."""
         return tuple(f"{self.name}_{p}_s" for p in self.shown) if self.kind == "latency" else (self.name,)
 
     def at(self, word: str) -> Metric:
-        """The figure of a latency at ``p95``, ``p99.9``, ``mean``."""
+        """Return a latency's figure at ``p95``, ``p99.9`` or ``mean``."""
         p = None if word == "mean" else float(Decimal(word[1:]) / 100)
         return replace(self, name=f"{self.name}_{word}", label=f"{self.label} {word}", p=p)
 
     def text(self, value: float | None, more: int = 0) -> str:
-        """A value in the metric's unit, with so many more digits than usual: ``84.1 ms``, ``95.0 %``, ``3.20/s``."""
+        """Format a value in the metric's unit, with ``more`` extra digits: ``84.1 ms``, ``95.0 %``, ``3.20/s``."""
         match self.kind:
             case "latency":
                 return seconds_text(value, 3 + more)
@@ -116,7 +116,7 @@ def _is_completed(row: Row) -> bool:
 
 
 def _latency(name: str, label: str, column: str, **more: Any) -> Metric:
-    """Of completed requests only: also a failed one may have a first chunk."""
+    """Return a latency over completed requests only, since a failed one may have a first chunk too."""
     return Metric(
         name=name, base=name, kind="latency", label=label, column=column, lower_is_better=True,
         sql=f"CASE WHEN error_kind IS NULL THEN {column} END",
@@ -125,14 +125,14 @@ def _latency(name: str, label: str, column: str, **more: Any) -> Metric:
 
 
 def _score(name: str, label: str, column: str, kind: Kind = "share", **more: Any) -> Metric:
-    """The mean of a column, over the answers that have it."""
+    """Return a metric that is the mean of a column over the answers that have it."""
     return Metric(
         name=name, base=name, kind=kind, label=label, column=column, counts="scored answer",
         sql=f"{column}::DOUBLE", adds=lambda row, _: None if row[column] is None else float(row[column]), **more,
     )  # fmt: skip
 
 
-def _right(row: Row, good: bool) -> float | None:
+def _is_right(row: Row, good: bool) -> float | None:
     return None if row["accuracy_score"] is None else float(good and row["outcome"] == "correct")
 
 
@@ -166,7 +166,7 @@ _TABLE = (
     Metric(name="goodput", base="goodput", kind="rate", label="goodput", sql="({good})::BIGINT",
            adds=lambda _, good: float(good)),
     Metric(name="correct_goodput", base="correct_goodput", kind="rate", label="correct goodput", benchstat="correct/s",
-           counts="scored answer", adds=_right,
+           counts="scored answer", adds=_is_right,
            sql="CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct' AND {good})::BIGINT END"),
     _score("json_valid", "JSON valid", "json_valid", scored="json_scored",
            instrument=_instrument("json_valid", "Answer is JSON: 1, is not: 0", YES_NO_BUCKETS)),
@@ -180,7 +180,7 @@ _TABLE = (
            instrument=_instrument("accuracy", "Accuracy score of one answer, 0 to 1", SHARE_BUCKETS)),
     Metric(name="correct", base="correct", kind="share", label="correct", counts="scored answer", scored="scored",
            sql="CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct')::BIGINT::DOUBLE END",
-           adds=lambda row, _: _right(row, True)),
+           adds=lambda row, _: _is_right(row, True)),
     Metric(name="error_rate", base="error_rate", kind="share", label="errors", lower_is_better=True, scored="requests",
            sql="(error_kind IS NOT NULL)::BIGINT::DOUBLE", adds=lambda row, _: float(not _is_completed(row))),
     _score("semantic_similarity", "similarity", "semantic_similarity", "score", narrow="simi-\nlarity",
@@ -189,31 +189,31 @@ _TABLE = (
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _TABLE}
 ALIASES = {"tool_calls_right": "tool_call_accuracy"}
-"""An earlier name -> the name; expressions take both, and the view ``summary`` has a column of each."""
+"""Earlier name -> current name; expressions accept both, and the view ``summary`` has a column for each."""
 
 
 def of_kind(*kinds: Kind) -> tuple[Metric, ...]:
-    """The rows of these kinds, in the order in which tables have them."""
+    """Return the metrics of these kinds, in table order."""
     return tuple(metric for metric in _TABLE if metric.kind in kinds)
 
 
 LATENCIES: Mapping[str, Metric] = {metric.name: metric for metric in of_kind("latency")}
 CHARTED = tuple(metric for metric in of_kind("latency") if metric.title)
 SCORES = tuple(metric for metric in of_kind("share") if metric.counts == "scored answer")
-"""Shares of the answers that were right in some way."""
+"""The shares of scored answers that are right in some respect."""
 COMPARED = tuple(
     figure for row in _TABLE for figure in ([row.at(p) for p in row.compared] if row.kind == "latency" else [row])
 )
-"""Figures that are always compared, where both cells have them."""
+"""The figures that are always compared where both cells have them."""
 _OBSERVED = tuple(
     (metric, metric.instrument) for metric in _TABLE if metric.instrument and metric.instrument.name not in BY_NAME
 )
 INSTRUMENTS = tuple(instrument for _, instrument in _OBSERVED)
-"""Histograms that a load shows besides its own."""
+"""The histograms that structbench adds to those of loadgen."""
 
 
 def metric_of(name: str) -> Metric | None:
-    """The figure of this name: ``ttft_p95``, ``itl_p99.9``, ``tpot_mean``, ``requests_per_s``, ``schema_valid``, …"""
+    """Return the figure with this name, or None: ``ttft_p95``, ``itl_p99.9``, ``tpot_mean``, ``schema_valid``, …"""
     found = re.fullmatch(r"(\w+)_(p\d{1,3}(?:\.\d+)?|mean)", name)
     if found is not None and found[1] in LATENCIES:
         figure = LATENCIES[found[1]].at(found[2])
@@ -223,7 +223,7 @@ def metric_of(name: str) -> Metric | None:
 
 
 def observed(record: RequestRecord, score: Score | None) -> dict[str, float]:
-    """What a finished request adds to ``INSTRUMENTS``: name -> value; absent where it has none."""
+    """Return what a finished request adds to ``INSTRUMENTS``: name -> value, without those it lacks."""
     found: dict[str, float] = {}
     for metric, instrument in _OBSERVED:
         source = score if metric.kind == "share" else record if record.completed else None
@@ -234,7 +234,7 @@ def observed(record: RequestRecord, score: Score | None) -> dict[str, float]:
 
 
 def is_good(row: Row, limits: Mapping[str, float]) -> bool:
-    """Whether a request completed and keeps every limit of goodput (column -> seconds); the same as ``good_sql``."""
+    """Return whether a request completed within every goodput limit (column -> seconds), as ``good_sql`` does."""
     return _is_completed(row) and all(
         _BY_COLUMN[column].may_be_absent if row[column] is None else row[column] <= limit
         for column, limit in limits.items()
@@ -242,7 +242,7 @@ def is_good(row: Row, limits: Mapping[str, float]) -> bool:
 
 
 def good_sql(limits: Mapping[str, str]) -> str:
-    """SQL: whether a request completed and keeps every limit (column -> the limit as SQL, NULL where there is none)."""
+    """Return SQL for whether a request completed within every limit (column -> limit as SQL, NULL for none)."""
     kept = [
         f"coalesce({column} <= {limit}, {'true' if _BY_COLUMN[column].may_be_absent else f'{limit} IS NULL'})"
         for column, limit in limits.items()
@@ -252,12 +252,12 @@ def good_sql(limits: Mapping[str, str]) -> str:
 
 _BY_COLUMN = {metric.column: metric for metric in LATENCIES.values()}
 LIMITS_OF_RUN = ", ".join(f"(goodput_limits ->> '$.{column}')::DOUBLE AS max_{column}" for column in _BY_COLUMN)
-"""SQL to select from ``runs``, once a run: the limits that --goodput gave it, for ``GOOD_OF_RUN``."""
+"""SQL columns to select from ``runs``: the limits that --goodput gave the run, for ``GOOD_OF_RUN``."""
 GOOD_OF_RUN = good_sql({column: f"max_{column}" for column in _BY_COLUMN})
 
 
 def gaps_sql(source: str, keys: str) -> str:
-    """SQL: ``gap_us`` between neighbouring chunks of completed requests, and ``n``: how often it came, by ``keys``.
+    """Return SQL for ``gap_us`` between neighbouring chunks of completed requests and how often it occurs, by ``keys``.
 
     All gaps are too many to sort (150 a request), but whole microseconds repeat: a histogram is exact and small.
     """

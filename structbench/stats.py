@@ -1,7 +1,7 @@
-"""Percentiles, rates and their intervals; docs/statistics.md tells how each is made. Pure.
+"""Percentiles, rates and their intervals; docs/statistics.md explains each. Pure.
 
 Invariant: one definition of a percentile everywhere, linear interpolation (type 7), the same as DuckDB's
-``quantile_cont``; and an estimate from too few values has no value, but says how many it needs.
+``quantile_cont``; an estimate from too few values has no value, but says how many it needs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONFIDENCE = 0.95
-"""Of every interval, two-sided: each end is wrong with a chance of at most 2.5 %."""
-LEAST_CLUSTERS = 20
+"""The level of every interval, two-sided: each end is wrong with a probability of at most 2.5 %."""
+MIN_CLUSTERS = 20
 """Requests below which a bootstrap over requests is not trusted (Cameron and Miller, J. Human Resources 50, 2015)."""
 RESAMPLES = 999
 _GRID = 96
@@ -27,8 +27,8 @@ _REACH = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure of ``n`` values (of what, ``unit`` says) with its interval; where n is too small, value, low and high
-    are None and ``needs`` says what n it takes."""
+    """A figure from ``n`` values (counted in ``unit``) with its interval; if n is too small, value, low and high are
+    None and ``needs`` is the n required."""
 
     n: int
     value: float | None = None
@@ -39,7 +39,7 @@ class Estimate:
 
 
 def percentile(values: Iterable[float], p: float) -> float | None:
-    """The value at place p x (n - 1) of the sorted values, 0 <= p <= 1; None when there are none."""
+    """Return the value at position p x (n - 1) of the sorted values, 0 <= p <= 1; None if there are none."""
     if not 0 <= p <= 1:
         raise ValueError(f"p must be from 0 to 1, not {p}")
     ordered = sorted(values)
@@ -53,7 +53,7 @@ def percentile(values: Iterable[float], p: float) -> float | None:
 
 
 def needed(p: float, confidence: float = CONFIDENCE) -> int:
-    """How many independent values a percentile's two-sided interval needs: ceil(ln(a/2) / ln(max(p, 1 - p))).
+    """Return how many independent values a percentile's two-sided interval needs: ceil(ln(a/2) / ln(max(p, 1 - p))).
 
     a = 1 - confidence. With fewer, not even the extremes are sure enough to lie on either side: all n values lie below
     the true percentile with chance p^n, which must not exceed a/2 (Conover, Practical Nonparametric Statistics, 3.2).
@@ -63,7 +63,7 @@ def needed(p: float, confidence: float = CONFIDENCE) -> int:
 
 
 def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
-    """Ranks (from 1) of the order statistics that enclose the percentile, or None when n is too small.
+    """Return the ranks (from 1) of the order statistics that enclose the percentile, or None if n is too small.
 
     The number of values below the true percentile is binomial (n, p), whatever the distribution: low is its a/2
     quantile, high its 1 - a/2 quantile + 1. Exact, conservative by the steps of the ranks.
@@ -75,7 +75,7 @@ def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[in
 
 
 def _binomial_quantile(q: float, n: int, p: float) -> int:
-    """The least k with P(B <= k) >= q; what scipy.stats.binom.ppf gives, whose import takes a second."""
+    """Return the smallest k with P(B <= k) >= q, as scipy.stats.binom.ppf does, whose import takes a second."""
     from scipy.special import bdtr, bdtrik
 
     k: int = math.ceil(bdtrik(q, n, p))
@@ -83,7 +83,7 @@ def _binomial_quantile(q: float, n: int, p: float) -> int:
 
 
 def ranks_around(n: int, p: float) -> tuple[int, int, int, int] | None:
-    """Ranks (from 1) that an estimate of the percentile is made of: its neighbours and its interval's ends."""
+    """Return the ranks (from 1) that estimate the percentile: its two neighbours and the ends of its interval."""
     ends = interval_ranks(n, p)
     if ends is None:
         return None
@@ -92,7 +92,7 @@ def ranks_around(n: int, p: float) -> tuple[int, int, int, int] | None:
 
 
 def percentile_estimate(n: int, p: float, at_ranks: Sequence[float] | None) -> Estimate:
-    """The percentile of n values from those at ``ranks_around(n, p)``; None there: too few."""
+    """Return the percentile of n values, given those at ``ranks_around(n, p)`` (None: too few)."""
     if at_ranks is None:
         return Estimate(n, needs=needed(p))
     below, above, low, high = at_ranks
@@ -101,10 +101,10 @@ def percentile_estimate(n: int, p: float, at_ranks: Sequence[float] | None) -> E
 
 
 def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> Estimate:
-    """A rate with Wilson's interval (JASA 22, 1927), without continuity correction; n = 0 has none.
+    """Return a proportion with Wilson's interval (JASA 22, 1927), without continuity correction; n = 0 has none.
 
     (p + z²/2n ± z sqrt(p(1 - p)/n + z²/4n²)) / (1 + z²/n). ``successes`` may be a sum of scores from 0 to 1: their
-    variance is at most p(1 - p), so that the interval is then rather too wide (Bhatia and Davis, 2000).
+    variance is at most p(1 - p), so the interval is then somewhat too wide (Bhatia and Davis, 2000).
     """
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} of {n}")
@@ -119,7 +119,7 @@ def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> Estimate
 
 
 def rate_per_s(share: Estimate, seconds: float | None) -> Estimate:
-    """A share as a number per second: its ends times n / seconds; how fast requests ended is taken as it was."""
+    """Return a share as a rate: its bounds times n / seconds, taking the pace of requests as given."""
     if share.value is None or share.low is None or share.high is None or not seconds:
         return Estimate(share.n, needs=share.needs, unit=share.unit)
     factor = share.n / seconds
@@ -127,7 +127,7 @@ def rate_per_s(share: Estimate, seconds: float | None) -> Estimate:
 
 
 def percentile_of_counts(values: np.ndarray[Any, Any], counts: np.ndarray[Any, Any], p: float) -> float | None:
-    """The percentile of values that come ``counts`` times each; ``values`` ascend."""
+    """Return the percentile of ascending ``values`` that occur ``counts`` times each."""
     upto = counts.cumsum()
     if not len(upto):
         return None
@@ -139,17 +139,17 @@ def percentile_of_counts(values: np.ndarray[Any, Any], counts: np.ndarray[Any, A
 def gap_percentiles(
     gaps: Sequence[np.ndarray[Any, Any]], ps: Sequence[float], known: Sequence[float | None] | None = None
 ) -> list[Estimate]:
-    """Percentiles of all gaps together, with intervals by bootstrap over requests: the gaps of one are not independent.
+    """Return percentiles of all gaps, with intervals by bootstrap over requests: gaps of one request are dependent.
 
     ``gaps`` has an array for each request; ``known`` the percentiles where these requests are a sample of more, whose
-    interval is then rather too wide. Requests are drawn with replacement (percentile bootstrap, 999 times, the
+    interval is then somewhat too wide. Requests are drawn with replacement (percentile bootstrap, 999 times, the
     same draws each time); the interval's ends are gaps that were seen.
     """
     import numpy as np
 
     gaps = [each for each in gaps if len(each)]
-    if len(gaps) < LEAST_CLUSTERS:
-        return [Estimate(len(gaps), needs=LEAST_CLUSTERS) for _ in ps]
+    if len(gaps) < MIN_CLUSTERS:
+        return [Estimate(len(gaps), needs=MIN_CLUSTERS) for _ in ps]
     sizes = np.array([len(each) for each in gaps])
     values, owner = np.concatenate(gaps).astype(float), np.repeat(np.arange(len(gaps)), sizes)
     ordered = np.sort(values)
@@ -164,7 +164,7 @@ def gap_percentiles(
 
 
 def _grid(ordered: np.ndarray[Any, Any], p: float, clusters: int) -> np.ndarray[Any, Any]:
-    """Gaps near the percentile, as far as its interval can reach: _REACH standard errors of wholly dependent gaps."""
+    """Return gaps near the percentile, within _REACH standard errors of wholly dependent gaps."""
     import numpy as np
 
     reach = _REACH * math.sqrt(p * (1 - p) / clusters)
@@ -177,15 +177,15 @@ def _bootstrap(
     values: np.ndarray[Any, Any], owner: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any],
     grids: Sequence[np.ndarray[Any, Any]], ps: Sequence[float],
 ) -> list[tuple[float, float]]:  # fmt: skip
-    """The intervals' ends. A redrawn sample is a weight for each request: its percentile is the first grid value up to
-    which the weighted count of gaps reaches p, so that no gap is copied or sorted again."""
+    """Return the intervals' bounds. A redrawn sample is a weight for each request: its percentile is the first grid
+    value up to which the weighted count of gaps reaches p, so that no gap is copied or sorted again."""
     import numpy as np
 
     clusters = len(sizes)
     drawn = np.random.default_rng(0).integers(0, clusters, (RESAMPLES, clusters))
     flat = (drawn + np.arange(RESAMPLES)[:, None] * clusters).ravel()
     weight = np.bincount(flat, minlength=drawn.size).reshape(drawn.shape).astype("f4")
-    upto = np.hstack([_upto(values, owner, clusters, grid) for grid in grids])
+    upto = np.hstack([_cumulative_counts(values, owner, clusters, grid) for grid in grids])
     # One product for all percentiles: a linear algebra library's threads cost more than many small ones are worth.
     counts, total = np.split(weight @ upto, len(ps), axis=1), weight @ sizes
     ends = []
@@ -197,10 +197,10 @@ def _bootstrap(
     return ends
 
 
-def _upto(
+def _cumulative_counts(
     values: np.ndarray[Any, Any], owner: np.ndarray[Any, Any], clusters: int, grid: np.ndarray[Any, Any]
 ) -> np.ndarray[Any, Any]:
-    """Of each request, how many gaps are at most each grid value."""
+    """Return for each request how many of its gaps are at most each grid value."""
     import numpy as np
 
     steps = len(grid) + 1

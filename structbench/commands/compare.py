@@ -10,7 +10,7 @@ from structbench.options import opt
 
 if TYPE_CHECKING:
     from structbench.comparison.result import Result
-    from structbench.results.groups import Line
+    from structbench.results.groups import RunGroup
     from structbench.store import Reader
 
 
@@ -54,13 +54,14 @@ def run(options: Options) -> int:
         check_output(options.output, "-o", [options.db, *(_file(word, options) for word in (options.a, options.b))])
     with ExitStack() as stack:
         sides = [_side(word, options, stack) for word in (options.a, options.b)]
-        (reader_a, lines_a), (reader_b, lines_b) = sides
-        same = {run for line in lines_a for run in line.run_ids} & {run for line in lines_b for run in line.run_ids}
+        (reader_a, groups_a), (reader_b, groups_b) = sides
+        ids_a, ids_b = ({run for group in groups for run in group.run_ids} for groups in (groups_a, groups_b))
+        same = ids_a & ids_b
         if same:
             raise BadInput(f"{options.a} and {options.b} are both of run {min(same)}: choose two that share no run")
-        pairing = pair(lines_a, lines_b, options.across)
+        pairing = pair(groups_a, groups_b, options.across)
         if not pairing.pairs and not changes:
-            names = [", ".join(dict.fromkeys(line.name for line in lines)) for lines in (lines_a, lines_b)]
+            names = [", ".join(dict.fromkeys(group.name for group in groups)) for groups in (groups_a, groups_b)]
             raise BadInput(f"A and B have no suite in common: A has {names[0]}; B has {names[1]}")
         result = compare((reader_a, reader_b), pairing, changes, limits)
     _write(result, options)
@@ -73,9 +74,9 @@ def _file(word: str, options: Options) -> Path:
     return Path(word) if is_file else options.db
 
 
-def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[Line]]":
+def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[RunGroup]]":
     """The runs of a word in --db, or all runs of the file that it names."""
-    from structbench.results.groups import lines_of
+    from structbench.results.groups import run_groups
     from structbench.results.selection import select_runs
     from structbench.store import Reader
 
@@ -87,7 +88,7 @@ def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[
         runs = [run for run in runs if run in wanted]
         if not runs:
             raise BadInput(f"{word} has nothing that --only {' '.join(options.only)} means: leave --only out")
-    return reader, lines_of(reader, runs, pool=True)
+    return reader, run_groups(reader, runs, pool=True)
 
 
 def _write(result: "Result", options: Options) -> None:

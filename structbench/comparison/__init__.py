@@ -1,4 +1,4 @@
-"""A against B: cells that match, rows as samples, intervals and tests, and how the result is written.
+"""Compares A with B: matching cells, rows as samples, intervals and tests, and how the result is written.
 
-The neighbours: ``results`` reads the cells; ``reports`` is about one file, this about two sides.
+Neighbours: ``results`` reads the cells; ``reports`` presents one file, this package compares two sides.
 """

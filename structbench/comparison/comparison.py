@@ -1,7 +1,7 @@
-"""A held against B, metric by metric: rows from the store, differences with intervals, words.
+"""Compares A with B, metric by metric: rows from the store, differences with intervals, judgements.
 
-Invariant: "better" and "worse" are said only of a difference that remains significant when all that was tested together
-is counted (Holm); where it cannot be tested, it is said why. docs/compare.md has the methods.
+Invariant: a difference is called "better" or "worse" only if it stays significant after adjusting for all tests made
+together (Holm); where it cannot be tested, the reason is given. docs/compare.md has the methods.
 """
 
 from __future__ import annotations
@@ -9,28 +9,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from structbench.comparison.pairing import Pair, Pairing
 from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
 from structbench.comparison.samples import compared
 from structbench.comparison.significance import holm
-from structbench.gates.expressions import Change, shown_limits
-from structbench.gates.slo import Gate, Outcome, doubt, settle
+from structbench.gates.expressions import Change, limits_text
+from structbench.gates.slo import CellResult, Gate, GateOutcome, doubt, settle
 from structbench.identity import canonical_json
 from structbench.metrics import COMPARED
 
 if TYPE_CHECKING:
-    from structbench.results.groups import Line
+    from structbench.results.groups import RunGroup
     from structbench.store import Reader
 
 
 def compare(
     readers: tuple[Reader, Reader], pairing: Pairing, changes: Sequence[Change], limits: Mapping[str, float] | None
 ) -> Result:
-    """Every pair, with the p-values adjusted over all of them, and what --fail-on says.
+    """Compare every pair, adjust the p-values over all of them, and judge --fail-on.
 
-    ``limits`` of goodput are for both sides; None: those that all runs of a pair share.
+    The goodput ``limits`` apply to both sides; None: those that all runs of a pair share.
     """
     named = {change.metric.name: replace(change.metric, only_where="") for change in changes}
     metrics = [*named.values(), *(metric for metric in COMPARED if metric.name not in named)]
@@ -43,7 +43,7 @@ def compare(
             if limits is None:
                 bounds, differ = _shared_limits(readers, each)
                 notes += differ
-            notes += (f"good requests keep {shown_limits(bounds)}",) if bounds else ()
+            notes += (f"goodput counts requests with {limits_text(bounds)}",) if bounds else ()
             rows = [replace(row, gated=row.metric.name in named) for row in compared(readers, each, metrics, bounds)]
         comparisons.append(Comparison(each, tuple(rows), notes))
     comparisons, sizes = _adjusted(comparisons)
@@ -52,20 +52,20 @@ def compare(
 
 
 def _shared_limits(readers: tuple[Reader, Reader], pair: Pair) -> tuple[dict[str, float] | None, tuple[str, ...]]:
-    """The limits that all runs of a pair were given, or none with a note when they were given different ones."""
+    """Return the limits that all runs of a pair share, or none and a note if they differ."""
     sql = "SELECT DISTINCT goodput_limits AS limits FROM runs WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
     texts = [
         row["limits"]
-        for reader, line in zip(readers, (pair.a, pair.b), strict=True)
-        for row in reader.query(sql, [list(line.run_ids)])
+        for reader, group in zip(readers, (pair.a, pair.b), strict=True)
+        for row in reader.query(sql, [list(group.run_ids)])
     ]
     if len({text if text is None else canonical_json(json.loads(text)) for text in texts}) > 1:
-        return None, ("the runs had different --goodput limits, which are left aside: --goodput sets some for both",)
+        return None, ("the runs had different --goodput limits, so none are used: give --goodput to set them for both",)
     return None if texts[0] is None else json.loads(texts[0]), ()
 
 
 def _adjusted(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], dict[bool, int]]:
-    """With the p-values adjusted in two families: what --fail-on names, and the rest."""
+    """Adjust the p-values in two families: the metrics named by --fail-on, and the rest."""
     found: dict[tuple[int, int], float] = {}
     sizes = {}
     for gated in (False, True):
@@ -84,43 +84,43 @@ def _adjusted(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], dict
 
 
 def notes_of(pair: Pair) -> tuple[str, ...]:
-    """What a reader must know of the two cells before believing the table."""
+    """Return what a reader must know about the two cells before trusting the table."""
     notes = []
-    for side, line in (("A", pair.a), ("B", pair.b)):
-        if line.marks:
-            reasons = f": {'; '.join(line.reasons)}" if line.reasons else ""
-            notes.append(f"{side} is {', '.join(line.marks)}{reasons}")
-        if len(line.run_ids) > 1:
-            notes.append(f"{side} is {len(line.run_ids)} runs of one config, pooled")
+    for side, group in (("A", pair.a), ("B", pair.b)):
+        if group.marks:
+            reasons = f": {'; '.join(group.reasons)}" if group.reasons else ""
+            notes.append(f"{side} is {', '.join(group.marks)}{reasons}")
+        if len(group.run_ids) > 1:
+            notes.append(f"{side} is {len(group.run_ids)} runs of one config, pooled")
     for key, text in (("system", "system"), ("cores", "number of cores")):
         before, after = pair.a.environment.get(key), pair.b.environment.get(key)
         if before != after:
             notes.append(f"the client's {text} differs: {before} → {after}")
     if pair.a.model != pair.b.model:
-        notes.append("tokens of two models differ in length: TPOT, ITL and tokens/s count tokens, not text")
+        notes.append("the two models split text into tokens differently: TPOT, ITL and tokens/s count tokens, not text")
     return tuple(notes)
 
 
 def judge_changes(
-    comparisons: Sequence[Comparison], only_a: Sequence[Line], changes: Sequence[Change]
+    comparisons: Sequence[Comparison], only_a: Sequence[RunGroup], changes: Sequence[Change]
 ) -> Iterable[Gate]:
-    """Each --fail-on held against each pair; undecided for a cell of A alone, and where it applies to no pair."""
-    why = "no counterpart in B: measure it there, or leave it out with --only"
-    outcomes = [
-        *(Outcome(each.pair.name, gates=[_gate(each, change) for change in changes]) for each in comparisons),
-        *(Outcome(line.name, gates=[Gate(line.name, change.text, "undecided", None, 0, why) for change in changes])
-          for line in only_a),
+    """Judge each --fail-on on each pair; undecided for a cell only in A, and if it applies to no pair."""
+    why = "no counterpart in B: measure it there, or exclude it with --only"
+    results = [
+        *(CellResult(each.pair.name, gates=[_gate(each, change) for change in changes]) for each in comparisons),
+        *(CellResult(group.name, gates=[Gate(group.name, change.text, "undecided", None, 0, why) for change in changes])
+          for group in only_a),
     ]  # fmt: skip
-    settle(outcomes)
-    yield from (gate for outcome in outcomes for gate in outcome.gates)
-    if not outcomes:
-        yield from (Gate("A → B", change.text, "undecided", None, 0, "A has no cell") for change in changes)
+    settle(results)
+    yield from (gate for result in results for gate in result.gates)
+    if not results:
+        yield from (Gate("A → B", change.text, "undecided", None, 0, "A has no cells") for change in changes)
 
 
 def _gate(comparison: Comparison, change: Change) -> Gate:
     pair = comparison.pair
 
-    def gate(outcome: Literal["pass", "fail", "undecided", "skip"], text: str, row: Compared | None = None) -> Gate:
+    def gate(outcome: GateOutcome, text: str, row: Compared | None = None) -> Gate:
         value = None if row is None or row.difference is None else row.difference.value
         return Gate(pair.name, change.text, outcome, value, 0 if row is None else min(row.n_a, row.n_b), text)
 
@@ -130,28 +130,28 @@ def _gate(comparison: Comparison, change: Change) -> Gate:
     unsure = list(_doubts(comparison))
     if row.a is None and row.b is None:
         if unsure:
-            return gate("undecided", f"neither has this figure; but {' and '.join(unsure)}")
-        return gate("skip", "does not apply: neither has this figure")
+            return gate("undecided", f"neither side has this figure; but {' and '.join(unsure)}")
+        return gate("skip", "does not apply: neither side has this figure")
     if row.a is None or row.b is None or row.difference is None:
-        return gate("undecided", row.why or f"{'A' if row.a is None else 'B'} has no such figure", row)
-    shown = _shown(row)
+        return gate("undecided", row.why or f"{'A' if row.a is None else 'B'} does not have this figure", row)
+    shown = _change_with_interval(row)
     if change.holds(row.a, row.b) and row.significant:
-        return gate("fail", f"{shown}: larger, and significant", row)
+        return gate("fail", f"{shown}: exceeds the limit, significant", row)
     if unsure:
         return gate("undecided", f"{shown}; but {' and '.join(unsure)}", row)
-    small = "as large, but not significant" if change.holds(row.a, row.b) else "not larger"
+    small = "exceeds the limit, but not significant" if change.holds(row.a, row.b) else "within the limit"
     return gate("pass", f"{shown}: {small}", row)
 
 
 def _doubts(comparison: Comparison) -> Iterator[str]:
-    """Why a pair cannot make anything pass, one text for each side of which that is so."""
+    """Yield why a pair cannot make anything pass, one text for each side to blame."""
     rate = next(row for row in comparison.rows if row.metric.name == "requests_per_s")
-    for side, line, completed in (("A", comparison.pair.a, rate.n_a), ("B", comparison.pair.b, rate.n_b)):
-        if doubt({"status": line.status, "verdict": line.verdict}) is not None:
-            yield f"{side} is {line.status if line.status != 'complete' else line.verdict}"
+    for side, group, completed in (("A", comparison.pair.a, rate.n_a), ("B", comparison.pair.b, rate.n_b)):
+        if doubt({"status": group.status, "verdict": group.verdict}) is not None:
+            yield f"{side} is {group.status if group.status != 'complete' else group.verdict}"
         elif not completed:
             yield f"{side} completed no request"
 
 
-def _shown(row: Compared) -> str:
+def _change_with_interval(row: Compared) -> str:
     return f"{change_text(row)} ({interval_text(row)})"

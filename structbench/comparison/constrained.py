@@ -1,8 +1,8 @@
-"""Constrained against free: what a schema given as ``format`` gains and costs, request by request. Pure.
+"""Constrained vs free: what passing a schema as ``format`` gains and costs, request by request. Pure.
 
 The same cases with the same seeds are asked twice, with the schema as Ollama's ``format`` and with the schema in
-the prompt only; docs/metrics.md has the formulas. Invariant: an interval is of paired differences, its unit is the
-case, however often it was asked, and where there are too few cases for it there is none.
+the prompt only; docs/metrics.md has the formulas. Intervals are of paired differences; the unit is the case, however
+often it was asked, and with too few cases there is no interval.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-LEAST_UNITS = needed(0.5)
-"""Cases (or schemas) below which no two order statistics enclose a median with 95 %."""
+MIN_UNITS = needed(0.5)
+"""The fewest cases (or schemas) for which two order statistics enclose a median with 95 % confidence."""
 
 ROWS = """
 SELECT request_index, segment, sent_ns, error_kind, schema_valid, CASE WHEN accuracy_score IS NOT NULL
     THEN outcome = 'correct' END AS correct, ttft_s, client_tokens_per_s
 FROM requests WHERE run_id = $1 ORDER BY segment, sent_ns
 """
-"""SQL for what ``compare`` wants to know of a run."""
+"""SQL for the rows of a run that ``compare`` takes."""
 
 Row = Mapping[str, Any]
 Pairs = Sequence[tuple[float, float]]
-"""Before and after, of each repeat of a case."""
+"""Before and after, for each repeat of a case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +49,18 @@ class PairedDifference:
 def compare(
     constrained: Sequence[Row], free: Sequence[Row], schema_of: Callable[[int], str | None], cases: int
 ) -> dict[str, dict[str, Any]]:
-    """What changes from free to constrained, by name.
+    """Return what changes from free to constrained, by name.
 
-    ``schema_of`` tells the schema of a request's index; after ``cases`` requests the cases begin anew.
+    ``schema_of`` returns the schema for a request index; after ``cases`` requests the cases repeat.
     """
     pairs = _paired(constrained, free)
     return {
-        "schema_valid": asdict(shares(_both(pairs, "schema_valid", cases))),
-        "correct": asdict(shares(_both(pairs, "correct", cases))),
-        "ttft_s": asdict(medians(_both(pairs, "ttft_s", cases))),
-        "tokens_per_s": asdict(medians(_both(pairs, "client_tokens_per_s", cases))),
-        "new_schema_ttft_s": asdict(medians(_each_alone(new_schemas(constrained, schema_of)))),
-        "new_schema_ttft_free_s": asdict(medians(_each_alone(new_schemas(free, schema_of)))),
+        "schema_valid": asdict(shares(_paired_values(pairs, "schema_valid", cases))),
+        "correct": asdict(shares(_paired_values(pairs, "correct", cases))),
+        "ttft_s": asdict(medians(_paired_values(pairs, "ttft_s", cases))),
+        "tokens_per_s": asdict(medians(_paired_values(pairs, "client_tokens_per_s", cases))),
+        "new_schema_ttft_s": asdict(medians(_single_pairs(new_schemas(constrained, schema_of)))),
+        "new_schema_ttft_free_s": asdict(medians(_single_pairs(new_schemas(free, schema_of)))),
     }
 
 
@@ -69,8 +69,8 @@ def _paired(constrained: Iterable[Row], free: Iterable[Row]) -> list[tuple[Row, 
     return [(row, by_index[row["request_index"]]) for row in free if row["request_index"] in by_index]
 
 
-def _both(pairs: Iterable[tuple[Row, Row]], column: str, cases: int) -> list[Pairs]:
-    """Of each case the pairs that have the value on both sides; a time counts for a completed request only."""
+def _paired_values(pairs: Iterable[tuple[Row, Row]], column: str, cases: int) -> list[Pairs]:
+    """Return for each case the pairs with a value on both sides; times count only for completed requests."""
     timed = column in ("ttft_s", "client_tokens_per_s")
     found: dict[int, list[tuple[float, float]]] = {}
     for one, other in pairs:
@@ -80,12 +80,12 @@ def _both(pairs: Iterable[tuple[Row, Row]], column: str, cases: int) -> list[Pai
     return list(found.values())
 
 
-def _each_alone(pairs: Iterable[tuple[float, float]]) -> list[Pairs]:
+def _single_pairs(pairs: Iterable[tuple[float, float]]) -> list[Pairs]:
     return [[pair] for pair in pairs]
 
 
 def shares(cases: Sequence[Pairs]) -> PairedDifference:
-    """Two shares of the same requests, and their difference with an interval over cases.
+    """Return two shares of the same requests and their difference, with an interval over cases.
 
     Where each case was asked once, it is Bonett and Price's interval for paired proportions (J. Educational and
     Behavioral Statistics 37, 2012), which does not shrink to a point where all pairs agree.
@@ -104,7 +104,7 @@ def shares(cases: Sequence[Pairs]) -> PairedDifference:
 
 
 def medians(cases: Sequence[Pairs]) -> PairedDifference:
-    """Two medians of the same requests, and the median of the cases' differences with its exact interval.
+    """Return two medians of the same requests, and the median difference of the cases with its exact interval.
 
     The difference of a case is the median over its repeats. The interval's ends are order statistics of these
     (the number of differences below their median is binomial, whatever their distribution).
@@ -122,9 +122,9 @@ def medians(cases: Sequence[Pairs]) -> PairedDifference:
 
 
 def new_schemas(rows: Iterable[Row], schema_of: Callable[[int], str | None]) -> list[tuple[float, float]]:
-    """For each schema asked for more than once: TTFT of the later requests (their median), and of the first.
+    """Return for each schema sent more than once the median TTFT of its later requests, and the TTFT of the first.
 
-    ``rows`` in the order in which they were sent; a schema whose first request failed tells nothing.
+    ``rows`` are in the order sent; a schema whose first request failed is skipped.
     """
     waits: dict[str, list[float | None]] = {}
     for row in rows:
@@ -140,22 +140,22 @@ def new_schemas(rows: Iterable[Row], schema_of: Callable[[int], str | None]) -> 
 
 
 def _points(share: float | None) -> str:
-    """The difference of two shares: percentage points are no per cent."""
+    """Format the difference of two shares in percentage points, which are not per cent."""
     return share_text(share).replace("%", "pp")
 
 
 _Write = Callable[[float | None], str]
-_LINES: Mapping[str, tuple[str, _Write, _Write]] = {
+_ROWS_SHOWN: Mapping[str, tuple[str, _Write, _Write]] = {
     "schema_valid": ("schema valid", share_text, _points),
     "correct": ("correct", share_text, _points),
     "ttft_s": ("TTFT p50", latency_text, latency_text),
     "tokens_per_s": ("tok/s stream", rate_text, rate_text),
 }
-_NEW = {"new_schema_ttft_free_s": "new schema, prompt", "new_schema_ttft_s": "new schema, format"}
+_NEW_SCHEMA_ROWS = {"new_schema_ttft_free_s": "new schema, prompt", "new_schema_ttft_s": "new schema, format"}
 
 
 def print_pairs(pairs: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """A table for each pair of runs: free, constrained, and the difference with its interval."""
+    """Print a table for each pair of runs: free, constrained, and the difference with its interval."""
     from rich.text import Text
 
     for pair in pairs:
@@ -163,20 +163,20 @@ def print_pairs(pairs: Sequence[Mapping[str, Any]], console: Console) -> None:
         table.add_column(Text(f"{pair['model']} {pair['suite']} {pair['load']}"), overflow="fold")
         for header in ("prompt", "format", "difference", "95 % interval", "n"):
             table.add_column(header, justify="right")
-        for key, (name, write, write_change) in _LINES.items():
+        for key, (name, write, write_change) in _ROWS_SHOWN.items():
             found = pair[key]
             table.add_row(name, write(found["before"]), write(found["after"]), *_change(found, write_change))
-        for key, name in _NEW.items():
+        for key, name in _NEW_SCHEMA_ROWS.items():
             table.add_row(name, "", "", *_change(pair[key], latency_text))
-        console.print(Text("Constrained (format) against free (prompt)", "bold cyan"), table, sep="\n")
+        console.print(Text("Constrained (format) vs free (prompt)", "bold cyan"), table, sep="\n")
         known = pair["new_schema_ttft_s"]["n"]
-        if known < LEAST_UNITS:
-            console.print(f"{plural(known, 'schema')} came twice; for what a new one costs {LEAST_UNITS} must: give "
-                          "more --requests than the suite has cases, of a suite with that many schemas.")  # fmt: skip
+        if known < MIN_UNITS:
+            console.print(f"{plural(known, 'schema')} came twice; the cost of a new schema needs {MIN_UNITS}: give "
+                          "more --requests than the suite has cases, and a suite with that many schemas.")  # fmt: skip
         console.print()
     if pairs:
-        console.print("n: cases, however often each was asked; of a new schema, schemas")
-        console.print("new schema: TTFT of the first request with a schema, less that of the later ones\n")
+        console.print("n: cases (repeats count once); for a new schema, schemas")
+        console.print("new schema: TTFT of the first request with a schema minus that of later ones\n")
 
 
 def _change(found: Mapping[str, Any], write: _Write) -> tuple[str, str, str]:

@@ -1,6 +1,7 @@
-"""Which cell of A is held against which of B: equal configs, but for what is being compared. Pure.
+"""Pairs the cells of A and B: equal configs, except for what is being compared. Pure.
 
-Invariant: two cells are comparable only when they differ in nothing but the fields named; what else differs is said.
+Invariant: two cells are comparable only if they differ in no other field than those named; any other difference is
+reported.
 """
 
 from __future__ import annotations
@@ -12,28 +13,28 @@ from typing import Any
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean
 from structbench.identity import canonical_json, differences
-from structbench.results.groups import Line
+from structbench.results.groups import RunGroup
 from structbench.types import Config
 
 COMPARED = ("model", "model_digest", "server_version", "server_address")
-"""Fields of a config that may always differ: these are what people compare."""
-_SEVERAL = "more than one cell would fit: choose one model on each side, or fewer runs"
+"""Config fields that may always differ: these are what people compare."""
+_SEVERAL = "more than one cell matches: choose one model on each side, or fewer runs"
 _FIELDS = tuple(field.name for field in fields(Config))
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two cells; ``blocking`` says what differs and must not."""
+    """Two cells; ``blocking`` lists what differs but must not."""
 
-    a: Line
-    b: Line
+    a: RunGroup
+    b: RunGroup
     changed: tuple[str, ...]
-    """What differs and may: ``model: smollm2:135m → qwen2.5-coder:0.5b``."""
+    """What differs and is allowed to: ``model: smollm2:135m → qwen2.5-coder:0.5b``."""
     blocking: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The cell; of two models, both."""
+        """Return the name of the cell, with both models if they differ."""
         if self.a.model == self.b.model:
             return f"{self.a.model} {self.a.suite} {self.a.load}"
         return f"{self.a.model} → {self.b.model} {self.b.suite} {self.b.load}"
@@ -42,53 +43,53 @@ class Pair:
 @dataclass(frozen=True, slots=True)
 class Pairing:
     pairs: tuple[Pair, ...]
-    only_a: tuple[Line, ...]
-    only_b: tuple[Line, ...]
+    only_a: tuple[RunGroup, ...]
+    only_b: tuple[RunGroup, ...]
 
 
 def check_fields(names: Collection[str]) -> None:
-    """BadInput for a field that no config has."""
+    """Raise BadInput for a name that is not a config field."""
     for name in names:
         if name not in _FIELDS:
-            raise BadInput(f"--across {name!r}: a config has no such field: {did_you_mean(name, _FIELDS)}")
+            raise BadInput(f"--across {name!r}: no such config field: {did_you_mean(name, _FIELDS)}")
 
 
-def pair(a: Sequence[Line], b: Sequence[Line], across: Collection[str] = ()) -> Pairing:
-    """Each line of A with its counterpart in B; ``across``: more fields that may differ.
+def pair(a: Sequence[RunGroup], b: Sequence[RunGroup], across: Collection[str] = ()) -> Pairing:
+    """Pair each run group of A with its counterpart in B; ``across`` names more fields that may differ.
 
-    Equal in all but these fields, and of the same model unless each side has one model only. What has no counterpart,
-    or more than one, is set against the line of the same suite that differs least, as not comparable.
+    Counterparts are equal in all other fields, and of the same model unless each side has only one. A group with no
+    counterpart, or several, is paired with the most similar group of the same suite, as not comparable.
     """
     free = {*COMPARED, *across}
-    one_model = all(len({line.model for line in side}) == 1 for side in (a, b))
+    one_model = all(len({group.model for group in side}) == 1 for side in (a, b))
     found: list[Pair] = []
     rest_a, rest_b = list(a), list(b)
     for equal in ({"model", *across}, {"model"}, *([set[str]()] if one_model else [])):
-        for key in dict.fromkeys(_key(line, free - equal) for line in rest_a):
-            ours, theirs = ([line for line in rest if _key(line, free - equal) == key] for rest in (rest_a, rest_b))
+        for key in dict.fromkeys(_key(group, free - equal) for group in rest_a):
+            ours, theirs = ([group for group in rest if _key(group, free - equal) == key] for rest in (rest_a, rest_b))
             if len(ours) == len(theirs) == 1:
                 found.append(_pair(ours[0], theirs[0], free))
                 rest_a.remove(ours[0])
                 rest_b.remove(theirs[0])
     blocked = [
         replace(each, blocking=each.blocking or (_SEVERAL,))
-        for line in rest_a
-        if (near := _nearest(line, rest_b)) is not None
-        for each in [_pair(line, near, free)]
+        for group in rest_a
+        if (near := _nearest(group, rest_b)) is not None
+        for each in [_pair(group, near, free)]
     ]
-    seen = {id(line) for each in blocked for line in (each.a, each.b)}
+    seen = {id(group) for each in blocked for group in (each.a, each.b)}
     return Pairing(
         tuple(sorted([*found, *blocked], key=lambda each: each.a.id)),
-        tuple(line for line in rest_a if id(line) not in seen),
-        tuple(line for line in rest_b if id(line) not in seen),
+        tuple(group for group in rest_a if id(group) not in seen),
+        tuple(group for group in rest_b if id(group) not in seen),
     )
 
 
-def _key(line: Line, free: Collection[str]) -> str:
-    return canonical_json({name: value for name, value in line.config.items() if name not in free})
+def _key(group: RunGroup, free: Collection[str]) -> str:
+    return canonical_json({name: value for name, value in group.config.items() if name not in free})
 
 
-def _pair(a: Line, b: Line, free: Collection[str]) -> Pair:
+def _pair(a: RunGroup, b: RunGroup, free: Collection[str]) -> Pair:
     changed = differences(_only(a.config, free), _only(b.config, free))
     fixed = [name for name in {**a.config, **b.config} if name not in free]
     blocking = differences(_only(a.config, fixed), _only(b.config, fixed))
@@ -99,7 +100,7 @@ def _only(config: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name in names}
 
 
-def _nearest(line: Line, others: Sequence[Line]) -> Line | None:
-    """Of the same suite, the one whose config differs least."""
-    alike = (other for other in others if other.suite == line.suite)
-    return min(alike, key=lambda other: len(differences(line.config, other.config)), default=None)
+def _nearest(group: RunGroup, others: Sequence[RunGroup]) -> RunGroup | None:
+    """Return the group of the same suite whose config differs least."""
+    alike = (other for other in others if other.suite == group.suite)
+    return min(alike, key=lambda other: len(differences(group.config, other.config)), default=None)

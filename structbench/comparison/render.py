@@ -1,7 +1,7 @@
-"""A comparison for people and programs: a table a pair, in a terminal or as Markdown, and all of it as JSON.
+"""Renders a comparison: a table per pair on the terminal or as Markdown, and everything as JSON.
 
-Invariant: no difference stands without its interval and a word for it, and the size of the family that the words
-account for is said.
+Invariant: every difference comes with its interval and a judgement, and the number of tests that the judgements account
+for is stated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from structbench.formatting import ABSENT, markdown_text, plural, printable, sim
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from structbench.results.groups import Line
+    from structbench.results.groups import RunGroup
 
 HEADERS = ("metric", "A", "B", "B - A", "95 % interval", "p", "B is")
 _STYLES = {"better": "green", "worse": "red", "not comparable": "yellow", "too few": "yellow"}
@@ -31,53 +31,55 @@ def _cells(row: Compared) -> tuple[str, ...]:
     return row.metric.name, *values, change_text(row), interval_text(row), p, word
 
 
-def _shown(comparison: Comparison) -> list[Compared]:
-    """Rows that say something: metrics that neither cell has are left out."""
+def _rows_with_figures(comparison: Comparison) -> list[Compared]:
+    """Return the rows without metrics that neither cell has."""
     return [row for row in comparison.rows if row.a is not None or row.b is not None]
 
 
-def _title(line: Line) -> str:
-    runs = line.run_ids[0] if len(line.run_ids) == 1 else plural(len(line.run_ids), "run")
-    labels = f", {', '.join(line.labels)}" if line.labels else ""
-    marks = f" [{', '.join(line.marks)}]" if line.marks else ""
-    return printable(f"{line.model} {line.suite} {line.load}, Ollama {line.server_version} ({runs}{labels}){marks}")
+def _group_text(group: RunGroup) -> str:
+    runs = group.run_ids[0] if len(group.run_ids) == 1 else plural(len(group.run_ids), "run")
+    labels = f", {', '.join(group.labels)}" if group.labels else ""
+    marks = f" [{', '.join(group.marks)}]" if group.marks else ""
+    return printable(f"{group.model} {group.suite} {group.load}, Ollama {group.server_version} ({runs}{labels}){marks}")
 
 
 def _remarks(comparison: Comparison) -> Iterator[str]:
-    """What stands under a pair's table."""
+    """Yield the remarks below a pair's table."""
     pair = comparison.pair
     if pair.blocking:
         yield f"not comparable: {'; '.join(pair.blocking)}"
         if any(":" in text for text in pair.blocking):
             fields = dict.fromkeys(text.split(":")[0].split(".")[0] for text in pair.blocking)
-            yield f"to compare all the same: --across {' '.join(fields)}"
+            yield f"to compare anyway, add --across {' '.join(fields)}"
     else:
         yield f"differs in {'; '.join(pair.changed)}" if pair.changed else "the same config on both sides"
     yield from comparison.notes
-    counts = dict.fromkeys(f"n = {row.n_a} and {row.n_b}" for row in _shown(comparison) if row.difference is not None)
+    counts = dict.fromkeys(
+        f"n = {row.n_a} and {row.n_b}" for row in _rows_with_figures(comparison) if row.difference is not None
+    )
     methods = dict.fromkeys(row.difference.method for row in comparison.rows if row.difference is not None)
     if methods:
         yield f"methods: {', '.join(methods)} ({', '.join(counts)})"
     yield from dict.fromkeys(f"{r.metric.name}: {r.why}" for r in comparison.rows if r.difference is not None and r.why)
 
 
-def _closing(result: Result) -> Iterator[str]:
-    """What holds for all pairs, and what found no counterpart."""
-    for side, lines in (("A", result.pairing.only_a), ("B", result.pairing.only_b)):
-        for line in lines:
-            yield f"only in {side}: {_title(line)}"
+def _footer(result: Result) -> Iterator[str]:
+    """Yield the remarks on all pairs, and the cells without a counterpart."""
+    for side, groups in (("A", result.pairing.only_a), ("B", result.pairing.only_b)):
+        for group in groups:
+            yield f"only in {side}: {_group_text(group)}"
     sizes = [f"{plural(result.tested, 'test')} together"] if result.tested else []
-    sizes += [f"the {plural(result.gated, 'test')} that --fail-on names together"] if result.gated else []
+    sizes += [f"the {plural(result.gated, 'test')} named by --fail-on together"] if result.gated else []
     if sizes:
         yield (
-            f'p-values are adjusted by Holm\'s method for {", and ".join(sizes)}: that any "better" or "worse" is a '
-            f"false one has a chance of 5 % at most. Each interval alone is 95 %, of {RESAMPLES} seeded resamples."
+            f'p-values are adjusted by Holm\'s method for {", and ".join(sizes)}: the chance that any "better" or '
+            f'"worse" is false is at most 5 %. Each interval is 95 % on its own, from {RESAMPLES} seeded resamples.'
         )
-        yield "It speaks of the requests of these runs; how much runs differ from each other, only more runs tell."
+        yield "These results hold for the requests of these runs; only more runs can tell how much runs vary."
 
 
 def print_comparison(result: Result, console: Console) -> None:
-    """The terminal's."""
+    """Print the comparison on the terminal."""
     from rich.text import Text
 
     def say(text: str, style: str = "") -> None:
@@ -85,9 +87,9 @@ def print_comparison(result: Result, console: Console) -> None:
 
     for comparison in result.comparisons:
         say(comparison.pair.name, "bold cyan")
-        say(f"A: {_title(comparison.pair.a)}")
-        say(f"B: {_title(comparison.pair.b)}")
-        rows = _shown(comparison)
+        say(f"A: {_group_text(comparison.pair.a)}")
+        say(f"B: {_group_text(comparison.pair.b)}")
+        rows = _rows_with_figures(comparison)
         if rows:
             gap = 0 if console.width < 100 else 1
             table = simple_table(gap)
@@ -102,27 +104,27 @@ def print_comparison(result: Result, console: Console) -> None:
         for remark in _remarks(comparison):
             say(remark)
         console.print()
-    for line in _closing(result):
-        say(line)
+    for text in _footer(result):
+        say(text)
     for gate in result.gates:
         say(gate.line)
 
 
 def markdown(result: Result) -> str:
-    """The same as Markdown."""
+    """Return the comparison as Markdown."""
     lines = ["# Comparison", ""]
     for comparison in result.comparisons:
         lines += [f"## {markdown_text(comparison.pair.name)}", ""]
-        lines += [f"- {side}: {markdown_text(_title(line))}" for side, line in _sides(comparison)]
-        lines += ["", *_table(_cells(row) for row in _shown(comparison)), ""]
+        lines += [f"- {side}: {markdown_text(_group_text(group))}" for side, group in _sides(comparison)]
+        lines += ["", *_table(_cells(row) for row in _rows_with_figures(comparison)), ""]
         lines += [*(f"- {markdown_text(remark)}" for remark in _remarks(comparison)), ""]
-    lines += [markdown_text(line) + "\n" for line in _closing(result)]
+    lines += [markdown_text(text) + "\n" for text in _footer(result)]
     if result.gates:
         lines += ["## Gates", "", *(f"- {markdown_text(gate.line)}" for gate in result.gates), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _sides(comparison: Comparison) -> Sequence[tuple[str, Line]]:
+def _sides(comparison: Comparison) -> Sequence[tuple[str, RunGroup]]:
     return ("A", comparison.pair.a), ("B", comparison.pair.b)
 
 
@@ -135,21 +137,21 @@ def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    """Everything for programs: seconds, per second, shares of 1; null for what is absent."""
+    """Return the comparison as JSON values: seconds, per second, shares of 1; null if absent."""
     return {
         "structbench_version": __version__,
         "pairs": [_pair_json(comparison) for comparison in result.comparisons],
-        "only_a": [list(line.run_ids) for line in result.pairing.only_a],
-        "only_b": [list(line.run_ids) for line in result.pairing.only_b],
+        "only_a": [list(group.run_ids) for group in result.pairing.only_a],
+        "only_b": [list(group.run_ids) for group in result.pairing.only_b],
         "tests": {"exploring": result.tested, "fail_on": result.gated, "adjusted_by": "Holm"},
         "fail_on": [asdict(gate) for gate in result.gates],
     }
 
 
-def _line_json(line: Line) -> dict[str, Any]:
+def _group_json(group: RunGroup) -> dict[str, Any]:
     return {
-        "runs": list(line.run_ids), "labels": list(line.labels), "marks": list(line.marks),
-        "reasons": list(line.reasons), "config": dict(line.config),
+        "runs": list(group.run_ids), "labels": list(group.labels), "marks": list(group.marks),
+        "reasons": list(group.reasons), "config": dict(group.config),
     }  # fmt: skip
 
 
@@ -157,8 +159,8 @@ def _pair_json(comparison: Comparison) -> dict[str, Any]:
     pair = comparison.pair
     return {
         "name": pair.name,
-        "a": _line_json(pair.a),
-        "b": _line_json(pair.b),
+        "a": _group_json(pair.a),
+        "b": _group_json(pair.b),
         "changed": list(pair.changed),
         "not_comparable": list(pair.blocking),
         "notes": list(comparison.notes),
@@ -168,6 +170,6 @@ def _pair_json(comparison: Comparison) -> dict[str, Any]:
              **({} if row.difference is None else {
                  "difference": row.difference.value, "low": row.difference.low, "high": row.difference.high,
                  "p": row.difference.p_value, "method": row.difference.method})}
-            for row in _shown(comparison)
+            for row in _rows_with_figures(comparison)
         ],
     }  # fmt: skip

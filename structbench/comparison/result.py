@@ -1,6 +1,6 @@
-"""What a comparison found: one metric of one pair, a pair, and all pairs; and how a change is written.
+"""The result of a comparison: one metric of one pair, one pair, all pairs; and how a change is written.
 
-The neighbours: ``comparison`` makes these, ``render`` writes them down.
+Neighbours: ``comparison`` makes these, ``render`` writes them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from structbench.gates.slo import Gate
 from structbench.metrics import Metric
 from structbench.stats import CONFIDENCE
 
-Word = Literal["better", "worse", "no detectable difference", "too few", "not comparable"]
+Judgement = Literal["better", "worse", "no detectable difference", "too few", "not comparable"]
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One metric of one pair."""
+    """The comparison of one metric for one pair."""
 
     metric: Metric
     a: float | None
@@ -30,17 +30,17 @@ class Compared:
     difference: Difference | None = None
     untested: Literal["too few", "not comparable"] | None = None
     why: str | None = None
-    """Why there is no interval, or what it leaves out."""
+    """Why there is no interval, or what it excludes."""
     adjusted_p: float | None = None
     gated: bool = False
-    """Named by --fail-on: of a family of its own."""
+    """Whether --fail-on names it; those tests are a family of their own."""
 
     @property
     def significant(self) -> bool:
         return self.adjusted_p is not None and self.adjusted_p <= 1 - CONFIDENCE
 
     @property
-    def word(self) -> Word:
+    def word(self) -> Judgement:
         if self.difference is None:
             return "not comparable" if self.untested is None else self.untested
         if not self.significant:
@@ -50,7 +50,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One pair of cells; no rows where it is not comparable."""
+    """The comparison of one pair of cells; no rows if they are not comparable."""
 
     pair: Pair
     rows: tuple[Compared, ...]
@@ -62,23 +62,23 @@ class Result:
     comparisons: tuple[Comparison, ...]
     pairing: Pairing
     tested: int
-    """Size of the family of tests that --fail-on does not name."""
+    """How many tests --fail-on does not name."""
     gated: int
-    """Size of the family that it names."""
+    """How many tests it names."""
     gates: tuple[Gate, ...]
 
 
 def change_text(row: Compared) -> str:
-    """``+14 %`` of A's figure; shares: ``-3.3 pp``; where A is 0: in the metric's unit."""
-    return ABSENT if row.a is None or row.b is None else _ends_text(row, row.b - row.a)
+    """Return the change relative to A, ``+14 %``; for shares ``-3.3 pp``; if A is 0, in the metric's unit."""
+    return ABSENT if row.a is None or row.b is None else _bounds_text(row, row.b - row.a)
 
 
 def interval_text(row: Compared) -> str:
-    """``+3 … +21 %``, in the unit of ``change_text``."""
-    return ABSENT if row.difference is None else _ends_text(row, row.difference.low, row.difference.high)
+    """Return the interval, ``+3 … +21 %``, in the unit of ``change_text``."""
+    return ABSENT if row.difference is None else _bounds_text(row, row.difference.low, row.difference.high)
 
 
-def _ends_text(row: Compared, *ends: float) -> str:
+def _bounds_text(row: Compared, *ends: float) -> str:
     if row.metric.kind == "share":
         return f"{' … '.join(_signed(end * 100) for end in ends)} pp"
     if row.metric.kind == "score":

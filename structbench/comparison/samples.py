@@ -1,6 +1,6 @@
-"""From the rows of two cells to differences: which requests, blocks, slices and cases are held against each other.
+"""Turns the rows of two cells into samples and compares them, by request, block, slice of time or case.
 
-Invariant: a figure shown is that of all its rows, as in the view ``summary``; only its interval knows of blocks.
+Invariant: a figure shown is that of all its rows, as in the view ``summary``; only its interval depends on blocks.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from structbench.comparison.significance import (
     block_count,
     blocks_of,
     difference,
-    least,
+    min_n,
     paired_by_case,
     quantile,
     without_variation,
 )
 from structbench.metrics import METRICS, Metric, gaps_sql
 from structbench.results.measures import meets
-from structbench.stats import LEAST_CLUSTERS, needed
+from structbench.stats import MIN_CLUSTERS, needed
 
 if TYPE_CHECKING:
     from structbench.comparison.pairing import Pair
-    from structbench.results.groups import Line
+    from structbench.results.groups import RunGroup
     from structbench.store import Reader
 
 Columns = Mapping[str, Any]
@@ -59,8 +59,8 @@ WHERE status IS DISTINCT FROM 'interrupted'
 
 
 @dataclass(slots=True)
-class Side:
-    """One cell's rows, in the order in which they were due."""
+class CellSamples:
+    """The rows of one cell, in the order they were due."""
 
     rows: Columns
     blocks: int
@@ -68,7 +68,7 @@ class Side:
     gaps: Columns
     slices: int
     slice_of: Any
-    """Slice of time in which each request ended; -1 where it never did."""
+    """The slice of time in which each request ended; -1 if it never did."""
     slice_s: float
     limited: bool
 
@@ -77,25 +77,25 @@ class Side:
         return int(self.gaps["n"].sum())
 
     def scored(self, column: str) -> list[int]:
-        """Rows that have this score."""
+        """Return the rows that have this score."""
         return np.flatnonzero(~np.isnan(self.rows[column])).tolist()
 
     def has(self, metric: Metric) -> bool:
-        """Whether the metric tells anything here that another one does not."""
+        """Return whether the metric adds anything here that others do not."""
         return not metric.only_where or not np.isnan(self.rows[metric.only_where]).all()
 
     def n(self, metric: Metric) -> int:
         return int(self._counted(metric).sum())
 
     def _counted(self, metric: Metric) -> Any:
-        """Which rows the metric is of."""
+        """Return which rows the metric counts."""
         completed = self.rows["completed"].astype(bool)
         if metric.kind == "latency":
             return ~np.isnan(self.rows[metric.base])
         return np.ones_like(completed) if metric.name == "error_rate" else completed
 
     def sample(self, metric: Metric) -> Sample | None:
-        """None where the cell has no such figure."""
+        """Return the metric's sample, or None if the cell does not have this figure."""
         if metric.kind == "rate":
             return self._rate(metric)
         if metric.counts == "gap":
@@ -137,8 +137,8 @@ class Side:
 def compared(
     readers: tuple[Reader, Reader], pair: Pair, metrics: Sequence[Metric], limits: Mapping[str, float] | None
 ) -> Iterator[Compared]:
-    """Each metric of a pair, not yet adjusted for the others."""
-    a, b = (_side(reader, line, limits) for reader, line in zip(readers, (pair.a, pair.b), strict=True))
+    """Yield each metric of a pair compared, not yet adjusted for the others."""
+    a, b = (_samples_of(reader, group, limits) for reader, group in zip(readers, (pair.a, pair.b), strict=True))
     same = all(np.array_equal(a.rows[name], b.rows[name]) for name in ("run", "request_index"))
     for metric in metrics:
         if not (a.has(metric) or b.has(metric)):
@@ -146,27 +146,27 @@ def compared(
         if metric.counts == "scored answer" and metric.kind != "rate":
             yield _scores(a, b, metric)
         else:
-            untrue = None if metric.kind == "share" else _untrue(pair)
-            yield _figures(a, b, metric, same and metric.kind != "rate", untrue)
+            timing_doubt = None if metric.kind == "share" else _timing_doubt(pair)
+            yield _figures(a, b, metric, same and metric.kind != "rate", timing_doubt)
 
 
-def _untrue(pair: Pair) -> str | None:
-    """Why times cannot be compared."""
-    sides = [side for side, line in (("A", pair.a), ("B", pair.b)) if line.verdict == "invalid"]
-    return f"the client of {' and '.join(sides)} did not measure truthfully" if sides else None
+def _timing_doubt(pair: Pair) -> str | None:
+    """Return why times cannot be compared, or None."""
+    sides = [side for side, group in (("A", pair.a), ("B", pair.b)) if group.verdict == "invalid"]
+    return f"the measurement of {' and '.join(sides)} is invalid" if sides else None
 
 
-def _figures(a: Side, b: Side, metric: Metric, paired: bool, untrue: str | None) -> Compared:
-    """Latencies, rates and the share of errors: by block bootstrap."""
+def _figures(a: CellSamples, b: CellSamples, metric: Metric, paired: bool, timing_doubt: str | None) -> Compared:
+    """Compare latencies, rates and the error rate by block bootstrap."""
     of_a, of_b, n_a, n_b = a.sample(metric), b.sample(metric), a.n(metric), b.n(metric)
     plain = Compared(metric, None if of_a is None else of_a.value, None if of_b is None else of_b.value, n_a, n_b)
     if of_a is None or of_b is None:
         return plain
-    if untrue is not None:
-        return replace(plain, untested="not comparable", why=untrue)
+    if timing_doubt is not None:
+        return replace(plain, untested="not comparable", why=timing_doubt)
     if metric.p in (0.0, 1.0):
         return replace(plain, untested="not comparable", why="the extreme of a sample has no interval")
-    wanted = LEAST_CLUSTERS if metric.counts == "gap" else least(metric.p)
+    wanted = MIN_CLUSTERS if metric.counts == "gap" else min_n(metric.p)
     if min(n_a, n_b) < wanted:
         return replace(plain, untested="too few", why=f"needs {wanted} requests")
     if metric.counts == "gap" and metric.p is not None and min(a.gap_total, b.gap_total) < needed(metric.p):
@@ -177,8 +177,8 @@ def _figures(a: Side, b: Side, metric: Metric, paired: bool, untrue: str | None)
     return replace(plain, difference=found)
 
 
-def _scores(a: Side, b: Side, metric: Metric) -> Compared:
-    """Answers to the same questions: case by case, whichever runs and repeats of a side asked them."""
+def _scores(a: CellSamples, b: CellSamples, metric: Metric) -> Compared:
+    """Compare answers case by case, whichever runs and repeats of a side asked the question."""
     scored = [side.scored(metric.name) for side in (a, b)]
     values = [side.rows[metric.name][rows] for side, rows in zip((a, b), scored, strict=True)]
     cases = [side.rows["case_id"][rows].astype(str) for side, rows in zip((a, b), scored, strict=True)]
@@ -186,36 +186,38 @@ def _scores(a: Side, b: Side, metric: Metric) -> Compared:
     if not len(both):
         means = [float(each.mean()) if len(each) else None for each in values]
         plain = Compared(metric, means[0], means[1], len(values[0]), len(values[1]))
-        return replace(plain, untested="not comparable", why="no case was scored in both") if all(scored) else plain
+        return (
+            replace(plain, untested="not comparable", why="no case was scored on both sides") if all(scored) else plain
+        )
     shared = [np.isin(each, both) for each in cases]
     ours, theirs = (each[kept] for each, kept in zip(values, shared, strict=True))
     found = paired_by_case(ours, theirs, *(each[kept] for each, kept in zip(cases, shared, strict=True)))
     plain = Compared(metric, found.a, found.b, len(ours), len(theirs))
-    if len(both) < LEAST_CLUSTERS:
-        return replace(plain, untested="too few", why=f"needs {LEAST_CLUSTERS} cases")
+    if len(both) < MIN_CLUSTERS:
+        return replace(plain, untested="too few", why=f"needs {MIN_CLUSTERS} cases")
     alone = sum(int((~kept).sum()) for kept in shared)
-    why = f"{alone} answers without a counterpart are left out" if alone else None
+    why = f"excludes {alone} answers without a counterpart" if alone else None
     return replace(plain, difference=found, why=why)
 
 
-def _side(reader: Reader, line: Line, limits: Mapping[str, float] | None) -> Side:
-    runs = {"runs": list(line.run_ids)}
+def _samples_of(reader: Reader, group: RunGroup, limits: Mapping[str, float] | None) -> CellSamples:
+    runs = {"runs": list(group.run_ids)}
     rows = reader.columns(_ROWS.format(good=meets(limits)), runs)
     n = len(rows["run"])
     gaps = reader.columns(_GAPS, {**runs, "blocks": block_count(n)})
     slice_of, slices, slice_s = _slices(rows, reader.columns(_SEGMENTS, runs))
-    return Side(rows, block_count(n), blocks_of(n), gaps, slices, slice_of, slice_s, limited=limits is not None)
+    return CellSamples(rows, block_count(n), blocks_of(n), gaps, slices, slice_of, slice_s, limited=limits is not None)
 
 
 def _slices(rows: Columns, segments: Columns) -> tuple[Any, int, float]:
-    """Equal slices of the time that all segments took together: of each request its slice, how many, and their length.
+    """Divide the total time of all segments into equal slices: the slice of each request, their number and length.
 
-    A segment that was interrupted or killed took as long as its rows show.
+    A segment that was interrupted or killed lasted as long as its rows show.
     """
     at = rows["end_s"].astype(float).copy()
     total = 0.0
-    of_segment = {(int(r), int(s)): d for r, s, d in _zipped(segments, "duration_s")}
-    for run, segment in sorted({*of_segment, *((int(r), int(s)) for r, s in _zipped(rows))}):
+    of_segment = {(int(r), int(s)): d for r, s, d in _by_segment(segments, "duration_s")}
+    for run, segment in sorted({*of_segment, *((int(r), int(s)) for r, s in _by_segment(rows))}):
         inside = (rows["run"] == run) & (rows["segment"] == segment)
         known = float(of_segment.get((run, segment), np.nan))
         length = known if np.isfinite(known) else float(np.nanmax(at[inside], initial=0.0))
@@ -228,5 +230,5 @@ def _slices(rows: Columns, segments: Columns) -> tuple[Any, int, float]:
     return np.where(np.isfinite(place), np.nan_to_num(place), -1).astype(np.int64), slices, total / slices
 
 
-def _zipped(columns: Columns, *more: str) -> Iterator[tuple[Any, ...]]:
+def _by_segment(columns: Columns, *more: str) -> Iterator[tuple[Any, ...]]:
     return zip(*(columns[name] for name in ("run", "segment", *more)), strict=True)

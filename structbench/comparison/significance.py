@@ -1,6 +1,6 @@
-"""How a figure differs between two runs, with its interval and its p-value. Pure; docs/compare.md has the sources.
+"""The difference of a figure between two runs, with interval and p-value. Pure; docs/compare.md has the sources.
 
-Invariant: what is resampled is a stretch of the load (a block of neighbouring requests, a slice of time) or a case,
+Invariant: the resampled unit is a stretch of the load (a block of neighbouring requests, a slice of time) or a case,
 never a single request out of its queue; the same data give the same result.
 """
 
@@ -16,24 +16,24 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from structbench.stats import CONFIDENCE, LEAST_CLUSTERS, needed, percentile_of_counts, wilson
+from structbench.stats import CONFIDENCE, MIN_CLUSTERS, needed, percentile_of_counts, wilson
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 RESAMPLES = 1000
-_HUGE = 500.0
-"""Of a logarithm: beyond it the exponential is no number any more."""
+_MAX_LOG = 500.0
+"""The largest logarithm that is exponentiated, below overflow."""
 PERMUTATIONS = 9999
-BLOCKS = (8, 20)
-"""Fewest and most: 10 to 30 are enough for a standard error, and long blocks keep the queue's memory inside them."""
-DISTINCT = 4096
-"""Distinct values kept for resampling; more are put together, so many to a bin."""
+MIN_BLOCKS, MAX_BLOCKS = 8, 20
+"""10 to 30 are enough for a standard error, and long blocks keep the queue's memory inside them."""
+MAX_DISTINCT = 4096
+"""The maximum number of distinct values for resampling; more are binned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """``b - a``, its 95 % interval, and how likely so large a difference is when there is none (two-sided)."""
+    """``b - a``, its 95 % interval, and the p-value: how likely so large a difference is by chance."""
 
     a: float
     b: float
@@ -48,41 +48,41 @@ class Difference:
 
 
 class Sample(Protocol):
-    """A figure of one run, and what it would be with other blocks of the run."""
+    """A figure of one run that can be recomputed from resampled blocks."""
 
     @property
     def value(self) -> float: ...
     @property
     def blocks(self) -> int: ...
     def estimates(self, weights: Floats) -> Floats:
-        """The figure for each row of weights: how often each block is drawn."""
+        """Return the figure for each row of weights: how often each block is drawn."""
 
 
 def block_count(n: int) -> int:
-    """Into how many blocks n requests are put: five or more to a block, 8 to 20 blocks."""
-    return max(1, min(n, max(BLOCKS[0], min(BLOCKS[1], n // 5))))
+    """Return the number of blocks for n requests: five or more per block, 8 to 20 blocks."""
+    return max(1, min(n, max(MIN_BLOCKS, min(MAX_BLOCKS, n // 5))))
 
 
 def blocks_of(n: int) -> Integers:
-    """The block of each of n neighbouring requests."""
+    """Return the block of each of n neighbouring requests."""
     return np.arange(n, dtype=np.int64) * block_count(n) // max(n, 1)
 
 
-def least(p: float | None) -> int:
-    """Values below which there is no interval, of the quantile p (0 < p < 1) or of a mean or rate."""
-    return LEAST_CLUSTERS if p is None else max(LEAST_CLUSTERS, needed(p))
+def min_n(p: float | None) -> int:
+    """Return the fewest values for an interval of the quantile p (0 < p < 1), or of a mean or rate (None)."""
+    return MIN_CLUSTERS if p is None else max(MIN_CLUSTERS, needed(p))
 
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
-    """A quantile of all values; type 7, as everywhere."""
+    """A quantile of all values, type 7."""
 
     value: float
     p: float
     places: Floats
     """Distinct values, ascending."""
     counts: Floats
-    """How often each block has each of them."""
+    """How often each block has each value."""
 
     @property
     def blocks(self) -> int:
@@ -99,14 +99,14 @@ class Quantile:
 
 
 def quantile(values: Floats, times: Floats, blocks: Integers, block_total: int, p: float) -> Quantile:
-    """The sample of ``values``, each so many ``times``, each in one of the blocks."""
+    """Return the quantile of ``values``, each occurring ``times`` times in its block."""
     places, place_of = np.unique(values, return_inverse=True)
     totals = np.bincount(place_of, weights=times, minlength=len(places))
     exact = percentile_of_counts(places, totals, p)
     if exact is None:
         raise ValueError("a quantile of nothing")
-    if len(places) > DISTINCT:
-        bin_of = ((totals.cumsum() - 1) * DISTINCT // totals.sum()).astype(np.int64)
+    if len(places) > MAX_DISTINCT:
+        bin_of = ((totals.cumsum() - 1) * MAX_DISTINCT // totals.sum()).astype(np.int64)
         kept, bin_of = np.unique(bin_of, return_inverse=True)
         first = np.searchsorted(bin_of, np.arange(len(kept)))
         places, place_of = places[first], bin_of[place_of]
@@ -117,11 +117,11 @@ def quantile(values: Floats, times: Floats, blocks: Integers, block_total: int, 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A sum over another: requests over time, failed over all, seconds over gaps."""
+    """A sum divided by another: requests by time, failures by requests, seconds by gaps."""
 
     above: Floats
     below: Floats
-    """One of each for each block."""
+    """The sums of each block."""
 
     @property
     def value(self) -> float:
@@ -138,7 +138,7 @@ class Ratio:
 
 
 def difference(a: Sample, b: Sample, *, paired: bool, relative: bool) -> Difference:
-    """``b - a`` with a bootstrap over blocks; ``paired``: block i of both is the same requests, drawn together.
+    """Return ``b - a`` with a bootstrap over blocks; ``paired``: block i of both is the same requests, drawn together.
 
     The standard error is that of the resampled differences, times sqrt(K / (K - 1)) for K blocks; the interval and
     the p-value are Student's with K - 1 degrees of freedom, unpaired with Welch's. ``relative``: all this on the scale
@@ -163,7 +163,7 @@ def difference(a: Sample, b: Sample, *, paired: bool, relative: bool) -> Differe
     error = sqrt(variance)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     ends = [change - reach, change + reach]
-    low, high = [a.value * expm1(min(end, _HUGE)) for end in ends] if ratio else ends
+    low, high = [a.value * expm1(min(end, _MAX_LOG)) for end in ends] if ratio else ends
     if not relative:
         low, high = max(low, -1.0), min(high, 1.0)
     elif a.value > 0:
@@ -174,7 +174,7 @@ def difference(a: Sample, b: Sample, *, paired: bool, relative: bool) -> Differe
 
 
 def without_variation(found: Difference, n_a: int, n_b: int) -> Difference:
-    """The same for shares that no block varies in (no request failed): the interval by Newcombe's method 10.
+    """Return the difference of shares that are constant over blocks (no request failed), by Newcombe's method 10.
 
     From Wilson's intervals (l, u) of each: d - sqrt((b - l_b)^2 + (u_a - a)^2) … d + sqrt((u_b - b)^2 + (a - l_a)^2).
     """
@@ -189,7 +189,7 @@ def without_variation(found: Difference, n_a: int, n_b: int) -> Difference:
 
 @lru_cache(maxsize=64)
 def _weights(blocks: int, stream: int) -> Floats:
-    """How often each block is drawn, a resample a row; the same each time, and other streams are independent."""
+    """Return how often each block is drawn, one row per resample; fixed by seed, independent across streams."""
     generator = np.random.default_rng((stream, blocks))
     return generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES).astype(np.float64)
 
@@ -199,7 +199,7 @@ def _variance(resampled: Floats, blocks: int) -> float:
 
 
 def paired_by_case(a: Floats, b: Floats, cases_a: NDArray[Any], cases_b: NDArray[Any]) -> Difference:
-    """``b - a`` of scores of the same questions; the unit is the case, however often each side asked it.
+    """Return ``b - a`` for scores of the same questions; the unit is the case, however often each side asked it.
 
     A case has on each side the mean of its answers there, and the weight of all its answers. The p-value: McNemar's
     exact test where each case differs by the same amount or not at all (one right or wrong answer a case), else a
@@ -219,7 +219,7 @@ def paired_by_case(a: Floats, b: Floats, cases_a: NDArray[Any], cases_b: NDArray
 
 
 def interval_by_case(sums: Floats, sizes: Floats) -> tuple[float, float]:
-    """The 95 % interval of the mean of differences from -1 to 1: of each case their sum, and how many they are."""
+    """Return the 95 % interval of a mean of differences from -1 to 1, given the sum and count of each case."""
     typical = float(sizes.mean())
     all_sums, all_sizes = np.append(sums, (typical, -typical)), np.append(sizes, (typical, typical))
     middle = float(all_sums.sum() / all_sizes.sum())
@@ -229,7 +229,7 @@ def interval_by_case(sums: Floats, sizes: Floats) -> tuple[float, float]:
 
 
 def _swapped(sums: NDArray[Any]) -> tuple[float, str]:
-    """p-value of the sum under random signs."""
+    """Return the p-value of the sum under random signs, and the method."""
     from scipy import stats
 
     if not len(sums):
@@ -244,7 +244,7 @@ def _swapped(sums: NDArray[Any]) -> tuple[float, str]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values adjusted for their number by Holm's step-down method."""
+    """Return the p-values adjusted for their number by Holm's step-down method."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, so_far = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(order):

@@ -1,4 +1,4 @@
-"""What a run must reach: the language of --slo, --fail-on and --goodput, the judging, giving up early, JUnit XML.
+"""Requirements on runs: the language of --slo, --fail-on and --goodput, judging, aborting early, JUnit XML.
 
-The neighbours: ``results`` measures what is judged; ``run`` and ``comparison`` ask for judgement.
+Neighbours: ``results`` measures what is judged here; ``run`` and ``comparison`` ask for the judgement.
 """

@@ -1,6 +1,6 @@
 """The small language of --slo, --fail-on and --goodput: ``METRIC OP VALUE[UNIT]``, over ``structbench.metrics``. Pure.
 
-Invariant: whatever does not parse is one line that says where (counted from 1) and what was expected there.
+Invariant: text that does not parse raises BadInput with one line: the position (from 1) and what was expected there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OPS: Mapping[Op, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 
-# Each part may be missing, and then tells where it was expected.
+# Each part may be empty, and its position then tells where it was expected.
 _EXPRESSION = re.compile(r"""
     \s* (?P<word> [\w.]* ) \s* (?P<op> <= | >= | < | > | )
     \s* (?P<number> [+-]? (?: \d+ (?:\.\d*)? | \.\d+ ) (?: [eE][+-]?\d+ )? | ) \s* (?P<unit> [^,\s]* ) \s*
@@ -42,8 +42,8 @@ _CHANGE_UNITS: Mapping[Kind, Mapping[str, Decimal]] = {
     "share": {"pp": Decimal("0.01")},
     "score": {"": Decimal(1)},
 }
-_SHOWN_UNITS = {"latency": "the unit s, ms or us", "rate": "the unit /s", "share": "the unit %", "score": "no unit"}
-_SHOWN_CHANGES = {
+_UNIT_TEXTS = {"latency": "the unit s, ms or us", "rate": "the unit /s", "share": "the unit %", "score": "no unit"}
+_CHANGE_UNIT_TEXTS = {
     "latency": "the unit %, s, ms or us", "rate": "the unit % or /s", "share": "the unit pp (percentage points)",
     "score": "no unit",
 }  # fmt: skip
@@ -51,7 +51,7 @@ _SHOWN_CHANGES = {
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a figure must be; seconds, per second, or a share of 1."""
+    """A limit that a figure must keep; in seconds, per second, or as a share of 1."""
 
     text: str
     metric: Metric
@@ -64,17 +64,17 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a figure must not do from A to B: rise (``>``) or fall (``<``) by more than ``value``."""
+    """A change from A to B that is not allowed: a rise (``>``) or fall (``<``) by more than ``value``."""
 
     text: str
     metric: Metric
     op: Op
     value: float
     relative: bool
-    """``value`` is a part of A's figure; else it has the figure's own unit."""
+    """Whether ``value`` is a fraction of A's figure; else it is in the figure's own unit."""
 
     def holds(self, before: float, after: float) -> bool:
-        """Whether the change from ``before`` to ``after`` is as large; of 0 every change is infinitely large."""
+        """Return whether the change is this large; from 0, every relative change is infinitely large."""
         difference = after - before
         if self.relative and difference:
             difference = difference / before if before else difference * float("inf")
@@ -82,10 +82,10 @@ class Change:
 
 
 def parse_slo(text: str) -> Condition:
-    """``ttft_p95<0.5``, ``itl_p99<100ms``, ``schema_valid>=95%``."""
+    """Parse an SLO: ``ttft_p95<0.5``, ``itl_p99<100ms``, ``schema_valid>=95%``."""
     found = _Expression("--slo", text)
     metric, op = found.metric(), found.op()
-    value = found.number(_VALUE_UNITS[metric.kind], _SHOWN_UNITS[metric.kind])
+    value = found.number(_VALUE_UNITS[metric.kind], _UNIT_TEXTS[metric.kind])
     if metric.kind == "share" and not 0 <= value <= 1:
         found.fail("number", "a share from 0 to 1, or a percentage")
     found.end()
@@ -93,18 +93,21 @@ def parse_slo(text: str) -> Condition:
 
 
 def parse_change(text: str) -> Change:
-    """``ttft_p95>10%`` (a part of A's figure), ``itl_p99>5ms``, ``schema_valid<-2pp`` (percentage points)."""
+    """Parse a change: ``ttft_p95>10%`` (of A's figure), ``itl_p99>5ms``, ``schema_valid<-2pp`` (percentage points)."""
     found = _Expression("--fail-on", text)
     metric, op = found.metric(), found.op()
-    value = found.number(_CHANGE_UNITS[metric.kind], _SHOWN_CHANGES[metric.kind])
+    value = found.number(_CHANGE_UNITS[metric.kind], _CHANGE_UNIT_TEXTS[metric.kind])
     if (value < 0) == (op[0] == ">") and value:
-        found.fail("number", f"a number from 0 {'up: > is a rise' if op[0] == '>' else 'down: < is a fall'}")
+        found.fail(
+            "number",
+            f"a number from 0 {'up, because > means a rise' if op[0] == '>' else 'down, because < means a fall'}",
+        )
     found.end()
     return Change(text.strip(), metric, op, value, found.parts["unit"] == "%")
 
 
 def parse_limits(text: str) -> dict[str, float]:
-    """``ttft<0.5,tpot<50ms``: column of ``requests`` -> the most that a good request may have, in seconds."""
+    """Parse ``ttft<0.5,tpot<50ms``: column of ``requests`` -> the maximum for a good request, in seconds."""
     limits: dict[str, float] = {}
     found = _Expression("--goodput", text)
     while True:
@@ -113,27 +116,27 @@ def parse_limits(text: str) -> dict[str, float]:
             found.fail("word", f"one of {', '.join(LATENCIES)}{_hint(name, LATENCIES)}")
         column = LATENCIES[name].column
         if column in limits:
-            found.fail("word", "each limit once")
+            found.fail("word", "each limit only once")
         if found.op()[0] != "<":
-            found.fail("op", "< (a limit is the most that is still good)")
-        limits[column] = found.number(_VALUE_UNITS["latency"], _SHOWN_UNITS["latency"])
+            found.fail("op", "< or <= (a limit is the highest value that is still good)")
+        limits[column] = found.number(_VALUE_UNITS["latency"], _UNIT_TEXTS["latency"])
         if limits[column] <= 0:
             found.fail("number", "more than 0")
         if found.parts.end() == len(text):
             return limits
         if text[found.parts.end()] != ",":
-            found.fail(found.parts.end(), "a comma or the end")
+            found.fail(found.parts.end(), "a comma or the end of the text")
         found = _Expression("--goodput", text, found.parts.end() + 1)
 
 
-def shown_limits(limits: Mapping[str, float]) -> str:
-    """The same as ``parse_limits`` reads."""
+def limits_text(limits: Mapping[str, float]) -> str:
+    """Format limits as ``parse_limits`` reads them."""
     names = {metric.column: name for name, metric in LATENCIES.items()}
     return ",".join(f"{names[column]}<{value:g}" for column, value in limits.items())
 
 
 class _Expression:
-    """The parts of one expression; ``fail`` raises BadInput with the place of one."""
+    """The parts of one expression; ``fail`` raises BadInput with the position of a part."""
 
     def __init__(self, option: str, text: str, at: int = 0) -> None:
         found = _EXPRESSION.match(text, at)
@@ -143,7 +146,7 @@ class _Expression:
     def fail(self, part: str | int, expected: str) -> NoReturn:
         at = self.parts.start(part) if isinstance(part, str) else part
         found = printable(self.text[at : at + 20])
-        where = f"at position {at + 1}, {found!r}" if found else "at its end"
+        where = f"at position {at + 1}, {found!r}" if found else "at the end"
         raise BadInput(f'{self.option} "{printable(self.text)}", {where}: expected {expected}')
 
     def metric(self) -> Metric:
@@ -162,7 +165,7 @@ class _Expression:
         return self.fail("op", "<, <=, > or >=") if op is None else op
 
     def number(self, units: Mapping[str, Decimal], shown: str) -> float:
-        """The number in one of the units, as seconds, per second or a share."""
+        """Return the number, given in one of the units, as seconds, per second or a share."""
         if not self.parts["number"]:
             self.fail("number", "a number")
         unit = self.parts["unit"]
@@ -178,7 +181,7 @@ class _Expression:
 
     def end(self) -> None:
         if self.parts.end() < len(self.text):
-            self.fail(self.parts.end(), "nothing more: write each expression as a word of its own")
+            self.fail(self.parts.end(), "nothing more; give each expression separately")
 
 
 _SUFFIXES = ("p50", "p90", "p95", "p99", "mean")

@@ -1,4 +1,4 @@
-"""Outcomes of a load as JUnit XML, for CI: a test suite for each cell, a test case for its run and for each SLO.
+"""The results of a load as JUnit XML for CI: a test suite for each cell, a test case for its run and for each SLO.
 
 Invariant: valid under the schema of Apache Ant's JUnit reports, whatever the names hold; a cell without a good run is
 an error, never absent.
@@ -12,33 +12,33 @@ from typing import Any
 from xml.etree import ElementTree
 
 from structbench.formatting import printable
-from structbench.gates.slo import Outcome, doubt
+from structbench.gates.slo import CellResult, doubt
 
 Row = Mapping[str, Any]
 _KINDS: Mapping[str, tuple[str, str]] = {
     "fail": ("failure", "SloFailed"), "undecided": ("error", "SloUndecided"), "skip": ("skipped", ""),
 }  # fmt: skip
-"""Outcome of a gate -> element and type; one that passed has none."""
+"""Outcome of a gate -> element and type; a passed gate has none."""
 
 
-def junit_xml(outcomes: Iterable[Outcome], failures: Sequence[str] = ()) -> str:
-    """The whole file; ``failures``: why runs were given up, each beginning with its cell. Instants are UTC."""
+def junit_xml(results: Iterable[CellResult], failures: Sequence[str] = ()) -> str:
+    """Return the whole file; ``failures`` say why runs were abandoned, each starting with its cell. Times are UTC."""
     root = ElementTree.Element("testsuites")
-    for number, outcome in enumerate(outcomes):
-        _suite(root, number, outcome, failures)
+    for number, result in enumerate(results):
+        _suite(root, number, result, failures)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _suite(root: ElementTree.Element, number: int, outcome: Outcome, failures: Sequence[str]) -> None:
-    cell, row, gates = outcome.cell, outcome.row or {}, outcome.gates
-    trouble = _trouble(cell, row, failures)
+def _suite(root: ElementTree.Element, number: int, result: CellResult, failures: Sequence[str]) -> None:
+    cell, row, gates = result.cell, result.row or {}, result.gates
+    problem = _run_problem(cell, row, failures)
     failed = sum(gate.outcome == "fail" for gate in gates)
     skipped = sum(gate.outcome == "skip" for gate in gates)
-    errors = sum(gate.outcome == "undecided" for gate in gates) + (trouble is not None)
+    errors = sum(gate.outcome == "undecided" for gate in gates) + (problem is not None)
     started = row.get("started_at") or datetime.now(UTC)
     suite = ElementTree.SubElement(root, "testsuite", {
-        "name": _token(cell), "package": "structbench", "id": str(number), "hostname": "localhost",
+        "name": _one_line(cell), "package": "structbench", "id": str(number), "hostname": "localhost",
         "timestamp": f"{started:%Y-%m-%dT%H:%M:%S}", "time": _seconds(row), "tests": str(len(gates) + 1),
         "failures": str(failed), "errors": str(errors), "skipped": str(skipped),
     })  # fmt: skip
@@ -46,34 +46,34 @@ def _suite(root: ElementTree.Element, number: int, outcome: Outcome, failures: S
     for name in ("run_id", "config_hash", "verdict", "label"):
         if row.get(name) is not None:
             ElementTree.SubElement(properties, "property", {"name": name, "value": printable(str(row[name]))})
-    _case(suite, cell, "run", _seconds(row), "error", trouble, "RunNotComplete")
+    _case(suite, cell, "run", _seconds(row), "error", problem, "RunNotComplete")
     for gate in gates:
-        kind, wrong = _KINDS.get(gate.outcome, ("", ""))
-        _case(suite, cell, gate.slo, "0", kind, gate.text if kind else None, wrong)
+        kind, error_type = _KINDS.get(gate.outcome, ("", ""))
+        _case(suite, cell, gate.slo, "0", kind, gate.text if kind else None, error_type)
     lines = [f"run {row['run_id']}"] if row else []
     ElementTree.SubElement(suite, "system-out").text = "\n".join([*lines, *(gate.line for gate in gates)])
-    ElementTree.SubElement(suite, "system-err").text = "" if trouble is None else trouble
+    ElementTree.SubElement(suite, "system-err").text = "" if problem is None else problem
 
 
 def _case(
-    suite: ElementTree.Element, cell: str, name: str, seconds: str, kind: str, message: str | None, wrong: str
+    suite: ElementTree.Element, cell: str, name: str, seconds: str, kind: str, message: str | None, error_type: str
 ) -> None:
     case = ElementTree.SubElement(
-        suite, "testcase", {"name": _token(name), "classname": f"structbench.{_token(cell)}", "time": seconds}
+        suite, "testcase", {"name": _one_line(name), "classname": f"structbench.{_one_line(cell)}", "time": seconds}
     )
     if message is not None:
-        found = ElementTree.SubElement(case, kind, {"message": message, **({"type": wrong} if wrong else {})})
+        found = ElementTree.SubElement(case, kind, {"message": message, **({"type": error_type} if error_type else {})})
         found.text = message
 
 
-def _trouble(cell: str, row: Row, failures: Sequence[str]) -> str | None:
-    """Why there is no run to rely on; None when there is."""
+def _run_problem(cell: str, row: Row, failures: Sequence[str]) -> str | None:
+    """Return why there is no run to rely on, or None if there is one."""
     own = next((text for text in failures if text.startswith(f"{cell}: ")), None)
     why = own if own is not None else doubt(row) if row else "the cell was not run"
     return None if why is None else printable(why)
 
 
-def _token(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(printable(text).split()) or "-"
 
 

@@ -1,4 +1,4 @@
-"""SLOs held against a cell: what was measured, pass or fail; and during the load, what can no longer be met. Pure.
+"""SLOs judged against what was measured in a cell: pass, fail, undecided or skip. Pure; ``abort`` judges during a load.
 
 Invariant: nothing passes that was not measured. A cell that did not run, was interrupted or measured itself invalid is
 undecided where it does not fail; an SLO that a suite does not ask for is skipped there, unless it is so everywhere.
@@ -9,28 +9,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, floor
+from math import ceil
 from typing import Any, Literal
 
 from structbench.formatting import plural, printable
 from structbench.gates.expressions import Condition
-from structbench.metrics import Metric, is_good
+from structbench.metrics import Metric
 from structbench.results.measures import Measured, Query, measured
 
-Word = Literal["pass", "fail", "undecided", "skip"]
+GateOutcome = Literal["pass", "fail", "undecided", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One SLO of one cell, judged."""
+    """The judgement of one SLO on one cell."""
 
     cell: str
     slo: str
-    outcome: Word
+    outcome: GateOutcome
     value: float | None
     n: int
     text: str
-    """The value with n, and what is to be said against it."""
+    """The value with n, and any reason for doubt."""
 
     @property
     def line(self) -> str:
@@ -40,72 +40,72 @@ class Gate:
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What became of one planned cell."""
+class CellResult:
+    """The result of one planned cell: its run and its gates."""
 
     cell: str
     row: Mapping[str, Any] | None = None
-    """Its run in the view ``summary``; None: it did not run."""
+    """The cell's run in the view ``summary``; None if it did not run."""
     gates: list[Gate] = field(default_factory=list)
 
 
 def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] | None) -> Gate:
-    """``row``: the run as the view ``summary`` has it, None when there is none."""
+    """Judge one SLO; ``row`` is the run in the view ``summary``, None if there is none."""
     if row is None:
         return Gate(cell, slo.text, "undecided", None, 0, "the cell was not run")
     metric, (value, n) = slo.metric, measured
     if value is None:
         if row.get("completed") and not n and doubt(row) is None:
-            return Gate(cell, slo.text, "skip", None, 0, f"does not apply: no answer here has {_thing(metric)}")
-        return Gate(cell, slo.text, "undecided", None, n, f"needs {_unit(metric, 1)} to judge by, there is none")
-    text = f"{_beside(metric, value, slo.value)}, n = {_unit(metric, n)}"
+            return Gate(cell, slo.text, "skip", None, 0, f"does not apply: no answer here has {_requirement(metric)}")
+        return Gate(cell, slo.text, "undecided", None, n, f"needs at least {_count_text(metric, 1)}, but there is none")
+    text = f"{_distinct_text(metric, value, slo.value)}, n = {_count_text(metric, n)}"
     if metric.p is not None and n < (few := needed_beyond(metric.p)):
-        text += f" (few: a request beyond p{metric.p * 100:g} takes {few})"
+        text += f" (too few to expect one beyond p{metric.p * 100:g}: that takes {few})"
     why = doubt(row)
-    outcome: Word = "fail" if not slo.holds(value) else "undecided" if why is not None else "pass"
+    outcome: GateOutcome = "fail" if not slo.holds(value) else "undecided" if why is not None else "pass"
     if why is None and row.get("verdict") == "degraded":
         why = f"degraded: {row.get('verdict_reason')}"
     return Gate(cell, slo.text, outcome, value, n, text if why is None else f"{text}; {printable(why)}")
 
 
-def judge_all(slos: Sequence[Condition], query: Query, outcomes: Sequence[Outcome]) -> None:
-    """Hold each condition against each cell, with the goodput limits that its run has; cells that never ran too."""
+def judge_all(slos: Sequence[Condition], query: Query, results: Sequence[CellResult]) -> None:
+    """Judge each condition on each cell, also on cells that never ran, with the goodput limits of its run."""
     metrics = [slo.metric for slo in slos]
-    for outcome in outcomes if slos else ():
-        row, found = outcome.row, dict[str, Measured]()
+    for result in results if slos else ():
+        row, found = result.row, dict[str, Measured]()
         if row is not None:
             known = row["goodput_limits"]
             found = measured(query, row["run_id"], metrics, None if known is None else json.loads(known))
-        outcome.gates = [judge(outcome.cell, slo, found.get(slo.metric.name, Measured(None, 0)), row) for slo in slos]
-    settle(outcomes)
+        result.gates = [judge(result.cell, slo, found.get(slo.metric.name, Measured(None, 0)), row) for slo in slos]
+    settle(results)
 
 
-def settle(outcomes: Iterable[Outcome]) -> None:
-    """An SLO that applies to no cell at all is undecided in each: nothing was held against it."""
-    by_slo: dict[str, list[tuple[Outcome, int]]] = {}
-    for outcome in outcomes:
-        for number, gate in enumerate(outcome.gates):
-            by_slo.setdefault(gate.slo, []).append((outcome, number))
+def settle(results: Iterable[CellResult]) -> None:
+    """Make an SLO that applies to no cell undecided in each, since nothing was judged by it."""
+    by_slo: dict[str, list[tuple[CellResult, int]]] = {}
+    for result in results:
+        for number, gate in enumerate(result.gates):
+            by_slo.setdefault(gate.slo, []).append((result, number))
     for places in by_slo.values():
-        if all(outcome.gates[number].outcome == "skip" for outcome, number in places):
-            for outcome, number in places:
-                outcome.gates[number] = replace(outcome.gates[number], outcome="undecided")
+        if all(result.gates[number].outcome == "skip" for result, number in places):
+            for result, number in places:
+                result.gates[number] = replace(result.gates[number], outcome="undecided")
 
 
 def needed_beyond(p: float) -> int:
-    """Values of which one is expected beyond the quantile: 1 / (1 - p)."""
+    """Return how many values it takes to expect one beyond the quantile: 1 / (1 - p)."""
     return ceil(round(1 / (1 - p), 6)) if p < 1 else 1
 
 
 def doubt(row: Mapping[str, Any]) -> str | None:
-    """Why a run (a row of the view ``summary``) cannot make anything pass; None where it can."""
+    """Return why a run (a row of the view ``summary``) cannot make anything pass, or None if it can."""
     if row.get("status") != "complete":
         return f"the run is {row.get('status')}"
     return f"the run is invalid: {row.get('verdict_reason')}" if row.get("verdict") == "invalid" else None
 
 
-def _beside(metric: Metric, value: float, limit: float) -> str:
-    """With as many digits as tell it from the limit, so that a line cannot seem to contradict itself."""
+def _distinct_text(metric: Metric, value: float, limit: float) -> str:
+    """Return the value with enough digits to tell it from the limit, so that a line cannot contradict itself."""
     text = ""
     for more in range(metric.kind == "share", 15):
         text = metric.text(value, more)
@@ -114,104 +114,10 @@ def _beside(metric: Metric, value: float, limit: float) -> str:
     return text
 
 
-def _thing(metric: Metric) -> str:
-    names = {"gap": "two chunks", "scored answer": "a score of that kind", "request": "such a time"}
+def _requirement(metric: Metric) -> str:
+    names = {"gap": "two chunks", "scored answer": "this score", "request": "this latency"}
     return names[metric.counts]
 
 
-def _unit(metric: Metric, n: int) -> str:
+def _count_text(metric: Metric, n: int) -> str:
     return plural(n, metric.counts)
-
-
-@dataclass(slots=True)
-class Watch:
-    """The SLOs of a cell under way; ``broken`` names those that no answer still to come can save.
-
-    ``planned`` requests at most; None: only a duration bounds the cell, and nothing is certain before its end.
-    """
-
-    slos: Sequence[Condition]
-    planned: int | None
-    limits: Mapping[str, float] = field(default_factory=dict)
-    seen: int = 0
-    """Requests that have ended."""
-    _states: list[_State] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._states = [_State(slo) for slo in self.slos]
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """One request that has ended: its row of ``requests``."""
-        self.seen += 1
-        good = is_good(row, self.limits)
-        for state in self._states:
-            value = state.slo.metric.adds(row, good)
-            if value is not None:
-                state.add(value)
-
-    def broken(self, elapsed_s: float | None) -> list[Condition]:
-        """SLOs that are certain to fail, ``elapsed_s`` after the start, while something is still to come."""
-        remaining = 0 if self.planned is None else self.planned - self.seen
-        if remaining <= 0:
-            return []
-        return [state.slo for state in self._states if state.is_broken(remaining, elapsed_s)]
-
-
-@dataclass(slots=True)
-class _State:
-    """One SLO and what came for it so far."""
-
-    slo: Condition
-    n: int = 0
-    total: float = 0.0
-    kept: int = 0
-    """Values that are themselves within the limit, for percentiles."""
-    worst_kept: float = 0.0
-    best_broken: float = float("inf")
-
-    def add(self, value: float) -> None:
-        self.n += 1
-        self.total += value
-        if self.slo.holds(value):
-            self.kept += 1
-            self.worst_kept = max(self.worst_kept, value)
-        else:
-            self.best_broken = min(self.best_broken, value)
-
-    def is_broken(self, remaining: int, elapsed_s: float | None) -> bool:
-        """Whether the SLO fails even if every request to come is as good as can be."""
-        best = self._best(remaining, elapsed_s)
-        return best is not None and not self.slo.holds(best)
-
-    def _best(self, remaining: int, elapsed_s: float | None) -> float | None:
-        """The figure with the best that can still come; None: nothing bounds it, or nothing came."""
-        metric, asks_for_more = self.slo.metric, self.slo.op[0] == ">"
-        if self.n == 0:
-            return None
-        if metric.kind == "rate":
-            # Tokens to come are unbounded, and a low rate can always come of a long wait.
-            if not asks_for_more or not elapsed_s or metric.name == "tokens_per_s":
-                return None
-            return (self.total + remaining) / elapsed_s
-        if metric.kind in ("share", "score"):
-            worst = 0 if metric.kind == "share" else -1
-            return (self.total + remaining * (1 if asks_for_more else worst)) / (self.n + remaining)
-        # How many gaps an answer has is unbounded; and a latency that must be long can still become so.
-        if metric.counts == "gap" or asks_for_more:
-            return None
-        return self.total / (self.n + remaining) if metric.p is None else self._quantile(metric.p, remaining)
-
-    def _quantile(self, p: float, remaining: int) -> float:
-        """The quantile when all that is to come takes no time: zeros below everything that came.
-
-        Of n + R values, R of them zero, place p x (n + R - 1) lies among those within the limit, among those beyond
-        it, or between the largest of the former and the smallest of the latter. Fewer to come, or failures (which
-        have no latency), make it no smaller.
-        """
-        place = p * (self.n + remaining - 1)
-        low, good = floor(place), remaining + self.kept
-        if low >= good:
-            return self.best_broken
-        if ceil(place) < good:
-            return 0.0
-        return self.worst_kept + (self.best_broken - self.worst_kept) * (place - low)

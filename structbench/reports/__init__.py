@@ -1,6 +1,7 @@
-"""What people and programs read: the table at the end of a load, and the reports of what is stored.
+"""Reports for people and programs: the table at the end of a load, and reports of stored runs.
 
-Invariant: importing it costs nothing; each format imports what it needs when it is made.
+Importing this package is cheap: each format imports what it needs when it is used. Neighbours: ``results`` reads the
+figures, ``comparison`` presents two sides.
 """
 
 from structbench.reports.summary import RUN_KEYS, pooled, print_overview, print_table, to_json

@@ -1,6 +1,6 @@
-"""The charts of the page: what each draws, and the table below it with the same figures.
+"""The charts of the page: the data of each, and the table below it.
 
-Invariant: what a chart draws is in its table, for who cannot see it.
+Invariant: whatever a chart draws is also in its table, for those who cannot see it. ``page/page.js`` draws.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from structbench.formatting import ABSENT, latency_text, share_text
 from structbench.metrics import CHARTED, METRICS, PERCENTILES, SCORES, Metric
-from structbench.reports.cells import Cell, cell, plain, row
 from structbench.reports.document import Document
+from structbench.reports.table_cells import TableCell, cell, plain, row
 from structbench.results.chart_data import PARTS
 from structbench.results.figures import Figures
-from structbench.results.groups import Line
+from structbench.results.groups import RunGroup
 from structbench.stats import Estimate
 
 _TENTHS = range(0, 101, 10)
@@ -24,23 +24,23 @@ _TENTHS = range(0, 101, 10)
 
 class Chart(NamedTuple):
     name: str
-    """As page.js calls it."""
+    """The name in page.js."""
     title: str
     text: str
     header: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
     metric: bool = False
-    """Whether the reader chooses the latency."""
+    """Whether the reader can choose the latency."""
 
 
-def charts_of(lines: Sequence[Line], figures: Mapping[int, Figures], details: Mapping[str, Any]) -> list[Chart]:
-    """In the order of the page."""
-    by_id = {line.id: line for line in lines}
+def charts_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], details: Mapping[str, Any]) -> list[Chart]:
+    """Return the charts in page order."""
+    by_id = {group.id: group for group in groups}
     return [
-        _throughput(lines, figures),
-        _shares(lines, figures),
-        _outcomes(lines, figures),
-        _percentiles(lines, figures),
+        _throughput(groups, figures),
+        _shares(groups, figures),
+        _outcomes(groups, figures),
+        _percentiles(groups, figures),
         _curves(by_id, figures, details["curves"]),
         _positions(by_id, details["positions"]),
         _parts(by_id, details["parts"]),
@@ -48,113 +48,107 @@ def charts_of(lines: Sequence[Line], figures: Mapping[int, Figures], details: Ma
     ]
 
 
-def _throughput(lines: Sequence[Line], figures: Mapping[int, Figures]) -> Chart:
+def _throughput(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> Chart:
     rows = [
-        row(line, [plain(line.load), *(cell(METRICS[name], figures[line.id].rates[name]) for name in _THROUGHPUT)])
-        for line in lines
+        row(group, [plain(group.load), *(cell(METRICS[name], figures[group.id].rates[name]) for name in _THROUGHPUT)])
+        for group in groups
     ]
     return Chart(
         "throughput", "Throughput and correct answers against load",
-        "Completed requests a second, and of these the correct ones with their interval, at each load.",
-        ["load", "completed a second", "correct a second"], rows,
+        "Completed requests/s at each load, and how many of them were correct, with the interval.",
+        ["load", "completed/s", "correct/s"], rows,
     )  # fmt: skip
 
 
 _THROUGHPUT = ("requests_per_s", "correct_goodput")
 
 
-def _shares(lines: Sequence[Line], figures: Mapping[int, Figures]) -> Chart:
-    rows = [row(line, [cell(metric, figures[line.id].of(metric)) for metric in SCORES]) for line in lines]
+def _shares(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> Chart:
+    rows = [row(group, [cell(metric, figures[group.id].of(metric)) for metric in SCORES]) for group in groups]
     header = [metric.label for metric in SCORES]
-    text = "Each share of the answers with its 95 % interval."
+    text = "Share of answers, each with its 95 % interval."
     return Chart("shares", "Accuracy by model and suite", text, header, rows)
 
 
-def _outcomes(lines: Sequence[Line], figures: Mapping[int, Figures]) -> Chart:
+def _outcomes(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> Chart:
     rows = []
-    for line in lines:
-        requests = figures[line.id].counts["requests"]
-        for name, _, n in figures[line.id].outcomes:
-            rows.append(row(line, [plain(name), plain(f"{n:,}"), plain(share_text(n / requests))]))
-    text = "Every request: answers by their score, failures by their kind."
+    for group in groups:
+        requests = figures[group.id].counts["requests"]
+        for name, _, n in figures[group.id].outcomes:
+            rows.append(row(group, [plain(name), plain(f"{n:,}"), plain(share_text(n / requests))]))
+    text = "All requests: answers by score, failures by kind."
     return Chart("outcomes", "How requests ended", text, ["outcome", "requests", "share"], rows)
 
 
-def charted(figures: Mapping[int, Figures]) -> list[Metric]:
-    """The latencies that have charts, without those that tell nothing of their own here."""
+def charted_latencies(figures: Mapping[int, Figures]) -> list[Metric]:
+    """Return the latencies with charts, without those that add nothing here."""
     return [metric for metric in CHARTED if any(each.has(metric) for each in figures.values())]
 
 
-def _percentiles(lines: Sequence[Line], figures: Mapping[int, Figures]) -> Chart:
+def _percentiles(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> Chart:
     rows = []
-    for line in lines:
-        for metric in charted(figures):
-            estimates = figures[line.id].latencies[metric.key]
-            rows.append(row(line, [plain(metric.label), *(cell(metric, estimates[p]) for p in PERCENTILES)]))
-    text = "Each percentile with its 95 % interval; one that needs more requests than there are is not drawn."
+    for group in groups:
+        for metric in charted_latencies(figures):
+            estimates = figures[group.id].latencies[metric.key]
+            rows.append(row(group, [plain(metric.label), *(cell(metric, estimates[p]) for p in PERCENTILES)]))
+    text = "Each percentile with its 95 % interval; a percentile is not drawn where there are too few requests."
     return Chart("percentiles", "Latency percentiles", text, ["latency", *PERCENTILES], rows, metric=True)
 
 
 def _curves(
-    lines: Mapping[int, Line], figures: Mapping[int, Figures], curves: Mapping[str, Sequence[Mapping[str, Any]]]
+    groups: Mapping[int, RunGroup], figures: Mapping[int, Figures], curves: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> Chart:
     rows = []
-    for metric in charted(figures):
+    for metric in charted_latencies(figures):
         for curve in curves[metric.key]:
             values = [plain(latency_text(curve["values"][i])) for i in _TENTHS]
-            rows.append(row(lines[curve["line"]], [plain(metric.label), plain(share_text(curve["share"])), *values]))
-    text = (
-        "The share of requests that were as fast. Failed requests never are: a curve ends below 100 % by their share."
-    )
+            rows.append(row(groups[curve["line"]], [plain(metric.label), plain(share_text(curve["share"])), *values]))
+    text = "Share of requests that took at most this long. Failed requests never count: they keep a curve below 100 %."
     header = ["latency", "completed", *(f"{i} %" for i in _TENTHS)]
     return Chart("curves", "Latency distribution", text, header, rows, metric=True)
 
 
-def _positions(lines: Mapping[int, Line], positions: Sequence[Mapping[str, Any]]) -> Chart:
+def _positions(groups: Mapping[int, RunGroup], positions: Sequence[Mapping[str, Any]]) -> Chart:
     rows = [
-        row(lines[each["line"]], [plain(f"{each['from']}–{each['to']}"), plain(f"{each['n']:,}"), _gap(each["p50"]),
-                                  _gap(each["p95"])])
+        row(groups[each["line"]], [plain(f"{each['from']}–{each['to']}"), plain(f"{each['n']:,}"),
+                                   _gap_cell(each["p50"]), _gap_cell(each["p95"])])
         for each in positions
     ]  # fmt: skip
-    text = (
-        "Median (with its interval) and p95 of the mean gap, by place in the answer, over the answers that are so long."
-    )
-    return Chart(
-        "positions", "The gap between chunks over the answer", text, ["chunks", "requests", "p50", "p95"], rows
-    )
+    text = "Median (with its interval) and p95 of the mean gap by position in the answer, over the answers long enough."
+    return Chart("positions", "Gap between chunks along the answer", text, ["chunks", "requests", "p50", "p95"], rows)
 
 
-def _gap(shown: Mapping[str, float] | None) -> Cell:
+def _gap_cell(shown: Mapping[str, float] | None) -> TableCell:
     if shown is None:
         return plain(ABSENT)
     return cell(METRICS["itl"], Estimate(1, shown["value"], shown["low"], shown["high"]))
 
 
-def _parts(lines: Mapping[int, Line], parts: Sequence[Mapping[str, Any]]) -> Chart:
+def _parts(groups: Mapping[int, RunGroup], parts: Sequence[Mapping[str, Any]]) -> Chart:
     rows = [
-        row(lines[each["line"]], [plain(f"{each['n']:,}"), *(plain(latency_text(each[part])) for part in PARTS)])
+        row(groups[each["line"]], [plain(f"{each['n']:,}"), *(plain(latency_text(each[part])) for part in PARTS)])
         for each in parts
     ]
     header = ["requests", *(name.removesuffix("_s").replace("_", " ") for name in PARTS)]
     text = (
-        "Means, because they add up, from the instant a request was due. "
+        "Means (they add up), counted from the instant a request was due. "
         "The rest is queueing, the network and the first decode."
     )
-    return Chart("parts", "Time to first token, taken apart", text, header, rows)
+    return Chart("parts", "Breakdown of time to first token", text, header, rows)
 
 
-def _timeline(lines: Mapping[int, Line], timeline: Sequence[Mapping[str, Any]]) -> Chart:
+def _timeline(groups: Mapping[int, RunGroup], timeline: Sequence[Mapping[str, Any]]) -> Chart:
     drawn, requests = (sum(each[key] for each in timeline) for key in ("shown", "requests"))
-    how = "Every request" if drawn == requests else f"{drawn:,} of {requests:,} requests, drawn evenly, each"
+    how = "Every request" if drawn == requests else f"An even sample of {drawn:,} of {requests:,} requests"
     header = ["drawn", "requests", "first third: median TTFT", "middle third", "last third"]
     return Chart(
-        "timeline", "Requests over time", f"{how} at the second it was sent: how long it took, and how it ended.",
-        header, [row(lines[each["line"]], _thirds(each)) for each in timeline], metric=True,
+        "timeline", "Requests over time", f"{how} by the time sent: how long each took and how it ended.",
+        header, [row(groups[each["line"]], _thirds(each)) for each in timeline], metric=True,
     )  # fmt: skip
 
 
-def _thirds(each: Mapping[str, Any]) -> list[Cell]:
-    """The median TTFT of what is drawn, in three parts of the run."""
+def _thirds(each: Mapping[str, Any]) -> list[TableCell]:
+    """Return the median TTFT of the requests drawn, for each third of the run."""
     known = [value for value in each["ttft_s"] if value is not None]
     cuts = [round(len(known) * i / 3) for i in range(4)]
     parts = [known[start:end] for start, end in pairwise(cuts)]
@@ -162,42 +156,43 @@ def _thirds(each: Mapping[str, Any]) -> list[Cell]:
     return [plain(f"{each['shown']:,}"), plain(f"{each['requests']:,}"), *map(plain, texts)]
 
 
-def drawn_of(document: Document, details: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of the charts."""
-    lines, figures = document.lines, document.figures
+def chart_values(document: Document, details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data that page.js draws."""
+    groups, figures = document.groups, document.figures
     limits = [each.value for each in document.headline.conditions if each.metric.name == "correct"]
-    latencies = charted(figures)
+    latencies = charted_latencies(figures)
     return {
         "lines": [
-            {"id": line.id, "name": line.name, "short": line.name.replace(f" {line.suite} ", " · ", 1),
-             "model": line.model, "suite": line.suite, "load": line.load, "level": line.level, "kind": line.load_kind,
-             "variant": line.name.removeprefix(f"{line.model} {line.suite} {line.load}")}
-            for line in lines
+            {"id": group.id, "name": group.name, "short": group.name.replace(f" {group.suite} ", " · ", 1),
+             "model": group.model, "suite": group.suite, "load": group.load, "level": group.level,
+             "kind": group.load_kind, "variant": group.name.removeprefix(f"{group.model} {group.suite} {group.load}")}
+            for group in groups
         ],
         "latencies": {metric.key: metric.title for metric in latencies},
         "scores": {metric.name: metric.label for metric in SCORES},
         "percentiles": {
             metric.key: [
-                {"line": line.id, "p": p, "n": each.n, "value": each.value, "low": each.low, "high": each.high}
-                for line in lines
-                for p, each in figures[line.id].latencies[metric.key].items() if each.value is not None
+                {"line": group.id, "p": p, "n": each.n, "value": each.value, "low": each.low, "high": each.high}
+                for group in groups
+                for p, each in figures[group.id].latencies[metric.key].items() if each.value is not None
             ]
             for metric in latencies
         },
         "shares": [
-            {"line": line.id, "share": name, "n": each.n, "value": each.value, "low": each.low, "high": each.high}
-            for line in lines for name, each in figures[line.id].shares.items()
+            {"line": group.id, "share": name, "n": each.n, "value": each.value, "low": each.low, "high": each.high}
+            for group in groups for name, each in figures[group.id].shares.items()
             if METRICS[name] in SCORES and each.value is not None
         ],
         "outcomes": [
-            {"line": line.id, "outcome": name, "failed": failed, "count": n, "of": figures[line.id].counts["requests"]}
-            for line in lines for name, failed, n in figures[line.id].outcomes
+            {"line": group.id, "outcome": name, "failed": failed, "count": n,
+             "of": figures[group.id].counts["requests"]}
+            for group in groups for name, failed, n in figures[group.id].outcomes
         ],
         "throughput": {
-            line.id: {"requests_per_s": figures[line.id].rates["requests_per_s"].value,
-                      "correct": {"value": (right := figures[line.id].rates["correct_goodput"]).value,
+            group.id: {"requests_per_s": figures[group.id].rates["requests_per_s"].value,
+                      "correct": {"value": (right := figures[group.id].rates["correct_goodput"]).value,
                                   "low": right.low, "high": right.high}}
-            for line in lines
+            for group in groups
         },
         "limit_correct": limits[0] if limits else None,
         **{name: details[name] for name in ("curves", "positions", "parts", "timeline")},

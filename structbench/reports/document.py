@@ -1,4 +1,4 @@
-"""A whole report, from the database to one value that each format writes in its way.
+"""A whole report as one value, read from the database, that each format renders.
 
 Invariant: all formats show the same figures; what is not in the document is in no format.
 """
@@ -17,7 +17,7 @@ from structbench.output import json_value
 from structbench.reports.headline import Candidate, Headline, headline_of
 from structbench.results.chart_data import EDGES, curves_of, parts_of, positions_of, timeline_of
 from structbench.results.figures import Figures, figures_of, gap_counts
-from structbench.results.groups import Line, lines_of
+from structbench.results.groups import RunGroup, run_groups
 from structbench.results.wrong_answers import wrong_of
 from structbench.stats import CONFIDENCE
 
@@ -33,39 +33,39 @@ class Document:
     database: str
     """The file's name without its folder: a report travels."""
     pooled: bool
-    lines: Sequence[Line]
+    groups: Sequence[RunGroup]
     figures: dict[int, Figures]
     headline: Headline
     details: dict[str, Any] | None
-    """curves, positions, parts, timeline, wrong: what tables have no room for; None where they were not asked for."""
+    """curves, positions, parts, timeline, wrong: too much for tables; None if not requested."""
 
 
 def document_of(
     reader: Reader, run_ids: Sequence[str], rule: Sequence[Condition], *, pool: bool, details: bool
 ) -> Document:
-    """Read once, all with one connection, so that a load that goes on meanwhile cannot make figures disagree."""
+    """Read the report with one connection, so that a concurrent load cannot make figures disagree."""
     with reader.together():
-        lines = lines_of(reader, run_ids, pool=pool)
+        groups = run_groups(reader, run_ids, pool=pool)
         # Tens of millions of gaps take a second or more to count, so only where they are needed.
-        gaps = gap_counts(reader, lines) if details or pool else None
-        figures = figures_of(reader, lines, gaps)
+        gaps = gap_counts(reader, groups) if details or pool else None
+        figures = figures_of(reader, groups, gaps)
         found = None
         if details and gaps is not None:
             found = {
-                "curves": curves_of(reader, lines, figures, gaps),
-                "positions": positions_of(reader, lines, figures),
-                "parts": parts_of(reader, lines),
-                "timeline": timeline_of(reader, lines, figures),
-                "wrong": wrong_of(reader, lines),
+                "curves": curves_of(reader, groups, figures, gaps),
+                "positions": positions_of(reader, groups, figures),
+                "parts": parts_of(reader, groups),
+                "timeline": timeline_of(reader, groups, figures),
+                "wrong": wrong_of(reader, groups),
             }
     return Document(
-        made_at=datetime.now(UTC).replace(microsecond=0), database=reader.path.name, pooled=pool, lines=lines,
-        figures=figures, headline=headline_of(lines, figures, rule), details=found,
+        made_at=datetime.now(UTC).replace(microsecond=0), database=reader.path.name, pooled=pool, groups=groups,
+        figures=figures, headline=headline_of(groups, figures, rule), details=found,
     )  # fmt: skip
 
 
 def to_json(document: Document) -> dict[str, Any]:
-    """The report for programs, as docs/report.md describes it."""
+    """Return the report as JSON values, as docs/report.md describes."""
     headline = document.headline
     return {
         "structbench_version": __version__,
@@ -75,29 +75,29 @@ def to_json(document: Document) -> dict[str, Any]:
         "confidence": CONFIDENCE,
         "headline": {
             "state": headline.state, "text": headline.text, "notes": list(headline.notes), "rule": headline.rule,
-            "candidates": [_candidate(each) for each in headline.candidates],
+            "candidates": [_candidate_json(each) for each in headline.candidates],
         },
-        "lines": [_line(line, document.figures[line.id]) for line in document.lines],
+        "lines": [_group_json(group, document.figures[group.id]) for group in document.groups],
         **(document.details or {}),
     }  # fmt: skip
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
+def _candidate_json(candidate: Candidate) -> dict[str, Any]:
     return {
         "model": candidate.model, "load": candidate.load, "variant": candidate.variant or None,
-        "judged": candidate.judged, "state": candidate.state, "lines": [line.id for line in candidate.lines],
+        "judged": candidate.judged, "state": candidate.state, "lines": [group.id for group in candidate.groups],
         "checks": [
-            {"line": check.line.id, "condition": check.condition.text, "state": check.state, **asdict(check.estimate)}
+            {"line": check.group.id, "condition": check.condition.text, "state": check.state, **asdict(check.estimate)}
             for check in candidate.checks
         ],
     }  # fmt: skip
 
 
-def _line(line: Line, figures: Figures) -> dict[str, Any]:
-    shown: dict[str, Any] = json_value(asdict(line))
+def _group_json(group: RunGroup, figures: Figures) -> dict[str, Any]:
+    shown: dict[str, Any] = json_value(asdict(group))
     return {
         **shown,
-        "marks": list(line.marks),
+        "marks": list(group.marks),
         **figures.counts,
         **{name: {p: asdict(each) for p, each in found.items()} for name, found in figures.latencies.items()},
         **{name: asdict(each) for name, each in figures.shares.items()},

@@ -1,4 +1,4 @@
-"""How a report writes an estimate: value and interval, or what n it needs. Pure.
+"""Formats estimates for reports: value and interval, or the n needed. Pure.
 
 Invariant: a figure from too few values is written as the n it needs, never as a number.
 """
@@ -15,7 +15,7 @@ _UNIT = re.compile(r" ?(ms|s|%|/s)$")
 
 
 def range_text(metric: Metric, estimate: Estimate) -> str:
-    """``280–400 ms``, or nothing where there is no interval."""
+    """Return ``280–400 ms``, or an empty text if there is no interval."""
     if estimate.low is None or estimate.high is None or estimate.low == estimate.high == estimate.value:
         return ""
     low, high = metric.text(estimate.low), metric.text(estimate.high)
@@ -26,7 +26,7 @@ def range_text(metric: Metric, estimate: Estimate) -> str:
 
 
 def estimate_text(metric: Metric, estimate: Estimate) -> str:
-    """``310 ms (280–400 ms)``, ``needs 72 requests``, or the sign for absent."""
+    """Return ``310 ms (280–400 ms)``, ``needs 72 requests``, or the sign for absent."""
     if estimate.value is None:
         return needs_text(estimate)
     interval = range_text(metric, estimate)
@@ -34,7 +34,7 @@ def estimate_text(metric: Metric, estimate: Estimate) -> str:
 
 
 def needs_text(estimate: Estimate) -> str:
-    """``needs 72 requests`` where something was measured, but too little of it."""
+    """Return ``needs 72 requests`` if something was measured but too little of it, else the sign for absent."""
     if not estimate.n or estimate.needs is None:
         return ABSENT
     return f"needs {estimate.needs} {estimate.unit}"

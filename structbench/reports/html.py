@@ -1,4 +1,4 @@
-"""A report as one HTML file that opens from disk, fetches nothing and runs no script but its own.
+"""A report as one HTML file that opens from disk, fetches nothing and runs only its own script.
 
 Invariant: what comes from outside (names, labels, answers) reaches the page escaped by Jinja or as JSON that cannot
 end its script element, never as markup; the page's policy allows no other script, style, image or connection.
@@ -19,54 +19,54 @@ from structbench.reports.document import Document
 from structbench.reports.view import view_of
 
 _PLOT_STYLE = "sha256-jSYQUrW7J0b3jPqhZP9C2Xh1PyJKHKXd4s0fpGGKrww="
-"""Of the style that Plot writes into each chart, which a script cannot mark as its own."""
+"""The hash of the style that Plot writes into each chart."""
 _VENDORED = ("d3.min.js", "plot.umd.min.js")
 
 
 def to_html(document: Document) -> str:
-    """The whole page."""
+    """Return the whole page."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    css, own = _page("page.css"), _page("page.js")
-    scripts = [*(_page(f"vendor/{name}") for name in _VENDORED), own]
+    css, own = _page_file("page.css"), _page_file("page.js")
+    scripts = [*(_page_file(f"vendor/{name}") for name in _VENDORED), own]
     view = view_of(document)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(_page("page.html.j2")).render(
+    return environment.from_string(_page_file("page.html.j2")).render(
         **view,
         version=__version__,
-        libraries=_versions(),
+        libraries=_library_versions(),
         policy=policy_of(scripts, css),
         css=Markup(css),
         scripts=[Markup(script) for script in scripts],
-        data=Markup(embedded(view["drawn"])),
+        data=Markup(script_json(view["drawn"])),
     )
 
 
 def policy_of(scripts: Sequence[str], css: str) -> str:
-    """The Content-Security-Policy: these scripts and styles by their hashes, and nothing from anywhere."""
-    script_hashes = " ".join(f"'{_hash(script)}'" for script in scripts)
+    """Return the Content-Security-Policy: only these scripts and styles, by their hashes."""
+    script_hashes = " ".join(f"'{_csp_hash(script)}'" for script in scripts)
     return (
-        f"default-src 'none'; script-src {script_hashes}; style-src '{_hash(css)}' '{_PLOT_STYLE}'; "
+        f"default-src 'none'; script-src {script_hashes}; style-src '{_csp_hash(css)}' '{_PLOT_STYLE}'; "
         "base-uri 'none'; form-action 'none'"
     )
 
 
-def embedded(value: Mapping[str, Any]) -> str:
-    """JSON that is safe inside a script element and as JavaScript: no ``<``, ``>``, ``&``, U+2028 or U+2029."""
+def script_json(value: Mapping[str, Any]) -> str:
+    """Return JSON that is safe inside a script element and as JavaScript: no ``<``, ``>``, ``&``, U+2028 or U+2029."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _page(name: str) -> str:
+def _page_file(name: str) -> str:
     return (files("structbench.reports") / "page" / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def _csp_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _versions() -> dict[str, str]:
-    """As the vendored files say in their first line."""
+def _library_versions() -> dict[str, str]:
+    """Return the versions that the vendored files state in their first line."""
     names = {"d3": "vendor/d3.min.js", "plot": "vendor/plot.umd.min.js"}
-    return {name: re.findall(r" v([\d.]+) ", _page(path)[:200])[0] for name, path in names.items()}
+    return {name: re.findall(r" v([\d.]+) ", _page_file(path)[:200])[0] for name, path in names.items()}

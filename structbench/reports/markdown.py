@@ -1,6 +1,6 @@
-"""A report for a pull request: the answer, what stands against it, and one table.
+"""A report for a pull request: the headline, its notes, and one table.
 
-Invariant: no text from outside is markup: what Markdown or HTML would take as such is escaped.
+Invariant: no text from outside is markup: whatever Markdown or HTML would take as such is escaped.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from structbench.metrics import LATENCIES, METRICS, Metric
 from structbench.reports.document import Document
 from structbench.reports.estimates import estimate_text
 from structbench.results.figures import Figures
-from structbench.results.groups import Line
+from structbench.results.groups import RunGroup
 
 
 def to_markdown(document: Document) -> str:
-    """The report as GitHub's Markdown."""
+    """Return the report as GitHub's Markdown."""
     headline = document.headline
     parts = [f"**{markdown_text(headline.text)}**", markdown_text(headline.rule)]
     parts += [f"> **{markdown_text(note)}**" for note in headline.notes]
     figures = document.figures
     known = [metric for metric in LATENCIES.values() if any(each.has(metric) for each in figures.values())]
     shown = [metric.at(p) for metric in known for p in metric.brief]
-    rows = [_row(line, figures[line.id], shown) for line in document.lines]
+    rows = [_row(group, figures[group.id], shown) for group in document.groups]
     header = ("model", "suite", "load", "requests", "errors", "correct", *(each.label for each in shown), "correct/s",
               "verdict")  # fmt: skip
     table = [header, ("---",) * 3 + ("--:",) * (len(header) - 4) + ("---",), *rows]
     parts.append("\n".join(f"| {' | '.join(row)} |" for row in table))
     reasons = [
-        f"- {markdown_text(line.name)}: {markdown_text('; '.join(line.reasons))}"
-        for line in document.lines
-        if line.reasons
+        f"- {markdown_text(group.name)}: {markdown_text('; '.join(group.reasons))}"
+        for group in document.groups
+        if group.reasons
     ]
     if reasons:
         parts.append("\n".join(reasons))
-    how = "runs of one config pooled" if document.pooled else "each run apart"
-    parts.append(f"<sub>structbench {__version__}, {how}; (…): 95 % intervals.</sub>")
+    how = "runs of one config pooled" if document.pooled else "one row per run"
+    parts.append(f"<sub>structbench {__version__}, {how}; 95 % intervals in parentheses.</sub>")
     return "\n\n".join(parts) + "\n"
 
 
-def _row(line: Line, figures: Figures, shown: Sequence[Metric]) -> tuple[str, ...]:
+def _row(group: RunGroup, figures: Figures, shown: Sequence[Metric]) -> tuple[str, ...]:
     counts = figures.counts
-    load = line.name.removeprefix(f"{line.model} {line.suite} ")
-    marks = ", ".join(line.marks) or str(line.verdict)
+    load = group.name.removeprefix(f"{group.model} {group.suite} ")
+    marks = ", ".join(group.marks) or str(group.verdict)
     errors = f"{counts['errors']:,} ({share_text(figures.shares['error_rate'].value)})" if counts["errors"] else "0"
     return (
-        markdown_text(line.model), markdown_text(line.suite), markdown_text(load), f"{counts['requests']:,}", errors,
+        markdown_text(group.model), markdown_text(group.suite), markdown_text(load), f"{counts['requests']:,}", errors,
         *(estimate_text(each, figures.of(each)).replace(" ", "\u00a0") for each in (METRICS["correct"], *shown)),
         METRICS["correct_goodput"].text(figures.rates["correct_goodput"].value),
-        f"**{marks}**" if line.marks else marks,
+        f"**{marks}**" if group.marks else marks,
     )  # fmt: skip

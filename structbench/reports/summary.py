@@ -1,8 +1,8 @@
-"""What people and programs read at the end: the table, the overview, and the same as JSON.
+"""The summary at the end of a load: the table, the overview, and the same as JSON.
 
 A row is one run: the columns of the store's view ``summary`` with ``cache`` (new, resumed, skipped) and
-``warnings`` (list of str) added; a missing key means the same as None. Invariant: nothing is computed here
-but pooled shares, each weighted by the number of answers it is a share of.
+``warnings`` (list of str) added; a missing key means the same as None. Nothing is computed here but
+pooled shares, each weighted by the number of answers it is a share of.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ RUN_KEYS = (
     *(column for metric in METRICS.values() for column in metric.columns), "stream_tokens_per_s", "output_tokens",
     "duration_s", "model_load_s", "config_hash", "started_at", "finished_at",
 )  # fmt: skip
-"""Always in the JSON of a run, null where unknown; other columns of the view follow them."""
+"""The keys always in the JSON of a run, null if unknown; other columns of the view follow them."""
 
-LEAST_NAMES = {2: 24, 1: 14}
-"""Blanks between columns -> the least width of the first, where names fold: rather narrow gaps than short names."""
+MIN_NAME_WIDTHS = {2: 24, 1: 14}
+"""Spaces between columns -> minimum width of the first, where names fold; narrow gaps are better than short names."""
 _STYLES = {"valid": "green", "degraded": "yellow", "invalid": "red"}
 
 
 def number(row: Row, key: str) -> float | None:
-    """The row's number; None when it is missing or none that can be shown."""
+    """Return the number in the row, or None if it is missing or cannot be shown."""
     value = row.get(key)
     if not isinstance(value, int | float | Decimal) or not math.isfinite(value):
         return None
@@ -62,7 +62,7 @@ def text(row: Row, key: str) -> str:
 
 
 def cell_name(row: Row) -> str:
-    """``smollm2:360m json c=4``, as the display calls it."""
+    """Return the name of the cell as the display shows it: ``smollm2:360m json c=4``."""
     return " ".join(_name(row, key) for key in ("model", "suite", "load") if row.get(key) is not None) or ABSENT
 
 
@@ -71,7 +71,7 @@ def _name(row: Row, key: str) -> str:
 
 
 def pooled(rows: Sequence[Row]) -> dict[str, Any]:
-    """Counts added up, and shares weighted by their denominators; None where no row has one."""
+    """Return the sums of counts, and shares weighted by their denominators; None if no row has one."""
 
     def total(key: str) -> int:
         return int(sum(number(row, key) or 0 for row in rows))
@@ -94,7 +94,7 @@ _POOLED_SHARES = tuple(metric for metric in SCORES if metric.column)
 
 
 def _scored(row: Row, share: Metric) -> float:
-    """Of how many answers this is a share; where that is not known, the completed requests stand in."""
+    """Return how many answers this is a share of; if unknown, the number of completed requests."""
     for key in (share.scored, "completed", "requests"):
         n = number(row, key)
         if n:
@@ -109,7 +109,7 @@ def _weighted(rows: Iterable[Row], share: Metric) -> float | None:
 
 
 def grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
-    """The rows by the value of one column, in the order these values first come."""
+    """Group the rows by the value of one column, in order of first appearance."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(str(row.get(key)), []).append(row)
@@ -117,7 +117,7 @@ def grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
 
 
 def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
-    """The summary for programs: shares from 0 to 1, seconds, instants in ISO 8601, null for what is unknown.
+    """Return the summary as JSON values: shares from 0 to 1, seconds, instants in ISO 8601, null if unknown.
 
     ``structbench_version``, ``total_s``, ``runs`` (one object a run, RUN_KEYS and what else the view has), and the
     pooled figures ``by_model``, ``by_suite`` (lists) and ``all``.
@@ -140,19 +140,19 @@ def _run(row: Row) -> dict[str, Any]:
 
 class Column(NamedTuple):
     header: str
-    shown: Callable[[Row], str]
+    text_of: Callable[[Row], str]
     style: Callable[[Row], str] | None = None
     right: bool = True
 
 
-Group = tuple[Column, ...]
+ColumnGroup = tuple[Column, ...]
 
 
 def _column(header: str, key: str, write: Callable[[float | None], str]) -> Column:
     return Column(header, lambda row: write(number(row, key)))
 
 
-def _word(key: str) -> Column:
+def _text_column(key: str) -> Column:
     return Column(key, lambda row: text(row, key), right=False)
 
 
@@ -168,24 +168,24 @@ def _errors(row: Row) -> str:
     return ABSENT if errors is None else f"{errors:.0f}"
 
 
-_COUNTS: Group = (
+_COUNTS: ColumnGroup = (
     Column("requests", _requests, lambda row: "yellow" if "*" in _requests(row) else ""),
     Column("errors", _errors, lambda row: "red" if number(row, "errors") else ""),
 )
 
 
 def _is_shown(metric: Metric, rows: Iterable[Row]) -> bool:
-    """Whether any run has what the metric tells more than others do."""
+    """Return whether any run has what this metric shows beyond the others."""
     return not metric.only_where or any(number(row, metric.only_where) for row in rows)
 
 
-_TOKENS: Group = (
+_TOKENS: ColumnGroup = (
     _column("tok/s\nstream", "stream_tokens_per_s", rate_text), _column("tok/s\nall", "tokens_per_s", rate_text),
 )  # fmt: skip
 
 
-def _speed(rows: Sequence[Row]) -> list[Group]:
-    """From the first token to the whole answer."""
+def _speed(rows: Sequence[Row]) -> list[ColumnGroup]:
+    """Return the speed columns, from the first token to the whole answer."""
     groups = [
         tuple(_column(f"{metric.header}\n{p}", f"{metric.name}_{p}_s", latency_text) for p in metric.shown)
         for metric in LATENCIES.values()
@@ -194,15 +194,15 @@ def _speed(rows: Sequence[Row]) -> list[Group]:
     return [*groups[:-1], _TOKENS, groups[-1]]
 
 
-def _scores(rows: Sequence[Row]) -> Group:
+def _scores(rows: Sequence[Row]) -> ColumnGroup:
     shown = [metric for metric in (*_POOLED_SHARES, *of_kind("score")) if _is_shown(metric, rows)]
     return tuple(
         _column(metric.header, metric.name, share_text if metric.kind == "share" else metric.text) for metric in shown
     )
 
 
-def _standing(marks: Mapping[str, int], rows: Sequence[Row]) -> Group:
-    """What a run was worth and, after a load, where it came from; the marks number the verdicts' reasons."""
+def _verdict_columns(marks: Mapping[str, int], rows: Sequence[Row]) -> ColumnGroup:
+    """Return the columns for the verdict and, after a load, the cache state; marks number the reasons of verdicts."""
 
     def verdict(row: Row) -> str:
         mark = marks.get(text(row, "verdict_reason"))
@@ -210,19 +210,19 @@ def _standing(marks: Mapping[str, int], rows: Sequence[Row]) -> Group:
 
     return (
         _column("correct\nper s", "correct_goodput", rate_text),
-        *([_word("cache")] if any("cache" in row for row in rows) else []),
+        *([_text_column("cache")] if any("cache" in row for row in rows) else []),
         Column("verdict", verdict, lambda row: _STYLES.get(str(row.get("verdict")), ""), right=False),
     )
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """One row a run: one table where the console is wide enough, else one of speed and one of answers."""
+    """Print one row per run: in one table if the console is wide enough, else in one for speed and one for answers."""
     if not rows:
         console.print("No runs.")
         return
     reasons = dict.fromkeys(text(row, "verdict_reason") for row in rows if row.get("verdict_reason"))
     marks = {reason: mark for mark, reason in enumerate(reasons, 1)}
-    standing = _standing(marks, rows)
+    standing = _verdict_columns(marks, rows)
     names = tuple(Column(key, partial(_name, key=key), right=False) for key in ("model", "suite", "load"))
     wide = [names, _COUNTS, *_speed(rows), _scores(rows), standing]
     gap = _gap(wide, rows, console.width)
@@ -237,15 +237,15 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         console.print(*notes, "", sep="\n")
 
 
-def print_parts(title: str, name: Column, groups: Iterable[Group], rows: Sequence[Row], console: Console) -> None:
+def print_parts(title: str, name: Column, groups: Iterable[ColumnGroup], rows: Sequence[Row], console: Console) -> None:
     for part in _parts(name, groups, rows, console.width):
         gap = _gap(part, rows, console.width) or 1
         console.print(as_text(title, "bold cyan"), _table(part, rows, console.width, gap), "", sep="\n")
 
 
-def _parts(name: Column, groups: Iterable[Group], rows: Sequence[Row], room: int) -> Iterator[list[Group]]:
-    """The groups in as few tables as the room allows, each beginning with the name."""
-    part: list[Group] = [(name,)]
+def _parts(name: Column, groups: Iterable[ColumnGroup], rows: Sequence[Row], room: int) -> Iterator[list[ColumnGroup]]:
+    """Yield the groups in as few tables as the width allows, each starting with the name."""
+    part: list[ColumnGroup] = [(name,)]
     for group in groups:
         if len(part) > 1 and not _gap([*part, group], rows, room):
             yield part
@@ -254,50 +254,50 @@ def _parts(name: Column, groups: Iterable[Group], rows: Sequence[Row], room: int
     yield part
 
 
-def _widths(groups: Iterable[Group], rows: Iterable[Row]) -> list[int]:
+def _widths(groups: Iterable[ColumnGroup], rows: Iterable[Row]) -> list[int]:
     from rich.cells import cell_len
 
     return [
-        max(cell_len(line) for line in (*column.header.split("\n"), *(column.shown(row) for row in rows)))
+        max(cell_len(line) for line in (*column.header.split("\n"), *(column.text_of(row) for row in rows)))
         for group in groups
         for column in group
     ]
 
 
-def _gap(groups: Iterable[Group], rows: Sequence[Row], room: int) -> int:
-    """Blanks between columns, 2 or 1, with which the table fits; 0 when it does not. The first column may fold."""
+def _gap(groups: Iterable[ColumnGroup], rows: Sequence[Row], room: int) -> int:
+    """Return the spaces between columns, 2 or 1, with which the table fits, else 0; the first column may fold."""
     first, *others = _widths(groups, rows)
-    for gap, least in LEAST_NAMES.items():
+    for gap, least in MIN_NAME_WIDTHS.items():
         if min(first, least) + sum(others) + gap * len(others) <= room:
             return gap
     return 0
 
 
-def _table(groups: Sequence[Group], rows: Sequence[Row], room: int, gap: int) -> Table:
+def _table(groups: Sequence[ColumnGroup], rows: Sequence[Row], room: int, gap: int) -> Table:
     table = simple_table(gap - 1)
     columns = [column for group in groups for column in group]
     first, *others = _widths(groups, rows)
-    first = min(first, max(LEAST_NAMES[gap], room - sum(others) - gap * len(others)))
+    first = min(first, max(MIN_NAME_WIDTHS[gap], room - sum(others) - gap * len(others)))
     lines = max(column.header.count("\n") for column in columns)
     for column, width in zip(columns, (first, *others), strict=True):
         header = "\n" * (lines - column.header.count("\n")) + column.header
         table.add_column(header, width=width, justify="right" if column.right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(as_text(column.shown(row), column.style(row) if column.style else "") for column in columns))
+        table.add_row(*(as_text(column.text_of(row), column.style(row) if column.style else "") for column in columns))
     return table
 
 
 def as_text(shown: str, style: str = "") -> Text:
-    """Text as it is: what comes from outside may look like markup."""
+    """Return literal text, since text from outside may look like markup."""
     from rich.text import Text
 
     return Text(shown, style=style)
 
 
 def _notes(rows: Sequence[Row], marks: Mapping[str, int]) -> Iterator[Text]:
-    """What stands below the table: interruptions, the verdicts' reasons, warnings."""
+    """Yield the notes below the table: interruptions, the reasons of verdicts, warnings."""
     if any("*" in _requests(row) for row in rows):
-        yield as_text("* interrupted: the same command with --skip-cached continues it", "yellow")
+        yield as_text("* interrupted: run the same command with --skip-cached to continue", "yellow")
     for reason, mark in marks.items():
         yield as_text(f"({mark}) {reason}")
     warned: dict[str, list[str]] = {}
@@ -313,7 +313,7 @@ def _pooled_column(header: str, key: str) -> Column:
     return Column(header, lambda row: share_text(number(row, key)) if "requests" in row else "")
 
 
-_POOLED: tuple[Group, ...] = (
+_POOLED: tuple[ColumnGroup, ...] = (
     (
         Column("requests", lambda row: f"{row['requests']:,}" if "requests" in row else ""),
         _pooled_column("completed", "completed_share"),
@@ -324,7 +324,7 @@ _POOLED: tuple[Group, ...] = (
 
 
 def print_overview(rows: Sequence[Row], total_s: float, console: Console) -> None:
-    """Success rates by model and by suite where there are several runs, and the time it all took."""
+    """Print success rates by model and by suite if there are several runs, and the total time."""
     if len(rows) > 1:
         lines: list[Row] = []
         for heading, key in {"by model": "model", "by suite": "suite"}.items():

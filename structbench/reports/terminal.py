@@ -1,6 +1,6 @@
-"""A report on the terminal: the answer, the table that a load ends with, and the intervals below it.
+"""A report on the terminal: the headline, the table that a load ends with, and the intervals below it.
 
-Invariant: a percentile of too few requests is a dash here, and the line below says how many it needs.
+Invariant: a percentile from too few requests is a dash, and the line below says how many it needs.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from structbench.metrics import LATENCIES, PERCENTILES, Metric, of_kind
 from structbench.reports.document import Document
 from structbench.reports.estimates import estimate_text
-from structbench.reports.summary import Column, Group, Row, as_text, print_parts, print_table
+from structbench.reports.summary import Column, ColumnGroup, Row, as_text, print_parts, print_table
 from structbench.results.figures import Figures
-from structbench.results.groups import Line
+from structbench.results.groups import RunGroup
 from structbench.stats import needed
 
 if TYPE_CHECKING:
@@ -24,29 +24,31 @@ _SPEED = [metric.at(p) for metric in LATENCIES.values() for p in metric.shown]
 
 
 def print_document(document: Document, console: Console) -> None:
-    """The whole report."""
+    """Print the whole report."""
     headline = document.headline
     console.print(as_text(headline.text, "bold"), as_text(headline.rule), sep="\n")
     for note in headline.notes:
         console.print(as_text(note, "bold yellow"))
     console.print()
     figures = document.figures
-    rows = [row_of(line, figures[line.id]) for line in document.lines]
+    rows = [row_of(group, figures[group.id]) for group in document.groups]
     print_table(rows, console)
     name = Column("cell", lambda row: str(row["name"]), right=False)
-    print_parts("Intervals (95 %)", name, [*_groups([figures[line.id] for line in document.lines])], rows, console)
+    print_parts(
+        "Intervals (95 %)", name, [*_interval_columns([figures[group.id] for group in document.groups])], rows, console
+    )
     if any(row["too_few"] for row in rows):
         counts = ", ".join(f"{name} {needed(p)}" for name, p in PERCENTILES.items())
-        console.print(as_text(f"– or needs …: too few requests to tell ({counts}; docs/statistics.md)"))
+        console.print(as_text(f'– or "needs …": too few requests for an interval ({counts}; see docs/statistics.md)'))
 
 
-def row_of(line: Line, figures: Figures) -> dict[str, Any]:
-    """The line as the table of a load takes it, and its figures."""
-    load = line.name.removeprefix(f"{line.model} {line.suite} ")
+def row_of(group: RunGroup, figures: Figures) -> dict[str, Any]:
+    """Return the run group as a row of the table of a load, with its figures."""
+    load = group.name.removeprefix(f"{group.model} {group.suite} ")
     return {
-        "name": _marked(line, line.name), "model": line.model, "suite": line.suite, "load": _marked(line, load),
-        "status": line.status, "planned": line.planned, **figures.counts,
-        "verdict": line.verdict, "verdict_reason": "; ".join(line.reasons) or None,
+        "name": _marked(group, group.name), "model": group.model, "suite": group.suite, "load": _marked(group, load),
+        "status": group.status, "planned": group.planned, **figures.counts,
+        "verdict": group.verdict, "verdict_reason": "; ".join(group.reasons) or None,
         **{f"{each.name}_s": figures.of(each).value for each in _SPEED},
         **{each.name: figures.of(each).value for each in of_kind("share", "rate") if each.name != "correct"},
         "stream_tokens_per_s": figures.stream_tokens_per_s, "figures": figures,
@@ -54,18 +56,18 @@ def row_of(line: Line, figures: Figures) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _marked(line: Line, text: str) -> str:
-    """A simulated or unfinished run is called so wherever it is named; the verdict has a column of its own."""
-    marks = [mark for mark in line.marks if mark != line.verdict and mark != "no verdict"]
+def _marked(group: RunGroup, text: str) -> str:
+    """Return the text with marks such as SIMULATED; the verdict has a column of its own."""
+    marks = [mark for mark in group.marks if mark != group.verdict and mark != "no verdict"]
     return " ".join([text, *marks])
 
 
-def _groups(found: Sequence[Figures]) -> Iterator[Group]:
-    """A group for each share and percentile that any line has."""
+def _interval_columns(found: Sequence[Figures]) -> Iterator[ColumnGroup]:
+    """Yield a column group for each share and percentile that any run group has."""
     for metric in (*of_kind("share"), *_SPEED):
         if any(each.has(metric) and each.of(metric).n for each in found):
-            yield (Column(metric.label, partial(_shown, metric)),)
+            yield (Column(metric.label, partial(_estimate_of, metric)),)
 
 
-def _shown(metric: Metric, row: Row) -> str:
+def _estimate_of(metric: Metric, row: Row) -> str:
     return estimate_text(metric, row["figures"].of(metric))

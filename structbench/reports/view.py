@@ -1,7 +1,4 @@
-"""What the page shows, every text written out.
-
-Invariant: the template only places texts.
-"""
+"""Everything the page shows, as finished texts; the template only places them."""
 
 from __future__ import annotations
 
@@ -11,38 +8,38 @@ from typing import Any
 
 from structbench.formatting import ABSENT, rate_text, span_text
 from structbench.metrics import LATENCIES, METRICS, of_kind
-from structbench.reports.cells import cell, plain, row
-from structbench.reports.charts import charts_of, drawn_of
+from structbench.reports.charts import chart_values, charts_of
 from structbench.reports.document import Document
 from structbench.reports.estimates import estimate_text
 from structbench.reports.headline import Candidate, Check, Headline
+from structbench.reports.table_cells import cell, plain, row
 from structbench.reports.wrong_view import wrong_view
 from structbench.results.figures import Figures
-from structbench.results.groups import SIMULATED, Line
+from structbench.results.groups import SIMULATED, RunGroup
 
 _SIGNS = {"met": "✓", "open": "?", "missed": "✗"}
 _STATES = {"met": ("yes", "good"), "open": ("not shown", "unsure"), "missed": ("no", "")}
 
 
 def view_of(document: Document) -> dict[str, Any]:
-    """Everything the template names."""
+    """Return everything the template names."""
     details = document.details or {}
-    lines, figures, headline = document.lines, document.figures, document.headline
+    groups, figures, headline = document.groups, document.figures, document.headline
     return {
         "title": headline.sentences[0],
-        "made_at": _instant(document.made_at), "database": document.database,
+        "made_at": _instant_text(document.made_at), "database": document.database,
         **_answer(headline),
         "facts": _facts(document),
-        "pooled": "Runs of one config are pooled." if document.pooled else "Each run stands apart.",
-        "lines": [_line(line, figures[line.id]) for line in lines],
+        "pooled": "One row per config: its runs are pooled." if document.pooled else "One row per run.",
+        "lines": [_run_row(group, figures[group.id]) for group in groups],
         "filters": [
-            (name, list(dict.fromkeys(getattr(line, name) for line in lines))) for name in ("model", "suite", "load")
+            (name, list(dict.fromkeys(getattr(group, name) for group in groups))) for name in ("model", "suite", "load")
         ],
-        "answers": _answers(lines, figures),
-        "speed": _speed(lines, figures),
-        "charts": charts_of(lines, figures, details),
-        "wrong": wrong_view(details["wrong"], lines, figures),
-        "drawn": drawn_of(document, details),
+        "answers": _answers_table(groups, figures),
+        "speed": _speed_table(groups, figures),
+        "charts": charts_of(groups, figures, details),
+        "wrong": wrong_view(details["wrong"], groups, figures),
+        "drawn": chart_values(document, details),
     }  # fmt: skip
 
 
@@ -60,7 +57,7 @@ def _answer(headline: Headline) -> dict[str, Any]:
 
 def _candidate(candidate: Candidate, headline: Headline) -> dict[str, Any]:
     state, style = _STATES[candidate.state] if candidate.judged else ("not judged", "unsure")
-    marks = [mark for line in candidate.lines for mark in line.marks]
+    marks = [mark for group in candidate.groups for mark in group.marks]
     name = " ".join([candidate.name, *dict.fromkeys(f"[{mark}]" for mark in marks)])
     checks = [
         [_check(check) for check in candidate.checks if check.condition == condition]
@@ -71,77 +68,77 @@ def _candidate(candidate: Candidate, headline: Headline) -> dict[str, Any]:
 
 def _check(check: Check) -> dict[str, str]:
     text = estimate_text(check.condition.metric, check.estimate)
-    return {"sign": _SIGNS[check.state], "text": f"{check.line.suite}: {text}"}
+    return {"sign": _SIGNS[check.state], "text": f"{check.group.suite}: {text}"}
 
 
 def _facts(document: Document) -> list[tuple[str, str]]:
-    """What was run, on what, when."""
-    lines = document.lines
+    """Return what was run, where and when."""
+    groups = document.groups
     models = dict.fromkeys(
-        f"{line.model}{f' ({line.model_digest[:12]})' if line.model_digest else ''}" for line in lines
+        f"{group.model}{f' ({group.model_digest[:12]})' if group.model_digest else ''}" for group in groups
     )
-    starts = [line.started_at for line in lines if line.started_at is not None]
-    ends = [line.finished_at for line in lines if line.finished_at is not None]
-    requests = sum(document.figures[line.id].counts["requests"] for line in lines)
-    environments = [line.environment for line in lines]
+    starts = [group.started_at for group in groups if group.started_at is not None]
+    ends = [group.finished_at for group in groups if group.finished_at is not None]
+    requests = sum(document.figures[group.id].counts["requests"] for group in groups)
+    environments = [group.environment for group in groups]
     facts = {
         "models": models,
-        "suites": dict.fromkeys(line.suite for line in lines),
-        "loads": dict.fromkeys(line.load for line in lines),
-        "requests": [f"{requests:,} in {sum(len(line.run_ids) for line in lines):,} runs"],
-        "when (UTC)": [f"{_instant(min(starts, default=None))} to {_instant(max(ends, default=None))}"],
-        "server version": dict.fromkeys(str(line.server_version or ABSENT) for line in lines),
-        "server address": dict.fromkeys(str(line.config.get("server_address", ABSENT)) for line in lines),
-        "client machine": dict.fromkeys(_machine(each) for each in environments),
-        "limits of correct goodput": dict.fromkeys(limit for line in lines for limit in line.goodput_limits),
+        "suites": dict.fromkeys(group.suite for group in groups),
+        "loads": dict.fromkeys(group.load for group in groups),
+        "requests": [f"{requests:,} in {sum(len(group.run_ids) for group in groups):,} runs"],
+        "when (UTC)": [f"{_instant_text(min(starts, default=None))} to {_instant_text(max(ends, default=None))}"],
+        "server version": dict.fromkeys(str(group.server_version or ABSENT) for group in groups),
+        "server address": dict.fromkeys(str(group.config.get("server_address", ABSENT)) for group in groups),
+        "client machine": dict.fromkeys(_machine_text(each) for each in environments),
+        "limits of correct goodput": dict.fromkeys(limit for group in groups for limit in group.goodput_limits),
     }
     return [(name, ", ".join(values)) for name, values in facts.items() if values]
 
 
-def _machine(environment: Mapping[str, Any]) -> str:
+def _machine_text(environment: Mapping[str, Any]) -> str:
     known = [str(environment[key]) for key in ("system",) if environment.get(key)]
     known += [f"{environment['cores']} cores"] if environment.get("cores") else []
     known += [f"Python {environment['python']}"] if environment.get("python") else []
     return "; ".join(known) or ABSENT
 
 
-def _line(line: Line, figures: Figures) -> dict[str, Any]:
-    done, planned = figures.counts["requests"], line.planned
+def _run_row(group: RunGroup, figures: Figures) -> dict[str, Any]:
+    done, planned = figures.counts["requests"], group.planned
     short = planned is not None and done < planned
     return {
-        "id": line.id, "name": line.name, "marks": line.marks,
+        "id": group.id, "name": group.name, "marks": group.marks,
         "requests": f"{done:,} of {planned:,}" if short else f"{done:,}",
-        "took": span_text(line.duration_s), "started": _instant(line.started_at),
-        "verdict": ": ".join([str(line.verdict or "none"), "; ".join(line.reasons)]).removesuffix(": "),
-        "label": ", ".join(line.labels) or ABSENT, "runs": ", ".join(line.run_ids),
+        "took": span_text(group.duration_s), "started": _instant_text(group.started_at),
+        "verdict": ": ".join([str(group.verdict or "none"), "; ".join(group.reasons)]).removesuffix(": "),
+        "label": ", ".join(group.labels) or ABSENT, "runs": ", ".join(group.run_ids),
     }  # fmt: skip
 
 
-def _instant(instant: datetime | None) -> str:
+def _instant_text(instant: datetime | None) -> str:
     return ABSENT if instant is None else f"{instant:%Y-%m-%d %H:%M}"
 
 
-def _answers(lines: Sequence[Line], figures: Mapping[int, Figures]) -> dict[str, Any]:
+def _answers_table(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> dict[str, Any]:
     shares = [metric for metric in of_kind("share") if any(each.of(metric).n for each in figures.values())]
     rows = []
-    for line in lines:
-        own = figures[line.id]
+    for group in groups:
+        own = figures[group.id]
         cells = [plain(f"{own.counts['requests']:,}"), plain(f"{own.counts['errors']:,}")]
         cells += [cell(metric, own.of(metric)) for metric in (*shares, METRICS["correct_goodput"])]
-        rows.append(row(line, cells))
+        rows.append(row(group, cells))
     header = ["requests", "failed", *(metric.label for metric in shares), "correct/s"]
-    return {"caption": "Share of the answers that were right", "header": header, "rows": rows}
+    return {"caption": "Shares of right answers", "header": header, "rows": rows}
 
 
-def _speed(lines: Sequence[Line], figures: Mapping[int, Figures]) -> dict[str, Any]:
+def _speed_table(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> dict[str, Any]:
     latencies = [metric for metric in LATENCIES.values() if any(each.has(metric) for each in figures.values())]
     shown = [metric.at(p) for metric in latencies for p in metric.shown]
     rows = []
-    for line in lines:
-        own = figures[line.id]
+    for group in groups:
+        own = figures[group.id]
         cells = [cell(figure, own.of(figure)) for figure in shown]
         rates = (own.stream_tokens_per_s, own.rates["tokens_per_s"].value, own.rates["requests_per_s"].value)
-        rows.append(row(line, [*cells, *(plain(rate_text(rate)) for rate in rates)]))
+        rows.append(row(group, [*cells, *(plain(rate_text(rate)) for rate in rates)]))
     header = [figure.label for figure in shown]
     header += ["tokens/s, one stream", "tokens/s, all", "requests/s"]
-    return {"caption": "How fast answers came", "header": header, "rows": rows}
+    return {"caption": "Speed of answers", "header": header, "rows": rows}

@@ -1,7 +1,7 @@
-"""The listed wrong answers and failures as texts to read.
+"""The listed wrong answers and failures, as texts for the page.
 
-Invariant: a text of a model's is shown letter by letter: what would be invisible or turn the writing direction is
-written as its code.
+Invariant: text from a model is shown character by character: invisible characters, and those that change the writing
+direction, are written as their code.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from typing import Any
 
 from structbench.formatting import ABSENT, printable
 from structbench.results.figures import Figures
-from structbench.results.groups import Line
+from structbench.results.groups import RunGroup
 from structbench.results.wrong_answers import RIGHT
 
-_PLAIN = "\n\t"
+_LINE_BREAKS = "\n\t"
 
 
-def wrong_view(wrong: Mapping[str, Any], lines: Sequence[Line], figures: Mapping[int, Figures]) -> dict[str, Any]:
-    """``text``, and for each line that has any ``line``, ``count`` (of how many these are) and ``listed``."""
+def wrong_view(wrong: Mapping[str, Any], groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> dict[str, Any]:
+    """Return ``text`` and, for each run group with wrong answers, ``line``, ``count`` and ``listed``."""
     listed: dict[int, list[dict[str, Any]]] = {}
     for row in wrong["listed"]:
         listed.setdefault(row["line"], []).append(_entry(row))
     shown, total = len(wrong["listed"]), wrong["total"]
     if not total:
-        text = "None: every answer that was scored was correct, and no request failed."
+        text = "None: every scored answer was correct and no request failed."
     elif shown == total:
-        text = f"All {total:,}, to read."
+        text = f"All {total:,} are listed."
     else:
-        text = f"{shown:,} of {total:,}: a few of each line and outcome, of different cases where there are."
-    groups = [
-        {"line": {"id": line.id, "name": line.name, "marks": line.marks}, "listed": listed[line.id],
-         "count": f"{len(listed[line.id]):,} of {_count(figures[line.id]):,}"}
-        for line in lines
-        if line.id in listed
+        text = f"{shown:,} of {total:,}: a few of each run group and outcome, from different cases where possible."
+    sections = [
+        {"line": {"id": group.id, "name": group.name, "marks": group.marks}, "listed": listed[group.id],
+         "count": f"{len(listed[group.id]):,} of {_count(figures[group.id]):,}"}
+        for group in groups
+        if group.id in listed
     ]  # fmt: skip
-    return {"text": text, "groups": groups}
+    return {"text": text, "groups": sections}
 
 
 def _count(figures: Figures) -> int:
@@ -52,10 +52,10 @@ def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What was asked, what was expected, what came, what was wrong with it."""
+    """Yield the prompt, what was expected, the answer, and what was wrong with it."""
     asked = row["asked"]
     if asked is None:
-        yield "Prompt", "(not at hand: the suite has changed, is not in this folder, or was fitted to the model)"
+        yield "Prompt", "(not available: the suite has changed, is not in this folder, or was fitted to the model)"
     else:
         for message in asked["messages"]:
             yield f"Prompt ({printable(message['role'])})", message["content"]
@@ -82,8 +82,8 @@ def _cut(text: str, letters: int) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with control and formatting characters (escapes, bidirectional marks) written as ⟨U+202E⟩."""
-    return "".join(c if c.isprintable() or c in _PLAIN or _is_space(c) else f"⟨U+{ord(c):04X}⟩" for c in text)
+    """Return the text with control and formatting characters (escapes, bidirectional marks) written as ⟨U+202E⟩."""
+    return "".join(c if c.isprintable() or c in _LINE_BREAKS or _is_space(c) else f"⟨U+{ord(c):04X}⟩" for c in text)
 
 
 def _is_space(c: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reading what is stored: which runs, their figures and charts' data, wrong answers, and whether it still holds.
+"""Reads stored results: selected runs, their figures and chart data, wrong answers, and verification.
 
-The neighbours: ``store`` has the tables and views; ``reports`` and ``comparison`` write down what is read here.
+Neighbours: ``store`` has the tables and views; ``reports`` and ``comparison`` present what is read here.
 """

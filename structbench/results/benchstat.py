@@ -1,7 +1,7 @@
-"""Requests as Go benchmark results, which ``benchstat`` and its kin compare.
+"""Requests as Go benchmark results, for ``benchstat`` and similar tools.
 
-Invariant: a line for each completed request, so that the spread is that of requests; figures that only a whole run
-has (accuracy, throughput) stand in a line of their own for each run. The format: https://go.dev/design/14313-benchmark-format
+Each completed request is a line, so that the spread is that of requests; figures of a whole run (accuracy,
+throughput) are a separate line per run. Format: https://go.dev/design/14313-benchmark-format
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SELECT {", ".join(PER_REQUEST)} FROM requests WHERE run_id = $1 AND error_kind I
 
 
 def benchmark_lines(reader: Reader, run_ids: Sequence[str]) -> Iterator[str]:
-    """The file's lines; runs of one model, suite, load and config have one name, and so are pooled.
+    """Yield the lines of the file; runs of one model, suite, load and config share a name, and so are pooled.
 
-    What else is known of a run is comment: benchstat compares only what has the same ``key: value`` lines.
+    Everything else about a run is a comment: benchstat compares only what has the same ``key: value`` lines.
     """
     for unit in PER_REQUEST.values():
         yield f"Unit {unit} better=lower"
@@ -49,7 +49,7 @@ def benchmark_lines(reader: Reader, run_ids: Sequence[str]) -> Iterator[str]:
 
 
 def _names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """With the config's hash where runs of several configs would have one name."""
+    """Return the name of each run, with the config hash where runs of several configs would share one."""
     names = [_name(run) for run in runs]
     configs: dict[str, set[str]] = {}
     for name, run in zip(names, runs, strict=True):
@@ -66,12 +66,12 @@ def _name(run: Mapping[str, Any]) -> str:
 
 
 def _word(value: object) -> str:
-    """Without what divides names, words and lines in this format."""
+    """Return the text without characters that separate names, words and lines in this format."""
     return re.sub(r"[\s/]+", "_", str("" if value is None else value))
 
 
 def _line(name: str, values: Mapping[str, float | None], n: int) -> Iterator[str]:
-    """Nothing where no figure is known."""
+    """Yield one benchmark line, or nothing if no figure is known."""
     known = [f"{value:.9g} {unit}" for unit, value in values.items() if value is not None]
     if known:
         yield f"{name} {n} {' '.join(known)}"

@@ -1,6 +1,6 @@
-"""The figures of each line with their intervals: sums and sorted values from SQL, the rest from structbench.stats.
+"""The figures of each run group with their intervals: sums and sorted values from SQL, the rest from ``stats``.
 
-Invariant: percentiles are over completed requests, as in the view ``summary``, and no figure stands without n.
+Invariant: percentiles are over completed requests, as in the view ``summary``, and no figure comes without its n.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from structbench.metrics import GOOD_OF_RUN, LATENCIES, LIMITS_OF_RUN, METRICS, PERCENTILES, Metric, gaps_sql, of_kind
-from structbench.results.groups import Line
+from structbench.results.groups import RunGroup
 from structbench.stats import (
     Estimate,
     gap_percentiles,
@@ -27,16 +27,17 @@ if TYPE_CHECKING:
     from structbench.store import Reader
 
 GAP_REQUESTS = 300
-"""ITL's intervals are made of at most about so many requests of a line, spread evenly over it."""
+"""About the maximum number of requests per run group, spread evenly, that ITL's intervals are made from."""
 
-LINES = "line AS (SELECT unnest($run_ids::VARCHAR[]) AS run_id, unnest($lines::BIGINT[]) AS line)"
-SHARES_OF_LINES = "sampled AS (SELECT unnest($sampled::BIGINT[]) AS line, unnest($share::DOUBLE[]) AS share)"
+# SQL and JSON call a run group a line.
+GROUPS = "line AS (SELECT unnest($run_ids::VARCHAR[]) AS run_id, unnest($lines::BIGINT[]) AS line)"
+SAMPLED = "sampled AS (SELECT unnest($sampled::BIGINT[]) AS line, unnest($share::DOUBLE[]) AS share)"
 # Multiples of the golden ratio are spread evenly: an even sample over the run, the same each time.
-DRAWN = "(request_index * 2654435761) % 4294967296 < share * 4294967296"
-"""Goes with ``sample_of``: about so many requests of a line."""
+IN_SAMPLE = "(request_index * 2654435761) % 4294967296 < share * 4294967296"
+"""SQL: whether a request is in the sample that ``sample_of`` asks for."""
 _ADDED = {metric.name: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
 _COUNTS = f"""
-WITH {LINES}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS_OF_RUN} FROM runs)
+WITH {GROUPS}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS_OF_RUN} FROM runs)
 SELECT line, count(*) AS requests, count(error_kind) AS errors, count(*) FILTER (error_kind IS NULL) AS completed,
     count(*) FILTER (error_kind = 'dropped') AS dropped, count(accuracy_score) AS scored,
     count(first_thinking_s) FILTER (error_kind IS NULL) AS thinking,
@@ -47,7 +48,7 @@ FROM requests JOIN line USING (run_id) JOIN limits USING (run_id) GROUP BY line
 """
 _COUNTED = ("requests", "completed", "errors", "dropped", "scored", "thinking", "output_tokens")
 _LATENCY = f"""
-WITH {LINES} SELECT line AS key, {{column}} AS value FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL
+WITH {GROUPS} SELECT line AS key, {{column}} AS value FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL
 """
 _COUNT = "WITH source AS ({source}) SELECT key, count(value) AS n FROM source GROUP BY key ORDER BY key"
 _AT_RANKS = """
@@ -56,16 +57,16 @@ SELECT key, list_select(list_sort(list(value)), any_value(ranks)) AS found
 FROM source JOIN wanted USING (key) WHERE value IS NOT NULL GROUP BY key
 """
 _OUTCOMES = f"""
-WITH {LINES}
+WITH {GROUPS}
 SELECT line, outcome, error_kind IS NOT NULL AS failed, count(*) AS count
 FROM requests JOIN line USING (run_id) GROUP BY ALL ORDER BY line, failed, count DESC, outcome
 """
-_GAPS = f"WITH {LINES} {gaps_sql('requests JOIN line USING (run_id)', 'line')} ORDER BY line, gap_us"
-_KNOWN_GAPS = f"WITH {LINES} SELECT line, {', '.join(PERCENTILES)} FROM gap_percentiles JOIN line USING (run_id)"
+_GAPS = f"WITH {GROUPS} {gaps_sql('requests JOIN line USING (run_id)', 'line')} ORDER BY line, gap_us"
+_KNOWN_GAPS = f"WITH {GROUPS} SELECT line, {', '.join(PERCENTILES)} FROM gap_percentiles JOIN line USING (run_id)"
 _SAMPLE = f"""
-WITH {LINES}, {SHARES_OF_LINES}
+WITH {GROUPS}, {SAMPLED}
 SELECT line, chunk_offsets_us AS offsets_us FROM requests JOIN line USING (run_id) JOIN sampled USING (line)
-WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1 AND {DRAWN}
+WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
 """
 
 
@@ -76,22 +77,22 @@ GapCounts = Mapping[int, tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What was measured in one line."""
+    """The figures measured for one run group."""
 
     counts: Mapping[str, int]
     """requests, completed, errors, dropped, scored, thinking (answers that had some), output_tokens."""
     latencies: Mapping[str, Latency]
     """``Metric.key`` -> p50, p90, p95, p99."""
     shares: Mapping[str, Estimate]
-    """Name -> the estimate: of scored answers, of the error rate of requests."""
+    """Name -> the estimate, over scored answers; the error rate over requests."""
     rates: Mapping[str, Estimate]
-    """Name -> the estimate: of correct goodput with an interval, of the others as they were."""
+    """Name -> the estimate; only correct goodput has an interval."""
     stream_tokens_per_s: float | None
     outcomes: Sequence[tuple[str, bool, int]]
-    """Outcome, whether the request failed, how many; answers first, the most frequent first."""
+    """Outcome, whether the request failed, and the count; answers first, most frequent first."""
 
     def of(self, figure: Metric) -> Estimate:
-        """A share, a rate, or one of PERCENTILES of a latency."""
+        """Return the estimate of a share, a rate, or one of PERCENTILES of a latency."""
         match figure.kind:
             case "latency":
                 return next(self.latencies[figure.key][word] for word, p in PERCENTILES.items() if p == figure.p)
@@ -101,27 +102,27 @@ class Figures:
                 return self.shares[figure.name]
 
     def has(self, metric: Metric) -> bool:
-        """Whether the metric tells anything here that another one does not (``only_where``)."""
+        """Return whether the metric adds anything here that others do not (``only_where``)."""
         return not metric.only_where or bool(self.counts.get(metric.only_where))
 
 
-def params_of(lines: Iterable[Line]) -> dict[str, Any]:
-    """Which run belongs to which line, as the queries want it."""
-    pairs = [(run_id, line.id) for line in lines for run_id in line.run_ids]
-    return {"run_ids": [run_id for run_id, _ in pairs], "lines": [line for _, line in pairs]}
+def params_of(groups: Iterable[RunGroup]) -> dict[str, Any]:
+    """Return the query parameters that map each run to its group."""
+    pairs = [(run_id, group.id) for group in groups for run_id in group.run_ids]
+    return {"run_ids": [run_id for run_id, _ in pairs], "lines": [group for _, group in pairs]}
 
 
 def sample_of(counts: Mapping[int, int], most: int) -> dict[str, Any]:
-    """The parameters of a sample of about ``most`` requests of each line, of which there are ``counts``."""
+    """Return the query parameters for a sample of about ``most`` requests per group, out of ``counts``."""
     return {"sampled": [*counts], "share": [min(1.0, most / n) if n else 1.0 for n in counts.values()]}
 
 
-def figures_of(reader: Reader, lines: Sequence[Line], gaps: GapCounts | None) -> dict[int, Figures]:
-    """Line id -> its figures; without the gaps counted, each line must be one run, whose ITL the store knows."""
-    params = params_of(lines)
-    counts: dict[int, Mapping[str, Any]] = {line.id: {} for line in lines}
+def figures_of(reader: Reader, groups: Sequence[RunGroup], gaps: GapCounts | None) -> dict[int, Figures]:
+    """Return group id -> its figures; without ``gaps``, each group must be one run, whose ITL the store knows."""
+    params = params_of(groups)
+    counts: dict[int, Mapping[str, Any]] = {group.id: {} for group in groups}
     counts |= {row["line"]: row for row in reader.query(_COUNTS, params)}
-    completed = {line: row.get("completed", 0) for line, row in counts.items()}
+    completed = {group: row.get("completed", 0) for group, row in counts.items()}
     latencies: dict[str, dict[int, Latency]] = {
         metric.key: _gap_estimates(reader, params, completed, gaps)
         if metric.counts == "gap"
@@ -133,17 +134,17 @@ def figures_of(reader: Reader, lines: Sequence[Line], gaps: GapCounts | None) ->
         outcomes.setdefault(row["line"], []).append((row["outcome"], row["failed"], row["count"]))
     none = {name: Estimate(0) for name in PERCENTILES}
     return {
-        line.id: _figures(line, counts[line.id],
-                          {name: found.get(line.id, none) for name, found in latencies.items()},
-                          outcomes.get(line.id, []))
-        for line in lines
+        group.id: _figures(group, counts[group.id],
+                          {name: found.get(group.id, none) for name, found in latencies.items()},
+                          outcomes.get(group.id, []))
+        for group in groups
     }  # fmt: skip
 
 
 def order_estimates(
     reader: Reader, source: str, params: Mapping[str, Any], percentiles: Mapping[str, float]
 ) -> dict[int, Latency]:
-    """Percentiles of independent values with intervals; ``source`` selects ``key`` (an integer) and ``value``."""
+    """Return key -> percentiles with intervals of independent values; ``source`` selects ``key`` (int), ``value``."""
     counts = {row["key"]: row["n"] for row in reader.query(_COUNT.format(source=source), params)}
     ranks = {key: {name: ranks_around(n, p) for name, p in percentiles.items()} for key, n in counts.items()}
     wanted = {key: [rank for each in known.values() for rank in each or ()] for key, known in ranks.items()}
@@ -164,43 +165,43 @@ def order_estimates(
     }
 
 
-def gap_counts(reader: Reader, lines: Sequence[Line]) -> GapCounts:
-    """Of each line every gap between chunks, in µs, ascending, and how often it came."""
-    columns = reader.columns(_GAPS, params_of(lines))
+def gap_counts(reader: Reader, groups: Sequence[RunGroup]) -> GapCounts:
+    """Return for each run group every gap between chunks, in µs, ascending, and how often it occurs."""
+    columns = reader.columns(_GAPS, params_of(groups))
     of = columns["line"]
-    return {int(line): (columns["gap_us"][of == line], columns["n"][of == line]) for line in dict.fromkeys(of)}
+    return {int(group): (columns["gap_us"][of == group], columns["n"][of == group]) for group in dict.fromkeys(of)}
 
 
 def _gap_estimates(
     reader: Reader, params: Mapping[str, Any], completed: Mapping[int, int], gaps: GapCounts | None
 ) -> dict[int, Latency]:
-    """The percentiles of all gaps; the intervals from a sample of requests."""
+    """Return the percentiles of all gaps, with intervals from a sample of requests."""
     import numpy as np
 
     known: Mapping[int, list[float | None]] = (
         {row["line"]: [row[name] for name in PERCENTILES] for row in reader.query(_KNOWN_GAPS, params)}
         if gaps is None
-        else {line: [gap_percentile(counted, p) for p in PERCENTILES.values()] for line, counted in gaps.items()}
+        else {group: [gap_percentile(counted, p) for p in PERCENTILES.values()] for group, counted in gaps.items()}
     )
-    drawn: dict[int, list[np.ndarray[Any, Any]]] = {line: [] for line in completed}
+    drawn: dict[int, list[np.ndarray[Any, Any]]] = {group: [] for group in completed}
     for row in reader.query(_SAMPLE, {**params, **sample_of(completed, GAP_REQUESTS)}):
         drawn[row["line"]].append(np.diff(row["offsets_us"]) / 1e6)
     return {
-        line: dict(zip(PERCENTILES, gap_percentiles(sample, [*PERCENTILES.values()], known.get(line)), strict=True))
-        for line, sample in drawn.items()
+        group: dict(zip(PERCENTILES, gap_percentiles(sample, [*PERCENTILES.values()], known.get(group)), strict=True))
+        for group, sample in drawn.items()
     }
 
 
 def gap_percentile(counted: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], p: float) -> float | None:
-    """Of all gaps of a line, in seconds."""
+    """Return the percentile of all gaps of a run group, in seconds."""
     return percentile_of_counts(counted[0] / 1e6, counted[1], p)
 
 
 def _figures(
-    line: Line, row: Mapping[str, Any], latencies: Mapping[str, Latency], outcomes: Sequence[tuple[str, bool, int]]
+    group: RunGroup, row: Mapping[str, Any], latencies: Mapping[str, Latency], outcomes: Sequence[tuple[str, bool, int]]
 ) -> Figures:
-    """``row`` is empty where the line has no request."""
-    counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, line.duration_s
+    """Return the figures of one group; ``row`` is empty if it has no requests."""
+    counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, group.duration_s
 
     def mean(name: str) -> Estimate:
         total, n = row.get(name), row.get(f"{name}_n", 0)

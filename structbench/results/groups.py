@@ -1,7 +1,7 @@
-"""The lines of a report: each a run, or, pooled, all chosen runs of one config.
+"""Run groups, the rows of a report: each is one run or, when pooled, all selected runs of one config.
 
-Invariant: a line never mixes configs, and what stands against its figures (simulated, interrupted, invalid,
-degraded) is in ``marks``, the gravest first.
+Invariant: a group never mixes configs, and whatever casts doubt on its figures (simulated, interrupted, invalid,
+degraded) is in ``marks``, most serious first.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ ORDER BY r.model, r.suite, r.load_kind, r.rate, r.concurrency, r.started_at, r.r
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """What was run once, or the same several times. Texts are printable, as a terminal may show them."""
+class RunGroup:
+    """A run, or the pooled runs of one config; JSON calls it a line. Texts are safe to print on a terminal."""
 
     id: int
     name: str
-    """``smollm2:360m json c=4``, and what tells it from others of that name."""
+    """``smollm2:360m json c=4``, and what distinguishes it from others of that name."""
     model: str
     suite: str
     load: str
@@ -60,7 +60,7 @@ class Line:
     reasons: tuple[str, ...]
     simulated: bool
     goodput_limits: tuple[str, ...]
-    """What --goodput asked of single requests, which correct goodput keeps to: ``ttft_s <= 0.5``."""
+    """The --goodput limits on single requests, which apply to correct goodput: ``ttft_s <= 0.5``."""
     started_at: datetime | None
     finished_at: datetime | None
 
@@ -73,95 +73,97 @@ class Line:
         return tuple(found)
 
 
-def lines_of(reader: Reader, run_ids: Sequence[str], *, pool: bool) -> list[Line]:
-    """The chosen runs by model, suite and load, each a line; ``pool``: one line for each config."""
-    lines = [_line(number, run) for number, run in enumerate(reader.query(_RUNS, [list(run_ids)]))]
+def run_groups(reader: Reader, run_ids: Sequence[str], *, pool: bool) -> list[RunGroup]:
+    """Return the selected runs by model, suite and load, each as a group; with ``pool``, one group per config."""
+    groups = [_run_group(number, run) for number, run in enumerate(reader.query(_RUNS, [list(run_ids)]))]
     if pool:
-        lines = _pooled(lines)
-    return _distinct(lines)
+        groups = _pooled_by_config(groups)
+    return _with_distinct_names(groups)
 
 
-def _line(number: int, run: Mapping[str, Any]) -> Line:
+def _run_group(number: int, run: Mapping[str, Any]) -> RunGroup:
     model, suite, load = printable(str(run["model"])), printable(str(run["suite"])), load_text(run)
-    limits = tuple(f"{name} <= {limit:g}" for name, limit in _object(run["goodput_limits"]).items())
+    limits = tuple(f"{name} <= {limit:g}" for name, limit in _json_object(run["goodput_limits"]).items())
     level = run["concurrency"] if run["rate"] is None else run["rate"]
-    return Line(
+    return RunGroup(
         id=number, name=f"{model} {suite} {load}", model=model, suite=suite, load=load,
         load_kind=str(run["load_kind"]), level=level, run_ids=(run["run_id"],), config_hash=run["config_hash"],
-        labels=_texts([run["label"]]),
-        config=_object(run["config"]), environment=_object(run["environment"]), model_digest=run["model_digest"],
+        labels=_distinct_texts([run["label"]]), config=_json_object(run["config"]),
+        environment=_json_object(run["environment"]), model_digest=run["model_digest"],
         server_version=run["server_version"], planned=run["planned"], duration_s=run["duration_s"],
         model_load_s=run["model_load_s"], status=str(run["status"]), verdict=run["verdict"],
-        reasons=_texts([run["verdict_reason"]]), simulated=run["simulated"],
+        reasons=_distinct_texts([run["verdict_reason"]]), simulated=run["simulated"],
         goodput_limits=limits, started_at=run["started_at"],
         finished_at=run["finished_at"],
     )  # fmt: skip
 
 
-def _texts(values: Iterable[str | None]) -> tuple[str, ...]:
+def _distinct_texts(values: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(printable(value) for value in values if value is not None))
 
 
-def _object(text: str | None) -> dict[str, Any]:
+def _json_object(text: str | None) -> dict[str, Any]:
     value = {} if text is None else json.loads(text)
     return value if isinstance(value, dict) else {}
 
 
-def _pooled(lines: Sequence[Line]) -> list[Line]:
-    """One line for each config; its standing is the worst of its runs'."""
-    groups: dict[str, list[Line]] = {}
-    for line in lines:
-        groups.setdefault(line.config_hash or line.run_ids[0], []).append(line)
-    return [_together(number, group) for number, group in enumerate(groups.values())]
+def _pooled_by_config(groups: Sequence[RunGroup]) -> list[RunGroup]:
+    """Return one group per config, with the worst status and verdict of its runs."""
+    by_config: dict[str, list[RunGroup]] = {}
+    for group in groups:
+        by_config.setdefault(group.config_hash or group.run_ids[0], []).append(group)
+    return [_pool(number, members) for number, members in enumerate(by_config.values())]
 
 
-def _together(number: int, group: Sequence[Line]) -> Line:
-    first = group[0]
-    worst = next((word for word in (*_VERDICTS, None) if any(line.verdict == word for line in group)), first.verdict)
-    starts = [line.started_at for line in group if line.started_at is not None]
-    ends = [line.finished_at for line in group if line.finished_at is not None]
+def _pool(number: int, members: Sequence[RunGroup]) -> RunGroup:
+    first = members[0]
+    worst = next(
+        (word for word in (*_VERDICTS, None) if any(group.verdict == word for group in members)), first.verdict
+    )
+    starts = [group.started_at for group in members if group.started_at is not None]
+    ends = [group.finished_at for group in members if group.finished_at is not None]
     return replace(
-        first, id=number, run_ids=tuple(run_id for line in group for run_id in line.run_ids),
-        name=first.name if len(group) == 1 else f"{first.name} ({len(group)} runs pooled)",
-        labels=_texts(label for line in group for label in line.labels),
-        reasons=_texts(reason for line in group for reason in line.reasons),
-        planned=_sum(line.planned for line in group), duration_s=_sum(line.duration_s for line in group),
-        status=next((line.status for line in group if line.status != "complete"), "complete"), verdict=worst,
-        simulated=any(line.simulated for line in group),
-        goodput_limits=_texts(limit for line in group for limit in line.goodput_limits),
+        first, id=number, run_ids=tuple(run_id for group in members for run_id in group.run_ids),
+        name=first.name if len(members) == 1 else f"{first.name} ({len(members)} runs pooled)",
+        labels=_distinct_texts(label for group in members for label in group.labels),
+        reasons=_distinct_texts(reason for group in members for reason in group.reasons),
+        planned=_sum(group.planned for group in members), duration_s=_sum(group.duration_s for group in members),
+        status=next((group.status for group in members if group.status != "complete"), "complete"), verdict=worst,
+        simulated=any(group.simulated for group in members),
+        goodput_limits=_distinct_texts(limit for group in members for limit in group.goodput_limits),
         started_at=min(starts, default=None), finished_at=max(ends, default=None),
     )  # fmt: skip
 
 
 def _sum(values: Iterable[N | None]) -> N | None:
-    """None when one is unknown: less than all is not the sum."""
+    """Return the sum, or None if any value is unknown."""
     known = list(values)
     return None if None in known else sum(known)  # type: ignore[arg-type]
 
 
-def _distinct(lines: Sequence[Line]) -> list[Line]:
-    """Each line with a name of its own: what differs in its config, else its labels, else which of them it is."""
-    named: list[Line] = []
-    for line in lines:
-        namesakes = [other for other in lines if other.name == line.name]
-        extra = _difference(line, namesakes) if len(namesakes) > 1 else ""
-        named.append(replace(line, name=f"{line.name} ({extra})") if extra else line)
+def _with_distinct_names(groups: Sequence[RunGroup]) -> list[RunGroup]:
+    """Return the groups with distinct names, by what differs in the config, else the labels, else a number."""
+    named: list[RunGroup] = []
+    for group in groups:
+        namesakes = [other for other in groups if other.name == group.name]
+        extra = _distinction(group, namesakes) if len(namesakes) > 1 else ""
+        named.append(replace(group, name=f"{group.name} ({extra})") if extra else group)
     return named
 
 
-def _difference(line: Line, namesakes: Sequence[Line]) -> str:
-    shown = differing(line.config, [other.config for other in namesakes])
-    alike = [other for other in namesakes if other.config == line.config]
-    if len(alike) > 1 and len({other.labels for other in alike}) == len(alike) and line.labels:
-        shown += line.labels
+def _distinction(group: RunGroup, namesakes: Sequence[RunGroup]) -> str:
+    shown = differing(group.config, [other.config for other in namesakes])
+    alike = [other for other in namesakes if other.config == group.config]
+    if len(alike) > 1 and len({other.labels for other in alike}) == len(alike) and group.labels:
+        shown += group.labels
     elif len(alike) > 1:
-        number = [other.id for other in alike].index(line.id) + 1
+        number = [other.id for other in alike].index(group.id) + 1
         shown.append(f"run {number} of {len(alike)}")
     return ", ".join(shown)
 
 
 def differing(config: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The fields of a config that not all of the others share, with its values: ``think true``."""
+    """Return the config fields that not all others share, with their values: ``think true``."""
     own, theirs = flat(config), [flat(other) for other in others]
     paths = [path for path in own if any(other.get(path) != own[path] for other in theirs)]
     return [f"{'.'.join(path)} {clipped(printable(own[path]).strip(chr(34)), 24)}" for path in paths]

@@ -1,6 +1,6 @@
-"""The figures that expressions name, of one run: SQL on its rows.
+"""The figures that expressions name, computed for one run by SQL over its rows.
 
-Invariant: they are those of the view ``summary``; what cannot be computed is None.
+They equal those of the view ``summary``; a figure that cannot be computed is None. ``figures`` adds intervals.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _GAPS = gaps_sql("(SELECT * FROM requests WHERE run_id = $1)", "run_id")
 
 
 class Measured(NamedTuple):
-    """A figure, and of how many requests, answers or gaps it is; without a figure, how many should have had one."""
+    """A figure and the number of requests, answers or gaps behind it; without a figure, how many should have one."""
 
     value: float | None
     n: int
 
 
 def meets(limits: Mapping[str, float] | None) -> str:
-    """SQL: whether a request completed within every limit (``expressions.parse_limits``)."""
+    """Return SQL for whether a request completed within every limit (of ``expressions.parse_limits``)."""
     return good_sql({column: repr(limit) for column, limit in (limits or {}).items()})
 
 
 def measured(
     query: Query, run_id: str, metrics: Iterable[Metric], limits: Mapping[str, float] | None
 ) -> dict[str, Measured]:
-    """Metric name -> its figure in this run; ``limits``: those of goodput, None: none were set."""
+    """Return metric name -> its figure in this run; ``limits`` are those of goodput, None if none were set."""
     wanted = {metric.name: metric for metric in metrics}
     found: dict[str, Measured] = {}
     plain = [metric for metric in wanted.values() if metric.counts != "gap"]
@@ -48,7 +48,7 @@ def measured(
 
 
 def _sql(metric: Metric, limits: Mapping[str, float] | None) -> tuple[str, str]:
-    """A value over the rows of one run, and its n."""
+    """Return SQL for the metric over the rows of one run, and for its n."""
     each = metric.sql.format(good=meets(limits))
     n = metric.n_sql or f"count({each})"
     if metric.counts == "scored answer":
@@ -61,7 +61,7 @@ def _sql(metric: Metric, limits: Mapping[str, float] | None) -> tuple[str, str]:
 
 
 def _gaps(query: Query, run_id: str, metric: Metric) -> Measured:
-    """ITL, over all gaps of the run together."""
+    """Return ITL over all gaps of the run together."""
     if metric.p is None:
         sql = f"SELECT sum(gap_us * n) / sum(n) / 1e6 AS value, sum(n)::BIGINT AS gaps FROM ({_GAPS})"
     else:

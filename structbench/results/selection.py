@@ -1,7 +1,7 @@
-"""Which runs a person means: words of a command line -> run ids.
+"""Selects runs by the words of a command line: words -> run ids.
 
-Invariant: a word selects by exactly one meaning, and one that could mean two things, or nothing that is stored,
-is refused with what it could have been.
+Invariant: a word selects by exactly one meaning; a word with two meanings, or none among the stored runs, is refused
+with suggestions.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 Run = Mapping[str, Any]
 
-_SHORTEST = 4
-"""Letters of a run id or hash that a prefix needs."""
-_SHOWN = 5
+_MIN_PREFIX = 4
+"""The minimum length of a prefix of a run id or hash."""
+_MAX_NAMES = 5
 _AGES = {"d": "days", "h": "hours", "m": "minutes"}
 _PASSED = """
 SELECT run_id FROM runs
@@ -37,42 +37,42 @@ FROM runs ORDER BY started_at NULLS FIRST, run_id
 """
 
 
-def _is(run: Run, key: str, word: str) -> bool:
+def _equals(run: Run, key: str, word: str) -> bool:
     return bool(run[key] == word)
 
 
-def _is_model(run: Run, key: str, word: str) -> bool:
-    """``gemma3n`` and ``gemma3n:latest`` are the same model."""
+def _is_same_model(run: Run, key: str, word: str) -> bool:
+    """Return whether the run is of this model; ``gemma3n`` and ``gemma3n:latest`` are the same."""
     full_name = server_api(DEFAULT_API).full_name
     return run[key] is not None and full_name(run[key]) == full_name(word)
 
 
 _KEYS: dict[str, Callable[[Run, str, str], bool]] = {
-    "label": _is, "model": _is_model, "suite": _is, "version": _is,
+    "label": _equals, "model": _is_same_model, "suite": _equals, "version": _equals,
 }  # fmt: skip
-"""``key=word`` -> whether a run is meant; a bare word may be any of them."""
+"""Key of ``key=word`` -> whether a run matches; a bare word may match by any key."""
 
 
 def select_runs(reader: Reader, words: Sequence[str]) -> list[str]:
-    """Ids of all runs that any of the words means, newest last; all runs without a word.
+    """Return the ids of all runs that match any of the words, newest last; all runs if there are no words.
 
     A word is a run id or the beginning of one, a label, a model, a suite, a server version, a config hash or its
     beginning, or ``label=…``, ``model=…``, ``suite=…``, ``version=…``. BadInput names the nearest known ones.
     """
     runs = reader.query(_RUNS)
-    chosen = {run_id for word in words for run_id in _meant(runs, word)}
+    chosen = {run_id for word in words for run_id in _matching(runs, word)}
     return [run["run_id"] for run in runs if not words or run["run_id"] in chosen]
 
 
 def filtered_runs(reader: Reader, filters: RunFilters) -> list[str]:
-    """Ids of the runs that pass every filter, newest last; BadInput for a word that means nothing."""
+    """Return the ids of the runs that pass every filter, newest last; BadInput for a word that matches nothing."""
     chosen = select_runs(reader, filters.runs)
     for key in ("model", "suite", "label"):
         meant = set(select_runs(reader, [f"{key}={value}" for value in getattr(filters, key)]))
         chosen = [run_id for run_id in chosen if run_id in meant]
     for status in filters.status:
         if status not in STATES:
-            raise BadInput(f"--status {status!r}: {_near(status, STATES)}")
+            raise BadInput(f"--status {status!r}: {_suggestion(status, STATES)}")
     sql = (
         "SELECT run_id FROM runs WHERE ($1 = [] OR status IN (SELECT unnest($1))) AND ($2 IS NULL OR started_at >= $2)"
     )
@@ -82,7 +82,7 @@ def filtered_runs(reader: Reader, filters: RunFilters) -> list[str]:
 
 
 def instant(text: str, option: str) -> datetime:
-    """A date, an instant (UTC where it names no zone), or an age before now; as UTC without a zone."""
+    """Parse a date, an instant (UTC unless it names a zone) or an age before now; returns UTC without a zone."""
     age = re.fullmatch(r"(\d+(?:\.\d+)?)([dhm])", text)
     try:
         if age:
@@ -94,38 +94,38 @@ def instant(text: str, option: str) -> datetime:
 
 
 def ago(age: timedelta) -> datetime:
-    """The instant so long before now, as UTC without a zone; OverflowError where the calendar has not begun."""
+    """Return the instant ``age`` before now, as UTC without a zone; OverflowError before year 1."""
     return datetime.now(UTC).replace(tzinfo=None) - age
 
 
-def _meant(runs: Sequence[Run], word: str) -> set[str]:
+def _matching(runs: Sequence[Run], word: str) -> set[str]:
     key, equals, value = word.partition("=")
     if equals and key in _KEYS:
         found = _ids(run for run in runs if _KEYS[key](run, key, value))
         if not found:
-            raise BadInput(f"no run has {key} {value!r}: {_near(value, [run[key] for run in runs])}")
+            raise BadInput(f"no run has {key} {value!r}: {_suggestion(value, [run[key] for run in runs])}")
         return found
-    if any(_is(run, "run_id", word) for run in runs):
+    if any(_equals(run, "run_id", word) for run in runs):
         return {word}
     meanings = {key: ids for key, is_meant in _KEYS.items() if (ids := _ids(r for r in runs if is_meant(r, key, word)))}
     if len({frozenset(ids) for ids in meanings.values()}) > 1:
         raise BadInput(
-            f"{word!r} is a {' and a '.join(meanings)}: write {' or '.join(f'{k}={word}' for k in meanings)}"
+            f"{word!r} is both a {' and a '.join(meanings)}: write {' or '.join(f'{k}={word}' for k in meanings)}"
         )
-    return next(iter(meanings.values()), None) or _by_beginning(runs, word)
+    return next(iter(meanings.values()), None) or _by_prefix(runs, word)
 
 
-def _by_beginning(runs: Sequence[Run], word: str) -> set[str]:
-    """The run whose id, or the runs whose config hash, begins like this."""
+def _by_prefix(runs: Sequence[Run], word: str) -> set[str]:
+    """Return the run whose id, or the runs whose config hash, starts with the word."""
     by_id = [run["run_id"] for run in runs if run["run_id"].startswith(word)]
     by_hash = [run for run in runs if (run["hash"] or "").removeprefix("s1:").startswith(word.removeprefix("s1:"))]
     several = by_id if len(by_id) > 1 else sorted({run["hash"] for run in by_hash}) if not by_id else []
-    if len(word) < _SHORTEST or not (by_id or by_hash):
+    if len(word) < _MIN_PREFIX or not (by_id or by_hash):
         known = [run[key] for run in runs for key in ("run_id", *_KEYS)]
-        raise BadInput(f"no run, label, model, suite or server version {word!r}: {_near(word, known)}")
+        raise BadInput(f"no run, label, model, suite or server version {word!r}: {_suggestion(word, known)}")
     if len(several) > 1:
-        shown = ", ".join(several[:_SHOWN]) + (", …" if len(several) > _SHOWN else "")
-        raise BadInput(f"{word!r} begins {len(several)} {'runs' if by_id else 'configs'} ({shown}): write more of it")
+        shown = ", ".join(several[:_MAX_NAMES]) + (", …" if len(several) > _MAX_NAMES else "")
+        raise BadInput(f"{word!r} matches {len(several)} {'runs' if by_id else 'configs'} ({shown}): type more of it")
     return set(by_id) or _ids(by_hash)
 
 
@@ -133,7 +133,7 @@ def _ids(runs: Iterable[Run]) -> set[str]:
     return {run["run_id"] for run in runs}
 
 
-def _near(word: str, known: Iterable[str | None]) -> str:
+def _suggestion(word: str, known: Iterable[str | None]) -> str:
     names = list(dict.fromkeys(name for name in known if name))
-    there_are = f"there are {', '.join(names[-_SHOWN:])}" if names else "there is none"
+    there_are = f"there are {', '.join(names[-_MAX_NAMES:])}" if names else "there is none"
     return did_you_mean(word, names, otherwise=there_are, most=3)

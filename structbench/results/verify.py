@@ -1,6 +1,6 @@
-"""Whether the file still says what was measured: everything that follows from something else is derived again.
+"""Verifies a results file: derives again everything that follows from something else, and compares.
 
-Invariant: a problem names what does not hold, how often, and one place where it can be looked at; nothing is repaired.
+A problem names what does not hold, how often, and one place to look; nothing is repaired.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that does not hold; ``example`` is a run, a request, or what there is and what there should be."""
+    """Something that does not hold; ``example`` names a run or request, or the value found and the one expected."""
 
     what: str
     count: int
@@ -30,9 +30,9 @@ class Problem:
 
 _SPAN_S = "(chunk_offsets_us[-1] - chunk_offsets_us[1]) / 1e6"
 _APART = f"chunks > 1 AND ({{}} IS NOT NULL OR {_SPAN_S} > 0)"
-"""Of chunks that all came at one instant there is no time between tokens; the offsets are too coarse to tell."""
+"""Chunks that all came at one instant have no time between tokens, though offsets are too coarse to tell."""
 _US = "1.001e-6"
-"""Offsets are whole microseconds, cut off: what is derived from them may be so far off."""
+"""The tolerance for values derived from offsets, which are truncated to whole microseconds."""
 _DERIVED: dict[str, tuple[str, str]] = {
     "send_lag_s": ("(sent_ns - due_ns) / 1e9", "1e-9"),
     "ttft_s": ("chunk_offsets_us[1] / 1e6", _US),
@@ -49,7 +49,7 @@ _DERIVED: dict[str, tuple[str, str]] = {
     "server_tokens_per_s": ("output_tokens / nullif(eval_s, 0)", "1e-9 * server_tokens_per_s"),
     "queue_s": ("e2e_s - coalesce(connect_s, 0) - coalesce(load_s, 0) - prompt_eval_s - eval_s", "1e-9"),
 }
-"""Column -> its formula (that of loadgen.types, as SQL, from raw columns), and how far rounding may take it."""
+"""Column -> its formula (that of loadgen.types, as SQL, from raw columns), and the tolerance for rounding."""
 _HOLDS: dict[str, str] = {
     "the first of the four firsts is ttft_s":
         "abs(least(first_thinking_s, first_answer_s, first_tool_call_s) - ttft_s) <= 1e-9 OR ttft_s IS NULL",
@@ -81,7 +81,7 @@ _ORPHANS = "SELECT DISTINCT run_id, 'no such run' AS example FROM {} WHERE run_i
 
 
 def problems(reader: Reader) -> Iterator[Problem]:
-    """Everything in the file that does not hold."""
+    """Yield every problem in the file."""
     with reader.together():
         yield from _of_configs(reader)
         yield from _of_verdicts(reader)
@@ -98,7 +98,7 @@ def problems(reader: Reader) -> Iterator[Problem]:
 
 
 def _of_configs(reader: Reader) -> Iterator[Problem]:
-    """The config hash, and what else a run has of its config."""
+    """Yield the columns of runs that do not follow from the config, the config hash among them."""
     wrong: dict[str, list[str]] = {}
     for run in reader.query("SELECT * FROM runs WHERE config IS NOT NULL ORDER BY run_id"):
         for column, value in _columns_of(run["config"]).items():
@@ -119,7 +119,7 @@ def _columns_of(config: str) -> Mapping[str, Any]:
 
 
 def _of_verdicts(reader: Reader) -> Iterator[Problem]:
-    """The verdict, judged again; a run whose process was killed has none."""
+    """Judge the verdicts again; a run whose process was killed has none."""
     wrong = []
     for run in reader.query(
         "SELECT run_id, verdict FROM runs WHERE verdict IS NOT NULL AND status <> 'running' ORDER BY run_id"
@@ -134,7 +134,7 @@ def _of_verdicts(reader: Reader) -> Iterator[Problem]:
 
 
 def _of_requests(reader: Reader) -> Iterator[Problem]:
-    """One pass over all requests for all that is to be true of each."""
+    """Check everything that must hold of each request in one pass over all of them."""
     wrong = {
         f"requests.{name} follows from the raw columns":
             (f"(({name} IS NULL) = (({formula}) IS NULL) AND coalesce(abs({name} - ({formula})) <= {off}, true))",

@@ -1,6 +1,6 @@
-"""The answers that were wrong and the requests that failed, a few of each kind, with what was asked.
+"""Wrong answers and failed requests, a few of each kind, with their prompts.
 
-Invariant: a prompt is shown only when the suite at hand is the one that was run (equal content hash); else its id.
+Invariant: a prompt is shown only if the suite available is the one that was run (equal content hash); else only its id.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
-from structbench.results.figures import LINES, params_of
-from structbench.results.groups import Line
+from structbench.results.figures import GROUPS, params_of
+from structbench.results.groups import RunGroup
 from structbench.suites.catalog import load_suite
 from structbench.suites.generated import TextShape
 from structbench.suites.requests import case_of
@@ -20,16 +20,16 @@ from structbench.types import Case, Suite
 if TYPE_CHECKING:
     from structbench.store import Reader
 
-PER_OUTCOME = 3
-"""Of each line and outcome, of different cases as far as there are."""
-MOST = 120
-"""In all."""
-MOST_LETTERS = 4000
-"""Of each text."""
+MAX_PER_OUTCOME = 3
+"""The maximum per run group and outcome, from different cases where possible."""
+MAX_LISTED = 120
+"""The maximum in all."""
+MAX_CHARACTERS = 4000
+"""The maximum length of each text."""
 RIGHT = ("correct", "completed")
 
 _CHOSEN = f"""
-WITH {LINES}, wrong AS (
+WITH {GROUPS}, wrong AS (
     SELECT line, run_id, request_index, outcome, row_number() OVER (
         PARTITION BY line, outcome ORDER BY repeat, request_index) AS place
     FROM requests JOIN line USING (run_id) WHERE outcome NOT IN (SELECT unnest($right::VARCHAR[]))
@@ -42,23 +42,23 @@ SELECT c.line, c.run_id, c.request_index, r.case_id, r.repeat, r.outcome, r.erro
 FROM chosen AS c JOIN requests AS r USING (run_id, request_index) ORDER BY c.line, r.outcome, r.request_index
 """
 _TOTAL = f"""
-WITH {LINES} SELECT count(*) AS n FROM requests JOIN line USING (run_id)
+WITH {GROUPS} SELECT count(*) AS n FROM requests JOIN line USING (run_id)
 WHERE outcome NOT IN (SELECT unnest($right::VARCHAR[]))
 """
 
 
-def wrong_of(reader: Reader, lines: Sequence[Line]) -> dict[str, Any]:
-    """``total`` and ``listed``: the columns of ``requests`` and ``asked`` (see ``asked_of``) or None."""
-    params = {**params_of(lines), "right": list(RIGHT)}
+def wrong_of(reader: Reader, groups: Sequence[RunGroup]) -> dict[str, Any]:
+    """Return ``total`` and ``listed``: the columns of ``requests`` and ``asked`` (see ``asked_of``) or None."""
+    params = {**params_of(groups), "right": list(RIGHT)}
     total = reader.query(_TOTAL, params)[0]["n"]
-    limits = {"per_outcome": PER_OUTCOME, "most": MOST, "letters": MOST_LETTERS}
+    limits = {"per_outcome": MAX_PER_OUTCOME, "most": MAX_LISTED, "letters": MAX_CHARACTERS}
     rows = reader.query(_CHOSEN, {**params, **limits})
-    suites = {line.id: _suite_of(line.config) for line in lines}
-    return {"total": total, "listed": [{**row, "asked": _asked(suites[row["line"]], row)} for row in rows]}
+    suites = {group.id: _suite_of(group.config) for group in groups}
+    return {"total": total, "listed": [{**row, "asked": _asked_by_row(suites[row["line"]], row)} for row in rows]}
 
 
 def _suite_of(config: Mapping[str, Any]) -> Suite | None:
-    """The suite that was run, where it can be had. Not ``text``: its prompts were fitted to the model's tokenizer."""
+    """Return the suite that was run, if available; not ``text``, whose prompts were fitted to the model's tokenizer."""
     name, seed = config.get("suite"), config.get("seed")
     if not isinstance(name, str) or not isinstance(seed, int) or name == "text":
         return None
@@ -69,7 +69,7 @@ def _suite_of(config: Mapping[str, Any]) -> Suite | None:
     return suite if suite.content_hash == config.get("suite_hash") else None
 
 
-def _asked(suite: Suite | None, row: Mapping[str, Any]) -> dict[str, Any] | None:
+def _asked_by_row(suite: Suite | None, row: Mapping[str, Any]) -> dict[str, Any] | None:
     if suite is None:
         return None
     case, _ = case_of(suite.cases, row["request_index"])
@@ -77,17 +77,17 @@ def _asked(suite: Suite | None, row: Mapping[str, Any]) -> dict[str, Any] | None
 
 
 def asked_of(case: Case) -> dict[str, Any]:
-    """``messages`` (role, content), and as JSON text ``schema``, ``tools``, ``expected``; None where there is none."""
+    """Return ``messages`` (role, content) and, as JSON text or None, ``schema``, ``tools`` and ``expected``."""
     expected = next(
         (each for each in (case.expected, case.expected_calls, case.expected_text) if each is not None), None
     )
     return {
         "messages": [{"role": str(each["role"]), "content": str(each.get("content"))} for each in case.messages],
-        "schema": _json(case.schema),
-        "tools": _json(list(case.tools) or None),
-        "expected": _json(expected),
+        "schema": _json_text(case.schema),
+        "tools": _json_text(list(case.tools) or None),
+        "expected": _json_text(expected),
     }
 
 
-def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False, indent=1)[:MOST_LETTERS]
+def _json_text(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False, indent=1)[:MAX_CHARACTERS]

@@ -26,8 +26,9 @@ from structbench import __version__
 from structbench.comparison import constrained
 from structbench.errors import GATE_FAILED
 from structbench.formatting import plural
+from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
-from structbench.gates.slo import Gate, Outcome, Watch, judge_all
+from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.output import write_output
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells
@@ -102,7 +103,7 @@ class Summary:
     total_s: float = 0.0
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[CellResult] = field(default_factory=list)
     """Each planned cell, with what --slo asks of it."""
     db: str = ""
 
@@ -200,7 +201,7 @@ class _Runner:
         caches: dict[str, CacheState] = {}
         runs: list[tuple[Cell, str]] = []
         self.states["waiting"] = len(planned)
-        self.summary.outcomes = [Outcome(cell.cell.name) for cell in planned]
+        self.summary.outcomes = [CellResult(cell.cell.name) for cell in planned]
         self._judge()  # what ends before it is judged has not passed
         for cell in planned:
             server = self.services.server
@@ -401,11 +402,11 @@ def schema_of(cases: Sequence[Case], index: int) -> str | None:
     return None if schema is None else json.dumps(schema)
 
 
-def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> Watch | None:
+def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> AbortWatch | None:
     """With --abort-on-slo: what is watched, with what an earlier segment brought and need not be sent again."""
     if not settings.abort_on_slo:
         return None
-    watching = Watch(settings.slos, planned.cell.requests, settings.goodput or {})
+    watching = AbortWatch(settings.slos, planned.cell.requests, settings.goodput or {})
     if planned.continued is not None:
         again = set(planned.missing or ())
         for row in query(_ROWS, [planned.continued.run_id]):

@@ -20,7 +20,7 @@ from loadgen.engine import LoadFailed, Orders, Readings, default_workers, genera
 from loadgen.telemetry import CellLabels, Telemetry
 from loadgen.types import NS, Request, RequestRecord, Timeouts
 from structbench.errors import StructbenchError
-from structbench.gates.slo import Watch
+from structbench.gates.abort import AbortWatch
 from structbench.metrics import observed
 from structbench.run.cells import Cell
 from structbench.run.display import Display, Tally
@@ -76,7 +76,7 @@ class Segment:
     last_ns: int | None = None
     rows: int = 0
     """Requests that have their row, in the database or on the way to it."""
-    watch: Watch | None = None
+    watch: AbortWatch | None = None
     """SLOs that end the load once they are certain to fail."""
     errors: int = 0
     """Failed requests of the run, those of earlier segments included."""
@@ -218,7 +218,7 @@ class Segment:
                 self.watch.add(row)
                 self._end_when_broken(self.watch)
 
-    def _end_when_broken(self, watch: Watch) -> None:
+    def _end_when_broken(self, watch: AbortWatch) -> None:
         """Send nothing more once an SLO cannot be met, if there is anything left to send; what is in flight may end."""
         started_ns, unsent = self.readings.started_ns, self.missing is None or self.tally.done < len(self.missing)
         elapsed_s = None if started_ns is None else (time.monotonic_ns() - started_ns) / NS

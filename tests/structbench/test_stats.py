@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, bootstrap, quantile_test
 
 from structbench.stats import (
-    LEAST_CLUSTERS,
+    MIN_CLUSTERS,
     RESAMPLES,
     Estimate,
     gap_percentiles,
@@ -136,7 +136,7 @@ def test_the_documentation_says_the_same() -> None:
     p50, p90, p95, p99 = (needed(p) for p in (0.5, 0.9, 0.95, 0.99))
     assert f"| {p50}, {p90}, {p95}, {p99} requests |" in text
     assert f"{p50} for the median, {p90} for p90, {p95} for p95, {p99} for p99" in text
-    assert f"| {LEAST_CLUSTERS} requests, and {p50}, {p90}, {p95}, {p99} gaps |" in text
+    assert f"| {MIN_CLUSTERS} requests, and {p50}, {p90}, {p95}, {p99} gaps |" in text
     assert f"comes to {needed(0.99, confidence=0.90)} for p99" in text
     assert f"{RESAMPLES} times" in text
     low = 100 * (wilson(30, 30).low or 0)
@@ -186,15 +186,15 @@ def test_goodput_is_the_share_times_the_speed_at_which_answers_came() -> None:
 
 
 def test_gaps_of_too_few_requests_have_no_percentile() -> None:
-    gaps = [np.full(1000, 0.01)] * (LEAST_CLUSTERS - 1) + [np.array([])]
-    assert gap_percentiles(gaps, [0.5, 0.99]) == [Estimate(LEAST_CLUSTERS - 1, needs=LEAST_CLUSTERS)] * 2
+    gaps = [np.full(1000, 0.01)] * (MIN_CLUSTERS - 1) + [np.array([])]
+    assert gap_percentiles(gaps, [0.5, 0.99]) == [Estimate(MIN_CLUSTERS - 1, needs=MIN_CLUSTERS)] * 2
 
 
 def test_too_few_gaps_have_no_high_percentile() -> None:
-    median, p99 = gap_percentiles([np.arange(1.0, 11)] * LEAST_CLUSTERS, [0.5, 0.99])
+    median, p99 = gap_percentiles([np.arange(1.0, 11)] * MIN_CLUSTERS, [0.5, 0.99])
     assert median.value == 5.5
     assert 5 <= (median.low or 0) <= 5.5 <= (median.high or 0) <= 6
-    assert p99 == Estimate(10 * LEAST_CLUSTERS, needs=368, unit="gaps")
+    assert p99 == Estimate(10 * MIN_CLUSTERS, needs=368, unit="gaps")
     gaps = [np.full(16, 1.0)] * 22
     assert gap_percentiles([*gaps, np.full(15, 1.0)], [0.99]) == [Estimate(367, needs=368, unit="gaps")]
     assert gap_percentiles([*gaps, np.full(16, 1.0)], [0.99]) == [Estimate(23, 1.0, 1.0, 1.0)]

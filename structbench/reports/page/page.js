@@ -9,7 +9,7 @@
   const COLOURS = [1, 2, 3, 4, 5, 6, 7, 8].map((i) => `var(--c${i})`);
   const DASHES = [null, "7 3", "2 3", "9 3 2 3", "4 2", "1 4"];
   const PERCENTILES = [["p50", "circle"], ["p90", "triangle"], ["p95", "square"], ["p99", "diamond"]];
-  const MOST_TIMELINES = 12;
+  const MAX_TIMELINES = 12;
   const colourOf = (line) => COLOURS[models.indexOf(line.model) % COLOURS.length];
   const dashOf = (line) => DASHES[loads.indexOf(line.load) % DASHES.length];
   let active = data.lines;
@@ -69,7 +69,7 @@
   function plot(label, options) {
     const drawn = Plot.plot({ marginTop: 24, ...options });
     drawn.setAttribute("role", "img");
-    // Plot names the groups inside, which a picture with one name must not have.
+    // Plot names the groups inside, which an image with one name must not have.
     for (const group of drawn.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
     drawn.setAttribute("aria-label", `${label}; the table below has the figures`);
     return drawn;
@@ -85,7 +85,7 @@
       const made = draw(group, width, name);
       if (made) grid.append(element("div", {}, ...(name ? [element("h4", {}, name)] : []), made));
     }
-    if (!grid.children.length) grid.append(element("p", { class: "soft" }, "Nothing to draw: too few requests, or none of the lines shown has such figures."));
+    if (!grid.children.length) grid.append(element("p", { class: "soft" }, "Nothing to draw: there are too few requests, or none of the run groups shown has these figures."));
   }
   const suiteOf = (line) => line.suite;
   // The names on the left of a chart whose rows are lines; long ones are cut, the tip has them whole.
@@ -134,7 +134,7 @@
       const own = data.curves[metric].filter((curve) => ids.has(curve.line));
       if (!own.length) return null;
       const points = own.flatMap((curve) => curve.values.map((x, i) => ({ line: lines.get(curve.line), x, y: (i / 100) * curve.share })).filter((point) => point.x > 0));
-      return plot(`${METRICS[metric]}, ${name}: share of requests that are as fast`, {
+      return plot(`${METRICS[metric]}, ${name}: share of requests that took at most this long`, {
         width, height: 260, x: logTime(`${METRICS[metric]} →`, points.map((point) => point.x)), y: { label: "↑ share of requests", domain: [0, 1], tickFormat: "%", grid: true },
         marks: [
           ...group.map((line) => Plot.line(points.filter((point) => point.line === line), { x: "x", y: "y", stroke: colourOf(line), strokeDasharray: dashOf(line), strokeWidth: 1.8 })),
@@ -152,8 +152,8 @@
       if (!own.length) return null;
       const at = (bin) => Math.sqrt(bin.from * bin.to);
       const bins = (line) => own.filter((bin) => bin.line === line.id);
-      return plot(`gap between chunks by place in the answer, ${name}`, {
-        width, height: 250, x: { type: "log", base: 2, label: "place in the answer, chunks →", tickFormat: "d", ticks: 6 },
+      return plot(`gap between chunks along the answer, ${name}`, {
+        width, height: 250, x: { type: "log", base: 2, label: "position in the answer, chunks →", tickFormat: "d", ticks: 6 },
         y: { label: "↑ gap", tickFormat: seconds, grid: true, zero: true },
         marks: group.flatMap((line) => [
           Plot.areaY(bins(line), { x: at, y1: (bin) => bin.p50.low, y2: (bin) => bin.p50.high, fill: colourOf(line), fillOpacity: 0.18 }),
@@ -173,10 +173,10 @@
       const x = (each) => each.line.level;
       const scored = own.filter((each) => each.correct.value !== null);
       const by = (points) => d3.groups(points, (each) => each.line.model + each.line.variant).map(([, group]) => group.toSorted((a, b) => x(a) - x(b)));
-      const title = (each) => `${each.line.name}\n${perSecond(each.requests_per_s)} completed a second${each.correct.value === null ? "" : `, ${perSecond(each.correct.value)} correct (${perSecond(each.correct.low)} – ${perSecond(each.correct.high)})`}`;
-      return plot(`requests a second against load, ${name}`, {
-        width, height: 250, x: { type: "point", domain: d3.sort(new Set(own.map(x))), label: own[0].line.kind === "closed" ? "requests in flight →" : "requests sent a second →" },
-        y: { label: "↑ a second", grid: true, zero: true },
+      const title = (each) => `${each.line.name}\n${perSecond(each.requests_per_s)} completed/s${each.correct.value === null ? "" : `, ${perSecond(each.correct.value)} correct/s (${perSecond(each.correct.low)} – ${perSecond(each.correct.high)})`}`;
+      return plot(`requests/s against load, ${name}`, {
+        width, height: 250, x: { type: "point", domain: d3.sort(new Set(own.map(x))), label: own[0].line.kind === "closed" ? "requests in flight →" : "requests sent/s →" },
+        y: { label: "↑ requests/s", grid: true, zero: true },
         marks: [
           ...by(own).map((points) => Plot.line(points, { x, y: "requests_per_s", stroke: colourOf(points[0].line), strokeDasharray: "2 4" })),
           ...by(scored).map((points) => Plot.line(points, { x, y: (each) => each.correct.value, stroke: colourOf(points[0].line), strokeWidth: 2 })),
@@ -238,18 +238,18 @@
   function parts(place) {
     const colours = new Map(PARTS.map(([, text], i) => [text, [COLOURS[5], COLOURS[3], COLOURS[4], COLOURS[0], COLOURS[6]][i]]));
     const found = data.parts.filter((each) => active.some((line) => line.id === each.line)).flatMap((each) => PARTS.map(([key, part]) => ({ line: each.line, part, value: Math.max(each[key], 0), n: each.n })));
-    stacked(place, "mean time to first token, taken apart", found, colours, { x: "value", axis: { label: "mean time from due →", tickFormat: seconds, grid: true }, order: null, tip: (each) => `${each.part}: ${seconds(each.value)} (mean of ${each.n})` });
+    stacked(place, "breakdown of the mean time to first token", found, colours, { x: "value", axis: { label: "mean time from due →", tickFormat: seconds, grid: true }, order: null, tip: (each) => `${each.part}: ${seconds(each.value)} (mean of ${each.n})` });
   }
 
   const ENDS = [["right", "circle", "var(--c1)"], ["not scored", "circle", "var(--c3)"], ["wrong", "triangle", "var(--c2)"], ["failed", "times", "var(--c6)"]];
   const endOf = (outcome, failed) => (failed ? "failed" : outcome === "correct" ? "right" : outcome === "completed" ? "not scored" : "wrong");
   function timeline(place) {
     const own = data.timeline.filter((each) => active.some((line) => line.id === each.line) && each.shown);
-    const first = new Set(own.slice(0, MOST_TIMELINES).map((each) => each.line));
+    const first = new Set(own.slice(0, MAX_TIMELINES).map((each) => each.line));
     const points = new Map(own.map((each) => [each.line, each.t_s.map((t, i) => ({ t, ttft: each.ttft_s[i], took: each.took_s[i], outcome: each.outcome[i], end: endOf(each.outcome[i], each.failed[i]) }))]));
     const ends = new Set([...points.values()].flat().map((point) => point.end));
     place.append(legend(ENDS.filter(([end]) => ends.has(end)).map(([end, symbol, colour]) => [end, colour, "symbol", SYMBOLS[symbol]])));
-    if (own.length > first.size) place.append(element("p", { class: "soft" }, `The first ${first.size} of ${own.length} lines; the filter shows others.`));
+    if (own.length > first.size) place.append(element("p", { class: "soft" }, `The first ${first.size} of ${own.length} run groups; use the filter to see others.`));
     panels(place, (line) => (first.has(line.id) ? line.name : null), (group, width, name) => {
       if (!name) return null;
       const here = points.get(group[0].id).map((point) => ({ ...point, y: metric === "ttft_s" ? point.ttft ?? point.took : point.took }));
@@ -283,7 +283,7 @@
     active = data.lines.filter((line) => byModel.has(line.model) && bySuite.has(line.suite) && byLoad.has(line.load));
     const ids = new Set(active.map((line) => String(line.id)));
     for (const each of document.querySelectorAll("[data-line]")) each.hidden = !ids.has(each.dataset.line);
-    document.getElementById("shown").textContent = `${active.length} of ${data.lines.length} lines shown`;
+    document.getElementById("shown").textContent = `${active.length} of ${data.lines.length} run groups shown`;
     draw();
   }
   form.addEventListener("submit", (event) => event.preventDefault());

@@ -23,7 +23,7 @@ from structbench.comparison.significance import Difference, holm
 from structbench.gates.expressions import parse_change
 from structbench.gates.slo import Gate
 from structbench.metrics import COMPARED, metric_of
-from structbench.results.groups import lines_of
+from structbench.results.groups import run_groups
 from structbench.store import Reader
 from tests.support.comparisons import config, database, fewer_resamples, requests
 from tests.support.paths import ROOT
@@ -81,7 +81,7 @@ def reader(db: Path) -> Iterator[Reader]:
 
 
 def compared(reader: Reader, a: str, b: str, *fail_on: str, limits: dict[str, float] | None = None) -> Result:
-    pairing = pair(lines_of(reader, a.split(), pool=True), lines_of(reader, b.split(), pool=True))
+    pairing = pair(run_groups(reader, a.split(), pool=True), run_groups(reader, b.split(), pool=True))
     return compare((reader, reader), pairing, [parse_change(text) for text in fail_on], limits)
 
 
@@ -146,7 +146,7 @@ def test_the_figures_are_those_of_the_summary(reader: Reader) -> None:
             assert getattr(found[name], side) == pytest.approx(told[column]), name
     assert found["error_rate"].b == 0.25
     assert found["error_rate"].word == "worse"
-    assert found["correct"].why == "20 answers without a counterpart are left out"
+    assert found["correct"].why == "excludes 20 answers without a counterpart"
 
 
 def test_wrong_answers_are_found_case_by_case(reader: Reader) -> None:
@@ -158,7 +158,7 @@ def test_wrong_answers_are_found_case_by_case(reader: Reader) -> None:
     (comparison,) = result.comparisons
     assert comparison.pair.changed == ("model: m:1b → m:8b", "model_digest: d → e")
     assert comparison.pair.name == "m:1b → m:8b json c=1"
-    assert any("tokens of two models differ" in note for note in comparison.notes)
+    assert any("split text into tokens differently" in note for note in comparison.notes)
 
 
 def test_pooled_runs_are_all_counted(reader: Reader) -> None:
@@ -202,7 +202,7 @@ def test_an_invalid_run_has_answers_but_no_times_to_compare(reader: Reader) -> N
     assert words(result)["ttft_p50"] == "not comparable"
     assert words(result)["schema_valid"] == "no detectable difference"
     assert [gate.outcome for gate in result.gates] == ["undecided", "undecided"]
-    assert "did not measure truthfully" in result.gates[0].text
+    assert "is invalid" in result.gates[0].text
     assert any("B is invalid: sent late" in note for note in result.comparisons[0].notes)
 
 
@@ -214,16 +214,17 @@ def test_an_invalid_run_has_answers_but_no_times_to_compare(reader: Reader) -> N
         ("other_client", "plain untrue", ("A is SIMULATED, degraded: late", "B is invalid: sent late",
                                           "B is 2 runs of one config, pooled",
                                           "the client's system differs: Darwin → Linux")),
-        ("plain", "wrong", ("tokens of two models differ in length: TPOT, ITL and tokens/s count tokens, not text",)),
-        ("two_limits", "two_turned", ("good requests keep ttft<0.1,tpot<1",)),
-        *((a, b, ("the runs had different --goodput limits, which are left aside: --goodput sets some for both",))
+        ("plain", "wrong",
+         ("the two models split text into tokens differently: TPOT, ITL and tokens/s count tokens, not text",)),
+        ("two_limits", "two_turned", ("goodput counts requests with ttft<0.1,tpot<1",)),
+        *((a, b, ("the runs had different --goodput limits, so none are used: give --goodput to set them for both",))
           for a, b in (("limited", "two_turned"), ("two_turned", "plain"))),
     ],
 )  # fmt: skip
 def test_what_a_reader_must_know_of_two_cells_is_said(reader: Reader, a: str, b: str, notes: tuple[str, ...]) -> None:
     result = compared(reader, a, b)
     assert result.comparisons[0].notes == notes
-    assert (rows(result)["goodput"].a is None) is ("good requests" not in str(notes))
+    assert (rows(result)["goodput"].a is None) is ("goodput counts requests" not in str(notes))
 
 
 def test_goodput_is_compared_under_limits_that_are_those_of_both(reader: Reader) -> None:
@@ -232,7 +233,7 @@ def test_goodput_is_compared_under_limits_that_are_those_of_both(reader: Reader)
     assert any("different --goodput limits" in note for note in mixed.comparisons[0].notes)
     given = rows(compared(reader, "plain", "limited", limits={"ttft_s": 0.1}))
     notes = compared(reader, "plain", "limited", limits={"ttft_s": 0.1}).comparisons[0].notes
-    assert "good requests keep ttft<0.1" in notes
+    assert "goodput counts requests with ttft<0.1" in notes
     (told,) = reader.query("SELECT goodput, correct_goodput FROM summary WHERE run_id = 'limited'")
     assert (given["goodput"].b, given["correct_goodput"].b) == pytest.approx((told["goodput"], told["correct_goodput"]))
 
@@ -240,15 +241,17 @@ def test_goodput_is_compared_under_limits_that_are_those_of_both(reader: Reader)
 @pytest.mark.parametrize(
     ("b", "change", "outcome", "text"),
     [
-        ("slow", "ttft_p95>10%", "fail", "larger, and significant"), ("slow", "ttft_p95>500%", "pass", "not larger"),
+        ("slow", "ttft_p95>10%", "fail", "exceeds the limit, significant"),
+        ("slow", "ttft_p95>500%", "pass", "within the limit"),
         ("same", "ttft_p95<0%", "pass", "not significant"), ("same", "schema_valid<-2pp", "pass", "+0.0 pp"),
         ("wrong", "schema_valid<-2pp", "fail", "-50 pp"),
         ("slow", "ttft_p99.9>10%", "undecided", "needs 3688 requests"),
         ("slow", "ttft_p100>10%", "undecided", "the extreme of a sample has no interval"),
-        ("slow", "goodput<0%", "undecided", "neither has this figure"),
-        ("broken", "ttft_p50>10%", "fail", "larger"), ("broken", "schema_valid<-2pp", "undecided", "B is interrupted"),
+        ("slow", "goodput<0%", "undecided", "neither side has this figure"),
+        ("broken", "ttft_p50>10%", "fail", "exceeds the limit"),
+        ("broken", "schema_valid<-2pp", "undecided", "B is interrupted"),
         ("loaded", "ttft_p50>10%", "undecided", "not comparable: load.concurrency: 1 → 4"),
-        ("slow", "tool_calls_right<-1pp", "undecided", "neither has this figure"),
+        ("slow", "tool_calls_right<-1pp", "undecided", "neither side has this figure"),
     ],
 )  # fmt: skip
 def test_a_build_fails_only_for_what_is_larger_and_significant(
@@ -320,30 +323,32 @@ SURE = "+20 % (+10 … +40 %)"
 @pytest.mark.parametrize(
     ("row", "change", "sides", "completed", "outcome", "text"),
     [
-        (SLOWER, "ttft_p50>10%", {}, (9, 9), "fail", f"{SURE}: larger, and significant"),
-        (SLOWER, "ttft_p50>10%", {"a": {"status": "interrupted"}}, (9, 9), "fail", f"{SURE}: larger, and significant"),
+        (SLOWER, "ttft_p50>10%", {}, (9, 9), "fail",
+         f"{SURE}: exceeds the limit, significant"),
+        (SLOWER, "ttft_p50>10%", {"a": {"status": "interrupted"}}, (9, 9), "fail",
+         f"{SURE}: exceeds the limit, significant"),
         (replace(SLOWER, adjusted_p=0.06), "ttft_p50>10%", {}, (9, 9), "pass",
-         f"{SURE}: as large, but not significant"),
-        (SLOWER, "ttft_p50>30%", {}, (9, 9), "pass", f"{SURE}: not larger"),
+         f"{SURE}: exceeds the limit, but not significant"),
+        (SLOWER, "ttft_p50>30%", {}, (9, 9), "pass", f"{SURE}: within the limit"),
         (SLOWER, "ttft_p50>30%", {"b": {"status": "interrupted"}}, (9, 9), "undecided",
          f"{SURE}; but B is interrupted"),
         (SLOWER, "ttft_p50>30%", {"a": {"verdict": "invalid"}, "b": {"status": "running"}}, (9, 9), "undecided",
          f"{SURE}; but A is invalid and B is running"),
         (SLOWER, "ttft_p50>30%", {"a": {"verdict": "degraded"}}, (9, 0), "undecided",
          f"{SURE}; but B completed no request"),
-        (figures("ttft_p50", None, 1.2), "ttft_p50>1s", {}, (9, 9), "undecided", "A has no such figure"),
-        (figures("ttft_p50", 1.0, None), "ttft_p50>1s", {}, (9, 9), "undecided", "B has no such figure"),
+        (figures("ttft_p50", None, 1.2), "ttft_p50>1s", {}, (9, 9), "undecided", "A does not have this figure"),
+        (figures("ttft_p50", 1.0, None), "ttft_p50>1s", {}, (9, 9), "undecided", "B does not have this figure"),
         (replace(SLOWER, difference=None, why="needs 20 requests"), "ttft_p50>1s", {}, (9, 9), "undecided",
          "needs 20 requests"),
-        (NONE, "ttft_p50>1s", {}, (9, 9), "skip", "does not apply: neither has this figure"),
-        (NONE, "ttft_p50>1s", {}, (0, 9), "undecided", "neither has this figure; but A completed no request"),
+        (NONE, "ttft_p50>1s", {}, (9, 9), "skip", "does not apply: neither side has this figure"),
+        (NONE, "ttft_p50>1s", {}, (0, 9), "undecided", "neither side has this figure; but A completed no request"),
     ],
 )  # fmt: skip
 def test_what_a_gate_says_of_a_pair(
     reader: Reader, row: Compared, change: str, sides: dict[str, Any], completed: tuple[int, int], outcome: Any,
     text: str,
 ) -> None:  # fmt: skip
-    (plain,) = lines_of(reader, ["plain"], pool=True)
+    (plain,) = run_groups(reader, ["plain"], pool=True)
     held = Pair(replace(plain, **sides.get("a", {})), replace(plain, **sides.get("b", {})), ())
     rate = figures("requests_per_s", 1.0, 1.0, completed)
     settled = Comparison(Pair(plain, plain, ()), (SLOWER, figures("requests_per_s", 1.0, 1.0)), ())
@@ -355,10 +360,10 @@ def test_what_a_gate_says_of_a_pair(
 
 def test_nothing_to_compare_is_no_silent_pass(reader: Reader) -> None:
     result = compared(reader, "plain", "", "ttft_p95>10%")
-    why = "no counterpart in B: measure it there, or leave it out with --only"
+    why = "no counterpart in B: measure it there, or exclude it with --only"
     assert result.gates == (Gate("m:1b json c=1", "ttft_p95>10%", "undecided", None, 0, why),)
     assert compared(reader, "", "plain", "ttft_p95>10%").gates == (
-        Gate("A → B", "ttft_p95>10%", "undecided", None, 0, "A has no cell"),
+        Gate("A → B", "ttft_p95>10%", "undecided", None, 0, "A has no cells"),
     )
 
 
@@ -388,7 +393,7 @@ def test_where_nothing_completed_no_gate_is_skipped(tmp_path: Path, verdict: str
                     d=(requests(seed=1), {"used": tools}))  # fmt: skip
     with Reader(path) as reader:
         failed, fine = compared(reader, "a c", "b d", "correct<-5pp").gates
-    assert (failed.outcome, failed.text) == ("undecided", f"neither has this figure; but {doubt}")
+    assert (failed.outcome, failed.text) == ("undecided", f"neither side has this figure; but {doubt}")
     assert fine.outcome == "pass"
 
 
@@ -449,7 +454,7 @@ def test_the_command_prints_a_table_and_the_exit_code_tells(
     assert command(db, "plain", "loaded") == 0
     out = capsys.readouterr().out
     assert "not comparable: load.concurrency: 1 → 4" in out
-    assert "to compare all the same: --across load" in out
+    assert "to compare anyway, add --across load" in out
 
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown", "json"])
@@ -477,7 +482,7 @@ def test_two_files_are_compared(db: Path, tmp_path: Path, capsys: pytest.Capture
     [
         (["plain", "plain"], "are both of run plain: choose two that share no run"),
         (["plain", "pain"], "did you mean plain"), (["plain"], "arguments are required: b"),
-        (["plain", "slow", "--fail-on", "ttft_p95>10"], '--fail-on "ttft_p95>10", at its end: expected the unit %'),
+        (["plain", "slow", "--fail-on", "ttft_p95>10"], '--fail-on "ttft_p95>10", at the end: expected the unit %'),
         (["plain", "slow", "--goodput", "tft<1"], "did you mean ttft?"),
         (["plain", "slow", "--across", "structure"], "did you mean structured"),
         (["plain", "slow", "-o", "/nowhere/x"], "-o /nowhere/x: the folder /nowhere does not exist"),

@@ -174,7 +174,7 @@ def test_a_load_of_both_kinds_says_what_the_database_says(tmp_path: Path) -> Non
 
 
 PRINTED = """\
-Constrained (format) against free (prompt)
+Constrained (format) vs free (prompt)
 m json c=1           prompt   format  difference          95 % interval  n
 ──────────────────────────────────────────────────────────────────────────
 schema valid         25.0 %  100.0 %    +75.0 pp  +18.9 pp to +100.0 pp  8
@@ -183,10 +183,10 @@ TTFT p50             150 ms   100 ms      -50 ms       -50 ms to -50 ms  8
 tok/s stream           50.0     50.0        +0.0           +0.0 to +0.0  8
 new schema, prompt                             –                too few  0
 new schema, format                             –                too few  0
-0 schemas came twice; for what a new one costs 6 must: give more --requests than
-the suite has cases, of a suite with that many schemas.
+0 schemas came twice; the cost of a new schema needs 6: give more --requests
+than the suite has cases, and a suite with that many schemas.
 
-Constrained (format) against free (prompt)
+Constrained (format) vs free (prompt)
 [m] json c=2         prompt   format  difference         95 % interval   n
 ──────────────────────────────────────────────────────────────────────────
 schema valid        100.0 %  100.0 %     +0.0 pp  -19.8 pp to +19.8 pp  12
@@ -196,7 +196,7 @@ tok/s stream           50.0     45.5        -4.5          -8.0 to -1.0  12
 new schema, prompt                       +100 ms    +100 ms to +100 ms   6
 new schema, format                       +200 ms    +200 ms to +200 ms   6
 
-Constrained (format) against free (prompt)
+Constrained (format) vs free (prompt)
 m x c=1              prompt   format  difference         95 % interval  n
 ─────────────────────────────────────────────────────────────────────────
 schema valid        100.0 %  100.0 %     +0.0 pp  -92.4 pp to +92.4 pp  1
@@ -205,11 +205,11 @@ TTFT p50             200 ms   200 ms    +0.00 ms               too few  1
 tok/s stream           50.0     50.0        +0.0               too few  1
 new schema, prompt                       +200 ms               too few  1
 new schema, format                       +200 ms               too few  1
-1 schema came twice; for what a new one costs 6 must: give more --requests than
-the suite has cases, of a suite with that many schemas.
+1 schema came twice; the cost of a new schema needs 6: give more --requests than
+the suite has cases, and a suite with that many schemas.
 
-n: cases, however often each was asked; of a new schema, schemas
-new schema: TTFT of the first request with a schema, less that of the later ones
+n: cases (repeats count once); for a new schema, schemas
+new schema: TTFT of the first request with a schema minus that of later ones
 
 """
 

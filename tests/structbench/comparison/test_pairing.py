@@ -9,7 +9,7 @@ import pytest
 
 from structbench.comparison.pairing import Pairing, check_fields, pair
 from structbench.errors import BadInput
-from structbench.results.groups import Line, lines_of
+from structbench.results.groups import RunGroup, run_groups
 from structbench.store import Reader
 from tests.support.comparisons import config, database
 
@@ -32,10 +32,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 
 def paired(reader: Reader, a: str, b: str, *across: str) -> Pairing:
-    def lines(words: str) -> list[Line]:
-        return lines_of(reader, words.split(), pool=True)
+    def groups(words: str) -> list[RunGroup]:
+        return run_groups(reader, words.split(), pool=True)
 
-    return pair(lines(a), lines(b), across)
+    return pair(groups(a), groups(b), across)
 
 
 def shown(pairing: Pairing) -> list[tuple[str, str]]:
@@ -104,17 +104,17 @@ def test_one_against_several_is_refused_not_guessed(reader: Reader) -> None:
     pairing = paired(reader, "small", "large newer_large")
     assert shown(pairing) == []
     assert [each.blocking for each in pairing.pairs] == [
-        ("more than one cell would fit: choose one model on each side, or fewer runs",)
+        ("more than one cell matches: choose one model on each side, or fewer runs",)
     ]
     assert pairing.pairs[0].changed == ("model: m:1b → m:8b", "model_digest: d → e"), "the one that differs least"
 
 
 def test_what_has_no_counterpart_is_told(reader: Reader) -> None:
     pairing = paired(reader, "small tools", "newer")
-    assert [line.run_ids for line in pairing.only_a] == [("tools",)]
+    assert [group.run_ids for group in pairing.only_a] == [("tools",)]
     assert pairing.only_b == ()
     pairing = paired(reader, "small", "newer tools")
-    assert [line.run_ids for line in pairing.only_b] == [("tools",)]
+    assert [group.run_ids for group in pairing.only_b] == [("tools",)]
     pairing = paired(reader, "small", "tools")
     assert (pairing.pairs, len(pairing.only_a), len(pairing.only_b)) == ((), 1, 1), "other questions"
 

@@ -23,7 +23,7 @@ from structbench.comparison.significance import (
     without_variation,
 )
 from structbench.gates.expressions import metric_of
-from structbench.results.groups import lines_of
+from structbench.results.groups import run_groups
 from structbench.store import Reader
 from tests.support.comparisons import NS, database, fewer_resamples, requests
 
@@ -101,7 +101,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 def held(
     reader: Reader, a: str, b: str, names: Sequence[str], limits: Mapping[str, float] | None = LIMITS
 ) -> dict[str, Compared]:
-    pairing = pair(lines_of(reader, a.split(), pool=True), lines_of(reader, b.split(), pool=True))
+    pairing = pair(run_groups(reader, a.split(), pool=True), run_groups(reader, b.split(), pool=True))
     metrics = [metric for name in names if (metric := metric_of(name)) is not None]
     assert len(metrics) == len(names)
     return {row.metric.name: row for row in compared((reader, reader), pairing.pairs[0], metrics, limits)}
@@ -258,7 +258,7 @@ def test_scores_are_compared_case_by_case(reader: Reader) -> None:
         assert_same(row.difference, paired_by_case(values[0], values[1], *cases))
         assert (row.n_a, row.n_b) == (len(kept[0]), len(kept[1]))
         alone = sum(map(len, scored)) - row.n_a - row.n_b
-        assert row.why == (f"{alone} answers without a counterpart are left out" if alone else None)
+        assert row.why == (f"excludes {alone} answers without a counterpart" if alone else None)
 
 
 EXTREME = ("not comparable", "the extreme of a sample has no interval")
@@ -278,12 +278,12 @@ FEW = ("too few", "needs 20 requests")
         ("n72", "n74", {"e2e_p95": None, "itl_p99": ("too few", "needs 368 gaps")}),
         ("n74", "n72", {"itl_p99": ("too few", "needs 368 gaps")}), ("n74", "n74 n20", {"itl_p99": None}),
         ("cases19", "n74", {"correct": ("too few", "needs 20 cases")}), ("n20", "cases20", {"correct": None}),
-        ("n20", "elsewhere", {"correct": ("not comparable", "no case was scored in both")}),
-        ("untrue", "n20", {"ttft_p50": ("not comparable", "the client of A did not measure truthfully"),
+        ("n20", "elsewhere", {"correct": ("not comparable", "no case was scored on both sides")}),
+        ("untrue", "n20", {"ttft_p50": ("not comparable", "the measurement of A is invalid"),
                            "error_rate": None}),
-        ("n20", "untrue", {"goodput": ("not comparable", "the client of B did not measure truthfully"),
-                           "json_valid": (None, "10 answers without a counterpart are left out")}),
-        ("untrue", "lies", {"itl_p50": ("not comparable", "the client of A and B did not measure truthfully")}),
+        ("n20", "untrue", {"goodput": ("not comparable", "the measurement of B is invalid"),
+                           "json_valid": (None, "excludes 10 answers without a counterpart")}),
+        ("untrue", "lies", {"itl_p50": ("not comparable", "the measurement of A and B is invalid")}),
     ],
 )  # fmt: skip
 def test_where_there_is_no_interval_it_is_said_why(

@@ -14,7 +14,7 @@ from scipy import signal
 from scipy import stats as scipy_stats
 
 from structbench.comparison.significance import (
-    DISTINCT,
+    MAX_DISTINCT,
     Difference,
     Quantile,
     Ratio,
@@ -22,7 +22,7 @@ from structbench.comparison.significance import (
     blocks_of,
     difference,
     holm,
-    least,
+    min_n,
     paired_by_case,
     quantile,
     without_variation,
@@ -328,21 +328,21 @@ def test_the_figure_is_the_percentile_of_all_values(pairs: list[tuple[float, int
 
 
 def test_many_distinct_values_are_put_together_and_stay_near() -> None:
-    values = np.random.default_rng(0).lognormal(size=3 * DISTINCT)
+    values = np.random.default_rng(0).lognormal(size=3 * MAX_DISTINCT)
     found = quantile_of(values, 0.95)
-    assert len(found.places) <= DISTINCT
+    assert len(found.places) <= MAX_DISTINCT
     assert found.value == pytest.approx(np.quantile(values, 0.95))
     assert found.estimates(np.ones((1, found.blocks)))[0] == pytest.approx(found.value, rel=0.01)
 
 
 def test_two_values_to_a_bin_where_they_are_twice_too_many() -> None:
-    exactly, twice = (np.random.default_rng(0).permutation(n).astype(float) for n in (DISTINCT, 2 * DISTINCT))
-    assert quantile_of(exactly, 0.5).places.tolist() == list(range(DISTINCT))
+    exactly, twice = (np.random.default_rng(0).permutation(n).astype(float) for n in (MAX_DISTINCT, 2 * MAX_DISTINCT))
+    assert quantile_of(exactly, 0.5).places.tolist() == list(range(MAX_DISTINCT))
     found = quantile_of(twice, 0.5)
-    assert found.places.tolist() == list(range(0, 2 * DISTINCT, 2))
-    assert found.counts.sum(axis=0).tolist() == [2.0] * DISTINCT
-    more = quantile_of(np.append(exactly, DISTINCT), 0.5)
-    assert len(more.places) == DISTINCT, "one too many"
+    assert found.places.tolist() == list(range(0, 2 * MAX_DISTINCT, 2))
+    assert found.counts.sum(axis=0).tolist() == [2.0] * MAX_DISTINCT
+    more = quantile_of(np.append(exactly, MAX_DISTINCT), 0.5)
+    assert len(more.places) == MAX_DISTINCT, "one too many"
 
 
 @given(st.lists(st.floats(0, 1), max_size=20))
@@ -361,7 +361,7 @@ def test_holm_by_hand() -> None:
 
 @pytest.mark.parametrize(("p", "n"), [(None, 20), (0.5, 20), (0.95, 72), (0.99, 368)])
 def test_how_many_values_an_interval_takes(p: float | None, n: int) -> None:
-    assert least(p) == n
+    assert min_n(p) == n
 
 
 @given(st.integers(1, 5000))

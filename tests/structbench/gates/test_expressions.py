@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structbench.errors import BadInput
-from structbench.gates.expressions import parse_change, parse_limits, parse_slo, shown_limits
+from structbench.gates.expressions import limits_text, parse_change, parse_limits, parse_slo
 from structbench.metrics import ALIASES, LATENCIES, METRICS, metric_of
 from tests.support.paths import ROOT
 
@@ -95,13 +95,13 @@ def test_nineteen_of_twenty_are_95_percent() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "at its end: expected a metric such as ttft_p95"),
+        ("", "at the end: expected a metric such as ttft_p95"),
         ("tftt_p95<0.5", "at position 1, 'tftt_p95<0.5': expected a metric: did you mean ttft_p95?"),
         ("ttft<0.5", "at position 1, 'ttft<0.5': expected ttft_p50, ttft_p95, another percentile, or ttft_mean"),
         ("ttft_p101<1", "expected a metric"), ("requests<1", "did you mean requests_per_s?"),
         ("ttft_p95 0.5", "at position 10, '0.5': expected <, <=, > or >="),
-        ("  ttft_p95=0.5", "at position 11, '=0.5': expected <"), ("ttft_p95", "at its end: expected <"),
-        ("ttft_p95<", "at its end: expected a number"), ("ttft_p95<=>1", "at position 11, '>1': expected a number"),
+        ("  ttft_p95=0.5", "at position 11, '=0.5': expected <"), ("ttft_p95", "at the end: expected <"),
+        ("ttft_p95<", "at the end: expected a number"), ("ttft_p95<=>1", "at position 11, '>1': expected a number"),
         ("ttft_p95<1e99999999999999999999", "expected a finite number"),
         ("ttft_p95<nan", "at position 10, 'nan': expected a number"), ("ttft_p95<1e999", "expected a finite number"),
         ("ttft_p95<5min", "at position 11, 'min': expected the unit s, ms or us, or nothing more"),
@@ -144,14 +144,14 @@ def test_a_change_is_relative_absolute_or_in_points(text: str, before: float, af
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ttft_p95>0.1", "at its end: expected the unit %, s, ms or us"),
-        ("requests_per_s<-2", "at its end: expected the unit % or /s"),
+        ("ttft_p95>0.1", "at the end: expected the unit %, s, ms or us"),
+        ("requests_per_s<-2", "at the end: expected the unit % or /s"),
         ("schema_valid<-2%", "at position 16, '%': expected the unit pp (percentage points)"),
         ("ttft_p95>2pp", "at position 11, 'pp': expected the unit %, s, ms or us"),
         ("ttft_p95>10% itl_p99>1%",
-         "at position 14, 'itl_p99>1%': expected nothing more: write each expression as a word of its own"),
-        ("ttft_p95>-10%", "at position 10, '-10%': expected a number from 0 up: > is a rise"),
-        ("schema_valid<2pp", "at position 14, '2pp': expected a number from 0 down: < is a fall"),
+         "at position 14, 'itl_p99>1%': expected nothing more; give each expression separately"),
+        ("ttft_p95>-10%", "at position 10, '-10%': expected a number from 0 up, because > means a rise"),
+        ("schema_valid<2pp", "at position 14, '2pp': expected a number from 0 down, because < means a fall"),
     ],
 )  # fmt: skip
 def test_a_change_without_a_unit_or_with_the_wrong_sign_is_a_mistake(text: str, said: str) -> None:
@@ -171,13 +171,13 @@ def test_a_change_without_a_unit_or_with_the_wrong_sign_is_a_mistake(text: str, 
 )  # fmt: skip
 def test_limits_name_columns(text: str, limits: dict[str, float]) -> None:
     assert parse_limits(text) == limits
-    assert parse_limits(shown_limits(limits)) == limits
+    assert parse_limits(limits_text(limits)) == limits
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ttft<0.5,", "at its end: expected one of ttft"), ("ttft_p95<0.5", "did you mean ttft?"),
+        ("ttft<0.5,", "at the end: expected one of ttft"), ("ttft_p95<0.5", "did you mean ttft?"),
         ("ttft>0.5", "at position 5, '>0.5': expected <"), ("ttft<1,ttft<2", "at position 8, 'ttft<2': expected each"),
         ("ttft<0.5s tpot<1", "at position 11, 'tpot<1': expected a comma or the end"),
         ("ttft<0", "at position 6, '0': expected more than 0"),

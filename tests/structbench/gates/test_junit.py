@@ -10,7 +10,7 @@ import pytest
 import xmlschema
 
 from structbench.gates.junit import junit_xml
-from structbench.gates.slo import Gate, Outcome
+from structbench.gates.slo import CellResult, Gate
 
 # What Apache Ant's JUnit report demands, written anew: order of the parts, attributes and their types.
 SCHEMA = xmlschema.XMLSchema(
@@ -59,7 +59,7 @@ def gate(outcome: Any, slo: str = "ttft_p95<0.5") -> Gate:
     return Gate("m json c=1", slo, outcome, 0.1, 30, "84 ms, n = 30 requests")
 
 
-def written(*outcomes: Outcome, failures: tuple[str, ...] = ()) -> ElementTree.Element:
+def written(*outcomes: CellResult, failures: tuple[str, ...] = ()) -> ElementTree.Element:
     text = junit_xml(outcomes, failures)
     SCHEMA.validate(text.encode())
     return ElementTree.fromstring(text.encode())
@@ -72,7 +72,7 @@ def test_each_cell_is_a_suite_and_each_slo_a_case() -> None:
         gate("undecided", "itl_p99<1"),
         gate("skip", "schema_valid>=1"),
     ]
-    (suite,) = written(Outcome("m json c=1", RUN, gates))
+    (suite,) = written(CellResult("m json c=1", RUN, gates))
     assert {name: suite.get(name) for name in ("name", "tests", "failures", "errors", "skipped", "time")} == {
         "name": "m json c=1", "tests": "5", "failures": "1", "errors": "1", "skipped": "1", "time": "1.235",
     }  # fmt: skip
@@ -97,7 +97,7 @@ def test_each_cell_is_a_suite_and_each_slo_a_case() -> None:
 def test_a_cell_without_a_good_run_is_an_error(
     row: dict[str, Any] | None, failures: tuple[str, ...], said: str
 ) -> None:
-    (suite,) = written(Outcome("m json c=1", row), failures=failures)
+    (suite,) = written(CellResult("m json c=1", row), failures=failures)
     assert (suite.get("tests"), suite.get("errors")) == ("1", "1")
     (error,) = suite.iter("error")
     assert error.get("message") == said
@@ -105,13 +105,15 @@ def test_a_cell_without_a_good_run_is_an_error(
 
 def test_two_cells_of_one_name_are_two_suites() -> None:
     """Two suite files of the same name in different folders."""
-    suites = list(written(Outcome("m x.jsonl c=1", RUN, [gate("pass")]), Outcome("m x.jsonl c=1", RUN, [gate("fail")])))
+    suites = list(
+        written(CellResult("m x.jsonl c=1", RUN, [gate("pass")]), CellResult("m x.jsonl c=1", RUN, [gate("fail")]))
+    )
     assert [(suite.get("id"), suite.get("failures")) for suite in suites] == [("0", "0"), ("1", "1")]
 
 
 def test_names_from_outside_stay_text() -> None:
     evil = 'm"<&>\x00\x1b[31m]]>\ud800\ufffe ü\n'
-    (suite,) = written(Outcome(evil, {**RUN, "label": evil, "verdict": "invalid", "verdict_reason": evil}, []))
+    (suite,) = written(CellResult(evil, {**RUN, "label": evil, "verdict": "invalid", "verdict_reason": evil}, []))
     assert str(suite.get("name")).startswith('m"<&>')
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from structbench.reports.charts import drawn_of
+from structbench.reports.charts import chart_values
 from structbench.reports.document import to_json
 from structbench.reports.html import to_html
 from structbench.reports.markdown import to_markdown
 from structbench.results.chart_data import EDGES, POSITION_REQUESTS, TIMELINE_POINTS
 from structbench.results.figures import GAP_REQUESTS
-from structbench.results.wrong_answers import MOST_LETTERS, PER_OUTCOME
+from structbench.results.wrong_answers import MAX_CHARACTERS, MAX_PER_OUTCOME
 from structbench.stats import Estimate, percentile, wilson
 from structbench.store import Reader
 from structbench.suites.catalog import load_suite
@@ -39,8 +39,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_figures_are_those_of_the_rows(path: Path) -> None:
     found = document(path)
-    line = next(line for line in found.lines if line.run_ids == ("r1",))
-    figures = found.figures[line.id]
+    group = next(group for group in found.groups if group.run_ids == ("r1",))
+    figures = found.figures[group.id]
     ttft = [(index + 1) / 1000 for index in range(95)]
     p50, p99 = figures.latencies["ttft_s"]["p50"], figures.latencies["ttft_s"]["p99"]
     assert p50.value == pytest.approx(percentile(ttft, 0.5))
@@ -60,8 +60,8 @@ def test_figures_are_those_of_the_rows(path: Path) -> None:
 def test_figures_agree_with_the_view_that_a_load_ends_with(path: Path) -> None:
     found = document(path)
     for row in Reader(path).query("SELECT * FROM summary"):
-        line = next(line for line in found.lines if line.run_ids == (row["run_id"],))
-        figures = found.figures[line.id]
+        group = next(group for group in found.groups if group.run_ids == (row["run_id"],))
+        figures = found.figures[group.id]
         for name, of in (
             ("ttft_p50_s", "ttft_s"),
             ("itl_p50_s", "itl_s"),
@@ -88,7 +88,7 @@ def test_the_first_answer_is_reported_where_some_answer_had_thinking(tmp_path: P
         found = document(path, *words, details=True)
         assert ("first answer p95" in to_markdown(found)) is there
         assert ("first answer p50" in to_html(found)) is there
-        assert ("first_answer_s" in drawn_of(found, found.details or {})["latencies"]) is there
+        assert ("first_answer_s" in chart_values(found, found.details or {})["latencies"]) is there
     figures = document(path, "r1", details=True).figures[0]
     assert figures.latencies["first_answer_s"]["p95"].value == 0.25
     assert figures.counts["thinking"] == 80
@@ -96,8 +96,8 @@ def test_the_first_answer_is_reported_where_some_answer_had_thinking(tmp_path: P
 
 def test_correct_goodput_keeps_to_the_limits_of_goodput(path: Path) -> None:
     found = document(path, "r2")
-    figures = found.figures[found.lines[0].id]
-    assert found.lines[0].goodput_limits == ("ttft_s <= 0.005",)
+    figures = found.figures[found.groups[0].id]
+    assert found.groups[0].goodput_limits == ("ttft_s <= 0.005",)
     # One request of 0.1 s; what the run waited for before it was interrupted is not kept.
     for name in ("correct_goodput", "goodput"):
         assert figures.rates[name].value == pytest.approx(10.0)
@@ -105,13 +105,13 @@ def test_correct_goodput_keeps_to_the_limits_of_goodput(path: Path) -> None:
 
 
 def test_what_stands_against_a_line_is_in_its_marks(path: Path) -> None:
-    marks = {line.run_ids[0]: line.marks for line in document(path).lines}
+    marks = {group.run_ids[0]: group.marks for group in document(path).groups}
     assert marks == {"r1": ("degraded",), "r2": ("interrupted",), "r3": (), "r4": ("no verdict",)}
 
 
 def test_a_run_without_requests_has_no_figures(path: Path) -> None:
     found = document(path, "r4", details=True)
-    figures = found.figures[found.lines[0].id]
+    figures = found.figures[found.groups[0].id]
     assert figures.counts["requests"] == 0
     assert figures.latencies["ttft_s"]["p50"].value is None
     assert figures.outcomes == []
@@ -119,9 +119,9 @@ def test_a_run_without_requests_has_no_figures(path: Path) -> None:
 
 
 def test_names_are_printable_and_tell_lines_apart(path: Path) -> None:
-    lines = document(path).lines
-    assert len({line.name for line in lines}) == len(lines)
-    assert next(line for line in lines if line.labels).reasons == ("slow [client]�[31m",)
+    groups = document(path).groups
+    assert len({group.name for group in groups}) == len(groups)
+    assert next(group for group in groups if group.labels).reasons == ("slow [client]�[31m",)
 
 
 # Several runs of one config
@@ -141,7 +141,7 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_runs_of_one_config_stand_apart_with_names_of_their_own(twice: Path) -> None:
-    names = {line.run_ids: line.name for line in document(twice).lines}
+    names = {group.run_ids: group.name for group in document(twice).groups}
     assert len(set(names.values())) == 5
     assert "run 2 of 3" in names[("a2",)] or "run 3 of 3" in names[("a2",)]
     assert "think true" in names[("b1",)]
@@ -150,7 +150,7 @@ def test_runs_of_one_config_stand_apart_with_names_of_their_own(twice: Path) -> 
 
 def test_pooled_runs_are_those_of_one_config_and_the_worst_of_them_marks_the_line(twice: Path) -> None:
     found = document(twice, pool=True)
-    pooled = next(line for line in found.lines if len(line.run_ids) > 1)
+    pooled = next(group for group in found.groups if len(group.run_ids) > 1)
     assert sorted(pooled.run_ids) == ["a1", "a2", "a3"]
     assert "3 runs pooled" in pooled.name
     assert pooled.marks == ("invalid",)
@@ -159,12 +159,12 @@ def test_pooled_runs_are_those_of_one_config_and_the_worst_of_them_marks_the_lin
     assert figures.counts["requests"] == 150
     assert figures.latencies["ttft_s"]["p95"].n == 150
     assert figures.rates["requests_per_s"].value == pytest.approx(150 / 30)
-    assert len(found.lines) == 3
+    assert len(found.groups) == 3
 
 
 def test_a_simulated_line_is_called_so_everywhere(twice: Path) -> None:
     found = document(twice)
-    assert [line.marks for line in found.lines if line.simulated] == [("SIMULATED",)]
+    assert [group.marks for group in found.groups if group.simulated] == [("SIMULATED",)]
     assert any(note.startswith("SIMULATED: some of these runs") for note in found.headline.notes)
     (alone,) = document(twice, "c1").headline.notes
     assert alone.startswith("SIMULATED: all of these runs")
@@ -177,19 +177,19 @@ def test_a_simulated_line_is_called_so_everywhere(twice: Path) -> None:
 def test_details_hold_what_the_rows_say(path: Path) -> None:
     found = document(path, details=True)
     details = found.details or {}
-    line = next(line.id for line in found.lines if line.run_ids == ("r1",))
-    curve = next(each for each in details["curves"]["ttft_s"] if each["line"] == line)
+    group = next(group.id for group in found.groups if group.run_ids == ("r1",))
+    curve = next(each for each in details["curves"]["ttft_s"] if each["line"] == group)
     assert (curve["share"], curve["values"][0], curve["values"][100]) == (0.95, 0.001, 0.095)
-    bins = [each for each in details["positions"] if each["line"] == line]
+    bins = [each for each in details["positions"] if each["line"] == group]
     assert [(each["from"], each["to"]) for each in bins] == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (7, 8)]
     assert all(each["p50"]["value"] == pytest.approx(0.01) and each["n"] == 95 for each in bins)
-    part = next(each for each in details["parts"] if each["line"] == line)
+    part = next(each for each in details["parts"] if each["line"] == group)
     assert part["prompt_eval_s"] + part["rest_s"] == pytest.approx(sum(range(1, 96)) / 95 / 1000)
-    timeline = next(each for each in details["timeline"] if each["line"] == line)
+    timeline = next(each for each in details["timeline"] if each["line"] == group)
     assert (timeline["shown"], timeline["requests"], sum(timeline["failed"])) == (100, 100, 5)
     assert timeline["t_s"][:3] == [0, 0.02, 0.04]
     assert details["wrong"]["total"] == 15
-    assert len(details["wrong"]["listed"]) == 2 * PER_OUTCOME
+    assert len(details["wrong"]["listed"]) == 2 * MAX_PER_OUTCOME
 
 
 def test_too_few_requests_draw_no_curve(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_too_few_requests_draw_no_curve(tmp_path: Path) -> None:
 
 def test_the_edges_of_the_answer_s_bins_ascend() -> None:
     assert list(EDGES) == sorted(set(EDGES))
-    assert len(EDGES) < 1000  # the key of a bin is line x 1000 + bin
+    assert len(EDGES) < 1000  # the key of a bin is run group x 1000 + bin
 
 
 def test_a_continued_run_s_second_segment_comes_after_its_first(tmp_path: Path) -> None:
@@ -246,14 +246,14 @@ def test_prompts_are_those_of_the_suite_only_while_it_is_the_same(tmp_path: Path
     assert json.loads(listed["json"]["asked"]["schema"])["type"] == "array"
     assert listed["numbers"]["asked"]["expected"] == json.dumps(suites["numbers"].cases[1].expected_text)
     assert [listed[name]["asked"] for name in ("text", "changed", "gone")] == [None, None, None]
-    assert (len(listed["gone"]["output_text"]), listed["gone"]["output_letters"]) == (MOST_LETTERS, 9000)
+    assert (len(listed["gone"]["output_text"]), listed["gone"]["output_letters"]) == (MAX_CHARACTERS, 9000)
 
 
 def test_wrong_answers_are_of_different_cases(tmp_path: Path) -> None:
     rows = [request("r", index, case_id=f"case-{index % 5}", repeat=index // 5, **FAILED) for index in range(20)]
     found = document(write(tmp_path / "cases.duckdb", [run("r")], rows), details=True)
     listed = (found.details or {})["wrong"]["listed"]
-    assert len({row["case_id"] for row in listed}) == len(listed) == PER_OUTCOME
+    assert len({row["case_id"] for row in listed}) == len(listed) == MAX_PER_OUTCOME
 
 
 # JSON
@@ -262,10 +262,10 @@ def test_wrong_answers_are_of_different_cases(tmp_path: Path) -> None:
 def test_json_is_strict_and_has_the_same_figures(path: Path) -> None:
     found = document(path, details=True)
     written = json.loads(json.dumps(to_json(found), allow_nan=False))
-    line = next(each for each in written["lines"] if each["run_ids"] == ["r1"])
-    figures = found.figures[line["id"]]
-    assert line["ttft_s"]["p50"]["value"] == figures.latencies["ttft_s"]["p50"].value
-    assert line["ttft_s"]["p99"] == {
+    group = next(each for each in written["lines"] if each["run_ids"] == ["r1"])
+    figures = found.figures[group["id"]]
+    assert group["ttft_s"]["p50"]["value"] == figures.latencies["ttft_s"]["p50"].value
+    assert group["ttft_s"]["p99"] == {
         "n": 95,
         "value": None,
         "low": None,
@@ -273,8 +273,8 @@ def test_json_is_strict_and_has_the_same_figures(path: Path) -> None:
         "needs": 368,
         "unit": "requests",
     }
-    assert line["marks"] == ["degraded"]
-    assert line["started_at"] == "2026-09-01T12:00:00+00:00"
+    assert group["marks"] == ["degraded"]
+    assert group["started_at"] == "2026-09-01T12:00:00+00:00"
     assert written["database"] == "a.duckdb"
     assert str(path.parent) not in json.dumps(written)
 

@@ -19,7 +19,7 @@ from structbench.formatting import markdown_text
 from structbench.metrics import METRICS
 from structbench.reports import html
 from structbench.reports.estimates import estimate_text, needs_text, range_text
-from structbench.reports.html import embedded, to_html
+from structbench.reports.html import script_json, to_html
 from structbench.reports.markdown import to_markdown
 from structbench.reports.terminal import print_document
 from structbench.reports.wrong_view import visible
@@ -188,10 +188,10 @@ def test_policy_allows_the_page_s_own_scripts_and_style_and_nothing_else(page: s
     assert "unsafe" not in policy
     allowed = re.findall(r"'(sha256-[^']+)'", policy.split("script-src")[1].split(";")[0])
     data, *scripts = elements.scripts
-    assert allowed == [html._hash(script) for script in scripts]
+    assert allowed == [html._csp_hash(script) for script in scripts]
     style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
     assert style is not None
-    assert html._hash(style[1]) in policy
+    assert html._csp_hash(style[1]) in policy
     assert json.loads(data)["lines"][0]["suite"] == "json"
 
 
@@ -209,7 +209,7 @@ def test_page_reads_without_javascript_and_by_ear(page: str, elements: Elements)
 
 @given(st.recursive(st.text() | st.floats(allow_nan=False, allow_infinity=False), st.lists, max_leaves=5))
 def test_embedded_data_cannot_end_its_script(value: object) -> None:
-    text = embedded({"a": value, "b": "</script><!--\u2028\u2029&"})
+    text = script_json({"a": value, "b": "</script><!--\u2028\u2029&"})
     assert not set("<>&\u2028\u2029") & set(text)
     assert json.loads(text) == {"a": value, "b": "</script><!--\u2028\u2029&"}
 
@@ -225,7 +225,7 @@ def test_vendored_libraries_are_those_that_their_list_says() -> None:
         assert b"<!--" not in data
     listed = (PAGE / "vendor/README.md").read_text()
     assert all(f"`{name}`" in listed for name in names)
-    assert all(f" {version}, " in listed for version in html._versions().values())
+    assert all(f" {version}, " in listed for version in html._library_versions().values())
 
 
 def test_package_data_has_everything_the_page_needs() -> None:

@@ -11,16 +11,16 @@ from structbench.errors import BadInput
 from structbench.metrics import LATENCIES, PERCENTILES, of_kind
 from structbench.reports.headline import DEFAULT_RULE, Headline, headline_of, parse_rule
 from structbench.results.figures import Figures
-from structbench.results.groups import Line
+from structbench.results.groups import RunGroup
 from structbench.stats import Estimate, rate_per_s, wilson
 
 RULE = parse_rule(DEFAULT_RULE)
 
 
-def line(number: int, model: str = "m", suite: str = "json", concurrency: int = 1, **more: Any) -> Line:
+def group(number: int, model: str = "m", suite: str = "json", concurrency: int = 1, **more: Any) -> RunGroup:
     load = f"c={concurrency}"
     config = {"suite": suite, "structured": "format" if suite == "json" else "none", **more.pop("config", {})}
-    return Line(
+    return RunGroup(
         id=number, name=f"{model} {suite} {load}", model=model, suite=suite, load=load, load_kind="closed",
         level=concurrency, run_ids=(f"r{number}",), config_hash=None, labels=(), config=config,
         environment={}, model_digest=None, server_version=None, planned=None, duration_s=10.0, model_load_s=None,
@@ -45,40 +45,40 @@ def figures(correct: int, n: int = 200, ttft_s: float = 0.3, scored: bool = True
     )  # fmt: skip
 
 
-def headline(*pairs: tuple[Line, Figures]) -> Headline:
+def headline(*pairs: tuple[RunGroup, Figures]) -> Headline:
     return headline_of([each for each, _ in pairs], {each.id: own for each, own in pairs}, RULE)
 
 
 def test_the_most_correct_answers_a_second_win_and_other_models_are_named() -> None:
     found = headline(
-        (line(0, "a", concurrency=1), figures(195)), (line(1, "a", concurrency=4), figures(392, n=400)),
-        (line(2, "b", concurrency=1), figures(198)), (line(3, "b", concurrency=4), figures(200, n=400)),
+        (group(0, "a", concurrency=1), figures(195)), (group(1, "a", concurrency=4), figures(392, n=400)),
+        (group(2, "b", concurrency=1), figures(198)), (group(3, "b", concurrency=4), figures(200, n=400)),
     )  # fmt: skip
     assert found.state == "met"
     assert found.text.startswith("a at c=4 is correct and fast enough. json: correct 98.0 % (")
-    assert found.text.endswith("So is b at c=1.")
+    assert found.text.endswith("Also correct and fast enough: b at c=1.")
 
 
 @pytest.mark.parametrize(
     ("own", "state", "said"),
     [
         (figures(199), "met", "m at c=1 is correct and fast enough."),
-        (figures(183), "open", "correct 91.5 % (86.8–94.6 %) where at least 90.0 % is asked"),
-        (figures(30, n=30), "open", "TTFT p95 needs 72 requests where at most 1.00 s is asked"),
-        (figures(199, ttft_s=1.05), "open", "TTFT p95 1.05 s (945 ms – 1.16 s) where at most 1.00 s is asked"),
+        (figures(183), "open", "correct 91.5 % (86.8–94.6 %) where at least 90.0 % is required"),
+        (figures(30, n=30), "open", "TTFT p95 needs 72 requests where at most 1.00 s is required"),
+        (figures(199, ttft_s=1.05), "open", "TTFT p95 1.05 s (945 ms – 1.16 s) where at most 1.00 s is required"),
         (figures(100), "missed", "correct 50.0 % ("),
-        (figures(199, ttft_s=3), "missed", "TTFT p95 3.00 s (2.70–3.30 s) where at most 1.00 s is asked"),
+        (figures(199, ttft_s=3), "missed", "TTFT p95 3.00 s (2.70–3.30 s) where at most 1.00 s is required"),
         (figures(199, failed=60), "missed", "errors 23.1 % ("),
     ],
 )
 def test_the_whole_interval_decides(own: Figures, state: str, said: str) -> None:
-    found = headline((line(0), own))
+    found = headline((group(0), own))
     assert found.state == state
     assert said in found.text
 
 
 def test_one_suite_that_misses_is_enough() -> None:
-    found = headline((line(0), figures(199)), (line(1, suite="tools"), figures(50)))
+    found = headline((group(0), figures(199)), (group(1, suite="tools"), figures(50)))
     assert found.state == "missed"
     assert "which misses tools: correct 25.0 %" in found.text
     assert "json" not in found.text
@@ -86,67 +86,69 @@ def test_one_suite_that_misses_is_enough() -> None:
 
 def test_text_without_scores_is_judged_by_its_speed_alone() -> None:
     slow = figures(0, scored=False, ttft_s=5)
-    assert headline((line(0), figures(199)), (line(1, suite="text"), figures(0, scored=False))).state == "met"
-    assert headline((line(0), figures(199)), (line(1, suite="text"), slow)).state == "missed"
-    assert headline((line(0, suite="text"), figures(0, scored=False))).state == "unjudged"
+    assert headline((group(0), figures(199)), (group(1, suite="text"), figures(0, scored=False))).state == "met"
+    assert headline((group(0), figures(199)), (group(1, suite="text"), slow)).state == "missed"
+    assert headline((group(0, suite="text"), figures(0, scored=False))).state == "unjudged"
 
 
 def test_a_limit_on_time_between_tokens_is_not_asked_of_answers_that_come_whole() -> None:
     rule = parse_rule(["correct>=0.9", "itl_p99<=0.1"])
-    assert headline_of([line(0, suite="tools")], {0: figures(199)}, rule).state == "met"
+    assert headline_of([group(0, suite="tools")], {0: figures(199)}, rule).state == "met"
 
 
 def test_an_invalid_measurement_supports_no_claim_and_is_named() -> None:
-    found = headline((line(0, verdict="invalid"), figures(199)))
+    found = headline((group(0, verdict="invalid"), figures(199)))
     assert found.state == "unjudged"
-    assert found.notes == ("Left out of the answer, since the measurement is invalid: m json c=1.",)
+    assert found.notes == ("Excluded: invalid measurement: m json c=1.",)
 
 
 def test_a_degraded_or_interrupted_run_is_said_to_be() -> None:
-    found = headline((line(0, verdict="degraded", status="interrupted"), figures(199)))
+    found = headline((group(0, verdict="degraded", status="interrupted"), figures(199)))
     assert found.notes == ("Read with care: m json c=1 (degraded, interrupted).",)
 
 
 def test_another_config_of_the_same_model_is_another_candidate() -> None:
     thinking, plain = {"think": True}, {"think": False}
     found = headline(
-        (line(0, config=thinking), figures(199)), (line(1, config=plain), figures(50)),
-        (line(2, suite="tools", config=thinking), figures(198)),
+        (group(0, config=thinking), figures(199)), (group(1, config=plain), figures(50)),
+        (group(2, suite="tools", config=thinking), figures(198)),
     )  # fmt: skip
-    assert [(len(each.lines), each.state) for each in found.candidates] == [(2, "met"), (1, "missed")]
+    assert [(len(each.groups), each.state) for each in found.candidates] == [(2, "met"), (1, "missed")]
     assert [each.name for each in found.candidates] == ["m at c=1 (think true)", "m at c=1 (think false)"]
 
 
 def test_suites_that_were_run_with_different_configs_are_judged_together() -> None:
     """Else the one that misses would be another candidate, and hidden."""
     long, short = {"options": {"num_predict": 300}}, {"options": {"num_predict": 200}}
-    pairs = [(line(0, config=long), figures(199)), (line(1, suite="tools", config=short), figures(88))]
+    pairs = [(group(0, config=long), figures(199)), (group(1, suite="tools", config=short), figures(88))]
     found = headline(*pairs)
-    assert [(each.name, len(each.lines), each.state) for each in found.candidates] == [("m at c=1", 2, "missed")]
+    assert [(each.name, len(each.groups), each.state) for each in found.candidates] == [("m at c=1", 2, "missed")]
     assert "which misses tools: correct 44.0 %" in found.text
     assert found.notes == (
-        "Not all suites were run alike: json: options.num_predict 300; tools: options.num_predict 200.",
+        "Not all suites were run with the same config: json: options.num_predict 300; tools: options.num_predict 200.",
     )
-    prompt = (line(2, config={**long, "structured": "prompt"}), figures(199))
+    prompt = (group(2, config={**long, "structured": "prompt"}), figures(199))
     assert [each.state for each in headline(*pairs, prompt).candidates] == ["missed", "missed"]
 
 
 def test_a_suite_that_another_config_misses_is_told_beside_the_answer() -> None:
     found = headline(
-        (line(0, config={"think": True}), figures(199)), (line(1, config={"think": False}), figures(199)),
-        (line(2, suite="tools", config={"think": False}), figures(88)),
+        (group(0, config={"think": True}), figures(199)), (group(1, config={"think": False}), figures(199)),
+        (group(2, suite="tools", config={"think": False}), figures(88)),
     )  # fmt: skip
     assert found.text.startswith("m at c=1 (think true) is correct and fast enough.")
     (note,) = found.notes
-    assert note.startswith("Not shown in other suites, which were run as m at c=1 (think false): tools: correct 44.0 %")
+    assert note.startswith(
+        "Not shown for other suites, which were run as m at c=1 (think false): tools: correct 44.0 %"
+    )
 
 
 def test_a_schema_in_the_prompt_is_another_candidate_than_as_a_format_and_tools_go_with_both() -> None:
     found = headline(
-        (line(0), figures(199)), (line(1, config={"structured": "prompt"}), figures(50)),
-        (line(2, suite="tools"), figures(198)),
+        (group(0), figures(199)), (group(1, config={"structured": "prompt"}), figures(50)),
+        (group(2, suite="tools"), figures(198)),
     )  # fmt: skip
-    assert [[each.id for each in candidate.lines] for candidate in found.candidates] == [[0, 2], [1, 2]]
+    assert [[each.id for each in candidate.groups] for candidate in found.candidates] == [[0, 2], [1, 2]]
     assert [each.variant for each in found.candidates] == ["structured format", "structured prompt"]
 
 
@@ -166,6 +168,6 @@ def test_a_limit_on_what_a_report_does_not_have_is_refused(text: str) -> None:
 )
 def test_limits_on_what_a_report_has(text: str) -> None:
     (condition,) = rule = parse_rule([text])
-    found = headline_of([line(0)], {0: figures(199)}, rule)
+    found = headline_of([group(0)], {0: figures(199)}, rule)
     assert condition.text == text
     assert found.rule.startswith(f"Rule: {text}")

@@ -147,14 +147,14 @@ def test_the_filter_works_on_tables_charts_and_wrong_answers(page: Path, opened:
         ))  # fmt: skip
 
     before, shapes = state(), {chart: drawn(browser, chart) for chart in CHARTS}
-    assert before[1:] == (8, "8 of 8 lines shown")
+    assert before[1:] == (8, "8 of 8 run groups shown")
     box = browser.find_element("css selector", "input[name=model][value='a:1b']")
     box.send_keys(" ")  # by keyboard
     after = state()
-    assert (after[0] * 2, *after[1:]) == (before[0], 4, "4 of 8 lines shown")
+    assert (after[0] * 2, *after[1:]) == (before[0], 4, "4 of 8 run groups shown")
     assert all(drawn(browser, chart) < shapes[chart] for chart in CHARTS)
     browser.find_element("css selector", "input[name=model][value='b:3b']").click()
-    assert state() == (0, 0, "0 of 8 lines shown")
+    assert state() == (0, 0, "0 of 8 run groups shown")
     browser.find_element("css selector", "button[type=reset]").click()
     end = time.monotonic() + 20
     while state() != before:
@@ -249,7 +249,7 @@ def test_200_000_requests_stay_under_10_MB_and_3_s(tmp_path: Path, opened: Open,
     opened(path)
     assert cpu_s(browser) - before < 3
     text = browser.execute_script("return document.body.innerText")
-    assert "of 200,000 requests, drawn evenly" in text
+    assert "of 200,000 requests by the time sent" in text
 
 
 def cpu_s(browser: Any) -> float:

@@ -75,7 +75,7 @@ def overview(rows: list[dict[str, Any]], width: int, total_s: float = 192.3) -> 
 # The table
 
 NOTES = """
-* interrupted: the same command with --skip-cached continues it
+* interrupted: run the same command with --skip-cached to continue
 (1) this client fell behind
 (2) no request completed
 warning: the server has one slot (smollm2:360m tools c=16 and 1 more)

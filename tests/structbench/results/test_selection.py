@@ -66,8 +66,8 @@ def test_a_word_selects_runs_newest_last(reader: Reader, words: str, chosen: lis
         ("label=tool", r"no run has label 'tool': did you mean tools\?"),
         ("label=zzz", "no run has label 'zzz': there are text, nightly, tools"),
         ("model=smollm2:135m", r"did you mean smollm2:360m\?"),
-        ("2026", r"'2026' begins 3 runs \(20260101T000000-aaaa, .*\): write more of it"),
-        ("abcd", r"'abcd' begins 2 configs \(s1:abcd11, s1:abcd22\): write more of it"),
+        ("2026", r"'2026' matches 3 runs \(20260101T000000-aaaa, .*\): type more of it"),
+        ("abcd", r"'abcd' matches 2 configs \(s1:abcd11, s1:abcd22\): type more of it"),
         ("", "no run, label"),
         ("ef", "no run, label"),
         ("colour=red", "no run, label"),
@@ -85,5 +85,5 @@ def test_a_word_with_two_meanings_is_refused(tmp_path: Path) -> None:
     with Store(tmp_path / "db.duckdb") as store:
         store.append("runs", {"run_id": "1", "label": "json", "suite": "text"})
         store.append("runs", {"run_id": "2", "label": None, "suite": "json"})
-    with pytest.raises(BadInput, match="'json' is a label and a suite: write label=json or suite=json"):
+    with pytest.raises(BadInput, match="'json' is both a label and a suite: write label=json or suite=json"):
         select_runs(Reader(tmp_path / "db.duckdb"), ["json"])

@@ -25,7 +25,7 @@ from loadgen.simulator import Simulator
 from loadgen.types import NS, Request, RequestRecord
 from structbench import __version__
 from structbench.errors import BadInput
-from structbench.gates.slo import Gate, Outcome
+from structbench.gates.slo import CellResult, Gate
 from structbench.options import LoadOptions
 from structbench.run import runner
 from structbench.run.display import Display
@@ -532,7 +532,7 @@ def test_stop_asks_the_load_first_and_hurries_it_then() -> None:
 )  # fmt: skip
 def test_the_exit_code_is_that_of_the_worst(given: dict[str, Any], code: int) -> None:
     gates = [Gate("a cell", "error_rate<=0", word, None, 0, "") for word in given.pop("gates", [])]
-    summary = Summary(outcomes=[Outcome("a cell", None, gates), Outcome("another")], **given)
+    summary = Summary(outcomes=[CellResult("a cell", None, gates), CellResult("another")], **given)
     assert summary.exit_code == code
     assert (summary.total_s, summary.interrupted) == (0.0, "interrupted" in given)
 

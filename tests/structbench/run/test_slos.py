@@ -15,8 +15,9 @@ import pytest
 
 from loadgen.simulator import Simulator
 from structbench.cli import main
+from structbench.gates.abort import AbortWatch
 from structbench.gates.expressions import parse_slo
-from structbench.gates.slo import Outcome, Watch, judge_all
+from structbench.gates.slo import CellResult, judge_all
 from structbench.options import LoadOptions
 from structbench.run import runner
 from structbench.run.runner import Stop, Summary
@@ -55,7 +56,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         yield opened
 
 
-def watched(reader: Reader, run: str | None, slo: str, missing: Sequence[int] | None, **more: Any) -> Watch | None:
+def watched(reader: Reader, run: str | None, slo: str, missing: Sequence[int] | None, **more: Any) -> AbortWatch | None:
     planned: Any = SimpleNamespace(
         cell=SimpleNamespace(requests=10), missing=missing,
         continued=None if run is None else SimpleNamespace(run_id=run),
@@ -88,7 +89,7 @@ def test_without_the_option_nothing_is_watched(reader: Reader) -> None:
 
 def test_each_cell_is_judged_by_its_run_s_own_limits(reader: Reader) -> None:
     rows = {row["run_id"]: row for row in reader.query("SELECT * FROM summary", [])}
-    cells = [Outcome("right", rows["right"]), Outcome("wrong", rows["wrong"]), Outcome("none")]
+    cells = [CellResult("right", rows["right"]), CellResult("wrong", rows["wrong"]), CellResult("none")]
     wanted = [parse_slo(text) for text in ("goodput>0", "correct>=1", "tool_calls_right>0", "ttft_p50<9")]
     judge_all(wanted, reader.query, cells)
     assert [[gate.outcome for gate in each.gates] for each in cells] == [
@@ -99,7 +100,7 @@ def test_each_cell_is_judged_by_its_run_s_own_limits(reader: Reader) -> None:
     assert [gate.slo for gate in cells[2].gates] == [slo.text for slo in wanted]
     judge_all([parse_slo("tool_calls_right>0")], reader.query, cells[:2])
     assert [each.gates[0].outcome for each in cells[:2]] == ["undecided"] * 2, "it applies to no cell at all"
-    plain = [Outcome("right", rows["right"])]
+    plain = [CellResult("right", rows["right"])]
     judge_all([], reader.query, plain)
     assert plain[0].gates == []
 

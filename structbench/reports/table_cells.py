@@ -1,7 +1,4 @@
-"""The cells and rows of the page's tables.
-
-Invariant: a row knows its line, so that the filter finds it, and shows what stands against it.
-"""
+"""Cells and rows of the page's tables. A row carries its run group, so that the filter finds it, and its marks."""
 
 from __future__ import annotations
 
@@ -11,23 +8,23 @@ from typing import Any
 from structbench.formatting import ABSENT
 from structbench.metrics import Metric
 from structbench.reports.estimates import needs_text, range_text
-from structbench.results.groups import Line
+from structbench.results.groups import RunGroup
 from structbench.stats import Estimate
 
-Cell = Mapping[str, str]
-"""value, range, needs: at most the first two, or the last."""
+TableCell = Mapping[str, str]
+"""The keys value, range and needs: either the first two or only the last is filled."""
 
 
-def row(line: Line, cells: Sequence[Cell]) -> dict[str, Any]:
-    return {"line": {"id": line.id, "name": line.name, "marks": line.marks}, "cells": cells}
+def row(group: RunGroup, cells: Sequence[TableCell]) -> dict[str, Any]:
+    return {"line": {"id": group.id, "name": group.name, "marks": group.marks}, "cells": cells}
 
 
-def cell(metric: Metric, estimate: Estimate) -> Cell:
+def cell(metric: Metric, estimate: Estimate) -> TableCell:
     if estimate.value is None:
         needs = needs_text(estimate)
         return {"value": "", "range": "", "needs": needs} if needs != ABSENT else plain(ABSENT)
     return {"value": metric.text(estimate.value), "range": range_text(metric, estimate), "needs": ""}
 
 
-def plain(text: str) -> Cell:
+def plain(text: str) -> TableCell:
     return {"value": text, "range": "", "needs": ""}

@@ -1,0 +1,186 @@
+"""SLOs given up during a load only when nothing that can still come would save them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations_with_replacement, product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from structbench.gates.abort import AbortWatch
+from structbench.gates.expressions import Condition, parse_slo
+from structbench.metrics import LATENCIES, is_good, of_kind
+from structbench.stats import percentile
+
+NOTHING: dict[str, Any] = {
+    **dict.fromkeys(metric.column for metric in LATENCIES.values()), "error_kind": None, "output_tokens": None,
+    "outcome": "completed", "accuracy_score": None,
+    "json_valid": None, "schema_valid": None, "tool_call_accuracy": None,
+}  # fmt: skip
+
+
+def row(**more: Any) -> dict[str, Any]:
+    return {**NOTHING, **more}
+
+
+@pytest.mark.parametrize(
+    ("values", "good"),
+    [({"ttft_s": 0.5, "tpot_s": 0.05}, True), ({"ttft_s": 0.51, "tpot_s": 0.01}, False), ({"ttft_s": 0.1}, True),
+     ({"ttft_s": 0.1, "tpot_s": 0.06}, False), ({"tpot_s": 0.01}, False),
+     ({"ttft_s": 0.1, "first_answer_s": 1.1}, False)],
+)  # fmt: skip
+def test_an_answer_in_one_piece_breaks_no_limit_on_its_pace_but_one_without_a_first_token_does(
+    values: dict[str, float], good: bool
+) -> None:
+    assert is_good(row(**values), {"ttft_s": 0.5, "tpot_s": 0.05, "first_answer_s": 1.0}) is good
+    assert [column for column in (each.column for each in LATENCIES.values()) if is_good(row(), {column: 1.0})] == [
+        "first_answer_s", "itl_mean_s", "tpot_s"
+    ]  # fmt: skip
+
+
+def broken(
+    slo: Condition, rows: Sequence[dict[str, Any]], planned: int | None, elapsed_s: float | None = 1.0,
+    limits: Mapping[str, float] | None = None,
+) -> bool:  # fmt: skip
+    watch = AbortWatch([slo], planned, limits or {})
+    for each in rows:
+        watch.add(each)
+    assert watch.seen == len(rows)
+    lost = watch.broken(elapsed_s)
+    assert lost in ([], [slo])
+    return bool(lost)
+
+
+@pytest.mark.parametrize(
+    ("slo", "rows", "planned", "elapsed_s", "lost"),
+    [
+        # Of 0, 0.1, 0.9, 0.9 the median is halfway.
+        ("ttft_p50<0.4", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, True),
+        ("ttft_p50<0.6", [row(ttft_s=value) for value in (0.1, 0.9, 0.9)], 4, 1, False),
+        ("ttft_p50<0", [row(ttft_s=0.1)], 10, 1, True),  # not even what takes no time keeps this
+        ("error_rate<=10%", [row(error_kind="http")] * 2, 10, 1, True),
+        ("error_rate<=20%", [row(error_kind="http")] * 2, 10, 1, False),
+        ("ttft_mean<0.1", [row(ttft_s=1.1)], 10, 1, True), ("ttft_mean<0.1", [row(ttft_s=0.9)], 10, 1, False),
+        # What failed has no latency, however long it took.
+        ("ttft_mean<1", [row(ttft_s=0.5), *[row(ttft_s=99.0, error_kind="timeout")] * 8], 10, 1, False),
+        ("requests_per_s>=20", [row()] * 5, 10, 0.4, False), ("requests_per_s>=20", [row()] * 5, 10, 0.6, True),
+        ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 11, True),
+        ("correct_goodput>1", [row(outcome="correct", accuracy_score=1.0)] * 2, 10, 9, False),
+        ("correct_goodput>1", [row()] * 9, 10, 99, False),  # a suite without scores
+        ("correct>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, True),
+        ("accuracy>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, False),
+        # Nothing bounds these: an answer may have any number of gaps or tokens, and wait as long as it likes.
+        ("itl_p50<1ms", [row(itl_mean_s=9.0)] * 9, 10, 1, False), ("tokens_per_s>9", [row()] * 9, 10, 99, False),
+        ("ttft_p50>1", [row(ttft_s=0.1)] * 9, 10, 1, False), ("requests_per_s<1", [row()] * 9, 10, 1, False),
+        ("tokens_per_s<1", [row(output_tokens=9)] * 9, 10, 99, False), ("goodput<1", [row()] * 9, 10, 1, False),
+        # Before the load's clock runs there is no rate.
+        ("requests_per_s>=20", [row()] * 5, 10, None, False), ("requests_per_s>=20", [row()] * 5, 10, 0, False),
+        ("requests_per_s>=20", [row()] * 9, 10, 0.5, False), ("requests_per_s>20", [row()] * 9, 10, 0.5, True),
+        ("requests_per_s>=20", [row(error_kind="http"), *[row()] * 8], 10, 0.5, True),
+        # Only a duration bounds the cell; and when all is over, the judgement is the rows'.
+        ("ttft_p50<1ms", [row(ttft_s=9.0)] * 9, None, 1, False), ("ttft_p50<1ms", [row(ttft_s=9.0)] * 9, 9, 1, False),
+    ],
+)  # fmt: skip
+def test_only_what_is_certain_ends_a_load(
+    slo: str, rows: list[dict[str, Any]], planned: int | None, elapsed_s: float, lost: bool
+) -> None:
+    assert broken(parse_slo(slo), rows, planned, elapsed_s) is lost
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.75, 0.9, 1.0])
+def test_a_percentile_is_given_up_when_all_to_come_in_no_time_would_not_save_it(p: float) -> None:
+    for kept, slow, remaining, limit in product(range(4), range(5), range(1, 5), (0.25, 0.4, 0.55)):
+        came = [*(0.1, 0.2, 0.2)[:kept], *(0.9, 0.6, 0.6, 0.6)[:slow]]
+        best = percentile([*came, *[0.0] * remaining], p)
+        assert best is not None
+        slo, rows = parse_slo(f"ttft_p{p * 100:g}<{limit}"), [row(ttft_s=value) for value in came]
+        assert broken(slo, rows, len(rows) + remaining) is (bool(came) and not slo.holds(best)), (came, remaining)
+
+
+LATENCY = st.one_of(st.none(), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.floats(0, 1))
+
+
+@given(
+    st.lists(LATENCY, min_size=1, max_size=40), st.integers(0, 39), st.sampled_from([0.5, 0.9, 0.95, 0.99, 1.0, 0.07]),
+    st.sampled_from([0.1, 0.2, 0.3, 0.5]), st.sampled_from(["<", "<="]),
+)  # fmt: skip
+def test_a_percentile_is_given_up_exactly_when_it_is_lost(
+    values: list[float | None], seen: int, p: float, limit: float, op: str
+) -> None:
+    """None: a failed request, which has no latency."""
+    slo = parse_slo(f"ttft_p{p * 100:g}{op}{limit}")
+    rows = [row(ttft_s=value, error_kind="http" if value is None else None) for value in values]
+    now, planned = rows[:seen], len(rows)
+    if seen >= planned:
+        return
+    came = [value for value in values[:seen] if value is not None]
+    best = percentile([*came, *[0.0] * (planned - seen)], p)
+    lost = bool(came) and best is not None and not slo.holds(best)
+    if best is None or abs(best - limit) > 1e-12:  # at the limit itself, rounding decides
+        assert broken(slo, now, planned) is lost
+    final = percentile([value for value in values if value is not None], p)
+    if lost and final is not None:
+        assert not slo.holds(final), "given up too early"
+
+
+LIMITS = {"ttft_s": 0.5, "tpot_s": 0.25}
+RIGHT = row(
+    outcome="correct", accuracy_score=1.0, json_valid=True, schema_valid=True, tool_call_accuracy=1.0,
+    **{metric.column: 0.0 for metric in LATENCIES.values()},
+)  # fmt: skip
+"""As good as a request can be."""
+KINDS = {
+    "right": RIGHT, "slow": {**RIGHT, "ttft_s": 2.0, "e2e_s": 4.0}, "unscored": {**NOTHING, "ttft_s": 0.5},
+    "wrong": {**RIGHT, "outcome": "wrong_value", "accuracy_score": 0.5, "tpot_s": 0.5},
+    "not valid": {**RIGHT, "outcome": "schema_violation", "accuracy_score": 0.0, "schema_valid": False, "e2e_s": 1.0},
+    "no json": {**RIGHT, "outcome": "invalid_json", "accuracy_score": 0.0, "json_valid": False, "schema_valid": False,
+                "tool_call_accuracy": 0.0},
+    "wrong call": {**RIGHT, "outcome": "wrong_value", "accuracy_score": 0.5, "tool_call_accuracy": 0.5},
+    "failed": {**NOTHING, "error_kind": "timeout", "ttft_s": 4.0},
+    "rejected": {**RIGHT, "error_kind": "rejected", "outcome": "rejected", "accuracy_score": 0.0, "json_valid": False},
+}  # fmt: skip
+
+
+def figure(name: str, rows: Sequence[dict[str, Any]], elapsed_s: float) -> float | None:
+    """docs/metrics.md, on rows; None: nothing counts there."""
+    done = [each for each in rows if each["error_kind"] is None]
+    scored = [each for each in rows if each["accuracy_score"] is not None]
+    good = [each for each in done if (each["ttft_s"] or 0) <= 0.5 and (each["tpot_s"] or 0) <= 0.25]
+    counted: Mapping[str, tuple[float, float]] = {
+        "error_rate": (len(rows) - len(done), len(rows)),
+        "correct": (sum(each["outcome"] == "correct" for each in scored), len(scored)),
+        "requests_per_s": (len(done), elapsed_s if rows else 0), "goodput": (len(good), elapsed_s if rows else 0),
+        "correct_goodput": (sum(each["outcome"] == "correct" for each in good), elapsed_s if scored else 0),
+    }  # fmt: skip
+    if name in counted:
+        above, below = counted[name]
+    else:
+        column = {"tool_calls_right": "tool_call_accuracy", "accuracy": "accuracy_score"}.get(name, name)
+        column = column.replace("_mean", "_s")
+        values = [each[column] for each in (done if name.endswith("_mean") else rows) if each[column] is not None]
+        above, below = sum(values), len(values)
+    return above / below if below else None
+
+
+BOUNDED = [metric.name for metric in of_kind("rate", "share") if metric.name != "tokens_per_s"]
+
+
+@pytest.mark.parametrize("name", [*BOUNDED, "ttft_mean", "e2e_mean"])
+def test_an_slo_is_given_up_exactly_when_no_end_of_the_load_would_keep_it(name: str) -> None:
+    """Every end that these requests can have is tried, those in which some are never sent too."""
+    ends = [[KINDS[kind] for kind in kinds] for n in range(3) for kinds in combinations_with_replacement(KINDS, n)]
+    elapsed_s, only = 0.5, {"rate": ">", "latency": "<"}.get(parse_slo(f"{name}>0").metric.kind)
+    for came in ends:
+        figures = [found for more in ends if (found := figure(name, [*came, *more], elapsed_s)) is not None]
+
+        def lost(op: str, value: float, rows: Sequence[dict[str, Any]] = came) -> bool:
+            return broken(parse_slo(f"{name}{op}{value!r}"), rows, len(rows) + 2, elapsed_s, LIMITS)
+
+        for op, best in ((">", max(figures)), ("<", min(figures))):
+            if figure(name, came, elapsed_s) is None:  # nothing came that says whether the SLO applies
+                assert not lost(op, best)
+            else:  # of a rate and of a latency, time alone can still mend one side
+                assert (lost(f"{op}=", best), lost(op, best)) == (False, only in (None, op)), (came, best)
