@@ -1,4 +1,4 @@
-"""A limit to how long a check may take: a pattern can take longer than anyone waits.
+"""A time limit for checks: a pattern can take longer than anyone would wait.
 
 Invariant: after a call the process's timer and its SIGALRM handler are as they were.
 """
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 class OutOfTime(BaseException):
-    """No Exception, so that no library on the way catches it."""
+    """The time limit was reached. Not an Exception, so that no library in between catches it."""
 
 
 def limited(limit_s: float, run: Callable[[], T]) -> T:
-    """What ``run`` returns; OutOfTime after the limit. Only a main thread can be interrupted: others have no limit."""
+    """Call ``run`` and return its result; OutOfTime after the limit. Other threads than the main one have none."""
     if threading.current_thread() is not threading.main_thread():
         return run()
     armed = True
@@ -32,12 +32,12 @@ def limited(limit_s: float, run: Callable[[], T]) -> T:
     before = 0.0, 0.0
     try:
         try:
-            # Again and again, in case something on the way swallows it.
+            # Repeats, in case something in between swallows it.
             before = signal.setitimer(signal.ITIMER_REAL, limit_s, 0.25)
             return run()
         finally:
             armed = False
     finally:
-        armed = False  # where it rang in the line above
+        armed = False  # if the alarm came in the line above
         signal.setitimer(signal.ITIMER_REAL, *before)
         signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
