@@ -1,4 +1,4 @@
-# The two commands of the README. They need Python 3.11 or newer and make, and set up everything else in .venv.
+# The README's two commands. They need Python 3.11 or newer and make, and set up everything else in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed
 	$(BIN)/structbench demo
 
-# The fast tests; those that need a server, a browser or a data set: see .ci/run. Tests wait as much as they compute:
-# one process more than there are cores.
+# The fast tests; .ci/run has those that need a server, a browser or a data set. Tests wait as much as they compute,
+# hence one process more than there are cores.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not (ollama or prometheus or chromium or data or slow)"

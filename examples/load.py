@@ -1,4 +1,4 @@
-"""Measure the simulated server from Python and look at single requests.
+"""Load the simulated server from Python and look at single requests.
 
 python examples/load.py
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start the simulated server, load it openly with Poisson arrivals, ask the results with SQL.
+# Start the simulated server, load it in an open loop with Poisson arrivals, and query the results with SQL.
 set -euo pipefail
 folder=$(mktemp -d)
 structbench simulate --port 0 > "$folder/simulator.txt" &

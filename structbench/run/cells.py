@@ -13,7 +13,7 @@ from structbench.formatting import load_text, suite_text
 from structbench.identity import config_hash
 from structbench.run.settings import Settings
 from structbench.scoring import SCORER_VERSION
-from structbench.suites.catalog import telling_cases
+from structbench.suites.catalog import representative_cases
 from structbench.types import Config, Suite
 
 SIMULATED = "simulated"
@@ -62,14 +62,14 @@ def build_cells(settings: Settings, server: Server) -> list[Cell]:
 
 def _structured(wanted: Sequence[str], suite: Suite) -> Sequence[str]:
     """The ways in which a suite is to tell its schemas: neither for one that has none."""
-    has_schema = any(case.schema is not None for case in telling_cases(suite))
+    has_schema = any(case.schema is not None for case in representative_cases(suite))
     return wanted if has_schema else ("none",)
 
 
 def _config(
     settings: Settings, server: Server, model: str, suite: Suite, load: Load, structured: str
 ) -> Config:  # fmt: skip
-    scored = any(case.kind != "text" for case in telling_cases(suite))
+    scored = any(case.kind != "text" for case in representative_cases(suite))
     return Config(
         suite=suite.name,
         suite_hash=suite.content_hash,

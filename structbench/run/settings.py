@@ -21,7 +21,7 @@ from structbench.errors import BadInput
 from structbench.gates.expressions import Condition, parse_limits, parse_slo
 from structbench.options import LoadOptions, think_value
 from structbench.output import check_output
-from structbench.suites.catalog import load_suite, tagged, tags_of, telling_cases
+from structbench.suites.catalog import load_suite, representative_cases, tagged, tags_of
 from structbench.suites.generated import TextShape
 from structbench.types import Suite
 
@@ -202,7 +202,7 @@ def _with_tags(suites: Sequence[Suite], tags: Sequence[str]) -> list[Suite]:
 
 def _check_for_generate(suite: Suite) -> None:
     """BadInput for what a conversation told as one text would leave out."""
-    for case in telling_cases(suite):
+    for case in representative_cases(suite):
         if case.tools:
             raise BadInput(f"suite {suite.name} has tools, which /api/generate does not take: use --endpoint chat")
         for key in ("images", "tool_calls", "thinking"):

@@ -1,8 +1,8 @@
-"""What an answer was worth: one pure function from a case and an answer to a score.
+"""Scoring: one pure function from a case and an answer to a score.
 
-Invariant: ``score`` depends on its two arguments alone and never raises, whatever the answer holds;
-what cannot be judged is ``unscored`` with the reason. docs/scoring.md defines every word.
-jsonschema is imported when the first schema is met, so importing this costs nothing.
+Invariant: ``score`` depends only on its two arguments and never raises, whatever the answer contains;
+an answer that cannot be judged is ``unscored`` with the reason. docs/scoring.md defines every word.
+jsonschema is imported with the first schema, so importing this package is cheap.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from structbench.types import Case, Score
 __all__ = ["SCORER_VERSION", "Answer", "score", "unscored"]
 
 SCORER_VERSION = 3
-"""Raise it with any change that gives some answer another score: it is part of a cell's identity."""
+"""Raise it with any change that gives some answer another score: it is part of the identity of scored cells."""
 
 
 def score(case: Case, answer: Answer) -> Score | None:
-    """Score one answer; None for a case that says nothing about what is right."""
+    """Score an answer; None for a case that does not say what is right."""
     try:
         match case.kind:
             case "text":

@@ -1,4 +1,4 @@
-"""The answer as scoring sees it, and the lines in which a score explains itself.
+"""The answer as scoring sees it, and the explanations in a score.
 
 Invariant: an explanation is one printable line of at most 300 characters that encodes as UTF-8.
 """
@@ -21,7 +21,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for one request, without its timing."""
+    """The answer to a request, without its timing."""
 
     output_text: str = ""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
@@ -32,34 +32,34 @@ class Answer:
 
 
 class CannotScore(Exception):
-    """The case, not the answer, keeps the answer from being judged."""
+    """The answer cannot be judged because of its case, not of what it says."""
 
 
 def unscored(reason: str) -> Score:
-    """The score of an answer that could not be judged."""
-    return Score(outcome="unscored", validation_errors=(line(reason),))
+    """Make the score of an answer that could not be judged."""
+    return Score(outcome="unscored", validation_errors=(as_line(reason),))
 
 
 def explain(pointer: str, keyword: str, message: str) -> str:
-    """``JSON pointer: keyword: message``; the empty pointer is written ``(root)``."""
-    return line(f"{pointer if pointer else '(root)'}: {keyword}: {message}")
+    """Write ``JSON pointer: keyword: message``; the empty pointer is written ``(root)``."""
+    return as_line(f"{pointer if pointer else '(root)'}: {keyword}: {message}")
 
 
-def line(text: str) -> str:
-    """Make any text one safe line; what is too long loses its middle, since jsonschema says what is wrong last."""
+def as_line(text: str) -> str:
+    """Make any text one printable line; one that is too long loses its middle, since jsonschema's reason comes last."""
     text = _shortened(text)
     text = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return _shortened(text)
 
 
-def first(explanations: Iterable[str]) -> tuple[str, ...]:
-    """The first ten different explanations, in order."""
+def first_distinct(explanations: Iterable[str]) -> tuple[str, ...]:
+    """Return the first ten different explanations, in order."""
     return tuple(dict.fromkeys(explanations))[:MAX_EXPLANATIONS]
 
 
-def shown(value: object) -> str:
-    """A value in an explanation."""
+def quoted(value: object) -> str:
+    """Write a value as explanations show it."""
     text = value if isinstance(value, str) else repr(value)
     text = without_middle(text, 100, 29)
     return repr(text) if isinstance(value, str) else text

@@ -1,7 +1,7 @@
-"""BFCL's rules for one call: what the Berkeley Function Calling Leaderboard takes for a right call.
+"""The rules by which the Berkeley Function Calling Leaderboard judges a call.
 
-Invariant: every call gets a verdict, whatever its arguments hold. Types are judged strictly, values
-leniently; where this departs from BFCL's own checker on purpose, docs/scoring.md says so, with an example.
+Invariant: every call gets a verdict, whatever its arguments contain. Types are judged strictly, values
+leniently; docs/scoring.md lists the deliberate differences from BFCL's own checker, with examples.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from structbench.scoring.values import json_equal
 from structbench.types import ToolOutcome
 
 Verdict = tuple[ToolOutcome, str]
-"""How far a call got, and the argument that held it."""
+"""The rung that a call reached, and the argument that stopped it there."""
 
 KINDS: Mapping[Any, type] = {
     "string": str, "integer": int, "number": float, "boolean": bool, "array": list, "object": dict,
 }  # fmt: skip
-"""JSON Schema's type -> the one type that a value must have."""
+"""JSON Schema type -> the Python type that a value must have."""
 LEFT_OUT = ""
-"""Among the acceptable values: the argument may be left out."""
+"""As an acceptable value: the argument may be left out."""
 _IGNORED = re.compile(r"[ ,./\-_*^]")
 
 
 def judge(arguments: Mapping[str, Any], allowed: Mapping[str, Sequence[Any]], schema: Mapping[str, Any]) -> Verdict:
-    """The first rung at which the arguments fail, given the acceptable values and the tool's parameters."""
+    """Find the first rung that the arguments fail, given the acceptable values and the tool's parameters."""
     properties, required = schema.get("properties"), schema.get("required")
     described = properties if isinstance(properties, Mapping) else {}
     must = [name for name, values in allowed.items() if not _may_be_left_out(values)]
@@ -45,14 +45,14 @@ def judge(arguments: Mapping[str, Any], allowed: Mapping[str, Sequence[Any]], sc
 
 
 def _judge_value(value: Any, acceptable: Sequence[Any], described: Mapping[str, Any]) -> ToolOutcome:
-    """An acceptable value of another type than the described one (None, a variable's name) admits that type too."""
+    """Judge one argument; an acceptable value of a type other than the described one admits that type too."""
     kind = _kind(described)
     if kind is float and type(value) is int:
         value = float(value)
-    told = _first_kind(acceptable)
-    if type(value) not in (kind, told):
+    given = _first_kind(acceptable)
+    if type(value) not in (kind, given):
         return "schema_violation"
-    if told not in (kind, None):
+    if given not in (kind, None):
         return "correct" if any(json_equal(value, one) for one in acceptable) else "wrong_value"
     inner = _inner_kind(described)
     if kind is list and not any(_items_fit(value, one, inner) for one in acceptable):
@@ -61,7 +61,7 @@ def _judge_value(value: Any, acceptable: Sequence[Any], described: Mapping[str, 
 
 
 def _matches(value: Any, acceptable: Any, inner: type | None) -> bool:
-    """Value by value: strings by their letters and digits, lists in order, objects member by member."""
+    """Compare strings by their letters and digits, lists in order, objects member by member."""
     match value:
         case dict():
             return isinstance(acceptable, Mapping) and _members_match(value, acceptable)
@@ -76,7 +76,7 @@ def _matches(value: Any, acceptable: Any, inner: type | None) -> bool:
 
 
 def _objects_match(value: Sequence[Any], acceptable: Any) -> bool:
-    """Objects in order, each with acceptable members."""
+    """Compare lists of objects in order."""
     return (
         isinstance(acceptable, list)
         and len(value) == len(acceptable)
@@ -88,7 +88,7 @@ def _objects_match(value: Sequence[Any], acceptable: Any) -> bool:
 
 
 def _members_match(value: Mapping[str, Any], acceptable: Mapping[str, Any]) -> bool:
-    """Each member has one of its acceptable values; members of the value are not judged by type."""
+    """Compare each member with its acceptable values; their types are not judged."""
     for name, member in value.items():
         if name not in acceptable:
             return False
@@ -106,7 +106,7 @@ def _may_be_left_out(values: Sequence[Any]) -> bool:
 
 
 def _first_kind(acceptable: Sequence[Any]) -> type | None:
-    """The type of the first value given; None where there is none."""
+    """Return the type of the first acceptable value, or None if there is none."""
     return next((type(value) for value in acceptable if value != LEFT_OUT), None)
 
 
@@ -116,22 +116,22 @@ def _inner_kind(described: Mapping[str, Any]) -> type | None:
 
 
 def _kind(described: Mapping[str, Any]) -> type | None:
-    told = described.get("type")
-    return KINDS.get(told) if isinstance(told, str) else None
+    given = described.get("type")
+    return KINDS.get(given) if isinstance(given, str) else None
 
 
 def _items_fit(value: Any, acceptable: Any, inner: type | None) -> bool:
-    """Whether each item is of the described type, or of the acceptable list's own."""
+    """Return whether each item is of the described type or of the acceptable list's."""
     if inner is None or not isinstance(acceptable, list):
         return True
-    told = _first_kind(acceptable)
+    given = _first_kind(acceptable)
     # A server that writes 5.0 as 5 (Ollama does) must not turn a list of floats into a mistake.
-    kinds = {inner, told, int} if inner is float else {inner, told}
+    kinds = {inner, given, int} if inner is float else {inner, given}
     return all(type(item) in kinds for item in value)
 
 
 def _standard(value: Any) -> Any:
-    """A string without blanks, punctuation and case; any other value as it is."""
+    """Strip a string of blanks, punctuation and case; return any other value as it is."""
     return _IGNORED.sub("", value).lower().replace("'", '"') if isinstance(value, str) else value
 
 

@@ -1,7 +1,7 @@
-"""From text to JSON: strictly the whole text, or leniently out of a code fence or prose.
+"""JSON in an answer: strictly the whole text, or leniently from a code fence or prose.
 
-Invariant: the time grows linearly with the text (no part is read again after it failed), and
-nothing but an unparsable text comes out of any text.
+Invariant: the time grows linearly with the text (no part is read again after it failed), and no text makes
+parsing raise.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from structbench import strict_json
-from structbench.scoring.answer import line
-from structbench.scoring.values import MAX_DEPTH, limit_broken
+from structbench.scoring.answer import as_line
+from structbench.scoring.values import MAX_DEPTH, limit_error
 
 JsonSource = Literal["plain", "fenced", "prose"]
 
@@ -26,29 +26,29 @@ _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\\n]++|\\.)*+"?|[\[\]{}]')
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A JSON value, or why there is none."""
+    """A JSON value, or the reason why there is none."""
 
     value: Any = None
     error: str | None = None
 
 
 def parse_json(text: str) -> Parsed:
-    """Parse a text that is one JSON text (RFC 8259) from end to end; no NaN, no duplicate names."""
+    """Parse a text that must be JSON (RFC 8259) from end to end, without NaN and duplicate names."""
     try:
         value = strict_json.decode(text)
     except (json.JSONDecodeError, strict_json.Refused) as error:
-        return Parsed(error=line(str(error)))
+        return Parsed(error=as_line(str(error)))
     except RecursionError:
         return Parsed(error=f"nested deeper than {MAX_DEPTH} levels")
     except ValueError as error:  # Python's own limit on the digits of an integer
-        return Parsed(error=line(f"a number is out of range: {error}"))
-    if (reason := limit_broken(value)) is not None:
+        return Parsed(error=as_line(f"a number is out of range: {error}"))
+    if (reason := limit_error(value)) is not None:
         return Parsed(error=reason)
     return Parsed(value=value)
 
 
 def find_json(text: str) -> tuple[Any, JsonSource] | None:
-    """The first JSON value in a code fence, else the first JSON object or array among prose."""
+    """Find the first JSON value in a code fence, else the first JSON object or array in prose."""
     for block in _fenced(text):
         if (parsed := parse_json(block)).error is None:
             return parsed.value, "fenced"
@@ -59,7 +59,7 @@ def find_json(text: str) -> tuple[Any, JsonSource] | None:
 
 
 def _fenced(text: str) -> Iterator[str]:
-    """The contents of the code fences, the last one perhaps cut off."""
+    """Yield the contents of the code fences; the last one may be cut off."""
     body: list[str] = []
     fence: str | None = None
     for raw in text.split("\n"):
@@ -84,10 +84,10 @@ def _fenced(text: str) -> Iterator[str]:
 
 
 def _balanced_parts(text: str) -> Iterator[str]:
-    """Parts from an opening bracket to the one that balances it, none inside another.
+    """Yield the parts from an opening bracket to its closing one, none inside another.
 
-    An opening bracket that is never balanced ends the search: what stands inside is a piece of
-    a broken or cut off value, not an answer.
+    An opening bracket that is never closed ends the search: what follows is a piece of a broken or cut-off value,
+    not an answer.
     """
     opener = _OPENER.search(text)
     while opener is not None:

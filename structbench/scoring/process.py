@@ -1,8 +1,8 @@
-"""The scoring process: answers are scored beside the load, never in the way of it.
+"""The scoring process, which scores answers beside the load without holding it up.
 
-Invariant: every submitted answer comes back once, scored or ``unscored`` with the reason, whatever the
-answer does to the process that judges it. One thread of the parent talks to one child process, in batches;
-the child ends by itself when its parent is gone.
+Invariant: every submitted answer comes back once, scored or ``unscored`` with the reason, whatever it does to the
+process that judges it. One thread of the parent talks to one child process, in batches; the child ends by itself
+when its parent is gone.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 READY_LIMIT_S = 60.0
 GRACE_S = 30.0
-"""How long beyond its time limit a child may keep silent before it is killed: long, since it yields to others."""
+"""How long after the time limit a silent child is killed: long, since it yields to other processes."""
 MAX_STARTS = 3
-"""Children that may fail to start, one after the other, before scoring is given up."""
+"""Failed starts in a row after which scoring is given up."""
 BATCH_S = 0.5
-"""How long answers are gathered, so that two processes do not wake up for each one."""
+"""How long answers are collected, so that two processes do not wake up for each one."""
 BATCH_SIZE = 64
-CASES_KEPT = 1024
-"""Cases that each side keeps, packed here and unpacked there."""
+MAX_CASES = 1024
+"""Cases that each side caches, pickled in the parent and unpickled in the child."""
 NICENESS = 10
-"""The child yields to the load's processes where cores are scarce."""
+"""Makes the child yield to the load's processes when cores are scarce."""
 
 Item = tuple[Any, "Case", Answer]
 
 
 class Scorer:
-    """Scores answers in a process of its own and hands each score to ``on_score`` from one thread."""
+    """Score answers in a separate process and pass each score to ``on_score`` from one thread."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Scorer:
         self._thread.start()
 
     def submit(self, key: Any, case: Case, answer: Answer) -> None:
-        """Hand over one answer; returns at once (the child starts for the first case that needs it, at the latest)."""
+        """Queue an answer and return at once; the child starts with the first case that needs it, if not before."""
         with self._idle:
             if self._closed:
                 raise ValueError("submit() after close()")
@@ -82,11 +82,11 @@ class Scorer:
         self._queue.put((key, case, answer))
 
     def wait_ready(self, timeout_s: float | None = None) -> bool:
-        """Wait until the child that starts now has started, so that its imports do not fall into a measurement."""
+        """Wait until the child has started, so that its imports do not disturb a measurement."""
         return self._started.wait(timeout_s)
 
     def drain(self, timeout_s: float | None = None) -> bool:
-        """Wait until everything submitted is scored (False: not within the time); raises what ``on_score`` raised."""
+        """Wait until everything submitted is scored; False on time-out. Raises what ``on_score`` raised."""
         self._hurry.set()
         with self._idle:
             done = self._idle.wait_for(lambda: self._pending == 0 or self._closed, timeout_s)
@@ -97,7 +97,7 @@ class Scorer:
             return done and self._pending == 0
 
     def close(self) -> None:
-        """End the child at once; what is not scored by then stays without a score. May be called twice."""
+        """End the child at once; pending answers stay without a score. May be called twice."""
         with self._idle:
             first_time, self._closed = not self._closed, True
             self._idle.notify_all()
@@ -126,12 +126,12 @@ class Scorer:
             for (key, _, _), score in zip(batch, self._scores(batch), strict=True):
                 if self._closed:
                     break
-                self._hand_back(key, score)
+                self._deliver(key, score)
         self._drop_child()
         self._closing.close()
 
     def _next_batch(self) -> list[Item]:
-        """What is there, after a moment in which more may come; nothing once closed."""
+        """Take what is queued, after a moment for more to arrive; empty once closed."""
         item = self._queue.get()
         if item is not None and self._queue.empty():
             self._hurry.wait(BATCH_S)
@@ -147,17 +147,17 @@ class Scorer:
                 break
         return batch
 
-    def _hand_back(self, key: Any, score: Score | None) -> None:
+    def _deliver(self, key: Any, score: Score | None) -> None:
         try:
             self._on_score(key, score)
-        except BaseException as error:  # the caller's own, given back to the caller by drain()
+        except BaseException as error:  # the caller's own, raised again by drain()
             self._failure = self._failure if self._failure is not None else error
         with self._idle:
             self._pending -= 1
             self._idle.notify_all()
 
     def _scores(self, batch: list[Item]) -> list[Score | None]:
-        """The score of each; all questions at once, or one by one when that costs the child its life."""
+        """Score the batch: all questions at once, or one by one if that kills the child."""
         scores: list[Score | None] = [None] * len(batch)
         questions: dict[int, bytes] = {}
         for place, (_, case, answer) in enumerate(batch):
@@ -175,39 +175,39 @@ class Scorer:
         return scores
 
     def _question(self, case: Case, answer: Answer) -> bytes | Score:
-        """Case and answer as they travel, or why they cannot."""
+        """Pickle case and answer, or return the score that says why that is impossible."""
         too_large = unscored(f"the answer is larger than {self._size_limit} bytes")
         if len(answer.output_text) > self._size_limit:
             return too_large
         try:
-            question = pickle.dumps((self._packed(case), answer))
+            question = pickle.dumps((self._pack_case(case), answer))
         except Exception as error:  # any object may refuse to be pickled, with any exception
             return unscored(f"the answer cannot be handed to the scoring process: {type(error).__name__}: {error}")
         return question if len(question) <= self._size_limit else too_large
 
-    def _packed(self, case: Case) -> bytes:
-        """The case without its messages; made once for a case that is asked again and again."""
+    def _pack_case(self, case: Case) -> bytes:
+        """Pickle the case without its messages, once for a case that is asked repeatedly."""
         known = self._cases.get(id(case))
         if known is not None:
             return known[1]
         packed = pickle.dumps(dataclasses.replace(case, messages=()))
-        if len(self._cases) >= CASES_KEPT:
+        if len(self._cases) >= MAX_CASES:
             self._cases.clear()
-        self._cases[id(case)] = case, packed  # the case itself, so that its id stays its own
+        self._cases[id(case)] = case, packed  # keeps the case alive, so that its id is not reused
         return packed
 
     def _ask_alone(self, question: bytes, failure: str, asked: int) -> Score:
-        """The score of one answer of a batch that failed as a whole."""
+        """Score one answer of a batch that failed as a whole."""
         if asked == 1 or self._closed:
             return unscored(failure)
         found = self._ask([question])
         return unscored(found) if isinstance(found, str) else found[0]
 
     def _ask(self, questions: list[bytes]) -> list[Score] | str:
-        """The child's scores, or why there are none."""
+        """Return the child's scores, or the reason why there are none."""
         child = self._ready_child()
         if child is None:
-            return "the scoring process does not start"
+            return "the scoring process did not start"
         reply = child.ask(questions, len(questions) * self._time_limit_s + GRACE_S, self._closing)
         if isinstance(reply, str):
             self._drop_child()
@@ -220,7 +220,7 @@ class Scorer:
             self._failed_starts += 1
             try:
                 child = _Child(self._time_limit_s)
-            except OSError:  # no memory or no process to be had: counted as a failed start
+            except OSError:  # out of memory or processes: counted as a failed start
                 return None
             if child.is_ready(READY_LIMIT_S, self._closing):
                 self._child, self._failed_starts = child, 0
@@ -251,14 +251,14 @@ class _Child:
         return self._process.poll() is not None
 
     def is_ready(self, limit_s: float, closing: socket.socket) -> bool:
-        """Wait for the child's first word."""
+        """Wait until the child says that it is ready."""
         try:
             return bool(self._reply(self._time_limit_s, limit_s, closing) == "ready")
         except (EOFError, OSError):
             return False
 
     def ask(self, questions: list[bytes], limit_s: float, closing: socket.socket) -> list[Score] | str:
-        """The child's scores, or why there are none: then this child is not to be used again."""
+        """Return the child's scores, or the reason why there are none; then do not use this child again."""
         try:
             reply: list[Score] = self._reply(questions, limit_s, closing)
             return reply
@@ -286,29 +286,29 @@ class _Child:
         self._process.wait()
 
 
-@lru_cache(CASES_KEPT)
-def _unpacked(case: bytes) -> Case:
+@lru_cache(MAX_CASES)
+def _unpack_case(case: bytes) -> Case:
     found: Case = pickle.loads(case)
     return found
 
 
-def _judged(question: bytes) -> Score | None:
+def _score_question(question: bytes) -> Score | None:
     from structbench.scoring import score
 
     case, answer = pickle.loads(question)
-    return score(_unpacked(case), answer)
+    return score(_unpack_case(case), answer)
 
 
-def _judged_in_time(question: bytes, limit_s: float) -> Score | None:
-    """The score, or ``unscored`` when it takes longer than the limit."""
+def _score_in_time(question: bytes, limit_s: float) -> Score | None:
+    """Return the score, or ``unscored`` if it takes longer than the limit."""
     try:
-        return limited(limit_s, partial(_judged, question))
+        return limited(limit_s, partial(_score_question, question))
     except OutOfTime:
         return unscored(f"scoring took longer than {limit_s:g} s of CPU time")
 
 
 def serve(sock: socket.socket) -> None:
-    """The child's life: answer questions until the parent closes its end of the socket."""
+    """Run in the child: answer questions until the parent closes its end of the socket."""
     from structbench.scoring.validation import schema_problem
 
     os.nice(NICENESS)
@@ -319,4 +319,4 @@ def serve(sock: socket.socket) -> None:
         schema_problem({})  # imports jsonschema before the first answer
         sock.sendall(frame("ready"))
         for questions in messages:
-            sock.sendall(frame([_judged_in_time(question, limit_s) for question in questions]))
+            sock.sendall(frame([_score_in_time(question, limit_s) for question in questions]))

@@ -1,7 +1,7 @@
 """Equality of JSON values under a case's rules for comparison.
 
-A rule stands at a JSON Pointer of the answer and holds for the value there and all below it; the deepest rule
-that says something of a key wins. Invariant: where no rule speaks, equality is ``json_equal``: strict.
+A rule is given at a JSON Pointer into the answer and applies to the value there and everything below it; for each
+key, the deepest rule that sets it wins. Without a rule, equality is ``json_equal``: strict.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Rules = Mapping[str, Rule]
 
 
 def matches(found: Any, expected: Any, rules: Rules, pointer: str = "") -> bool:
-    """Whether the value found at ``pointer`` is the expected one by the rules."""
+    """Return whether the value found at ``pointer`` equals the expected one under the rules."""
     if not rules:
         return json_equal(found, expected)
     above: dict[str, Any] = {}
@@ -33,7 +33,7 @@ def _matches(found: Any, expected: Any, rules: Rules, pointer: str, above: Rule)
     if isinstance(found, bool) or isinstance(expected, bool):
         return found is expected
     if isinstance(found, str) and isinstance(expected, str):
-        return text_under(rule, found) == text_under(rule, expected)
+        return normalized(rule, found) == normalized(rule, expected)
     if isinstance(found, Mapping) and isinstance(expected, Mapping):
         return found.keys() == expected.keys() and all(
             _matches(found[name], value, rules, pointer + pointer_to([name]), rule) for name, value in expected.items()
@@ -54,13 +54,13 @@ def _arrays_match(found: Sequence[Any], expected: Sequence[Any], rules: Rules, p
         return True
     if rule.get("order") != "any":
         return False
-    # Not by sorting: with a tolerance, equality is not transitive, and only an assignment tells.
+    # Sorting would not do: with a tolerance, equality is not transitive.
     pairs = [[int(same(one, other)) for one in every] for other in every]
     return all(one is not None and pairs[other][one] for other, one in enumerate(best_assignment(pairs)))
 
 
 def best_assignment(weights: Sequence[Sequence[int]]) -> list[int | None]:
-    """For each row its column, or None: as many pairs as rows and columns allow, of the greatest total weight."""
+    """Pair rows with columns for the greatest total weight, as many pairs as possible: each row's column, or None."""
     by_row: list[int | None] = [None] * len(weights)
     places = [(row, column) for row, each in enumerate(weights) for column in range(len(each))]
     if len(weights) == 1 or len(places) == len(weights):  # one call, as in most cases: scipy takes long to import
@@ -74,15 +74,15 @@ def best_assignment(weights: Sequence[Sequence[int]]) -> list[int | None]:
     return by_row
 
 
-def text_under(rule: Rule, text: str) -> str:
-    """The text as the rule compares it: ``space`` ignored, runs of white space are one blank and none is around."""
+def normalized(rule: Rule, text: str) -> str:
+    """Normalize a text for comparison; ignoring ``space`` strips it and makes each run of white space one blank."""
     if rule.get("space") == "ignore":
         text = " ".join(text.split())
     return text.casefold() if rule.get("case") == "ignore" else text
 
 
 def _is_near(found: float, expected: float, rule: Rule) -> bool:
-    """|found - expected| <= tolerance, or <= relative x |expected|; as the decimal numbers that JSON has."""
+    """Return whether |found - expected| <= tolerance or <= relative x |expected|, in exact decimals."""
     one, other, tolerance, relative = (
         Fraction(repr(number)) for number in (found, expected, rule.get("tolerance", 0), rule.get("relative", 0))
     )

@@ -1,8 +1,8 @@
 """Scores of structured output.
 
 The ladder: rejected · no_output · truncated · invalid_json · schema_violation · wrong_value · correct.
-Invariant: the outcome, ``json_valid``, ``schema_valid`` and ``accuracy_score`` follow from the
-strict reading and cannot contradict each other; only the lenient twins know of fences and prose.
+Invariant: the outcome, ``json_valid``, ``schema_valid`` and ``accuracy_score`` follow from strict parsing and
+cannot contradict each other; only the ``…_lenient`` ones look into fences and prose.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from structbench.scoring.answer import Answer, explain, first, shown
+from structbench.scoring.answer import Answer, explain, first_distinct, quoted
 from structbench.scoring.parsing import JsonSource, Parsed, find_json, parse_json
 from structbench.scoring.rules import matches
 from structbench.scoring.validation import Violations, violations
@@ -20,14 +20,14 @@ from structbench.types import Case, JsonOutcome, Score
 
 @dataclass(frozen=True, slots=True)
 class _Lenient:
-    """What the lenient reading found; ``source`` None is nothing."""
+    """The result of lenient parsing; ``source`` is None if it found nothing."""
 
     value: Any = None
     source: JsonSource | None = None
 
 
 def score_json(case: Case, answer: Answer) -> Score:
-    """Score an answer that should be JSON, of a schema, with certain values."""
+    """Score an answer that should be JSON, valid by the case's schema and with its expected values."""
     if answer.rejected:
         return _failed(case, "rejected", None)
     if not answer.output_text.strip():
@@ -46,7 +46,7 @@ def score_json(case: Case, answer: Answer) -> Score:
         json_parse_error=strict.error,
         schema_valid=None if case.schema is None else valid,
         schema_valid_lenient=None if case.schema is None else lenient.source is not None and not broken,
-        validation_errors=broken.lines if broken else first(wrong),
+        validation_errors=broken.lines if broken else first_distinct(wrong),
         violated_keywords=broken.keywords,
     )
 
@@ -80,7 +80,7 @@ def _outcome(strict: Parsed, answer: Answer, broken: Violations, share: float) -
 
 
 def _expected_share(case: Case, value: Any) -> tuple[float, tuple[str, ...]]:
-    """The share of expected values that stand where they should; 1 where nothing is expected."""
+    """Return the share of expected values found in place (1 if none are expected), and explain the others."""
     due = {pointer: (expected,) for pointer, expected in (case.expected or {}).items()} | dict(case.acceptable or {})
     if not due:
         return 1.0, ()
@@ -89,7 +89,7 @@ def _expected_share(case: Case, value: Any) -> tuple[float, tuple[str, ...]]:
         found = at_pointer(value, pointer)
         if any(matches(found, expected, case.compare, pointer) for expected in acceptable):
             continue
-        wanted = " or ".join(shown(expected) for expected in acceptable)
-        got = "nothing" if found is ABSENT else shown(found)
+        wanted = " or ".join(quoted(expected) for expected in acceptable)
+        got = "nothing" if found is ABSENT else quoted(found)
         wrong.append(explain(pointer, "expected", f"{wanted}, found {got}"))
     return (len(due) - len(wrong)) / len(due), tuple(wrong)

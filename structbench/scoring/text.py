@@ -1,7 +1,7 @@
 """Scores of plain answers: no_output · truncated · wrong_value · correct.
 
-Invariant: only the very text that is expected, apart from white space around it, is correct; nothing else
-is forgiven but what the case's own rules forgive.
+Invariant: only the expected text, apart from surrounding white space, is correct; nothing is forgiven except by
+the case's own rules.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from structbench.scoring.answer import Answer, explain, first, shown
-from structbench.scoring.rules import text_under
+from structbench.scoring.answer import Answer, explain, first_distinct, quoted
+from structbench.scoring.rules import normalized
 from structbench.types import Case, Score
 
 _LETTER = "[^\\W\\d_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]"
-"""A letter of the scripts that part words: Thai, Lao, Burmese, Khmer, Japanese and Chinese do not."""
+"""A letter of a script that separates words, as Thai, Lao, Burmese, Khmer, Japanese and Chinese do not."""
 _BOUNDARIES = {
     "digit": (r"(?<!\d)(?<!\d[.,])(?<![-\u2013\u2212])", r"(?!\d|[.,]\d)"),
     "letter": (f"(?<!{_LETTER})", f"(?!{_LETTER})"),
     "other": ("", ""),
 }
-"""What must not stand before and after a mention, by its own first and last character; a dash is a sign."""
+"""What must not precede and follow a mention, by its own first and last character; a dash counts as a sign."""
 
 
 def score_text(case: Case, answer: Answer) -> Score:
-    """Compare the answer with the case's expected text or texts, or look for what it must mention."""
+    """Score an answer by the case's expected texts, or by what it must mention."""
     if case.mentions:
         return _score_mentions(case, answer)
     expected = [text.strip() for text in (case.acceptable or {}).get("", (case.expected_text or "",))]
@@ -32,23 +32,23 @@ def score_text(case: Case, answer: Answer) -> Score:
     text = answer.output_text.strip()
     if answer.rejected:
         return Score(outcome="rejected", accuracy_score=0.0)
-    if any(text_under(rule, text) == text_under(rule, right) for right in expected):
+    if any(normalized(rule, text) == normalized(rule, right) for right in expected):
         return Score(outcome="correct", accuracy_score=1.0)
     if not text:
         return Score(outcome="no_output", accuracy_score=0.0)
     return Score(
         outcome="truncated" if answer.done_reason == "length" else "wrong_value",
         accuracy_score=0.0,
-        validation_errors=(explain("", "expected", f"{_either(expected)}, found {shown(text)}"),),
+        validation_errors=(explain("", "expected", f"{_either(expected)}, found {quoted(text)}"),),
     )
 
 
 def _either(texts: Iterable[str]) -> str:
-    return " or ".join(map(shown, texts))
+    return " or ".join(map(quoted, texts))
 
 
 def _score_mentions(case: Case, answer: Answer) -> Score:
-    """The share of groups of which one text stands in the answer."""
+    """Score by the share of groups of which the answer contains one text."""
     if answer.rejected:
         return Score(outcome="rejected", accuracy_score=0.0)
     if not answer.output_text.strip():
@@ -59,12 +59,12 @@ def _score_mentions(case: Case, answer: Answer) -> Score:
     return Score(
         outcome="truncated" if answer.done_reason == "length" else "wrong_value",
         accuracy_score=1 - len(missing) / len(case.mentions),
-        validation_errors=first(explain("", "mentions", f"{_either(group)} is missing") for group in missing),
+        validation_errors=first_distinct(explain("", "mentions", f"{_either(group)} is missing") for group in missing),
     )
 
 
 def is_mentioned(text: str, answer: str) -> bool:
-    """Whether the text stands in the answer, capitals aside, and not within a longer word or number: 7 is in 7C, but
+    """Return whether the answer contains the text in any case, not within a longer word or number: 7 is in 7C, but
     not in 17, 7.5 or -7."""
     before, after = _BOUNDARIES[_edge(text[:1])][0], _BOUNDARIES[_edge(text[-1:])][1]
     return re.search(before + re.escape(text) + after, answer, re.IGNORECASE) is not None

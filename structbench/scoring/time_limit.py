@@ -1,4 +1,4 @@
-"""A limit to the CPU time of a check: a pattern can take longer than anyone waits.
+"""A limit on the CPU time of a check: a pattern can take longer than anyone would wait.
 
 Invariant: how busy the machine is decides nothing, and after a call the process's timer and its SIGPROF handler are as
 they were.
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class OutOfTime(BaseException):
-    """No Exception, so that no library on the way catches it."""
+    """The time limit was reached. Not an Exception, so that no library in between catches it."""
 
 
 def limited(limit_s: float, run: Callable[[], T]) -> T:
-    """What ``run`` returns; OutOfTime once the process spent so much CPU time. Only a main thread has a limit."""
+    """Call ``run`` and return its result; OutOfTime once it has spent that CPU time. Only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return run()
     armed = True
@@ -33,12 +33,12 @@ def limited(limit_s: float, run: Callable[[], T]) -> T:
     before = 0.0, 0.0
     try:
         try:
-            # Again and again, in case something on the way swallows it.
+            # Repeats, in case something in between swallows it.
             before = signal.setitimer(signal.ITIMER_PROF, limit_s, 0.25)
             return run()
         finally:
             armed = False
     finally:
-        armed = False  # where it rang in the line above
+        armed = False  # if the alarm came in the line above
         signal.setitimer(signal.ITIMER_PROF, *before)
         signal.signal(signal.SIGPROF, signal.SIG_DFL if handler is None else handler)

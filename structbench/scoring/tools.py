@@ -2,8 +2,8 @@
 
 The ladder: rejected · truncated · no_call · wrong_function · missing_argument · unexpected_argument ·
 schema_violation · wrong_value · wrong_count · unwanted_call · correct.
-Invariant: expected and made calls are paired one to one, in any order, with as many right pairs
-as any pairing can have; the outcome is the lowest rung among the pairs.
+Invariant: expected and made calls are paired one to one, in any order, with as many right pairs as
+possible; the outcome is the lowest rung among the pairs.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from structbench.scoring import bfcl
-from structbench.scoring.answer import Answer, explain, first, shown
+from structbench.scoring.answer import Answer, explain, first_distinct, quoted
 from structbench.scoring.parsing import find_json
 from structbench.scoring.rules import best_assignment
 from structbench.scoring.validation import violations
-from structbench.scoring.values import json_equal, limit_broken, pointer_to
+from structbench.scoring.values import json_equal, limit_error, pointer_to
 from structbench.types import Case, Score, ToolOutcome
 
 RUNGS: tuple[ToolOutcome, ...] = (
@@ -32,45 +32,45 @@ RIGHT = len(RUNGS) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """A call that was made, validated against its tool once."""
+class _MadeCall:
+    """A call that was made, with the result of validating it against its tool."""
 
     index: int
     name: str
     arguments: Mapping[str, Any] | None
-    """None: no JSON object within the limits."""
+    """None if they are not a JSON object within the limits."""
     offered: bool
     required: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
-    """How the arguments break the tool's schema."""
+    """Explanations of how the arguments break the tool's schema."""
     schema: Mapping[str, Any] = field(default_factory=dict)
     """The tool's parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """How far up the ladder one call got, and which argument held it."""
+    """The rung that a call reached, and the argument that stopped it there."""
 
     rung: int
     argument: str = ""
 
 
-_Judge = Callable[[Mapping[str, Any], _Made], _Verdict]
+_Judge = Callable[[Mapping[str, Any], _MadeCall], _Verdict]
 
 
 def score_tools(case: Case, answer: Answer) -> Score:
-    """Score the calls of an answer against those expected, or against their tools alone."""
+    """Score the calls of an answer against the expected ones, or against the tools alone."""
     if answer.rejected:
         return _score("rejected", 0, 0.0)
     if not answer.tool_calls:
         return _no_call(case, answer)
     if case.expected_calls is not None and not case.expected_calls:
-        names = [explain(f"/{i}", "unwanted_call", shown(_name(call))) for i, call in enumerate(answer.tool_calls)]
+        names = [explain(f"/{i}", "unwanted_call", quoted(_name(call))) for i, call in enumerate(answer.tool_calls)]
         return _score("unwanted_call", len(names), 0.0, names, asked_for=False)
     if case.expected_calls is None and case.matching == "bfcl":
         return _score("correct", len(answer.tool_calls), 1.0)
     tools = {str(_function(tool).get("name")): _function(tool) for tool in case.tools}
-    made = [_made(index, call, case, tools) for index, call in enumerate(answer.tool_calls)]
+    made = [_made_call(index, call, case, tools) for index, call in enumerate(answer.tool_calls)]
     if case.expected_calls is None:
         return _against_tools(made)
     return _against_expected(case.expected_calls, made, _JUDGES[case.matching])
@@ -79,7 +79,7 @@ def score_tools(case: Case, answer: Answer) -> Score:
 def _no_call(case: Case, answer: Answer) -> Score:
     asked_for = case.expected_calls is None or len(case.expected_calls) > 0
     if answer.done_reason == "length" and (asked_for or not answer.output_text.strip()):
-        # Cut off before a word or a call: a call could still have come, so silence earns nothing.
+        # Cut off before a word or a call: a call could still have come, so this earns nothing.
         return _score("truncated", 0, 0.0)
     if not asked_for:
         return _score("correct", 0, 1.0, asked_for=False)
@@ -96,12 +96,12 @@ def _score(
         tool_call_success=(made > 0) == asked_for,
         tool_call_accuracy=accuracy,
         num_tool_calls=made,
-        validation_errors=first(explanations),
+        validation_errors=first_distinct(explanations),
     )
 
 
-def _against_tools(made: Sequence[_Made]) -> Score:
-    """Without expected calls: each call must be one of the case's tools, with valid arguments."""
+def _against_tools(made: Sequence[_MadeCall]) -> Score:
+    """Score calls without expected ones: each must be of an offered tool, with valid arguments."""
     verdicts = [_judge_by_tool(call) for call in made]
     explanations = [why for call, verdict in zip(made, verdicts, strict=True) for why in _why(call, verdict, {})]
     right = sum(verdict.rung == RIGHT for verdict in verdicts)
@@ -109,9 +109,9 @@ def _against_tools(made: Sequence[_Made]) -> Score:
     return _score(outcome, len(made), right / len(made), explanations)
 
 
-def _against_expected(expected: Sequence[Mapping[str, Any]], made: Sequence[_Made], judge: _Judge) -> Score:
+def _against_expected(expected: Sequence[Mapping[str, Any]], made: Sequence[_MadeCall], judge: _Judge) -> Score:
     verdicts = [[judge(wanted, call) for call in made] for wanted in expected]
-    # One right pair outweighs all the partial credit there can be.
+    # One right pair outweighs any possible sum of partial credit.
     right_weight = RIGHT * min(len(expected), len(made))
     weights = [[right_weight if v.rung == RIGHT else v.rung for v in row] for row in verdicts]
     chosen = best_assignment(weights)
@@ -130,24 +130,24 @@ def _against_expected(expected: Sequence[Mapping[str, Any]], made: Sequence[_Mad
     return _score(outcome, len(made), right / max(len(expected), len(made)), explanations)
 
 
-def _made(index: int, call: Mapping[str, Any], case: Case, tools: Mapping[str, Mapping[str, Any]]) -> _Made:
+def _made_call(index: int, call: Mapping[str, Any], case: Case, tools: Mapping[str, Mapping[str, Any]]) -> _MadeCall:
     sent_name, arguments = _name(call), call.get("arguments")
     offered, tool = sent_name in tools, tools.get(sent_name, {})
     name = case.function_names.get(sent_name, sent_name)
     prefix = f"/{index}/arguments"
-    reason = limit_broken(arguments) if isinstance(arguments, Mapping) else "the arguments are not an object"
+    reason = limit_error(arguments) if isinstance(arguments, Mapping) else "the arguments are not an object"
     if not isinstance(arguments, Mapping) or reason is not None:
-        return _Made(index, name, None, offered, broken=(explain(prefix, "type", str(reason)),))
+        return _MadeCall(index, name, None, offered, broken=(explain(prefix, "type", str(reason)),))
     schema = tool.get("parameters")
     if not isinstance(schema, Mapping):
-        return _Made(index, name, arguments, offered)
+        return _MadeCall(index, name, arguments, offered)
     required = schema.get("required")
     names = tuple(str(item) for item in required) if isinstance(required, list | tuple) else ()
     broken = () if case.matching == "bfcl" else violations(schema, arguments, prefix).lines
-    return _Made(index, name, arguments, offered, names, broken, schema)
+    return _MadeCall(index, name, arguments, offered, names, broken, schema)
 
 
-def _judge_by_tool(call: _Made) -> _Verdict:
+def _judge_by_tool(call: _MadeCall) -> _Verdict:
     if not call.offered:
         return _Verdict(RUNGS.index("wrong_function"))
     for argument in call.required:
@@ -156,8 +156,8 @@ def _judge_by_tool(call: _Made) -> _Verdict:
     return _Verdict(RUNGS.index("schema_violation")) if call.broken else _Verdict(RIGHT)
 
 
-def _judge(wanted: Mapping[str, Any], call: _Made) -> _Verdict:
-    """The first rung at which a made call fails to be the wanted one."""
+def _judge(wanted: Mapping[str, Any], call: _MadeCall) -> _Verdict:
+    """Find the first rung at which a call fails to be the expected one."""
     if call.name != wanted.get("name"):
         return _Verdict(RUNGS.index("wrong_function"))
     if call.arguments is None:
@@ -178,7 +178,7 @@ def _judge(wanted: Mapping[str, Any], call: _Made) -> _Verdict:
     return _Verdict(RIGHT)
 
 
-def _judge_as_bfcl(wanted: Mapping[str, Any], call: _Made) -> _Verdict:
+def _judge_as_bfcl(wanted: Mapping[str, Any], call: _MadeCall) -> _Verdict:
     if not call.offered or call.name != wanted.get("name"):
         return _Verdict(RUNGS.index("wrong_function"))
     if call.arguments is None:
@@ -190,41 +190,41 @@ def _judge_as_bfcl(wanted: Mapping[str, Any], call: _Made) -> _Verdict:
 _JUDGES: Mapping[str, _Judge] = {"strict": _judge, "bfcl": _judge_as_bfcl}
 
 
-def _why(call: _Made, verdict: _Verdict, wanted: Mapping[str, Any]) -> tuple[str, ...]:
-    """What kept a call from being right; ``wanted`` is empty where the tools alone decide."""
+def _why(call: _MadeCall, verdict: _Verdict, wanted: Mapping[str, Any]) -> tuple[str, ...]:
+    """Explain what is wrong with a call; ``wanted`` is empty if the tools alone decide."""
     arguments = call.arguments or {}
     at = pointer_to((call.index, "arguments", verdict.argument))
     match RUNGS[verdict.rung]:
         case "wrong_function":
             expected = wanted.get("name")
-            told = "no such tool" if expected in (None, call.name) else f"expected {shown(expected)}"
-            return (explain(f"/{call.index}/name", "wrong_function", f"{told}, found {shown(call.name)}"),)
+            detail = "no such tool" if expected in (None, call.name) else f"expected {quoted(expected)}"
+            return (explain(f"/{call.index}/name", "wrong_function", f"{detail}, found {quoted(call.name)}"),)
         case "missing_argument":
             return (explain(at, "missing_argument", "must be given"),)
         case "unexpected_argument":
             return (explain(at, "unexpected_argument", "must not be given"),)
         case "schema_violation" if verdict.argument:
-            told = call.schema["properties"][verdict.argument].get("type")
-            return (explain(at, "type", f"{shown(arguments[verdict.argument])} is not of type {shown(told)}"),)
+            detail = call.schema["properties"][verdict.argument].get("type")
+            return (explain(at, "type", f"{quoted(arguments[verdict.argument])} is not of type {quoted(detail)}"),)
         case "schema_violation":
             return call.broken
         case "wrong_value":
             values = _allowed(wanted)[verdict.argument]
-            told = " or ".join(shown(value) for value in values[:5])
-            return (explain(at, "wrong_value", f"expected {told}, found {shown(arguments[verdict.argument])}"),)
+            detail = " or ".join(quoted(value) for value in values[:5])
+            return (explain(at, "wrong_value", f"expected {detail}, found {quoted(arguments[verdict.argument])}"),)
         case _:
             return ()
 
 
 def _allowed(wanted: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The acceptable values of each argument; a lone value counts as a list of one."""
+    """Return the acceptable values of each argument; a single value counts as a list of one."""
     arguments = wanted.get("arguments")
     items = arguments.items() if isinstance(arguments, Mapping) else ()
     return {name: list(values) if isinstance(values, list | tuple) else [values] for name, values in items}
 
 
 def _call_in_text(case: Case, answer: Answer) -> bool:
-    """Whether the text holds what should have been a call: a tag of a chat template, or a call of a tool as JSON."""
+    """Return whether the text contains what should have been a call: a chat template's tag, or a tool call in JSON."""
     text = answer.output_text
     if "<tool_call>" in text or "[TOOL_CALLS]" in text:
         return True

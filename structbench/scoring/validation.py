@@ -1,7 +1,7 @@
-"""JSON Schema with format checking, of the draft that the schema names, else draft 2020-12.
+"""JSON Schema validation with format checking, in the draft that the schema names, else draft 2020-12.
 
-Invariant: no network access (remote references are an error of the schema), and explanations
-come out in an order that depends on schema and value alone.
+Invariant: no network access (a remote reference is an error of the schema), and the order of explanations
+depends only on schema and value.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urljoin
 
-from structbench.scoring.answer import CannotScore, explain, first
+from structbench.scoring.answer import CannotScore, explain, first_distinct
 from structbench.scoring.values import pointer_to
 
 if TYPE_CHECKING:
     from jsonschema import FormatChecker
     from jsonschema.exceptions import ValidationError
 
-_EXAMINED = 1000
-"""How many violations are looked at for the most telling ten."""
+_MAX_ERRORS = 1000
+"""How many violations are examined to choose the ten most telling."""
 _UCSCHAR = re.compile("[\u00a0-\ud7ff\uf900-\ufdcf\ufdf0-\uffef\U00010000-\U000efffd]+")
-"""RFC 3987's characters beyond ASCII (its gaps at the end of each plane are not kept)."""
+"""RFC 3987's characters beyond ASCII (ignoring its gaps at the end of each plane)."""
 _ATOM, _LABEL = r"[\w!#$%&'*+/=?^`{|}~-]+", r"[a-z\d](?:[a-z\d-]*[a-z\d])?"
 _MAILBOX = re.compile(
     rf"""(?:{_ATOM}(?:\.{_ATOM})*|"(?:[ !#-\[\]-~]|\\[ -~])*")@(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<address>[^]]*)\])""",
@@ -42,56 +42,58 @@ class _Validator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Violations:
-    """How a value breaks a schema; false when it does not."""
+    """The ways in which a value breaks a schema; false if there are none."""
 
     lines: tuple[str, ...] = ()
     """At most ten explanations, the most telling first."""
     keywords: tuple[str, ...] = ()
-    """The keywords that are broken, each once."""
+    """The violated keywords, each once."""
 
     def __bool__(self) -> bool:
         return bool(self.lines)
 
 
 def violations(schema: Mapping[str, Any], value: Any, prefix: str = "") -> Violations:
-    """Judge a value by a schema; ``prefix`` is the JSON pointer of the value."""
+    """Validate a value against a schema; ``prefix`` is the JSON pointer of the value."""
     errors = errors_of(schema, value)
-    lines = first(explain(prefix + pointer, keyword, error.message) for *_, pointer, keyword, error in _ranked(errors))
+    lines = first_distinct(
+        explain(prefix + pointer, keyword, error.message) for *_, pointer, keyword, error in _ranked(errors)
+    )
     return Violations(lines, tuple(sorted({_keyword(error) for error in errors})))
 
 
 def errors_of(schema: Mapping[str, Any], value: Any) -> list[ValidationError]:
-    """The first thousand ways in which a value breaks a schema, as jsonschema says them; CannotScore if it cannot."""
+    """Return jsonschema's first thousand errors of a value; CannotScore if the schema cannot be applied."""
     validator = _validator(_canonical(schema))
     if isinstance(validator, str):
         raise CannotScore(validator)
     try:
-        return list(islice(validator.iter_errors(value), _EXAMINED))
-    except Exception as error:  # a reference to nowhere, a pattern that is no regular expression, an endless schema
+        return list(islice(validator.iter_errors(value), _MAX_ERRORS))
+    except Exception as error:  # an unresolvable reference, an invalid pattern, an endless schema
         raise CannotScore(f"the schema cannot be applied: {type(error).__name__}: {error}") from error
 
 
 def draft_of(schema: Mapping[str, Any]) -> Any:
-    """jsonschema's validator class of the draft that ``$schema`` names, else of draft 2020-12."""
+    """Return jsonschema's validator class for the draft that ``$schema`` names, else for draft 2020-12."""
     validators, named = import_jsonschema().validators, schema.get("$schema")
     default = import_jsonschema().Draft202012Validator
     return validators.validator_for({"$schema": named}, default=default) if isinstance(named, str) else default
 
 
 def schema_problem(schema: Mapping[str, Any]) -> str | None:
-    """Why a schema is no sound schema of its draft, or None."""
+    """Return why a schema is not valid in its draft, or None if it is."""
     validator = _validator(_canonical(schema))
     return validator if isinstance(validator, str) else None
 
 
 def schema_errors(schema: Mapping[str, Any]) -> list[ValidationError]:
-    """All that makes a schema none of its draft, each said by its most telling cause."""
+    """Return everything that makes a schema invalid in its draft, each by its most telling cause."""
     best = import_jsonschema().exceptions.best_match
-    return [best([error]) for error in islice(_metaschema(draft_of(schema)).iter_errors(schema), _EXAMINED)]
+    return [best([error]) for error in islice(_metaschema(draft_of(schema)).iter_errors(schema), _MAX_ERRORS)]
 
 
 def _ranked(errors: list[ValidationError]) -> list[tuple[int, bool, str, str, ValidationError]]:
-    """Shallow before deep, and what failed before the ``anyOf`` that only says that all failed."""
+    """Sort shallow before deep, and what failed before the ``anyOf`` that only says that all failed."""
     ranked = [
         (
             len(error.absolute_path),
@@ -106,7 +108,7 @@ def _ranked(errors: list[ValidationError]) -> list[tuple[int, bool, str, str, Va
 
 
 def _keyword(error: ValidationError) -> str:
-    """The keyword that is broken; where a schema is just ``false``, the one that holds it."""
+    """Return the violated keyword; for a schema that is just ``false``, the keyword that contains it."""
     if error.validator is not None:
         return str(error.validator)
     jsonschema = import_jsonschema()
@@ -123,7 +125,7 @@ def _canonical(schema: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=1024)
 def _validator(schema: str) -> _Validator | str:
-    """The validator of a schema, or what is wrong with the schema."""
+    """Return the validator for a schema, or what is wrong with the schema."""
     jsonschema = import_jsonschema()
     from referencing import Registry
 
@@ -135,7 +137,7 @@ def _validator(schema: str) -> _Validator | str:
         return "the schema is nested too deeply"
     if error is not None:
         return explain(pointer_to(error.absolute_path), str(error.validator), f"in the schema: {error.message}")
-    # Where "$schema" is met again, at a reference to the root, jsonschema falls back to its own class of the draft.
+    # If a reference to the root leads to "$schema" again, jsonschema falls back to its own class for the draft.
     loaded.pop("$schema", None)
     made: _Validator = _extended(draft)(loaded, format_checker=_formats(), registry=Registry())
     return made
@@ -143,10 +145,10 @@ def _validator(schema: str) -> _Validator | str:
 
 @cache
 def _metaschema(draft: Any) -> _Validator:
-    """The validator of the draft's schemas.
+    """Return the validator for schemas of a draft.
 
-    Draft 2020-12 describes itself in parts that refer to each other dynamically. As one schema with plain
-    references it says the same in a quarter of the time.
+    Draft 2020-12 describes itself in parts that refer to each other dynamically. Merged into one schema with plain
+    references, it does the same in a quarter of the time.
     """
     from jsonschema_specifications import REGISTRY
 
@@ -165,14 +167,14 @@ def _metaschema(draft: Any) -> _Validator:
 
 @cache
 def _extended(draft: Any) -> Any:
-    """The draft's validator with keywords of our own where jsonschema's are slow or not exact."""
+    """Extend the draft's validator with our own keywords where jsonschema's are slow or inexact."""
     ours = {"uniqueItems": _unique_items, "multipleOf": _multiple_of, "divisibleBy": _multiple_of}
     known = {name: check for name, check in ours.items() if name in draft.VALIDATORS}
     return import_jsonschema().validators.extend(draft, known)
 
 
 def _multiple_of(validator: Any, step: Any, instance: Any, _schema: Any) -> Iterator[ValidationError]:
-    """In decimals, as they are written: 19.99 is a multiple of 0.01, though no multiple of the double nearest to it."""
+    """Check in exact decimals: 19.99 is a multiple of 0.01, though not of the double nearest to it."""
     if validator.is_type(instance, "number") and _exact(instance) % _exact(step):
         raised = import_jsonschema().exceptions.ValidationError
         yield raised(f"{instance!r} is not a multiple of {step}")
@@ -191,7 +193,7 @@ def _unique_items(validator: Any, wanted: Any, instance: Any, _schema: Any) -> I
 
 
 def _key(value: Any) -> Any:
-    """Equal for equal JSON values only, and hashable: 1 is 1.0, true is not 1."""
+    """Return a hashable key that is equal only for equal JSON values: 1 is 1.0, true is not 1."""
     if isinstance(value, bool):
         return ("truth", value)
     if isinstance(value, list | tuple):
@@ -203,7 +205,7 @@ def _key(value: Any) -> Any:
 
 @cache
 def import_jsonschema() -> Any:
-    """Import jsonschema without rfc3987-syntax, whose grammar costs 0.8 s, 20 MB and then 16 ms a string."""
+    """Import jsonschema without rfc3987-syntax, whose grammar costs 0.8 s, 20 MB and 16 ms per string."""
     blocked = "rfc3987_syntax" not in sys.modules
     if blocked:
         sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
@@ -217,7 +219,7 @@ def import_jsonschema() -> Any:
 
 @cache
 def _formats() -> FormatChecker:
-    """The draft's formats; an IRI is checked as the URI that RFC 3987, 3.1 maps it to."""
+    """Return the format checks; an IRI is checked as the URI that RFC 3987, 3.1 maps it to."""
     jsonschema = import_jsonschema()
     checker: FormatChecker = jsonschema.FormatChecker(formats=())
     checker.checkers = dict(jsonschema.Draft202012Validator.FORMAT_CHECKER.checkers)
@@ -230,7 +232,7 @@ def _formats() -> FormatChecker:
 
 
 def _is_email(value: object) -> bool:
-    """RFC 5321's Mailbox, whose address in brackets is of IPv4 or IPv6."""
+    """Check against RFC 5321's Mailbox; an address in brackets must be IPv4 or IPv6."""
     if not isinstance(value, str):
         return True
     found = _MAILBOX.fullmatch(value)

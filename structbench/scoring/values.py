@@ -1,7 +1,7 @@
 """JSON values: equality, JSON pointers, and the limits within which a value can be judged.
 
-Invariant: everything here ends for every value, and never meets Python's recursion limit once
-``limit_broken`` has passed a value.
+Invariant: everything here ends for every value, and never hits Python's recursion limit for a value that
+``limit_error`` has passed.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 MAX_DEPTH = 100
-"""Arrays and objects in each other; validators recurse several frames a level."""
+"""Nesting of arrays and objects; validators recurse several frames per level."""
 MAX_BITS = 1023
-"""Integers beyond the range of a double are refused like floats beyond it."""
+"""Integers beyond the range of a double are refused, as floats are."""
 
 ABSENT: Final = object()
 
 
-def limit_broken(value: Any) -> str | None:
-    """Why a value is beyond RFC 8259 or our limits (depth, range of numbers), or None."""
+def limit_error(value: Any) -> str | None:
+    """Return why a value is beyond RFC 8259 or our limits (depth, range of numbers), or None."""
     level, depth = [value], 0
     while level:
         deeper: list[Any] = []
@@ -30,7 +30,7 @@ def limit_broken(value: Any) -> str | None:
                 deeper.extend(item.values())
             elif isinstance(item, list | tuple):
                 deeper.extend(item)
-            elif (reason := _scalar_broken(item)) is not None:
+            elif (reason := _scalar_error(item)) is not None:
                 return reason
         if any(isinstance(item, Mapping | list | tuple) for item in level):
             depth += 1
@@ -40,18 +40,18 @@ def limit_broken(value: Any) -> str | None:
     return None
 
 
-def _scalar_broken(item: Any) -> str | None:
+def _scalar_error(item: Any) -> str | None:
     if item is None or isinstance(item, str | bool):
         return None
     if isinstance(item, int):
         return "a number is out of the range of a double" if item.bit_length() > MAX_BITS else None
     if isinstance(item, float):
         return None if math.isfinite(item) else "a number is out of the range of a double, or not a number"
-    return f"{type(item).__name__} is no JSON type"
+    return f"{type(item).__name__} is not a JSON type"
 
 
 def json_equal(left: Any, right: Any, *, trim: bool = False) -> bool:
-    """Equality of JSON values: 1 is 1.0, true is not 1, arrays in order; ``trim`` ignores space around strings."""
+    """Compare JSON values: 1 is 1.0, true is not 1, arrays in order; ``trim`` ignores space around strings."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, str) and isinstance(right, str):
@@ -66,7 +66,7 @@ def json_equal(left: Any, right: Any, *, trim: bool = False) -> bool:
 
 
 def at_pointer(value: Any, pointer: str) -> Any:
-    """What stands at a JSON pointer (RFC 6901), or ``ABSENT``."""
+    """Return the value at a JSON pointer (RFC 6901), or ``ABSENT``."""
     if pointer == "":
         return value
     if not pointer.startswith("/"):
@@ -83,7 +83,7 @@ def at_pointer(value: Any, pointer: str) -> Any:
 
 
 def pointer_to(path: Sequence[str | int]) -> str:
-    """The JSON pointer of a path of names and indexes."""
+    """Write the JSON pointer for a path of names and indexes."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 

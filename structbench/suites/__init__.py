@@ -1,4 +1,4 @@
-"""What is asked: suites that ship, generated ones, files, public data; and the requests made of their cases.
+"""Cases and where they come from (shipped, generated and public suites, your own files), and the requests they become.
 
-The neighbours: ``scoring`` judges the answers; ``types.Case`` is what both agree on.
+``scoring`` judges the answers; the two share ``types.Case``.
 """

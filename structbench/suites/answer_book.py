@@ -1,4 +1,4 @@
-"""Right answers to the suites that ship, for the simulated server to give."""
+"""Correct answers to the shipped suites, for the simulated server to give."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from structbench.suites.files import read_lines
 from structbench.suites.generated import number_case
 from structbench.suites.requests import with_schema
 
-BOOK_NUMBERS = 1000
+MAX_NUMBERS = 1000
 """How many cases of ``numbers`` the answer book knows."""
 
 
 def answer_book(seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Last user message -> a right answer, for the shipped cases that have one.
+    """Map the last user message of each shipped case that has one to a correct answer.
 
-    ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` (``then``: the text after their results) or
-    ``{"text": digits}``; of
-    ``numbers`` the first 1000 cases of this seed.
+    An answer is ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` (``then``: the text after their results) or
+    ``{"text": digits}``; ``numbers`` is covered by its first 1000 cases for this seed.
     """
     book: dict[str, dict[str, Any]] = {}
     for line in read_lines(shipped_bytes("json"), "json.jsonl"):
         for case in line.cases:
             book[_question(case.messages)] = {"json": line.example}
-            if case.schema is not None:  # the same, asked without ``format``
+            if case.schema is not None:  # the same question without ``format``
                 book[_question(with_schema(case.messages, case.schema))] = {"json": line.example}
     for name in ("tools", "turns"):
         for line in read_lines(shipped_bytes(name), f"{name}.jsonl"):
@@ -34,14 +33,14 @@ def answer_book(seed: int = 0) -> dict[str, dict[str, Any]]:
             if later:
                 answer["then"] = " ".join(group[0] for group in later[0].mentions)
             book[_question(first.messages)] = answer
-    for index in range(BOOK_NUMBERS):
+    for index in range(MAX_NUMBERS):
         case = number_case(index, seed=seed)
         book[_question(case.messages)] = {"text": case.expected_text}
     return book
 
 
 def _first_acceptable(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The call with the first acceptable value of each argument; ``""`` leaves it out."""
+    """Return the call with the first acceptable value of each argument; ``""`` omits it."""
     arguments = {name: values[0] for name, values in call["arguments"].items() if values[0] != ""}
     return {"name": call["name"], "arguments": arguments}
 

@@ -1,7 +1,7 @@
-"""Load suites by name: those that ship, those that are generated, public data, and files of the user's.
+"""Suites by name: shipped, generated and public ones, and the user's own files.
 
-Invariant: a suite that was loaded is sound; the first problem of a file ends in one line that
-names the file, the line, the field and what is wrong with it.
+Invariant: a loaded suite is sound; the first problem in a file raises BadInput with one line that
+names the file, the line, the field and what is wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean
 from structbench.suites.bfcl import describe_bfcl, load_bfcl
-from structbench.suites.files import Line, read_lines, read_suite
+from structbench.suites.files import SuiteLine, read_lines, read_suite
 from structbench.suites.generated import (
     NUMBERS_VERSION,
     TEXT_VERSION,
@@ -28,7 +28,7 @@ from structbench.suites.generated import (
     text_case,
 )
 from structbench.suites.jsonschemabench import load_jsonschemabench
-from structbench.suites.reading import is_there
+from structbench.suites.reading import exists
 from structbench.types import Case, Suite
 
 
@@ -40,22 +40,22 @@ class ShippedSuite:
 
 
 SHIPPED: Mapping[str, ShippedSuite] = {
-    "text": ShippedSuite(50, "load-test prompts of a drawn length, no two with a common beginning", True),
+    "text": ShippedSuite(50, "load-test prompts of random length, no two with the same beginning", True),
     "json": ShippedSuite(30, "structured output: persons, arrays of books, nested product catalogs", False),
     "tools": ShippedSuite(20, "tool calls: weather, tips, e-mail; one, several, a choice, or none", False),
-    "turns": ShippedSuite(16, "two turns: a tool call, then a sentence with what the tool answered", False),
+    "turns": ShippedSuite(16, "two turns: a tool call, then a sentence about the tool's result", False),
     "numbers": ShippedSuite(50, "number words to digits", True),
 }
 
 
 PUBLIC: Mapping[str, Callable[[str], Suite]] = {"bfcl": load_bfcl, "jsonschemabench": load_jsonschemabench}
-"""What stands before the colon -> the suite of what stands behind it."""
+"""Prefix before the colon -> loader, which takes the part after it."""
 
 
 def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
-    """The suite of that name (text, json, tools, turns, numbers, or public data: bfcl:…), or of that file or folder.
+    """Load a suite by name (text, json, tools, turns, numbers, or public data such as bfcl:…), file or folder.
 
-    ``text`` shapes the suite of that name only; ``seed`` moves the generated suites only.
+    ``text`` shapes the suite ``text`` only; ``seed`` affects the generated suites only.
     """
     if name_or_path == "text":
         return _text_suite(text, seed)
@@ -68,46 +68,46 @@ def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
         return _file_suite(name_or_path, lines, SHIPPED[name_or_path].default_requests)
     if (public := load_public(name_or_path)) is not None:
         return public
-    path = _own(name_or_path)
+    path = _user_path(name_or_path)
     return _file_suite(path.resolve().name, read_suite(path))
 
 
-def check_suite(path_or_name: str) -> Iterator[Line]:
-    """Each line of a suite with all its problems; BadInput where there is no file or folder to read."""
+def check_suite(path_or_name: str) -> Iterator[SuiteLine]:
+    """Yield each line of a suite with all its problems; BadInput if there is no file or folder to read."""
     if path_or_name in SHIPPED and not SHIPPED[path_or_name].generated:
         return read_lines(shipped_bytes(path_or_name), f"{path_or_name}.jsonl")
-    return read_suite(_own(path_or_name))
+    return read_suite(_user_path(path_or_name))
 
 
 def tagged(suite: Suite, tags: Sequence[str]) -> Suite:
-    """The suite's cases that have one of the tags, as a suite of its own; BadInput when none has."""
-    kept = [case for case in telling_cases(suite) if set(tags) & set(case.tags)]
+    """Return the cases that have one of the tags as a separate suite; BadInput if there are none."""
+    kept = [case for case in representative_cases(suite) if set(tags) & set(case.tags)]
     if not kept:
-        raise BadInput(f"no case of suite {suite.name} has a tag of --tags {' '.join(tags)}: leave one of them out")
+        raise BadInput(f"no case in suite {suite.name} has any of --tags {' '.join(tags)}: drop the suite or the tags")
     if isinstance(suite.cases, GeneratedCases):
         return suite
     return suite_of(f"{suite.name}[{','.join(tags)}]", kept, min(suite.default_requests, len(kept)))
 
 
 def tags_of(suite: Suite) -> set[str]:
-    """All tags of the suite's cases."""
-    return {tag for case in telling_cases(suite) for tag in case.tags}
+    """Return all tags used in the suite."""
+    return {tag for case in representative_cases(suite) for tag in case.tags}
 
 
-def telling_cases(suite: Suite) -> Sequence[Case]:
-    """The cases that tell what a suite asks for: one of a generated suite, whose cases are alike, else all."""
+def representative_cases(suite: Suite) -> Sequence[Case]:
+    """Return the cases that show what a suite asks for: all, or one of a generated suite, whose cases are alike."""
     return suite.cases[:1] if isinstance(suite.cases, GeneratedCases) else suite.cases
 
 
 def new_suite(kind: str) -> str:
-    """The text of a commented suite file to start from."""
+    """Return a commented suite file to start from."""
     return shipped_bytes(f"new-{kind}").decode()
 
 
 def calibrated(suite: Suite, tokens_per_word: float, overhead: int) -> Suite:
-    """The ``text`` suite with words measured in this model's tokens; any other suite as it is.
+    """Return the ``text`` suite with words measured in this model's tokens; any other suite as it is.
 
-    The hash stays: what was asked for is the same, and measured noise is no identity.
+    The hash stays the same: the same lengths were asked for, and measurement noise is not part of the identity.
     """
     if suite.name != "text" or not isinstance(suite.cases, GeneratedCases):
         return suite
@@ -116,7 +116,7 @@ def calibrated(suite: Suite, tokens_per_word: float, overhead: int) -> Suite:
 
 
 def describe_suites() -> list[tuple[str, int | Literal["generated"], int, str]]:
-    """Of each shipped suite: name, number of cases, default requests, one line about it."""
+    """List the shipped suites as (name, number of cases, default requests, description)."""
     rows: list[tuple[str, int | Literal["generated"], int, str]] = []
     for name, shipped in SHIPPED.items():
         count: int | Literal["generated"] = "generated"
@@ -127,14 +127,14 @@ def describe_suites() -> list[tuple[str, int | Literal["generated"], int, str]]:
 
 
 def load_public(name: str) -> Suite | None:
-    """The suite of that name; None where the name is not one of public data."""
+    """Load a public suite; None if the name is not that of public data."""
     prefix, colon, rest = name.partition(":")
     return PUBLIC[prefix](rest) if colon and prefix in PUBLIC else None
 
 
 def describe_public() -> list[tuple[str, int | None, str]]:
-    """What can be had: name, number of cases (None: it depends on the path), one line about it."""
-    schemas = "JSONSchemaBench: a case for each schema of a folder, or of a maskbench file"
+    """List the public suites as (name, number of cases or None if it depends on the path, description)."""
+    schemas = "JSONSchemaBench: one case per schema in a folder or maskbench file"
     return [*describe_bfcl(), ("jsonschemabench:PATH[/SET]", None, schemas)]
 
 
@@ -151,8 +151,8 @@ def _text_suite(shape: TextShape, seed: int) -> Suite:
     return Suite("text", cases, _hash(identity), SHIPPED["text"].default_requests)
 
 
-def _file_suite(name: str, lines: Iterable[Line], default_requests: int | None = None) -> Suite:
-    """The suite of these lines; BadInput with the first problem that there is."""
+def _file_suite(name: str, lines: Iterable[SuiteLine], default_requests: int | None = None) -> Suite:
+    """Make a suite of the lines; BadInput with the first problem found."""
     cases: list[Case] = []
     for line in lines:
         if line.problems:
@@ -162,20 +162,20 @@ def _file_suite(name: str, lines: Iterable[Line], default_requests: int | None =
 
 
 def suite_of(name: str, cases: Sequence[Case], default_requests: int | None = None) -> Suite:
-    """A suite whose hash covers all that its cases say; each case is asked once unless ``default_requests`` says more.
+    """Make a suite whose hash covers its cases entirely; each is asked once unless ``default_requests`` is given.
 
-    What a case leaves at its default is not in the hash, so that a new kind of field leaves old suites as they are.
+    Fields left at their default are not in the hash, so that adding a field to Case does not change old suites.
     """
     requests = len(cases) if default_requests is None else default_requests
-    return Suite(name, tuple(cases), _hash([_said(case) for case in cases]), requests)
+    return Suite(name, tuple(cases), _hash([_identity_fields(case) for case in cases]), requests)
 
 
-def _said(case: Case) -> dict[str, Any]:
+def _identity_fields(case: Case) -> dict[str, Any]:
     bare = Case(id=case.id, messages=())
-    said = {field.name: getattr(case, field.name) for field in fields(Case)}
-    said = {name: value for name, value in said.items() if name == "id" or value != getattr(bare, name)}
-    # Sent as they are written: in what order a schema names its properties changes the prompt and the grammar.
-    return said | {name: _json(said[name]) for name in ("schema", "tools") if name in said}
+    stated = {field.name: getattr(case, field.name) for field in fields(Case)}
+    stated = {name: value for name, value in stated.items() if name == "id" or value != getattr(bare, name)}
+    # Hashed in the order written: the order of a schema's properties changes the prompt and the grammar.
+    return stated | {name: _json(stated[name]) for name in ("schema", "tools") if name in stated}
 
 
 def _hash(content: Any) -> str:
@@ -187,14 +187,14 @@ def _json(content: Any, *, sort_keys: bool = False) -> str:
 
 
 def shipped_bytes(name: str) -> bytes:
-    """The content of a suite file that ships."""
+    """Read a shipped suite file."""
     return (files("structbench.suites") / "data" / f"{name}.jsonl").read_bytes()
 
 
-def _own(name_or_path: str) -> Path:
-    """The user's file or folder; BadInput when it is not there."""
+def _user_path(name_or_path: str) -> Path:
+    """Return the path of the user's file or folder; BadInput if it does not exist."""
     path = Path(name_or_path)
-    if is_there(path):
+    if exists(path):
         return path
     if path.suffix == ".jsonl" or len(path.parts) > 1:
         raise BadInput(f"suite file {name_or_path} does not exist: check the path")
@@ -204,5 +204,5 @@ def _own(name_or_path: str) -> Path:
 def _unknown_suite(name: str) -> str:
     near = did_you_mean(name.lower(), SHIPPED, otherwise="", quote='"')
     known = ", ".join([*SHIPPED, *(f"{prefix}:…" for prefix in PUBLIC)])
-    hint = f"{near} Known" if near else "known"
-    return f'unknown suite "{name}": {hint} are {known}, or a .jsonl file or folder of schemas'
+    hint = f"{near} Known suites" if near else "known suites"
+    return f'unknown suite "{name}": {hint} are {known}, a .jsonl file, or a folder of schemas'

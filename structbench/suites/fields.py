@@ -1,6 +1,6 @@
-"""What is wrong with one field of a case, whatever else the case has, and with its rules for comparison.
+"""Checks of single fields of a case, and of its comparison rules; ``checks`` combines them.
 
-Invariant: each problem is one line that begins with its field, and ``guarded`` finds them in time.
+Invariant: each problem is one line that begins with its field, and ``guarded`` ends in time.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from structbench.scoring.validation import draft_of, schema_errors
 from structbench.scoring.values import ABSENT, at_pointer
 
 CHECK_LIMIT_S = 2.0
-"""CPU time of one check; an answer is scored within the same time."""
+"""CPU time of one check, the same as for scoring an answer."""
 
-WORDS = {"order": "any", "case": "ignore", "space": "ignore"}
-"""Rule of ``compare`` -> the one word that it takes; without it the comparison is strict."""
-NUMBERS = ("tolerance", "relative")
+WORD_RULES = {"order": "any", "case": "ignore", "space": "ignore"}
+"""Rule of ``compare`` -> the only word it accepts; without the rule the comparison is strict."""
+NUMBER_RULES = ("tolerance", "relative")
 TEXT_RULES = ("case", "space")
 
 TYPE_NAMES = {
@@ -30,7 +30,7 @@ Problems = Iterator[str]
 
 
 def guarded(problems: Problems, field: str, *, in_time: bool = False) -> list[str]:
-    """All problems that a check finds; that it goes too deep, or takes too long, is one too."""
+    """Collect the problems that a check finds, and report nesting that is too deep or a check that takes too long."""
     found: list[str] = []
     try:
         if in_time:
@@ -38,51 +38,56 @@ def guarded(problems: Problems, field: str, *, in_time: bool = False) -> list[st
         else:
             found.extend(problems)
     except OutOfTime:
-        found.append(f"{field}: checking takes longer than {CHECK_LIMIT_S:g} s of CPU time: simplify the pattern")
+        found.append(f"{field}: takes more than {CHECK_LIMIT_S:g} s of CPU time to check: simplify the pattern")
     except RecursionError:
-        found.append(f"{field}: is nested too deeply to be checked: make it flatter")
+        found.append(f"{field}: nested too deeply to check: make it flatter")
     return found
 
 
-def is_a(value: Any, kind: type, field: str) -> Problems:
-    """The problem of a value of another type."""
+def type_problems(value: Any, kind: type, field: str) -> Problems:
+    """Yield a problem if the value is of another type."""
     if not isinstance(value, kind):
         yield f"{field}: must be {TYPE_NAMES[kind]}, not {TYPE_NAMES[type(value)]}"
 
 
 def text_problems(value: Any, field: str) -> Problems:
-    yield from is_a(value, str, field)
+    yield from type_problems(value, str, field)
     if isinstance(value, str) and not value.strip():
         yield f"{field}: must not be empty"
 
 
 def string_problems(value: Any, field: str) -> Problems:
-    yield from is_a(value, list, field)
+    yield from type_problems(value, list, field)
     for i, item in enumerate(value if isinstance(value, list) else ()):
-        yield from is_a(item, str, f"{field}[{i}]")
+        yield from type_problems(item, str, f"{field}[{i}]")
 
 
 def unknown_keys(value: Mapping[str, Any], known: Collection[str], field: str) -> Problems:
     for key in value:
         if key not in known:
-            hint = did_you_mean(key, known, otherwise=f"known are {', '.join(known) or 'none'}", quote='"')
+            hint = did_you_mean(
+                key,
+                known,
+                otherwise=f"known keys are {', '.join(known)}" if known else "no keys are allowed",
+                quote='"',
+            )
             yield f"{f'{field}.{key}'.lstrip('.')}: unknown key: {hint}"
 
 
 def schema_problems(schema: Any, field: str) -> Problems:
-    """A schema is an object, valid in the draft that it names, and its references resolve within it."""
-    yield from is_a(schema, dict, field)
+    """Check that a schema is an object, valid in the draft it names, and that its references resolve within it."""
+    yield from type_problems(schema, dict, field)
     if not isinstance(schema, dict):
         return
     errors = schema_errors(schema)
     for error in errors:
-        yield f"{field}{error.json_path.removeprefix('$')}: no valid JSON Schema: {one_line(error.message)}"
+        yield f"{field}{error.json_path.removeprefix('$')}: not a valid JSON Schema: {one_line(error.message)}"
     for reference in () if errors else _lost_references(schema):
-        yield f'{field}: "$ref": "{reference}" leads nowhere: define it in the schema; nothing is fetched'
+        yield f'{field}: "$ref": "{reference}" does not resolve: define it in the schema (nothing is fetched)'
 
 
 def _lost_references(schema: dict[str, Any]) -> Iterator[str]:
-    """The references that lead to no schema, of all schemas within the schema: each resolves against its own base."""
+    """Yield the references, at any depth, that lead to no schema; each is resolved against its own base."""
     from referencing import Registry
     from referencing.jsonschema import specification_with
 
@@ -104,39 +109,39 @@ def _lost_references(schema: dict[str, Any]) -> Iterator[str]:
                 if not isinstance(found.contents, dict | bool):
                     yield reference
                 ahead.append((specification.create_resource(found.contents), found.resolver, reference))
-        except Exception:  # nothing there, a pointer into a string, a word that is no URI, a target that is no schema
+        except Exception:  # no target, a pointer into a string, a word that is not a URI, a target that is not a schema
             yield by
 
 
 def _tool_problems(tools: Any, key: str) -> Problems:
-    yield from is_a(tools, list, key)
+    yield from type_problems(tools, list, key)
     if not isinstance(tools, list):
         return
     names: list[Any] = []
     for i, tool in enumerate(tools):
         field = f"{key}[{i}]"
-        yield from is_a(tool, dict, field)
+        yield from type_problems(tool, dict, field)
         if not isinstance(tool, dict):
             continue
         yield from unknown_keys(tool, ("type", "function"), field)
         if tool.get("type") != "function":
             yield f'{field}.type: must be "function"'
         function = tool.get("function")
-        yield from is_a(function, dict, f"{field}.function")
+        yield from type_problems(function, dict, f"{field}.function")
         if isinstance(function, dict):
             yield from _function_problems(function, f"{field}.function", names)
             names.append(function.get("name"))
     if not tools:
-        yield f"{key}: must hold at least one tool"
+        yield f"{key}: must contain at least one tool"
 
 
 def _function_problems(function: Mapping[str, Any], field: str, names: Collection[Any]) -> Problems:
     yield from unknown_keys(function, ("name", "description", "parameters", "strict"), field)
     name = function.get("name")
-    yield from is_a(name, str, f"{field}.name")
+    yield from type_problems(name, str, f"{field}.name")
     if isinstance(name, str) and (not name or name in names):
-        yield f'{field}.name: "{name}" must be there and not twice'
-    yield from is_a(function.get("description", ""), str, f"{field}.description")
+        yield f'{field}.name: "{name}" must not be empty or used twice'
+    yield from type_problems(function.get("description", ""), str, f"{field}.description")
     broken = list(schema_problems(function.get("parameters"), f"{field}.parameters"))
     yield from broken
     if not broken:
@@ -144,87 +149,87 @@ def _function_problems(function: Mapping[str, Any], field: str, names: Collectio
 
 
 def _parameter_problems(schema: Mapping[str, Any], field: str) -> Problems:
-    """Beyond a sound schema, what the official client sends: it takes no ``true`` for a list or for a property."""
+    """Check what the official client requires beyond a sound schema: it rejects ``true`` for a list or a property."""
     if schema.get("type") != "object":
         yield f'{field}.type: must be "object"'
     yield from string_problems(schema.get("required", []), f"{field}.required")
     for name, described in schema.get("properties", {}).items():
-        yield from is_a(described, dict, f"{field}.properties.{name}")
+        yield from type_problems(described, dict, f"{field}.properties.{name}")
 
 
 def _pointer_problems(value: Any, key: str) -> Problems:
-    """Of ``expected``, ``acceptable`` and ``compare``: an object whose keys are JSON Pointers."""
-    yield from is_a(value, dict, key)
+    """Check ``expected``, ``acceptable`` or ``compare``: an object whose keys are JSON Pointers."""
+    yield from type_problems(value, dict, key)
     if not isinstance(value, dict):
         return
     for pointer in value:
         if pointer and not pointer.startswith("/"):
-            yield f'{key}: "{pointer}" is no JSON Pointer: begin it with "/", or "" for the whole answer'
+            yield f'{key}: "{pointer}" is not a valid JSON Pointer: begin it with "/", or use "" for the whole answer'
     if not value:
-        yield f"{key}: must hold at least one pointer with its value: leave it out where nothing is fixed"
+        yield f"{key}: must contain at least one pointer and its value: leave it out if nothing is fixed"
 
 
 def _acceptable_problems(value: Any, key: str) -> Problems:
     yield from _pointer_problems(value, key)
     for pointer, values in value.items() if isinstance(value, dict) else ():
         if not isinstance(values, list) or not values:
-            yield f'{key}: "{pointer}" must have a list of at least one acceptable value'
+            yield f'{key}: "{pointer}" needs a list of at least one acceptable value'
 
 
 def _expected_text_problems(value: Any, key: str) -> Problems:
     if not isinstance(value, list):
-        yield from is_a(value, str, key)
+        yield from type_problems(value, str, key)
     elif not value:
-        yield f"{key}: must hold at least one text"
+        yield f"{key}: must contain at least one text"
     else:
         yield from string_problems(value, key)
 
 
 def _mention_problems(value: Any, key: str) -> Problems:
-    yield from is_a(value, list, key)
+    yield from type_problems(value, list, key)
     for i, group in enumerate(value if isinstance(value, list) else ()):
         yield from string_problems(group, f"{key}[{i}]")
         if isinstance(group, list) and (not group or not all(str(text).strip() for text in group)):
             yield f"{key}[{i}]: must list at least one text, none of them empty"
     if value == []:
-        yield f"{key}: must hold at least one list of texts, of which one must stand in the answer"
+        yield f"{key}: must contain at least one list of texts, one of which the answer must contain"
 
 
 def _option_problems(value: Any, key: str) -> Problems:
-    yield from is_a(value, dict, key)
+    yield from type_problems(value, dict, key)
     for name, option in value.items() if isinstance(value, dict) else ():
         if not isinstance(option, (str, bool, int, float, list)):
             yield f"{key}.{name}: must be a number, a string, true or false, or an array"
 
 
 def rule_problems(line: Mapping[str, Any]) -> Iterator[str]:
-    """The problems of a line's ``compare``, whose keys are known to be JSON Pointers."""
+    """Check a line's ``compare``, whose keys are known to be JSON Pointers."""
     for pointer, rule in line["compare"].items():
         field = f'compare["{pointer}"]'
         if not isinstance(rule, dict) or not rule:
             yield f'{field}: must be an object with at least one rule, e.g. {{"tolerance": 0.01}}'
             continue
         for name, value in rule.items():
-            yield from _one_rule(name, value, field)
+            yield from _rule_value_problems(name, value, field)
         if "expected_text" in line:
             if pointer or not set(rule) <= {*TEXT_RULES}:
-                yield f'{field}: a text is compared whole: give case or space at ""'
+                yield f'{field}: a text is compared as a whole: use case or space at ""'
         elif not _is_compared(pointer, line):
-            yield f"{field}: nothing is expected there: name a value of expected or acceptable, or one that holds it"
+            yield f"{field}: nothing is expected there: point to an expected or acceptable value or its container"
 
 
-def _one_rule(name: str, value: Any, field: str) -> Iterator[str]:
-    if name in WORDS:
-        if value != WORDS[name]:
-            yield f'{field}.{name}: must be "{WORDS[name]}": leave it out to compare strictly'
-    elif name not in NUMBERS:
-        yield f"{field}.{name}: unknown rule: known are {', '.join((*NUMBERS, *WORDS))}"
+def _rule_value_problems(name: str, value: Any, field: str) -> Iterator[str]:
+    if name in WORD_RULES:
+        if value != WORD_RULES[name]:
+            yield f'{field}.{name}: must be "{WORD_RULES[name]}"; leave it out to compare strictly'
+    elif name not in NUMBER_RULES:
+        yield f"{field}.{name}: unknown rule: known rules are {', '.join((*NUMBER_RULES, *WORD_RULES))}"
     elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         yield f"{field}.{name}: must be a number, 0 or more"
 
 
 def _is_compared(pointer: str, line: Mapping[str, Any]) -> bool:
-    """The rule's value holds an expected value, or lies within one."""
+    """Return whether the rule's pointer is at, above or within an expected value."""
     due = [(at, [value]) for at, value in line.get("expected", {}).items()]
     due += line.get("acceptable", {}).items()
     for at, values in due:
@@ -243,9 +248,9 @@ FIELDS: Mapping[str, Callable[[Any, str], Problems]] = {
     "compare": _pointer_problems,
     "expected_text": _expected_text_problems,
     "mentions": _mention_problems,
-    "then": lambda value, key: is_a(value, dict, key),
+    "then": lambda value, key: type_problems(value, dict, key),
     "reference": text_problems,
     "options": _option_problems,
     "tags": string_problems,
 }
-"""Key -> what may be wrong with its value, whatever else the line has."""
+"""Key -> check of its value by itself."""

@@ -1,7 +1,8 @@
-"""Reading one's own suites: JSON Lines, or a folder of schemas.
+"""The user's own suites: JSON Lines, or a folder of schemas.
 
-Invariant: every line comes out once, as a case or with what is wrong with it; reading never raises for what a file
-holds. Who loads a suite stops at the first line with a problem, ``structbench suites check`` goes on.
+Invariant: every line comes out once, as cases or as problems; reading never raises because of what a file
+contains. Loading a suite stops at the first line with a problem, ``structbench suites check`` goes on.
+``checks`` finds the problems of a line.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ COMMENTS = (b"#", b"//")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A line of a suite file, or a file of a folder of schemas; no cases where there are problems."""
+class SuiteLine:
+    """A line of a suite file, or a file in a folder of schemas; it has cases or problems, not both."""
 
     cases: tuple[Case, ...] = ()
-    """One, or two where a second turn follows."""
+    """One case, or two if a second turn follows."""
     example: Any = None
     problems: tuple[str, ...] = ()
-    """Each names the file, the line, the field and what is wrong."""
+    """One line each, with the file, the line, the field and what is wrong."""
 
 
-def read_suite(path: Path) -> Iterator[Line]:
-    """The lines of a file, or the schemas of a folder; BadInput when it cannot be read."""
+def read_suite(path: Path) -> Iterator[SuiteLine]:
+    """Read the lines of a file or the schemas of a folder; BadInput if it cannot be read."""
     try:
         if path.is_dir():
             return read_folder(path)
@@ -41,10 +42,10 @@ def read_suite(path: Path) -> Iterator[Line]:
         raise BadInput(f"suite file {str(path)!r} cannot be read: {error}") from None
 
 
-def read_lines(data: bytes, path: str) -> Iterator[Line]:
-    """The cases of JSON Lines; blank lines and comments count as lines and are skipped."""
+def read_lines(data: bytes, path: str) -> Iterator[SuiteLine]:
+    """Yield the lines of a JSON Lines file; blank lines and comments are skipped, but count in line numbers."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        yield Line(problems=(f"{path}, line 1: the file is UTF-16: save it as UTF-8",))
+        yield SuiteLine(problems=(f"{path}, line 1: the file is UTF-16: save it as UTF-8",))
         return
     first_seen: dict[str, int] = {}
     empty = True
@@ -53,48 +54,50 @@ def read_lines(data: bytes, path: str) -> Iterator[Line]:
             empty = False
             yield _line(line, number, first_seen, path)
     if empty:
-        how = "write one case, a JSON object, on each line (docs/suites.md)"
-        yield Line(problems=(f"suite file {path} is empty: {how}",))
+        how = "write one case, a JSON object, per line (docs/suites.md)"
+        yield SuiteLine(problems=(f"suite file {path} is empty: {how}",))
 
 
-def _line(data: bytes, number: int, first_seen: dict[str, int], path: str) -> Line:
+def _line(data: bytes, number: int, first_seen: dict[str, int], path: str) -> SuiteLine:
     try:
-        value = decode_file(data, "one case on one line")
+        value = decode_file(data, "one case per line")
     except NotJson as error:
-        return Line(problems=(f"{path}, line {number}: {error}",))
+        return SuiteLine(problems=(f"{path}, line {number}: {error}",))
     if not isinstance(value, dict):
         shape = f'must be an object such as {{"id": "a", "prompt": "b"}}, not {TYPE_NAMES[type(value)]}'
-        return Line(problems=(f"{path}, line {number}: {shape}",))
+        return SuiteLine(problems=(f"{path}, line {number}: {shape}",))
     problems = list(problems_of(value))
     if isinstance(name := value.get("id"), str) and (before := first_seen.setdefault(name, number)) != number:
-        problems.append(f'id: "{name}" is already the id of line {before}: make ids unique')
+        problems.append(f'id: "{name}" is already used in line {before}: make ids unique')
     if problems:
-        return Line(problems=tuple(f"{path}, line {number}: {problem}" for problem in problems))
-    return Line(cases_of(value), value.get("example"))
+        return SuiteLine(problems=tuple(f"{path}, line {number}: {problem}" for problem in problems))
+    return SuiteLine(cases_of(value), value.get("example"))
 
 
-def read_folder(folder: Path) -> Iterator[Line]:
-    """A case for each schema of the folder (``*.json``, in the order of their names), asked for by its own words."""
+def read_folder(folder: Path) -> Iterator[SuiteLine]:
+    """Yield a case for each schema in the folder (``*.json``, sorted by name)."""
     files = sorted(file for file in folder.iterdir() if file.suffix == ".json" and file.is_file())
     for file in files:
         problems = []
         try:
-            schema = decode_file(file.read_bytes(), "one schema in a file")
+            schema = decode_file(file.read_bytes(), "one schema per file")
             problems = [f"{file}: {problem}" for problem in guarded(schema_problems(schema, "schema"), "schema")]
         except (OSError, NotJson) as error:
             problems = [f"{file}: {error}"]
-        yield Line(problems=tuple(problems)) if problems else Line((schema_case(file.stem, schema),))
+        yield SuiteLine(problems=tuple(problems)) if problems else SuiteLine((schema_case(file.stem, schema),))
     if not files:
-        yield Line(problems=(f"{folder} is a folder without schemas: put .json files in it, or name a .jsonl file",))
+        yield SuiteLine(
+            problems=(f"{folder} is a folder without schemas: put .json files in it, or give a .jsonl file",)
+        )
 
 
 def schema_case(name: str, schema: Mapping[str, Any]) -> Case:
-    """The case that asks for an instance of a schema."""
+    """Make the case that asks for an instance of a schema."""
     return Case(id=name, messages=({"role": "user", "content": schema_prompt(schema, name)},), schema=schema)
 
 
 def schema_prompt(schema: Mapping[str, Any], name: str) -> str:
-    """What is asked for is the schema's title, else its name; its description and fields say more."""
+    """Write the prompt for a schema from its title (else its file's name), description and fields."""
     title, about, fields = schema.get("title"), schema.get("description"), schema.get("properties")
     parts = [f"Give a realistic example, as JSON, of: {title if isinstance(title, str) and title.strip() else name}."]
     if isinstance(about, str) and about.strip():

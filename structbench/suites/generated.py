@@ -1,7 +1,7 @@
-"""The suites that are made, not read: load-test prompts and number words.
+"""Generated suites: load-test prompts and number words.
 
-Invariant: a case depends on its parameters, the seed and its own index alone, on every
-machine and Python version (so only ``Random.random`` is drawn from, which Python keeps stable).
+Invariant: a case depends only on its parameters, the seed and its own index, on every
+machine and Python version (so only ``Random.random`` is used, which Python keeps stable).
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ from structbench.types import Case
 
 TEXT_VERSION = 1
 NUMBERS_VERSION = 1
-"""Raise a version with any change to its prompts: it is part of the suite's identity."""
+"""Raise a version whenever its prompts change: it is part of the suite's identity."""
 
 GENERATED_CASES = 1_000_000_000
 TOKENS_PER_WORD = 1.1
 OVERHEAD_TOKENS = 30
 CALIBRATION_WORDS = (60, 150, 270)
-RECENT_CASES = 2048
-"""How many are kept once made: a case is asked for when its request is made, when it is scored and when its row is
-kept, and a few hundred requests lie between."""
+MAX_RECENT_CASES = 2048
+"""Cases that are cached: each is needed when its request is made, scored and stored, a few hundred requests apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextShape:
-    """Lengths of the ``text`` suite in tokens, each drawn from a normal distribution."""
+    """Lengths of the ``text`` suite in tokens, drawn from normal distributions."""
 
     mean_input_tokens: float = 550
     stddev_input_tokens: float = 150
@@ -42,17 +41,17 @@ class TextShape:
 
 @dataclass(frozen=True)
 class GeneratedCases(Sequence[Case]):
-    """A sequence whose item i is ``make(i)``, made when asked for; without a practical end unless ``size`` says so."""
+    """A sequence whose item i is ``make(i)``, made on demand; practically endless unless ``size`` is given."""
 
     make: Callable[..., Case]
     size: int = GENERATED_CASES
     _recent: Callable[[int], Case] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_recent", lru_cache(RECENT_CASES)(self.make))
+        object.__setattr__(self, "_recent", lru_cache(MAX_RECENT_CASES)(self.make))
 
     def __reduce__(self) -> tuple[type[GeneratedCases], tuple[Callable[..., Case], int]]:
-        return GeneratedCases, (self.make, self.size)  # what was made stays behind: it can be made again
+        return GeneratedCases, (self.make, self.size)  # cached cases stay behind: they can be made again
 
     def __len__(self) -> int:
         return self.size
@@ -75,7 +74,7 @@ def text_case(
     tokens_per_word: float = TOKENS_PER_WORD,
     overhead_tokens: int = OVERHEAD_TOKENS,
 ) -> Case:
-    """Load-test prompt ``index``: words = (drawn tokens - overhead) / tokens per word."""
+    """Make load-test prompt ``index``: words = (drawn tokens - overhead) / tokens per word."""
     rng = Random(f"structbench text {TEXT_VERSION} {seed} {index}")
     input_tokens = max(16, round(_normal(rng, shape.mean_input_tokens, shape.stddev_input_tokens)))
     output_tokens = max(4, round(_normal(rng, shape.mean_output_tokens, shape.stddev_output_tokens)))
@@ -90,7 +89,7 @@ def text_case(
 
 
 def number_case(index: int, *, seed: int) -> Case:
-    """Number words to digits, from 10 to 999,999, each count of digits as often as the others."""
+    """Make number-words case ``index``: 10 to 999,999, each number of digits equally often."""
     rng = Random(f"structbench numbers {NUMBERS_VERSION} {seed} {index}")
     digits = 2 + int(rng.random() * 5)
     value = 10 ** (digits - 1) + int(rng.random() * 9 * 10 ** (digits - 1))
@@ -108,7 +107,7 @@ def number_case(index: int, *, seed: int) -> Case:
 
 
 def calibration_prompts(seed: int) -> list[str]:
-    """Three prompts of different length, like those of ``text`` and equal to none of them."""
+    """Make three prompts of different lengths in the style of ``text``, equal to none of its prompts."""
     prompts = []
     for number, words in enumerate(CALIBRATION_WORDS):
         index = GENERATED_CASES + number
@@ -118,15 +117,15 @@ def calibration_prompts(seed: int) -> list[str]:
 
 
 def word_count(prompt: str) -> int:
-    """Words as ``calibrate`` and ``text_case`` count them: runs without white space."""
+    """Count words as ``calibrate`` and ``text_case`` do: runs without white space."""
     return len(prompt.split())
 
 
 def calibrate(samples: Sequence[tuple[int, int]]) -> tuple[float, int]:
-    """(tokens per word, overhead tokens) by least squares from (words, prompt_eval_count).
+    """Fit (tokens per word, overhead tokens) by least squares to samples of (words, prompt_eval_count).
 
-    Where the samples cannot tell (one length only, or a slope that no tokenizer has, as from a
-    server that counts only what its cache missed) the defaults for English come back.
+    Returns the defaults for English if the samples do not allow a fit: a single length, or a slope that no
+    tokenizer has, as from a server that counts only what its cache missed.
     """
     try:
         slope, intercept = linear_regression([words for words, _ in samples], [tokens for _, tokens in samples])
@@ -138,7 +137,7 @@ def calibrate(samples: Sequence[tuple[int, int]]) -> tuple[float, int]:
 
 
 def number_words(value: int) -> str:
-    """English words of 0 to 999,999, with "and" as the British say it."""
+    """Write 0 to 999,999 in English words, with the British "and"."""
     if not 0 <= value <= 999_999:
         raise ValueError(f"{value} is outside 0 to 999999")
     thousands, rest = divmod(value, 1000)
@@ -159,7 +158,7 @@ def _words_below_1000(value: int) -> str:
 
 
 def _normal(rng: Random, mean: float, stddev: float) -> float:
-    """One normal draw (Box and Muller), from two uniform ones."""
+    """Draw from a normal distribution (Box and Muller) with two uniform draws."""
     radius = math.sqrt(-2 * math.log(1 - rng.random()))
     return mean + stddev * radius * math.cos(2 * math.pi * rng.random())
 
@@ -169,19 +168,19 @@ def _pick(rng: Random, items: Sequence[str]) -> str:
 
 
 def _text_prompt(rng: Random, seed: int, index: int, words: int, output_tokens: int) -> str:
-    """A prompt of ``words`` words, or its frame alone where that is longer."""
+    """Write a prompt of ``words`` words, or only its frame if that is longer."""
     opening = f"{_lead_in(seed, index)} wrote these notes."
-    # As many words as tokens are asked for: more than fit, so that num_predict sets the length.
+    # Asks for as many words as tokens, more than fit, so that num_predict sets the length.
     task = f"Continue the notes with at least {output_tokens} words."
     body = _sentences(rng, words - word_count(opening) - word_count(task))
     return f"{opening} {body}\n\n{task}" if body else f"{opening} {task}"
 
 
 def _lead_in(seed: int, index: int) -> str:
-    """Two made-up names that no other index below 60**6 has with this seed.
+    """Make up two names that no other index below 60**6 has with this seed.
 
     Multiplying by a number without a common factor with 60 permutes the numbers below 60**6;
-    one near the golden section of it also moves the first syllable at every step.
+    one near its golden section also changes the first syllable at every step.
     """
     offset = int(Random(f"structbench lead-in {seed}").random() * LEAD_INS)
     code = (index * LEAD_IN_STEP + offset) % LEAD_INS
@@ -194,7 +193,7 @@ def _lead_in(seed: int, index: int) -> str:
 
 
 def _sentences(rng: Random, words: int) -> str:
-    """Sentences of exactly ``words`` words in all; a list of things fills up the end."""
+    """Write sentences of exactly ``words`` words in total; a list of things fills up the end."""
     parts: list[str] = []
     left = words
     while left > 0:

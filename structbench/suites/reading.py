@@ -1,6 +1,6 @@
-"""Reading files of public data: what they are not is said in one line.
+"""Files of public data.
 
-Invariant: whatever a file or folder holds, the answer is its content or a BadInput that names the place.
+Invariant: whatever a file or folder contains, reading it returns its content or raises a BadInput that names the place.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from structbench.strict_json import NotJson, decode_file
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content."""
+    """Read the file; BadInput if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}: check the path") from None
 
 
-def is_there(path: Path) -> bool:
-    """Whether there is a file or folder of that name; BadInput where that cannot be known."""
+def exists(path: Path) -> bool:
+    """Return whether the file or folder exists; BadInput if that cannot be determined."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -34,16 +34,16 @@ def is_there(path: Path) -> bool:
 
 
 def lines_of(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, counted from 1."""
+    """Yield the lines that are not blank with their numbers, counted from 1."""
     for number, line in enumerate(data.split(b"\n"), start=1):
         if line.strip():
             yield number, line
 
 
 def object_of(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON object of a line or a file."""
+    """Parse the JSON object in a line or a file."""
     try:
-        value = decode_file(data, "fetch the data anew, or leave this file out")
+        value = decode_file(data, "download the data again, or leave this file out")
     except NotJson as error:
         raise BadInput(f"{where}: {error}") from None
     if not isinstance(value, dict):
@@ -52,14 +52,14 @@ def object_of(data: bytes, where: str) -> dict[str, Any]:
 
 
 def field_of(entry: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
-    """The entry's field, which must be of that type."""
+    """Return the entry's field; BadInput if it is not of that type."""
     if not isinstance(entry.get(name), kind):
-        raise BadInput(f"{where}: {name}: must be there, and be of type {kind.__name__}: is this the right file?")
+        raise BadInput(f"{where}: {name}: missing or not of type {kind.__name__}: is this the right file?")
     return entry[name]
 
 
 def fingerprint(*parts: bytes | str) -> str:
-    """SHA-256 over the parts, each set apart from the next."""
+    """Hash the parts with SHA-256, each preceded by its length."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part

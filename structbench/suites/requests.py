@@ -1,6 +1,6 @@
-"""From a case to the request that is sent: pure.
+"""From a case to the request that is sent. Pure.
 
-Invariant: the same case, index and options always make the same request.
+Invariant: the same case, index and options always give the same request.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _WARMUP_TOKENS = 4
 
 
 def case_of(cases: Sequence[Case], index: int) -> tuple[Case, int]:
-    """The case of a request and which repeat of it this is: cases repeat as needed."""
+    """Return the case of a request and its repeat: cases start again from the first when they run out."""
     return cases[index % len(cases)], index // len(cases)
 
 
 def whole_conversations(cases: Sequence[Case], indices: Sequence[int], requests: int) -> Sequence[int]:
-    """The indices with the other turn of each conversation: it is only sent whole, from its first turn."""
+    """Add the other turn of each conversation to the indices: it is only sent as a whole, from its first turn."""
     if isinstance(cases, GeneratedCases):
         return indices
     wanted = set(indices)
@@ -36,7 +36,7 @@ def whole_conversations(cases: Sequence[Case], indices: Sequence[int], requests:
 
 
 def first_turns(cases: Sequence[Case], indices: Sequence[int]) -> int:
-    """How many of the indices are sent by themselves, not as the second turn of a conversation."""
+    """Count the indices that are not the second turn of a conversation."""
     if isinstance(cases, GeneratedCases):
         return len(indices)
     return sum(not case_of(cases, index)[0].follows for index in indices)
@@ -45,7 +45,7 @@ def first_turns(cases: Sequence[Case], indices: Sequence[int]) -> int:
 def requests_of(
     cases: Sequence[Case], config: Config, indices: Iterable[int], planned: int | None = None
 ) -> Iterator[Request]:
-    """The requests of a cell, made as they are needed; those of second turns arise from the answers to the first."""
+    """Yield the requests of a cell on demand; second turns are left out, since they follow from the first answers."""
     for index in indices:
         case, _ = case_of(cases, index)
         if not case.follows:
@@ -53,9 +53,9 @@ def requests_of(
 
 
 def request_of(case: Case, config: Config, index: int, planned: int | None = None) -> Request:
-    """The request of a case; the last of ``planned`` requests begins no conversation.
+    """Make the request of a case; the last of ``planned`` requests does not start a conversation.
 
-    Options of the command line win over the case's; each request samples with a seed of its own.
+    Options on the command line override the case's; each request samples with its own seed.
     """
     options = {"seed": config.seed + index, **case.options, **config.options}
     messages = case.messages
@@ -76,7 +76,7 @@ def request_of(case: Case, config: Config, index: int, planned: int | None = Non
 
 
 def warmup_requests(config: Config, count: int) -> list[Request]:
-    """Short requests that resemble no case, so that they leave nothing of use in the server's prefix cache."""
+    """Make short requests unlike any case, so that they leave nothing useful in the server's prefix cache."""
     warm = Case(id="warm-up", messages=({"role": "user", "content": "Say hello."},))
     options = {**config.options, "num_predict": _WARMUP_TOKENS}
     bare: dict[str, Any] = {"model": config.model, "options": options, "keep_alive": config.keep_alive}
@@ -86,14 +86,14 @@ def warmup_requests(config: Config, count: int) -> list[Request]:
 
 
 def as_prompt(messages: Sequence[Mapping[str, Any]]) -> str:
-    """A conversation as one text for /api/generate: a single message as it is, else each under its role."""
+    """Write a conversation as one text for /api/generate: a single message as it is, several with their roles."""
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def with_schema(messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """The messages with the schema at the end of the user's last one, unless it stands there already."""
+    """Append the schema to the user's last message, unless it is there already."""
     task = f"{_SCHEMA_PROMPT}{json.dumps(schema, ensure_ascii=False)}"
     users = [i for i, message in enumerate(messages) if message["role"] == "user"]
     at = users[-1] if users else len(messages) - 1

@@ -216,7 +216,7 @@ class Message(dict[str, str]):
 def test_more_cases_than_are_kept_are_told_apart_and_the_first_ones_let_go(
     scorer: Scorer, scores: Scores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scorer_module, "CASES_KEPT", 2)
+    monkeypatch.setattr(scorer_module, "MAX_CASES", 2)
     message = Message()
     there = weakref.ref(message)
     scorer.submit("first", Case(id="first", messages=(message,), expected_text="7"), Answer(output_text="8"))
@@ -265,7 +265,7 @@ def test_no_child_to_be_had_ends_in_unscored_answers(monkeypatch: pytest.MonkeyP
             scorer.submit(key, CASES["json"], Answer(output_text="[1]"))
         scorer.submit("text", CASES["text"], Answer())
         assert scorer.drain(60)
-    assert {scores.reason(key) for key in range(5)} == {"the scoring process does not start"}
+    assert {scores.reason(key) for key in range(5)} == {"the scoring process did not start"}
     assert scores.by_key["text"] is None
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from structbench.scoring import Answer, score
-from structbench.scoring.answer import line, shown
+from structbench.scoring.answer import as_line, quoted
 from structbench.scoring.bfcl import judge
 from structbench.scoring.parsing import find_json, parse_json
 from structbench.scoring.rules import matches
-from structbench.scoring.values import ABSENT, at_pointer, limit_broken, pointer_to
+from structbench.scoring.values import ABSENT, at_pointer, limit_error, pointer_to
 from structbench.types import Case, Score
 
 # --- explanations ------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ ALPHABET = "".join(map(chr, range(0x100, 0x100 + 400)))
     ids=lambda value: str(value)[:20],
 )  # fmt: skip
 def test_a_value_is_shown_short(value: object, text: str) -> None:
-    assert shown(value) == text
+    assert quoted(value) == text
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_value_is_shown_short(value: object, text: str) -> None:
     ids=range(6),
 )
 def test_an_explanation_is_one_line_of_300_characters(text: str, told: str) -> None:
-    assert line(text) == told
+    assert as_line(text) == told
 
 
 # --- JSON --------------------------------------------------------------------------------------
@@ -304,14 +304,14 @@ def deep(levels: int) -> Any:
         (-(2**1024), "a number is out of the range of a double"),
         ({"a": [{1: "x"}]}, "a member name is not a string"),
         ({"a": 1, None: 2}, "a member name is not a string"),
-        ([b"x"], "bytes is no JSON type"),
-        ({"a": {1, 2}}, "set is no JSON type"),
-        (object(), "object is no JSON type"),
+        ([b"x"], "bytes is not a JSON type"),
+        ({"a": {1, 2}}, "set is not a JSON type"),
+        (object(), "object is not a JSON type"),
     ],
     ids=lambda value: str(value)[:7],
 )  # fmt: skip
 def test_what_is_beyond_the_limits_is_named(value: Any, reason: str | None) -> None:
-    assert limit_broken(value) == reason
+    assert limit_error(value) == reason
 
 
 def test_pointers_of_names_with_slashes_and_tildes_lead_back() -> None:

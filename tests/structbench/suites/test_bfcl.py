@@ -230,20 +230,20 @@ def test_rules_for_arguments(arguments: dict[str, Any], expected: tuple[str, str
 
 
 BROKEN_LINES = {
-    "{": "line 2: not JSON at column 2: Expecting property name enclosed in double quotes (fetch",
+    "{": "line 2: not JSON at column 2: Expecting property name enclosed in double quotes (download",
     "[]": "line 2: must be a JSON object, not list",
-    json.dumps({"id": "x"}): "line 2: function: must be there, and be of type list",
-    json.dumps({**ENTRY, "question": []}): "line 2: question: must be one turn",
+    json.dumps({"id": "x"}): "line 2: function: missing or not of type list",
+    json.dumps({**ENTRY, "question": []}): "line 2: question: must be a single turn",
     json.dumps({**ENTRY, "function": [1]}): "line 2: function: must be a list of objects",
     json.dumps({**ENTRY, "id": "x"}): "has no line with the id x",
-    json.dumps({**ENTRY, "function": [{**GREET, "parameters": {"type": "cat"}}]}): "type 'cat' is none that BFCL has",
-    json.dumps({**ENTRY, "function": [{**GREET, "description": None}]}): "line 2: description: must be there, and be",
     json.dumps(
-        {**ENTRY, "function": [{**GREET, "parameters": {"type": ["integer", "null"]}}]}
-    ): "is none that BFCL has",
+        {**ENTRY, "function": [{**GREET, "parameters": {"type": "cat"}}]}
+    ): "unknown type 'cat': BFCL's types are string",
+    json.dumps({**ENTRY, "function": [{**GREET, "description": None}]}): "line 2: description: missing or not of type",
+    json.dumps({**ENTRY, "function": [{**GREET, "parameters": {"type": ["integer", "null"]}}]}): "BFCL's types are",
     json.dumps(
         {**ENTRY, "function": [{**GREET, "parameters": {**PARAMETERS, "required": 5}}]}
-    ): "line 2: required: must",
+    ): "line 2: required: missing or not of type list",
     json.dumps({**ENTRY, "function": [{**GREET, "parameters": {**PARAMETERS, "required": [5]}}]}): "a list of names",
     json.dumps(
         {**ENTRY, "function": [{**GREET, "parameters": {**PARAMETERS, "properties": []}}]}
@@ -306,17 +306,20 @@ def test_whatever_a_tool_says_of_its_parameters_a_call_gets_a_verdict(schema: An
     ("name", "said"),
     [
         ("bfcl:/no/such", "bfcl:/no/such: there is no folder /no: check the path"),
-        ("bfcl:/none", 'bfcl: has no category "none", and there is no folder /none: there are simple_python, '),
-        ("bfcl:simple_pyton", 'bfcl: has no category "simple_pyton": did you mean "simple_python"? There are'),
+        ("bfcl:/none", 'bfcl: has no category "none", and there is no folder /none: choose from simple_python, '),
+        ("bfcl:simple_pyton", 'bfcl: has no category "simple_pyton": did you mean "simple_python"? Choose from'),
         ("bfcl:", 'bfcl: has no category ""'),
-        ("bfcl:simple_java", "bfcl:simple_java is not scored here: BFCL judges its arguments as source code"),
-        ("bfcl:multi_turn_base", "bfcl:multi_turn_base is not scored here: its cases take several turns"),
+        (
+            "bfcl:simple_java",
+            "bfcl:simple_java is not supported: BFCL judges its arguments as Java or JavaScript source code",
+        ),
+        ("bfcl:multi_turn_base", "bfcl:multi_turn_base is not supported: its cases take several turns"),
         ("bfcl:no/where/parallel", "bfcl:no/where/parallel: there is no folder no/where: check the path"),
-        ("bfcl:{data}/multiple", "holds no BFCL_v4_multiple.json"),
+        ("bfcl:{data}/multiple", "contains no BFCL_v4_multiple.json"),
         ("bfcl:{data}/possible_answers", 'has no category "possible_answers"'),
         ("bfcl:{data}/possible_answer/simple_python", "cannot be read: No such file or directory"),
         ("bfcl:" + "x" * 300, "cannot be read: File name too long: check the path"),
-        ("bfcl:{empty}", "holds no file such as BFCL_v4_simple_python.json"),
+        ("bfcl:{empty}", "contains no file such as BFCL_v4_simple_python.json"),
         ("bflc:simple_python", 'unknown suite "bflc:simple_python": '),
     ],
 )

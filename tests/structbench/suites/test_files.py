@@ -121,7 +121,7 @@ def test_missing_folder_and_empty_files_say_what_to_do(tmp_path: Path) -> None:
         (b'{"id": "b", "prompt": "x", "options": {"temperature": 1e999}}', "not JSON: Out of range"),
         (b"[" * 100_000, "not JSON: "),
         (b'["b"]', "must be an object such as"),
-        (b'{"id": "a", "prompt": "x"}', 'id: "a" is already the id of line 1'),
+        (b'{"id": "a", "prompt": "x"}', 'id: "a" is already used in line 1'),
     ],
 )
 def test_a_line_that_is_no_case_is_named_by_its_number(tmp_path: Path, line: bytes, message: str) -> None:
@@ -152,51 +152,54 @@ def compared(rules: dict[str, Any]) -> dict[str, Any]:
 
 BROKEN_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"promtp": "x"}, 'promtp: unknown key: did you mean "prompt"?'),
-    ({"zzz": 1}, "zzz: unknown key: known are id, prompt"),
+    ({"zzz": 1}, "zzz: unknown key: known keys are id, prompt"),
     ({"id": 7}, "id: must be a string, not a number"),
     ({"id": " "}, "id: must not be empty"),
     ({"id": None}, "id: must be a string, not null"),
     ({"prompt": ["x"]}, "prompt: must be a string, not an array"),
     ({"prompt": ""}, "prompt: must not be empty"),
-    ({"messages": []}, "prompt: give either prompt"),
+    ({"messages": []}, "prompt: give exactly one of prompt"),
     ({"prompt": ..., "messages": "x"}, "messages: must be an array"),
-    ({"prompt": ...}, "prompt: give either prompt"),
+    ({"prompt": ...}, "prompt: give exactly one of prompt"),
     ({"prompt": ..., "messages": [{"role": "usr", "content": "x"}]}, "messages[0].role: must be one of system"),
     ({"prompt": ..., "messages": [{"role": "user"}]}, "messages[0].content: must be a string, not null"),
     ({"prompt": ..., "messages": [{"role": "user", "content": "x", "img": []}]}, "messages[0].img: unknown key"),
     ({"prompt": ..., "messages": [{"role": "system", "content": "x"}]}, "messages: needs at least one message with"),
     ({"schema": "x"}, "schema: must be an object, not a string"),
     ({"schema": True}, "schema: must be an object, not true or false"),
-    ({"schema": {"type": "strng"}}, "schema.type: no valid JSON Schema: 'strng'"),
-    ({"schema": {"properties": {"a": {"minimum": "1"}}}}, "schema.properties.a.minimum: no valid JSON Schema"),
-    ({"schema": {"type": "string", "pattern": "("}}, "schema.pattern: no valid JSON Schema"),
-    ({"schema": {"$ref": "#/$defs/gone"}}, 'schema: "$ref": "#/$defs/gone" leads nowhere'),
-    ({"schema": {"items": {"$ref": "https://example.org/s.json"}}}, "leads nowhere"),
-    ({"schema": {"$schema": DRAFT_4, "exclusiveMinimum": 1}}, "schema.exclusiveMinimum: no valid JSON Schema"),
-    ({"schema": {"exclusiveMinimum": True}}, "schema.exclusiveMinimum: no valid JSON Schema"),
-    ({"schema": {"$schema": 4}}, "schema['$schema']: no valid JSON Schema: 4 is not of type 'string'"),
+    ({"schema": {"type": "strng"}}, "schema.type: not a valid JSON Schema: 'strng'"),
+    ({"schema": {"properties": {"a": {"minimum": "1"}}}}, "schema.properties.a.minimum: not a valid JSON Schema"),
+    ({"schema": {"type": "string", "pattern": "("}}, "schema.pattern: not a valid JSON Schema"),
+    ({"schema": {"$ref": "#/$defs/gone"}}, 'schema: "$ref": "#/$defs/gone" does not resolve'),
+    ({"schema": {"items": {"$ref": "https://example.org/s.json"}}}, "does not resolve"),
+    ({"schema": {"$schema": DRAFT_4, "exclusiveMinimum": 1}}, "schema.exclusiveMinimum: not a valid JSON Schema"),
+    ({"schema": {"exclusiveMinimum": True}}, "schema.exclusiveMinimum: not a valid JSON Schema"),
+    ({"schema": {"$schema": 4}}, "schema['$schema']: not a valid JSON Schema: 4 is not of type 'string'"),
     ({"schema": {"$ref": "#"}, "example": 1}, "example: the schema cannot be applied: RecursionError"),
-    ({**WITH_SCHEMA, "tools": [TOOL]}, 'tools: cannot stand beside "schema"'),
-    ({**WITH_SCHEMA, "expected_text": "x"}, 'expected_text: cannot stand beside "schema"'),
+    ({**WITH_SCHEMA, "tools": [TOOL]}, 'tools: cannot be combined with "schema"'),
+    ({**WITH_SCHEMA, "expected_text": "x"}, 'expected_text: cannot be combined with "schema"'),
     ({"expected": {"/n": 1}}, 'expected: needs "schema"'),
     ({"expected_calls": []}, 'expected_calls: needs "tools"'),
-    ({**WITH_SCHEMA, "expected": {"n": 1}}, 'expected: "n" is no JSON Pointer'),
-    ({**WITH_SCHEMA, "expected": {}}, "expected: must hold at least one pointer"),
+    ({**WITH_SCHEMA, "expected": {"n": 1}}, 'expected: "n" is not a valid JSON Pointer'),
+    ({**WITH_SCHEMA, "expected": {}}, "expected: must contain at least one pointer"),
     ({**WITH_SCHEMA, "example": {"n": "1"}}, "example.n: breaks the schema: '1' is not of type 'integer'"),
-    ({**WITH_SCHEMA, "example": {"n": 1}, "expected": {"/n": True}}, "example: has not the expected value True at"),
-    ({**WITH_SCHEMA, "example": {"n": 1}, "expected": {"/n/0": 1}}, "example: has not the expected value 1"),
+    (
+        {**WITH_SCHEMA, "example": {"n": 1}, "expected": {"/n": True}},
+        "example: does not contain the expected value True at",
+    ),
+    ({**WITH_SCHEMA, "example": {"n": 1}, "expected": {"/n/0": 1}}, "example: does not contain the expected value 1"),
     ({"expected_text": 5}, "expected_text: must be a string, not a number"),
     ({"mentions": "x"}, "mentions: must be an array, not a string"),
-    ({"mentions": []}, "mentions: must hold at least one list"),
+    ({"mentions": []}, "mentions: must contain at least one list"),
     ({"mentions": ["x"]}, "mentions[0]: must be an array, not a string"),
     ({"mentions": [["x"], [" "]]}, "mentions[1]: must list at least one text, none of them empty"),
-    ({"mentions": [["x"]], "expected_text": "x"}, 'mentions: cannot stand beside "expected_text"'),
+    ({"mentions": [["x"]], "expected_text": "x"}, 'mentions: cannot be combined with "expected_text"'),
     ({"then": {}}, 'then: needs "tools"'),
     ({"tools": [TOOL], "then": []}, "then: must be an object, not an array"),
-    ({"tools": [TOOL], "then": {"results": {"look": "x"}}}, "then: needs what the final answer must be"),
+    ({"tools": [TOOL], "then": {"results": {"look": "x"}}}, "then: needs exactly one of expected_text"),
     ({"tools": [TOOL], "then": {"mentions": [["x"]]}}, "then.results: must be an object, not null"),
-    ({"tools": [TOOL], "then": {"results": {"see": "x"}, "mentions": [["x"]]}}, 'needs the text that "look" answers'),
-    ({"tools": [TOOL], "then": {"results": {"look": "x"}, "mentions": []}}, "then.mentions: must hold at least one"),
+    ({"tools": [TOOL], "then": {"results": {"see": "x"}, "mentions": [["x"]]}}, 'needs the text that "look" returns'),
+    ({"tools": [TOOL], "then": {"results": {"look": "x"}, "mentions": []}}, "then.mentions: must contain at least one"),
     ({"tools": [TOOL], "then": {"mention": []}}, 'then.mention: unknown key: did you mean "mentions"?'),
     (
         {"tools": [TOOL], "then": {"results": {"look": "x"}, "mentions": [["x"]], "compare": {"": {"case": "ignore"}}}},
@@ -204,50 +207,53 @@ BROKEN_FIELDS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"tools": [TOOL], "expected_calls": [], "then": {"results": {"look": "x"}, "mentions": [["x"]]}},
-        "then: follows from a tool call, but expected_calls says that none",
+        "then: follows a tool call, but expected_calls is empty",
     ),
     ({"reference": ""}, "reference: must not be empty"),
-    ({"expected_text": []}, "expected_text: must hold at least one text"),
+    ({"expected_text": []}, "expected_text: must contain at least one text"),
     ({"expected_text": ["x", 1]}, "expected_text[1]: must be a string, not a number"),
     ({"acceptable": {"/n": [1]}}, 'acceptable: needs "schema"'),
-    ({**WITH_SCHEMA, "acceptable": {"/n": 1}}, 'acceptable: "/n" must have a list of at least one acceptable value'),
-    ({**WITH_SCHEMA, "acceptable": {"/n": [1]}, "expected": {"/n": 1}}, 'acceptable: "/n" stands in "expected" too'),
-    ({**WITH_SCHEMA, "example": {"n": 1}, "acceptable": {"/n": [2, 3]}}, "example: has none of the acceptable values"),
+    ({**WITH_SCHEMA, "acceptable": {"/n": 1}}, 'acceptable: "/n" needs a list of at least one acceptable value'),
+    ({**WITH_SCHEMA, "acceptable": {"/n": [1]}, "expected": {"/n": 1}}, 'acceptable: "/n" is also in "expected"'),
+    (
+        {**WITH_SCHEMA, "example": {"n": 1}, "acceptable": {"/n": [2, 3]}},
+        "example: contains none of the acceptable values",
+    ),
     ({"compare": {"/n": {"tolerance": 1}}}, 'compare: needs "expected", "acceptable" or "expected_text"'),
     (compared({"/n": {"tolerance": -1}}), 'compare["/n"].tolerance: must be a number, 0 or more'),
     (compared({"/n": {"tolerance": True}}), 'compare["/n"].tolerance: must be a number, 0 or more'),
     (compared({"/n": {"order": "same"}}), 'compare["/n"].order: must be "any"'),
-    (compared({"/n": {"tolerence": 1}}), 'compare["/n"].tolerence: unknown rule: known are tolerance'),
+    (compared({"/n": {"tolerence": 1}}), 'compare["/n"].tolerence: unknown rule: known rules are tolerance'),
     (compared({"/n": {}}), 'compare["/n"]: must be an object with at least one rule'),
     (compared({"/m": {"order": "any"}}), 'compare["/m"]: nothing is expected there'),
-    ({"expected_text": "x", "compare": {"": {"tolerance": 1}}}, 'compare[""]: a text is compared whole'),
+    ({"expected_text": "x", "compare": {"": {"tolerance": 1}}}, 'compare[""]: a text is compared as a whole'),
     (
         {"prompt": ..., "messages": [{"role": "user", "content": "x", "images": ["cat.png"]}]},
         "messages[0].images[0]: must be a PNG, JPEG or WebP in base64",
     ),
     ({"tools": TOOL}, "tools: must be an array, not an object"),
-    ({"tools": []}, "tools: must hold at least one tool"),
+    ({"tools": []}, "tools: must contain at least one tool"),
     ({"tools": [{**TOOL, "type": "func"}]}, 'tools[0].type: must be "function"'),
     ({"tools": [{"type": "function"}]}, "tools[0].function: must be an object, not null"),
     ({"tools": tool_with(parameter={})}, 'tools[0].function.parameter: unknown key: did you mean "parameters"?'),
     ({"tools": tool_with(name="")}, "tools[0].function.name"),
     ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
     ({"tools": tool_with(parameters={"type": "array"})}, 'tools[0].function.parameters.type: must be "object"'),
-    ({"tools": tool_with(parameters={"type": "objekt"})}, "tools[0].function.parameters.type: no valid JSON Schema"),
+    ({"tools": tool_with(parameters={"type": "objekt"})}, "tools[0].function.parameters.type: not a valid JSON Schema"),
     ({"tools": [TOOL], "expected_calls": {}}, "expected_calls: must be an array"),
     (
         {"tools": [TOOL], "expected_calls": [{"name": "see"}]},
-        'expected_calls[0].name: "see" is none of the tools',
+        'expected_calls[0].name: "see" is not one of the tools',
     ),
     ({"tools": [TOOL], "expected_calls": [{"name": "look"}]}, "expected_calls[0].arguments: must be an object"),
     (calls(many=[1]), 'expected_calls[0].arguments: "what" is missing'),
     (calls(wath=["x"]), 'expected_calls[0].arguments.wath: unknown key: did you mean "what"?'),
     (calls(what="x"), "expected_calls[0].arguments.what: must be an array, not a string"),
     (calls(what=[]), "expected_calls[0].arguments.what: must list at least one"),
-    (calls(what=["x", 3]), "expected_calls[0].arguments.what: does not fit the tool's parameters: 3 is not of type"),
+    (calls(what=["x", 3]), "expected_calls[0].arguments.what: not valid by the tool's parameters: 3 is not of type"),
     (
         calls(what=["x"], many=["", 0]),
-        "expected_calls[0].arguments.many: does not fit the tool's parameters: 0 is",
+        "expected_calls[0].arguments.many: not valid by the tool's parameters: 0 is",
     ),
     (
         {"tools": [TOOL], "expected_calls": [{"name": ["look"], "arguments": {}}]},
@@ -284,7 +290,7 @@ def test_a_broken_field_is_named_with_its_line(tmp_path: Path, change: dict[str,
 def test_a_missing_id_is_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "broken.jsonl"
     file.write_text('{"prompt": "x"}', encoding="utf-8")
-    with pytest.raises(BadInput, match="line 1: id: is missing: give each case an id"):
+    with pytest.raises(BadInput, match="line 1: id: missing: give each case its own id"):
         load(file)
 
 
@@ -420,7 +426,7 @@ def test_a_folder_of_schemas_is_a_suite_that_asks_in_their_own_words(tmp_path: P
     assert [problem.removeprefix(f"{folder}/").split(": ")[:2] for problem in problems] == [
         ["c.json", "schema.type"], ["d.json", "not JSON at line 2, column 8"],
     ]  # fmt: skip
-    with pytest.raises(BadInput, match=r"c\.json: schema\.type: no valid JSON Schema"):
+    with pytest.raises(BadInput, match=r"c\.json: schema\.type: not a valid JSON Schema"):
         load(folder)
 
 
@@ -438,7 +444,7 @@ def test_tags_choose_cases_and_make_another_suite(tmp_path: Path) -> None:
     assert tagged(load("tools"), ["weather", "tip", "email"]).default_requests == 20
     numbers = load("numbers")
     assert tagged(numbers, ["numbers"]) is numbers
-    with pytest.raises(BadInput, match=r"no case of suite mine\.jsonl has a tag of --tags x"):
+    with pytest.raises(BadInput, match=r"no case in suite mine\.jsonl has any of --tags x"):
         tagged(whole, ["x"])
 
 
