@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import structbench
+from tests.support.loads import load
 
 HOST = os.environ.get("STRUCTBENCH_REAL_OLLAMA")
 pytestmark = [
@@ -100,8 +101,6 @@ def test_metrics_agree_with_the_rows(tmp_path: Path) -> None:
     def scrape(_summary: Any) -> None:
         with urllib.request.urlopen("http://127.0.0.1:9479/metrics", timeout=5) as answer:
             seen.append(answer.read().decode())
-
-    from structbench.run.runner import load
 
     options = structbench.LoadOptions(
         models=["smollm2:135m"], suites=["text"], requests=3, host=HOST, db=tmp_path / "m.duckdb", metrics_port=9479,
