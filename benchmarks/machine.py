@@ -24,7 +24,7 @@ QUIET_CORES = 0.15
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TreeSample:
     """The process tree at one instant; ``cpu_s`` of the processes alive then."""
 
     at_ns: int
@@ -42,7 +42,7 @@ class Usage:
     """User and system time of the command and all descendants that it waited for."""
     others_cores: float
     """Cores that neither the command, nor the server, nor this process used, but somebody did."""
-    samples: tuple[Sample, ...]
+    samples: tuple[TreeSample, ...]
     exit_code: int
     output: str
 
@@ -70,7 +70,7 @@ def run(command: Sequence[str], *, server_pid: int | None = None, cwd: Path | No
     before, others_before = _children_cpu_s(), _others_cpu_s(server_pid)
     started_ns = time.monotonic_ns()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd)
-    watch = _Watch(process.pid)
+    watch = _TreeSampler(process.pid)
     try:
         with watch:
             output, _ = process.communicate()
@@ -88,13 +88,13 @@ def run(command: Sequence[str], *, server_pid: int | None = None, cwd: Path | No
 
 
 @dataclass(slots=True)
-class _Watch:
+class _TreeSampler:
     pid: int
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[TreeSample] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread = field(init=False)
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _TreeSampler:
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
         return self
@@ -118,7 +118,7 @@ class _Watch:
                     rss += process.memory_info().rss
                 except psutil.Error:
                     continue
-            self.samples.append(Sample(time.monotonic_ns(), cpu_s, rss))
+            self.samples.append(TreeSample(time.monotonic_ns(), cpu_s, rss))
 
 
 def _children_cpu_s() -> float:

@@ -35,7 +35,7 @@ class Timetable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Truth:
+class ServerTiming:
     """The server's own figures."""
 
     requests: int
@@ -61,7 +61,7 @@ class Server(Protocol):
     def forget(self) -> None:
         """Start the figures anew."""
 
-    def truth(self) -> Truth:
+    def truth(self) -> ServerTiming:
         """The figures so far: of all requests, warm-up included."""
 
 
@@ -77,14 +77,14 @@ class Simulated:
     def forget(self) -> None:
         _ask(self.url + "/truth/reset", b"")
 
-    def truth(self) -> Truth:
+    def truth(self) -> ServerTiming:
         requests = [r for r in _ask(self.url + "/truth")["requests"] if r["first_ns"] and r["chunks"]]
         ttfts = [(r["first_ns"] - r["received_ns"]) / 1e9 for r in requests]
-        return Truth(requests=len(ttfts), ttft_p50_s=_quantile(ttfts, 0.5), ttft_p99_s=_quantile(ttfts, 0.99))
+        return ServerTiming(requests=len(ttfts), ttft_p50_s=_quantile(ttfts, 0.5), ttft_p99_s=_quantile(ttfts, 0.99))
 
 
 @dataclass(frozen=True, slots=True)
-class InC:
+class TruthServer:
     """A truth server: ``binary PORT TTFT_MS ITL_MS TOKENS``, with GET /stats and GET /reset."""
 
     url: str
@@ -95,14 +95,14 @@ class InC:
     def forget(self) -> None:
         _ask(self.url + "/reset")
 
-    def truth(self) -> Truth:
+    def truth(self) -> ServerTiming:
         return truth_of_stats(_ask(self.url + "/stats"))
 
 
-def truth_of_stats(stats: dict[str, Any]) -> Truth:
+def truth_of_stats(stats: dict[str, Any]) -> ServerTiming:
     """The figures in the truth server's own words."""
     ttft = stats["ttft_ms"]
-    return Truth(requests=stats["completed"], ttft_p50_s=ttft["p50"] / 1e3, ttft_p99_s=ttft["p99"] / 1e3)
+    return ServerTiming(requests=stats["completed"], ttft_p50_s=ttft["p50"] / 1e3, ttft_p99_s=ttft["p99"] / 1e3)
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def serve(timetable: Timetable, truthserver: Path | None) -> Iterator[Server]:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_for(url)
-            yield InC(url, process.pid)
+            yield TruthServer(url, process.pid)
         finally:
             process.kill()
             process.wait()

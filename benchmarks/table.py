@@ -36,7 +36,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class FigureRow:
     """A figure's values over the repeats."""
 
     figure: Figure
@@ -57,7 +57,7 @@ class Line:
 HEADINGS = ("figure", "target", "median", "range", "")
 
 
-def lines(repeats: Iterable[Sequence[Figure]]) -> list[Line]:
+def lines(repeats: Iterable[Sequence[Figure]]) -> list[FigureRow]:
     """One line for each figure, with its value of every repeat, in the order of the first repeat."""
     values: dict[tuple[str, str], list[float]] = {}
     first: dict[tuple[str, str], Figure] = {}
@@ -65,18 +65,18 @@ def lines(repeats: Iterable[Sequence[Figure]]) -> list[Line]:
         for figure in figures:
             first.setdefault(figure.key, figure)
             values.setdefault(figure.key, []).append(figure.value)
-    return [Line(figure, tuple(values[key])) for key, figure in first.items()]
+    return [FigureRow(figure, tuple(values[key])) for key, figure in first.items()]
 
 
-def markdown(found: Sequence[Line]) -> str:
+def markdown(found: Sequence[FigureRow]) -> str:
     """A table for each benchmark, as docs/benchmarks.md has them."""
-    by_benchmark: dict[str, list[Line]] = {}
+    by_benchmark: dict[str, list[FigureRow]] = {}
     for line in found:
         by_benchmark.setdefault(line.figure.benchmark, []).append(line)
     return "\n\n".join(f"### {name}\n\n{_table(group)}" for name, group in by_benchmark.items())
 
 
-def _table(group: Sequence[Line]) -> str:
+def _table(group: Sequence[FigureRow]) -> str:
     rows = [HEADINGS, *(line.cells for line in group)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     shown = [

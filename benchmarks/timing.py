@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.machine import NS, Usage
-from benchmarks.servers import Server, Timetable, Truth, free_port, serve
+from benchmarks.servers import Server, ServerTiming, Timetable, free_port, serve
 from benchmarks.table import Figure
 from structbench.store import Store
 
@@ -28,7 +28,7 @@ SHORT = Timetable(ttft_s=0.005, itl_s=0.01, tokens=1)
 """A request that is over with its first token."""
 OTHERS = "cores used by others meanwhile"
 _QUIET_LIMIT_S = 120.0
-_SHOWN = 2000
+_MAX_OUTPUT = 2000
 """Characters of a failed command's output."""
 _FACTS = """
 SELECT count(*) AS requests, count(*) FILTER (WHERE error_kind IS NOT NULL) AS errors, sum(output_tokens) AS tokens,
@@ -121,7 +121,9 @@ def settle() -> None:
         print("the machine is not quiet: other processes use it", file=sys.stderr)
 
 
-def timed_load(scenario: Scenario, seconds: float, server: Server, *more: str) -> tuple[Usage, dict[str, Any], Truth]:
+def timed_load(
+    scenario: Scenario, seconds: float, server: Server, *more: str
+) -> tuple[Usage, dict[str, Any], ServerTiming]:
     """One load, with ``more`` options: what it used, what it stored, what the server knows."""
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder) / "benchmark.duckdb"
@@ -132,7 +134,7 @@ def timed_load(scenario: Scenario, seconds: float, server: Server, *more: str) -
         server.forget()
         usage = machine.run(command, server_pid=server.pid, cwd=ROOT)
         if usage.exit_code != 0:
-            raise SystemExit(f"{' '.join(command)} ended with {usage.exit_code}:\n{usage.output[-_SHOWN:]}")
+            raise SystemExit(f"{' '.join(command)} ended with {usage.exit_code}:\n{usage.output[-_MAX_OUTPUT:]}")
         truth = server.truth()
         with Store(db) as store:
             facts = store.query(_FACTS)[0] | store.query("SELECT verdict, verdict_reason FROM runs")[0]
@@ -143,7 +145,7 @@ def timed_load(scenario: Scenario, seconds: float, server: Server, *more: str) -
     return usage, facts, truth
 
 
-def _truthful(scenario: Scenario, facts: dict[str, Any], truth: Truth) -> list[Figure]:
+def _truthful(scenario: Scenario, facts: dict[str, Any], truth: ServerTiming) -> list[Figure]:
     """TTFT, throughput and lags."""
     figures = []
     limits = (scenario.ttft_p50_off_ms, scenario.ttft_p99_off_ms)
@@ -203,12 +205,12 @@ def _baseline(scenario: Scenario, seconds: float, server: Server) -> dict[str, f
     ]
     usage = machine.run(command, server_pid=server.pid, cwd=ROOT)
     if usage.exit_code != 0:
-        raise SystemExit(f"the plain client failed:\n{usage.output[-_SHOWN:]}")
+        raise SystemExit(f"the plain client failed:\n{usage.output[-_MAX_OUTPUT:]}")
     found: dict[str, float] = json.loads(usage.output.splitlines()[-1])
     return plain_figures(found, server.truth(), usage.cpu_s)
 
 
-def plain_figures(found: dict[str, float], truth: Truth, cpu_s: float) -> dict[str, float]:
+def plain_figures(found: dict[str, float], truth: ServerTiming, cpu_s: float) -> dict[str, float]:
     """By the names of our own figures."""
     return {
         "TTFT p50, off by": (found["ttft_p50_s"] - truth.ttft_p50_s) * 1e3,

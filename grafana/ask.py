@@ -28,7 +28,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class PanelQuery:
     """One query of one panel, as the dashboard's JSON has it."""
 
     panel: Mapping[str, Any]
@@ -48,10 +48,10 @@ def panels(board: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield panel
 
 
-def targets(board: Mapping[str, Any]) -> Iterator[Target]:
+def targets(board: Mapping[str, Any]) -> Iterator[PanelQuery]:
     for panel in panels(board):
         for query in panel["targets"]:
-            yield Target(panel, query)
+            yield PanelQuery(panel, query)
 
 
 def boards() -> dict[str, dict[str, Any]]:
@@ -68,7 +68,7 @@ def filled(expr: str, span: Span, chosen: Mapping[str, str] | None = None) -> st
     return expr
 
 
-def result(url: str, target: Target, span: Span, chosen: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+def result(url: str, target: PanelQuery, span: Span, chosen: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """The series that the panel's query gives: ``value`` of an instant query, ``values`` of a range query."""
     expr = filled(target.query["expr"], span, chosen)
     if target.instant:

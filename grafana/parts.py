@@ -94,7 +94,7 @@ def graph(
         made = made.draw_style(words.GraphDrawStyle.BARS).fill_opacity(60)
     if stacked:
         made = made.stacking(common.StackingConfig().mode(words.StackingMode.NORMAL).group("A"))
-    return _asking(_dressed(made, title, text, unit, look), asked)
+    return _with_queries(_with_look(made, title, text, unit, look), asked)
 
 
 def number(title: str, text: str, unit: str, *asked: Query, states: States | None = None, **look: Unpack[Look]) -> Any:
@@ -102,13 +102,13 @@ def number(title: str, text: str, unit: str, *asked: Query, states: States | Non
     made = stat.Panel().graph_mode(words.BigValueGraphMode.NONE).color_mode(words.BigValueColorMode.VALUE)
     if states is not None:
         made = made.mappings([_mapping(states)])
-    return _asking(_dressed(made, title, text, unit, {"width": 3, "height": 4, **look}), asked, instant=True)
+    return _with_queries(_with_look(made, title, text, unit, {"width": 3, "height": 4, **look}), asked, instant=True)
 
 
 def bands(title: str, text: str, *asked: Query, states: States, **look: Unpack[Look]) -> Any:
     """States over time, a band for each cell."""
     made = statetimeline.Panel().mappings([_mapping(states)]).merge_values(True).legend(_legend(listed=True))
-    return _asking(_dressed(made, title, text, "none", look), asked)
+    return _with_queries(_with_look(made, title, text, "none", look), asked)
 
 
 def density(title: str, text: str, unit: str, *asked: Query, **look: Unpack[Look]) -> Any:
@@ -122,7 +122,7 @@ def density(title: str, text: str, unit: str, *asked: Query, **look: Unpack[Look
         .filter_values(heatmap.FilterValueRange().le(1e-9))
         .show_legend()
     )
-    return _asking(_dressed(made, title, text, unit, look, scaled=False), asked, form=PromQueryFormat.HEATMAP)
+    return _with_queries(_with_look(made, title, text, unit, look, scaled=False), asked, form=PromQueryFormat.HEATMAP)
 
 
 def levels(title: str, text: str, unit: str, *asked: Query, **look: Unpack[Look]) -> Any:
@@ -134,7 +134,7 @@ def levels(title: str, text: str, unit: str, *asked: Query, **look: Unpack[Look]
         .show_unfilled(True)
         .legend(_legend(listed=True))
     )
-    return _asking(_dressed(made, title, text, unit, look), asked, instant=True)
+    return _with_queries(_with_look(made, title, text, unit, look), asked, instant=True)
 
 
 def bars_by_load(title: str, text: str, unit: str, asked: Query, **look: Unpack[Look]) -> Any:
@@ -150,7 +150,7 @@ def bars_by_load(title: str, text: str, unit: str, asked: Query, **look: Unpack[
         .with_transformation(_transformation("sortBy", {"sort": [{"field": "level"}]}))
         .with_transformation(_transformation("groupingToMatrix", matrix))
     )
-    return _asking(_dressed(made, title, text, unit, look), [asked], instant=True, form=PromQueryFormat.TABLE)
+    return _with_queries(_with_look(made, title, text, unit, look), [asked], instant=True, form=PromQueryFormat.TABLE)
 
 
 class Column(NamedTuple):
@@ -177,9 +177,9 @@ def figures(title: str, text: str, keys: Mapping[str, str], columns: Sequence[Co
             properties.append(models.DynamicConfigValue(id_val="thresholds", value=limits))
             properties.append(models.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}))
         made = made.override_by_name(column.name, properties)
-    made = _dressed(made, title, text, COUNT, {"width": 24, "height": 8}, scaled=False)
+    made = _with_look(made, title, text, COUNT, {"width": 24, "height": 8}, scaled=False)
     asked = [Query(column.expr, column.name) for column in columns]
-    return _asking(made, asked, instant=True, form=PromQueryFormat.TABLE)
+    return _with_queries(made, asked, instant=True, form=PromQueryFormat.TABLE)
 
 
 def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[Any]], *, live: bool) -> models.Dashboard:
@@ -237,7 +237,7 @@ def _variable(name: str, label: str) -> dashboard.QueryVariable:
     )
 
 
-def _dressed(made: Any, title: str, text: str, unit: str, look: Look, *, scaled: bool = True) -> Any:
+def _with_look(made: Any, title: str, text: str, unit: str, look: Look, *, scaled: bool = True) -> Any:
     """The builder with what every panel has; ``scaled``: its axis begins at 0 unless said otherwise."""
     made = made.title(title).description(text).unit(unit).datasource(SOURCE)
     made = made.span(look.get("width", 8)).height(look.get("height", 8))
@@ -250,7 +250,9 @@ def _dressed(made: Any, title: str, text: str, unit: str, look: Look, *, scaled:
     return made
 
 
-def _asking(made: Any, asked: Sequence[Query], *, instant: bool = False, form: PromQueryFormat | None = None) -> Any:
+def _with_queries(
+    made: Any, asked: Sequence[Query], *, instant: bool = False, form: PromQueryFormat | None = None
+) -> Any:
     """The builder with its queries."""
     for i, query in enumerate(asked):
         target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(ref(i)).datasource(SOURCE)

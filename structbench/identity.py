@@ -16,7 +16,7 @@ from structbench.types import Config
 
 SCHEME = "s1"
 _EXACT = 2**53
-_SHOWN = 12
+_DIGEST_LENGTH = 12
 
 KeyPath = tuple[str, ...]
 """Keys from the outside in."""
@@ -78,7 +78,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     return [
         _change(".".join(path), old.get(path), new.get(path))
         for path in paths
-        if old.get(path) != new.get(path) and not _opened(path, old, new)
+        if old.get(path) != new.get(path) and not _is_expanded(path, old, new)
     ]
 
 
@@ -93,22 +93,22 @@ def flat(value: Mapping[str, Any], above: KeyPath = ()) -> dict[KeyPath, str]:
     return fields
 
 
-def _opened(path: KeyPath, old: dict[KeyPath, str], new: dict[KeyPath, str]) -> bool:
+def _is_expanded(path: KeyPath, old: dict[KeyPath, str], new: dict[KeyPath, str]) -> bool:
     """An empty mapping on one side whose fields on the other side are listed anyway."""
     here, there = (old, new) if path in old else (new, old)
     return here[path] == "{}" and any(other[: len(path)] == path for other in there if len(other) > len(path))
 
 
 def _change(name: str, old: str | None, new: str | None) -> str:
-    shown = [_short(text) for text in (old, new)]
+    shown = [_abbreviated(text) for text in (old, new)]
     if shown[0] == shown[1]:
         shown = ["(absent)" if text is None else text for text in (old, new)]
     return f"{name}: {shown[0]} → {shown[1]}"
 
 
-def _short(text: str | None) -> str:
+def _abbreviated(text: str | None) -> str:
     if text is None:
         return "(absent)"
     bare = text[1:-1] if text.startswith('"') else text
-    digest = len(bare) > 2 * _SHOWN and all(letter in "0123456789abcdef" for letter in bare.rpartition(":")[2])
-    return bare[: bare.find(":") + 1 + _SHOWN] + "…" if digest else bare
+    digest = len(bare) > 2 * _DIGEST_LENGTH and all(letter in "0123456789abcdef" for letter in bare.rpartition(":")[2])
+    return bare[: bare.find(":") + 1 + _DIGEST_LENGTH] + "…" if digest else bare

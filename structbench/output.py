@@ -22,7 +22,7 @@ from structbench.errors import BadInput, RunFailed
 
 
 @contextmanager
-def target_of(path: Path, databases: Sequence[Path]) -> Iterator[Path]:
+def writable_path(path: Path, databases: Sequence[Path]) -> Iterator[Path]:
     """A path to write to; what was written is then at ``path``, or on standard output for ``-``."""
     check_output(path, "-o", databases)
     if str(path) == "-":

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 
-class Refused(ValueError):
+class NotStrict(ValueError):
     """Python's json takes it, strict JSON does not."""
 
 
@@ -45,13 +45,13 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise Refused(f"duplicate member name {json.dumps(name)}")
+                raise NotStrict(f"duplicate member name {json.dumps(name)}")
             seen.add(name)
     return members
 
 
 def _no_constant(name: str) -> Any:
-    raise Refused(f"{name} is not JSON")
+    raise NotStrict(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)

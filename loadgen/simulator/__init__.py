@@ -4,6 +4,6 @@ Invariant: what it did is what ``/truth`` says; the same seed and request body g
 """
 
 from loadgen.simulator.launch import Simulator, SimulatorProcess, run_simulator
-from loadgen.simulator.profiles import FAULTS, PROFILES, Answer, Profile
+from loadgen.simulator.profiles import FAULTS, PROFILES, KnownAnswer, Profile
 
-__all__ = ["FAULTS", "PROFILES", "Answer", "Profile", "Simulator", "SimulatorProcess", "run_simulator"]
+__all__ = ["FAULTS", "PROFILES", "KnownAnswer", "Profile", "Simulator", "SimulatorProcess", "run_simulator"]

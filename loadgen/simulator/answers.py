@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from loadgen.simulator.breaking import alter, invalid_json, violate
-from loadgen.simulator.profiles import Answer, Profile, Shares
+from loadgen.simulator.profiles import KnownAnswer, Profile, Shares
 from loadgen.simulator.schemas import WORDS, instance
 
 Call = Mapping[str, Any]
@@ -71,17 +71,17 @@ def last_user_content(body: Mapping[str, Any]) -> str:
     return str(users[-1]) if users else ""
 
 
-def plan(body: Mapping[str, Any], profile: Profile, known: Answer | None, rng: Random) -> Plan:
+def plan(body: Mapping[str, Any], profile: Profile, known: KnownAnswer | None, rng: Random) -> Plan:
     """The answer to a request to /api/chat or /api/generate."""
     options = body.get("options") or {}
     limit = int(options.get("num_predict", -1))
     context = min(profile.context_length, int(options.get("num_ctx") or 4096))
-    made = _thought(_answer(body, profile, known, limit, rng), body, rng)
+    made = _with_thinking(_answer(body, profile, known, limit, rng), body, rng)
     made = replace(made, prompt_tokens=min(prompt_tokens(body), context))
-    return _limited(_stopped(made, options.get("stop")), limit)
+    return _cut_at_limit(_cut_at_stop(made, options.get("stop")), limit)
 
 
-def _answer(body: Mapping[str, Any], profile: Profile, known: Answer | None, limit: int, rng: Random) -> Plan:
+def _answer(body: Mapping[str, Any], profile: Profile, known: KnownAnswer | None, limit: int, rng: Random) -> Plan:
     known = known or {}
     whole = bool(body.get("tools"))
     tool_answered = bool(body.get("messages")) and body["messages"][-1].get("role") == "tool"
@@ -105,7 +105,7 @@ def _words(count: int, rng: Random) -> tuple[str, ...]:
     return (words[0].capitalize(), *(f" {word}" for word in words[1:]))
 
 
-def _drawn(shares: Shares, rng: Random) -> str:
+def _draw_kind(shares: Shares, rng: Random) -> str:
     point = rng.random()
     for kind, share in shares.items():
         if (point := point - share) < 0:
@@ -114,20 +114,20 @@ def _drawn(shares: Shares, rng: Random) -> str:
 
 
 def _text_plan(right: str, shares: Shares, rng: Random) -> Plan:
-    kind = _drawn(shares, rng)
+    kind = _draw_kind(shares, rng)
     text = {"wrong_value": f"Not {right[::-1]}x", "no_output": ""}.get(kind, right)
     return Plan(kind=kind, prompt_tokens=0, pieces=split(text))
 
 
-def _json_plan(schema: Any, shares: Shares, known: Answer, rng: Random) -> Plan:
+def _json_plan(schema: Any, shares: Shares, known: KnownAnswer, rng: Random) -> Plan:
     """``schema`` None: it is not known, the answer is."""
-    kind = _drawn(shares, rng)
+    kind = _draw_kind(shares, rng)
     right = known["json"] if "json" in known else instance(schema or _ANY_OBJECT, rng)
     value = right
     if kind == "wrong_value":
         value = alter(right, schema or {}, schema or {}, rng) if "json" in known else right
     elif kind == "schema_violation":
-        value = _violating(right, schema, rng)
+        value = _violated(right, schema, rng)
     if kind in ("wrong_value", "schema_violation") and _dumps(value) == _dumps(right):
         kind = "correct"
     text = _dumps(value)
@@ -147,7 +147,7 @@ def _json_plan(schema: Any, shares: Shares, known: Answer, rng: Random) -> Plan:
 _ANY_OBJECT = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
 
 
-def _violating(right: Any, schema: Any, rng: Random) -> Any:
+def _violated(right: Any, schema: Any, rng: Random) -> Any:
     if schema is None:
         return {"items": right} if isinstance(right, list) else [right]
     found = violate(right, schema, rng)
@@ -163,9 +163,9 @@ def _function(tool: Any) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _tools_plan(tools: Sequence[Any], profile: Profile, known: Answer, rng: Random) -> Plan:
+def _tools_plan(tools: Sequence[Any], profile: Profile, known: KnownAnswer, rng: Random) -> Plan:
     functions = {str(f.get("name", "")): f.get("parameters") or {} for f in map(_function, tools)}
-    kind = _drawn(profile.tool_shares, rng)
+    kind = _draw_kind(profile.tool_shares, rng)
     if "calls" in known:
         right: list[Call] = [{"name": c["name"], "arguments": dict(c["arguments"])} for c in known["calls"]]
     else:
@@ -235,14 +235,14 @@ def _wrong_types(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) ->
     return found
 
 
-def _thought(made: Plan, body: Mapping[str, Any], rng: Random) -> Plan:
+def _with_thinking(made: Plan, body: Mapping[str, Any], rng: Random) -> Plan:
     if not body.get("think"):
         return made
     count = {"low": 8, "high": 48}.get(str(body["think"]), 24)
     return replace(made, thinking=_words(rng.randint(count // 2, count), rng))
 
 
-def _stopped(made: Plan, stop: Any) -> Plan:
+def _cut_at_stop(made: Plan, stop: Any) -> Plan:
     """The answer cut before the first of the stop strings."""
     stops = [stop] if isinstance(stop, str) else [s for s in stop or () if isinstance(s, str) and s]
     text = "".join(made.pieces)
@@ -250,7 +250,7 @@ def _stopped(made: Plan, stop: Any) -> Plan:
     return replace(made, pieces=split(text[: min(ends)])) if ends else made
 
 
-def _limited(made: Plan, limit: int) -> Plan:
+def _cut_at_limit(made: Plan, limit: int) -> Plan:
     """The answer cut at ``num_predict`` tokens, thinking included; a cut tool call is lost."""
     if limit <= 0 or made.tokens < limit or (made.tokens == limit and made.calls):
         return made

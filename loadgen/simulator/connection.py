@@ -28,10 +28,12 @@ class HttpRequest:
     keep_alive: bool = True
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """HTTP/1.1 over one connection (asyncio itself sets TCP_NODELAY)."""
 
-    def __init__(self, handle: Callable[[Connection, HttpRequest], None], connections: set[Connection]) -> None:
+    def __init__(
+        self, handle: Callable[[ClientConnection, HttpRequest], None], connections: set[ClientConnection]
+    ) -> None:
         self.handle = handle
         self.connections = connections
         self.on_lost: Callable[[], None] | None = None

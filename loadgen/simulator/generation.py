@@ -18,7 +18,7 @@ from loadgen.simulator.truth import Entry, Truth
 from loadgen.simulator.wireformat import JSON, NDJSON, encode, timestamp
 
 if TYPE_CHECKING:
-    from loadgen.simulator.connection import Connection
+    from loadgen.simulator.connection import ClientConnection
 
 Endpoint = Literal["chat", "generate"]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -29,7 +29,7 @@ _LOST = "an error was encountered while running the model: unexpected EOF"
 class Generation:
     """The answer to one request; ``abort`` may come at any moment."""
 
-    def __init__(self, connection: Connection, model: Model, body: Mapping[str, Any], plan: Plan, entry: Entry,
+    def __init__(self, connection: ClientConnection, model: Model, body: Mapping[str, Any], plan: Plan, entry: Entry,
                  truth: Truth, *, endpoint: Endpoint, fault: str | None, rng: Random, old: bool) -> None:  # fmt: skip
         self.connection, self.model, self.plan, self.entry, self.truth = connection, model, plan, entry, truth
         self.name = body["model"]
@@ -84,7 +84,7 @@ class Generation:
         while True:
             if self.due > self.loop.time():
                 return self._at(self.due, self._step)
-            if self.streamed and self.next_event == self.fault_at and self._struck():
+            if self.streamed and self.next_event == self.fault_at and self._strike():
                 return None
             if self.next_event == len(self.events):
                 return self._finish()
@@ -134,7 +134,7 @@ class Generation:
             self._write_line(encode(last), last=True)
         else:
             self.written_ns = monotonic_ns()
-            if not self._whole_struck(last):
+            if not self._strike_whole(last):
                 self.connection.respond(200, JSON, encode(last))
             entry.first_ns = entry.last_ns = self.written_ns
         entry.done_ns = self.written_ns
@@ -166,7 +166,7 @@ class Generation:
         calls = next((m["tool_calls"] for _, m in self.events if "tool_calls" in m), None)
         return {"content": text, **thought, **({} if calls is None else {"tool_calls": calls})}
 
-    def _struck(self) -> bool:
+    def _strike(self) -> bool:
         """Let the fault strike, if there is one; True: there is no more to come."""
         match self.fault:
             case "reset":
@@ -197,7 +197,7 @@ class Generation:
         message = {"content": "@@"} if self.endpoint == "chat" else {"response": "@@"}
         return encode({**self._line(message), "done": False}).replace(b"@@", text)
 
-    def _whole_struck(self, last: Mapping[str, Any]) -> bool:
+    def _strike_whole(self, last: Mapping[str, Any]) -> bool:
         """The faults that strike in an answer, where the answer comes at once; True: it was sent, or never will be."""
         match self.fault:
             case "reset":

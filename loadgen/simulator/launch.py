@@ -14,13 +14,15 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from loadgen.engine.child import Frames, frame, receive, spawn
-from loadgen.simulator.profiles import PROFILES, Answer, Profile
-from loadgen.simulator.server import Server
+from loadgen.simulator.profiles import PROFILES, KnownAnswer, Profile
+from loadgen.simulator.server import SimulatedServer
 
 _T = TypeVar("_T")
 
 
-async def _serve(server: Server, host: str, port: int, on_ready: Callable[[str], None], stop: asyncio.Event) -> None:
+async def _serve(
+    server: SimulatedServer, host: str, port: int, on_ready: Callable[[str], None], stop: asyncio.Event
+) -> None:
     listening = await asyncio.get_running_loop().create_server(server.protocol, host, port, backlog=4096)
     bound = listening.sockets[0].getsockname()
     on_ready(f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}")
@@ -35,9 +37,9 @@ async def _serve(server: Server, host: str, port: int, on_ready: Callable[[str],
 class Simulator:
     """The server in a thread of this process, as a context manager; ``url`` says where it listens."""
 
-    def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, Answer] | None = None,
+    def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                  seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0) -> None:  # fmt: skip
-        self._server = Server(profiles, {} if answers is None else answers, seed, version)
+        self._server = SimulatedServer(profiles, {} if answers is None else answers, seed, version)
         self._address = (host, port)
         self._ready = threading.Event()
         self._error: BaseException | None = None
@@ -91,11 +93,11 @@ class Simulator:
         self._ask(reset())
 
 
-def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, Answer] | None = None,
+def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                   seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0, *,
                   on_ready: Callable[[str], None]) -> None:  # fmt: skip
     """Serve until SIGINT or SIGTERM; ``on_ready`` gets the URL. Raises OSError where the port is taken."""
-    server = Server(profiles, {} if answers is None else answers, seed, version)
+    server = SimulatedServer(profiles, {} if answers is None else answers, seed, version)
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -109,15 +111,15 @@ def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[s
 class SimulatorProcess:
     """The server in a process of its own, so that it does not share our interpreter; ends with us at the latest."""
 
-    def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, Answer] | None = None,
+    def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                  seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0) -> None:  # fmt: skip
         self._process, self._sock = spawn("loadgen.simulator.launch:child")
         self._sock.sendall(frame((dict(profiles), dict(answers or {}), seed, version, host, port)))
-        told = next(receive(self._sock, Frames()), None)
-        if not isinstance(told, str):
+        first = next(receive(self._sock, Frames()), None)
+        if not isinstance(first, str):
             self.close()
-            raise OSError(*told) if told is not None else OSError("the simulated server ended at its start")
-        self.url = told
+            raise OSError(*first) if first is not None else OSError("the simulated server ended at its start")
+        self.url = first
 
     @property
     def pid(self) -> int:
@@ -138,7 +140,7 @@ class SimulatorProcess:
 def child(sock: socket.socket) -> None:
     """Entry point of the process: serve until the parent closes its end of the socket, or is gone."""
     profiles, answers, seed, version, host, port = next(receive(sock, Frames()))
-    server = Server(profiles, answers, seed, version)
+    server = SimulatedServer(profiles, answers, seed, version)
     gc.freeze()
 
     async def main() -> None:

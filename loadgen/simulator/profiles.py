@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-Answer = Mapping[str, Any]
+KnownAnswer = Mapping[str, Any]
 """The right answer to a prompt: ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` (``then``: the text after
 their results) or ``{"text": "…"}``."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from time import monotonic_ns
 from typing import Any, Literal
 
-Outcome = Literal["completed", "rejected", "faulted", "aborted"]
+Ending = Literal["completed", "rejected", "faulted", "aborted"]
 """The last message was written; an error status; we broke it off (a fault); the client went away."""
 
 
@@ -42,7 +42,7 @@ class Entry:
     """Waiting for a slot."""
     prompt_eval_ns: int = 0
     eval_ns: int = 0
-    outcome: Outcome | None = None
+    outcome: Ending | None = None
     """None while it is in flight."""
 
     def mark_done(self) -> None:
@@ -66,7 +66,7 @@ class Truth:
         self.entries.clear()
         self.requests = self.tokens = 0
         self.max_in_flight = self.in_flight
-        self.outcomes: dict[Outcome, int] = {"completed": 0, "rejected": 0, "faulted": 0, "aborted": 0}
+        self.outcomes: dict[Ending, int] = {"completed": 0, "rejected": 0, "faulted": 0, "aborted": 0}
 
     def open(self, path: str, model: str) -> Entry:
         self.requests += 1
@@ -76,7 +76,7 @@ class Truth:
         self.entries.append(entry)
         return entry
 
-    def close(self, entry: Entry, outcome: Outcome) -> None:
+    def close(self, entry: Entry, outcome: Ending) -> None:
         if entry.outcome is None:
             entry.outcome = outcome
             self.in_flight -= 1

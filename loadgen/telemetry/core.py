@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CacheResult = Literal["hit", "partial", "miss"]
 CellState = Literal["waiting", "running", "complete", "interrupted", "skipped"]
 VERDICTS = {"valid": 0, "degraded": 1, "invalid": 2}
-MOST_OUTCOMES = 100
+MAX_OUTCOMES = 100
 """Ways to end that are told apart in one cell; there are about 30 words. What goes beyond is ``other``."""
 SAMPLED = {
     of.CLIENT_CPU: "client_cpu_cores", of.CLIENT_MEMORY: "client_rss_bytes", of.LOOP_LAG: "loop_lag_max_s",
@@ -174,7 +174,7 @@ class Telemetry:
         self._histograms.add(cell, record, values, failure, exemplar)
         with self._histograms.lock:
             ending = outcome, failure
-            if ending not in state.requests and len(state.requests) >= MOST_OUTCOMES:
+            if ending not in state.requests and len(state.requests) >= MAX_OUTCOMES:
                 ending = "other", None
             state.requests[ending] += 1
             state.chunks += len(record.chunk_ns)

@@ -17,7 +17,7 @@ from itertools import accumulate
 
 SCALE = 5
 """Exponential buckets grow by 2^(2^-SCALE), 2.2 %, as long as they all fit."""
-MOST_BUCKETS = 160
+MAX_BUCKETS = 160
 """OpenTelemetry's own limit; beyond, neighbours are merged two by two."""
 ZERO = -(1 << 31)
 """The index of what is exactly 0."""
@@ -101,12 +101,12 @@ def cumulative(
 
 
 def fitted(histogram: Histogram) -> tuple[int, int, list[int]]:
-    """An exponential histogram's scale, first index and counts, coarse enough to have at most MOST_BUCKETS."""
+    """An exponential histogram's scale, first index and counts, coarse enough to have at most MAX_BUCKETS."""
     counts = {index: n for index, n in histogram.counts.items() if index != ZERO}
     if not counts:
         return SCALE, 0, []
     down, first, last = 0, min(counts), max(counts)
-    while (last >> down) - (first >> down) >= MOST_BUCKETS:
+    while (last >> down) - (first >> down) >= MAX_BUCKETS:
         down += 1
     first, last = first >> down, last >> down
     row = [0] * (last - first + 1)

@@ -36,7 +36,7 @@ from opentelemetry.trace import Tracer
 
 from loadgen.telemetry.histogram import ZERO, Histogram, explicit, exponential, fitted
 from loadgen.telemetry.instruments import Instrument
-from loadgen.telemetry.series import Histograms, Series
+from loadgen.telemetry.series import Histograms, HistogramSeries
 from loadgen.telemetry.target import Target
 
 FLUSH_S = 5.0
@@ -60,9 +60,9 @@ class Push:
         self.tracer: Tracer | None = None
         self._exporters: list[OTLPMetricExporter | OTLPSpanExporter] = []
         self._stops: list[Callable[[], None]] = []
-        self._is_delta = _says("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE") in ("delta", "lowmemory")
+        self._is_delta = _variable("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE") in ("delta", "lowmemory")
         self._is_explicit = (
-            _says("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION") == "explicit_bucket_histogram"
+            _variable("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION") == "explicit_bucket_histogram"
         )
         self.histograms = Histograms(instruments, None if target.metrics is None else self.view_of)
         self._started_ns = time_ns()
@@ -102,12 +102,12 @@ class Push:
             for exporter in self._exporters:
                 exporter.shutdown()  # else it goes on trying
         # What they still complain about when they end is no news.
-        Thread(target=self._take_off_after, args=[threads], daemon=True).start()
+        Thread(target=self._detach_after, args=[threads], daemon=True).start()
 
-    def _take_off_after(self, threads: list[Thread]) -> None:
+    def _detach_after(self, threads: list[Thread]) -> None:
         for thread in threads:
             thread.join()
-        self._warning.take_off()
+        self._warning.detach()
 
     def view_of(self, instrument: Instrument) -> Histogram:
         """The buckets in which an instrument is pushed."""
@@ -126,7 +126,7 @@ class Push:
             self._started_ns = now_ns
         return metrics
 
-    def _metric(self, instrument: Instrument, rows: list[Series], now_ns: int) -> Metric:
+    def _metric(self, instrument: Instrument, rows: list[HistogramSeries], now_ns: int) -> Metric:
         temporality = AggregationTemporality.DELTA if self._is_delta else AggregationTemporality.CUMULATIVE
         views = [(row, row.pushed) for row in rows if row.pushed is not None and row.pushed.n]
         data: ExplicitHistogram | ExponentialHistogram
@@ -145,7 +145,7 @@ class Push:
                 view.exemplars.clear()
         return Metric(instrument.name, instrument.meaning, instrument.unit, data)
 
-    def _exponential_point(self, row: Series, view: Histogram, now_ns: int) -> ExponentialHistogramDataPoint:
+    def _exponential_point(self, row: HistogramSeries, view: Histogram, now_ns: int) -> ExponentialHistogramDataPoint:
         scale, first, counts = fitted(view)
         return ExponentialHistogramDataPoint(
             attributes=row.labels, start_time_unix_nano=self._started_ns, time_unix_nano=now_ns, count=view.n,
@@ -154,7 +154,9 @@ class Push:
             max=view.high, exemplars=_exemplars(view),
         )  # fmt: skip
 
-    def _explicit_point(self, row: Series, view: Histogram, instrument: Instrument, now_ns: int) -> HistogramDataPoint:
+    def _explicit_point(
+        self, row: HistogramSeries, view: Histogram, instrument: Instrument, now_ns: int
+    ) -> HistogramDataPoint:
         bounds = instrument.buckets
         return HistogramDataPoint(
             attributes=row.labels, start_time_unix_nano=self._started_ns, time_unix_nano=now_ns, count=view.n,
@@ -194,7 +196,7 @@ class _OneWarning(logging.Handler):
         self.given = False
         _LOGGER.addHandler(self)
 
-    def take_off(self) -> None:
+    def detach(self) -> None:
         _LOGGER.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -219,5 +221,5 @@ def _exemplars(view: Histogram) -> list[PushedExemplar]:
     ]  # fmt: skip
 
 
-def _says(variable: str) -> str:
+def _variable(variable: str) -> str:
     return os.environ.get(variable, "").strip().lower()

@@ -15,7 +15,7 @@ from structbench.options import RunFilters, opt
 if TYPE_CHECKING:
     from structbench.store import Reader
 
-_SHOWN = 10
+_MAX_LISTED = 10
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,7 @@ def run(options: Options) -> int:
         rows = reader.query(RUN_LIST, [_chosen(reader, options)])
         _describe(rows)
         rows = [row for row in rows if row["status"] != "running"]
-        if not rows or options.dry_run or not _agreed(options):
+        if not rows or options.dry_run or not _confirmed(options):
             return 0
         done = remove(reader.database, [row["run_id"] for row in rows])
     sizes = f"{options.db}: {bytes_text(done.before_bytes)} before, {bytes_text(done.after_bytes)} now"
@@ -69,18 +69,18 @@ def _describe(rows: Sequence[dict[str, Any]]) -> None:
     from structbench.commands.runs import run_line
     from structbench.formatting import plural
 
-    going = [row for row in rows if row["status"] != "running"]
-    requests = sum(row["requests"] for row in going)
-    print(f"{plural(len(going), 'run')} to remove, with {plural(requests, 'request')}{':' if going else '.'}")
-    for row in going[:_SHOWN]:
+    idle = [row for row in rows if row["status"] != "running"]
+    requests = sum(row["requests"] for row in idle)
+    print(f"{plural(len(idle), 'run')} to remove, with {plural(requests, 'request')}{':' if idle else '.'}")
+    for row in idle[:_MAX_LISTED]:
         print(f"  {run_line(row)}")
-    if len(going) > _SHOWN:
-        print(f"  … and {len(going) - _SHOWN} more")
-    if len(going) < len(rows):
-        print(f"{plural(len(rows) - len(going), 'run')} under way will stay.")
+    if len(idle) > _MAX_LISTED:
+        print(f"  … and {len(idle) - _MAX_LISTED} more")
+    if len(idle) < len(rows):
+        print(f"{plural(len(rows) - len(idle), 'run')} under way will stay.")
 
 
-def _agreed(options: Options) -> bool:
+def _confirmed(options: Options) -> bool:
     if options.yes:
         return True
     if not sys.stdin.isatty():

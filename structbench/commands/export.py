@@ -84,10 +84,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(reader: "Reader", run_ids: Sequence[str], format: Format, path: Path, db: Path) -> None:
-    from structbench.output import target_of
+    from structbench.output import writable_path
     from structbench.results.benchstat import benchmark_lines
 
-    with target_of(path, [db]) as target:
+    with writable_path(path, [db]) as target:
         if format == "benchstat":
             with target.open("w") as file:
                 file.writelines(f"{line}\n" for line in benchmark_lines(reader, run_ids))

@@ -134,9 +134,9 @@ def _compare(options: Options) -> int:
                        "or two models, or MODEL@VERSION with another")  # fmt: skip
     print_changes(options.compare, found, both, Console(stderr=options.json))
     if options.json:
-        print_json([{"before": _told(one), "after": _told(other)} for _, one, other in found])
+        print_json([{"before": _finding(one), "after": _finding(other)} for _, one, other in found])
     return 0
 
 
-def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "probed_at"}

@@ -14,9 +14,9 @@ from structbench.errors import BadInput
 from structbench.options import opt
 
 if TYPE_CHECKING:
-    from structbench.store.asking import Answer
+    from structbench.store.asking import QueryResult
 
-SHOWN = 200
+MAX_ROWS = 200
 """Rows of a table; the other formats have all."""
 _TABLES = "SELECT table_name AS name, 'table' AS kind FROM duckdb_tables() UNION ALL" \
           " SELECT view_name, 'view' FROM duckdb_views() WHERE NOT internal ORDER BY kind DESC, name"  # fmt: skip
@@ -37,7 +37,7 @@ def run(options: Options) -> int:
     with Reader(options.db):  # says what is wrong with the file, and merges what dead processes left
         pass
     if options.statement is None and sys.stdin.isatty():
-        _converse(options)
+        _prompt(options)
     else:
         _show(options, sys.stdin.read() if options.statement is None else options.statement)
     return 0
@@ -46,7 +46,7 @@ def run(options: Options) -> int:
 def _show(options: Options, sql: str) -> None:
     from structbench.store.asking import ask
 
-    answer = ask(options.db, sql, SHOWN if options.format == "table" else None)
+    answer = ask(options.db, sql, MAX_ROWS if options.format == "table" else None)
     match options.format:
         case "json":
             print_json([dict(zip(answer.names, row, strict=True)) for row in answer.rows])
@@ -59,7 +59,7 @@ def _show(options: Options, sql: str) -> None:
             _print(answer)
 
 
-def _print(answer: "Answer") -> None:
+def _print(answer: "QueryResult") -> None:
     from structbench.formatting import plural
 
     columns = [(name, all(isinstance(row[i], int | float | None) for row in answer.rows))
@@ -75,7 +75,7 @@ def _cell(value: Any) -> str:
     return ABSENT if value is None else printable(f"{value:.6g}" if isinstance(value, float) else str(value))
 
 
-def _converse(options: Options) -> None:
+def _prompt(options: Options) -> None:
     """A prompt: statements end with a semicolon, mistakes are told and the next one is asked for."""
     import readline  # noqa: F401  # gives input() its history and keys
 

@@ -13,7 +13,7 @@ class Options:
     """Show a running load as it goes, from the metrics that it serves; waits for one that has not begun."""
 
     url: str = opt("http://127.0.0.1:9464/metrics", "metrics of the load; host:port is enough")
-    every: float = opt(1.0, "seconds between two readings")
+    every: float = opt(1.0, "seconds between two scrapes")
 
 
 def run(options: Options) -> int:
@@ -22,11 +22,11 @@ def run(options: Options) -> int:
     from rich.console import Console
 
     from structbench.watch.endpoint import endpoint
-    from structbench.watch.loop import Watch
+    from structbench.watch.loop import WatchLoop
 
     if not (isfinite(options.every) and options.every > 0):
         raise BadInput(f"--every must be a number of seconds above 0, not {options.every:g}")
-    watch = Watch(endpoint(options.url), options.every, Console())
+    watch = WatchLoop(endpoint(options.url), options.every, Console())
     # Being told to stop leaves the terminal in the same good order as Ctrl-C.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -16,7 +16,7 @@ from structbench.errors import BadInput
 from structbench.identity import config_dict, differences
 from structbench.run.cells import Cell
 from structbench.run.settings import Settings
-from structbench.store import Found, Store
+from structbench.store import Store, StoredRun
 from structbench.suites.answer_book import answer_book
 from structbench.suites.requests import whole_conversations
 
@@ -28,7 +28,7 @@ class PlannedCell:
     """A cell and what the store knows of it."""
 
     cell: Cell
-    continued: Found | None
+    continued: StoredRun | None
     """The run that this goes on with, or that makes it unnecessary."""
     missing: Sequence[int] | None
     """Indices to be sent; None: as many as the duration allows."""
@@ -107,7 +107,7 @@ def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[Planne
     return [_plan(cell, found.get(cell.config_hash), skip_cached=settings.skip_cached) for cell in cells]
 
 
-def _plan(cell: Cell, found: Found | None, *, skip_cached: bool) -> PlannedCell:
+def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool) -> PlannedCell:
     everything = None if cell.requests is None else range(cell.requests)
 
     def new(why: str) -> PlannedCell:
@@ -118,7 +118,7 @@ def _plan(cell: Cell, found: Found | None, *, skip_cached: bool) -> PlannedCell:
     run = f"run {found.run_id}"
     if found.status == "running":
         return new(f"{run} of this config is under way in another process")
-    if found.status == "complete" and _holds_what_is_asked(cell, found):
+    if found.status == "complete" and _is_enough(cell, found):
         if skip_cached:
             return PlannedCell(cell, found, (), "skipped", f"{run} is complete")
         return new(f"{run} is complete; --skip-cached would skip it")
@@ -133,7 +133,7 @@ def _plan(cell: Cell, found: Found | None, *, skip_cached: bool) -> PlannedCell:
     return new(f"{done}; --skip-cached would continue it")
 
 
-def _holds_what_is_asked(cell: Cell, run: Found) -> bool:
+def _is_enough(cell: Cell, run: StoredRun) -> bool:
     """Whether a complete run has as many requests as are asked for, or went on for as long."""
     if cell.requests is not None and run.held >= cell.requests:
         return True

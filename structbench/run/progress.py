@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from structbench.types import Score
 
 WINDOW_S = 10.0
-LEAST_IN_WINDOW = 10
+MIN_IN_WINDOW = 10
 """The window is widened until it holds as many requests: a rate over one request of 30 s says nothing."""
-TTFTS = 1000
+MAX_TTFTS = 1000
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class _Counts:
     tokens: int = 0
 
 
-class Tally:
+class Progress:
     """One cell's figures so far; the time before its first request was sent does not count."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,7 +49,7 @@ class Tally:
         self._in_recent = 0
         self._since = 0.0
         """The rates' window begins here: at the start, or at the last request that fell out of it."""
-        self._ttfts: deque[float] = deque(maxlen=TTFTS)
+        self._ttfts: deque[float] = deque(maxlen=MAX_TTFTS)
         self._scored = 0
         self._correct = 0
 
@@ -98,7 +98,7 @@ class Tally:
 
     def _trim(self, now: float) -> None:
         recent = self._recent
-        while recent and now - recent[0].last > WINDOW_S and self._in_recent - recent[0].done >= LEAST_IN_WINDOW:
+        while recent and now - recent[0].last > WINDOW_S and self._in_recent - recent[0].done >= MIN_IN_WINDOW:
             self._since = recent[0].last
             self._in_recent -= recent.popleft().done
 

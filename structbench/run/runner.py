@@ -46,7 +46,7 @@ from structbench.types import Case
 from structbench.verdict import FACTS, judge
 
 _FLUSH_S = 60.0
-_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
+_REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {
     "skipped": "hit", "resumed": "partial", "new": "miss",
 }  # fmt: skip
@@ -58,12 +58,12 @@ class Stop:
     def __init__(self) -> None:
         self.asked = 0
         self._segment: Segment | None = None
-        self._breakable = False
+        self._interruptible = False
 
     def ask(self) -> None:
         self.asked += 1
         self._pass_on()
-        if self._breakable or self.asked > 2:
+        if self._interruptible or self.asked > 2:
             raise KeyboardInterrupt
 
     @contextmanager
@@ -76,13 +76,13 @@ class Stop:
             self._segment = None
 
     @contextmanager
-    def breakable(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """Work that nothing is lost by breaking off: waiting for the server."""
-        self._breakable = True
+        self._interruptible = True
         try:
             yield
         finally:
-            self._breakable = False
+            self._interruptible = False
 
     def _pass_on(self) -> None:
         if self._segment is not None and self.asked:
@@ -147,14 +147,14 @@ def load(
     with ExitStack() as stack:
         for notice in settings.notices:
             display.print(notice)
-        with stop.breakable():
+        with stop.interruptible():
             server = find_server(settings.wanted_models, stack, host=settings.host, simulate=settings.simulate,
                                  pull=settings.pull, seed=settings.seed)  # fmt: skip
         if settings.dry_run or settings.explain:
-            return Summary(planned=_described(settings, build_cells(settings, server)), db=str(settings.db))
+            return Summary(planned=_plan_lines(settings, build_cells(settings, server)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
         store = stack.enter_context(Store(settings.db))
-        with stop.breakable():
+        with stop.interruptible():
             server = pull_missing(settings.wanted_models, server, display.print)
         planned = plan(settings, build_cells(settings, server), store)
         scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
@@ -162,7 +162,7 @@ def load(
         runner = _Runner(services, stop)
         try:
             with display:
-                summary = runner.all(planned)
+                summary = runner.run_all(planned)
         finally:
             runner.write_junit()
         summary.total_s = monotonic() - began
@@ -172,7 +172,7 @@ def load(
         return summary
 
 
-def _described(settings: Settings, cells: Sequence[Cell]) -> list[str]:
+def _plan_lines(settings: Settings, cells: Sequence[Cell]) -> list[str]:
     """A line for each cell; a database that does not exist is not made for that."""
     if not settings.db.exists():
         return [f"{cell.name}: new: {settings.db} does not exist yet" for cell in cells]
@@ -195,7 +195,7 @@ class _Runner:
     calibration: dict[str, tuple[float, int]] = field(default_factory=dict)
     states: Counter[CellState] = field(default_factory=Counter)
 
-    def all(self, planned: Sequence[PlannedCell]) -> Summary:
+    def run_all(self, planned: Sequence[PlannedCell]) -> Summary:
         """Cell by cell; a server that is gone ends it, other failures do not keep the next cell from running."""
         caches: dict[str, CacheState] = {}
         runs: list[tuple[Cell, str]] = []
@@ -210,13 +210,13 @@ class _Runner:
             self._note_lookup(cell, run_id)
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
-                self._move("waiting", "skipped")
+                self._change_state("waiting", "skipped")
                 self._keep_limits(run_id)
                 caches[run_id] = cell.cache
             elif cell.continued is not None and not self.services.store.claim(cell.continued):
                 self.services.display.print(f"{cell.cell.name}: left out: another process now continues run {run_id}")
-                self._move("waiting", "skipped")
-            elif self._cell(cell, run_id):
+                self._change_state("waiting", "skipped")
+            elif self._run_cell(cell, run_id):
                 caches[run_id] = cell.cache
         warning = self._similarity(runs)
         self.summary.interrupted = bool(self.stop.asked)
@@ -240,7 +240,7 @@ class _Runner:
             return None
         cases = {run_id: cell.suite.cases for cell, run_id in runs}
         try:
-            with self.stop.breakable():
+            with self.stop.interruptible():
                 embeddings = Embeddings(partial(ollama_server.embed, address, model))
                 score_similarity(self.services.store, cases, model, embeddings, _FLUSH_S)
         except KeyboardInterrupt:
@@ -277,23 +277,23 @@ class _Runner:
                 "looked_up_at": _now(), "config_hash": planned.cell.config_hash, "run_id": run_id, "result": result,
             })  # fmt: skip
 
-    def _move(self, before: CellState, after: CellState) -> None:
+    def _change_state(self, before: CellState, after: CellState) -> None:
         """A cell goes from one state to another."""
         self.states[before] -= 1
         self.states[after] += 1
         if self.services.telemetry is not None:
             self.services.telemetry.cells(self.states)
 
-    def _cell(self, planned: PlannedCell, run_id: str) -> bool:
+    def _run_cell(self, planned: PlannedCell, run_id: str) -> bool:
         """One cell from its model's load to its verdict; False when it did not get to start."""
         cell, store = planned.cell, self.services.store
-        self._move("waiting", "running")
+        self._change_state("waiting", "running")
         try:
-            with self.stop.breakable():
+            with self.stop.interruptible():
                 model_load_s = self._load_model(cell)
                 cases = self._cases(cell)
         except KeyboardInterrupt:
-            self._move("running", "interrupted")
+            self._change_state("running", "interrupted")
             return False
         segment = Segment(
             services=self.services, cell=cell, cases=cases, run_id=run_id,
@@ -366,7 +366,7 @@ class _Runner:
                               "planned": planned})  # fmt: skip
         if complete:
             store.keep_gaps(segment.run_id)
-        self._move("running", "complete" if complete else "interrupted")
+        self._change_state("running", "complete" if complete else "interrupted")
         if self.services.telemetry is not None:
             self.services.telemetry.end(segment.labels, verdict.word)
 
@@ -407,7 +407,7 @@ def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> Watch
     watching = Watch(settings.slos, planned.cell.requests, settings.goodput or {})
     if planned.continued is not None:
         again = set(planned.missing or ())
-        for row in query(_ROWS, [planned.continued.run_id]):
+        for row in query(_REQUEST_ROWS, [planned.continued.run_id]):
             if row["request_index"] not in again:
                 watching.add(row)
     return watching

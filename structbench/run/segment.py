@@ -24,7 +24,7 @@ from structbench.errors import StructbenchError
 from structbench.gates.slo import Watch
 from structbench.metrics import observed
 from structbench.run.cells import Cell
-from structbench.run.display import Display, Tally
+from structbench.run.display import Display, Progress
 from structbench.run.sampler import Sampler
 from structbench.run.settings import Settings
 from structbench.scoring import Answer
@@ -87,7 +87,7 @@ class Segment:
     """Some request was; it is to be sent again."""
     lost_in_a_row: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
-    tally: Tally = field(init=False)
+    progress: Progress = field(init=False)
     labels: CellLabels = field(init=False)
     so_far: VerdictSoFar = field(default_factory=VerdictSoFar)
 
@@ -102,19 +102,19 @@ class Segment:
         planned = self.cell.requests
         already = (planned or 0) - len(self.missing or ())
         display = self.services.display
-        self.tally = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
+        self.progress = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
         tick = partial(self._refresh, display)
         address = self.services.server.address
-        with Sampler(address, self.cell.model, self.control, self._backlog, self._keep_sample, tick):
+        with Sampler(address, self.cell.model, self.control, self._backlog, self._store_sample, tick):
             try:
                 for record in self._load():
-                    self._take(record)
+                    self._receive(record)
                     tick()
             except LoadFailed as error:
                 self.failure = f"{self.cell.name}: {error}"
         self._await_scores()
         if self.lost_in_a_row and self.failure is None:
-            self._look_for_server()
+            self._check_server()
         self._judge_share(self.rows if planned is None or self.cell.load.duration_s is not None else planned)
         display.end(self.is_complete)
 
@@ -165,22 +165,22 @@ class Segment:
             control=self.control,
         )
 
-    def _take(self, record: RequestRecord) -> None:
-        self.tally.add(record)
+    def _receive(self, record: RequestRecord) -> None:
+        self.progress.add(record)
         self.so_far.add(record)
         if record.end_ns is not None and (self.last_ns is None or record.end_ns > self.last_ns):
             self.last_ns = record.end_ns
         case, _ = case_of(self.cases, record.index)
-        self._follow(case, record)
+        self._note_second_turn(case, record)
         if record.error is None or record.error.kind == "rejected":
             rejected = record.error is not None
             answer = Answer(record.output_text, record.tool_calls, record.done_reason, rejected)
             self.services.scorer.submit((self, record), case, answer)
         else:
-            self._keep(record, None)
+            self._store_row(record, None)
         self._judge_errors(record)
 
-    def _follow(self, case: Case, record: RequestRecord) -> None:
+    def _note_second_turn(self, case: Case, record: RequestRecord) -> None:
         """Count the second turn that does not come after this record; keep, for its span, the one that does."""
         if case.tool_results is None:
             return
@@ -194,12 +194,12 @@ class Segment:
 
     def scored(self, record: RequestRecord, score: Score | None) -> None:
         """Called from the scorer's thread."""
-        self.tally.add_score(score)
-        with self._stopping_where_nothing_is_kept():
-            self._keep(record, score)
+        self.progress.add_score(score)
+        with self._stopping_if_unwritable():
+            self._store_row(record, score)
 
     @contextmanager
-    def _stopping_where_nothing_is_kept(self) -> Iterator[None]:
+    def _stopping_if_unwritable(self) -> Iterator[None]:
         """A load whose rows cannot be written is of no use: it ends at once."""
         try:
             yield
@@ -207,20 +207,20 @@ class Segment:
             self._give_up(str(error))
             raise
 
-    def _keep(self, record: RequestRecord, score: Score | None) -> None:
+    def _store_row(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
         row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn)
         self.services.store.append("requests", row)
-        self._show(record, score, case)
+        self._observe(record, score, case)
         with self.counting:
             self.rows += 1
             if self.watch is not None:
                 self.watch.add(row)
-                self._end_when_broken(self.watch)
+                self._end_if_lost(self.watch)
 
-    def _end_when_broken(self, watch: Watch) -> None:
+    def _end_if_lost(self, watch: Watch) -> None:
         """Send nothing more once an SLO cannot be met, if there is anything left to send; what is in flight may end."""
-        started_ns, unsent = self.control.started_ns, self.missing is None or self.tally.done < len(self.missing)
+        started_ns, unsent = self.control.started_ns, self.missing is None or self.progress.done < len(self.missing)
         elapsed_s = None if started_ns is None else (time.monotonic_ns() - started_ns) / NS
         if self.control.stopping or not unsent or not (broken := watch.broken(elapsed_s)):
             return
@@ -228,7 +228,7 @@ class Segment:
         slos = ", ".join(slo.text for slo in broken)
         self.services.display.print(f"{self.cell.name}: ended early: {slos} can no longer be met")
 
-    def _show(self, record: RequestRecord, score: Score | None, case: Case) -> None:
+    def _observe(self, record: RequestRecord, score: Score | None, case: Case) -> None:
         telemetry = self.services.telemetry
         if telemetry is None:
             return
@@ -246,8 +246,8 @@ class Segment:
         sent = request_of(first, self.cell.config, index - 1, self.cell.requests)
         return replace(sent, index=index, messages=(), tool_results=None)
 
-    def _keep_sample(self, sample: Mapping[str, Any]) -> None:
-        with suppress(StructbenchError), self._stopping_where_nothing_is_kept():
+    def _store_sample(self, sample: Mapping[str, Any]) -> None:
+        with suppress(StructbenchError), self._stopping_if_unwritable():
             self.services.store.append("samples", {"run_id": self.run_id, "segment": self.number, **sample})
         if self.services.telemetry is not None:
             cores = sample["client_cpu_percent"] / 100
@@ -279,7 +279,7 @@ class Segment:
         if record.error.kind == "connect":
             self.lost_in_a_row += 1
             if self.lost_in_a_row % _LOST_AFTER == 0:
-                self._look_for_server()
+                self._check_server()
         if self.cell.requests is not None:
             self._judge_share(self.cell.requests)
 
@@ -288,7 +288,7 @@ class Segment:
         if self.errors > limit * requests:
             self._give_up(f"{self.errors} of {requests} requests failed, more than --max-error-rate {limit:g} allows")
 
-    def _look_for_server(self) -> None:
+    def _check_server(self) -> None:
         address = self.services.server.address
         if not answers(address):
             self._give_up(f"the server at {address} no longer answers: start it again and continue with --skip-cached")

@@ -19,7 +19,7 @@ from structbench.types import Case
 
 BATCH = 32
 """Texts in one question to the server."""
-KEPT = 20_000
+MAX_VECTORS = 20_000
 """Vectors kept in memory; then it begins anew."""
 
 PAGE = 256
@@ -31,7 +31,7 @@ SELECT * FROM requests WHERE run_id = $1 AND request_index > $2 AND error_kind I
 ORDER BY request_index LIMIT $4
 """
 
-_OF_ANOTHER = "SELECT 1 FROM runs WHERE run_id = $1 AND embed_model <> $2"
+_HAS_ANOTHER_MODEL = "SELECT 1 FROM runs WHERE run_id = $1 AND embed_model <> $2"
 
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
@@ -55,12 +55,12 @@ class Embeddings:
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
         """The similarity of each answer with its reference; None for an answer, or a reference, of no words."""
-        if len(self._kept) > KEPT:
+        if len(self._kept) > MAX_VECTORS:
             self._kept.clear()
-        self._learn(text for pair in pairs if _said(pair) for text in pair)
-        return [cosine(*(self._kept[_key(text)] for text in pair)) if _said(pair) else None for pair in pairs]
+        self._embed_new(text for pair in pairs if _have_words(pair) for text in pair)
+        return [cosine(*(self._kept[_key(text)] for text in pair)) if _have_words(pair) else None for pair in pairs]
 
-    def _learn(self, texts: Iterable[str]) -> None:
+    def _embed_new(self, texts: Iterable[str]) -> None:
         new = list(dict.fromkeys(text for text in texts if _key(text) not in self._kept))
         for start in range(0, len(new), BATCH):
             batch = new[start : start + BATCH]
@@ -71,7 +71,7 @@ class Embeddings:
                 self.blank += not any(found)
 
 
-def _said(pair: tuple[str, str]) -> bool:
+def _have_words(pair: tuple[str, str]) -> bool:
     return all(text.strip() for text in pair)
 
 
@@ -89,14 +89,14 @@ def score_similarity(
 ) -> None:
     """Fill ``semantic_similarity`` of the runs' requests that lack it, or have it from another model."""
     for run_id, cases in runs.items():
-        of_another = store.query(_OF_ANOTHER, [run_id, model], timeout_s=timeout_s)
+        has_another_model = store.query(_HAS_ANOTHER_MODEL, [run_id, model], timeout_s=timeout_s)
         last = -1
         while rows := store.query(_ROWS, [run_id, last, model, PAGE], timeout_s=timeout_s):
             last = rows[-1]["request_index"]
             scored = list(_scored(rows, cases, embeddings))
-            if of_another:  # from here until the end the rows are of two models: the run is none's
+            if has_another_model:  # from here until the end the rows are of two models: the run is none's
                 store.append("runs", {"run_id": run_id, "embed_model": None})
-                of_another.clear()
+                has_another_model.clear()
             for row in scored:
                 store.append("requests", row)
         store.append("runs", {"run_id": run_id, "embed_model": model})

@@ -36,7 +36,7 @@ def parse_json(text: str) -> Parsed:
     """Parse a text that is one JSON text (RFC 8259) from end to end; no NaN, no duplicate names."""
     try:
         value = strict_json.decode(text)
-    except (json.JSONDecodeError, strict_json.Refused) as error:
+    except (json.JSONDecodeError, strict_json.NotStrict) as error:
         return Parsed(error=line(str(error)))
     except RecursionError:
         return Parsed(error=f"nested deeper than {MAX_DEPTH} levels")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from structbench.errors import BadInput, RunFailed
 from structbench.store.database import Database, Locked, fetched, wait_a_little
 from structbench.store.insertion import SpooledRow, insert
-from structbench.store.lookup import Found, find_runs, is_free, nearest_config
+from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
@@ -31,7 +31,7 @@ from structbench.store.views import GAPS_TO_KEEP
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Found", "Reader", "Store", "row_of", "run_columns"]
+__all__ = ["Reader", "Store", "StoredRun", "row_of", "run_columns"]
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ class Store:
         """
         return self._read(lambda con: fetched(con, sql, params), timeout_s)
 
-    def find(self, config_hashes: Sequence[str]) -> dict[str, Found]:
+    def find(self, config_hashes: Sequence[str]) -> dict[str, StoredRun]:
         """For each hash that was run: its largest complete run, else the newest one to continue, else one under way."""
         return self._read(lambda con: find_runs(con, config_hashes, self._spool.is_alive))
 
@@ -144,7 +144,7 @@ class Store:
         """The stored config of the same suite and model that differs least, and its newest run."""
         return self._read(lambda con: nearest_config(con, config))
 
-    def claim(self, run: Found) -> bool:
+    def claim(self, run: StoredRun) -> bool:
         """Take over a run that nobody works on; False when another process was quicker, or has completed it."""
 
         def take(con: duckdb.DuckDBPyConnection) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QueryResult:
     """The rows of a statement, ``more`` when there are others."""
 
     names: list[str]
@@ -28,7 +28,7 @@ class Answer:
     more: bool = False
 
 
-def ask(path: Path, sql: str, limit: int | None = None) -> Answer:
+def ask(path: Path, sql: str, limit: int | None = None) -> QueryResult:
     """What one statement says, at most ``limit`` rows; BadInput says where it is wrong."""
     import duckdb
 
@@ -36,24 +36,24 @@ def ask(path: Path, sql: str, limit: int | None = None) -> Answer:
         with usable(path):
             con = stack.enter_context(sealed(path, PATIENCE_S))
         try:
-            return _answer(con, sql, limit)
+            return _execute(con, sql, limit)
         except duckdb.Error as error:
-            raise BadInput(_in_one_line(str(error))) from error
+            raise BadInput(_one_line_error(str(error))) from error
 
 
-def _answer(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> Answer:
+def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> QueryResult:
     statements = con.extract_statements(sql)
     if len(statements) != 1:
         raise BadInput(f"one statement at a time: there are {len(statements)}")
     result = con.execute(statements[0])
     names = [column[0] for column in result.description or ()]
     if limit is None:
-        return Answer(names, result.fetchall())
+        return QueryResult(names, result.fetchall())
     rows = result.fetchmany(limit + 1)
-    return Answer(names, rows[:limit], more=len(rows) > limit)
+    return QueryResult(names, rows[:limit], more=len(rows) > limit)
 
 
-def _in_one_line(error: str) -> str:
+def _one_line_error(error: str) -> str:
     """DuckDB's message, its hints, and the place that its caret points at: ``… (line 1, column 8)``."""
     lines = [line for line in error.splitlines() if line.strip()]
     for number, (line, below) in enumerate(pairwise(lines)):

@@ -21,7 +21,7 @@ SENT_AGAIN = ("cancelled", "connect", "worker_died")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class StoredRun:
     """What the store knows of one config: its largest complete run, else the newest to continue, else one under way."""
 
     run_id: str
@@ -63,15 +63,15 @@ _RANK = {"complete": 0, "partial": 1, "running": 2}
 
 def find_runs(
     con: duckdb.DuckDBPyConnection, config_hashes: Sequence[str], is_alive: Callable[[str | None], bool]
-) -> dict[str, Found]:
+) -> dict[str, StoredRun]:
     """For each hash that has one: the run to use."""
-    found: dict[str, Found] = {}
+    found: dict[str, StoredRun] = {}
     rows = con.execute(_RUNS, [list(config_hashes)]).fetchall()
     for config_hash, run_id, status, label, owner, started_at, asked, asked_s, segment, requests in rows:
         kind: Literal["complete", "partial", "running"] = (
             "complete" if status == "complete" else "running" if status == "running" and is_alive(owner) else "partial"
         )
-        run = Found(
+        run = StoredRun(
             run_id=run_id, status=kind, requests=requests, asked_requests=asked, asked_duration_s=asked_s,
             next_segment=0 if segment is None else segment + 1, label=label, started_at=started_at,
         )  # fmt: skip
@@ -84,17 +84,17 @@ def find_runs(
     return {key: _with_done(run, *known.get(run.run_id, none)) for key, run in found.items()}
 
 
-def _with_done(run: Found, indices: frozenset[int], failed: int) -> Found:
+def _with_done(run: StoredRun, indices: frozenset[int], failed: int) -> StoredRun:
     whole = range(run.held) if run.status == "complete" and run.asked_duration_s is None else ()
     return replace(run, done=indices | {*whole}, errors=failed)
 
 
-def _rank(run: Found) -> tuple[int, int]:
+def _rank(run: StoredRun) -> tuple[int, int]:
     """Of complete runs the largest comes first; what is equal stays in the order of time, the newest first."""
     return _RANK[run.status], -run.requests if run.status == "complete" else 0
 
 
-def is_free(con: duckdb.DuckDBPyConnection, run: Found, is_alive: Callable[[str | None], bool]) -> bool:
+def is_free(con: duckdb.DuckDBPyConnection, run: StoredRun, is_alive: Callable[[str | None], bool]) -> bool:
     """Whether a run is as it was found, and not under way in a process that lives."""
     sql = "SELECT status, owner, (SELECT count(*) FROM requests WHERE run_id = $1) FROM runs WHERE run_id = $1"
     rows = con.execute(sql, [run.run_id]).fetchall()

@@ -125,7 +125,7 @@ def is_alive(folder: Path, owner: str | None) -> bool:
     return claim is None
 
 
-def has_rows_of_the_dead(folder: Path) -> bool:
+def has_orphaned_rows(folder: Path) -> bool:
     """Whether rows wait here whose process is gone."""
     owners = {path.name.split(".")[0] for path in folder.glob("*.jsonl")}
     return any(not is_alive(folder, owner) for owner in owners)

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from structbench.store.database import NAME, PATIENCE_S, Database, Locked, attached, usable
 from structbench.store.insertion import insert
 from structbench.store.schema import columns_of
-from structbench.store.spool import Spool, has_rows_of_the_dead, is_alive, read_rows
+from structbench.store.spool import Spool, has_orphaned_rows, is_alive, read_rows
 
 if TYPE_CHECKING:
     import duckdb
 
 _OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps")
 _WHICH = "WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
-_BOTH = """
+_COMPARED = """
 SELECT theirs.run_id, CASE
     WHEN ours.run_id IS NULL THEN 'new'
     WHEN theirs.status = 'complete' AND ours.status = 'interrupted' THEN 'completed'
@@ -44,8 +44,8 @@ def settle(database: Database, patience_s: float) -> None:
     folder = spool_of(database.path)
     with database.opened(read_only=True, patience_s=patience_s) as con:
         runs = con.execute(_RUNNING).fetchall()
-    if has_rows_of_the_dead(folder):
-        _take_in(database, Spool(folder), patience_s)
+    if has_orphaned_rows(folder):
+        _merge_spool(database, Spool(folder), patience_s)
     elif all(is_alive(folder, owner) for _, owner in runs):
         return
     with database.opened(read_only=False, patience_s=patience_s) as con:
@@ -131,7 +131,7 @@ def merge(database: Database, other: Path, patience_s: float = PATIENCE_S) -> Me
         database.opened(read_only=False, patience_s=patience_s) as con,
         attached(con, other, "other_file", read_only=True, patience_s=patience_s),
     ):
-        found = con.execute(_BOTH).fetchall()
+        found = con.execute(_COMPARED).fetchall()
         new, completed, present = (
             [run_id for run_id, state in found if state == wanted] for wanted in ("new", "completed", "present")
         )
@@ -156,7 +156,7 @@ def _transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     con.execute("COMMIT").fetchall()
 
 
-def _take_in(database: Database, spool: Spool, patience_s: float) -> None:
+def _merge_spool(database: Database, spool: Spool, patience_s: float) -> None:
     try:
         files = spool.adopt()
         with database.opened(read_only=False, patience_s=patience_s) as con:

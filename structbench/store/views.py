@@ -12,10 +12,10 @@ _LOAD = (
 )
 
 
-_KEPT = {**PERCENTILES, "max": 1.0}
+_KEPT_PERCENTILES = {**PERCENTILES, "max": 1.0}
 
 
-def gap_percentiles_of(run_ids: str, ps: Mapping[str, float] = _KEPT) -> str:
+def gap_percentiles_of(run_ids: str, ps: Mapping[str, float] = _KEPT_PERCENTILES) -> str:
     """SQL: percentiles (column -> quantile) of all gaps of each of these runs (a subquery with the column ``run_id``).
 
     A join, not IN: then offsets are read of these runs only.

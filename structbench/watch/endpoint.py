@@ -1,6 +1,6 @@
-"""One reading of a load's metrics endpoint: fetched, parsed, told apart by cell.
+"""One scrape of a load's metrics endpoint: fetched, parsed, told apart by cell.
 
-Invariant: whatever answers at the address, what comes of it is a ``Reading``, ``Unreachable`` or ``BadInput``.
+Invariant: whatever answers at the address, what comes of it is a ``Scrape``, ``Unreachable`` or ``BadInput``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from loadgen.telemetry.histogram import Buckets
 from structbench.errors import BadInput
 
-MOST_BYTES = 32 << 20
+MAX_BYTES = 32 << 20
 _OURS = ("structbench_", "gen_ai_client_")
 _EXPECTED = "give the --url of a load's metrics, which `structbench load` serves on port 9464"
 
@@ -39,18 +39,18 @@ class CellKey(NamedTuple):
         return " ".join(part for part in self if part)
 
 
-class Sample(NamedTuple):
+class MetricSample(NamedTuple):
     labels: Mapping[str, str]
     value: float
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class Metrics:
     """Samples by name: a cell's, or those that belong to none."""
 
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    samples: dict[str, list[MetricSample]] = field(default_factory=dict)
 
-    def of(self, name: str, **labels: str) -> Iterator[Sample]:
+    def of(self, name: str, **labels: str) -> Iterator[MetricSample]:
         """The samples with these labels; an absent label is an empty one, as in PromQL."""
         for sample in self.samples.get(name, ()):
             if all(sample.labels.get(label, "") == value for label, value in labels.items()):
@@ -87,12 +87,12 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Scrape:
     """What the endpoint said, and when (seconds of any clock that only goes forward)."""
 
     at_s: float
-    cells: dict[CellKey, Series] = field(default_factory=dict)
-    rest: Series = field(default_factory=Series)
+    cells: dict[CellKey, Metrics] = field(default_factory=dict)
+    rest: Metrics = field(default_factory=Metrics)
 
 
 def endpoint(text: str) -> str:
@@ -115,7 +115,7 @@ def fetch(url: str, timeout_s: float = 5.0) -> str:
     try:
         with opener.open(Request(url, headers={"Accept": "text/plain; version=0.0.4"}), timeout=timeout_s) as answer:
             kind = answer.headers.get_content_type()
-            body = answer.read(MOST_BYTES)
+            body = answer.read(MAX_BYTES)
     except HTTPError as error:
         raise BadInput(f"{url} answers with status {error.code}: {_EXPECTED}") from None
     except (OSError, HTTPException) as error:
@@ -129,8 +129,8 @@ def fetch(url: str, timeout_s: float = 5.0) -> str:
         raise BadInput(f"{url} answers with what is no text: {_EXPECTED}") from None
 
 
-def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> Reading:
-    """The text as a reading of the metrics whose names begin so. Raises BadInput where they are not a load's.
+def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> Scrape:
+    """The text as a scrape of the metrics whose names begin so. Raises BadInput where they are not a load's.
 
     Parsing is what watching costs, beside the load on its own machine: hence only what is asked for.
     """
@@ -140,7 +140,7 @@ def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> R
     # Before the first cell there is nothing, or only what OpenTelemetry says of the process.
     if any(not line.startswith("target_info") for line in lines) and not any(line.startswith(_OURS) for line in lines):
         raise BadInput(f"{url} answers with something else: {_EXPECTED}")
-    reading = Reading(at_s)
+    scrape = Scrape(at_s)
     wanted = "\n".join(line for line in lines if line.startswith(names)) + "\n"
     try:
         for family in text_string_to_metric_families(wanted):
@@ -148,11 +148,11 @@ def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> R
                 if not isfinite(sample.value):
                     continue
                 key = _cell(sample.labels)
-                series = reading.cells.setdefault(key, Series()) if any(key) else reading.rest
-                series.samples.setdefault(sample.name, []).append(Sample(sample.labels, sample.value))
+                series = scrape.cells.setdefault(key, Metrics()) if any(key) else scrape.rest
+                series.samples.setdefault(sample.name, []).append(MetricSample(sample.labels, sample.value))
     except ValueError:
         raise BadInput(f"{url} answers with what are no metrics: {_EXPECTED}") from None
-    return reading
+    return scrape
 
 
 def _cell(labels: Mapping[str, str]) -> CellKey:

@@ -1,4 +1,4 @@
-"""What two readings of a load's metrics show: cells, percentiles of the last seconds, client, server. Pure.
+"""What two scrapes of a load's metrics show: cells, percentiles of the last seconds, client, server. Pure.
 
 Invariant: what ended within the window is told of the window; where nothing did, the cell's figures so far stand;
 what is not known is None.
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.histogram import Buckets
 from loadgen.telemetry.instruments import prometheus
-from structbench.watch.endpoint import CellKey, Reading, Series
+from structbench.watch.endpoint import CellKey, Metrics, Scrape
 
 TTFT = prometheus(of.FIRST_CHUNK)
 ITL = prometheus(of.CHUNK_GAP)
@@ -35,7 +35,7 @@ MODEL_SIZE = prometheus(of.MODEL_SIZE)
 VRAM_SHARE = prometheus(of.MODEL_VRAM_SHARE)
 EXPIRY = prometheus(of.MODEL_EXPIRY)
 
-SHOWN = (
+SCRAPED = (
     *(f"{name}_bucket" for name in (TTFT, ITL, E2E, SEND_LAG, READ_LAG)), f"{TOKENS}_sum", REQUESTS, PLANNED, IN_FLIGHT,
     CELLS, VERDICT, CPU, MEMORY, LOOP_LAG, WORKERS, BACKLOG, MODEL_SIZE, VRAM_SHARE, EXPIRY,
 )  # fmt: skip
@@ -50,7 +50,7 @@ class Percentiles(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellPicture:
+class CellSnapshot:
     """A cell as it stands."""
 
     key: CellKey
@@ -75,7 +75,7 @@ class CellPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientPicture:
+class ClientSnapshot:
     """How the load generator does."""
 
     cores: float | None = None
@@ -88,7 +88,7 @@ class ClientPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerPicture:
+class ServerSnapshot:
     """The memory of the model that runs."""
 
     model: str
@@ -98,42 +98,42 @@ class ServerPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class Snapshot:
     """The whole of it."""
 
-    cells: tuple[CellPicture, ...] = ()
+    cells: tuple[CellSnapshot, ...] = ()
     states: Mapping[str, int] = field(default_factory=dict)
     """How many cells wait, run, are complete, …"""
-    client: ClientPicture = field(default_factory=ClientPicture)
-    server: ServerPicture | None = None
+    client: ClientSnapshot = field(default_factory=ClientSnapshot)
+    server: ServerSnapshot | None = None
 
     @property
-    def running(self) -> tuple[CellPicture, ...]:
+    def running(self) -> tuple[CellSnapshot, ...]:
         return tuple(cell for cell in self.cells if cell.state == "running")
 
 
-def picture(now: Reading, earlier: Sequence[Reading] = ()) -> Picture:
-    """What ``now`` shows; rates and percentiles are of the time since the ``earlier`` readings, the oldest first."""
+def snapshot_of(now: Scrape, earlier: Sequence[Scrape] = ()) -> Snapshot:
+    """What ``now`` shows; rates and percentiles are of the time since the ``earlier`` scrapes, the oldest first."""
     cells = []
     for key, series in now.cells.items():
         # A cell that has just begun is measured from where it began, not over the window's whole length.
-        before = next((reading for reading in earlier if key in reading.cells), earlier[-1] if earlier else None)
-        then = None if before is None else before.cells.get(key, Series())
+        before = next((scrape for scrape in earlier if key in scrape.cells), earlier[-1] if earlier else None)
+        then = None if before is None else before.cells.get(key, Metrics())
         span_s = 0.0 if before is None else now.at_s - before.at_s
         cells.append(_cell(key, _Window(series, then, span_s)))
     states = {state: n for state, n in now.rest.by(CELLS, "structbench_cell_state").items() if n}
     newest = next((cell.key for cell in reversed(cells) if cell.state == "running"), None)
     if newest is None:
-        return Picture(cells=tuple(cells), states=states)
+        return Snapshot(cells=tuple(cells), states=states)
     series = now.cells[newest]
-    return Picture(cells=tuple(cells), states=states, client=_client(series), server=_server(newest, series))
+    return Snapshot(cells=tuple(cells), states=states, client=_client(series), server=_server(newest, series))
 
 
 class _Window(NamedTuple):
     """A cell's series now and then."""
 
-    now: Series
-    before: Series | None
+    now: Metrics
+    before: Metrics | None
     span_s: float
 
     def per_s(self, name: str, **labels: str) -> float | None:
@@ -155,13 +155,13 @@ def _percentiles(histogram: Buckets) -> Percentiles:
     return Percentiles(*(histogram.quantile(q) for q in (0.5, 0.95, 0.99)))
 
 
-def _cell(key: CellKey, window: _Window) -> CellPicture:
+def _cell(key: CellKey, window: _Window) -> CellSnapshot:
     now = window.now
     done, in_flight, planned = now.count(REQUESTS), now.count(IN_FLIGHT), now.value(PLANNED)
     complete = planned is not None and done >= planned
     moving = window.before is not None and done > window.before.count(REQUESTS)
     running = in_flight > 0 or (moving and not complete)
-    return CellPicture(
+    return CellSnapshot(
         key=key,
         done=done,
         planned=None if planned is None else int(planned),
@@ -182,12 +182,12 @@ def _verdict(value: float | None) -> str | None:
     return VERDICTS[int(value)] if value is not None and 0 <= value < len(VERDICTS) else None
 
 
-def _client(series: Series) -> ClientPicture:
+def _client(series: Metrics) -> ClientSnapshot:
     def p99(name: str) -> float | None:
         histogram = series.histogram(name)
         return None if histogram is None else histogram.quantile(0.99)
 
-    return ClientPicture(
+    return ClientSnapshot(
         cores=series.value(CPU),
         memory_bytes=series.value(MEMORY),
         workers=series.value(WORKERS),
@@ -198,10 +198,10 @@ def _client(series: Series) -> ClientPicture:
     )
 
 
-def _server(key: CellKey, series: Series) -> ServerPicture | None:
+def _server(key: CellKey, series: Metrics) -> ServerSnapshot | None:
     size = series.value(MODEL_SIZE)
     if size is None:
         return None
-    return ServerPicture(
+    return ServerSnapshot(
         model=key.model, size_bytes=size, vram_share=series.value(VRAM_SHARE), expires_s=series.value(EXPIRY)
     )

@@ -119,7 +119,7 @@ def test_a_table_shows_the_beginning_of_many_rows_and_nothing_that_drives_the_te
     assert main(["sql", "SELECT chr(27) || '[2J' || i AS x FROM range(1000) t(i)", "--db", str(results_once)]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    assert out.splitlines()[-1] == f"the first {command.SHOWN} rows (--format csv has all)"
+    assert out.splitlines()[-1] == f"the first {command.MAX_ROWS} rows (--format csv has all)"
 
 
 def test_a_statement_may_come_on_standard_input(

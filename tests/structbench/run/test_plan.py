@@ -17,7 +17,7 @@ from structbench.options import LoadOptions
 from structbench.run.cells import build_cells
 from structbench.run.plan import PlannedCell, explain, find_server, plan, pull_missing
 from structbench.run.settings import settings_of
-from structbench.store import Found, Store, run_columns
+from structbench.store import Store, StoredRun, run_columns
 from tests.support.loads import MODELS, load, small
 from tests.support.scripted_server import Peer, Scripted
 
@@ -30,12 +30,12 @@ class Memory:
     def __init__(self, **found: Any) -> None:
         self.found = found
 
-    def find(self, hashes: list[str]) -> dict[str, Found]:
+    def find(self, hashes: list[str]) -> dict[str, StoredRun]:
         if not self.found:
             return {}
         told: dict[str, Any] = {"run_id": "r1", "requests": 6, "asked_requests": 6, "next_segment": 2, "label": None,
                                 "started_at": None}  # fmt: skip
-        return dict.fromkeys(hashes, Found(**{**told, **self.found}))
+        return dict.fromkeys(hashes, StoredRun(**{**told, **self.found}))
 
 
 def planned(store: Memory, **given: Any) -> PlannedCell:
@@ -87,8 +87,8 @@ def test_each_cell_has_a_state_of_its_own() -> None:
     told: dict[str, Any] = {"run_id": "r1", "requests": 6, "next_segment": 2, "label": None, "started_at": None}
     store: Any = Memory()
     store.find = lambda _: {
-        cells[0].config_hash: Found(**told, status="complete"),
-        cells[2].config_hash: Found(**told, status="partial", done=frozenset({5})),
+        cells[0].config_hash: StoredRun(**told, status="complete"),
+        cells[2].config_hash: StoredRun(**told, status="partial", done=frozenset({5})),
     }
     found = [(each.cell.load_name, each.cache, each.missing) for each in plan(settings, cells, store)]
     assert found == [("c=1", "skipped", ()), ("c=2", "new", range(6)), ("c=4", "resumed", [0, 1, 2, 3, 4])]

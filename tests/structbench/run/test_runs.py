@@ -493,7 +493,7 @@ def test_a_run_that_somebody_deletes_meanwhile_is_not_in_the_summary(sim: Simula
 
 def test_stop_breaks_off_only_what_loses_nothing() -> None:
     stop = Stop()
-    with pytest.raises(KeyboardInterrupt), stop.breakable():
+    with pytest.raises(KeyboardInterrupt), stop.interruptible():
         stop.ask()
     stop.ask()
     with pytest.raises(KeyboardInterrupt):

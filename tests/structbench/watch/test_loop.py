@@ -18,10 +18,10 @@ from loadgen.simulator import Simulator
 from structbench.cli import main
 from structbench.errors import BadInput
 from structbench.watch.endpoint import CellKey, Unreachable
-from structbench.watch.loop import Watch
+from structbench.watch.loop import WatchLoop
 from structbench.watch.screen import Trend, screen, sparkline, trend
-from structbench.watch.snapshot import CPU, EXPIRY, LOOP_LAG, MEMORY, MODEL_SIZE, VRAM_SHARE, WORKERS, picture
-from tests.support.expositions import URL, exposition, reading
+from structbench.watch.snapshot import CPU, EXPIRY, LOOP_LAG, MEMORY, MODEL_SIZE, VRAM_SHARE, WORKERS, snapshot_of
+from tests.support.expositions import URL, exposition, scrape
 from tests.support.loads import load, small, start
 from tests.support.prometheus import free_port
 
@@ -35,7 +35,7 @@ REFUSED = Unreachable("Connection refused")
 
 def watch(
     answers: list[str | Exception], *, terminal: bool = False, width: int = 100, height: int = 40
-) -> tuple[Watch, io.StringIO, list[float]]:
+) -> tuple[WatchLoop, io.StringIO, list[float]]:
     """A watch of an endpoint that gives these answers, a second apart, and refuses afterwards."""
     out, pauses, left = io.StringIO(), [], iter(answers)
 
@@ -48,7 +48,7 @@ def watch(
     console = Console(
         file=out, width=width, height=height, force_terminal=terminal, color_system=None, _environ={"TERM": "xterm"}
     )
-    return Watch(URL, 1.0, console, read, lambda: float(len(pauses)), pauses.append), out, pauses
+    return WatchLoop(URL, 1.0, console, read, lambda: float(len(pauses)), pauses.append), out, pauses
 
 
 def test_without_a_terminal_a_line_a_reading_and_one_at_the_end() -> None:
@@ -92,7 +92,7 @@ def test_rates_are_of_the_last_ten_seconds() -> None:
     watching, out, _ = watch(list(texts))
     watching.run()
     assert ", 5.0/s, 50.0 tok/s" in out.getvalue().splitlines()[-2]
-    assert len(watching.readings) == 11
+    assert len(watching.scrapes) == 11
 
 
 def test_something_else_that_answers_is_bad_input() -> None:
@@ -132,7 +132,7 @@ def test_a_screen_fits_the_terminal(width: int, cells: int) -> None:
     keys = [
         CellKey("registry.example.com/a/very/long/model:70b-instruct-q4_K_M", "json", f"c={i}") for i in range(cells)
     ]
-    shown = picture(reading(0, *(exposition(key, latencies=[0.05], in_flight=1, more=GAUGES) for key in keys)))
+    shown = snapshot_of(scrape(0, *(exposition(key, latencies=[0.05], in_flight=1, more=GAUGES) for key in keys)))
     out = io.StringIO()
     console = Console(file=out, width=width, height=30, force_terminal=True, color_system=None)
     console.print(screen(shown, deque([trend(shown)]), URL, width, 30))
@@ -173,12 +173,12 @@ def test_a_sparkline_is_as_long_as_what_it_shows(values: list[float | None], wid
 
 def test_curves_are_of_all_running_cells_together() -> None:
     other = CellKey("m", "text", "c=1")
-    before = [reading(0, exposition(), exposition(other))]
-    now = reading(
+    before = [scrape(0, exposition(), exposition(other))]
+    now = scrape(
         10, exposition(latencies=[0.05] * 10, in_flight=1), exposition(other, latencies=[0.05] * 20, in_flight=1)
     )
-    assert trend(picture(now, before)) == Trend(3.0, 30.0, pytest.approx(0.06, abs=0.001))
-    assert trend(picture(reading(0, exposition()))) == Trend(None, None, None)
+    assert trend(snapshot_of(now, before)) == Trend(3.0, 30.0, pytest.approx(0.06, abs=0.001))
+    assert trend(snapshot_of(scrape(0, exposition()))) == Trend(None, None, None)
 
 
 @pytest.mark.parametrize(
