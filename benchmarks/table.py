@@ -9,7 +9,7 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One measured number; ``at_most`` or ``at_least`` is its target, if it has one."""
+    """One measured number; ``at_most`` or ``at_least`` is its target, if any."""
 
     benchmark: str
     name: str
@@ -29,7 +29,7 @@ class Figure:
         return "" if self.at_least is None else f"≥ {number(self.at_least)} {self.unit}".rstrip()
 
     def is_met_by(self, value: float) -> bool | None:
-        """None: there is no target."""
+        """Return whether a value meets the target, or None without a target."""
         if self.at_most is not None:
             return value <= self.at_most
         return None if self.at_least is None else value >= self.at_least
@@ -58,7 +58,7 @@ HEADINGS = ("figure", "target", "median", "range", "")
 
 
 def lines(repeats: Iterable[Sequence[Figure]]) -> list[FigureRow]:
-    """One line for each figure, with its value of every repeat, in the order of the first repeat."""
+    """Return a row for each figure, with its values of all repeats, in the order of the first repeat."""
     values: dict[tuple[str, str], list[float]] = {}
     first: dict[tuple[str, str], Figure] = {}
     for figures in repeats:
@@ -69,7 +69,7 @@ def lines(repeats: Iterable[Sequence[Figure]]) -> list[FigureRow]:
 
 
 def markdown(found: Sequence[FigureRow]) -> str:
-    """A table for each benchmark, as docs/benchmarks.md has them."""
+    """Return a table for each benchmark, as in docs/benchmarks.md."""
     by_benchmark: dict[str, list[FigureRow]] = {}
     for line in found:
         by_benchmark.setdefault(line.figure.benchmark, []).append(line)
@@ -87,7 +87,7 @@ def _table(group: Sequence[FigureRow]) -> str:
 
 
 def number(value: float) -> str:
-    """Short, no exponent, thousands set apart; what is small does not look like nothing."""
+    """Format a number without exponent, with thousands separators; a small one does not look like zero."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     if 0 < abs(value) < 0.01:

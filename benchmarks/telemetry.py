@@ -1,7 +1,7 @@
-"""What watching costs: metrics scraped every second and spans pushed, against neither, in loads that take turns.
+"""The cost of telemetry: metrics scraped every second and spans pushed, against neither, in alternating loads.
 
-Invariant: what is compared was measured minutes apart on the same server, each way as often first as second; who
-scrapes and who is pushed to is this process, whose own processor time is in no figure.
+What is compared was measured minutes apart on the same server, each way equally often first; this process scrapes and
+receives the pushes, and its processor time is in no figure.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class _Load:
     """Processor time of all processes."""
     per_token_us: float
     ttft_off_ms: float
-    """TTFT p50 as stored - as the server knows it."""
+    """TTFT p50 as stored - as measured by the server."""
     others: float
 
 
 def measure(seconds: float, truthserver: Path | None) -> list[Figure]:
-    """Off, on, on, off: the ratio of their processor times, the difference of their TTFTs."""
+    """Run off, on, on, off; return the ratio of their processor times and the difference of their TTFTs."""
     found: dict[bool, list[_Load]] = {False: [], True: []}
     settle()
     with serve(_SCENARIO.timetable, truthserver) as server, _sink() as url:
@@ -72,7 +72,7 @@ def _load(seconds: float, server: Server, port: int, *more: str) -> _Load:
 
 @contextmanager
 def _scraping(port: int) -> Iterator[None]:
-    """As Prometheus does, once a second."""
+    """Scrape once a second, as Prometheus does."""
     over = threading.Event()
 
     def scrape() -> None:
@@ -95,7 +95,7 @@ def _scraping(port: int) -> Iterator[None]:
 
 @contextmanager
 def _sink() -> Iterator[str]:
-    """A collector that takes everything and keeps nothing."""
+    """Run a collector that accepts everything and keeps nothing; yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

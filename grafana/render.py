@@ -1,7 +1,6 @@
-"""``python -m grafana.render``: draws what the dashboards' queries give, from a Prometheus' data, with matplotlib.
+"""``python -m grafana.render``: draw the results of the dashboards' queries, from Prometheus, with matplotlib.
 
-Invariant: every figure on a picture comes from a panel's own query; nothing else is drawn.
-These are no screenshots of Grafana, and each picture says so.
+Every figure comes from a panel's own query. The images are not screenshots of Grafana, and each says so.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def main() -> None:
     parser.add_argument("--from", dest="start", type=float, help="Unix seconds (default: 15 minutes ago)")
     parser.add_argument("--to", dest="end", type=float, help="Unix seconds (default: now)")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder (default: %(default)s)")
-    parser.add_argument("--note", default="", help="what the load was, for the line under the title")
+    parser.add_argument("--note", default="", help="line of text to print under the title, e.g. what the load was")
     given = parser.parse_args()
     end_s = time.time() if given.end is None else given.end
     span = ask.Span(end_s - 900 if given.start is None else given.start, end_s)
@@ -44,7 +43,7 @@ def main() -> None:
 
 
 def draw(board: Mapping[str, Any], url: str, span: ask.Span, path: Path, note: str) -> None:
-    """One dashboard as one picture, its panels where Grafana would put them."""
+    """Draw one dashboard as one image, its panels where Grafana would put them."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -69,7 +68,7 @@ def draw(board: Mapping[str, Any], url: str, span: ask.Span, path: Path, note: s
 
 
 def _place(panel: Mapping[str, Any], height: float) -> tuple[float, float, float, float]:
-    """Left, bottom, width, height as shares of the picture: the panel's place in Grafana, less room for its axes."""
+    """Return left, bottom, width and height as shares of the image: the panel's place in Grafana, less its axes."""
     where = panel["gridPos"]
     left = 1.7 if panel["type"] in _NAMES_AT_LEFT else 0.6
     unit = WIDTH_IN / COLUMNS
@@ -81,7 +80,7 @@ def _place(panel: Mapping[str, Any], height: float) -> tuple[float, float, float
 def _answers(
     panel: Mapping[str, Any], url: str, span: ask.Span
 ) -> list[tuple[Mapping[str, Any], list[dict[str, Any]]]]:
-    """Query -> its series, instants counted from the start of the range."""
+    """Return each query with its series, instants counted from the start of the range."""
     answers = []
     for query in panel["targets"]:
         found = ask.result(url, ask.PanelQuery(panel, query), span)
@@ -226,7 +225,7 @@ _DRAW = {
 
 
 def _legend(query: Mapping[str, Any], series: Mapping[str, Any]) -> str:
-    """The query's legend with the labels of the series in it."""
+    """Return the query's legend with the labels of the series filled in."""
     text = query["legendFormat"]
     for part in text.split("{{")[1:]:
         label = part.split("}}")[0]
@@ -248,7 +247,7 @@ def _text(value: float, panel: Mapping[str, Any]) -> str:
 
 
 def _written(value: float, unit: str) -> str:
-    """A value with its unit, in the project's way of writing figures."""
+    """Format a value with its unit, in the project's formatting."""
     from structbench.formatting import bytes_text, latency_text, rate_text, share_text
 
     if math.isnan(value):
@@ -268,7 +267,7 @@ def _written(value: float, unit: str) -> str:
 
 
 def _shrink(path: Path) -> None:
-    """The picture with 64 colors: a quarter of the size, and no difference for a reader."""
+    """Reduce the image to 64 colors: a quarter of the size, and no visible difference."""
     from PIL import Image
 
     with Image.open(path) as image:

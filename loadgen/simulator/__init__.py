@@ -1,6 +1,6 @@
 """A simulated Ollama server with a known timetable, known answers and faults on demand.
 
-Invariant: what it did is what ``/truth`` says; the same seed and request body give the same answer.
+Invariant: ``/truth`` reports exactly what it did; the same seed and request body give the same answer.
 """
 
 from loadgen.simulator.launch import Simulator, SimulatorProcess, run_simulator

@@ -1,6 +1,6 @@
-"""What to answer: from a request, a profile and perhaps the known right answer, a plan of tokens.
+"""Planning an answer, token by token, from a request, a profile and perhaps the known right answer.
 
-Invariant: pure; the plan depends on the seed and the request's content only, never on the order of requests.
+Invariant: the plan depends on the seed and the request's content only, never on the order of requests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PIECES = re.compile(r"\s?\w{1,7}|\s?[^\w\s]|\s+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """An answer, token by token; ``whole``: sent in one chunk when its last token is made."""
+    """An answer, token by token; ``whole``: sent as one chunk after its last token."""
 
     kind: str
     prompt_tokens: int
@@ -36,18 +36,18 @@ class Plan:
 
     @property
     def tokens(self) -> int:
-        """Tokens made, without the one that ends the answer."""
+        """Generated tokens, without the one that ends the answer."""
         return len(self.thinking) + len(self.pieces) + self.call_tokens
 
 
 def seeded(seed: int, body: Mapping[str, Any]) -> Random:
-    """The random state of a request: the server's seed and a hash of the body."""
+    """Return the random state of a request, from the server's seed and a hash of the body."""
     text = json.dumps(body, sort_keys=True, ensure_ascii=True)
     return Random(hashlib.sha256(f"{seed}:{text}".encode()).digest())
 
 
 def split(text: str) -> tuple[str, ...]:
-    """Token-like pieces that add up to the text."""
+    """Split the text into token-like pieces."""
     return tuple(_PIECES.findall(text))
 
 
@@ -56,7 +56,7 @@ def count_tokens(text: str) -> int:
 
 
 def prompt_tokens(body: Mapping[str, Any]) -> int:
-    """Tokens of the whole prompt, with a few for the template, and for each message and tool."""
+    """Count the tokens of the whole prompt, with a few for the template, each message and each tool."""
     texts = [m.get("content") or "" for m in body.get("messages") or ()]
     texts += [body.get("prompt") or "", body.get("system") or ""]
     tools = json.dumps(body["tools"]) if body.get("tools") else ""
@@ -64,7 +64,7 @@ def prompt_tokens(body: Mapping[str, Any]) -> int:
 
 
 def last_user_content(body: Mapping[str, Any]) -> str:
-    """The key of ``answers``: the last user message, or the prompt."""
+    """Return the key of ``answers``: the last user message, or the prompt."""
     if body.get("prompt"):
         return str(body["prompt"])
     users = [m.get("content") or "" for m in body.get("messages") or () if m.get("role") == "user"]
@@ -72,7 +72,7 @@ def last_user_content(body: Mapping[str, Any]) -> str:
 
 
 def plan(body: Mapping[str, Any], profile: Profile, known: KnownAnswer | None, rng: Random) -> Plan:
-    """The answer to a request to /api/chat or /api/generate."""
+    """Plan the answer to a request to /api/chat or /api/generate."""
     options = body.get("options") or {}
     limit = int(options.get("num_predict", -1))
     context = min(profile.context_length, int(options.get("num_ctx") or 4096))
@@ -120,7 +120,7 @@ def _text_plan(right: str, shares: Shares, rng: Random) -> Plan:
 
 
 def _json_plan(schema: Any, shares: Shares, known: KnownAnswer, rng: Random) -> Plan:
-    """``schema`` None: it is not known, the answer is."""
+    """Plan a JSON answer; with ``schema`` None only the right answer is known."""
     kind = _draw_kind(shares, rng)
     right = known["json"] if "json" in known else instance(schema or _ANY_OBJECT, rng)
     value = right
@@ -197,7 +197,7 @@ def _arguments(parameters: Any, rng: Random) -> dict[str, Any]:
 def _broken_calls(
     kind: str, right: list[Call], functions: Mapping[str, Any], rng: Random, known: bool
 ) -> tuple[list[Call], str]:
-    """The calls with one of them broken as asked, or else in the nearest way that is possible."""
+    """Break one of the calls as asked, or else in the nearest possible way."""
     which = rng.randrange(len(right))
     name, arguments = right[which]["name"], right[which]["arguments"]
     parameters = functions.get(name, {})
@@ -243,7 +243,7 @@ def _with_thinking(made: Plan, body: Mapping[str, Any], rng: Random) -> Plan:
 
 
 def _cut_at_stop(made: Plan, stop: Any) -> Plan:
-    """The answer cut before the first of the stop strings."""
+    """Cut the answer before the first of the stop strings."""
     stops = [stop] if isinstance(stop, str) else [s for s in stop or () if isinstance(s, str) and s]
     text = "".join(made.pieces)
     ends = [at for s in stops if s and (at := text.find(s)) >= 0]
@@ -251,7 +251,7 @@ def _cut_at_stop(made: Plan, stop: Any) -> Plan:
 
 
 def _cut_at_limit(made: Plan, limit: int) -> Plan:
-    """The answer cut at ``num_predict`` tokens, thinking included; a cut tool call is lost."""
+    """Cut the answer at ``num_predict`` tokens, including thinking; a cut tool call is lost."""
     if limit <= 0 or made.tokens < limit or (made.tokens == limit and made.calls):
         return made
     kind = made.kind if made.kind == "text" or made.tokens == limit else "truncated"

@@ -1,6 +1,6 @@
-"""What the server says about its models: /api/tags, /api/show, /api/ps, /api/pull, /api/embed.
+"""Answers about models: /api/tags, /api/show, /api/ps, /api/pull, /api/embed.
 
-Invariant: field names and their order are the recorded ones, of the old server (0.5) or the new one.
+Field names and their order are as recorded from the old server (0.5) and the new one.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _loaded(model: Model, now: float, old: bool) -> dict[str, Any]:
 
 
 def pull_steps(model: Model) -> Iterator[dict[str, Any]]:
-    """The lines of a streamed pull."""
+    """Yield the lines of a streamed pull."""
     total = model.profile.size
     layer = {"status": f"pulling {model.digest[:12]}", "digest": f"sha256:{model.digest}", "total": total}
     yield {"status": "pulling manifest"}
@@ -81,7 +81,7 @@ def pull_steps(model: Model) -> Iterator[dict[str, Any]]:
 
 
 def embedding(text: str, model: Model) -> list[float]:
-    """A vector of length 1, always the same for the same text and model."""
+    """Return a unit vector, always the same for the same text and model."""
     rng = Random(f"{model.digest}:{text}")
     vector = [rng.gauss(0, 1) for _ in range(model.profile.embedding_length)]
     norm = math.hypot(*vector)

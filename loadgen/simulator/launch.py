@@ -35,7 +35,7 @@ async def _serve(
 
 
 class Simulator:
-    """The server in a thread of this process, as a context manager; ``url`` says where it listens."""
+    """Run the server in a thread of this process, as a context manager; ``url`` is its address."""
 
     def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                  seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0) -> None:  # fmt: skip
@@ -79,7 +79,7 @@ class Simulator:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result()
 
     def truth(self, summary: bool = False) -> dict[str, Any]:
-        """What GET /truth answers."""
+        """Return what GET /truth answers."""
 
         async def report() -> dict[str, Any]:
             return self._server.truth.report(summary)
@@ -96,7 +96,7 @@ class Simulator:
 def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                   seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0, *,
                   on_ready: Callable[[str], None]) -> None:  # fmt: skip
-    """Serve until SIGINT or SIGTERM; ``on_ready`` gets the URL. Raises OSError where the port is taken."""
+    """Serve until SIGINT or SIGTERM; ``on_ready`` gets the URL. Raise OSError if the port is taken."""
     server = SimulatedServer(profiles, {} if answers is None else answers, seed, version)
 
     async def main() -> None:
@@ -109,7 +109,7 @@ def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[s
 
 
 class SimulatorProcess:
-    """The server in a process of its own, so that it does not share our interpreter; ends with us at the latest."""
+    """Run the server in a process of its own, which does not share our interpreter and ends with us at the latest."""
 
     def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                  seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0) -> None:  # fmt: skip
@@ -118,7 +118,7 @@ class SimulatorProcess:
         first = next(receive(self._sock, Frames()), None)
         if not isinstance(first, str):
             self.close()
-            raise OSError(*first) if first is not None else OSError("the simulated server ended at its start")
+            raise OSError(*first) if first is not None else OSError("the simulated server ended while starting")
         self.url = first
 
     @property
@@ -126,7 +126,7 @@ class SimulatorProcess:
         return self._process.pid
 
     def close(self) -> None:
-        """End it; what it has in flight is reset."""
+        """Stop the server; requests in flight are reset."""
         self._sock.close()
         self._process.wait()
 
@@ -138,7 +138,7 @@ class SimulatorProcess:
 
 
 def child(sock: socket.socket) -> None:
-    """Entry point of the process: serve until the parent closes its end of the socket, or is gone."""
+    """Serve until the parent closes its end of the socket or ends: the entry point of the process."""
     profiles, answers, seed, version, host, port = next(receive(sock, Frames()))
     server = SimulatedServer(profiles, answers, seed, version)
     gc.freeze()

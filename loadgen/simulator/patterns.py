@@ -20,7 +20,7 @@ _UNBOUNDED_EXTRA = 4
 
 
 def matching(pattern: str, rng: Random, shortest: int = 0, longest: int | None = None) -> str | None:
-    """A string that matches and has the asked length; None where none was found in a few tries."""
+    """Return a string that matches and has the wanted length, or None if a few tries found none."""
     try:
         node = _PatternParser(pattern).parse()
         check = re.compile(pattern)

@@ -1,6 +1,6 @@
-"""The server's state and what each path does; everything runs on one event loop.
+"""The server's state and its paths; everything runs on one event loop.
 
-Invariant: each request to an inference path opens one entry of the truth, and every way out closes it.
+Invariant: each request to an inference path opens one entry of the truth, and however it ends, that closes the entry.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PULL_STEP_S = 0.02
 
 
 class SimulatedServer:
-    """The simulated server without its socket: ``protocol`` makes the object for a new connection."""
+    """The simulated server without its socket: ``protocol`` creates the object for a new connection."""
 
     def __init__(
         self, profiles: Mapping[str, Profile], known: Mapping[str, KnownAnswer], seed: int, version: str
@@ -100,7 +100,7 @@ class SimulatedServer:
         connection.respond(200, JSON, encode({"status": "success"}))
 
     def _model(self, name: str, message: str = "model '{}' not found") -> Model:
-        """The model of that name; a fault with a share, such as ``fault:reset@0.2``, is there once it is named."""
+        """Return the model of that name; one named after a fault, such as ``fault:reset@0.2``, is created on demand."""
         full = canonical(name)
         if full not in self.models and full not in self.absent and fault_of_model(full) is not None:
             self.models[full] = Model(full, FAST)
@@ -192,7 +192,7 @@ class SimulatedServer:
     def _load(
         self, connection: ClientConnection, model: Model, body: Mapping[str, Any], entry: Entry, endpoint: Endpoint
     ) -> None:
-        """An empty prompt: just load the model, or with ``keep_alive`` 0 unload it."""
+        """Load the model, or with ``keep_alive`` 0 unload it: what an empty prompt asks for."""
         loop = asyncio.get_running_loop()
         seconds = seconds_of(body.get("keep_alive"))
         entry.kind = "unload" if seconds == 0 else "load"
@@ -235,7 +235,7 @@ class SimulatedServer:
         self._later(connection, entry, load_s + tokens / model.profile.prompt_tokens_per_s, answer)
 
     def _later(self, connection: ClientConnection, entry: Entry, wait: float, answer: Callable[[], None]) -> None:
-        """Answer after a while, unless the client goes away before."""
+        """Answer after ``wait`` seconds, unless the client goes away first."""
         timer = asyncio.get_running_loop().call_later(wait, answer)
 
         def lost() -> None:
@@ -256,7 +256,7 @@ def _only_loads(body: Mapping[str, Any]) -> bool:
 
 
 def _header_fault(request: HttpRequest, rng: Random) -> str | None:
-    """The fault that the header X-Simulate-Fault asks for; a share is drawn from ``rng``."""
+    """Return the fault that the header X-Simulate-Fault asks for; ``rng`` decides about a share."""
     asked = request.headers.get("x-simulate-fault")
     if asked is None:
         return None
@@ -266,7 +266,7 @@ def _header_fault(request: HttpRequest, rng: Random) -> str | None:
 
 
 def _strike(connection: ClientConnection, fault: str | None, model: str = "") -> bool:
-    """Do what the fault does before an answer begins; False where it is none of these."""
+    """Do what the fault does before an answer begins; return False if it strikes later."""
     match fault:
         case "refuse":
             connection.reset()
@@ -288,6 +288,6 @@ def _strike(connection: ClientConnection, fault: str | None, model: str = "") ->
 
 
 def _is_old(version: str) -> bool:
-    """Before 0.6 the server answered differently; a version that is no number is a new one."""
+    """Return whether the version is before 0.6, which answered differently; one that is not a number is new."""
     numbers = version.split(".")
     return len(numbers) > 1 and numbers[0] == "0" and numbers[1].isdigit() and int(numbers[1]) < 6

@@ -1,4 +1,4 @@
-"""``structbench sql``: one statement, or a prompt; it can only read.
+"""``structbench sql``: run one read-only statement, or open a prompt.
 
 Invariant: what comes out of the file is shown as text and cannot drive the terminal.
 """
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from structbench.store.asking import QueryResult
 
 MAX_ROWS = 200
-"""Rows of a table; the other formats have all."""
+"""Rows shown in a table; the other formats have all."""
 _TABLES = "SELECT table_name AS name, 'table' AS kind FROM duckdb_tables() UNION ALL" \
           " SELECT view_name, 'view' FROM duckdb_views() WHERE NOT internal ORDER BY kind DESC, name"  # fmt: skip
 
 
 @dataclass(kw_only=True)
 class Options:
-    """Ask the file in SQL, read-only: one statement, or a prompt without one; docs/sql.md has examples."""
+    """Query the results with SQL, read-only: one statement, or a prompt without one; docs/sql.md has examples."""
 
     statement: Optional[str] = opt(None, "one SQL statement (default: standard input, or a prompt)", args=["statement"])
-    format: Literal["table", "csv", "json"] = opt("table", "how the rows are written")
-    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
+    format: Literal["table", "csv", "json"] = opt("table", "output format")
+    db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
 
 
 def run(options: Options) -> int:
@@ -66,7 +66,7 @@ def _print(answer: "QueryResult") -> None:
                for i, name in enumerate(answer.names)]  # fmt: skip
     print_table(columns, [[_cell(value) for value in row] for row in answer.rows])
     more = "the first " if answer.more else ""
-    print(f"{more}{plural(len(answer.rows), 'row')}{' (--format csv has all)' if answer.more else ''}")
+    print(f"{more}{plural(len(answer.rows), 'row')}{' (--format csv shows all)' if answer.more else ''}")
 
 
 def _cell(value: Any) -> str:
@@ -76,10 +76,10 @@ def _cell(value: Any) -> str:
 
 
 def _prompt(options: Options) -> None:
-    """A prompt: statements end with a semicolon, mistakes are told and the next one is asked for."""
+    """Read and run statements, each ended by a semicolon; after a mistake, print it and go on."""
     import readline  # noqa: F401  # gives input() its history and keys
 
-    print("SQL, read-only; a statement ends with ; — .tables lists what there is, Ctrl-D ends.")
+    print("Read-only SQL. End each statement with ; — type .tables to list tables and views, Ctrl-D to quit.")
     for sql in _statements():
         try:
             _show(options, _TABLES if sql == ".tables" else sql)
@@ -90,7 +90,7 @@ def _prompt(options: Options) -> None:
 
 
 def _statements() -> Iterator[str]:
-    """What is typed, statement by statement; Ctrl-C drops the one begun."""
+    """Yield each statement typed at the prompt; Ctrl-C drops the one begun."""
     begun: list[str] = []
     while True:
         try:

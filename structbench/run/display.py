@@ -1,7 +1,7 @@
-"""What people see while a load runs: bars on a terminal, plain lines elsewhere, nothing when quiet.
+"""The progress display of a load: bars on a terminal, plain lines elsewhere, nothing when quiet.
 
-Invariant: showing costs next to nothing beside measuring: ``refresh`` returns at once but for a few
-times a second, and may be called from any thread.
+The neighbour: ``progress`` counts what is shown. Invariant: ``refresh`` returns at once except a few times a second, so
+that the display does not disturb the load, and may be called from any thread.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ TERMINAL_EVERY_S = 0.5
 MAX_BARS = 10
 MIN_NAME, FAIR_NAME = 20, 32
 MIN_BAR, FAIR_BAR, MAX_BAR = 5, 15, 30
-"""Widths on a terminal: what a column needs, what it gets before the other gets more, what it takes at most."""
+"""Column widths on a terminal: the minimum, the width before the other column gets more, and the maximum."""
 
 
 @dataclass(slots=True)
 class _DisplayedCell:
-    """A cell on display."""
+    """A cell and its progress, as the display shows it."""
 
     name: str
     planned: int | None
@@ -53,9 +53,9 @@ class _DisplayedCell:
     in_flight: int = 0
     ended: bool = False
     complete: bool = False
-    """Of a cell that has ended: nothing is missing."""
+    """Whether a cell that has ended has everything."""
     final_texts: tuple[str, ...] | None = None
-    """The texts of its row once it has ended: they stay."""
+    """The texts of its row, which no longer change once it has ended."""
 
     @property
     def done(self) -> int:
@@ -63,7 +63,7 @@ class _DisplayedCell:
 
     @property
     def share(self) -> float | None:
-        """How far it is: by requests or by time, whichever is nearer its end."""
+        """Share done, by requests or by time, whichever is nearer the end."""
         shares: list[float] = []
         if self.planned is not None:
             shares.append(self.done / self.planned if self.planned else 1.0)
@@ -94,7 +94,7 @@ class _DisplayedCell:
 
 
 def line(cell: _DisplayedCell) -> str:
-    """The cell as one plain line; what is not known yet is left out."""
+    """Return the cell as one plain line, without what is not known yet."""
     progress = cell.progress
     rate, tokens, ttft, correct = (
         progress.requests_per_s,
@@ -127,7 +127,7 @@ def line(cell: _DisplayedCell) -> str:
 class _Column(NamedTuple):
     header: str
     drop: int
-    """Where the terminal is too narrow, the lowest goes first; 0 stays."""
+    """On a narrow terminal the column with the lowest number is dropped first; 0 is never dropped."""
 
 
 _COLUMNS = (
@@ -138,7 +138,7 @@ _NAME, _BAR, _ERRORS = 0, 1, len(_COLUMNS) - 1
 
 
 def texts(cell: _DisplayedCell) -> tuple[str, ...]:
-    """What stands in each column, the bar left to be drawn."""
+    """Return the text of each column; the bar's is empty, since it is drawn."""
     if cell.final_texts is not None:
         return cell.final_texts
     progress = cell.progress
@@ -161,7 +161,7 @@ def texts(cell: _DisplayedCell) -> tuple[str, ...]:
 
 
 def fit(widths: list[int], room: int) -> list[int]:
-    """Widths of the columns for a terminal so wide, 0 for one that is dropped; a blank stands between two."""
+    """Return the column widths that fit ``room``, 0 for a dropped column, with a blank between two columns."""
     least = [*widths]
     least[_NAME], least[_BAR] = min(widths[_NAME], MIN_NAME), MIN_BAR
 
@@ -179,7 +179,7 @@ def fit(widths: list[int], room: int) -> list[int]:
 
 
 def bars(cells: list[_DisplayedCell], hidden: int, room: int) -> Table:
-    """The cells as rows of a table that fits the terminal."""
+    """Return the cells as rows of a table that fits the terminal."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -203,13 +203,13 @@ def bars(cells: list[_DisplayedCell], hidden: int, room: int) -> Table:
         )  # fmt: skip
         table.add_row(*(item for item, width in zip(drawn, widths, strict=True) if width))
     if hidden:
-        table.title = Text(f"{plural(hidden, 'cell')} before these", style="dim")
+        table.title = Text(f"{plural(hidden, 'earlier cell')} not shown", style="dim")
         table.title_justify = "left"
     return table
 
 
 class Display:
-    """Shows the cells as they run: ``with Display() as display: progress = display.begin(…) … display.end()``."""
+    """Show the cells as they run: ``with Display() as display: progress = display.begin(…) … display.end()``."""
 
     def __init__(
         self,
@@ -230,7 +230,7 @@ class Display:
         self._next = 0.0
         self._live = None
         if not quiet and self._console.is_terminal and not self._console.is_dumb_terminal:
-            # A stream that goes to a file must stay there, though rich would lead it above the bars.
+            # A stream that goes to a file must stay there; rich would print it above the bars.
             self._live = Live(
                 console=self._console, auto_refresh=False,
                 redirect_stdout=sys.stdout.isatty(), redirect_stderr=sys.stderr.isatty(),
@@ -252,7 +252,7 @@ class Display:
                 self._live.stop()
 
     def begin(self, name: str, planned: int | None, duration_s: float | None = None, already_done: int = 0) -> Progress:
-        """A cell starts: feed its Progress, call ``refresh`` often, then ``end``."""
+        """Start a cell and return its Progress: add to it, call ``refresh`` often, then ``end``."""
         with self._lock:
             self.end()
             cell = _DisplayedCell(printable(name), planned, duration_s, already_done, Progress(self._clock))
@@ -262,7 +262,7 @@ class Display:
             return cell.progress
 
     def refresh(self, in_flight: int) -> None:
-        """Show how things stand, if it is time to; the first request in flight starts the cell's time."""
+        """Show the current state if an update is due; the first request in flight starts the cell's clock."""
         if not self._cells or self._cells[-1].ended:
             return
         cell = self._cells[-1]
@@ -277,7 +277,7 @@ class Display:
             self._update(cell)
 
     def end(self, complete: bool = False) -> None:
-        """The cell that runs has ended; without one, nothing happens."""
+        """End the running cell; do nothing if there is none."""
         with self._lock:
             if not self._cells or self._cells[-1].ended:
                 return
@@ -287,7 +287,7 @@ class Display:
             self._update(cell)
 
     def print(self, text: str) -> None:
-        """A line of text, above the bars."""
+        """Print a line of text above the bars."""
         with self._lock:
             self._print_line(text)
 

@@ -1,7 +1,6 @@
-"""One segment: the load of one cell from its start to its end. Records in, rows, metrics and scores out.
+"""One segment: the load of one cell from its start to its end. Records in; rows, metrics and scores out.
 
-Invariant: each record of the load becomes exactly one row; scoring and storing happen beside the
-load, never in its way.
+Invariant: each record of the load becomes exactly one row; scoring and storing never delay the load.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from structbench.types import Case, Score
 from structbench.verdict import VerdictSoFar
 
 _LOST_AFTER = 10
-"""Requests in a row that find no server, after which we look whether it is still there."""
+"""Failed connections in a row after which to check whether the server is still there."""
 _HURRIED_DRAIN_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all segments of an invocation share."""
+    """What all segments of one load share."""
 
     settings: Settings
     server: Server
@@ -52,7 +51,7 @@ class Services:
 
 
 def labels_of(cell: Cell, server: Server, label: str | None) -> CellLabels:
-    """The cell as the metrics name it."""
+    """Return the labels of a cell's metrics."""
     return CellLabels(
         model=cell.model, suite=cell.suite_name, load=cell.load_name, server_address=server.host,
         server_port=server.port, operation="chat" if cell.config.endpoint == "chat" else "text_completion", label=label,
@@ -61,7 +60,7 @@ def labels_of(cell: Cell, server: Server, label: str | None) -> CellLabels:
 
 @dataclass(slots=True, kw_only=True)
 class Segment:
-    """What is to be sent, and what came of it so far."""
+    """What one segment has to send, and its state so far."""
 
     services: Services
     cell: Cell
@@ -71,20 +70,20 @@ class Segment:
     missing: Sequence[int] | None
     control: Control = field(default_factory=Control)
     failure: str | None = None
-    """Why the load had to be given up."""
+    """Why the load was given up, if it was."""
     last_ns: int | None = None
     rows: int = 0
-    """Requests that have their row, in the database or on the way to it."""
+    """Requests that have a row, in the database or on the way to it."""
     watch: Watch | None = None
     """SLOs that end the load once they are certain to fail."""
     errors: int = 0
     """Failed requests of the run, those of earlier segments included."""
     unanswered: int = 0
-    """Second turns that never arise: there was no answer, or no call in it, to follow from."""
+    """Second turns that never arise, because the first had no answer or no call."""
     following: dict[int, Request] = field(default_factory=dict)
-    """Second turns on their way, where spans tell what was sent."""
+    """Second turns in flight, kept for spans that include what was sent."""
     cancelled: bool = False
-    """Some request was; it is to be sent again."""
+    """Whether a request was cancelled and has to be sent again."""
     lost_in_a_row: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
     progress: Progress = field(init=False)
@@ -95,7 +94,7 @@ class Segment:
         self.labels = labels_of(self.cell, self.services.server, self.services.settings.label)
 
     def run(self) -> None:
-        """Send everything, take in every record, wait for the scores."""
+        """Send everything, receive every record, wait for the scores."""
         if self.services.telemetry is not None:
             planned_now = None if self.missing is None else len(self.missing)
             self.services.telemetry.begin(self.labels, self.run_id, planned_now)
@@ -125,7 +124,7 @@ class Segment:
 
     @property
     def is_complete(self) -> bool:
-        """Every request that was to be sent has its row, or the time was up; a stop after that changes nothing."""
+        """Whether every request has its row or the time was up; a stop after that changes nothing."""
         if self.failure is not None or self.cancelled:
             return False
         if self.missing is not None and self.rows + self.unanswered == len(self.missing):
@@ -147,7 +146,7 @@ class Segment:
 
     @property
     def duration_s(self) -> float | None:
-        """From the common start to the last record."""
+        """Seconds from the common start to the last record."""
         started_ns = self.control.started_ns
         return None if started_ns is None or self.last_ns is None else (self.last_ns - started_ns) / NS
 
@@ -181,7 +180,7 @@ class Segment:
         self._judge_errors(record)
 
     def _note_second_turn(self, case: Case, record: RequestRecord) -> None:
-        """Count the second turn that does not come after this record; keep, for its span, the one that does."""
+        """Count a second turn that will not follow this record; keep one that will, for its span."""
         if case.tool_results is None:
             return
         request = request_of(case, self.cell.config, record.index, self.cell.requests)
@@ -193,14 +192,14 @@ class Segment:
             self.following[following.index] = following
 
     def scored(self, record: RequestRecord, score: Score | None) -> None:
-        """Called from the scorer's thread."""
+        """Store a scored record; the scorer's thread calls this."""
         self.progress.add_score(score)
         with self._stopping_if_unwritable():
             self._store_row(record, score)
 
     @contextmanager
     def _stopping_if_unwritable(self) -> Iterator[None]:
-        """A load whose rows cannot be written is of no use: it ends at once."""
+        """End the load at once if its rows cannot be written."""
         try:
             yield
         except StructbenchError as error:
@@ -219,7 +218,7 @@ class Segment:
                 self._end_if_lost(self.watch)
 
     def _end_if_lost(self, watch: Watch) -> None:
-        """Send nothing more once an SLO cannot be met, if there is anything left to send; what is in flight may end."""
+        """Send nothing more once an SLO cannot be met, if anything is left to send; let what is in flight end."""
         started_ns, unsent = self.control.started_ns, self.missing is None or self.progress.done < len(self.missing)
         elapsed_s = None if started_ns is None else (time.monotonic_ns() - started_ns) / NS
         if self.control.stopping or not unsent or not (broken := watch.broken(elapsed_s)):
@@ -237,7 +236,7 @@ class Segment:
         telemetry.observe(record, self.labels, outcome, observed(record, score), request, case.id)
 
     def _request(self, index: int, case: Case) -> Request:
-        """What was sent; of a second turn whose first is not known, all but the messages."""
+        """Return what was sent; without messages for a second turn whose first is not known."""
         if not case.follows:
             return request_of(case, self.cell.config, index, self.cell.requests)
         if (following := self.following.pop(index, None)) is not None:
@@ -268,7 +267,7 @@ class Segment:
         return self.services.store.backlog
 
     def _judge_errors(self, record: RequestRecord) -> None:
-        """Give the load up when the server is gone, or when it is certain that too many requests fail."""
+        """Give up the load if the server is gone, or if it is certain that too many requests fail."""
         if record.error is None:
             self.lost_in_a_row = 0
             return

@@ -1,7 +1,7 @@
-"""SQL that is not ours: people's questions to the file.
+"""Running SQL that users write.
 
-Invariant: it can read this file, change nothing, and reach nothing else: no other file, no network, no environment,
-no Python variable, and it cannot lift these limits.
+Invariant: it can read this file and nothing else (no other file, no network, no environment, no Python variable),
+change nothing, and not lift these limits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """The rows of a statement, ``more`` when there are others."""
+    """The rows of a statement; ``more`` if there are others."""
 
     names: list[str]
     rows: list[tuple[Any, ...]]
@@ -29,7 +29,7 @@ class QueryResult:
 
 
 def ask(path: Path, sql: str, limit: int | None = None) -> QueryResult:
-    """What one statement says, at most ``limit`` rows; BadInput says where it is wrong."""
+    """Run one statement and return at most ``limit`` rows; raise BadInput that says where it is wrong."""
     import duckdb
 
     with ExitStack() as stack:
@@ -44,7 +44,7 @@ def ask(path: Path, sql: str, limit: int | None = None) -> QueryResult:
 def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> QueryResult:
     statements = con.extract_statements(sql)
     if len(statements) != 1:
-        raise BadInput(f"one statement at a time: there are {len(statements)}")
+        raise BadInput(f"give one statement at a time, not {len(statements)}")
     result = con.execute(statements[0])
     names = [column[0] for column in result.description or ()]
     if limit is None:
@@ -54,7 +54,7 @@ def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> Que
 
 
 def _one_line_error(error: str) -> str:
-    """DuckDB's message, its hints, and the place that its caret points at: ``… (line 1, column 8)``."""
+    """Return DuckDB's message and hints, with the place that its caret points at: ``… (line 1, column 8)``."""
     lines = [line for line in error.splitlines() if line.strip()]
     for number, (line, below) in enumerate(pairwise(lines)):
         if line.startswith("LINE ") and set(below.strip()) == {"^"}:

@@ -1,6 +1,6 @@
-"""Watching a load from its metrics endpoint: read, show, wait, until the load has ended.
+"""The loop of ``structbench watch``: scrape, show, wait, until the load has ended.
 
-Invariant: the endpoint is only read; a scrape that fails is no end until it has failed twice in a row.
+Invariant: the endpoint is only read; the load counts as ended only after two failed scrapes in a row.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 WINDOW_S = 10.0
-"""Rates and percentiles are of the last so many seconds."""
+"""Seconds that rates and percentiles cover."""
 GONE_AFTER = 2
-"""Readings in a row that fail before the load counts as ended."""
+"""Failed scrapes in a row after which the load counts as ended."""
 RETRY_S = 1.0
 
 
 @dataclass(slots=True)
 class WatchLoop:
-    """One watch; ``run`` returns when the load has ended."""
+    """Watch one load; ``run`` returns when it has ended."""
 
     url: str
     every_s: float
@@ -39,7 +39,7 @@ class WatchLoop:
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     scrapes: deque[Scrape] = field(default_factory=deque)
-    """Of the window, the oldest first."""
+    """The scrapes of the window, oldest first."""
     history: deque[Trend] = field(default_factory=lambda: deque(maxlen=HISTORY))
     shown: Snapshot = field(default_factory=Snapshot)
 
@@ -57,7 +57,7 @@ class WatchLoop:
                     if not self.scrapes and failed == 1:
                         why = printable(str(error))
                         self._print_line(
-                            f"{self.url} does not answer yet ({why}): waiting for a load; Ctrl-C ends this"
+                            f"{self.url} does not answer yet ({why}): waiting for a load; press Ctrl-C to stop"
                         )
                 else:
                     failed = 0
@@ -75,7 +75,7 @@ class WatchLoop:
 
         if not self.console.is_terminal or self.console.is_dumb_terminal:
             return None
-        # A stream that goes to a file must stay there, though rich would lead it above the screen.
+        # A stream that goes to a file must stay there; rich would print it above the screen.
         return Live(
             console=self.console, auto_refresh=False,
             redirect_stdout=sys.stdout.isatty(), redirect_stderr=sys.stderr.isatty(),
@@ -95,7 +95,7 @@ class WatchLoop:
         live.update(screen(self.shown, self.history, self.url, size.width, size.height), refresh=True)
 
     def _print_cells(self, before: Snapshot) -> None:
-        """A line for each cell that runs, and one for each that has ended since."""
+        """Print a line for each running cell, and for each that has ended since ``before``."""
         ran = {cell.key for cell in before.running}
         for cell in self.shown.cells:
             if cell.state == "running" or cell.key in ran or not before.cells:

@@ -1,4 +1,4 @@
-"""How a snapshot of a running load is written: a screen for terminals, lines for everything else.
+"""Rendering a snapshot of a running load: a screen for terminals, lines for everything else.
 
 Invariant: no text from outside (models, suites, labels) drives the terminal or rich's markup.
 """
@@ -20,6 +20,7 @@ from structbench.formatting import (
     span_text,
     without_middle,
 )
+from structbench.metrics import METRICS
 from structbench.watch.snapshot import CellSnapshot, ClientSnapshot, Percentiles, ServerSnapshot, Snapshot
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 MIN_NAME = 16
 HISTORY = 120
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_LATENCIES = ("TTFT", "ITL", "e2e")
+_LATENCIES = tuple(METRICS[name].label for name in ("ttft", "itl", "e2e"))
+_TTFT_P50 = METRICS["ttft"].at("p50").label
 _STYLES = {"valid": "green", "degraded": "yellow", "invalid": "red"}
 
 
 class Trend(NamedTuple):
-    """What has a curve on the screen, at one instant: of all running cells together."""
+    """One point of the curves on the screen, over all running cells."""
 
     requests_per_s: float | None
     tokens_per_s: float | None
@@ -43,7 +45,7 @@ class Trend(NamedTuple):
 
 
 def trend(snapshot: Snapshot) -> Trend:
-    """Rates add up over cells that run; TTFT is of the cell that began last."""
+    """Return the rates summed over running cells, and the TTFT of the cell that began last."""
     running = snapshot.running
     rates = [cell.requests_per_s for cell in running if cell.requests_per_s is not None]
     tokens = [cell.tokens_per_s for cell in running if cell.tokens_per_s is not None]
@@ -53,7 +55,7 @@ def trend(snapshot: Snapshot) -> Trend:
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:
-    """The last values as blocks from 0 to the highest; a blank where there is none."""
+    """Draw the last values as blocks from 0 to the highest, with a blank for a missing one."""
     shown = values[-width:] if width > 0 else []
     highest = max((value for value in shown if value is not None), default=0.0)
     if highest <= 0:
@@ -63,7 +65,7 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
 
 
 def line(cell: CellSnapshot) -> str:
-    """The cell as one plain line; what is not known is left out."""
+    """Return the cell as one plain line, without what is not known."""
     parts = [
         plural(cell.done, "request") if cell.planned is None else f"{cell.done}/{cell.planned} requests",
         None if cell.requests_per_s is None else f"{rate_text(cell.requests_per_s)}/s",
@@ -85,14 +87,14 @@ def _percentiles_text(name: str, of: Percentiles) -> str | None:
 
 
 def errors_text(cell: CellSnapshot) -> str:
-    """``0 errors``, ``3 errors (timeout 2, 503 1)``."""
+    """Return the errors as text: ``0 errors``, ``3 errors (timeout 2, 503 1)``."""
     total = sum(cell.errors.values())
     kinds = ", ".join(f"{printable(kind)} {n}" for kind, n in sorted(cell.errors.items(), key=lambda item: -item[1]))
     return plural(total, "error") + (f" ({kinds})" if kinds else "")
 
 
 def client_text(client: ClientSnapshot) -> str:
-    """How the load generator does, in one line."""
+    """Return the state of the load generator as one line."""
     parts = [
         None if client.cores is None else f"{client.cores:.1f} cores",
         None if client.memory_bytes is None else bytes_text(client.memory_bytes),
@@ -106,19 +108,19 @@ def client_text(client: ClientSnapshot) -> str:
 
 
 def server_text(server: ServerSnapshot | None) -> str:
-    """The model's memory, in one line."""
+    """Return the model's memory as one line."""
     if server is None:
         return ABSENT
     parts = [
         f"{printable(server.model)} takes {bytes_text(server.size_bytes)}",
         None if server.vram_share is None else f"{share_text(server.vram_share, 0)} on GPU",
-        None if server.expires_s is None else f"unloaded in {span_text(server.expires_s)} unless asked",
+        None if server.expires_s is None else f"unloaded after {span_text(server.expires_s)} without requests",
     ]
     return ", ".join(part for part in parts if part is not None)
 
 
 def screen(snapshot: Snapshot, history: deque[Trend], url: str, width: int, height: int) -> Group:
-    """Everything, for a terminal of this size."""
+    """Return the whole screen for a terminal of this size."""
     from rich.console import Group
     from rich.text import Text
 
@@ -128,12 +130,12 @@ def screen(snapshot: Snapshot, history: deque[Trend], url: str, width: int, heig
     errors = [f"{printable(cell.key.name)}: {errors_text(cell)}" for cell in snapshot.cells if cell.errors]
     below = [f"client  {client_text(snapshot.client)}", f"server  {server_text(snapshot.server)}"]
     below += [f"errors  {text}" for text in errors[-3:]]
-    room = max(1, height - len(below) - 18)  # what stands around the cells, and lines that fold
+    room = max(1, height - len(below) - 18)  # for what surrounds the cells, and lines that wrap
     cells = snapshot.cells[-room:]
     hidden = len(snapshot.cells) - len(cells)
     return Group(
         title,
-        *([Text(f"{plural(hidden, 'cell')} before these", style="dim")] if hidden else []),
+        *([Text(f"{plural(hidden, 'earlier cell')} not shown", style="dim")] if hidden else []),
         _cells(cells, width),
         Text(),
         *(_latencies(cell, width) for cell in newest),
@@ -182,7 +184,7 @@ def _curves(history: deque[Trend], width: int) -> Table:
     now = history[-1]
     latest = [rate_text(now.requests_per_s), rate_text(now.tokens_per_s), latency_text(now.ttft_p50_s)]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
-    for title, values, text in zip(("req/s", "tok/s", "TTFT p50"), zip(*history, strict=True), latest, strict=True):
+    for title, values, text in zip(("req/s", "tok/s", _TTFT_P50), zip(*history, strict=True), latest, strict=True):
         table.add_row(_unwrapped(title), _unwrapped(sparkline(values, max(10, width - 24)), "cyan"), _unwrapped(text))
     return table
 

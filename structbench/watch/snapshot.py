@@ -1,7 +1,6 @@
-"""What two scrapes of a load's metrics show: cells, percentiles of the last seconds, client, server. Pure.
+"""The snapshot of a load from two scrapes: cells, percentiles of the last seconds, client, server. Pure.
 
-Invariant: what ended within the window is told of the window; where nothing did, the cell's figures so far stand;
-what is not known is None.
+Percentiles are of what ended within the window, or of the whole cell if nothing did; what is not known is None.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ SCRAPED = (
     *(f"{name}_bucket" for name in (TTFT, ITL, E2E, SEND_LAG, READ_LAG)), f"{TOKENS}_sum", REQUESTS, PLANNED, IN_FLIGHT,
     CELLS, VERDICT, CPU, MEMORY, LOOP_LAG, WORKERS, BACKLOG, MODEL_SIZE, VRAM_SHARE, EXPIRY,
 )  # fmt: skip
-"""All that is read of an endpoint."""
+"""The names of everything that is read from an endpoint."""
 VERDICTS = ("valid", "degraded", "invalid")
 
 
@@ -51,7 +50,7 @@ class Percentiles(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellSnapshot:
-    """A cell as it stands."""
+    """The current state of a cell."""
 
     key: CellKey
     done: int
@@ -70,13 +69,13 @@ class CellSnapshot:
 
     @property
     def share_correct(self) -> float | None:
-        """Of all requests, failed ones included."""
+        """Correct answers / all requests, failed ones included."""
         return self.correct / self.done if self.done else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSnapshot:
-    """How the load generator does."""
+    """The current state of the load generator."""
 
     cores: float | None = None
     memory_bytes: float | None = None
@@ -89,7 +88,7 @@ class ClientSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSnapshot:
-    """The memory of the model that runs."""
+    """The memory of the running model."""
 
     model: str
     size_bytes: float
@@ -99,11 +98,11 @@ class ServerSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The whole of it."""
+    """The current state of a load: its cells, client and server."""
 
     cells: tuple[CellSnapshot, ...] = ()
     states: Mapping[str, int] = field(default_factory=dict)
-    """How many cells wait, run, are complete, …"""
+    """State -> number of cells: waiting, running, complete, …"""
     client: ClientSnapshot = field(default_factory=ClientSnapshot)
     server: ServerSnapshot | None = None
 
@@ -113,10 +112,10 @@ class Snapshot:
 
 
 def snapshot_of(now: Scrape, earlier: Sequence[Scrape] = ()) -> Snapshot:
-    """What ``now`` shows; rates and percentiles are of the time since the ``earlier`` scrapes, the oldest first."""
+    """Return what ``now`` shows; rates and percentiles are since the ``earlier`` scrapes (oldest first)."""
     cells = []
     for key, series in now.cells.items():
-        # A cell that has just begun is measured from where it began, not over the window's whole length.
+        # A cell that has just begun is measured from its beginning, not over the whole window.
         before = next((scrape for scrape in earlier if key in scrape.cells), earlier[-1] if earlier else None)
         then = None if before is None else before.cells.get(key, Metrics())
         span_s = 0.0 if before is None else now.at_s - before.at_s
@@ -130,7 +129,7 @@ def snapshot_of(now: Scrape, earlier: Sequence[Scrape] = ()) -> Snapshot:
 
 
 class _Window(NamedTuple):
-    """A cell's series now and then."""
+    """A cell's metrics at both ends of the window."""
 
     now: Metrics
     before: Metrics | None
@@ -143,7 +142,7 @@ class _Window(NamedTuple):
         return (value if earlier > value else value - earlier) / self.span_s
 
     def percentiles(self, name: str, **labels: str) -> Percentiles:
-        """Of the window, or of the whole run where nothing came in the window."""
+        """Return percentiles of the window, or of the whole run if nothing came in the window."""
         whole = self.now.histogram(name, **labels)
         if whole is None:
             return Percentiles(None, None, None)

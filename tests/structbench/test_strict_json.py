@@ -44,7 +44,7 @@ def test_a_name_twice_in_one_object_is_refused_and_named(text: str) -> None:
         (b"{", "not JSON at column 2: Expecting property name enclosed in double quotes (as it is)"),
         (b'{\n "a"}', "not JSON at line 2, column 5: Expecting ':' delimiter (as it is)"),
         (b'"\xff"', "not UTF-8 at byte 2: save the file as UTF-8"),
-        (b'"\\ud800"', "not JSON: half a surrogate pair stands alone: write the character itself"),
+        (b'"\\ud800"', "not JSON: unpaired surrogate: write the character itself"),
         (b"1e999", "not JSON: Out of range float values are not JSON compliant"),
         (b"[" * 100_000, "not JSON: maximum recursion depth exceeded"),
         (b"9" * 5000, "not JSON: Exceeds the limit"),

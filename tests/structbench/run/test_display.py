@@ -199,7 +199,7 @@ def test_many_cells_keep_to_the_newest(height: int, kept: int) -> None:
         for i in range(14):
             play(shown, clock, f"m json c={i}", n=2, planned=2)
         seen = frame(out)
-    assert seen[0].strip() == f"{14 - kept} cells before these"
+    assert seen[0].strip() == f"{14 - kept} earlier cells not shown"
     assert [line.split()[2] for line in seen[2:]] == [f"c={i}" for i in range(14 - kept, 14)]
 
 

@@ -144,7 +144,7 @@ def test_more_requests_are_added_to_a_complete_run() -> None:
 def test_a_run_under_way_in_another_process_is_left_alone() -> None:
     cell = planned(Memory(status="running"), skip_cached=True)
     assert (cell.cache, cell.continued) == ("new", None)
-    assert "under way" in cell.why
+    assert "still running" in cell.why
 
 
 def test_the_explanation_names_the_run_that_is_nearest_and_what_differs(tmp_path: Path) -> None:

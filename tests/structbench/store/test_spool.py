@@ -123,7 +123,7 @@ def test_what_was_cut_short_or_damaged_is_dropped_and_told(folder: Path, caplog:
     with caplog.at_level(logging.WARNING):
         assert rows(file) == [("runs", {"a": 1})] * 2
     assert len(caplog.records) == len(bad) + 1
-    assert f"{file}: a damaged line of {len(good) - 3} bytes was dropped" in caplog.text
+    assert f"{file}: dropped a damaged line of {len(good) - 3} bytes" in caplog.text
     assert count_lines(file) == len(bad) + 2
 
 

@@ -68,7 +68,7 @@ def test_it_waits_for_a_load_and_says_so_once() -> None:
     watching, out, pauses = watch([REFUSED, REFUSED, REFUSED, RUNNING])
     watching.run()
     lines = out.getvalue().splitlines()
-    assert lines[0] == f"{URL} does not answer yet (Connection refused): waiting for a load; Ctrl-C ends this"
+    assert lines[0] == f"{URL} does not answer yet (Connection refused): waiting for a load; press Ctrl-C to stop"
     assert [line.startswith("llama3.2:1b") for line in lines[1:-1]] == [True]
     assert len(pauses) >= 4
 
@@ -97,7 +97,7 @@ def test_rates_are_of_the_last_ten_seconds() -> None:
 
 def test_something_else_that_answers_is_bad_input() -> None:
     watching, _, _ = watch(["node_load1 1\n"])
-    with pytest.raises(BadInput, match="answers with something else"):
+    with pytest.raises(BadInput, match="but not those of a load"):
         watching.run()
 
 
@@ -118,7 +118,7 @@ def test_a_terminal_shows_the_whole_picture_and_is_left_in_order() -> None:
         "llama3.2:1b json c=4    10/30         4     –     –    80 %      1   valid",
         "TTFT                 60 ms 105 ms 109 ms",
         "client  0.4 cores, 210 MB, 2 workers, loop lag 0.40 ms",
-        "server  llama3.2:1b takes 1.6 GB, 100 % on GPU, unloaded in 4 min 59 s",
+        "server  llama3.2:1b takes 1.6 GB, 100 % on GPU, unloaded after 4 min 59 s",
         "errors  llama3.2:1b json c=4: 1 error (timeout 1)",
     ):
         assert piece in text, f"{piece!r} not in\n{text}"
@@ -140,7 +140,7 @@ def test_a_screen_fits_the_terminal(width: int, cells: int) -> None:
     assert max(map(len, lines)) <= width
     assert len(lines) <= 30 or width == 40
     if cells == 40:
-        assert "cells before these" in "\n".join(lines)
+        assert "earlier cells not shown" in "\n".join(lines)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -184,9 +184,9 @@ def test_curves_are_of_all_running_cells_together() -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--every", "0"], "--every must be a number of seconds above 0, not 0"),
-        (["--every", "nan"], "--every must be a number of seconds above 0, not nan"),
-        (["--url", "ftp://x"], "--url ftp://x is no address: give one such as http://127.0.0.1:9464/metrics"),
+        (["--every", "0"], "--every 0: give a number of seconds above 0"),
+        (["--every", "nan"], "--every nan: give a number of seconds above 0"),
+        (["--url", "ftp://x"], "--url ftp://x is not a valid address: give one such as http://127.0.0.1:9464/metrics"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
