@@ -276,8 +276,8 @@ def test_a_dry_run_tells_what_is_missing(broken_off: SimpleNamespace) -> None:
 def test_a_run_that_another_process_continues_is_left_alone(broken_off: SimpleNamespace) -> None:
     left_out = broken_off.left_out
     assert (left_out.exit_code, left_out.rows, broken_off.engine_left.given) == (99, [], []), "its SLO is not judged"
-    run = f"another process now continues run {broken_off.run['run_id']}"
-    assert broken_off.display.lines == [f"sim:fast numbers c=1: left out: {run}"]
+    run = f"another process is now continuing run {broken_off.run['run_id']}"
+    assert broken_off.display.lines == [f"sim:fast numbers c=1: skipped: {run}"]
     assert broken_off.shown_left.states == [{"skipped": 1}]
 
 
