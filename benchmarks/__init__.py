@@ -1,1 +1,1 @@
-"""What structbench costs and how true its figures are, measured on the machine at hand: ``python -m benchmarks``."""
+"""Benchmarks of what structbench costs and how accurate its figures are on this machine: ``python -m benchmarks``."""

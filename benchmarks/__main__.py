@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: run them all, or those whose name contains ``--only``, and print one table."""
+"""``python -m benchmarks``: run all benchmarks, or those whose name contains ``--only``, and print one table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.table import Figure, lines, markdown
 
 
 def benchmarks(arguments: argparse.Namespace) -> dict[str, Callable[[], list[Figure]]]:
-    """Every benchmark by name."""
+    """Return every benchmark by name."""
     found: dict[str, Callable[[], list[Figure]]] = {}
     for scenario in timing.SCENARIOS:
         found[scenario.name] = partial(timing.measure, scenario, arguments.seconds, arguments.truthserver)
@@ -25,21 +25,25 @@ def benchmarks(arguments: argparse.Namespace) -> dict[str, Callable[[], list[Fig
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--truthserver", type=Path, help="truth server, a binary or its .c file (default: simulator)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of a load (default: 60)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each; the median counts (default: 3)")
-    parser.add_argument("--only", default="", metavar="TEXT", help="benchmarks whose name contains the text")
+    parser.add_argument(
+        "--truthserver", type=Path, help="truth server: a binary or its .c file (default: the simulator)"
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of each load in seconds (default: 60)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs of each benchmark, of which the median counts (default: 3)"
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="run only benchmarks whose name contains this text")
     return parser
 
 
 def undisturbed(run: Callable[[], list[Figure]], tries: int = 4) -> list[Figure]:
-    """The first run during which others left the machine alone; the last one if none was."""
+    """Return the first run that other processes did not disturb, or else the last."""
     for _ in range(tries - 1):
         figures = run()
         others = [figure.value for figure in figures if figure.name == timing.OTHERS]
         if not others or max(others) <= machine.QUIET_CORES:
             return figures
-        print(f"others used {max(others):.2f} cores meanwhile: once more", file=sys.stderr, flush=True)
+        print(f"other processes used {max(others):.2f} cores: trying again", file=sys.stderr, flush=True)
     return run()
 
 
@@ -48,7 +52,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and loads end with us
     chosen = {name: run for name, run in benchmarks(arguments).items() if arguments.only in name}
     if not chosen:
-        sys.exit(f"no benchmark's name contains {arguments.only!r}: there are {', '.join(benchmarks(arguments))}")
+        sys.exit(f"no benchmark's name contains {arguments.only!r}: use {', '.join(benchmarks(arguments))}")
     repeats: list[list[Figure]] = []
     for repeat in range(arguments.repeats):
         for name, run in chosen.items():

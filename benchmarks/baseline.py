@@ -1,4 +1,4 @@
-"""The plain official client in one process, to hold structbench's figures against: what a short script would do.
+"""The baseline: the official client in one process, as in a short script, to compare structbench's figures with.
 
 Run as ``python -m benchmarks.baseline URL MODEL SUITE STREAMS REQUESTS TOKENS``; prints its figures as JSON.
 """
@@ -24,7 +24,7 @@ from structbench.types import Suite
 async def _stream(
     client: ollama.AsyncClient, model: str, suite: Suite, tokens: int, todo: Iterator[int]
 ) -> list[float]:
-    """One stream: request after request until the work is used up; TTFTs in seconds."""
+    """Send request after request until none is left, and return their TTFTs in seconds."""
     ttfts = []
     for number in todo:
         case, _ = case_of(suite.cases, number)
@@ -39,7 +39,7 @@ async def _stream(
 
 
 async def measure(url: str, model: str, suite: str, streams: int, requests: int, tokens: int) -> dict[str, float]:
-    """TTFT percentiles in seconds and requests/s as such a script sees them."""
+    """Return TTFT percentiles in seconds and requests/s as such a script sees them."""
     cases = load_suite(suite, text=TextShape(), seed=0)
     todo = iter(range(requests))
     began = perf_counter()

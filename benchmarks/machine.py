@@ -1,6 +1,6 @@
-"""The machine and what a command uses of it, looked at from outside.
+"""Measuring the machine, and what a command uses of it, from outside.
 
-Invariant: a figure counts the command and all its descendants, never the server or this process.
+Every figure counts the command and all its descendants, never the server or this process.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import psutil
 NS = 1_000_000_000
 _PERIOD_S = 0.25
 QUIET_CORES = 0.15
-"""What others may use of the processors without disturbing a run."""
+"""Cores that other processes may use without disturbing a run."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """The process tree at one instant; ``cpu_s`` of the processes alive then."""
+class TreeSample:
+    """The process tree at one instant; ``cpu_s`` is that of the processes then alive."""
 
     at_ns: int
     cpu_s: float
@@ -41,36 +41,36 @@ class Usage:
     cpu_s: float
     """User and system time of the command and all descendants that it waited for."""
     others_cores: float
-    """Cores that neither the command, nor the server, nor this process used, but somebody did."""
-    samples: tuple[Sample, ...]
+    """Cores that other processes used: not the command, the server or this process."""
+    samples: tuple[TreeSample, ...]
     exit_code: int
     output: str
 
     @property
     def rss_max_bytes(self) -> int:
-        """The largest sum of resident memory over the tree; pages that processes share count in each."""
+        """The largest sum of resident memory over the tree; shared pages count in each."""
         return max((sample.rss_bytes for sample in self.samples), default=0)
 
     def cpu_before_s(self, instant_ns: int) -> float:
-        """Processor time used up to an instant, by the last sample before it."""
+        """Return the processor time used up to an instant, from the last sample before it."""
         return max((sample.cpu_s for sample in self.samples if sample.at_ns <= instant_ns), default=0.0)
 
     def rss_thirds(self, first_ns: int, last_ns: int) -> list[list[int]]:
-        """Resident bytes in each third of a span of time."""
+        """Return the resident bytes in each third of a span of time."""
         third = (last_ns - first_ns) / 3
         starts = [first_ns + third * i for i in range(3)]
         found = [[s.rss_bytes for s in self.samples if start <= s.at_ns < start + third] for start in starts]
         if not all(found):
-            raise ValueError("too short a run to compare its thirds")
+            raise ValueError("the run is too short to compare its thirds")
         return found
 
 
 def run(command: Sequence[str], *, server_pid: int | None = None, cwd: Path | None = None) -> Usage:
-    """Run the command to its end, its tree sampled four times a second."""
+    """Run the command to its end, sampling its process tree four times a second."""
     before, others_before = _children_cpu_s(), _others_cpu_s(server_pid)
     started_ns = time.monotonic_ns()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd)
-    watch = _Watch(process.pid)
+    watch = _TreeSampler(process.pid)
     try:
         with watch:
             output, _ = process.communicate()
@@ -88,13 +88,13 @@ def run(command: Sequence[str], *, server_pid: int | None = None, cwd: Path | No
 
 
 @dataclass(slots=True)
-class _Watch:
+class _TreeSampler:
     pid: int
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[TreeSample] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread = field(init=False)
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _TreeSampler:
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
         return self
@@ -118,7 +118,7 @@ class _Watch:
                     rss += process.memory_info().rss
                 except psutil.Error:
                     continue
-            self.samples.append(Sample(time.monotonic_ns(), cpu_s, rss))
+            self.samples.append(TreeSample(time.monotonic_ns(), cpu_s, rss))
 
 
 def _children_cpu_s() -> float:
@@ -127,7 +127,7 @@ def _children_cpu_s() -> float:
 
 
 def _others_cpu_s(server_pid: int | None) -> float:
-    """Processor time of the whole machine but the server and this process (children included)."""
+    """Return the processor time of the machine without the server and this process (with children)."""
     times = psutil.cpu_times()
     busy: float = times.user + times.nice + times.system + times.irq + times.softirq
     own = os.times()
@@ -139,7 +139,7 @@ def _others_cpu_s(server_pid: int | None) -> float:
 
 
 def wait_until_quiet(limit_s: float) -> bool:
-    """Wait until others leave the processors alone for two seconds; False when time was up."""
+    """Wait until the processors are quiet for two seconds; return False if time ran out."""
     deadline = time.monotonic() + limit_s
     while psutil.cpu_percent(2.0) / 100 * (psutil.cpu_count() or 1) > QUIET_CORES:
         if time.monotonic() > deadline:
@@ -148,7 +148,7 @@ def wait_until_quiet(limit_s: float) -> bool:
 
 
 def describe() -> str:
-    """The machine in one line."""
+    """Describe the machine in one line."""
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     memory = psutil.virtual_memory().total / 2**30

@@ -64,7 +64,7 @@ T = TypeVar("T")
 
 
 def build(path: Path, runs: int = RUNS, requests: int = REQUESTS) -> None:
-    """A file as loads leave it: complete runs with their gap percentiles kept; verify finds nothing in it."""
+    """Build a file as loads leave it: complete runs with stored gap percentiles; verify finds no problem in it."""
     Store(path).close()
     with duckdb.connect(path, config={"memory_limit": "1GB"}) as con:
         for number in range(runs):
@@ -99,7 +99,7 @@ def _figure(name: str, value: float, unit: str, at_most: float | None = None) ->
 
 
 def _looked_up(path: Path) -> list[Figure]:
-    """What ``--skip-cached`` asks, beside opening the file in a DuckDB of its own."""
+    """Measure the look-up of ``--skip-cached``, and opening the file in a new DuckDB."""
     with Store(path) as store:
         hashes = [row["config_hash"] for row in store.query(f"SELECT config_hash FROM runs LIMIT {_LOOK_UPS}")]
         found, looked_up_s, _ = _typical(lambda: store.find(hashes))
@@ -123,7 +123,7 @@ def _queried(path: Path) -> list[Figure]:
 
 
 def _typical(work: Callable[[], T], times: int = 9) -> tuple[T, float, float]:
-    """The result, and the medians of wall and processor time."""
+    """Return the result, and the medians of wall and processor time."""
     walls, cpus = [], []
     for _ in range(times):
         began, began_cpu = perf_counter(), process_time()
@@ -134,7 +134,7 @@ def _typical(work: Callable[[], T], times: int = 9) -> tuple[T, float, float]:
 
 
 def _commanded(path: Path, folder: Path) -> list[Figure]:
-    """Whole commands, from the shell's view."""
+    """Measure whole commands, as a shell runs them."""
     from structbench.cli import COMMANDS
 
     commands = {

@@ -1,6 +1,6 @@
 """Scoring: answers a second on one core, and its share of a load's processor time.
 
-Invariant: figures with a target are processor time, of the scoring process and of the parent's part in it.
+Figures with a target are processor time, of the scoring process and of the parent's part in it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SCORER = "structbench.scoring.process:serve"
 
 
 def work(rounds: int = _ROUNDS) -> list[tuple[Case, Answer]]:
-    """Each case of the shipped suites with a right answer, one in a fence (or call in the text), and a broken one."""
+    """Return each shipped case with a right answer, a fenced one (or a call in the text), and a broken one."""
     book = answer_book()
     answers: list[tuple[Case, Answer]] = []
     for suite in ("json", "tools"):
@@ -66,7 +66,7 @@ def _answers(known: dict[str, Any]) -> Iterator[Answer]:
 
 
 def measure() -> list[Figure]:
-    """Answers a second in this process, through the scoring process, and per second of processor time."""
+    """Measure answers per second in this process, through the scoring process, and per processor second."""
     given = work()
     for case, answer in given[: len(given) // _ROUNDS]:
         score(case, answer)  # each schema's validator is made once and kept
@@ -89,7 +89,7 @@ def measure() -> list[Figure]:
 
 
 def measure_load(seconds: float) -> list[Figure]:
-    """``structbench load`` at 50 requests/s on json and tools: the scoring process against all processes."""
+    """Measure the scoring process against all processes in a load of 50 requests/s on json and tools."""
     requests = max(RATE, round(RATE * seconds / 2))
     with SimulatorProcess(answers=answer_book()) as server, tempfile.TemporaryDirectory() as folder, _watched() as seen:
         command = [
@@ -117,9 +117,9 @@ def measure_load(seconds: float) -> list[Figure]:
 
 
 def _alone(given: list[tuple[Case, Answer]]) -> tuple[float, float]:
-    """Processor time of a scoring process's start in seconds, and in µs that of this process for an answer.
+    """Return processor time: a scoring process's start in seconds, and this process's share per answer in µs.
 
-    Answers are handed over at the load's rate; counted are submit() and the scorer's thread.
+    Answers are submitted at the load's rate; submit() and the scorer's thread count.
     """
     seen_s: list[float] = []
     submitting_s = 0.0
@@ -139,7 +139,7 @@ def _alone(given: list[tuple[Case, Answer]]) -> tuple[float, float]:
 
 @contextmanager
 def _watched() -> Iterator[list[float]]:
-    """Processor time of the scoring process below this one, again and again to its end."""
+    """Sample the processor time of the scoring process below this one until the end."""
     seen: list[float] = []
     ended = threading.Event()
 
@@ -169,7 +169,7 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def _through(given: list[tuple[Case, Answer]]) -> tuple[float, float, float]:
-    """Seconds until the scoring process has given every score back; processor time of this process and of that one."""
+    """Return seconds until all answers are scored, and processor time of this process and the scoring process."""
     counted, lock = 0, Lock()
 
     def count(_key: Any, _score: Any) -> None:

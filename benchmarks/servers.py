@@ -1,6 +1,6 @@
-"""The two servers with a known timetable: the simulator that ships, and a truth server in C given by its path.
+"""Two servers with a known timetable: the built-in simulator, and a truth server in C given by its path.
 
-Invariant: a server runs in a process of its own and ends with its ``with`` block.
+Each runs in a process of its own and ends with its ``with`` block.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from loadgen.simulator import PROFILES, SimulatorProcess
 from structbench.stats import percentile
 
 _PROMPT_TOKENS = 550
-"""About what a prompt of the benchmarks has; gives the simulated server its TTFT."""
+"""Typical length of a benchmark's prompt, which sets the simulated server's TTFT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timetable:
-    """What a server does with each request, however many there are."""
+    """How a server times each request, however many there are."""
 
     ttft_s: float
     itl_s: float
@@ -35,7 +35,7 @@ class Timetable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Truth:
+class ServerTiming:
     """The server's own figures."""
 
     requests: int
@@ -59,10 +59,10 @@ class Server(Protocol):
     def pid(self) -> int: ...
 
     def forget(self) -> None:
-        """Start the figures anew."""
+        """Reset the figures."""
 
-    def truth(self) -> Truth:
-        """The figures so far: of all requests, warm-up included."""
+    def truth(self) -> ServerTiming:
+        """Return the figures so far, over all requests including warm-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +77,14 @@ class Simulated:
     def forget(self) -> None:
         _ask(self.url + "/truth/reset", b"")
 
-    def truth(self) -> Truth:
+    def truth(self) -> ServerTiming:
         requests = [r for r in _ask(self.url + "/truth")["requests"] if r["first_ns"] and r["chunks"]]
         ttfts = [(r["first_ns"] - r["received_ns"]) / 1e9 for r in requests]
-        return Truth(requests=len(ttfts), ttft_p50_s=_quantile(ttfts, 0.5), ttft_p99_s=_quantile(ttfts, 0.99))
+        return ServerTiming(requests=len(ttfts), ttft_p50_s=_quantile(ttfts, 0.5), ttft_p99_s=_quantile(ttfts, 0.99))
 
 
 @dataclass(frozen=True, slots=True)
-class InC:
+class TruthServer:
     """A truth server: ``binary PORT TTFT_MS ITL_MS TOKENS``, with GET /stats and GET /reset."""
 
     url: str
@@ -95,19 +95,19 @@ class InC:
     def forget(self) -> None:
         _ask(self.url + "/reset")
 
-    def truth(self) -> Truth:
+    def truth(self) -> ServerTiming:
         return truth_of_stats(_ask(self.url + "/stats"))
 
 
-def truth_of_stats(stats: dict[str, Any]) -> Truth:
-    """The figures in the truth server's own words."""
+def truth_of_stats(stats: dict[str, Any]) -> ServerTiming:
+    """Return the figures from the truth server's statistics."""
     ttft = stats["ttft_ms"]
-    return Truth(requests=stats["completed"], ttft_p50_s=ttft["p50"] / 1e3, ttft_p99_s=ttft["p99"] / 1e3)
+    return ServerTiming(requests=stats["completed"], ttft_p50_s=ttft["p50"] / 1e3, ttft_p99_s=ttft["p99"] / 1e3)
 
 
 @contextmanager
 def serve(timetable: Timetable, truthserver: Path | None) -> Iterator[Server]:
-    """The truth server where one is given, else the simulator."""
+    """Run the truth server if one is given, else the simulator."""
     if truthserver is None:
         profile = replace(
             PROFILES["sim:fast"], tokens_per_s=1 / timetable.itl_s, parallel=512,
@@ -122,7 +122,7 @@ def serve(timetable: Timetable, truthserver: Path | None) -> Iterator[Server]:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_for(url)
-            yield InC(url, process.pid)
+            yield TruthServer(url, process.pid)
         finally:
             process.kill()
             process.wait()
@@ -134,7 +134,7 @@ def arguments_of(timetable: Timetable, port: int) -> Sequence[str]:
 
 @contextmanager
 def _compiled(path: Path) -> Iterator[Path]:
-    """The binary itself, or made of its C source for as long as it is needed."""
+    """Yield the binary itself, or one compiled from its C source."""
     if path.suffix != ".c":
         yield path.resolve()
         return
@@ -160,7 +160,7 @@ def _wait_for(url: str) -> None:
             return
         except OSError:
             time.sleep(0.02)
-    raise SystemExit(f"the truth server does not answer at {url}")
+    raise SystemExit(f"the truth server at {url} does not answer")
 
 
 def _ask(url: str, data: bytes | None = None) -> dict[str, Any]:

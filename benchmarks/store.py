@@ -1,4 +1,4 @@
-"""The store alone: how long keeping, flushing and looking up take."""
+"""The store alone: how long appending, flushing and looking up take."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _record(index: int) -> RequestRecord:
 
 
 def measure() -> list[Figure]:
-    """Append all, flush, open the file anew, look up what --skip-cached asks of an interrupted run."""
+    """Measure appending, flushing, opening the file again, and the --skip-cached look-up of an interrupted run."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "benchmark.duckdb"
         with Store(path) as store:

@@ -9,7 +9,7 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One measured number; ``at_most`` or ``at_least`` is its target, if it has one."""
+    """One measured number; ``at_most`` or ``at_least`` is its target, if any."""
 
     benchmark: str
     name: str
@@ -29,14 +29,14 @@ class Figure:
         return "" if self.at_least is None else f"≥ {number(self.at_least)} {self.unit}".rstrip()
 
     def is_met_by(self, value: float) -> bool | None:
-        """None: there is no target."""
+        """Return whether a value meets the target, or None without a target."""
         if self.at_most is not None:
             return value <= self.at_most
         return None if self.at_least is None else value >= self.at_least
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class FigureRow:
     """A figure's values over the repeats."""
 
     figure: Figure
@@ -57,26 +57,26 @@ class Line:
 HEADINGS = ("figure", "target", "median", "range", "")
 
 
-def lines(repeats: Iterable[Sequence[Figure]]) -> list[Line]:
-    """One line for each figure, with its value of every repeat, in the order of the first repeat."""
+def lines(repeats: Iterable[Sequence[Figure]]) -> list[FigureRow]:
+    """Return a row for each figure, with its values of all repeats, in the order of the first repeat."""
     values: dict[tuple[str, str], list[float]] = {}
     first: dict[tuple[str, str], Figure] = {}
     for figures in repeats:
         for figure in figures:
             first.setdefault(figure.key, figure)
             values.setdefault(figure.key, []).append(figure.value)
-    return [Line(figure, tuple(values[key])) for key, figure in first.items()]
+    return [FigureRow(figure, tuple(values[key])) for key, figure in first.items()]
 
 
-def markdown(found: Sequence[Line]) -> str:
-    """A table for each benchmark, as docs/benchmarks.md has them."""
-    by_benchmark: dict[str, list[Line]] = {}
+def markdown(found: Sequence[FigureRow]) -> str:
+    """Return a table for each benchmark, as in docs/benchmarks.md."""
+    by_benchmark: dict[str, list[FigureRow]] = {}
     for line in found:
         by_benchmark.setdefault(line.figure.benchmark, []).append(line)
     return "\n\n".join(f"### {name}\n\n{_table(group)}" for name, group in by_benchmark.items())
 
 
-def _table(group: Sequence[Line]) -> str:
+def _table(group: Sequence[FigureRow]) -> str:
     rows = [HEADINGS, *(line.cells for line in group)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     shown = [
@@ -87,7 +87,7 @@ def _table(group: Sequence[Line]) -> str:
 
 
 def number(value: float) -> str:
-    """Short, no exponent, thousands set apart; what is small does not look like nothing."""
+    """Format a number without exponent, with thousands separators; a small one does not look like zero."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     if 0 < abs(value) < 0.01:

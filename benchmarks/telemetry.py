@@ -1,7 +1,7 @@
-"""What watching costs: metrics scraped every second and spans pushed, against neither, in loads that take turns.
+"""The cost of telemetry: metrics scraped every second and spans pushed, against neither, in alternating loads.
 
-Invariant: what is compared was measured minutes apart on the same server, each way as often first as second; who
-scrapes and who is pushed to is this process, whose own processor time is in no figure.
+What is compared was measured minutes apart on the same server, each way equally often first; this process scrapes and
+receives the pushes, and its processor time is in no figure.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from benchmarks.timing import OTHERS, SCENARIOS, settle, timed_load
 NAME = "metrics and spans at 128 streams, on against off"
 _SCENARIO = next(scenario for scenario in SCENARIOS if scenario.concurrency == 128)
 _ORDER = (False, True, True, False)
-_MOST_CPU = 1.10
-_MOST_TTFT_MS = 0.1
+_MAX_CPU_RATIO = 1.10
+_MAX_TTFT_MS = 0.1
 _SCRAPE_S = 1.0
 _SCRAPER = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
@@ -34,12 +34,12 @@ class _Load:
     """Processor time of all processes."""
     per_token_us: float
     ttft_off_ms: float
-    """TTFT p50 as stored - as the server knows it."""
+    """TTFT p50 as stored - as measured by the server."""
     others: float
 
 
 def measure(seconds: float, truthserver: Path | None) -> list[Figure]:
-    """Off, on, on, off: the ratio of their processor times, the difference of their TTFTs."""
+    """Run off, on, on, off; return the ratio of their processor times and the difference of their TTFTs."""
     found: dict[bool, list[_Load]] = {False: [], True: []}
     settle()
     with serve(_SCENARIO.timetable, truthserver) as server, _sink() as url:
@@ -52,8 +52,8 @@ def measure(seconds: float, truthserver: Path | None) -> list[Figure]:
     return [
         _figure("processor time per token, off", per_token[0], "µs"),
         _figure("processor time per token, on", per_token[1], "µs"),
-        _figure("processor time, on / off", cpu, at_most=_MOST_CPU),
-        _figure("TTFT p50, on - off", ttft[1] - ttft[0], "ms", at_most=_MOST_TTFT_MS),
+        _figure("processor time, on / off", cpu, at_most=_MAX_CPU_RATIO),
+        _figure("TTFT p50, on - off", ttft[1] - ttft[0], "ms", at_most=_MAX_TTFT_MS),
         _figure(OTHERS, max(load.others for load in off + on)),
     ]
 
@@ -72,7 +72,7 @@ def _load(seconds: float, server: Server, port: int, *more: str) -> _Load:
 
 @contextmanager
 def _scraping(port: int) -> Iterator[None]:
-    """As Prometheus does, once a second."""
+    """Scrape once a second, as Prometheus does."""
     over = threading.Event()
 
     def scrape() -> None:
@@ -95,7 +95,7 @@ def _scraping(port: int) -> Iterator[None]:
 
 @contextmanager
 def _sink() -> Iterator[str]:
-    """A collector that takes everything and keeps nothing."""
+    """Run a collector that accepts everything and keeps nothing; yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,7 +1,7 @@
-"""The whole program, ``structbench load`` with store, scoring and metrics on, against a server that keeps the truth.
+"""The whole program, ``structbench load`` with store, scoring and metrics on, against a server that knows the truth.
 
-Invariant: what is compared was measured in the same run: TTFT as stored against TTFT as the server
-knows it, requests/s against the ideal at the server's own TTFT.
+What is compared was measured in the same run: stored TTFT against the server's own, requests/s against the ideal at
+the server's own TTFT.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.machine import NS, Usage
-from benchmarks.servers import Server, Timetable, Truth, free_port, serve
+from benchmarks.servers import Server, ServerTiming, Timetable, free_port, serve
 from benchmarks.table import Figure
 from structbench.store import Store
 
@@ -25,11 +25,11 @@ ROOT = Path(__file__).parent.parent
 ANSWERS = Path(__file__).parent / "answers.jsonl"
 STREAM = Timetable(ttft_s=0.1, itl_s=0.01, tokens=64)
 SHORT = Timetable(ttft_s=0.005, itl_s=0.01, tokens=1)
-"""A request that is over with its first token."""
+"""A request that ends with its first token."""
 OTHERS = "cores used by others meanwhile"
 _QUIET_LIMIT_S = 120.0
-_SHOWN = 2000
-"""Characters of a failed command's output."""
+_MAX_OUTPUT = 2000
+"""Characters shown of a failed command's output."""
 _FACTS = """
 SELECT count(*) AS requests, count(*) FILTER (WHERE error_kind IS NOT NULL) AS errors, sum(output_tokens) AS tokens,
     count(*) FILTER (WHERE outcome <> 'completed') AS scored,
@@ -52,7 +52,7 @@ class Scenario:
     concurrency: int = 0
     rate: float | None = None
     requests: int | None = None
-    """None: as many as the timetable allows in the seconds asked for."""
+    """None: as many as the timetable allows in the given seconds."""
     ttft_p50_off_ms: float | None = None
     ttft_p99_off_ms: float | None = None
     requests_per_s: float | None = None
@@ -60,10 +60,10 @@ class Scenario:
     send_lag_ms: float | None = None
     baseline: bool = False
     is_flat: bool = False
-    """Memory must not grow."""
+    """Whether memory must not grow."""
 
     def count(self, seconds: float) -> int:
-        """Requests of a run of about so many seconds; a closed loop's streams all get the same number."""
+        """Return the requests of a run of about this length; all streams of a closed loop get the same number."""
         if self.requests is not None:
             return self.requests
         if self.rate is not None:
@@ -72,7 +72,7 @@ class Scenario:
         return self.concurrency * max(1, round(seconds / each))
 
     def ideal_per_s(self, ttft_s: float) -> float:
-        """Requests/s of a client that costs nothing: concurrency / (TTFT + gaps), or the rate."""
+        """Return the requests/s of a client without cost: concurrency / (TTFT + gaps), or the rate."""
         if self.rate is not None:
             return self.rate
         return self.concurrency / (ttft_s + (self.tokens - 1) * self.timetable.itl_s)
@@ -102,7 +102,7 @@ SCENARIOS = (
 
 
 def measure(scenario: Scenario, seconds: float, truthserver: Path | None) -> list[Figure]:
-    """One run of the scenario: its figures, without targets for them where the server itself is late."""
+    """Run the scenario once and return its figures, without targets if the server itself may be late."""
     if truthserver is None:
         scenario = replace(scenario, ttft_p50_off_ms=None, ttft_p99_off_ms=None, requests_per_s=None)
     settle()
@@ -116,13 +116,15 @@ def measure(scenario: Scenario, seconds: float, truthserver: Path | None) -> lis
 
 
 def settle() -> None:
-    """Wait until others leave the machine alone, or say that they do not."""
+    """Wait until the machine is quiet, or print that it is not."""
     if not machine.wait_until_quiet(_QUIET_LIMIT_S):
-        print("the machine is not quiet: other processes use it", file=sys.stderr)
+        print("the machine is not quiet: other processes are using it", file=sys.stderr)
 
 
-def timed_load(scenario: Scenario, seconds: float, server: Server, *more: str) -> tuple[Usage, dict[str, Any], Truth]:
-    """One load, with ``more`` options: what it used, what it stored, what the server knows."""
+def timed_load(
+    scenario: Scenario, seconds: float, server: Server, *more: str
+) -> tuple[Usage, dict[str, Any], ServerTiming]:
+    """Run one load with ``more`` options; return its usage, its stored figures and the server's own."""
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder) / "benchmark.duckdb"
         command = [
@@ -132,19 +134,19 @@ def timed_load(scenario: Scenario, seconds: float, server: Server, *more: str) -
         server.forget()
         usage = machine.run(command, server_pid=server.pid, cwd=ROOT)
         if usage.exit_code != 0:
-            raise SystemExit(f"{' '.join(command)} ended with {usage.exit_code}:\n{usage.output[-_SHOWN:]}")
+            raise SystemExit(f"{' '.join(command)} ended with {usage.exit_code}:\n{usage.output[-_MAX_OUTPUT:]}")
         truth = server.truth()
         with Store(db) as store:
             facts = store.query(_FACTS)[0] | store.query("SELECT verdict, verdict_reason FROM runs")[0]
     if facts["errors"]:
-        raise SystemExit(f"{facts['errors']} of {facts['requests']} requests failed: no benchmark")
+        raise SystemExit(f"{facts['errors']} of {facts['requests']} requests failed: the benchmark is not valid")
     if facts["verdict"] != "valid":
         print(f"{scenario.name}: {facts['verdict']}: {facts['verdict_reason']}", file=sys.stderr)
     return usage, facts, truth
 
 
-def _truthful(scenario: Scenario, facts: dict[str, Any], truth: Truth) -> list[Figure]:
-    """TTFT, throughput and lags."""
+def _truthful(scenario: Scenario, facts: dict[str, Any], truth: ServerTiming) -> list[Figure]:
+    """Return the figures of TTFT, throughput and lags."""
     figures = []
     limits = (scenario.ttft_p50_off_ms, scenario.ttft_p99_off_ms)
     for p, own, limit in zip(("p50", "p99"), (truth.ttft_p50_s, truth.ttft_p99_s), limits, strict=True):
@@ -169,7 +171,7 @@ def _truthful(scenario: Scenario, facts: dict[str, Any], truth: Truth) -> list[F
 
 
 def _costs(scenario: Scenario, usage: Usage, facts: dict[str, Any]) -> list[Figure]:
-    """Processor time, memory, start."""
+    """Return the figures of processor time, memory and start."""
     tokens, first_ns = facts["tokens"], facts["first_ns"]
     after_start_s = usage.cpu_s - usage.cpu_before_s(first_ns)
     figures = [
@@ -189,7 +191,7 @@ def _costs(scenario: Scenario, usage: Usage, facts: dict[str, Any]) -> list[Figu
 
 
 def _baseline(scenario: Scenario, seconds: float, server: Server) -> dict[str, float]:
-    """The plain client's figures against the same server, with its error against the server's own TTFT."""
+    """Run the plain client against the same server and return its figures."""
     server.forget()
     numbers = (scenario.concurrency, scenario.count(seconds / 2), scenario.tokens)
     command = [
@@ -203,13 +205,13 @@ def _baseline(scenario: Scenario, seconds: float, server: Server) -> dict[str, f
     ]
     usage = machine.run(command, server_pid=server.pid, cwd=ROOT)
     if usage.exit_code != 0:
-        raise SystemExit(f"the plain client failed:\n{usage.output[-_SHOWN:]}")
+        raise SystemExit(f"the plain client failed:\n{usage.output[-_MAX_OUTPUT:]}")
     found: dict[str, float] = json.loads(usage.output.splitlines()[-1])
     return plain_figures(found, server.truth(), usage.cpu_s)
 
 
-def plain_figures(found: dict[str, float], truth: Truth, cpu_s: float) -> dict[str, float]:
-    """By the names of our own figures."""
+def plain_figures(found: dict[str, float], truth: ServerTiming, cpu_s: float) -> dict[str, float]:
+    """Return the plain client's figures under the names of our own."""
     return {
         "TTFT p50, off by": (found["ttft_p50_s"] - truth.ttft_p50_s) * 1e3,
         "TTFT p99, off by": (found["ttft_p99_s"] - truth.ttft_p99_s) * 1e3,

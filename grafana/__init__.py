@@ -1,1 +1,1 @@
-"""The dashboards as code: ``python -m grafana`` writes dashboards/*.json; ``python -m grafana.render`` draws them."""
+"""Grafana dashboards as code: ``python -m grafana`` writes dashboards/*.json, ``grafana.render`` draws them."""

@@ -11,7 +11,7 @@ RULES = Path(__file__).parent / "rules/percentiles.yml"
 
 
 def dashboards() -> dict[str, Any]:
-    """File name -> dashboard."""
+    """Return file name -> dashboard."""
     from grafana import live_load, models, server, under_load
 
     return {
@@ -23,7 +23,7 @@ def dashboards() -> dict[str, Any]:
 
 
 def text_of(board: Any) -> str:
-    """The JSON as it is checked in."""
+    """Return the JSON as it is checked in."""
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
     return json.dumps(board, cls=JSONEncoder, indent=1, sort_keys=True) + "\n"

@@ -1,6 +1,6 @@
-"""The dashboards' queries put to a Prometheus over its HTTP API, variables filled in as Grafana would.
+"""Running the dashboards' queries against Prometheus over HTTP, with variables filled in as Grafana would.
 
-Invariant: nothing of Grafana is needed, so that a test and a script can ask what a panel would show.
+It needs no Grafana, so that a test or a script can find out what a panel would show.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 FOLDER = Path(__file__).parent / "dashboards"
 RATE_INTERVAL_S = 8
-"""What Grafana makes of $__rate_interval with a step of 2 s: four steps."""
+"""Grafana's $__rate_interval with a step of 2 s: four steps."""
 STEP_S = 2
 
 
@@ -28,7 +28,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class PanelQuery:
     """One query of one panel, as the dashboard's JSON has it."""
 
     panel: Mapping[str, Any]
@@ -40,7 +40,7 @@ class Target:
 
 
 def panels(board: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Every panel that shows something, those in rows too."""
+    """Yield every panel that shows something, including those in rows."""
     for panel in board["panels"]:
         if panel["type"] == "row":
             yield from panels({"panels": panel.get("panels", [])})
@@ -48,19 +48,20 @@ def panels(board: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield panel
 
 
-def targets(board: Mapping[str, Any]) -> Iterator[Target]:
+def targets(board: Mapping[str, Any]) -> Iterator[PanelQuery]:
+    """Yield every query of every panel."""
     for panel in panels(board):
         for query in panel["targets"]:
-            yield Target(panel, query)
+            yield PanelQuery(panel, query)
 
 
 def boards() -> dict[str, dict[str, Any]]:
-    """File name -> dashboard, as checked in."""
+    """Return file name -> dashboard, as checked in."""
     return {path.name: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 
 
 def filled(expr: str, span: Span, chosen: Mapping[str, str] | None = None) -> str:
-    """The query with its variables filled in; a variable that is not ``chosen`` (a regular expression) is All."""
+    """Fill in the query's variables; one that is not in ``chosen`` (name -> regular expression) is All."""
     values = {"model": ".*", "suite": ".*", "load": ".*", "label": ".*", **(chosen or {})}
     values |= {"__rate_interval": f"{RATE_INTERVAL_S}s", "__range": f"{max(1, round(span.end_s - span.start_s))}s"}
     for name in sorted(values, key=len, reverse=True):
@@ -68,8 +69,8 @@ def filled(expr: str, span: Span, chosen: Mapping[str, str] | None = None) -> st
     return expr
 
 
-def result(url: str, target: Target, span: Span, chosen: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """The series that the panel's query gives: ``value`` of an instant query, ``values`` of a range query."""
+def result(url: str, target: PanelQuery, span: Span, chosen: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Return the series of a panel's query: with ``value`` for an instant query, ``values`` for a range query."""
     expr = filled(target.query["expr"], span, chosen)
     if target.instant:
         return query(url, expr, span.end_s)
@@ -78,13 +79,13 @@ def result(url: str, target: Target, span: Span, chosen: Mapping[str, str] | Non
 
 
 def query(url: str, expr: str, at_s: float | None = None) -> list[dict[str, Any]]:
-    """An instant query: series with ``metric`` and ``value``."""
+    """Run an instant query: return series with ``metric`` and ``value``."""
     when = {} if at_s is None else {"time": at_s}
     return _get(url, "query", {"query": expr, **when})["result"]  # type: ignore[no-any-return]
 
 
 def exemplars(url: str, expr: str, span: Span) -> list[dict[str, Any]]:
-    """What Grafana asks for beside a query that has exemplars switched on."""
+    """Return what Grafana requests in addition for a query with exemplars."""
     where = {"query": filled(expr, span), "start": span.start_s, "end": span.end_s}
     return _get(url, "query_exemplars", where)  # type: ignore[no-any-return]
 

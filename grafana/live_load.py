@@ -1,4 +1,4 @@
-"""The dashboard *Live load*: what the load and the answers do now, from the whole down to the cell."""
+"""The dashboard *Live load*: the current state of the load and its answers, from the whole down to the cell."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ def _now() -> list[Any]:
     failed, correct = or_zero(total(series(REQUESTS, FAILED))), or_zero(total(series(REQUESTS, queries.CORRECT)))
     return [
         parts.number(
-            "Requests", "Requests that ended, in the chosen cells, since the load started.", COUNT, Query(done)
+            "Requests", "Requests of the chosen cells that have ended since the load started.", COUNT, Query(done)
         ),
         parts.number(
             "Done",
-            "Ended requests / planned ones, of cells that have begun. Empty where only --duration ends a cell.",
+            "Ended requests / planned ones, for cells that have begun. Empty if only --duration ends a cell.",
             SHARE,
             Query(f"{done} / {planned}"),
-            most=1,
+            max=1,
         ),
         parts.number("In flight", "Requests sent and not yet ended.", COUNT, Query(total(series(queries.IN_FLIGHT)))),
         parts.number("Requests/s", "Requests that ended, per second.", PER_SECOND, Query(total(rate(REQUESTS)))),
         parts.number(
             "Output tokens/s",
-            "Of all streams together, as the server counted them; they count when their request ends.",
+            "Output tokens of all streams, as the server counted them; they are added when their request ends.",
             TOKENS_PER_S,
             Query(_output_tokens(())),
         ),
         parts.number(
             "Correct",
-            "Requests with a wholly right answer / all requests, failed ones included.",
+            "Requests with a completely correct answer / all requests, including failed ones.",
             SHARE,
             Query(f"({correct}) / {done}"),
-            most=1,
+            max=1,
             limits=parts.GOOD_FROM,
             below="red",
         ),
@@ -94,7 +94,7 @@ def _latency(metric: Metric) -> list[Any]:
         parts.graph(
             f"{metric.label} percentiles",
             f"{text} Percentiles of each cell over the last minute, interpolated between bucket bounds. "
-            "A point beside the lines is one request (an exemplar).",
+            "A single point is one request (an exemplar).",
             SECONDS,
             *(Query(series(queries.recorded(metric.name, q)), f"p{q} {CELL_LEGEND}") for q in (50, 95, 99)),
             Query(quantile(1, recent(f"{histogram}_bucket", more)), "slowest bucket", exemplar=True),
@@ -104,7 +104,7 @@ def _latency(metric: Metric) -> list[Any]:
         ),
         parts.density(
             f"{metric.label} distribution",
-            f"{text} How many per second fell into which bucket, of all chosen cells together.",
+            f"{text} Values per second in each bucket, over all chosen cells.",
             SECONDS,
             Query(total(rate(f"{histogram}_bucket", more), ("le",)), "{{le}}", exemplar=True),
             width=10,
@@ -122,7 +122,7 @@ def _throughput() -> list[Any]:
     return [
         parts.graph(
             "Requests/s",
-            "Requests that ended, per second, by cell; failed ones, of all chosen cells, beside them.",
+            "Requests that ended, per second, by cell; and failed ones over all chosen cells.",
             PER_SECOND,
             Query(total(rate(REQUESTS), CELL), CELL_LEGEND),
             Query(or_zero(total(rate(REQUESTS, FAILED))), "failed"),
@@ -135,7 +135,7 @@ def _throughput() -> list[Any]:
         ),
         parts.graph(
             "Output tokens/s",
-            "Of all streams together, by cell; and the median of one stream (1 / TPOT) over the last minute.",
+            "Output tokens of all streams, by cell; and the median of one stream (1 / TPOT) over the last minute.",
             TOKENS_PER_S,
             Query(_output_tokens(CELL), f"all {CELL_LEGEND}"),
             Query(one_stream, f"one stream {CELL_LEGEND}"),
@@ -153,7 +153,7 @@ def _answers() -> list[Any]:
             Query(mean(shown_as("accuracy"), CELL), CELL_LEGEND),
             limits=parts.GOOD_FROM,
             below="red",
-            most=1,
+            max=1,
         ),
         parts.graph(
             "Outcomes",
@@ -165,7 +165,7 @@ def _answers() -> list[Any]:
         ),
         parts.graph(
             "Errors by kind",
-            "Requests that failed, per second, by kind; 0 when none does.",
+            "Requests that failed, per second, by kind; 0 if none do.",
             PER_SECOND,
             Query(or_zero(errors), "{{structbench_outcome}} {{error_type}}"),
             limits=((0.0001, "red"),),
@@ -181,7 +181,7 @@ def _trust() -> list[Any]:
     return [
         parts.bands(
             "Verdict",
-            "The verdict of each cell so far: it judges the measuring client.",
+            "The verdict of each cell so far. It judges the measuring client, not the server.",
             Query(series(queries.VERDICT), CELL_LEGEND),
             states=parts.VERDICTS,
             limits=parts.VERDICT,
@@ -198,8 +198,8 @@ def _trust() -> list[Any]:
         ),
         parts.graph(
             "Alerts and lost spacing",
-            "How many alerts of grafana/rules/alerts.yml fire, and the share of chunks whose own receive instant was "
-            "lost (0.02: degraded, 0.2: invalid).",
+            "Number of firing alerts from grafana/rules/alerts.yml, and the share of chunks whose own receive instant "
+            "was lost (0.02: degraded, 0.2: invalid).",
             COUNT,
             Query(or_zero(alerts), "alerts {{alertname}}"),
             Query(merged, "share of merged chunks"),

@@ -11,23 +11,23 @@ from structbench.metrics import METRICS
 
 BY = (MODEL, SUITE)
 LEGEND = f"{{{{{MODEL}}}}} {{{{{SUITE}}}}}"
-GOODPUT = "Wholly right answers / the seconds in which requests were in flight, which are counted whole."
-_RUN = " Of the newest run of each cell in the time range; --label and the variable label tell others apart."
+GOODPUT = "Completely correct answers / seconds during which requests were in flight, counted as whole seconds."
+_RUN = " Shows the newest run of each cell in the time range; use --label and the variable label for others."
 
 
 def build() -> Any:
     rows = {"All figures": [_table()], "Quality": _quality(), "Speed": _speed()}
-    text = "Which model is right, which is fast, which is both: by model and suite, over the chosen loads."
+    text = "Which model is correct, which is fast, which is both: by model and suite, over the chosen loads."
     return parts.board("structbench-models", "Models side by side", text, rows, live=False)
 
 
 def goodput(by: tuple[str, ...]) -> str:
-    """Wholly right answers per second with requests in flight."""
+    """Return PromQL for completely correct answers per second with requests in flight."""
     return queries.per_busy_second(REQUESTS, by, queries.CORRECT)
 
 
 def share(name: str, by: tuple[str, ...]) -> Column:
-    """The mean of a score, as a column."""
+    """Return a column with the mean of a score."""
     return Column(METRICS[name].label, mean(shown_as(name), by, whole=True), SHARE, parts.GOOD_FROM, "red")
 
 
@@ -35,7 +35,7 @@ _QUALITY = {
     "accuracy": "Mean accuracy score, 0 to 1.",
     "json_valid": "Share of the answers that are JSON as a whole.",
     "schema_valid": "Share of the answers that satisfy their schema.",
-    "tool_call_accuracy": "Right calls / max(expected, made), the mean over answers.",
+    "tool_call_accuracy": "Right calls / max(expected, made), averaged over answers.",
 }
 
 
@@ -50,14 +50,14 @@ def _table() -> Any:
         Column("tokens/s, one stream", quantile(0.5, last(f"{queries.STREAM_RATE}_bucket"), BY), TOKENS_PER_S),
         Column("correct goodput", goodput(BY), PER_SECOND),
     ]
-    text = "Empty: the suite does not measure that." + _RUN
+    text = "An empty cell: the suite does not measure that." + _RUN
     return parts.figures("Models and suites", text, {MODEL: "model", SUITE: "suite"}, columns)
 
 
 def _quality() -> list[Any]:
     def bars(name: str, text: str) -> Any:
         query = Query(mean(shown_as(name), BY, whole=True), LEGEND)
-        good: parts.Look = {"limits": parts.GOOD_FROM, "below": "red", "most": 1, "width": 6}
+        good: parts.Look = {"limits": parts.GOOD_FROM, "below": "red", "max": 1, "width": 6}
         label = METRICS[name].label
         return parts.levels(label[0].upper() + label[1:], text + _RUN, SHARE, query, **good)
 
@@ -72,10 +72,10 @@ def _speed() -> list[Any]:
     return [
         bars("Correct goodput", GOODPUT, PER_SECOND, goodput(BY)),
         bars("TTFT p50", "Median time to first token, interpolated.", SECONDS, quantile(0.5, ttft, BY), parts.WAIT),
-        bars("TTFT p95", "Its 95th percentile.", SECONDS, quantile(0.95, ttft, BY), parts.WAIT),
+        bars("TTFT p95", "95th percentile of the time to first token.", SECONDS, quantile(0.95, ttft, BY), parts.WAIT),
         bars(
             "Tokens/s of one stream",
-            "Median of 1 / TPOT: how fast one reader sees an answer grow.",
+            "Median of 1 / TPOT: how fast one user sees an answer grow.",
             TOKENS_PER_S,
             quantile(0.5, streams, BY),
         ),

@@ -1,6 +1,6 @@
-"""The few kinds of panels that the dashboards are made of, on top of grafana-foundation-sdk.
+"""The kinds of panels that the dashboards use, on top of grafana-foundation-sdk.
 
-Invariant: no panel without title, description, unit and thresholds, nor with another data source than the variable's.
+Every panel has a title, description, unit and thresholds, and the data source of the variable.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from grafana.queries import LABEL, LOAD, MODEL, REQUESTS, VARIABLES
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 SECONDS, SHARE, PER_SECOND, TOKENS_PER_S, BYTES, COUNT = "s", "percentunit", "reqps", "suffix: tok/s", "bytes", "short"
 STEP = "2s"
-"""Least step of a query, hence rates over at least 8 s: shorter ones jump with every single request."""
+"""Minimum step of a query, hence rates over at least 8 s: shorter ones jump with every single request."""
 
 Limits = Sequence[tuple[float, str]]
-"""Value from which on -> color; below the first everything is green."""
+"""Pairs of a lower bound and its color; below the first bound everything is green."""
 GOOD_FROM: Limits = ((0.5, "orange"), (0.8, "green"))
-"""For shares that should be high: red below a half, green from four fifths on."""
+"""For shares that should be high: red below one half, green from four fifths."""
 FEW_ERRORS: Limits = ((0.0001, "orange"), (0.05, "red"))
 NO_LIMIT: Limits = ()
 WAIT: Limits = ((1, "orange"), (10, "red"))
@@ -46,7 +46,7 @@ READ_LAG: Limits = ((0.05, "orange"), (0.5, "red"))
 """Limits of the verdict: degraded, invalid."""
 VERDICT: Limits = ((1, "orange"), (2, "red"))
 States = Mapping[int, tuple[str, str]]
-"""Value -> its word and its color."""
+"""Value -> word and color."""
 VERDICTS: States = {0: ("valid", "green"), 1: ("degraded", "orange"), 2: ("invalid", "red")}
 
 
@@ -59,16 +59,16 @@ class Query(NamedTuple):
 
 
 class Look(TypedDict, total=False):
-    """What a panel may have besides."""
+    """Optional appearance of a panel."""
 
     limits: Limits
     below: str
-    """Color below the first limit; green unless said."""
+    """Color below the first limit; green by default."""
     width: int
-    """Of 24."""
+    """Width in columns, of 24."""
     height: int
-    least: float | None
-    most: float | None
+    min: float | None
+    max: float | None
 
 
 def graph(
@@ -80,39 +80,39 @@ def graph(
     bars: bool = False,
     **look: Unpack[Look],
 ) -> Any:
-    """Lines over time."""
+    """Return a panel with lines over time."""
     made = (
         timeseries.Panel()
         .legend(_legend())
         .tooltip(common.VizTooltipOptions().mode(words.TooltipDisplayMode.MULTI).sort(words.SortOrder.DESCENDING))
         .line_width(1.5)
         .fill_opacity(10)
-        .span_nulls(10_000)  # ms: a gap that a slow load leaves is no end
+        .span_nulls(10_000)  # ms: lines continue over the gaps of a slow load
         .thresholds_style(common.GraphThresholdsStyleConfig().mode(words.GraphThresholdsStyleMode.DASHED))
     )
     if bars:
         made = made.draw_style(words.GraphDrawStyle.BARS).fill_opacity(60)
     if stacked:
         made = made.stacking(common.StackingConfig().mode(words.StackingMode.NORMAL).group("A"))
-    return _asking(_dressed(made, title, text, unit, look), asked)
+    return _with_queries(_with_look(made, title, text, unit, look), asked)
 
 
 def number(title: str, text: str, unit: str, *asked: Query, states: States | None = None, **look: Unpack[Look]) -> Any:
-    """One figure, of now."""
+    """Return a panel with one current figure."""
     made = stat.Panel().graph_mode(words.BigValueGraphMode.NONE).color_mode(words.BigValueColorMode.VALUE)
     if states is not None:
         made = made.mappings([_mapping(states)])
-    return _asking(_dressed(made, title, text, unit, {"width": 3, "height": 4, **look}), asked, instant=True)
+    return _with_queries(_with_look(made, title, text, unit, {"width": 3, "height": 4, **look}), asked, instant=True)
 
 
 def bands(title: str, text: str, *asked: Query, states: States, **look: Unpack[Look]) -> Any:
-    """States over time, a band for each cell."""
+    """Return a panel with states over time, a band for each cell."""
     made = statetimeline.Panel().mappings([_mapping(states)]).merge_values(True).legend(_legend(listed=True))
-    return _asking(_dressed(made, title, text, "none", look), asked)
+    return _with_queries(_with_look(made, title, text, "none", look), asked)
 
 
 def density(title: str, text: str, unit: str, *asked: Query, **look: Unpack[Look]) -> Any:
-    """A histogram over time: how many in which bucket."""
+    """Return a panel with a histogram over time."""
     color = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Spectral").exponent(0.5).steps(64)
     made = (
         heatmap.Panel()
@@ -122,11 +122,11 @@ def density(title: str, text: str, unit: str, *asked: Query, **look: Unpack[Look
         .filter_values(heatmap.FilterValueRange().le(1e-9))
         .show_legend()
     )
-    return _asking(_dressed(made, title, text, unit, look, scaled=False), asked, form=PromQueryFormat.HEATMAP)
+    return _with_queries(_with_look(made, title, text, unit, look, scaled=False), asked, form=PromQueryFormat.HEATMAP)
 
 
 def levels(title: str, text: str, unit: str, *asked: Query, **look: Unpack[Look]) -> Any:
-    """A bar for each series, of whole runs."""
+    """Return a panel with a bar for each series, over whole runs."""
     made = (
         bargauge.Panel()
         .orientation(words.VizOrientation.HORIZONTAL)
@@ -134,11 +134,11 @@ def levels(title: str, text: str, unit: str, *asked: Query, **look: Unpack[Look]
         .show_unfilled(True)
         .legend(_legend(listed=True))
     )
-    return _asking(_dressed(made, title, text, unit, look), asked, instant=True)
+    return _with_queries(_with_look(made, title, text, unit, look), asked, instant=True)
 
 
 def bars_by_load(title: str, text: str, unit: str, asked: Query, **look: Unpack[Look]) -> Any:
-    """A group of bars for each load, in the order of the levels; a color for each model and suite."""
+    """Return a panel with a group of bars for each load, ordered by level, and a color for each model and suite."""
     numbers = {"conversions": [{"targetField": "level", "destinationType": "number"}], "fields": {}}
     matrix = {"columnField": "cell", "rowField": LOAD, "valueField": "Value"}
     made = (
@@ -150,11 +150,11 @@ def bars_by_load(title: str, text: str, unit: str, asked: Query, **look: Unpack[
         .with_transformation(_transformation("sortBy", {"sort": [{"field": "level"}]}))
         .with_transformation(_transformation("groupingToMatrix", matrix))
     )
-    return _asking(_dressed(made, title, text, unit, look), [asked], instant=True, form=PromQueryFormat.TABLE)
+    return _with_queries(_with_look(made, title, text, unit, look), [asked], instant=True, form=PromQueryFormat.TABLE)
 
 
 class Column(NamedTuple):
-    """A column of a table: a figure by labels."""
+    """A column of a table."""
 
     name: str
     expr: str
@@ -164,7 +164,7 @@ class Column(NamedTuple):
 
 
 def figures(title: str, text: str, keys: Mapping[str, str], columns: Sequence[Column]) -> Any:
-    """A table with a row for each combination of labels (``keys``: label -> heading)."""
+    """Return a table with a row for each combination of labels (``keys``: label -> heading)."""
     renamed = {**keys, **{f"Value #{ref(i)}": column.name for i, column in enumerate(columns)}}
     order = {name: i for i, name in enumerate(renamed)}
     tidy = {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": renamed}
@@ -177,13 +177,13 @@ def figures(title: str, text: str, keys: Mapping[str, str], columns: Sequence[Co
             properties.append(models.DynamicConfigValue(id_val="thresholds", value=limits))
             properties.append(models.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}))
         made = made.override_by_name(column.name, properties)
-    made = _dressed(made, title, text, COUNT, {"width": 24, "height": 8}, scaled=False)
+    made = _with_look(made, title, text, COUNT, {"width": 24, "height": 8}, scaled=False)
     asked = [Query(column.expr, column.name) for column in columns]
-    return _asking(made, asked, instant=True, form=PromQueryFormat.TABLE)
+    return _with_queries(made, asked, instant=True, form=PromQueryFormat.TABLE)
 
 
 def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[Any]], *, live: bool) -> models.Dashboard:
-    """A dashboard with the variables that all of ours have."""
+    """Return a dashboard with the variables that all of ours have."""
     made = (
         dashboard.Dashboard(title)
         .uid(uid)
@@ -216,12 +216,12 @@ def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[An
 
 
 def ref(i: int) -> str:
-    """A, B, … Z, AA, …: how Grafana names the queries of a panel."""
+    """Return the name of a panel's query as in Grafana: A, B, … Z, AA, …"""
     return chr(ord("A") + i) if i < 26 else ref(i // 26 - 1) + ref(i % 26)
 
 
 def _variable(name: str, label: str) -> dashboard.QueryVariable:
-    """All stands for ``.*``, which also matches series that do not have the label at all."""
+    """Return a dashboard variable; All is ``.*``, which also matches series without the label."""
     where = f'{{{LABEL}!=""}}' if label == LABEL else f'{{{MODEL}=~"$model"}}' if label == LOAD else ""
     return (
         dashboard.QueryVariable(name)
@@ -237,21 +237,23 @@ def _variable(name: str, label: str) -> dashboard.QueryVariable:
     )
 
 
-def _dressed(made: Any, title: str, text: str, unit: str, look: Look, *, scaled: bool = True) -> Any:
-    """The builder with what every panel has; ``scaled``: its axis begins at 0 unless said otherwise."""
+def _with_look(made: Any, title: str, text: str, unit: str, look: Look, *, scaled: bool = True) -> Any:
+    """Return the builder with what every panel has; ``scaled``: its axis begins at 0 by default."""
     made = made.title(title).description(text).unit(unit).datasource(SOURCE)
     made = made.span(look.get("width", 8)).height(look.get("height", 8))
     made = made.thresholds(_thresholds(look.get("limits", NO_LIMIT), look.get("below", "green")))
-    least, most = look.get("least", 0), look.get("most")
-    if scaled and least is not None:
-        made = made.min(least)
-    if scaled and most is not None:
-        made = made.max(most)
+    lowest, highest = look.get("min", 0), look.get("max")
+    if scaled and lowest is not None:
+        made = made.min(lowest)
+    if scaled and highest is not None:
+        made = made.max(highest)
     return made
 
 
-def _asking(made: Any, asked: Sequence[Query], *, instant: bool = False, form: PromQueryFormat | None = None) -> Any:
-    """The builder with its queries."""
+def _with_queries(
+    made: Any, asked: Sequence[Query], *, instant: bool = False, form: PromQueryFormat | None = None
+) -> Any:
+    """Return the builder with its queries."""
     for i, query in enumerate(asked):
         target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(ref(i)).datasource(SOURCE)
         target = (target.instant() if instant else target.range()).interval(STEP)

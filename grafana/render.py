@@ -1,7 +1,6 @@
-"""``python -m grafana.render``: draws what the dashboards' queries give, from a Prometheus' data, with matplotlib.
+"""``python -m grafana.render``: draw the results of the dashboards' queries, from Prometheus, with matplotlib.
 
-Invariant: every figure on a picture comes from a panel's own query; nothing else is drawn.
-These are no screenshots of Grafana, and each picture says so.
+Every figure comes from a panel's own query. The images are not screenshots of Grafana, and each says so.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ COLUMNS = 24
 WIDTH_IN = 15.0
 ROW_IN = 0.42
 """Height of one unit of Grafana's grid."""
-MOST_SERIES = 12
+MAX_SERIES = 12
 HEAD_IN = 0.6
 _TIME_KINDS = ("timeseries", "heatmap", "state-timeline")
 _NAMES_AT_LEFT = ("bargauge", "state-timeline")
@@ -32,7 +31,7 @@ def main() -> None:
     parser.add_argument("--from", dest="start", type=float, help="Unix seconds (default: 15 minutes ago)")
     parser.add_argument("--to", dest="end", type=float, help="Unix seconds (default: now)")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder (default: %(default)s)")
-    parser.add_argument("--note", default="", help="what the load was, for the line under the title")
+    parser.add_argument("--note", default="", help="line of text to print under the title, e.g. what the load was")
     given = parser.parse_args()
     end_s = time.time() if given.end is None else given.end
     span = ask.Span(end_s - 900 if given.start is None else given.start, end_s)
@@ -44,7 +43,7 @@ def main() -> None:
 
 
 def draw(board: Mapping[str, Any], url: str, span: ask.Span, path: Path, note: str) -> None:
-    """One dashboard as one picture, its panels where Grafana would put them."""
+    """Draw one dashboard as one image, its panels where Grafana would put them."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -60,16 +59,16 @@ def draw(board: Mapping[str, Any], url: str, span: ask.Span, path: Path, note: s
         axes = figure.add_axes(_place(panel, height))
         axes.set_title(panel["title"], fontsize=9, loc="left", fontweight="bold")
         axes.tick_params(labelsize=6.5)
-        _DRAWN[panel["type"]](axes, panel, _answers(panel, url, span))
+        _DRAW[panel["type"]](axes, panel, _answers(panel, url, span))
         if panel["type"] in _TIME_KINDS:
             axes.set_xlim(0, span.end_s - span.start_s)
     figure.savefig(path, dpi=80)
     pyplot.close(figure)
-    _smaller(path)
+    _shrink(path)
 
 
 def _place(panel: Mapping[str, Any], height: float) -> tuple[float, float, float, float]:
-    """Left, bottom, width, height as shares of the picture: the panel's place in Grafana, less room for its axes."""
+    """Return left, bottom, width and height as shares of the image: the panel's place in Grafana, less its axes."""
     where = panel["gridPos"]
     left = 1.7 if panel["type"] in _NAMES_AT_LEFT else 0.6
     unit = WIDTH_IN / COLUMNS
@@ -81,10 +80,10 @@ def _place(panel: Mapping[str, Any], height: float) -> tuple[float, float, float
 def _answers(
     panel: Mapping[str, Any], url: str, span: ask.Span
 ) -> list[tuple[Mapping[str, Any], list[dict[str, Any]]]]:
-    """Query -> its series, instants counted from the start of the range."""
+    """Return each query with its series, instants counted from the start of the range."""
     answers = []
     for query in panel["targets"]:
-        found = ask.result(url, ask.Target(panel, query), span)
+        found = ask.result(url, ask.PanelQuery(panel, query), span)
         for each in found:
             each["points"] = [
                 (float(at) - span.start_s, float(value)) for at, value in each.get("values", [each.get("value")])
@@ -93,14 +92,14 @@ def _answers(
     return answers
 
 
-def _drawn_numbers(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
+def _draw_numbers(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
     axes.axis("off")
     values = [value for _, found in answers for each in found for _, value in each["points"]]
     text = _text(values[-1], panel) if values else "no data"
     axes.text(0.5, 0.45, text, ha="center", va="center", fontsize=17, color=_color(values[-1:], panel))
 
 
-def _drawn_lines(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
+def _draw_lines(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
     custom = panel["fieldConfig"]["defaults"].get("custom", {})
     stacked = custom.get("stacking", {}).get("mode") == "normal"
     lines = [(_legend(query, each) or "none", each["points"]) for query, found in answers for each in found]
@@ -129,7 +128,7 @@ def _add_legend(axes: Any, columns: int) -> None:
         axes.legend(fontsize=5.5, ncols=columns, loc="upper left", framealpha=0.5)
 
 
-def _drawn_heatmap(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
+def _draw_heatmap(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
     found = sorted((each for _, found in answers for each in found), key=lambda each: float(each["metric"]["le"]))
     instants = sorted({at for each in found for at, _ in each["points"]})
     if not instants:
@@ -150,8 +149,8 @@ def _drawn_heatmap(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) 
     axes.set_xlabel("s since the start of the range; upper bounds of the buckets", fontsize=7)
 
 
-def _drawn_states(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
-    bands = [(_legend(query, each), each["points"]) for query, found in answers for each in found][:MOST_SERIES]
+def _draw_states(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
+    bands = [(_legend(query, each), each["points"]) for query, found in answers for each in found][:MAX_SERIES]
     for y, (_, points) in enumerate(bands):
         for at, value in points:
             axes.barh(y, ask.STEP_S, left=at, color=_color([value], panel), height=0.7)
@@ -159,7 +158,7 @@ def _drawn_states(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -
     axes.set_xlabel("s since the start of the range; green: valid, orange: degraded, red: invalid", fontsize=7)
 
 
-def _drawn_bars(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
+def _draw_bars(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
     bars = [(_legend(query, each), each["points"][-1][1]) for query, found in answers for each in found]
     known = [(legend, value) for legend, value in sorted(bars, reverse=True) if not math.isnan(value)]
     colors = [_color([value], panel) for _, value in known]
@@ -169,7 +168,7 @@ def _drawn_bars(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> 
     axes.xaxis.set_major_formatter(lambda value, _: _text(value, panel))
 
 
-def _drawn_groups(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
+def _draw_groups(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
     found = [each for _, found in answers for each in found if not math.isnan(each["points"][-1][1])]
     loads = sorted({(float(each["metric"].get("level", "0")), each["metric"]["structbench_load"]) for each in found})
     cells = sorted({each["metric"]["cell"] for each in found})
@@ -191,7 +190,7 @@ def _drawn_groups(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -
     _add_legend(axes, 2)
 
 
-def _drawn_table(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
+def _draw_table(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
     axes.axis("off")
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     units = {each["matcher"]["options"]: each["properties"][0]["value"] for each in panel["fieldConfig"]["overrides"]}
@@ -214,19 +213,19 @@ def _drawn_table(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) ->
         table.scale(1, 1.2)
 
 
-_DRAWN = {
-    "stat": _drawn_numbers,
-    "timeseries": _drawn_lines,
-    "heatmap": _drawn_heatmap,
-    "state-timeline": _drawn_states,
-    "bargauge": _drawn_bars,
-    "barchart": _drawn_groups,
-    "table": _drawn_table,
+_DRAW = {
+    "stat": _draw_numbers,
+    "timeseries": _draw_lines,
+    "heatmap": _draw_heatmap,
+    "state-timeline": _draw_states,
+    "bargauge": _draw_bars,
+    "barchart": _draw_groups,
+    "table": _draw_table,
 }
 
 
 def _legend(query: Mapping[str, Any], series: Mapping[str, Any]) -> str:
-    """The query's legend with the labels of the series in it."""
+    """Return the query's legend with the labels of the series filled in."""
     text = query["legendFormat"]
     for part in text.split("{{")[1:]:
         label = part.split("}}")[0]
@@ -248,7 +247,7 @@ def _text(value: float, panel: Mapping[str, Any]) -> str:
 
 
 def _written(value: float, unit: str) -> str:
-    """A value with its unit, in the project's way of writing figures."""
+    """Format a value with its unit, in the project's formatting."""
     from structbench.formatting import bytes_text, latency_text, rate_text, share_text
 
     if math.isnan(value):
@@ -267,8 +266,8 @@ def _written(value: float, unit: str) -> str:
     return f"{value:.2g}" if 0 < value < 10 else f"{value:,.0f}"
 
 
-def _smaller(path: Path) -> None:
-    """The picture with 64 colors: a quarter of the size, and no difference for a reader."""
+def _shrink(path: Path) -> None:
+    """Reduce the image to 64 colors: a quarter of the size, and no visible difference."""
     from PIL import Image
 
     with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""The recording rules of the table's latencies: percentiles of each cell, which dashboards and alerts read."""
+"""Recording rules for the latencies in the table of metrics: percentiles of each cell, for dashboards and alerts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SHARES = f"""
 
 
 def percentiles() -> str:
-    """The file ``rules/percentiles.yml``."""
+    """Return the content of ``rules/percentiles.yml``."""
     return _HEAD + "".join(_rules()) + _SHARES
 
 

@@ -1,4 +1,4 @@
-"""The dashboard *Server and machine*: what the server says of itself, and what the measuring client uses."""
+"""The dashboard *Server and machine*: what the server reports, and what the measuring client uses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _server() -> list[Any]:
     return [
         parts.graph(
             "Model memory",
-            "What the model takes, as /api/ps tells, and the part of it that lies on a GPU.",
+            "Memory that the model takes, as reported by /api/ps, and the part of it on a GPU.",
             BYTES,
             Query(_of_model(series(prometheus(of.MODEL_SIZE))), f"size {BY_MODEL}"),
             Query(_of_model(series(prometheus(of.MODEL_VRAM))), f"on GPU {BY_MODEL}"),
@@ -40,16 +40,16 @@ def _server() -> list[Any]:
         parts.levels(
             "Share on GPU",
             "Blue: all on the processor. Orange: split, usually slower than a smaller model that fits. Green: all on "
-            "the GPU. The last value in the time range.",
+            "the GPU. Shows the last value in the time range.",
             SHARE,
             Query(_of_model(last(prometheus(of.MODEL_VRAM_SHARE))), BY_MODEL),
             limits=((0.001, "orange"), (1, "green")),
             below="blue",
-            most=1,
+            max=1,
         ),
         parts.graph(
             "Time until unloaded",
-            "When the server unloads the model if nobody asks it; the next load then pays for loading it again.",
+            "Time until the server unloads the model without requests; the next load then has to load it again.",
             SECONDS,
             Query(_of_model(series(prometheus(of.MODEL_EXPIRY))), BY_MODEL),
             limits=((10, "green"),),
@@ -65,8 +65,8 @@ def _time() -> list[Any]:
     return [
         parts.graph(
             "A request's time, mean",
-            "Ollama's load, prompt evaluation and evaluation durations and what they leave (a slot to wait for, the "
-            "network): means over the requests of the last minute. Stacked: their sum is the request.",
+            "Ollama's durations of load, prompt evaluation and evaluation, and the rest (waiting for a slot, network): "
+            "means over the requests of the last minute. Stacked, they add up to the request.",
             SECONDS,
             *(Query(mean(metric), name) for name, metric in STEPS.items()),
             limits=parts.WAIT,
@@ -133,21 +133,21 @@ def _client() -> list[Any]:
         *_lags(),
         parts.graph(
             "Client processor",
-            "Cores that the load generator and its workers used in the last second; a server on the same machine lacks "
-            "them.",
+            "Cores that the load generator and its workers used in the last second; a server on the same machine "
+            "cannot use them.",
             COUNT,
             Query(_worst(prometheus(of.CLIENT_CPU)), "cores"),
             width=6,
         ),
         parts.graph(
             "Client memory",
-            "Resident memory of the load generator and its workers; pages they share count in each.",
+            "Resident memory of the load generator and its workers; shared pages count in each.",
             BYTES,
             Query(_worst(prometheus(of.CLIENT_MEMORY)), "resident"),
         ),
         parts.graph(
             "Workers",
-            "Worker processes that are alive. Fewer than there were: one died, and its requests with it.",
+            "Living worker processes. If the number drops, one died, and its requests with it.",
             COUNT,
             Query(series(prometheus(of.WORKERS)), CELL_LEGEND),
             limits=((1, "green"),),
@@ -155,7 +155,7 @@ def _client() -> list[Any]:
         ),
         parts.graph(
             "Rows waiting for the database",
-            "Rows on disk that are not yet in DuckDB. A hill is normal, a slope that only rises is not.",
+            "Rows on disk that are not yet in DuckDB. A peak is normal, a steady rise is not.",
             COUNT,
             Query(series(prometheus(of.BACKLOG)), CELL_LEGEND),
             limits=((10_000, "orange"),),
@@ -167,7 +167,7 @@ def _work() -> list[Any]:
     return [
         parts.graph(
             "Cells",
-            "Cells of this invocation by state, whatever is chosen above.",
+            "Cells of this load by state, regardless of the variables above.",
             COUNT,
             Query("sum by (structbench_cell_state) (structbench_cells)", "{{structbench_cell_state}}"),
             width=12,
@@ -175,7 +175,7 @@ def _work() -> list[Any]:
         ),
         parts.levels(
             "Found in the database",
-            "Cells by what --skip-cached found of them. hit: whole, skipped; partial: continued; miss: measured anew.",
+            "Cells by what --skip-cached found. hit: complete, skipped; partial: continued; miss: measured anew.",
             COUNT,
             Query(total(last(prometheus(of.CACHE)), ("structbench_cache_result",)), "{{structbench_cache_result}}"),
             width=12,

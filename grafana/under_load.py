@@ -1,6 +1,6 @@
 """The dashboard *Under load*: what concurrency or rate does to latency and to correctness.
 
-Prometheus has time on its x axis and a load level is a label: so these are bars, a group for each level, of whole runs.
+Prometheus has time on its x axis, but a load level is a label: hence bars over whole runs, one group per level.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from loadgen.telemetry import instruments as of
 from loadgen.telemetry.instruments import prometheus
 
 BY = (MODEL, SUITE, LOAD)
-_RUN = " By load (c: requests in flight, rate: requests/s), of the newest run of each cell in the time range."
+_RUN = " By load (c: requests in flight, rate: requests/s), for the newest run of each cell in the time range."
 
 
 def build() -> Any:
     rows = {"Answers": _answers(), "Latency": _latency(), "Throughput": _throughput(), "All figures": [_table()]}
-    text = "The same models and suites under one load after another: where it bends, and whether answers suffer too."
+    text = "The same models and suites at rising load levels: where latency bends, and whether answers suffer too."
     return parts.board("structbench-under-load", "Under load", text, rows, live=False)
 
 
@@ -48,7 +48,7 @@ def _percentile(q: float, histogram: str, more: str = "") -> str:
 
 
 def _answers() -> list[Any]:
-    errors = "Failed requests / all requests; in an open loop the dropped ones are among them."
+    errors = "Failed requests / all requests; in an open loop, dropped ones count as failed."
     return [
         _bars(
             "Accuracy",
@@ -56,7 +56,7 @@ def _answers() -> list[Any]:
             SHARE,
             mean(shown_as("accuracy"), BY, whole=True),
             width=12,
-            most=1,
+            max=1,
             limits=parts.GOOD_FROM,
             below="red",
         ),
@@ -69,11 +69,17 @@ def _latency() -> list[Any]:
     queue = mean(prometheus(of.QUEUE), BY, whole=True)
     return [
         _bars("TTFT p50", "Median time to first token.", SECONDS, _percentile(0.5, TTFT), **wait),
-        _bars("TTFT p95", "Its 95th percentile.", SECONDS, _percentile(0.95, TTFT), **wait),
+        _bars("TTFT p95", "95th percentile of the time to first token.", SECONDS, _percentile(0.95, TTFT), **wait),
         _bars("ITL p95", "95th percentile of the gaps between chunks.", SECONDS, _percentile(0.95, ITL)),
         _bars("End to end p50", "Median of last message − sent.", SECONDS, _percentile(0.5, E2E, COMPLETED), **wait),
-        _bars("End to end p95", "Its 95th percentile.", SECONDS, _percentile(0.95, E2E, COMPLETED), **wait),
-        _bars("Queue", "Mean of what the server's durations leave: waiting for a slot, network.", SECONDS, queue),
+        _bars(
+            "End to end p95",
+            "95th percentile of last message − sent.",
+            SECONDS,
+            _percentile(0.95, E2E, COMPLETED),
+            **wait,
+        ),
+        _bars("Queue", "Mean time not in the server's durations: waiting for a slot, network.", SECONDS, queue),
     ]
 
 
@@ -82,7 +88,7 @@ def _tokens_per_s() -> str:
 
 
 def _throughput() -> list[Any]:
-    tokens = "Output tokens of all streams / the seconds in which requests were in flight, which are counted whole."
+    tokens = "Output tokens of all streams / seconds during which requests were in flight, counted as whole seconds."
     return [
         _bars("Correct goodput", GOODPUT, PER_SECOND, goodput(BY)),
         _bars("Output tokens/s", tokens, TOKENS_PER_S, _tokens_per_s()),
@@ -105,5 +111,5 @@ def _table() -> Any:
         Column("correct goodput", goodput(BY), PER_SECOND),
         Column("verdict", verdict, "none", parts.VERDICT),
     ]
-    text = "Every level with all its figures; verdict: 0 valid, 1 degraded, 2 invalid." + _RUN
+    text = "All figures of every load level; verdict: 0 valid, 1 degraded, 2 invalid." + _RUN
     return parts.figures("Levels", text, {MODEL: "model", SUITE: "suite", LOAD: "load"}, columns)

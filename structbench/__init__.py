@@ -1,4 +1,4 @@
-"""structbench: the load generator that also knows whether the answer was right.
+"""structbench: a load generator that also checks whether the answers are right.
 
 ``structbench.load(models=[…], suites=[…], …)`` does what the command ``structbench load`` does; its
 keywords are the command's options (see ``structbench.LoadOptions``).
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 
 def load(**options: Any) -> Summary:
-    """Measure and score; the summary has a row a cell, and ``records()`` every request.
+    """Run a load and return its summary: a row per cell in ``rows``, every request from ``records()``.
 
-    Raises BadInput (a StructbenchError) before anything is sent. Metrics are off unless
-    ``metrics_port`` is given.
+    Raises BadInput (a StructbenchError) before anything is sent. Metrics are off unless ``metrics_port`` is given.
     """
     from structbench.options import LoadOptions
     from structbench.run.runner import load as run

@@ -1,7 +1,7 @@
 """The command line: a table of commands, each a module of ``structbench.commands``.
 
-Invariant: nothing heavy is imported before a command runs, so that --help comes at once; a mistake
-of the user's is one line on stderr and exit code 2.
+Invariant: nothing heavy is imported before a command runs, so that --help is instant; a mistake of the user's is one
+line on stderr and exit code 2.
 """
 
 import os
@@ -40,7 +40,7 @@ COMMANDS: dict[str, str] = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; the exit code."""
+    """Run one command and return its exit code."""
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):
             print(_overview())
@@ -49,25 +49,25 @@ def main(argv: Sequence[str]) -> int:
             print(f"structbench {__version__}")
             return 0
         if argv[0] not in COMMANDS:
-            raise BadInput(f"there is no command {argv[0]!r}: {did_you_mean(argv[0], COMMANDS)}")
+            raise BadInput(f"unknown command {argv[0]!r}: {did_you_mean(argv[0], COMMANDS)}")
         command = import_module(COMMANDS[argv[0]])
         return int(command.run(_parse(argv[0], command.Options, argv[1:])))
     except StructbenchError as error:
         complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        complain("interrupted; what was measured is kept, and --skip-cached continues it")
+        complain("interrupted; what was measured is stored, and --skip-cached continues it")
         return 130
 
 
 def entry() -> NoReturn:
-    """The console script."""
+    """Run the command that the shell was given: the entry point of the console script."""
     sys.stdout, sys.stderr = _outlet(sys.stdout), _outlet(sys.stderr)
     sys.exit(main(sys.argv[1:]))
 
 
 class _Outlet(TextIOWrapper):
-    """A stream that nobody may read to its end (``| head``): the rest goes nowhere, the exit code stays."""
+    """A stream whose reader may stop early (``| head``): the rest is dropped, the exit code stays."""
 
     def write(self, text: str) -> int:
         try:
@@ -110,7 +110,7 @@ def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
             if unknown != message:
                 known = [name for action in self._actions for name in action.option_strings]
                 word = unknown.split()[0]
-                message = f"there is no option {word}: {did_you_mean(word, known)}"
+                message = f"unknown option {word}: {did_you_mean(word, known)}"
             raise BadInput(f"{message} (see `structbench {command} --help`)")
 
     parser = Parser(options_class, prog=f"structbench {command}", description=options_class.__doc__, allow_abbrev=False)
@@ -122,7 +122,7 @@ def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
 
 
 class _Gather(Action):
-    """Takes several values: all of them, also those of an option that is given several times."""
+    """Collect the values of an option that takes several and may be given several times."""
 
     def __call__(self, _parser: Any, into: Namespace, values: Any, _name: str | None = None) -> None:
         before = getattr(into, self.dest, None)
@@ -130,7 +130,7 @@ class _Gather(Action):
 
 
 def _help(field: "Field[Any]", text: str) -> str:
-    """The help text with its default, where the text does not tell it and there is one to tell."""
+    """Return the help text, with the default added unless the text has it or there is none."""
     default = field.default if field.default_factory is MISSING else field.default_factory()
     if "(default" in text or default is None or default is False or default in ([], ""):
         return text.replace("%", "%%")
@@ -139,7 +139,7 @@ def _help(field: "Field[Any]", text: str) -> str:
 
 
 def _overview() -> str:
-    lines = [f"structbench {__version__}: load an LLM server and know whether its answers were right", "",
+    lines = [f"structbench {__version__}: load-test an LLM server and find out whether its answers are right", "",
              "usage: structbench COMMAND [OPTIONS]     structbench COMMAND --help", ""]  # fmt: skip
     for name, module in COMMANDS.items():
         lines.append(f"  {name:<13}{import_module(module).Options.__doc__.splitlines()[0]}")

@@ -7,7 +7,7 @@ Anything else that escapes is a bug and keeps its traceback.
 """
 
 GATE_FAILED = 99
-"""Exit code: all was measured, and something that was asked for (--slo, --fail-on) is not so."""
+"""Exit code: everything was measured, and a condition (--slo, --fail-on) was not met."""
 
 
 class StructbenchError(Exception):

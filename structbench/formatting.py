@@ -1,7 +1,7 @@
-"""How figures are written for people: units chosen by size, an absent value as "–".
+"""Formatting of figures and texts for people: units chosen by size, an absent value as "–".
 
-Invariant: what is written never says more than was measured: 100 % means all, 0 % none, and no rounding
-carries a figure into a unit it has not reached.
+Invariant: a text never claims more than was measured: 100 % means all, 0 % none, and rounding never carries a figure
+into a unit that it has not reached.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 ABSENT = "–"
 _MARKUP = re.compile(r"[\\`*_\[\]|~<>&@#$]|:(?=//|\w+:)|(?<=www)\.")
-"""Emphasis, links, addresses, emoji, formulas, mentions, HTML, and the sign between columns."""
+"""What Markdown reads as emphasis, links, addresses, emoji, formulas, mentions, HTML or the end of a column."""
 
 
 def latency_text(seconds: float | None) -> str:
-    """``0.42 ms``, ``8.4 ms``, ``84 ms``, ``1.2 s``, ``123 s``."""
+    """Format a latency: ``0.42 ms``, ``8.4 ms``, ``84 ms``, ``1.2 s``, ``123 s``."""
     if seconds is None or not isfinite(seconds):
         return ABSENT
     size = abs(seconds)
@@ -35,7 +35,7 @@ def latency_text(seconds: float | None) -> str:
 
 
 def span_text(seconds: float | None) -> str:
-    """How long something takes that people wait for: ``0.4 s``, ``44 s``, ``3 min 20 s``, ``1 h 05 min``."""
+    """Format a time that people wait: ``0.4 s``, ``44 s``, ``3 min 20 s``, ``1 h 05 min``."""
     if seconds is None or not isfinite(seconds):
         return ABSENT
     if seconds < 9.95:
@@ -50,7 +50,7 @@ def span_text(seconds: float | None) -> str:
 
 
 def clock_text(seconds: float | None) -> str:
-    """The same where there is little room: ``0:44``, ``3:20``, ``1:05:00``."""
+    """Format a time for a narrow column: ``0:44``, ``3:20``, ``1:05:00``."""
     if seconds is None or not isfinite(seconds):
         return ABSENT
     minutes, rest_s = divmod(round(seconds), 60)
@@ -59,7 +59,7 @@ def clock_text(seconds: float | None) -> str:
 
 
 def share_text(share: float | None, digits: int = 1) -> str:
-    """``93.3 %``; 100 % and 0 % only for exactly all and none."""
+    """Format a share: ``93.3 %``; 100 % and 0 % only for exactly all and none."""
     if share is None or not isfinite(share):
         return ABSENT
     percent, least = share * 100, 10.0**-digits
@@ -69,7 +69,7 @@ def share_text(share: float | None, digits: int = 1) -> str:
 
 
 def rate_text(per_s: float | None) -> str:
-    """A number of things per second: ``0.04``, ``4.1``, ``212``, ``1,234``."""
+    """Format a number per second: ``0.04``, ``4.1``, ``212``, ``1,234``."""
     if per_s is None or not isfinite(per_s):
         return ABSENT
     if abs(per_s) < 0.095:
@@ -78,7 +78,7 @@ def rate_text(per_s: float | None) -> str:
 
 
 def bytes_text(n: float | None) -> str:
-    """Memory, in powers of 1000: ``840 B``, ``12.4 MB``, ``1.6 GB``."""
+    """Format a size in powers of 1000: ``840 B``, ``12.4 MB``, ``1.6 GB``."""
     if n is None or not isfinite(n):
         return ABSENT
     units = ["B", "kB", "MB", "GB", "TB"]
@@ -89,34 +89,34 @@ def bytes_text(n: float | None) -> str:
 
 
 def plural(n: int, word: str) -> str:
-    """``1 request``, ``2 requests``."""
+    """Return the number with its noun: ``1 request``, ``2 requests``."""
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
 def suite_text(suite: str, structured: str | None) -> str:
-    """``json``, or ``json/prompt`` where the schema is told in the prompt only."""
+    """Return the suite's name: ``json``, or ``json/prompt`` if the schema is sent in the prompt only."""
     return f"{suite}/prompt" if structured == "prompt" else suite
 
 
 def printable(text: str) -> str:
-    """Text from outside as one line that cannot drive the terminal."""
+    """Return text from outside as one line that cannot drive the terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
 
 
 def clipped(text: str, length: int) -> str:
-    """The text, or its beginning and "…" where it is longer."""
+    """Cut the text to this length, with "…" at the end if it was longer."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def one_line(text: str, length: int = 160) -> str:
-    """The text with its white space as single blanks, clipped."""
+    """Return the text with single blanks for white space, cut to this length."""
     return clipped(" ".join(text.split()), length)
 
 
 def without_middle(text: str, length: int, tail: int | None = None) -> str:
-    """The text, or its beginning, "…" and so much of its end (half, if not said) where it is longer."""
+    """Cut the middle out of a longer text, keeping ``tail`` characters (by default half) of its end."""
     tail = (length - 1) // 2 if tail is None else tail
     return text if len(text) <= length else f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
 
@@ -124,30 +124,30 @@ def without_middle(text: str, length: int, tail: int | None = None) -> str:
 def did_you_mean(
     word: str, known: Iterable[str], *, otherwise: str | None = None, most: int = 1, quote: str = ""
 ) -> str:
-    """``did you mean json?`` where something known is like the word, else ``otherwise``, or what there is."""
+    """Return ``did you mean json?`` if a known name is similar, else ``otherwise`` or the list of known names."""
     from difflib import get_close_matches
 
     names = list(known)
     near = get_close_matches(word, names, n=most, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(f'{quote}{name}{quote}' for name in near)}?"
-    return f"there are {', '.join(names)}" if otherwise is None else otherwise
+    return f"use {', '.join(names)}" if otherwise is None else otherwise
 
 
 def markdown_text(text: str) -> str:
-    """One line that Markdown shows as it is; a name such as @team or a link stays text."""
+    """Return one line that Markdown shows as it is; a name such as @team or a link stays text."""
     return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", printable(text))
 
 
 def load_text(load: Mapping[str, Any]) -> str:
-    """``c=4`` or ``rate=5/s poisson`` from concurrency, rate and arrival; the view ``summary`` writes the same."""
+    """Return the load as text, ``c=4`` or ``rate=5/s poisson``; the view ``summary`` writes the same."""
     if load.get("rate") is not None:
         return f"rate={load['rate']:g}/s {load.get('arrival') or ''}".rstrip()
     return f"c={load['concurrency']}"
 
 
 def simple_table(gap: int = 1) -> Table:
-    """A table of rich's with a line below its headings and ``gap`` + 1 blanks between its columns."""
+    """Return an empty rich table with a line below its headings and ``gap`` + 1 blanks between columns."""
     from rich import box
     from rich.table import Table
 
@@ -155,7 +155,7 @@ def simple_table(gap: int = 1) -> Table:
 
 
 def seconds_text(seconds: float | None, digits: int = 3) -> str:
-    """A duration with so many digits, where its interval stands beside it: ``8.41 ms``, ``310 ms``, ``1.24 s``."""
+    """Format a duration with this many significant digits: ``8.41 ms``, ``310 ms``, ``1.24 s``."""
     if seconds is None:
         return ABSENT
     milliseconds = abs(seconds) < 0.9995
@@ -163,7 +163,7 @@ def seconds_text(seconds: float | None, digits: int = 3) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number with so many digits; usually three, since two hide an interval's width."""
+    """Format a number with this many significant digits; three, since two hide the width of an interval."""
     if not value:
         return "0"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits}g}")))))

@@ -1,6 +1,6 @@
-"""What makes two cells the same: canonical JSON of a Config, its hash, and what differs between two.
+"""The identity of a cell: canonical JSON of its Config, the hash of that, and the differences between two.
 
-Invariant: equal configs give equal text on every machine and Python version, different ones never do.
+Invariant: equal configs give equal text on every machine and Python version; different configs never do.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from structbench.types import Config
 
 SCHEME = "s1"
 _EXACT = 2**53
-_SHOWN = 12
+_DIGEST_LENGTH = 12
 
 KeyPath = tuple[str, ...]
-"""Keys from the outside in."""
+"""The keys of a nested field, outermost first."""
 
 
 def canonical_json(value: object) -> str:
-    """One JSON text for each value: sorted keys, no spaces, no escapes but the necessary ones.
+    """Return the one JSON text of a value: sorted keys, no spaces, only necessary escapes.
 
-    A float that equals an integer below 2**53 is written as that integer (``temperature=1`` and
-    ``1.0`` ask for the same), any other in Python's shortest form. NaN and infinity raise
-    ValueError, types that JSON does not know raise TypeError.
+    A float that equals an integer below 2**53 is written as that integer (``temperature=1`` and ``1.0`` mean the
+    same), any other in Python's shortest form. NaN and infinity raise ValueError, types without JSON TypeError.
     """
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -59,31 +58,31 @@ def _key(key: object) -> str:
 
 
 def config_dict(config: Config) -> dict[str, Any]:
-    """The config as a plain mapping, as ``runs.config`` holds it; a field at its default is left out."""
+    """Return the config as ``runs.config`` holds it: a plain mapping without the fields at their defaults."""
     values = ((field, getattr(config, field.name)) for field in fields(config))
     return {field.name: value for field, value in values if field.default is MISSING or value != field.default}
 
 
 def config_hash(config: Config) -> str:
-    """``s1:`` and the SHA-256 of the config's canonical JSON in UTF-8."""
+    """Return ``s1:`` and the SHA-256 of the config's canonical JSON in UTF-8."""
     text = canonical_json(config_dict(config))
-    # Words from a command line may hold bytes that are no UTF-8 (lone surrogates in Python).
+    # Command-line words may hold bytes that are not UTF-8 (lone surrogates in Python).
     return f"{SCHEME}:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """One line for each field that differs, e.g. ``load.concurrency: 1 → 4``."""
+    """Return a line for each field that differs, e.g. ``load.concurrency: 1 → 4``."""
     old, new = flat(before), flat(after)
     paths = [*old, *(path for path in new if path not in old)]
     return [
         _change(".".join(path), old.get(path), new.get(path))
         for path in paths
-        if old.get(path) != new.get(path) and not _opened(path, old, new)
+        if old.get(path) != new.get(path) and not _is_expanded(path, old, new)
     ]
 
 
 def flat(value: Mapping[str, Any], above: KeyPath = ()) -> dict[KeyPath, str]:
-    """Each innermost field by its path, as canonical JSON."""
+    """Return path -> canonical JSON for each innermost field."""
     fields: dict[KeyPath, str] = {}
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
@@ -93,22 +92,22 @@ def flat(value: Mapping[str, Any], above: KeyPath = ()) -> dict[KeyPath, str]:
     return fields
 
 
-def _opened(path: KeyPath, old: dict[KeyPath, str], new: dict[KeyPath, str]) -> bool:
-    """An empty mapping on one side whose fields on the other side are listed anyway."""
+def _is_expanded(path: KeyPath, old: dict[KeyPath, str], new: dict[KeyPath, str]) -> bool:
+    """Return whether this is an empty mapping whose fields on the other side are listed anyway."""
     here, there = (old, new) if path in old else (new, old)
     return here[path] == "{}" and any(other[: len(path)] == path for other in there if len(other) > len(path))
 
 
 def _change(name: str, old: str | None, new: str | None) -> str:
-    shown = [_short(text) for text in (old, new)]
+    shown = [_abbreviated(text) for text in (old, new)]
     if shown[0] == shown[1]:
         shown = ["(absent)" if text is None else text for text in (old, new)]
     return f"{name}: {shown[0]} → {shown[1]}"
 
 
-def _short(text: str | None) -> str:
+def _abbreviated(text: str | None) -> str:
     if text is None:
         return "(absent)"
     bare = text[1:-1] if text.startswith('"') else text
-    digest = len(bare) > 2 * _SHOWN and all(letter in "0123456789abcdef" for letter in bare.rpartition(":")[2])
-    return bare[: bare.find(":") + 1 + _SHOWN] + "…" if digest else bare
+    digest = len(bare) > 2 * _DIGEST_LENGTH and all(letter in "0123456789abcdef" for letter in bare.rpartition(":")[2])
+    return bare[: bare.find(":") + 1 + _DIGEST_LENGTH] + "…" if digest else bare

@@ -1,7 +1,7 @@
-"""The options that have more than one home: of ``structbench load`` (command line, Python, --help) and of runs.
+"""The options used in several places: those of ``structbench load`` (command line, Python, --help), and run filters.
 
-Invariant: an option's name, default, unit and meaning stand here once. No ``from __future__ import
-annotations``: argparse_dataclass calls the annotations as types.
+Each option's name, default, unit and meaning stands here once. No ``from __future__ import annotations``:
+argparse_dataclass calls the annotations as types.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ def opt(
     default: Any, help: str, *, many: bool = False, type: Any = None, metavar: Optional[str] = None,
     args: Sequence[str] = (),
 ) -> Any:  # fmt: skip
-    """A field with what argparse_dataclass wants to know.
+    """Return a dataclass field with the metadata that argparse_dataclass reads.
 
-    ``many``: the option takes several values. ``args``: the option's names, where ``--name`` alone will not do;
+    ``many``: the option takes several values. ``args``: the option's names, where ``--name`` alone is not enough:
     ``["-o", "--output"]``, or ``["name"]`` for a word without dashes.
     """
     metadata: dict[str, Any] = {"help": help}
@@ -41,111 +41,115 @@ def _is_word(args: Sequence[str]) -> bool:
 
 
 def think_value(text: str) -> bool | str:
-    """--think on|off, or a level such as high."""
+    """Return True or False for on or off, else the text itself: a level such as high."""
     return {"on": True, "true": True, "off": False, "false": False}.get(text.lower(), text)
 
 
 @dataclass(kw_only=True)
 class LoadOptions:
-    """Load a server, score its answers, keep every request; times are seconds."""
+    """Send load to a server, score its answers and store every request; times are in seconds."""
 
     models: list[str] = opt(DEFAULT_MODELS, "models to measure, as the server names them", many=True)
     suites: list[str] = opt(
         ("text", "json", "tools"),
-        "suites: text, json, tools, turns, numbers, bfcl:CATEGORY, jsonschemabench:PATH, a .jsonl file, a folder of "
-        "schemas",
+        "suites to run: text, json, tools, turns, numbers, bfcl:CATEGORY, jsonschemabench:PATH, a .jsonl file or a "
+        "folder of schemas",
         many=True,
     )
-    tags: list[str] = opt((), "only the suites' cases that have one of these tags", many=True)
+    tags: list[str] = opt((), "run only the cases that have one of these tags", many=True)
     host: Optional[str] = opt(
-        None, "server, e.g. 127.0.0.1:11434 (default: OLLAMA_HOST, then OLLAMA_BASE_URL, then http://127.0.0.1:11434)"
+        None,
+        "address of the server, e.g. 127.0.0.1:11434 (default: OLLAMA_HOST, then OLLAMA_BASE_URL, then http://127.0.0.1:11434)",
     )
     requests: Optional[int] = opt(
         None,
-        "requests per cell (default by suite: text 50, json 30, tools 20, turns 16, numbers 50, a file its cases; "
+        "requests per cell (default by suite: text 50, json 30, tools 20, turns 16, numbers 50, a file one per case; "
         "with --duration: no limit)",
     )
     concurrency: list[int] = opt(
         (),
-        "closed loop: requests in flight (default 1); several values make several cells",
+        "closed loop: number of requests in flight (default: 1); several values make several cells",
         many=True,
     )
     rate: list[float] = opt(
         (),
-        "open loop: requests/s sent whatever the server does; several values make several cells",
+        "open loop: requests/s to send, however fast the server answers; several values make several cells",
         many=True,
     )
-    arrival: Literal["constant", "poisson", "gamma"] = opt("constant", "open loop: how arrivals are spaced")
-    burstiness: float = opt(1.0, "gamma arrivals: shape; below 1 burstier than Poisson, above 1 more even")
+    arrival: Literal["constant", "poisson", "gamma"] = opt("constant", "open loop: spacing of the arrivals")
+    burstiness: float = opt(1.0, "gamma arrivals: shape; below 1 is burstier than Poisson, above 1 more even")
     max_in_flight: Optional[int] = opt(
         None,
-        "open loop: a request due while so many are in flight is dropped (default: no limit)",
+        "open loop: drop a request that is due while this many are in flight (default: no limit)",
     )
     duration: Optional[float] = opt(
         None,
-        "seconds after which a cell stops sending, if --requests did not end it before",
+        "seconds after which a cell stops sending, unless --requests ends it sooner",
     )
-    warmup: Optional[int] = opt(None, "warm-up requests per cell, not in the figures (default: one a worker)")
-    workers: Optional[int] = opt(None, "worker processes (default: from cores and load)")
+    warmup: Optional[int] = opt(None, "warm-up requests per cell, left out of the figures (default: one per worker)")
+    workers: Optional[int] = opt(None, "worker processes (default: chosen from cores and load)")
     timeout: float = opt(300.0, "seconds a request may take")
-    grace: float = opt(10.0, "seconds that requests in flight get after an interruption")
+    grace: float = opt(10.0, "seconds that requests in flight have to finish after an interruption")
     mean_input_tokens: float = opt(550.0, "text suite: mean prompt length in tokens")
-    stddev_input_tokens: float = opt(150.0, "text suite: its standard deviation")
+    stddev_input_tokens: float = opt(150.0, "text suite: standard deviation of the prompt length")
     mean_output_tokens: float = opt(150.0, "text suite: mean answer length in tokens")
-    stddev_output_tokens: float = opt(10.0, "text suite: its standard deviation")
+    stddev_output_tokens: float = opt(10.0, "text suite: standard deviation of the answer length")
     structured: list[str] = opt(
-        ("format",), "JSON suites: schema as Ollama's format, or only in the prompt; both: paired cells", many=True,
-        metavar="format|prompt",
+        ("format",), "JSON suites: send the schema as Ollama's format, or only in the prompt; both: paired cells",
+        many=True, metavar="format|prompt",
     )  # fmt: skip
     think: Optional[str] = opt(
         None,
-        "thinking: on, off, or a level such as high (default: the server's)",
+        "thinking: on, off, or a level such as high (default: as the server decides)",
         metavar="on|off|LEVEL",
     )
-    endpoint: Literal["chat", "generate"] = opt("chat", "/api/chat or /api/generate")
-    seed: int = opt(0, "seed of prompts, arrivals and sampling (sampling: seed + request index)")
+    endpoint: Literal["chat", "generate"] = opt("chat", "endpoint to load: /api/chat or /api/generate")
+    seed: int = opt(0, "seed for prompts, arrivals and sampling (sampling uses seed + request index)")
     option: list[str] = opt((), "Ollama options, e.g. temperature=0 num_ctx=8192", many=True, metavar="KEY=VALUE")
     keep_alive: Optional[str] = opt(
-        None, "how long the server keeps the model: 10m, seconds, or -1 for ever (default: the server's)"
+        None,
+        "how long the server keeps the model loaded: 10m, seconds, or -1 for ever (default: as the server decides)",
     )
-    pull: bool = opt(False, "pull models that are missing")
-    embed_model: Optional[str] = opt(None, "score answers by their nearness to a reference, with this embedding model")
-    db: Path = opt(Path("structbench.duckdb"), "file for the results", type=Path)
-    skip_cached: bool = opt(False, "skip cells of which --db holds what is asked for, add what is missing to others")
-    explain: bool = opt(False, "say what makes each cell new, partial or done; send nothing")
-    dry_run: bool = opt(False, "list the cells and their state; send nothing")
-    label: Optional[str] = opt(None, "name for these runs, kept in --db")
-    metrics_port: int = opt(9464, "port of the Prometheus metrics (0: off)")
-    metrics_host: str = opt("127.0.0.1", "address on which the metrics are served")
-    hold: float = opt(0.0, "seconds to keep the metrics up after the end; two scrape intervals miss nothing")
+    pull: bool = opt(False, "pull missing models first")
+    embed_model: Optional[str] = opt(None, "embedding model for scoring how similar answers are to their references")
+    db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
+    skip_cached: bool = opt(False, "skip cells that are already complete in --db, and complete the partial ones")
+    explain: bool = opt(False, "explain why each cell is new, partial or done; send nothing")
+    dry_run: bool = opt(False, "list the cells and their states; send nothing")
+    label: Optional[str] = opt(None, "name to store with these runs")
+    metrics_port: int = opt(9464, "port on which to serve Prometheus metrics (0: off)")
+    metrics_host: str = opt("127.0.0.1", "address on which to serve the metrics")
+    hold: float = opt(
+        0.0, "seconds to keep serving metrics after the end; two scrape intervals are enough to miss nothing"
+    )
     otlp: Optional[str] = opt(
         None, "push metrics and one span per request to this collector, e.g. http://127.0.0.1:4318", metavar="ENDPOINT"
     )
-    otlp_content: bool = opt(False, "spans carry prompts and answers too")
-    max_error_rate: float = opt(1.0, "the run fails when a larger share of a cell's requests end in errors (1: never)")
+    otlp_content: bool = opt(False, "include prompts and answers in the spans")
+    max_error_rate: float = opt(1.0, "fail when more than this share of a cell's requests end in errors (1: never)")
     slo: list[str] = opt(
         (),
-        "what each cell must reach, e.g. ttft_p95<0.5 schema_valid>=95%; exit code 99 when one does not "
-        "(docs/ci.md has the metrics)",
+        "conditions that each cell must meet, e.g. ttft_p95<0.5 schema_valid>=95%; if one is missed, the exit code "
+        "is 99 (docs/ci.md lists the metrics)",
         many=True, metavar="METRIC<VALUE",
     )  # fmt: skip
     abort_on_slo: bool = opt(
         False,
-        "end a cell once one of its --slo is certain to fail, whatever is still to come (never so where only "
-        "--duration bounds the cell)",
+        "end a cell as soon as one of its --slo is certain to fail (never certain in a cell that only --duration "
+        "limits)",
     )
     goodput: Optional[str] = opt(
         None,
-        "limits that a request must keep to count in goodput and correct goodput, e.g. ttft<0.5,tpot<50ms; "
-        "kept with the run (default: none)",
+        "limits within which a request counts towards goodput and correct goodput, e.g. ttft<0.5,tpot<50ms; "
+        "stored with the run (default: none)",
         metavar="METRIC<VALUE,…",
     )
     junit: Optional[Path] = opt(
-        None, "file for the outcome of each cell and --slo as JUnit XML", type=Path, metavar="FILE"
+        None, "write the result of each cell and --slo to this file as JUnit XML", type=Path, metavar="FILE"
     )
-    json: bool = opt(False, "summary as JSON on stdout, people's text on stderr")
-    quiet: bool = opt(False, "no progress display")
-    simulate: bool = opt(False, "measure the built-in simulated server instead of a real one")
+    json: bool = opt(False, "print the summary as JSON on stdout and everything else on stderr")
+    quiet: bool = opt(False, "do not show progress")
+    simulate: bool = opt(False, "measure the built-in simulated server, not a real one")
 
     def __post_init__(self) -> None:
         if isinstance(self.structured, str):  # from Python, one value may stand alone
@@ -154,22 +158,22 @@ class LoadOptions:
 
 @dataclass(kw_only=True)
 class RunFilters:
-    """Which stored runs a command is about: each option narrows the choice, several values of one widen it."""
+    """Select the stored runs for a command: each option narrows the choice, several values of one widen it."""
 
     runs: list[str] = opt(
         (), "run ids, labels, models, suites, server versions or config hashes (default: all runs)", many=True,
         args=["runs"],
     )  # fmt: skip
-    model: list[str] = opt((), "runs of these models", many=True)
-    suite: list[str] = opt((), "runs of these suites", many=True)
-    label: list[str] = opt((), "runs with these labels", many=True)
-    status: list[str] = opt((), "runs that are complete, interrupted or running", many=True)
-    since: Optional[str] = opt(None, "runs started since a date such as 2026-01-31, or an age: 7d, 12h, 30m")
-    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
+    model: list[str] = opt((), "only runs of these models", many=True)
+    suite: list[str] = opt((), "only runs of these suites", many=True)
+    label: list[str] = opt((), "only runs with these labels", many=True)
+    status: list[str] = opt((), "only runs that are complete, interrupted or running", many=True)
+    since: Optional[str] = opt(None, "only runs started since a date, e.g. 2026-01-31, or within an age: 7d, 12h, 30m")
+    db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
 
 
 def as_arguments(options: LoadOptions) -> list[str]:
-    """The words of a command line that gives these options; what is at its default is left out."""
+    """Return the command-line words that give these options, without those at their default."""
     default = LoadOptions()
     words: list[str] = []
     for each in fields(options):

@@ -1,7 +1,7 @@
-"""Where a command's result goes: a file, which is there whole or not at all, or standard output.
+"""Writing a command's result: to a file, which is complete or not there at all, or to standard output.
 
-Invariant: what stands under the name that was asked for is never half of it, and never stands where the database was;
-a place that cannot be written is refused before any work.
+Invariant: the file under the given name is never half written and never replaces the database; a path that cannot be
+written is refused before any work.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from structbench.errors import BadInput, RunFailed
 
 
 @contextmanager
-def target_of(path: Path, databases: Sequence[Path]) -> Iterator[Path]:
-    """A path to write to; what was written is then at ``path``, or on standard output for ``-``."""
+def writable_path(path: Path, databases: Sequence[Path]) -> Iterator[Path]:
+    """Yield a path to write to; at the end its content is at ``path``, or on standard output for ``-``."""
     check_output(path, "-o", databases)
     if str(path) == "-":
         with _standard_output() as pipe:
@@ -43,7 +43,7 @@ def target_of(path: Path, databases: Sequence[Path]) -> Iterator[Path]:
 
 
 def check_output(path: Path, option: str, databases: Sequence[Path]) -> None:
-    """BadInput when the file cannot be written, or is one of the databases; nothing is made or changed."""
+    """Raise BadInput if the file cannot be written, or is one of the databases; create and change nothing."""
     if path.is_dir():
         raise BadInput(f"{option} {path} is a folder: give a file in it")
     if not path.parent.is_dir():
@@ -55,14 +55,14 @@ def check_output(path: Path, option: str, databases: Sequence[Path]) -> None:
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    """Whether the two are one file, or will be once they are made."""
+    """Return whether the two paths are one file, or will be once created."""
     if path.exists() and other.exists():
         return path.samefile(other)
     return os.path.realpath(path) == os.path.realpath(other)
 
 
 def write_output(path: Path, text: str) -> None:
-    """Put the text in the file, at the end of what took long: RunFailed, not BadInput, when that cannot be done."""
+    """Write the text to the file after the work is done: raise RunFailed, not BadInput, if that fails."""
     is_device = path.exists() and not path.is_file()  # nothing can be moved to its place
     made = path if is_device else path.with_name(f".{path.name}.{os.getpid()}-part")
     try:
@@ -76,7 +76,7 @@ def write_output(path: Path, text: str) -> None:
 
 
 def deliver(text: str, path: Path | None) -> None:
-    """Put the text in the file, or on standard output where there is none."""
+    """Write the text to the file, or to standard output if ``path`` is None."""
     if path is None:
         sys.stdout.write(text)
     else:
@@ -84,7 +84,7 @@ def deliver(text: str, path: Path | None) -> None:
 
 
 def json_value(value: Any) -> Any:
-    """The value as JSON has it; the store's instants are UTC without saying so."""
+    """Return the value as JSON can hold it; the store's instants are UTC without a zone."""
     match value:
         case float() | Decimal():
             return float(value) if math.isfinite(value) else None
@@ -100,7 +100,7 @@ def json_value(value: Any) -> Any:
 
 @contextmanager
 def _standard_output() -> Iterator[Path]:
-    """A pipe with a name, for writers that want one; somebody who reads no further (``| head``) is no mistake."""
+    """Yield the path of a pipe to standard output; a reader that stops early (``| head``) is not an error."""
     reading, writing = os.pipe()
     broken = threading.Event()
 

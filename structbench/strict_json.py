@@ -1,4 +1,4 @@
-"""Strict JSON: one value from end to end as RFC 8259 has it, without NaN and without a name twice in one object."""
+"""Strict JSON: exactly one value as in RFC 8259, without NaN and without duplicate names in an object."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import json
 from typing import Any
 
 
-class Refused(ValueError):
-    """Python's json takes it, strict JSON does not."""
+class NotStrict(ValueError):
+    """The text passes Python's json, but is not strict JSON."""
 
 
 class NotJson(Exception):
-    """A file that does not hold one JSON value; the message says where and why, in one line."""
+    """A file does not hold exactly one JSON value; the message says where and why in one line."""
 
 
 def decode(text: str) -> Any:
-    """Parse the text; raises json.JSONDecodeError (with the place), another ValueError, or RecursionError."""
+    """Parse the text; raise json.JSONDecodeError (with the place), another ValueError, or RecursionError."""
     return _DECODER.decode(text)
 
 
 def decode_file(data: bytes, hint: str) -> Any:
-    """Parse the content of a file that is to be sent on; NotJson also where UTF-8 cannot carry it.
+    """Parse a file whose content will be sent on; raise NotJson, also if UTF-8 cannot encode the value.
 
-    ``hint`` stands in brackets behind what is wrong.
+    ``hint`` follows the error in brackets.
     """
     try:
         value = decode(data.decode("utf-8-sig"))
@@ -30,7 +30,7 @@ def decode_file(data: bytes, hint: str) -> Any:
     except UnicodeDecodeError as error:
         raise NotJson(f"not UTF-8 at byte {error.start + 1}: save the file as UTF-8") from None
     except UnicodeEncodeError:
-        raise NotJson("not JSON: half a surrogate pair stands alone: write the character itself") from None
+        raise NotJson("not JSON: unpaired surrogate: write the character itself") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise NotJson(f"not JSON at {place}: {error.msg} ({hint})") from None
@@ -45,13 +45,13 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise Refused(f"duplicate member name {json.dumps(name)}")
+                raise NotStrict(f"duplicate member name {json.dumps(name)}")
             seen.add(name)
     return members
 
 
 def _no_constant(name: str) -> Any:
-    raise Refused(f"{name} is not JSON")
+    raise NotStrict(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)

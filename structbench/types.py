@@ -1,4 +1,4 @@
-"""What requests mean: cases, suites, the identity of a cell, and what an answer was worth."""
+"""The types of structbench: cases, suites, the identity of a cell, scores. ``loadgen.types`` has requests and times."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ToolOutcome = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One thing to ask, and perhaps how to tell whether the answer is right."""
+    """One question to ask, and perhaps how to check the answer."""
 
     id: str
     messages: tuple[Mapping[str, Any], ...]
@@ -28,11 +28,11 @@ class Case:
     tools: tuple[Mapping[str, Any], ...] = ()
     """Tools as Ollama takes them: ``{"type": "function", "function": {name, description, parameters}}``."""
     expected: Mapping[str, Any] | None = None
-    """JSON cases: JSON Pointer -> the value that must stand there (``""`` is the whole answer)."""
+    """JSON cases: JSON Pointer -> the value required there (``""`` is the whole answer)."""
     expected_calls: tuple[Mapping[str, Any], ...] | None = None
-    """Tool cases: the calls to be made, each ``{"name", "arguments": {argument: [acceptable, …]}}``;
-    an empty tuple: none must be made. An argument not listed must be absent; ``""`` among the
-    acceptable values: it may be left out."""
+    """Tool cases: the required calls, each ``{"name", "arguments": {argument: [acceptable, …]}}``; an empty tuple
+    means that no call may be made. An argument not listed must be absent; with ``""`` among its acceptable values it
+    may be left out."""
     expected_text: str | None = None
     """The answer text, compared after trimming white space."""
     matching: Literal["strict", "bfcl"] = "strict"
@@ -40,24 +40,24 @@ class Case:
     function_names: Mapping[str, str] = field(default_factory=dict)
     """Name of a tool as it is sent -> its name in ``expected_calls``, where the two differ."""
     acceptable: Mapping[str, tuple[Any, ...]] | None = None
-    """JSON Pointer -> the values of which one must stand there; several expected texts are at ``""``."""
+    """JSON Pointer -> the values of which one is required there; several expected texts are at ``""``."""
     compare: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """JSON Pointer -> how values are compared there: ``structbench.scoring.rules``; strictly without."""
+    """JSON Pointer -> how values are compared there (``structbench.scoring.rules``); else strictly."""
     mentions: tuple[tuple[str, ...], ...] = ()
-    """Of each group, one text must stand in the answer as a word of its own."""
+    """Groups of texts; one of each group must be in the answer as a separate word."""
     tool_results: Mapping[str, str] | None = None
-    """What each tool answers, to be given back: the next case of the suite is about the answer to that."""
+    """Tool -> the result to return to the model; the next case of the suite judges the answer to that."""
     follows: bool = False
-    """The second turn of the conversation that the case before began; its request arises from that one's answer."""
+    """Whether this is the second turn of the previous case's conversation; its request follows from that answer."""
     reference: str | None = None
-    """A text that a good answer is near to in meaning; for ``semantic_similarity`` only."""
+    """A text that a good answer is similar to in meaning; used for ``semantic_similarity`` only."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Ollama options for this case, e.g. ``num_predict``; the command line's win."""
+    """Ollama options for this case, e.g. ``num_predict``; those of the command line override them."""
     tags: tuple[str, ...] = ()
 
     @property
     def turn(self) -> int | None:
-        """1 or 2 of a conversation; None for a request that stands alone."""
+        """1 or 2 in a conversation; None for a single request."""
         return 2 if self.follows else None if self.tool_results is None else 1
 
     @property
@@ -81,9 +81,9 @@ class Suite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A cell's full identity: exactly what changes its results; how many requests or seconds are asked for does not.
+    """The full identity of a cell: exactly what changes its results, so not how many requests or seconds are asked for.
 
-    A field at its default is absent from the identity, so that a new field leaves old hashes as they are.
+    A field at its default is absent from the identity, so that a new field does not change old hashes.
     """
 
     suite: str
@@ -101,24 +101,24 @@ class Config:
     """kind, concurrency or rate, arrival, burstiness, max_in_flight, seed."""
     seed: int
     warmup: int | None
-    """None: one a worker."""
+    """None: one per worker."""
     timeout_s: float
     scorer_version: int | None = None
-    """None: a suite whose answers are not scored."""
+    """None: the suite's answers are not scored."""
     api: str = "ollama"
-    """The protocol that is spoken: a name of ``loadgen.api.APIS``."""
+    """The protocol: a name in ``loadgen.api.APIS``."""
     dialect: str | None = None
-    """How schema and tools were asked for, where that is not the API's own way."""
+    """How schema and tools are sent, if not in the API's usual way."""
     headers: tuple[str, ...] = ()
     """Names of headers that the user adds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What an answer was worth; None where the case does not ask for it.
+    """The score of an answer; a field is None if the case does not ask for it.
 
-    ``json_valid`` and ``schema_valid`` are strict (the whole answer is the JSON text); the
-    ``_lenient`` twins take JSON out of code fences or prose, and ``json_source`` says which.
+    ``json_valid`` and ``schema_valid`` are strict (the whole answer is the JSON text); the ``_lenient`` fields extract
+    JSON from code fences or prose, and ``json_source`` says from which.
     """
 
     outcome: str
@@ -130,10 +130,10 @@ class Score:
     schema_valid: bool | None = None
     schema_valid_lenient: bool | None = None
     tool_call_success: bool | None = None
-    """A call was made where one was asked for, and none where none was."""
+    """Whether a call was made if one was expected, and none if none was."""
     tool_call_accuracy: float | None = None
-    """Share of calls right: right calls / max(expected, made); 1 when none were due and none made."""
+    """Share of calls right: right calls / max(expected, made); 1 if none were expected and none made."""
     num_tool_calls: int | None = None
     validation_errors: tuple[str, ...] = ()
     violated_keywords: tuple[str, ...] = ()
-    """The schema's keywords that a JSON answer breaks, each once, in the order of the alphabet."""
+    """The schema keywords that a JSON answer violates, each once, sorted."""

@@ -1,6 +1,6 @@
-"""Whether a run's own figures can be trusted: the client judged by what it measured of itself. Pure.
+"""The verdict on a run: whether its figures can be trusted, judged by what the client measured of itself. Pure.
 
-Invariant: the verdict speaks of the client only; a slow or failing server makes no run invalid.
+Invariant: the verdict is about the client only; a slow or failing server makes no run invalid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from loadgen.types import NS, RequestRecord
 VerdictWord = Literal["valid", "degraded", "invalid"]
 
 NO_MORE_FILES = strerror(EMFILE)
-"""What the system says where this client may open no more sockets."""
+"""The system's message when this client may not open another socket."""
 
 FACTS = f"""
 WITH sent AS (
@@ -44,7 +44,7 @@ SELECT count(*) AS requests, coalesce(max(request_index) + 1, 0) AS reached,
     count(*) FILTER (WHERE clock = 'read') AS read_clock, count(*) FILTER (WHERE error_kind = 'worker_died') AS died
 FROM requests WHERE run_id = $1
 """
-"""SQL for what ``judge`` wants to know of a run; ``reached`` counts second turns that never arose, too.
+"""SQL for the facts that ``judge`` needs about a run; ``reached`` also counts second turns that never arose.
 
 ``in_flight_mean`` is of a closed loop's full part: from its Nth request sent to its last one sent; NULL for an open
 loop and for fewer than 3 N requests.
@@ -53,14 +53,14 @@ loop and for fewer than 3 N requests.
 SEND_LAG_S = (0.010, 0.100)
 """99th percentile of sent - due above which a run is degraded, invalid."""
 READ_LAG_S = (0.050, 0.500)
-"""The same for the longest wait of received bytes, request by request: with kernel stamps it does not
-touch TTFT and ITL, but it delays what the client does next."""
+"""The same for each request's longest wait of received bytes: with kernel stamps it does not affect TTFT and ITL, but
+it delays what the client does next."""
 MERGED_SHARE = (0.02, 0.20)
 """Share of chunks whose own receive instant was lost."""
 
 FULL_SHARE = (0.90, 0.60)
-"""Requests in flight, on average, of those that a closed loop was to keep there; below, its load was not the one
-asked for. Judged where nearly all requests completed: what a server refuses at once is in flight for no time."""
+"""Mean share of a closed loop's concurrency that was in flight; below, the load was not the one asked for. Judged
+only if nearly all requests completed: what a server refuses at once is in flight for no time."""
 NEARLY_ALL = 0.9
 
 
@@ -71,7 +71,7 @@ class Verdict:
 
 
 def judge(facts: Mapping[str, Any]) -> Verdict:
-    """The worst of what the facts (a row of ``FACTS``) give reason for."""
+    """Return the worst verdict that the facts (a row of ``FACTS``) give reason for."""
     if not facts["completed"]:
         refused = facts["requests"] and facts["rejected"] == facts["requests"]
         return Verdict("invalid", "the server refused every request" if refused else "no request completed")
@@ -82,23 +82,27 @@ def judge(facts: Mapping[str, Any]) -> Verdict:
             found.append(("invalid" if value > limits[1] else "degraded", text.format(ms=value * 1000, share=value)))
 
     limit(facts["send_lag_p99_s"], SEND_LAG_S,
-          "p99 of the requests was sent {ms:.0f} ms late: use more cores or a lower rate")  # fmt: skip
+          "requests were sent {ms:.0f} ms late (p99): use more cores or a lower rate")  # fmt: skip
     limit(facts["read_lag_p99_s"], READ_LAG_S,
           "this client was {ms:.0f} ms behind (p99): use more cores or fewer streams")  # fmt: skip
     limit(facts["merged_share"], MERGED_SHARE,
-          "{share:.0%} of the chunks were read together with later ones: ITL is coarse")  # fmt: skip
+          "{share:.0%} of the chunks were read together with later ones, so ITL is coarse")  # fmt: skip
     in_flight, concurrency = facts["in_flight_mean"], facts["concurrency"]
     if in_flight is not None and facts["completed"] >= NEARLY_ALL * facts["requests"]:
         short = 1 - in_flight / concurrency
         text = f"{in_flight:.1f} of {concurrency} requests were in flight on average: use more cores or fewer streams"
         limit(short, (1 - FULL_SHARE[0], 1 - FULL_SHARE[1]), text)
     if facts["died"]:
-        found.append(("degraded", f"{facts['died']} requests were lost with a worker process that died"))
+        found.append(("degraded", f"{facts['died']} requests were lost when a worker process died"))
     if facts["no_more_files"]:
-        text = f"{facts['no_more_files']} requests failed because this client may open no more files: raise `ulimit -n`"
+        text = (
+            f"{facts['no_more_files']} requests failed because this client could not open more files: raise `ulimit -n`"
+        )
         found.append(("invalid", text))
     if facts["read_clock"]:
-        found.append(("degraded", "times are of the client's reads, not of arrival (TLS, proxy, or no stamps)"))
+        found.append(
+            ("degraded", "times are those of the client's reads, not of arrival (TLS, a proxy, or no kernel stamps)")
+        )
     for word in ("invalid", "degraded"):
         reasons = [reason for found_word, reason in found if found_word == word]
         if reasons:
@@ -112,9 +116,9 @@ def _lags() -> Histogram:
 
 @dataclass(slots=True)
 class VerdictSoFar:
-    """The same facts, gathered while the load runs: percentiles from buckets, whose bounds include the limits above.
+    """The same facts, collected while the load runs: percentiles come from buckets whose bounds include the limits.
 
-    How full the load was is not among them: that is known when its last request was sent.
+    How full the load was is not among them: that is known only after its last request was sent.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -122,7 +126,7 @@ class VerdictSoFar:
     read_lags: Histogram = field(default_factory=_lags)
 
     def add(self, record: RequestRecord) -> None:
-        """Take in one finished request."""
+        """Add one finished request."""
         kind = None if record.error is None else record.error.kind
         self.counts.update(
             requests=1, completed=kind is None, rejected=kind == "rejected", died=kind == "worker_died",
@@ -135,7 +139,7 @@ class VerdictSoFar:
             self.read_lags.add(record.read_lag_max_ns / NS)
 
     def verdict(self) -> Verdict | None:
-        """None before the first request ended."""
+        """Return the verdict so far, or None before the first request has ended."""
         if not self.counts["requests"]:
             return None
         chunks = self.counts["chunks"]

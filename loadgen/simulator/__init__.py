@@ -1,9 +1,9 @@
 """A simulated Ollama server with a known timetable, known answers and faults on demand.
 
-Invariant: what it did is what ``/truth`` says; the same seed and request body give the same answer.
+Invariant: ``/truth`` reports exactly what it did; the same seed and request body give the same answer.
 """
 
 from loadgen.simulator.launch import Simulator, SimulatorProcess, run_simulator
-from loadgen.simulator.profiles import FAULTS, PROFILES, Answer, Profile
+from loadgen.simulator.profiles import FAULTS, PROFILES, KnownAnswer, Profile
 
-__all__ = ["FAULTS", "PROFILES", "Answer", "Profile", "Simulator", "SimulatorProcess", "run_simulator"]
+__all__ = ["FAULTS", "PROFILES", "KnownAnswer", "Profile", "Simulator", "SimulatorProcess", "run_simulator"]

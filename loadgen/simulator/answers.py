@@ -1,6 +1,6 @@
-"""What to answer: from a request, a profile and perhaps the known right answer, a plan of tokens.
+"""Planning an answer, token by token, from a request, a profile and perhaps the known right answer.
 
-Invariant: pure; the plan depends on the seed and the request's content only, never on the order of requests.
+Invariant: the plan depends on the seed and the request's content only, never on the order of requests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from loadgen.simulator.breaking import alter, invalid_json, violate
-from loadgen.simulator.profiles import Answer, Profile, Shares
+from loadgen.simulator.profiles import KnownAnswer, Profile, Shares
 from loadgen.simulator.schemas import WORDS, instance
 
 Call = Mapping[str, Any]
@@ -23,7 +23,7 @@ _PIECES = re.compile(r"\s?\w{1,7}|\s?[^\w\s]|\s+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """An answer, token by token; ``whole``: sent in one chunk when its last token is made."""
+    """An answer, token by token; ``whole``: sent as one chunk after its last token."""
 
     kind: str
     prompt_tokens: int
@@ -36,18 +36,18 @@ class Plan:
 
     @property
     def tokens(self) -> int:
-        """Tokens made, without the one that ends the answer."""
+        """Generated tokens, without the one that ends the answer."""
         return len(self.thinking) + len(self.pieces) + self.call_tokens
 
 
 def seeded(seed: int, body: Mapping[str, Any]) -> Random:
-    """The random state of a request: the server's seed and a hash of the body."""
+    """Return the random state of a request, from the server's seed and a hash of the body."""
     text = json.dumps(body, sort_keys=True, ensure_ascii=True)
     return Random(hashlib.sha256(f"{seed}:{text}".encode()).digest())
 
 
 def split(text: str) -> tuple[str, ...]:
-    """Token-like pieces that add up to the text."""
+    """Split the text into token-like pieces."""
     return tuple(_PIECES.findall(text))
 
 
@@ -56,7 +56,7 @@ def count_tokens(text: str) -> int:
 
 
 def prompt_tokens(body: Mapping[str, Any]) -> int:
-    """Tokens of the whole prompt, with a few for the template, and for each message and tool."""
+    """Count the tokens of the whole prompt, with a few for the template, each message and each tool."""
     texts = [m.get("content") or "" for m in body.get("messages") or ()]
     texts += [body.get("prompt") or "", body.get("system") or ""]
     tools = json.dumps(body["tools"]) if body.get("tools") else ""
@@ -64,24 +64,24 @@ def prompt_tokens(body: Mapping[str, Any]) -> int:
 
 
 def last_user_content(body: Mapping[str, Any]) -> str:
-    """The key of ``answers``: the last user message, or the prompt."""
+    """Return the key of ``answers``: the last user message, or the prompt."""
     if body.get("prompt"):
         return str(body["prompt"])
     users = [m.get("content") or "" for m in body.get("messages") or () if m.get("role") == "user"]
     return str(users[-1]) if users else ""
 
 
-def plan(body: Mapping[str, Any], profile: Profile, known: Answer | None, rng: Random) -> Plan:
-    """The answer to a request to /api/chat or /api/generate."""
+def plan(body: Mapping[str, Any], profile: Profile, known: KnownAnswer | None, rng: Random) -> Plan:
+    """Plan the answer to a request to /api/chat or /api/generate."""
     options = body.get("options") or {}
     limit = int(options.get("num_predict", -1))
     context = min(profile.context_length, int(options.get("num_ctx") or 4096))
-    made = _thought(_answer(body, profile, known, limit, rng), body, rng)
+    made = _with_thinking(_answer(body, profile, known, limit, rng), body, rng)
     made = replace(made, prompt_tokens=min(prompt_tokens(body), context))
-    return _limited(_stopped(made, options.get("stop")), limit)
+    return _cut_at_limit(_cut_at_stop(made, options.get("stop")), limit)
 
 
-def _answer(body: Mapping[str, Any], profile: Profile, known: Answer | None, limit: int, rng: Random) -> Plan:
+def _answer(body: Mapping[str, Any], profile: Profile, known: KnownAnswer | None, limit: int, rng: Random) -> Plan:
     known = known or {}
     whole = bool(body.get("tools"))
     tool_answered = bool(body.get("messages")) and body["messages"][-1].get("role") == "tool"
@@ -105,7 +105,7 @@ def _words(count: int, rng: Random) -> tuple[str, ...]:
     return (words[0].capitalize(), *(f" {word}" for word in words[1:]))
 
 
-def _drawn(shares: Shares, rng: Random) -> str:
+def _draw_kind(shares: Shares, rng: Random) -> str:
     point = rng.random()
     for kind, share in shares.items():
         if (point := point - share) < 0:
@@ -114,20 +114,20 @@ def _drawn(shares: Shares, rng: Random) -> str:
 
 
 def _text_plan(right: str, shares: Shares, rng: Random) -> Plan:
-    kind = _drawn(shares, rng)
+    kind = _draw_kind(shares, rng)
     text = {"wrong_value": f"Not {right[::-1]}x", "no_output": ""}.get(kind, right)
     return Plan(kind=kind, prompt_tokens=0, pieces=split(text))
 
 
-def _json_plan(schema: Any, shares: Shares, known: Answer, rng: Random) -> Plan:
-    """``schema`` None: it is not known, the answer is."""
-    kind = _drawn(shares, rng)
+def _json_plan(schema: Any, shares: Shares, known: KnownAnswer, rng: Random) -> Plan:
+    """Plan a JSON answer; with ``schema`` None only the right answer is known."""
+    kind = _draw_kind(shares, rng)
     right = known["json"] if "json" in known else instance(schema or _ANY_OBJECT, rng)
     value = right
     if kind == "wrong_value":
         value = alter(right, schema or {}, schema or {}, rng) if "json" in known else right
     elif kind == "schema_violation":
-        value = _violating(right, schema, rng)
+        value = _violated(right, schema, rng)
     if kind in ("wrong_value", "schema_violation") and _dumps(value) == _dumps(right):
         kind = "correct"
     text = _dumps(value)
@@ -147,7 +147,7 @@ def _json_plan(schema: Any, shares: Shares, known: Answer, rng: Random) -> Plan:
 _ANY_OBJECT = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
 
 
-def _violating(right: Any, schema: Any, rng: Random) -> Any:
+def _violated(right: Any, schema: Any, rng: Random) -> Any:
     if schema is None:
         return {"items": right} if isinstance(right, list) else [right]
     found = violate(right, schema, rng)
@@ -163,9 +163,9 @@ def _function(tool: Any) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _tools_plan(tools: Sequence[Any], profile: Profile, known: Answer, rng: Random) -> Plan:
+def _tools_plan(tools: Sequence[Any], profile: Profile, known: KnownAnswer, rng: Random) -> Plan:
     functions = {str(f.get("name", "")): f.get("parameters") or {} for f in map(_function, tools)}
-    kind = _drawn(profile.tool_shares, rng)
+    kind = _draw_kind(profile.tool_shares, rng)
     if "calls" in known:
         right: list[Call] = [{"name": c["name"], "arguments": dict(c["arguments"])} for c in known["calls"]]
     else:
@@ -197,7 +197,7 @@ def _arguments(parameters: Any, rng: Random) -> dict[str, Any]:
 def _broken_calls(
     kind: str, right: list[Call], functions: Mapping[str, Any], rng: Random, known: bool
 ) -> tuple[list[Call], str]:
-    """The calls with one of them broken as asked, or else in the nearest way that is possible."""
+    """Break one of the calls as asked, or else in the nearest possible way."""
     which = rng.randrange(len(right))
     name, arguments = right[which]["name"], right[which]["arguments"]
     parameters = functions.get(name, {})
@@ -235,23 +235,23 @@ def _wrong_types(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) ->
     return found
 
 
-def _thought(made: Plan, body: Mapping[str, Any], rng: Random) -> Plan:
+def _with_thinking(made: Plan, body: Mapping[str, Any], rng: Random) -> Plan:
     if not body.get("think"):
         return made
     count = {"low": 8, "high": 48}.get(str(body["think"]), 24)
     return replace(made, thinking=_words(rng.randint(count // 2, count), rng))
 
 
-def _stopped(made: Plan, stop: Any) -> Plan:
-    """The answer cut before the first of the stop strings."""
+def _cut_at_stop(made: Plan, stop: Any) -> Plan:
+    """Cut the answer before the first of the stop strings."""
     stops = [stop] if isinstance(stop, str) else [s for s in stop or () if isinstance(s, str) and s]
     text = "".join(made.pieces)
     ends = [at for s in stops if s and (at := text.find(s)) >= 0]
     return replace(made, pieces=split(text[: min(ends)])) if ends else made
 
 
-def _limited(made: Plan, limit: int) -> Plan:
-    """The answer cut at ``num_predict`` tokens, thinking included; a cut tool call is lost."""
+def _cut_at_limit(made: Plan, limit: int) -> Plan:
+    """Cut the answer at ``num_predict`` tokens, including thinking; a cut tool call is lost."""
     if limit <= 0 or made.tokens < limit or (made.tokens == limit and made.calls):
         return made
     kind = made.kind if made.kind == "text" or made.tokens == limit else "truncated"

@@ -1,6 +1,6 @@
-"""Right values made wrong in a known way: another value, or one that breaks the schema for certain.
+"""Making right values wrong in a known way: another value, or one that certainly violates the schema.
 
-Invariant: what ``violations`` yields is invalid by the schema, whatever else the schema says.
+Invariant: what ``violations`` yields is invalid under the schema, whatever else the schema says.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _WRONG_TYPES: tuple[tuple[str, Any], ...] = (
 
 
 def violations(value: Any, schema: Any, root: Any, depth: int = 0) -> Iterator[Any]:
-    """Copies of ``value``, each with one thing that ``schema`` forbids.
+    """Yield copies of ``value``, each with one violation of ``schema``.
 
-    Only through properties, items and what they name: breaking one branch of an ``anyOf`` may satisfy another.
+    It goes only through properties, items and references: breaking one branch of an ``anyOf`` may satisfy another.
     """
     flat = flatten(schema, root)
     kinds = types_of(flat)
@@ -54,7 +54,7 @@ def _object_violations(value: dict[str, Any], flat: Schema, root: Any, depth: in
 
 
 def violate(value: Any, schema: Any, rng: Random, root: Any = None) -> tuple[Any] | None:
-    """One of the violations (in a 1-tuple, for null is one), rather a hidden one than the wrong top type."""
+    """Return one violation (in a 1-tuple, since null can be one), preferring others to a wrong top-level type."""
     found = list(violations(value, schema, schema if root is None else root))
     if len(found) > 1 and type_name(found[-1]) != type_name(value):
         found.pop()
@@ -62,7 +62,7 @@ def violate(value: Any, schema: Any, rng: Random, root: Any = None) -> tuple[Any
 
 
 def alter(value: Any, schema: Any, root: Any, rng: Random) -> Any:
-    """A value that is as valid but differs in every part that can differ."""
+    """Return an equally valid value that differs in every part that can differ."""
     flat = flatten(schema, root)
     chosen = flat.keys() & {"enum", "const", "anyOf", "oneOf"}
     if isinstance(value, dict) and not chosen:
@@ -90,5 +90,5 @@ def _alter_leaf(value: Any, rng: Random) -> Any:
 
 
 def invalid_json(value: Any) -> str:
-    """Text that is no JSON, nor holds an object that is."""
+    """Return text that is not JSON and contains no JSON object."""
     return json.dumps(value, ensure_ascii=False, separators=(" ", "= "))[:-1] + ","

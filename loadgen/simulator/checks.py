@@ -1,4 +1,4 @@
-"""Which requests the server refuses, and with which words: as recorded from Ollama 0.33 and 0.5.4.
+"""Checking requests: which ones the server refuses, in the words recorded from Ollama 0.33 and 0.5.4.
 
 Invariant: a body that passes has the right type in every field that is read later.
 """
@@ -18,7 +18,7 @@ _GO_NAMES = {str: "string", bool: "bool", int: "number", float: "number", list: 
 
 
 class Refused(Exception):
-    """The request is answered with an error."""
+    """The server refuses the request with this error."""
 
     def __init__(self, status: int, message: str, content_type: str = JSON) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class Refused(Exception):
 
 
 def parse(data: bytes, endpoint: str) -> dict[str, Any]:
-    """The body as a dictionary whose fields have the right types."""
+    """Return the body as a dictionary whose fields have the right types; raise Refused otherwise."""
     struct = _STRUCTS[endpoint]
     if not data:
         raise Refused(400, "missing request body")
@@ -86,7 +86,7 @@ def check_options(options: dict[str, Any]) -> None:
 
 
 def check_capabilities(body: dict[str, Any], model: Model, old: bool) -> None:
-    """400 for tools and thinking that the model has not; the old server took no notice of ``think``."""
+    """Refuse tools and thinking that the model lacks; the old server ignored ``think``."""
     capabilities = model.profile.capabilities
     if "completion" not in capabilities:
         raise Refused(400, f'"{body["model"]}" does not support chat')
@@ -99,7 +99,7 @@ def check_capabilities(body: dict[str, Any], model: Model, old: bool) -> None:
 
 
 def check_format(asked: Any, old: bool) -> None:
-    """A refusal is status 400 or 500 in the new server, an error line with status 200 in the old one."""
+    """Refuse an invalid format: with status 400 or 500 in the new server, an error line and 200 in the old one."""
     if asked in (None, "", "json"):
         return
     if not isinstance(asked, dict):

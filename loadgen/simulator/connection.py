@@ -1,4 +1,4 @@
-"""One client's TCP connection: requests come out of it one at a time, responses go into it.
+"""The server's end of a client's TCP connection: it yields requests one at a time and takes responses.
 
 Invariant: a second request on the same connection waits until the first is answered.
 """
@@ -28,10 +28,12 @@ class HttpRequest:
     keep_alive: bool = True
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """HTTP/1.1 over one connection (asyncio itself sets TCP_NODELAY)."""
 
-    def __init__(self, handle: Callable[[Connection, HttpRequest], None], connections: set[Connection]) -> None:
+    def __init__(
+        self, handle: Callable[[ClientConnection, HttpRequest], None], connections: set[ClientConnection]
+    ) -> None:
         self.handle = handle
         self.connections = connections
         self.on_lost: Callable[[], None] | None = None
@@ -101,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._answered()
 
     def send_chunks(self, content_type: str, parts: Sequence[bytes], last: bool) -> None:
-        """Part of a streamed answer in one write, each of ``parts`` an HTTP chunk; the head comes with the first."""
+        """Send part of a streamed answer in one write, each of ``parts`` as an HTTP chunk, the first with the head."""
         data = b"".join(map(chunk, parts))
         if not self.head_sent:
             data = head(200, content_type, None, close=not self._keep_alive()) + data
@@ -111,7 +113,7 @@ class Connection(asyncio.Protocol):
             self._answered()
 
     def send_short(self, body: bytes) -> None:
-        """Half of what the head promises, then the end of the connection."""
+        """Send half of what the head promises, then close the connection."""
         self.transport.write(head(200, "application/json; charset=utf-8", len(body)) + body[: len(body) // 2])
         self.close()
 

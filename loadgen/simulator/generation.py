@@ -1,7 +1,7 @@
-"""One answer on its way: load, wait for a slot, evaluate the prompt, then token after token by the timetable.
+"""Generating one answer: load, wait for a slot, evaluate the prompt, then send token after token on schedule.
 
-Invariant: token ``i`` is due at ``first + (i + jitter) * gap``, reckoned from the start, so that a late one
-makes no other late; what is reported as durations is what was really done.
+Invariant: token ``i`` is due at ``first + (i + jitter) * gap``, counted from the start, so that a late token delays no
+other; reported durations are what really passed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from loadgen.simulator.truth import Entry, Truth
 from loadgen.simulator.wireformat import JSON, NDJSON, encode, timestamp
 
 if TYPE_CHECKING:
-    from loadgen.simulator.connection import Connection
+    from loadgen.simulator.connection import ClientConnection
 
 Endpoint = Literal["chat", "generate"]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -29,7 +29,7 @@ _LOST = "an error was encountered while running the model: unexpected EOF"
 class Generation:
     """The answer to one request; ``abort`` may come at any moment."""
 
-    def __init__(self, connection: Connection, model: Model, body: Mapping[str, Any], plan: Plan, entry: Entry,
+    def __init__(self, connection: ClientConnection, model: Model, body: Mapping[str, Any], plan: Plan, entry: Entry,
                  truth: Truth, *, endpoint: Endpoint, fault: str | None, rng: Random, old: bool) -> None:  # fmt: skip
         self.connection, self.model, self.plan, self.entry, self.truth = connection, model, plan, entry, truth
         self.name = body["model"]
@@ -70,7 +70,7 @@ class Generation:
         self._at(self.first, self._evaluated)
 
     def _evaluated(self) -> None:
-        """The prompt is evaluated: from here on the timetable of tokens counts."""
+        """Start the schedule of tokens, now that the prompt is evaluated."""
         self.first = self.loop.time()
         self.entry.prompt_eval_ns = int((self.first - self.granted) * 1e9)
         self.entry.prompt_tokens = self.plan.prompt_tokens
@@ -80,11 +80,11 @@ class Generation:
         self._step()
 
     def _step(self) -> None:
-        """Write what is due, then wait for the next."""
+        """Write what is due, then wait for the next token."""
         while True:
             if self.due > self.loop.time():
                 return self._at(self.due, self._step)
-            if self.streamed and self.next_event == self.fault_at and self._struck():
+            if self.streamed and self.next_event == self.fault_at and self._strike():
                 return None
             if self.next_event == len(self.events):
                 return self._finish()
@@ -106,7 +106,7 @@ class Generation:
         return self.first + (self._eval_count() - 1) * self.gap
 
     def _eval_count(self) -> int:
-        """Tokens made; the one that ends the answer counts too."""
+        """Return the number of tokens, including the one that ends the answer."""
         return max(1, self.plan.tokens + (self.plan.done_reason == "stop"))
 
     def _line(self, message: Any) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Generation:
             self._write_line(encode(last), last=True)
         else:
             self.written_ns = monotonic_ns()
-            if not self._whole_struck(last):
+            if not self._strike_whole(last):
                 self.connection.respond(200, JSON, encode(last))
             entry.first_ns = entry.last_ns = self.written_ns
         entry.done_ns = self.written_ns
@@ -142,7 +142,7 @@ class Generation:
         self._end("faulted" if broken else "completed")
 
     def _ending(self, now: float) -> dict[str, Any]:
-        """The last message's fields; like Go's ``omitempty``, zeros are left out."""
+        """Return the last message's fields without zeros, like Go's ``omitempty``."""
         entry = self.entry
         reason = {} if self.fault == "no-done-reason" else {"done_reason": self.plan.done_reason}
         done = {**reason, "done": True} if self.old and self.endpoint == "chat" else {"done": True, **reason}
@@ -158,7 +158,7 @@ class Generation:
         return {"content": ""} if self.endpoint == "chat" else {"response": ""}
 
     def _whole(self) -> Any:
-        """The message of an answer that is not streamed."""
+        """Return the message of an answer that is not streamed."""
         text, thinking = "".join(self.plan.pieces), "".join(self.plan.thinking)
         thought = {"thinking": thinking} if thinking else {}
         if self.endpoint == "generate":
@@ -166,8 +166,8 @@ class Generation:
         calls = next((m["tool_calls"] for _, m in self.events if "tool_calls" in m), None)
         return {"content": text, **thought, **({} if calls is None else {"tool_calls": calls})}
 
-    def _struck(self) -> bool:
-        """Let the fault strike, if there is one; True: there is no more to come."""
+    def _strike(self) -> bool:
+        """Let the fault strike, if there is one; return True if nothing more will be sent."""
         match self.fault:
             case "reset":
                 self.connection.reset()
@@ -193,12 +193,12 @@ class Generation:
             self._write_line(odd[self.fault])
 
     def _marked(self, text: bytes) -> bytes:
-        """An ordinary line whose text is these bytes."""
+        """Return an ordinary line whose text is these bytes."""
         message = {"content": "@@"} if self.endpoint == "chat" else {"response": "@@"}
         return encode({**self._line(message), "done": False}).replace(b"@@", text)
 
-    def _whole_struck(self, last: Mapping[str, Any]) -> bool:
-        """The faults that strike in an answer, where the answer comes at once; True: it was sent, or never will be."""
+    def _strike_whole(self, last: Mapping[str, Any]) -> bool:
+        """Let the fault strike in an answer that is not streamed; return True if nothing is left to send."""
         match self.fault:
             case "reset":
                 self.connection.reset()
@@ -219,7 +219,7 @@ class Generation:
         return True
 
     def _lost(self) -> None:
-        """The client went away."""
+        """End the answer when the client goes away."""
         self._end("faulted" if self.fault == "hang-mid" and self.next_event == self.fault_at else "aborted")
 
     def _end(self, outcome: Literal["completed", "faulted", "aborted"]) -> None:
@@ -245,7 +245,7 @@ def _generate_fields(made: Any) -> dict[str, Any]:
 
 
 def _events(plan: Plan, endpoint: Endpoint, rng: Random, old: bool) -> list[tuple[int, Any]]:
-    """The chunks to send: number of the token that completes each, and its message."""
+    """Return the chunks to send: the number of the token that completes each, and its message."""
     text = "content" if endpoint == "chat" else "response"
     events: list[tuple[int, Any]] = [(i, {text: "", "thinking": t}) for i, t in enumerate(plan.thinking)]
     last = plan.tokens - 1

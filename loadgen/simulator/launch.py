@@ -14,13 +14,15 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from loadgen.engine.child import frame, receive, spawn
-from loadgen.simulator.profiles import PROFILES, Answer, Profile
-from loadgen.simulator.server import Server
+from loadgen.simulator.profiles import PROFILES, KnownAnswer, Profile
+from loadgen.simulator.server import SimulatedServer
 
 _T = TypeVar("_T")
 
 
-async def _serve(server: Server, host: str, port: int, on_ready: Callable[[str], None], stop: asyncio.Event) -> None:
+async def _serve(
+    server: SimulatedServer, host: str, port: int, on_ready: Callable[[str], None], stop: asyncio.Event
+) -> None:
     listening = await asyncio.get_running_loop().create_server(server.protocol, host, port, backlog=4096)
     bound = listening.sockets[0].getsockname()
     on_ready(f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}")
@@ -33,11 +35,11 @@ async def _serve(server: Server, host: str, port: int, on_ready: Callable[[str],
 
 
 class Simulator:
-    """The server in a thread of this process, as a context manager; ``url`` says where it listens."""
+    """Run the server in a thread of this process, as a context manager; ``url`` is its address."""
 
-    def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, Answer] | None = None,
+    def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                  seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0) -> None:  # fmt: skip
-        self._server = Server(profiles, {} if answers is None else answers, seed, version)
+        self._server = SimulatedServer(profiles, {} if answers is None else answers, seed, version)
         self._address = (host, port)
         self._ready = threading.Event()
         self._error: BaseException | None = None
@@ -77,7 +79,7 @@ class Simulator:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result()
 
     def truth(self, summary: bool = False) -> dict[str, Any]:
-        """What GET /truth answers."""
+        """Return what GET /truth answers."""
 
         async def report() -> dict[str, Any]:
             return self._server.truth.report(summary)
@@ -91,11 +93,11 @@ class Simulator:
         self._ask(reset())
 
 
-def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, Answer] | None = None,
+def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                   seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0, *,
                   on_ready: Callable[[str], None]) -> None:  # fmt: skip
-    """Serve until SIGINT or SIGTERM; ``on_ready`` gets the URL. Raises OSError where the port is taken."""
-    server = Server(profiles, {} if answers is None else answers, seed, version)
+    """Serve until SIGINT or SIGTERM; ``on_ready`` gets the URL. Raise OSError if the port is taken."""
+    server = SimulatedServer(profiles, {} if answers is None else answers, seed, version)
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -107,24 +109,24 @@ def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[s
 
 
 class SimulatorProcess:
-    """The server in a process of its own, so that it does not share our interpreter; ends with us at the latest."""
+    """Run the server in a process of its own, which does not share our interpreter and ends with us at the latest."""
 
-    def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, Answer] | None = None,
+    def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                  seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0) -> None:  # fmt: skip
         self._process, self._sock = spawn("loadgen.simulator.launch:child")
         self._sock.sendall(frame((dict(profiles), dict(answers or {}), seed, version, host, port)))
-        told = next(receive(self._sock), None)
-        if not isinstance(told, str):
+        first = next(receive(self._sock), None)
+        if not isinstance(first, str):
             self.close()
-            raise OSError(*told) if told is not None else OSError("the simulated server ended at its start")
-        self.url = told
+            raise OSError(*first) if first is not None else OSError("the simulated server ended while starting")
+        self.url = first
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def close(self) -> None:
-        """End it; what it has in flight is reset."""
+        """Stop the server; requests in flight are reset."""
         self._sock.close()
         self._process.wait()
 
@@ -136,9 +138,9 @@ class SimulatorProcess:
 
 
 def child(sock: socket.socket) -> None:
-    """Entry point of the process: serve until the parent closes its end of the socket, or is gone."""
+    """Serve until the parent closes its end of the socket or ends: the entry point of the process."""
     profiles, answers, seed, version, host, port = next(receive(sock))
-    server = Server(profiles, answers, seed, version)
+    server = SimulatedServer(profiles, answers, seed, version)
     gc.freeze()
 
     async def main() -> None:

@@ -1,6 +1,6 @@
-"""A model while the server runs: is it loaded, who has a slot, who waits for one.
+"""The state of a model: whether it is loaded, which requests have a slot, which wait for one.
 
-Invariant: never more than ``profile.parallel`` slots are taken; those who wait are served in order of arrival.
+Invariant: never more than ``profile.parallel`` slots are taken; waiting requests are served in order of arrival.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Model:
         self._expires_at = math.inf
 
     def full(self) -> bool:
-        """One more request would be one too many in the queue."""
+        """Return whether the queue has no room for another request."""
         return self.users >= self.profile.parallel + self.profile.max_queue
 
     def loaded(self, now: float) -> bool:
-        """It is in memory, or on its way there."""
+        """Return whether the model is loaded or being loaded."""
         if self._ready_at is not None and not self.users and now >= self._expires_at:
             self._ready_at = None
         return self._ready_at is not None
 
     def load(self, now: float) -> float:
-        """Seconds until the model is loaded; starts to load it where it is not."""
+        """Load the model if it is not loaded, and return the seconds until it is."""
         if not self.loaded(now):
             self._ready_at = now + self.profile.load_s
             self._expires_at = self._ready_at + KEEP_ALIVE_S
@@ -52,15 +52,15 @@ class Model:
         return max(0.0, self._ready_at - now)
 
     def expires_in(self, now: float) -> float:
-        """Seconds until it is unloaded, at most a hundred years."""
+        """Return the seconds until the model is unloaded, at most a hundred years."""
         return min(self._expires_at - now, 100 * 365.25 * 86400)
 
     def keep(self, seconds: float, now: float) -> None:
-        """Stay loaded for so long from now on, or until the requests in flight are done."""
+        """Keep the model loaded for this long, or until the requests in flight are done."""
         self._expires_at = now + seconds
 
     def take(self, start: Callable[[], None]) -> None:
-        """Call ``start`` once a slot is free, which may be at once."""
+        """Call ``start`` as soon as a slot is free, perhaps at once."""
         if self.taken < self.profile.parallel:
             self.taken += 1
             start()
@@ -68,7 +68,7 @@ class Model:
             self.waiting.append(start)
 
     def release(self) -> None:
-        """Give a slot back: to the next in the queue, if there is one."""
+        """Free a slot: pass it to the next in the queue, if there is one."""
         if self.waiting:
             self.waiting.popleft()()
         else:
@@ -76,7 +76,7 @@ class Model:
 
 
 def seconds_of(keep_alive: Any) -> float | None:
-    """Ollama's ``keep_alive`` in seconds, below zero for ever; None where it is no duration."""
+    """Return Ollama's ``keep_alive`` in seconds (infinity if negative), or None if it is not a duration."""
     if keep_alive is None:
         return KEEP_ALIVE_S
     if isinstance(keep_alive, (int, float)):

@@ -20,9 +20,9 @@ _UNBOUNDED_EXTRA = 4
 
 
 def matching(pattern: str, rng: Random, shortest: int = 0, longest: int | None = None) -> str | None:
-    """A string that matches and has the asked length; None where none was found in a few tries."""
+    """Return a string that matches and has the wanted length, or None if a few tries found none."""
     try:
-        node = _Parser(pattern).parse()
+        node = _PatternParser(pattern).parse()
         check = re.compile(pattern)
     except (ValueError, re.error):
         return None
@@ -35,7 +35,7 @@ def matching(pattern: str, rng: Random, shortest: int = 0, longest: int | None =
     return None
 
 
-class _Parser:
+class _PatternParser:
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
         self.at = 0

@@ -1,7 +1,4 @@
-"""What a simulated model is like: its speed, its size, its habits of being wrong, and the faults on demand.
-
-Invariant: a profile is plain data; the same profile, seed and request give the same answer.
-"""
+"""Profiles of simulated models: speed, size, how often and how they are wrong; and the faults on demand."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-Answer = Mapping[str, Any]
+KnownAnswer = Mapping[str, Any]
 """The right answer to a prompt: ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` (``then``: the text after
 their results) or ``{"text": "…"}``."""
 
@@ -51,20 +48,20 @@ Shares = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One simulated model; shares say how often each kind of answer is given, what they leave is ``correct``."""
+    """One simulated model; shares say how often it gives each kind of answer, the rest is ``correct``."""
 
     load_s: float = 0.3
     prompt_tokens_per_s: float = 4000.0
     tokens_per_s: float = 100.0
-    """Of one stream, however many there are."""
+    """Speed of one stream, however many there are."""
     jitter: float = 0.3
-    """A token after the first comes up to this share of the gap between tokens late; below 1."""
+    """A token after the first is late by up to this share of the gap between tokens; below 1."""
     parallel: int = 4
-    """Requests answered at a time (OLLAMA_NUM_PARALLEL); the others queue."""
+    """Requests answered at the same time (OLLAMA_NUM_PARALLEL); the others queue."""
     max_queue: int = 512
-    """Requests waiting at a time (OLLAMA_MAX_QUEUE); one more is answered 503."""
+    """Requests that may wait (OLLAMA_MAX_QUEUE); one more gets status 503."""
     capabilities: tuple[str, ...] = ("completion", "tools")
-    """Of completion, tools, thinking, embedding."""
+    """Any of completion, tools, thinking, embedding."""
     size: int = 1_300_000_000
     vram_share: float = 1.0
     digest: str | None = None
@@ -75,17 +72,17 @@ class Profile:
     parameter_size: str = "1.2B"
     quantization_level: str = "Q4_K_M"
     present: bool = True
-    """Not present: 404 until it was pulled."""
+    """Whether the model is installed; if not, 404 until it is pulled."""
     text_tokens: tuple[int, int] = (60, 200)
-    """Length of a text answer, drawn between these, where the request has no ``num_predict``."""
+    """Range of the length of a text answer if the request has no ``num_predict``."""
     drip_s: float = 1.0
     json_shares: Shares = field(default_factory=dict)
-    """Answers to requests with ``format``."""
+    """Kinds of answers to requests with ``format``."""
     prompt_shares: Shares = field(default_factory=dict)
-    """JSON answers to requests without ``format`` (their answer must be known to the server)."""
+    """Kinds of JSON answers to requests without ``format`` (the server must know the right answer)."""
     tool_shares: Shares = field(default_factory=dict)
     text_shares: Shares = field(default_factory=dict)
-    """Text answers known to the server; any other text is just words."""
+    """Kinds of text answers that the server knows; any other text is just words."""
 
     def __post_init__(self) -> None:
         for shares, kinds in ((self.json_shares, JSON_KINDS), (self.prompt_shares, JSON_KINDS),
@@ -142,7 +139,7 @@ def digest_of(name: str, profile: Profile) -> str:
 
 
 def parse_fault(name: str) -> tuple[str, float] | None:
-    """``reset`` or ``reset@0.2`` -> the fault and the share of requests it strikes; None for no such fault."""
+    """Return the fault and the share of requests it strikes from ``reset`` or ``reset@0.2``; None if unknown."""
     fault, at, share = name.partition("@")
     if fault not in FAULTS:
         return None
@@ -153,5 +150,5 @@ def parse_fault(name: str) -> tuple[str, float] | None:
 
 
 def fault_of_model(name: str) -> tuple[str, float] | None:
-    """The fault in a model's name such as ``fault:reset@0.2``."""
+    """Return the fault in a model's name such as ``fault:reset@0.2``."""
     return parse_fault(name[6:]) if name.startswith("fault:") else None

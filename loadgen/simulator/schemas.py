@@ -1,7 +1,6 @@
-"""JSON values made from a JSON Schema: valid ones, and whether a server would refuse the schema.
+"""Generating valid JSON values from a JSON Schema, and finding schemas that a server would refuse. Pure.
 
 Covers what suites use (docs/simulator.md lists it); ``not``, ``if`` and remote references are ignored.
-Invariant: pure; the same schema and the same random state give the same value.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _IMPLIED = (
 
 
 def instance(schema: Any, rng: Random, root: Any = None, depth: int = 0) -> Any:
-    """A value that is valid by ``schema``."""
+    """Return a value that is valid under ``schema``."""
     root = schema if root is None else root
     flat = flatten(schema, root)
     for key in ("anyOf", "oneOf"):
@@ -167,7 +166,7 @@ def _bounds(flat: Schema) -> tuple[float, float]:
 
 
 def _multiple(step: float, low: float, high: float, rng: Random, whole: bool) -> int | float:
-    """A multiple that also survives a validator's floating-point division."""
+    """Return a multiple that also passes a validator's floating-point division."""
     exact = Decimal(str(step))
     first, last = math.ceil(Decimal(str(low)) / exact), math.floor(Decimal(str(high)) / exact)
     if last - first > 2:
@@ -218,7 +217,7 @@ def _string(flat: Schema, rng: Random) -> str:
 
 
 def types_of(flat: Schema) -> list[str]:
-    """The types that the schema names; empty where it names none."""
+    """Return the types that the schema names, perhaps none."""
     named = flat.get("type", [])
     return [named] if isinstance(named, str) else list(named)
 
@@ -232,13 +231,13 @@ def _is_type(value: Any, allowed: list[str]) -> bool:
 
 
 def type_name(value: Any) -> str:
-    """The JSON Schema type of a value."""
+    """Return the JSON Schema type of a value."""
     names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
     return names.get(type(value), "null")
 
 
 def flatten(schema: Any, root: Any) -> dict[str, Any]:
-    """The schema with ``$ref`` and ``allOf`` put into it."""
+    """Return the schema with ``$ref`` and ``allOf`` resolved."""
     flat: dict[str, Any] = dict(schema) if isinstance(schema, Mapping) else {}
     for _ in range(20):
         if "$ref" in flat:
@@ -257,7 +256,7 @@ def flatten(schema: Any, root: Any) -> dict[str, Any]:
 
 
 def resolve(ref: str, root: Any) -> Any:
-    """What a local reference points at; KeyError with the missing part."""
+    """Return what a local reference points at; raise KeyError with the missing part."""
     target = root
     for part in islice(ref.split("/"), 1, None):
         name = part.replace("~1", "/").replace("~0", "~").replace("%25", "%")
@@ -271,7 +270,7 @@ def resolve(ref: str, root: Any) -> Any:
 
 
 def _merge(a: dict[str, Any], b: Schema) -> dict[str, Any]:
-    """A schema that demands what both demand."""
+    """Return a schema that demands what both demand."""
     merged = dict(a)
     for key, value in b.items():
         if key not in merged:
@@ -300,7 +299,7 @@ def _merge(a: dict[str, Any], b: Schema) -> dict[str, Any]:
 
 
 def refusal(schema: Schema) -> str | None:
-    """Why the server's grammar converter would refuse the schema; None where it would not."""
+    """Return why the server's grammar converter would refuse the schema, or None."""
     return _refusal(schema, schema)
 
 

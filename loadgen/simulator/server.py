@@ -1,6 +1,6 @@
-"""The server's state and what each path does; everything runs on one event loop.
+"""The server's state and its paths; everything runs on one event loop.
 
-Invariant: each request to an inference path opens one entry of the truth, and every way out closes it.
+Invariant: each request to an inference path opens one entry of the truth, and however it ends, that closes the entry.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from urllib.parse import parse_qs
 from loadgen.api.ollama_server import full_name
 from loadgen.simulator import answers, catalog
 from loadgen.simulator.checks import Refused, check_capabilities, check_format, check_options, parse
-from loadgen.simulator.connection import Connection, HttpRequest
+from loadgen.simulator.connection import ClientConnection, HttpRequest
 from loadgen.simulator.generation import Generation
 from loadgen.simulator.models import Model, seconds_of
 from loadgen.simulator.profiles import (
     EARLY_FAULTS,
     FAST,
     FAULTS,
-    Answer,
+    KnownAnswer,
     Profile,
     fault_of_model,
     parse_fault,
@@ -35,10 +35,12 @@ _BUSY = "server busy, please try again.  maximum pending requests exceeded"
 _PULL_STEP_S = 0.02
 
 
-class Server:
-    """The simulated server without its socket: ``protocol`` makes the object for a new connection."""
+class SimulatedServer:
+    """The simulated server without its socket: ``protocol`` creates the object for a new connection."""
 
-    def __init__(self, profiles: Mapping[str, Profile], known: Mapping[str, Answer], seed: int, version: str) -> None:
+    def __init__(
+        self, profiles: Mapping[str, Profile], known: Mapping[str, KnownAnswer], seed: int, version: str
+    ) -> None:
         self.answers, self.seed, self.version = known, seed, version
         self.old = _is_old(version)
         named = {full_name(name): profile for name, profile in profiles.items()}
@@ -46,8 +48,8 @@ class Server:
         self.absent = {name: profile for name, profile in named.items() if not profile.present}
         self.models = {n: Model(n, p) for n, p in named.items() if p.present}
         self.truth = Truth()
-        self.connections: set[Connection] = set()
-        self.routes: dict[tuple[str, str], Callable[[Connection, HttpRequest], None]] = {
+        self.connections: set[ClientConnection] = set()
+        self.routes: dict[tuple[str, str], Callable[[ClientConnection, HttpRequest], None]] = {
             ("GET", "/"): lambda c, _: c.respond(200, "text/plain; charset=utf-8", b"Ollama is running"),
             ("GET", "/api/version"): lambda c, _: c.respond(200, JSON, encode({"version": self.version})),
             ("GET", "/api/tags"): self._tags,
@@ -58,15 +60,15 @@ class Server:
             ("POST", "/truth/reset"): self._reset_truth,
         }
 
-    def protocol(self) -> Connection:
-        return Connection(self.handle, self.connections)
+    def protocol(self) -> ClientConnection:
+        return ClientConnection(self.handle, self.connections)
 
     def close(self) -> None:
         """Drop every connection."""
         for connection in list(self.connections):
             connection.transport.abort()
 
-    def handle(self, connection: Connection, request: HttpRequest) -> None:
+    def handle(self, connection: ClientConnection, request: HttpRequest) -> None:
         endpoint = _INFERENCE.get(request.path) if request.method == "POST" else None
         route = self.routes.get(("GET" if request.method == "HEAD" else request.method, request.path))
         try:
@@ -79,26 +81,26 @@ class Server:
         except Refused as refused:
             connection.respond(refused.status, refused.content_type, refused.body)
 
-    def _tags(self, connection: Connection, request: HttpRequest) -> None:  # noqa: ARG002
+    def _tags(self, connection: ClientConnection, request: HttpRequest) -> None:  # noqa: ARG002
         connection.respond(200, JSON, encode(catalog.tags(self.models.values(), self.old)))
 
-    def _ps(self, connection: Connection, request: HttpRequest) -> None:  # noqa: ARG002
+    def _ps(self, connection: ClientConnection, request: HttpRequest) -> None:  # noqa: ARG002
         now = asyncio.get_running_loop().time()
         connection.respond(200, JSON, encode(catalog.ps(self.models.values(), now, self.old)))
 
-    def _show(self, connection: Connection, request: HttpRequest) -> None:
+    def _show(self, connection: ClientConnection, request: HttpRequest) -> None:
         connection.respond(200, JSON, encode(catalog.show(self._model(parse(request.body, "show")["model"]), self.old)))
 
-    def _truth(self, connection: Connection, request: HttpRequest) -> None:
+    def _truth(self, connection: ClientConnection, request: HttpRequest) -> None:
         summary = parse_qs(request.query).get("summary", ["0"])[-1] not in ("0", "")
         connection.respond(200, JSON, encode(self.truth.report(summary)))
 
-    def _reset_truth(self, connection: Connection, request: HttpRequest) -> None:  # noqa: ARG002
+    def _reset_truth(self, connection: ClientConnection, request: HttpRequest) -> None:  # noqa: ARG002
         self.truth.reset()
         connection.respond(200, JSON, encode({"status": "success"}))
 
     def _model(self, name: str, message: str = "model '{}' not found") -> Model:
-        """The model of that name; a fault with a share, such as ``fault:reset@0.2``, is there once it is named."""
+        """Return the model of that name; one named after a fault, such as ``fault:reset@0.2``, is created on demand."""
         full = full_name(name)
         if full not in self.models and full not in self.absent and fault_of_model(full) is not None:
             self.models[full] = Model(full, FAST)
@@ -106,7 +108,7 @@ class Server:
             raise Refused(404, message.format(name))
         return self.models[full]
 
-    def _pull(self, connection: Connection, request: HttpRequest) -> None:
+    def _pull(self, connection: ClientConnection, request: HttpRequest) -> None:
         body = parse(request.body, "pull")
         name = full_name(body["model"])
         streamed = body.get("stream", True)
@@ -133,21 +135,21 @@ class Server:
         step(0)
         return None
 
-    def _infer(self, connection: Connection, request: HttpRequest, endpoint: Endpoint) -> None:
+    def _infer(self, connection: ClientConnection, request: HttpRequest, endpoint: Endpoint) -> None:
         entry = self.truth.open(request.path, "")
         try:
             body = parse(request.body, endpoint)
             entry.model = body["model"]
             rng = answers.seeded(self.seed, body)
-            if not self._struck_early(connection, request, body, entry, rng):
+            if not self._strike_early(connection, request, body, entry, rng):
                 self._answer(connection, body, entry, endpoint, rng)
         except Refused as refused:
             entry.status = refused.status
             self.truth.close(entry, "rejected")
             raise
 
-    def _struck_early(
-        self, connection: Connection, request: HttpRequest, body: Mapping[str, Any], entry: Entry, rng: Random
+    def _strike_early(
+        self, connection: ClientConnection, request: HttpRequest, body: Mapping[str, Any], entry: Entry, rng: Random
     ) -> bool:
         named = fault_of_model(full_name(body["model"]))
         # A request that only loads the model is spared, so that a client can prepare its load.
@@ -163,7 +165,7 @@ class Server:
         return _strike(connection, entry.fault, body["model"])
 
     def _answer(
-        self, connection: Connection, body: dict[str, Any], entry: Entry, endpoint: Endpoint, rng: Random
+        self, connection: ClientConnection, body: dict[str, Any], entry: Entry, endpoint: Endpoint, rng: Random
     ) -> None:
         unknown = 'model "{}" not found, try pulling it first' if self.old and endpoint == "chat" else None
         model = self._model(body["model"]) if unknown is None else self._model(body["model"], unknown)
@@ -188,9 +190,9 @@ class Server:
         return None
 
     def _load(
-        self, connection: Connection, model: Model, body: Mapping[str, Any], entry: Entry, endpoint: Endpoint
+        self, connection: ClientConnection, model: Model, body: Mapping[str, Any], entry: Entry, endpoint: Endpoint
     ) -> None:
-        """An empty prompt: just load the model, or with ``keep_alive`` 0 unload it."""
+        """Load the model, or with ``keep_alive`` 0 unload it: what an empty prompt asks for."""
         loop = asyncio.get_running_loop()
         seconds = seconds_of(body.get("keep_alive"))
         entry.kind = "unload" if seconds == 0 else "load"
@@ -198,14 +200,20 @@ class Server:
         def answer() -> None:
             model.keep(0.0 if seconds is None else seconds, loop.time())
             empty = {"message": {"role": "assistant", "content": ""}} if endpoint == "chat" else {"response": ""}
-            told = {"model": body["model"], "created_at": timestamp(), **empty, "done": True, "done_reason": entry.kind}
-            self._complete(connection, entry, told)
+            reply = {
+                "model": body["model"],
+                "created_at": timestamp(),
+                **empty,
+                "done": True,
+                "done_reason": entry.kind,
+            }
+            self._complete(connection, entry, reply)
 
         wait = 0.0 if entry.kind == "unload" else model.load(loop.time())
         entry.load_ns = int(wait * 1e9)
         self._later(connection, entry, wait, answer)
 
-    def _embed(self, connection: Connection, model: Model, body: Mapping[str, Any], entry: Entry) -> None:
+    def _embed(self, connection: ClientConnection, model: Model, body: Mapping[str, Any], entry: Entry) -> None:
         if "embedding" not in model.profile.capabilities and not self.old:
             raise Refused(501, "This server does not support embeddings. Start it with `--embeddings`")
         asked = body.get("input", [])
@@ -219,15 +227,15 @@ class Server:
         entry.kind, entry.prompt_tokens, entry.load_ns = "embedding", tokens, max(1000, int(load_s * 1e9))
 
         def answer() -> None:
-            told = {"model": body["model"], "embeddings": [catalog.embedding(text, model) for text in texts],
+            reply = {"model": body["model"], "embeddings": [catalog.embedding(text, model) for text in texts],
                     "total_duration": int((loop.time() - start) * 1e9), "load_duration": entry.load_ns,
                     "prompt_eval_count": tokens}  # fmt: skip
-            self._complete(connection, entry, {k: v for k, v in told.items() if v != 0})
+            self._complete(connection, entry, {k: v for k, v in reply.items() if v != 0})
 
         self._later(connection, entry, load_s + tokens / model.profile.prompt_tokens_per_s, answer)
 
-    def _later(self, connection: Connection, entry: Entry, wait: float, answer: Callable[[], None]) -> None:
-        """Answer after a while, unless the client goes away before."""
+    def _later(self, connection: ClientConnection, entry: Entry, wait: float, answer: Callable[[], None]) -> None:
+        """Answer after ``wait`` seconds, unless the client goes away first."""
         timer = asyncio.get_running_loop().call_later(wait, answer)
 
         def lost() -> None:
@@ -236,10 +244,10 @@ class Server:
 
         connection.on_lost = lost
 
-    def _complete(self, connection: Connection, entry: Entry, told: Mapping[str, Any]) -> None:
+    def _complete(self, connection: ClientConnection, entry: Entry, reply: Mapping[str, Any]) -> None:
         connection.on_lost = None
         entry.mark_done()
-        connection.respond(200, JSON, encode(told))
+        connection.respond(200, JSON, encode(reply))
         self.truth.close(entry, "completed")
 
 
@@ -248,7 +256,7 @@ def _only_loads(body: Mapping[str, Any]) -> bool:
 
 
 def _header_fault(request: HttpRequest, rng: Random) -> str | None:
-    """The fault that the header X-Simulate-Fault asks for; a share is drawn from ``rng``."""
+    """Return the fault that the header X-Simulate-Fault asks for; ``rng`` decides about a share."""
     asked = request.headers.get("x-simulate-fault")
     if asked is None:
         return None
@@ -257,8 +265,8 @@ def _header_fault(request: HttpRequest, rng: Random) -> str | None:
     return found[0] if rng.random() < found[1] else None
 
 
-def _strike(connection: Connection, fault: str | None, model: str = "") -> bool:
-    """Do what the fault does before an answer begins; False where it is none of these."""
+def _strike(connection: ClientConnection, fault: str | None, model: str = "") -> bool:
+    """Do what the fault does before an answer begins; return False if it strikes later."""
     match fault:
         case "refuse":
             connection.reset()
@@ -280,6 +288,6 @@ def _strike(connection: Connection, fault: str | None, model: str = "") -> bool:
 
 
 def _is_old(version: str) -> bool:
-    """Before 0.6 the server answered differently; a version that is no number is a new one."""
+    """Return whether the version is before 0.6, which answered differently; one that is not a number is new."""
     numbers = version.split(".")
     return len(numbers) > 1 and numbers[0] == "0" and numbers[1].isdigit() and int(numbers[1]) < 6

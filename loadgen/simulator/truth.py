@@ -1,4 +1,4 @@
-"""What the server did, as it knows it itself: one entry a request, and totals.
+"""The truth: what the server really did, one entry per request, and totals.
 
 Invariant: every entry is closed exactly once; instants are ``time.monotonic_ns`` right before the write.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from time import monotonic_ns
 from typing import Any, Literal
 
-Outcome = Literal["completed", "rejected", "faulted", "aborted"]
-"""The last message was written; an error status; we broke it off (a fault); the client went away."""
+Ending = Literal["completed", "rejected", "faulted", "aborted"]
+"""The last message was written; an error status; a fault broke it off; the client went away."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,31 +22,31 @@ class Entry:
     model: str
     received_ns: int
     in_flight: int
-    """Requests in flight when this one arrived, itself included."""
+    """Requests in flight when this one arrived, including itself."""
     status: int = 200
     kind: str | None = None
-    """Kind of answer given: correct, schema_violation, ..., text, load."""
+    """Kind of answer: correct, schema_violation, …, text, load."""
     fault: str | None = None
     first_ns: int | None = None
-    """The first chunk that carries text, thinking or a tool call (not streamed: the answer)."""
+    """When the first chunk with text, thinking or a tool call was written (not streamed: the answer)."""
     last_ns: int | None = None
-    """The last such chunk."""
+    """When the last such chunk was written."""
     done_ns: int | None = None
-    """The last message."""
+    """When the last message was written."""
     chunks: int = 0
-    """Chunks that carry text, thinking or a tool call."""
+    """Chunks with text, thinking or a tool call."""
     prompt_tokens: int = 0
     tokens: int = 0
     load_ns: int = 0
     queue_ns: int = 0
-    """Waiting for a slot."""
+    """Time spent waiting for a slot."""
     prompt_eval_ns: int = 0
     eval_ns: int = 0
-    outcome: Outcome | None = None
+    outcome: Ending | None = None
     """None while it is in flight."""
 
     def mark_done(self) -> None:
-        """The whole answer is about to be written."""
+        """Note that the whole answer is about to be written."""
         self.first_ns = self.last_ns = self.done_ns = monotonic_ns()
 
 
@@ -62,11 +62,11 @@ class Truth:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all but what is in flight."""
+        """Forget everything except what is in flight."""
         self.entries.clear()
         self.requests = self.tokens = 0
         self.max_in_flight = self.in_flight
-        self.outcomes: dict[Outcome, int] = {"completed": 0, "rejected": 0, "faulted": 0, "aborted": 0}
+        self.outcomes: dict[Ending, int] = {"completed": 0, "rejected": 0, "faulted": 0, "aborted": 0}
 
     def open(self, path: str, model: str) -> Entry:
         self.requests += 1
@@ -76,7 +76,7 @@ class Truth:
         self.entries.append(entry)
         return entry
 
-    def close(self, entry: Entry, outcome: Outcome) -> None:
+    def close(self, entry: Entry, outcome: Ending) -> None:
         if entry.outcome is None:
             entry.outcome = outcome
             self.in_flight -= 1

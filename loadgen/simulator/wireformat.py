@@ -1,7 +1,4 @@
-"""Bytes as Ollama writes them: Go's JSON, its time stamps, HTTP heads and chunks.
-
-Invariant: pure but for the clock in ``timestamp`` and ``http_date``.
-"""
+"""Bytes as Ollama writes them: Go's JSON and timestamps, HTTP heads and chunks."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ _LONGEST_UNCHUNKED = 2048
 
 
 def encode(value: Any) -> bytes:
-    """Compact JSON in UTF-8 with ``<``, ``>`` and ``&`` escaped."""
+    """Return compact JSON in UTF-8 with ``<``, ``>`` and ``&`` escaped."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     text = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return text.encode("utf-8", "replace")
 
 
 def timestamp(offset_s: float = 0.0) -> str:
-    """Now (or later) in UTC as RFC 3339 with nanoseconds, without trailing zeros."""
+    """Return now (or later) in UTC as RFC 3339 with nanoseconds, without trailing zeros."""
     seconds, nanoseconds = divmod(time.time_ns() + int(offset_s * 1e9), 1_000_000_000)
     fraction = f"{nanoseconds:09d}".rstrip("0")
     return f"{_to_the_second(seconds)}{'.' if fraction else ''}{fraction}Z"
@@ -45,7 +42,7 @@ def _http_date(seconds: int) -> str:
 
 
 def head(status: int, content_type: str, length: int | None, close: bool = False) -> bytes:
-    """Status line and headers; ``length`` None: chunked."""
+    """Return status line and headers; ``length`` None means chunked."""
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     end = "Connection: close\r\n\r\n" if close else "\r\n"
     first = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nContent-Type: {content_type}\r\n"
@@ -57,7 +54,7 @@ def chunk(data: bytes) -> bytes:
 
 
 def response(status: int, content_type: str, body: bytes, close: bool = False) -> bytes:
-    """A whole response; like Go's server it chunks what is long, and what a handler writes as a stream."""
+    """Return a whole response; like Go's server, chunk it if it is long or written as a stream."""
     if len(body) > _LONGEST_UNCHUNKED or content_type in (JSON_BARE, NDJSON):
         return head(status, content_type, None, close) + chunk(body) + b"0\r\n\r\n"
     return head(status, content_type, len(body), close) + body

@@ -1,7 +1,7 @@
-"""``Telemetry``: takes in what a load does and gives it to the metrics port, to a collector, or to both.
+"""``Telemetry``: collects what a load does, for the metrics port, for a collector, or for both.
 
-Invariant: everything that is shown is kept here or in ``Histograms`` and read when somebody asks, so that
-taking in a request costs microseconds, and every reader sees the same counts.
+Invariant: all values are kept here or in ``Histograms`` and read only on request, so that observing a request costs
+microseconds and all readers see the same counts.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 CacheResult = Literal["hit", "partial", "miss"]
 CellState = Literal["waiting", "running", "complete", "interrupted", "skipped"]
 VERDICTS = {"valid": 0, "degraded": 1, "invalid": 2}
-MOST_OUTCOMES = 100
-"""Ways to end that are told apart in one cell; there are about 30 words. What goes beyond is ``other``."""
+MAX_OUTCOMES = 100
+"""Endings distinguished in one cell; about 30 exist. Any beyond that count as ``other``."""
 SAMPLED = {
     of.CLIENT_CPU: "client_cpu_cores", of.CLIENT_MEMORY: "client_rss_bytes", of.LOOP_LAG: "loop_lag_max_s",
     of.WORKERS: "workers", of.BACKLOG: "store_backlog", of.MODEL_SIZE: "server_size_bytes",
     of.MODEL_VRAM: "server_vram_bytes", of.MODEL_VRAM_SHARE: "vram_share", of.MODEL_EXPIRY: "model_expiry_s",
 }  # fmt: skip
-"""The gauges that a sample feeds, and the names of its values."""
+"""Gauge -> the key of its value in a sample."""
 
 
 @dataclass(slots=True)
 class _Cell:
-    """What one cell shows besides its histograms."""
+    """The state of one cell besides its histograms."""
 
     labels: Labels
     requests: Counter[tuple[str, str | None]] = field(default_factory=Counter)
-    """(outcome, error type) -> how many."""
+    """(outcome, error type) -> number of requests."""
     cache: Counter[str] = field(default_factory=Counter)
     chunks: int = 0
     merged_chunks: int = 0
@@ -63,10 +63,10 @@ class _Cell:
 class Telemetry:
     """Live metrics on ``http://host:port/metrics`` until ``close()``, and pushed to a collector if there is one.
 
-    ``port`` None: nothing is served; 0: any free port, and the attribute ``port`` says which; OSError when
-    it cannot be had, ValueError when OTEL_* variables make no sense. ``instruments``: histograms of what a request is
-    worth to the caller, shown beside those of the load. ``warn`` is given the one line about a
-    collector that cannot be reached. Call from one thread or several; warm-up requests are not for here.
+    ``port`` None: nothing is served; 0: any free port, which the attribute ``port`` holds. Raises OSError if the port
+    is taken, ValueError if OTEL_* variables are invalid. ``instruments``: the caller's own histograms, shown beside
+    those of the load. ``warn`` gets one line if the collector cannot be reached. Safe to call from several threads; do
+    not pass warm-up requests.
     """
 
     def __init__(
@@ -122,14 +122,14 @@ class Telemetry:
         self.close()
 
     def close(self) -> None:
-        """Free the port, push what is left (see ``otlp.FLUSH_S``); a second call does nothing."""
+        """Free the port and push what is left (see ``otlp.FLUSH_S``); a second call does nothing."""
         if not self._open:
             return
         self._open = False
         for cell in self._cells.copy():
             self.end(cell)
         if self._server is not None:
-            # Wakes the server's loop, which else looks only twice a second whether to end (macOS refuses: it waits).
+            # Wakes the server's loop, which otherwise checks only twice a second (macOS refuses, and then it waits).
             with suppress(OSError):
                 self._server.socket.shutdown(SHUT_RDWR)
             self._server.shutdown()
@@ -142,7 +142,7 @@ class Telemetry:
             self._push.close()
 
     def begin(self, cell: CellLabels, run_id: str, planned: int | None) -> None:
-        """The load of a cell starts: how many requests it is to send, and whose rows they are."""
+        """Start a cell's load: set how many requests it will send, and the run that their rows belong to."""
         state = self._cell(cell)
         state.run_id, state.planned, state.in_flight = run_id, planned, 0
         if self._push is not None and self._push.tracer is not None:
@@ -150,7 +150,7 @@ class Telemetry:
 
     @property
     def wants_requests(self) -> bool:
-        """Whether ``observe`` has a use for the request itself."""
+        """Whether ``observe`` needs the request itself."""
         return self._push is not None and self._push.tracer is not None
 
     def observe(
@@ -162,7 +162,7 @@ class Telemetry:
         request: Request | None = None,
         case_id: str | None = None,
     ) -> None:
-        """Take in one finished request: what was measured, how it ended, and its values for the instruments given."""
+        """Record one finished request: its measurements, its outcome, and its values for the given instruments."""
         state = self._cell(cell)
         failure = None if record.error is None else error_type(record.error)
         if outcome is None:
@@ -174,26 +174,26 @@ class Telemetry:
         self._histograms.add(cell, record, values, failure, exemplar)
         with self._histograms.lock:
             ending = outcome, failure
-            if ending not in state.requests and len(state.requests) >= MOST_OUTCOMES:
+            if ending not in state.requests and len(state.requests) >= MAX_OUTCOMES:
                 ending = "other", None
             state.requests[ending] += 1
             state.chunks += len(record.chunk_ns)
             state.merged_chunks += record.merged_chunks
 
     def in_flight(self, cell: CellLabels, n: int) -> None:
-        """Set how many requests of the cell are under way now."""
+        """Set how many requests of the cell are in flight."""
         self._cell(cell).in_flight = n
 
     def sample(self, cell: CellLabels, values: Mapping[str, float | None]) -> None:
-        """What client and server use while this cell runs; shown until the next sample, of whatever cell."""
+        """Set what client and server use while this cell runs; shown until the next sample of any cell."""
         self._sample = cell, values
 
     def verdict(self, cell: CellLabels, word: str) -> None:
-        """The verdict so far: ``valid``, ``degraded`` or ``invalid``."""
+        """Set the verdict so far: ``valid``, ``degraded`` or ``invalid``."""
         self._cell(cell).verdict = VERDICTS[word]
 
     def end(self, cell: CellLabels, verdict: str | None = None) -> None:
-        """The load of a cell is over, and its last verdict."""
+        """End a cell's load, with its last verdict."""
         state = self._cell(cell)
         if verdict is not None:
             state.verdict = VERDICTS[verdict]
@@ -204,11 +204,11 @@ class Telemetry:
             spans.end(verdict)
 
     def cache(self, cell: CellLabels, result: CacheResult) -> None:
-        """Count one cell by what the store had of it: all (hit), some (partial) or nothing (miss)."""
+        """Count a cell by what the store had of it: everything (hit), a part (partial) or nothing (miss)."""
         self._cell(cell).cache[result] += 1
 
     def cells(self, states: Mapping[CellState, int]) -> None:
-        """How many cells of the invocation are in each state."""
+        """Set how many cells of this load are in each state."""
         self._states = dict(states)
 
     def _cell(self, cell: CellLabels) -> _Cell:
@@ -218,7 +218,7 @@ class Telemetry:
         return state
 
     def _declare(self, meter: Meter) -> None:
-        """Every counter and gauge, read by callbacks."""
+        """Declare every counter and gauge with the callback that reads it."""
 
         def of_cells(value: Callable[[_Cell], float | None]) -> Callable[[], Iterable[Row]]:
             return lambda: ((cell.labels, value(cell)) for cell in self._cells.copy().values())
@@ -261,7 +261,7 @@ class Telemetry:
 
 
 Row = tuple[Labels, float | None]
-"""The attributes and the value of one series; None: it is not there."""
+"""The attributes and the value of one series; None: the series is absent."""
 
 
 def _callback(read: Callable[[], Iterable[Row]]) -> Callable[[CallbackOptions], Iterable[Observation]]:
@@ -280,7 +280,7 @@ def _push(target: Target, instruments: Sequence[Instrument], resource: Resource,
 
 
 def _resource() -> Resource:
-    """Who we are; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
+    """Return our resource; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override it."""
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
     return Resource.create({"service.name": "structbench", **OTELResourceDetector().detect().attributes})

@@ -1,8 +1,8 @@
-"""Values counted by bucket, with an exemplar for each bucket: OpenTelemetry's histograms at a thirtieth of the cost.
+"""Histograms with an exemplar per bucket, at a thirtieth of the cost of OpenTelemetry's.
 
-A gap comes with every token, and one ``record`` of OpenTelemetry takes 9 µs. Besides, its Prometheus exporter knows no
-exemplars. Invariant: counts, sums and bounds are those that OpenTelemetry would give for the same values; tests hold
-the two against each other. Not thread-safe: the owner locks.
+Every token brings a gap, and one ``record`` of OpenTelemetry takes 9 µs; its Prometheus exporter also has no exemplars.
+Invariant: counts, sums and bounds equal those of OpenTelemetry for the same values; tests compare the two. Not
+thread-safe: the owner locks.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from itertools import accumulate
 
 SCALE = 5
 """Exponential buckets grow by 2^(2^-SCALE), 2.2 %, as long as they all fit."""
-MOST_BUCKETS = 160
-"""OpenTelemetry's own limit; beyond, neighbours are merged two by two."""
+MAX_BUCKETS = 160
+"""OpenTelemetry's own limit; above it, neighbours are merged two by two."""
 ZERO = -(1 << 31)
-"""The index of what is exactly 0."""
+"""The index of the bucket for exactly 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exemplar:
-    """Which request a value came from, so that one gets from a bucket to the row (and the trace, if it has one)."""
+    """The request that a value came from, which leads from a bucket to the row (and to the trace, if there is one)."""
 
     run_id: str
     request_index: int
     at_ns: int
-    """Nanoseconds of the calendar's clock."""
+    """Unix time in nanoseconds."""
     trace_id: int | None = None
     span_id: int | None = None
 
 
 class Histogram:
-    """Counts by bucket; ``place`` gives a value's bucket."""
+    """Counts by bucket; ``place`` returns the bucket of a value."""
 
     __slots__ = ("counts", "exemplars", "high", "low", "n", "place", "total")
 
@@ -44,7 +44,7 @@ class Histogram:
         self.place = place
         self.counts: Counter[int] = Counter()
         self.exemplars: dict[int, tuple[float, Exemplar]] = {}
-        """The latest of each bucket."""
+        """The latest exemplar of each bucket, with its value."""
         self.n = 0
         self.total = 0.0
         self.low = math.inf
@@ -59,7 +59,7 @@ class Histogram:
             self.exemplars[place] = value, exemplar
 
     def add_all(self, values: Sequence[float], exemplar: Exemplar | None = None) -> None:
-        """Count several values of one request; the largest of them is the one to show."""
+        """Count several values of one request; the largest of them becomes the exemplar."""
         self.counts.update(map(self.place, values))
         high = max(values)
         self._account(len(values), sum(values), min(values), high)
@@ -76,24 +76,24 @@ class Histogram:
 
 
 def explicit(bounds: Sequence[float]) -> Histogram:
-    """Buckets with given upper bounds; a value that equals a bound is below it."""
+    """Return a histogram with these upper bounds; a value equal to a bound counts as below it."""
     return Histogram(partial(bisect_left, bounds))
 
 
 def exponential() -> Histogram:
-    """Buckets whose bounds are the powers of 2^(2^-SCALE)."""
+    """Return a histogram whose bounds are the powers of 2^(2^-SCALE)."""
     return Histogram(exponential_index)
 
 
 def exponential_index(value: float) -> int:
-    """The index i with 2^(i / 2^SCALE) < value <= 2^((i + 1) / 2^SCALE)."""
+    """Return the index i with 2^(i / 2^SCALE) < value <= 2^((i + 1) / 2^SCALE)."""
     return math.ceil(math.log2(value) * (1 << SCALE)) - 1 if value > 0 else ZERO
 
 
 def cumulative(
     histogram: Histogram, bounds: Sequence[float]
 ) -> Iterator[tuple[str, int, tuple[float, Exemplar] | None]]:
-    """Each bound, how many values are at or below it, and the exemplar between it and the bound before."""
+    """Yield each bound, the number of values at or below it, and the exemplar between it and the previous one."""
     so_far = 0
     for place, bound in enumerate((*bounds, "+Inf")):
         so_far += histogram.counts[place]
@@ -101,12 +101,12 @@ def cumulative(
 
 
 def fitted(histogram: Histogram) -> tuple[int, int, list[int]]:
-    """An exponential histogram's scale, first index and counts, coarse enough to have at most MOST_BUCKETS."""
+    """Return an exponential histogram's scale, first index and counts, merged to at most MAX_BUCKETS."""
     counts = {index: n for index, n in histogram.counts.items() if index != ZERO}
     if not counts:
         return SCALE, 0, []
     down, first, last = 0, min(counts), max(counts)
-    while (last >> down) - (first >> down) >= MOST_BUCKETS:
+    while (last >> down) - (first >> down) >= MAX_BUCKETS:
         down += 1
     first, last = first >> down, last >> down
     row = [0] * (last - first + 1)
@@ -116,38 +116,38 @@ def fitted(histogram: Histogram) -> tuple[int, int, list[int]]:
 
 
 def buckets_of(histogram: Histogram, bounds: Sequence[float]) -> Buckets:
-    """The histogram as Prometheus is shown it."""
+    """Return the histogram as Prometheus gets it."""
     counts = accumulate(histogram.counts[place] for place in range(len(bounds) + 1))
     return Buckets((*bounds, math.inf), tuple(map(float, counts)))
 
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Upper bounds in rising order, the last one infinite, and how many observations are at or below each."""
+    """Upper bounds in ascending order, the last one infinite, and the number of observations at or below each."""
 
     bounds: tuple[float, ...]
     counts: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if len(self.bounds) != len(self.counts) or not self.bounds or self.bounds[-1] != math.inf:
-            raise ValueError("a count for each bound, and the last bound infinite")
+            raise ValueError("need a count for each bound, and an infinite last bound")
 
     @property
     def count(self) -> float:
         return self.counts[-1]
 
     def since(self, earlier: Buckets | None) -> Buckets:
-        """What came after the earlier reading; all, when the process behind it is another one by now."""
+        """Return what came after an earlier scrape; everything if another process has replaced it since."""
         if earlier is None or earlier.bounds != self.bounds or earlier.count > self.count:
             return self
         counts = tuple(now - then for now, then in zip(self.counts, earlier.counts, strict=True))
         return Buckets(self.bounds, counts)
 
     def quantile(self, q: float) -> float | None:
-        """As ``histogram_quantile`` of Prometheus: the place q x count, spread evenly over its bucket.
+        """Return the quantile as ``histogram_quantile`` of Prometheus does: rank q x count, interpolated in its bucket.
 
-        The first bucket begins at 0; a place above the last finite bound is told as that bound. q = 0 is where the
-        bucket of the smallest observation begins.
+        The first bucket begins at 0; a rank above the last finite bound gives that bound; q = 0 gives the lower bound
+        of the first bucket that is not empty. None if there are no observations.
         """
         if not 0 <= q <= 1:
             raise ValueError(f"q must be from 0 to 1, not {q}")

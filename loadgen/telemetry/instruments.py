@@ -1,7 +1,7 @@
-"""What every load shows of itself: each instrument's name, kind, unit, meaning, attributes and buckets. Plain data.
+"""The instruments of every load: name, kind, unit, meaning, attributes and buckets of each. Plain data.
 
-What else is worth showing of a request, such as its scores, is given to ``Telemetry`` as more instruments when it is
-opened. docs/metrics.md has each formula, docs/live-metrics.md what Prometheus makes of it; tests hold them together.
+Other values of a request, such as its scores, are passed to ``Telemetry`` as more instruments when it is created.
+docs/metrics.md has each formula, docs/live-metrics.md what Prometheus makes of it; tests compare them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ CELL_STATE = "structbench.cell.state"
 
 
 _UNITS = {"s": "seconds", "By": "bytes", "{token}/s": "per_second"}
-"""OpenTelemetry's units that its Prometheus exporter puts at the end of a name."""
+"""OpenTelemetry unit -> the suffix that its Prometheus exporter adds to the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Instrument:
     unit: str
     meaning: str
     attributes: tuple[str, ...] = ()
-    """Besides the cell's, and those of the GenAI conventions where the name begins with ``gen_ai.``."""
+    """Besides the cell's, and those of the GenAI conventions if the name begins with ``gen_ai.``."""
     buckets: tuple[float, ...] = ()
 
     @property
@@ -88,7 +88,7 @@ class Instrument:
 
     @property
     def prometheus(self) -> str:
-        """The name under which Prometheus knows it."""
+        """The name in Prometheus."""
         name, unit = self.name.replace(".", "_"), self.prometheus_unit
         with_unit = name if not unit or name.endswith(unit) else f"{name}_{unit}"
         return f"{with_unit}_total" if self.kind == "counter" else with_unit
@@ -139,5 +139,5 @@ BY_NAME: Mapping[str, Instrument] = {instrument.name: instrument for instrument 
 
 
 def prometheus(name: str) -> str:
-    """The name under which Prometheus knows one of these."""
+    """Return the name in Prometheus of one of these instruments."""
     return BY_NAME[name].prometheus

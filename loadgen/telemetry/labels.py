@@ -1,6 +1,6 @@
-"""What series are told apart by: the cell, and how a request failed.
+"""The labels of series: the cell, and how a request failed.
 
-Invariant: every value is of the plan or of a closed set of words; nothing that a request or an answer says gets in.
+Invariant: every value is from the plan or from a closed set of words; no text of a request or answer becomes a label.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STATUSES = frozenset(HTTPStatus)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellLabels:
-    """What the series of one cell are told apart by."""
+    """The labels that identify the series of one cell."""
 
     model: str
     suite: str
@@ -35,7 +35,7 @@ class CellLabels:
 
 
 def own_attributes(cell: CellLabels) -> Labels:
-    """The attributes that every instrument of a cell has."""
+    """Return the attributes that every instrument of a cell has."""
     label = {} if cell.label is None else {"structbench.label": sendable(cell.label[:LABEL_CHARACTERS])}
     return {
         "gen_ai.request.model": sendable(cell.model), "structbench.suite": sendable(cell.suite),
@@ -44,12 +44,12 @@ def own_attributes(cell: CellLabels) -> Labels:
 
 
 def sendable(text: str) -> str:
-    """The text as UTF-8 can carry it: half surrogate pairs, which would spoil a whole scrape or batch, become ``?``."""
+    """Return the text as valid UTF-8: lone surrogates, which would spoil a whole scrape or batch, become ``?``."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def genai_attributes(cell: CellLabels) -> Labels:
-    """Those, and what the GenAI conventions ask for."""
+    """Return the cell's own attributes and those of the GenAI conventions."""
     return {
         **own_attributes(cell),
         "gen_ai.operation.name": cell.operation,
@@ -60,9 +60,9 @@ def genai_attributes(cell: CellLabels) -> Labels:
 
 
 def error_type(error: RequestError) -> str:
-    """The HTTP status where that is what failed (as the GenAI conventions say), else the error kind.
+    """Return the HTTP status if that is what failed (as in the GenAI conventions), else the error kind.
 
-    A status that no standard knows is told by its class, such as ``5xx``, so that no server can invent series.
+    A non-standard status becomes its class, such as ``5xx``, so that no server can create series.
     """
     if error.kind != "http" or error.status is None:
         return error.kind

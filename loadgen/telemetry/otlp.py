@@ -1,7 +1,7 @@
-"""Pushing metrics and spans to a collector; imported only when there is one.
+"""Pushing metrics and spans to a collector; imported only if there is one.
 
-Invariant: a collector that is slow, broken or not there costs one warning line and at most ``FLUSH_S`` at the end,
-never a request: exporting runs in threads of its own, its queues are bounded, and what does not fit is dropped.
+Invariant: a slow, broken or missing collector costs one warning line and at most ``FLUSH_S`` at the end, never a
+request: exporting runs in threads of its own, its queues are bounded, and what does not fit is dropped.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from opentelemetry.trace import Tracer
 
 from loadgen.telemetry.histogram import ZERO, Histogram, explicit, exponential, fitted
 from loadgen.telemetry.instruments import Instrument
-from loadgen.telemetry.series import Histograms, Series
+from loadgen.telemetry.series import Histograms, HistogramSeries
 from loadgen.telemetry.target import Target
 
 FLUSH_S = 5.0
-"""How long the end may take to push what is left."""
+"""How long ``close`` may take to push what is left."""
 FLUSH_AFTER_WARNING_S = 1.0
-"""The same when the collector did not take things before."""
+"""The same if the collector has already failed before."""
 _EVERY_MS = 5000.0
-"""Metrics are pushed so often unless OTEL_METRIC_EXPORT_INTERVAL says otherwise: a load is watched while it runs."""
+"""Interval between pushes of metrics unless OTEL_METRIC_EXPORT_INTERVAL is set: a load is watched while it runs."""
 _LOGGER = logging.getLogger("opentelemetry")
 _NEGATIVE = Buckets(offset=0, bucket_counts=())
 
 
 class Push:
-    """The exporters of one invocation; ``close`` pushes what is left, within its limit."""
+    """The exporters of one load; ``close`` pushes what is left, within its time limit."""
 
     def __init__(
         self, target: Target, instruments: Sequence[Instrument], resource: Resource, warn: Callable[[str], None]
@@ -60,15 +60,15 @@ class Push:
         self.tracer: Tracer | None = None
         self._exporters: list[OTLPMetricExporter | OTLPSpanExporter] = []
         self._stops: list[Callable[[], None]] = []
-        self._is_delta = _says("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE") in ("delta", "lowmemory")
+        self._is_delta = _variable("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE") in ("delta", "lowmemory")
         self._is_explicit = (
-            _says("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION") == "explicit_bucket_histogram"
+            _variable("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION") == "explicit_bucket_histogram"
         )
         self.histograms = Histograms(instruments, None if target.metrics is None else self.view_of)
         self._started_ns = time_ns()
         try:
             self._begin(target, resource)
-        except ValueError:  # a variable that makes no sense
+        except ValueError:  # an invalid variable
             self._warning.given = True
             self.close()
             raise
@@ -89,7 +89,7 @@ class Push:
             self._stops.append(provider.shutdown)
 
     def close(self) -> None:
-        """Push what is left; a collector that does not take it in time is left alone."""
+        """Push what is left; give up on a collector that does not take it in time."""
         limit = FLUSH_AFTER_WARNING_S if self._warning.given else FLUSH_S
         deadline = monotonic() + limit
         threads = [Thread(target=stop, daemon=True) for stop in self._stops]
@@ -98,23 +98,23 @@ class Push:
         for thread in threads:
             thread.join(max(0.0, deadline - monotonic()))
         if any(thread.is_alive() for thread in threads):
-            self._warning.give(f"it did not take the last of it within {limit:g} s")
+            self._warning.give(f"it did not take the last data within {limit:g} s")
             for exporter in self._exporters:
-                exporter.shutdown()  # else it goes on trying
-        # What they still complain about when they end is no news.
-        Thread(target=self._take_off_after, args=[threads], daemon=True).start()
+                exporter.shutdown()  # otherwise it keeps trying
+        # Their last complaints as they end are no news.
+        Thread(target=self._detach_after, args=[threads], daemon=True).start()
 
-    def _take_off_after(self, threads: list[Thread]) -> None:
+    def _detach_after(self, threads: list[Thread]) -> None:
         for thread in threads:
             thread.join()
-        self._warning.take_off()
+        self._warning.detach()
 
     def view_of(self, instrument: Instrument) -> Histogram:
-        """The buckets in which an instrument is pushed."""
+        """Return an empty histogram with the buckets in which an instrument is pushed."""
         return explicit(instrument.buckets) if self._is_explicit else exponential()
 
     def points(self) -> list[Metric]:
-        """All histograms as the exporter takes them; each exemplar is pushed once."""
+        """Return all histograms as the exporter takes them; each exemplar is pushed once."""
         now_ns = time_ns()
         with self.histograms.lock:
             metrics = [
@@ -126,7 +126,7 @@ class Push:
             self._started_ns = now_ns
         return metrics
 
-    def _metric(self, instrument: Instrument, rows: list[Series], now_ns: int) -> Metric:
+    def _metric(self, instrument: Instrument, rows: list[HistogramSeries], now_ns: int) -> Metric:
         temporality = AggregationTemporality.DELTA if self._is_delta else AggregationTemporality.CUMULATIVE
         views = [(row, row.pushed) for row in rows if row.pushed is not None and row.pushed.n]
         data: ExplicitHistogram | ExponentialHistogram
@@ -145,7 +145,7 @@ class Push:
                 view.exemplars.clear()
         return Metric(instrument.name, instrument.meaning, instrument.unit, data)
 
-    def _exponential_point(self, row: Series, view: Histogram, now_ns: int) -> ExponentialHistogramDataPoint:
+    def _exponential_point(self, row: HistogramSeries, view: Histogram, now_ns: int) -> ExponentialHistogramDataPoint:
         scale, first, counts = fitted(view)
         return ExponentialHistogramDataPoint(
             attributes=row.labels, start_time_unix_nano=self._started_ns, time_unix_nano=now_ns, count=view.n,
@@ -154,7 +154,9 @@ class Push:
             max=view.high, exemplars=_exemplars(view),
         )  # fmt: skip
 
-    def _explicit_point(self, row: Series, view: Histogram, instrument: Instrument, now_ns: int) -> HistogramDataPoint:
+    def _explicit_point(
+        self, row: HistogramSeries, view: Histogram, instrument: Instrument, now_ns: int
+    ) -> HistogramDataPoint:
         bounds = instrument.buckets
         return HistogramDataPoint(
             attributes=row.labels, start_time_unix_nano=self._started_ns, time_unix_nano=now_ns, count=view.n,
@@ -164,7 +166,7 @@ class Push:
 
 
 class _MetricExporter(OTLPMetricExporter):
-    """What the SDK collected, and our own histograms beside it."""
+    """Export our own histograms together with what the SDK collected."""
 
     def __init__(self, url: str, histograms: Callable[[], list[Metric]]) -> None:
         super().__init__(url)
@@ -181,10 +183,9 @@ class _MetricExporter(OTLPMetricExporter):
 
 
 class _OneWarning(logging.Handler):
-    """Makes one line for the user of all that the exporters complain about.
+    """Turn all complaints of the exporters into one line for the user.
 
-    As long as it is there, Python's handler of last resort prints none of it; what the caller's own
-    logging does with it is the caller's affair.
+    While it is attached, Python's handler of last resort prints none of them; the caller's own logging still may.
     """
 
     def __init__(self, collector: str, warn: Callable[[str], None]) -> None:
@@ -194,7 +195,7 @@ class _OneWarning(logging.Handler):
         self.given = False
         _LOGGER.addHandler(self)
 
-    def take_off(self) -> None:
+    def detach(self) -> None:
         _LOGGER.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -203,10 +204,10 @@ class _OneWarning(logging.Handler):
         self.give(errors[0] if errors else record.getMessage())
 
     def give(self, why: str) -> None:
-        """Warn, if that was not done before."""
+        """Warn, unless a warning was given before."""
         if not self.given:
             self.given = True
-            self._warn(f"trouble with pushing to {self._collector} ({why}); the load goes on")
+            self._warn(f"cannot push to {self._collector} ({why}); the load goes on")
 
 
 def _exemplars(view: Histogram) -> list[PushedExemplar]:
@@ -219,5 +220,5 @@ def _exemplars(view: Histogram) -> list[PushedExemplar]:
     ]  # fmt: skip
 
 
-def _says(variable: str) -> str:
+def _variable(variable: str) -> str:
     return os.environ.get(variable, "").strip().lower()

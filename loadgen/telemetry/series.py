@@ -1,6 +1,6 @@
-"""All histograms of a load: which values a finished request adds to which series, and what Prometheus is shown of them.
+"""All histograms of a load: the values that a finished request adds to each series, and what Prometheus gets of them.
 
-Invariant: a series is added to by whole requests under one lock, so that no scrape sees half a request.
+Invariant: whole requests are added under one lock, so that no scrape sees half a request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from loadgen.types import NS, RequestRecord
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
-    from prometheus_client.samples import Exemplar as Shown
+    from prometheus_client.samples import Exemplar as OpenMetricsExemplar
 
 _NO_LABELS: Labels = {}
 _INPUT: Labels = {TOKEN_TYPE: "input"}
@@ -27,13 +27,13 @@ _OUTPUT: Labels = {TOKEN_TYPE: "output"}
 
 
 Values = Mapping[str, float]
-"""What one request adds to the instruments that were given: name -> value; absent where it has none."""
+"""What one request adds to the given instruments: name -> value; absent if it has none."""
 Value = tuple[str, Labels, float]
-"""An instrument's name, the attributes besides the cell's, and what to add."""
+"""An instrument's name, the attributes besides the cell's, and the value to add."""
 
 
 def values_of(record: RequestRecord, failure: str | None) -> Iterator[Value]:
-    """What one finished request adds; what it does not have is not added (no zero stands for absent)."""
+    """Yield what one finished request adds; what it lacks is not added (no zero stands for absent)."""
     labels = _NO_LABELS if failure is None else {ERROR_TYPE: failure}
     single: list[tuple[str, Labels, float | None]] = [
         # A timer may fire microseconds early; early is not late, and a histogram takes no negative value.
@@ -64,22 +64,22 @@ def _not_negative(value: float | None) -> float | None:
 
 
 @dataclass(slots=True)
-class Series:
-    """One histogram instrument under one set of attributes: as Prometheus is shown it, and as it is pushed."""
+class HistogramSeries:
+    """One histogram instrument with one set of attributes, as served to Prometheus and as pushed."""
 
     labels: Labels
-    shown: Histogram
+    served: Histogram
     pushed: Histogram | None = None
 
     @property
     def views(self) -> tuple[Histogram, ...]:
-        return (self.shown,) if self.pushed is None else (self.shown, self.pushed)
+        return (self.served,) if self.pushed is None else (self.served, self.pushed)
 
 
 class Histograms:
     """Every histogram series, of the load's own instruments and of those ``given``.
 
-    ``pushed`` makes the second view of one instrument, if there is to be one.
+    ``pushed`` creates the view of an instrument that is pushed; None: nothing is.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Histograms:
     ) -> None:
         self.instruments = {**BY_NAME, **{instrument.name: instrument for instrument in given}}
         self._pushed = pushed
-        self._series: dict[tuple[CellLabels, str, tuple[str | int, ...]], Series] = {}
+        self._series: dict[tuple[CellLabels, str, tuple[str | int, ...]], HistogramSeries] = {}
         self.lock = Lock()
 
     def add(self, cell: CellLabels, record: RequestRecord, values: Values, failure: str | None,
@@ -109,26 +109,26 @@ class Histograms:
             series = self._series[key] = self._new(cell, self.instruments[name], besides)
         return series.views
 
-    def _new(self, cell: CellLabels, instrument: Instrument, besides: Labels) -> Series:
+    def _new(self, cell: CellLabels, instrument: Instrument, besides: Labels) -> HistogramSeries:
         base = genai_attributes(cell) if instrument.name.startswith("gen_ai.") else own_attributes(cell)
         pushed = None if self._pushed is None else self._pushed(instrument)
-        return Series({**base, **besides}, explicit(instrument.buckets), pushed)
+        return HistogramSeries({**base, **besides}, explicit(instrument.buckets), pushed)
 
-    def by_instrument(self) -> Mapping[str, list[Series]]:
-        """Instrument name -> its series; to be called and used under the lock."""
-        found: dict[str, list[Series]] = {}
+    def by_instrument(self) -> Mapping[str, list[HistogramSeries]]:
+        """Return instrument name -> its series; call it and use the result under the lock."""
+        found: dict[str, list[HistogramSeries]] = {}
         for (_, name, _), series in self._series.items():
             found.setdefault(name, []).append(series)
         return found
 
     def collect(self) -> Iterable[Metric]:
-        """What prometheus_client asks for at each scrape."""
+        """Return the metric families; prometheus_client calls this at each scrape."""
         with self.lock:
             return [_family(self.instruments[name], series) for name, series in self.by_instrument().items()]
 
 
-def _family(instrument: Instrument, rows: list[Series]) -> Metric:
-    """The histogram as Prometheus takes it: counts add up from bucket to bucket, a label that is missing is empty."""
+def _family(instrument: Instrument, rows: list[HistogramSeries]) -> Metric:
+    """Return the histogram as Prometheus takes it: bucket counts are cumulative, a missing label is empty."""
     from prometheus_client.core import HistogramMetricFamily
 
     keys = sorted({key for row in rows for key in row.labels})
@@ -138,18 +138,18 @@ def _family(instrument: Instrument, rows: list[Series]) -> Metric:
     )  # fmt: skip
     for row in rows:
         buckets = [
-            (bound, float(n)) if found is None else (bound, float(n), _shown(*found))
-            for bound, n, found in cumulative(row.shown, instrument.buckets)
+            (bound, float(n)) if found is None else (bound, float(n), _openmetrics_exemplar(*found))
+            for bound, n, found in cumulative(row.served, instrument.buckets)
         ]
-        family.add_metric([str(row.labels.get(key, "")) for key in keys], buckets, row.shown.total)
+        family.add_metric([str(row.labels.get(key, "")) for key in keys], buckets, row.served.total)
     return family
 
 
-def _shown(value: float, exemplar: Exemplar) -> Shown:
-    """In OpenMetrics; names and values stay below its limit of 128 characters."""
-    from prometheus_client.samples import Exemplar as Shown
+def _openmetrics_exemplar(value: float, exemplar: Exemplar) -> OpenMetricsExemplar:
+    """Return an exemplar for OpenMetrics; names and values stay below its limit of 128 characters."""
+    from prometheus_client.samples import Exemplar as OpenMetricsExemplar
 
     labels = {"run_id": exemplar.run_id, "request_index": str(exemplar.request_index)}
     if exemplar.trace_id is not None and exemplar.span_id is not None:
         labels |= {"trace_id": f"{exemplar.trace_id:032x}", "span_id": f"{exemplar.span_id:016x}"}
-    return Shown(labels, value, exemplar.at_ns / NS)
+    return OpenMetricsExemplar(labels, value, exemplar.at_ns / NS)

@@ -1,9 +1,8 @@
-"""One span for each finished request, after the GenAI conventions, and one for the run they belong to.
+"""A span for each finished request, after the GenAI conventions, and one for the run that they belong to.
 
-Each request is a trace of its own: a trace of 100,000 spans can be opened nowhere, and so a sampler can take some of
-the requests. Its span links to the run's span, and the run's span to the last of its requests (as many as the SDK
-allows: OTEL_SPAN_LINK_COUNT_LIMIT, 128). Invariant: no prompt and no answer text unless content was
-asked for, error messages included.
+Each request is a trace of its own, since no tool opens a trace of 100,000 spans, and so that a sampler can pick
+requests. Its span links to the run's span, and the run's span to its last requests (as many as the SDK allows:
+OTEL_SPAN_LINK_COUNT_LIMIT, 128). Invariant: spans hold no prompt, answer or error text unless content was asked for.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _SAMPLING = {
 
 
 class RunSpans:
-    """The spans of one cell's load, from now until ``end``."""
+    """The spans of one cell's load, from its creation until ``end``."""
 
     def __init__(self, tracer: Tracer, cell: CellLabels, run_id: str, *, content: bool) -> None:
         self._tracer = tracer
@@ -45,7 +44,7 @@ class RunSpans:
         self._span: Span = _start(tracer, "structbench.run", attributes=self._shared)
 
     def end(self, verdict: str | None) -> None:
-        """The load of the cell is over."""
+        """End the span of the run."""
         if verdict is not None:
             self._span.set_attribute("structbench.verdict", verdict)
         self._span.end()
@@ -53,9 +52,9 @@ class RunSpans:
     def add(
         self, record: RequestRecord, outcome: str, values: Values, request: Request | None, case_id: str | None
     ) -> tuple[int, int] | tuple[None, None]:
-        """The span of a finished request; one that was never sent has no length.
+        """Add the span of a finished request; one that was never sent has no duration.
 
-        Gives the ids of trace and span, or none where the sampler leaves it out.
+        Returns the ids of trace and span, or None twice if the sampler left it out.
         """
         from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
@@ -87,14 +86,14 @@ class RunSpans:
 
 
 def _start(tracer: Tracer, name: str, **how: Any) -> Span:
-    """A span without a parent, whatever the caller's own code may be tracing."""
+    """Start a span without a parent, whatever the caller's own code is tracing."""
     from opentelemetry.context import Context
 
     return tracer.start_span(name, context=Context(), **how)
 
 
 def _of_record(record: RequestRecord, outcome: str) -> Attributes:
-    """What was measured; what is absent has no attribute."""
+    """Return the measurements as attributes; what is absent has none."""
     found: dict[str, Any] = {
         "gen_ai.request.stream": True,
         "structbench.request.index": record.index,
@@ -122,7 +121,7 @@ def _of_request(request: Request) -> Attributes:
 
 
 def _content(record: RequestRecord, request: Request | None) -> Attributes:
-    """Prompt and answer as the conventions write them: JSON, a list of messages made of parts."""
+    """Return prompt and answer as in the conventions: JSON, a list of messages made of parts."""
     found: Attributes = {"gen_ai.output.messages": _json([_answer(record)])}
     if request is not None:
         asked = request.messages if request.prompt is None else ({"role": "user", "content": request.prompt},)

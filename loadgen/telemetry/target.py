@@ -1,7 +1,7 @@
-"""Which collector is pushed to, by ``--otlp`` and the standard OTEL_* variables. Pure.
+"""Choosing the collector to push to, from ``--otlp`` and the standard OTEL_* variables. Pure.
 
-Invariant: nothing is pushed unless the option or an endpoint variable names a collector; whatever is wrong with either
-is a ValueError whose text is one line for the user.
+Invariant: nothing is pushed unless the option or an endpoint variable names a collector; anything wrong with either is
+a ValueError whose text is one line for the user.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where each signal goes; None: nowhere."""
+    """The URL that each signal is pushed to; None: it is not pushed."""
 
     name: str
     """The collector as the user wrote it."""
     traces: str | None
     metrics: str | None
     content: bool = False
-    """Spans carry prompts and answers."""
+    """Whether spans include prompts and answers."""
 
 
 def is_disabled(environ: Mapping[str, str]) -> bool:
-    """OTEL_SDK_DISABLED=true: no metrics, no spans, no port."""
+    """Return whether OTEL_SDK_DISABLED=true: then no metrics, no spans, no port."""
     return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def is_installed() -> bool:
-    """Whether the OTLP exporter is there; it comes with the extra ``otlp``."""
+    """Return whether the OTLP exporter is installed; it comes with the extra ``otlp``."""
     try:
         return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
     except ModuleNotFoundError:
@@ -41,7 +41,7 @@ def is_installed() -> bool:
 
 
 def target_of(option: str | None, content: bool, environ: Mapping[str, str]) -> Target | None:
-    """The collector that the option names, else the one that the environment names, else None."""
+    """Return the collector that the option names, else the environment's, else None."""
     if is_disabled(environ):
         return None
     traces, metrics = (_endpoint(signal, option, environ) for signal in ("traces", "metrics"))
@@ -52,7 +52,7 @@ def target_of(option: str | None, content: bool, environ: Mapping[str, str]) -> 
 
 
 def _endpoint(signal: str, option: str | None, environ: Mapping[str, str]) -> str | None:
-    """A signal's URL: the option and OTEL_EXPORTER_OTLP_ENDPOINT lack its path, the signal's own variable has it."""
+    """Return a signal's URL: the option and OTEL_EXPORTER_OTLP_ENDPOINT lack its path, its own variable has it."""
     own = f"OTEL_EXPORTER_OTLP_{signal.upper()}"
     if environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() == "none":
         return None
@@ -68,7 +68,7 @@ def _endpoint(signal: str, option: str | None, environ: Mapping[str, str]) -> st
         if protocol := environ.get(variable, "").strip():
             if protocol != PUSHES:
                 raise ValueError(
-                    f"{variable}={protocol}: structbench pushes {PUSHES} only: set that and give the collector's "
+                    f"{variable}={protocol}: structbench pushes only {PUSHES}: set that, and give the collector's "
                     "HTTP port, usually 4318"
                 )
             break
@@ -82,5 +82,5 @@ def _checked(url: str, given_as: str) -> str:
     except ValueError:
         good = False
     if not good or any(c.isspace() for c in url):
-        raise ValueError(f"{given_as} is no collector's address: give one like http://127.0.0.1:4318")
+        raise ValueError(f"{given_as} is not a valid collector address: give one such as http://127.0.0.1:4318")
     return url.rstrip("/")

@@ -1,6 +1,6 @@
-"""The commands, a module each: its ``Options`` (whose docstring is the help) and ``run(options) -> exit code``.
+"""The commands, one module each with ``Options`` (whose docstring is the help) and ``run(options) -> exit code``.
 
-Invariant: a command module imports nothing heavy before ``run``, so that --help comes at once.
+A command module imports nothing heavy before ``run``, so that --help is instant.
 """
 
 import sys
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 
 def complain(text: str) -> None:
-    """One line on stderr, in the command's name."""
+    """Print one line on stderr, prefixed with the program's name."""
     print(f"structbench: {text}", file=sys.stderr, flush=True)
 
 
 def print_json(value: object) -> None:
-    """The value on stdout, for programs."""
+    """Print the value as JSON on stdout."""
     import json
 
     from structbench.output import json_value
@@ -22,9 +22,9 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], lines: Sequence[str] = ()) -> None:
-    """Rows under their headings (and whether these stand right); nothing folds.
+    """Print rows under headings; each column is a heading and whether it is right-aligned. Nothing wraps.
 
-    Where the terminal is too narrow: ``lines`` if there are any, else a line for each value.
+    On a terminal that is too narrow, print ``lines`` instead, or without them a line for each value.
     """
     from rich.console import Console
     from rich.text import Text

@@ -1,6 +1,6 @@
-"""``structbench clean``: remove runs that nobody needs any more.
+"""``structbench clean``: remove runs that are no longer needed.
 
-Invariant: nothing is removed that was not named, nor without a yes.
+Invariant: only selected runs are removed, and only after a yes.
 """
 
 import sys
@@ -15,16 +15,16 @@ from structbench.options import RunFilters, opt
 if TYPE_CHECKING:
     from structbench.store import Reader
 
-_SHOWN = 10
+_MAX_LISTED = 10
 
 
 @dataclass(kw_only=True)
 class Options(RunFilters):
-    """Remove runs with all their requests, and make the file smaller."""
+    """Remove runs with all their requests, and shrink the file."""
 
-    days: Optional[float] = opt(None, "runs started more than so many days ago")
-    yes: bool = opt(False, "do not ask")
-    dry_run: bool = opt(False, "only say what would be removed")
+    days: Optional[float] = opt(None, "only runs started more than this many days ago")
+    yes: bool = opt(False, "remove without asking")
+    dry_run: bool = opt(False, "only list what would be removed")
 
 
 def run(options: Options) -> int:
@@ -34,18 +34,18 @@ def run(options: Options) -> int:
     from structbench.store.views import RUN_LIST
 
     if options == replace(Options(), db=options.db, yes=options.yes, dry_run=options.dry_run):
-        raise BadInput("say which runs: --days 7, --label …, --model …, --status interrupted, or run ids")
+        raise BadInput("choose the runs to remove: --days 7, --label …, --model …, --status interrupted, or run ids")
     with Reader(options.db) as reader:
         rows = reader.query(RUN_LIST, [_chosen(reader, options)])
         _describe(rows)
         rows = [row for row in rows if row["status"] != "running"]
-        if not rows or options.dry_run or not _agreed(options):
+        if not rows or options.dry_run or not _confirmed(options):
             return 0
         done = remove(reader.database, [row["run_id"] for row in rows])
     sizes = f"{options.db}: {bytes_text(done.before_bytes)} before, {bytes_text(done.after_bytes)} now"
     print(f"Removed {plural(done.runs, 'run')}, {plural(done.requests, 'request')}. {sizes}")
     if done.why_not_smaller is not None:
-        print(f"The room is used again but not given back: {done.why_not_smaller}")
+        print(f"The file did not shrink, but its free space will be reused: {done.why_not_smaller}")
     return 0
 
 
@@ -60,7 +60,7 @@ def _chosen(reader: "Reader", options: Options) -> list[str]:
     try:
         before = ago(timedelta(days=options.days))
     except OverflowError:
-        raise BadInput(f"--days {options.days:g}: that is before the calendar begins, give fewer") from None
+        raise BadInput(f"--days {options.days:g}: too many for the calendar: give fewer") from None
     old = {row["run_id"] for row in reader.query("SELECT run_id FROM runs WHERE started_at < $1", [before])}
     return [run_id for run_id in chosen if run_id in old]
 
@@ -69,20 +69,20 @@ def _describe(rows: Sequence[dict[str, Any]]) -> None:
     from structbench.commands.runs import run_line
     from structbench.formatting import plural
 
-    going = [row for row in rows if row["status"] != "running"]
-    requests = sum(row["requests"] for row in going)
-    print(f"{plural(len(going), 'run')} to remove, with {plural(requests, 'request')}{':' if going else '.'}")
-    for row in going[:_SHOWN]:
+    idle = [row for row in rows if row["status"] != "running"]
+    requests = sum(row["requests"] for row in idle)
+    print(f"{plural(len(idle), 'run')} to remove, with {plural(requests, 'request')}{':' if idle else '.'}")
+    for row in idle[:_MAX_LISTED]:
         print(f"  {run_line(row)}")
-    if len(going) > _SHOWN:
-        print(f"  … and {len(going) - _SHOWN} more")
-    if len(going) < len(rows):
-        print(f"{plural(len(rows) - len(going), 'run')} under way will stay.")
+    if len(idle) > _MAX_LISTED:
+        print(f"  … and {len(idle) - _MAX_LISTED} more")
+    if len(idle) < len(rows):
+        print(f"{plural(len(rows) - len(idle), 'run')} still running will be kept.")
 
 
-def _agreed(options: Options) -> bool:
+def _confirmed(options: Options) -> bool:
     if options.yes:
         return True
     if not sys.stdin.isatty():
-        raise BadInput("nobody is here to be asked: add --yes to remove them, or --dry-run only to look")
+        raise BadInput("not a terminal: add --yes to remove the runs, or --dry-run to only list them")
     return input("Remove them? [y/N] ").strip().lower() in ("y", "yes")

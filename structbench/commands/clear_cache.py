@@ -1,4 +1,4 @@
-"""``structbench clear-cache``: let cells run again that are complete."""
+"""``structbench clear-cache``: make `load --skip-cached` measure complete cells again."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from structbench.options import RunFilters
 
 @dataclass(kw_only=True)
 class Options(RunFilters):
-    """Forget that runs are complete or can be continued, so that `load --skip-cached` runs their cells again."""
+    """Forget that runs are complete or can be continued, so that `load --skip-cached` measures their cells again."""
 
 
 def run(options: Options) -> int:
@@ -20,6 +20,7 @@ def run(options: Options) -> int:
         chosen = filtered_runs(reader, options)
         forget(reader.database, chosen)
     print(
-        f"Forgot {plural(len(chosen), 'run')}: `structbench load --skip-cached` runs their cells again; rows are kept."
+        f"Forgot {plural(len(chosen), 'run')}: `structbench load --skip-cached` will measure their cells again. "
+        "All rows are kept."
     )
     return 0

@@ -1,4 +1,4 @@
-"""``structbench compare``: which runs are A and B, and where the answer goes."""
+"""``structbench compare``: select the runs of A and B, compare them and write the result."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,26 +16,28 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Options:
-    """Compare two runs, labels, models, server versions or files: differences with intervals, in words."""
+    """Compare two runs, labels, models, server versions or files; each difference has an interval and a verdict."""
 
-    a: str = opt("", "the first: a run, a label, model=…, version=…, or another structbench file", args=["a"])
-    b: str = opt("", "the second, the same way", args=["b"])
-    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
-    only: list[str] = opt((), "of both only what these words mean, e.g. suite=json", many=True, metavar="WORD")
+    a: str = opt("", "baseline: a run, a label, model=…, version=…, or another structbench file", args=["a"])
+    b: str = opt("", "what to compare with it, given the same way", args=["b"])
+    db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
+    only: list[str] = opt((), "restrict both sides, e.g. suite=json", many=True, metavar="WORD")
     across: list[str] = opt(
         (),
-        "fields of the config that may differ too, e.g. structured options (model and server always may)",
+        "config fields allowed to differ, e.g. structured options (model and server always may)",
         many=True, metavar="FIELD",
     )  # fmt: skip
     fail_on: list[str] = opt(
         (),
-        "exit code 99 when B differs so much and significantly, e.g. ttft_p95>10% schema_valid<-2pp",
+        "exit with code 99 if B differs significantly by this much, e.g. ttft_p95>10% schema_valid<-2pp",
         many=True, metavar="METRIC>CHANGE",
     )  # fmt: skip
     goodput: Optional[str] = opt(
-        None, "limits of goodput for both, e.g. ttft<0.5,tpot<50ms (default: the runs' own)", metavar="METRIC<VALUE,…"
+        None,
+        "goodput limits for both sides, e.g. ttft<0.5,tpot<50ms (default: those stored with the runs)",
+        metavar="METRIC<VALUE,…",
     )
-    format: Literal["terminal", "markdown", "json"] = opt("terminal", "how it is written")
+    format: Literal["terminal", "markdown", "json"] = opt("terminal", "output format")
     output: Optional[Path] = opt(
         None, "file to write to (default: stdout)", type=Path, args=["-o", "--output"], metavar="FILE"
     )
@@ -58,7 +60,7 @@ def run(options: Options) -> int:
         ids_a, ids_b = ({run for group in groups for run in group.run_ids} for groups in (groups_a, groups_b))
         same = ids_a & ids_b
         if same:
-            raise BadInput(f"{options.a} and {options.b} are both of run {min(same)}: choose two that share no run")
+            raise BadInput(f"{options.a} and {options.b} both include run {min(same)}: choose two that share no run")
         pairing = pair(groups_a, groups_b, options.across)
         if not pairing.pairs and not changes:
             names = [", ".join(dict.fromkeys(group.name for group in groups)) for groups in (groups_a, groups_b)]
@@ -69,13 +71,13 @@ def run(options: Options) -> int:
 
 
 def _file(word: str, options: Options) -> Path:
-    """The file that a word names, or --db, where the word is of runs in it."""
+    """Return the file that a word names, or --db if the word selects runs in it."""
     is_file = Path(word).is_file() or Path(word).suffix == ".duckdb"
     return Path(word) if is_file else options.db
 
 
 def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[RunGroup]]":
-    """The runs of a word in --db, or all runs of the file that it names."""
+    """Return the runs that a word selects in --db, or all runs of the file that it names."""
     from structbench.results.groups import run_groups
     from structbench.results.selection import select_runs
     from structbench.store import Reader
@@ -87,7 +89,7 @@ def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[
         wanted = set(select_runs(reader, options.only))
         runs = [run for run in runs if run in wanted]
         if not runs:
-            raise BadInput(f"{word} has nothing that --only {' '.join(options.only)} means: leave --only out")
+            raise BadInput(f"{word} has no run that matches --only {' '.join(options.only)}: leave --only out")
     return reader, run_groups(reader, runs, pool=True)
 
 

@@ -1,6 +1,6 @@
-"""``structbench demo``, which ``make demo`` runs: small enough to end within 90 seconds, on whatever server is there.
+"""``structbench demo``, which ``make demo`` runs: a load that ends within 90 seconds, on whatever server is there.
 
-Invariant: says in one line which server that is.
+It first prints one line that says which server that is.
 """
 
 import signal
@@ -12,14 +12,14 @@ from structbench.commands import load
 from structbench.options import DEFAULT_MODELS, LoadOptions, opt
 
 LIMIT_S = 70
-"""After so many seconds the demo asks the load to end, which then has its grace period."""
+"""Seconds after which the demo asks the load to end; the load then has its grace period."""
 
 
 @dataclass(kw_only=True)
 class Options:
-    """Run a small load, in under 90 seconds: against the Ollama that is there, else against the simulated server."""
+    """Run a small load in under 90 seconds, on your Ollama if it is running, else on the simulated server."""
 
-    db: str = opt("structbench.duckdb", "file for the results")
+    db: str = opt("structbench.duckdb", "results database")
 
 
 def run(options: Options) -> int:
@@ -30,13 +30,13 @@ def run(options: Options) -> int:
     code = load.run(chosen)
     signal.alarm(0)
     if code == 130 and monotonic() >= time_is_up:
-        print(f"The demo ends after {LIMIT_S} s: this server is slow. `structbench load` has no such limit.")
+        print(f"The demo stopped after {LIMIT_S} s because this server is slow; `structbench load` has no such limit.")
         return 0
     return code
 
 
 def demo_options(db: str) -> tuple[LoadOptions, str]:
-    """Options for the demo, and the line that says what is measured."""
+    """Return the options for the demo, and the line that says what it measures."""
     from loadgen.api import DEFAULT_API
     from loadgen.api.server import ServerError, server_api
 
@@ -50,8 +50,8 @@ def demo_options(db: str) -> tuple[LoadOptions, str]:
                 models=present[:1], requests=8, duration=15.0, grace=5.0, db=Path(db), label="demo", metrics_port=0,
                 mean_input_tokens=120, stddev_input_tokens=30, mean_output_tokens=48, stddev_output_tokens=8,
             )  # fmt: skip
-            return options, f"Measuring {present[0]} on the Ollama {server.version} at {server.address}."
-        why = f"the Ollama at {server.address} has none of {', '.join(DEFAULT_MODELS)}"
+            return options, f"Measuring {present[0]} on Ollama {server.version} at {server.address}."
+        why = f"Ollama at {server.address} has none of {', '.join(DEFAULT_MODELS)}"
     except ServerError as error:
         why = str(error).split(": ", 1)[0]
     options = LoadOptions(requests=10, concurrency=[2], simulate=True, db=Path(db), label="demo", metrics_port=0)

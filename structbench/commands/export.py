@@ -1,7 +1,4 @@
-"""``structbench export``: every request as a row, for other tools.
-
-Invariant: a file is there whole or not at all.
-"""
+"""``structbench export``: write every request as a row, for other tools."""
 
 import sys
 from collections.abc import Sequence
@@ -20,13 +17,13 @@ Format = Literal["csv", "parquet", "json", "jsonl", "benchstat"]
 
 @dataclass(kw_only=True)
 class Options(RunFilters):
-    """Write every request of the chosen runs as a row; docs/store.md has the columns (view `exported`)."""
+    """Export every request of the chosen runs as a row; docs/store.md lists the columns (view `exported`)."""
 
     format: Optional[str] = opt(
-        None, "csv, parquet, json, jsonl or benchstat (default: as the name after -o ends, else csv)"
+        None, "csv, parquet, json, jsonl or benchstat (default: from the file extension of -o, else csv)"
     )
-    per_run: bool = opt(False, "a file for each run, in the folder -o")
-    output: Path = opt(Path("-"), "file, or - for standard output", type=Path, args=["-o", "--output"])
+    per_run: bool = opt(False, "write one file per run into the folder -o")
+    output: Path = opt(Path("-"), "file to write, or - for standard output", type=Path, args=["-o", "--output"])
 
 
 ENDINGS: dict[str, Format] = {
@@ -49,7 +46,7 @@ def run(options: Options) -> int:
     with Reader(options.db) as reader, reader.together():
         chosen = filtered_runs(reader, options)
         if not chosen:
-            raise BadInput("no run is chosen: `structbench runs` lists them")
+            raise BadInput("no runs match: `structbench runs` lists them")
         if options.per_run:
             _make_folder(options.output)
             for run_id in chosen:
@@ -66,7 +63,7 @@ def _format(options: Options) -> Format:
     if options.format is None:
         return ENDINGS.get(options.output.suffix, "csv")
     if options.format not in known:
-        raise BadInput(f"--format {options.format!r}: there are {', '.join(known)}")
+        raise BadInput(f"--format {options.format!r} is not supported: use {', '.join(known)}")
     return options.format
 
 
@@ -76,18 +73,18 @@ def _ending(format: Format) -> str:
 
 def _make_folder(folder: Path) -> None:
     if str(folder) == "-":
-        raise BadInput("--per-run makes several files: give a folder for them, e.g. -o results/")
+        raise BadInput("--per-run writes several files: give a folder for them, e.g. -o results/")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"cannot make the folder {folder} ({error.strerror}): give another -o") from error
+        raise BadInput(f"cannot create the folder {folder} ({error.strerror}): give another -o") from error
 
 
 def _write(reader: "Reader", run_ids: Sequence[str], format: Format, path: Path, db: Path) -> None:
-    from structbench.output import target_of
+    from structbench.output import writable_path
     from structbench.results.benchstat import benchmark_lines
 
-    with target_of(path, [db]) as target:
+    with writable_path(path, [db]) as target:
         if format == "benchstat":
             with target.open("w") as file:
                 file.writelines(f"{line}\n" for line in benchmark_lines(reader, run_ids))

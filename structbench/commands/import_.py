@@ -1,4 +1,4 @@
-"""``structbench import``: bring the results of several machines together."""
+"""``structbench import``: merge results from several machines."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from structbench.options import opt
 
 @dataclass(kw_only=True)
 class Options:
-    """Take in the runs of other files, each run once; the other files stay as they are."""
+    """Copy runs from other files into this one, each run once; the other files do not change."""
 
-    files: list[Path] = opt((), "files to take runs from", many=True, args=["files"])
-    db: Path = opt(Path("structbench.duckdb"), "file that takes them in, made if it is missing", type=Path)
+    files: list[Path] = opt((), "files to import runs from", many=True, args=["files"])
+    db: Path = opt(Path("structbench.duckdb"), "results database to import into, created if missing", type=Path)
 
 
 def run(options: Options) -> int:
@@ -23,12 +23,12 @@ def run(options: Options) -> int:
     from structbench.store.upkeep import merge
 
     if not options.files:
-        raise BadInput("say which files: structbench import other.duckdb …")
+        raise BadInput("name the files to import: structbench import other.duckdb …")
     with ExitStack() as stack:
-        # All are looked at before the first is taken in: a mistake in the last changes nothing.
+        # All are opened before the first is imported: a mistake in the last changes nothing.
         for file in options.files:
             if options.db.exists() and file.exists() and file.samefile(options.db):
-                raise BadInput(f"{file} is the file that takes the others in: leave it out, or give another --db")
+                raise BadInput(f"{file} is the database to import into: leave it out, or give another --db")
             stack.enter_context(Reader(file))
         database = Database(options.db)
         stack.callback(database.close)

@@ -1,4 +1,4 @@
-"""``structbench load``: the options and the plot are elsewhere; here is what a person at a terminal sees of it."""
+"""``structbench load`` on a terminal: output and signals; ``run.runner`` has the run loop, ``options`` the options."""
 
 import shlex
 import signal
@@ -40,7 +40,7 @@ def run(options: LoadOptions) -> int:
 
 
 def _report(summary: "Summary", options: LoadOptions, console: "Console") -> None:
-    """The table, and, for --json, the same as JSON on stdout."""
+    """Print the tables, and for --json the same as JSON on stdout."""
     from structbench.comparison.constrained import print_pairs
     from structbench.reports import print_overview, print_table, to_json
 
@@ -62,7 +62,7 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
 
 @contextmanager
 def signals(stop: "Stop") -> Iterator[None]:
-    """SIGINT, SIGTERM and the demo's alarm ask the run to end: see Stop."""
+    """Let SIGINT, SIGTERM and the demo's alarm ask the run to end: see ``Stop``."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     before = {number: signal.signal(number, lambda *_: stop.ask()) for number in numbers}
     try:

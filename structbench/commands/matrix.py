@@ -1,4 +1,4 @@
-"""``structbench matrix``: which combinations of think, format, tools and stream a server and a model can do."""
+"""``structbench matrix``: find out which combinations of think, format, tools and stream a model supports."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Options:
-    """Try think, format, tools and stream on every endpoint; or compare what is stored of two versions or models."""
+    """Try think, format, tools and stream on every endpoint, or compare what is stored of two versions or models."""
 
     models: list[str] = opt((), "models to try, as the server names them", many=True)
     compare: list[str] = opt(
-        (), "two server versions or models of --db: what changed; sends nothing", many=True, metavar="A B"
+        (), "show what changed between two server versions or models in --db; send nothing", many=True, metavar="A B"
     )
-    host: Optional[str] = opt(None, "server, e.g. 127.0.0.1:11434 (default: as for load)")
+    host: Optional[str] = opt(None, "address of the server, e.g. 127.0.0.1:11434 (default: as for load)")
     tokens: int = opt(128, "output tokens a probe may take; thinking models need more")
     timeout: float = opt(60.0, "seconds a probe may take")
-    pull: bool = opt(False, "pull models that are missing")
-    db: Path = opt(Path("structbench.duckdb"), "file for the results", type=Path)
-    json: bool = opt(False, "findings as JSON on stdout, people's text on stderr")
-    simulate: bool = opt(False, "try the built-in simulated server instead of a real one")
+    pull: bool = opt(False, "pull missing models first")
+    db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
+    json: bool = opt(False, "print the findings as JSON on stdout and everything else on stderr")
+    simulate: bool = opt(False, "try the built-in simulated server, not a real one")
 
 
 def run(options: Options) -> int:
@@ -41,12 +41,12 @@ def run(options: Options) -> int:
     if not options.models:
         raise BadInput("name the models to try: structbench matrix --models qwen3:4b; or --compare two stored versions")
     if options.tokens < 1 or not options.timeout > 0:
-        raise BadInput("--tokens and --timeout: give more than 0")
+        raise BadInput("--tokens and --timeout must be more than 0")
     return _try(options)
 
 
 def _try(options: Options) -> int:
-    """Probe each model, keep each finding at once, and print a grid a model."""
+    """Probe each model, store each finding at once, and print one grid per model."""
     from contextlib import ExitStack
 
     from rich.console import Console
@@ -97,7 +97,7 @@ def _probe(
 def _try_one(
     prober: "Prober", probe: "Probe", server: "Server", model: str, tokens: int
 ) -> tuple[dict[str, Any], Optional[str]]:
-    """The row of one probe, and what kept its answer from arriving."""
+    """Return the row of one probe, and why its answer did not arrive (None if it did)."""
     from structbench.matrix.probes import judge, request_of
 
     reply = prober.ask(probe.endpoint, request_of(probe, model, tokens), probe.stream)
@@ -122,7 +122,7 @@ def _compare(options: Options) -> int:
     if len(options.compare) != 2 or options.models:
         raise BadInput("--compare takes two server versions or models and no --models: --compare 0.5.4 0.33.0")
     if not options.db.exists():
-        raise BadInput(f"there is no {options.db}: run `structbench matrix --models …` first, or give --db")
+        raise BadInput(f"{options.db} does not exist: run `structbench matrix --models …` first, or give --db")
     with Store(options.db) as store:
         rows = store.query("SELECT * FROM features ORDER BY probed_at")
     before, after = (pick(rows, name) for name in options.compare)
@@ -133,9 +133,9 @@ def _compare(options: Options) -> int:
                        "or two models, or MODEL@VERSION with another")  # fmt: skip
     print_changes(options.compare, found, both, Console(stderr=options.json))
     if options.json:
-        print_json([{"before": _told(one), "after": _told(other)} for _, one, other in found])
+        print_json([{"before": _finding(one), "after": _finding(other)} for _, one, other in found])
     return 0
 
 
-def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "probed_at"}

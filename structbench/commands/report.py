@@ -1,4 +1,4 @@
-"""``structbench report``: what is stored, for people and programs."""
+"""``structbench report``: write a report of stored runs, for people and programs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ _ENDINGS = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json",
 
 @dataclass(kw_only=True)
 class Options:
-    """Report what was measured: terminal, Markdown, JSON, or one HTML page that needs no network."""
+    """Report stored runs on the terminal, as Markdown, as JSON, or as one HTML page that works offline."""
 
     runs: list[str] = opt(
         (),
@@ -25,14 +25,14 @@ class Options:
         args=["runs"],
     )
     format: Optional[str] = opt(
-        None, "terminal, markdown, json or html (default: what the ending of --output says, else terminal)", type=str
+        None, "terminal, markdown, json or html (default: from the file extension of --output, else terminal)", type=str
     )
     output: Optional[Path] = opt(None, "file to write (default: stdout)", type=Path, args=["-o", "--output"])
-    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
-    pool: bool = opt(False, "pool the runs of one config into one line (default: each run is a line)")
+    db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
+    pool: bool = opt(False, "pool the runs of one config into one row (default: one row per run)")
     slo: list[str] = opt(
         (),
-        'when a model is correct and fast enough, e.g. "correct>=0.9" "ttft_p95<0.5" '
+        'limits within which a model is correct and fast enough, e.g. "correct>=0.9" "ttft_p95<0.5" '
         "(default: correct>=90% ttft_p95<=1s error_rate<=5%)",
         many=True,
         metavar="LIMIT",
@@ -50,7 +50,7 @@ def run(options: Options) -> int:
         check_output(options.output, "-o", [options.db])
     kind = options.format or _ENDINGS.get(options.output.suffix.lower() if options.output else ".txt")
     if kind is None:
-        raise BadInput(f"-o {options.output}: its ending names no format: add --format terminal|markdown|json|html")
+        raise BadInput(f"-o {options.output}: unknown file extension: add --format terminal|markdown|json|html")
     if kind not in _ENDINGS.values():
         raise BadInput(f"--format {kind}: give terminal, markdown, json or html")
     rule = parse_rule(options.slo or DEFAULT_RULE)

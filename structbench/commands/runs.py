@@ -1,4 +1,4 @@
-"""``structbench runs``: what was done."""
+"""``structbench runs``: list the stored runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from structbench.options import RunFilters, opt
 
 @dataclass(kw_only=True)
 class Options(RunFilters):
-    """List what was run: model, suite, load, when, requests, outcome."""
+    """List the stored runs: model, suite, load, start, requests, status."""
 
-    json: bool = opt(False, "as JSON")
+    json: bool = opt(False, "print JSON")
 
 
 def run(options: Options) -> int:
@@ -55,7 +55,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def run_line(row: Mapping[str, Any]) -> str:
-    """A run in one line, where others are to be recognised."""
+    """Return a run as one line of text, short enough for a list."""
     run_id, started, model, suite, load, requests, _, _, status, _, label = _cells(row)
     line = f"{run_id}  {started}  {model} {suite} {load}, {requests} requests, {status}"
     return f"{line}, {label}" if label else line

@@ -1,4 +1,4 @@
-"""``structbench simulate``: the simulated server in the foreground."""
+"""``structbench simulate``: run the simulated server in the foreground."""
 
 import sys
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Options:
 
     host: str = opt("127.0.0.1", "address to listen on")
     port: int = opt(11500, "port to listen on (0: any free one)")
-    seed: int = opt(0, "seed of answers and speeds")
+    seed: int = opt(0, "seed for answers and speeds")
 
 
 def run(options: Options) -> int:
@@ -21,7 +21,10 @@ def run(options: Options) -> int:
     from structbench.suites.answer_book import answer_book
 
     def ready(url: str) -> None:
-        print(f"simulated Ollama server at {url}; Ctrl-C ends it\ntry: structbench load --host {url} --models sim:fast")
+        print(
+            f"simulated Ollama server at {url}; press Ctrl-C to stop it\n"
+            f"try: structbench load --host {url} --models sim:fast"
+        )
         sys.stdout.flush()
 
     try:

@@ -1,4 +1,4 @@
-"""``structbench sql``: one statement, or a prompt; it can only read.
+"""``structbench sql``: run one read-only statement, or open a prompt.
 
 Invariant: what comes out of the file is shown as text and cannot drive the terminal.
 """
@@ -14,21 +14,21 @@ from structbench.errors import BadInput
 from structbench.options import opt
 
 if TYPE_CHECKING:
-    from structbench.store.asking import Answer
+    from structbench.store.asking import QueryResult
 
-SHOWN = 200
-"""Rows of a table; the other formats have all."""
+MAX_ROWS = 200
+"""Rows shown in a table; the other formats have all."""
 _TABLES = "SELECT table_name AS name, 'table' AS kind FROM duckdb_tables() UNION ALL" \
           " SELECT view_name, 'view' FROM duckdb_views() WHERE NOT internal ORDER BY kind DESC, name"  # fmt: skip
 
 
 @dataclass(kw_only=True)
 class Options:
-    """Ask the file in SQL, read-only: one statement, or a prompt without one; docs/sql.md has examples."""
+    """Query the results with SQL, read-only: one statement, or a prompt without one; docs/sql.md has examples."""
 
     statement: Optional[str] = opt(None, "one SQL statement (default: standard input, or a prompt)", args=["statement"])
-    format: Literal["table", "csv", "json"] = opt("table", "how the rows are written")
-    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
+    format: Literal["table", "csv", "json"] = opt("table", "output format")
+    db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
 
 
 def run(options: Options) -> int:
@@ -37,7 +37,7 @@ def run(options: Options) -> int:
     with Reader(options.db):  # says what is wrong with the file, and merges what dead processes left
         pass
     if options.statement is None and sys.stdin.isatty():
-        _converse(options)
+        _prompt(options)
     else:
         _show(options, sys.stdin.read() if options.statement is None else options.statement)
     return 0
@@ -46,7 +46,7 @@ def run(options: Options) -> int:
 def _show(options: Options, sql: str) -> None:
     from structbench.store.asking import ask
 
-    answer = ask(options.db, sql, SHOWN if options.format == "table" else None)
+    answer = ask(options.db, sql, MAX_ROWS if options.format == "table" else None)
     match options.format:
         case "json":
             print_json([dict(zip(answer.names, row, strict=True)) for row in answer.rows])
@@ -59,14 +59,14 @@ def _show(options: Options, sql: str) -> None:
             _print(answer)
 
 
-def _print(answer: "Answer") -> None:
+def _print(answer: "QueryResult") -> None:
     from structbench.formatting import plural
 
     columns = [(name, all(isinstance(row[i], int | float | None) for row in answer.rows))
                for i, name in enumerate(answer.names)]  # fmt: skip
     print_table(columns, [[_cell(value) for value in row] for row in answer.rows])
     more = "the first " if answer.more else ""
-    print(f"{more}{plural(len(answer.rows), 'row')}{' (--format csv has all)' if answer.more else ''}")
+    print(f"{more}{plural(len(answer.rows), 'row')}{' (--format csv shows all)' if answer.more else ''}")
 
 
 def _cell(value: Any) -> str:
@@ -75,11 +75,11 @@ def _cell(value: Any) -> str:
     return ABSENT if value is None else printable(f"{value:.6g}" if isinstance(value, float) else str(value))
 
 
-def _converse(options: Options) -> None:
-    """A prompt: statements end with a semicolon, mistakes are told and the next one is asked for."""
+def _prompt(options: Options) -> None:
+    """Read and run statements, each ended by a semicolon; after a mistake, print it and go on."""
     import readline  # noqa: F401  # gives input() its history and keys
 
-    print("SQL, read-only; a statement ends with ; — .tables lists what there is, Ctrl-D ends.")
+    print("Read-only SQL. End each statement with ; — type .tables to list tables and views, Ctrl-D to quit.")
     for sql in _statements():
         try:
             _show(options, _TABLES if sql == ".tables" else sql)
@@ -90,7 +90,7 @@ def _converse(options: Options) -> None:
 
 
 def _statements() -> Iterator[str]:
-    """What is typed, statement by statement; Ctrl-C drops the one begun."""
+    """Yield each statement typed at the prompt; Ctrl-C drops the one begun."""
     begun: list[str] = []
     while True:
         try:

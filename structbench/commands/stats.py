@@ -1,4 +1,4 @@
-"""``structbench stats``: how much there is in the file."""
+"""``structbench stats``: count what the file holds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ SELECT count(*) AS lookups, count(*) FILTER (WHERE result = 'hit') AS hits,
 class Options:
     """Count what the file holds: completed cells, models, suites, requests, cache hits, size."""
 
-    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
-    json: bool = opt(False, "as JSON")
+    db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
+    json: bool = opt(False, "print JSON")
 
 
 def run(options: Options) -> int:
@@ -48,7 +48,7 @@ def run(options: Options) -> int:
     lines = {
         "file": f"{options.db}, {bytes_text(size)}",
         "runs": f"{runs['runs']:,}: {runs['complete_runs']:,} complete, {runs['interrupted_runs']:,} interrupted, "
-                f"{runs['running_runs']:,} under way",
+                f"{runs['running_runs']:,} running",
         "completed cells": f"{runs['completed_cells']:,}",
         "models": ", ".join(map(printable, runs["models"])),
         "suites": ", ".join(map(printable, runs["suites"])),

@@ -1,4 +1,4 @@
-"""``structbench suites``: what there is to ask, and what is wrong with a suite of one's own."""
+"""``structbench suites``: list the suites, check your own, or begin a new one."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -16,14 +16,16 @@ KINDS = ("json", "tools")
 
 @dataclass(kw_only=True)
 class Options:
-    """List the suites that can be had, check suites of your own (`check FILE`), or begin one (`new json`)."""
+    """List the available suites, check your own (`check FILE`), or create a new one (`new json`)."""
 
     action: Optional[str] = opt(
-        None, "list: what ships (default); check: every problem of a file; new: an example to start from",
+        None, "list the available suites (default), check files for problems, or write a new example to start from",
         metavar="list|check|new", args=["action"],
     )  # fmt: skip
-    what: list[str] = opt((), "check: .jsonl files or folders of schemas; new: json or tools", many=True, args=["what"])
-    output: Optional[str] = opt(None, "new: the file to write (default: stdout)", args=["-o", "--output"])
+    what: list[str] = opt(
+        (), "for check: .jsonl files or folders of schemas; for new: json or tools", many=True, args=["what"]
+    )
+    output: Optional[str] = opt(None, "for new: file to write (default: stdout)", args=["-o", "--output"])
 
 
 def run(options: Options) -> int:
@@ -37,14 +39,16 @@ def run(options: Options) -> int:
         case "new":
             return _new(options.what, options.output)
         case other:
-            raise BadInput(f"`structbench suites {other}` is nothing: give list, check FILE, or new json | tools")
+            raise BadInput(f"unknown action {other!r}: use list, check or new")
 
 
 def _list(what: list[str]) -> int:
     from structbench.suites.catalog import describe_public, describe_suites
 
     if what:
-        raise BadInput(f"`structbench suites list` takes no {what[0]!r}: did you mean `structbench suites check`?")
+        raise BadInput(
+            f"`structbench suites list` takes no arguments, not {what[0]!r}: did you mean `structbench suites check`?"
+        )
     print(f"{'suite':<10}{'cases':>10}{'requests':>10}  what")
     for name, cases, requests, text in describe_suites():
         print(f"{name:<10}{cases:>10}{requests:>10}  {text}")
@@ -52,16 +56,16 @@ def _list(what: list[str]) -> int:
     for name, count, text in describe_public():
         print(f"{name:<28}{'' if count is None else count:>6}  {text}")
     print()
-    print("A path to a .jsonl file or to a folder of schemas is a suite too: see docs/suites.md, and `suites new`.")
+    print("You can also give the path of a .jsonl file or a folder of schemas: see docs/suites.md and `suites new`.")
     return 0
 
 
 def _check(what: list[str]) -> int:
-    """Print every problem of each file, or what it holds; BadInput at the end when there was one."""
+    """Print each file's problems, or what it holds; raise BadInput at the end if there were any."""
     from structbench.suites.catalog import check_suite
 
     if not what:
-        raise BadInput("name what to check: structbench suites check mine.jsonl")
+        raise BadInput("name the files to check: structbench suites check mine.jsonl")
     problems = 0
     for name in what:
         found: list[str] = []
@@ -90,7 +94,7 @@ def _new(what: list[str], output: Optional[str]) -> int:
     from structbench.suites.catalog import new_suite
 
     if len(what) != 1 or what[0] not in KINDS:
-        raise BadInput(f"name the kind of suite: structbench suites new {' | '.join(KINDS)}")
+        raise BadInput(f"name one kind of suite: structbench suites new {' | '.join(KINDS)}")
     text = new_suite(what[0])
     if output is None:
         print(text, end="")
@@ -99,8 +103,8 @@ def _new(what: list[str], output: Optional[str]) -> int:
         with Path(output).open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise BadInput(f"{output} exists: name another file with -o, or remove it") from None
+        raise BadInput(f"{output} already exists: name another file with -o, or remove it") from None
     except OSError as error:
         raise BadInput(f"cannot write {output}: {error.strerror or error}") from None
-    print(f"{output} is an example to change; then: structbench suites check {output}")
+    print(f"wrote an example to {output}: edit it, then run: structbench suites check {output}")
     return 0

@@ -1,4 +1,4 @@
-"""``structbench verify``: does the file still say what was measured?"""
+"""``structbench verify``: check that the file still says what was measured."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,10 +9,10 @@ from structbench.options import opt
 
 @dataclass(kw_only=True)
 class Options:
-    """Derive again what follows from something else (hashes, columns, counts, verdicts), and say what does not hold."""
+    """Check the file: derive hashes, columns, counts and verdicts again, and report every mismatch."""
 
-    db: Path = opt(Path("structbench.duckdb"), "file with the results", type=Path)
-    json: bool = opt(False, "as JSON")
+    db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
+    json: bool = opt(False, "print JSON")
 
 
 def run(options: Options) -> int:
@@ -29,7 +29,7 @@ def run(options: Options) -> int:
         return 1 if found else 0
     for problem in found:
         print(f"does not hold: {problem.what} ({problem.count:,}x, e.g. {printable(problem.example)})")
-    checked = f"{plural(counts['runs'], 'run')} and {plural(counts['requests'], 'request')} of {options.db} checked"
-    print(f"{checked}: {plural(len(found), 'thing')} that should be true {'is' if len(found) == 1 else 'are'} not"
+    checked = f"checked {plural(counts['runs'], 'run')} and {plural(counts['requests'], 'request')} in {options.db}"
+    print(f"{checked}: found {plural(len(found), 'problem')}"
           if found else f"{checked}: everything holds")  # fmt: skip
     return 1 if found else 0

@@ -1,4 +1,4 @@
-"""One ``structbench load``: from options to cells, what is done already, the run loop, and what people see meanwhile.
+"""One ``structbench load``: settings, cells, what is done already, the run loop, and the progress display.
 
-The neighbours: ``suites`` says what is asked, ``scoring`` what an answer was worth, ``store`` and ``gates`` come after.
+The neighbours: ``suites`` has the cases, ``scoring`` judges answers, ``store`` keeps them, ``gates`` judges the cells.
 """

@@ -1,4 +1,4 @@
-"""From settings to cells: one for each model × suite × load level × way of telling a schema, with its full identity."""
+"""Cells from settings: one for each model × suite × load level × way of sending a schema, with its full identity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from structbench.suites.catalog import representative_cases
 from structbench.types import Config, Suite
 
 SIMULATED = "simulated"
-"""The address in the identity of a simulated cell: its real port is drawn anew for each run."""
+"""The server address in the identity of a simulated cell, whose real port changes with each run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def suite_name(self) -> str:
-        """The suite's name, with how it tells its schemas where that is not the usual way."""
+        """The suite's name, with how schemas are sent if that is not the usual way."""
         return suite_text(self.suite.name, self.config.structured)
 
     @property
@@ -47,7 +47,7 @@ class Cell:
 
 
 def build_cells(settings: Settings, server: Server) -> list[Cell]:
-    """All cells, model by model, so that the server loads each model once."""
+    """Return all cells, model by model, so that the server loads each model once."""
     cells = []
     for model, suite in product(settings.models, settings.suites):
         for load, structured in product(settings.loads, _structured(settings.structured, suite)):
@@ -61,7 +61,7 @@ def build_cells(settings: Settings, server: Server) -> list[Cell]:
 
 
 def _structured(wanted: Sequence[str], suite: Suite) -> Sequence[str]:
-    """The ways in which a suite is to tell its schemas: neither for one that has none."""
+    """Return the wanted ways of sending schemas, or ``none`` for a suite without schemas."""
     has_schema = any(case.schema is not None for case in representative_cases(suite))
     return wanted if has_schema else ("none",)
 
@@ -91,7 +91,7 @@ def _config(
 
 
 def _load(load: Load) -> dict[str, Any]:
-    """What the load is; for how long is not of the identity."""
+    """Return the load without its duration, which is not part of the identity."""
     fields = {"kind": "closed" if isinstance(load, ClosedLoop) else "open", **asdict(load)}
     del fields["duration_s"]
     return fields

@@ -1,7 +1,7 @@
-"""What people see while a load runs: bars on a terminal, plain lines elsewhere, nothing when quiet.
+"""The progress display of a load: bars on a terminal, plain lines elsewhere, nothing when quiet.
 
-Invariant: showing costs next to nothing beside measuring: ``refresh`` returns at once but for a few
-times a second, and may be called from any thread.
+The neighbour: ``progress`` counts what is shown. Invariant: ``refresh`` returns at once except a few times a second, so
+that the display does not disturb the load, and may be called from any thread.
 """
 
 from __future__ import annotations
@@ -25,57 +25,57 @@ from structbench.formatting import (
     without_middle,
 )
 from structbench.metrics import METRICS
-from structbench.run.progress import Tally
+from structbench.run.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["Display", "Tally"]
+__all__ = ["Display", "Progress"]
 
 _TTFT = METRICS["ttft"].at("p50").label
 TERMINAL_EVERY_S = 0.5
-MOST_BARS = 10
-LEAST_NAME, FAIR_NAME = 20, 32
-LEAST_BAR, FAIR_BAR, MOST_BAR = 5, 15, 30
-"""Widths on a terminal: what a column needs, what it gets before the other gets more, what it takes at most."""
+MAX_BARS = 10
+MIN_NAME, FAIR_NAME = 20, 32
+MIN_BAR, FAIR_BAR, MAX_BAR = 5, 15, 30
+"""Column widths on a terminal: the minimum, the width before the other column gets more, and the maximum."""
 
 
 @dataclass(slots=True)
-class _Cell:
-    """A cell on display."""
+class _DisplayedCell:
+    """A cell and its progress, as the display shows it."""
 
     name: str
     planned: int | None
     duration_s: float | None
     already_done: int
-    tally: Tally
+    progress: Progress
     in_flight: int = 0
     ended: bool = False
     complete: bool = False
-    """Of a cell that has ended: nothing is missing."""
-    shown: tuple[str, ...] | None = None
-    """The texts of its row once it has ended: they stay."""
+    """Whether a cell that has ended has everything."""
+    final_texts: tuple[str, ...] | None = None
+    """The texts of its row, which no longer change once it has ended."""
 
     @property
     def done(self) -> int:
-        return self.already_done + self.tally.done
+        return self.already_done + self.progress.done
 
     @property
     def share(self) -> float | None:
-        """How far it is: by requests or by time, whichever is nearer its end."""
+        """Share done, by requests or by time, whichever is nearer the end."""
         shares: list[float] = []
         if self.planned is not None:
             shares.append(self.done / self.planned if self.planned else 1.0)
         if self.duration_s is not None:
-            shares.append((self.tally.elapsed_s or 0.0) / self.duration_s if self.duration_s else 1.0)
+            shares.append((self.progress.elapsed_s or 0.0) / self.duration_s if self.duration_s else 1.0)
         return min(1.0, max(shares)) if shares else None
 
     @property
     def eta_s(self) -> float | None:
         """Seconds until the planned requests are done or the time is up, whichever comes first."""
         ends: list[float] = []
-        rate, elapsed_s = self.tally.done_per_s, self.tally.elapsed_s
+        rate, elapsed_s = self.progress.done_per_s, self.progress.elapsed_s
         if self.planned is not None and rate:
             ends.append((self.planned - self.done) / rate)
         if self.duration_s is not None and elapsed_s is not None:
@@ -89,14 +89,19 @@ class _Cell:
     @property
     def state(self) -> Literal["starting", "running", "done", "stopped"]:
         if not self.ended:
-            return "running" if self.tally.elapsed_s is not None else "starting"
+            return "running" if self.progress.elapsed_s is not None else "starting"
         return "done" if self.complete else "stopped"
 
 
-def line(cell: _Cell) -> str:
-    """The cell as one plain line; what is not known yet is left out."""
-    tally = cell.tally
-    rate, tokens, ttft, correct = tally.requests_per_s, tally.tokens_per_s, tally.ttft_p50_s, tally.share_correct
+def line(cell: _DisplayedCell) -> str:
+    """Return the cell as one plain line, without what is not known yet."""
+    progress = cell.progress
+    rate, tokens, ttft, correct = (
+        progress.requests_per_s,
+        progress.tokens_per_s,
+        progress.ttft_p50_s,
+        progress.share_correct,
+    )
     eta = cell.eta_s if cell.state == "running" else None
     parts = [
         plural(cell.done, "request") if cell.planned is None else f"{cell.count} requests",
@@ -105,10 +110,10 @@ def line(cell: _Cell) -> str:
         None if cell.ended else f"{cell.in_flight} in flight",
         None if ttft is None else f"{_TTFT} {latency_text(ttft)}",
         None if correct is None else f"{share_text(correct, 0)} correct",
-        plural(tally.errors, "error"),
+        plural(progress.errors, "error"),
         None if eta is None else f"ETA {span_text(eta)}",
     ]
-    elapsed_s = 0.0 if tally.elapsed_s is None else tally.elapsed_s
+    elapsed_s = 0.0 if progress.elapsed_s is None else progress.elapsed_s
     match cell.state:
         case "starting":
             parts.append("starting")
@@ -122,7 +127,7 @@ def line(cell: _Cell) -> str:
 class _Column(NamedTuple):
     header: str
     drop: int
-    """Where the terminal is too narrow, the lowest goes first; 0 stays."""
+    """On a narrow terminal the column with the lowest number is dropped first; 0 is never dropped."""
 
 
 _COLUMNS = (
@@ -132,33 +137,33 @@ _COLUMNS = (
 _NAME, _BAR, _ERRORS = 0, 1, len(_COLUMNS) - 1
 
 
-def texts(cell: _Cell) -> tuple[str, ...]:
-    """What stands in each column, the bar left to be drawn."""
-    if cell.shown is not None:
-        return cell.shown
-    tally = cell.tally
+def texts(cell: _DisplayedCell) -> tuple[str, ...]:
+    """Return the text of each column; the bar's is empty, since it is drawn."""
+    if cell.final_texts is not None:
+        return cell.final_texts
+    progress = cell.progress
     shown = (
         cell.name,
         "",
         cell.count,
         share_text(cell.share, 0),
         clock_text(cell.eta_s) if cell.state == "running" else cell.state,
-        rate_text(tally.requests_per_s),
-        rate_text(tally.tokens_per_s),
+        rate_text(progress.requests_per_s),
+        rate_text(progress.tokens_per_s),
         "" if cell.ended else f"{cell.in_flight}",
-        latency_text(tally.ttft_p50_s),
-        share_text(tally.share_correct, 0),
-        f"{tally.errors}",
+        latency_text(progress.ttft_p50_s),
+        share_text(progress.share_correct, 0),
+        f"{progress.errors}",
     )
     if cell.ended:
-        cell.shown = shown
+        cell.final_texts = shown
     return shown
 
 
 def fit(widths: list[int], room: int) -> list[int]:
-    """Widths of the columns for a terminal so wide, 0 for one that is dropped; a blank stands between two."""
+    """Return the column widths that fit ``room``, 0 for a dropped column, with a blank between two columns."""
     least = [*widths]
-    least[_NAME], least[_BAR] = min(widths[_NAME], LEAST_NAME), LEAST_BAR
+    least[_NAME], least[_BAR] = min(widths[_NAME], MIN_NAME), MIN_BAR
 
     def spare() -> int:
         return room - sum(width + 1 for width in least if width) + 1
@@ -167,14 +172,14 @@ def fit(widths: list[int], room: int) -> list[int]:
         if spare() < 0 and _COLUMNS[i].drop:
             least[i] = 0
     name = widths[_NAME]
-    for i, most in ((_NAME, min(name, FAIR_NAME)), (_BAR, FAIR_BAR), (_NAME, name), (_BAR, MOST_BAR)):
+    for i, most in ((_NAME, min(name, FAIR_NAME)), (_BAR, FAIR_BAR), (_NAME, name), (_BAR, MAX_BAR)):
         if least[i]:
             least[i] = max(least[i], min(most, least[i] + spare()))
     return least
 
 
-def bars(cells: list[_Cell], hidden: int, room: int) -> Table:
-    """The cells as rows of a table that fits the terminal."""
+def bars(cells: list[_DisplayedCell], hidden: int, room: int) -> Table:
+    """Return the cells as rows of a table that fits the terminal."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -189,7 +194,7 @@ def bars(cells: list[_Cell], hidden: int, room: int) -> Table:
     for cell, row in zip(cells, rows, strict=True):
         share = cell.share
         drawn: list[Text | ProgressBar] = [
-            Text(without_middle(text, width), style="red" if i == _ERRORS and cell.tally.errors else "")
+            Text(without_middle(text, width), style="red" if i == _ERRORS and cell.progress.errors else "")
             for i, (text, width) in enumerate(zip(row, widths, strict=True))
         ]
         drawn[_BAR] = ProgressBar(
@@ -198,13 +203,13 @@ def bars(cells: list[_Cell], hidden: int, room: int) -> Table:
         )  # fmt: skip
         table.add_row(*(item for item, width in zip(drawn, widths, strict=True) if width))
     if hidden:
-        table.title = Text(f"{plural(hidden, 'cell')} before these", style="dim")
+        table.title = Text(f"{plural(hidden, 'earlier cell')} not shown", style="dim")
         table.title_justify = "left"
     return table
 
 
 class Display:
-    """Shows the cells as they run: ``with Display() as display: tally = display.begin(…) … display.end()``."""
+    """Show the cells as they run: ``with Display() as display: progress = display.begin(…) … display.end()``."""
 
     def __init__(
         self,
@@ -221,11 +226,11 @@ class Display:
         self._quiet = quiet
         self._clock = clock
         self._lock = threading.RLock()
-        self._cells: list[_Cell] = []
+        self._cells: list[_DisplayedCell] = []
         self._next = 0.0
         self._live = None
         if not quiet and self._console.is_terminal and not self._console.is_dumb_terminal:
-            # A stream that goes to a file must stay there, though rich would lead it above the bars.
+            # A stream that goes to a file must stay there; rich would print it above the bars.
             self._live = Live(
                 console=self._console, auto_refresh=False,
                 redirect_stdout=sys.stdout.isatty(), redirect_stderr=sys.stderr.isatty(),
@@ -246,60 +251,60 @@ class Display:
             if self._live is not None:
                 self._live.stop()
 
-    def begin(self, name: str, planned: int | None, duration_s: float | None = None, already_done: int = 0) -> Tally:
-        """A cell starts: feed its Tally, call ``refresh`` often, then ``end``."""
+    def begin(self, name: str, planned: int | None, duration_s: float | None = None, already_done: int = 0) -> Progress:
+        """Start a cell and return its Progress: add to it, call ``refresh`` often, then ``end``."""
         with self._lock:
             self.end()
-            cell = _Cell(printable(name), planned, duration_s, already_done, Tally(self._clock))
+            cell = _DisplayedCell(printable(name), planned, duration_s, already_done, Progress(self._clock))
             self._cells.append(cell)
             self._next = self._clock() + self._every_s
             self._draw()
-            return cell.tally
+            return cell.progress
 
     def refresh(self, in_flight: int) -> None:
-        """Show how things stand, if it is time to; the first request in flight starts the cell's time."""
+        """Show the current state if an update is due; the first request in flight starts the cell's clock."""
         if not self._cells or self._cells[-1].ended:
             return
         cell = self._cells[-1]
         cell.in_flight = in_flight
         if in_flight:
-            cell.tally.start()
+            cell.progress.start()
         now = self._clock()
         if now < self._next:
             return
         with self._lock:
             self._next = now + self._every_s
-            self._show(cell)
+            self._update(cell)
 
     def end(self, complete: bool = False) -> None:
-        """The cell that runs has ended; without one, nothing happens."""
+        """End the running cell; do nothing if there is none."""
         with self._lock:
             if not self._cells or self._cells[-1].ended:
                 return
             cell = self._cells[-1]
-            cell.tally.stop()
+            cell.progress.stop()
             cell.ended, cell.complete = True, complete
-            self._show(cell)
+            self._update(cell)
 
     def print(self, text: str) -> None:
-        """A line of text, above the bars."""
+        """Print a line of text above the bars."""
         with self._lock:
-            self._say(text)
+            self._print_line(text)
 
-    def _say(self, text: str) -> None:
+    def _print_line(self, text: str) -> None:
         if not self._quiet:
             text = "\n".join(map(printable, text.splitlines()))
             self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
-    def _show(self, cell: _Cell) -> None:
+    def _update(self, cell: _DisplayedCell) -> None:
         if self._live is None:
-            self._say(line(cell))
+            self._print_line(line(cell))
         else:
             self._draw()
 
     def _draw(self) -> None:
         if self._live is not None:
             size = self._console.size
-            kept = min(MOST_BARS, max(1, size.height - 4))
+            kept = min(MAX_BARS, max(1, size.height - 4))
             hidden = max(0, len(self._cells) - kept)
             self._live.update(bars(self._cells[hidden:], hidden, size.width), refresh=True)

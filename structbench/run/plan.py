@@ -1,6 +1,6 @@
-"""Before anything is sent: the server, its models, the cells, and what the store knows of them.
+"""The plan of a load: the server, its models, and what the store already has of each cell.
 
-Invariant: every mistake of the user's ends here in one line, with nothing sent and nothing changed.
+Invariant: a mistake of the user's ends here in one line, before anything is sent or changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from structbench.errors import BadInput
 from structbench.identity import config_dict, differences
 from structbench.run.cells import Cell
 from structbench.run.settings import Settings
-from structbench.store import Found, Store
+from structbench.store import Store, StoredRun
 from structbench.suites.answer_book import answer_book
 from structbench.suites.requests import whole_conversations
 
@@ -25,13 +25,13 @@ CacheState = Literal["new", "resumed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """A cell and what the store knows of it."""
+    """A cell and what the store has of it."""
 
     cell: Cell
-    continued: Found | None
-    """The run that this goes on with, or that makes it unnecessary."""
+    continued: StoredRun | None
+    """The run to continue, or the one that makes this cell unnecessary."""
     missing: Sequence[int] | None
-    """Indices to be sent; None: as many as the duration allows."""
+    """Indices of the requests to send; None: as many as the duration allows."""
     cache: CacheState
     why: str
 
@@ -39,9 +39,9 @@ class PlannedCell:
 def find_server(
     models: Sequence[str], stack: ExitStack, *, host: str | None, simulate: bool, pull: bool, seed: int = 0
 ) -> Server:
-    """Find out who answers; BadInput where nobody does, or models are missing that are not to be pulled.
+    """Return the server; raise BadInput if none answers, or if it lacks a model and ``pull`` is false.
 
-    ``stack`` ends the simulated server.
+    A simulated server runs until ``stack`` closes.
     """
     try:
         api = server_api(DEFAULT_API)
@@ -54,7 +54,7 @@ def find_server(
 
 
 def pull_missing(models: Sequence[str], server: Server, say: Callable[[str], None]) -> Server:
-    """The server with the models that it lacked."""
+    """Pull the models that the server lacks, and return the server with them."""
     missing = _missing(models, server)
     if not missing:
         return server
@@ -70,8 +70,8 @@ def pull_missing(models: Sequence[str], server: Server, say: Callable[[str], Non
 def _check_models(models: Sequence[str], server: Server) -> None:
     if missing := _missing(models, server):
         pulls = "; ".join(map(server.api.how_to_pull, missing))
-        have_not = f"the server at {server.address} does not have {', '.join(missing)}"
-        raise BadInput(f"{have_not}: run `{pulls}`, or add --pull")
+        lacks = f"the server at {server.address} does not have {', '.join(missing)}"
+        raise BadInput(f"{lacks}: run `{pulls}`, or add --pull")
 
 
 def _missing(models: Sequence[str], server: Server) -> list[str]:
@@ -102,12 +102,12 @@ def _pull(server: Server, models: Sequence[str], say: Callable[[str], None]) -> 
 
 
 def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[PlannedCell]:
-    """For each cell: is it done, partly done, or new, and why."""
+    """Find out for each cell whether it is new, partly done or done, and why."""
     found = store.find([cell.config_hash for cell in cells])
     return [_plan(cell, found.get(cell.config_hash), skip_cached=settings.skip_cached) for cell in cells]
 
 
-def _plan(cell: Cell, found: Found | None, *, skip_cached: bool) -> PlannedCell:
+def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool) -> PlannedCell:
     everything = None if cell.requests is None else range(cell.requests)
 
     def new(why: str) -> PlannedCell:
@@ -117,14 +117,14 @@ def _plan(cell: Cell, found: Found | None, *, skip_cached: bool) -> PlannedCell:
         return new("no run of this config yet")
     run = f"run {found.run_id}"
     if found.status == "running":
-        return new(f"{run} of this config is under way in another process")
-    if found.status == "complete" and _holds_what_is_asked(cell, found):
+        return new(f"{run} of this config is still running in another process")
+    if found.status == "complete" and _is_enough(cell, found):
         if skip_cached:
             return PlannedCell(cell, found, (), "skipped", f"{run} is complete")
         return new(f"{run} is complete; --skip-cached would skip it")
     if cell.load.duration_s is not None or everything is None:
         what = f"stopped after {found.asked_duration_s or 0:g} s" if found.status == "complete" else "was interrupted"
-        return new(f"{run} {what}; a cell bound by a duration starts again")
+        return new(f"{run} {what}; a cell that --duration limits starts again")
     left = [index for index in everything if index not in found.done]
     missing = whole_conversations(cell.suite.cases, left, len(everything))
     done = f"{run} has {len(everything) - len(missing)} of {len(everything)} requests"
@@ -133,8 +133,8 @@ def _plan(cell: Cell, found: Found | None, *, skip_cached: bool) -> PlannedCell:
     return new(f"{done}; --skip-cached would continue it")
 
 
-def _holds_what_is_asked(cell: Cell, run: Found) -> bool:
-    """Whether a complete run has as many requests as are asked for, or went on for as long."""
+def _is_enough(cell: Cell, run: StoredRun) -> bool:
+    """Return whether a complete run has as many requests as asked for, or ran for as long."""
     if cell.requests is not None and run.held >= cell.requests:
         return True
     time_was_up = run.asked_requests is None or run.requests < run.asked_requests
@@ -143,7 +143,7 @@ def _holds_what_is_asked(cell: Cell, run: Found) -> bool:
 
 
 def explain(planned: PlannedCell, store: Store) -> str:
-    """Why, and for a config never run which fields of its identity differ from the nearest one that was."""
+    """Return why a cell has its state and, for a new config, how it differs from the nearest stored one."""
     config = config_dict(planned.cell.config)
     nearest = store.nearest(config)
     if nearest is None or not (changed := differences(nearest[0], config)):

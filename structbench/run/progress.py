@@ -1,7 +1,7 @@
-"""One cell's figures so far, for people who watch it run.
+"""The figures of a running cell so far, for the progress display.
 
-Invariant: memory is bounded and ``add`` takes microseconds, however long the cell; it may be read
-from another thread than the one that adds.
+Invariant: memory is bounded and ``add`` takes microseconds, however long the cell; one thread may read while another
+adds.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from structbench.types import Score
 
 WINDOW_S = 10.0
-LEAST_IN_WINDOW = 10
-"""The window is widened until it holds as many requests: a rate over one request of 30 s says nothing."""
-TTFTS = 1000
+MIN_IN_WINDOW = 10
+"""The window grows until it holds this many requests: a rate over one request of 30 s says nothing."""
+MAX_TTFTS = 1000
 
 
 @dataclass(slots=True)
 class _Counts:
-    """Requests that ended within one second of the clock, or in all."""
+    """Counts of requests that ended within one second of the clock, or in the whole cell."""
 
     second: int = 0
     last: float = 0.0
@@ -36,8 +36,8 @@ class _Counts:
     tokens: int = 0
 
 
-class Tally:
-    """One cell's figures so far; the time before its first request was sent does not count."""
+class Progress:
+    """The figures of one cell so far; time before its first request was sent does not count."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -48,13 +48,13 @@ class Tally:
         self._recent: deque[_Counts] = deque()
         self._in_recent = 0
         self._since = 0.0
-        """The rates' window begins here: at the start, or at the last request that fell out of it."""
-        self._ttfts: deque[float] = deque(maxlen=TTFTS)
+        """Where the window of the rates begins: at the start, or at the last request that left it."""
+        self._ttfts: deque[float] = deque(maxlen=MAX_TTFTS)
         self._scored = 0
         self._correct = 0
 
     def start(self) -> None:
-        """The first request is sent now; later calls change nothing."""
+        """Start the clock as the first request is sent; later calls change nothing."""
         if self._started is None:
             with self._lock:
                 self._start(self._clock())
@@ -64,7 +64,7 @@ class Tally:
             self._started = self._since = instant
 
     def stop(self) -> None:
-        """The cell has ended; from now on the rates are those of the whole cell."""
+        """Stop the clock; from now on the rates are those of the whole cell."""
         with self._lock:
             if self._ended is None:
                 self._ended = self._clock()
@@ -90,7 +90,7 @@ class Tally:
                 self._ttfts.append(ttft_s)
 
     def add_score(self, score: Score | None) -> None:
-        """Count one score; one without ``accuracy_score`` judges nothing."""
+        """Count one score, unless it has no ``accuracy_score``."""
         if score is not None and score.accuracy_score is not None:
             with self._lock:
                 self._scored += 1
@@ -98,7 +98,7 @@ class Tally:
 
     def _trim(self, now: float) -> None:
         recent = self._recent
-        while recent and now - recent[0].last > WINDOW_S and self._in_recent - recent[0].done >= LEAST_IN_WINDOW:
+        while recent and now - recent[0].last > WINDOW_S and self._in_recent - recent[0].done >= MIN_IN_WINDOW:
             self._since = recent[0].last
             self._in_recent -= recent.popleft().done
 
@@ -116,7 +116,7 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Requests that ended, well or not."""
+        """Requests that ended, completed or failed."""
         return self._all.done
 
     @property
@@ -138,7 +138,7 @@ class Tally:
 
     @property
     def done_per_s(self) -> float | None:
-        """Requests that ended, well or not, per second of the window."""
+        """Requests that ended, completed or failed, per second of the window."""
         return self._rate("done")
 
     @property

@@ -1,7 +1,7 @@
-"""The plot: cells -> skip or resume -> load -> score -> store -> summary.
+"""The run loop: cells -> skip or resume -> load -> score -> store -> summary.
 
-Invariant: a run is marked complete only when every planned request has its row (or its time was
-up); whatever ends a run before that leaves it to be continued.
+The neighbours: ``plan`` decides what each cell needs, ``segment`` sends it. Invariant: a run is marked complete only
+when every planned request has its row (or its time was up); a run that ends before that can be continued.
 """
 
 from __future__ import annotations
@@ -47,24 +47,24 @@ from structbench.types import Case
 from structbench.verdict import FACTS, judge
 
 _FLUSH_S = 60.0
-_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
+_REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {
     "skipped": "hit", "resumed": "partial", "new": "miss",
 }  # fmt: skip
 
 
 class Stop:
-    """Somebody wants the end: once = after what is in flight, twice = at once. ``ask`` may be a signal's handler."""
+    """Stop a load: asked once, after what is in flight; asked twice, at once. ``ask`` may be a signal handler."""
 
     def __init__(self) -> None:
         self.asked = 0
         self._segment: Segment | None = None
-        self._breakable = False
+        self._interruptible = False
 
     def ask(self) -> None:
         self.asked += 1
         self._pass_on()
-        if self._breakable or self.asked > 2:
+        if self._interruptible or self.asked > 2:
             raise KeyboardInterrupt
 
     @contextmanager
@@ -77,13 +77,13 @@ class Stop:
             self._segment = None
 
     @contextmanager
-    def breakable(self) -> Iterator[None]:
-        """Work that nothing is lost by breaking off: waiting for the server."""
-        self._breakable = True
+    def interruptible(self) -> Iterator[None]:
+        """Let ``ask`` raise KeyboardInterrupt during work that can be interrupted without loss."""
+        self._interruptible = True
         try:
             yield
         finally:
-            self._breakable = False
+            self._interruptible = False
 
     def _pass_on(self) -> None:
         if self._segment is not None and self.asked:
@@ -93,28 +93,28 @@ class Stop:
 
 @dataclass(slots=True)
 class Summary:
-    """What became of one invocation; ``rows`` are those of the store's view ``summary``, one a cell."""
+    """The result of one load; ``rows`` are those of the store's view ``summary``, one per cell."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     planned: list[str] = field(default_factory=list)
-    """With ``dry_run`` or ``explain``: a line for each cell, and nothing was sent."""
+    """With ``dry_run`` or ``explain``, a line for each cell; nothing was sent."""
     pairs: list[dict[str, Any]] = field(default_factory=list)
-    """Constrained against free, one for each two cells that differ in ``structured`` alone."""
+    """Comparisons of constrained with free, one for each two cells that differ in ``structured`` alone."""
     total_s: float = 0.0
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)
     outcomes: list[CellResult] = field(default_factory=list)
-    """Each planned cell, with what --slo asks of it."""
+    """The result of each planned cell, with its --slo gates."""
     db: str = ""
 
     @property
     def gates(self) -> list[Gate]:
-        """What --slo asks, held against each cell."""
+        """The --slo gates of all cells."""
         return [gate for outcome in self.outcomes for gate in outcome.gates]
 
     @property
     def exit_code(self) -> int:
-        """0 done, 1 failed, 99 an SLO was not met or cannot be judged, 130 interrupted."""
+        """0: done; 1: failed; 99: an SLO was missed or could not be judged; 130: interrupted."""
         if self.interrupted:
             return 130
         if self.failures:
@@ -122,7 +122,7 @@ class Summary:
         return GATE_FAILED if any(gate.outcome in ("fail", "undecided") for gate in self.gates) else 0
 
     def records(self, columns: str = "*") -> list[dict[str, Any]]:
-        """The rows of ``requests`` of these runs, in order, from the database."""
+        """Return the rows of ``requests`` of these runs, in order, from the database."""
         runs = [row["run_id"] for row in self.rows]
         if not runs:
             return []
@@ -138,9 +138,9 @@ def load(
     stop: Stop | None = None,
     report: Callable[[Summary], None] | None = None,
 ) -> Summary:
-    """Do what ``structbench load`` does; BadInput before anything is sent, else a summary, whatever happened.
+    """Do what ``structbench load`` does: raise BadInput before anything is sent, or return a summary.
 
-    ``report`` is given the summary before the metrics are held up for ``settings.hold_s`` seconds.
+    ``report`` gets the summary before metrics are served for another ``settings.hold_s`` seconds.
     """
     began = monotonic()
     display = display or Display(quiet=True)
@@ -148,14 +148,14 @@ def load(
     with ExitStack() as stack:
         for notice in settings.notices:
             display.print(notice)
-        with stop.breakable():
+        with stop.interruptible():
             server = find_server(settings.wanted_models, stack, host=settings.host, simulate=settings.simulate,
                                  pull=settings.pull, seed=settings.seed)  # fmt: skip
         if settings.dry_run or settings.explain:
-            return Summary(planned=_described(settings, build_cells(settings, server)), db=str(settings.db))
+            return Summary(planned=_plan_lines(settings, build_cells(settings, server)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
         store = stack.enter_context(Store(settings.db))
-        with stop.breakable():
+        with stop.interruptible():
             server = pull_missing(settings.wanted_models, server, display.print)
         planned = plan(settings, build_cells(settings, server), store)
         scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
@@ -163,7 +163,7 @@ def load(
         runner = _Runner(services, stop)
         try:
             with display:
-                summary = runner.all(planned)
+                summary = runner.run_all(planned)
         finally:
             runner.write_junit()
         summary.total_s = monotonic() - began
@@ -173,8 +173,8 @@ def load(
         return summary
 
 
-def _described(settings: Settings, cells: Sequence[Cell]) -> list[str]:
-    """A line for each cell; a database that does not exist is not made for that."""
+def _plan_lines(settings: Settings, cells: Sequence[Cell]) -> list[str]:
+    """Return a line for each cell; do not create a database for that."""
     if not settings.db.exists():
         return [f"{cell.name}: new: {settings.db} does not exist yet" for cell in cells]
     with Store(settings.db) as store:
@@ -196,13 +196,13 @@ class _Runner:
     calibration: dict[str, tuple[float, int]] = field(default_factory=dict)
     states: Counter[CellState] = field(default_factory=Counter)
 
-    def all(self, planned: Sequence[PlannedCell]) -> Summary:
-        """Cell by cell; a server that is gone ends it, other failures do not keep the next cell from running."""
+    def run_all(self, planned: Sequence[PlannedCell]) -> Summary:
+        """Run cell by cell; stop if the server is gone, but go on after any other failure."""
         caches: dict[str, CacheState] = {}
         runs: list[tuple[Cell, str]] = []
         self.states["waiting"] = len(planned)
         self.summary.outcomes = [CellResult(cell.cell.name) for cell in planned]
-        self._judge()  # what ends before it is judged has not passed
+        self._judge()  # so that what ends early does not count as passed
         for cell in planned:
             server = self.services.server
             if self.stop.asked or (self.summary.failures and not server.api.answers(server.address)):
@@ -212,13 +212,15 @@ class _Runner:
             self._note_lookup(cell, run_id)
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
-                self._move("waiting", "skipped")
+                self._change_state("waiting", "skipped")
                 self._keep_limits(run_id)
                 caches[run_id] = cell.cache
             elif cell.continued is not None and not self.services.store.claim(cell.continued):
-                self.services.display.print(f"{cell.cell.name}: left out: another process now continues run {run_id}")
-                self._move("waiting", "skipped")
-            elif self._cell(cell, run_id):
+                self.services.display.print(
+                    f"{cell.cell.name}: skipped: another process is now continuing run {run_id}"
+                )
+                self._change_state("waiting", "skipped")
+            elif self._run_cell(cell, run_id):
                 caches[run_id] = cell.cache
         warning = self._similarity(runs)
         self.summary.interrupted = bool(self.stop.asked)
@@ -236,13 +238,13 @@ class _Runner:
         return self.summary
 
     def _similarity(self, runs: Sequence[tuple[Cell, str]]) -> str | None:
-        """Have the answers compared with their references, if that was asked for; why it could not be done."""
+        """Compare the answers with their references, if asked for; return a warning, or None."""
         model, server = self.services.settings.embed_model, self.services.server
         if model is None or self.stop.asked:
             return None
         cases = {run_id: cell.suite.cases for cell, run_id in runs}
         try:
-            with self.stop.breakable():
+            with self.stop.interruptible():
                 embeddings = Embeddings(partial(server.api.embed, server.address, model))
                 score_similarity(self.services.store, cases, model, embeddings, _FLUSH_S)
         except KeyboardInterrupt:
@@ -251,20 +253,20 @@ class _Runner:
             return f"no semantic similarity: {error}"
         if embeddings.blank:
             texts = plural(embeddings.blank, "text")
-            return f"{model} gave vectors of zeros for {texts}: no semantic similarity where they are compared"
+            return f"{model} returned zero vectors for {texts}: no semantic similarity for their answers"
         return None
 
     def _judge(self) -> None:
         judge_all(self.services.settings.slos, self.services.store.query, self.summary.outcomes)
 
     def write_junit(self) -> None:
-        """Whatever ended the load."""
+        """Write the JUnit file, if asked for, however the load ended."""
         if self.services.settings.junit is not None:
             text = junit_xml(self.summary.outcomes, self.summary.failures)
             write_output(self.services.settings.junit, text)
 
     def _keep_limits(self, run_id: str) -> None:
-        """What makes a request good is asked anew each time, and changes no measurement."""
+        """Store the goodput limits: they may differ each time and change no measurement."""
         limits = self.services.settings.goodput
         if limits is not None:
             self.services.store.append("runs", {"run_id": run_id, "goodput_limits": limits})
@@ -279,23 +281,23 @@ class _Runner:
                 "looked_up_at": _now(), "config_hash": planned.cell.config_hash, "run_id": run_id, "result": result,
             })  # fmt: skip
 
-    def _move(self, before: CellState, after: CellState) -> None:
-        """A cell goes from one state to another."""
+    def _change_state(self, before: CellState, after: CellState) -> None:
+        """Move one cell from one state to another, and publish the counts."""
         self.states[before] -= 1
         self.states[after] += 1
         if self.services.telemetry is not None:
             self.services.telemetry.cells(self.states)
 
-    def _cell(self, planned: PlannedCell, run_id: str) -> bool:
-        """One cell from its model's load to its verdict; False when it did not get to start."""
+    def _run_cell(self, planned: PlannedCell, run_id: str) -> bool:
+        """Run one cell, from loading its model to its verdict; return False if it could not start."""
         cell, store = planned.cell, self.services.store
-        self._move("waiting", "running")
+        self._change_state("waiting", "running")
         try:
-            with self.stop.breakable():
+            with self.stop.interruptible():
                 model_load_s = self._load_model(cell)
                 cases = self._cases(cell)
         except KeyboardInterrupt:
-            self._move("running", "interrupted")
+            self._change_state("running", "interrupted")
             return False
         segment = Segment(
             services=self.services, cell=cell, cases=cases, run_id=run_id,
@@ -317,7 +319,7 @@ class _Runner:
         return True
 
     def _load_model(self, cell: Cell) -> float | None:
-        """Load time is measured here, apart, so that no request of the load pays for it."""
+        """Load the model and return the seconds that took, so that no request of the load pays for it."""
         config, server = cell.config, self.services.server
         seconds, refusal = server.api.load_model(server.address, cell.model, config.options, config.keep_alive)
         if refusal is not None:
@@ -325,7 +327,7 @@ class _Runner:
         return seconds
 
     def _cases(self, cell: Cell) -> Sequence[Case]:
-        """The suite's cases; those of ``text`` with lengths fitted to the model's own tokenizer."""
+        """Return the suite's cases; those of ``text`` have lengths fitted to the model's tokenizer."""
         if cell.suite.name != "text":
             return cell.suite.cases
         if cell.model not in self.calibration:
@@ -355,7 +357,7 @@ class _Runner:
         })  # fmt: skip
 
     def _close(self, segment: Segment, ended_by_itself: bool) -> None:
-        """How the segment and the run ended; the verdict is on all the run's rows, of earlier segments too."""
+        """Store how the segment and the run ended; the verdict covers the rows of earlier segments too."""
         store, cell = self.services.store, segment.cell
         complete = ended_by_itself and segment.is_complete
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
@@ -368,7 +370,7 @@ class _Runner:
                               "planned": planned})  # fmt: skip
         if complete:
             store.keep_gaps(segment.run_id)
-        self._move("running", "complete" if complete else "interrupted")
+        self._change_state("running", "complete" if complete else "interrupted")
         if self.services.telemetry is not None:
             self.services.telemetry.end(segment.labels, verdict.word)
 
@@ -376,9 +378,9 @@ class _Runner:
 def pair_up(
     runs: Iterable[tuple[Cell, str]], rows_of: Callable[[str], Sequence[Mapping[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """The constrained and the free run of each model, suite and load that has both, compared.
+    """Compare the constrained with the free run of each model, suite and load that has both.
 
-    ``rows_of`` gives the rows of ``constrained.ROWS`` for a run's id.
+    ``rows_of`` returns the rows of ``constrained.ROWS`` for a run id.
     """
     modes: dict[tuple[str, ...], dict[str, tuple[Cell, str]]] = {}
     for cell, run_id in runs:
@@ -397,19 +399,19 @@ def pair_up(
 
 
 def schema_of(cases: Sequence[Case], index: int) -> str | None:
-    """The schema of a request as JSON text, in the order given: that is what the server sees."""
+    """Return a request's schema as JSON text, its keys in the order that the server sees."""
     schema = case_of(cases, index)[0].schema
     return None if schema is None else json.dumps(schema)
 
 
 def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> AbortWatch | None:
-    """With --abort-on-slo: what is watched, with what an earlier segment brought and need not be sent again."""
+    """Return the watch of --abort-on-slo, with the rows of earlier segments that are not sent again."""
     if not settings.abort_on_slo:
         return None
     watching = AbortWatch(settings.slos, planned.cell.requests, settings.goodput or {})
     if planned.continued is not None:
         again = set(planned.missing or ())
-        for row in query(_ROWS, [planned.continued.run_id]):
+        for row in query(_REQUEST_ROWS, [planned.continued.run_id]):
             if row["request_index"] not in again:
                 watching.add(row)
     return watching
@@ -423,7 +425,7 @@ def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[s
 
 
 def _environment(settings: Settings) -> dict[str, Any]:
-    """What does not change the results' meaning but may explain them; nothing that names the person."""
+    """Return what may explain the results without changing their meaning; nothing that identifies a person."""
     return {
         "structbench": __version__,
         "python": platform.python_version(),

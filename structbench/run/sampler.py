@@ -1,6 +1,6 @@
-"""Once a second while a cell runs: what this client and the server use. Rows of ``samples``.
+"""Samples of what this client and the server use, once a second while a cell runs: rows of ``samples``.
 
-Invariant: a sample that cannot be taken is left out; it never disturbs the load.
+Invariant: a sample that cannot be taken is left out; sampling never disturbs the load.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PERIOD_S = 1.0
 
 
 class Sampler:
-    """A thread that calls ``tick`` and hands a row to ``keep`` each second between ``with`` and its end."""
+    """A thread that, inside ``with``, calls ``tick`` and passes a row to ``keep`` each second."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Sampler:
         }
 
     def _client(self) -> tuple[float, int, int]:
-        """CPU percent (100: one core) and resident bytes of this process and the workers; how many of these live."""
+        """Return CPU percent (100: one core) and resident bytes of this process and its workers, and how many live."""
         cpu, rss, workers = 0.0, 0, -1
         for pid in (os.getpid(), *self._readings.pids):
             try:

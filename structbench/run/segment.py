@@ -1,7 +1,6 @@
-"""One segment: the load of one cell from its start to its end. Records in, rows, metrics and scores out.
+"""One segment: the load of one cell from its start to its end. Records in; rows, metrics and scores out.
 
-Invariant: each record of the load becomes exactly one row; scoring and storing happen beside the
-load, never in its way.
+Invariant: each record of the load becomes exactly one row; scoring and storing never delay the load.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from structbench.errors import StructbenchError
 from structbench.gates.abort import AbortWatch
 from structbench.metrics import observed
 from structbench.run.cells import Cell
-from structbench.run.display import Display, Tally
+from structbench.run.display import Display, Progress
 from structbench.run.sampler import Sampler
 from structbench.run.settings import Settings
 from structbench.scoring import Answer
@@ -34,13 +33,13 @@ from structbench.types import Case, Score
 from structbench.verdict import VerdictSoFar
 
 _LOST_AFTER = 10
-"""Requests in a row that find no server, after which we look whether it is still there."""
+"""Failed connections in a row after which to check whether the server is still there."""
 _HURRIED_DRAIN_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all segments of an invocation share."""
+    """What all segments of one load share."""
 
     settings: Settings
     server: Server
@@ -51,7 +50,7 @@ class Services:
 
 
 def labels_of(cell: Cell, server: Server, label: str | None) -> CellLabels:
-    """The cell as the metrics name it."""
+    """Return the labels of a cell's metrics."""
     return CellLabels(
         model=cell.model, suite=cell.suite_name, load=cell.load_name, provider=server.api.PROVIDER,
         server_address=server.host, server_port=server.port,
@@ -61,7 +60,7 @@ def labels_of(cell: Cell, server: Server, label: str | None) -> CellLabels:
 
 @dataclass(slots=True, kw_only=True)
 class Segment:
-    """What is to be sent, and what came of it so far."""
+    """What one segment has to send, and its state so far."""
 
     services: Services
     cell: Cell
@@ -72,10 +71,10 @@ class Segment:
     orders: Orders = field(default_factory=Orders)
     readings: Readings = field(default_factory=Readings)
     failure: str | None = None
-    """Why the load had to be given up."""
+    """Why the load was given up, if it was."""
     last_ns: int | None = None
     rows: int = 0
-    """Requests that have their row, in the database or on the way to it."""
+    """Requests that have a row, in the database or on the way to it."""
     watch: AbortWatch | None = None
     """SLOs that end the load once they are certain to fail."""
     errors: int = 0
@@ -83,12 +82,12 @@ class Segment:
     expected: int | None = field(init=False)
     """Rows that make it complete: first turns, and each second one as it arises; None where time bounds the load."""
     following: dict[int, Request] = field(default_factory=dict)
-    """Second turns on their way, where spans tell what was sent."""
+    """Second turns in flight, kept for spans that include what was sent."""
     cancelled: bool = False
-    """Some request was; it is to be sent again."""
+    """Whether a request was cancelled and has to be sent again."""
     lost_in_a_row: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
-    tally: Tally = field(init=False)
+    progress: Progress = field(init=False)
     labels: CellLabels = field(init=False)
     so_far: VerdictSoFar = field(default_factory=VerdictSoFar)
 
@@ -97,25 +96,25 @@ class Segment:
         self.labels = labels_of(self.cell, self.services.server, self.services.settings.label)
 
     def run(self) -> None:
-        """Send everything, take in every record, wait for the scores."""
+        """Send everything, receive every record, wait for the scores."""
         if self.services.telemetry is not None:
             planned_now = None if self.missing is None else len(self.missing)
             self.services.telemetry.begin(self.labels, self.run_id, planned_now)
         planned = self.cell.requests
         already = (planned or 0) - len(self.missing or ())
         display = self.services.display
-        self.tally = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
+        self.progress = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
         tick = partial(self._refresh, display)
-        with Sampler(self.services.server, self.cell.model, self.readings, self._backlog, self._keep_sample, tick):
+        with Sampler(self.services.server, self.cell.model, self.readings, self._backlog, self._store_sample, tick):
             try:
                 for record in self._load():
-                    self._take(record)
+                    self._receive(record)
                     tick()
             except LoadFailed as error:
                 self.failure = f"{self.cell.name}: {error}"
         self._await_scores()
         if self.lost_in_a_row and self.failure is None:
-            self._look_for_server()
+            self._check_server()
         self._judge_share(self.rows if planned is None or self.cell.load.duration_s is not None else planned)
         display.end(self.is_complete)
 
@@ -126,7 +125,7 @@ class Segment:
 
     @property
     def is_complete(self) -> bool:
-        """Every request that was to be sent has its row, or the time was up; a stop after that changes nothing."""
+        """Whether every request has its row or the time was up; a stop after that changes nothing."""
         if self.failure is not None or self.cancelled:
             return False
         if self.rows == self.expected:
@@ -149,7 +148,7 @@ class Segment:
 
     @property
     def duration_s(self) -> float | None:
-        """From the common start to the last record."""
+        """Seconds from the common start to the last record."""
         started_ns = self.readings.started_ns
         return None if started_ns is None or self.last_ns is None else (self.last_ns - started_ns) / NS
 
@@ -169,8 +168,8 @@ class Segment:
             readings=self.readings,
         )
 
-    def _take(self, record: RequestRecord) -> None:
-        self.tally.add(record)
+    def _receive(self, record: RequestRecord) -> None:
+        self.progress.add(record)
         self.so_far.add(record)
         if record.end_ns is not None and (self.last_ns is None or record.end_ns > self.last_ns):
             self.last_ns = record.end_ns
@@ -182,7 +181,7 @@ class Segment:
             answer = Answer(record.output_text, record.tool_calls, record.done_reason, rejected)
             self.services.scorer.submit((self, record), case, answer)
         else:
-            self._keep(record, None)
+            self._store_row(record, None)
         self._judge_errors(record)
 
     def _expect(self, following: Request) -> None:
@@ -193,34 +192,34 @@ class Segment:
             self.following[following.index] = following
 
     def scored(self, record: RequestRecord, score: Score | None) -> None:
-        """Called from the scorer's thread."""
-        self.tally.add_score(score)
-        with self._stopping_where_nothing_is_kept():
-            self._keep(record, score)
+        """Store a scored record; the scorer's thread calls this."""
+        self.progress.add_score(score)
+        with self._stopping_if_unwritable():
+            self._store_row(record, score)
 
     @contextmanager
-    def _stopping_where_nothing_is_kept(self) -> Iterator[None]:
-        """A load whose rows cannot be written is of no use: it ends at once."""
+    def _stopping_if_unwritable(self) -> Iterator[None]:
+        """End the load at once if its rows cannot be written."""
         try:
             yield
         except StructbenchError as error:
             self._give_up(str(error))
             raise
 
-    def _keep(self, record: RequestRecord, score: Score | None) -> None:
+    def _store_row(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
         row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn)
         self.services.store.append("requests", row)
-        self._show(record, score, case)
+        self._observe(record, score, case)
         with self.counting:
             self.rows += 1
             if self.watch is not None:
                 self.watch.add(row)
-                self._end_when_broken(self.watch)
+                self._end_if_lost(self.watch)
 
-    def _end_when_broken(self, watch: AbortWatch) -> None:
-        """Send nothing more once an SLO cannot be met, if there is anything left to send; what is in flight may end."""
-        started_ns, unsent = self.readings.started_ns, self.missing is None or self.tally.done < len(self.missing)
+    def _end_if_lost(self, watch: AbortWatch) -> None:
+        """Send nothing more once an SLO cannot be met, if anything is left to send; let what is in flight end."""
+        started_ns, unsent = self.readings.started_ns, self.missing is None or self.progress.done < len(self.missing)
         elapsed_s = None if started_ns is None else (time.monotonic_ns() - started_ns) / NS
         if self.orders.stop or not unsent or not (broken := watch.broken(elapsed_s)):
             return
@@ -228,7 +227,7 @@ class Segment:
         slos = ", ".join(slo.text for slo in broken)
         self.services.display.print(f"{self.cell.name}: ended early: {slos} can no longer be met")
 
-    def _show(self, record: RequestRecord, score: Score | None, case: Case) -> None:
+    def _observe(self, record: RequestRecord, score: Score | None, case: Case) -> None:
         telemetry = self.services.telemetry
         if telemetry is None:
             return
@@ -237,7 +236,7 @@ class Segment:
         telemetry.observe(record, self.labels, outcome, observed(record, score), request, case.id)
 
     def _request(self, index: int, case: Case) -> Request:
-        """What was sent; of a second turn whose first is not known, all but the messages."""
+        """Return what was sent; without messages for a second turn whose first is not known."""
         if not case.follows:
             return request_of(case, self.cell.config, index, self.cell.requests)
         if (following := self.following.pop(index, None)) is not None:
@@ -246,8 +245,8 @@ class Segment:
         sent = request_of(first, self.cell.config, index - 1, self.cell.requests)
         return replace(sent, index=index, messages=(), tool_results=None)
 
-    def _keep_sample(self, sample: Mapping[str, Any]) -> None:
-        with suppress(StructbenchError), self._stopping_where_nothing_is_kept():
+    def _store_sample(self, sample: Mapping[str, Any]) -> None:
+        with suppress(StructbenchError), self._stopping_if_unwritable():
             self.services.store.append("samples", {"run_id": self.run_id, "segment": self.number, **sample})
         if self.services.telemetry is not None:
             cores = sample["client_cpu_percent"] / 100
@@ -268,7 +267,7 @@ class Segment:
         return self.services.store.backlog
 
     def _judge_errors(self, record: RequestRecord) -> None:
-        """Give the load up when the server is gone, or when it is certain that too many requests fail."""
+        """Give up the load if the server is gone, or if it is certain that too many requests fail."""
         if record.error is None:
             self.lost_in_a_row = 0
             return
@@ -279,7 +278,7 @@ class Segment:
         if record.error.kind == "connect":
             self.lost_in_a_row += 1
             if self.lost_in_a_row % _LOST_AFTER == 0:
-                self._look_for_server()
+                self._check_server()
         if self.cell.requests is not None:
             self._judge_share(self.cell.requests)
 
@@ -288,7 +287,7 @@ class Segment:
         if self.errors > limit * requests:
             self._give_up(f"{self.errors} of {requests} requests failed, more than --max-error-rate {limit:g} allows")
 
-    def _look_for_server(self) -> None:
+    def _check_server(self) -> None:
         server = self.services.server
         if not server.api.answers(server.address):
             again = "start it again and continue with --skip-cached"

@@ -1,6 +1,6 @@
-"""What the options of a load say, as values: parsed here once, before anything is sent.
+"""``Settings``: the options of a load, parsed once and before anything is sent.
 
-Invariant: whatever is wrong with the options is one line here; nothing behind it sees raw options or parses their text.
+Invariant: anything wrong with the options is reported here in one line; no other module sees or parses raw options.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _NOT_NEGATIVE = ("warmup", "grace", "stddev_input_tokens", "stddev_output_tokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One ``structbench load``; times are seconds."""
+    """The settings of one ``structbench load``; times are in seconds."""
 
     models: tuple[str, ...]
     suites: tuple[Suite, ...]
     loads: tuple[Load, ...]
     structured: tuple[str, ...]
-    """The ways in which JSON suites tell their schemas, a cell each."""
+    """How JSON suites send their schemas; each way is a cell of its own."""
     requests: int | None
-    """None: the suite's own number, or as many as the loads' duration allows."""
+    """None: the suite's default, or as many as the duration allows."""
     warmup: int | None
     workers: int | None
     timeout_s: float
@@ -48,7 +48,7 @@ class Settings:
     endpoint: str
     think: bool | str | None
     options: Mapping[str, Any]
-    """Ollama's, for every request."""
+    """Ollama options sent with every request."""
     keep_alive: str | float | None
     seed: int
     host: str | None
@@ -64,13 +64,13 @@ class Settings:
     slos: tuple[Condition, ...]
     abort_on_slo: bool
     goodput: Mapping[str, float] | None
-    """Column of ``requests`` -> the most that a good request has; None: no limits were given."""
+    """Column of ``requests`` -> the limit for a good request; None: no limits were given."""
     junit: Path | None
     metrics_port: int | None
     metrics_host: str
     collector: Target | None
     notices: tuple[str, ...]
-    """What to say before the load begins."""
+    """Lines to print before the load begins."""
     hold_s: float
 
     @property
@@ -80,7 +80,7 @@ class Settings:
 
 
 def settings_of(options: LoadOptions) -> Settings:
-    """Parse the options and read the suites; BadInput for what makes no sense or does not go together."""
+    """Parse the options and read the suites; raise BadInput for invalid or conflicting options."""
     _check_numbers(options)
     _check_choices(options)
     slos, goodput = _gates(options)
@@ -114,11 +114,11 @@ def _check_numbers(options: LoadOptions) -> None:
 
 def _check_choices(options: LoadOptions) -> None:
     if options.concurrency and options.rate:
-        raise BadInput("--rate and --concurrency exclude each other (open loop, closed loop): leave one out")
+        raise BadInput("--rate and --concurrency cannot be combined (open loop, closed loop): leave one out")
     if options.max_in_flight is not None and not options.rate:
         raise BadInput("--max-in-flight is for an open loop: give --rate, or leave it out")
     if unknown := [mode for mode in options.structured if mode not in ("format", "prompt")]:
-        raise BadInput(f"--structured {unknown[0]}: give format, prompt, or both")
+        raise BadInput(f"--structured {unknown[0]}: use format, prompt or both")
     several = {"models": options.models, "suites": options.suites, "structured": options.structured}
     for name, names in several.items():
         same = [server_api(DEFAULT_API).full_name(each) if name == "models" else each for each in names]
@@ -128,20 +128,20 @@ def _check_choices(options: LoadOptions) -> None:
 
 
 def _gates(options: LoadOptions) -> tuple[tuple[Condition, ...], dict[str, float] | None]:
-    """The --slo conditions and the --goodput limits."""
+    """Return the --slo conditions and the --goodput limits."""
     slos = tuple(parse_slo(text) for text in options.slo)
     goodput = None if options.goodput is None else parse_limits(options.goodput)
     if goodput is None and any(slo.metric.name == "goodput" for slo in slos):
-        raise BadInput("--slo on goodput needs the limits that make a request good: add --goodput, e.g. ttft<0.5")
+        raise BadInput("--slo on goodput needs limits for a good request: add --goodput, e.g. ttft<0.5")
     if options.abort_on_slo and not slos:
-        raise BadInput("--abort-on-slo needs something to hold the load against: add --slo, e.g. ttft_p95<0.5")
+        raise BadInput("--abort-on-slo needs a condition: add --slo, e.g. ttft_p95<0.5")
     if options.junit is not None:
         check_output(options.junit, "--junit", [options.db])
     return slos, goodput
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` as Ollama's options: true, false, numbers and [lists] are typed, the rest is text."""
+    """Parse ``key=value`` pairs as Ollama options: true, false, numbers and [lists] are typed, the rest is text."""
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -196,12 +196,12 @@ def _with_tags(suites: Sequence[Suite], tags: Sequence[str]) -> list[Suite]:
     known = {tag for suite in suites for tag in tags_of(suite)}
     if unknown := [tag for tag in tags if tag not in known]:
         has = f"they have {', '.join(sorted(known))}" if known else "they have none"
-        raise BadInput(f"--tags {unknown[0]}: no case of these suites has that tag: {has}")
+        raise BadInput(f"--tags {unknown[0]}: no case of these suites has this tag; {has}")
     return [tagged(suite, tags) for suite in suites]
 
 
 def _check_for_generate(suite: Suite) -> None:
-    """BadInput for what a conversation told as one text would leave out."""
+    """Raise BadInput if a case has something that one prompt for /api/generate cannot hold."""
     for case in representative_cases(suite):
         if case.tools:
             raise BadInput(f"suite {suite.name} has tools, which /api/generate does not take: use --endpoint chat")
@@ -214,7 +214,7 @@ def _check_for_generate(suite: Suite) -> None:
 
 
 def _collector(options: LoadOptions) -> tuple[Target | None, tuple[str, ...]]:
-    """The collector to push to, and what to say of it."""
+    """Return the collector to push to, and the lines to print about it."""
     try:
         target = target_of(options.otlp, options.otlp_content, os.environ)
     except ValueError as error:
@@ -224,8 +224,8 @@ def _collector(options: LoadOptions) -> tuple[Target | None, tuple[str, ...]]:
     what_to_do = "pip install 'structbench[otlp]'"
     if target is None or is_installed():
         by_environment = target is not None and options.otlp is None
-        pushed = f"metrics and traces are pushed to {target.name}, which the environment names" if target else ""
+        pushed = f"pushing metrics and traces to {target.name}, as set in the environment" if target else ""
         return target, (pushed,) if by_environment else ()
     if options.otlp is not None or options.otlp_content:
-        raise BadInput(f"--otlp needs the OpenTelemetry exporter: {what_to_do}")
-    return None, (f"nothing is pushed to {target.name}, which the environment names: for that, {what_to_do}",)
+        raise BadInput(f"--otlp needs the OpenTelemetry exporter: run {what_to_do}")
+    return None, (f"not pushing to {target.name}, which is set in the environment: to push, run {what_to_do}",)

@@ -1,6 +1,6 @@
-"""How near an answer is in meaning to its reference: the cosine of their embeddings, made by the server after the load.
+"""Semantic similarity of answers and references: the cosine of their embeddings, which the server makes after the load.
 
-Invariant: nothing here can fail a run: a server that makes no embeddings leaves the column NULL and gives one
+Invariant: nothing here can fail a run: if the server makes no embeddings, the column stays NULL and there is one
 warning. A text is embedded once for as long as its vector is kept.
 """
 
@@ -18,12 +18,12 @@ from structbench.suites.requests import case_of
 from structbench.types import Case
 
 BATCH = 32
-"""Texts in one question to the server."""
-KEPT = 20_000
-"""Vectors kept in memory; then it begins anew."""
+"""Texts sent to the server in one request."""
+MAX_VECTORS = 20_000
+"""Vectors kept in memory before all are dropped."""
 
 PAGE = 256
-"""Rows in memory at once."""
+"""Rows held in memory at once."""
 
 _ROWS = """
 SELECT * FROM requests WHERE run_id = $1 AND request_index > $2 AND error_kind IS NULL
@@ -31,13 +31,13 @@ SELECT * FROM requests WHERE run_id = $1 AND request_index > $2 AND error_kind I
 ORDER BY request_index LIMIT $4
 """
 
-_OF_ANOTHER = "SELECT 1 FROM runs WHERE run_id = $1 AND embed_model <> $2"
+_HAS_ANOTHER_MODEL = "SELECT 1 FROM runs WHERE run_id = $1 AND embed_model <> $2"
 
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Cosine of the angle between two vectors, -1 to 1; None where one has no direction or they do not fit."""
+    """Return the cosine of the angle between two vectors, -1 to 1; None if one is zero or lengths differ."""
     length = hypot(*one) * hypot(*other)
     if not 0 < length < inf or len(one) != len(other):
         return None
@@ -45,22 +45,22 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float | None:
 
 
 class Embeddings:
-    """Vectors of texts, asked for in batches and kept by the text's hash."""
+    """Embeddings of texts, requested in batches and kept by the text's hash."""
 
     def __init__(self, embed: Embed) -> None:
         self._embed = embed
         self._kept: dict[bytes, array[float]] = {}
         self.blank = 0
-        """Texts for which the server has only a vector of zeros, which is near to nothing."""
+        """Texts for which the server returned only a zero vector, which is similar to nothing."""
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
-        """The similarity of each answer with its reference; None for an answer, or a reference, of no words."""
-        if len(self._kept) > KEPT:
+        """Return the similarity of each answer and its reference; None if either is blank."""
+        if len(self._kept) > MAX_VECTORS:
             self._kept.clear()
-        self._learn(text for pair in pairs if _said(pair) for text in pair)
-        return [cosine(*(self._kept[_key(text)] for text in pair)) if _said(pair) else None for pair in pairs]
+        self._embed_new(text for pair in pairs if _have_words(pair) for text in pair)
+        return [cosine(*(self._kept[_key(text)] for text in pair)) if _have_words(pair) else None for pair in pairs]
 
-    def _learn(self, texts: Iterable[str]) -> None:
+    def _embed_new(self, texts: Iterable[str]) -> None:
         new = list(dict.fromkeys(text for text in texts if _key(text) not in self._kept))
         for start in range(0, len(new), BATCH):
             batch = new[start : start + BATCH]
@@ -71,7 +71,7 @@ class Embeddings:
                 self.blank += not any(found)
 
 
-def _said(pair: tuple[str, str]) -> bool:
+def _have_words(pair: tuple[str, str]) -> bool:
     return all(text.strip() for text in pair)
 
 
@@ -80,7 +80,7 @@ def _key(text: str) -> bytes:
 
 
 def reference_of(case: Case) -> str | None:
-    """What an answer is compared with: the case's reference, else the text that it expects."""
+    """Return what an answer is compared with: the case's reference, else its expected text."""
     return case.expected_text if case.reference is None else case.reference
 
 
@@ -89,21 +89,21 @@ def score_similarity(
 ) -> None:
     """Fill ``semantic_similarity`` of the runs' requests that lack it, or have it from another model."""
     for run_id, cases in runs.items():
-        of_another = store.query(_OF_ANOTHER, [run_id, model], timeout_s=timeout_s)
+        has_another_model = store.query(_HAS_ANOTHER_MODEL, [run_id, model], timeout_s=timeout_s)
         last = -1
         while rows := store.query(_ROWS, [run_id, last, model, PAGE], timeout_s=timeout_s):
             last = rows[-1]["request_index"]
             scored = list(_scored(rows, cases, embeddings))
-            if of_another:  # from here until the end the rows are of two models: the run is none's
+            if has_another_model:  # from here until the end the rows are of two models: the run is none's
                 store.append("runs", {"run_id": run_id, "embed_model": None})
-                of_another.clear()
+                has_another_model.clear()
             for row in scored:
                 store.append("requests", row)
         store.append("runs", {"run_id": run_id, "embed_model": model})
 
 
 def _scored(rows: Sequence[dict[str, Any]], cases: Sequence[Case], embeddings: Embeddings) -> Iterator[dict[str, Any]]:
-    """The rows whose case has a reference, whole, as a second one replaces the first."""
+    """Yield complete rows, which replace the stored ones, for the cases that have a reference."""
     references = [reference_of(case_of(cases, row["request_index"])[0]) for row in rows]
     due = [(row, reference) for row, reference in zip(rows, references, strict=True) if reference is not None]
     found = embeddings.similarities([(row["output_text"], reference) for row, reference in due])

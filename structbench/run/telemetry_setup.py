@@ -1,7 +1,4 @@
-"""What others see of a load while it runs: the metrics port and the collector.
-
-Invariant: whatever is wrong with either is said in one line before anything is sent.
-"""
+"""Opening the telemetry of a load: the metrics port and the collector."""
 
 from __future__ import annotations
 
@@ -16,7 +13,10 @@ from structbench.metrics import INSTRUMENTS
 
 
 def open_telemetry(port: int | None, host: str, collector: Target | None, stack: ExitStack) -> Telemetry | None:
-    """Serve the port and push to the collector until the stack closes; None when there is neither."""
+    """Serve the port and push to the collector until the stack closes; return None if there is neither.
+
+    BadInput says what is wrong with either before anything is sent.
+    """
     if (port is None and collector is None) or is_disabled(os.environ):
         return None
     try:
@@ -24,15 +24,13 @@ def open_telemetry(port: int | None, host: str, collector: Target | None, stack:
     except OSError as error:
         where = f"{host}:{port}"
         why = error.strerror or error
-        raise BadInput(
-            f"metrics cannot be served on {where} ({why}): give another --metrics-port, or 0 for none"
-        ) from None
+        raise BadInput(f"cannot serve metrics on {where} ({why}): give another --metrics-port, or 0 for none") from None
     except ValueError as error:
-        raise BadInput(f"the environment's OTEL_* variables make no sense: {error}") from None
+        raise BadInput(f"invalid OTEL_* variable in the environment: {error}") from None
     stack.callback(telemetry.close)
     return telemetry
 
 
 def _warn(text: str) -> None:
-    """A line on stderr, however quiet the display is to be."""
+    """Print a line on stderr, even with --quiet."""
     print(f"structbench: {text}", file=sys.stderr, flush=True)

@@ -36,7 +36,7 @@ def parse_json(text: str) -> Parsed:
     """Parse a text that must be JSON (RFC 8259) from end to end, without NaN and duplicate names."""
     try:
         value = strict_json.decode(text)
-    except (json.JSONDecodeError, strict_json.Refused) as error:
+    except (json.JSONDecodeError, strict_json.NotStrict) as error:
         return Parsed(error=as_line(str(error)))
     except RecursionError:
         return Parsed(error=f"nested deeper than {MAX_DEPTH} levels")

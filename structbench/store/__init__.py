@@ -1,6 +1,6 @@
-"""Everything that touches DuckDB: one file that keeps every run, request and sample.
+"""The store: one DuckDB file with every run, request and sample. Nothing outside this package opens DuckDB.
 
-Invariant: what ``append`` took is never lost and never counted twice, and ``append`` never waits for the
+Invariant: a row that ``append`` accepted is never lost and never counted twice, and ``append`` never waits for the
 database: rows go to a spool on disk at once, and a thread moves them into DuckDB about once a second.
 """
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from structbench.errors import BadInput, RunFailed
 from structbench.store.database import Database, Locked, fetched, wait_a_little
 from structbench.store.insertion import SpooledRow, insert
-from structbench.store.lookup import Found, find_runs, is_free, nearest_config
+from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
@@ -31,25 +31,25 @@ from structbench.store.views import GAPS_TO_KEEP
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Found", "Reader", "Store", "row_of", "run_columns"]
+__all__ = ["Reader", "Store", "StoredRun", "row_of", "run_columns"]
 
 T = TypeVar("T")
 
 PAUSE_S = 0.9
 PAUSE_MAX_S = 5.0
 DUTY = 20
-"""The file is ours for at most one part in twenty: others must be able to read it during a load."""
+"""The file is open for at most one part in twenty of the time: others must be able to read it during a load."""
 HOLD_S = 0.3
-"""How long the file is held at a time; then whoever waits gets it before we go on."""
+"""How long the file is held at a time, before other processes get their turn."""
 NICENESS = 10
-"""The writer yields to the load's workers: they need a core at an instant, the database at any time."""
+"""Lower priority of the writer: the load's workers need a core now, the database can wait."""
 
 
 class Store:
-    """One DuckDB file; safe to use from several threads, and beside other processes that read or write the file."""
+    """One DuckDB file; safe to use from several threads and while other processes read or write it."""
 
     def __init__(self, path: Path, *, patience_s: float = 3.0) -> None:
-        """Open, create or migrate the file and merge what dead processes left; BadInput when it cannot be used."""
+        """Open, create or migrate the file, and merge what dead processes left; raise BadInput if that fails."""
         self.path = Path(path)
         self._database = Database(self.path, beside_a_load=True)
         self._columns = self._database.prepare(patience_s)
@@ -60,7 +60,7 @@ class Store:
         self.owner = self._spool.owner
         self._files = deque((file, count_lines(file)) for file in self._spool.adopt())
         self._rows: Iterator[SpooledRow] | None = None
-        """What is left of the first file, when only a part of it is in DuckDB."""
+        """The rest of the first file, if only a part of it is in DuckDB."""
         self._state = threading.Condition()
         self._appended = sum(count for _, count in self._files)
         self._stored = 0
@@ -79,10 +79,10 @@ class Store:
             return self._appended - self._stored
 
     def append(self, table: str, row: Mapping[str, Any]) -> None:
-        """Keep one row, at once and for good; ValueError or TypeError when the table cannot hold it.
+        """Store one row durably and at once; raise ValueError or TypeError if the table cannot hold it.
 
-        A second row with the same key replaces the first (``requests``, ``samples``) or changes the
-        columns that it names (``runs``, ``segments``). ``runs.owner`` is filled in.
+        A second row with the same key replaces the first (``requests``, ``samples``) or changes the columns that it
+        names (``runs``, ``segments``). ``runs.owner`` is filled in.
         """
         columns = self._columns.get(table, {}) if table in KEYS else {}
         unknown = [name for name in row if name not in columns]
@@ -103,7 +103,7 @@ class Store:
         self._raise_failure()
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until all that was appended so far is in DuckDB; False when time was up (nothing is lost)."""
+        """Wait until all rows appended so far are in DuckDB; return False if time ran out (nothing is lost)."""
         with self._state:
             goal = self._appended
             self._wake.set()
@@ -113,7 +113,7 @@ class Store:
         return done
 
     def close(self, timeout_s: float = 10.0) -> bool:
-        """Flush and let go; False when rows had to stay in the spool, for the next opening to merge."""
+        """Flush and close; return False if rows stay in the spool, which the next opening merges."""
         if self._closed:
             return self.backlog == 0
         with self._state:
@@ -130,22 +130,22 @@ class Store:
     def query(
         self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None, *, timeout_s: float = 10.0
     ) -> list[dict[str, Any]]:
-        """The rows of one SELECT, all that was appended included; instants are UTC without a zone.
+        """Return the rows of one SELECT, including all appended so far; instants are UTC without a zone.
 
-        RunFailed when another process holds the file for longer than ``timeout_s``.
+        Raises RunFailed if another process holds the file for longer than ``timeout_s``.
         """
         return self._read(lambda con: fetched(con, sql, params), timeout_s)
 
-    def find(self, config_hashes: Sequence[str]) -> dict[str, Found]:
-        """For each hash that was run: its largest complete run, else the newest one to continue, else one under way."""
+    def find(self, config_hashes: Sequence[str]) -> dict[str, StoredRun]:
+        """Return each known hash's largest complete run, else the newest to continue, else one still running."""
         return self._read(lambda con: find_runs(con, config_hashes, self._spool.is_alive))
 
     def nearest(self, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
-        """The stored config of the same suite and model that differs least, and its newest run."""
+        """Return the stored config of the same suite and model that differs least, and its newest run."""
         return self._read(lambda con: nearest_config(con, config))
 
-    def claim(self, run: Found) -> bool:
-        """Take over a run that nobody works on; False when another process was quicker, or has completed it."""
+    def claim(self, run: StoredRun) -> bool:
+        """Take over a run that no process works on; return False if another was quicker or has completed it."""
 
         def take(con: duckdb.DuckDBPyConnection) -> bool:
             free = is_free(con, run, self._spool.is_alive)
@@ -157,7 +157,7 @@ class Store:
         return self._read(take, read_only=False)
 
     def keep_gaps(self, run_id: str) -> None:
-        """Keep the gap percentiles of a complete run, which take long to compute; ``gap_percentiles`` then has them."""
+        """Store the gap percentiles of a complete run, slow to compute, for the view ``gap_percentiles``."""
         for row in self.query(GAPS_TO_KEEP, [run_id], timeout_s=60.0):
             self.append("run_gaps", row)
 
@@ -172,22 +172,22 @@ class Store:
     def _read(
         self, work: Callable[[duckdb.DuckDBPyConnection], T], timeout_s: float = 10.0, *, read_only: bool = True
     ) -> T:
-        """What ``work`` makes of the file, all that was appended included."""
+        """Return what ``work`` makes of the file, with all rows appended so far in it."""
         deadline = time.monotonic() + timeout_s
         if not self._closed and not self.flush(timeout_s):
-            raise RunFailed(f"{self.path} is held by another process: end it; {self.backlog} rows wait in the spool")
+            raise RunFailed(f"{self.path} is in use by another process: stop it; {self.backlog} rows wait in the spool")
         while True:
             try:
                 with self._database.opened(read_only=read_only) as con:
                     return work(con)
             except Locked as held:
                 if time.monotonic() > deadline:
-                    raise RunFailed(f"{self.path} is held by {held}: end that process and try again") from held
+                    raise RunFailed(f"{self.path} is in use by {held}: stop that process and try again") from held
             wait_a_little()
 
     def _merge(self, timeout_s: float) -> None:
         try:
-            self.flush(timeout_s)  # a reader in the way only delays it
+            self.flush(timeout_s)  # a reader only delays it
         except RunFailed:
             self._spool.close()
             raise
@@ -199,7 +199,7 @@ class Store:
             ) from self._failure
 
     def _write(self) -> None:
-        """The writer thread: move the spool into DuckDB, with a pause in proportion to the time it took."""
+        """Move the spool into DuckDB again and again, pausing in proportion to the time it took (the writer thread)."""
         _yield_to_others()
         pause_s = PAUSE_S
         while not self._closing:
@@ -219,7 +219,7 @@ class Store:
             pause_s = min(max(PAUSE_S, DUTY * (time.monotonic() - started)), PAUSE_MAX_S)
 
     def _move(self) -> bool:
-        """Put the oldest spool files into DuckDB, for ``HOLD_S`` at most; False when more is left to do."""
+        """Insert the oldest spool files, for ``HOLD_S`` at most; return False if more is left to do."""
         with self._state:
             goal = self._appended
             file = self._spool.rotate() if not self._files else None
@@ -248,7 +248,7 @@ class Store:
 
 
 def _yield_to_others() -> None:
-    """Lower the priority of the calling thread; where there is only one for the whole process, leave it."""
+    """Lower the priority of the calling thread, where the system has one for each thread."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""SQL that is not ours: people's questions to the file.
+"""Running SQL that users write.
 
-Invariant: it can read this file, change nothing, and reach nothing else: no other file, no network, no environment,
-no Python variable, and it cannot lift these limits.
+Invariant: it can read this file and nothing else (no other file, no network, no environment, no Python variable),
+change nothing, and not lift these limits.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The rows of a statement, ``more`` when there are others."""
+class QueryResult:
+    """The rows of a statement; ``more`` if there are others."""
 
     names: list[str]
     rows: list[tuple[Any, ...]]
     more: bool = False
 
 
-def ask(path: Path, sql: str, limit: int | None = None) -> Answer:
-    """What one statement says, at most ``limit`` rows; BadInput says where it is wrong."""
+def ask(path: Path, sql: str, limit: int | None = None) -> QueryResult:
+    """Run one statement and return at most ``limit`` rows; raise BadInput that says where it is wrong."""
     import duckdb
 
     with ExitStack() as stack:
         with usable(path):
             con = stack.enter_context(sealed(path, PATIENCE_S))
         try:
-            return _answer(con, sql, limit)
+            return _execute(con, sql, limit)
         except duckdb.Error as error:
-            raise BadInput(_in_one_line(str(error))) from error
+            raise BadInput(_one_line_error(str(error))) from error
 
 
-def _answer(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> Answer:
+def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> QueryResult:
     statements = con.extract_statements(sql)
     if len(statements) != 1:
-        raise BadInput(f"one statement at a time: there are {len(statements)}")
+        raise BadInput(f"give one statement at a time, not {len(statements)}")
     result = con.execute(statements[0])
     names = [column[0] for column in result.description or ()]
     if limit is None:
-        return Answer(names, result.fetchall())
+        return QueryResult(names, result.fetchall())
     rows = result.fetchmany(limit + 1)
-    return Answer(names, rows[:limit], more=len(rows) > limit)
+    return QueryResult(names, rows[:limit], more=len(rows) > limit)
 
 
-def _in_one_line(error: str) -> str:
-    """DuckDB's message, its hints, and the place that its caret points at: ``… (line 1, column 8)``."""
+def _one_line_error(error: str) -> str:
+    """Return DuckDB's message and hints, with the place that its caret points at: ``… (line 1, column 8)``."""
     lines = [line for line in error.splitlines() if line.strip()]
     for number, (line, below) in enumerate(pairwise(lines)):
         if line.startswith("LINE ") and set(below.strip()) == {"^"}:

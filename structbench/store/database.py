@@ -1,7 +1,7 @@
 """Opening the DuckDB file; the only caller of ``duckdb.connect``.
 
-Invariant: the file is open for moments only, so that other processes get their turn. DuckDB itself stays: starting
-it costs 20 ms each time, letting a running one have the file 1 ms.
+Invariant: the file is open only for moments, so that other processes get their turn. DuckDB itself stays running:
+starting it takes 20 ms, attaching the file to it 1 ms.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 
 
 PATIENCE_S = 10.0
-"""How long a person's command waits for its turn."""
+"""How long a command waits for its turn."""
 NAME = "structbench_file"
 """What the open file is called in SQL."""
 
 
 class Locked(Exception):
-    """The file is held by another process for now; the message says by which."""
+    """The file is in use for now; the message says by which process."""
 
 
 class Database:
-    """One file, and a DuckDB that opens it for moments; several threads take turns."""
+    """One file, and a DuckDB that opens it only for moments; several threads take turns."""
 
     def __init__(self, path: Path, *, beside_a_load: bool = False) -> None:
         """``beside_a_load``: one thread, the caller's, whose priority then counts, and less memory."""
@@ -56,7 +56,7 @@ class Database:
     def opened(
         self, *, read_only: bool, patience_s: float = 0.0, path: Path | None = None
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The file (or another one) open; Locked when others are in the way for longer than that."""
+        """Open the file (or the one at ``path``); raise Locked if others use it for longer than ``patience_s``."""
         import duckdb  # late: takes 100 ms
 
         with self._turn:
@@ -71,14 +71,14 @@ class Database:
                 yield con
 
     def close(self) -> None:
-        """End DuckDB and give its memory back."""
+        """Stop DuckDB and free its memory."""
         with self._turn:
             if self._duckdb is not None:
                 self._duckdb.close()
                 self._duckdb = None
 
     def prepare(self, patience_s: float) -> Columns:
-        """Create or migrate the file, and return its tables' columns; BadInput says why it cannot be used."""
+        """Create or migrate the file and return its tables' columns; raise BadInput if it cannot be used."""
         _check_place(self.path)
         with usable(self.path):
             if self.path.exists():
@@ -93,7 +93,7 @@ class Database:
                 return columns_of(con)
 
     def _create(self) -> None:
-        """Make the file elsewhere and move it in place whole: nobody ever sees half a database."""
+        """Create the file elsewhere and move it into place, so that no process sees half a database."""
         made = self.path.with_name(f".{self.path.name}.{os.getpid()}-{threading.get_ident()}")
         with self.opened(read_only=False, path=made) as con:
             migrate(con, self.path)
@@ -109,9 +109,9 @@ class Database:
 
 @contextmanager
 def sealed(path: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The file open for SQL that is not ours: it can read this file, change nothing, and reach nothing else.
+    """Open the file for SQL that users write: it can read this file and nothing else, and change nothing.
 
-    Locked when others are in the way for longer than that.
+    Raises Locked if others use the file for longer than ``patience_s``.
     """
     import duckdb
 
@@ -121,7 +121,7 @@ def sealed(path: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnection]
 
 
 def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) -> duckdb.DuckDBPyConnection:
-    """Try again while another process, or another connection of this one, has the file."""
+    """Try again while another process, or another connection of this one, has the file open."""
     import duckdb
 
     deadline = time.monotonic() + patience_s
@@ -143,7 +143,7 @@ def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) 
 
 
 def quoted(text: object) -> str:
-    """The text as SQL has it, where parameters are not taken."""
+    """Return the text as an SQL literal, where parameters are not allowed."""
     doubled = str(text).replace("'", "''")
     return f"'{doubled}'"
 
@@ -152,7 +152,7 @@ def quoted(text: object) -> str:
 def attached(
     con: duckdb.DuckDBPyConnection, path: Path, name: str, *, read_only: bool, patience_s: float = 0.0
 ) -> Iterator[None]:
-    """A file under this name, for a moment; Locked when others are in the way for longer than that."""
+    """Attach a file under this name; raise Locked if others use it for longer than ``patience_s``."""
     attach = f"ATTACH {quoted(path.absolute())} AS {name} ({'TYPE duckdb, READ_ONLY' if read_only else 'TYPE duckdb'})"
     detach = partial(con.execute, f"DETACH {name}")
     while True:
@@ -172,26 +172,26 @@ def _identity(path: Path) -> int | None:
 
 
 def fetched(con: duckdb.DuckDBPyConnection, sql: str, params: Params = None) -> list[dict[str, Any]]:
-    """The rows of one statement, each a mapping."""
+    """Return the rows of one statement as mappings."""
     result = con.execute(sql, params)
     names = [column[0] for column in result.description or ()]
     return [dict(zip(names, values, strict=True)) for values in result.fetchall()]
 
 
 def wait_a_little() -> None:
-    """Between two tries: random, so that two processes do not keep meeting."""
+    """Wait between two tries, for a random time, so that two processes do not keep colliding."""
     time.sleep(random.uniform(0.03, 0.1))
 
 
 @contextmanager
 def usable(path: Path) -> Iterator[None]:
-    """What DuckDB and other processes have against the file, as one line for the user (BadInput)."""
+    """Turn errors of DuckDB, and locks of other processes, into one line for the user (BadInput)."""
     import duckdb
 
     try:
         yield
     except Locked as held:
-        raise BadInput(f"{path} is held by {held}: end that process or give another --db") from held
+        raise BadInput(f"{path} is in use by {held}: stop that process or give another --db") from held
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         if "not a valid DuckDB" in reason:
@@ -200,6 +200,7 @@ def usable(path: Path) -> Iterator[None]:
 
 
 def refuse_folder(path: Path) -> None:
+    """Raise BadInput if the path is a folder."""
     if path.is_dir():
         raise BadInput(f"{path} is a folder: give a file in it, e.g. --db {path / 'structbench.duckdb'}")
 

@@ -1,6 +1,6 @@
-"""Putting spooled rows into the open file.
+"""Inserting spooled rows into the open file.
 
-Invariant: putting the same rows in twice leaves the file as putting them in once; little is held in memory at once.
+Invariant: inserting the same rows twice has the same effect as once; little is held in memory at a time.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 4_000_000
-"""What is put in at once, whichever comes first: about 0.15 s of work, of which 0.02 s are for the statement."""
+"""Limits of one chunk, whichever comes first: about 0.15 s of work, of which the statement takes 0.02 s."""
 
 Rows = list[dict[str, Any]]
 SpooledRow = tuple[str, dict[str, Any], int]
-"""Table, row, bytes."""
+"""A table, a row and its size in bytes."""
 Chunk = list[tuple[str, dict[str, Any]]]
-"""Tables and their rows, in the order in which they were appended."""
+"""Tables and rows, in the order in which they were appended."""
 
 
 def insert(con: duckdb.DuckDBPyConnection, columns: Columns, rows: Iterator[SpooledRow], until: float = inf) -> bool:
-    """Put spooled rows in, a transaction for each chunk; False when ``until`` (monotonic) came before the last row."""
+    """Insert spooled rows, one transaction per chunk; return False if ``until`` (monotonic) came first."""
     while chunk := _next_chunk(rows):
         _insert_chunk(con, columns, chunk)
         if time.monotonic() >= until:
@@ -56,7 +56,7 @@ def _insert_chunk(con: duckdb.DuckDBPyConnection, columns: Columns, chunk: Chunk
 
 
 def _grouped(columns: Columns, chunk: Chunk) -> dict[tuple[str, tuple[str, ...]], Rows]:
-    """Rows by table and columns; of rows with one key only the last stands (DuckDB would keep the first)."""
+    """Group rows by table and columns, with only the last of each key (DuckDB would keep the first)."""
     last: dict[tuple[str, tuple[object, ...]], dict[str, Any]] = {}
     for table, row in chunk:
         key = (table, tuple(row[name] for name in KEYS[table]))
@@ -69,7 +69,7 @@ def _grouped(columns: Columns, chunk: Chunk) -> dict[tuple[str, tuple[str, ...]]
 
 
 def _structure(types: Mapping[str, str]) -> str:
-    """The rows' structure for from_json; JSON columns travel as text."""
+    """Return the rows' structure for from_json; JSON columns travel as text."""
     transport: dict[str, str | list[str]] = {
         name: [kind[:-2]] if kind.endswith("[]") else "VARCHAR" if kind == "JSON" else kind
         for name, kind in types.items()

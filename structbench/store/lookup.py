@@ -1,7 +1,4 @@
-"""Which work is already done: runs of a config, and the stored config nearest to a new one.
-
-Invariant: pure SQL on an open read-only connection; the request indices are fetched for partial runs only.
-"""
+"""Finding work that is already done: runs of a config, and the stored config nearest to a new one."""
 
 from __future__ import annotations
 
@@ -21,26 +18,26 @@ SENT_AGAIN = ("cancelled", "connect", "worker_died")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What the store knows of one config: its largest complete run, else the newest to continue, else one under way."""
+class StoredRun:
+    """The run to use for one config: its largest complete one, else the newest to continue, else one still running."""
 
     run_id: str
     status: Literal["complete", "partial", "running"]
     requests: int = 0
-    """How many it has, whatever became of them."""
+    """How many requests it has, completed or failed."""
     asked_requests: int | None = None
     asked_duration_s: float | None = None
     done: frozenset[int] = frozenset()
-    """The request indices that need not be sent again."""
+    """Indices of requests that need not be sent again."""
     errors: int = 0
-    """How many of these failed."""
+    """How many requests in ``done`` failed."""
     next_segment: int
     label: str | None
     started_at: datetime | None
 
     @property
     def held(self) -> int:
-        """How many requests a complete run was for: a second turn that never arose has no row, and is not missing."""
+        """Requests that a complete run was for, including second turns that never arose and so have no row."""
         all_asked = self.asked_duration_s is None and self.asked_requests is not None
         return self.asked_requests if all_asked and self.asked_requests is not None else self.requests
 
@@ -63,15 +60,15 @@ _RANK = {"complete": 0, "partial": 1, "running": 2}
 
 def find_runs(
     con: duckdb.DuckDBPyConnection, config_hashes: Sequence[str], is_alive: Callable[[str | None], bool]
-) -> dict[str, Found]:
-    """For each hash that has one: the run to use."""
-    found: dict[str, Found] = {}
+) -> dict[str, StoredRun]:
+    """Return the run to use for each hash that has one."""
+    found: dict[str, StoredRun] = {}
     rows = con.execute(_RUNS, [list(config_hashes)]).fetchall()
     for config_hash, run_id, status, label, owner, started_at, asked, asked_s, segment, requests in rows:
         kind: Literal["complete", "partial", "running"] = (
             "complete" if status == "complete" else "running" if status == "running" and is_alive(owner) else "partial"
         )
-        run = Found(
+        run = StoredRun(
             run_id=run_id, status=kind, requests=requests, asked_requests=asked, asked_duration_s=asked_s,
             next_segment=0 if segment is None else segment + 1, label=label, started_at=started_at,
         )  # fmt: skip
@@ -84,18 +81,18 @@ def find_runs(
     return {key: _with_done(run, *known.get(run.run_id, none)) for key, run in found.items()}
 
 
-def _with_done(run: Found, indices: frozenset[int], failed: int) -> Found:
+def _with_done(run: StoredRun, indices: frozenset[int], failed: int) -> StoredRun:
     whole = range(run.held) if run.status == "complete" and run.asked_duration_s is None else ()
     return replace(run, done=indices | {*whole}, errors=failed)
 
 
-def _rank(run: Found) -> tuple[int, int]:
-    """Of complete runs the largest comes first; what is equal stays in the order of time, the newest first."""
+def _rank(run: StoredRun) -> tuple[int, int]:
+    """Rank complete runs first, the largest before smaller ones; equal ranks keep their order, newest first."""
     return _RANK[run.status], -run.requests if run.status == "complete" else 0
 
 
-def is_free(con: duckdb.DuckDBPyConnection, run: Found, is_alive: Callable[[str | None], bool]) -> bool:
-    """Whether a run is as it was found, and not under way in a process that lives."""
+def is_free(con: duckdb.DuckDBPyConnection, run: StoredRun, is_alive: Callable[[str | None], bool]) -> bool:
+    """Return whether a run is still as it was found, and not being run by a living process."""
     sql = "SELECT status, owner, (SELECT count(*) FROM requests WHERE run_id = $1) FROM runs WHERE run_id = $1"
     rows = con.execute(sql, [run.run_id]).fetchall()
     return any(
@@ -107,7 +104,7 @@ def is_free(con: duckdb.DuckDBPyConnection, run: Found, is_alive: Callable[[str 
 
 
 def nearest_config(con: duckdb.DuckDBPyConnection, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
-    """The stored config of the same suite and model with the fewest fields that differ, the load counting most."""
+    """Return the stored config of the same suite and model with the fewest differences, load first."""
     rows = con.execute(
         "SELECT any_value(config), max_by(run_id, started_at) FROM runs"
         " WHERE suite = $1 AND model = $2 AND config IS NOT NULL"

@@ -1,7 +1,7 @@
-"""Reading a file that others may be writing: what ``runs``, ``report``, ``export`` and the rest see.
+"""Reading a file that other processes may be writing, for ``runs``, ``report``, ``export`` and the other commands.
 
-Invariant: nothing is changed but what the next load would change too (an older file is migrated, what dead
-processes left is merged and their runs are marked interrupted), and that only where it disturbs nobody.
+Invariant: it changes only what the next load would change too (an older file is migrated, what dead processes left is
+merged and their runs are marked interrupted), and only if that disturbs no other process.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _SETTLING_S = 1.0
 
 
 class Reader:
-    """One DuckDB file, read-only. Each query opens it anew (1 ms), so that a load's rows get in between; queries
-    that must agree with each other go into one ``with reader.together():``."""
+    """One DuckDB file, read-only. Each query opens it anew (1 ms), so that a load can write in between; queries that
+    must agree with each other go into one ``with reader.together():``."""
 
     def __init__(self, path: Path, *, patience_s: float = 3.0) -> None:
-        """Look at the file, and merge what dead processes left; BadInput when there is nothing to read."""
+        """Open the file and merge what dead processes left; raise BadInput if there is nothing to read."""
         self.path = Path(path)
         self._patience_s = patience_s
         self.database = Database(self.path)
         self._shared: duckdb.DuckDBPyConnection | None = None
         refuse_folder(self.path)
         if not self.path.exists():
-            raise BadInput(f"there is no {self.path}: run `structbench load` to make one, or give another --db")
+            raise BadInput(f"{self.path} does not exist: run `structbench load` to create it, or give another --db")
         with usable(self.path), self.together() as con:
             older = version_of(con, self.path) < len(MIGRATIONS)
         if older:
@@ -51,18 +51,18 @@ class Reader:
             raise BadInput(f"{self.path} is an empty database: run `structbench load` first, or give another --db")
 
     def query(self, sql: str, params: Params = None) -> list[dict[str, Any]]:
-        """The rows of one statement; instants are UTC without a zone."""
+        """Return the rows of one statement; instants are UTC without a zone."""
         with self.together() as con:
             return fetched(con, sql, params)
 
     def columns(self, sql: str, params: Params = None) -> dict[str, numpy.ndarray[Any, Any]]:
-        """The same as arrays, for a million rows: absent numbers are NaN, other absent values None."""
+        """Return the columns as arrays, for a million rows: absent numbers are NaN, other absent values None."""
         with self.together() as con:
             found = con.execute(sql, params).fetchnumpy()
         return {name: _filled(values) for name, values in found.items()}
 
     def copy(self, view: str, run_ids: Sequence[str], target: Path, how: str) -> None:
-        """Write the rows of these runs to a file, ``how`` as DuckDB's COPY has it; BadInput when that cannot be."""
+        """Write the rows of these runs to a file; ``how`` are options of DuckDB's COPY. Raise BadInput on failure."""
         import duckdb
 
         ids = ", ".join(quoted(run_id) for run_id in run_ids)
@@ -74,7 +74,7 @@ class Reader:
 
     @contextmanager
     def together(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One connection for all queries inside; meanwhile a load's rows wait in its spool."""
+        """Use one connection for all queries inside; meanwhile a load's rows wait in its spool."""
         if self._shared is not None:
             yield self._shared
             return
@@ -86,7 +86,7 @@ class Reader:
             yield self._shared
 
     def is_alive(self, owner: str | None) -> bool:
-        """Whether the process of this name (``runs.owner``) still works on its run."""
+        """Return whether the process of this name (``runs.owner``) is still running."""
         return is_alive(spool_of(self.path), owner)
 
     def __enter__(self) -> Reader:
@@ -98,16 +98,18 @@ class Reader:
         self.database.close()
 
     def _settle(self) -> None:
-        """What the dead left, where we may write; else their rows wait, and their runs still say ``running``."""
+        """Merge what dead processes left, if the file is writable; else it waits, and their runs stay ``running``."""
         try:
             if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK | os.X_OK):
                 settle(self.database, min(self._patience_s, _SETTLING_S))
         except Locked as held:
-            log.warning("structbench: what a killed load left waits in %s: %s", spool_of(self.path), held)
+            log.warning(
+                "structbench: rows of a killed load wait in %s: the database is in use by %s", spool_of(self.path), held
+            )
 
 
 def _filled(values: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
-    """Without a mask."""
+    """Return the values with NaN or None in place of the mask."""
     import numpy
 
     if not isinstance(values, numpy.ma.MaskedArray):

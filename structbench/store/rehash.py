@@ -1,6 +1,6 @@
-"""The identity of runs stored before how much was asked for left it: their configs and hashes, derived anew.
+"""Migration of identities that still held the number of requests or seconds: configs and hashes, derived anew.
 
-Invariant: released; what it makes of a stored config never changes.
+Invariant: released, so the result for a stored config never changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SELECT config_hash, any_value(config), bool_or(suite = 'text' OR EXISTS (
 
 
 def prepare_identities(con: duckdb.DuckDBPyConnection) -> None:
-    """Make the table ``identities`` (before, after, config): each stored hash with what takes its place."""
+    """Create the table ``identities`` (before, after, config): each stored hash and its replacement."""
     con.execute("CREATE TEMP TABLE identities (before VARCHAR, after VARCHAR, config VARCHAR)").fetchall()
     for before, text, unscored in con.execute(_STORED).fetchall():
         config = without_amount(json.loads(text), unscored=unscored)
@@ -32,7 +32,7 @@ def prepare_identities(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def without_amount(config: dict[str, Any], *, unscored: bool) -> dict[str, Any]:
-    """The config without the requests and seconds asked for, and without a scorer where nothing is scored."""
+    """Return the config without the requests and seconds asked for, and without a scorer if nothing is scored."""
     gone = ("requests", "scorer_version") if unscored else ("requests",)
     kept = {key: value for key, value in config.items() if key not in gone}
     load = config.get("load")

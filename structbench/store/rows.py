@@ -1,7 +1,7 @@
-"""Rows from what was measured, and values made fit for DuckDB.
+"""Rows of ``requests`` and ``runs`` from what was measured, and conversion of values for DuckDB.
 
-Invariant: a column is written from the property or field of the same name, so each formula stays in
-one place; and what ``storable`` returns, DuckDB takes without an error.
+Invariant: a column is written from the property or field of the same name, so each formula stays in one place; and
+DuckDB accepts whatever ``storable`` returns.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def row_of(
     score: Score | None,
     turn: int | None = None,
 ) -> dict[str, Any]:
-    """The ``requests`` row of one request; ``turn``: 1 or 2 of a conversation, whose second has the next index.
+    """Return the ``requests`` row of a request; ``turn`` 2 of a conversation has the index after ``turn`` 1.
 
-    A failed request has no score, except one that the server rejected: that is the answer's outcome.
+    A failed request has no score, unless the server rejected it: that is then the answer's outcome.
     """
     error = record.error
     if error is not None and error.kind != "rejected":
@@ -75,14 +75,14 @@ def _outcome(record: RequestRecord, score: Score | None) -> str:
 
 
 def _offsets_us(record: RequestRecord) -> list[int] | None:
-    """Each chunk's receive instant - sent, in whole microseconds."""
+    """Return each chunk's receive instant - sent, in whole microseconds."""
     if record.sent_ns is None:
         return None
     return [(chunk_ns - record.sent_ns) // 1000 for chunk_ns in record.chunk_ns]
 
 
 def run_columns(config: Config) -> dict[str, Any]:
-    """The columns of ``runs`` that follow from the config; the caller adds run_id, status, planned, …"""
+    """Return the columns of ``runs`` that follow from the config; the caller adds run_id, status, planned, …"""
     think = config.think
     return {
         "config_hash": config_hash(config),
@@ -102,10 +102,10 @@ def run_columns(config: Config) -> dict[str, Any]:
 
 
 def storable(value: Any, column: str, sql_type: str) -> Any:
-    """The value as JSON can carry it to a column of this type; what the type cannot hold raises TypeError.
+    """Return the value as JSON can carry it to a column of this type; raise TypeError if the type cannot hold it.
 
-    Numbers beyond the type (NaN, infinity, more than 64 bits) become None: absent, not wrong. Lone
-    surrogates become U+FFFD; NUL stays.
+    Numbers beyond the type (NaN, infinity, more than 64 bits) become None: absent, not wrong. Lone surrogates become
+    U+FFFD; NUL stays.
     """
     if value is None:
         return None
@@ -143,20 +143,20 @@ def _double(value: Any) -> float | None:
 
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError("not a truth value")
+        raise TypeError("not a boolean")
     return value
 
 
 def _timestamp(value: Any) -> str:
     instant = datetime.fromisoformat(value) if isinstance(value, str) else value
     if not isinstance(instant, datetime):
-        raise TypeError("not an instant")
+        raise TypeError("not a date and time")
     utc = instant.astimezone(UTC).replace(tzinfo=None) if instant.tzinfo is not None else instant
     return utc.isoformat(sep=" ", timespec="microseconds")
 
 
 def _json(value: Any) -> str:
-    """JSON text; it travels as text, so that DuckDB keeps numbers of any length as they were written."""
+    """Return JSON text, so that DuckDB keeps numbers of any length as they were written."""
     try:
         text = json.dumps(value, allow_nan=False, default=_mapping)
         return json.dumps(_clean(value)) if "\\ud" in text else text

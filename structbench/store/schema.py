@@ -1,7 +1,7 @@
-"""The schema's versions, and how an older file becomes a current one.
+"""The versions of the schema, and the migration of older files.
 
-Invariant: a migration, once released, never changes: a test pins each by its hash. A new column or a changed view is
-a new text at the end of MIGRATIONS.
+Invariant: a released migration never changes: a test pins each by its hash. A new column or a changed view is a new
+migration at the end of MIGRATIONS.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 UPDATED = ("runs", "segments")
 """A second row with the same key changes the columns that it names; in the other tables it replaces the row."""
 FIXED: dict[str, tuple[str, ...]] = {"runs": ("config_hash",)}
-"""Indexed columns, which DuckDB cannot update: the first row's value stays."""
+"""Indexed columns, which DuckDB cannot update: they keep the first row's value."""
 
 _HISTORY = """
 CREATE TABLE IF NOT EXISTS migrations (
@@ -40,18 +40,18 @@ CREATE TABLE IF NOT EXISTS migrations (
 """
 
 MIGRATIONS = ("0001-tables", "0002-views", "0003-identity", "0004-views")
-"""The steps, each an SQL text in ``migrations/``; the schema's version is the number of steps applied."""
+"""The migrations, each an SQL file in ``migrations/``; the schema version is the number applied."""
 _PREPARED = {"0003-identity": prepare_identities}
-"""What a step's SQL cannot compute, done before it."""
+"""What a migration's SQL cannot compute, run before it."""
 
 
 def sql_of(migration: str) -> str:
-    """The text of a migration."""
+    """Return the SQL text of a migration."""
     return (files("structbench.store") / "migrations" / f"{migration}.sql").read_text(encoding="utf-8")
 
 
 def version_of(con: duckdb.DuckDBPyConnection, path: object) -> int:
-    """The schema version of the open file, 0 when it has none of our tables; BadInput when it is not for us."""
+    """Return the schema version of the open file, 0 without our tables; raise BadInput if it is not ours."""
     columns = columns_of(con)
     history = columns.get("migrations")
     if history is None:
@@ -72,7 +72,7 @@ def version_of(con: duckdb.DuckDBPyConnection, path: object) -> int:
 
 
 def migrate(con: duckdb.DuckDBPyConnection, path: object) -> None:
-    """Bring the open file to the current version, all steps or none."""
+    """Migrate the open file to the current version, completely or not at all."""
     con.execute("BEGIN").fetchall()
     for number in range(version_of(con, path) + 1, len(MIGRATIONS) + 1):
         name = MIGRATIONS[number - 1]
@@ -88,7 +88,7 @@ def migrate(con: duckdb.DuckDBPyConnection, path: object) -> None:
 
 
 def columns_of(con: duckdb.DuckDBPyConnection) -> Columns:
-    """The tables' columns and their types, as the open file has them."""
+    """Return the columns and types of the open file's tables."""
     columns: Columns = {}
     found = con.execute(
         "SELECT table_name, column_name, data_type FROM duckdb_columns()"

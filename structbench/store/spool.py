@@ -1,7 +1,7 @@
-"""The write-ahead spool: what was appended and is not yet in DuckDB, as JSON lines beside the database.
+"""The write-ahead spool: rows that are not yet in DuckDB, as JSON lines in files beside the database.
 
-Invariant: a row stands in a spool file from the moment ``append`` returns until its transaction is committed,
-so ``kill -9`` loses nothing; a process holds a lock (flock) on ``<owner>.lock`` exactly as long as it lives.
+Invariant: a row is in a spool file from the moment ``append`` returns until its transaction is committed, so
+``kill -9`` loses nothing; a process holds a lock (flock) on ``<owner>.lock`` exactly as long as it lives.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Spool:
-    """The spool folder as one owner sees it: its own files, and those of dead owners that it took over.
+    """The spool folder of one owner: its own files, and those that it took over from dead owners.
 
     Not thread-safe: the store calls ``append`` and ``rotate`` under its own lock.
     """
@@ -33,7 +33,7 @@ class Spool:
         self._claims = {self.owner: self._claim_own()}
 
     def append(self, table: str, row: dict[str, Any]) -> None:
-        """Write one row; OSError when the disk does not take it, and then no part of it stays."""
+        """Write one row; raise OSError if the disk does not take it, leaving no part of it behind."""
         line = json.dumps({"table": table, "row": row}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         if self._file is None:
             self._file = os.open(self._current(), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
@@ -43,7 +43,7 @@ class Spool:
             raise OSError("no space left on the disk")
 
     def rotate(self) -> Path | None:
-        """End the current file, if there is one, and return it."""
+        """Close the current file, if there is one, and return its path."""
         if self._file is None:
             return None
         path = self._current()
@@ -53,7 +53,7 @@ class Spool:
         return path
 
     def adopt(self) -> list[Path]:
-        """Take over what dead owners left, oldest first; other processes then leave it alone."""
+        """Take over the files of dead owners, oldest first; other processes then leave them alone."""
         owners = {path.name.split(".")[0] for path in self.folder.iterdir()}
         files: list[Path] = []
         for owner in owners - self._claims.keys():
@@ -64,18 +64,18 @@ class Spool:
         return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
     def discard(self, path: Path) -> None:
-        """Forget a file whose rows are committed, and a dead owner with its last file."""
+        """Delete a file whose rows are committed, and a dead owner's lock with its last file."""
         path.unlink(missing_ok=True)
         owner = path.name.split(".")[0]
         if owner != self.owner and not self._files_of(owner):
             self._release(owner)
 
     def is_alive(self, owner: str | None) -> bool:
-        """Whether the process that wrote under this name still runs."""
+        """Return whether the process with this owner name still runs."""
         return is_alive(self.folder, owner)
 
     def close(self) -> None:
-        """Give up the name; files still here wait for the next process, an empty folder goes."""
+        """Release the locks; remaining files wait for the next process, an empty folder is removed."""
         self.rotate()
         for owner in list(self._claims):
             if self._files_of(owner):
@@ -113,7 +113,7 @@ class Spool:
 
 
 def is_alive(folder: Path, owner: str | None) -> bool:
-    """Whether a process holds this name in the spool folder."""
+    """Return whether a process holds this owner's lock in the spool folder."""
     if owner is None:
         return False
     try:
@@ -125,14 +125,14 @@ def is_alive(folder: Path, owner: str | None) -> bool:
     return claim is None
 
 
-def has_rows_of_the_dead(folder: Path) -> bool:
-    """Whether rows wait here whose process is gone."""
+def has_orphaned_rows(folder: Path) -> bool:
+    """Return whether rows of a dead process wait in the folder."""
     owners = {path.name.split(".")[0] for path in folder.glob("*.jsonl")}
     return any(not is_alive(folder, owner) for owner in owners)
 
 
 def _lock_file(path: Path, create: int, how: int) -> int | None:
-    """An open, locked file descriptor; None when another process holds the lock."""
+    """Return an open, locked file descriptor, or None if another process holds the lock."""
     file = os.open(path, os.O_RDWR | create, 0o644)
     try:
         fcntl.flock(file, how)
@@ -143,19 +143,19 @@ def _lock_file(path: Path, create: int, how: int) -> int | None:
 
 
 def count_lines(path: Path) -> int:
-    """Complete lines in a file."""
+    """Count the complete lines of a file."""
     with path.open("rb") as file:
         return sum(1 for line in file if line.endswith(b"\n"))
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any], int]]:
-    """Each row of a spool file: table, row, bytes; a line cut short by the owner's end is dropped."""
+    """Yield each row of a spool file as table, row, bytes; drop a line that the owner's end cut short."""
     with path.open("rb") as file:
         for line in file:
             try:
                 item = json.loads(line)
                 table, row = item["table"], item["row"]
             except (ValueError, TypeError, KeyError):
-                log.warning("%s: a damaged line of %d bytes was dropped", path, len(line))
+                log.warning("%s: dropped a damaged line of %d bytes", path, len(line))
                 continue
             yield table, row, len(line)

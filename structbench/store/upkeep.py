@@ -1,4 +1,4 @@
-"""Changes to what is already stored, made between loads.
+"""Changes to stored runs, made between loads: merging, removing, forgetting.
 
 Invariant: each change is one transaction; runs and rows of a living process are left alone.
 """
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from structbench.store.database import NAME, PATIENCE_S, Database, Locked, attached, usable
 from structbench.store.insertion import insert
 from structbench.store.schema import columns_of
-from structbench.store.spool import Spool, has_rows_of_the_dead, is_alive, read_rows
+from structbench.store.spool import Spool, has_orphaned_rows, is_alive, read_rows
 
 if TYPE_CHECKING:
     import duckdb
 
 _OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps")
 _WHICH = "WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
-_BOTH = """
+_COMPARED = """
 SELECT theirs.run_id, CASE
     WHEN ours.run_id IS NULL THEN 'new'
     WHEN theirs.status = 'complete' AND ours.status = 'interrupted' THEN 'completed'
@@ -35,17 +35,17 @@ _RUNNING = "SELECT run_id, owner FROM runs WHERE status = 'running'"
 
 
 def spool_of(path: Path) -> Path:
-    """The folder beside the database in which rows wait."""
+    """Return the folder beside the database in which rows wait."""
     return path.with_name(path.name + ".spool")
 
 
 def settle(database: Database, patience_s: float) -> None:
-    """Merge the rows of dead processes and mark their runs interrupted; Locked when others are in the way."""
+    """Merge the rows of dead processes and mark their runs interrupted; raise Locked if the file is in use."""
     folder = spool_of(database.path)
     with database.opened(read_only=True, patience_s=patience_s) as con:
         runs = con.execute(_RUNNING).fetchall()
-    if has_rows_of_the_dead(folder):
-        _take_in(database, Spool(folder), patience_s)
+    if has_orphaned_rows(folder):
+        _merge_spool(database, Spool(folder), patience_s)
     elif all(is_alive(folder, owner) for _, owner in runs):
         return
     with database.opened(read_only=False, patience_s=patience_s) as con:
@@ -59,7 +59,7 @@ def settle(database: Database, patience_s: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What ``remove`` did: what went, and the file's size before and after."""
+    """What ``remove`` removed, and the file's size before and after."""
 
     runs: int
     requests: int
@@ -69,7 +69,7 @@ class Removed:
 
 
 def remove(database: Database, run_ids: Sequence[str], patience_s: float = PATIENCE_S) -> Removed:
-    """Delete runs with all that belongs to them, and make the file smaller; what a load has taken up again stays."""
+    """Delete runs with all their rows and shrink the file; keep runs that a load is continuing."""
     import duckdb
 
     before, why = database.path.stat().st_size, None
@@ -87,10 +87,10 @@ def remove(database: Database, run_ids: Sequence[str], patience_s: float = PATIE
 
 
 def _compact(database: Database, patience_s: float) -> None:
-    """Write the file anew without the room that deleted rows left; DuckDB never gives that back by itself.
+    """Rewrite the file without the space of deleted rows, which DuckDB never gives back by itself.
 
-    The old file is held for reading meanwhile, so nobody can write what would then be lost; whoever waited for it
-    finds the new one (``Database.opened`` looks whether the file is still the one it took).
+    The old file is held for reading meanwhile, so that no process can write what would be lost; a process that waited
+    for it finds the new one (``Database.opened`` checks that the file is still the one it attached).
     """
     path = database.path.resolve()
     made = path.with_name(f".{path.name}.{os.getpid()}-compact")
@@ -105,14 +105,14 @@ def _compact(database: Database, patience_s: float) -> None:
 
 
 def forget(database: Database, run_ids: Sequence[str], patience_s: float = PATIENCE_S) -> None:
-    """Let ``--skip-cached`` take no notice of these runs any more; their rows stay."""
+    """Make ``--skip-cached`` ignore these runs from now on; their rows stay."""
     with usable(database.path), database.opened(read_only=False, patience_s=patience_s) as con:
         con.execute(f"UPDATE runs SET forgotten = true {_WHICH}", [list(run_ids)]).fetchall()
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What ``merge`` did: ids of runs that came, that took the place of an unfinished one, that were here already."""
+    """Run ids that ``merge`` added, that replaced an unfinished run, and that were already present."""
 
     new: list[str]
     completed: list[str]
@@ -120,9 +120,9 @@ class Merged:
 
 
 def merge(database: Database, other: Path, patience_s: float = PATIENCE_S) -> Merged:
-    """Take in the runs of another file of the same version, each once; one under way there comes as interrupted.
+    """Copy the runs of another file of the same version, each once; one still running there arrives as interrupted.
 
-    A run that is here already stays, unless it is complete there and was interrupted here.
+    A run that is already present stays, unless it is complete there and was interrupted here.
     """
     with usable(database.path):
         settle(database, patience_s)
@@ -131,7 +131,7 @@ def merge(database: Database, other: Path, patience_s: float = PATIENCE_S) -> Me
         database.opened(read_only=False, patience_s=patience_s) as con,
         attached(con, other, "other_file", read_only=True, patience_s=patience_s),
     ):
-        found = con.execute(_BOTH).fetchall()
+        found = con.execute(_COMPARED).fetchall()
         new, completed, present = (
             [run_id for run_id, state in found if state == wanted] for wanted in ("new", "completed", "present")
         )
@@ -146,7 +146,7 @@ def merge(database: Database, other: Path, patience_s: float = PATIENCE_S) -> Me
 
 @contextmanager
 def _transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """All or nothing."""
+    """Commit everything inside, or nothing."""
     con.execute("BEGIN").fetchall()
     try:
         yield
@@ -156,7 +156,7 @@ def _transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     con.execute("COMMIT").fetchall()
 
 
-def _take_in(database: Database, spool: Spool, patience_s: float) -> None:
+def _merge_spool(database: Database, spool: Spool, patience_s: float) -> None:
     try:
         files = spool.adopt()
         with database.opened(read_only=False, patience_s=patience_s) as con:

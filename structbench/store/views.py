@@ -1,4 +1,4 @@
-"""SQL that readers share with the views, whose own texts are in ``migrations/``; docs/store.md has their columns."""
+"""SQL that readers share with the views; the views are in ``migrations/``, their columns in docs/store.md."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _LOAD = (
 )
 
 
-_KEPT = {**PERCENTILES, "max": 1.0}
+_KEPT_PERCENTILES = {**PERCENTILES, "max": 1.0}
 
 
-def gap_percentiles_of(run_ids: str, ps: Mapping[str, float] = _KEPT) -> str:
-    """SQL: percentiles (column -> quantile) of all gaps of each of these runs (a subquery with the column ``run_id``).
+def gap_percentiles_of(run_ids: str, ps: Mapping[str, float] = _KEPT_PERCENTILES) -> str:
+    """Return SQL for percentiles (column -> quantile) of all gaps of each run in a subquery with the column ``run_id``.
 
-    A join, not IN: then offsets are read of these runs only.
+    A join, not IN, so that only the offsets of these runs are read.
     """
     columns = ", ".join(f"max(gap_s) FILTER (WHERE p = {p!r}::DOUBLE) AS {name}" for name, p in ps.items())
     return f"""
@@ -59,4 +59,4 @@ FROM runs LEFT JOIN (
 ) USING (run_id)
 WHERE run_id IN (SELECT unnest($1::VARCHAR[])) ORDER BY started_at NULLS FIRST, run_id
 """
-"""What a list of runs shows: counts only, so that it comes at once however many requests there are."""
+"""The list of runs: counts only, so that it is fast however many requests there are."""

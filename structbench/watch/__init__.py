@@ -1,4 +1,4 @@
-"""Watching a load from its metrics endpoint: readings, what two of them show, and the screen.
+"""Watching a load from its metrics endpoint: scrapes, the snapshot that they give, and the screen.
 
-The neighbour: ``loadgen.telemetry`` serves what is read here.
+The neighbour: ``loadgen.telemetry`` serves what is scraped here.
 """

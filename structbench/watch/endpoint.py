@@ -1,6 +1,6 @@
-"""One reading of a load's metrics endpoint: fetched, parsed, told apart by cell.
+"""Scraping a load's metrics endpoint: fetch, parse, sort by cell.
 
-Invariant: whatever answers at the address, what comes of it is a ``Reading``, ``Unreachable`` or ``BadInput``.
+Invariant: whatever answers at the address, the result is a ``Scrape``, ``Unreachable`` or ``BadInput``.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from urllib.request import ProxyHandler, Request, build_opener
 from loadgen.telemetry.histogram import Buckets
 from structbench.errors import BadInput
 
-MOST_BYTES = 32 << 20
+MAX_BYTES = 32 << 20
 _OURS = ("structbench_", "gen_ai_client_")
+_EXAMPLE = "http://127.0.0.1:9464/metrics"
 _EXPECTED = "give the --url of a load's metrics, which `structbench load` serves on port 9464"
 
 
 class Unreachable(Exception):
-    """Nothing answers there, or not in time."""
+    """Nothing answers at the address, or not in time."""
 
 
 class CellKey(NamedTuple):
-    """What a cell's series are told apart by; ``label`` is empty where the load has none."""
+    """The labels that identify a cell's series; ``label`` is empty if the load has none."""
 
     model: str
     suite: str
@@ -39,35 +40,35 @@ class CellKey(NamedTuple):
         return " ".join(part for part in self if part)
 
 
-class Sample(NamedTuple):
+class MetricSample(NamedTuple):
     labels: Mapping[str, str]
     value: float
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """Samples by name: a cell's, or those that belong to none."""
+class Metrics:
+    """Samples by metric name: those of a cell, or those that belong to none."""
 
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    samples: dict[str, list[MetricSample]] = field(default_factory=dict)
 
-    def of(self, name: str, **labels: str) -> Iterator[Sample]:
-        """The samples with these labels; an absent label is an empty one, as in PromQL."""
+    def of(self, name: str, **labels: str) -> Iterator[MetricSample]:
+        """Yield the samples with these labels; an absent label counts as empty, as in PromQL."""
         for sample in self.samples.get(name, ()):
             if all(sample.labels.get(label, "") == value for label, value in labels.items()):
                 yield sample
 
     def value(self, name: str, **labels: str) -> float | None:
-        """The sum of the samples with these labels; None where there are none."""
+        """Return the sum of the samples with these labels, or None if there are none."""
         values = [sample.value for sample in self.of(name, **labels)]
         return sum(values) if values else None
 
     def count(self, name: str, **labels: str) -> int:
-        """A counter's value: 0 before the first count, since it does not show until then."""
+        """Return a counter's value: 0 before the first count, since it is absent until then."""
         value = self.value(name, **labels)
         return 0 if value is None else int(value)
 
     def by(self, name: str, label: str) -> dict[str, int]:
-        """Counts by a label's values, those without it left out."""
+        """Return the counts for each value of a label, without those that lack it."""
         counts: dict[str, int] = {}
         for sample in self.of(name):
             if value := sample.labels.get(label):
@@ -75,7 +76,7 @@ class Series:
         return counts
 
     def histogram(self, name: str, **labels: str) -> Buckets | None:
-        """The histogram, added up over all labels but these."""
+        """Return the histogram, summed over all other labels, or None if it is absent."""
         counts: dict[float, float] = {}
         for sample in self.of(f"{name}_bucket", **labels):
             bound = float(sample.labels["le"])
@@ -87,60 +88,60 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What the endpoint said, and when (seconds of any clock that only goes forward)."""
+class Scrape:
+    """What the endpoint returned, and when (seconds of a monotonic clock)."""
 
     at_s: float
-    cells: dict[CellKey, Series] = field(default_factory=dict)
-    rest: Series = field(default_factory=Series)
+    cells: dict[CellKey, Metrics] = field(default_factory=dict)
+    rest: Metrics = field(default_factory=Metrics)
 
 
 def endpoint(text: str) -> str:
-    """The URL that is meant: ``host:port`` is enough. Raises BadInput."""
+    """Return the full URL of an address, for which ``host:port`` is enough; raise BadInput if it is not valid."""
     url = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # is checked only when it is read
     except ValueError:
-        raise BadInput(f"--url {text} is no address: give one such as http://127.0.0.1:9464/metrics") from None
+        raise BadInput(f"--url {text} is not a valid address: give one such as {_EXAMPLE}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadInput(f"--url {text} is no address: give one such as http://127.0.0.1:9464/metrics")
+        raise BadInput(f"--url {text} is not a valid address: give one such as {_EXAMPLE}")
     return url if parts.path.strip("/") else f"{url.rstrip('/')}/metrics"
 
 
 def fetch(url: str, timeout_s: float = 5.0) -> str:
-    """The endpoint's text. Raises Unreachable where nothing answers, BadInput where something else does."""
+    """Return the endpoint's text; raise Unreachable if nothing answers, BadInput if something else does."""
     # Never through a proxy: the endpoint is on this machine, or at the near end of a tunnel.
     opener = build_opener(ProxyHandler({}))
     try:
         with opener.open(Request(url, headers={"Accept": "text/plain; version=0.0.4"}), timeout=timeout_s) as answer:
             kind = answer.headers.get_content_type()
-            body = answer.read(MOST_BYTES)
+            body = answer.read(MAX_BYTES)
     except HTTPError as error:
-        raise BadInput(f"{url} answers with status {error.code}: {_EXPECTED}") from None
+        raise BadInput(f"{url} returned status {error.code}: {_EXPECTED}") from None
     except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise Unreachable((isinstance(reason, OSError) and reason.strerror) or str(reason)) from None
     if kind not in ("text/plain", "application/openmetrics-text"):
-        raise BadInput(f"{url} answers with {kind}: {_EXPECTED}")
+        raise BadInput(f"{url} returned {kind}: {_EXPECTED}")
     try:
         return str(body, "utf-8")
     except UnicodeDecodeError:
-        raise BadInput(f"{url} answers with what is no text: {_EXPECTED}") from None
+        raise BadInput(f"{url} did not return UTF-8 text: {_EXPECTED}") from None
 
 
-def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> Reading:
-    """The text as a reading of the metrics whose names begin so. Raises BadInput where they are not a load's.
+def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> Scrape:
+    """Parse the metrics whose names begin with one of ``names``; raise BadInput if they are not a load's.
 
-    Parsing is what watching costs, beside the load on its own machine: hence only what is asked for.
+    Parsing is the main cost of watching a load on the same machine, hence only what is needed.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
-    # Before the first cell there is nothing, or only what OpenTelemetry says of the process.
+    # Before the first cell there is nothing, or only what OpenTelemetry says about the process.
     if any(not line.startswith("target_info") for line in lines) and not any(line.startswith(_OURS) for line in lines):
-        raise BadInput(f"{url} answers with something else: {_EXPECTED}")
-    reading = Reading(at_s)
+        raise BadInput(f"{url} returned metrics, but not those of a load: {_EXPECTED}")
+    scrape = Scrape(at_s)
     wanted = "\n".join(line for line in lines if line.startswith(names)) + "\n"
     try:
         for family in text_string_to_metric_families(wanted):
@@ -148,11 +149,11 @@ def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> R
                 if not isfinite(sample.value):
                     continue
                 key = _cell(sample.labels)
-                series = reading.cells.setdefault(key, Series()) if any(key) else reading.rest
-                series.samples.setdefault(sample.name, []).append(Sample(sample.labels, sample.value))
+                series = scrape.cells.setdefault(key, Metrics()) if any(key) else scrape.rest
+                series.samples.setdefault(sample.name, []).append(MetricSample(sample.labels, sample.value))
     except ValueError:
-        raise BadInput(f"{url} answers with what are no metrics: {_EXPECTED}") from None
-    return reading
+        raise BadInput(f"{url} did not return metrics: {_EXPECTED}") from None
+    return scrape
 
 
 def _cell(labels: Mapping[str, str]) -> CellKey:

@@ -1,4 +1,4 @@
-"""How a picture of a running load is written: a screen for terminals, lines for everything else.
+"""Rendering a snapshot of a running load: a screen for terminals, lines for everything else.
 
 Invariant: no text from outside (models, suites, labels) drives the terminal or rich's markup.
 """
@@ -20,31 +20,33 @@ from structbench.formatting import (
     span_text,
     without_middle,
 )
-from structbench.watch.snapshot import CellPicture, ClientPicture, Percentiles, Picture, ServerPicture
+from structbench.metrics import METRICS
+from structbench.watch.snapshot import CellSnapshot, ClientSnapshot, Percentiles, ServerSnapshot, Snapshot
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-LEAST_NAME = 16
+MIN_NAME = 16
 HISTORY = 120
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_LATENCIES = ("TTFT", "ITL", "e2e")
+_LATENCIES = tuple(METRICS[name].label for name in ("ttft", "itl", "e2e"))
+_TTFT_P50 = METRICS["ttft"].at("p50").label
 _STYLES = {"valid": "green", "degraded": "yellow", "invalid": "red"}
 
 
 class Trend(NamedTuple):
-    """What has a curve on the screen, at one instant: of all running cells together."""
+    """One point of the curves on the screen, over all running cells."""
 
     requests_per_s: float | None
     tokens_per_s: float | None
     ttft_p50_s: float | None
 
 
-def trend(picture: Picture) -> Trend:
-    """Rates add up over cells that run; TTFT is of the cell that began last."""
-    running = picture.running
+def trend(snapshot: Snapshot) -> Trend:
+    """Return the rates summed over running cells, and the TTFT of the cell that began last."""
+    running = snapshot.running
     rates = [cell.requests_per_s for cell in running if cell.requests_per_s is not None]
     tokens = [cell.tokens_per_s for cell in running if cell.tokens_per_s is not None]
     return Trend(
@@ -53,7 +55,7 @@ def trend(picture: Picture) -> Trend:
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:
-    """The last values as blocks from 0 to the highest; a blank where there is none."""
+    """Draw the last values as blocks from 0 to the highest, with a blank for a missing one."""
     shown = values[-width:] if width > 0 else []
     highest = max((value for value in shown if value is not None), default=0.0)
     if highest <= 0:
@@ -62,8 +64,8 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
     return "".join(" " if value is None else _BLOCKS[round(max(0.0, value) / highest * last)] for value in shown)
 
 
-def line(cell: CellPicture) -> str:
-    """The cell as one plain line; what is not known is left out."""
+def line(cell: CellSnapshot) -> str:
+    """Return the cell as one plain line, without what is not known."""
     parts = [
         plural(cell.done, "request") if cell.planned is None else f"{cell.done}/{cell.planned} requests",
         None if cell.requests_per_s is None else f"{rate_text(cell.requests_per_s)}/s",
@@ -84,15 +86,15 @@ def _percentiles_text(name: str, of: Percentiles) -> str | None:
     return f"{name} p50 {latency_text(of.p50)} p95 {latency_text(of.p95)} p99 {latency_text(of.p99)}"
 
 
-def errors_text(cell: CellPicture) -> str:
-    """``0 errors``, ``3 errors (timeout 2, 503 1)``."""
+def errors_text(cell: CellSnapshot) -> str:
+    """Return the errors as text: ``0 errors``, ``3 errors (timeout 2, 503 1)``."""
     total = sum(cell.errors.values())
     kinds = ", ".join(f"{printable(kind)} {n}" for kind, n in sorted(cell.errors.items(), key=lambda item: -item[1]))
     return plural(total, "error") + (f" ({kinds})" if kinds else "")
 
 
-def client_text(client: ClientPicture) -> str:
-    """How the load generator does, in one line."""
+def client_text(client: ClientSnapshot) -> str:
+    """Return the state of the load generator as one line."""
     parts = [
         None if client.cores is None else f"{client.cores:.1f} cores",
         None if client.memory_bytes is None else bytes_text(client.memory_bytes),
@@ -105,35 +107,35 @@ def client_text(client: ClientPicture) -> str:
     return ", ".join(part for part in parts if part is not None) or ABSENT
 
 
-def server_text(server: ServerPicture | None) -> str:
-    """The model's memory, in one line."""
+def server_text(server: ServerSnapshot | None) -> str:
+    """Return the model's memory as one line."""
     if server is None:
         return ABSENT
     parts = [
         f"{printable(server.model)} takes {bytes_text(server.size_bytes)}",
         None if server.vram_share is None else f"{share_text(server.vram_share, 0)} on GPU",
-        None if server.expires_s is None else f"unloaded in {span_text(server.expires_s)} unless asked",
+        None if server.expires_s is None else f"unloaded after {span_text(server.expires_s)} without requests",
     ]
     return ", ".join(part for part in parts if part is not None)
 
 
-def screen(picture: Picture, history: deque[Trend], url: str, width: int, height: int) -> Group:
-    """Everything, for a terminal of this size."""
+def screen(snapshot: Snapshot, history: deque[Trend], url: str, width: int, height: int) -> Group:
+    """Return the whole screen for a terminal of this size."""
     from rich.console import Group
     from rich.text import Text
 
-    states = ", ".join(f"{n} {printable(state)}" for state, n in picture.states.items())
-    title = Text(f"{url}  cells: {states or len(picture.cells)}", style="dim", no_wrap=True, overflow="ellipsis")
-    newest = picture.running[-1:] or picture.cells[-1:]
-    errors = [f"{printable(cell.key.name)}: {errors_text(cell)}" for cell in picture.cells if cell.errors]
-    below = [f"client  {client_text(picture.client)}", f"server  {server_text(picture.server)}"]
+    states = ", ".join(f"{n} {printable(state)}" for state, n in snapshot.states.items())
+    title = Text(f"{url}  cells: {states or len(snapshot.cells)}", style="dim", no_wrap=True, overflow="ellipsis")
+    newest = snapshot.running[-1:] or snapshot.cells[-1:]
+    errors = [f"{printable(cell.key.name)}: {errors_text(cell)}" for cell in snapshot.cells if cell.errors]
+    below = [f"client  {client_text(snapshot.client)}", f"server  {server_text(snapshot.server)}"]
     below += [f"errors  {text}" for text in errors[-3:]]
-    room = max(1, height - len(below) - 18)  # what stands around the cells, and lines that fold
-    cells = picture.cells[-room:]
-    hidden = len(picture.cells) - len(cells)
+    room = max(1, height - len(below) - 18)  # for what surrounds the cells, and lines that wrap
+    cells = snapshot.cells[-room:]
+    hidden = len(snapshot.cells) - len(cells)
     return Group(
         title,
-        *([Text(f"{plural(hidden, 'cell')} before these", style="dim")] if hidden else []),
+        *([Text(f"{plural(hidden, 'earlier cell')} not shown", style="dim")] if hidden else []),
         _cells(cells, width),
         Text(),
         *(_latencies(cell, width) for cell in newest),
@@ -144,7 +146,7 @@ def screen(picture: Picture, history: deque[Trend], url: str, width: int, height
     )
 
 
-def _cells(cells: Sequence[CellPicture], width: int) -> Table:
+def _cells(cells: Sequence[CellSnapshot], width: int) -> Table:
     rows = [
         (
             f"{cell.done}" if cell.planned is None else f"{cell.done}/{cell.planned}",
@@ -162,17 +164,17 @@ def _cells(cells: Sequence[CellPicture], width: int) -> Table:
     headings = [len(str(column.header)) for column in table.columns[1:]]
     taken = sum(max(pair) + 1 for pair in zip(widths, headings, strict=True)) if rows else 0
     for cell, row in zip(cells, rows, strict=True):
-        name = without_middle(printable(cell.key.name), max(LEAST_NAME, width - taken - 1))
+        name = without_middle(printable(cell.key.name), max(MIN_NAME, width - taken - 1))
         styles = ["", "", "", "", "", "red" if cell.errors else "", _STYLES.get(row[-1], "dim")]
-        table.add_row(_plain(name), *(_plain(text, style) for text, style in zip(row, styles, strict=True)))
+        table.add_row(_unwrapped(name), *(_unwrapped(text, style) for text, style in zip(row, styles, strict=True)))
     return table
 
 
-def _latencies(cell: CellPicture, width: int) -> Table:
-    name = without_middle(printable(cell.key.name), max(LEAST_NAME, width - 40))
+def _latencies(cell: CellSnapshot, width: int) -> Table:
+    name = without_middle(printable(cell.key.name), max(MIN_NAME, width - 40))
     table = _table(name, "p50", "p95", "p99")
     for title, of in zip(_LATENCIES, (cell.ttft, cell.itl, cell.e2e), strict=True):
-        table.add_row(_plain(title), *(_plain(latency_text(value)) for value in of))
+        table.add_row(_unwrapped(title), *(_unwrapped(latency_text(value)) for value in of))
     return table
 
 
@@ -182,8 +184,8 @@ def _curves(history: deque[Trend], width: int) -> Table:
     now = history[-1]
     latest = [rate_text(now.requests_per_s), rate_text(now.tokens_per_s), latency_text(now.ttft_p50_s)]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
-    for title, values, text in zip(("req/s", "tok/s", "TTFT p50"), zip(*history, strict=True), latest, strict=True):
-        table.add_row(_plain(title), _plain(sparkline(values, max(10, width - 24)), "cyan"), _plain(text))
+    for title, values, text in zip(("req/s", "tok/s", _TTFT_P50), zip(*history, strict=True), latest, strict=True):
+        table.add_row(_unwrapped(title), _unwrapped(sparkline(values, max(10, width - 24)), "cyan"), _unwrapped(text))
     return table
 
 
@@ -191,13 +193,13 @@ def _table(first: str, *others: str) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column(_plain(first, "dim"), no_wrap=True)
+    table.add_column(_unwrapped(first, "dim"), no_wrap=True)
     for heading in others:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
-def _plain(text: str, style: str = "") -> Text:
+def _unwrapped(text: str, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(text, style=style, no_wrap=True)

@@ -1,7 +1,6 @@
-"""What two readings of a load's metrics show: cells, percentiles of the last seconds, client, server. Pure.
+"""The snapshot of a load from two scrapes: cells, percentiles of the last seconds, client, server. Pure.
 
-Invariant: what ended within the window is told of the window; where nothing did, the cell's figures so far stand;
-what is not known is None.
+Percentiles are of what ended within the window, or of the whole cell if nothing did; what is not known is None.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Literal, NamedTuple
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.histogram import Buckets
 from loadgen.telemetry.instruments import prometheus
-from structbench.watch.endpoint import CellKey, Reading, Series
+from structbench.watch.endpoint import CellKey, Metrics, Scrape
 
 TTFT = prometheus(of.FIRST_CHUNK)
 ITL = prometheus(of.CHUNK_GAP)
@@ -35,11 +34,11 @@ MODEL_SIZE = prometheus(of.MODEL_SIZE)
 VRAM_SHARE = prometheus(of.MODEL_VRAM_SHARE)
 EXPIRY = prometheus(of.MODEL_EXPIRY)
 
-SHOWN = (
+SCRAPED = (
     *(f"{name}_bucket" for name in (TTFT, ITL, E2E, SEND_LAG, READ_LAG)), f"{TOKENS}_sum", REQUESTS, PLANNED, IN_FLIGHT,
     CELLS, VERDICT, CPU, MEMORY, LOOP_LAG, WORKERS, BACKLOG, MODEL_SIZE, VRAM_SHARE, EXPIRY,
 )  # fmt: skip
-"""All that is read of an endpoint."""
+"""The names of everything that is read from an endpoint."""
 VERDICTS = ("valid", "degraded", "invalid")
 
 
@@ -50,8 +49,8 @@ class Percentiles(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellPicture:
-    """A cell as it stands."""
+class CellSnapshot:
+    """The current state of a cell."""
 
     key: CellKey
     done: int
@@ -70,13 +69,13 @@ class CellPicture:
 
     @property
     def share_correct(self) -> float | None:
-        """Of all requests, failed ones included."""
+        """Correct answers / all requests, failed ones included."""
         return self.correct / self.done if self.done else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientPicture:
-    """How the load generator does."""
+class ClientSnapshot:
+    """The current state of the load generator."""
 
     cores: float | None = None
     memory_bytes: float | None = None
@@ -88,8 +87,8 @@ class ClientPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerPicture:
-    """The memory of the model that runs."""
+class ServerSnapshot:
+    """The memory of the running model."""
 
     model: str
     size_bytes: float
@@ -98,42 +97,42 @@ class ServerPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """The whole of it."""
+class Snapshot:
+    """The current state of a load: its cells, client and server."""
 
-    cells: tuple[CellPicture, ...] = ()
+    cells: tuple[CellSnapshot, ...] = ()
     states: Mapping[str, int] = field(default_factory=dict)
-    """How many cells wait, run, are complete, …"""
-    client: ClientPicture = field(default_factory=ClientPicture)
-    server: ServerPicture | None = None
+    """State -> number of cells: waiting, running, complete, …"""
+    client: ClientSnapshot = field(default_factory=ClientSnapshot)
+    server: ServerSnapshot | None = None
 
     @property
-    def running(self) -> tuple[CellPicture, ...]:
+    def running(self) -> tuple[CellSnapshot, ...]:
         return tuple(cell for cell in self.cells if cell.state == "running")
 
 
-def picture(now: Reading, earlier: Sequence[Reading] = ()) -> Picture:
-    """What ``now`` shows; rates and percentiles are of the time since the ``earlier`` readings, the oldest first."""
+def snapshot_of(now: Scrape, earlier: Sequence[Scrape] = ()) -> Snapshot:
+    """Return what ``now`` shows; rates and percentiles are since the ``earlier`` scrapes (oldest first)."""
     cells = []
     for key, series in now.cells.items():
-        # A cell that has just begun is measured from where it began, not over the window's whole length.
-        before = next((reading for reading in earlier if key in reading.cells), earlier[-1] if earlier else None)
-        then = None if before is None else before.cells.get(key, Series())
+        # A cell that has just begun is measured from its beginning, not over the whole window.
+        before = next((scrape for scrape in earlier if key in scrape.cells), earlier[-1] if earlier else None)
+        then = None if before is None else before.cells.get(key, Metrics())
         span_s = 0.0 if before is None else now.at_s - before.at_s
         cells.append(_cell(key, _Window(series, then, span_s)))
     states = {state: n for state, n in now.rest.by(CELLS, "structbench_cell_state").items() if n}
     newest = next((cell.key for cell in reversed(cells) if cell.state == "running"), None)
     if newest is None:
-        return Picture(cells=tuple(cells), states=states)
+        return Snapshot(cells=tuple(cells), states=states)
     series = now.cells[newest]
-    return Picture(cells=tuple(cells), states=states, client=_client(series), server=_server(newest, series))
+    return Snapshot(cells=tuple(cells), states=states, client=_client(series), server=_server(newest, series))
 
 
 class _Window(NamedTuple):
-    """A cell's series now and then."""
+    """A cell's metrics at both ends of the window."""
 
-    now: Series
-    before: Series | None
+    now: Metrics
+    before: Metrics | None
     span_s: float
 
     def per_s(self, name: str, **labels: str) -> float | None:
@@ -143,7 +142,7 @@ class _Window(NamedTuple):
         return (value if earlier > value else value - earlier) / self.span_s
 
     def percentiles(self, name: str, **labels: str) -> Percentiles:
-        """Of the window, or of the whole run where nothing came in the window."""
+        """Return percentiles of the window, or of the whole run if nothing came in the window."""
         whole = self.now.histogram(name, **labels)
         if whole is None:
             return Percentiles(None, None, None)
@@ -155,13 +154,13 @@ def _percentiles(histogram: Buckets) -> Percentiles:
     return Percentiles(*(histogram.quantile(q) for q in (0.5, 0.95, 0.99)))
 
 
-def _cell(key: CellKey, window: _Window) -> CellPicture:
+def _cell(key: CellKey, window: _Window) -> CellSnapshot:
     now = window.now
     done, in_flight, planned = now.count(REQUESTS), now.count(IN_FLIGHT), now.value(PLANNED)
     complete = planned is not None and done >= planned
     moving = window.before is not None and done > window.before.count(REQUESTS)
     running = in_flight > 0 or (moving and not complete)
-    return CellPicture(
+    return CellSnapshot(
         key=key,
         done=done,
         planned=None if planned is None else int(planned),
@@ -182,12 +181,12 @@ def _verdict(value: float | None) -> str | None:
     return VERDICTS[int(value)] if value is not None and 0 <= value < len(VERDICTS) else None
 
 
-def _client(series: Series) -> ClientPicture:
+def _client(series: Metrics) -> ClientSnapshot:
     def p99(name: str) -> float | None:
         histogram = series.histogram(name)
         return None if histogram is None else histogram.quantile(0.99)
 
-    return ClientPicture(
+    return ClientSnapshot(
         cores=series.value(CPU),
         memory_bytes=series.value(MEMORY),
         workers=series.value(WORKERS),
@@ -198,10 +197,10 @@ def _client(series: Series) -> ClientPicture:
     )
 
 
-def _server(key: CellKey, series: Series) -> ServerPicture | None:
+def _server(key: CellKey, series: Metrics) -> ServerSnapshot | None:
     size = series.value(MODEL_SIZE)
     if size is None:
         return None
-    return ServerPicture(
+    return ServerSnapshot(
         model=key.model, size_bytes=size, vram_share=series.value(VRAM_SHARE), expires_s=series.value(EXPIRY)
     )

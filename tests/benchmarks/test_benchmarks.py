@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
 from benchmarks import machine, results, scoring, telemetry, timing
 from benchmarks.__main__ import benchmarks, parser, undisturbed
 from benchmarks.baseline import measure as measure_plain_client
-from benchmarks.machine import Sample, Usage
-from benchmarks.servers import Timetable, Truth, arguments_of, serve, truth_of_stats
+from benchmarks.machine import TreeSample, Usage
+from benchmarks.servers import ServerTiming, Timetable, arguments_of, serve, truth_of_stats
 from benchmarks.table import Figure, lines, markdown, number
 from benchmarks.timing import ANSWERS, SCENARIOS, STREAM, Scenario, plain_figures
 from structbench.results.verify import problems
@@ -34,7 +34,7 @@ def figure(value: float, name: str = "lag", at_most: float | None = None, at_lea
     return Figure(benchmark="open loop", name=name, value=value, unit="ms", at_most=at_most, at_least=at_least)
 
 
-def usage(*samples: Sample) -> Usage:
+def usage(*samples: TreeSample) -> Usage:
     return Usage(
         started_ns=0, wall_s=1.0, cpu_s=2.0, others_cores=0.0, samples=samples, exit_code=0, output=""
     )  # fmt: skip
@@ -101,7 +101,7 @@ def test_each_stream_of_a_closed_loop_gets_as_many_requests_as_the_others() -> N
 
 
 def test_processor_time_before_the_load_is_that_of_the_last_sample_before_it() -> None:
-    used = usage(Sample(10, 0.5, 100), Sample(20, 0.9, 300), Sample(30, 1.5, 200))
+    used = usage(TreeSample(10, 0.5, 100), TreeSample(20, 0.9, 300), TreeSample(30, 1.5, 200))
     assert used.cpu_before_s(25) == 0.9
     assert used.cpu_before_s(5) == 0.0
     assert used.rss_max_bytes == 300
@@ -109,7 +109,7 @@ def test_processor_time_before_the_load_is_that_of_the_last_sample_before_it() -
 
 def test_memory_is_compared_between_thirds_of_the_load_only() -> None:
     samples = [(0, 9000), (10, 100), (19, 110), (20, 900), (35, 400), (40, 9000)]
-    used = usage(*(Sample(at, 0.0, rss) for at, rss in samples))
+    used = usage(*(TreeSample(at, 0.0, rss) for at, rss in samples))
     assert used.rss_thirds(10, 40) == [[100, 110], [900], [400]]
     with pytest.raises(ValueError, match="too short"):
         used.rss_thirds(36, 40)
@@ -126,7 +126,7 @@ def test_a_command_is_measured_with_its_children_and_its_exit_code() -> None:
 
 def test_stats_of_the_truth_server_are_read_as_seconds() -> None:
     stats = {"completed": 7, "ttft_ms": {"p50": 100.05, "p90": 101.0, "p99": 102.5, "max": 110.0}}
-    assert truth_of_stats(stats) == Truth(requests=7, ttft_p50_s=0.10005, ttft_p99_s=0.1025)
+    assert truth_of_stats(stats) == ServerTiming(requests=7, ttft_p50_s=0.10005, ttft_p99_s=0.1025)
 
 
 def test_the_truth_server_is_told_milliseconds() -> None:
@@ -135,7 +135,7 @@ def test_the_truth_server_is_told_milliseconds() -> None:
 
 def test_the_plain_client_s_error_is_against_the_server_s_own_figures() -> None:
     found = {"ttft_p50_s": 0.5, "ttft_p99_s": 0.8, "requests_per_s": 101.0, "tokens": 1000.0}
-    figures = plain_figures(found, Truth(requests=9, ttft_p50_s=0.1, ttft_p99_s=0.2), 0.13)
+    figures = plain_figures(found, ServerTiming(requests=9, ttft_p50_s=0.1, ttft_p99_s=0.2), 0.13)
     assert figures == {
         "TTFT p50, off by": pytest.approx(400.0),
         "TTFT p99, off by": pytest.approx(600.0),
@@ -169,14 +169,20 @@ def test_watched_and_unwatched_loads_take_turns_and_are_compared(monkeypatch: py
     """Each watched load here takes 3 s where an unwatched one takes 2, and stores its TTFT 0.05 ms later."""
     given: list[tuple[str, ...]] = []
 
-    def timed(_scenario: object, _seconds: float, _server: object, *more: str) -> tuple[Usage, dict[str, float], Truth]:
+    def timed(
+        _scenario: object, _seconds: float, _server: object, *more: str
+    ) -> tuple[Usage, dict[str, float], ServerTiming]:
         given.append(more)
         watched = "--otlp" in more
         if watched:
             body = urllib.request.Request(more[more.index("--otlp") + 1] + "/v1/traces", data=b"x")
             assert urllib.request.urlopen(body, timeout=5).status == 200
         facts = {"tokens": 1e6, "ttft_p50_s": 0.10005 if watched else 0.1}
-        return replace(usage(), cpu_s=3.0 if watched else 2.0), facts, Truth(requests=1, ttft_p50_s=0.1, ttft_p99_s=0.1)
+        return (
+            replace(usage(), cpu_s=3.0 if watched else 2.0),
+            facts,
+            ServerTiming(requests=1, ttft_p50_s=0.1, ttft_p99_s=0.1),
+        )
 
     monkeypatch.setattr(telemetry, "timed_load", timed)
     monkeypatch.setattr(telemetry, "settle", lambda: None)

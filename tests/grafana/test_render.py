@@ -22,7 +22,7 @@ CELL = {
 }
 
 
-def answer(_url: str, target: ask.Target, span: ask.Span) -> list[dict[str, Any]]:
+def answer(_url: str, target: ask.PanelQuery, span: ask.Span) -> list[dict[str, Any]]:
     """Two series: one that grows, and one that is never a number."""
     if target.panel["type"] == "heatmap":
         return [

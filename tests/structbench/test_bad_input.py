@@ -139,7 +139,7 @@ def test_a_model_that_cannot_be_pulled(refused: Refused) -> None:
     ("words", "text"),
     [
         (["--suites", "jsn"], 'unknown suite "jsn": did you mean "json"?'),
-        (["--modles", "a"], "there is no option --modles: did you mean --models? (see `structbench load --help`)"),
+        (["--modles", "a"], "unknown option --modles: did you mean --models? (see `structbench load --help`)"),
         (["--requests", "many"], "--requests"),
         (["--requests", "1.5"], "--requests"),
         (["--requests"], "--requests"),
@@ -159,21 +159,21 @@ def test_a_model_that_cannot_be_pulled(refused: Refused) -> None:
         (["--mean-input-tokens", "0"], "--mean-input-tokens 0"),
         (["--stddev-output-tokens", "-1"], "--stddev-output-tokens -1"),
         (["--metrics-port", "70000"], "--metrics-port 70000"),
-        (["--otlp", "localhost:4318"], "--otlp 'localhost:4318' is no collector's address: give one like http://"),
+        (["--otlp", "localhost:4318"], "--otlp 'localhost:4318' is not a valid collector address: give one such as http://"),
         (["--otlp-content"], "--otlp-content needs a collector to push to"),
-        (["--rate", "2", "--concurrency", "1"], "--rate and --concurrency exclude each other"),
+        (["--rate", "2", "--concurrency", "1"], "--rate and --concurrency cannot be combined"),
         (["--option", "temperature"], "--option 'temperature' has no '=': write key=value"),
         (["--option", "top_k=1", "temperature"], "--option 'temperature' has no '='"),
         (["--slo", "ttft_p95 0.5"], '--slo "ttft_p95 0.5", at position 10, \'0.5\': expected <, <=, > or >='),
         (["--slo", "ttft_p95<1", "tftt_p95<1"], "did you mean ttft_p95?"),
         (["--slo", "goodput>1"], "add --goodput, e.g. ttft<0.5"),
         (["--goodput", "ttft_p95<1"], "did you mean ttft?"),
-        (["--abort-on-slo"], "--abort-on-slo needs something to hold the load against: add --slo"),
+        (["--abort-on-slo"], "--abort-on-slo needs a condition: add --slo"),
         (["--junit", "."], "--junit . is a folder"),
         (["--junit", "nowhere/out.xml"], "--junit nowhere/out.xml: the folder nowhere does not exist"),
         (["--junit", "new.duckdb", "--db", "./new.duckdb"], "--junit new.duckdb is the database itself"),
         (["--suites", "tools", "--endpoint", "generate"], "use --endpoint chat"),
-        (["--suites", "json", "--tags", "prson"], "no case of these suites has that tag: they have books, catalog"),
+        (["--suites", "json", "--tags", "prson"], "no case of these suites has this tag; they have books, catalog"),
         (["--suites", "mine.jsonl"], "suite file mine.jsonl does not exist"),
         (["--suites", "."], "is a folder"),
     ],
@@ -245,7 +245,7 @@ def test_a_database_that_another_process_holds(refused: Refused, monkeypatch: py
     with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        assert f"x.duckdb is held by another process (PID {holder.pid})" in refused("--db", "x.duckdb")
+        assert f"x.duckdb is in use by another process (PID {holder.pid})" in refused("--db", "x.duckdb")
         holder.communicate(b"\n")
 
 
@@ -253,15 +253,15 @@ def test_a_metrics_port_in_use(refused: Refused) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         text = refused("--metrics-port", port)
-    assert f"metrics cannot be served on 127.0.0.1:{port}" in text
+    assert f"cannot serve metrics on 127.0.0.1:{port}" in text
     assert "another --metrics-port, or 0 for none" in text
 
 
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["laod"], "there is no command 'laod': did you mean load?"),
-        (["simulate", "--prot", "1"], "there is no option --prot: did you mean --port?"),
+        (["laod"], "unknown command 'laod': did you mean load?"),
+        (["simulate", "--prot", "1"], "unknown option --prot: did you mean --port?"),
         (["simulate", "--host", "203.0.113.1", "--port", "0"], "cannot listen on 203.0.113.1:0"),
         (["suites", "json"], "json"),
         (["demo", "--requests", "1"], "--requests"),

@@ -80,7 +80,7 @@ def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[
         "(default: gemma3n smollm2:360m llama3.2:1b)", "(default: text json tools)", "(default: 300.0)",
         "default by suite: text 50, json 30, tools 20, turns 16, numbers 50",
         "(default: structbench.duckdb)", "(default: 9464)",
-        "(default: constant)", "(default: format)", "(default: chat)", "in flight (default 1)", "(default: 0)",
+        "(default: constant)", "(default: format)", "(default: chat)", "in flight (default: 1)", "(default: 0)",
         "seconds a request may take",
     ):  # fmt: skip
         assert text in shown, text
@@ -156,7 +156,7 @@ def test_the_table_above_has_every_option() -> None:
 
 def test_no_option_is_taken_for_a_longer_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["load", "--model", "a"]) == 2
-    assert "there is no option --model: did you mean --models?" in capsys.readouterr().err
+    assert "unknown option --model: did you mean --models?" in capsys.readouterr().err
 
 
 LOAD = ["load", "--models", "sim:fast", "--suites", "json", "--requests", "6", "--metrics-port", "0"]

@@ -22,13 +22,13 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-LATE = "p99 of the requests was sent {} ms late: use more cores or a lower rate"
+LATE = "requests were sent {} ms late (p99): use more cores or a lower rate"
 BEHIND = "this client was {} ms behind (p99): use more cores or fewer streams"
-MERGED = "{} of the chunks were read together with later ones: ITL is coarse"
+MERGED = "{} of the chunks were read together with later ones, so ITL is coarse"
 SHORT = "{} of 10 requests were in flight on average: use more cores or fewer streams"
-DIED = "{} requests were lost with a worker process that died"
-FILES = "{} requests failed because this client may open no more files: raise `ulimit -n`"
-READS = "times are of the client's reads, not of arrival (TLS, proxy, or no stamps)"
+DIED = "{} requests were lost when a worker process died"
+FILES = "{} requests failed because this client could not open more files: raise `ulimit -n`"
+READS = "times are those of the client's reads, not of arrival (TLS, a proxy, or no kernel stamps)"
 
 
 def full(in_flight: float, completed: int = 100) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""Expositions for the tests of ``watch``: the text that a load's endpoint would give, and readings of it."""
+"""Expositions for the tests of ``watch``: the text that a load's endpoint would give, and scrapes of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from structbench.watch.endpoint import CellKey, Reading, parse
-from structbench.watch.snapshot import CELLS, E2E, IN_FLIGHT, ITL, PLANNED, REQUESTS, SHOWN, TOKENS, TTFT, VERDICT
+from structbench.watch.endpoint import CellKey, Scrape, parse
+from structbench.watch.snapshot import CELLS, E2E, IN_FLIGHT, ITL, PLANNED, REQUESTS, SCRAPED, TOKENS, TTFT, VERDICT
 
 URL = "http://127.0.0.1:9464/metrics"
 CELL = CellKey("llama3.2:1b", "json", "c=4")
@@ -62,11 +62,11 @@ def exposition(
     return "\n".join(lines) + "\n"
 
 
-def reading(at_s: float, *texts: str) -> Reading:
+def scrape(at_s: float, *texts: str) -> Scrape:
     """What an endpoint with these cells says."""
-    whole = Reading(at_s)
+    whole = Scrape(at_s)
     for text in texts:
-        part = parse(text, URL, at_s, SHOWN)
+        part = parse(text, URL, at_s, SCRAPED)
         whole.cells.update(part.cells)
         whole.rest.samples.update(part.rest.samples)
     return whole

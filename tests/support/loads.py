@@ -19,7 +19,7 @@ import pytest
 
 import structbench
 from loadgen.simulator import PROFILES, Profile, Simulator
-from loadgen.simulator.connection import Connection, HttpRequest
+from loadgen.simulator.connection import ClientConnection, HttpRequest
 from structbench.options import LoadOptions
 from structbench.run.runner import Summary
 from structbench.run.runner import load as run
@@ -75,7 +75,7 @@ def listening(sim: Simulator) -> Iterator[list[tuple[str, dict[str, Any]]]]:
     heard: list[tuple[str, dict[str, Any]]] = []
     handle = sim._server.handle
 
-    def listen(connection: Connection, request: HttpRequest) -> None:
+    def listen(connection: ClientConnection, request: HttpRequest) -> None:
         if request.path in ("/api/chat", "/api/generate"):
             heard.append((request.path, json.loads(request.body)))
         handle(connection, request)

@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen.telemetry import CellLabels, Telemetry
-from loadgen.telemetry.core import MOST_OUTCOMES, SAMPLED
+from loadgen.telemetry.core import MAX_OUTCOMES, SAMPLED
 from loadgen.telemetry.histogram import Exemplar
 from loadgen.telemetry.instruments import CHUNK_GAP, GAP_BUCKETS, INSTRUMENTS, LATENCY_BUCKETS, Instrument, Labels
 from loadgen.telemetry.labels import LABEL_CHARACTERS, genai_attributes, own_attributes
@@ -272,7 +272,7 @@ def test_no_server_and_no_scorer_can_invent_series(telemetry: Telemetry) -> None
 
     exposition = samples(text(telemetry))
     endings = {tuple(labels.items()): n for name, labels, n in exposition if name == "structbench_requests_total"}
-    assert len(endings) == MOST_OUTCOMES + 1
+    assert len(endings) == MAX_OUTCOMES + 1
     assert sum(endings.values()) == 900 + 500, "what is not told apart still counts"
     kinds = {labels["error_type"] for name, labels, _ in exposition if name == DURATION + "_count"}
     assert {"404", "503", "5xx", ""} <= kinds

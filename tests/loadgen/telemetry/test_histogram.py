@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.telemetry.histogram import (
-    MOST_BUCKETS,
+    MAX_BUCKETS,
     SCALE,
     ZERO,
     Exemplar,
@@ -62,7 +62,7 @@ def test_an_exponential_bucket_holds_its_value(number: float) -> None:
 def test_what_is_pushed_fits_and_loses_nothing(numbers: list[float]) -> None:
     histogram = filled(exponential(), numbers)
     scale, first, counts = fitted(histogram)
-    assert len(counts) <= MOST_BUCKETS
+    assert len(counts) <= MAX_BUCKETS
     assert sum(counts) + histogram.counts[ZERO] == len(numbers)
     for number in numbers:
         if number > 0:

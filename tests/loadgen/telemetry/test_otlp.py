@@ -281,7 +281,7 @@ def test_a_collector_that_does_not_work_costs_one_warning(
             use(target_of(url, False, {}), warnings)
             assert time.monotonic() - began < 5, "the exporters' own limit is 10 s"
     (line,) = warnings
-    assert line.startswith(f"trouble with pushing to {url} (")
+    assert line.startswith(f"cannot push to {url} (")
     assert "\n" not in line
     until(lambda: logging.getLogger("opentelemetry").handlers == [], "the exporters' end")
     assert capsys.readouterr() == ("", "")
@@ -296,5 +296,5 @@ def test_a_load_without_its_collector_is_the_same_load(
         summary = load(small(sim, tmp_path / "o.duckdb", otlp=seen.url))
     assert (summary.exit_code, summary.rows[0]["completed"], summary.rows[0]["errors"]) == (0, 8, 0)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"structbench: trouble with pushing to {seen.url} (Failed to export ")
+    assert line.startswith(f"structbench: cannot push to {seen.url} (Failed to export ")
     assert line.endswith("code: 500, reason: Internal Server Error); the load goes on")

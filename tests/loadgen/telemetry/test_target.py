@@ -48,20 +48,22 @@ def test_where_each_signal_goes(
     ["localhost:4318", "c", "", "http://", "ftp://c:1", "http://c:99999", "http://c:x", "http://c d:1", "http://:1"],
 )
 def test_what_is_no_address_is_named_with_an_example(bad: str) -> None:
-    with pytest.raises(ValueError, match=r"--otlp '.*' is no collector's address: give one like http://") as error:
+    with pytest.raises(
+        ValueError, match=r"--otlp '.*' is not a valid collector address: give one such as http://"
+    ) as error:
         target_of(bad, False, {})
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("variable", [BASE, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
 def test_a_bad_variable_is_named_too(variable: str) -> None:
-    with pytest.raises(ValueError, match=rf"{variable}=nowhere is no collector's address"):
+    with pytest.raises(ValueError, match=rf"{variable}=nowhere is not a valid collector address"):
         target_of(None, False, {variable: "nowhere"})
 
 
 @pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"])
 def test_another_protocol_is_refused_with_what_to_do(variable: str) -> None:
-    with pytest.raises(ValueError, match=rf"{variable}=grpc: structbench pushes http/protobuf only.*4318"):
+    with pytest.raises(ValueError, match=rf"{variable}=grpc: structbench pushes only http/protobuf.*4318"):
         target_of(HOST, False, {variable: "grpc"})
 
 

@@ -31,7 +31,7 @@ def test_with_ollama_it_measures_the_first_default_model_that_is_there(
     assert options.duration is not None
     assert LIMIT_S + options.grace < 85, "README promises 90 seconds"
     settings_of(options)
-    assert capsys.readouterr().out == f"Measuring smollm2:360m on the Ollama 0.33.0 at {sim.url}.\n"
+    assert capsys.readouterr().out == f"Measuring smollm2:360m on Ollama 0.33.0 at {sim.url}.\n"
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -40,7 +40,7 @@ def test_without_it_measures_the_simulated_server_and_says_so(monkeypatch: pytes
         with Simulator({"other": FAST}) as sim:
             monkeypatch.setenv("OLLAMA_HOST", sim.url)
             options, text = demo_options("x.duckdb")
-        assert f"because the Ollama at {sim.url} has none of gemma3n, smollm2:360m, llama3.2:1b" in text
+        assert f"because Ollama at {sim.url} has none of gemma3n, smollm2:360m, llama3.2:1b" in text
     else:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
@@ -63,4 +63,4 @@ def test_a_server_too_slow_for_it_ends_the_demo_in_good_order(
     with Simulator({"gemma3n": slow}) as sim:
         monkeypatch.setenv("OLLAMA_HOST", sim.url)
         assert cli.main(["demo", "--db", str(tmp_path / "demo.duckdb")]) == 0
-    assert "The demo ends after 3 s" in capsys.readouterr().out
+    assert "The demo stopped after 3 s" in capsys.readouterr().out

@@ -231,8 +231,8 @@ def test_a_file_that_cannot_be_taken_in_leaves_all_as_it_was(
     before = results.read_bytes()
     for bad, why in {
         newer: "upgrade structbench",
-        results: "takes the others in",
-        tmp_path / "no": "there is no",
+        results: "the database to import into",
+        tmp_path / "no": "does not exist",
     }.items():
         assert main(["import", str(other), str(bad), "--db", str(results)]) == 2
         assert why in capsys.readouterr().err

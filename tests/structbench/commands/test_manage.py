@@ -99,19 +99,16 @@ def test_text_of_another_machine_does_not_drive_the_terminal(
         ("runs --status complet", r"--status 'complet': did you mean complete\?"),
         ("runs --since soon", "give a date such as"),
         ("runs --since 99999999999999d", "give a date such as"),
-        ("clean", "say which runs"),
-        ("clean --yes", "say which runs"),
+        ("clean", "choose the runs to remove"),
+        ("clean --yes", "choose the runs to remove"),
         ("clean --days -1", "--days -1: give 0 or more"),
-        *(
-            (f"clean --days {days}", "--days .*: that is before the calendar begins")
-            for days in ("inf", "1e12", "1e9", "8e5")
-        ),
+        *((f"clean --days {days}", "--days .*: too many for the calendar") for days in ("inf", "1e12", "1e9", "8e5")),
         ("clean --days nan", "--days nan: give 0 or more"),
-        ("clean --label first", "add --yes to remove them"),
+        ("clean --label first", "add --yes to remove the runs"),
         ("clear-cache nothing", "no run, label, model"),
-        ("export --format xml", "there are csv, parquet"),
-        ("export older --status complete", "no run is chosen"),
-        ("import", "say which files"),
+        ("export --format xml", "use csv, parquet"),
+        ("export older --status complete", "no runs match"),
+        ("import", "name the files to import"),
         ("sql selec", "line 1, column 1"),
     ],
 )
@@ -151,7 +148,7 @@ def test_stats_count_cells_requests_and_cache_hits(results: Path, capsys: pytest
     assert (stats["requests"], stats["errors"], stats["bytes"]) == (36, 4, results.stat().st_size)
     assert (stats["lookups"], stats["hits"], stats["cache_hit_rate"]) == (4, 0, 0.0)
     assert main(["stats", "--db", str(results)]) == 0
-    assert "5: 4 complete, 1 interrupted, 0 under way" in capsys.readouterr().out
+    assert "5: 4 complete, 1 interrupted, 0 running" in capsys.readouterr().out
 
 
 def test_clean_removes_what_was_named_and_the_file_gets_smaller(
@@ -196,7 +193,7 @@ def test_clean_leaves_a_run_under_way_alone(results: Path, capsys: pytest.Captur
         store.append("runs", {"run_id": "live", "status": "running", "label": "older"})
         store.flush()
         assert main(["clean", "--label", "older", "--yes", "--db", str(results)]) == 0
-        assert "1 run under way will stay." in capsys.readouterr().out
+        assert "1 run still running will be kept." in capsys.readouterr().out
         store.append("requests", {"run_id": "live", "request_index": 0})
     assert ask(results, "SELECT run_id, count(request_index) FROM runs LEFT JOIN requests USING (run_id)"
                " WHERE runs.label = 'older' GROUP BY 1") == [("live", 1)]  # fmt: skip

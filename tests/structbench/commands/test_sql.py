@@ -90,7 +90,7 @@ def test_sql_cannot_reach_other_files_the_network_or_the_environment_nor_change_
         ("SELEC 1", r'syntax error at or near "SELEC" \(line 1, column 1\)'),
         ("SELECT model,\n  nope FROM runs", r'"nope" not found .* \(line 2, column 3\)'),
         ("FROM nowhere", r"nowhere does not exist.* \(line 1, column 6\)"),
-        ("SELECT 1; SELECT 2", "one statement at a time: there are 2"),
+        ("SELECT 1; SELECT 2", "give one statement at a time, not 2"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(results_once: Path, sql: str, message: str) -> None:
@@ -119,7 +119,7 @@ def test_a_table_shows_the_beginning_of_many_rows_and_nothing_that_drives_the_te
     assert main(["sql", "SELECT chr(27) || '[2J' || i AS x FROM range(1000) t(i)", "--db", str(results_once)]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    assert out.splitlines()[-1] == f"the first {command.SHOWN} rows (--format csv has all)"
+    assert out.splitlines()[-1] == f"the first {command.MAX_ROWS} rows (--format csv shows all)"
 
 
 def test_a_statement_may_come_on_standard_input(

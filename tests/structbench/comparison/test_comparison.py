@@ -480,14 +480,14 @@ def test_two_files_are_compared(db: Path, tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["plain", "plain"], "are both of run plain: choose two that share no run"),
+        (["plain", "plain"], "both include run plain: choose two that share no run"),
         (["plain", "pain"], "did you mean plain"), (["plain"], "arguments are required: b"),
         (["plain", "slow", "--fail-on", "ttft_p95>10"], '--fail-on "ttft_p95>10", at the end: expected the unit %'),
         (["plain", "slow", "--goodput", "tft<1"], "did you mean ttft?"),
         (["plain", "slow", "--across", "structure"], "did you mean structured"),
         (["plain", "slow", "-o", "/nowhere/x"], "-o /nowhere/x: the folder /nowhere does not exist"),
-        (["plain", "slow", "--only", "label=slow"], "plain has nothing that --only label=slow means"),
-        (["plain", "nothere.duckdb"], "there is no nothere.duckdb"),
+        (["plain", "slow", "--only", "label=slow"], "plain has no run that matches --only label=slow"),
+        (["plain", "nothere.duckdb"], "nothere.duckdb does not exist"),
         (["plain", "slow", "--format", "html"], "--format"),
     ],
 )  # fmt: skip

@@ -122,6 +122,6 @@ def test_what_has_no_counterpart_is_told(reader: Reader) -> None:
 def test_a_field_that_no_config_has() -> None:
     with pytest.raises(BadInput, match="did you mean structured"):
         check_fields(["structure"])
-    with pytest.raises(BadInput, match="there are suite, suite_hash"):
+    with pytest.raises(BadInput, match="use suite, suite_hash"):
         check_fields(["xyzzy"])
     check_fields(["structured", "options", "load"])

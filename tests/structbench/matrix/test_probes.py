@@ -143,8 +143,8 @@ def test_a_comparison_shows_what_changed_between_two_versions(
         (["--compare", "0.5.4", "0.6"], "no findings of a server version or model '0.6': there are 0.5.4-ipexllm"),
         (["--compare", "0.5.4", "gemma3:270m"], "have no probe in common"),
         (["--compare", "a", "b", "--models", "m"], "--compare takes two"),
-        (["--compare", "a", "b", "--db", "no.duckdb"], "there is no no.duckdb"),
-        (["--models", "m", "--tokens", "0"], "give more than 0"),
+        (["--compare", "a", "b", "--db", "no.duckdb"], "no.duckdb does not exist"),
+        (["--models", "m", "--tokens", "0"], "must be more than 0"),
         ([], "name the models to try"),
     ],
 )

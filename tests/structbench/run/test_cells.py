@@ -156,7 +156,7 @@ def test_numbers_that_may_be_zero(name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"rate": [1.0], "concurrency": [1]}, "exclude each other"),
+        ({"rate": [1.0], "concurrency": [1]}, "cannot be combined"),
         ({"metrics_port": 65536}, "give a port"),
         ({"metrics_port": -1}, "give a port"),
         ({"max_in_flight": 3}, "open loop: give --rate"),

@@ -30,12 +30,12 @@ def display(
 
 def play(shown: Display, clock: Clock, name: str, n: int = 120, planned: int | None = 300) -> None:
     """Four requests a second, one in eight fails, one in ten answers is wrong."""
-    tally = shown.begin(name, planned)
+    progress = shown.begin(name, planned)
     for i in range(n):
         shown.refresh(4)
         clock.now += 0.25
-        tally.add(record(failed=i % 8 == 7))
-        tally.add_score(WRONG if i % 10 == 9 else CORRECT)
+        progress.add(record(failed=i % 8 == 7))
+        progress.add_score(WRONG if i % 10 == 9 else CORRECT)
 
 
 def frame(out: io.StringIO) -> list[str]:
@@ -74,11 +74,11 @@ def test_a_cell_that_waits_for_its_model_says_so() -> None:
 def test_resumed_cell_counts_what_was_done_but_not_in_its_rate() -> None:
     shown, out, clock = display()
     with shown:
-        tally = shown.begin("m json c=1", 30, already_done=20)
+        progress = shown.begin("m json c=1", 30, already_done=20)
         shown.refresh(1)
         for _ in range(10):
             clock.now += 1
-            tally.add(record())
+            progress.add(record())
         shown.end(complete=True)
     assert out.getvalue() == ("m json c=1: 30/30 requests, 1.0/s, 50.0 tok/s, TTFT p50 84 ms, 0 errors, done in 10 s\n")
 
@@ -95,10 +95,10 @@ def test_a_cell_may_be_complete_with_fewer_requests_than_planned() -> None:
 def test_cell_bound_by_time_has_its_eta_from_the_time() -> None:
     shown, out, clock = display()
     with shown:
-        tally = shown.begin("m text c=1", None, duration_s=60)
+        progress = shown.begin("m text c=1", None, duration_s=60)
         shown.refresh(1)
         clock.now += 45
-        tally.add(record())
+        progress.add(record())
         shown.refresh(1)
         clock.now += 15
         shown.end(complete=True)
@@ -111,11 +111,11 @@ def test_cell_bound_by_time_has_its_eta_from_the_time() -> None:
 def test_whichever_of_requests_and_time_ends_first_gives_the_eta() -> None:
     shown, out, clock = display()
     with shown:
-        tally = shown.begin("m text c=1", 1000, duration_s=60)
+        progress = shown.begin("m text c=1", 1000, duration_s=60)
         shown.refresh(1)
         for _ in range(20):
             clock.now += 1
-            tally.add(record())
+            progress.add(record())
         shown.refresh(1)
     assert out.getvalue().splitlines()[0].endswith(", ETA 40 s")
 
@@ -124,14 +124,14 @@ def test_quiet_prints_nothing_and_still_counts() -> None:
     for terminal in (False, True):
         shown, out, clock = display(quiet=True, terminal=terminal)
         with shown:
-            tally = shown.begin("m text c=1", 1)
+            progress = shown.begin("m text c=1", 1)
             shown.refresh(1)
             clock.now += 60
-            tally.add(record())
+            progress.add(record())
             shown.refresh(1)
             shown.print("a line")
         assert out.getvalue() == ""
-        assert (tally.done, tally.elapsed_s) == (1, 60)
+        assert (progress.done, progress.elapsed_s) == (1, 60)
 
 
 def test_terminal_shows_a_bar_for_each_cell() -> None:
@@ -199,7 +199,7 @@ def test_many_cells_keep_to_the_newest(height: int, kept: int) -> None:
         for i in range(14):
             play(shown, clock, f"m json c={i}", n=2, planned=2)
         seen = frame(out)
-    assert seen[0].strip() == f"{14 - kept} cells before these"
+    assert seen[0].strip() == f"{14 - kept} earlier cells not shown"
     assert [line.split()[2] for line in seen[2:]] == [f"c={i}" for i in range(14 - kept, 14)]
 
 

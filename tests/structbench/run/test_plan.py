@@ -17,7 +17,7 @@ from structbench.options import LoadOptions
 from structbench.run.cells import build_cells
 from structbench.run.plan import PlannedCell, explain, find_server, plan, pull_missing
 from structbench.run.settings import settings_of
-from structbench.store import Found, Store, run_columns
+from structbench.store import Store, StoredRun, run_columns
 from tests.support.loads import MODELS, load, small
 from tests.support.scripted_server import Peer, Scripted
 
@@ -30,12 +30,12 @@ class Memory:
     def __init__(self, **found: Any) -> None:
         self.found = found
 
-    def find(self, hashes: list[str]) -> dict[str, Found]:
+    def find(self, hashes: list[str]) -> dict[str, StoredRun]:
         if not self.found:
             return {}
         told: dict[str, Any] = {"run_id": "r1", "requests": 6, "asked_requests": 6, "next_segment": 2, "label": None,
                                 "started_at": None}  # fmt: skip
-        return dict.fromkeys(hashes, Found(**{**told, **self.found}))
+        return dict.fromkeys(hashes, StoredRun(**{**told, **self.found}))
 
 
 def planned(store: Memory, **given: Any) -> PlannedCell:
@@ -87,8 +87,8 @@ def test_each_cell_has_a_state_of_its_own() -> None:
     told: dict[str, Any] = {"run_id": "r1", "requests": 6, "next_segment": 2, "label": None, "started_at": None}
     store: Any = Memory()
     store.find = lambda _: {
-        cells[0].config_hash: Found(**told, status="complete"),
-        cells[2].config_hash: Found(**told, status="partial", done=frozenset({5})),
+        cells[0].config_hash: StoredRun(**told, status="complete"),
+        cells[2].config_hash: StoredRun(**told, status="partial", done=frozenset({5})),
     }
     found = [(each.cell.load_name, each.cache, each.missing) for each in plan(settings, cells, store)]
     assert found == [("c=1", "skipped", ()), ("c=2", "new", range(6)), ("c=4", "resumed", [0, 1, 2, 3, 4])]
@@ -144,7 +144,7 @@ def test_more_requests_are_added_to_a_complete_run() -> None:
 def test_a_run_under_way_in_another_process_is_left_alone() -> None:
     cell = planned(Memory(status="running"), skip_cached=True)
     assert (cell.cache, cell.continued) == ("new", None)
-    assert "under way" in cell.why
+    assert "still running" in cell.why
 
 
 def test_the_explanation_names_the_run_that_is_nearest_and_what_differs(tmp_path: Path) -> None:

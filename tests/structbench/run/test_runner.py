@@ -232,7 +232,7 @@ def test_a_cell_bound_by_time_is_complete_when_time_was_up_and_else_starts_again
     assert load(brief).rows[0]["cache"] == "skipped"
     (planned,) = load(replace(options, skip_cached=True, dry_run=True)).planned
     assert "timed numbers c=1: new: run " in planned
-    assert "a cell bound by a duration starts again" in planned
+    assert "a cell that --duration limits starts again" in planned
 
 
 def test_a_server_that_goes_away_ends_the_run_and_not_what_was_measured(tmp_path: Path) -> None:

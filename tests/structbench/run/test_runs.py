@@ -118,7 +118,7 @@ def test_figures_are_of_the_time_from_the_common_start_to_the_last_end(lossy: Si
 def test_losses_are_counted_and_degrade_a_run_without_failing_it(lossy: SimpleNamespace) -> None:
     (row,) = lossy.summary.rows
     assert (row["status"], row["verdict"]) == ("complete", "degraded")
-    assert row["verdict_reason"] == "1 requests were lost with a worker process that died"
+    assert row["verdict_reason"] == "1 requests were lost when a worker process died"
     assert (lossy.summary.exit_code, lossy.summary.failures, lossy.summary.interrupted) == (0, [], False)
     assert [gate.outcome for gate in lossy.summary.gates] == ["pass", "pass"]
     outcomes = ["correct", "correct", "worker_died", "correct", "correct", "dropped"]
@@ -276,8 +276,8 @@ def test_a_dry_run_tells_what_is_missing(broken_off: SimpleNamespace) -> None:
 def test_a_run_that_another_process_continues_is_left_alone(broken_off: SimpleNamespace) -> None:
     left_out = broken_off.left_out
     assert (left_out.exit_code, left_out.rows, broken_off.engine_left.given) == (99, [], []), "its SLO is not judged"
-    run = f"another process now continues run {broken_off.run['run_id']}"
-    assert broken_off.display.lines == [f"sim:fast numbers c=1: left out: {run}"]
+    run = f"another process is now continuing run {broken_off.run['run_id']}"
+    assert broken_off.display.lines == [f"sim:fast numbers c=1: skipped: {run}"]
     assert broken_off.shown_left.states == [{"skipped": 1}]
 
 
@@ -493,7 +493,7 @@ def test_a_run_that_somebody_deletes_meanwhile_is_not_in_the_summary(sim: Simula
 
 def test_stop_breaks_off_only_what_loses_nothing() -> None:
     stop = Stop()
-    with pytest.raises(KeyboardInterrupt), stop.breakable():
+    with pytest.raises(KeyboardInterrupt), stop.interruptible():
         stop.ask()
     stop.ask()
     with pytest.raises(KeyboardInterrupt):
@@ -608,7 +608,7 @@ def test_why_answers_were_not_compared_stands_at_each_run(
         (row,) = load(replace(options, skip_cached=True, embed_model="sim:embed", goodput="e2e<1")).rows
         assert row["goodput"] == row["requests_per_s"], "a run that is skipped is judged by the limits of this call"
         assert row["warnings"] == [
-            "sim:embed gave vectors of zeros for 1 text: no semantic similarity where they are compared"
+            "sim:embed returned zero vectors for 1 text: no semantic similarity for their answers"
         ]
         asked: list[tuple[str, str]] = []
         stop = Stop()

@@ -24,7 +24,7 @@ from structbench.run import sampler
 from structbench.run.cells import build_cells
 from structbench.run.display import Display
 from structbench.run.plan import PlannedCell
-from structbench.run.progress import Tally
+from structbench.run.progress import Progress
 from structbench.run.runner import abort_watch
 from structbench.run.segment import Segment
 from structbench.run.settings import Settings, settings_of
@@ -83,7 +83,7 @@ def segment(missing: range | None = range(3), **given: Any) -> Segment:
     (cell,) = build_cells(settings, SERVER)
     services: Any = Parts(settings)
     made = Segment(services=services, cell=cell, cases=cell.suite.cases, run_id="r", number=1, missing=missing)
-    made.tally = Tally()
+    made.progress = Progress()
     return made
 
 
@@ -99,7 +99,7 @@ def parts(made: Segment) -> Parts:
 
 def test_an_answer_is_scored_and_its_row_waits_for_the_score() -> None:
     made = segment()
-    made._take(record(2))
+    made._receive(record(2))
     assert (len(parts(made).answers), made.rows) == (1, 0)
     made.scored(record(2), Score(outcome="correct", accuracy_score=1.0))
     (row,) = parts(made).rows
@@ -109,7 +109,7 @@ def test_an_answer_is_scored_and_its_row_waits_for_the_score() -> None:
 
 def test_a_refusal_is_scored_and_still_an_error_of_its_kind() -> None:
     made = segment()
-    made._take(record(0, "rejected"))
+    made._receive(record(0, "rejected"))
     assert [answer.rejected for answer in parts(made).answers] == [True]
     made.scored(record(0, "rejected"), Score(outcome="rejected", accuracy_score=0.0))
     (row,) = parts(made).rows
@@ -119,7 +119,7 @@ def test_a_refusal_is_scored_and_still_an_error_of_its_kind() -> None:
 @pytest.mark.parametrize("kind", ["connect", "timeout", "http", "stream", "protocol", "dropped", "worker_died"])
 def test_what_never_arrived_has_a_row_and_no_score(kind: ErrorKind) -> None:
     made = segment(max_error_rate=1.0)
-    made._take(record(0, kind))
+    made._receive(record(0, kind))
     (row,) = parts(made).rows
     assert (row["outcome"], row["error_kind"], row["accuracy_score"]) == (kind, kind, None)
     assert (parts(made).answers, made.errors, made.failure) == ([], 1, None)
@@ -129,7 +129,7 @@ def test_complete_means_a_row_for_each_request() -> None:
     made = segment()
     for index in range(3):
         assert not made.is_complete
-        made._keep(record(index), None)
+        made._store_row(record(index), None)
     assert made.is_complete
     made.orders.stop = True
     assert made.is_complete, "a stop that came too late"
@@ -141,7 +141,7 @@ def test_a_request_that_was_cancelled_is_sent_again_also_when_the_time_was_up() 
     made = segment(missing=None, requests=None, duration=1.0)
     made.readings, made.orders = Readings(started_ns=5 * NS, stopped_ns=7 * NS), Orders(stop=True)
     assert made.is_complete
-    made._take(record(0, "cancelled"))
+    made._receive(record(0, "cancelled"))
     assert not made.is_complete
 
 
@@ -172,7 +172,7 @@ def test_rows_that_cannot_be_written_end_the_load_at_once(monkeypatch: pytest.Mo
         made.scored(record(0), None)
     assert (made.failure, made.orders.stop) == (f"{made.cell.name}: the disk is full", True)
     made.failure = None
-    made._keep_sample({"client_cpu_percent": 1.0})
+    made._store_sample({"client_cpu_percent": 1.0})
     assert made.failure is not None, "the sampler's thread goes on, and the load ends"
 
 
@@ -180,7 +180,7 @@ def test_too_many_errors_end_the_load_as_soon_as_it_is_certain() -> None:
     made = segment(missing=range(10), requests=10, max_error_rate=0.2)
     for index in range(3):
         assert made.failure is None
-        made._take(record(index, "http"))
+        made._receive(record(index, "http"))
     assert made.failure is not None
     assert "3 of 10 requests failed, more than --max-error-rate 0.2 allows" in made.failure
     assert (made.orders.stop, made.orders.hurry) == (True, True)
@@ -188,7 +188,7 @@ def test_too_many_errors_end_the_load_as_soon_as_it_is_certain() -> None:
 
 def test_cancelling_is_no_error_of_the_servers() -> None:
     made = segment(max_error_rate=0.0)
-    made._take(record(0, "cancelled"))
+    made._receive(record(0, "cancelled"))
     assert (made.errors, made.failure) == (0, None)
 
 
@@ -203,15 +203,15 @@ def test_a_server_is_looked_for_after_ten_failures_to_connect_in_a_row(monkeypat
     monkeypatch.setattr("loadgen.api.ollama_server.answers", answers)
     made = segment(missing=range(100), requests=100)
     for index in range(9):
-        made._take(record(index, "connect"))
-    made._take(record(9))
+        made._receive(record(index, "connect"))
+    made._receive(record(9))
     for index in range(10, 20):
         assert asked == []
-        made._take(record(index, "connect"))
+        made._receive(record(index, "connect"))
     assert (asked, made.failure) == (["http://127.0.0.1:11434"], None)
     alive.now = False
     for index in range(20, 30):
-        made._take(record(index, "connect"))
+        made._receive(record(index, "connect"))
     assert made.failure is not None
     assert "no longer answers: start it again and continue with --skip-cached" in made.failure
     assert made.orders.stop
@@ -242,9 +242,9 @@ def test_the_span_of_a_second_turn_tells_what_was_sent(first_is_known: bool) -> 
     assert following is not None
     first, second = replace(called, following=following), record(3)
     if first_is_known:
-        made._take(first)
-        made._take(second)
-    made._keep(second, None)
+        made._receive(first)
+        made._receive(second)
+    made._store_row(second, None)
     told = watching.requests[3]
     assert told == (following if first_is_known else replace(following, messages=()))
     assert (told.options["seed"], told.options["num_predict"], bool(told.tools)) == (2, 200, True)
@@ -257,10 +257,10 @@ def test_complete_means_a_row_for_each_second_turn_that_arises(arises: bool) -> 
     following = Request(index=1, model="m") if arises else None
     for first in (replace(record(0), following=following), record(2)):
         made._take(first)
-        made._keep(first, None)
+        made._store_row(first, None)
     assert made.is_complete is not arises, "the load may have been stopped before it was sent"
     if arises:
-        made._keep(record(1), None)
+        made._store_row(record(1), None)
         assert made.is_complete
 
 
@@ -618,7 +618,7 @@ def test_every_lost_slo_is_named_once() -> None:
     made = watched(slo=["error_rate<=0", "ttft_p50<10", "requests_per_s>2"])
     run(made, since(1000, timed(0, "http")))
     # Two more were in flight when it was ended.
-    made._keep(timed(1), None)
+    made._store_row(timed(1), None)
     assert [line for line in parts(made).said if "ended early" in line] == [
         "m numbers c=1: ended early: error_rate<=0, requests_per_s>2 can no longer be met"
     ]
@@ -626,7 +626,7 @@ def test_every_lost_slo_is_named_once() -> None:
 
 def test_an_slo_that_is_lost_before_the_common_start_is_none_that_ends_the_load() -> None:
     made = watched(slo=["requests_per_s>2"])
-    made._keep(timed(0), None)
+    made._store_row(timed(0), None)
     assert made.orders.stop is False
 
 

@@ -181,7 +181,7 @@ def test_a_model_whose_vectors_are_zeros_gives_a_warning(
     monkeypatch.setattr("loadgen.api.ollama_server.embed", lambda _address, _model, texts: [[0.0, 0.0] for _ in texts])
     summary = load(small(sim, tmp_path / "x.duckdb", suites=["numbers"], requests=1, embed_model="sim:embed"))
     assert summary.rows[0]["warnings"] == [
-        "sim:embed gave vectors of zeros for 1 text: no semantic similarity where they are compared"
+        "sim:embed returned zero vectors for 1 text: no semantic similarity for their answers"
     ]
     assert similar(tmp_path / "x.duckdb")[0][1] is None
 

@@ -27,7 +27,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"otlp": "localhost:4318"}, "--otlp 'localhost:4318' is no collector's address"),
+        ({"otlp": "localhost:4318"}, "--otlp 'localhost:4318' is not a valid collector address"),
         ({"otlp_content": True}, "--otlp-content needs a collector to push to: give --otlp ENDPOINT"),
     ],
 )
@@ -40,13 +40,15 @@ def test_bad_input_in_one_line(given: dict[str, Any], what: str) -> None:
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("structbench.run.settings.is_installed", lambda: False)
-    with pytest.raises(BadInput, match=r"^--otlp needs the OpenTelemetry exporter: pip install 'structbench\[otlp\]'$"):
+    with pytest.raises(
+        BadInput, match=r"^--otlp needs the OpenTelemetry exporter: run pip install 'structbench\[otlp\]'$"
+    ):
         settings_of(LoadOptions(otlp=HERE))
     monkeypatch.setenv(VARIABLE, HERE)
     settings = settings_of(LoadOptions())
     assert settings.collector is None, "a variable meant for other programs refuses no load"
-    for_that = "for that, pip install 'structbench[otlp]'"
-    assert list(settings.notices) == [f"nothing is pushed to {HERE}, which the environment names: {for_that}"]
+    to_push = "to push, run pip install 'structbench[otlp]'"
+    assert list(settings.notices) == [f"not pushing to {HERE}, which is set in the environment: {to_push}"]
 
 
 def test_the_environment_names_a_collector_and_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +62,7 @@ def test_the_environment_names_a_collector_and_the_user_is_told(monkeypatch: pyt
     assert settings.collector is not None
     with ExitStack() as stack:
         assert open_telemetry(None, "127.0.0.1", settings.collector, stack) is not None
-    assert list(settings.notices) == [f"metrics and traces are pushed to {HERE}, which the environment names"]
+    assert list(settings.notices) == [f"pushing metrics and traces to {HERE}, as set in the environment"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_variables_that_make_no_sense_are_bad_input(
     monkeypatch.setenv(variable, value)
     collector = settings_of(LoadOptions(otlp=HERE, metrics_port=0)).collector
     before = set(threading.enumerate())
-    with ExitStack() as stack, pytest.raises(BadInput, match=r"^the environment's OTEL_\* variables make no sense: "):
+    with ExitStack() as stack, pytest.raises(BadInput, match=r"^invalid OTEL_\* variable in the environment: "):
         open_telemetry(None, "127.0.0.1", collector, stack)
     for thread in set(threading.enumerate()) - before:
         thread.join(10)

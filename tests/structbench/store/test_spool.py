@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from structbench.store.spool import Spool, count_lines, has_rows_of_the_dead, is_alive, read_rows
+from structbench.store.spool import Spool, count_lines, has_orphaned_rows, is_alive, read_rows
 
 Row = tuple[str, dict[str, Any]]
 
@@ -123,7 +123,7 @@ def test_what_was_cut_short_or_damaged_is_dropped_and_told(folder: Path, caplog:
     with caplog.at_level(logging.WARNING):
         assert rows(file) == [("runs", {"a": 1})] * 2
     assert len(caplog.records) == len(bad) + 1
-    assert f"{file}: a damaged line of {len(good) - 3} bytes was dropped" in caplog.text
+    assert f"{file}: dropped a damaged line of {len(good) - 3} bytes" in caplog.text
     assert count_lines(file) == len(bad) + 2
 
 
@@ -136,11 +136,11 @@ def test_what_the_dead_left_is_taken_oldest_first_and_by_one_only(folder: Path) 
     living = Spool(folder)
     living.append("requests", {"n": 3})
     first, second = Spool(folder), Spool(folder)
-    assert has_rows_of_the_dead(folder)
+    assert has_orphaned_rows(folder)
     assert first.adopt() == [*early, *late]
     assert first.adopt() == second.adopt() == []
     assert all(second.is_alive(owner) for owner in owners), "who took its rows answers for it"
-    assert not has_rows_of_the_dead(folder), "what is taken needs nobody else"
+    assert not has_orphaned_rows(folder), "what is taken needs nobody else"
     for file in (*early, *late):
         owner = file.name.split(".")[0]
         first.discard(file)
@@ -194,14 +194,14 @@ def test_who_lives_is_told_without_a_trace(folder: Path) -> None:
 
 
 def test_rows_of_the_living_are_not_those_of_the_dead(folder: Path) -> None:
-    assert not has_rows_of_the_dead(folder)
+    assert not has_orphaned_rows(folder)
     spool = Spool(folder)
     (folder / "1-dead.lock").touch()
-    assert not has_rows_of_the_dead(folder)
+    assert not has_orphaned_rows(folder)
     spool.append("requests", {"n": 0})
-    assert not has_rows_of_the_dead(folder)
+    assert not has_orphaned_rows(folder)
     dead(folder, 1)
-    assert has_rows_of_the_dead(folder), "also beside those of a process that lives"
+    assert has_orphaned_rows(folder), "also beside those of a process that lives"
     spool.close()
 
 
@@ -217,7 +217,7 @@ def test_no_descriptor_is_left_open(folder: Path) -> None:
     for _ in range(2):
         assert is_alive(folder, living.owner)
         assert not is_alive(folder, gone)
-        assert has_rows_of_the_dead(folder)
+        assert has_orphaned_rows(folder)
     assert descriptors() == held
     taker = Spool(folder)
     for file in taker.adopt():

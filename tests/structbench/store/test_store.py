@@ -55,7 +55,7 @@ def test_a_reader_that_holds_the_file_delays_no_append_and_loses_no_row(path: Pa
                 store.append("requests", request(index))
             assert store.backlog == 500
             assert not store.flush(0.3)
-            with pytest.raises(RunFailed, match="held by another process"):
+            with pytest.raises(RunFailed, match="in use by another process"):
                 store.query("FROM requests", timeout_s=0.1)
             release()
         assert store.flush(10)
@@ -288,7 +288,7 @@ def test_a_folder_that_cannot_be_written_is_refused() -> None:
 
 def test_a_file_held_by_another_process_is_refused_with_its_pid(path: Path) -> None:
     Store(path).close()
-    with held(path, "write"), pytest.raises(BadInput, match=r"held by another process \(PID \d+\): end"):
+    with held(path, "write"), pytest.raises(BadInput, match=r"in use by another process \(PID \d+\): stop"):
         Store(path, patience_s=0.2)
 
 

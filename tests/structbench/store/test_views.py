@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from loadgen.types import RequestError, RequestRecord
 from structbench.identity import config_dict, config_hash
-from structbench.store import Found, Store, row_of, run_columns
+from structbench.store import Store, StoredRun, row_of, run_columns
 from structbench.store.insertion import insert
 from structbench.store.rows import storable
 from structbench.store.schema import KEYS, columns_of, migrate
@@ -473,8 +473,8 @@ def test_an_open_loop_has_no_number_to_keep_in_flight(store: Store) -> None:
     assert (facts["in_flight_mean"], facts["concurrency"], facts["requests"]) == (None, None, 20)
 
 
-def found(run_id: str) -> Found:
-    return Found(run_id=run_id, status="partial", next_segment=1, label=None, started_at=None)
+def found(run_id: str) -> StoredRun:
+    return StoredRun(run_id=run_id, status="partial", next_segment=1, label=None, started_at=None)
 
 
 def test_only_one_of_two_claims_an_interrupted_run_and_none_a_complete_one(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ BROKEN_LINES = {
         {**ENTRY, "function": [{**GREET, "parameters": {**PARAMETERS, "properties": []}}]}
     ): "line 2: properties:",
     json.dumps({**ENTRY, "about": float("nan")}): "line 2: not JSON: NaN is not JSON",
-    json.dumps({**ENTRY, "about": "\udfff"}): "line 2: not JSON: half a surrogate pair stands alone",
+    json.dumps({**ENTRY, "about": "\udfff"}): "line 2: not JSON: unpaired surrogate",
 }
 
 

@@ -364,10 +364,10 @@ def test_a_sound_suite_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["check"], "name what to check"),
+        (["check"], "name the files to check"),
         (["check", "gone.jsonl"], "gone.jsonl does not exist"),
-        (["new"], "name the kind of suite: structbench suites new json | tools"),
-        (["new", "jsn"], "name the kind of suite"),
+        (["new"], "name one kind of suite: structbench suites new json | tools"),
+        (["new", "jsn"], "name one kind of suite"),
         (["list", "x.jsonl"], "did you mean `structbench suites check`?"),
         (["check", "x.jsonl", "-o", "y"], "--output is for"),
         (["new", "json", "-o", "no/such/file"], "cannot write no/such/file: No such file or directory"),

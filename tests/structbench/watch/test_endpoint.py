@@ -33,7 +33,7 @@ def test_an_address_is_enough(given: str, meant: str) -> None:
     "given", ["ftp://x/metrics", "http://", "127.0.0.1:nine", "", "http://[::1", "file:///etc/passwd"]
 )
 def test_what_is_no_address_is_bad_input(given: str) -> None:
-    with pytest.raises(BadInput, match="is no address: give one such as"):
+    with pytest.raises(BadInput, match="is not a valid address: give one such as"):
         endpoint(given)
 
 
@@ -76,10 +76,10 @@ def test_a_load_that_has_only_begun_is_no_mistake() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("node_load1 0.3\n", "answers with something else"),
-        ("<html>hello</html>", "answers with something else"),
-        ('structbench_requests_total{a="b} 1\n', "what are no metrics"),
-        ("structbench_requests_total many\n", "what are no metrics"),
+        ("node_load1 0.3\n", "but not those of a load"),
+        ("<html>hello</html>", "but not those of a load"),
+        ('structbench_requests_total{a="b} 1\n', "did not return metrics"),
+        ("structbench_requests_total many\n", "did not return metrics"),
     ],
 )
 def test_other_texts_are_bad_input(text: str, why: str) -> None:
@@ -126,7 +126,8 @@ def test_fetching(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "why"), [("/html", "answers with text/html"), ("/nothing", "status 404"), ("/binary", "no text")]
+    ("path", "why"),
+    [("/html", "returned text/html"), ("/nothing", "status 404"), ("/binary", "did not return UTF-8 text")],
 )
 def test_something_else_answers(site: str, path: str, why: str) -> None:
     with pytest.raises(BadInput, match=why):

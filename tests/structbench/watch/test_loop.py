@@ -18,10 +18,10 @@ from loadgen.simulator import Simulator
 from structbench.cli import main
 from structbench.errors import BadInput
 from structbench.watch.endpoint import CellKey, Unreachable
-from structbench.watch.loop import Watch
+from structbench.watch.loop import WatchLoop
 from structbench.watch.screen import Trend, screen, sparkline, trend
-from structbench.watch.snapshot import CPU, EXPIRY, LOOP_LAG, MEMORY, MODEL_SIZE, VRAM_SHARE, WORKERS, picture
-from tests.support.expositions import URL, exposition, reading
+from structbench.watch.snapshot import CPU, EXPIRY, LOOP_LAG, MEMORY, MODEL_SIZE, VRAM_SHARE, WORKERS, snapshot_of
+from tests.support.expositions import URL, exposition, scrape
 from tests.support.loads import load, small, start
 from tests.support.prometheus import free_port
 
@@ -35,7 +35,7 @@ REFUSED = Unreachable("Connection refused")
 
 def watch(
     answers: list[str | Exception], *, terminal: bool = False, width: int = 100, height: int = 40
-) -> tuple[Watch, io.StringIO, list[float]]:
+) -> tuple[WatchLoop, io.StringIO, list[float]]:
     """A watch of an endpoint that gives these answers, a second apart, and refuses afterwards."""
     out, pauses, left = io.StringIO(), [], iter(answers)
 
@@ -48,7 +48,7 @@ def watch(
     console = Console(
         file=out, width=width, height=height, force_terminal=terminal, color_system=None, _environ={"TERM": "xterm"}
     )
-    return Watch(URL, 1.0, console, read, lambda: float(len(pauses)), pauses.append), out, pauses
+    return WatchLoop(URL, 1.0, console, read, lambda: float(len(pauses)), pauses.append), out, pauses
 
 
 def test_without_a_terminal_a_line_a_reading_and_one_at_the_end() -> None:
@@ -68,7 +68,7 @@ def test_it_waits_for_a_load_and_says_so_once() -> None:
     watching, out, pauses = watch([REFUSED, REFUSED, REFUSED, RUNNING])
     watching.run()
     lines = out.getvalue().splitlines()
-    assert lines[0] == f"{URL} does not answer yet (Connection refused): waiting for a load; Ctrl-C ends this"
+    assert lines[0] == f"{URL} does not answer yet (Connection refused): waiting for a load; press Ctrl-C to stop"
     assert [line.startswith("llama3.2:1b") for line in lines[1:-1]] == [True]
     assert len(pauses) >= 4
 
@@ -92,12 +92,12 @@ def test_rates_are_of_the_last_ten_seconds() -> None:
     watching, out, _ = watch(list(texts))
     watching.run()
     assert ", 5.0/s, 50.0 tok/s" in out.getvalue().splitlines()[-2]
-    assert len(watching.readings) == 11
+    assert len(watching.scrapes) == 11
 
 
 def test_something_else_that_answers_is_bad_input() -> None:
     watching, _, _ = watch(["node_load1 1\n"])
-    with pytest.raises(BadInput, match="answers with something else"):
+    with pytest.raises(BadInput, match="but not those of a load"):
         watching.run()
 
 
@@ -118,7 +118,7 @@ def test_a_terminal_shows_the_whole_picture_and_is_left_in_order() -> None:
         "llama3.2:1b json c=4    10/30         4     –     –    80 %      1   valid",
         "TTFT                 60 ms 105 ms 109 ms",
         "client  0.4 cores, 210 MB, 2 workers, loop lag 0.40 ms",
-        "server  llama3.2:1b takes 1.6 GB, 100 % on GPU, unloaded in 4 min 59 s",
+        "server  llama3.2:1b takes 1.6 GB, 100 % on GPU, unloaded after 4 min 59 s",
         "errors  llama3.2:1b json c=4: 1 error (timeout 1)",
     ):
         assert piece in text, f"{piece!r} not in\n{text}"
@@ -132,7 +132,7 @@ def test_a_screen_fits_the_terminal(width: int, cells: int) -> None:
     keys = [
         CellKey("registry.example.com/a/very/long/model:70b-instruct-q4_K_M", "json", f"c={i}") for i in range(cells)
     ]
-    shown = picture(reading(0, *(exposition(key, latencies=[0.05], in_flight=1, more=GAUGES) for key in keys)))
+    shown = snapshot_of(scrape(0, *(exposition(key, latencies=[0.05], in_flight=1, more=GAUGES) for key in keys)))
     out = io.StringIO()
     console = Console(file=out, width=width, height=30, force_terminal=True, color_system=None)
     console.print(screen(shown, deque([trend(shown)]), URL, width, 30))
@@ -140,7 +140,7 @@ def test_a_screen_fits_the_terminal(width: int, cells: int) -> None:
     assert max(map(len, lines)) <= width
     assert len(lines) <= 30 or width == 40
     if cells == 40:
-        assert "cells before these" in "\n".join(lines)
+        assert "earlier cells not shown" in "\n".join(lines)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -173,20 +173,20 @@ def test_a_sparkline_is_as_long_as_what_it_shows(values: list[float | None], wid
 
 def test_curves_are_of_all_running_cells_together() -> None:
     other = CellKey("m", "text", "c=1")
-    before = [reading(0, exposition(), exposition(other))]
-    now = reading(
+    before = [scrape(0, exposition(), exposition(other))]
+    now = scrape(
         10, exposition(latencies=[0.05] * 10, in_flight=1), exposition(other, latencies=[0.05] * 20, in_flight=1)
     )
-    assert trend(picture(now, before)) == Trend(3.0, 30.0, pytest.approx(0.06, abs=0.001))
-    assert trend(picture(reading(0, exposition()))) == Trend(None, None, None)
+    assert trend(snapshot_of(now, before)) == Trend(3.0, 30.0, pytest.approx(0.06, abs=0.001))
+    assert trend(snapshot_of(scrape(0, exposition()))) == Trend(None, None, None)
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--every", "0"], "--every must be a number of seconds above 0, not 0"),
-        (["--every", "nan"], "--every must be a number of seconds above 0, not nan"),
-        (["--url", "ftp://x"], "--url ftp://x is no address: give one such as http://127.0.0.1:9464/metrics"),
+        (["--every", "0"], "--every 0: give a number of seconds above 0"),
+        (["--every", "nan"], "--every nan: give a number of seconds above 0"),
+        (["--url", "ftp://x"], "--url ftp://x is not a valid address: give one such as http://127.0.0.1:9464/metrics"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:

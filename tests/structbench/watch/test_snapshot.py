@@ -1,4 +1,4 @@
-"""What two readings show: rates of the window, percentiles within it, cells that run and that have ended."""
+"""What two scrapes show: rates of the window, percentiles within it, cells that run and that have ended."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import pytest
 
 from structbench.watch import snapshot as module
 from structbench.watch.endpoint import CellKey
-from structbench.watch.snapshot import CellPicture, picture
-from tests.support.expositions import BOUNDS, CELL, exposition, reading
+from structbench.watch.snapshot import CellSnapshot, snapshot_of
+from tests.support.expositions import BOUNDS, CELL, exposition, scrape
 from tests.support.loads import ROOT
 
 FAST, SLOW = 0.05, 0.5
 """In the buckets up to 0.11 and up to 1."""
 
 
-def one(*readings: str, every_s: float = 10.0) -> CellPicture:
-    """The only cell, after readings 10 s apart."""
-    read = [reading(i * every_s, text) for i, text in enumerate(readings)]
-    (cell,) = picture(read[-1], read[:-1]).cells
+def one(*scrapes: str, every_s: float = 10.0) -> CellSnapshot:
+    """The only cell, after scrapes 10 s apart."""
+    read = [scrape(i * every_s, text) for i, text in enumerate(scrapes)]
+    (cell,) = snapshot_of(read[-1], read[:-1]).cells
     return cell
 
 
@@ -49,9 +49,9 @@ def test_one_reading_tells_no_rate() -> None:
 
 def test_a_cell_that_has_just_begun_is_measured_from_there() -> None:
     other = exposition(CellKey("m", "text", "c=1"), latencies=[FAST])
-    old, before = reading(0, other), reading(9, other)
-    now = reading(10, other, exposition(latencies=[FAST] * 5, in_flight=2))
-    assert {cell.key: cell.requests_per_s for cell in picture(now, [old, before]).cells}[CELL] == 5.0
+    old, before = scrape(0, other), scrape(9, other)
+    now = scrape(10, other, exposition(latencies=[FAST] * 5, in_flight=2))
+    assert {cell.key: cell.requests_per_s for cell in snapshot_of(now, [old, before]).cells}[CELL] == 5.0
 
 
 def test_a_load_that_was_started_again_counts_from_zero() -> None:
@@ -84,13 +84,13 @@ def test_correct_is_a_share_of_all_requests_and_errors_have_their_kinds() -> Non
 
 def test_client_and_server_are_those_of_the_cell_that_runs() -> None:
     gauges = {module.CPU: 1.5, module.MEMORY: 2e8, module.WORKERS: 2, module.BACKLOG: 7, module.MODEL_SIZE: 1.6e9}
-    shown = picture(reading(0, exposition(in_flight=1, more=gauges)))
+    shown = snapshot_of(scrape(0, exposition(in_flight=1, more=gauges)))
     assert (shown.client.cores, shown.client.workers, shown.client.backlog) == (1.5, 2, 7)
     assert shown.client.loop_lag_s is None
     assert shown.server is not None
     assert (shown.server.model, shown.server.size_bytes, shown.server.vram_share) == ("llama3.2:1b", 1.6e9, None)
     assert shown.states == {"running": 1}
-    ended = picture(reading(0, exposition(more=gauges)))
+    ended = snapshot_of(scrape(0, exposition(more=gauges)))
     assert ended.server is None
 
 
