@@ -256,7 +256,7 @@ def test_complete_means_a_row_for_each_second_turn_that_arises(arises: bool) -> 
     made = segment(range(4), suites=["turns"], requests=4)
     following = Request(index=1, model="m") if arises else None
     for first in (replace(record(0), following=following), record(2)):
-        made._take(first)
+        made._receive(first)
         made._store_row(first, None)
     assert made.is_complete is not arises, "the load may have been stopped before it was sent"
     if arises:
