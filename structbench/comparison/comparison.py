@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from structbench.comparison.pairing import Pair, Pairing
 from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
@@ -19,10 +18,8 @@ from structbench.gates.expressions import Change, limits_text
 from structbench.gates.slo import CellResult, Gate, GateOutcome, doubt, settle
 from structbench.identity import canonical_json
 from structbench.metrics import COMPARED
-
-if TYPE_CHECKING:
-    from structbench.results.groups import RunGroup
-    from structbench.store import Reader
+from structbench.results.groups import RunGroup
+from structbench.store import Reader
 
 
 def compare(

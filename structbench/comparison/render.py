@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
 
 from structbench import __version__
 from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
 from structbench.comparison.significance import RESAMPLES
 from structbench.formatting import ABSENT, markdown_text, plural, printable, simple_table
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from structbench.results.groups import RunGroup
+from structbench.results.groups import RunGroup
 
 HEADERS = ("metric", "A", "B", "B - A", "95 % interval", "p", "B is")
 _STYLES = {"better": "green", "worse": "red", "not comparable": "yellow", "too few": "yellow"}
@@ -80,7 +79,6 @@ def _footer(result: Result) -> Iterator[str]:
 
 def print_comparison(result: Result, console: Console) -> None:
     """Print the comparison on the terminal."""
-    from rich.text import Text
 
     def say(text: str, style: str = "") -> None:
         console.print(Text(printable(text), style=style))

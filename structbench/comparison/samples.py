@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from structbench.comparison.pairing import Pair
 from structbench.comparison.result import Compared
 from structbench.comparison.significance import (
     Floats,
@@ -25,13 +26,10 @@ from structbench.comparison.significance import (
     without_variation,
 )
 from structbench.metrics import METRICS, Metric, gaps_sql
+from structbench.results.groups import RunGroup
 from structbench.results.measures import meets
 from structbench.stats import MIN_CLUSTERS, needed
-
-if TYPE_CHECKING:
-    from structbench.comparison.pairing import Pair
-    from structbench.results.groups import RunGroup
-    from structbench.store import Reader
+from structbench.store import Reader
 
 Columns = Mapping[str, Any]
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from structbench.formatting import plural, printable, simple_table
 from structbench.matrix.client import PATHS
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
 Row = Mapping[str, Any]
 
@@ -24,8 +23,6 @@ _STYLES = {"works": "green", "refused": "yellow", "ignored": "magenta", "broken"
 
 def print_grid(rows: Sequence[Row], console: Console) -> None:
     """Questions down, endpoints across; ``rows`` are those of one model."""
-    from rich.text import Text
-
     offered = [row for row in rows if row["result"] != "not offered"]
     columns = dict.fromkeys((row["endpoint"], row["stream"]) for row in offered)
     seen: dict[str, str] = {}
@@ -63,8 +60,6 @@ def _table(headers: Sequence[str], padding: int = 1) -> Table:
 
 
 def _cell(row: Row | None, marks: Mapping[str, str]) -> Text:
-    from rich.text import Text
-
     if row is None:
         return Text("–")
     mark = f" {marks[row['evidence']]}" if row["result"] != "works" else ""
@@ -75,8 +70,6 @@ def print_changes(
     names: Sequence[str], changes: Sequence[tuple[tuple[str, str], Row, Row]], both: int, console: Console
 ) -> None:
     """A line for each probe that shows something else on the two sides."""
-    from rich.text import Text
-
     if changes:
         table = _table(["probe", *names])
         for (model, probe), before, after in changes:
@@ -88,8 +81,6 @@ def print_changes(
 
 
 def _told(row: Row) -> Text:
-    from rich.text import Text
-
     words = (row["result"], row["evidence"], row["example"])
     return Text(printable(": ".join(filter(None, words))), _STYLES.get(row["result"], ""))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structbench import __version__
 from structbench.gates.expressions import Condition
@@ -20,9 +20,7 @@ from structbench.results.figures import Figures, figures_of, gap_counts
 from structbench.results.groups import RunGroup, run_groups
 from structbench.results.wrong_answers import wrong_of
 from structbench.stats import CONFIDENCE
-
-if TYPE_CHECKING:
-    from structbench.store import Reader
+from structbench.store import Reader
 
 __all__ = ["EDGES", "Document", "document_of", "to_json"]
 

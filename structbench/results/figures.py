@@ -1,13 +1,12 @@
-"""The figures of each run group with their intervals: sums and sorted values from SQL, the rest from ``stats``.
-
-Invariant: percentiles are over completed requests, as in the view ``summary``, and no figure comes without its n.
-"""
+"""The figures of each run group with intervals; percentiles are over completed requests, as in the view ``summary``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from structbench.metrics import GOOD_OF_RUN, LATENCIES, LIMITS_OF_RUN, METRICS, PERCENTILES, Metric, gaps_sql, of_kind
 from structbench.results.groups import RunGroup
@@ -20,11 +19,7 @@ from structbench.stats import (
     rate_per_s,
     wilson,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from structbench.store import Reader
+from structbench.store import Reader
 
 GAP_REQUESTS = 300
 """About the maximum number of requests per run group, spread evenly, that ITL's intervals are made from."""
@@ -176,8 +171,6 @@ def _gap_estimates(
     reader: Reader, params: Mapping[str, Any], completed: Mapping[int, int], gaps: GapCounts | None
 ) -> dict[int, Latency]:
     """Return the percentiles of all gaps, with intervals from a sample of requests."""
-    import numpy as np
-
     known: Mapping[int, list[float | None]] = (
         {row["line"]: [row[name] for name in PERCENTILES] for row in reader.query(_KNOWN_GAPS, params)}
         if gaps is None

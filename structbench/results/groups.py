@@ -1,8 +1,4 @@
-"""Run groups, the rows of a report: each is one run or, when pooled, all selected runs of one config.
-
-Invariant: a group never mixes configs, and whatever casts doubt on its figures (simulated, interrupted, invalid,
-degraded) is in ``marks``, most serious first.
-"""
+"""Run groups, the rows of a report: each is one run or, when pooled, all selected runs of one config."""
 
 from __future__ import annotations
 
@@ -10,13 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from structbench.formatting import clipped, load_text, printable
 from structbench.identity import flat
-
-if TYPE_CHECKING:
-    from structbench.store import Reader
+from structbench.store import Reader
 
 SIMULATED = "SIMULATED"
 N = TypeVar("N", int, float)

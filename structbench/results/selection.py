@@ -1,24 +1,18 @@
-"""Selects runs by the words of a command line: words -> run ids.
-
-Invariant: a word selects by exactly one meaning; a word with two meanings, or none among the stored runs, is refused
-with suggestions.
-"""
+"""Selects runs by the words of a command line; a word with two meanings, or none, is refused with suggestions."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loadgen.api import DEFAULT_API
 from loadgen.api.server import server_api
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean
 from structbench.options import RunFilters
-
-if TYPE_CHECKING:
-    from structbench.store import Reader
+from structbench.store import Reader
 
 Run = Mapping[str, Any]
 
