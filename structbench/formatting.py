@@ -1,8 +1,4 @@
-"""How figures are written for people: units chosen by size, an absent value as "–".
-
-Invariant: what is written never says more than was measured: 100 % means all, 0 % none, and no rounding
-carries a figure into a unit it has not reached.
-"""
+"""Figures as people read them; no rounding says more than was measured: 100 % means all, 0 % none."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What makes two cells the same: canonical JSON of a Config, its hash, and what differs between two.
-
-Invariant: equal configs give equal text on every machine and Python version, different ones never do.
-"""
+"""What makes two cells the same: canonical JSON of a Config (the same on every machine), its hash, and differences."""
 
 from __future__ import annotations
 
@@ -23,11 +20,10 @@ KeyPath = tuple[str, ...]
 
 
 def canonical_json(value: object) -> str:
-    """One JSON text for each value: sorted keys, no spaces, no escapes but the necessary ones.
+    """Return one JSON text for each value: sorted keys, no spaces, no escapes but the necessary ones.
 
-    A float that equals an integer below 2**53 is written as that integer (``temperature=1`` and
-    ``1.0`` ask for the same), any other in Python's shortest form. NaN and infinity raise
-    ValueError, types that JSON does not know raise TypeError.
+    A float that equals an integer below 2**53 is written as that integer (``temperature=1`` and ``1.0`` are the same).
+    ValueError for NaN and infinity, TypeError for types that JSON does not know.
     """
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -37,42 +33,34 @@ def _plain(value: object) -> object:
         case None | bool() | str() | int():
             return value
         case float():
-            return _number(value)
+            if not math.isfinite(value):
+                raise ValueError(f"no canonical JSON for {value}")
+            return int(value) if value.is_integer() and abs(value) < _EXACT else value
         case Mapping():
-            return {_key(key): _plain(item) for key, item in value.items()}
+            if not all(isinstance(key, str) for key in value):
+                raise TypeError("a key of canonical JSON is a string")
+            return {key: _plain(item) for key, item in value.items()}
         case list() | tuple():
             return [_plain(item) for item in value]
         case _:
             raise TypeError(f"no canonical JSON for {type(value).__name__}")
 
 
-def _number(value: float) -> float | int:
-    if not math.isfinite(value):
-        raise ValueError(f"no canonical JSON for {value}")
-    return int(value) if value.is_integer() and abs(value) < _EXACT else value
-
-
-def _key(key: object) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"a key of canonical JSON is a string, not {type(key).__name__}")
-    return key
-
-
 def config_dict(config: Config) -> dict[str, Any]:
-    """The config as a plain mapping, as ``runs.config`` holds it; a field at its default is left out."""
+    """Return the config as a plain mapping, as ``runs.config`` holds it, without fields at their default."""
     values = ((field, getattr(config, field.name)) for field in fields(config))
     return {field.name: value for field, value in values if field.default is MISSING or value != field.default}
 
 
 def config_hash(config: Config) -> str:
-    """``s1:`` and the SHA-256 of the config's canonical JSON in UTF-8."""
+    """Return ``s1:`` and the SHA-256 of the config's canonical JSON in UTF-8."""
     text = canonical_json(config_dict(config))
     # Words from a command line may hold bytes that are no UTF-8 (lone surrogates in Python).
     return f"{SCHEME}:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """One line for each field that differs, e.g. ``load.concurrency: 1 → 4``."""
+    """Return one line for each field that differs, e.g. ``load.concurrency: 1 → 4``."""
     old, new = flat(before), flat(after)
     paths = [*old, *(path for path in new if path not in old)]
     return [
@@ -83,7 +71,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 
 def flat(value: Mapping[str, Any], above: KeyPath = ()) -> dict[KeyPath, str]:
-    """Each innermost field by its path, as canonical JSON."""
+    """Return each innermost field by its path, as canonical JSON."""
     fields: dict[KeyPath, str] = {}
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
@@ -94,7 +82,7 @@ def flat(value: Mapping[str, Any], above: KeyPath = ()) -> dict[KeyPath, str]:
 
 
 def _opened(path: KeyPath, old: dict[KeyPath, str], new: dict[KeyPath, str]) -> bool:
-    """An empty mapping on one side whose fields on the other side are listed anyway."""
+    """Return whether this is an empty mapping whose fields on the other side are listed anyway."""
     here, there = (old, new) if path in old else (new, old)
     return here[path] == "{}" and any(other[: len(path)] == path for other in there if len(other) > len(path))
 

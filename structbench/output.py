@@ -1,8 +1,4 @@
-"""Where a command's result goes: a file, which is there whole or not at all, or standard output.
-
-Invariant: what stands under the name that was asked for is never half of it, and never stands where the database was;
-a place that cannot be written is refused before any work.
-"""
+"""Where a command writes its result: a file, which is there whole or not at all, or standard output."""
 
 from __future__ import annotations
 
@@ -23,27 +19,35 @@ from structbench.errors import BadInput, RunFailed
 
 @contextmanager
 def target_of(path: Path, databases: Sequence[Path]) -> Iterator[Path]:
-    """A path to write to; what was written is then at ``path``, or on standard output for ``-``."""
+    """Yield a path to write to; what was written is then at ``path``, or on standard output for ``-``."""
     check_output(path, "-o", databases)
     if str(path) == "-":
         with _standard_output() as pipe:
             yield pipe
         return
-    is_device = path.exists() and not path.is_file()  # nothing can be moved to its place
-    made = path if is_device else path.with_name(f".{path.name}.{os.getpid()}-part")
     try:
-        yield made
-        if not is_device:
-            made.replace(path)
+        with _replaced(path) as made:
+            yield made
     except OSError as error:
         raise BadInput(f"cannot write {path} ({error.strerror}): give another -o") from error
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """Yield the path of a file that takes the place of ``path`` once it is written; of a device, the device's own."""
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    made = path.with_name(f".{path.name}.{os.getpid()}-part")
+    try:
+        yield made
+        made.replace(path)
     finally:
-        if not is_device:
-            made.unlink(missing_ok=True)
+        made.unlink(missing_ok=True)
 
 
 def check_output(path: Path, option: str, databases: Sequence[Path]) -> None:
-    """BadInput when the file cannot be written, or is one of the databases; nothing is made or changed."""
+    """Raise BadInput if the file cannot be written, or is one of the databases; change nothing."""
     if path.is_dir():
         raise BadInput(f"{option} {path} is a folder: give a file in it")
     if not path.parent.is_dir():
@@ -55,28 +59,23 @@ def check_output(path: Path, option: str, databases: Sequence[Path]) -> None:
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    """Whether the two are one file, or will be once they are made."""
+    """Return whether the two are one file, or will be once they exist."""
     if path.exists() and other.exists():
         return path.samefile(other)
     return os.path.realpath(path) == os.path.realpath(other)
 
 
 def write_output(path: Path, text: str) -> None:
-    """Put the text in the file, at the end of what took long: RunFailed, not BadInput, when that cannot be done."""
-    is_device = path.exists() and not path.is_file()  # nothing can be moved to its place
-    made = path if is_device else path.with_name(f".{path.name}.{os.getpid()}-part")
+    """Write the text at the end of what took long: RunFailed, not BadInput, if that cannot be done."""
     try:
-        made.write_text(text, encoding="utf-8", errors="replace")
-        if not is_device:
-            made.replace(path)
+        with _replaced(path) as made:
+            made.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        if not is_device:
-            made.unlink(missing_ok=True)
         raise RunFailed(f"cannot write {path} ({error.strerror}): give another path") from error
 
 
 def deliver(text: str, path: Path | None) -> None:
-    """Put the text in the file, or on standard output where there is none."""
+    """Write the text to the file, or to standard output if there is none."""
     if path is None:
         sys.stdout.write(text)
     else:
@@ -84,7 +83,7 @@ def deliver(text: str, path: Path | None) -> None:
 
 
 def json_value(value: Any) -> Any:
-    """The value as JSON has it; the store's instants are UTC without saying so."""
+    """Return the value as JSON has it; the store's instants are UTC without a zone."""
     match value:
         case float() | Decimal():
             return float(value) if math.isfinite(value) else None
@@ -100,7 +99,7 @@ def json_value(value: Any) -> Any:
 
 @contextmanager
 def _standard_output() -> Iterator[Path]:
-    """A pipe with a name, for writers that want one; somebody who reads no further (``| head``) is no mistake."""
+    """Yield a named pipe to standard output; that its reader stops early (``| head``) is no error."""
     reading, writing = os.pipe()
     broken = threading.Event()
 

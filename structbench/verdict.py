@@ -1,7 +1,4 @@
-"""Whether a run's own figures can be trusted: the client judged by what it measured of itself. Pure.
-
-Invariant: the verdict speaks of the client only; a slow or failing server makes no run invalid.
-"""
+"""Judges the client by what it measured of itself; a slow or failing server makes no run invalid. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Compares A with B, metric by metric: rows from the store, differences with intervals, judgements.
+"""Compares A with B, metric by metric; docs/compare.md has the methods.
 
-Invariant: a difference is called "better" or "worse" only if it stays significant after adjusting for all tests made
-together (Holm); where it cannot be tested, the reason is given. docs/compare.md has the methods.
+Invariant: "better" and "worse" mean significant after adjusting for all tests made together (Holm).
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ def _gate(comparison: Comparison, change: Change) -> Gate:
         return gate("skip", "does not apply: neither side has this figure")
     if row.a is None or row.b is None or row.difference is None:
         return gate("undecided", row.why or f"{'A' if row.a is None else 'B'} does not have this figure", row)
-    shown = _change_with_interval(row)
+    shown = f"{change_text(row)} ({interval_text(row)})"
     if change.holds(row.a, row.b) and row.significant:
         return gate("fail", f"{shown}: exceeds the limit, significant", row)
     if unsure:
@@ -148,7 +147,3 @@ def _doubts(comparison: Comparison) -> Iterator[str]:
             yield f"{side} is {group.status if group.status != 'complete' else group.verdict}"
         elif not completed:
             yield f"{side} completed no request"
-
-
-def _change_with_interval(row: Compared) -> str:
-    return f"{change_text(row)} ({interval_text(row)})"

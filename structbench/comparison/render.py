@@ -1,8 +1,4 @@
-"""Renders a comparison: a table per pair on the terminal or as Markdown, and everything as JSON.
-
-Invariant: every difference comes with its interval and a judgement, and the number of tests that the judgements account
-for is stated.
-"""
+"""Renders a comparison: a table per pair on the terminal or as Markdown, and everything as JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The result of a comparison: one metric of one pair, one pair, all pairs; and how a change is written.
-
-Neighbours: ``comparison`` makes these, ``render`` writes them.
-"""
+"""The result of a comparison: one metric of one pair, one pair, all pairs; and how a change is written."""
 
 from __future__ import annotations
 

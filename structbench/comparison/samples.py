@@ -1,7 +1,4 @@
-"""Turns the rows of two cells into samples and compares them, by request, block, slice of time or case.
-
-Invariant: a figure shown is that of all its rows, as in the view ``summary``; only its interval depends on blocks.
-"""
+"""Turns the rows of two cells into samples and compares them; a figure is of all rows, only its interval of blocks."""
 
 from __future__ import annotations
 

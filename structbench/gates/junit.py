@@ -1,7 +1,6 @@
-"""The results of a load as JUnit XML for CI: a test suite for each cell, a test case for its run and for each SLO.
+"""The results of a load as JUnit XML: a test suite for each cell, a test case for its run and for each SLO.
 
-Invariant: valid under the schema of Apache Ant's JUnit reports, whatever the names hold; a cell without a good run is
-an error, never absent.
+Invariant: valid under the schema of Apache Ant's JUnit reports, whatever the names hold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The feature matrix: small questions that show what a server does with think, format, tools and stream. Pure.
 
-Invariant: a finding is about what was seen: each but ``works`` carries its evidence, and what could not be seen
-(a limit was reached) is ``unclear``, not broken.
+Invariant: what could not be seen (a limit was reached) is ``unclear``, not broken.
 """
 
 from __future__ import annotations

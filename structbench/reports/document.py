@@ -1,7 +1,4 @@
-"""A whole report as one value, read from the database, that each format renders.
-
-Invariant: all formats show the same figures; what is not in the document is in no format.
-"""
+"""A whole report as one value, read from the database, that each format renders."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A report on the terminal: the headline, the table that a load ends with, and the intervals below it.
-
-Invariant: a percentile from too few requests is a dash, and the line below says how many it needs.
-"""
+"""A report on the terminal: the headline, the table that a load ends with, and the intervals below it."""
 
 from __future__ import annotations
 

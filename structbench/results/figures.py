@@ -67,7 +67,8 @@ WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
 
 Latency = dict[str, Estimate]
 """p50, p90, p95, p99 -> the estimate."""
-GapCounts = Mapping[int, tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]]
+Array = np.ndarray[Any, Any]
+GapCounts = Mapping[int, tuple[Array, Array]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +177,7 @@ def _gap_estimates(
         if gaps is None
         else {group: [gap_percentile(counted, p) for p in PERCENTILES.values()] for group, counted in gaps.items()}
     )
-    drawn: dict[int, list[np.ndarray[Any, Any]]] = {group: [] for group in completed}
+    drawn: dict[int, list[Array]] = {group: [] for group in completed}
     for row in reader.query(_SAMPLE, {**params, **sample_of(completed, GAP_REQUESTS)}):
         drawn[row["line"]].append(np.diff(row["offsets_us"]) / 1e6)
     return {
@@ -185,7 +186,7 @@ def _gap_estimates(
     }
 
 
-def gap_percentile(counted: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], p: float) -> float | None:
+def gap_percentile(counted: tuple[Array, Array], p: float) -> float | None:
     """Return the percentile of all gaps of a run group, in seconds."""
     return percentile_of_counts(counted[0] / 1e6, counted[1], p)
 
