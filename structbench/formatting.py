@@ -17,7 +17,7 @@ _MARKUP = re.compile(r"[\\`*_\[\]|~<>&@#$]|:(?=//|\w+:)|(?<=www)\.")
 
 
 def latency_text(seconds: float | None) -> str:
-    """``0.42 ms``, ``8.4 ms``, ``84 ms``, ``1.2 s``, ``123 s``."""
+    """Format a latency: ``0.42 ms``, ``8.4 ms``, ``84 ms``, ``1.2 s``, ``123 s``."""
     if seconds is None or not isfinite(seconds):
         return ABSENT
     size = abs(seconds)
@@ -31,7 +31,7 @@ def latency_text(seconds: float | None) -> str:
 
 
 def span_text(seconds: float | None) -> str:
-    """How long something takes that people wait for: ``0.4 s``, ``44 s``, ``3 min 20 s``, ``1 h 05 min``."""
+    """Format a time that people wait: ``0.4 s``, ``44 s``, ``3 min 20 s``, ``1 h 05 min``."""
     if seconds is None or not isfinite(seconds):
         return ABSENT
     if seconds < 9.95:
@@ -46,7 +46,7 @@ def span_text(seconds: float | None) -> str:
 
 
 def clock_text(seconds: float | None) -> str:
-    """The same where there is little room: ``0:44``, ``3:20``, ``1:05:00``."""
+    """Format the same in little room: ``0:44``, ``3:20``, ``1:05:00``."""
     if seconds is None or not isfinite(seconds):
         return ABSENT
     minutes, rest_s = divmod(round(seconds), 60)
@@ -55,7 +55,7 @@ def clock_text(seconds: float | None) -> str:
 
 
 def share_text(share: float | None, digits: int = 1) -> str:
-    """``93.3 %``; 100 % and 0 % only for exactly all and none."""
+    """Format a share: ``93.3 %``; 100 % and 0 % only for exactly all and none."""
     if share is None or not isfinite(share):
         return ABSENT
     percent, least = share * 100, 10.0**-digits
@@ -65,7 +65,7 @@ def share_text(share: float | None, digits: int = 1) -> str:
 
 
 def rate_text(per_s: float | None) -> str:
-    """A number of things per second: ``0.04``, ``4.1``, ``212``, ``1,234``."""
+    """Format a number per second: ``0.04``, ``4.1``, ``212``, ``1,234``."""
     if per_s is None or not isfinite(per_s):
         return ABSENT
     if abs(per_s) < 0.095:
@@ -74,7 +74,7 @@ def rate_text(per_s: float | None) -> str:
 
 
 def bytes_text(n: float | None) -> str:
-    """Memory, in powers of 1000: ``840 B``, ``12.4 MB``, ``1.6 GB``."""
+    """Format a size, in powers of 1000: ``840 B``, ``12.4 MB``, ``1.6 GB``."""
     if n is None or not isfinite(n):
         return ABSENT
     units = ["B", "kB", "MB", "GB", "TB"]
@@ -85,34 +85,34 @@ def bytes_text(n: float | None) -> str:
 
 
 def plural(n: int, word: str) -> str:
-    """``1 request``, ``2 requests``."""
+    """Return ``1 request``, ``2 requests``."""
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
 def suite_text(suite: str, structured: str | None) -> str:
-    """``json``, or ``json/prompt`` where the schema is told in the prompt only."""
+    """Return ``json``, or ``json/prompt`` if the schema is in the prompt only."""
     return f"{suite}/prompt" if structured == "prompt" else suite
 
 
 def printable(text: str) -> str:
-    """Text from outside as one line that cannot drive the terminal."""
+    """Return text from outside as one line that cannot control the terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
 
 
 def clipped(text: str, length: int) -> str:
-    """The text, or its beginning and "…" where it is longer."""
+    """Return the text, or its beginning and "…" if it is longer."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def one_line(text: str, length: int = 160) -> str:
-    """The text with its white space as single blanks, clipped."""
+    """Return the text with single spaces for all white space, clipped."""
     return clipped(" ".join(text.split()), length)
 
 
 def without_middle(text: str, length: int, tail: int | None = None) -> str:
-    """The text, or its beginning, "…" and so much of its end (half, if not said) where it is longer."""
+    """Return the text or, if it is longer, its beginning, "…" and ``tail`` characters of its end (default: half)."""
     tail = (length - 1) // 2 if tail is None else tail
     return text if len(text) <= length else f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
 
@@ -120,7 +120,7 @@ def without_middle(text: str, length: int, tail: int | None = None) -> str:
 def did_you_mean(
     word: str, known: Iterable[str], *, otherwise: str | None = None, most: int = 1, quote: str = ""
 ) -> str:
-    """``did you mean json?`` where something known is like the word, else ``otherwise``, or what there is."""
+    """Return ``did you mean json?`` if a known word is similar, else ``otherwise``, or what there is."""
     from difflib import get_close_matches
 
     names = list(known)
@@ -131,19 +131,19 @@ def did_you_mean(
 
 
 def markdown_text(text: str) -> str:
-    """One line that Markdown shows as it is; a name such as @team or a link stays text."""
+    """Return one line that Markdown shows as it is; a name such as @team or a link stays text."""
     return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", printable(text))
 
 
 def load_text(load: Mapping[str, Any]) -> str:
-    """``c=4`` or ``rate=5/s poisson`` from concurrency, rate and arrival; the view ``summary`` writes the same."""
+    """Return ``c=4`` or ``rate=5/s poisson`` from concurrency, rate and arrival, as the view ``summary`` does."""
     if load.get("rate") is not None:
         return f"rate={load['rate']:g}/s {load.get('arrival') or ''}".rstrip()
     return f"c={load['concurrency']}"
 
 
 def simple_table(gap: int = 1) -> Table:
-    """A table of rich's with a line below its headings and ``gap`` + 1 blanks between its columns."""
+    """Return a rich table with a line below its headings and ``gap`` + 1 spaces between its columns."""
     from rich import box
     from rich.table import Table
 
@@ -151,7 +151,7 @@ def simple_table(gap: int = 1) -> Table:
 
 
 def seconds_text(seconds: float | None, digits: int = 3) -> str:
-    """A duration with so many digits, where its interval stands beside it: ``8.41 ms``, ``310 ms``, ``1.24 s``."""
+    """Format a duration with so many digits, for figures with intervals: ``8.41 ms``, ``310 ms``, ``1.24 s``."""
     if seconds is None:
         return ABSENT
     milliseconds = abs(seconds) < 0.9995
@@ -159,7 +159,7 @@ def seconds_text(seconds: float | None, digits: int = 3) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number with so many digits; usually three, since two hide an interval's width."""
+    """Format a number with so many digits; usually three, since two hide an interval's width."""
     if not value:
         return "0"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits}g}")))))

@@ -16,7 +16,7 @@ from loadgen.types import NS, RequestRecord
 VerdictWord = Literal["valid", "degraded", "invalid"]
 
 NO_MORE_FILES = strerror(EMFILE)
-"""What the system says where this client may open no more sockets."""
+"""What the system says if this client may open no more sockets."""
 
 FACTS = f"""
 WITH sent AS (
@@ -56,8 +56,8 @@ MERGED_SHARE = (0.02, 0.20)
 """Share of chunks whose own receive instant was lost."""
 
 FULL_SHARE = (0.90, 0.60)
-"""Requests in flight, on average, of those that a closed loop was to keep there; below, its load was not the one
-asked for. Judged where nearly all requests completed: what a server refuses at once is in flight for no time."""
+"""Share of a closed loop's requests in flight, on average, below which a run is degraded, invalid. Judged if nearly
+all requests completed: what a server refuses at once is in flight for no time."""
 NEARLY_ALL = 0.9
 
 
@@ -68,7 +68,7 @@ class Verdict:
 
 
 def judge(facts: Mapping[str, Any]) -> Verdict:
-    """The worst of what the facts (a row of ``FACTS``) give reason for."""
+    """Return the worst verdict that the facts (a row of ``FACTS``) give reason for."""
     if not facts["completed"]:
         refused = facts["requests"] and facts["rejected"] == facts["requests"]
         return Verdict("invalid", "the server refused every request" if refused else "no request completed")
@@ -103,10 +103,6 @@ def judge(facts: Mapping[str, Any]) -> Verdict:
     return Verdict("valid")
 
 
-def _lags() -> Histogram:
-    return explicit(LAG_BUCKETS)
-
-
 @dataclass(slots=True)
 class VerdictSoFar:
     """The same facts, gathered while the load runs: percentiles from buckets, whose bounds include the limits above.
@@ -115,11 +111,11 @@ class VerdictSoFar:
     """
 
     counts: Counter[str] = field(default_factory=Counter)
-    send_lags: Histogram = field(default_factory=_lags)
-    read_lags: Histogram = field(default_factory=_lags)
+    send_lags: Histogram = field(default_factory=lambda: explicit(LAG_BUCKETS))
+    read_lags: Histogram = field(default_factory=lambda: explicit(LAG_BUCKETS))
 
     def add(self, record: RequestRecord) -> None:
-        """Take in one finished request."""
+        """Add one finished request."""
         kind = None if record.error is None else record.error.kind
         self.counts.update(
             requests=1, completed=kind is None, rejected=kind == "rejected", died=kind == "worker_died",
@@ -132,7 +128,7 @@ class VerdictSoFar:
             self.read_lags.add(record.read_lag_max_ns / NS)
 
     def verdict(self) -> Verdict | None:
-        """None before the first request ended."""
+        """Return the verdict so far, or None before the first request ended."""
         if not self.counts["requests"]:
             return None
         chunks = self.counts["chunks"]

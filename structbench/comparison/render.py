@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from structbench import __version__
-from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
+from structbench.comparison.comparison import Comparison, Result, change_text, interval_text
+from structbench.comparison.samples import Compared
 from structbench.comparison.significance import RESAMPLES
 from structbench.formatting import ABSENT, markdown_text, plural, printable, simple_table
 from structbench.results.groups import RunGroup
@@ -109,17 +110,14 @@ def markdown(result: Result) -> str:
     lines = ["# Comparison", ""]
     for comparison in result.comparisons:
         lines += [f"## {markdown_text(comparison.pair.name)}", ""]
-        lines += [f"- {side}: {markdown_text(_group_text(group))}" for side, group in _sides(comparison)]
+        lines += [f"- A: {markdown_text(_group_text(comparison.pair.a))}"]
+        lines += [f"- B: {markdown_text(_group_text(comparison.pair.b))}"]
         lines += ["", *_table(_cells(row) for row in _rows_with_figures(comparison)), ""]
         lines += [*(f"- {markdown_text(remark)}" for remark in _remarks(comparison)), ""]
     lines += [markdown_text(text) + "\n" for text in _footer(result)]
     if result.gates:
         lines += ["## Gates", "", *(f"- {markdown_text(gate.line)}" for gate in result.gates), ""]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _sides(comparison: Comparison) -> Sequence[tuple[str, RunGroup]]:
-    return ("A", comparison.pair.a), ("B", comparison.pair.b)
 
 
 def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -12,14 +12,12 @@ from structbench.gates.expressions import Condition
 from structbench.metrics import ALIASES, METRICS
 from structbench.output import json_value
 from structbench.reports.headline import Candidate, Headline, headline_of
-from structbench.results.chart_data import EDGES, curves_of, parts_of, positions_of, timeline_of
+from structbench.results.chart_data import curves_of, parts_of, positions_of, timeline_of
 from structbench.results.figures import Figures, figures_of, gap_counts
 from structbench.results.groups import RunGroup, run_groups
 from structbench.results.wrong_answers import wrong_of
 from structbench.stats import CONFIDENCE
 from structbench.store import Reader
-
-__all__ = ["EDGES", "Document", "document_of", "to_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,10 +20,6 @@ _MIN_PREFIX = 4
 """The minimum length of a prefix of a run id or hash."""
 _MAX_NAMES = 5
 _AGES = {"d": "days", "h": "hours", "m": "minutes"}
-_PASSED = """
-SELECT run_id FROM runs
-WHERE (status IS NULL OR status IN (SELECT unnest($1::VARCHAR[]))) AND ($2::TIMESTAMP IS NULL OR started_at >= $2)
-"""
 STATES = ("complete", "interrupted", "running")
 _RUNS = """
 SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash
