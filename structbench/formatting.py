@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
-from math import isfinite
+from math import floor, isfinite, log10
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -162,5 +161,5 @@ def significant(value: float, digits: int = 3) -> str:
     """Format a number with so many digits; usually three, since two hide an interval's width."""
     if not value:
         return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits}g}")))))
+    decimals = max(0, digits - 1 - floor(log10(abs(float(f"{value:.{digits}g}")))))
     return f"{value:,.{decimals}f}"

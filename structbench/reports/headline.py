@@ -144,11 +144,12 @@ def _candidate_shortfalls(candidate: Candidate) -> str:
 
 def _shortfalls(checks: Iterable[Check]) -> str:
     """Return the figures of the checks with what each should be: ``correct 80 % where at least 90 % is required``."""
-    limits = ((check, check.condition) for check in checks)
-    return _by_suite(
-        (check, f"{_check_text(check)} where {_OPS[limit.op]} {limit.metric.text(limit.value)} is required")
-        for check, limit in limits
-    )
+
+    def text(check: Check) -> str:
+        limit = check.condition
+        return f"{_check_text(check)} where {_OPS[limit.op]} {limit.metric.text(limit.value)} is required"
+
+    return _by_suite((check, text(check)) for check in checks)
 
 
 def _check_text(check: Check) -> str:

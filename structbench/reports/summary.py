@@ -170,11 +170,6 @@ def _is_shown(metric: Metric, rows: Iterable[Row]) -> bool:
     return not metric.only_where or any(number(row, metric.only_where) for row in rows)
 
 
-_TOKENS: ColumnGroup = (
-    _column("tok/s\nstream", "stream_tokens_per_s", rate_text), _column("tok/s\nall", "tokens_per_s", rate_text),
-)  # fmt: skip
-
-
 def _speed(rows: Sequence[Row]) -> list[ColumnGroup]:
     """Return the speed columns, from the first token to the whole answer."""
     groups = [
@@ -182,7 +177,9 @@ def _speed(rows: Sequence[Row]) -> list[ColumnGroup]:
         for metric in LATENCIES.values()
         if metric.shown and _is_shown(metric, rows)
     ]
-    return [*groups[:-1], _TOKENS, groups[-1]]
+    stream = _column("tok/s\nstream", "stream_tokens_per_s", rate_text)
+    every = _column("tok/s\nall", "tokens_per_s", rate_text)
+    return [*groups[:-1], (stream, every), groups[-1]]
 
 
 def _scores(rows: Sequence[Row]) -> ColumnGroup:

@@ -80,7 +80,6 @@ def _facts(document: Document) -> list[tuple[str, str]]:
     starts = [group.started_at for group in groups if group.started_at is not None]
     ends = [group.finished_at for group in groups if group.finished_at is not None]
     requests = sum(document.figures[group.id].counts["requests"] for group in groups)
-    environments = [group.environment for group in groups]
     facts = {
         "models": models,
         "suites": dict.fromkeys(group.suite for group in groups),
@@ -89,7 +88,7 @@ def _facts(document: Document) -> list[tuple[str, str]]:
         "when (UTC)": [f"{_instant_text(min(starts, default=None))} to {_instant_text(max(ends, default=None))}"],
         "server version": dict.fromkeys(str(group.server_version or ABSENT) for group in groups),
         "server address": dict.fromkeys(str(group.config.get("server_address", ABSENT)) for group in groups),
-        "client machine": dict.fromkeys(_machine_text(each) for each in environments),
+        "client machine": dict.fromkeys(_machine_text(group.environment) for group in groups),
         "limits of correct goodput": dict.fromkeys(limit for group in groups for limit in group.goodput_limits),
     }
     return [(name, ", ".join(values)) for name, values in facts.items() if values]

@@ -144,21 +144,15 @@ def order_estimates(
     counts = {row["key"]: row["n"] for row in reader.query(_COUNT.format(source=source), params)}
     ranks = {key: {name: ranks_around(n, p) for name, p in percentiles.items()} for key, n in counts.items()}
     wanted = {key: [rank for each in known.values() for rank in each or ()] for key, known in ranks.items()}
-    found = {
-        row["key"]: iter(row["found"])
-        for row in reader.query(
-            _AT_RANKS.format(source=source), {**params, "keys": [*wanted], "ranks": [*wanted.values()]}
-        )
-    }
-    return {
-        key: {
-            name: percentile_estimate(
-                counts[key], percentiles[name], None if each is None else [next(found[key]) for _ in each]
-            )
-            for name, each in known.items()
-        }
-        for key, known in ranks.items()
-    }
+    params = {**params, "keys": [*wanted], "ranks": [*wanted.values()]}
+    found = {row["key"]: iter(row["found"]) for row in reader.query(_AT_RANKS.format(source=source), params)}
+
+    def estimate(key: int, name: str) -> Estimate:
+        known = ranks[key][name]
+        values = None if known is None else [next(found[key]) for _ in known]
+        return percentile_estimate(counts[key], percentiles[name], values)
+
+    return {key: {name: estimate(key, name) for name in percentiles} for key in counts}
 
 
 def gap_counts(reader: Reader, groups: Sequence[RunGroup]) -> GapCounts:

@@ -111,9 +111,8 @@ def _pooled_by_config(groups: Sequence[RunGroup]) -> list[RunGroup]:
 
 def _pool(number: int, members: Sequence[RunGroup]) -> RunGroup:
     first = members[0]
-    worst = next(
-        (word for word in (*_VERDICTS, None) if any(group.verdict == word for group in members)), first.verdict
-    )
+    verdicts = [group.verdict for group in members]
+    worst = next((word for word in (*_VERDICTS, None) if word in verdicts), first.verdict)
     starts = [group.started_at for group in members if group.started_at is not None]
     ends = [group.finished_at for group in members if group.finished_at is not None]
     return replace(

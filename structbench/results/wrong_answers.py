@@ -73,14 +73,12 @@ def _asked_by_row(suite: Suite | None, row: Mapping[str, Any]) -> dict[str, Any]
 
 def asked_of(case: Case) -> dict[str, Any]:
     """Return ``messages`` (role, content) and, as JSON text or None, ``schema``, ``tools`` and ``expected``."""
-    expected = next(
-        (each for each in (case.expected, case.expected_calls, case.expected_text) if each is not None), None
-    )
+    expected = [each for each in (case.expected, case.expected_calls, case.expected_text) if each is not None]
     return {
         "messages": [{"role": str(each["role"]), "content": str(each.get("content"))} for each in case.messages],
         "schema": _json_text(case.schema),
         "tools": _json_text(list(case.tools) or None),
-        "expected": _json_text(expected),
+        "expected": _json_text(expected[0] if expected else None),
     }
 
 
