@@ -20,7 +20,7 @@ from structbench.reports.view import view_of
 
 _PLOT_STYLE = "sha256-jSYQUrW7J0b3jPqhZP9C2Xh1PyJKHKXd4s0fpGGKrww="
 """The hash of the style that Plot writes into each chart."""
-_VENDORED = {"d3": "vendor/d3.min.js", "plot": "vendor/plot.umd.min.js"}
+_VENDORED = ("d3.min.js", "plot.umd.min.js")
 
 
 def to_html(document: Document) -> str:
@@ -28,15 +28,14 @@ def to_html(document: Document) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    css = _page_file("page.css")
-    vendored = {name: _page_file(path) for name, path in _VENDORED.items()}
-    scripts = [*vendored.values(), _page_file("page.js")]
+    css, own = _page_file("page.css"), _page_file("page.js")
+    scripts = [*(_page_file(f"vendor/{name}") for name in _VENDORED), own]
     view = view_of(document)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(_page_file("page.html.j2")).render(
         **view,
         version=__version__,
-        libraries={name: re.findall(r" v([\d.]+) ", text[:200])[0] for name, text in vendored.items()},
+        libraries=_library_versions(),
         policy=policy_of(scripts, css),
         css=Markup(css),
         scripts=[Markup(script) for script in scripts],
@@ -65,3 +64,9 @@ def _page_file(name: str) -> str:
 
 def _csp_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _library_versions() -> dict[str, str]:
+    """Return the versions that the vendored files state in their first line."""
+    names = {"d3": "vendor/d3.min.js", "plot": "vendor/plot.umd.min.js"}
+    return {name: re.findall(r" v([\d.]+) ", _page_file(path)[:200])[0] for name, path in names.items()}

@@ -7,7 +7,6 @@ throughput) are a separate line per run. Format: https://go.dev/design/14313-ben
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +28,10 @@ SELECT {", ".join(PER_REQUEST)} FROM requests WHERE run_id = $1 AND error_kind I
 
 
 def benchmark_lines(reader: Reader, run_ids: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of the file; runs of one model, suite, load and config share a name, and so are pooled."""
+    """Yield the lines of the file; runs of one model, suite, load and config share a name, and so are pooled.
+
+    Everything else about a run is a comment: benchstat compares only what has the same ``key: value`` lines.
+    """
     for unit in PER_REQUEST.values():
         yield f"Unit {unit} better=lower"
     for unit in PER_RUN.values():
@@ -47,9 +49,11 @@ def benchmark_lines(reader: Reader, run_ids: Sequence[str]) -> Iterator[str]:
 def _names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the name of each run, with the config hash where runs of several configs would share one."""
     names = [_name(run) for run in runs]
-    configs = Counter(name for name, _ in {*zip(names, (run["config_hash"] for run in runs), strict=True)})
+    configs: dict[str, set[str]] = {}
+    for name, run in zip(names, runs, strict=True):
+        configs.setdefault(name, set()).add(run["config_hash"])
     return [
-        name if configs[name] == 1 else f"{name}/config={_word(run['config_hash']).removeprefix('s1:')[:8]}"
+        name if len(configs[name]) == 1 else f"{name}/config={_word(run['config_hash']).removeprefix('s1:')[:8]}"
         for name, run in zip(names, runs, strict=True)
     ]
 
