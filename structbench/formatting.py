@@ -1,15 +1,10 @@
-"""Formatting of figures and texts for people: units chosen by size, an absent value as "–".
-
-Invariant: a text never claims more than was measured: 100 % means all, 0 % none, and rounding never carries a figure
-into a unit that it has not reached.
-"""
+"""Figures as people read them; no rounding says more than was measured: 100 % means all, 0 % none."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
-from math import isfinite
+from math import floor, isfinite, log10
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -166,5 +161,5 @@ def significant(value: float, digits: int = 3) -> str:
     """Format a number with this many significant digits; three, since two hide the width of an interval."""
     if not value:
         return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits}g}")))))
+    decimals = max(0, digits - 1 - floor(log10(abs(float(f"{value:.{digits}g}")))))
     return f"{value:,.{decimals}f}"

@@ -1,7 +1,4 @@
-"""The identity of a cell: canonical JSON of its Config, the hash of that, and the differences between two.
-
-Invariant: equal configs give equal text on every machine and Python version; different configs never do.
-"""
+"""What makes two cells the same: canonical JSON of a Config (the same on every machine), its hash, and differences."""
 
 from __future__ import annotations
 
@@ -36,25 +33,17 @@ def _plain(value: object) -> object:
         case None | bool() | str() | int():
             return value
         case float():
-            return _number(value)
+            if not math.isfinite(value):
+                raise ValueError(f"no canonical JSON for {value}")
+            return int(value) if value.is_integer() and abs(value) < _EXACT else value
         case Mapping():
-            return {_key(key): _plain(item) for key, item in value.items()}
+            if not all(isinstance(key, str) for key in value):
+                raise TypeError("a key of canonical JSON is a string")
+            return {key: _plain(item) for key, item in value.items()}
         case list() | tuple():
             return [_plain(item) for item in value]
         case _:
             raise TypeError(f"no canonical JSON for {type(value).__name__}")
-
-
-def _number(value: float) -> float | int:
-    if not math.isfinite(value):
-        raise ValueError(f"no canonical JSON for {value}")
-    return int(value) if value.is_integer() and abs(value) < _EXACT else value
-
-
-def _key(key: object) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"a key of canonical JSON is a string, not {type(key).__name__}")
-    return key
 
 
 def config_dict(config: Config) -> dict[str, Any]:

@@ -1,8 +1,4 @@
-"""Writing a command's result: to a file, which is complete or not there at all, or to standard output.
-
-Invariant: the file under the given name is never half written and never replaces the database; a path that cannot be
-written is refused before any work.
-"""
+"""Where a command writes its result: a file, which is there whole or not at all, or standard output."""
 
 from __future__ import annotations
 
@@ -29,17 +25,25 @@ def writable_path(path: Path, databases: Sequence[Path]) -> Iterator[Path]:
         with _standard_output() as pipe:
             yield pipe
         return
-    is_device = path.exists() and not path.is_file()  # nothing can be moved to its place
-    made = path if is_device else path.with_name(f".{path.name}.{os.getpid()}-part")
     try:
-        yield made
-        if not is_device:
-            made.replace(path)
+        with _replaced(path) as made:
+            yield made
     except OSError as error:
         raise BadInput(f"cannot write {path} ({error.strerror}): give another -o") from error
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """Yield the path of a file that takes the place of ``path`` once it is written; of a device, the device's own."""
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    made = path.with_name(f".{path.name}.{os.getpid()}-part")
+    try:
+        yield made
+        made.replace(path)
     finally:
-        if not is_device:
-            made.unlink(missing_ok=True)
+        made.unlink(missing_ok=True)
 
 
 def check_output(path: Path, option: str, databases: Sequence[Path]) -> None:
@@ -63,15 +67,10 @@ def _is_same(path: Path, other: Path) -> bool:
 
 def write_output(path: Path, text: str) -> None:
     """Write the text to the file after the work is done: raise RunFailed, not BadInput, if that fails."""
-    is_device = path.exists() and not path.is_file()  # nothing can be moved to its place
-    made = path if is_device else path.with_name(f".{path.name}.{os.getpid()}-part")
     try:
-        made.write_text(text, encoding="utf-8", errors="replace")
-        if not is_device:
-            made.replace(path)
+        with _replaced(path) as made:
+            made.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        if not is_device:
-            made.unlink(missing_ok=True)
         raise RunFailed(f"cannot write {path} ({error.strerror}): give another path") from error
 
 

@@ -1,7 +1,6 @@
 """Percentiles, rates and their intervals; docs/statistics.md explains each. Pure.
 
-Invariant: one definition of a percentile everywhere, linear interpolation (type 7), the same as DuckDB's
-``quantile_cont``; an estimate from too few values has no value, but says how many it needs.
+Invariant: a percentile is everywhere linear interpolation (type 7), as DuckDB's ``quantile_cont`` computes it.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+    Array = np.ndarray[Any, Any]
 
 CONFIDENCE = 0.95
 """The level of every interval, two-sided: each end is wrong with a probability of at most 2.5 %."""
@@ -126,7 +127,7 @@ def rate_per_s(share: Estimate, seconds: float | None) -> Estimate:
     return Estimate(share.n, share.value * factor, share.low * factor, share.high * factor, unit=share.unit)
 
 
-def percentile_of_counts(values: np.ndarray[Any, Any], counts: np.ndarray[Any, Any], p: float) -> float | None:
+def percentile_of_counts(values: Array, counts: Array, p: float) -> float | None:
     """Return the percentile of ascending ``values`` that occur ``counts`` times each."""
     upto = counts.cumsum()
     if not len(upto):
@@ -137,7 +138,7 @@ def percentile_of_counts(values: np.ndarray[Any, Any], counts: np.ndarray[Any, A
 
 
 def gap_percentiles(
-    gaps: Sequence[np.ndarray[Any, Any]], ps: Sequence[float], known: Sequence[float | None] | None = None
+    gaps: Sequence[Array], ps: Sequence[float], known: Sequence[float | None] | None = None
 ) -> list[Estimate]:
     """Return percentiles of all gaps, with intervals by bootstrap over requests: gaps of one request are dependent.
 
@@ -163,20 +164,18 @@ def gap_percentiles(
     ]
 
 
-def _grid(ordered: np.ndarray[Any, Any], p: float, clusters: int) -> np.ndarray[Any, Any]:
+def _grid(ordered: Array, p: float, clusters: int) -> Array:
     """Return gaps near the percentile, within _REACH standard errors of wholly dependent gaps."""
     import numpy as np
 
     reach = _REACH * math.sqrt(p * (1 - p) / clusters)
     places = np.linspace(max(p - reach, 0), min(p + reach, 1), _GRID)
-    found: np.ndarray[Any, Any] = np.quantile(ordered, places, method="inverted_cdf")
-    return found
+    return np.quantile(ordered, places, method="inverted_cdf")
 
 
 def _bootstrap(
-    values: np.ndarray[Any, Any], owner: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any],
-    grids: Sequence[np.ndarray[Any, Any]], ps: Sequence[float],
-) -> list[tuple[float, float]]:  # fmt: skip
+    values: Array, owner: Array, sizes: Array, grids: Sequence[Array], ps: Sequence[float]
+) -> list[tuple[float, float]]:
     """Return the intervals' bounds. A redrawn sample is a weight for each request: its percentile is the first grid
     value up to which the weighted count of gaps reaches p, so that no gap is copied or sorted again."""
     import numpy as np
@@ -197,9 +196,7 @@ def _bootstrap(
     return ends
 
 
-def _cumulative_counts(
-    values: np.ndarray[Any, Any], owner: np.ndarray[Any, Any], clusters: int, grid: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
+def _cumulative_counts(values: Array, owner: Array, clusters: int, grid: Array) -> Array:
     """Return for each request how many of its gaps are at most each grid value."""
     import numpy as np
 

@@ -1,7 +1,4 @@
-"""The verdict on a run: whether its figures can be trusted, judged by what the client measured of itself. Pure.
-
-Invariant: the verdict is about the client only; a slow or failing server makes no run invalid.
-"""
+"""Judges the client by what it measured of itself; a slow or failing server makes no run invalid. Pure."""
 
 from __future__ import annotations
 
@@ -110,10 +107,6 @@ def judge(facts: Mapping[str, Any]) -> Verdict:
     return Verdict("valid")
 
 
-def _lags() -> Histogram:
-    return explicit(LAG_BUCKETS)
-
-
 @dataclass(slots=True)
 class VerdictSoFar:
     """The same facts, collected while the load runs: percentiles come from buckets whose bounds include the limits.
@@ -122,8 +115,8 @@ class VerdictSoFar:
     """
 
     counts: Counter[str] = field(default_factory=Counter)
-    send_lags: Histogram = field(default_factory=_lags)
-    read_lags: Histogram = field(default_factory=_lags)
+    send_lags: Histogram = field(default_factory=lambda: explicit(LAG_BUCKETS))
+    read_lags: Histogram = field(default_factory=lambda: explicit(LAG_BUCKETS))
 
     def add(self, record: RequestRecord) -> None:
         """Add one finished request."""

@@ -9,7 +9,7 @@ from structbench.errors import GATE_FAILED, BadInput
 from structbench.options import opt
 
 if TYPE_CHECKING:
-    from structbench.comparison.result import Result
+    from structbench.comparison.comparison import Result
     from structbench.results.groups import RunGroup
     from structbench.store import Reader
 

@@ -1,28 +1,44 @@
-"""Compares A with B, metric by metric: rows from the store, differences with intervals, judgements.
+"""Compares A with B, metric by metric; docs/compare.md has the methods.
 
-Invariant: a difference is called "better" or "worse" only if it stays significant after adjusting for all tests made
-together (Holm); where it cannot be tested, the reason is given. docs/compare.md has the methods.
+Invariant: "better" and "worse" mean significant after adjusting for all tests made together (Holm).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from structbench.comparison.pairing import Pair, Pairing
-from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
-from structbench.comparison.samples import compared
+from structbench.comparison.samples import Compared, compared
 from structbench.comparison.significance import holm
+from structbench.formatting import ABSENT
 from structbench.gates.expressions import Change, limits_text
 from structbench.gates.slo import CellResult, Gate, GateOutcome, doubt, settle
 from structbench.identity import canonical_json
 from structbench.metrics import COMPARED
+from structbench.results.groups import RunGroup
+from structbench.store import Reader
 
-if TYPE_CHECKING:
-    from structbench.results.groups import RunGroup
-    from structbench.store import Reader
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The comparison of one pair of cells; no rows if they are not comparable."""
+
+    pair: Pair
+    rows: tuple[Compared, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    comparisons: tuple[Comparison, ...]
+    pairing: Pairing
+    tested: int
+    """How many tests --fail-on does not name."""
+    gated: int
+    """How many tests it names."""
+    gates: tuple[Gate, ...]
 
 
 def compare(
@@ -134,7 +150,7 @@ def _gate(comparison: Comparison, change: Change) -> Gate:
         return gate("skip", "does not apply: neither side has this figure")
     if row.a is None or row.b is None or row.difference is None:
         return gate("undecided", row.why or f"{'A' if row.a is None else 'B'} does not have this figure", row)
-    shown = _change_with_interval(row)
+    shown = f"{change_text(row)} ({interval_text(row)})"
     if change.holds(row.a, row.b) and row.significant:
         return gate("fail", f"{shown}: exceeds the limit, significant", row)
     if unsure:
@@ -153,5 +169,25 @@ def _doubts(comparison: Comparison) -> Iterator[str]:
             yield f"{side} completed no request"
 
 
-def _change_with_interval(row: Compared) -> str:
-    return f"{change_text(row)} ({interval_text(row)})"
+def change_text(row: Compared) -> str:
+    """Return the change relative to A, ``+14 %``; for shares ``-3.3 pp``; if A is 0, in the metric's unit."""
+    return ABSENT if row.a is None or row.b is None else _bounds_text(row, row.b - row.a)
+
+
+def interval_text(row: Compared) -> str:
+    """Return the interval, ``+3 … +21 %``, in the unit of ``change_text``."""
+    return ABSENT if row.difference is None else _bounds_text(row, row.difference.low, row.difference.high)
+
+
+def _bounds_text(row: Compared, *ends: float) -> str:
+    if row.metric.kind == "share":
+        return f"{' … '.join(_signed(end * 100) for end in ends)} pp"
+    if row.metric.kind == "score":
+        return " … ".join(f"{end:+.2f}" for end in ends)
+    if row.a:
+        return f"{' … '.join(_signed(end / row.a * 100) for end in ends)} %"
+    return " … ".join(f"{end:+.3g}" for end in ends) + (" s" if row.metric.kind == "latency" else "/s")
+
+
+def _signed(percent: float) -> str:
+    return f"{percent:+.1f}" if abs(percent) < 9.95 else f"{percent:+,.0f}"

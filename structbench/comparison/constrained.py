@@ -59,8 +59,8 @@ def compare(
         "correct": asdict(shares(_paired_values(pairs, "correct", cases))),
         "ttft_s": asdict(medians(_paired_values(pairs, "ttft_s", cases))),
         "tokens_per_s": asdict(medians(_paired_values(pairs, "client_tokens_per_s", cases))),
-        "new_schema_ttft_s": asdict(medians(_single_pairs(new_schemas(constrained, schema_of)))),
-        "new_schema_ttft_free_s": asdict(medians(_single_pairs(new_schemas(free, schema_of)))),
+        "new_schema_ttft_s": asdict(medians([[pair] for pair in new_schemas(constrained, schema_of)])),
+        "new_schema_ttft_free_s": asdict(medians([[pair] for pair in new_schemas(free, schema_of)])),
     }
 
 
@@ -78,10 +78,6 @@ def _paired_values(pairs: Iterable[tuple[Row, Row]], column: str, cases: int) ->
         if before is not None and after is not None and not (timed and (one["error_kind"] or other["error_kind"])):
             found.setdefault(one["request_index"] % cases, []).append((before, after))
     return list(found.values())
-
-
-def _single_pairs(pairs: Iterable[tuple[float, float]]) -> list[Pairs]:
-    return [[pair] for pair in pairs]
 
 
 def shares(cases: Sequence[Pairs]) -> PairedDifference:
@@ -115,10 +111,8 @@ def medians(cases: Sequence[Pairs]) -> PairedDifference:
     differences = sorted(median(after - before for before, after in pairs) for pairs in cases)
     before, after = (median(pair[side] for pairs in cases for pair in pairs) for side in (0, 1))
     ranks = interval_ranks(n, 0.5)
-    if ranks is None:
-        return PairedDifference(n, before, after, median(differences))
-    low, high = ranks
-    return PairedDifference(n, before, after, median(differences), differences[low - 1], differences[high - 1])
+    low, high = (None, None) if ranks is None else (differences[rank - 1] for rank in ranks)
+    return PairedDifference(n, before, after, median(differences), low, high)
 
 
 def new_schemas(rows: Iterable[Row], schema_of: Callable[[int], str | None]) -> list[tuple[float, float]]:

@@ -1,8 +1,4 @@
-"""Pairs the cells of A and B: equal configs, except for what is being compared. Pure.
-
-Invariant: two cells are comparable only if they differ in no other field than those named; any other difference is
-reported.
-"""
+"""Pairs the cells of A and B: equal configs, except for what is being compared. Pure."""
 
 from __future__ import annotations
 

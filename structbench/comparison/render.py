@@ -1,24 +1,20 @@
-"""Renders a comparison: a table per pair on the terminal or as Markdown, and everything as JSON.
-
-Invariant: every difference comes with its interval and a judgement, and the number of tests that the judgements account
-for is stated.
-"""
+"""Renders a comparison: a table per pair on the terminal or as Markdown, and everything as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
 
 from structbench import __version__
-from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
+from structbench.comparison.comparison import Comparison, Result, change_text, interval_text
+from structbench.comparison.samples import Compared
 from structbench.comparison.significance import RESAMPLES
 from structbench.formatting import ABSENT, markdown_text, plural, printable, simple_table
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from structbench.results.groups import RunGroup
+from structbench.results.groups import RunGroup
 
 HEADERS = ("metric", "A", "B", "B - A", "95 % interval", "p", "B is")
 _STYLES = {"better": "green", "worse": "red", "not comparable": "yellow", "too few": "yellow"}
@@ -80,7 +76,6 @@ def _footer(result: Result) -> Iterator[str]:
 
 def print_comparison(result: Result, console: Console) -> None:
     """Print the comparison on the terminal."""
-    from rich.text import Text
 
     def say(text: str, style: str = "") -> None:
         console.print(Text(printable(text), style=style))
@@ -115,17 +110,14 @@ def markdown(result: Result) -> str:
     lines = ["# Comparison", ""]
     for comparison in result.comparisons:
         lines += [f"## {markdown_text(comparison.pair.name)}", ""]
-        lines += [f"- {side}: {markdown_text(_group_text(group))}" for side, group in _sides(comparison)]
+        lines += [f"- A: {markdown_text(_group_text(comparison.pair.a))}"]
+        lines += [f"- B: {markdown_text(_group_text(comparison.pair.b))}"]
         lines += ["", *_table(_cells(row) for row in _rows_with_figures(comparison)), ""]
         lines += [*(f"- {markdown_text(remark)}" for remark in _remarks(comparison)), ""]
     lines += [markdown_text(text) + "\n" for text in _footer(result)]
     if result.gates:
         lines += ["## Gates", "", *(f"- {markdown_text(gate.line)}" for gate in result.gates), ""]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _sides(comparison: Comparison) -> Sequence[tuple[str, RunGroup]]:
-    return ("A", comparison.pair.a), ("B", comparison.pair.b)
 
 
 def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -1,18 +1,16 @@
-"""Turns the rows of two cells into samples and compares them, by request, block, slice of time or case.
-
-Invariant: a figure shown is that of all its rows, as in the view ``summary``; only its interval depends on blocks.
-"""
+"""Turns the rows of two cells into samples and compares them; a figure is of all rows, only its interval of blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 
-from structbench.comparison.result import Compared
+from structbench.comparison.pairing import Pair
 from structbench.comparison.significance import (
+    Difference,
     Floats,
     Ratio,
     Sample,
@@ -25,15 +23,13 @@ from structbench.comparison.significance import (
     without_variation,
 )
 from structbench.metrics import METRICS, Metric, gaps_sql
+from structbench.results.groups import RunGroup
 from structbench.results.measures import meets
-from structbench.stats import MIN_CLUSTERS, needed
-
-if TYPE_CHECKING:
-    from structbench.comparison.pairing import Pair
-    from structbench.results.groups import RunGroup
-    from structbench.store import Reader
+from structbench.stats import CONFIDENCE, MIN_CLUSTERS, needed
+from structbench.store import Reader
 
 Columns = Mapping[str, Any]
+Judgement = Literal["better", "worse", "no detectable difference", "too few", "not comparable"]
 
 _WANTED = "wanted AS (SELECT unnest($runs::VARCHAR[]) AS run_id, unnest(range(len($runs))) AS run)"
 _ROWS = f"""
@@ -56,6 +52,36 @@ _SEGMENTS = f"""
 WITH {_WANTED} SELECT run, segment, duration_s FROM segments JOIN wanted USING (run_id)
 WHERE status IS DISTINCT FROM 'interrupted'
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The comparison of one metric for one pair."""
+
+    metric: Metric
+    a: float | None
+    b: float | None
+    n_a: int
+    n_b: int
+    difference: Difference | None = None
+    untested: Literal["too few", "not comparable"] | None = None
+    why: str | None = None
+    """Why there is no interval, or what it excludes."""
+    adjusted_p: float | None = None
+    gated: bool = False
+    """Whether --fail-on names it; those tests are a family of their own."""
+
+    @property
+    def significant(self) -> bool:
+        return self.adjusted_p is not None and self.adjusted_p <= 1 - CONFIDENCE
+
+    @property
+    def word(self) -> Judgement:
+        if self.difference is None:
+            return "not comparable" if self.untested is None else self.untested
+        if not self.significant:
+            return "no detectable difference"
+        return "better" if (self.difference.value < 0) == self.metric.lower_is_better else "worse"
 
 
 @dataclass(slots=True)

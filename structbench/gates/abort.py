@@ -1,7 +1,4 @@
-"""SLOs of a cell under way: which of them can no longer be met, so that the load may end early. Pure.
-
-Invariant: an SLO counts as broken only when no answer still to come could save it. ``slo`` judges the finished cell.
-"""
+"""SLOs of a cell under way: those that no answer still to come can save, so that the load may end early. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The small language of --slo, --fail-on and --goodput: ``METRIC OP VALUE[UNIT]``, over ``structbench.metrics``. Pure.
-
-Invariant: text that does not parse raises BadInput with one line: the position (from 1) and what was expected there.
-"""
+"""The small language of --slo, --fail-on and --goodput: ``METRIC OP VALUE[UNIT]``, over ``metrics``. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """SLOs judged against what was measured in a cell: pass, fail, undecided or skip. Pure; ``abort`` judges during a load.
 
-Invariant: nothing passes that was not measured. A cell that did not run, was interrupted or measured itself invalid is
-undecided where it does not fail; an SLO that a suite does not ask for is skipped there, unless it is so everywhere.
+Invariant: nothing passes that was not measured: a cell without a complete, valid run is undecided or fails.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from structbench.metrics import Metric
 from structbench.results.measures import Measured, Query, measured
 
 GateOutcome = Literal["pass", "fail", "undecided", "skip"]
+_REQUIREMENTS = {"gap": "two chunks", "scored answer": "this score", "request": "this latency"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,8 @@ class Gate:
 
     @property
     def line(self) -> str:
-        return (
-            f"{self.outcome.upper() if self.outcome == 'fail' else self.outcome}: {self.cell}: {self.slo}: {self.text}"
-        )
+        outcome = "FAIL" if self.outcome == "fail" else self.outcome
+        return f"{outcome}: {self.cell}: {self.slo}: {self.text}"
 
 
 @dataclass(slots=True)
@@ -56,9 +55,11 @@ def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] 
     metric, (value, n) = slo.metric, measured
     if value is None:
         if row.get("completed") and not n and doubt(row) is None:
-            return Gate(cell, slo.text, "skip", None, 0, f"does not apply: no answer here has {_requirement(metric)}")
-        return Gate(cell, slo.text, "undecided", None, n, f"needs at least {_count_text(metric, 1)}, but there is none")
-    text = f"{_distinct_text(metric, value, slo.value)}, n = {_count_text(metric, n)}"
+            text = f"does not apply: no answer here has {_REQUIREMENTS[metric.counts]}"
+            return Gate(cell, slo.text, "skip", None, 0, text)
+        text = f"needs at least {plural(1, metric.counts)}, but there is none"
+        return Gate(cell, slo.text, "undecided", None, n, text)
+    text = f"{_distinct_text(metric, value, slo.value)}, n = {plural(n, metric.counts)}"
     if metric.p is not None and n < (few := needed_beyond(metric.p)):
         text += f" (too few to expect one beyond p{metric.p * 100:g}: that takes {few})"
     why = doubt(row)
@@ -112,12 +113,3 @@ def _distinct_text(metric: Metric, value: float, limit: float) -> str:
         if value == limit or text != metric.text(limit, more):
             break
     return text
-
-
-def _requirement(metric: Metric) -> str:
-    names = {"gap": "two chunks", "scored answer": "this score", "request": "this latency"}
-    return names[metric.counts]
-
-
-def _count_text(metric: Metric, n: int) -> str:
-    return plural(n, metric.counts)

@@ -104,7 +104,7 @@ def _take_in(reply: Reply, endpoint: Endpoint, data: bytes) -> None:
 
 
 def _parts(text: str) -> Iterator[Any]:
-    """The JSON objects of an answer: one whole, lines, or server-sent events."""
+    """Yield the JSON objects of an answer: one whole, lines, or server-sent events."""
     try:
         whole = json.loads(text)
     except ValueError:
@@ -117,7 +117,7 @@ def _parts(text: str) -> Iterator[Any]:
 
 
 def _error_text(error: Any) -> str:
-    """The message, out of the objects (and the JSON in a text) in which servers wrap it."""
+    """Return the message, out of the objects (and the JSON in a text) in which servers wrap it."""
     if isinstance(error, str):
         if not error.startswith("{"):
             return error

@@ -1,21 +1,17 @@
-"""The feature matrix as people read it: a grid for each model, and what differs between two sides.
-
-Invariant: each word in a grid that is not ``works`` has a letter, under which its evidence stands below.
-"""
+"""The feature matrix as people read it: a grid for each model, and what differs between two sides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from structbench.formatting import plural, printable, simple_table
 from structbench.matrix.client import PATHS
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
 Row = Mapping[str, Any]
 
@@ -23,9 +19,7 @@ _STYLES = {"works": "green", "refused": "yellow", "ignored": "magenta", "broken"
 
 
 def print_grid(rows: Sequence[Row], console: Console) -> None:
-    """Questions down, endpoints across; ``rows`` are those of one model."""
-    from rich.text import Text
-
+    """Print the questions down and the endpoints across; ``rows`` are those of one model."""
     offered = [row for row in rows if row["result"] != "not offered"]
     columns = dict.fromkeys((row["endpoint"], row["stream"]) for row in offered)
     seen: dict[str, str] = {}
@@ -51,7 +45,7 @@ def print_grid(rows: Sequence[Row], console: Console) -> None:
 
 
 def _letter(number: int) -> str:
-    """a to z, then aa to zz: narrow, so that a grid fits into 80 columns."""
+    """Return a to z, then aa to zz: narrow, so that a grid fits into 80 columns."""
     return ascii_lowercase[number % 26] * (number // 26 + 1)
 
 
@@ -63,8 +57,6 @@ def _table(headers: Sequence[str], padding: int = 1) -> Table:
 
 
 def _cell(row: Row | None, marks: Mapping[str, str]) -> Text:
-    from rich.text import Text
-
     if row is None:
         return Text("–")
     mark = f" {marks[row['evidence']]}" if row["result"] != "works" else ""
@@ -74,9 +66,7 @@ def _cell(row: Row | None, marks: Mapping[str, str]) -> Text:
 def print_changes(
     names: Sequence[str], changes: Sequence[tuple[tuple[str, str], Row, Row]], both: int, console: Console
 ) -> None:
-    """A line for each probe that shows something else on the two sides."""
-    from rich.text import Text
-
+    """Print a line for each probe that shows something else on the two sides."""
     if changes:
         table = _table(["probe", *names])
         for (model, probe), before, after in changes:
@@ -88,14 +78,12 @@ def print_changes(
 
 
 def _told(row: Row) -> Text:
-    from rich.text import Text
-
     words = (row["result"], row["evidence"], row["example"])
     return Text(printable(": ".join(filter(None, words))), _STYLES.get(row["result"], ""))
 
 
 def _digests(changes: Sequence[tuple[tuple[str, str], Row, Row]]) -> dict[str, tuple[str, str]]:
-    """Models that have the same name on both sides and are not the same."""
+    """Return the digests of models that have the same name on both sides and are not the same."""
     return {
         before["model"]: (before["model_digest"][:12], after["model_digest"][:12])
         for _, before, after in changes

@@ -1,7 +1,6 @@
 """The feature matrix: small questions that show what a server does with think, format, tools and stream. Pure.
 
-Invariant: a finding is about what was seen: each but ``works`` carries its evidence, and what could not be seen
-(a limit was reached) is ``unclear``, not broken.
+Invariant: what could not be seen (a limit was reached) is ``unclear``, not broken.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class Finding:
 
 
 def probes() -> Iterator[Probe]:
-    """Every combination, endpoint by endpoint."""
+    """Yield every combination, endpoint by endpoint."""
     for endpoint, stream in product(ENDPOINTS, (True, False)):
         for question, think in product(QUESTIONS, THINK):
             yield Probe(endpoint, question, think, stream)
@@ -96,13 +95,13 @@ def probes() -> Iterator[Probe]:
 
 
 def request_of(probe: Probe, model: str, tokens: int) -> Request:
-    """What is asked for, with at most ``tokens`` output tokens."""
+    """Return the request of a probe, with at most ``tokens`` output tokens."""
     prompt = _PROMPTS[probe.question]
     is_generate = probe.endpoint == "generate"
     return Request(
         index=0, model=model, prompt=prompt if is_generate else None,
         messages=() if is_generate else ({"role": "user", "content": prompt},),
-        format=_format(probe), tools=(WEATHER,) if _has_tools(probe) else (),
+        format=_format(probe), tools=(WEATHER,) if probe.question in ("tools", "no call", "format+tools") else (),
         think=None if probe.think == "unset" else probe.think == "on",
         options={"temperature": 0, "seed": 1, "num_predict": tokens},
     )  # fmt: skip
@@ -119,12 +118,8 @@ def _format(probe: Probe) -> dict[str, Any] | str | None:
     return None
 
 
-def _has_tools(probe: Probe) -> bool:
-    return probe.question in ("tools", "no call", "format+tools")
-
-
 def judge(probe: Probe, reply: Reply) -> Finding:
-    """What the reply shows of all that the probe asked for: the worst of it, with the evidence."""
+    """Judge all that the probe asked for by the reply; the finding is the worst of it, with the evidence."""
     if reply.failure is not None:
         return Finding("unclear" if reply.timed_out else "broken", one_line(reply.failure))
     if reply.status == 404 and not reply.is_json:
@@ -145,7 +140,7 @@ def judge(probe: Probe, reply: Reply) -> Finding:
 
 
 def _refusal(probe: Probe, reply: Reply) -> Result:
-    """An error refuses what was asked for, unless the server is busy or broke, or only a text was asked for."""
+    """Return what an error means: a refusal, unless the server is busy or broke, or only a text was asked for."""
     if reply.status in (429, 503):
         return "unclear"
     if (probe.question, probe.think) == ("text", "unset"):
@@ -155,7 +150,7 @@ def _refusal(probe: Probe, reply: Reply) -> Result:
 
 
 def _thinking(probe: Probe, reply: Reply) -> Finding:
-    """Whether it thought as it was told to, and apart from the answer."""
+    """Return whether the model thought as it was told to, and apart from the answer."""
     if "<think>" in reply.text:
         return Finding("broken", "thinking is left in the text", _excerpt(reply.text))
     match probe.think:
@@ -211,13 +206,13 @@ def _tools_found(reply: Reply) -> Finding:
 
 
 def _looks_like_a_call(text: str) -> bool:
-    """A call as JSON or nearly, of whatever function, with a tag before it, or as Python writes it."""
+    """Return whether this is a call: as JSON or nearly, of any function, with a tag before it, or as in Python."""
     keys = all(re.search(rf"""["']{key}["']\s*:""", text) for key in ("name", "arguments"))
     return keys or re.search(r"<\|?tool_call|\bget_weather\s*\(", text) is not None
 
 
 def _format_not_tools(reply: Reply) -> Finding:
-    """Both were asked for and no call came: at least the format may have been kept."""
+    """Judge an answer without a call where both were asked for: at least the format may have been kept."""
     found = _format_found(reply)
     if found.result == "works":
         return Finding("ignored", "no tool call, the format was kept", _excerpt(reply.text))
@@ -225,7 +220,7 @@ def _format_not_tools(reply: Reply) -> Finding:
 
 
 def _no_call_found(reply: Reply) -> Finding:
-    """A greeting needs no tool: a call is the model's mistake, a call in the text the parser's."""
+    """Judge the answer to a greeting: a call is the model's mistake, a call in the text the parser's."""
     if reply.calls:
         return Finding("broken", "a tool call that nobody asked for", _excerpt(str(reply.calls[0]["name"])))
     found = _tools_found(reply)
@@ -245,7 +240,7 @@ def _excerpt(text: str) -> str:
 def changes(
     before: Mapping[Any, Mapping[str, Any]], after: Mapping[Any, Mapping[str, Any]]
 ) -> Iterator[tuple[Any, Mapping[str, Any], Mapping[str, Any]]]:
-    """What both tried and shows something else, by key: another result or HTTP status, or another reason for it."""
+    """Yield by key what both tried and what differs: another result or HTTP status, or another reason for it."""
     for key, one in before.items():
         other = after.get(key)
         if other is not None and _shown(one) != _shown(other):
@@ -258,10 +253,9 @@ def _shown(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def pick(rows: Sequence[Mapping[str, Any]], name: str) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """The findings of a server version (or its beginning) or of a model, of ``model@version`` or the newest of each.
+    """Return the findings of a server version (or its beginning), a model, or ``model@version``; BadInput if none.
 
-    The key is what may be compared with another side: of a version model and probe, of a model the probe alone.
-    BadInput when there is no such finding.
+    The key is what can be compared with another side: for a version model and probe, for a model the probe alone.
     """
     model, _, version = name.rpartition("@")
     if model:

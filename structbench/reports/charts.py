@@ -1,7 +1,4 @@
-"""The charts of the page: the data of each, and the table below it.
-
-Invariant: whatever a chart draws is also in its table, for those who cannot see it. ``page/page.js`` draws.
-"""
+"""Charts of the page; whatever ``page/page.js`` draws is also in the table below it, for those who cannot see it."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import Any, NamedTuple
 from structbench.formatting import ABSENT, latency_text, share_text
 from structbench.metrics import CHARTED, METRICS, PERCENTILES, SCORES, Metric
 from structbench.reports.document import Document
-from structbench.reports.table_cells import TableCell, cell, plain, row
+from structbench.reports.estimates import TableCell, cell, plain, row
 from structbench.results.chart_data import PARTS
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
@@ -49,18 +46,14 @@ def charts_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], detail
 
 
 def _throughput(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> Chart:
-    rows = [
-        row(group, [plain(group.load), *(cell(METRICS[name], figures[group.id].rates[name]) for name in _THROUGHPUT)])
-        for group in groups
-    ]
+    shown = (METRICS["requests_per_s"], METRICS["correct_goodput"])
+    rows = [row(group, [plain(group.load), *(cell(each, figures[group.id].of(each)) for each in shown)])
+            for group in groups]  # fmt: skip
     return Chart(
         "throughput", "Throughput and correct answers against load",
         "Completed requests/s at each load, and how many of them were correct, with the interval.",
         ["load", "completed/s", "correct/s"], rows,
     )  # fmt: skip
-
-
-_THROUGHPUT = ("requests_per_s", "correct_goodput")
 
 
 def _shares(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> Chart:

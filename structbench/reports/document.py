@@ -1,30 +1,23 @@
-"""A whole report as one value, read from the database, that each format renders.
-
-Invariant: all formats show the same figures; what is not in the document is in no format.
-"""
+"""A whole report as one value, read from the database, that each format renders."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structbench import __version__
 from structbench.gates.expressions import Condition
 from structbench.metrics import ALIASES, METRICS
 from structbench.output import json_value
 from structbench.reports.headline import Candidate, Headline, headline_of
-from structbench.results.chart_data import EDGES, curves_of, parts_of, positions_of, timeline_of
+from structbench.results.chart_data import curves_of, parts_of, positions_of, timeline_of
 from structbench.results.figures import Figures, figures_of, gap_counts
 from structbench.results.groups import RunGroup, run_groups
 from structbench.results.wrong_answers import wrong_of
 from structbench.stats import CONFIDENCE
-
-if TYPE_CHECKING:
-    from structbench.store import Reader
-
-__all__ = ["EDGES", "Document", "document_of", "to_json"]
+from structbench.store import Reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

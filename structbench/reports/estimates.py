@@ -1,16 +1,18 @@
-"""Formats estimates for reports: value and interval, or the n needed. Pure.
-
-Invariant: a figure from too few values is written as the n it needs, never as a number.
-"""
+"""Estimates as reports show them: value and interval, or the n needed; as texts and as cells of the page's tables."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from structbench.formatting import ABSENT
 from structbench.metrics import Metric
+from structbench.results.groups import RunGroup
 from structbench.stats import Estimate
 
+TableCell = Mapping[str, str]
+"""The keys value, range and needs: either the first two or only the last is filled."""
 _UNIT = re.compile(r" ?(ms|s|%|/s)$")
 
 
@@ -38,3 +40,23 @@ def needs_text(estimate: Estimate) -> str:
     if not estimate.n or estimate.needs is None:
         return ABSENT
     return f"needs {estimate.needs} {estimate.unit}"
+
+
+def row(group: RunGroup, cells: Sequence[TableCell]) -> dict[str, Any]:
+    """Return a table row with its run group, by which the page filters, and its marks."""
+    return {"line": line_of(group), "cells": cells}
+
+
+def line_of(group: RunGroup) -> dict[str, Any]:
+    return {"id": group.id, "name": group.name, "marks": group.marks}
+
+
+def cell(metric: Metric, estimate: Estimate) -> TableCell:
+    if estimate.value is None:
+        needs = needs_text(estimate)
+        return {"value": "", "range": "", "needs": needs} if needs != ABSENT else plain(ABSENT)
+    return {"value": metric.text(estimate.value), "range": range_text(metric, estimate), "needs": ""}
+
+
+def plain(text: str) -> TableCell:
+    return {"value": text, "range": "", "needs": ""}

@@ -115,7 +115,8 @@ def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
     match best.state:
         case "met":
             yield f"{mark}{best.name} is correct and fast enough."
-            yield f"{_figures_text(best)}."
+            known = [check for check in best.checks if check.estimate.value is not None]
+            yield f"{_by_suite((check, _check_text(check)) for check in known)}."
             others = _best_of_each_model(judged)[1:]
             if others:
                 yield f"Also correct and fast enough: {', '.join(each.name for each in others)}."
@@ -136,26 +137,24 @@ def _best_of_each_model(candidates: Sequence[Candidate]) -> list[Candidate]:
     return list(first.values())
 
 
-def _figures_text(candidate: Candidate) -> str:
-    return _by_suite((check, _check_text(check)) for check in candidate.checks if check.estimate.value is not None)
-
-
 def _candidate_shortfalls(candidate: Candidate) -> str:
     """Return what keeps a candidate from being called correct and fast enough."""
     return _shortfalls(check for check in candidate.checks if check.state == candidate.state) or "nothing was measured"
 
 
 def _shortfalls(checks: Iterable[Check]) -> str:
-    return _by_suite((each, f"{_check_text(each)} where {_limit_text(each.condition)} is required") for each in checks)
+    """Return the figures of the checks with what each should be: ``correct 80 % where at least 90 % is required``."""
+
+    def text(check: Check) -> str:
+        limit = check.condition
+        return f"{_check_text(check)} where {_OPS[limit.op]} {limit.metric.text(limit.value)} is required"
+
+    return _by_suite((check, text(check)) for check in checks)
 
 
 def _check_text(check: Check) -> str:
     metric = check.condition.metric
     return f"{metric.label} {estimate_text(metric, check.estimate)}"
-
-
-def _limit_text(condition: Condition) -> str:
-    return f"{_OPS[condition.op]} {condition.metric.text(condition.value)}"
 
 
 def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:
@@ -217,7 +216,11 @@ def _rank(candidate: Candidate) -> tuple[object, ...]:
 def _candidates(
     groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule: Sequence[Condition]
 ) -> Iterator[Candidate]:
-    for (model, load), at_load in _by_load(groups).items():
+    by_load: dict[tuple[str, str], list[RunGroup]] = {}
+    for group in groups:
+        if group.verdict != "invalid":
+            by_load.setdefault((group.model, group.load), []).append(group)
+    for (model, load), at_load in by_load.items():
         variants = _variants(at_load)
         configs = [_common_config(members, "structured") for members in variants]
         for members, config in zip(variants, configs, strict=True):
@@ -229,14 +232,6 @@ def _candidates(
                 variant=", ".join(differing(config, configs)), groups=tuple(members), checks=tuple(checks),
                 judged=bool(known), correct_per_s=min(known, default=0.0),
             )  # fmt: skip
-
-
-def _by_load(groups: Sequence[RunGroup]) -> dict[tuple[str, str], list[RunGroup]]:
-    by_load: dict[tuple[str, str], list[RunGroup]] = {}
-    for group in groups:
-        if group.verdict != "invalid":
-            by_load.setdefault((group.model, group.load), []).append(group)
-    return by_load
 
 
 def _variants(groups: Sequence[RunGroup]) -> list[list[RunGroup]]:

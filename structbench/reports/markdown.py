@@ -1,7 +1,4 @@
-"""A report for a pull request: the headline, its notes, and one table.
-
-Invariant: no text from outside is markup: whatever Markdown or HTML would take as such is escaped.
-"""
+"""A report for a pull request: the headline, its notes, and one table; text from outside is escaped."""
 
 from __future__ import annotations
 

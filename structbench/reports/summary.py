@@ -152,10 +152,6 @@ def _column(header: str, key: str, write: Callable[[float | None], str]) -> Colu
     return Column(header, lambda row: write(number(row, key)))
 
 
-def _text_column(key: str) -> Column:
-    return Column(key, lambda row: text(row, key), right=False)
-
-
 def _requests(row: Row) -> str:
     done, planned = number(row, "requests"), number(row, "planned")
     if done is None or row.get("status") in (None, "complete"):
@@ -163,25 +159,15 @@ def _requests(row: Row) -> str:
     return f"{done:.0f}*" if planned is None else f"{done:.0f}/{planned:.0f}*"
 
 
-def _errors(row: Row) -> str:
-    errors = number(row, "errors")
-    return ABSENT if errors is None else f"{errors:.0f}"
-
-
 _COUNTS: ColumnGroup = (
     Column("requests", _requests, lambda row: "yellow" if "*" in _requests(row) else ""),
-    Column("errors", _errors, lambda row: "red" if number(row, "errors") else ""),
+    Column("errors", partial(text, key="errors"), lambda row: "red" if number(row, "errors") else ""),
 )
 
 
 def _is_shown(metric: Metric, rows: Iterable[Row]) -> bool:
     """Return whether any run has what this metric shows beyond the others."""
     return not metric.only_where or any(number(row, metric.only_where) for row in rows)
-
-
-_TOKENS: ColumnGroup = (
-    _column("tok/s\nstream", "stream_tokens_per_s", rate_text), _column("tok/s\nall", "tokens_per_s", rate_text),
-)  # fmt: skip
 
 
 def _speed(rows: Sequence[Row]) -> list[ColumnGroup]:
@@ -191,7 +177,9 @@ def _speed(rows: Sequence[Row]) -> list[ColumnGroup]:
         for metric in LATENCIES.values()
         if metric.shown and _is_shown(metric, rows)
     ]
-    return [*groups[:-1], _TOKENS, groups[-1]]
+    stream = _column("tok/s\nstream", "stream_tokens_per_s", rate_text)
+    every = _column("tok/s\nall", "tokens_per_s", rate_text)
+    return [*groups[:-1], (stream, every), groups[-1]]
 
 
 def _scores(rows: Sequence[Row]) -> ColumnGroup:
@@ -210,7 +198,7 @@ def _verdict_columns(marks: Mapping[str, int], rows: Sequence[Row]) -> ColumnGro
 
     return (
         _column("correct\nper s", "correct_goodput", rate_text),
-        *([_text_column("cache")] if any("cache" in row for row in rows) else []),
+        *([Column("cache", partial(text, key="cache"), right=False)] if any("cache" in row for row in rows) else []),
         Column("verdict", verdict, lambda row: _STYLES.get(str(row.get("verdict")), ""), right=False),
     )
 

@@ -1,13 +1,12 @@
-"""A report on the terminal: the headline, the table that a load ends with, and the intervals below it.
-
-Invariant: a percentile from too few requests is a dash, and the line below says how many it needs.
-"""
+"""A report on the terminal: the headline, the table that a load ends with, and the intervals below it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
 
 from structbench.metrics import LATENCIES, PERCENTILES, Metric, of_kind
 from structbench.reports.document import Document
@@ -16,9 +15,6 @@ from structbench.reports.summary import Column, ColumnGroup, Row, as_text, print
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
 from structbench.stats import needed
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _SPEED = [metric.at(p) for metric in LATENCIES.values() for p in metric.shown]
 

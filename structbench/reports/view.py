@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from structbench.formatting import ABSENT, rate_text, span_text
+from structbench.formatting import ABSENT, printable, rate_text, span_text
 from structbench.metrics import LATENCIES, METRICS, of_kind
 from structbench.reports.charts import chart_values, charts_of
 from structbench.reports.document import Document
-from structbench.reports.estimates import estimate_text
+from structbench.reports.estimates import cell, estimate_text, line_of, plain, row
 from structbench.reports.headline import Candidate, Check, Headline
-from structbench.reports.table_cells import cell, plain, row
-from structbench.reports.wrong_view import wrong_view
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup
+from structbench.results.wrong_answers import RIGHT
 
 _SIGNS = {"met": "✓", "open": "?", "missed": "✗"}
 _STATES = {"met": ("yes", "good"), "open": ("not shown", "unsure"), "missed": ("no", "")}
@@ -38,7 +38,7 @@ def view_of(document: Document) -> dict[str, Any]:
         "answers": _answers_table(groups, figures),
         "speed": _speed_table(groups, figures),
         "charts": charts_of(groups, figures, details),
-        "wrong": wrong_view(details["wrong"], groups, figures),
+        "wrong": _wrong_answers(details["wrong"], groups, figures),
         "drawn": chart_values(document, details),
     }  # fmt: skip
 
@@ -80,7 +80,6 @@ def _facts(document: Document) -> list[tuple[str, str]]:
     starts = [group.started_at for group in groups if group.started_at is not None]
     ends = [group.finished_at for group in groups if group.finished_at is not None]
     requests = sum(document.figures[group.id].counts["requests"] for group in groups)
-    environments = [group.environment for group in groups]
     facts = {
         "models": models,
         "suites": dict.fromkeys(group.suite for group in groups),
@@ -89,14 +88,14 @@ def _facts(document: Document) -> list[tuple[str, str]]:
         "when (UTC)": [f"{_instant_text(min(starts, default=None))} to {_instant_text(max(ends, default=None))}"],
         "server version": dict.fromkeys(str(group.server_version or ABSENT) for group in groups),
         "server address": dict.fromkeys(str(group.config.get("server_address", ABSENT)) for group in groups),
-        "client machine": dict.fromkeys(_machine_text(each) for each in environments),
+        "client machine": dict.fromkeys(_machine_text(group.environment) for group in groups),
         "limits of correct goodput": dict.fromkeys(limit for group in groups for limit in group.goodput_limits),
     }
     return [(name, ", ".join(values)) for name, values in facts.items() if values]
 
 
 def _machine_text(environment: Mapping[str, Any]) -> str:
-    known = [str(environment[key]) for key in ("system",) if environment.get(key)]
+    known = [str(environment["system"])] if environment.get("system") else []
     known += [f"{environment['cores']} cores"] if environment.get("cores") else []
     known += [f"Python {environment['python']}"] if environment.get("python") else []
     return "; ".join(known) or ABSENT
@@ -142,3 +141,73 @@ def _speed_table(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> 
     header = [figure.label for figure in shown]
     header += ["tokens/s, one stream", "tokens/s, all", "requests/s"]
     return {"caption": "Speed of answers", "header": header, "rows": rows}
+
+
+def _wrong_answers(
+    wrong: Mapping[str, Any], groups: Sequence[RunGroup], figures: Mapping[int, Figures]
+) -> dict[str, Any]:
+    """Return ``text`` and, for each run group with wrong answers, ``line``, ``count`` and ``listed``."""
+    listed: dict[int, list[dict[str, Any]]] = {}
+    for each in wrong["listed"]:
+        listed.setdefault(each["line"], []).append(_entry(each))
+    shown, total = len(wrong["listed"]), wrong["total"]
+    if not total:
+        text = "None: every scored answer was correct and no request failed."
+    elif shown == total:
+        text = f"All {total:,} are listed."
+    else:
+        text = f"{shown:,} of {total:,}: a few of each run group and outcome, from different cases where possible."
+    sections = []
+    for group in groups:
+        if group.id in listed:
+            count = sum(n for outcome, _, n in figures[group.id].outcomes if outcome not in RIGHT)
+            of = f"{len(listed[group.id]):,} of {count:,}"
+            sections.append({"line": line_of(group), "listed": listed[group.id], "count": of})
+    return {"text": text, "groups": sections}
+
+
+def _entry(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "outcome": printable(str(answer["outcome"])),
+        "case": printable(str(answer["case_id"] or f"request {answer['request_index']}")),
+        "texts": [(title, visible(text)) for title, text in _texts(answer)],
+    }
+
+
+def _texts(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the prompt, what was expected, the answer, and what was wrong with it."""
+    asked = answer["asked"]
+    if asked is None:
+        yield "Prompt", "(not available: the suite has changed, is not in this folder, or was fitted to the model)"
+    else:
+        for message in asked["messages"]:
+            yield f"Prompt ({printable(message['role'])})", message["content"]
+        for title, key in {"Schema": "schema", "Tools": "tools", "Expected": "expected"}.items():
+            if asked[key] is not None:
+                yield title, asked[key]
+    for title, key in {"Thinking": "thinking", "Answer": "output"}.items():
+        if answer[f"{key}_text"]:
+            yield title, _cut(answer[f"{key}_text"], answer[f"{key}_letters"])
+    if answer["tool_calls"] not in (None, "null", "[]"):
+        yield "Tool calls", _cut(answer["tool_calls"], answer["tool_calls_letters"])
+    if answer["error_kind"] is None and not answer["output_text"] and answer["tool_calls"] in (None, "null", "[]"):
+        yield "Answer", "(empty)"
+    wrong = [each for each in (*(answer["validation_errors"] or ()), answer["json_parse_error"]) if each]
+    if wrong:
+        yield "What was wrong", "\n".join(wrong)
+    if answer["error_kind"] is not None:
+        status = "" if answer["error_status"] is None else f" {answer['error_status']}"
+        yield "Failure", f"{answer['error_kind']}{status}: {answer['error_message'] or ABSENT}"
+
+
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) >= letters else f"{text}\n… and {letters - len(text):,} more characters"
+
+
+def visible(text: str) -> str:
+    """Return the text with control and formatting characters (escapes, bidirectional marks) written as ⟨U+202E⟩."""
+
+    def is_shown(c: str) -> bool:
+        return c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs"
+
+    return "".join(c if is_shown(c) else f"⟨U+{ord(c):04X}⟩" for c in text)

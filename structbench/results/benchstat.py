@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structbench.formatting import suite_text
 from structbench.metrics import METRICS
-
-if TYPE_CHECKING:
-    from structbench.store import Reader
+from structbench.store import Reader
 
 _EXPORTED = [metric for metric in METRICS.values() if metric.benchstat]
 PER_REQUEST = {metric.column: metric.benchstat for metric in _EXPORTED if metric.kind == "latency"}

@@ -1,13 +1,9 @@
-"""Data for the charts of a report, by run group: distributions, gaps along the answer, parts of TTFT, a timeline.
-
-Invariant: the size does not grow with the number of requests: distributions come from fixed percentiles, and single
-requests from an even sample that says how many there are. ``reports.charts`` draws it.
-"""
+"""Data for the charts of a report, by run group; its size does not grow with the number of requests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structbench.metrics import CHARTED, Metric
 from structbench.results.figures import (
@@ -23,9 +19,7 @@ from structbench.results.figures import (
 )
 from structbench.results.groups import RunGroup
 from structbench.stats import Estimate, needed
-
-if TYPE_CHECKING:
-    from structbench.store import Reader
+from structbench.store import Reader
 
 CURVE = [i / 100 for i in range(101)]
 POSITION_REQUESTS = 2000

@@ -1,13 +1,12 @@
-"""The figures of each run group with their intervals: sums and sorted values from SQL, the rest from ``stats``.
-
-Invariant: percentiles are over completed requests, as in the view ``summary``, and no figure comes without its n.
-"""
+"""The figures of each run group with intervals; percentiles are over completed requests, as in the view ``summary``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from structbench.metrics import GOOD_OF_RUN, LATENCIES, LIMITS_OF_RUN, METRICS, PERCENTILES, Metric, gaps_sql, of_kind
 from structbench.results.groups import RunGroup
@@ -20,11 +19,7 @@ from structbench.stats import (
     rate_per_s,
     wilson,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from structbench.store import Reader
+from structbench.store import Reader
 
 GAP_REQUESTS = 300
 """About the maximum number of requests per run group, spread evenly, that ITL's intervals are made from."""
@@ -72,7 +67,8 @@ WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
 
 Latency = dict[str, Estimate]
 """p50, p90, p95, p99 -> the estimate."""
-GapCounts = Mapping[int, tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]]
+Array = np.ndarray[Any, Any]
+GapCounts = Mapping[int, tuple[Array, Array]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,21 +144,15 @@ def order_estimates(
     counts = {row["key"]: row["n"] for row in reader.query(_COUNT.format(source=source), params)}
     ranks = {key: {name: ranks_around(n, p) for name, p in percentiles.items()} for key, n in counts.items()}
     wanted = {key: [rank for each in known.values() for rank in each or ()] for key, known in ranks.items()}
-    found = {
-        row["key"]: iter(row["found"])
-        for row in reader.query(
-            _AT_RANKS.format(source=source), {**params, "keys": [*wanted], "ranks": [*wanted.values()]}
-        )
-    }
-    return {
-        key: {
-            name: percentile_estimate(
-                counts[key], percentiles[name], None if each is None else [next(found[key]) for _ in each]
-            )
-            for name, each in known.items()
-        }
-        for key, known in ranks.items()
-    }
+    params = {**params, "keys": [*wanted], "ranks": [*wanted.values()]}
+    found = {row["key"]: iter(row["found"]) for row in reader.query(_AT_RANKS.format(source=source), params)}
+
+    def estimate(key: int, name: str) -> Estimate:
+        known = ranks[key][name]
+        values = None if known is None else [next(found[key]) for _ in known]
+        return percentile_estimate(counts[key], percentiles[name], values)
+
+    return {key: {name: estimate(key, name) for name in percentiles} for key in counts}
 
 
 def gap_counts(reader: Reader, groups: Sequence[RunGroup]) -> GapCounts:
@@ -176,14 +166,12 @@ def _gap_estimates(
     reader: Reader, params: Mapping[str, Any], completed: Mapping[int, int], gaps: GapCounts | None
 ) -> dict[int, Latency]:
     """Return the percentiles of all gaps, with intervals from a sample of requests."""
-    import numpy as np
-
     known: Mapping[int, list[float | None]] = (
         {row["line"]: [row[name] for name in PERCENTILES] for row in reader.query(_KNOWN_GAPS, params)}
         if gaps is None
         else {group: [gap_percentile(counted, p) for p in PERCENTILES.values()] for group, counted in gaps.items()}
     )
-    drawn: dict[int, list[np.ndarray[Any, Any]]] = {group: [] for group in completed}
+    drawn: dict[int, list[Array]] = {group: [] for group in completed}
     for row in reader.query(_SAMPLE, {**params, **sample_of(completed, GAP_REQUESTS)}):
         drawn[row["line"]].append(np.diff(row["offsets_us"]) / 1e6)
     return {
@@ -192,7 +180,7 @@ def _gap_estimates(
     }
 
 
-def gap_percentile(counted: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], p: float) -> float | None:
+def gap_percentile(counted: tuple[Array, Array], p: float) -> float | None:
     """Return the percentile of all gaps of a run group, in seconds."""
     return percentile_of_counts(counted[0] / 1e6, counted[1], p)
 

@@ -1,8 +1,4 @@
-"""Run groups, the rows of a report: each is one run or, when pooled, all selected runs of one config.
-
-Invariant: a group never mixes configs, and whatever casts doubt on its figures (simulated, interrupted, invalid,
-degraded) is in ``marks``, most serious first.
-"""
+"""Run groups, the rows of a report: each is one run or, when pooled, all selected runs of one config."""
 
 from __future__ import annotations
 
@@ -10,13 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from structbench.formatting import clipped, load_text, printable
 from structbench.identity import flat
-
-if TYPE_CHECKING:
-    from structbench.store import Reader
+from structbench.store import Reader
 
 SIMULATED = "SIMULATED"
 N = TypeVar("N", int, float)
@@ -117,9 +111,8 @@ def _pooled_by_config(groups: Sequence[RunGroup]) -> list[RunGroup]:
 
 def _pool(number: int, members: Sequence[RunGroup]) -> RunGroup:
     first = members[0]
-    worst = next(
-        (word for word in (*_VERDICTS, None) if any(group.verdict == word for group in members)), first.verdict
-    )
+    verdicts = [group.verdict for group in members]
+    worst = next((word for word in (*_VERDICTS, None) if word in verdicts), first.verdict)
     starts = [group.started_at for group in members if group.started_at is not None]
     ends = [group.finished_at for group in members if group.finished_at is not None]
     return replace(

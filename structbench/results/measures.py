@@ -1,7 +1,4 @@
-"""The figures that expressions name, computed for one run by SQL over its rows.
-
-They equal those of the view ``summary``; a figure that cannot be computed is None. ``figures`` adds intervals.
-"""
+"""The figures that expressions name, computed for one run by SQL; they equal those of the view ``summary``."""
 
 from __future__ import annotations
 

@@ -1,24 +1,18 @@
-"""Selects runs by the words of a command line: words -> run ids.
-
-Invariant: a word selects by exactly one meaning; a word with two meanings, or none among the stored runs, is refused
-with suggestions.
-"""
+"""Selects runs by the words of a command line; a word with two meanings, or none, is refused with suggestions."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loadgen.api import DEFAULT_API
 from loadgen.api.server import server_api
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean
 from structbench.options import RunFilters
-
-if TYPE_CHECKING:
-    from structbench.store import Reader
+from structbench.store import Reader
 
 Run = Mapping[str, Any]
 
@@ -26,10 +20,6 @@ _MIN_PREFIX = 4
 """The minimum length of a prefix of a run id or hash."""
 _MAX_NAMES = 5
 _AGES = {"d": "days", "h": "hours", "m": "minutes"}
-_PASSED = """
-SELECT run_id FROM runs
-WHERE (status IS NULL OR status IN (SELECT unnest($1::VARCHAR[]))) AND ($2::TIMESTAMP IS NULL OR started_at >= $2)
-"""
 STATES = ("complete", "interrupted", "running")
 _RUNS = """
 SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash

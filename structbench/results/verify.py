@@ -8,15 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from structbench.store import Reader
 from structbench.store.rows import run_columns
 from structbench.store.views import gap_percentiles_of
 from structbench.types import Config
 from structbench.verdict import FACTS, judge
-
-if TYPE_CHECKING:
-    from structbench.store import Reader
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,19 @@
-"""Wrong answers and failed requests, a few of each kind, with their prompts.
-
-Invariant: a prompt is shown only if the suite available is the one that was run (equal content hash); else only its id.
-"""
+"""Wrong answers and failed requests, a few of each kind; with prompts only if the suite is the one that was run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structbench.errors import BadInput
 from structbench.results.figures import GROUPS, params_of
 from structbench.results.groups import RunGroup
+from structbench.store import Reader
 from structbench.suites.catalog import load_suite
 from structbench.suites.generated import TextShape
 from structbench.suites.requests import case_of
 from structbench.types import Case, Suite
-
-if TYPE_CHECKING:
-    from structbench.store import Reader
 
 MAX_PER_OUTCOME = 3
 """The maximum per run group and outcome, from different cases where possible."""
@@ -78,14 +73,12 @@ def _asked_by_row(suite: Suite | None, row: Mapping[str, Any]) -> dict[str, Any]
 
 def asked_of(case: Case) -> dict[str, Any]:
     """Return ``messages`` (role, content) and, as JSON text or None, ``schema``, ``tools`` and ``expected``."""
-    expected = next(
-        (each for each in (case.expected, case.expected_calls, case.expected_text) if each is not None), None
-    )
+    expected = [each for each in (case.expected, case.expected_calls, case.expected_text) if each is not None]
     return {
         "messages": [{"role": str(each["role"]), "content": str(each.get("content"))} for each in case.messages],
         "schema": _json_text(case.schema),
         "tools": _json_text(list(case.tools) or None),
-        "expected": _json_text(expected),
+        "expected": _json_text(expected[0] if expected else None),
     }
 
 

@@ -15,10 +15,10 @@ import pytest
 
 from structbench.cli import main
 from structbench.commands.compare import Options
-from structbench.comparison.comparison import compare, judge_changes
+from structbench.comparison.comparison import Comparison, Result, change_text, compare, interval_text, judge_changes
 from structbench.comparison.pairing import Pair, pair
 from structbench.comparison.render import markdown, to_json
-from structbench.comparison.result import Compared, Comparison, Result, change_text, interval_text
+from structbench.comparison.samples import Compared
 from structbench.comparison.significance import Difference, holm
 from structbench.gates.expressions import parse_change
 from structbench.gates.slo import Gate

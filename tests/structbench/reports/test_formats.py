@@ -22,7 +22,7 @@ from structbench.reports.estimates import estimate_text, needs_text, range_text
 from structbench.reports.html import script_json, to_html
 from structbench.reports.markdown import to_markdown
 from structbench.reports.terminal import print_document
-from structbench.reports.wrong_view import visible
+from structbench.reports.view import visible
 from structbench.stats import Estimate
 from tests.support.reports import document, requests, run, write
 
