@@ -212,19 +212,15 @@ class Worker:
             try:
                 taken = self._take()
             except BlockingIOError:
-                if not await self._wait_readable():
+                if self._woken is None:
+                    self._woken = asyncio.get_running_loop().create_future()
+                await self._woken
+                if self._stopped.is_set():
                     return None
                 continue
             if taken is not None:
                 self._tell("taken", taken[0].index)
             return taken
-
-    async def _wait_readable(self) -> bool:
-        """Wait until there may be something to take; return False if stopped meanwhile."""
-        if self._woken is None:
-            self._woken = asyncio.get_running_loop().create_future()
-        await self._woken
-        return not self._stopped.is_set()
 
     async def _sleep_until(self, instant_ns: int) -> bool:
         """Sleep; return False if the load was stopped before the instant."""

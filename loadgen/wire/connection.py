@@ -92,7 +92,7 @@ class Connection:
         self.address = address
         self._sock = sock
         self._loop = asyncio.get_running_loop()
-        self._looks = getattr(self._loop, "_selector", None)
+        self._selector = getattr(self._loop, "_selector", None)
         self._buffer = bytearray(1 << 16)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -239,8 +239,8 @@ class Connection:
             self._watch("between_chunks", timings.timeouts.between_chunks_s)
         self._last_ns = stamp_ns
         waited_ns = read_ns - stamp_ns
-        if len(chunks) > 1 and isinstance(self._looks, TimestampingSelector):
-            waited_ns = max(waited_ns, read_ns - self._looks.readable_since_ns)
+        if len(chunks) > 1 and isinstance(self._selector, TimestampingSelector):
+            waited_ns = max(waited_ns, read_ns - self._selector.readable_since_ns)
             timings.read_lag_max_ns = max(timings.read_lag_max_ns, waited_ns)
         self._late = waited_ns > _LATE_READ_NS
         for chunk in chunks:

@@ -15,7 +15,7 @@ import httpx
 
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Framing
-from loadgen.wire.transport import Connections, hold, message, proxy_for
+from loadgen.wire.transport import Connections, message, proxy_for, wait_until_due
 
 
 class HttpxTransport(httpx.AsyncBaseTransport):
@@ -109,7 +109,7 @@ async def _through(
     inner: httpx.AsyncHTTPTransport, request: httpx.Request, timings: WireTimings, framing: Framing
 ) -> httpx.Response:
     """Send through httpx's own transport and convert its errors to ours."""
-    await hold(timings)
+    await wait_until_due(timings)
     timings.clock = "read"
     limits = timings.timeouts
     request.extensions["trace"] = partial(_note_connection, timings)

@@ -28,7 +28,7 @@ class Connections:
         self, address: Address, message: bytes, timings: WireTimings, framing: Callable[[], Framing]
     ) -> Connection:
         """Send once at the due instant and return when the answer's status and headers have arrived."""
-        await hold(timings)
+        await wait_until_due(timings)
         connection = self._take(address)
         if connection is None:
             timings.connecting = True
@@ -77,14 +77,14 @@ def message(method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]], 
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-async def hold(timings: WireTimings) -> None:
+async def wait_until_due(timings: WireTimings) -> None:
     """Wait until the request is due, and set ``sent_ns``."""
     if timings.due_ns is not None:
-        await until(timings.due_ns)
+        await sleep_until(timings.due_ns)
     timings.sent_ns = monotonic_ns()
 
 
-async def until(instant_ns: int) -> None:
+async def sleep_until(instant_ns: int) -> None:
     """Return at the instant, within tens of microseconds: timers of the event loop are 1 ms coarse."""
     while (left := instant_ns - monotonic_ns()) > 0:  # noqa: ASYNC110 - time is the event
         await asyncio.sleep(left / NS - 0.0011)  # below zero it only lets others run

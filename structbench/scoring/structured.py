@@ -18,10 +18,17 @@ from structbench.types import Case, JsonOutcome, Score
 
 def score_json(case: Case, answer: Answer) -> Score:
     """Score an answer that should be JSON, valid by the case's schema and with its expected values."""
-    if answer.rejected:
-        return _failed(case, "rejected", None)
-    if not answer.output_text.strip():
-        return _failed(case, "no_output", "empty answer")
+    if answer.rejected or not answer.output_text.strip():
+        no_schema = None if case.schema is None else False
+        return Score(
+            outcome="rejected" if answer.rejected else "no_output",
+            accuracy_score=0.0,
+            json_valid=False,
+            json_valid_lenient=False,
+            json_parse_error=None if answer.rejected else "empty answer",
+            schema_valid=no_schema,
+            schema_valid_lenient=no_schema,
+        )
     strict = parse_json(answer.output_text)
     value, source = (strict.value, "plain") if strict.error is None else find_json(answer.output_text)
     broken = Violations() if case.schema is None or source is None else violations(case.schema, value)
@@ -38,19 +45,6 @@ def score_json(case: Case, answer: Answer) -> Score:
         schema_valid_lenient=None if case.schema is None else source is not None and not broken,
         validation_errors=broken.lines if broken else first_distinct(wrong),
         violated_keywords=broken.keywords,
-    )
-
-
-def _failed(case: Case, outcome: JsonOutcome, parse_error: str | None) -> Score:
-    no_schema = None if case.schema is None else False
-    return Score(
-        outcome=outcome,
-        accuracy_score=0.0,
-        json_valid=False,
-        json_valid_lenient=False,
-        json_parse_error=parse_error,
-        schema_valid=no_schema,
-        schema_valid_lenient=no_schema,
     )
 
 

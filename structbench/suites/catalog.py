@@ -42,8 +42,6 @@ SHIPPED: Mapping[str, ShippedSuite] = {
     "turns": ShippedSuite(16, "two turns: a tool call, then a sentence about the tool's result", False),
     "numbers": ShippedSuite(50, "number words to digits", True),
 }
-
-
 PUBLIC: Mapping[str, Callable[[str], Suite]] = {"bfcl": load_bfcl, "jsonschemabench": load_jsonschemabench}
 """Prefix before the colon -> loader, which takes the part after it."""
 
