@@ -10,7 +10,8 @@ import math
 import os
 import re
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from time import monotonic_ns
@@ -150,7 +151,7 @@ def embed(address: str, model: str, texts: Sequence[str]) -> Sequence[Sequence[f
     """Return a vector for each text by /api/embed; ServerError with the reason if there are none."""
     try:
         with _client(address, _LOAD_TIMEOUT_S) as client:
-            vectors: Sequence[Sequence[float]] = client.embed(model, list(texts)).embeddings
+            vectors = client.embed(model, list(texts)).embeddings
     except _failures() as error:
         raise ServerError(f"{model} makes no embeddings: {_reason(error)}") from None
     if len(vectors) != len(texts):
@@ -206,10 +207,15 @@ def _tls_of(*_certificates: str | None) -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _client(address: str | None, timeout_s: float | None) -> ollama.Client:
+@contextmanager
+def _client(address: str | None, timeout_s: float | None) -> Iterator[ollama.Client]:
     import ollama
 
-    return ollama.Client(address, timeout=timeout_s, verify=_tls())
+    client = ollama.Client(address, timeout=timeout_s, verify=_tls())
+    try:
+        yield client
+    finally:
+        client._client.close()
 
 
 def _failures() -> tuple[type[Exception], ...]:
