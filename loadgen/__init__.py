@@ -1,7 +1,4 @@
-"""Requests and time: a load generator for servers of language models that knows nothing of suites, scores or databases.
-
-``generate_load(requests, load, …)`` yields one RequestRecord for each request, as they end.
-"""
+"""A load generator for LLM servers: ``generate_load(requests, load, …)`` yields a RequestRecord for each request."""
 
 from loadgen.engine import LoadFailed, Orders, Readings, generate_load
 from loadgen.types import ClosedLoop, Load, OpenLoop, Request, RequestError, RequestRecord, Timeouts

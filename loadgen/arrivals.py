@@ -1,33 +1,32 @@
-"""When each request of an open loop is due: pure, seeded, no clock."""
+"""When each request of an open loop is due: pure and seeded."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
-from itertools import islice, takewhile
 
 from loadgen.types import NS, OpenLoop
 
 
 def due_offsets(load: OpenLoop, count: int | None) -> list[int]:
-    """Nanoseconds from the common start at which requests are due, ascending.
+    """Return when requests are due, in nanoseconds from the common start; the first is always due at once.
 
-    At most ``count`` of them, none at or after ``load.duration_s``; one of the two must be given.
-    The first is due at once, whatever the arrival process.
+    At most ``count`` of them, none at or after ``load.duration_s``; give at least one of the two.
     """
     if count is None and load.duration_s is None:
         raise ValueError("an open loop needs a number of requests or a duration")
     offsets = _offsets(load)
     if load.duration_s is not None:
         end = load.duration_s * NS
-        offsets = takewhile(lambda offset: offset < end, offsets)
-    return list(islice(offsets, count))
+        offsets = itertools.takewhile(lambda offset: offset < end, offsets)
+    return list(itertools.islice(offsets, count))
 
 
 def _offsets(load: OpenLoop) -> Iterator[int]:
     if load.arrival == "constant":
         # Multiplied, not accumulated: the millionth request is as exact as the second.
-        yield from (round(i * NS / load.rate) for i in _naturals())
+        yield from (round(i * NS / load.rate) for i in itertools.count())
     else:
         at = 0.0
         for gap in _gaps(load):
@@ -36,16 +35,9 @@ def _offsets(load: OpenLoop) -> Iterator[int]:
 
 
 def _gaps(load: OpenLoop) -> Iterator[float]:
-    """Seconds between arrivals, of mean 1 / rate; the squared coefficient of variation is 1 / burstiness."""
+    """Yield the seconds between arrivals, of mean 1 / rate; the squared coefficient of variation is 1 / burstiness."""
     draw = random.Random(load.seed)
     shape = load.burstiness if load.arrival == "gamma" else 1.0
     scale = 1.0 / (load.rate * shape)
     while True:
         yield draw.gammavariate(shape, scale)
-
-
-def _naturals() -> Iterator[int]:
-    i = 0
-    while True:
-        yield i
-        i += 1

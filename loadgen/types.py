@@ -1,8 +1,7 @@
-"""What is sent, when it is due, and what was measured: plain frozen data.
+"""Requests, loads and records: frozen data.
 
-Raw instants go in (integer nanoseconds of ``time.monotonic_ns``), durations come out as
-properties (float seconds). What cannot be computed is None, never 0. Each formula stands
-here once; docs/metrics.md repeats it.
+Instants are stored in integer nanoseconds of ``time.monotonic_ns``; durations are properties in float seconds, None
+where they cannot be computed, never 0. docs/metrics.md repeats each formula.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request to the server: a chat with ``messages``, or, where ``prompt`` is set, an answer to that alone."""
+    """One request to the server: a chat with ``messages``, or a completion of ``prompt`` if that is set."""
 
     index: int
     model: str
@@ -35,8 +34,8 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
     keep_alive: str | float | None = None
     tool_results: Mapping[str, str] | None = None
-    """What each tool answers: an answer that calls tools is followed at once by the turn ``index + 1``, which gives
-    their results back (``loadgen.turns``). No other request may have that index."""
+    """What each tool returns: an answer that calls tools is followed at once by the request ``index + 1`` with the
+    results (``loadgen.turns``). No other request may have that index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ class ClosedLoop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenLoop:
-    """Requests due at instants drawn beforehand at ``rate`` per second, whatever the server does."""
+    """Requests due at instants drawn in advance at ``rate`` per second, whatever the server does."""
 
     rate: float
     arrival: Arrival = "constant"
@@ -74,7 +73,7 @@ class Timeouts:
 
     @classmethod
     def of(cls, total_s: float) -> Timeouts:
-        """All four limits from one: connect at most 10 s, the others ``total_s``."""
+        """Set all four limits from one: connect at most 10 s, the others ``total_s``."""
         return cls(connect_s=min(10.0, total_s), first_chunk_s=total_s, between_chunks_s=total_s, total_s=total_s)
 
 
@@ -100,16 +99,16 @@ class RequestRecord:
     due_ns: int | None = None
     sent_ns: int | None = None
     connected_ns: int | None = None
-    """When a connection opened for this request stood; None when an open one was used."""
+    """When the connection opened for this request was established; None if an open one was reused."""
     chunk_ns: tuple[int, ...] = ()
     first_thinking_ns: int | None = None
     first_answer_ns: int | None = None
     first_tool_call_ns: int | None = None
     end_ns: int | None = None
     read_lag_max_ns: int | None = None
-    """The longest that received bytes waited in the kernel until this client read them."""
+    """The longest time that received bytes waited in the kernel until this client read them."""
     merged_chunks: int = 0
-    """Chunks read late together with a later one, so that their own receive instants are lost."""
+    """Chunks read late, together with a later one, so that their own receive instants are lost."""
     clock: Clock | None = None
     output_text: str = ""
     thinking_text: str = ""
@@ -123,11 +122,11 @@ class RequestRecord:
     eval_ns: int | None = None
     error: RequestError | None = None
     following: Request | None = None
-    """The turn that follows from this answer: the next request of its worker, unless the load is stopped."""
+    """The turn that follows from this answer, which the same worker sends next unless the load is stopped."""
 
     @property
     def completed(self) -> bool:
-        """The server's last message arrived."""
+        """Return whether the server's last message arrived."""
         return self.error is None
 
     @property
@@ -137,12 +136,12 @@ class RequestRecord:
 
     @property
     def ttft_s(self) -> float | None:
-        """Time to first token: first such chunk - sent."""
+        """Time to first token: first chunk - sent."""
         return _between(self.sent_ns, self.first_ns)
 
     @property
     def ttft_due_s(self) -> float | None:
-        """The same from the instant the request was due (no coordinated omission)."""
+        """TTFT from the instant the request was due (no coordinated omission)."""
         return _between(self.due_ns, self.first_ns)
 
     @property
@@ -173,27 +172,27 @@ class RequestRecord:
 
     @property
     def connect_s(self) -> float | None:
-        """Time to open a connection, inside TTFT; 0 when an open one was used."""
+        """Time to open a connection, part of TTFT; 0 if an open one was reused."""
         if self.sent_ns is None:
             return None
         return 0.0 if self.connected_ns is None else (self.connected_ns - self.sent_ns) / NS
 
     @property
     def gaps_s(self) -> tuple[float, ...]:
-        """Inter-token latencies (ITL), one between each two neighbouring chunks."""
+        """Inter-token latencies (ITL): the gaps between consecutive chunks."""
         return tuple((b - a) / NS for a, b in pairwise(self.chunk_ns))
 
     @property
     def itl_mean_s(self) -> float | None:
-        """Mean gap between chunks: (last chunk - first chunk) / (chunks - 1); None for an answer that came whole."""
-        if _came_whole(self.chunk_ns):
+        """Mean gap between chunks: (last chunk - first chunk) / (chunks - 1); None for an answer that came at once."""
+        if _came_at_once(self.chunk_ns):
             return None
         return (self.chunk_ns[-1] - self.chunk_ns[0]) / NS / (len(self.chunk_ns) - 1)
 
     @property
     def tpot_s(self) -> float | None:
         """Time per output token after the first: (last chunk - first chunk) / (output tokens - 1)."""
-        if _came_whole(self.chunk_ns) or self.output_tokens is None or self.output_tokens < 2:
+        if _came_at_once(self.chunk_ns) or self.output_tokens is None or self.output_tokens < 2:
             return None
         return (self.chunk_ns[-1] - self.chunk_ns[0]) / NS / (self.output_tokens - 1)
 
@@ -221,17 +220,14 @@ class RequestRecord:
 
     @property
     def queue_s(self) -> float | None:
-        """What the server's durations leave of the latency: waiting for a slot, and the network.
-
-        e2e - connect - load - prompt evaluation - evaluation.
-        """
+        """Waiting for a slot, and the network: e2e - connect - load - prompt evaluation - evaluation."""
         if self.e2e_s is None or self.eval_s is None or self.prompt_eval_s is None:
             return None
         return self.e2e_s - (self.connect_s or 0.0) - (self.load_s or 0.0) - self.prompt_eval_s - self.eval_s
 
 
-def _came_whole(chunk_ns: tuple[int, ...]) -> bool:
-    """In one chunk, or with all chunks at one instant, as gateways that buffer hand them on."""
+def _came_at_once(chunk_ns: tuple[int, ...]) -> bool:
+    """Return whether all chunks came at one instant, as from a gateway that buffers."""
     return len(chunk_ns) < 2 or chunk_ns[-1] == chunk_ns[0]
 
 

@@ -1,7 +1,4 @@
-"""What has come so far of an answer, whatever the API: chunks in, the fields of a RequestRecord out.
-
-Each API's ``piece`` says what one chunk brings; ``sending`` stamps it.
-"""
+"""A streamed answer of any API as it is received: chunks in, fields of a RequestRecord out."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ _ABOUT: Mapping[Refused, re.Pattern[str]] = {
 _ABOUT_ELSE = re.compile(
     r"context (length|window|size)|(out of|system|available|gpu|cuda) memory|image: unknown format", re.IGNORECASE
 )
-"""Said of other troubles, whatever words stand beside; a refused schema may be quoted, so single words will not do."""
+"""Marks errors of another kind; phrases, since a refused schema may be quoted and contain any single word."""
 
 
 def refusal(text: str) -> frozenset[Refused]:
-    """What the text of a server's error says no to; nothing for an error of another kind."""
+    """Return what the server refuses by the text of its error; nothing for an error of another kind."""
     if _ABOUT_ELSE.search(text):
         return frozenset()
-    if "support thinking" in text.lower():  # the model is quoted beside it, and may be called after tools or schemas
+    if "support thinking" in text.lower():  # the message quotes the model's name, which may contain "tools" or "schema"
         return frozenset({"thinking"})
     return frozenset(what for what, words in _ABOUT.items() if words.search(text))
 
@@ -42,20 +39,20 @@ class CallPiece(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What one chunk of an answer brings."""
+    """The content of one chunk of an answer."""
 
     text: str = ""
     thinking: str = ""
     calls: Sequence[CallPiece] = ()
     done: bool = False
-    """The server's last message, or the one that says why it ends."""
+    """It is the server's last message, or the one that says why the answer ends."""
     facts: Mapping[str, Any] = {}
-    """Fields of the RequestRecord that the server tells: ``done_reason``, counts and durations."""
+    """Fields of the RequestRecord that the server reports: ``done_reason``, counts and durations."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """What has come, and when; each of ``tool_calls`` is ``{"name": …, "arguments": {…}}``."""
+    """What has been received, and when; each of ``tool_calls`` is ``{"name": …, "arguments": {…}}``."""
 
     chunk_ns: list[int] = field(default_factory=list)
     first_thinking_ns: int | None = None
@@ -70,7 +67,7 @@ class Answer:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def add(self, piece: Piece, stamp_ns: int, late_read: bool = False) -> None:
-        """Take in one chunk, received at ``stamp_ns``, or with a later one if it was read late."""
+        """Add a chunk received at ``stamp_ns``; after a late read, that of the last chunk read with it."""
         text, thinking, calls, done, facts = piece
         if text or thinking or calls:
             if late_read and stamp_ns == self.last_ns and self.chunk_ns:
@@ -95,7 +92,7 @@ class Answer:
             self.facts |= facts
 
     def _add_call(self, call: CallPiece) -> None:
-        place = max((place for place, begun in enumerate(self.calls) if begun.key == call.key), default=None)
+        place = max((i for i, begun in enumerate(self.calls) if begun.key == call.key), default=None)
         if call.name or place is None:
             self.calls.append(call)
         else:
@@ -115,7 +112,7 @@ class Answer:
         return tuple({"name": call.name or "", "arguments": _arguments(call.arguments)} for call in self.calls)
 
     def fields(self) -> dict[str, Any]:
-        """The fields of a RequestRecord that the answer tells."""
+        """Return the fields of a RequestRecord that come from the answer."""
         return {
             "chunk_ns": tuple(self.chunk_ns), "first_thinking_ns": self.first_thinking_ns,
             "first_answer_ns": self.first_answer_ns, "first_tool_call_ns": self.first_tool_call_ns,
@@ -125,7 +122,7 @@ class Answer:
 
 
 def _arguments(arguments: Mapping[str, Any] | str) -> Any:
-    """The arguments as an object; a text that is not JSON is kept as it came."""
+    """Parse the arguments; a text that is not JSON is kept as it is."""
     if not isinstance(arguments, str):
         return arguments
     try:

@@ -1,8 +1,6 @@
-"""One request in Ollama's own protocol: the official client called, its answers read, its errors told as ours.
+"""Ollama's own protocol as a ChatApi, over the official client: requests, answers and errors.
 
-A ChatApi (``sending``); what is asked of the server beside the load is in ``ollama_server``. All that works round the
-official client stands here: the request's timings and tools reach the transport past it, and its own exceptions are
-taken apart where they hide what the server said.
+The request's timings and tools bypass the client, and its exceptions are unpacked where they hide the server's message.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from loadgen.wire.httpx_adapter import HttpxTransport
 FRAMING: type[Framing] = Ndjson
 
 _SENDING: ContextVar[tuple[WireTimings, Request]] = ContextVar("sending")
-"""What the current task sends: the official client has no way to pass it down to its transport."""
+"""The current task's request: the official client offers no way to pass it to its transport."""
 _FACTS = {
     "done_reason": "done_reason",
     "prompt_tokens": "prompt_eval_count",
@@ -38,15 +36,15 @@ _FACTS = {
 
 
 def make_client(host: str | None) -> ollama.AsyncClient:
-    """The official client over the stamping transport, without its limit on connections."""
+    """Make the official client over the stamping transport, without its limit on connections."""
     transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools)
     # A gateway that compresses an answer gathers its chunks.
-    plain = {"Accept-Encoding": "identity"}
-    return ollama.AsyncClient(host, transport=transport, trust_env=False, headers=plain)
+    headers = {"Accept-Encoding": "identity"}
+    return ollama.AsyncClient(host, transport=transport, trust_env=False, headers=headers)
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:
-    """Open ``count`` connections beforehand where our transport keeps them."""
+    """Open ``count`` connections in advance, unless TLS or a proxy is used."""
     transport = client._client._transport
     assert isinstance(transport, HttpxTransport)
     await transport.preconnect(str(client._client.base_url), count, timeout_s)
@@ -55,15 +53,15 @@ async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -
 async def call(client: ollama.AsyncClient, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
     """Have the client send the request and yield its answer, part by part."""
     _SENDING.set((timings, request))
-    words = body(request)
-    words.pop("tools", None)  # the transport puts them in
-    answer: AsyncIterator[Any] = await (client.chat if request.prompt is None else client.generate)(**words)
+    arguments = body(request)
+    arguments.pop("tools", None)  # the transport inserts them
+    answer: AsyncIterator[Any] = await (client.chat if request.prompt is None else client.generate)(**arguments)
     return answer
 
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:
-    """The request in the words of /api/chat, or of /api/generate where it has a prompt; what it lacks is absent."""
-    asked = {
+    """Return the body for /api/chat, or for /api/generate if there is a prompt, without fields that are unset."""
+    optional = {
         "messages": list(request.messages) if request.prompt is None else None,
         "prompt": request.prompt,
         "format": request.format,
@@ -72,11 +70,11 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
         "options": dict(request.options) or None,
         "keep_alive": request.keep_alive,
     }
-    return {"model": request.model, "stream": stream} | {k: v for k, v in asked.items() if v is not None}
+    return {"model": request.model, "stream": stream} | {k: v for k, v in optional.items() if v is not None}
 
 
 def _with_tools(written: bytes) -> bytes:
-    """The body with the case's tools whole; the client drops what its own model of a tool does not know."""
+    """Insert the request's tools as they are: the client drops what its own model of a tool does not know."""
     _, request = _SENDING.get()
     if not request.tools:
         return written
@@ -86,7 +84,7 @@ def _with_tools(written: bytes) -> bytes:
 
 
 def piece(part: Any) -> Piece:
-    """Read one message of /api/chat or /api/generate, as the client gives it or as it came."""
+    """Read one message of /api/chat or /api/generate, as JSON or as the client's model of it."""
     whole = _fields(part)
     message = whole.get("message")
     if message is None:
@@ -107,16 +105,16 @@ def _calls(calls: Any) -> list[CallPiece]:
 
 
 def _fields(value: Any) -> Mapping[str, Any]:
-    """A JSON object, or the fields of the client's model of one: its own ``get`` takes six times as long."""
+    """Return the fields of an object of the client, whose own ``get`` takes six times as long, or of JSON."""
     return value if isinstance(value, dict) else value.__dict__
 
 
 def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:
-    """The client's exception as our error, its message whole; None for one that is a bug of ours."""
+    """Convert the client's exception to our error, its message in full; None if it is a bug of ours."""
     text = str(caught) or type(caught).__name__
     match caught:
         case ollama.ResponseError():
-            return _told(caught.error, caught.status_code)
+            return _server_error(caught.error, caught.status_code)
         case httpx.ConnectError():
             return RequestError("connect", text)
         case httpx.HTTPError() | httpx.InvalidURL():
@@ -126,26 +124,25 @@ def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:
     return None
 
 
-def _told(error: Any, status: int) -> RequestError:
-    """What the server told; -1 is the client's word for a line within an answer."""
-    # Gateways put an object where Ollama has a text.
+def _server_error(error: Any, status: int) -> RequestError:
+    """Make the error that the server sent (gateways send an object); status -1: in a line within an answer."""
     text = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
     return RequestError("stream", text, 200) if status == -1 else RequestError("http", text, status)
 
 
 def _not_ollama(caught: Exception, text: str, timings: WireTimings) -> RequestError:
-    """The client broke on the request, or on an answer that is not as it expects them."""
+    """Make the error for a request that the client refused, or an answer that it could not read."""
     if timings.sent_ns is None:
         return RequestError("protocol", f"not a request that the Ollama client sends: {text}")
     if (hidden := _hidden(caught)) is not None:
-        return _told(*hidden)
+        return _server_error(*hidden)
     if not timings.content_type.startswith(FRAMING.CONTENT_TYPES):
         text = f"content type {timings.content_type!r} is not {FRAMING.NAME}"
     return RequestError("protocol", f"not {FRAMING.NAME} as Ollama sends it: {text}", 200)
 
 
 def _hidden(caught: BaseException) -> tuple[Any, int] | None:
-    """The server's error and status where the client's own exception breaks on an error that is not a text."""
+    """Find the server's error and status if the client's own exception failed because the error is not a text."""
     for frame, _ in traceback.walk_tb(caught.__traceback__):
         if frame.f_code is ollama.ResponseError.__init__.__code__:
             return frame.f_locals["error"], frame.f_locals["status_code"]
@@ -153,7 +150,7 @@ def _hidden(caught: BaseException) -> tuple[Any, int] | None:
 
 
 def _in_client(caught: BaseException) -> bool:
-    """Raised while the client took a line apart, not by our own code above or below it."""
+    """Return whether the client raised it, not our own code above or below the client."""
     inside = False
     for frame, _ in traceback.walk_tb(caught.__traceback__):
         module = frame.f_globals.get("__name__", "")

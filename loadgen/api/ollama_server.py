@@ -1,8 +1,7 @@
-"""What is asked of an Ollama server beside the load: who it is, which models it has, how long one takes to load.
+"""An Ollama server as a ServerApi: its version and models, loading and pulling one.
 
-A ServerApi (``server``); the load's own requests are in ``ollama``. The official client is imported where it is needed,
-so that what only reads words (a model's full name, a duration) is instant.
-Invariant: nothing here runs while requests are being measured, except ``loaded()``, once a second.
+The official client is imported on use, so that names and durations are read at once. During a load only ``loaded()``
+runs, once a second.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ PROVIDER = "ollama"
 _QUESTION_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
 _NOT_OLLAMA = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What is raised at an answer that is not JSON, or JSON of another shape."""
+"""Raised for an answer that is not JSON, or JSON of another shape."""
 _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
-"""What Go, in which Ollama is written, reads as a duration."""
+"""A duration as Go reads it, in which Ollama is written."""
 
 
 def full_name(model: str) -> str:
-    """``gemma3n`` and ``gemma3n:latest`` are the same model."""
+    """Return the name with its tag: ``gemma3n`` is ``gemma3n:latest``."""
     return model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
 
 
@@ -45,7 +44,7 @@ def how_to_pull(model: str) -> str:
 
 
 def keep_alive(text: str) -> str | float:
-    """Read a number as seconds, below zero for ever, else a duration such as 10m or 1h30m; ValueError for neither."""
+    """Read a number of seconds (negative: for ever) or a duration such as 10m or 1h30m; ValueError for neither."""
     if _DURATION.fullmatch(text):
         return text
     try:
@@ -58,7 +57,7 @@ def keep_alive(text: str) -> str | float:
 
 
 def address_of(host: str | None) -> str:
-    """The server's URL, in all the forms the official client takes; ServerError for one it cannot read."""
+    """Return the server's URL for any form that the official client accepts; ServerError for another."""
     import httpx
 
     host = host or os.environ.get("OLLAMA_HOST") or os.environ.get("OLLAMA_BASE_URL")
@@ -74,7 +73,7 @@ def address_of(host: str | None) -> str:
 
 
 def probe(address: str) -> Server:
-    """Who is there; ServerError when nobody is, or something other than Ollama."""
+    """Return the server at the address; ServerError if there is none, or it is not Ollama."""
     import httpx
 
     try:
@@ -94,7 +93,7 @@ def probe(address: str) -> Server:
 
 
 def answers(address: str) -> bool:
-    """Whether the server is still there."""
+    """Return whether the server still answers."""
     import httpx
 
     try:
@@ -117,9 +116,9 @@ def pull(address: str, model: str, on_progress: Callable[[str, int, int], None])
 def load_model(
     address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None
 ) -> tuple[float | None, str | None]:
-    """Have the model loaded: seconds that took, and an error if the server refused.
+    """Have the model loaded; return the seconds this took, and the error if the server refused.
 
-    The seconds are the server's own where it tells them (old ones do not for an empty prompt), else those of the call.
+    The server's own seconds if it reports them (old versions do not for an empty prompt), else those of the call.
     """
     began_ns = monotonic_ns()
     try:
@@ -133,7 +132,7 @@ def load_model(
 
 
 def prompt_tokens(address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool) -> int | None:
-    """How many tokens the server makes of the prompt, its template included; None when it does not tell."""
+    """Return the number of tokens of the prompt with its template; None if the server does not report it."""
     few = {**options, "num_predict": 1}
     try:
         with _client(address, _LOAD_TIMEOUT_S) as client:
@@ -149,7 +148,7 @@ def prompt_tokens(address: str, model: str, prompt: str, options: Mapping[str, A
 
 
 def embed(address: str, model: str, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-    """A vector for each text, by the server's /api/embed; ServerError with its reason when it makes none."""
+    """Return a vector for each text by /api/embed; ServerError with the reason if there are none."""
     try:
         with _client(address, _LOAD_TIMEOUT_S) as client:
             vectors = client.embed(model, list(texts)).embeddings
@@ -161,7 +160,7 @@ def embed(address: str, model: str, texts: Sequence[str]) -> Sequence[Sequence[f
 
 
 class ModelWatcher:
-    """Asks ``/api/ps`` over one kept connection; None where the server does not answer in time."""
+    """Asks ``/api/ps`` over one connection; ``loaded()`` is None if the server does not answer in time."""
 
     def __init__(self, address: str) -> None:
         self._http = _http(address, 1.0)
@@ -174,7 +173,7 @@ class ModelWatcher:
                     expiry_s = _seconds_until(entry.get("expires_at"))
                     return LoadedModel(int(entry["size"]), int(entry.get("size_vram", 0)), expiry_s)
         except _failures():
-            return None
+            pass
         return None
 
     def close(self) -> None:
@@ -182,7 +181,7 @@ class ModelWatcher:
 
 
 def _seconds_until(instant: object) -> float | None:
-    """Seconds from now to an instant of the calendar, 0 where it is past; None where it is none."""
+    """Return the seconds until a date and time, 0 if it is past; None if it is not one."""
     try:
         then = datetime.fromisoformat(str(instant))
     except ValueError:
@@ -197,7 +196,7 @@ def _http(address: str, timeout_s: float) -> httpx.Client:
 
 
 def _tls() -> ssl.SSLContext:
-    """One for all clients: reading the certificates takes 30 ms, also where the address is plain http."""
+    """Return one context for all clients: reading the certificates takes 30 ms, for plain http too."""
     return _tls_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 
@@ -220,7 +219,7 @@ def _client(address: str | None, timeout_s: float | None) -> Iterator[ollama.Cli
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a question may end in that is not a bug of ours."""
+    """Return the exceptions of a failed call that are not bugs of ours."""
     import httpx
     import ollama
 

@@ -1,7 +1,4 @@
-"""Chat completions as OpenAI's API has them (/v1): a request written, an answer's parts read; nothing is sent here.
-
-Used by ``structbench.matrix``, which asks what a server does there; it is no API of a load yet (``APIS``).
-"""
+"""Bodies and answers of OpenAI's chat completions (/v1), for ``structbench.matrix``; not yet an API of a load."""
 
 from __future__ import annotations
 
@@ -12,20 +9,20 @@ from loadgen.api.answer import CallPiece, Piece
 from loadgen.types import Request
 
 _OPTIONS = {"num_predict": "max_tokens"}
-"""Options that have another name here."""
+"""Ollama's name of an option -> OpenAI's."""
 _EFFORT: Mapping[bool | str | None, str] = {True: "medium", False: "none"}
 
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:
-    """The request in the words of /v1/chat/completions; what it lacks is absent."""
-    asked = {
+    """Return the body for /v1/chat/completions, without fields that are unset."""
+    optional = {
         "messages": list(request.messages),
         "response_format": _response_format(request.format),
         "tools": list(request.tools) or None,
         "reasoning_effort": _EFFORT.get(request.think, request.think),
     }
     options = {_OPTIONS.get(name, name): value for name, value in request.options.items()}
-    return {"model": request.model, "stream": stream} | {k: v for k, v in asked.items() if v is not None} | options
+    return {"model": request.model, "stream": stream} | {k: v for k, v in optional.items() if v is not None} | options
 
 
 def _response_format(form: Mapping[str, Any] | str | None) -> dict[str, Any] | None:
@@ -37,7 +34,7 @@ def _response_format(form: Mapping[str, Any] | str | None) -> dict[str, Any] | N
 
 
 def piece(part: Mapping[str, Any]) -> Piece:
-    """Read one part: a chunk of a stream, or an answer that came whole."""
+    """Read a chunk of a stream, or a whole answer."""
     if not part["choices"]:  # the usage, after the answer
         return Piece()
     choice = part["choices"][0]
@@ -48,7 +45,7 @@ def piece(part: Mapping[str, Any]) -> Piece:
 
 
 def _calls(said: Mapping[str, Any]) -> list[CallPiece]:
-    """Arguments are a JSON text, in one or several pieces; only the first has the name."""
+    """Read tool calls: the arguments are JSON text in one or several pieces, of which only the first has the name."""
     return [
         CallPiece(call["function"].get("name"), call["function"].get("arguments") or "", call.get("index"))
         for call in said.get("tool_calls") or ()

@@ -1,8 +1,4 @@
-"""Send one request through an API's official client and return its record: time, errors and record for all APIs.
-
-``answer`` gathers what comes; the API's own module (``APIS``) says how it is called and what a chunk brings.
-Invariant: every way out of ``send`` returns exactly one RequestRecord; no retry, ever.
-"""
+"""Sending one request over any API's official client: each ``send`` returns one RequestRecord and never retries."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ _MESSAGE_LIMIT = 500
 
 
 class ChatApi(Protocol):
-    """What an API's module has, so that a request can be sent; its client has an ``async close()``."""
+    """What an API's module provides to send requests; its client has an ``async close()``."""
 
     FRAMING: type[Framing]
 
@@ -31,30 +27,30 @@ class ChatApi(Protocol):
         """Make the official client over our transport, without a limit on connections."""
 
     async def preconnect(self, client: Any, count: int, timeout_s: float) -> None:
-        """Open ``count`` connections beforehand where our transport keeps them."""
+        """Open ``count`` connections in advance, unless TLS or a proxy is used."""
 
     async def call(self, client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
         """Have the client send the request and yield its answer, part by part."""
 
     def piece(self, part: Any) -> Piece:
-        """Read what one part of an answer brings."""
+        """Read one part of an answer."""
 
     def error_of(self, caught: Exception, timings: WireTimings) -> RequestError | None:
-        """The client's exception as our error, its message whole; None for one that is a bug of ours.
+        """Convert the client's exception to our error; None if it is a bug of ours.
 
-        What the server told is of kind ``http``, or ``stream`` after status 200.
+        An error that the server sent is of kind ``http``, or ``stream`` after status 200.
         """
 
 
 def chat_api(name: str) -> ChatApi:
-    """The API of that name."""
+    """Import the API of that name."""
     return cast("ChatApi", import_module(APIS[name][0]))
 
 
 async def send(
     api: ChatApi, client: Any, request: Request, timeouts: Timeouts, *, due_ns: int | None = None, worker: int = -1
 ) -> RequestRecord:
-    """Send at ``due_ns`` (now, if None), read the streamed answer to its end, return what happened."""
+    """Send at ``due_ns`` (None: now), read the streamed answer to its end, and return the record."""
     timings = WireTimings(timeouts, due_ns)
     answer = Answer()
     start_ns = monotonic_ns() if due_ns is None else due_ns
@@ -64,7 +60,7 @@ async def send(
             async for part in await api.call(client, request, timings):
                 assert timings.stamp_ns is not None
                 answer.add(api.piece(part), timings.stamp_ns, timings.late_reads)
-        error = _not_whole(api, answer, timings)
+        error = _incomplete(api, answer, timings)
     except asyncio.CancelledError:
         error = RequestError("cancelled", "cancelled before the answer's end")
     except TimeoutError:
@@ -87,8 +83,8 @@ async def send(
     )
 
 
-def _not_whole(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestError | None:
-    """The stream came to an end: was it an answer, and whole?"""
+def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestError | None:
+    """Return the error of a stream that ended, if it is not a complete answer."""
     if not timings.content_type.startswith(api.FRAMING.CONTENT_TYPES):
         return RequestError("protocol", f"content type {timings.content_type!r} is not {api.FRAMING.NAME}", 200)
     if not answer.done:
@@ -97,7 +93,7 @@ def _not_whole(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestErr
 
 
 def _limit_reached(timings: WireTimings, answer: Answer) -> str:
-    """The most telling name where the limit for the whole request and a finer one ran out together."""
+    """Return the most specific limit, if one ran out together with that for the whole request."""
     limits = timings.timeouts
     if timings.connecting and limits.connect_s == limits.total_s:
         return "connect"
@@ -109,7 +105,7 @@ def _limit_reached(timings: WireTimings, answer: Answer) -> str:
 def _error(
     api: ChatApi, caught: Exception, request: Request, answer: Answer, timings: WireTimings
 ) -> RequestError | None:
-    """The foreign exception as our error; None for one that is a bug of ours."""
+    """Convert an exception to our error; None if it is a bug of ours."""
     match caught:
         case TimedOut():
             error: RequestError | None = RequestError("timeout", str(caught))
@@ -127,7 +123,7 @@ def _error(
 
 
 def _refuses(error: RequestError, request: Request) -> bool:
-    """Whether the server says no to the schema or the tools that the request has: not a failure to arrive."""
+    """Return whether the server refuses the request's schema or tools."""
     if error.kind not in ("http", "stream") or error.status not in (200, 400, 500):
         return False
     refused = refusal(error.message)

@@ -1,7 +1,4 @@
-"""What is asked of a server beside the load, whatever its API: who it is, its models, how a model is loaded.
-
-The API's own module (``APIS``) asks; the load's requests go through ``sending``.
-"""
+"""A server of any API beside the load: its identity, its models, and what an API provides to ask for them."""
 
 from __future__ import annotations
 
@@ -15,12 +12,12 @@ from loadgen.api import APIS, DEFAULT_API
 
 
 class ServerError(Exception):
-    """The server cannot be asked; the message is one line for the user."""
+    """The server does not answer as needed; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who answers at ``address``; ``models`` maps each model's full name to its digest."""
+    """The server at ``address``; ``models`` maps each model's full name to its digest."""
 
     address: str
     version: str
@@ -46,26 +43,26 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in the server's memory; ``vram_bytes`` of ``size_bytes`` lie on a GPU."""
+    """A model in the server's memory; ``vram_bytes`` of ``size_bytes`` are on a GPU."""
 
     size_bytes: int
     vram_bytes: int
     expiry_s: float | None = None
-    """Seconds until the server unloads it if nobody asks it; None where it does not tell."""
+    """Seconds until the server unloads it if it stays idle; None if the server does not report it."""
 
 
 class Watcher(Protocol):
-    """Looks for a model in a server's memory over one kept connection."""
+    """Looks for a model in a server's memory over one connection."""
 
     def loaded(self, model: str) -> LoadedModel | None: ...
     def close(self) -> None: ...
 
 
 class ServerApi(Protocol):
-    """What an API's module has, so that its servers can be asked; ``ollama_server`` says what each returns."""
+    """What an API's module provides about its servers; ``ollama_server`` says what each function returns."""
 
     PROVIDER: str
-    """The GenAI conventions' name for it."""
+    """Its name in the GenAI semantic conventions."""
 
     def full_name(self, model: str) -> str: ...
     def how_to_pull(self, model: str) -> str: ...
@@ -85,5 +82,5 @@ class ServerApi(Protocol):
 
 
 def server_api(name: str) -> ServerApi:
-    """The API of that name."""
+    """Import the API of that name."""
     return cast("ServerApi", import_module(APIS[name][1]))

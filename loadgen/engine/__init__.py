@@ -1,10 +1,7 @@
-"""Who sends: an engine takes requests and a load, and yields a record for each request. This is its door.
+"""Engines send a load: each is a module with a generator ``records``; "local" runs worker processes on this machine.
 
-An engine is one module with a generator ``records``; "local" runs worker processes on this machine.
-Invariant: each request ends in exactly one record, and records leave an engine on the caller's clock, the
-``time.monotonic_ns`` of the process that called ``generate_load``, wherever they were sent from.
-
-The neighbours: ``api`` sends one request and makes its record; ``types`` has what goes in and comes out.
+Each request ends in exactly one record, on the clock (``time.monotonic_ns``) of the process that called
+``generate_load``, wherever it was sent from.
 """
 
 from __future__ import annotations
@@ -20,20 +17,19 @@ from loadgen.arrivals import due_offsets
 from loadgen.types import ClosedLoop, Load, OpenLoop, Request, RequestRecord, Timeouts
 
 ENGINES: Mapping[str, str] = {"local": "loadgen.engine.local"}
-"""Name -> the module that has ``records(requests, due, job, orders, readings)``, imported when it is needed.
-
-``due``: of an open loop, when each request is due, in ns from the common start."""
+"""Name -> the module with ``records(requests, due, job, orders, readings)``, imported on first use; ``due``: when each
+request of an open loop is due, in ns from the common start."""
 _STREAMS_PER_WORKER = 32
 _REQUESTS_PER_S_AND_WORKER = 50
 
 
 class LoadFailed(Exception):
-    """Workers die without getting anything done; the load cannot go on."""
+    """Workers die without finishing any request; the load cannot go on."""
 
 
 @dataclass(slots=True)
 class Orders:
-    """What the caller asks of a running load, from any thread."""
+    """The caller's orders to a running load, from any thread."""
 
     stop: bool = False
     """Send nothing more, and end."""
@@ -43,23 +39,23 @@ class Orders:
 
 @dataclass(slots=True)
 class Readings:
-    """What the engine tells of a running load, to any thread; instants are on the caller's clock."""
+    """The state of a running load, for any thread; instants are on the caller's clock."""
 
     started_ns: int | None = None
     """The common start."""
     stopped_ns: int | None = None
-    """When the workers were told to stop; None where the load ended by itself."""
+    """When the workers were told to stop; None if the load ended by itself."""
     in_flight: int = 0
     loop_lag_s: float = 0.0
     """The worst delay of a worker's event loop in the last second or so."""
     workers_died: int = 0
     pids: tuple[int, ...] = ()
-    """The processes of this machine that send."""
+    """The sending processes of this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What an engine and all its workers are told."""
+    """The parameters of a load for an engine and its workers."""
 
     load: Load
     workers: int
@@ -67,13 +63,13 @@ class Job:
     host: str | None
     timeouts: Timeouts
     warmup: tuple[Request, ...]
-    """Shared out among the workers, sent before the common start."""
+    """Divided among the workers, sent before the common start."""
     grace_s: float = 10.0
     """How long a load that is stopped waits for what is in flight."""
 
 
 def default_workers(load: Load) -> int:
-    """One per 32 streams or 50 requests/s, at most one per core."""
+    """Return one worker per 32 streams or 50 requests/s, at most one per core."""
     match load:
         case ClosedLoop(concurrency=concurrency):
             wanted = ceil(concurrency / _STREAMS_PER_WORKER)
@@ -100,10 +96,9 @@ def generate_load(
 ) -> Iterator[RequestRecord]:
     """Send the requests under the load; yield one record for each, in the order they end.
 
-    ``requests`` is consumed as it is needed, so that it may be endless where the load has a
-    duration; an open loop that has none needs ``count``, or requests that know their number, for
-    its schedule. ``warmup`` requests are shared out among the workers, sent before the common start,
-    and not yielded. ``orders`` and ``readings`` are for other threads to stop and to watch the load.
+    ``requests`` is consumed on demand and may be endless if the load has a duration; an open loop without one needs
+    ``count``, or sized ``requests``, for its schedule. ``warmup`` requests are divided among the workers, sent before
+    the common start, and not yielded. Other threads can stop the load by ``orders`` and watch it in ``readings``.
     Closing the generator ends the workers.
     """
     if workers is None:

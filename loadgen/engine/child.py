@@ -1,8 +1,6 @@
-"""Child processes: a fresh interpreter, one socket to talk over, gone when the parent is gone.
+"""Child processes: a fresh interpreter with one socket for messages, which ends when the parent is gone.
 
-``multiprocessing`` would import the user's main module again in every child; this does not, so
-that a load can be started from any script, REPL or test. Invariant: what one side sends as one
-message arrives at the other side as one message.
+``multiprocessing`` would import the user's main module in every child; this works from any script, REPL or test.
 """
 
 from __future__ import annotations
@@ -27,8 +25,8 @@ _START = (
 def spawn(target: str, *, fds: Sequence[int] = ()) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start ``module:function(socket)`` in a new interpreter; return it and our end of the socket.
 
-    ``fds`` stay open in the child under the same numbers. Ctrl-C reaches the whole terminal group,
-    and ending is the parent's decision, so the child is born with SIGINT and SIGTERM blocked.
+    ``fds`` stay open in the child under the same numbers. SIGINT and SIGTERM are blocked in the child, since Ctrl-C
+    reaches the whole process group and the parent decides when it ends.
     """
     ours, theirs = socket.socketpair()
     arguments = json.dumps({"path": sys.path, "target": target, "socket": theirs.fileno()})
@@ -54,13 +52,13 @@ def _enter(target: str, fd: int) -> None:
 
 
 def frame(message: Any) -> bytes:
-    """The message as bytes to send."""
+    """Serialize a message with its length."""
     data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(data)) + data
 
 
 class MessageFramer:
-    """Takes bytes as they come and gives back the messages that are whole."""
+    """Splits received bytes into messages."""
 
     __slots__ = ("_buffer",)
 
@@ -80,7 +78,7 @@ class MessageFramer:
 
 
 def receive(sock: socket.socket) -> Iterator[Any]:
-    """Messages from a blocking socket until the other side closes it."""
+    """Yield messages from a blocking socket until the other side closes it."""
     framer = MessageFramer()
     while data := sock.recv(1 << 16):
         yield from framer.feed(data)

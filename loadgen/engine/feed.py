@@ -1,10 +1,8 @@
-"""Hands requests from the parent to the workers, each to exactly one, without a lock.
+"""A queue that hands each request from the parent to exactly one worker, without a lock.
 
-A request's bytes lie in an unlinked temporary file; a token that says where goes through a pipe.
-Reading from a pipe is atomic in the kernel, so that any number of workers may share one: whoever
-is free takes the next, and the pipe's end tells that the work is used up. Invariant: a token is
-at most ``PIPE_BUF`` long and taken by one worker; a worker that dies takes no token with it that
-it had not taken. The pipe's size bounds how far ahead requests are made.
+A request is pickled into an unlinked temporary file; a token with its place goes through a pipe. The kernel reads and
+writes a token (at most ``PIPE_BUF`` bytes) atomically, so that workers may share a pipe: whoever is free takes the
+next, its end says that there are no more, and its size limits how far ahead requests are made.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import pickle
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import cycle
+from itertools import cycle, repeat
 
 from loadgen.types import Request
 
@@ -24,14 +22,14 @@ _TOKEN = struct.Struct("<qqqq")  # index, offset in the file, length, due in ns 
 _COUNT = struct.Struct("<q")
 _WRAP = 64 << 20
 _AHEAD = 512
-"""Requests made ahead for each pipe: enough to bridge what holds this process up, few enough not to delay the start."""
+"""Requests made ahead for each pipe: enough to bridge a delay of this process, few enough not to delay the start."""
 
 
 class Feed:
-    """The parent's side: ``fill()`` while it is true that there is room, ``taken()`` when a worker says so."""
+    """The parent's side: call ``fill()`` when ``writer`` has room, and ``taken()`` when a worker says so."""
 
     def __init__(self, requests: Iterable[Request], due: list[int] | None, workers: int) -> None:
-        self._requests = _with_due(requests, due)
+        self._requests = zip(requests, repeat(None) if due is None else due, strict=False)
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the load
         self.payload_fd = self._file.fileno()
         pipes = [os.pipe() for _ in range(1 if due is None else workers)]
@@ -39,23 +37,23 @@ class Feed:
         self._write = [write for _, write in pipes]
         for fd in (*self._read, *self._write):
             os.set_blocking(fd, False)
-        for fd in self._write:
-            _limit(fd)
+            if hasattr(fcntl, "F_SETPIPE_SZ"):
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _AHEAD * _TOKEN.size)
         self._turn = cycle(self._write)
         self._position = 0
         self._lap_start = 0
         self._pending: tuple[int, bytes] | None = None
         self._untaken: dict[int, int] = {}
         self.outstanding: dict[int, int | None] = {}
-        """Index -> due (ns from the start) of each request handed out or waiting that has no record yet."""
+        """Index -> due (ns from the start) of each request waiting or taken that has no record yet."""
 
     def reader(self, worker: int) -> int:
-        """The pipe from which this worker takes: shared by all in a closed loop, its own in an open one."""
+        """Return the pipe from which this worker takes: shared in a closed loop, its own in an open one."""
         return self._read[worker % len(self._read)]
 
     @property
     def writer(self) -> int | None:
-        """The pipe to wait on for room; None when everything is handed over."""
+        """The pipe to wait on for room; None once everything is written."""
         return self._pending[0] if self._pending is not None else (self._write[0] if self._write else None)
 
     def fill(self) -> None:
@@ -76,7 +74,7 @@ class Feed:
         self._untaken.pop(index, None)
 
     def end(self) -> None:
-        """Nothing more comes: workers that ask find the pipe's end."""
+        """Hand out nothing more: workers find the pipe's end."""
         for fd in self._write:
             os.close(fd)
         self._write = []
@@ -85,7 +83,7 @@ class Feed:
             self._pending = None
 
     def left(self) -> Iterator[int]:
-        """Indices of the requests that nobody took; to be asked when no worker is left."""
+        """Yield the indices of the requests that nobody took; call it when no worker is left."""
         self.end()
         for fd in self._read:
             while token := os.read(fd, _TOKEN.size):
@@ -108,10 +106,10 @@ class Feed:
         return token
 
     def _find_room(self, size: int) -> None:
-        """Move to where the next request goes: tokens are taken nearly in order, so the file serves as a ring.
+        """Move to where the next request goes: tokens are taken nearly in order, so the file is a ring buffer.
 
-        What is untaken lies from the oldest up to our position, round the end once at most; when it is
-        in the way, we go on behind everything, and round the end only when all from before is taken.
+        Untaken requests lie from the oldest up to our position, and wrap round once at most; when they are in the way,
+        we append to the file, and wrap only when everything before is taken.
         """
         oldest = next(iter(self._untaken.values()), None)
         if self._position > _WRAP and (oldest is None or (max(_WRAP // 2, self._lap_start) <= oldest < self._position)):
@@ -120,20 +118,8 @@ class Feed:
             self._position = self._lap_start = os.fstat(self.payload_fd).st_size
 
 
-def _limit(pipe_fd: int) -> None:
-    """Make the pipe hold ``_AHEAD`` tokens where its size can be set; else it holds what it holds."""
-    if hasattr(fcntl, "F_SETPIPE_SZ"):
-        fcntl.fcntl(pipe_fd, fcntl.F_SETPIPE_SZ, _AHEAD * _TOKEN.size)
-
-
-def _with_due(requests: Iterable[Request], due: list[int] | None) -> Iterator[tuple[Request, int | None]]:
-    if due is None:
-        return ((request, None) for request in requests)
-    return zip(requests, due, strict=False)
-
-
 def take(pipe_fd: int, payload_fd: int) -> tuple[Request, int | None] | None:
-    """The worker's side: the next request and when it is due; None at the end; BlockingIOError: none yet."""
+    """Take the next request and when it is due, in a worker; None at the end; BlockingIOError if there is none yet."""
     token = os.read(pipe_fd, _TOKEN.size)
     if not token:
         return None
@@ -143,7 +129,7 @@ def take(pipe_fd: int, payload_fd: int) -> tuple[Request, int | None] | None:
 
 
 class InFlight:
-    """How many requests each worker has in flight: shared memory, each worker writes only its own place."""
+    """The requests in flight of each worker, in shared memory: a worker writes only its own count."""
 
     def __init__(self, workers: int, fd: int | None = None) -> None:
         self._file = tempfile.TemporaryFile() if fd is None else os.fdopen(fd, "r+b")  # noqa: SIM115

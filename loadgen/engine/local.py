@@ -1,10 +1,7 @@
-"""The engine of one machine: spawn worker processes, warm up, start together, yield records as they come.
+"""The engine of one machine: spawn worker processes (``local_worker``), start them together, yield their records.
 
-The workers' side of the conversation is ``local_worker``; ``feed`` hands requests out, ``child`` carries messages.
-
-Invariant: each request handed to a worker ends in exactly one yielded record; a worker that dies
-is noticed at once (its socket closes), its requests in flight become ``worker_died``, and a new
-worker takes its place.
+A worker that dies is noticed at once (its socket closes): its requests in flight become ``worker_died``, and a new
+worker replaces it.
 """
 
 from __future__ import annotations
@@ -51,7 +48,7 @@ class _Child:
     sock: socket.socket
     framer: MessageFramer = field(default_factory=MessageFramer)
     taken: dict[int, int] = field(default_factory=dict)
-    """Index of each request taken and not recorded yet -> when we heard of it."""
+    """Index of each request taken but not recorded yet -> when the worker reported that."""
     ready: bool = False
     started: bool = False
     finished: bool = False
@@ -104,7 +101,7 @@ class _Load:
         self.readings.pids = tuple(child.process.pid for child in self.children.values())
 
     def _watch_writer(self) -> None:
-        """Have the selector watch the pipe that the next request goes into, if any."""
+        """Have the selector watch the pipe for the next request, if any."""
         watched = [key.fd for key in self.selector.get_map().values() if key.data is None]
         wanted = self.feed.writer
         if watched != ([] if wanted is None else [wanted]):
@@ -143,7 +140,7 @@ class _Load:
             yield from self._on_exit(child)
 
     def _start(self) -> None:
-        """The common start, as soon as all are ready; a late replacement starts at once."""
+        """Start all workers together once they are ready; a later replacement starts at once."""
         if self.readings.started_ns is None:
             if not all(child.ready for child in self.children.values()):
                 return
@@ -154,7 +151,7 @@ class _Load:
                 _send(child, ("start", self.readings.started_ns))
 
     def _on_exit(self, child: _Child) -> Iterator[RequestRecord]:
-        """A worker's socket closed: it is done, or it died."""
+        """Handle a worker whose socket closed: it is done, or it died."""
         self._reap(child)
         if child.finished:
             return
@@ -176,7 +173,7 @@ class _Load:
         return RequestRecord(index=index, worker=worker, due_ns=due_ns, error=error)
 
     def _unaccounted(self) -> Iterator[RequestRecord]:
-        """Requests that a worker took and died before it could say so."""
+        """Yield the requests that a worker took but died before it could report that."""
         for index in self.feed.left():
             self.feed.outstanding.pop(index, None)
         for index in list(self.feed.outstanding):
@@ -214,10 +211,10 @@ class _Load:
         child.sock.close()
         child.process.kill()
         child.process.wait()
-        self.counts[child.worker] = 0  # what it left would count against the others' max_in_flight for ever
+        self.counts[child.worker] = 0  # else its count would use up the others' max_in_flight
 
 
 def _send(child: _Child, message: Any) -> None:
-    # A worker that has died is noticed where its socket is read.
+    # A dead worker is handled where its socket is read.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         child.sock.sendall(frame(message))

@@ -1,7 +1,6 @@
-"""A worker process of the local engine: what it is told over its socket, and how it takes, tells and counts.
+"""A worker process of the local engine: a Worker with ``feed`` and a socket to the parent (``local``).
 
-The parent is ``local``. The first message is ``(number, job, descriptors)``, then come start · stop · cancel; it
-answers with what a Worker tells, and "bye".
+The parent sends ``(number, job, descriptors)``, then start · stop · cancel; it gets what a Worker tells, and "bye".
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -21,26 +21,23 @@ from loadgen.engine.worker import Take, Taken, Worker
 from loadgen.wire.connection import TimestampingSelector
 
 _UNUSED = ("click", "trio")
-"""httpx and httpcore import these where they are installed, for their command line and another kind of event loop:
-0.2 s of the start of each worker."""
+"""httpx and httpcore import these if they are installed, which costs 0.2 s at the start of each worker."""
 
 
 def main(sock: socket.socket) -> None:
-    """Entry point of the child process."""
+    """Run the child process."""
     for name in _UNUSED:
-        sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not installed
-    raise_file_limit()
+        sys.modules[name] = None  # type: ignore[assignment]  # to Python: not installed
+    _raise_file_limit()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(TimestampingSelector())) as runner:
         runner.run(_work(sock))
 
 
-def raise_file_limit() -> None:
-    """Let this process open as many sockets as it may: many systems begin at 1,024."""
-    with contextlib.suppress(ImportError, OSError, ValueError):  # not a Unix; or one that allows no more
-        import resource
-
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _raise_file_limit() -> None:
+    """Allow this process as many sockets as the system permits: the default is often 1,024."""
+    with contextlib.suppress(OSError, ValueError):  # some systems reject their own limit
+        _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
 
 
 async def _work(sock: socket.socket) -> None:
@@ -53,7 +50,7 @@ async def _work(sock: socket.socket) -> None:
     counts = InFlight(job.workers, in_flight_fd)
 
     def tell(*message: Any) -> None:
-        # Never awaited: what the parent does not read yet waits in memory, not in the way of a request.
+        # Not awaited: what the parent has not read yet waits in memory and delays no request.
         writer.write(frame(message))
 
     def count(many: int) -> int:
@@ -70,12 +67,12 @@ async def _work(sock: socket.socket) -> None:
     listener.cancel()
     tell("bye")
     writer.close()
-    await writer.wait_closed()  # the parent may be behind: what it has not read yet must not go with us
+    await writer.wait_closed()  # the parent may not have read everything yet
 
 
 async def _messages(reader: asyncio.StreamReader) -> AsyncIterator[Any]:
     framer = MessageFramer()
-    with contextlib.suppress(ConnectionError):  # a reset, where the parent was killed with something of ours unread
+    with contextlib.suppress(ConnectionError):  # reset if the parent was killed with something unread
         while data := await reader.read(1 << 16):
             for message in framer.feed(data):
                 yield message
@@ -90,11 +87,11 @@ async def _listen(messages: AsyncIterator[Any], worker: Worker) -> None:
                 worker.stop()
             case ("cancel",):
                 worker.cancel()
-    os._exit(1)  # the parent is gone: nobody is left to measure for
+    os._exit(1)  # the parent is gone
 
 
 def _taker(pipe_fd: int, payload_fd: int, wake: Callable[[], None]) -> Take:
-    """Take from the feed, and call ``wake`` once it has something for those who found nothing."""
+    """Make a function that takes from the feed, and has ``wake`` called when the feed has more after being empty."""
     loop = asyncio.get_running_loop()
 
     def readable() -> None:

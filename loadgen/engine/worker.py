@@ -1,8 +1,7 @@
-"""One worker's share of a load: an event loop, an official client, and three callables to the engine that runs it.
+"""One worker's share of a load, without processes, pipes or sockets: three callables connect it to its engine.
 
-It knows nothing of processes, pipes or sockets: ``local_worker`` runs it in a process of its own, a test runs it in
-place. Invariant: each request that was taken, or made from an answer, is announced ("taken") and ends in one "record"
-or "returned", whatever happens short of the process's death; the engine accounts for that.
+Each request that is taken, or follows from an answer, is announced ("taken") and ends in one "record" or "returned",
+unless the process dies.
 """
 
 from __future__ import annotations
@@ -14,33 +13,42 @@ from dataclasses import replace
 from time import monotonic_ns
 
 from loadgen.engine import Job
-from loadgen.engine.clocks import on_callers_clock
 from loadgen.turns import follow_up
 from loadgen.types import NS, ClosedLoop, OpenLoop, Request, RequestError, RequestRecord
 
 Taken = tuple[Request, int | None]
 """A request, and when it is due in ns from the common start."""
 Take = Callable[[], Taken | None]
-"""The next request; None at the end of all; BlockingIOError: none yet, ``Worker.wake()`` follows when there may be."""
+"""Returns the next request, or None at the end; BlockingIOError: none yet, ``Worker.wake()`` is called later."""
 Tell = Callable[..., None]
-"""A word and what it is about, never held up: ready · taken, index · returned, index · record, RequestRecord ·
-lag, seconds."""
+"""Sends a message without waiting: ready · taken, index · returned, index · record, RequestRecord · lag, seconds."""
 Count = Callable[[int], int]
-"""How many requests this worker has in flight now; returns how many all workers have."""
+"""Sets how many requests this worker has in flight; returns how many all workers have."""
 
 _LEAD_NS = 3_000_000
 """An open loop's request is prepared this long before it is due, and held back at the socket."""
 _LAG_TICK_S = 0.1
 _GOLDEN = 0.6180339887498949
+_INSTANTS = (
+    "due_ns", "sent_ns", "connected_ns", "first_thinking_ns", "first_answer_ns", "first_tool_call_ns", "end_ns"
+)  # fmt: skip
 
 
 def start_offset_ns(slot: int, concurrency: int) -> int:
-    """When a closed loop's slot sends its first request, counted from the common start.
+    """Return when a closed loop's slot sends its first request, from the common start.
 
-    The first N are spread over 5 ms each, at most one second in all, in the order of the golden
-    ratio, so that neither all at once nor a regular comb of requests meets the server.
+    The first N requests are spread over 5 ms each, at most one second in total, in the order of the golden ratio, so
+    that they reach the server neither all at once nor at regular intervals.
     """
     return round(min(NS, concurrency * 5_000_000) * (slot * _GOLDEN % 1.0))
+
+
+def on_callers_clock(record: RequestRecord, offset_ns: int) -> RequestRecord:
+    """Add the offset (caller's clock - worker's clock, 0 on one machine) to each instant; durations do not change."""
+    if offset_ns == 0:
+        return record
+    instants = {name: at_ns + offset_ns for name in _INSTANTS if (at_ns := getattr(record, name)) is not None}
+    return replace(record, chunk_ns=tuple(at_ns + offset_ns for at_ns in record.chunk_ns), **instants)
 
 
 class Worker:
@@ -67,7 +75,7 @@ class Worker:
         self._started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def start(self, start_ns: int) -> None:
-        """The common start, on the caller's clock."""
+        """Set the common start, on the caller's clock."""
         self._started.set_result(start_ns - self._clock_offset_ns)
 
     def stop(self) -> None:
@@ -82,13 +90,13 @@ class Worker:
             task.cancel()
 
     def wake(self) -> None:
-        """There may be something to take: all that wait look again."""
+        """Have all that wait try to take again."""
         if self._woken is not None:
             self._woken.set_result(None)
             self._woken = None
 
     async def prepare(self) -> None:
-        """Do what the first request would otherwise pay for: imports, connections, the client's first call."""
+        """Do what would delay the first request: imports, connections, the client's first call."""
         from loadgen.api.sending import send
 
         for request in self._job.warmup[self._number :: self._job.workers]:
@@ -97,7 +105,7 @@ class Worker:
             await self._api.preconnect(self._client, len(self._slots(self._job.load)), self._job.timeouts.connect_s)
 
     async def run(self) -> None:
-        """Say that all is ready, wait for the start, send what there is to take."""
+        """Report that the worker is ready, wait for the start, and send all there is to take."""
         self._tell("ready")
         start_ns = await self._started
         lag = asyncio.create_task(self._watch_lag())
@@ -137,12 +145,12 @@ class Worker:
                     self._tell("returned", request.index)
                 elif self._try_acquire(load.max_in_flight):
                     group.create_task(self._conversation(request, due_ns))
-                    await asyncio.sleep(0)  # it is prepared before the next is looked at, also when we are late
+                    await asyncio.sleep(0)  # lets it be prepared before the next is taken, even if we are late
                 else:
-                    group.create_task(self._last_look(request, due_ns, load.max_in_flight))
+                    group.create_task(self._retry_when_due(request, due_ns, load.max_in_flight))
 
-    async def _last_look(self, request: Request, due_ns: int, limit: int | None) -> None:
-        """There was no place when it was to be prepared; there may be one when it is due."""
+    async def _retry_when_due(self, request: Request, due_ns: int, limit: int | None) -> None:
+        """Send a request if there is room when it is due, though there was none when it was to be prepared."""
         if not await self._sleep_until(due_ns):
             self._tell("returned", request.index)
         elif self._try_acquire(limit):
@@ -151,7 +159,7 @@ class Worker:
             self._tell_unsent(request, due_ns, RequestError("dropped", f"{limit} requests were in flight"))
 
     def _try_acquire(self, limit: int | None) -> bool:
-        """Count one more as in flight, if that is within the limit of all workers together."""
+        """Count one more as in flight, if that is within the limit for all workers together."""
         in_flight = self._count(+1)  # first, and only then compared: two workers at once never exceed the limit
         if limit is None or in_flight <= limit:
             return True
@@ -159,7 +167,7 @@ class Worker:
         return False
 
     async def _conversation(self, request: Request, due_ns: int | None) -> None:
-        """Run one that is counted as in flight, and the turn that follows from its answer: due at once."""
+        """Send a request that is counted as in flight, and then the turn that follows from its answer."""
         record = await self._in_own_task(request, due_ns)
         while not self._stopped.is_set() and (following := record.following) is not None:
             self._tell("taken", following.index)
@@ -167,13 +175,13 @@ class Worker:
             record = await self._in_own_task(following, None)
 
     async def _in_own_task(self, request: Request, due_ns: int | None) -> RequestRecord:
-        """Run one that is counted as in flight; ``cancel()`` reaches it, not the loop that sends the next."""
+        """Send a request that is counted as in flight; ``cancel()`` cancels it, not the loop that sends the next."""
         task = asyncio.create_task(self._one(request, due_ns))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
         try:
             return await task
-        except asyncio.CancelledError:  # before it had begun, else ``send`` made a record
+        except asyncio.CancelledError:  # before it began; else ``send`` makes a record
             return self._tell_unsent(request, due_ns, RequestError("cancelled", "cancelled before it was sent"))
         finally:
             self._count(-1)
@@ -194,32 +202,28 @@ class Worker:
         return record
 
     def _count(self, change: int) -> int:
-        """Count so many more; how many are in flight in all workers together."""
+        """Add to the requests in flight; return how many all workers have."""
         self._in_flight += change
         return self._count_all(self._in_flight)
 
     async def _next(self) -> Taken | None:
-        """The next request to send; None when there is none or the load was stopped."""
+        """Take the next request; None if there are no more or the load was stopped."""
         while True:
             try:
                 taken = self._take()
             except BlockingIOError:
-                if not await self._wait_readable():
+                if self._woken is None:
+                    self._woken = asyncio.get_running_loop().create_future()
+                await self._woken
+                if self._stopped.is_set():
                     return None
                 continue
             if taken is not None:
                 self._tell("taken", taken[0].index)
             return taken
 
-    async def _wait_readable(self) -> bool:
-        """Wait until there may be something to take; False when stopped meanwhile."""
-        if self._woken is None:
-            self._woken = asyncio.get_running_loop().create_future()
-        await self._woken
-        return not self._stopped.is_set()
-
     async def _sleep_until(self, instant_ns: int) -> bool:
-        """False when the load was stopped before the instant."""
+        """Sleep; return False if the load was stopped before the instant."""
         left = (instant_ns - monotonic_ns()) / NS
         if left > 0:
             with contextlib.suppress(TimeoutError):
@@ -227,7 +231,7 @@ class Worker:
         return not self._stopped.is_set()
 
     async def _watch_lag(self) -> None:
-        """Tell once a second how late the event loop was at worst."""
+        """Report once a second the worst delay of the event loop."""
         worst, ticks = 0.0, 0
         while True:
             due = monotonic_ns() + round(_LAG_TICK_S * NS)

@@ -1,4 +1,1 @@
-"""HTTP with kernel receive stamps: one TCP connection, and the transport that the official client is given.
-
-The neighbour: ``api`` knows what the bytes mean.
-"""
+"""HTTP with kernel receive stamps, as a transport for official clients."""

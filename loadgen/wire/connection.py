@@ -1,11 +1,9 @@
 """One TCP connection that stamps what it receives with the kernel's clock.
 
-Invariant: with each chunk of the body ``WireTimings.stamp_ns`` is the instant at which the kernel received its last
-byte (Linux), or at which that was read (elsewhere); ``clock`` says which. The event loop's own delay is thus measured
-(``read_lag_max_ns``) instead of spoiling TTFT and ITL. Of several chunks read at once the kernel keeps the last one's
-instant only: how long the first may have waited is bounded by when the loop had last looked, and counted as such.
-
-What a chunk is, ``framing`` says; ``transport`` keeps the connections.
+The stamp of a chunk is the instant at which the kernel received its last byte (Linux) or at which that was read
+(elsewhere), so that the event loop's delay is measured (``read_lag_max_ns``) instead of added to TTFT and ITL. For
+several chunks read at once, the kernel keeps only the last one's instant: the first has waited at most since the loop
+last looked, and that is counted.
 """
 
 from __future__ import annotations
@@ -33,22 +31,22 @@ _ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
 _LATE_READ_NS = 1_000_000
 _SAME_INSTANT_NS = 20_000
 _BLOCKED_NS = 500_000
-"""A look for what is readable that took longer than this had to wait for it."""
+"""A ``select`` that took longer than this had to wait for something readable."""
 
 
 class TimedOut(Exception):
-    """``limit`` names the limit that was reached."""
+    """A limit was reached, named by ``limit``."""
 
     def __init__(self, limit: str, seconds: float) -> None:
         super().__init__(f"{limit}: nothing within {seconds:g} s")
 
 
 class ConnectFailed(Exception):
-    """No connection, or one that was lost before any answer."""
+    """There is no connection, or it was lost before any answer."""
 
 
 class TimestampingSelector(selectors.DefaultSelector):
-    """Knows since when what it found may have been there: the last look, or just now if it had to wait for it."""
+    """Notes since when what it found may have been readable: since its last call, or just now if it had to wait."""
 
     readable_since_ns = 0
     _looked_ns = 0
@@ -64,7 +62,7 @@ class TimestampingSelector(selectors.DefaultSelector):
 
 
 class WireTimings:
-    """When what happened to one request on the wire; instants are ``time.monotonic_ns``."""
+    """The instants (``time.monotonic_ns``) of one request on the wire."""
 
     __slots__ = (
         "clock", "connected_ns", "connecting", "content_type", "due_ns", "late_reads", "read_lag_max_ns", "sent_ns",
@@ -80,21 +78,21 @@ class WireTimings:
         self.connected_ns: int | None = None
         self.content_type = ""
         self.stamp_ns: int | None = None
-        """Of the chunk that was handed over last."""
+        """Of the chunk that was yielded last."""
         self.late_reads = False
-        """That chunk waited over 1 ms in the kernel: chunks that were read with it have lost their spacing."""
+        """That chunk waited over 1 ms in the kernel: chunks read with it have lost their own instants."""
         self.read_lag_max_ns = 0
         self.clock: Clock | None = None
 
 
 class Connection:
-    """One TCP connection: sends a request, hands over the chunks of its answer with their stamps."""
+    """One TCP connection: sends a request, yields the chunks of its answer with their stamps."""
 
     def __init__(self, sock: socket.socket, address: tuple[str, int]) -> None:
         self.address = address
         self._sock = sock
         self._loop = asyncio.get_running_loop()
-        self._looks = getattr(self._loop, "_selector", None)
+        self._selector = getattr(self._loop, "_selector", None)
         self._buffer = bytearray(1 << 16)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -116,7 +114,7 @@ class Connection:
         return cls(sock, address)
 
     async def request(self, data: bytes, timings: WireTimings, framing: Callable[[], Framing]) -> None:
-        """Send, and return when the answer's status and headers are there."""
+        """Send, and return when the answer's status and headers have arrived."""
         self._timings = timings
         self._parser = httptools.HttpResponseParser(self)
         self._framing = framing()
@@ -144,11 +142,11 @@ class Connection:
         except OSError as error:
             raise ConnectFailed(f"the connection was lost while sending: {error.strerror}") from None
         except asyncio.CancelledError:
-            if self._failure is None:  # else we closed it ourselves, and the wait for an answer says why
+            if self._failure is None:  # else we closed it ourselves, and the wait for an answer raises the reason
                 raise
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Hand over each chunk of an answer, of the body of an error the bytes as they come, and stamp it."""
+        """Yield each chunk with its stamp in ``WireTimings``; the body of an error comes as it is received."""
         timings = self._timings
         assert timings is not None
         while True:
@@ -160,7 +158,7 @@ class Connection:
             await self._more()
 
     def usable(self) -> bool:
-        """Whether the other side has kept the idle connection open, as far as the kernel has heard."""
+        """Return whether the idle connection is still open, as far as the kernel knows."""
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -171,7 +169,7 @@ class Connection:
         return False
 
     def release(self) -> bool:
-        """Whether the connection can be used again; closed if not, as where the answer was not read to its end."""
+        """Return whether the connection can be reused; close it if not, as when the answer was not read to its end."""
         self._unwatch()
         self._timings = None
         if not (self.complete and self._keep_alive):
@@ -184,13 +182,13 @@ class Connection:
             self.closed = True
             self._loop.remove_reader(self._sock)
             if self._sending is not None:
-                # The event loop would wait for ever to write to a socket that we close.
+                # Otherwise the event loop would wait for ever to write to the closed socket.
                 self._loop.remove_writer(self._sock)
                 self._sending.cancel()
             self._sock.close()
 
     async def _more(self) -> None:
-        """Wait for the next bytes; raises what ended the connection."""
+        """Wait for the next bytes; raise what ended the connection."""
         if self._failure is not None:
             raise self._failure
         self._waiter = self._loop.create_future()
@@ -212,7 +210,7 @@ class Connection:
         if size == 0:
             return self._lost("the connection was closed")
         timings = self._timings
-        if timings is None:  # an idle connection on which the server speaks is of no use
+        if timings is None:  # an idle connection on which the server sends is of no use
             return self.close()
         now, wall = _clocks()
         lag = _kernel_lag(ancillary, wall)
@@ -241,15 +239,15 @@ class Connection:
             self._watch("between_chunks", timings.timeouts.between_chunks_s)
         self._last_ns = stamp_ns
         waited_ns = read_ns - stamp_ns
-        if len(chunks) > 1 and isinstance(self._looks, TimestampingSelector):
-            waited_ns = max(waited_ns, read_ns - self._looks.readable_since_ns)
+        if len(chunks) > 1 and isinstance(self._selector, TimestampingSelector):
+            waited_ns = max(waited_ns, read_ns - self._selector.readable_since_ns)
             timings.read_lag_max_ns = max(timings.read_lag_max_ns, waited_ns)
         self._late = waited_ns > _LATE_READ_NS
         for chunk in chunks:
             self._chunks.append((chunk, stamp_ns, self._late))
 
     def _take_rest(self) -> None:
-        """The body is over: what lacks the end of a chunk is the last one."""
+        """Take what is left at the body's end as the last chunk."""
         if rest := self._framing.rest():
             self._chunks.append((rest, self._last_ns, self._late))
 
@@ -270,7 +268,7 @@ class Connection:
         self.close()
         self._wake()
 
-    # One lazy timer per request: it looks at the last arrival when it fires, so that a chunk costs nothing.
+    # One lazy timer per request: it checks the last arrival when it fires, so that a chunk costs nothing.
 
     def _watch(self, limit: str, seconds: float) -> None:
         self._unwatch()
@@ -311,7 +309,7 @@ class Connection:
 
 
 async def _connect(host: str, port: int) -> socket.socket:
-    """To the first of the host's addresses that answers: ``localhost`` may be IPv6 first, and Ollama IPv4 only."""
+    """Connect to the first address that answers: ``localhost`` may be IPv6 first, and Ollama listen on IPv4 only."""
     addresses = await _resolve(host, port)
     for family, kind, proto, _, target in addresses:
         try:
@@ -322,7 +320,7 @@ async def _connect(host: str, port: int) -> socket.socket:
 
 
 async def _resolve(host: str, port: int) -> list[Any]:
-    """The host's addresses; a thread is asked only for a name, since a number can be read here at once."""
+    """Return the host's addresses; only a name needs the resolver's thread, a number is parsed here."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
@@ -330,7 +328,7 @@ async def _resolve(host: str, port: int) -> list[Any]:
 
 
 async def _connect_to(sock: socket.socket, target: Any) -> socket.socket:
-    """The socket, connected and told to stamp what it receives; closed when that fails."""
+    """Connect the socket and enable kernel stamps; close it if that fails."""
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -345,7 +343,7 @@ async def _connect_to(sock: socket.socket, target: Any) -> socket.socket:
 
 
 def _reason(error: Exception) -> str:
-    """In the system's words; asyncio puts its own and the address in their place."""
+    """Return the system's message, which asyncio replaces with its own and the address."""
     number = getattr(error, "errno", None)
     if number is not None and number > 0:
         return os.strerror(number)
@@ -353,7 +351,7 @@ def _reason(error: Exception) -> str:
 
 
 def _clocks() -> tuple[int, int]:
-    """Monotonic and wall time of one instant; read again if this process was set aside between the two."""
+    """Return monotonic and wall time of one instant; read again if this process was preempted between the two."""
     for _ in range(3):
         now, wall = monotonic_ns(), time_ns()
         if monotonic_ns() - now < _SAME_INSTANT_NS:
@@ -362,7 +360,7 @@ def _clocks() -> tuple[int, int]:
 
 
 def _kernel_lag(ancillary: list[tuple[int, int, bytes]], wall_ns: int) -> int | None:
-    """Nanoseconds since the kernel received what was just read; None where it does not tell."""
+    """Return the nanoseconds since the kernel received what was just read; None if it does not report it."""
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack(data)

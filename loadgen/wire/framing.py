@@ -1,8 +1,4 @@
-"""What a chunk of a streamed body is: the bytes that the server sent as one message.
-
-An API says which framing its answers have; ``connection`` stamps each chunk with the instant of its last byte. A body
-is its chunks joined: each keeps the bytes that end it. Framing of another kind (server-sent events) belongs here too.
-"""
+"""Framing of streamed bodies: a chunk is one message of the server, with the bytes that end it."""
 
 from __future__ import annotations
 
@@ -16,17 +12,17 @@ class BadWire(Exception):
 
 
 class Framing(Protocol):
-    """Cuts one body into chunks."""
+    """Splits one body into chunks."""
 
     NAME: ClassVar[str]
     CONTENT_TYPES: ClassVar[tuple[str, ...]]
-    """How the content type of an answer that is framed so begins."""
+    """Prefixes of the content types of answers in this framing."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take in the next bytes and return the chunks that they complete; BadWire for what cannot be one."""
+        """Add the next bytes and return the chunks that they complete; BadWire for one that is invalid."""
 
     def rest(self) -> bytes:
-        """Return what came after the last whole chunk: the last one, if the body ends here."""
+        """Return what came after the last complete chunk: the last one, if the body ends here."""
 
 
 class Ndjson:

@@ -1,7 +1,6 @@
-"""``transport`` as a transport of httpx, for official clients that are built on it.
+"""A transport of httpx for official clients: plain HTTP over our connections, TLS and proxies over httpx's own.
 
-A client built on another library with httpx's interface (httpx2) needs this file with the other import, and no more.
-Plain HTTP goes over our own connections; TLS and proxies go over httpx's, with stamps taken at the read.
+httpx's own connections are stamped when they are read.
 """
 
 from __future__ import annotations
@@ -16,33 +15,27 @@ import httpx
 
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Framing
-from loadgen.wire.transport import Connections, hold, message, proxy_for
+from loadgen.wire.transport import Connections, message, proxy_for, wait_until_due
 
 
 class HttpxTransport(httpx.AsyncBaseTransport):
-    """Stamps what it receives in the ``timings()`` of the request that the current task sends.
-
-    ``rewrite`` makes the body that is sent out of the one that the client wrote.
-    """
+    """Stamps what it receives in the ``timings()`` of the current task's request; ``rewrite`` changes its body."""
 
     def __init__(
-        self,
-        timings: Callable[[], WireTimings],
-        framing: Callable[[], Framing],
-        rewrite: Callable[[bytes], bytes],
+        self, timings: Callable[[], WireTimings], framing: Callable[[], Framing], rewrite: Callable[[bytes], bytes]
     ) -> None:
         self._timings = timings
         self._framing = framing
         self._rewrite = rewrite
         self._connections = Connections()
-        self._roundabout: dict[tuple[str, str], httpx.AsyncHTTPTransport | None] = {}
-        """By scheme and host: httpx's own transport where our connections do not lead there."""
+        self._httpx_transports: dict[tuple[str, str], httpx.AsyncHTTPTransport | None] = {}
+        """By scheme and host: httpx's own transport for TLS and proxies, else None."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         timings = self._timings()
         if (body := self._rewrite(request.content)) != request.content:
             request = _with_body(request, body)
-        inner = self._way_to(request.url)
+        inner = self._httpx_transport(request.url)
         if inner is not None:
             return await _through(inner, request, timings, self._framing())
         data = message(request.method, request.url.raw_path, request.headers.raw, body)
@@ -51,33 +44,30 @@ class HttpxTransport(httpx.AsyncBaseTransport):
         return _Response(connection.status, connection.headers, answer)
 
     async def preconnect(self, url: str, count: int, timeout_s: float) -> None:
-        """Open ``count`` connections beforehand where they are ours."""
+        """Open ``count`` connections in advance, unless TLS or a proxy is used."""
         parts = httpx.URL(url)
-        if self._way_to(parts) is None:
+        if self._httpx_transport(parts) is None:
             await self._connections.preconnect(_address(parts), count, timeout_s)
 
-    def _way_to(self, url: httpx.URL) -> httpx.AsyncHTTPTransport | None:
-        """httpx's own transport for TLS and behind a proxy; None where our connections lead there."""
-        way = url.scheme, url.host
-        if way not in self._roundabout:
-            proxy = proxy_for(*way)
+    def _httpx_transport(self, url: httpx.URL) -> httpx.AsyncHTTPTransport | None:
+        """Return httpx's own transport for TLS or a proxy; None if our connections lead there."""
+        origin = url.scheme, url.host
+        if origin not in self._httpx_transports:
+            proxy = proxy_for(*origin)
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
             is_direct = url.scheme == "http" and proxy is None
-            self._roundabout[way] = None if is_direct else httpx.AsyncHTTPTransport(limits=limits, proxy=proxy)
-        return self._roundabout[way]
+            self._httpx_transports[origin] = None if is_direct else httpx.AsyncHTTPTransport(limits=limits, proxy=proxy)
+        return self._httpx_transports[origin]
 
     async def aclose(self) -> None:
         self._connections.close()
-        for inner in self._roundabout.values():
+        for inner in self._httpx_transports.values():
             if inner is not None:
                 await inner.aclose()
 
 
 class _Response(httpx.Response):
-    """Hands over each chunk as a line: from bytes to lines, httpx's own way is five generators deep.
-
-    httpx also ends lines at U+0085 and its like, which a JSON text may hold. Clients that read events read bytes.
-    """
+    """Yields each chunk as a line: httpx takes five generators, and also splits at U+0085, which JSON may contain."""
 
     def __init__(self, status: int, headers: Any, body: _Body) -> None:
         super().__init__(status, headers=headers, stream=body)
@@ -118,8 +108,8 @@ def _with_body(request: httpx.Request, body: bytes) -> httpx.Request:
 async def _through(
     inner: httpx.AsyncHTTPTransport, request: httpx.Request, timings: WireTimings, framing: Framing
 ) -> httpx.Response:
-    """Send through httpx's own transport, with its errors told as ours."""
-    await hold(timings)
+    """Send through httpx's own transport and convert its errors to ours."""
+    await wait_until_due(timings)
     timings.clock = "read"
     limits = timings.timeouts
     request.extensions["trace"] = partial(_note_connection, timings)
@@ -139,13 +129,13 @@ async def _through(
 
 
 async def _note_connection(timings: WireTimings, event: str, _info: Any) -> None:
-    """httpcore's own account of what it does: a connection is open when TCP's is, and with TLS when that is agreed."""
+    """Note when httpcore has opened the connection: after TCP's handshake, or after that of TLS."""
     if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
         timings.connected_ns = monotonic_ns()
 
 
 async def _chunks(stream: Any, timings: WireTimings, framing: Framing | None) -> AsyncIterator[bytes]:
-    """The chunks of a body with their stamps, or its bytes as they come where nothing frames them."""
+    """Yield the chunks of a body with their stamps; without framing, its bytes as they are received."""
     pieces = aiter(stream)
     limit = timings.timeouts.between_chunks_s
     while True:

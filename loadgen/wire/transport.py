@@ -1,8 +1,7 @@
-"""HTTP over kept connections, in bytes: knows no HTTP library.
+"""A pool of connections that knows no HTTP library.
 
-``httpx_adapter`` puts an official client on top of this; ``connection`` is one connection.
-Invariant: ``WireTimings.sent_ns`` is the instant at which nothing but connecting and sending was left
-to do, so that neither the client library's own work nor the wait for the due time is in a latency.
+``WireTimings.sent_ns`` is taken when only connecting and sending are left, so that no latency contains the client
+library's work or the wait for the due time.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Address = tuple[str, int]
 
 
 class Connections:
-    """Plain TCP with kernel receive stamps, connections kept by address without a limit on their number."""
+    """Plain TCP connections with kernel receive stamps, kept by address without a limit on their number."""
 
     def __init__(self) -> None:
         self._idle: dict[Address, list[Connection]] = {}
@@ -28,8 +27,8 @@ class Connections:
     async def send(
         self, address: Address, message: bytes, timings: WireTimings, framing: Callable[[], Framing]
     ) -> Connection:
-        """Send at the due instant and return when the answer's status and headers are there; nothing is sent twice."""
-        await hold(timings)
+        """Send once at the due instant and return when the answer's status and headers have arrived."""
+        await wait_until_due(timings)
         connection = self._take(address)
         if connection is None:
             timings.connecting = True
@@ -49,7 +48,7 @@ class Connections:
             self._idle.setdefault(connection.address, []).append(connection)
 
     async def preconnect(self, address: Address, count: int, timeout_s: float) -> None:
-        """Open connections beforehand, so that no request of the load pays; failures are left to the requests."""
+        """Open connections in advance, so that no request of the load has to; the requests will report failures."""
         idle = self._idle.setdefault(address, [])
         for _ in range(count - len(idle)):
             try:
@@ -73,25 +72,25 @@ class Connections:
 
 
 def message(method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """The bytes of a request."""
+    """Serialize a request."""
     lines = [b"%s %s HTTP/1.1" % (method.encode(), target), *(b"%s: %s" % header for header in headers)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-async def hold(timings: WireTimings) -> None:
-    """Wait until the request is due, and note that it is sent now."""
+async def wait_until_due(timings: WireTimings) -> None:
+    """Wait until the request is due, and set ``sent_ns``."""
     if timings.due_ns is not None:
-        await until(timings.due_ns)
+        await sleep_until(timings.due_ns)
     timings.sent_ns = monotonic_ns()
 
 
-async def until(instant_ns: int) -> None:
+async def sleep_until(instant_ns: int) -> None:
     """Return at the instant, within tens of microseconds: timers of the event loop are 1 ms coarse."""
     while (left := instant_ns - monotonic_ns()) > 0:  # noqa: ASYNC110 - time is the event
         await asyncio.sleep(left / NS - 0.0011)  # below zero it only lets others run
 
 
 def proxy_for(scheme: str, host: str) -> str | None:
-    """The proxy that the environment names for the way to this host."""
+    """Return the proxy that the environment names for this host."""
     proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

@@ -1,8 +1,6 @@
-"""Scoring: one pure function from a case and an answer to a score.
+"""Scoring: one pure function from a case and an answer to a score, which never raises whatever the answer contains.
 
-Invariant: ``score`` depends only on its two arguments and never raises, whatever the answer contains;
-an answer that cannot be judged is ``unscored`` with the reason. docs/scoring.md defines every word.
-jsonschema is imported with the first schema, so importing this package is cheap.
+docs/scoring.md defines every word. jsonschema is imported with the first schema, so importing this package is cheap.
 """
 
 from __future__ import annotations

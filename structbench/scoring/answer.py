@@ -1,7 +1,4 @@
-"""The answer as scoring sees it, and the explanations in a score.
-
-Invariant: an explanation is one printable line of at most 300 characters that encodes as UTF-8.
-"""
+"""The answer as scoring sees it, and the explanations in a score."""
 
 from __future__ import annotations
 
@@ -46,11 +43,11 @@ def explain(pointer: str, keyword: str, message: str) -> str:
 
 
 def as_line(text: str) -> str:
-    """Make any text one printable line; one that is too long loses its middle, since jsonschema's reason comes last."""
-    text = _shortened(text)
+    """Make any text one printable line of UTF-8, without its middle if it is too long: jsonschema's reason is last."""
+    text = without_middle(text, MAX_LINE, 129)
     text = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return _shortened(text)
+    return without_middle(text, MAX_LINE, 129)
 
 
 def first_distinct(explanations: Iterable[str]) -> tuple[str, ...]:
@@ -63,7 +60,3 @@ def quoted(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = without_middle(text, 100, 29)
     return repr(text) if isinstance(value, str) else text
-
-
-def _shortened(text: str) -> str:
-    return without_middle(text, MAX_LINE, 129)

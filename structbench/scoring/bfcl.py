@@ -1,20 +1,24 @@
-"""The rules by which the Berkeley Function Calling Leaderboard judges a call.
+"""The rules by which the Berkeley Function Calling Leaderboard judges a call: types strictly, values leniently.
 
-Invariant: every call gets a verdict, whatever its arguments contain. Types are judged strictly, values
-leniently; docs/scoring.md lists the deliberate differences from BFCL's own checker, with examples.
+docs/scoring.md lists the deliberate differences from BFCL's own checker, with examples.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from structbench.scoring.values import json_equal
 from structbench.types import ToolOutcome
 
-Verdict = tuple[ToolOutcome, str]
-"""The rung that a call reached, and the argument that stopped it there."""
+
+class Verdict(NamedTuple):
+    """The rung that a call reached, and the argument that stopped it there."""
+
+    rung: ToolOutcome
+    argument: str = ""
+
 
 KINDS: Mapping[Any, type] = {
     "string": str, "integer": int, "number": float, "boolean": bool, "array": list, "object": dict,
@@ -29,19 +33,19 @@ def judge(arguments: Mapping[str, Any], allowed: Mapping[str, Sequence[Any]], sc
     """Find the first rung that the arguments fail, given the acceptable values and the tool's parameters."""
     properties, required = schema.get("properties"), schema.get("required")
     described = properties if isinstance(properties, Mapping) else {}
-    must = [name for name, values in allowed.items() if not _may_be_left_out(values)]
+    must = [name for name, values in allowed.items() if LEFT_OUT not in values]
     for name in (*must, *map(str, required if isinstance(required, list | tuple) else ())):
         if name not in arguments:
-            return "missing_argument", name
+            return Verdict("missing_argument", name)
     for name in arguments:
         if name not in allowed or not isinstance(described.get(name), Mapping):
-            return "unexpected_argument", name
+            return Verdict("unexpected_argument", name)
     rungs = {name: _judge_value(value, allowed[name], described[name]) for name, value in arguments.items()}
     for rung in ("schema_violation", "wrong_value"):
         for name, found in rungs.items():
             if found == rung:
-                return found, name
-    return "correct", ""
+                return Verdict(found, name)
+    return Verdict("correct")
 
 
 def _judge_value(value: Any, acceptable: Sequence[Any], described: Mapping[str, Any]) -> ToolOutcome:
@@ -70,7 +74,7 @@ def _matches(value: Any, acceptable: Any, inner: type | None) -> bool:
         case list() if inner is dict:
             return _objects_match(value, acceptable)
         case list():
-            return isinstance(acceptable, list) and json_equal(_flat_standard(value), _flat_standard(acceptable))
+            return isinstance(acceptable, list) and json_equal([*map(_standard, value)], [*map(_standard, acceptable)])
         case _:
             return json_equal(_standard(value), _standard(acceptable))
 
@@ -94,15 +98,11 @@ def _members_match(value: Mapping[str, Any], acceptable: Mapping[str, Any]) -> b
             return False
         if not any(json_equal(_standard(member), _standard(one)) for one in _listed(acceptable[name])):
             return False
-    return all(name in value or _may_be_left_out(_listed(values)) for name, values in acceptable.items())
+    return all(name in value or LEFT_OUT in _listed(values) for name, values in acceptable.items())
 
 
 def _listed(values: Any) -> Sequence[Any]:
     return values if isinstance(values, list | tuple) else [values]
-
-
-def _may_be_left_out(values: Sequence[Any]) -> bool:
-    return LEFT_OUT in values
 
 
 def _first_kind(acceptable: Sequence[Any]) -> type | None:
@@ -133,7 +133,3 @@ def _items_fit(value: Any, acceptable: Any, inner: type | None) -> bool:
 def _standard(value: Any) -> Any:
     """Strip a string of blanks, punctuation and case; return any other value as it is."""
     return _IGNORED.sub("", value).lower().replace("'", '"') if isinstance(value, str) else value
-
-
-def _flat_standard(values: Sequence[Any]) -> list[Any]:
-    return [_standard(value) for value in values]

@@ -1,7 +1,6 @@
 """JSON in an answer: strictly the whole text, or leniently from a code fence or prose.
 
-Invariant: the time grows linearly with the text (no part is read again after it failed), and no text makes
-parsing raise.
+The time grows linearly with the text: no part is read again after it failed.
 """
 
 from __future__ import annotations
@@ -47,15 +46,15 @@ def parse_json(text: str) -> Parsed:
     return Parsed(value=value)
 
 
-def find_json(text: str) -> tuple[Any, JsonSource] | None:
-    """Find the first JSON value in a code fence, else the first JSON object or array in prose."""
+def find_json(text: str) -> tuple[Any, JsonSource | None]:
+    """Find the first JSON value in a code fence, else the first JSON object or array in prose, else (None, None)."""
     for block in _fenced(text):
         if (parsed := parse_json(block)).error is None:
             return parsed.value, "fenced"
     for part in _balanced_parts(text):
         if (parsed := parse_json(part)).error is None:
             return parsed.value, "prose"
-    return None
+    return None, None
 
 
 def _fenced(text: str) -> Iterator[str]:

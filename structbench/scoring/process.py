@@ -1,8 +1,7 @@
 """The scoring process, which scores answers beside the load without holding it up.
 
-Invariant: every submitted answer comes back once, scored or ``unscored`` with the reason, whatever it does to the
-process that judges it. One thread of the parent talks to one child process, in batches; the child ends by itself
-when its parent is gone.
+One thread of the parent talks to one child process, in batches. Every submitted answer comes back once, even if it
+kills the child; the child ends by itself when its parent is gone.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -214,7 +213,7 @@ class Scorer:
         return reply
 
     def _ready_child(self) -> _Child | None:
-        if self._child is not None and self._child.has_died:
+        if self._child is not None and self._child.process.poll() is not None:
             self._drop_child()
         if self._child is None and self._failed_starts < MAX_STARTS:
             self._failed_starts += 1
@@ -238,20 +237,12 @@ class _Child:
     """The parent's end of one scoring process."""
 
     def __init__(self, time_limit_s: float) -> None:
-        self._process, self._sock = spawn("structbench.scoring.process:serve")
+        self.process, self._sock = spawn("structbench.scoring.process:serve")
         self._messages = receive(self._sock)
         self._time_limit_s = time_limit_s
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def has_died(self) -> bool:
-        return self._process.poll() is not None
-
     def is_ready(self, limit_s: float, closing: socket.socket) -> bool:
-        """Wait until the child says that it is ready."""
+        """Wait until the child reports that it is ready."""
         try:
             return bool(self._reply(self._time_limit_s, limit_s, closing) == "ready")
         except (EOFError, OSError):
@@ -265,11 +256,11 @@ class _Child:
         except TimeoutError:
             return f"the scoring process gave no answer within {limit_s:g} s"
         except (EOFError, OSError):
-            self._process.kill()
-            return f"the scoring process died (exit code {self._process.wait()})"
+            self.process.kill()
+            return f"the scoring process died (exit code {self.process.wait()})"
 
     def _reply(self, message: Any, limit_s: float, closing: socket.socket) -> Any:
-        """What the child says to the message; TimeoutError after the limit or once ``closing`` is closed."""
+        """Return the child's reply to the message; TimeoutError after the limit or once ``closing`` is closed."""
         self._sock.sendall(frame(message))
         with selectors.DefaultSelector() as selector:
             selector.register(self._sock, selectors.EVENT_READ)
@@ -282,8 +273,8 @@ class _Child:
 
     def end(self) -> None:
         self._sock.close()
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 @lru_cache(MAX_CASES)
@@ -292,17 +283,16 @@ def _unpack_case(case: bytes) -> Case:
     return found
 
 
-def _score_question(question: bytes) -> Score | None:
-    from structbench.scoring import score
-
-    case, answer = pickle.loads(question)
-    return score(_unpack_case(case), answer)
-
-
 def _score_in_time(question: bytes, limit_s: float) -> Score | None:
     """Return the score, or ``unscored`` if it takes longer than the limit."""
+    from structbench.scoring import score
+
+    def run() -> Score | None:
+        case, answer = pickle.loads(question)
+        return score(_unpack_case(case), answer)
+
     try:
-        return limited(limit_s, partial(_score_question, question))
+        return limited(limit_s, run)
     except OutOfTime:
         return unscored(f"scoring took longer than {limit_s:g} s of CPU time")
 

@@ -1,74 +1,51 @@
 """Scores of structured output.
 
 The ladder: rejected · no_output · truncated · invalid_json · schema_violation · wrong_value · correct.
-Invariant: the outcome, ``json_valid``, ``schema_valid`` and ``accuracy_score`` follow from strict parsing and
-cannot contradict each other; only the ``…_lenient`` ones look into fences and prose.
+They follow from strict parsing; only the ``…_lenient`` ones and the explanations look into fences and prose.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from structbench.scoring.answer import Answer, explain, first_distinct, quoted
-from structbench.scoring.parsing import JsonSource, Parsed, find_json, parse_json
+from structbench.scoring.parsing import Parsed, find_json, parse_json
 from structbench.scoring.rules import matches
 from structbench.scoring.validation import Violations, violations
 from structbench.scoring.values import ABSENT, at_pointer
 from structbench.types import Case, JsonOutcome, Score
 
 
-@dataclass(frozen=True, slots=True)
-class _Lenient:
-    """The result of lenient parsing; ``source`` is None if it found nothing."""
-
-    value: Any = None
-    source: JsonSource | None = None
-
-
 def score_json(case: Case, answer: Answer) -> Score:
     """Score an answer that should be JSON, valid by the case's schema and with its expected values."""
-    if answer.rejected:
-        return _failed(case, "rejected", None)
-    if not answer.output_text.strip():
-        return _failed(case, "no_output", "empty answer")
+    if answer.rejected or not answer.output_text.strip():
+        no_schema = None if case.schema is None else False
+        return Score(
+            outcome="rejected" if answer.rejected else "no_output",
+            accuracy_score=0.0,
+            json_valid=False,
+            json_valid_lenient=False,
+            json_parse_error=None if answer.rejected else "empty answer",
+            schema_valid=no_schema,
+            schema_valid_lenient=no_schema,
+        )
     strict = parse_json(answer.output_text)
-    lenient = _lenient(strict, answer.output_text)
-    broken = Violations() if case.schema is None or lenient.source is None else violations(case.schema, lenient.value)
+    value, source = (strict.value, "plain") if strict.error is None else find_json(answer.output_text)
+    broken = Violations() if case.schema is None or source is None else violations(case.schema, value)
     valid = strict.error is None and not broken
     share, wrong = _expected_share(case, strict.value) if valid else (0.0, ())
     return Score(
         outcome=_outcome(strict, answer, broken, share),
         accuracy_score=share,
         json_valid=strict.error is None,
-        json_valid_lenient=lenient.source is not None,
-        json_source=lenient.source,
+        json_valid_lenient=source is not None,
+        json_source=source,
         json_parse_error=strict.error,
         schema_valid=None if case.schema is None else valid,
-        schema_valid_lenient=None if case.schema is None else lenient.source is not None and not broken,
+        schema_valid_lenient=None if case.schema is None else source is not None and not broken,
         validation_errors=broken.lines if broken else first_distinct(wrong),
         violated_keywords=broken.keywords,
     )
-
-
-def _failed(case: Case, outcome: JsonOutcome, parse_error: str | None) -> Score:
-    no_schema = None if case.schema is None else False
-    return Score(
-        outcome=outcome,
-        accuracy_score=0.0,
-        json_valid=False,
-        json_valid_lenient=False,
-        json_parse_error=parse_error,
-        schema_valid=no_schema,
-        schema_valid_lenient=no_schema,
-    )
-
-
-def _lenient(strict: Parsed, text: str) -> _Lenient:
-    if strict.error is None:
-        return _Lenient(strict.value, "plain")
-    found = find_json(text)
-    return _Lenient() if found is None else _Lenient(*found)
 
 
 def _outcome(strict: Parsed, answer: Answer, broken: Violations, share: float) -> JsonOutcome:

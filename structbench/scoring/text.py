@@ -1,8 +1,4 @@
-"""Scores of plain answers: no_output · truncated · wrong_value · correct.
-
-Invariant: only the expected text, apart from surrounding white space, is correct; nothing is forgiven except by
-the case's own rules.
-"""
+"""Scores of plain answers: rejected · no_output · truncated · wrong_value · correct."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from collections.abc import Iterable
 
 from structbench.scoring.answer import Answer, explain, first_distinct, quoted
 from structbench.scoring.rules import normalized
-from structbench.types import Case, Score
+from structbench.types import Case, JsonOutcome, Score
 
 _LETTER = "[^\\W\\d_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]"
 """A letter of a script that separates words, as Thai, Lao, Burmese, Khmer, Japanese and Chinese do not."""
@@ -24,43 +20,31 @@ _BOUNDARIES = {
 
 
 def score_text(case: Case, answer: Answer) -> Score:
-    """Score an answer by the case's expected texts, or by what it must mention."""
-    if case.mentions:
-        return _score_mentions(case, answer)
-    expected = [text.strip() for text in (case.acceptable or {}).get("", (case.expected_text or "",))]
-    rule = case.compare.get("", {})
-    text = answer.output_text.strip()
+    """Score an answer by the case's expected texts, or by the share of texts that it must mention."""
     if answer.rejected:
         return Score(outcome="rejected", accuracy_score=0.0)
-    if any(normalized(rule, text) == normalized(rule, right) for right in expected):
+    text = answer.output_text.strip()
+    if case.mentions:
+        missing = [
+            group for group in case.mentions if not any(is_mentioned(each, answer.output_text) for each in group)
+        ]
+        share = 1 - len(missing) / len(case.mentions)
+        wrong = first_distinct(explain("", "mentions", f"{_either(group)} is missing") for group in missing)
+    else:
+        expected = [each.strip() for each in (case.acceptable or {}).get("", (case.expected_text or "",))]
+        rule = case.compare.get("", {})
+        share = float(any(normalized(rule, text) == normalized(rule, right) for right in expected))
+        wrong = (explain("", "expected", f"{_either(expected)}, found {quoted(text)}"),)
+    if share == 1:
         return Score(outcome="correct", accuracy_score=1.0)
     if not text:
         return Score(outcome="no_output", accuracy_score=0.0)
-    return Score(
-        outcome="truncated" if answer.done_reason == "length" else "wrong_value",
-        accuracy_score=0.0,
-        validation_errors=(explain("", "expected", f"{_either(expected)}, found {quoted(text)}"),),
-    )
+    outcome: JsonOutcome = "truncated" if answer.done_reason == "length" else "wrong_value"
+    return Score(outcome=outcome, accuracy_score=share, validation_errors=wrong)
 
 
 def _either(texts: Iterable[str]) -> str:
     return " or ".join(map(quoted, texts))
-
-
-def _score_mentions(case: Case, answer: Answer) -> Score:
-    """Score by the share of groups of which the answer contains one text."""
-    if answer.rejected:
-        return Score(outcome="rejected", accuracy_score=0.0)
-    if not answer.output_text.strip():
-        return Score(outcome="no_output", accuracy_score=0.0)
-    missing = [group for group in case.mentions if not any(is_mentioned(text, answer.output_text) for text in group)]
-    if not missing:
-        return Score(outcome="correct", accuracy_score=1.0)
-    return Score(
-        outcome="truncated" if answer.done_reason == "length" else "wrong_value",
-        accuracy_score=1 - len(missing) / len(case.mentions),
-        validation_errors=first_distinct(explain("", "mentions", f"{_either(group)} is missing") for group in missing),
-    )
 
 
 def is_mentioned(text: str, answer: str) -> bool:

@@ -1,7 +1,6 @@
 """A limit on the CPU time of a check: a pattern can take longer than anyone would wait.
 
-Invariant: how busy the machine is decides nothing, and after a call the process's timer and its SIGPROF handler are as
-they were.
+How busy the machine is decides nothing. After a call, the process's timer and its SIGPROF handler are as before.
 """
 
 from __future__ import annotations

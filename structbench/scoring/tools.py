@@ -2,8 +2,8 @@
 
 The ladder: rejected · truncated · no_call · wrong_function · missing_argument · unexpected_argument ·
 schema_violation · wrong_value · wrong_count · unwanted_call · correct.
-Invariant: expected and made calls are paired one to one, in any order, with as many right pairs as
-possible; the outcome is the lowest rung among the pairs.
+Expected and made calls are paired one to one, in any order, with as many right pairs as possible; the outcome is the
+lowest rung among the pairs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from structbench.scoring import bfcl
 from structbench.scoring.answer import Answer, explain, first_distinct, quoted
+from structbench.scoring.bfcl import Verdict
 from structbench.scoring.parsing import find_json
 from structbench.scoring.rules import best_assignment
 from structbench.scoring.validation import violations
@@ -28,7 +29,6 @@ RUNGS: tuple[ToolOutcome, ...] = (
     "wrong_value",
     "correct",
 )
-RIGHT = len(RUNGS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,7 @@ class _MadeCall:
     """The tool's parameters."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    """The rung that a call reached, and the argument that stopped it there."""
-
-    rung: int
-    argument: str = ""
-
-
-_Judge = Callable[[Mapping[str, Any], _MadeCall], _Verdict]
+_Judge = Callable[[Mapping[str, Any], _MadeCall], Verdict]
 
 
 def score_tools(case: Case, answer: Answer) -> Score:
@@ -104,30 +96,33 @@ def _against_tools(made: Sequence[_MadeCall]) -> Score:
     """Score calls without expected ones: each must be of an offered tool, with valid arguments."""
     verdicts = [_judge_by_tool(call) for call in made]
     explanations = [why for call, verdict in zip(made, verdicts, strict=True) for why in _why(call, verdict, {})]
-    right = sum(verdict.rung == RIGHT for verdict in verdicts)
-    outcome = RUNGS[min(verdict.rung for verdict in verdicts)]
-    return _score(outcome, len(made), right / len(made), explanations)
+    right = sum(verdict.rung == "correct" for verdict in verdicts)
+    return _score(_lowest(verdicts), len(made), right / len(made), explanations)
 
 
 def _against_expected(expected: Sequence[Mapping[str, Any]], made: Sequence[_MadeCall], judge: _Judge) -> Score:
     verdicts = [[judge(wanted, call) for call in made] for wanted in expected]
     # One right pair outweighs any possible sum of partial credit.
-    right_weight = RIGHT * min(len(expected), len(made))
-    weights = [[right_weight if v.rung == RIGHT else v.rung for v in row] for row in verdicts]
+    weight = {rung: place for place, rung in enumerate(RUNGS)}
+    weight["correct"] *= min(len(expected), len(made))
+    weights = [[weight[verdict.rung] for verdict in row] for row in verdicts]
     chosen = best_assignment(weights)
     pairs = [
         (wanted, made[column], row[column])
         for wanted, row, column in zip(expected, verdicts, chosen, strict=True)
         if column is not None
     ]
-    worst = min(verdict.rung for *_, verdict in pairs)
-    outcome = RUNGS[worst]
+    outcome = _lowest([verdict for *_, verdict in pairs])
     explanations = [why for wanted, call, verdict in pairs for why in _why(call, verdict, wanted)]
     if len(made) != len(expected):
         explanations.append(explain("", "wrong_count", f"{len(expected)} expected, {len(made)} made"))
-        outcome = "wrong_count" if worst == RIGHT else outcome
-    right = sum(verdict.rung == RIGHT for *_, verdict in pairs)
+        outcome = "wrong_count" if outcome == "correct" else outcome
+    right = sum(verdict.rung == "correct" for *_, verdict in pairs)
     return _score(outcome, len(made), right / max(len(expected), len(made)), explanations)
+
+
+def _lowest(verdicts: Sequence[Verdict]) -> ToolOutcome:
+    return min((verdict.rung for verdict in verdicts), key=RUNGS.index)
 
 
 def _made_call(index: int, call: Mapping[str, Any], case: Case, tools: Mapping[str, Mapping[str, Any]]) -> _MadeCall:
@@ -147,54 +142,53 @@ def _made_call(index: int, call: Mapping[str, Any], case: Case, tools: Mapping[s
     return _MadeCall(index, name, arguments, offered, names, broken, schema)
 
 
-def _judge_by_tool(call: _MadeCall) -> _Verdict:
+def _judge_by_tool(call: _MadeCall) -> Verdict:
     if not call.offered:
-        return _Verdict(RUNGS.index("wrong_function"))
+        return Verdict("wrong_function")
     for argument in call.required:
         if argument not in (call.arguments or {}):
-            return _Verdict(RUNGS.index("missing_argument"), argument)
-    return _Verdict(RUNGS.index("schema_violation")) if call.broken else _Verdict(RIGHT)
+            return Verdict("missing_argument", argument)
+    return Verdict("schema_violation") if call.broken else Verdict("correct")
 
 
-def _judge(wanted: Mapping[str, Any], call: _MadeCall) -> _Verdict:
+def _judge(wanted: Mapping[str, Any], call: _MadeCall) -> Verdict:
     """Find the first rung at which a call fails to be the expected one."""
     if call.name != wanted.get("name"):
-        return _Verdict(RUNGS.index("wrong_function"))
+        return Verdict("wrong_function")
     if call.arguments is None:
-        return _Verdict(RUNGS.index("schema_violation"))
+        return Verdict("schema_violation")
     allowed = _allowed(wanted)
     must = [name for name, values in allowed.items() if "" not in values]
     for argument in (*must, *call.required):
         if argument not in call.arguments:
-            return _Verdict(RUNGS.index("missing_argument"), argument)
+            return Verdict("missing_argument", argument)
     for argument in call.arguments:
         if argument not in allowed:
-            return _Verdict(RUNGS.index("unexpected_argument"), argument)
+            return Verdict("unexpected_argument", argument)
     if call.broken:
-        return _Verdict(RUNGS.index("schema_violation"))
+        return Verdict("schema_violation")
     for argument, value in call.arguments.items():
         if not any(json_equal(value, one, trim=True) for one in allowed[argument]):
-            return _Verdict(RUNGS.index("wrong_value"), argument)
-    return _Verdict(RIGHT)
+            return Verdict("wrong_value", argument)
+    return Verdict("correct")
 
 
-def _judge_as_bfcl(wanted: Mapping[str, Any], call: _MadeCall) -> _Verdict:
+def _judge_as_bfcl(wanted: Mapping[str, Any], call: _MadeCall) -> Verdict:
     if not call.offered or call.name != wanted.get("name"):
-        return _Verdict(RUNGS.index("wrong_function"))
+        return Verdict("wrong_function")
     if call.arguments is None:
-        return _Verdict(RUNGS.index("schema_violation"))
-    rung, argument = bfcl.judge(call.arguments, _allowed(wanted), call.schema)
-    return _Verdict(RUNGS.index(rung), argument)
+        return Verdict("schema_violation")
+    return bfcl.judge(call.arguments, _allowed(wanted), call.schema)
 
 
 _JUDGES: Mapping[str, _Judge] = {"strict": _judge, "bfcl": _judge_as_bfcl}
 
 
-def _why(call: _MadeCall, verdict: _Verdict, wanted: Mapping[str, Any]) -> tuple[str, ...]:
+def _why(call: _MadeCall, verdict: Verdict, wanted: Mapping[str, Any]) -> tuple[str, ...]:
     """Explain what is wrong with a call; ``wanted`` is empty if the tools alone decide."""
     arguments = call.arguments or {}
     at = pointer_to((call.index, "arguments", verdict.argument))
-    match RUNGS[verdict.rung]:
+    match verdict.rung:
         case "wrong_function":
             expected = wanted.get("name")
             detail = "no such tool" if expected in (None, call.name) else f"expected {quoted(expected)}"
@@ -228,8 +222,7 @@ def _call_in_text(case: Case, answer: Answer) -> bool:
     text = answer.output_text
     if "<tool_call>" in text or "[TOOL_CALLS]" in text:
         return True
-    found = find_json(text)
-    value = None if found is None else found[0]
+    value, _ = find_json(text)
     names = {_function(tool).get("name") for tool in case.tools}
     items = value if isinstance(value, list) else [value]
     return any(isinstance(item, Mapping) and _name(_function(item)) in names for item in items)

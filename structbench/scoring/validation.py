@@ -1,7 +1,6 @@
 """JSON Schema validation with format checking, in the draft that the schema names, else draft 2020-12.
 
-Invariant: no network access (a remote reference is an error of the schema), and the order of explanations
-depends only on schema and value.
+There is no network access, and the order of explanations depends only on schema and value.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""JSON values: equality, JSON pointers, and the limits within which a value can be judged.
-
-Invariant: everything here ends for every value, and never hits Python's recursion limit for a value that
-``limit_error`` has passed.
-"""
+"""JSON values: equality, JSON pointers, and the limits that keep recursive code within Python's recursion limit."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """The single-turn categories of the Berkeley Function Calling Leaderboard (BFCL) as suites.
 
-The data are read from an installed ``bfcl-eval`` wheel, without importing its code, or from a folder with the same
-files. A case asks what BFCL asks: its questions and its documentation of the functions.
-``structbench.scoring.bfcl`` judges the calls by BFCL's rules.
+The data are read from an installed ``bfcl-eval`` wheel, without importing its code, or from a folder with its files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Suites by name: shipped, generated and public ones, and the user's own files.
-
-Invariant: a loaded suite is sound; the first problem in a file raises BadInput with one line that
-names the file, the line, the field and what is wrong.
-"""
+"""Suites by name: shipped, generated and public ones, and the user's own files."""
 
 from __future__ import annotations
 
@@ -28,7 +24,7 @@ from structbench.suites.generated import (
     text_case,
 )
 from structbench.suites.jsonschemabench import load_jsonschemabench
-from structbench.suites.reading import exists
+from structbench.suites.reading import exists, lines_of
 from structbench.types import Case, Suite
 
 
@@ -46,8 +42,6 @@ SHIPPED: Mapping[str, ShippedSuite] = {
     "turns": ShippedSuite(16, "two turns: a tool call, then a sentence about the tool's result", False),
     "numbers": ShippedSuite(50, "number words to digits", True),
 }
-
-
 PUBLIC: Mapping[str, Callable[[str], Suite]] = {"bfcl": load_bfcl, "jsonschemabench": load_jsonschemabench}
 """Prefix before the colon -> loader, which takes the part after it."""
 
@@ -66,8 +60,9 @@ def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
     if name_or_path in SHIPPED:
         lines = read_lines(shipped_bytes(name_or_path), f"{name_or_path}.jsonl")
         return _file_suite(name_or_path, lines, SHIPPED[name_or_path].default_requests)
-    if (public := load_public(name_or_path)) is not None:
-        return public
+    prefix, colon, rest = name_or_path.partition(":")
+    if colon and prefix in PUBLIC:
+        return PUBLIC[prefix](rest)
     path = _user_path(name_or_path)
     return _file_suite(path.resolve().name, read_suite(path))
 
@@ -117,19 +112,15 @@ def calibrated(suite: Suite, tokens_per_word: float, overhead: int) -> Suite:
 
 def describe_suites() -> list[tuple[str, int | Literal["generated"], int, str]]:
     """List the shipped suites as (name, number of cases, default requests, description)."""
-    rows: list[tuple[str, int | Literal["generated"], int, str]] = []
-    for name, shipped in SHIPPED.items():
-        count: int | Literal["generated"] = "generated"
-        if not shipped.generated:
-            count = sum(1 for line in shipped_bytes(name).split(b"\n") if line.strip())
-        rows.append((name, count, shipped.default_requests, shipped.description))
-    return rows
-
-
-def load_public(name: str) -> Suite | None:
-    """Load a public suite; None if the name is not that of public data."""
-    prefix, colon, rest = name.partition(":")
-    return PUBLIC[prefix](rest) if colon and prefix in PUBLIC else None
+    return [
+        (
+            name,
+            "generated" if shipped.generated else sum(1 for _ in lines_of(shipped_bytes(name))),
+            shipped.default_requests,
+            shipped.description,
+        )
+        for name, shipped in SHIPPED.items()
+    ]
 
 
 def describe_public() -> list[tuple[str, int | None, str]]:
@@ -140,10 +131,10 @@ def describe_public() -> list[tuple[str, int | None, str]]:
 
 def _text_suite(shape: TextShape, seed: int) -> Suite:
     for field, value in asdict(shape).items():
-        least_ok = value > 0 if field.startswith("mean") else value >= 0
-        if not least_ok or value > 1e6:
-            least = "above 0" if field.startswith("mean") else "0 or more"
-            raise BadInput(f"--{field.replace('_', '-')} must be {least} and at most 1000000, not {value}")
+        is_mean = field.startswith("mean")
+        if value < 0 or (is_mean and value == 0) or not value <= 1e6:
+            lower = "above 0" if is_mean else "0 or more"
+            raise BadInput(f"--{field.replace('_', '-')} must be {lower} and at most 1000000, not {value}")
     # As floats: 550 and 550.0 are the same shape and must not differ in canonical JSON.
     parameters = {field: float(value) for field, value in asdict(shape).items()}
     identity = {"generator": "text", "version": TEXT_VERSION, "seed": seed, "shape": parameters}
@@ -198,11 +189,7 @@ def _user_path(name_or_path: str) -> Path:
         return path
     if path.suffix == ".jsonl" or len(path.parts) > 1:
         raise BadInput(f"suite file {name_or_path} does not exist: check the path")
-    raise BadInput(_unknown_suite(name_or_path))
-
-
-def _unknown_suite(name: str) -> str:
-    near = did_you_mean(name.lower(), SHIPPED, otherwise="", quote='"')
+    near = did_you_mean(name_or_path.lower(), SHIPPED, otherwise="", quote='"')
     known = ", ".join([*SHIPPED, *(f"{prefix}:…" for prefix in PUBLIC)])
     hint = f"{near} Known suites" if near else "known suites"
-    return f'unknown suite "{name}": {hint} are {known}, a .jsonl file, or a folder of schemas'
+    raise BadInput(f'unknown suite "{name_or_path}": {hint} are {known}, a .jsonl file, or a folder of schemas')

@@ -1,7 +1,6 @@
-"""From the JSON object on a line of a suite file to its cases, or to what is wrong with it.
+"""From the JSON object on a line of a suite file to its cases, or to its problems; ``fields`` checks single fields.
 
-Invariant: a line without problems can be sent and scored; each problem is one line that begins with its field, and
-checking ends in time. ``fields`` checks each field by itself.
+A line without problems can be sent and scored. Each problem is one line that begins with its field.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Checks of single fields of a case, and of its comparison rules; ``checks`` combines them.
-
-Invariant: each problem is one line that begins with its field, and ``guarded`` ends in time.
-"""
+"""Checks of single fields of a case, and of its comparison rules; ``checks`` combines them."""
 
 from __future__ import annotations
 

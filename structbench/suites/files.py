@@ -1,8 +1,6 @@
 """The user's own suites: JSON Lines, or a folder of schemas.
 
-Invariant: every line comes out once, as cases or as problems; reading never raises because of what a file
-contains. Loading a suite stops at the first line with a problem, ``structbench suites check`` goes on.
-``checks`` finds the problems of a line.
+Every line is yielded once, with its cases or its problems; no content of a file raises.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ def read_suite(path: Path) -> Iterator[SuiteLine]:
     """Read the lines of a file or the schemas of a folder; BadInput if it cannot be read."""
     try:
         if path.is_dir():
-            return read_folder(path)
+            return _read_folder(path)
         return read_lines(path.read_bytes(), str(path))
     except OSError as error:
         raise BadInput(f"suite file {str(path)!r} cannot be read: {error}") from None
@@ -74,7 +72,7 @@ def _line(data: bytes, number: int, first_seen: dict[str, int], path: str) -> Su
     return SuiteLine(cases_of(value), value.get("example"))
 
 
-def read_folder(folder: Path) -> Iterator[SuiteLine]:
+def _read_folder(folder: Path) -> Iterator[SuiteLine]:
     """Yield a case for each schema in the folder (``*.json``, sorted by name)."""
     files = sorted(file for file in folder.iterdir() if file.suffix == ".json" and file.is_file())
     for file in files:
@@ -84,24 +82,19 @@ def read_folder(folder: Path) -> Iterator[SuiteLine]:
             problems = [f"{file}: {problem}" for problem in guarded(schema_problems(schema, "schema"), "schema")]
         except (OSError, NotJson) as error:
             problems = [f"{file}: {error}"]
-        yield SuiteLine(problems=tuple(problems)) if problems else SuiteLine((schema_case(file.stem, schema),))
+        yield SuiteLine(problems=tuple(problems)) if problems else SuiteLine((_schema_case(file.stem, schema),))
     if not files:
         yield SuiteLine(
             problems=(f"{folder} is a folder without schemas: put .json files in it, or give a .jsonl file",)
         )
 
 
-def schema_case(name: str, schema: Mapping[str, Any]) -> Case:
-    """Make the case that asks for an instance of a schema."""
-    return Case(id=name, messages=({"role": "user", "content": schema_prompt(schema, name)},), schema=schema)
-
-
-def schema_prompt(schema: Mapping[str, Any], name: str) -> str:
-    """Write the prompt for a schema from its title (else its file's name), description and fields."""
+def _schema_case(name: str, schema: Mapping[str, Any]) -> Case:
+    """Make the case that asks for an instance of a schema, by title (else its file's name), description and fields."""
     title, about, fields = schema.get("title"), schema.get("description"), schema.get("properties")
     parts = [f"Give a realistic example, as JSON, of: {title if isinstance(title, str) and title.strip() else name}."]
     if isinstance(about, str) and about.strip():
         parts.append(about.strip())
     if isinstance(fields, Mapping) and fields:
         parts.append(f"Its fields are: {', '.join(map(str, fields))}.")
-    return " ".join(parts)
+    return Case(id=name, messages=({"role": "user", "content": " ".join(parts)},), schema=schema)

@@ -1,7 +1,7 @@
 """Generated suites: load-test prompts and number words.
 
-Invariant: a case depends only on its parameters, the seed and its own index, on every
-machine and Python version (so only ``Random.random`` is used, which Python keeps stable).
+A case depends only on its parameters, the seed and its own index, on every machine and Python version: only
+``Random.random`` is used, which Python keeps stable.
 """
 
 from __future__ import annotations

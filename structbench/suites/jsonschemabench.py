@@ -1,7 +1,6 @@
 """JSONSchemaBench (arXiv 2501.10868): one case per schema in a folder or maskbench file, given by its path.
 
-Invariant: every schema in a loaded suite is a JSON object; whether it is a valid schema, and an answer can be
-judged by it, is decided for each answer.
+Every schema in a loaded suite is a JSON object; whether it is a valid schema is decided for each answer.
 """
 
 from __future__ import annotations
@@ -101,17 +100,13 @@ def _line_items(path: Path) -> Iterator[_Item]:
     for number, line in lines_of(data):
         where = f"{path}, line {number}"
         name = field_of(object_of(line, where), "file", str, where)
-        yield _Item(_id_with_set(name.removesuffix(".json")), where, partial(_unchanged, line))
+        yield _Item(_id_with_set(name.removesuffix(".json")), where, partial(bytes, line))
 
 
 def _id_with_set(name: str) -> str:
     """Turn a maskbench name, SET---NAME, into SET/NAME."""
     *before, last = name.split("/")
     return "/".join(last.split("---", 1)) if "---" in last else "/".join((*before, last))
-
-
-def _unchanged(data: bytes) -> bytes:
-    return data
 
 
 def _case(items: Sequence[_Item], index: int) -> Case:

@@ -1,7 +1,4 @@
-"""Files of public data.
-
-Invariant: whatever a file or folder contains, reading it returns its content or raises a BadInput that names the place.
-"""
+"""Reading files of public data: their content, or BadInput that names the place."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From a case to the request that is sent. Pure.
-
-Invariant: the same case, index and options always give the same request.
-"""
+"""From a case to the request that is sent: the same case, index and options always give the same request."""
 
 from __future__ import annotations
 
@@ -77,12 +74,12 @@ def request_of(case: Case, config: Config, index: int, planned: int | None = Non
 
 def warmup_requests(config: Config, count: int) -> list[Request]:
     """Make short requests unlike any case, so that they leave nothing useful in the server's prefix cache."""
-    warm = Case(id="warm-up", messages=({"role": "user", "content": "Say hello."},))
-    options = {**config.options, "num_predict": _WARMUP_TOKENS}
-    bare: dict[str, Any] = {"model": config.model, "options": options, "keep_alive": config.keep_alive}
+    text, options = "Say hello.", {**config.options, "num_predict": _WARMUP_TOKENS}
+    asked: dict[str, Any] = {"messages": ({"role": "user", "content": text},)}
     if config.endpoint == "generate":
-        return [Request(index=-1 - i, prompt=as_prompt(warm.messages), **bare) for i in range(count)]
-    return [Request(index=-1 - i, messages=warm.messages, **bare) for i in range(count)]
+        asked = {"prompt": text}
+    shared: dict[str, Any] = {"model": config.model, "options": options, "keep_alive": config.keep_alive}
+    return [Request(index=-1 - i, **asked, **shared) for i in range(count)]
 
 
 def as_prompt(messages: Sequence[Mapping[str, Any]]) -> str:

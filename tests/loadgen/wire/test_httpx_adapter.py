@@ -111,7 +111,7 @@ def test_an_answer_may_say_in_other_words_that_all_is_well(status: int) -> None:
 
 def is_kernel(url: str) -> bool:
     transport = HttpxTransport(WireTimings, Ndjson, bytes)  # type: ignore[arg-type]
-    return transport._way_to(httpx.URL(url)) is None
+    return transport._httpx_transport(httpx.URL(url)) is None
 
 
 def test_which_transport_for_which_way(monkeypatch: pytest.MonkeyPatch) -> None:

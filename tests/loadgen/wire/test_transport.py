@@ -14,7 +14,7 @@ from loadgen.api.sending import send
 from loadgen.simulator import Simulator
 from loadgen.types import NS, RequestError, RequestRecord, Timeouts
 from loadgen.wire import transport as wire
-from loadgen.wire.transport import until
+from loadgen.wire.transport import sleep_until
 from tests.support.played_wire import END, HEAD, Connecting, Played, chunk, play, settled
 from tests.support.scripted_server import DONE, SOON, Peer, Scripted, answers, ask, chat, said
 from tests.support.simulators import ANSWERS, MODELS, wait_for
@@ -267,7 +267,7 @@ def test_a_wait_ends_at_its_instant_and_keeps_the_core_busy_for_the_last_moment_
 
     monkeypatch.setattr(wire, "monotonic_ns", lambda: now_ns)
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    asyncio.run(until(instant))
+    asyncio.run(sleep_until(instant))
     assert turns == 0 if left_ns <= 0 else instant <= now_ns < instant + 10_000
     assert turns <= 120
 
@@ -275,7 +275,7 @@ def test_a_wait_ends_at_its_instant_and_keeps_the_core_busy_for_the_last_moment_
 def test_a_wait_never_ends_early_by_the_real_clock_either() -> None:
     async def go() -> None:
         instant = monotonic_ns() + 4_000_000
-        await until(instant)
+        await sleep_until(instant)
         assert monotonic_ns() >= instant
 
     asyncio.run(go())

@@ -75,7 +75,7 @@ def child_of(scorer: Scorer) -> psutil.Process:
     assert scorer.wait_ready(60)
     child = scorer._child
     assert child is not None
-    return psutil.Process(child.pid)
+    return psutil.Process(child.process.pid)
 
 
 def hung(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> psutil.Process:
@@ -364,7 +364,7 @@ def test_the_child_ends_with_its_parent() -> None:
     code = (
         "import os, signal, sys; sys.path[:] = sys.argv[1:]\n"
         "from structbench.scoring.process import Scorer\nscorer = Scorer(print)\n"
-        "scorer.wait_ready()\nprint(scorer._child.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+        "scorer.wait_ready()\nprint(scorer._child.process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *sys.path], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr

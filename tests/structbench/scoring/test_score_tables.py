@@ -235,9 +235,9 @@ def test_a_wrong_list_of_many_values_is_explained_by_the_first_ten() -> None:
         ("[nullable] [9]", ([9], "prose")),
         ("{ } [9]", ({}, "prose")),
         ("[ ] [9]", ([], "prose")),
-        ("[1, [2]", None),
-        ("fine", None),
-        ("36", None),
+        ("[1, [2]", (None, None)),
+        ("fine", (None, None)),
+        ("36", (None, None)),
     ],
 )
 def test_json_is_taken_out_of_a_fence_or_of_prose(text: str, found: Any) -> None:
