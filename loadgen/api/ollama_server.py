@@ -120,9 +120,9 @@ def load_model(
 
     The server's own seconds if it reports them (old versions do not for an empty prompt), else those of the call.
     """
-    began_ns = monotonic_ns()
     try:
         with _client(address, _LOAD_TIMEOUT_S) as client:
+            began_ns = monotonic_ns()  # making a client takes a while by itself
             few = {**options, "num_predict": 1}
             parts = client.generate(model, "", stream=True, options=few, keep_alive=keep_alive)
             durations = [part.load_duration for part in parts if part.load_duration is not None]
