@@ -8,7 +8,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -24,22 +23,7 @@ from loadgen.wire.framing import Ndjson
 from loadgen.wire.httpx_adapter import HttpxTransport
 from tests.support.played_wire import END, HEAD, Answering, Body, Played, answering, chunk, lines, play
 from tests.support.scripted_server import DONE, Peer, Scripted, answers, ask, ask_script, chat, said
-from tests.support.simulators import ANSWERS, BOOK, MODELS
-
-PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy")
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="module")
-def sim() -> Iterator[Simulator]:
-    with Simulator(MODELS, ANSWERS) as running:
-        yield running
-
+from tests.support.simulators import BOOK
 
 # Lines
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from time import monotonic_ns, sleep
 
 import pytest
@@ -17,22 +16,7 @@ from loadgen.wire import transport as wire
 from loadgen.wire.transport import sleep_until
 from tests.support.played_wire import END, HEAD, Connecting, Played, chunk, play, settled
 from tests.support.scripted_server import DONE, SOON, Peer, Scripted, answers, ask, chat, said
-from tests.support.simulators import ANSWERS, MODELS, wait_for
-
-PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy")
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="module")
-def sim() -> Iterator[Simulator]:
-    with Simulator(MODELS, ANSWERS) as running:
-        yield running
-
+from tests.support.simulators import wait_for
 
 # Connections
 
