@@ -13,9 +13,9 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal
 
 from loadgen.simulator.answers import Plan
+from loadgen.simulator.connection import JSON, NDJSON, encode, timestamp
 from loadgen.simulator.models import Model, seconds_of
 from loadgen.simulator.truth import Entry, Truth
-from loadgen.simulator.wireformat import JSON, NDJSON, encode, timestamp
 
 if TYPE_CHECKING:
     from loadgen.simulator.connection import ClientConnection
@@ -66,7 +66,7 @@ class Generation:
         self.entry.queue_ns = int((self.granted - self.start) * 1e9) - self.entry.load_ns
         self.first = self.granted + self.plan.prompt_tokens / self.model.profile.prompt_tokens_per_s
         if self.fault == "empty-first" and self.streamed:
-            self._write({"content": ""} if self.endpoint == "chat" else "")
+            self._write(self._empty())
         self._at(self.first, self._evaluated)
 
     def _evaluated(self) -> None:
@@ -110,8 +110,7 @@ class Generation:
         return max(1, self.plan.tokens + (self.plan.done_reason == "stop"))
 
     def _line(self, message: Any) -> dict[str, Any]:
-        made = {"role": "assistant", **message} if self.endpoint == "chat" else message
-        fields = {"message": made} if self.endpoint == "chat" else _generate_fields(made)
+        fields = {"message": {"role": "assistant", **message}} if self.endpoint == "chat" else message
         return {"model": self.name, "created_at": timestamp(), **fields}
 
     def _write(self, message: Any) -> None:
@@ -135,7 +134,7 @@ class Generation:
         else:
             self.written_ns = monotonic_ns()
             if not self._strike_whole(last):
-                self.connection.respond(200, JSON, encode(last))
+                self.connection.respond_json(last)
             entry.first_ns = entry.last_ns = self.written_ns
         entry.done_ns = self.written_ns
         broken = not self.streamed and self.fault in _BREAKING
@@ -207,7 +206,7 @@ class Generation:
             case "hang-mid":
                 pass
             case "error-line":
-                self.connection.respond(500, JSON, encode({"error": _LOST}))
+                self.connection.respond_json({"error": _LOST}, 500)
             case "garbage":
                 self.connection.respond(200, JSON, b"this is not JSON {")
             case "invalid-utf8":
@@ -238,10 +237,6 @@ class Generation:
 
 
 _BREAKING = frozenset({"reset", "close", "cut", "hang-mid", "error-line"})
-
-
-def _generate_fields(made: Any) -> dict[str, Any]:
-    return made if isinstance(made, dict) else {"response": made}
 
 
 def _events(plan: Plan, endpoint: Endpoint, rng: Random, old: bool) -> list[tuple[int, Any]]:

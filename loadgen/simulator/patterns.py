@@ -1,7 +1,6 @@
 """Strings that match a regular expression, for simple expressions.
 
-Covers literals, classes, groups, alternation, quantifiers and anchors; anything else raises ValueError.
-Invariant: what ``matching`` returns matches (``re.search``) or is None.
+Covers literals, classes, groups, alternation, quantifiers and anchors.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _UNBOUNDED_EXTRA = 4
 
 
 def matching(pattern: str, rng: Random, shortest: int = 0, longest: int | None = None) -> str | None:
-    """Return a string that matches and has the wanted length, or None if a few tries found none."""
+    """Return a string that matches (``re.search``) and has the wanted length, or None if a few tries found none."""
     try:
         node = _PatternParser(pattern).parse()
         check = re.compile(pattern)

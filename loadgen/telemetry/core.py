@@ -1,7 +1,6 @@
 """``Telemetry``: collects what a load does, for the metrics port, for a collector, or for both.
 
-Invariant: all values are kept here or in ``Histograms`` and read only on request, so that observing a request costs
-microseconds and all readers see the same counts.
+All values are kept here or in ``Histograms`` and read only on request, so that observing one costs microseconds.
 """
 
 from __future__ import annotations
@@ -16,10 +15,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from loadgen.telemetry import instruments as of
-from loadgen.telemetry.histogram import Exemplar
-from loadgen.telemetry.instruments import BY_NAME, CACHE_RESULT, CELL_STATE, ERROR_TYPE, OUTCOME, Instrument, Labels
-from loadgen.telemetry.labels import CellLabels, error_type, own_attributes
-from loadgen.telemetry.series import Histograms, Values
+from loadgen.telemetry.histogram import Exemplar, Histograms, Values
+from loadgen.telemetry.instruments import (
+    BY_NAME,
+    CACHE_RESULT,
+    CELL_STATE,
+    ERROR_TYPE,
+    OUTCOME,
+    CellLabels,
+    Instrument,
+    Labels,
+    error_type,
+    own_attributes,
+)
 from loadgen.telemetry.spans import RunSpans
 from loadgen.types import Request, RequestRecord
 
@@ -83,7 +91,11 @@ class Telemetry:
         self._sample: tuple[CellLabels, Mapping[str, float | None]] | None = None
         self._content = target is not None and target.content
         resource = _resource()
-        self._push: Push | None = None if target is None else _push(target, instruments, resource, warn)
+        self._push: Push | None = None
+        if target is not None:
+            from loadgen.telemetry.otlp import Push
+
+            self._push = Push(target, instruments, resource, warn)
         self._histograms = Histograms(instruments) if self._push is None else self._push.histograms
         try:
             self._serve(port, host, resource)
@@ -167,7 +179,7 @@ class Telemetry:
         failure = None if record.error is None else error_type(record.error)
         if outcome is None:
             outcome = "completed" if record.error is None else record.error.kind
-        values = {} if values is None else values
+        values = values or {}
         spans = state.spans  # once: another thread may end the cell
         ids = (None, None) if spans is None else spans.add(record, outcome, values, request, case_id)
         exemplar = None if state.run_id is None else Exemplar(state.run_id, record.index, time_ns(), *ids)
@@ -271,12 +283,6 @@ def _callback(read: Callable[[], Iterable[Row]]) -> Callable[[CallbackOptions], 
         return [Observation(value, labels) for labels, value in read() if value is not None]
 
     return observe
-
-
-def _push(target: Target, instruments: Sequence[Instrument], resource: Resource, warn: Callable[[str], None]) -> Push:
-    from loadgen.telemetry.otlp import Push
-
-    return Push(target, instruments, resource, warn)
 
 
 def _resource() -> Resource:

@@ -34,9 +34,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Tracer
 
-from loadgen.telemetry.histogram import ZERO, Histogram, explicit, exponential, fitted
+from loadgen.telemetry.histogram import ZERO, Histogram, Histograms, HistogramSeries, explicit, exponential, fitted
 from loadgen.telemetry.instruments import Instrument
-from loadgen.telemetry.series import Histograms, HistogramSeries
 from loadgen.telemetry.target import Target
 
 FLUSH_S = 5.0

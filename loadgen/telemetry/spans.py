@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
-from loadgen.telemetry.labels import CellLabels, error_type, genai_attributes, sendable
-from loadgen.telemetry.series import Values
+from loadgen.telemetry.histogram import Values
+from loadgen.telemetry.instruments import CellLabels, error_type, genai_attributes, sendable
 from loadgen.types import Request, RequestRecord
 
 if TYPE_CHECKING:
