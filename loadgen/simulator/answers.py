@@ -122,8 +122,10 @@ def _json_plan(schema: Any, shares: Shares, known: KnownAnswer, rng: Random) -> 
     value = right
     if kind == "wrong_value" and "json" in known:
         value = alter(right, schema or {}, schema or {}, rng)
-    elif kind == "schema_violation":
-        value = _violated(right, schema, rng)
+    elif kind == "schema_violation" and schema is None:
+        value = {"items": right} if isinstance(right, list) else [right]
+    elif kind == "schema_violation" and (found := violate(right, schema, rng)):
+        value = found[0]
     text = _dumps(value)
     if kind in ("wrong_value", "schema_violation") and text == _dumps(right):
         kind = "correct"
@@ -140,13 +142,6 @@ def _json_plan(schema: Any, shares: Shares, known: KnownAnswer, rng: Random) -> 
 
 
 _ANY_OBJECT = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-
-
-def _violated(right: Any, schema: Any, rng: Random) -> Any:
-    if schema is None:
-        return {"items": right} if isinstance(right, list) else [right]
-    found = violate(right, schema, rng)
-    return right if found is None else found[0]
 
 
 def _dumps(value: Any) -> str:

@@ -1,7 +1,4 @@
-"""Three ways to run the server: in a thread, in the main thread until a signal, in a process of its own.
-
-Invariant: the server's state is touched on its event loop only.
-"""
+"""Three ways to run the server: in a thread, in the main thread until a signal, in a process of its own."""
 
 from __future__ import annotations
 
@@ -80,6 +77,8 @@ class Simulator:
         self._ready.set()
 
     def _on_loop(self, function: Callable[[], _T]) -> _T:
+        """Call the function on the event loop, where alone the server's state is touched."""
+
         async def call() -> _T:
             return function()
 

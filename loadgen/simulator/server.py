@@ -29,6 +29,7 @@ from loadgen.simulator.truth import Entry, Truth
 Endpoint = Literal["chat", "generate", "embed"]
 _INFERENCE: dict[str, Endpoint] = {"/api/chat": "chat", "/api/generate": "generate", "/api/embed": "embed"}
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
+_STATUS_FAULTS = {"429": "too many requests", "500": "internal server error", "503": _BUSY}
 _PULL_STEP_S = 0.02
 
 
@@ -263,8 +264,7 @@ def _strike(connection: ClientConnection, fault: str | None, model: str = "") ->
         case "hang-before":
             return True
         case "404" | "429" | "500" | "503":
-            error = {"404": f"model '{model}' not found", "429": "too many requests", "500": "internal server error",
-                     "503": _BUSY}[fault]  # fmt: skip
+            error = _STATUS_FAULTS.get(fault, f"model '{model}' not found")
             connection.respond_json({"error": error}, int(fault))
         case "wrong-content-type":
             connection.respond(200, "text/html", b"<html><body><h1>Sign in</h1></body></html>")

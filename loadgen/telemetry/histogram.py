@@ -18,16 +18,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from loadgen.telemetry import instruments as of
-from loadgen.telemetry.instruments import (
-    BY_NAME,
-    ERROR_TYPE,
-    TOKEN_TYPE,
-    CellLabels,
-    Instrument,
-    Labels,
-    genai_attributes,
-    own_attributes,
-)
+from loadgen.telemetry.instruments import CellLabels, Instrument, Labels, genai_attributes, own_attributes
 from loadgen.types import NS, RequestRecord
 
 if TYPE_CHECKING:
@@ -191,13 +182,13 @@ Value = tuple[str, Labels, float]
 
 def values_of(record: RequestRecord, failure: str | None) -> Iterator[Value]:
     """Yield what one finished request adds; what it lacks is not added (no zero stands for absent)."""
-    labels = _NO_LABELS if failure is None else {ERROR_TYPE: failure}
+    labels = _NO_LABELS if failure is None else {of.ERROR_TYPE: failure}
     single: list[tuple[str, Labels, float | None]] = [
         # A timer may fire microseconds early; early is not late, and a histogram takes no negative value.
         (of.SEND_LAG, _NO_LABELS, _not_negative(record.send_lag_s)),
         (of.READ_LAG, _NO_LABELS, None if record.read_lag_max_ns is None else record.read_lag_max_ns / NS),
-        (of.TOKENS, {TOKEN_TYPE: "input", **labels}, record.prompt_tokens),
-        (of.TOKENS, {TOKEN_TYPE: "output", **labels}, record.output_tokens),
+        (of.TOKENS, {of.TOKEN_TYPE: "input", **labels}, record.prompt_tokens),
+        (of.TOKENS, {of.TOKEN_TYPE: "output", **labels}, record.output_tokens),
     ]
     if failure is None:
         single += [
@@ -238,7 +229,7 @@ class Histograms:
     def __init__(
         self, given: Iterable[Instrument] = (), pushed: Callable[[Instrument], Histogram] | None = None
     ) -> None:
-        self.instruments = {**BY_NAME, **{instrument.name: instrument for instrument in given}}
+        self.instruments = {**of.BY_NAME, **{instrument.name: instrument for instrument in given}}
         self._pushed = pushed
         self._series: dict[tuple[CellLabels, str, tuple[str | int, ...]], HistogramSeries] = {}
         self.lock = Lock()

@@ -97,7 +97,8 @@ class Instrument:
         return f"{with_unit}_total" if self.kind == "counter" else with_unit
 
 
-_OF_EVERY_REQUEST = (
+INSTRUMENTS: tuple[Instrument, ...] = (
+    # Of every request.
     Instrument(DURATION, "histogram", "s", "Sent to last message; error_type is set on failures", (ERROR_TYPE,),
                LATENCY_BUCKETS),
     Instrument(FIRST_CHUNK, "histogram", "s", "Sent to first chunk that carries output (TTFT)", (), LATENCY_BUCKETS),
@@ -110,8 +111,7 @@ _OF_EVERY_REQUEST = (
     Instrument(IN_FLIGHT, "gauge", "{request}", "Requests sent and not yet ended"),
     Instrument(CHUNKS, "counter", "{chunk}", "Chunks that carried output"),
     Instrument(MERGED_CHUNKS, "counter", "{chunk}", "Chunks whose own receive instants were lost"),
-)  # fmt: skip
-_OF_THE_SERVER = (
+    # Of the server.
     Instrument(SERVER_LOAD, "histogram", "s", "Ollama's load_duration of one request", (), LATENCY_BUCKETS),
     Instrument(SERVER_PROMPT_EVAL, "histogram", "s", "Ollama's prompt_eval_duration of one request", (),
                LATENCY_BUCKETS),
@@ -122,8 +122,7 @@ _OF_THE_SERVER = (
     Instrument(MODEL_VRAM, "gauge", "By", "The part of it that lies on a GPU"),
     Instrument(MODEL_VRAM_SHARE, "gauge", "1", "That part as a share, 0 to 1"),
     Instrument(MODEL_EXPIRY, "gauge", "s", "Time until the server unloads the model, if nobody asks it"),
-)  # fmt: skip
-_OF_THE_CLIENT = (
+    # Of the client.
     Instrument(SEND_LAG, "histogram", "s", "How much later than due this client sent a request", (), LAG_BUCKETS),
     Instrument(READ_LAG, "histogram", "s", "The longest that a request's bytes waited for this client", (),
                LAG_BUCKETS),
@@ -136,8 +135,6 @@ _OF_THE_CLIENT = (
     Instrument(CELLS, "gauge", "{cell}", "Cells of this invocation by state", (CELL_STATE,)),
     Instrument(VERDICT, "gauge", "1", "The verdict so far: 0 valid, 1 degraded, 2 invalid"),
 )  # fmt: skip
-
-INSTRUMENTS: tuple[Instrument, ...] = (*_OF_EVERY_REQUEST, *_OF_THE_SERVER, *_OF_THE_CLIENT)
 BY_NAME: Mapping[str, Instrument] = {instrument.name: instrument for instrument in INSTRUMENTS}
 
 
