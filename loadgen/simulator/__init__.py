@@ -4,6 +4,6 @@ Invariant: ``/truth`` reports exactly what it did; the same seed and request bod
 """
 
 from loadgen.simulator.launch import Simulator, SimulatorProcess, run_simulator
-from loadgen.simulator.profiles import FAULTS, PROFILES, KnownAnswer, Profile
+from loadgen.simulator.models import FAULTS, PROFILES, KnownAnswer, Profile
 
 __all__ = ["FAULTS", "PROFILES", "KnownAnswer", "Profile", "Simulator", "SimulatorProcess", "run_simulator"]

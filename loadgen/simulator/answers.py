@@ -1,7 +1,4 @@
-"""Planning an answer, token by token, from a request, a profile and perhaps the known right answer.
-
-Invariant: the plan depends on the seed and the request's content only, never on the order of requests.
-"""
+"""Planning an answer, token by token, from a request, a profile and perhaps the known right answer."""
 
 from __future__ import annotations
 
@@ -13,9 +10,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from loadgen.simulator.breaking import alter, invalid_json, violate
-from loadgen.simulator.profiles import KnownAnswer, Profile, Shares
-from loadgen.simulator.schemas import WORDS, instance
+from loadgen.simulator.models import KnownAnswer, Profile, Shares
+from loadgen.simulator.schemas import WORDS, alter, instance, invalid_json, violate
 
 Call = Mapping[str, Any]
 _PIECES = re.compile(r"\s?\w{1,7}|\s?[^\w\s]|\s+")
@@ -26,7 +22,7 @@ class Plan:
     """An answer, token by token; ``whole``: sent as one chunk after its last token."""
 
     kind: str
-    prompt_tokens: int
+    prompt_tokens: int = 0
     thinking: tuple[str, ...] = ()
     pieces: tuple[str, ...] = ()
     calls: tuple[Call, ...] = ()
@@ -52,7 +48,7 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def count_tokens(text: str) -> int:
-    return len(_PIECES.findall(text))
+    return len(split(text))
 
 
 def prompt_tokens(body: Mapping[str, Any]) -> int:
@@ -97,7 +93,7 @@ def _answer(body: Mapping[str, Any], profile: Profile, known: KnownAnswer | None
     if "text" in known:
         return replace(_text_plan(str(known["text"]), profile.text_shares, rng), whole=whole)
     count = limit if limit > 0 else rng.randint(*profile.text_tokens)
-    return Plan(kind="text", prompt_tokens=0, pieces=_words(count, rng), whole=whole)
+    return Plan(kind="text", pieces=_words(count, rng), whole=whole)
 
 
 def _words(count: int, rng: Random) -> tuple[str, ...]:
@@ -116,7 +112,7 @@ def _draw_kind(shares: Shares, rng: Random) -> str:
 def _text_plan(right: str, shares: Shares, rng: Random) -> Plan:
     kind = _draw_kind(shares, rng)
     text = {"wrong_value": f"Not {right[::-1]}x", "no_output": ""}.get(kind, right)
-    return Plan(kind=kind, prompt_tokens=0, pieces=split(text))
+    return Plan(kind=kind, pieces=split(text))
 
 
 def _json_plan(schema: Any, shares: Shares, known: KnownAnswer, rng: Random) -> Plan:
@@ -124,34 +120,28 @@ def _json_plan(schema: Any, shares: Shares, known: KnownAnswer, rng: Random) -> 
     kind = _draw_kind(shares, rng)
     right = known["json"] if "json" in known else instance(schema or _ANY_OBJECT, rng)
     value = right
-    if kind == "wrong_value":
-        value = alter(right, schema or {}, schema or {}, rng) if "json" in known else right
-    elif kind == "schema_violation":
-        value = _violated(right, schema, rng)
-    if kind in ("wrong_value", "schema_violation") and _dumps(value) == _dumps(right):
-        kind = "correct"
+    if kind == "wrong_value" and "json" in known:
+        value = alter(right, schema or {}, schema or {}, rng)
+    elif kind == "schema_violation" and schema is None:
+        value = {"items": right} if isinstance(right, list) else [right]
+    elif kind == "schema_violation" and (found := violate(right, schema, rng)):
+        value = found[0]
     text = _dumps(value)
-    if kind == "truncated" and len(split(text)) > 1:
-        pieces = split(text)
-        return Plan(kind=kind, prompt_tokens=0, pieces=pieces[: rng.randint(1, len(pieces) - 1)], done_reason="length")
+    if kind in ("wrong_value", "schema_violation") and text == _dumps(right):
+        kind = "correct"
+    pieces = split(text)
+    if kind == "truncated" and len(pieces) > 1:
+        return Plan(kind=kind, pieces=pieces[: rng.randint(1, len(pieces) - 1)], done_reason="length")
     wrapped = {
-        "truncated": text,
         "invalid_json": invalid_json(value),
         "fenced": f"```json\n{json.dumps(value, ensure_ascii=False, indent=2)}\n```",
         "prose": f"Here is what you asked for:\n\n{text}\n\nLet me know if you need anything else.",
         "no_output": "",
     }
-    return Plan(kind="correct" if kind == "truncated" else kind, prompt_tokens=0, pieces=split(wrapped.get(kind, text)))
+    return Plan(kind="correct" if kind == "truncated" else kind, pieces=split(wrapped.get(kind, text)))
 
 
 _ANY_OBJECT = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-
-
-def _violated(right: Any, schema: Any, rng: Random) -> Any:
-    if schema is None:
-        return {"items": right} if isinstance(right, list) else [right]
-    found = violate(right, schema, rng)
-    return right if found is None else found[0]
 
 
 def _dumps(value: Any) -> str:
@@ -169,24 +159,23 @@ def _tools_plan(tools: Sequence[Any], profile: Profile, known: KnownAnswer, rng:
     if "calls" in known:
         right: list[Call] = [{"name": c["name"], "arguments": dict(c["arguments"])} for c in known["calls"]]
     else:
-        name = rng.choice(list(functions))
-        right = [{"name": name, "arguments": _arguments(functions[name], rng)}]
+        right = [_any_call(functions, rng)]
     if not right:
         unwanted = kind not in ("correct", "no_call", "no_output", "truncated")
-        calls, kind = (_unwanted(functions, rng), "unwanted_call") if unwanted else ([], "correct")
+        calls, kind = ([_any_call(functions, rng)], "unwanted_call") if unwanted else ([], "correct")
     else:
         calls, kind = _broken_calls(kind, right, functions, rng, known="calls" in known)
     if not calls:
         pieces = () if kind == "no_output" else _words(12, rng)
         reason = "length" if kind == "truncated" else "stop"
-        return Plan(kind=kind, prompt_tokens=0, pieces=pieces, whole=True, done_reason=reason)
+        return Plan(kind=kind, pieces=pieces, whole=True, done_reason=reason)
     tokens = sum(count_tokens(_dumps(call)) for call in calls)
-    return Plan(kind=kind, prompt_tokens=0, calls=tuple(calls), call_tokens=tokens, whole=True)
+    return Plan(kind=kind, calls=tuple(calls), call_tokens=tokens, whole=True)
 
 
-def _unwanted(functions: Mapping[str, Any], rng: Random) -> list[Call]:
+def _any_call(functions: Mapping[str, Any], rng: Random) -> Call:
     name = rng.choice(list(functions))
-    return [{"name": name, "arguments": _arguments(functions[name], rng)}]
+    return {"name": name, "arguments": _arguments(functions[name], rng)}
 
 
 def _arguments(parameters: Any, rng: Random) -> dict[str, Any]:
@@ -256,8 +245,6 @@ def _cut_at_limit(made: Plan, limit: int) -> Plan:
         return made
     kind = made.kind if made.kind == "text" or made.tokens == limit else "truncated"
     thinking = made.thinking[:limit]
-    pieces = made.pieces[: limit - len(thinking)]
-    if made.calls:
-        return replace(made, kind=kind, thinking=thinking, calls=(), call_tokens=limit - len(thinking),
-                       done_reason="length")  # fmt: skip
-    return replace(made, kind=kind, thinking=thinking, pieces=pieces, done_reason="length")
+    left = limit - len(thinking)
+    return replace(made, kind=kind, thinking=thinking, pieces=made.pieces[:left], calls=(),
+                   call_tokens=left if made.calls else 0, done_reason="length")  # fmt: skip

@@ -1,20 +1,71 @@
-"""The server's end of a client's TCP connection: it yields requests one at a time and takes responses.
-
-Invariant: a second request on the same connection waits until the first is answered.
-"""
+"""The server's end of a TCP connection, and the bytes as Ollama writes them: Go's JSON and timestamps, HTTP chunks."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
+from typing import Any
 
 import httptools
 
-from loadgen.simulator.wireformat import TEXT, chunk, head, response
+JSON = "application/json; charset=utf-8"
+JSON_BARE = "application/json"
+NDJSON = "application/x-ndjson"
+TEXT = "text/plain"
+_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error",
+            501: "Not Implemented", 503: "Service Unavailable"}  # fmt: skip
+_LONGEST_UNCHUNKED = 2048
+
+
+def encode(value: Any) -> bytes:
+    """Return compact JSON in UTF-8 with ``<``, ``>`` and ``&`` escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return text.encode("utf-8", "replace")
+
+
+def timestamp(offset_s: float = 0.0) -> str:
+    """Return now (or later) in UTC as RFC 3339 with nanoseconds, without trailing zeros."""
+    seconds, nanoseconds = divmod(time.time_ns() + int(offset_s * 1e9), 1_000_000_000)
+    fraction = f"{nanoseconds:09d}".rstrip("0")
+    return f"{_to_the_second(seconds)}{'.' if fraction else ''}{fraction}Z"
+
+
+@lru_cache(maxsize=16)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+@lru_cache(maxsize=4)
+def _http_date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
+
+
+def head(status: int, content_type: str, length: int | None, close: bool = False) -> bytes:
+    """Return status line and headers; ``length`` None means chunked."""
+    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    end = "Connection: close\r\n\r\n" if close else "\r\n"
+    first = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nContent-Type: {content_type}\r\n"
+    return f"{first}Date: {_http_date(int(time.time()))}\r\n{size}\r\n{end}".encode()
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def response(status: int, content_type: str, body: bytes, close: bool = False) -> bytes:
+    """Return a whole response; like Go's server, chunk it if it is long or written as a stream."""
+    if len(body) > _LONGEST_UNCHUNKED or content_type in (JSON_BARE, NDJSON):
+        return head(status, content_type, None, close) + chunk(body) + b"0\r\n\r\n"
+    return head(status, content_type, len(body), close) + body
 
 
 @dataclass(slots=True)
@@ -102,6 +153,10 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(data)
         self._answered()
 
+    def respond_json(self, value: Any, status: int = 200) -> None:
+        """Answer the request with this value."""
+        self.respond(status, JSON, encode(value))
+
     def send_chunks(self, content_type: str, parts: Sequence[bytes], last: bool) -> None:
         """Send part of a streamed answer in one write, each of ``parts`` as an HTTP chunk, the first with the head."""
         data = b"".join(map(chunk, parts))
@@ -114,7 +169,7 @@ class ClientConnection(asyncio.Protocol):
 
     def send_short(self, body: bytes) -> None:
         """Send half of what the head promises, then close the connection."""
-        self.transport.write(head(200, "application/json; charset=utf-8", len(body)) + body[: len(body) // 2])
+        self.transport.write(head(200, JSON, len(body)) + body[: len(body) // 2])
         self.close()
 
     def reset(self) -> None:

@@ -10,15 +10,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from random import Random
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from loadgen.simulator.answers import Plan
+from loadgen.simulator.connection import JSON, NDJSON, ClientConnection, encode, timestamp
 from loadgen.simulator.models import Model, seconds_of
 from loadgen.simulator.truth import Entry, Truth
-from loadgen.simulator.wireformat import JSON, NDJSON, encode, timestamp
-
-if TYPE_CHECKING:
-    from loadgen.simulator.connection import ClientConnection
 
 Endpoint = Literal["chat", "generate"]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -27,7 +24,7 @@ _LOST = "an error was encountered while running the model: unexpected EOF"
 
 
 class Generation:
-    """The answer to one request; ``abort`` may come at any moment."""
+    """The answer to one request; the client may go away at any moment."""
 
     def __init__(self, connection: ClientConnection, model: Model, body: Mapping[str, Any], plan: Plan, entry: Entry,
                  truth: Truth, *, endpoint: Endpoint, fault: str | None, rng: Random, old: bool) -> None:  # fmt: skip
@@ -66,7 +63,7 @@ class Generation:
         self.entry.queue_ns = int((self.granted - self.start) * 1e9) - self.entry.load_ns
         self.first = self.granted + self.plan.prompt_tokens / self.model.profile.prompt_tokens_per_s
         if self.fault == "empty-first" and self.streamed:
-            self._write({"content": ""} if self.endpoint == "chat" else "")
+            self._write(self._message(""))
         self._at(self.first, self._evaluated)
 
     def _evaluated(self) -> None:
@@ -110,8 +107,7 @@ class Generation:
         return max(1, self.plan.tokens + (self.plan.done_reason == "stop"))
 
     def _line(self, message: Any) -> dict[str, Any]:
-        made = {"role": "assistant", **message} if self.endpoint == "chat" else message
-        fields = {"message": made} if self.endpoint == "chat" else _generate_fields(made)
+        fields = {"message": {"role": "assistant", **message}} if self.endpoint == "chat" else message
         return {"model": self.name, "created_at": timestamp(), **fields}
 
     def _write(self, message: Any) -> None:
@@ -129,13 +125,13 @@ class Generation:
         entry = self.entry
         entry.tokens = self._eval_count()
         entry.eval_ns = max(1000, int((now - self.first) * 1e9))
-        last = self._line(self._empty() if self.streamed else self._whole()) | self._ending(now)
+        last = self._line(self._message("") if self.streamed else self._whole()) | self._ending(now)
         if self.streamed:
             self._write_line(encode(last), last=True)
         else:
             self.written_ns = monotonic_ns()
             if not self._strike_whole(last):
-                self.connection.respond(200, JSON, encode(last))
+                self.connection.respond_json(last)
             entry.first_ns = entry.last_ns = self.written_ns
         entry.done_ns = self.written_ns
         broken = not self.streamed and self.fault in _BREAKING
@@ -154,17 +150,15 @@ class Generation:
         context = {"context": list(range(1, entry.prompt_tokens + entry.tokens))} if self.endpoint == "generate" else {}
         return {**done, **context, **{name: value for name, value in figures.items() if value}}
 
-    def _empty(self) -> Any:
-        return {"content": ""} if self.endpoint == "chat" else {"response": ""}
+    def _message(self, text: str) -> dict[str, Any]:
+        return {"content": text} if self.endpoint == "chat" else {"response": text}
 
     def _whole(self) -> Any:
         """Return the message of an answer that is not streamed."""
         text, thinking = "".join(self.plan.pieces), "".join(self.plan.thinking)
         thought = {"thinking": thinking} if thinking else {}
-        if self.endpoint == "generate":
-            return {"response": text, **thought}
-        calls = next((m["tool_calls"] for _, m in self.events if "tool_calls" in m), None)
-        return {"content": text, **thought, **({} if calls is None else {"tool_calls": calls})}
+        calls = next(({"tool_calls": m["tool_calls"]} for _, m in self.events if "tool_calls" in m), {})
+        return {**self._message(text), **thought, **calls}
 
     def _strike(self) -> bool:
         """Let the fault strike, if there is one; return True if nothing more will be sent."""
@@ -194,8 +188,7 @@ class Generation:
 
     def _marked(self, text: bytes) -> bytes:
         """Return an ordinary line whose text is these bytes."""
-        message = {"content": "@@"} if self.endpoint == "chat" else {"response": "@@"}
-        return encode({**self._line(message), "done": False}).replace(b"@@", text)
+        return encode({**self._line(self._message("@@")), "done": False}).replace(b"@@", text)
 
     def _strike_whole(self, last: Mapping[str, Any]) -> bool:
         """Let the fault strike in an answer that is not streamed; return True if nothing is left to send."""
@@ -207,7 +200,7 @@ class Generation:
             case "hang-mid":
                 pass
             case "error-line":
-                self.connection.respond(500, JSON, encode({"error": _LOST}))
+                self.connection.respond_json({"error": _LOST}, 500)
             case "garbage":
                 self.connection.respond(200, JSON, b"this is not JSON {")
             case "invalid-utf8":
@@ -238,10 +231,6 @@ class Generation:
 
 
 _BREAKING = frozenset({"reset", "close", "cut", "hang-mid", "error-line"})
-
-
-def _generate_fields(made: Any) -> dict[str, Any]:
-    return made if isinstance(made, dict) else {"response": made}
 
 
 def _events(plan: Plan, endpoint: Endpoint, rng: Random, old: bool) -> list[tuple[int, Any]]:

@@ -1,7 +1,4 @@
-"""Three ways to run the server: in a thread, in the main thread until a signal, in a process of its own.
-
-Invariant: the server's state is touched on its event loop only.
-"""
+"""Three ways to run the server: in a thread, in the main thread until a signal, in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,20 +7,26 @@ import gc
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from loadgen.engine.child import frame, receive, spawn
-from loadgen.simulator.profiles import PROFILES, KnownAnswer, Profile
+from loadgen.simulator.models import PROFILES, KnownAnswer, Profile
 from loadgen.simulator.server import SimulatedServer
 
 _T = TypeVar("_T")
 
 
 async def _serve(
-    server: SimulatedServer, host: str, port: int, on_ready: Callable[[str], None], stop: asyncio.Event
+    server: SimulatedServer,
+    address: tuple[str, int],
+    on_ready: Callable[[str], None],
+    arm: Callable[[asyncio.AbstractEventLoop, Callable[[], None]], None],
 ) -> None:
-    listening = await asyncio.get_running_loop().create_server(server.protocol, host, port, backlog=4096)
+    """Serve until the function that ``arm`` gets (with the loop) is called on the loop."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    arm(loop, stop.set)
+    listening = await loop.create_server(server.protocol, *address, backlog=4096)
     bound = listening.sockets[0].getsockname()
     on_ready(f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}")
     try:
@@ -55,42 +58,38 @@ class Simulator:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
+        self._loop.call_soon_threadsafe(self._stop)
         self._thread.join()
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            asyncio.run(_serve(self._server, self._address, self._started, self._arm))
         except OSError as error:
             self._error = error
         finally:
             self._ready.set()
 
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        await _serve(self._server, *self._address, self._started, self._stop)
+    def _arm(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+        self._loop, self._stop = loop, stop
 
     def _started(self, url: str) -> None:
         self.url = url
         self._ready.set()
 
-    def _ask(self, what: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result()
+    def _on_loop(self, function: Callable[[], _T]) -> _T:
+        """Call the function on the event loop, where alone the server's state is touched."""
+
+        async def call() -> _T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
 
     def truth(self, summary: bool = False) -> dict[str, Any]:
         """Return what GET /truth answers."""
-
-        async def report() -> dict[str, Any]:
-            return self._server.truth.report(summary)
-
-        return self._ask(report())
+        return self._on_loop(lambda: self._server.truth.report(summary))
 
     def reset_truth(self) -> None:
-        async def reset() -> None:
-            self._server.truth.reset()
-
-        self._ask(reset())
+        self._on_loop(self._server.truth.reset)
 
 
 def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
@@ -99,13 +98,11 @@ def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[s
     """Serve until SIGINT or SIGTERM; ``on_ready`` gets the URL. Raise OSError if the port is taken."""
     server = SimulatedServer(profiles, {} if answers is None else answers, seed, version)
 
-    async def main() -> None:
-        stop = asyncio.Event()
+    def arm(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await _serve(server, host, port, on_ready, stop)
+            loop.add_signal_handler(number, stop)
 
-    asyncio.run(main())
+    asyncio.run(_serve(server, (host, port), on_ready, arm))
 
 
 class SimulatorProcess:
@@ -142,13 +139,10 @@ def child(sock: socket.socket) -> None:
     profiles, answers, seed, version, host, port = next(receive(sock))
     server = SimulatedServer(profiles, answers, seed, version)
     gc.freeze()
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        asyncio.get_running_loop().add_reader(sock, stop.set)
-        await _serve(server, host, port, lambda url: sock.sendall(frame(url)), stop)
-
+    serving = _serve(
+        server, (host, port), lambda url: sock.sendall(frame(url)), lambda loop, stop: loop.add_reader(sock, stop)
+    )
     try:
-        asyncio.run(main())
+        asyncio.run(serving)
     except OSError as error:
         sock.sendall(frame((error.errno, error.strerror)))

@@ -1,17 +1,157 @@
-"""The state of a model: whether it is loaded, which requests have a slot, which wait for one.
-
-Invariant: never more than ``profile.parallel`` slots are taken; waiting requests are served in order of arrival.
-"""
+"""Simulated models: their profiles, the faults on demand, and the state of each: loaded or not, its slots and queue."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from loadgen.simulator.profiles import Profile, digest_of
+KnownAnswer = Mapping[str, Any]
+"""The right answer to a prompt: ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` (``then``: the text after
+their results) or ``{"text": "…"}``."""
+
+JSON_KINDS = frozenset({"correct", "wrong_value", "schema_violation", "invalid_json", "truncated", "fenced", "prose",
+                        "no_output"})  # fmt: skip
+TOOL_KINDS = frozenset({"correct", "no_call", "wrong_function", "missing_argument", "unexpected_argument",
+                        "schema_violation", "wrong_value", "wrong_count", "unwanted_call", "truncated", "no_output",
+                        })  # fmt: skip
+TEXT_KINDS = frozenset({"correct", "wrong_value", "no_output"})
+
+EARLY_FAULTS = frozenset({"refuse", "hang-before", "404", "429", "500", "503", "wrong-content-type"})
+"""Faults that strike before the first byte of the answer; the others strike in the answer."""
+FAULTS: Mapping[str, str] = MappingProxyType({
+    "refuse": "the connection is reset as soon as the request was read",
+    "hang-before": "never answers",
+    "404": "status 404, as for an unknown model",
+    "429": "status 429",
+    "500": "status 500",
+    "503": "status 503, as with a full queue",
+    "wrong-content-type": "status 200 with an HTML page",
+    "reset": "the connection is reset (TCP RST) halfway through the answer",
+    "close": "the connection is closed (TCP FIN) halfway, within the chunked body",
+    "cut": "the answer ends properly halfway, without a done message",
+    "hang-mid": "falls silent halfway and keeps the connection open",
+    "slow-drip": "one token every `drip_s` seconds",
+    "garbage": "a line that is not JSON halfway, then the rest",
+    "huge-line": "a line of 32 MB halfway, then the rest",
+    "invalid-utf8": "a line with bytes that are not UTF-8 halfway, then the rest",
+    "error-line": "an error line halfway, and the end",
+    "empty-first": "an empty chunk before the prompt was evaluated, then the answer",
+    "split-line": "every line in two HTTP chunks",
+    "no-done-reason": "the last message has no done_reason",
+})  # fmt: skip
+
+Shares = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One simulated model; shares say how often it gives each kind of answer, the rest is ``correct``."""
+
+    load_s: float = 0.3
+    prompt_tokens_per_s: float = 4000.0
+    tokens_per_s: float = 100.0
+    """Speed of one stream, however many there are."""
+    jitter: float = 0.3
+    """A token after the first is late by up to this share of the gap between tokens; below 1."""
+    parallel: int = 4
+    """Requests answered at the same time (OLLAMA_NUM_PARALLEL); the others queue."""
+    max_queue: int = 512
+    """Requests that may wait (OLLAMA_MAX_QUEUE); one more gets status 503."""
+    capabilities: tuple[str, ...] = ("completion", "tools")
+    """Any of completion, tools, thinking, embedding."""
+    size: int = 1_300_000_000
+    vram_share: float = 1.0
+    digest: str | None = None
+    """None: the SHA-256 of the name."""
+    context_length: int = 8192
+    embedding_length: int = 64
+    family: str = "llama"
+    parameter_size: str = "1.2B"
+    quantization_level: str = "Q4_K_M"
+    present: bool = True
+    """Whether the model is installed; if not, 404 until it is pulled."""
+    text_tokens: tuple[int, int] = (60, 200)
+    """Range of the length of a text answer if the request has no ``num_predict``."""
+    drip_s: float = 1.0
+    json_shares: Shares = field(default_factory=dict)
+    """Kinds of answers to requests with ``format``."""
+    prompt_shares: Shares = field(default_factory=dict)
+    """Kinds of JSON answers to requests without ``format`` (the server must know the right answer)."""
+    tool_shares: Shares = field(default_factory=dict)
+    text_shares: Shares = field(default_factory=dict)
+    """Kinds of text answers that the server knows; any other text is just words."""
+
+    def __post_init__(self) -> None:
+        for shares, kinds in ((self.json_shares, JSON_KINDS), (self.prompt_shares, JSON_KINDS),
+                              (self.tool_shares, TOOL_KINDS), (self.text_shares, TEXT_KINDS)):  # fmt: skip
+            if unknown := sorted(set(shares) - kinds):
+                raise ValueError(f"unknown kind of answer {unknown[0]!r}; known: {', '.join(sorted(kinds))}")
+            if min(shares.values(), default=0.0) < 0 or sum(shares.values()) > 1 + 1e-9:
+                raise ValueError(f"shares must be 0 or more and add up to at most 1: {dict(shares)}")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"jitter must be in [0, 1): {self.jitter}")
+        if self.parallel < 1 or self.tokens_per_s <= 0 or self.prompt_tokens_per_s <= 0:
+            raise ValueError("parallel, tokens_per_s and prompt_tokens_per_s must be positive")
+
+
+FAST = Profile(
+    load_s=0.0, prompt_tokens_per_s=1e6, tokens_per_s=5000.0, jitter=0.0, parallel=256, max_queue=4096,
+    size=1_000_000, parameter_size="1M", quantization_level="F16", context_length=131_072,
+)  # fmt: skip
+
+PROFILES: Mapping[str, Profile] = MappingProxyType({
+    "gemma3n": Profile(
+        load_s=0.5, prompt_tokens_per_s=3000, tokens_per_s=140, parallel=2, capabilities=("completion",),
+        size=7_547_589_116, context_length=32_768, family="gemma3n", parameter_size="6.9B",
+        json_shares={"wrong_value": 0.04, "schema_violation": 0.02, "truncated": 0.02},
+        prompt_shares={"fenced": 0.7, "prose": 0.1, "wrong_value": 0.04, "schema_violation": 0.04},
+        text_shares={"wrong_value": 0.05},
+    ),
+    "smollm2:360m": Profile(
+        load_s=0.2, prompt_tokens_per_s=12_000, tokens_per_s=250, parallel=4, size=725_566_512,
+        parameter_size="361.82M", quantization_level="F16",
+        json_shares={"wrong_value": 0.2, "schema_violation": 0.12, "invalid_json": 0.08, "truncated": 0.05},
+        prompt_shares={"fenced": 0.2, "prose": 0.2, "wrong_value": 0.2, "schema_violation": 0.15, "invalid_json": 0.15},
+        tool_shares={"no_call": 0.15, "wrong_function": 0.08, "missing_argument": 0.1, "wrong_value": 0.12,
+                     "schema_violation": 0.05, "wrong_count": 0.05, "unwanted_call": 0.05},
+        text_shares={"wrong_value": 0.4},
+    ),
+    "llama3.2:1b": Profile(
+        load_s=0.3, prompt_tokens_per_s=6000, tokens_per_s=200, parallel=4, size=1_321_098_329,
+        context_length=131_072, quantization_level="Q8_0",
+        json_shares={"wrong_value": 0.1, "schema_violation": 0.05, "truncated": 0.03},
+        prompt_shares={"fenced": 0.5, "prose": 0.2, "wrong_value": 0.1, "schema_violation": 0.05, "invalid_json": 0.03},
+        tool_shares={"no_call": 0.05, "wrong_function": 0.04, "missing_argument": 0.04, "unexpected_argument": 0.04,
+                     "wrong_value": 0.08, "unwanted_call": 0.05},
+        text_shares={"wrong_value": 0.15},
+    ),
+    "sim:fast": FAST,
+    "sim:think": Profile(tokens_per_s=200, load_s=0.2, capabilities=("completion", "tools", "thinking")),
+    "sim:embed": Profile(tokens_per_s=200, load_s=0.2, capabilities=("embedding",)),
+})  # fmt: skip
+
+
+def parse_fault(name: str) -> tuple[str, float] | None:
+    """Return the fault and the share of requests it strikes from ``reset`` or ``reset@0.2``; None if unknown."""
+    fault, at, share = name.partition("@")
+    if fault not in FAULTS:
+        return None
+    try:
+        return fault, float(share) if at else 1.0
+    except ValueError:
+        return None
+
+
+def fault_of_model(name: str) -> tuple[str, float] | None:
+    """Return the fault in a model's name such as ``fault:reset@0.2``."""
+    return parse_fault(name[6:]) if name.startswith("fault:") else None
+
 
 KEEP_ALIVE_S = 300.0
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -24,7 +164,8 @@ class Model:
     def __init__(self, name: str, profile: Profile) -> None:
         self.name = name
         self.profile = profile
-        self.digest = digest_of(name, profile)
+        by_name = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()
+        self.digest = by_name if profile.digest is None else profile.digest
         self.context = min(profile.context_length, 4096)
         self.taken = 0
         self.waiting: deque[Callable[[], None]] = deque()

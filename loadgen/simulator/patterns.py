@@ -1,7 +1,6 @@
 """Strings that match a regular expression, for simple expressions.
 
-Covers literals, classes, groups, alternation, quantifiers and anchors; anything else raises ValueError.
-Invariant: what ``matching`` returns matches (``re.search``) or is None.
+Covers literals, classes, groups, alternation, quantifiers and anchors.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from collections.abc import Callable
 from random import Random
 
 _Node = Callable[[Random], str]
-_CLASSES = {"d": string.digits, "w": string.ascii_letters + string.digits + "_", "s": " "}
-_NEGATED = {"D": string.ascii_letters, "W": "-", "S": string.ascii_letters}
-_CONTROL = {"n": "\n", "t": "\t", "r": "\r"}
-_ANY = string.ascii_letters + string.digits + " -_.,:/"
+_LETTERS = string.ascii_letters
+_CLASSES = {"d": string.digits, "w": f"{_LETTERS}{string.digits}_", "s": " ", "D": _LETTERS, "W": "-", "S": _LETTERS}
+_ESCAPES = {**_CLASSES, "n": "\n", "t": "\t", "r": "\r"}
+_ANY = _LETTERS + string.digits + " -_.,:/"
 _UNBOUNDED_EXTRA = 4
 
 
 def matching(pattern: str, rng: Random, shortest: int = 0, longest: int | None = None) -> str | None:
-    """Return a string that matches and has the wanted length, or None if a few tries found none."""
+    """Return a string that matches (``re.search``) and has the wanted length, or None if a few tries found none."""
     try:
         node = _PatternParser(pattern).parse()
         check = re.compile(pattern)
@@ -96,12 +95,14 @@ class _PatternParser:
         if char == "(":
             return self._group()
         if char == "[":
-            return _one_of(self._bracket())
-        if char == ".":
-            return _one_of(_ANY)
-        if char == "\\":
-            return _one_of(self._escaped())
-        return _one_of(char)
+            chars = self._bracket()
+        elif char == "\\":
+            chars = self._escaped()
+        else:
+            chars = _ANY if char == "." else char
+        if not chars:
+            raise ValueError("an empty class")
+        return lambda rng: rng.choice(chars)
 
     def _group(self) -> _Node:
         if self._peek() == "?":
@@ -115,11 +116,9 @@ class _PatternParser:
 
     def _escaped(self) -> str:
         char = self._next()
-        if char in _CLASSES or char in _NEGATED:
-            return _CLASSES.get(char) or _NEGATED[char]
-        if char.isalnum() and char not in _CONTROL:
+        if char.isalnum() and char not in _ESCAPES:
             raise ValueError(f"escape \\{char}")
-        return _CONTROL.get(char, char)
+        return _ESCAPES.get(char, char)
 
     def _bracket(self) -> str:
         negated = self._peek() == "^"
@@ -136,9 +135,3 @@ class _PatternParser:
         if not negated:
             return chars
         return "".join(c for c in _ANY if c not in chars)
-
-
-def _one_of(chars: str) -> _Node:
-    if not chars:
-        raise ValueError("an empty class")
-    return lambda rng: rng.choice(chars)

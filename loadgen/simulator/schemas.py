@@ -1,4 +1,4 @@
-"""Generating valid JSON values from a JSON Schema, and finding schemas that a server would refuse. Pure.
+"""Valid JSON values from a JSON Schema, values made wrong in a known way, and schemas that a server would refuse. Pure.
 
 Covers what suites use (docs/simulator.md lists it); ``not``, ``if`` and remote references are ignored.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from itertools import islice
 from random import Random
@@ -55,7 +55,7 @@ def instance(schema: Any, rng: Random, root: Any = None, depth: int = 0) -> Any:
 
 
 def _typed(flat: Schema, rng: Random, root: Any, depth: int) -> Any:
-    kinds = types_of(flat) or _implied(flat)
+    kinds = types_of(flat) or [next((kind for kind, keys in _IMPLIED if any(k in flat for k in keys)), "string")]
     kind = "null" if "null" in kinds and depth >= _DEEP else rng.choice([k for k in kinds if k != "null"] or kinds)
     match kind:
         case "object":
@@ -123,7 +123,8 @@ def _array(flat: Schema, rng: Random, root: Any, depth: int) -> list[Any]:
             sub = _merge(flatten(sub, root), flatten(flat["contains"], root))
         tries = (instance(sub, rng, root, depth + 1) for _ in range(200))
         if flat.get("uniqueItems"):
-            new = next((v for v in tries if not any(_same(v, old) for old in value)), None)
+            seen = {json.dumps(old, sort_keys=True) for old in value}
+            new = next((v for v in tries if json.dumps(v, sort_keys=True) not in seen), None)
             if new is None and index >= least:
                 break
             value.append(new)
@@ -132,26 +133,18 @@ def _array(flat: Schema, rng: Random, root: Any, depth: int) -> list[Any]:
     return value
 
 
-def _same(a: Any, b: Any) -> bool:
-    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
-
-
 def _number(flat: Schema, rng: Random, whole: bool) -> int | float:
     low, high = _bounds(flat)
     if step := flat.get("multipleOf"):
         return _multiple(step, low, high, rng, whole)
     if whole:
         first, last = math.ceil(low), math.floor(high)
-        first += _excluded(first, flat, "exclusiveMinimum")
-        last -= _excluded(last, flat, "exclusiveMaximum")
+        first += first == flat.get("exclusiveMinimum")
+        last -= last == flat.get("exclusiveMaximum")
         return rng.randint(first, max(first, last))
     drawn = low + (high - low) * rng.uniform(0.01, 0.99)
     rounded = round(drawn, 2)
     return rounded if low < rounded < high else drawn
-
-
-def _excluded(value: float, flat: Schema, key: str) -> bool:
-    return key in flat and bool(value == flat[key])
 
 
 def _bounds(flat: Schema) -> tuple[float, float]:
@@ -182,9 +175,10 @@ def _multiple(step: float, low: float, high: float, rng: Random, whole: bool) ->
     return int(exact * first) if whole else float(exact * first)
 
 
-_FORMATS = {
+_FORMATS: Mapping[str, Callable[[Random], str]] = {
     "date": lambda r: f"20{r.randint(10, 29)}-{r.randint(1, 12):02}-{r.randint(1, 28):02}",
     "time": lambda r: f"{r.randint(0, 23):02}:{r.randint(0, 59):02}:{r.randint(0, 59):02}Z",
+    "date-time": lambda r: f"{_FORMATS['date'](r)}T{_FORMATS['time'](r)}",
     "duration": lambda r: f"PT{r.randint(1, 59)}M",
     "email": lambda r: f"{r.choice(WORDS)}.{r.choice(WORDS)}@example.com",
     "uri": lambda r: f"https://example.com/{r.choice(WORDS)}/{r.randint(1, 999)}",
@@ -201,10 +195,7 @@ _FORMATS = {
 
 def _string(flat: Schema, rng: Random) -> str:
     least, most = int(flat.get("minLength", 0)), flat.get("maxLength")
-    made = _FORMATS.get(flat.get("format", ""))
-    if flat.get("format") == "date-time":
-        return f"{_FORMATS['date'](rng)}T{_FORMATS['time'](rng)}"
-    if made is not None:
+    if made := _FORMATS.get(flat.get("format", "")):
         return made(rng)
     if "pattern" in flat and (text := patterns.matching(flat["pattern"], rng, least, most)) is not None:
         return text
@@ -220,10 +211,6 @@ def types_of(flat: Schema) -> list[str]:
     """Return the types that the schema names, perhaps none."""
     named = flat.get("type", [])
     return [named] if isinstance(named, str) else list(named)
-
-
-def _implied(flat: Schema) -> list[str]:
-    return [next((kind for kind, keys in _IMPLIED if any(k in flat for k in keys)), "string")]
 
 
 def _is_type(value: Any, allowed: list[str]) -> bool:
@@ -247,8 +234,7 @@ def flatten(schema: Any, root: Any) -> dict[str, Any]:
                 continue
             flat = _merge(dict(target) if isinstance(target, Mapping) else {}, flat)
         elif "allOf" in flat:
-            parts = flat.pop("allOf")
-            for part in parts:
+            for part in flat.pop("allOf"):
                 flat = _merge(flat, flatten(part, root))
         else:
             break
@@ -298,12 +284,9 @@ def _merge(a: dict[str, Any], b: Schema) -> dict[str, Any]:
     return merged
 
 
-def refusal(schema: Schema) -> str | None:
+def refusal(schema: Any, root: Any = None) -> str | None:
     """Return why the server's grammar converter would refuse the schema, or None."""
-    return _refusal(schema, schema)
-
-
-def _refusal(schema: Any, root: Schema) -> str | None:
+    root = schema if root is None else root
     if not isinstance(schema, Mapping):
         return None
     ref = schema.get("$ref")
@@ -318,4 +301,82 @@ def _refusal(schema: Any, root: Schema) -> str | None:
     inner = [*(schema.get("properties") or {}).values(), schema.get("items"), schema.get("additionalProperties")]
     for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
         inner += schema.get(key) or []
-    return next((found for sub in inner if (found := _refusal(sub, root)) is not None), None)
+    return next((found for sub in inner if (found := refusal(sub, root)) is not None), None)
+
+
+_WRONG_TYPES: tuple[tuple[str, Any], ...] = (
+    ("string", "unexpected"), ("number", 1.5), ("boolean", True), ("null", None), ("array", []), ("object", {}),
+)  # fmt: skip
+
+
+def violations(value: Any, schema: Any, root: Any, depth: int = 0) -> Iterator[Any]:
+    """Yield copies of ``value``, each with one violation of ``schema``.
+
+    It goes only through properties, items and references: breaking one branch of an ``anyOf`` may satisfy another.
+    """
+    flat = flatten(schema, root)
+    kinds = types_of(flat)
+    if depth and kinds:
+        wrong = [v for kind, v in _WRONG_TYPES if kind not in kinds and not (kind == "number" and "integer" in kinds)]
+        yield from wrong[:1]
+    if depth and ("enum" in flat or "const" in flat):
+        yield "no such value " + "-".join(WORDS[:3])
+    if isinstance(value, dict):
+        yield from _object_violations(value, flat, root, depth)
+    elif isinstance(value, list):
+        if flat.get("minItems", 0) > 0:
+            yield []
+        if value and not flat.get("prefixItems"):
+            yield from ([wrong, *value[1:]] for wrong in violations(value[0], flat.get("items", {}), root, depth + 1))
+    if not depth and kinds:
+        yield from [v for kind, v in _WRONG_TYPES if kind not in kinds][:1]
+
+
+def _object_violations(value: dict[str, Any], flat: Schema, root: Any, depth: int) -> Iterator[Any]:
+    for name in flat.get("required", ()):
+        if name in value:
+            yield {k: v for k, v in value.items() if k != name}
+    if flat.get("additionalProperties") is False and not flat.get("patternProperties"):
+        yield {**value, "unexpected_property": "unexpected"}
+    if depth > 4:
+        return
+    for name, sub in flat.get("properties", {}).items():
+        if name in value:
+            yield from ({**value, name: wrong} for wrong in violations(value[name], sub, root, depth + 1))
+
+
+def violate(value: Any, schema: Any, rng: Random, root: Any = None) -> tuple[Any] | None:
+    """Return one violation (in a 1-tuple, since null can be one), preferring others to a wrong top-level type."""
+    found = list(violations(value, schema, schema if root is None else root))
+    if len(found) > 1 and type_name(found[-1]) != type_name(value):
+        found.pop()
+    return (rng.choice(found),) if found else None
+
+
+def alter(value: Any, schema: Any, root: Any, rng: Random) -> Any:
+    """Return an equally valid value that differs in every part that can differ."""
+    flat = flatten(schema, root)
+    chosen = flat.keys() & {"enum", "const", "anyOf", "oneOf"}
+    if isinstance(value, dict) and not chosen:
+        properties, others = flat.get("properties", {}), flat.get("additionalProperties", {})
+        return {k: alter(v, properties.get(k, others), root, rng) for k, v in value.items()}
+    if isinstance(value, list) and not chosen:
+        subs = [*flat.get("prefixItems", ()), *[flat.get("items", {})] * len(value)]
+        return [alter(v, sub, root, rng) for v, sub in zip(value, subs, strict=False)]
+    if flat.keys() - {"type", "title", "description", "default", "examples"}:
+        drawn = (instance(flat, rng, root) for _ in range(50))
+        return next((v for v in drawn if json.dumps(v) != json.dumps(value)), value)
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + rng.randint(1, 9)
+        case str():
+            return f"{rng.choice(WORDS)} {value[::-1]}" if value else rng.choice(WORDS)
+        case _:
+            return value
+
+
+def invalid_json(value: Any) -> str:
+    """Return text that is not JSON and contains no JSON object."""
+    return json.dumps(value, ensure_ascii=False, separators=(" ", "= "))[:-1] + ","

@@ -1,7 +1,4 @@
-"""The server's state and its paths; everything runs on one event loop.
-
-Invariant: each request to an inference path opens one entry of the truth, and however it ends, that closes the entry.
-"""
+"""The server's state and its paths; everything runs on one event loop."""
 
 from __future__ import annotations
 
@@ -12,26 +9,27 @@ from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from loadgen.api.ollama_server import full_name
-from loadgen.simulator import answers, catalog
-from loadgen.simulator.checks import Refused, check_capabilities, check_format, check_options, parse
-from loadgen.simulator.connection import ClientConnection, HttpRequest
+from loadgen.simulator import answers, recorded
+from loadgen.simulator.connection import NDJSON, TEXT, ClientConnection, HttpRequest, encode, timestamp
 from loadgen.simulator.generation import Generation
-from loadgen.simulator.models import Model, seconds_of
-from loadgen.simulator.profiles import (
+from loadgen.simulator.models import (
     EARLY_FAULTS,
     FAST,
     FAULTS,
     KnownAnswer,
+    Model,
     Profile,
     fault_of_model,
     parse_fault,
+    seconds_of,
 )
+from loadgen.simulator.recorded import Refused, check_capabilities, check_format, check_options, parse
 from loadgen.simulator.truth import Entry, Truth
-from loadgen.simulator.wireformat import JSON, NDJSON, TEXT, encode, timestamp
 
 Endpoint = Literal["chat", "generate", "embed"]
 _INFERENCE: dict[str, Endpoint] = {"/api/chat": "chat", "/api/generate": "generate", "/api/embed": "embed"}
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
+_STATUS_FAULTS = {"429": "too many requests", "500": "internal server error", "503": _BUSY}
 _PULL_STEP_S = 0.02
 
 
@@ -51,10 +49,14 @@ class SimulatedServer:
         self.connections: set[ClientConnection] = set()
         self.routes: dict[tuple[str, str], Callable[[ClientConnection, HttpRequest], None]] = {
             ("GET", "/"): lambda c, _: c.respond(200, "text/plain; charset=utf-8", b"Ollama is running"),
-            ("GET", "/api/version"): lambda c, _: c.respond(200, JSON, encode({"version": self.version})),
-            ("GET", "/api/tags"): self._tags,
+            ("GET", "/api/version"): lambda c, _: c.respond_json({"version": self.version}),
+            ("GET", "/api/tags"): lambda c, _: c.respond_json(
+                {"models": [recorded.tag(model, self.old) for model in self.models.values()]}
+            ),
             ("GET", "/api/ps"): self._ps,
-            ("POST", "/api/show"): self._show,
+            ("POST", "/api/show"): lambda c, r: c.respond_json(
+                recorded.show(self._model(parse(r.body, "show")["model"]), self.old)
+            ),
             ("POST", "/api/pull"): self._pull,
             ("GET", "/truth"): self._truth,
             ("POST", "/truth/reset"): self._reset_truth,
@@ -81,23 +83,18 @@ class SimulatedServer:
         except Refused as refused:
             connection.respond(refused.status, refused.content_type, refused.body)
 
-    def _tags(self, connection: ClientConnection, request: HttpRequest) -> None:  # noqa: ARG002
-        connection.respond(200, JSON, encode(catalog.tags(self.models.values(), self.old)))
-
     def _ps(self, connection: ClientConnection, request: HttpRequest) -> None:  # noqa: ARG002
         now = asyncio.get_running_loop().time()
-        connection.respond(200, JSON, encode(catalog.ps(self.models.values(), now, self.old)))
-
-    def _show(self, connection: ClientConnection, request: HttpRequest) -> None:
-        connection.respond(200, JSON, encode(catalog.show(self._model(parse(request.body, "show")["model"]), self.old)))
+        found = [recorded.loaded(model, now, self.old) for model in self.models.values() if model.loaded(now)]
+        connection.respond_json({"models": found})
 
     def _truth(self, connection: ClientConnection, request: HttpRequest) -> None:
         summary = parse_qs(request.query).get("summary", ["0"])[-1] not in ("0", "")
-        connection.respond(200, JSON, encode(self.truth.report(summary)))
+        connection.respond_json(self.truth.report(summary))
 
     def _reset_truth(self, connection: ClientConnection, request: HttpRequest) -> None:  # noqa: ARG002
         self.truth.reset()
-        connection.respond(200, JSON, encode({"status": "success"}))
+        connection.respond_json({"status": "success"})
 
     def _model(self, name: str, message: str = "model '{}' not found") -> Model:
         """Return the model of that name; one named after a fault, such as ``fault:reset@0.2``, is created on demand."""
@@ -115,10 +112,10 @@ class SimulatedServer:
         if name.startswith("nosuch"):
             error = {"error": "pull model manifest: file does not exist"}
             if not streamed:
-                return connection.respond(500, JSON, encode(error))
+                return connection.respond_json(error, 500)
             return connection.send_chunks(NDJSON, [encode(error) + b"\n"], last=True)
         model = self.models.get(name) or Model(name, self.absent.get(name, Profile()))
-        lines = [encode(step) + b"\n" for step in catalog.pull_steps(model)]
+        lines = [encode(step) + b"\n" for step in recorded.pull_steps(model)]
         loop = asyncio.get_running_loop()
 
         def step(index: int) -> None:
@@ -128,7 +125,7 @@ class SimulatedServer:
             if streamed:
                 connection.send_chunks(NDJSON, [lines[index]], last)
             elif last:
-                connection.respond(200, JSON, encode({"status": "success"}))
+                connection.respond_json({"status": "success"})
             if not last and not connection.transport.is_closing():
                 loop.call_later(_PULL_STEP_S, step, index + 1)
 
@@ -200,14 +197,8 @@ class SimulatedServer:
         def answer() -> None:
             model.keep(0.0 if seconds is None else seconds, loop.time())
             empty = {"message": {"role": "assistant", "content": ""}} if endpoint == "chat" else {"response": ""}
-            reply = {
-                "model": body["model"],
-                "created_at": timestamp(),
-                **empty,
-                "done": True,
-                "done_reason": entry.kind,
-            }
-            self._complete(connection, entry, reply)
+            head = {"model": body["model"], "created_at": timestamp()}
+            self._complete(connection, entry, {**head, **empty, "done": True, "done_reason": entry.kind})
 
         wait = 0.0 if entry.kind == "unload" else model.load(loop.time())
         entry.load_ns = int(wait * 1e9)
@@ -227,7 +218,7 @@ class SimulatedServer:
         entry.kind, entry.prompt_tokens, entry.load_ns = "embedding", tokens, max(1000, int(load_s * 1e9))
 
         def answer() -> None:
-            reply = {"model": body["model"], "embeddings": [catalog.embedding(text, model) for text in texts],
+            reply = {"model": body["model"], "embeddings": [recorded.embedding(text, model) for text in texts],
                     "total_duration": int((loop.time() - start) * 1e9), "load_duration": entry.load_ns,
                     "prompt_eval_count": tokens}  # fmt: skip
             self._complete(connection, entry, {k: v for k, v in reply.items() if v != 0})
@@ -247,7 +238,7 @@ class SimulatedServer:
     def _complete(self, connection: ClientConnection, entry: Entry, reply: Mapping[str, Any]) -> None:
         connection.on_lost = None
         entry.mark_done()
-        connection.respond(200, JSON, encode(reply))
+        connection.respond_json(reply)
         self.truth.close(entry, "completed")
 
 
@@ -272,14 +263,9 @@ def _strike(connection: ClientConnection, fault: str | None, model: str = "") ->
             connection.reset()
         case "hang-before":
             return True
-        case "404":
-            connection.respond(404, JSON, encode({"error": f"model '{model}' not found"}))
-        case "429":
-            connection.respond(429, JSON, encode({"error": "too many requests"}))
-        case "500":
-            connection.respond(500, JSON, encode({"error": "internal server error"}))
-        case "503":
-            connection.respond(503, JSON, encode({"error": _BUSY}))
+        case "404" | "429" | "500" | "503":
+            error = _STATUS_FAULTS.get(fault, f"model '{model}' not found")
+            connection.respond_json({"error": error}, int(fault))
         case "wrong-content-type":
             connection.respond(200, "text/html", b"<html><body><h1>Sign in</h1></body></html>")
         case _:

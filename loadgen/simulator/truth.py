@@ -66,7 +66,7 @@ class Truth:
         self.entries.clear()
         self.requests = self.tokens = 0
         self.max_in_flight = self.in_flight
-        self.outcomes: dict[Ending, int] = {"completed": 0, "rejected": 0, "faulted": 0, "aborted": 0}
+        self.outcomes: dict[str, int] = {"completed": 0, "rejected": 0, "faulted": 0, "aborted": 0}
 
     def open(self, path: str, model: str) -> Entry:
         self.requests += 1
@@ -84,9 +84,8 @@ class Truth:
             self.tokens += entry.tokens
 
     def report(self, summary: bool) -> dict[str, Any]:
-        totals: dict[str, int] = {"requests": self.requests, "in_flight": self.in_flight,
-                                  "max_in_flight": self.max_in_flight, "tokens": self.tokens}  # fmt: skip
-        totals.update({str(outcome): count for outcome, count in self.outcomes.items()})
+        flight = {"in_flight": self.in_flight, "max_in_flight": self.max_in_flight}
+        totals = {"requests": self.requests, **flight, "tokens": self.tokens, **self.outcomes}
         if summary:
             return {"totals": totals}
         return {"totals": totals, "requests": [{c: getattr(e, c) for c in _COLUMNS} for e in self.entries]}

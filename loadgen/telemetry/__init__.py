@@ -6,6 +6,6 @@ is created: importing this package costs nothing.
 """
 
 from loadgen.telemetry.core import CacheResult, CellState, Telemetry
-from loadgen.telemetry.labels import CellLabels
+from loadgen.telemetry.instruments import CellLabels
 
 __all__ = ["CacheResult", "CellLabels", "CellState", "Telemetry"]

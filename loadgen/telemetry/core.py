@@ -1,7 +1,6 @@
 """``Telemetry``: collects what a load does, for the metrics port, for a collector, or for both.
 
-Invariant: all values are kept here or in ``Histograms`` and read only on request, so that observing a request costs
-microseconds and all readers see the same counts.
+All values are kept here or in ``Histograms``, and read only when asked for: ``observe`` costs microseconds.
 """
 
 from __future__ import annotations
@@ -12,14 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import SHUT_RDWR
 from time import time_ns
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from loadgen.telemetry import instruments as of
-from loadgen.telemetry.histogram import Exemplar
-from loadgen.telemetry.instruments import BY_NAME, CACHE_RESULT, CELL_STATE, ERROR_TYPE, OUTCOME, Instrument, Labels
-from loadgen.telemetry.labels import CellLabels, error_type, own_attributes
-from loadgen.telemetry.series import Histograms, Values
+from loadgen.telemetry.histogram import Exemplar, Histograms, Values
+from loadgen.telemetry.instruments import CellLabels, Instrument, Labels, error_type, own_attributes
 from loadgen.telemetry.spans import RunSpans
 from loadgen.types import Request, RequestRecord
 
@@ -83,12 +79,17 @@ class Telemetry:
         self._sample: tuple[CellLabels, Mapping[str, float | None]] | None = None
         self._content = target is not None and target.content
         resource = _resource()
-        self._push: Push | None = None if target is None else _push(target, instruments, resource, warn)
+        self._push: Push | None = None
+        if target is not None:
+            from loadgen.telemetry.otlp import Push
+
+            self._push = Push(target, instruments, resource, warn)
         self._histograms = Histograms(instruments) if self._push is None else self._push.histograms
         try:
             self._serve(port, host, resource)
         except OSError:
-            self._close_push()
+            if self._push is not None:
+                self._push.close()
             raise
         self._open = True
 
@@ -116,9 +117,7 @@ class Telemetry:
     def __enter__(self) -> Telemetry:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -135,9 +134,6 @@ class Telemetry:
             self._server.shutdown()
             self._server.server_close()
             self._thread.join()
-        self._close_push()
-
-    def _close_push(self) -> None:
         if self._push is not None:
             self._push.close()
 
@@ -167,7 +163,7 @@ class Telemetry:
         failure = None if record.error is None else error_type(record.error)
         if outcome is None:
             outcome = "completed" if record.error is None else record.error.kind
-        values = {} if values is None else values
+        values = values or {}
         spans = state.spans  # once: another thread may end the cell
         ids = (None, None) if spans is None else spans.add(record, outcome, values, request, case_id)
         exemplar = None if state.run_id is None else Exemplar(state.run_id, record.index, time_ns(), *ids)
@@ -231,11 +227,11 @@ class Telemetry:
             of.PLANNED: of_cells(lambda cell: cell.planned),
             of.IN_FLIGHT: of_cells(lambda cell: cell.in_flight),
             of.VERDICT: of_cells(lambda cell: cell.verdict),
-            of.CELLS: lambda: (({CELL_STATE: state}, n) for state, n in self._states.items()),
+            of.CELLS: lambda: (({of.CELL_STATE: state}, n) for state, n in self._states.items()),
             **{name: self._sampled(key) for name, key in SAMPLED.items()},
         }
         for name, read in rows.items():
-            instrument = BY_NAME[name]
+            instrument = of.BY_NAME[name]
             create = meter.create_observable_counter if instrument.kind == "counter" else meter.create_observable_gauge
             create(name, [_callback(read)], instrument.unit, instrument.meaning)
 
@@ -244,12 +240,12 @@ class Telemetry:
             found = [(cell.labels, ending, n) for cell in self._cells.copy().values()
                      for ending, n in cell.requests.items()]  # fmt: skip
         for labels, (outcome, failure), n in found:
-            yield {**labels, OUTCOME: outcome, **({} if failure is None else {ERROR_TYPE: failure})}, n
+            yield {**labels, of.OUTCOME: outcome, **({} if failure is None else {of.ERROR_TYPE: failure})}, n
 
     def _cache_rows(self) -> Iterable[Row]:
         for cell in self._cells.copy().values():
             for result, n in cell.cache.copy().items():
-                yield {**cell.labels, CACHE_RESULT: result}, n
+                yield {**cell.labels, of.CACHE_RESULT: result}, n
 
     def _sampled(self, key: str) -> Callable[[], Iterable[Row]]:
         def rows() -> Iterable[Row]:
@@ -271,12 +267,6 @@ def _callback(read: Callable[[], Iterable[Row]]) -> Callable[[CallbackOptions], 
         return [Observation(value, labels) for labels, value in read() if value is not None]
 
     return observe
-
-
-def _push(target: Target, instruments: Sequence[Instrument], resource: Resource, warn: Callable[[str], None]) -> Push:
-    from loadgen.telemetry.otlp import Push
-
-    return Push(target, instruments, resource, warn)
 
 
 def _resource() -> Resource:

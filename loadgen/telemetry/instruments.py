@@ -1,4 +1,4 @@
-"""The instruments of every load: name, kind, unit, meaning, attributes and buckets of each. Plain data.
+"""The instruments of every load (name, kind, unit, meaning, attributes and buckets of each) and the labels of series.
 
 Other values of a request, such as its scores, are passed to ``Telemetry`` as more instruments when it is created.
 docs/metrics.md has each formula, docs/live-metrics.md what Prometheus makes of it; tests compare them.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Literal
+
+from loadgen.types import RequestError
 
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = Mapping[str, str | int]
@@ -94,7 +97,8 @@ class Instrument:
         return f"{with_unit}_total" if self.kind == "counter" else with_unit
 
 
-_OF_EVERY_REQUEST = (
+INSTRUMENTS: tuple[Instrument, ...] = (
+    # Of every request.
     Instrument(DURATION, "histogram", "s", "Sent to last message; error_type is set on failures", (ERROR_TYPE,),
                LATENCY_BUCKETS),
     Instrument(FIRST_CHUNK, "histogram", "s", "Sent to first chunk that carries output (TTFT)", (), LATENCY_BUCKETS),
@@ -107,8 +111,7 @@ _OF_EVERY_REQUEST = (
     Instrument(IN_FLIGHT, "gauge", "{request}", "Requests sent and not yet ended"),
     Instrument(CHUNKS, "counter", "{chunk}", "Chunks that carried output"),
     Instrument(MERGED_CHUNKS, "counter", "{chunk}", "Chunks whose own receive instants were lost"),
-)  # fmt: skip
-_OF_THE_SERVER = (
+    # Of the server.
     Instrument(SERVER_LOAD, "histogram", "s", "Ollama's load_duration of one request", (), LATENCY_BUCKETS),
     Instrument(SERVER_PROMPT_EVAL, "histogram", "s", "Ollama's prompt_eval_duration of one request", (),
                LATENCY_BUCKETS),
@@ -119,8 +122,7 @@ _OF_THE_SERVER = (
     Instrument(MODEL_VRAM, "gauge", "By", "The part of it that lies on a GPU"),
     Instrument(MODEL_VRAM_SHARE, "gauge", "1", "That part as a share, 0 to 1"),
     Instrument(MODEL_EXPIRY, "gauge", "s", "Time until the server unloads the model, if nobody asks it"),
-)  # fmt: skip
-_OF_THE_CLIENT = (
+    # Of the client.
     Instrument(SEND_LAG, "histogram", "s", "How much later than due this client sent a request", (), LAG_BUCKETS),
     Instrument(READ_LAG, "histogram", "s", "The longest that a request's bytes waited for this client", (),
                LAG_BUCKETS),
@@ -133,11 +135,66 @@ _OF_THE_CLIENT = (
     Instrument(CELLS, "gauge", "{cell}", "Cells of this invocation by state", (CELL_STATE,)),
     Instrument(VERDICT, "gauge", "1", "The verdict so far: 0 valid, 1 degraded, 2 invalid"),
 )  # fmt: skip
-
-INSTRUMENTS: tuple[Instrument, ...] = (*_OF_EVERY_REQUEST, *_OF_THE_SERVER, *_OF_THE_CLIENT)
 BY_NAME: Mapping[str, Instrument] = {instrument.name: instrument for instrument in INSTRUMENTS}
 
 
 def prometheus(name: str) -> str:
     """Return the name in Prometheus of one of these instruments."""
     return BY_NAME[name].prometheus
+
+
+LABEL_CHARACTERS = 100
+_STATUSES = frozenset(HTTPStatus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellLabels:
+    """The labels that identify the series of one cell."""
+
+    model: str
+    suite: str
+    load: str
+    """The load level as text, such as ``c=4`` or ``rate=2.5/s constant``."""
+    server_address: str
+    server_port: int
+    operation: Literal["chat", "text_completion"] = "chat"
+    """The GenAI conventions' word for what is asked for: an answer in a chat, or to a prompt."""
+    provider: str = "ollama"
+    """The conventions' word for the server's API."""
+    label: str | None = None
+    """The user's own name for the run."""
+
+
+def own_attributes(cell: CellLabels) -> Labels:
+    """Return the attributes that every instrument of a cell has."""
+    label = {} if cell.label is None else {"structbench.label": sendable(cell.label[:LABEL_CHARACTERS])}
+    return {
+        "gen_ai.request.model": sendable(cell.model), "structbench.suite": sendable(cell.suite),
+        "structbench.load": cell.load, **label,
+    }  # fmt: skip
+
+
+def sendable(text: str) -> str:
+    """Return the text as valid UTF-8: lone surrogates, which would spoil a whole scrape or batch, become ``?``."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def genai_attributes(cell: CellLabels) -> Labels:
+    """Return the cell's own attributes and those of the GenAI conventions."""
+    return {
+        **own_attributes(cell),
+        "gen_ai.operation.name": cell.operation,
+        "gen_ai.provider.name": cell.provider,
+        "server.address": cell.server_address,
+        "server.port": cell.server_port,
+    }
+
+
+def error_type(error: RequestError) -> str:
+    """Return the HTTP status if that is what failed (as in the GenAI conventions), else the error kind.
+
+    A non-standard status becomes its class, such as ``5xx``, so that no server can create series.
+    """
+    if error.kind != "http" or error.status is None:
+        return error.kind
+    return str(error.status) if error.status in _STATUSES else f"{error.status // 100 % 10}xx"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from threading import Thread
 from time import monotonic, time_ns
@@ -34,9 +34,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Tracer
 
-from loadgen.telemetry.histogram import ZERO, Histogram, explicit, exponential, fitted
+from loadgen.telemetry.histogram import ZERO, Histogram, Histograms, HistogramSeries, explicit, exponential, fitted
 from loadgen.telemetry.instruments import Instrument
-from loadgen.telemetry.series import Histograms, HistogramSeries
 from loadgen.telemetry.target import Target
 
 FLUSH_S = 5.0
@@ -46,7 +45,6 @@ FLUSH_AFTER_WARNING_S = 1.0
 _EVERY_MS = 5000.0
 """Interval between pushes of metrics unless OTEL_METRIC_EXPORT_INTERVAL is set: a load is watched while it runs."""
 _LOGGER = logging.getLogger("opentelemetry")
-_NEGATIVE = Buckets(offset=0, bucket_counts=())
 
 
 class Push:
@@ -107,7 +105,7 @@ class Push:
     def _detach_after(self, threads: list[Thread]) -> None:
         for thread in threads:
             thread.join()
-        self._warning.detach()
+        _LOGGER.removeHandler(self._warning)
 
     def view_of(self, instrument: Instrument) -> Histogram:
         """Return an empty histogram with the buckets in which an instrument is pushed."""
@@ -116,28 +114,24 @@ class Push:
     def points(self) -> list[Metric]:
         """Return all histograms as the exporter takes them; each exemplar is pushed once."""
         now_ns = time_ns()
+        metrics = []
         with self.histograms.lock:
-            metrics = [
-                self._metric(self.histograms.instruments[name], rows, now_ns)
-                for name, rows in self.histograms.by_instrument().items()
-                if any(row.pushed is not None and row.pushed.n for row in rows)
-            ]
+            for name, rows in self.histograms.by_instrument().items():
+                if views := [(row, row.pushed) for row in rows if row.pushed is not None and row.pushed.n]:
+                    metrics.append(self._metric(self.histograms.instruments[name], views, now_ns))
         if self._is_delta:
             self._started_ns = now_ns
         return metrics
 
-    def _metric(self, instrument: Instrument, rows: list[HistogramSeries], now_ns: int) -> Metric:
+    def _metric(self, instrument: Instrument, views: list[tuple[HistogramSeries, Histogram]], now_ns: int) -> Metric:
         temporality = AggregationTemporality.DELTA if self._is_delta else AggregationTemporality.CUMULATIVE
-        views = [(row, row.pushed) for row in rows if row.pushed is not None and row.pushed.n]
+        points = [(view, self._shared(row, view, now_ns)) for row, view in views]
         data: ExplicitHistogram | ExponentialHistogram
         if self._is_explicit:
-            data = ExplicitHistogram(
-                [self._explicit_point(row, view, instrument, now_ns) for row, view in views], temporality
-            )
+            bounds = instrument.buckets
+            data = ExplicitHistogram([_explicit_point(view, bounds, shared) for view, shared in points], temporality)
         else:
-            data = ExponentialHistogram(
-                [self._exponential_point(row, view, now_ns) for row, view in views], temporality
-            )
+            data = ExponentialHistogram([_exponential_point(view, shared) for view, shared in points], temporality)
         for row, view in views:
             if self._is_delta:
                 row.pushed = self.view_of(instrument)
@@ -145,24 +139,25 @@ class Push:
                 view.exemplars.clear()
         return Metric(instrument.name, instrument.meaning, instrument.unit, data)
 
-    def _exponential_point(self, row: HistogramSeries, view: Histogram, now_ns: int) -> ExponentialHistogramDataPoint:
-        scale, first, counts = fitted(view)
-        return ExponentialHistogramDataPoint(
-            attributes=row.labels, start_time_unix_nano=self._started_ns, time_unix_nano=now_ns, count=view.n,
-            sum=view.total, scale=scale, zero_count=view.counts[ZERO],
-            positive=Buckets(offset=first, bucket_counts=counts), negative=_NEGATIVE, flags=0, min=view.low,
-            max=view.high, exemplars=_exemplars(view),
-        )  # fmt: skip
+    def _shared(self, row: HistogramSeries, view: Histogram, now_ns: int) -> dict[str, Any]:
+        """Return the fields that a point of either kind has."""
+        return {
+            "attributes": row.labels, "start_time_unix_nano": self._started_ns, "time_unix_nano": now_ns,
+            "count": view.n, "sum": view.total, "min": view.low, "max": view.high, "exemplars": _exemplars(view),
+        }  # fmt: skip
 
-    def _explicit_point(
-        self, row: HistogramSeries, view: Histogram, instrument: Instrument, now_ns: int
-    ) -> HistogramDataPoint:
-        bounds = instrument.buckets
-        return HistogramDataPoint(
-            attributes=row.labels, start_time_unix_nano=self._started_ns, time_unix_nano=now_ns, count=view.n,
-            sum=view.total, bucket_counts=[view.counts[place] for place in range(len(bounds) + 1)],
-            explicit_bounds=bounds, min=view.low, max=view.high, exemplars=_exemplars(view),
-        )  # fmt: skip
+
+def _exponential_point(view: Histogram, shared: Mapping[str, Any]) -> ExponentialHistogramDataPoint:
+    scale, first, counts = fitted(view)
+    positive, negative = Buckets(offset=first, bucket_counts=counts), Buckets(offset=0, bucket_counts=())
+    return ExponentialHistogramDataPoint(
+        scale=scale, zero_count=view.counts[ZERO], positive=positive, negative=negative, flags=0, **shared
+    )
+
+
+def _explicit_point(view: Histogram, bounds: Sequence[float], shared: Mapping[str, Any]) -> HistogramDataPoint:
+    counts = [view.counts[place] for place in range(len(bounds) + 1)]
+    return HistogramDataPoint(bucket_counts=counts, explicit_bounds=bounds, **shared)
 
 
 class _MetricExporter(OTLPMetricExporter):
@@ -194,9 +189,6 @@ class _OneWarning(logging.Handler):
         self._warn = warn
         self.given = False
         _LOGGER.addHandler(self)
-
-    def detach(self) -> None:
-        _LOGGER.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         arguments = record.args if isinstance(record.args, tuple) else ()

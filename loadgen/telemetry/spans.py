@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
-from loadgen.telemetry.labels import CellLabels, error_type, genai_attributes, sendable
-from loadgen.telemetry.series import Values
+from loadgen.telemetry.histogram import Values
+from loadgen.telemetry.instruments import CellLabels, error_type, genai_attributes, sendable
 from loadgen.types import Request, RequestRecord
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ class RunSpans:
 
     def __init__(self, tracer: Tracer, cell: CellLabels, run_id: str, *, content: bool) -> None:
         self._tracer = tracer
-        self._cell = cell
         self._content = content
         self._offset_ns = time_ns() - monotonic_ns()
         self._name = sendable(f"{cell.operation} {cell.model}")
@@ -112,12 +111,9 @@ def _of_record(record: RequestRecord, outcome: str) -> Attributes:
 
 
 def _of_request(request: Request) -> Attributes:
-    found: Attributes = {"gen_ai.output.type": "text" if request.format is None else "json"}
-    for name, option in _SAMPLING.items():
-        value = request.options.get(option)
-        if isinstance(value, int | float):
-            found[name] = value
-    return found
+    given = {name: request.options.get(option) for name, option in _SAMPLING.items()}
+    found: Attributes = {name: value for name, value in given.items() if isinstance(value, int | float)}
+    return {"gen_ai.output.type": "text" if request.format is None else "json", **found}
 
 
 def _content(record: RequestRecord, request: Request | None) -> Attributes:

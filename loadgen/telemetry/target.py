@@ -1,7 +1,6 @@
 """Choosing the collector to push to, from ``--otlp`` and the standard OTEL_* variables. Pure.
 
-Invariant: nothing is pushed unless the option or an endpoint variable names a collector; anything wrong with either is
-a ValueError whose text is one line for the user.
+Invariant: anything wrong with either is a ValueError whose text is one line for the user.
 """
 
 from __future__ import annotations

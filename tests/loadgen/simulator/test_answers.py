@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 
 from loadgen.simulator import Profile
 from loadgen.simulator import answers as planning
-from loadgen.simulator.breaking import alter, invalid_json, violations
-from loadgen.simulator.models import seconds_of
+from loadgen.simulator.models import JSON_KINDS, TOOL_KINDS, seconds_of
 from loadgen.simulator.patterns import matching
-from loadgen.simulator.profiles import JSON_KINDS, TOOL_KINDS
-from loadgen.simulator.schemas import instance
+from loadgen.simulator.schemas import alter, instance, invalid_json, violations
 from tests.support.simulators import ANSWERS, CALL, FAST, PERSON, WEATHER, body
 
 

@@ -19,10 +19,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen.telemetry import CellLabels, Telemetry
 from loadgen.telemetry.core import MAX_OUTCOMES, SAMPLED
-from loadgen.telemetry.histogram import Exemplar
-from loadgen.telemetry.instruments import CHUNK_GAP, GAP_BUCKETS, INSTRUMENTS, LATENCY_BUCKETS, Instrument, Labels
-from loadgen.telemetry.labels import LABEL_CHARACTERS, genai_attributes, own_attributes
-from loadgen.telemetry.series import Histograms, values_of
+from loadgen.telemetry.histogram import Exemplar, Histograms, values_of
+from loadgen.telemetry.instruments import (
+    CHUNK_GAP,
+    GAP_BUCKETS,
+    INSTRUMENTS,
+    LABEL_CHARACTERS,
+    LATENCY_BUCKETS,
+    Instrument,
+    Labels,
+    genai_attributes,
+    own_attributes,
+)
 from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
 from structbench.metrics import INSTRUMENTS as OF_METRICS
 from structbench.metrics import observed
