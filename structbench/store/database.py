@@ -24,13 +24,9 @@ if TYPE_CHECKING:
     import duckdb
 
 _BESIDE_A_LOAD: Mapping[str, str] = {"threads": "1", "memory_limit": "512MB"}
-_ALONE: Mapping[str, str] = {"memory_limit": "1GB"}
-_SEALED: Mapping[str, str] = {
-    "enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true",
-}  # fmt: skip
+ALONE: Mapping[str, str] = {"memory_limit": "1GB"}
 
 Params = Sequence[Any] | Mapping[str, Any] | None
-
 
 PATIENCE_S = 10.0
 """How long a command waits for its turn."""
@@ -48,7 +44,7 @@ class Database:
     def __init__(self, path: Path, *, beside_a_load: bool = False) -> None:
         """``beside_a_load``: one thread, the caller's, whose priority then counts, and less memory."""
         self.path = path
-        self._config = {**(_BESIDE_A_LOAD if beside_a_load else _ALONE), "temp_directory": f"{path.absolute()}.tmp"}
+        self._config = {**(_BESIDE_A_LOAD if beside_a_load else ALONE), "temp_directory": f"{path.absolute()}.tmp"}
         self._duckdb: duckdb.DuckDBPyConnection | None = None
         self._turn = threading.Lock()
 
@@ -107,21 +103,8 @@ class Database:
             made.unlink(missing_ok=True)
 
 
-@contextmanager
-def sealed(path: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the file for SQL that users write: it can read this file and nothing else, and change nothing.
-
-    Raises Locked if others use the file for longer than ``patience_s``.
-    """
-    import duckdb
-
-    config: dict[str, Any] = {**_ALONE, **_SEALED}
-    with _patiently(partial(duckdb.connect, path, read_only=True, config=config), patience_s) as con:
-        yield con
-
-
-def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) -> duckdb.DuckDBPyConnection:
-    """Try again while another process, or another connection of this one, has the file open."""
+def patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) -> duckdb.DuckDBPyConnection:
+    """Try again while another process, or another connection of this one, has the file open; then raise Locked."""
     import duckdb
 
     deadline = time.monotonic() + patience_s
@@ -157,7 +140,7 @@ def attached(
     detach = partial(con.execute, f"DETACH {name}")
     while True:
         before = _identity(path)
-        _patiently(partial(con.execute, attach), patience_s)
+        patiently(partial(con.execute, attach), patience_s)
         if before in (None, _identity(path)):
             break
         detach()  # `clean` put a smaller file in its place while we waited: what we hold has no name any more

@@ -25,6 +25,7 @@ _RECORD_COLUMNS = (
     "clock", "prompt_tokens", "output_tokens", "load_s", "prompt_eval_s", "eval_s", "queue_s", "server_tokens_per_s",
     "client_tokens_per_s", "done_reason", "output_text", "thinking_text",
 )  # fmt: skip
+_CONFIG_COLUMNS = ("model", "model_digest", "server_version", "suite", "endpoint", "structured")
 _SCORE_COLUMNS = tuple(field.name for field in fields(Score) if field.name != "outcome")
 
 
@@ -87,17 +88,10 @@ def run_columns(config: Config) -> dict[str, Any]:
     return {
         "config_hash": config_hash(config),
         "config": config_dict(config),
-        "model": config.model,
-        "model_digest": config.model_digest,
-        "server_version": config.server_version,
-        "suite": config.suite,
-        "endpoint": config.endpoint,
-        "structured": config.structured,
+        **{column: getattr(config, column) for column in _CONFIG_COLUMNS},
         "think": think if think is None or isinstance(think, str) else json.dumps(think),
         "load_kind": config.load.get("kind"),
-        "concurrency": config.load.get("concurrency"),
-        "rate": config.load.get("rate"),
-        "arrival": config.load.get("arrival"),
+        **{column: config.load.get(column) for column in ("concurrency", "rate", "arrival")},
     }
 
 
