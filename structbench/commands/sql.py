@@ -14,7 +14,7 @@ from structbench.errors import BadInput
 from structbench.options import opt
 
 if TYPE_CHECKING:
-    from structbench.store.reader import QueryResult
+    from structbench.store.database import QueryResult
 
 MAX_ROWS = 200
 """Rows shown in a table; the other formats have all."""
@@ -44,7 +44,7 @@ def run(options: Options) -> int:
 
 
 def _show(options: Options, sql: str) -> None:
-    from structbench.store.reader import ask
+    from structbench.store.database import ask
 
     answer = ask(options.db, sql, MAX_ROWS if options.format == "table" else None)
     match options.format:

@@ -1,22 +1,17 @@
-"""The progress display of a load: bars on a terminal, plain lines elsewhere, nothing when quiet.
-
-The neighbour: ``progress`` counts what is shown. Invariant: ``refresh`` returns at once except a few times a second, so
-that the display does not disturb the load, and may be called from any thread.
-"""
+"""The progress display of a load: bars on a terminal, plain lines elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from structbench.formatting import (
     clock_text,
     latency_text,
+    live_view,
     plural,
     printable,
     rate_text,
@@ -30,8 +25,6 @@ from structbench.run.progress import Progress
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-__all__ = ["Display", "Progress"]
 
 _TTFT = METRICS["ttft"].at("p50").label
 TERMINAL_EVERY_S = 0.5
@@ -220,7 +213,6 @@ class Display:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         from rich.console import Console
-        from rich.live import Live
 
         self._console = Console() if console is None else console
         self._quiet = quiet
@@ -228,13 +220,7 @@ class Display:
         self._lock = threading.RLock()
         self._cells: list[_DisplayedCell] = []
         self._next = 0.0
-        self._live = None
-        if not quiet and self._console.is_terminal and not self._console.is_dumb_terminal:
-            # A stream that goes to a file must stay there; rich would print it above the bars.
-            self._live = Live(
-                console=self._console, auto_refresh=False,
-                redirect_stdout=sys.stdout.isatty(), redirect_stderr=sys.stderr.isatty(),
-            )  # fmt: skip
+        self._live = None if quiet else live_view(self._console)
         self._every_s = every_s if self._live is None else TERMINAL_EVERY_S
 
     def __enter__(self) -> Display:
@@ -242,9 +228,7 @@ class Display:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self.end()
         finally:
@@ -262,7 +246,10 @@ class Display:
             return cell.progress
 
     def refresh(self, in_flight: int) -> None:
-        """Show the current state if an update is due; the first request in flight starts the cell's clock."""
+        """Show the current state if an update is due; the first request in flight starts the cell's clock.
+
+        It may be called from any thread, and mostly returns at once, so that it does not disturb the load.
+        """
         if not self._cells or self._cells[-1].ended:
             return
         cell = self._cells[-1]

@@ -10,25 +10,11 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
-from structbench.store.database import (
-    ALONE,
-    PATIENCE_S,
-    Database,
-    Locked,
-    Params,
-    fetched,
-    patiently,
-    quoted,
-    refuse_folder,
-    usable,
-)
+from structbench.store.database import Database, Locked, Params, fetched, quoted, refuse_folder, usable
 from structbench.store.schema import MIGRATIONS, version_of
 from structbench.store.upkeep import settle, spool_of
 
@@ -39,9 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SETTLING_S = 1.0
-_SEALED = {
-    "enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true",
-}  # fmt: skip
 
 
 class Reader:
@@ -125,54 +108,3 @@ def _filled(values: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
         return values
     absent: Any = numpy.nan if values.dtype.kind in "iufb" else None
     return numpy.where(values.mask, absent, values.data)
-
-
-@dataclass(frozen=True, slots=True)
-class QueryResult:
-    """The rows of a statement; ``more`` if there are others."""
-
-    names: list[str]
-    rows: list[tuple[Any, ...]]
-    more: bool = False
-
-
-def ask(path: Path, sql: str, limit: int | None = None) -> QueryResult:
-    """Run a statement that a user wrote and return at most ``limit`` rows; raise BadInput that says where it is wrong.
-
-    It can read this file and nothing else (no other file, network, environment or Python variable), change nothing,
-    and not lift these limits.
-    """
-    import duckdb
-
-    config: dict[str, Any] = {**ALONE, **_SEALED}
-    with ExitStack() as stack:
-        with usable(path):
-            connect = partial(duckdb.connect, path, read_only=True, config=config)
-            con = stack.enter_context(patiently(connect, PATIENCE_S))
-        try:
-            return _execute(con, sql, limit)
-        except duckdb.Error as error:
-            raise BadInput(_one_line_error(str(error))) from error
-
-
-def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> QueryResult:
-    statements = con.extract_statements(sql)
-    if len(statements) != 1:
-        raise BadInput(f"give one statement at a time, not {len(statements)}")
-    result = con.execute(statements[0])
-    names = [column[0] for column in result.description or ()]
-    if limit is None:
-        return QueryResult(names, result.fetchall())
-    rows = result.fetchmany(limit + 1)
-    return QueryResult(names, rows[:limit], more=len(rows) > limit)
-
-
-def _one_line_error(error: str) -> str:
-    """Return DuckDB's message and hints, with the place that its caret points at: ``… (line 1, column 8)``."""
-    lines = [line for line in error.splitlines() if line.strip()]
-    for number, (line, below) in enumerate(pairwise(lines)):
-        if line.startswith("LINE ") and set(below.strip()) == {"^"}:
-            head, colon, _ = line.partition(": ")
-            column = below.index("^") - len(head + colon) + 1
-            return f"{' '.join(lines[:number])} (line {head.removeprefix('LINE ')}, column {column})"
-    return " ".join(lines)
