@@ -89,13 +89,11 @@ class _DisplayedCell:
 def line(cell: _DisplayedCell) -> str:
     """Return the cell as one plain line, without what is not known yet."""
     progress = cell.progress
-    rate, tokens, ttft, correct = (
-        progress.requests_per_s,
-        progress.tokens_per_s,
-        progress.ttft_p50_s,
-        progress.share_correct,
-    )
+    rate, tokens = progress.requests_per_s, progress.tokens_per_s
+    ttft, correct = progress.ttft_p50_s, progress.share_correct
     eta = cell.eta_s if cell.state == "running" else None
+    elapsed = span_text(progress.elapsed_s or 0.0)
+    states = {"starting": "starting", "done": f"done in {elapsed}", "stopped": f"stopped after {elapsed}"}
     parts = [
         plural(cell.done, "request") if cell.planned is None else f"{cell.count} requests",
         None if rate is None else f"{rate_text(rate)}/s",
@@ -105,15 +103,8 @@ def line(cell: _DisplayedCell) -> str:
         None if correct is None else f"{share_text(correct, 0)} correct",
         plural(progress.errors, "error"),
         None if eta is None else f"ETA {span_text(eta)}",
+        states.get(cell.state),
     ]
-    elapsed_s = 0.0 if progress.elapsed_s is None else progress.elapsed_s
-    match cell.state:
-        case "starting":
-            parts.append("starting")
-        case "done":
-            parts.append(f"done in {span_text(elapsed_s)}")
-        case "stopped":
-            parts.append(f"stopped after {span_text(elapsed_s)}")
     return f"{cell.name}: {', '.join(part for part in parts if part is not None)}"
 
 

@@ -109,16 +109,13 @@ class Segment:
                     self._refresh()
             except LoadFailed as error:
                 self.failure = f"{self.cell.name}: {error}"
-        self._await_scores()
+        while not self.services.scorer.drain(_HURRIED_DRAIN_S):
+            if self.orders.hurry:
+                break  # what has no row yet counts as missing, and can be continued
         if self.lost_in_a_row and self.failure is None:
             self._check_server()
         self._judge_share(self.rows if planned is None or self.cell.load.duration_s is not None else planned)
         display.end(self.is_complete)
-
-    def _await_scores(self) -> None:
-        while not self.services.scorer.drain(_HURRIED_DRAIN_S):
-            if self.orders.hurry:
-                return  # what has no row yet counts as missing, and can be continued
 
     @property
     def is_complete(self) -> bool:

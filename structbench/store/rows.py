@@ -43,7 +43,7 @@ def row_of(
 
     A failed request has no score, unless the server rejected it: that is then the answer's outcome.
     """
-    error = record.error
+    error, sent_ns = record.error, record.sent_ns
     if error is not None and error.kind != "rejected":
         score = None
     return {
@@ -58,28 +58,15 @@ def row_of(
         **{column: getattr(record, column) for column in _RECORD_COLUMNS},
         "read_lag_max_s": None if record.read_lag_max_ns is None else record.read_lag_max_ns / 1e9,
         "chunks": len(record.chunk_ns),
-        "chunk_offsets_us": _offsets_us(record),
+        "chunk_offsets_us": None if sent_ns is None else [(chunk_ns - sent_ns) // 1000 for chunk_ns in record.chunk_ns],
         "tool_calls": record.tool_calls,
-        "outcome": _outcome(record, score),
+        "outcome": score.outcome if score is not None else "completed" if error is None else error.kind,
         **{column: None if score is None else getattr(score, column) for column in _SCORE_COLUMNS},
         "semantic_similarity": None,  # comes after the load, if at all
         "error_kind": None if error is None else error.kind,
         "error_status": None if error is None else error.status,
         "error_message": None if error is None else error.message,
     }
-
-
-def _outcome(record: RequestRecord, score: Score | None) -> str:
-    if score is not None:
-        return score.outcome
-    return "completed" if record.error is None else record.error.kind
-
-
-def _offsets_us(record: RequestRecord) -> list[int] | None:
-    """Return each chunk's receive instant - sent, in whole microseconds."""
-    if record.sent_ns is None:
-        return None
-    return [(chunk_ns - record.sent_ns) // 1000 for chunk_ns in record.chunk_ns]
 
 
 def run_columns(config: Config) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""The snapshot of a load from two scrapes: cells, percentiles of the last seconds, client, server. Pure.
-
-Percentiles are of what ended within the window, or of the whole cell if nothing did; what is not known is None.
-"""
+"""The snapshot of a load from two scrapes: cells, percentiles of the last seconds, client, server. Pure."""
 
 from __future__ import annotations
 
