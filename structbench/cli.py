@@ -1,8 +1,4 @@
-"""The command line: a table of commands, each a module of ``structbench.commands``.
-
-Invariant: nothing heavy is imported before a command runs, so that --help is instant; a mistake of the user's is one
-line on stderr and exit code 2.
-"""
+"""The command line: the list of commands, each a module of ``structbench.commands``, and how their words are parsed."""
 
 import os
 import sys
@@ -11,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from importlib import import_module
 from io import BufferedWriter, FileIO, TextIOWrapper
+from types import ModuleType
 from typing import Any, NoReturn
 
 from structbench import __version__
@@ -18,25 +15,17 @@ from structbench.commands import complain
 from structbench.errors import BadInput, StructbenchError
 from structbench.formatting import did_you_mean
 
-COMMANDS: dict[str, str] = {
-    "load": "structbench.commands.load",
-    "runs": "structbench.commands.runs",
-    "stats": "structbench.commands.stats",
-    "compare": "structbench.commands.compare",
-    "export": "structbench.commands.export",
-    "import": "structbench.commands.import_",
-    "sql": "structbench.commands.sql",
-    "verify": "structbench.commands.verify",
-    "clean": "structbench.commands.clean",
-    "clear-cache": "structbench.commands.clear_cache",
-    "suites": "structbench.commands.suites",
-    "matrix": "structbench.commands.matrix",
-    "simulate": "structbench.commands.simulate",
-    "demo": "structbench.commands.demo",
-    "watch": "structbench.commands.watch",
-    "report": "structbench.commands.report",
-}
-"""Command -> its module, which has ``Options`` and ``run``."""
+COMMANDS = (
+    "load", "runs", "stats", "compare", "export", "import", "sql", "verify", "clean", "clear-cache", "suites", "matrix",
+    "simulate", "demo", "watch", "report",
+)  # fmt: skip
+"""The commands, in the order of the overview."""
+
+
+def command_module(command: str) -> ModuleType:
+    """Return the module of a command, which has ``Options`` and ``run``."""
+    name = "import_" if command == "import" else command.replace("-", "_")
+    return import_module(f"structbench.commands.{name}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         if argv[0] not in COMMANDS:
             raise BadInput(f"unknown command {argv[0]!r}: {did_you_mean(argv[0], COMMANDS)}")
-        command = import_module(COMMANDS[argv[0]])
+        command = command_module(argv[0])
         return int(command.run(_parse(argv[0], command.Options, argv[1:])))
     except StructbenchError as error:
         complain(str(error))
@@ -141,7 +130,7 @@ def _help(field: "Field[Any]", text: str) -> str:
 def _overview() -> str:
     lines = [f"structbench {__version__}: load-test an LLM server and find out whether its answers are right", "",
              "usage: structbench COMMAND [OPTIONS]     structbench COMMAND --help", ""]  # fmt: skip
-    for name, module in COMMANDS.items():
-        lines.append(f"  {name:<13}{import_module(module).Options.__doc__.splitlines()[0]}")
+    for name in COMMANDS:
+        lines.append(f"  {name:<13}{command_module(name).Options.__doc__.splitlines()[0]}")
     codes = "exit codes: 0 done · 1 the run failed · 2 bad input, nothing sent · 99 a gate failed · 130 interrupted"
     return "\n".join([*lines, "", codes])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from math import floor, isfinite, log10
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
     from rich.table import Table
 
 ABSENT = "–"
@@ -147,6 +150,17 @@ def simple_table(gap: int = 1) -> Table:
     from rich.table import Table
 
     return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
+
+
+def live_view(console: Console) -> Live | None:
+    """Return a rich view that is drawn again in place, or None if the console cannot do that."""
+    from rich.live import Live
+
+    if not console.is_terminal or console.is_dumb_terminal:
+        return None
+    # A stream that goes to a file must stay there; rich would print it above the view.
+    out, err = sys.stdout.isatty(), sys.stderr.isatty()
+    return Live(console=console, auto_refresh=False, redirect_stdout=out, redirect_stderr=err)
 
 
 def seconds_text(seconds: float | None, digits: int = 3) -> str:

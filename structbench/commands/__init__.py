@@ -3,8 +3,12 @@
 A command module imports nothing heavy before ``run``, so that --help is instant.
 """
 
+import json
 import sys
 from collections.abc import Sequence
+
+from structbench.formatting import simple_table
+from structbench.output import json_value
 
 
 def complain(text: str) -> None:
@@ -14,10 +18,6 @@ def complain(text: str) -> None:
 
 def print_json(value: object) -> None:
     """Print the value as JSON on stdout."""
-    import json
-
-    from structbench.output import json_value
-
     print(json.dumps(json_value(value), indent=2, default=str), flush=True)
 
 
@@ -28,8 +28,6 @@ def print_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str
     """
     from rich.console import Console
     from rich.text import Text
-
-    from structbench.formatting import simple_table
 
     terminal, endless = Console(), Console(width=100_000)
     table = simple_table()

@@ -1,7 +1,4 @@
-"""``structbench clean``: remove runs that are no longer needed.
-
-Invariant: only selected runs are removed, and only after a yes.
-"""
+"""``structbench clean``: remove runs that are no longer needed, after a yes."""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Optional
 
+from structbench.commands.runs import run_line
 from structbench.errors import BadInput
+from structbench.formatting import bytes_text, plural
 from structbench.options import RunFilters, opt
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ class Options(RunFilters):
 
 
 def run(options: Options) -> int:
-    from structbench.formatting import bytes_text, plural
     from structbench.store import Reader
     from structbench.store.upkeep import remove
     from structbench.store.views import RUN_LIST
@@ -66,9 +64,6 @@ def _chosen(reader: "Reader", options: Options) -> list[str]:
 
 
 def _describe(rows: Sequence[dict[str, Any]]) -> None:
-    from structbench.commands.runs import run_line
-    from structbench.formatting import plural
-
     idle = [row for row in rows if row["status"] != "running"]
     requests = sum(row["requests"] for row in idle)
     print(f"{plural(len(idle), 'run')} to remove, with {plural(requests, 'request')}{':' if idle else '.'}")

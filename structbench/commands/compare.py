@@ -1,7 +1,9 @@
 """``structbench compare``: select the runs of A and B, compare them and write the result."""
 
+import json
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Optional
 
@@ -94,9 +96,6 @@ def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[
 
 
 def _write(result: "Result", options: Options) -> None:
-    import json
-    from io import StringIO
-
     from rich.console import Console
 
     from structbench.comparison.render import markdown, print_comparison, to_json

@@ -1,7 +1,4 @@
-"""``structbench demo``, which ``make demo`` runs: a load that ends within 90 seconds, on whatever server is there.
-
-It first prints one line that says which server that is.
-"""
+"""``structbench demo``, which ``make demo`` runs: a load that ends within 90 seconds, on whatever server is there."""
 
 import signal
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,8 +48,6 @@ def run(options: Options) -> int:
 
 def _try(options: Options) -> int:
     """Probe each model, store each finding at once, and print one grid per model."""
-    from contextlib import ExitStack
-
     from rich.console import Console
 
     from structbench.matrix.grid import print_grid
@@ -74,8 +73,6 @@ def _try(options: Options) -> int:
 def _probe(
     options: Options, server: "Server", store: "Store", model: str, todo: "Sequence[Probe]"
 ) -> Iterator[dict[str, Any]]:
-    from contextlib import closing
-
     from rich.console import Console
     from rich.progress import track
 

@@ -1,6 +1,8 @@
 """``structbench report``: write a report of stored runs, for people and programs."""
 
+import json
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -40,9 +42,12 @@ class Options:
 
 
 def run(options: Options) -> int:
+    from rich.console import Console
+
     from structbench.output import check_output, deliver
     from structbench.reports.document import document_of
     from structbench.reports.headline import DEFAULT_RULE, parse_rule
+    from structbench.reports.terminal import print_document
     from structbench.results.selection import select_runs
     from structbench.store import Reader
 
@@ -58,7 +63,7 @@ def run(options: Options) -> int:
         chosen = select_runs(reader, options.runs)
         document = document_of(reader, chosen, rule, pool=options.pool, details=kind in ("json", "html"))
     if options.output is None and kind == "terminal":
-        _print(document)
+        print_document(document, Console())
         return 0
     deliver(_text(document, kind), options.output)
     if options.output is not None:
@@ -66,19 +71,9 @@ def run(options: Options) -> int:
     return 0
 
 
-def _print(document: "Document") -> None:
-    from rich.console import Console
-
-    from structbench.reports.terminal import print_document
-
-    print_document(document, Console())
-
-
 def _text(document: "Document", kind: str) -> str:
     match kind:
         case "json":
-            import json
-
             from structbench.reports.document import to_json
 
             return json.dumps(to_json(document), indent=1, ensure_ascii=False) + "\n"
@@ -91,12 +86,10 @@ def _text(document: "Document", kind: str) -> str:
 
             return to_html(document)
         case _:
-            import io
-
             from rich.console import Console
 
             from structbench.reports.terminal import print_document
 
-            text = io.StringIO()
+            text = StringIO()
             print_document(document, Console(file=text, width=160))
             return text.getvalue()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from structbench.commands import print_json, print_table
+from structbench.formatting import ABSENT, plural, printable, share_text
 from structbench.options import RunFilters, opt
 
 
@@ -16,7 +17,6 @@ class Options(RunFilters):
 
 
 def run(options: Options) -> int:
-    from structbench.formatting import plural
     from structbench.results.selection import filtered_runs
     from structbench.store import Reader
     from structbench.store.views import RUN_LIST
@@ -36,8 +36,6 @@ def run(options: Options) -> int:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    from structbench.formatting import ABSENT, printable, share_text
-
     done, planned = row["requests"], row["planned"]
     started = row["started_at"]
     cells = [

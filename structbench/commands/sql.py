@@ -3,6 +3,7 @@
 Invariant: what comes out of the file is shown as text and cannot drive the terminal.
 """
 
+import csv
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from structbench.commands import complain, print_json, print_table
 from structbench.errors import BadInput
+from structbench.formatting import ABSENT, plural, printable
 from structbench.options import opt
 
 if TYPE_CHECKING:
-    from structbench.store.asking import QueryResult
+    from structbench.store.database import QueryResult
 
 MAX_ROWS = 200
 """Rows shown in a table; the other formats have all."""
@@ -44,15 +46,13 @@ def run(options: Options) -> int:
 
 
 def _show(options: Options, sql: str) -> None:
-    from structbench.store.asking import ask
+    from structbench.store.database import ask
 
     answer = ask(options.db, sql, MAX_ROWS if options.format == "table" else None)
     match options.format:
         case "json":
             print_json([dict(zip(answer.names, row, strict=True)) for row in answer.rows])
         case "csv":
-            import csv
-
             writer = csv.writer(sys.stdout, lineterminator="\n")
             writer.writerows([answer.names, *answer.rows])
         case "table":
@@ -60,8 +60,6 @@ def _show(options: Options, sql: str) -> None:
 
 
 def _print(answer: "QueryResult") -> None:
-    from structbench.formatting import plural
-
     columns = [(name, all(isinstance(row[i], int | float | None) for row in answer.rows))
                for i, name in enumerate(answer.names)]  # fmt: skip
     print_table(columns, [[_cell(value) for value in row] for row in answer.rows])
@@ -70,8 +68,6 @@ def _print(answer: "QueryResult") -> None:
 
 
 def _cell(value: Any) -> str:
-    from structbench.formatting import ABSENT, printable
-
     return ABSENT if value is None else printable(f"{value:.6g}" if isinstance(value, float) else str(value))
 
 

@@ -1,22 +1,17 @@
-"""The progress display of a load: bars on a terminal, plain lines elsewhere, nothing when quiet.
-
-The neighbour: ``progress`` counts what is shown. Invariant: ``refresh`` returns at once except a few times a second, so
-that the display does not disturb the load, and may be called from any thread.
-"""
+"""The progress display of a load: bars on a terminal, plain lines elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from structbench.formatting import (
     clock_text,
     latency_text,
+    live_view,
     plural,
     printable,
     rate_text,
@@ -30,8 +25,6 @@ from structbench.run.progress import Progress
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-__all__ = ["Display", "Progress"]
 
 _TTFT = METRICS["ttft"].at("p50").label
 TERMINAL_EVERY_S = 0.5
@@ -96,13 +89,11 @@ class _DisplayedCell:
 def line(cell: _DisplayedCell) -> str:
     """Return the cell as one plain line, without what is not known yet."""
     progress = cell.progress
-    rate, tokens, ttft, correct = (
-        progress.requests_per_s,
-        progress.tokens_per_s,
-        progress.ttft_p50_s,
-        progress.share_correct,
-    )
+    rate, tokens = progress.requests_per_s, progress.tokens_per_s
+    ttft, correct = progress.ttft_p50_s, progress.share_correct
     eta = cell.eta_s if cell.state == "running" else None
+    elapsed = span_text(progress.elapsed_s or 0.0)
+    states = {"starting": "starting", "done": f"done in {elapsed}", "stopped": f"stopped after {elapsed}"}
     parts = [
         plural(cell.done, "request") if cell.planned is None else f"{cell.count} requests",
         None if rate is None else f"{rate_text(rate)}/s",
@@ -112,15 +103,8 @@ def line(cell: _DisplayedCell) -> str:
         None if correct is None else f"{share_text(correct, 0)} correct",
         plural(progress.errors, "error"),
         None if eta is None else f"ETA {span_text(eta)}",
+        states.get(cell.state),
     ]
-    elapsed_s = 0.0 if progress.elapsed_s is None else progress.elapsed_s
-    match cell.state:
-        case "starting":
-            parts.append("starting")
-        case "done":
-            parts.append(f"done in {span_text(elapsed_s)}")
-        case "stopped":
-            parts.append(f"stopped after {span_text(elapsed_s)}")
     return f"{cell.name}: {', '.join(part for part in parts if part is not None)}"
 
 
@@ -220,7 +204,6 @@ class Display:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         from rich.console import Console
-        from rich.live import Live
 
         self._console = Console() if console is None else console
         self._quiet = quiet
@@ -228,13 +211,7 @@ class Display:
         self._lock = threading.RLock()
         self._cells: list[_DisplayedCell] = []
         self._next = 0.0
-        self._live = None
-        if not quiet and self._console.is_terminal and not self._console.is_dumb_terminal:
-            # A stream that goes to a file must stay there; rich would print it above the bars.
-            self._live = Live(
-                console=self._console, auto_refresh=False,
-                redirect_stdout=sys.stdout.isatty(), redirect_stderr=sys.stderr.isatty(),
-            )  # fmt: skip
+        self._live = None if quiet else live_view(self._console)
         self._every_s = every_s if self._live is None else TERMINAL_EVERY_S
 
     def __enter__(self) -> Display:
@@ -242,9 +219,7 @@ class Display:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self.end()
         finally:
@@ -262,7 +237,10 @@ class Display:
             return cell.progress
 
     def refresh(self, in_flight: int) -> None:
-        """Show the current state if an update is due; the first request in flight starts the cell's clock."""
+        """Show the current state if an update is due; the first request in flight starts the cell's clock.
+
+        It may be called from any thread, and mostly returns at once, so that it does not disturb the load.
+        """
         if not self._cells or self._cells[-1].ended:
             return
         cell = self._cells[-1]

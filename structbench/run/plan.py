@@ -1,10 +1,9 @@
-"""The plan of a load: the server, its models, and what the store already has of each cell.
-
-Invariant: a mistake of the user's ends here in one line, before anything is sent or changed.
-"""
+"""The plan of a load: the server, its models, its telemetry, and what the store already has of each cell."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,8 +11,11 @@ from typing import Any, Literal
 
 from loadgen.api import DEFAULT_API
 from loadgen.api.server import Server, ServerError, server_api
+from loadgen.telemetry import Telemetry
+from loadgen.telemetry.target import Target, is_disabled
 from structbench.errors import BadInput
 from structbench.identity import config_dict, differences
+from structbench.metrics import INSTRUMENTS
 from structbench.run.cells import Cell
 from structbench.run.settings import Settings
 from structbench.store import Store, StoredRun
@@ -99,6 +101,29 @@ def _pull(server: Server, models: Sequence[str], say: Callable[[str], None]) -> 
 
             server.api.pull(server.address, model, show)
             say(f"pulled {model}")
+
+
+def open_telemetry(port: int | None, host: str, collector: Target | None, stack: ExitStack) -> Telemetry | None:
+    """Serve the port and push to the collector until the stack closes; return None if there is neither.
+
+    BadInput says what is wrong with either before anything is sent.
+    """
+    if (port is None and collector is None) or is_disabled(os.environ):
+        return None
+    try:
+        telemetry = Telemetry(port, host, instruments=INSTRUMENTS, target=collector, warn=_warn)
+    except OSError as error:
+        where = f"{host}:{port} ({error.strerror or error})"
+        raise BadInput(f"cannot serve metrics on {where}: give another --metrics-port, or 0 for none") from None
+    except ValueError as error:
+        raise BadInput(f"invalid OTEL_* variable in the environment: {error}") from None
+    stack.callback(telemetry.close)
+    return telemetry
+
+
+def _warn(text: str) -> None:
+    """Print a line on stderr, even with --quiet."""
+    print(f"structbench: {text}", file=sys.stderr, flush=True)
 
 
 def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[PlannedCell]:

@@ -1,8 +1,4 @@
-"""The figures of a running cell so far, for the progress display.
-
-Invariant: memory is bounded and ``add`` takes microseconds, however long the cell; one thread may read while another
-adds.
-"""
+"""The figures of a running cell so far, in bounded memory; one thread may read while another adds."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The run loop: cells -> skip or resume -> load -> score -> store -> summary.
 
-The neighbours: ``plan`` decides what each cell needs, ``segment`` sends it. Invariant: a run is marked complete only
-when every planned request has its row (or its time was up); a run that ends before that can be continued.
+A run is marked complete only when every planned request has its row (or its time was up), so that others are continued.
 """
 
 from __future__ import annotations
@@ -33,11 +32,10 @@ from structbench.output import write_output
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells
 from structbench.run.display import Display
-from structbench.run.plan import CacheState, PlannedCell, explain, find_server, plan, pull_missing
+from structbench.run.plan import CacheState, PlannedCell, explain, find_server, open_telemetry, plan, pull_missing
 from structbench.run.segment import Segment, Services, labels_of
 from structbench.run.settings import Settings
 from structbench.run.similarity import Embeddings, score_similarity
-from structbench.run.telemetry_setup import open_telemetry
 from structbench.scoring.process import Scorer
 from structbench.store import Store, run_columns
 from structbench.suites.catalog import calibrated
@@ -48,9 +46,7 @@ from structbench.verdict import FACTS, judge
 
 _FLUSH_S = 60.0
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
-_CACHE_RESULT: Mapping[CacheState, CacheResult] = {
-    "skipped": "hit", "resumed": "partial", "new": "miss",
-}  # fmt: skip
+_CACHE_RESULT: Mapping[CacheState, CacheResult] = {"skipped": "hit", "resumed": "partial", "new": "miss"}
 
 
 class Stop:
@@ -360,7 +356,11 @@ class _Runner:
         """Store how the segment and the run ended; the verdict covers the rows of earlier segments too."""
         store, cell = self.services.store, segment.cell
         complete = ended_by_itself and segment.is_complete
-        ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
+        ended = {
+            "run_id": segment.run_id,
+            "status": "complete" if complete else "interrupted",
+            "finished_at": _now(),
+        }
         store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
         store.append("runs", ended)
         facts = store.query(FACTS, [segment.run_id], timeout_s=_FLUSH_S)[0]

@@ -1,7 +1,4 @@
-"""Samples of what this client and the server use, once a second while a cell runs: rows of ``samples``.
-
-Invariant: a sample that cannot be taken is left out; sampling never disturbs the load.
-"""
+"""Samples of what this client and the server use, once a second while a cell runs: rows of ``samples``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One segment: the load of one cell from its start to its end. Records in; rows, metrics and scores out.
-
-Invariant: each record of the load becomes exactly one row; scoring and storing never delay the load.
-"""
+"""One segment: the load of one cell from its start to its end; each record becomes exactly one row."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -22,7 +18,8 @@ from structbench.errors import StructbenchError
 from structbench.gates.abort import AbortWatch
 from structbench.metrics import observed
 from structbench.run.cells import Cell
-from structbench.run.display import Display, Progress
+from structbench.run.display import Display
+from structbench.run.progress import Progress
 from structbench.run.sampler import Sampler
 from structbench.run.settings import Settings
 from structbench.scoring import Answer
@@ -104,24 +101,21 @@ class Segment:
         already = (planned or 0) - len(self.missing or ())
         display = self.services.display
         self.progress = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
-        tick = partial(self._refresh, display)
-        with Sampler(self.services.server, self.cell.model, self.readings, self._backlog, self._store_sample, tick):
+        store, server = self.services.store, self.services.server
+        with Sampler(server, self.cell.model, self.readings, lambda: store.backlog, self._store_sample, self._refresh):
             try:
                 for record in self._load():
                     self._receive(record)
-                    tick()
+                    self._refresh()
             except LoadFailed as error:
                 self.failure = f"{self.cell.name}: {error}"
-        self._await_scores()
+        while not self.services.scorer.drain(_HURRIED_DRAIN_S):
+            if self.orders.hurry:
+                break  # what has no row yet counts as missing, and can be continued
         if self.lost_in_a_row and self.failure is None:
             self._check_server()
         self._judge_share(self.rows if planned is None or self.cell.load.duration_s is not None else planned)
         display.end(self.is_complete)
-
-    def _await_scores(self) -> None:
-        while not self.services.scorer.drain(_HURRIED_DRAIN_S):
-            if self.orders.hurry:
-                return  # what has no row yet counts as missing, and can be continued
 
     @property
     def is_complete(self) -> bool:
@@ -251,20 +245,14 @@ class Segment:
         if self.services.telemetry is not None:
             cores = sample["client_cpu_percent"] / 100
             self.services.telemetry.sample(self.labels, {**sample, "client_cpu_cores": cores})
-            self._judge_so_far(self.services.telemetry)
+            verdict = self.so_far.verdict()
+            if verdict is not None:
+                self.services.telemetry.verdict(self.labels, verdict.word)
 
-    def _refresh(self, display: Display) -> None:
-        display.refresh(self.readings.in_flight)
+    def _refresh(self) -> None:
+        self.services.display.refresh(self.readings.in_flight)
         if self.services.telemetry is not None:
             self.services.telemetry.in_flight(self.labels, self.readings.in_flight)
-
-    def _judge_so_far(self, telemetry: Telemetry) -> None:
-        verdict = self.so_far.verdict()
-        if verdict is not None:
-            telemetry.verdict(self.labels, verdict.word)
-
-    def _backlog(self) -> int:
-        return self.services.store.backlog
 
     def _judge_errors(self, record: RequestRecord) -> None:
         """Give up the load if the server is gone, or if it is certain that too many requests fail."""

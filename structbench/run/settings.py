@@ -1,7 +1,4 @@
-"""``Settings``: the options of a load, parsed once and before anything is sent.
-
-Invariant: anything wrong with the options is reported here in one line; no other module sees or parses raw options.
-"""
+"""``Settings``: the options of a load, parsed once and before anything is sent; no other module sees raw options."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Semantic similarity of answers and references: the cosine of their embeddings, which the server makes after the load.
 
-Invariant: nothing here can fail a run: if the server makes no embeddings, the column stays NULL and there is one
-warning. A text is embedded once for as long as its vector is kept.
+Nothing here can fail a run: if the server makes no embeddings, the column stays NULL and there is one warning.
 """
 
 from __future__ import annotations

@@ -13,18 +13,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
 from structbench.store.database import Database, Locked, fetched, wait_a_little
-from structbench.store.insertion import SpooledRow, insert
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
-from structbench.store.spool import Spool, count_lines, read_rows
+from structbench.store.spool import Spool, SpooledRow, count_lines, insert, is_alive, read_rows
 from structbench.store.upkeep import spool_of
 from structbench.store.views import GAPS_TO_KEEP
 
@@ -58,6 +57,7 @@ class Store:
         except OSError as error:
             raise BadInput(f"cannot write beside {self.path} ({error.strerror}): give another --db") from error
         self.owner = self._spool.owner
+        self._is_alive = partial(is_alive, self._spool.folder)
         self._files = deque((file, count_lines(file)) for file in self._spool.adopt())
         self._rows: Iterator[SpooledRow] | None = None
         """The rest of the first file, if only a part of it is in DuckDB."""
@@ -70,7 +70,11 @@ class Store:
         self._writer = threading.Thread(target=self._write, name="structbench-store", daemon=True)
         self._writer.start()
         if self._files:
-            self._merge(patience_s)
+            try:
+                self.flush(patience_s)  # a reader only delays it
+            except RunFailed:
+                self._spool.close()
+                raise
 
     @property
     def backlog(self) -> int:
@@ -138,7 +142,7 @@ class Store:
 
     def find(self, config_hashes: Sequence[str]) -> dict[str, StoredRun]:
         """Return each known hash's largest complete run, else the newest to continue, else one still running."""
-        return self._read(lambda con: find_runs(con, config_hashes, self._spool.is_alive))
+        return self._read(lambda con: find_runs(con, config_hashes, self._is_alive))
 
     def nearest(self, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
         """Return the stored config of the same suite and model that differs least, and its newest run."""
@@ -148,7 +152,7 @@ class Store:
         """Take over a run that no process works on; return False if another was quicker or has completed it."""
 
         def take(con: duckdb.DuckDBPyConnection) -> bool:
-            free = is_free(con, run, self._spool.is_alive)
+            free = is_free(con, run, self._is_alive)
             if free:
                 mine = {"run_id": run.run_id, "status": "running", "owner": self.owner}
                 insert(con, self._columns, iter([("runs", mine, 0)]))
@@ -164,9 +168,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _read(
@@ -184,13 +186,6 @@ class Store:
                 if time.monotonic() > deadline:
                     raise RunFailed(f"{self.path} is in use by {held}: stop that process and try again") from held
             wait_a_little()
-
-    def _merge(self, timeout_s: float) -> None:
-        try:
-            self.flush(timeout_s)  # a reader only delays it
-        except RunFailed:
-            self._spool.close()
-            raise
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -13,7 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +28,11 @@ if TYPE_CHECKING:
 _BESIDE_A_LOAD: Mapping[str, str] = {"threads": "1", "memory_limit": "512MB"}
 _ALONE: Mapping[str, str] = {"memory_limit": "1GB"}
 _SEALED: Mapping[str, str] = {
+    **_ALONE,
     "enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true",
 }  # fmt: skip
 
 Params = Sequence[Any] | Mapping[str, Any] | None
-
 
 PATIENCE_S = 10.0
 """How long a command waits for its turn."""
@@ -107,21 +109,8 @@ class Database:
             made.unlink(missing_ok=True)
 
 
-@contextmanager
-def sealed(path: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the file for SQL that users write: it can read this file and nothing else, and change nothing.
-
-    Raises Locked if others use the file for longer than ``patience_s``.
-    """
-    import duckdb
-
-    config: dict[str, Any] = {**_ALONE, **_SEALED}
-    with _patiently(partial(duckdb.connect, path, read_only=True, config=config), patience_s) as con:
-        yield con
-
-
 def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) -> duckdb.DuckDBPyConnection:
-    """Try again while another process, or another connection of this one, has the file open."""
+    """Try again while another process, or another connection of this one, has the file open; then raise Locked."""
     import duckdb
 
     deadline = time.monotonic() + patience_s
@@ -214,3 +203,52 @@ def _check_place(path: Path) -> None:
         raise BadInput(f"the folder {parent} is not writable: change its permissions or give another --db")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise BadInput(f"{path} is not writable: change its permissions or give another --db")
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """The rows of a statement; ``more`` if there are others."""
+
+    names: list[str]
+    rows: list[tuple[Any, ...]]
+    more: bool = False
+
+
+def ask(path: Path, sql: str, limit: int | None = None) -> QueryResult:
+    """Run a statement that a user wrote and return at most ``limit`` rows; raise BadInput that says where it is wrong.
+
+    It can read this file and nothing else (no other file, network, environment or Python variable), change nothing,
+    and not lift these limits.
+    """
+    import duckdb
+
+    with usable(path):
+        con = _patiently(partial(duckdb.connect, path, read_only=True, config=dict(_SEALED)), PATIENCE_S)
+    with con:
+        try:
+            return _execute(con, sql, limit)
+        except duckdb.Error as error:
+            raise BadInput(_one_line_error(str(error))) from error
+
+
+def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> QueryResult:
+    statements = con.extract_statements(sql)
+    if len(statements) != 1:
+        raise BadInput(f"give one statement at a time, not {len(statements)}")
+    result = con.execute(statements[0])
+    names = [column[0] for column in result.description or ()]
+    if limit is None:
+        return QueryResult(names, result.fetchall())
+    rows = result.fetchmany(limit + 1)
+    return QueryResult(names, rows[:limit], more=len(rows) > limit)
+
+
+def _one_line_error(error: str) -> str:
+    """Return DuckDB's message and hints, with the place that its caret points at: ``… (line 1, column 8)``."""
+    lines = [line for line in error.splitlines() if line.strip()]
+    for number, (line, below) in enumerate(pairwise(lines)):
+        if line.startswith("LINE ") and set(below.strip()) == {"^"}:
+            head, colon, _ = line.partition(": ")
+            column = below.index("^") - len(head + colon) + 1
+            return f"{' '.join(lines[:number])} (line {head.removeprefix('LINE ')}, column {column})"
+    return " ".join(lines)

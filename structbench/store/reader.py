@@ -1,4 +1,4 @@
-"""Reading a file that other processes may be writing, for ``runs``, ``report``, ``export`` and the other commands.
+"""Reading a file that other processes may be writing, for ``runs``, ``report``, ``sql`` and the other commands.
 
 Invariant: it changes only what the next load would change too (an older file is migrated, what dead processes left is
 merged and their runs are marked interrupted), and only if that disturbs no other process.
@@ -11,13 +11,11 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
 from structbench.store.database import Database, Locked, Params, fetched, quoted, refuse_folder, usable
 from structbench.store.schema import MIGRATIONS, version_of
-from structbench.store.spool import is_alive
 from structbench.store.upkeep import settle, spool_of
 
 if TYPE_CHECKING:
@@ -85,16 +83,10 @@ class Reader:
             stack.callback(setattr, self, "_shared", None)
             yield self._shared
 
-    def is_alive(self, owner: str | None) -> bool:
-        """Return whether the process of this name (``runs.owner``) is still running."""
-        return is_alive(spool_of(self.path), owner)
-
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.database.close()
 
     def _settle(self) -> None:

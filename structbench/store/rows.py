@@ -25,6 +25,7 @@ _RECORD_COLUMNS = (
     "clock", "prompt_tokens", "output_tokens", "load_s", "prompt_eval_s", "eval_s", "queue_s", "server_tokens_per_s",
     "client_tokens_per_s", "done_reason", "output_text", "thinking_text",
 )  # fmt: skip
+_CONFIG_COLUMNS = ("model", "model_digest", "server_version", "suite", "endpoint", "structured")
 _SCORE_COLUMNS = tuple(field.name for field in fields(Score) if field.name != "outcome")
 
 
@@ -42,7 +43,7 @@ def row_of(
 
     A failed request has no score, unless the server rejected it: that is then the answer's outcome.
     """
-    error = record.error
+    error, sent_ns = record.error, record.sent_ns
     if error is not None and error.kind != "rejected":
         score = None
     return {
@@ -57,9 +58,9 @@ def row_of(
         **{column: getattr(record, column) for column in _RECORD_COLUMNS},
         "read_lag_max_s": None if record.read_lag_max_ns is None else record.read_lag_max_ns / 1e9,
         "chunks": len(record.chunk_ns),
-        "chunk_offsets_us": _offsets_us(record),
+        "chunk_offsets_us": None if sent_ns is None else [(chunk_ns - sent_ns) // 1000 for chunk_ns in record.chunk_ns],
         "tool_calls": record.tool_calls,
-        "outcome": _outcome(record, score),
+        "outcome": score.outcome if score is not None else "completed" if error is None else error.kind,
         **{column: None if score is None else getattr(score, column) for column in _SCORE_COLUMNS},
         "semantic_similarity": None,  # comes after the load, if at all
         "error_kind": None if error is None else error.kind,
@@ -68,36 +69,16 @@ def row_of(
     }
 
 
-def _outcome(record: RequestRecord, score: Score | None) -> str:
-    if score is not None:
-        return score.outcome
-    return "completed" if record.error is None else record.error.kind
-
-
-def _offsets_us(record: RequestRecord) -> list[int] | None:
-    """Return each chunk's receive instant - sent, in whole microseconds."""
-    if record.sent_ns is None:
-        return None
-    return [(chunk_ns - record.sent_ns) // 1000 for chunk_ns in record.chunk_ns]
-
-
 def run_columns(config: Config) -> dict[str, Any]:
     """Return the columns of ``runs`` that follow from the config; the caller adds run_id, status, planned, …"""
     think = config.think
     return {
         "config_hash": config_hash(config),
         "config": config_dict(config),
-        "model": config.model,
-        "model_digest": config.model_digest,
-        "server_version": config.server_version,
-        "suite": config.suite,
-        "endpoint": config.endpoint,
-        "structured": config.structured,
+        **{column: getattr(config, column) for column in _CONFIG_COLUMNS},
         "think": think if think is None or isinstance(think, str) else json.dumps(think),
         "load_kind": config.load.get("kind"),
-        "concurrency": config.load.get("concurrency"),
-        "rate": config.load.get("rate"),
-        "arrival": config.load.get("arrival"),
+        **{column: config.load.get(column) for column in ("concurrency", "rate", "arrival")},
     }
 
 

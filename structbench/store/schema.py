@@ -6,12 +6,14 @@ migration at the end of MIGRATIONS.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from structbench import __version__
 from structbench.errors import BadInput
-from structbench.store.rehash import prepare_identities
+from structbench.identity import canonical_json
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,10 +41,14 @@ CREATE TABLE IF NOT EXISTS migrations (
 )
 """
 
+_STORED = """
+SELECT config_hash, any_value(config), bool_or(suite = 'text' OR EXISTS (
+    FROM requests WHERE requests.run_id = runs.run_id AND outcome = 'completed'
+)) FROM runs WHERE config IS NOT NULL GROUP BY config_hash
+"""
+
 MIGRATIONS = ("0001-tables", "0002-views", "0003-identity", "0004-views")
 """The migrations, each an SQL file in ``migrations/``; the schema version is the number applied."""
-_PREPARED = {"0003-identity": prepare_identities}
-"""What a migration's SQL cannot compute, run before it."""
 
 
 def sql_of(migration: str) -> str:
@@ -77,14 +83,35 @@ def migrate(con: duckdb.DuckDBPyConnection, path: object) -> None:
     for number in range(version_of(con, path) + 1, len(MIGRATIONS) + 1):
         name = MIGRATIONS[number - 1]
         con.execute(_HISTORY).fetchall()
-        if name in _PREPARED:
-            _PREPARED[name](con)
+        if name == "0003-identity":
+            _prepare_identities(con)  # which SQL cannot compute
         con.execute(sql_of(name)).fetchall()
         con.execute(
             "INSERT INTO migrations VALUES ($1, $2, CAST(now() AT TIME ZONE 'UTC' AS TIMESTAMP), $3)",
             [number, name, __version__],
         ).fetchall()
     con.execute("COMMIT").fetchall()
+
+
+def _prepare_identities(con: duckdb.DuckDBPyConnection) -> None:
+    """Create the table ``identities`` (before, after, config): each stored hash and its replacement.
+
+    Released, like the migration that uses it: the result for a stored config never changes.
+    """
+    con.execute("CREATE TEMP TABLE identities (before VARCHAR, after VARCHAR, config VARCHAR)").fetchall()
+    for before, text, unscored in con.execute(_STORED).fetchall():
+        config = without_amount(json.loads(text), unscored=unscored)
+        digest = hashlib.sha256(canonical_json(config).encode("utf-8", "surrogatepass")).hexdigest()
+        row = [before, f"s1:{digest}", json.dumps(config)]
+        con.execute("INSERT INTO identities VALUES ($1, $2, $3)", row).fetchall()
+
+
+def without_amount(config: dict[str, Any], *, unscored: bool) -> dict[str, Any]:
+    """Return the config without the requests and seconds asked for, and without a scorer if nothing is scored."""
+    gone = ("requests", "scorer_version") if unscored else ("requests",)
+    kept = {key: value for key, value in config.items() if key not in gone}
+    load = config.get("load")
+    return {**kept, "load": {k: v for k, v in load.items() if k != "duration_s"}} if isinstance(load, dict) else kept
 
 
 def columns_of(con: duckdb.DuckDBPyConnection) -> Columns:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from structbench.store.database import NAME, PATIENCE_S, Database, Locked, attached, usable
-from structbench.store.insertion import insert
 from structbench.store.schema import columns_of
-from structbench.store.spool import Spool, has_orphaned_rows, is_alive, read_rows
+from structbench.store.spool import Spool, has_orphaned_rows, insert, is_alive, read_rows
 
 if TYPE_CHECKING:
     import duckdb

@@ -102,9 +102,10 @@ def endpoint(text: str) -> str:
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # is checked only when it is read
+        valid = parts.scheme in ("http", "https") and parts.hostname
     except ValueError:
-        raise BadInput(f"--url {text} is not a valid address: give one such as {_EXAMPLE}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+        valid = False
+    if not valid:
         raise BadInput(f"--url {text} is not a valid address: give one such as {_EXAMPLE}")
     return url if parts.path.strip("/") else f"{url.rstrip('/')}/metrics"
 

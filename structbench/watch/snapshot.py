@@ -1,7 +1,4 @@
-"""The snapshot of a load from two scrapes: cells, percentiles of the last seconds, client, server. Pure.
-
-Percentiles are of what ended within the window, or of the whole cell if nothing did; what is not known is None.
-"""
+"""The snapshot of a load from two scrapes: cells, percentiles of the last seconds, client, server. Pure."""
 
 from __future__ import annotations
 
@@ -145,17 +142,17 @@ class _Window(NamedTuple):
         """Return percentiles of the window, or of the whole run if nothing came in the window."""
         whole = self.now.histogram(name, **labels)
         if whole is None:
-            return Percentiles(None, None, None)
+            return _percentiles(None)
         recent = whole.since(None if self.before is None else self.before.histogram(name, **labels))
         return _percentiles(recent if recent.count else whole)
 
 
-def _percentiles(histogram: Buckets) -> Percentiles:
-    return Percentiles(*(histogram.quantile(q) for q in (0.5, 0.95, 0.99)))
+def _percentiles(histogram: Buckets | None) -> Percentiles:
+    return Percentiles(*(None if histogram is None else histogram.quantile(q) for q in (0.5, 0.95, 0.99)))
 
 
 def _cell(key: CellKey, window: _Window) -> CellSnapshot:
-    now = window.now
+    now, verdict = window.now, window.now.value(VERDICT)
     done, in_flight, planned = now.count(REQUESTS), now.count(IN_FLIGHT), now.value(PLANNED)
     complete = planned is not None and done >= planned
     moving = window.before is not None and done > window.before.count(REQUESTS)
@@ -173,27 +170,19 @@ def _cell(key: CellKey, window: _Window) -> CellSnapshot:
         ttft=window.percentiles(TTFT),
         itl=window.percentiles(ITL),
         e2e=window.percentiles(E2E, error_type=""),
-        verdict=_verdict(now.value(VERDICT)),
+        verdict=VERDICTS[int(verdict)] if verdict is not None and 0 <= verdict < len(VERDICTS) else None,
     )
 
 
-def _verdict(value: float | None) -> str | None:
-    return VERDICTS[int(value)] if value is not None and 0 <= value < len(VERDICTS) else None
-
-
 def _client(series: Metrics) -> ClientSnapshot:
-    def p99(name: str) -> float | None:
-        histogram = series.histogram(name)
-        return None if histogram is None else histogram.quantile(0.99)
-
     return ClientSnapshot(
         cores=series.value(CPU),
         memory_bytes=series.value(MEMORY),
         workers=series.value(WORKERS),
         loop_lag_s=series.value(LOOP_LAG),
         backlog=series.value(BACKLOG),
-        send_lag_p99_s=p99(SEND_LAG),
-        read_lag_p99_s=p99(READ_LAG),
+        send_lag_p99_s=_percentiles(series.histogram(SEND_LAG)).p99,
+        read_lag_p99_s=_percentiles(series.histogram(READ_LAG)).p99,
     )
 
 

@@ -6,13 +6,12 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import fields
-from importlib import import_module
 from typing import Any
 
 import pytest
 import yaml
 
-from structbench.cli import COMMANDS
+from structbench.cli import command_module
 from structbench.comparison.pairing import check_fields
 from structbench.gates.expressions import parse_change, parse_limits, parse_slo
 from tests.support.paths import ROOT
@@ -41,7 +40,7 @@ def commands() -> Iterator[list[str]]:
 
 def options(command: str) -> set[str]:
     found = {"--help"}
-    for field in fields(import_module(COMMANDS[command]).Options):
+    for field in fields(command_module(command).Options):
         found |= set(field.metadata.get("args", [f"--{field.name.replace('_', '-')}"]))
     return found
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from importlib import import_module
 
 import pytest
 
-from structbench.cli import COMMANDS, _parse
+from structbench.cli import _parse, command_module
 from tests.support.loads import ROOT
 
 TEXT = (ROOT / "docs" / "migrating.md").read_text()
@@ -25,12 +24,12 @@ EARLIER = (
 def test_every_command_line_is_understood(line: str) -> None:
     program, command, *words = shlex.split(line)
     assert program == "structbench"
-    _parse(command, import_module(COMMANDS[command]).Options, words)
+    _parse(command, command_module(command).Options, words)
 
 
 def test_inline_commands_and_options_exist() -> None:
     for command, words in re.findall(r"`structbench ([a-z-]+)([^`]*)`", TEXT):
-        options = import_module(COMMANDS[command]).Options.__dataclass_fields__
+        options = command_module(command).Options.__dataclass_fields__
         for option in re.findall(r"--([a-z-]+)", words):
             assert option.replace("-", "_") in options, f"{command} --{option}"
 

@@ -14,7 +14,7 @@ import pytest
 from structbench.cli import main
 from structbench.commands import sql as command
 from structbench.errors import BadInput
-from structbench.store.asking import ask
+from structbench.store.database import ask
 from tests.support.loads import ROOT
 
 DOCS = ROOT / "docs" / "sql.md"

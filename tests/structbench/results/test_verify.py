@@ -16,9 +16,9 @@ from loadgen.types import RequestError, RequestRecord
 from structbench.cli import main
 from structbench.results.verify import _DERIVED, _of_requests, problems
 from structbench.store import Reader, row_of
-from structbench.store.insertion import insert
 from structbench.store.rows import storable
 from structbench.store.schema import columns_of, migrate
+from structbench.store.spool import insert
 
 OLD = "20260101T000000-00000000"
 INSTANTS = st.integers(0, 10**13)

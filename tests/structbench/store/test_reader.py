@@ -16,7 +16,8 @@ import pytest
 from structbench.errors import BadInput
 from structbench.store import Reader, Store, schema
 from structbench.store.database import Database
-from structbench.store.spool import Spool
+from structbench.store.spool import Spool, is_alive
+from structbench.store.upkeep import spool_of
 from tests.support.databases import APPEND, RUN, held, python, request
 
 SEGMENT = {"run_id": "killed", "segment": 0, "status": "running"}
@@ -67,12 +68,12 @@ def test_a_run_under_way_stays_running_and_its_rows_stay_its_own(path: Path, cap
             with Reader(path) as reader:
                 (row,) = reader.query("SELECT status, owner FROM runs WHERE run_id = 'live'")
                 assert row["status"] == "running"
-                assert reader.is_alive(row["owner"])
-                assert not reader.is_alive("1-unknown")
+                assert is_alive(spool_of(path), row["owner"])
+                assert not is_alive(spool_of(path), "1-unknown")
             assert caplog.text == "", "a reader beside a load has nothing to write, and asks for nothing to write into"
         assert store.flush()
     with Reader(path) as reader:
-        assert not reader.is_alive(row["owner"])
+        assert not is_alive(spool_of(path), row["owner"])
         assert reader.query("SELECT count(*) AS n FROM requests WHERE run_id = 'live'") == [{"n": 1}]
         assert reader.query("SELECT status FROM runs WHERE run_id = 'live'") == [{"status": "interrupted"}]
 
@@ -86,7 +87,7 @@ def test_looking_at_a_load_again_and_again_leaves_nothing_open(path: Path) -> No
         for _ in range(3):
             with Reader(path) as reader:
                 assert reader.query("SELECT owner FROM runs WHERE run_id = 'live'") == [{"owner": store.owner}]
-                assert reader.is_alive(store.owner)
+                assert is_alive(spool_of(path), store.owner)
             counts.append(len(list(Path("/proc/self/fd").iterdir())))
     assert counts[1] == counts[2], "the first look loads libraries"
 

@@ -139,7 +139,7 @@ def test_what_the_dead_left_is_taken_oldest_first_and_by_one_only(folder: Path) 
     assert has_orphaned_rows(folder)
     assert first.adopt() == [*early, *late]
     assert first.adopt() == second.adopt() == []
-    assert all(second.is_alive(owner) for owner in owners), "who took its rows answers for it"
+    assert all(is_alive(folder, owner) for owner in owners), "who took its rows answers for it"
     assert not has_orphaned_rows(folder), "what is taken needs nobody else"
     for file in (*early, *late):
         owner = file.name.split(".")[0]
@@ -174,7 +174,7 @@ def test_a_name_without_rows_is_forgotten_and_rows_without_a_lock_are_taken(fold
     spool = Spool(folder)
     assert rows(*spool.adopt()) == [("requests", {"n": 0})]
     assert not (folder / "1-dead.lock").exists()
-    assert not spool.is_alive("1-dead")
+    assert not is_alive(folder, "1-dead")
     (folder / f"{spool.owner}.lock").unlink()
     spool.close()  # also where somebody has tidied up
 
@@ -183,10 +183,8 @@ def test_who_lives_is_told_without_a_trace(folder: Path) -> None:
     living = Spool(folder)
     gone = dead(folder, 0)
     before = set(folder.iterdir())
-    assert living.is_alive(living.owner) is True
     assert is_alive(folder, living.owner) is True
     for owner in (gone, "1-unknown", None):
-        assert living.is_alive(owner) is False
         assert is_alive(folder, owner) is False
     assert is_alive(folder / "nowhere", gone) is False
     assert set(folder.iterdir()) == before

@@ -19,7 +19,7 @@ import pytest
 from structbench.errors import BadInput, RunFailed
 from structbench.store import Store, schema
 from structbench.store.database import Database
-from structbench.store.spool import Spool
+from structbench.store.spool import Spool, is_alive
 from tests.support.databases import APPEND, RUN, held, python, read, request
 from tests.support.loads import ask
 
@@ -117,7 +117,7 @@ def test_much_to_write_is_written_bit_by_bit_so_that_others_get_the_file_in_betw
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("structbench.store.HOLD_S", 0.0)
-    monkeypatch.setattr("structbench.store.insertion.CHUNK_ROWS", 10)
+    monkeypatch.setattr("structbench.store.spool.CHUNK_ROWS", 10)
     sizes: list[int] = []
     opened = Database.opened
 
@@ -161,9 +161,9 @@ def test_a_live_owners_spool_is_left_alone_and_a_dead_ones_is_taken(tmp_path: Pa
     live, other = Spool(tmp_path / "spool"), Spool(tmp_path / "spool")
     live.append("requests", {"run_id": "r"})
     assert other.adopt() == []
-    assert other.is_alive(live.owner)
+    assert is_alive(other.folder, live.owner)
     live.close()
-    assert not other.is_alive(live.owner)
+    assert not is_alive(other.folder, live.owner)
     (file,) = other.adopt()
     third = Spool(tmp_path / "spool")
     assert third.adopt() == [], "one taker at a time"

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from loadgen.types import RequestError, RequestRecord
 from structbench.identity import config_dict, config_hash
 from structbench.store import Store, StoredRun, row_of, run_columns
-from structbench.store.insertion import insert
 from structbench.store.rows import storable
 from structbench.store.schema import KEYS, columns_of, migrate
+from structbench.store.spool import insert
 from structbench.types import Config, Score
 from structbench.verdict import FACTS
 from tests.support.made_up_rows import quantile

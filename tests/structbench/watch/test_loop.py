@@ -18,8 +18,7 @@ from loadgen.simulator import Simulator
 from structbench.cli import main
 from structbench.errors import BadInput
 from structbench.watch.endpoint import CellKey, Unreachable
-from structbench.watch.loop import WatchLoop
-from structbench.watch.screen import Trend, screen, sparkline, trend
+from structbench.watch.loop import Trend, WatchLoop, screen, sparkline, trend
 from structbench.watch.snapshot import CPU, EXPIRY, LOOP_LAG, MEMORY, MODEL_SIZE, VRAM_SHARE, WORKERS, snapshot_of
 from tests.support.expositions import URL, exposition, scrape
 from tests.support.loads import load, small, start

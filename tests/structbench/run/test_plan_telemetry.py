@@ -11,8 +11,8 @@ import pytest
 
 from structbench.errors import BadInput
 from structbench.options import LoadOptions
+from structbench.run.plan import open_telemetry
 from structbench.run.settings import settings_of
-from structbench.run.telemetry_setup import open_telemetry
 
 VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 HERE = "http://127.0.0.1:4318"

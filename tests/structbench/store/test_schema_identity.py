@@ -13,8 +13,7 @@ from structbench.options import LoadOptions
 from structbench.results.verify import problems
 from structbench.run import cells
 from structbench.store import Reader, Store
-from structbench.store.rehash import without_amount
-from structbench.store.schema import MIGRATIONS
+from structbench.store.schema import MIGRATIONS, without_amount
 from tests.support.loads import load
 from tests.support.paths import ROOT
 
