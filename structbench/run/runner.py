@@ -356,11 +356,7 @@ class _Runner:
         """Store how the segment and the run ended; the verdict covers the rows of earlier segments too."""
         store, cell = self.services.store, segment.cell
         complete = ended_by_itself and segment.is_complete
-        ended = {
-            "run_id": segment.run_id,
-            "status": "complete" if complete else "interrupted",
-            "finished_at": _now(),
-        }
+        ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
         store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
         store.append("runs", ended)
         facts = store.query(FACTS, [segment.run_id], timeout_s=_FLUSH_S)[0]
