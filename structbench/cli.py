@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from structbench import __version__
-from structbench.commands import complain
 from structbench.errors import BadInput, StructbenchError
 from structbench.formatting import did_you_mean
+from structbench.output import complain
 
 COMMANDS = (
     "load", "runs", "stats", "compare", "export", "import", "sql", "verify", "clean", "clear-cache", "suites", "matrix",

@@ -82,6 +82,11 @@ def deliver(text: str, path: Path | None) -> None:
         write_output(path, text)
 
 
+def complain(text: str) -> None:
+    """Print one line on stderr, prefixed with the program's name."""
+    print(f"structbench: {text}", file=sys.stderr, flush=True)
+
+
 def json_value(value: Any) -> Any:
     """Return the value as JSON can hold it; the store's instants are UTC without a zone."""
     match value:

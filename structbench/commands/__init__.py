@@ -4,16 +4,10 @@ A command module imports nothing heavy before ``run``, so that --help is instant
 """
 
 import json
-import sys
 from collections.abc import Sequence
 
 from structbench.formatting import simple_table
 from structbench.output import json_value
-
-
-def complain(text: str) -> None:
-    """Print one line on stderr, prefixed with the program's name."""
-    print(f"structbench: {text}", file=sys.stderr, flush=True)
 
 
 def print_json(value: object) -> None:

@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from structbench.commands import complain, print_json
+from structbench.commands import print_json
 from structbench.options import LoadOptions, as_arguments
+from structbench.output import complain
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from structbench.commands import complain, print_json
+from structbench.commands import print_json
 from structbench.errors import BadInput, RunFailed
 from structbench.options import opt
+from structbench.output import complain
 
 if TYPE_CHECKING:
     from loadgen.api.server import Server

@@ -6,9 +6,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from structbench.commands import complain
 from structbench.errors import BadInput
 from structbench.options import opt
+from structbench.output import complain
 
 if TYPE_CHECKING:
     from structbench.reports.document import Document

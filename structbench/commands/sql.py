@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
-from structbench.commands import complain, print_json, print_table
+from structbench.commands import print_json, print_table
 from structbench.errors import BadInput
 from structbench.formatting import ABSENT, plural, printable
 from structbench.options import opt
+from structbench.output import complain
 
 if TYPE_CHECKING:
     from structbench.store.database import QueryResult

@@ -266,17 +266,14 @@ class Display:
 
     def print(self, text: str) -> None:
         """Print a line of text above the bars."""
-        with self._lock:
-            self._print_line(text)
-
-    def _print_line(self, text: str) -> None:
         if not self._quiet:
             text = "\n".join(map(printable, text.splitlines()))
-            self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+            with self._lock:
+                self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def _update(self, cell: _DisplayedCell) -> None:
         if self._live is None:
-            self._print_line(line(cell))
+            self.print(line(cell))
         else:
             self._draw()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from loadgen.telemetry.target import Target, is_disabled
 from structbench.errors import BadInput
 from structbench.identity import config_dict, differences
 from structbench.metrics import INSTRUMENTS
+from structbench.output import complain
 from structbench.run.cells import Cell
 from structbench.run.settings import Settings
 from structbench.store import Store, StoredRun
@@ -111,7 +111,7 @@ def open_telemetry(port: int | None, host: str, collector: Target | None, stack:
     if (port is None and collector is None) or is_disabled(os.environ):
         return None
     try:
-        telemetry = Telemetry(port, host, instruments=INSTRUMENTS, target=collector, warn=_warn)
+        telemetry = Telemetry(port, host, instruments=INSTRUMENTS, target=collector, warn=complain)
     except OSError as error:
         where = f"{host}:{port} ({error.strerror or error})"
         raise BadInput(f"cannot serve metrics on {where}: give another --metrics-port, or 0 for none") from None
@@ -119,11 +119,6 @@ def open_telemetry(port: int | None, host: str, collector: Target | None, stack:
         raise BadInput(f"invalid OTEL_* variable in the environment: {error}") from None
     stack.callback(telemetry.close)
     return telemetry
-
-
-def _warn(text: str) -> None:
-    """Print a line on stderr, even with --quiet."""
-    print(f"structbench: {text}", file=sys.stderr, flush=True)
 
 
 def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[PlannedCell]:

@@ -121,11 +121,6 @@ class Progress:
         return self._all.done - self._all.completed
 
     @property
-    def output_tokens(self) -> int:
-        """Output tokens of the completed requests."""
-        return self._all.tokens
-
-    @property
     def elapsed_s(self) -> float | None:
         """Seconds since the first request was sent."""
         if self._started is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic_ns
 from typing import Any
@@ -18,24 +19,19 @@ from loadgen.types import NS
 PERIOD_S = 1.0
 
 
+@dataclass
 class Sampler:
     """A thread that, inside ``with``, calls ``tick`` and passes a row to ``keep`` each second."""
 
-    def __init__(
-        self,
-        server: Server,
-        model: str,
-        readings: Readings,
-        backlog: Callable[[], int],
-        keep: Callable[[Mapping[str, Any]], None],
-        tick: Callable[[], None],
-    ) -> None:
-        self._watcher = server.api.ModelWatcher(server.address)
-        self._model = model
-        self._readings = readings
-        self._backlog = backlog
-        self._keep = keep
-        self._tick = tick
+    server: Server
+    model: str
+    readings: Readings
+    backlog: Callable[[], int]
+    keep: Callable[[Mapping[str, Any]], None]
+    tick: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self._watcher = self.server.api.ModelWatcher(self.server.address)
         self._ended = threading.Event()
         self._processes: dict[int, psutil.Process] = {}
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
@@ -52,21 +48,21 @@ class Sampler:
     def _run(self) -> None:
         self._client()  # CPU percentages count from the call before
         while not self._ended.wait(PERIOD_S):
-            self._tick()
-            started_ns = self._readings.started_ns
+            self.tick()
+            started_ns = self.readings.started_ns
             if started_ns is not None:
-                self._keep({"t_s": (monotonic_ns() - started_ns) / NS, **self._sample()})
+                self.keep({"t_s": (monotonic_ns() - started_ns) / NS, **self._sample()})
 
     def _sample(self) -> dict[str, Any]:
         cpu, rss, workers = self._client()
-        loaded = self._watcher.loaded(self._model)
+        loaded = self._watcher.loaded(self.model)
         return {
             "sampled_at": datetime.now(UTC),
             "client_cpu_percent": cpu,
             "client_rss_bytes": rss,
-            "in_flight": self._readings.in_flight,
-            "loop_lag_max_s": self._readings.loop_lag_s,
-            "store_backlog": self._backlog(),
+            "in_flight": self.readings.in_flight,
+            "loop_lag_max_s": self.readings.loop_lag_s,
+            "store_backlog": self.backlog(),
             "workers": workers,
             "server_size_bytes": None if loaded is None else loaded.size_bytes,
             "server_vram_bytes": None if loaded is None else loaded.vram_bytes,
@@ -77,7 +73,7 @@ class Sampler:
     def _client(self) -> tuple[float, int, int]:
         """Return CPU percent (100: one core) and resident bytes of this process and its workers, and how many live."""
         cpu, rss, workers = 0.0, 0, -1
-        for pid in (os.getpid(), *self._readings.pids):
+        for pid in (os.getpid(), *self.readings.pids):
             try:
                 process = self._processes.setdefault(pid, psutil.Process(pid))
                 cpu += process.cpu_percent()
