@@ -111,6 +111,7 @@ def test_without_a_call_there_is_no_second_request(sim: Simulator) -> None:
     assert sorted(record.index for record in records) == [0, 2, 4]
 
 
+@pytest.mark.slow
 def test_a_second_turn_that_dies_with_its_worker_has_its_record(sim: Simulator) -> None:
     readings = Readings()
     with listening(sim) as heard:

@@ -204,6 +204,7 @@ input()
 """
 
 
+@pytest.mark.slow
 def test_two_loads_and_a_reader_on_one_file_lose_nothing(sim: Simulator, tmp_path: Path) -> None:
     arguments = [*LOAD, "--host", sim.url, "--db", "s.duckdb", "--label"]
     loads = [start([*arguments, *label], tmp_path) for label in (["plain"], ["quiet", "--quiet"])]

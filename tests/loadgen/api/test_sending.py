@@ -379,7 +379,7 @@ def test_a_stream_that_is_not_whole_is_no_answer(stream: list[bytes], message: s
 @pytest.mark.parametrize(
     ("status", "text", "kind"),
     [(400, "response_format: unsupported schema", "rejected"), (400, "context length exceeded", "http"),
-     (401, "no schema without a key", "http")],
+     (400, "this model does not support tools", "http"), (401, "no schema without a key", "http")],
 )  # fmt: skip
 def test_whether_an_error_refuses_the_schema_is_judged_alike_for_all(status: int, text: str, kind: str) -> None:
     def script(peer: Peer) -> None:
@@ -390,3 +390,16 @@ def test_whether_an_error_refuses_the_schema_is_judged_alike_for_all(status: int
         record = ask_made_up(server, chat(format={"type": "object"}))
     assert record.error is not None
     assert (record.error.kind, record.error.status, record.error.message) == (kind, status, text)
+
+
+def test_tools_that_were_sent_are_refused_and_a_long_message_is_cut() -> None:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.plain(400, b"this model does not support tools" + b"!" * 600)
+
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    with Scripted(script) as server:
+        record = ask_made_up(server, chat(tools=(tool,)))
+    assert record.error is not None
+    assert record.error.kind == "rejected"
+    assert len(record.error.message) == 500

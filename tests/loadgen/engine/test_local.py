@@ -347,6 +347,7 @@ def test_closing_the_generator_early_leaves_nothing_behind(url: str) -> None:
     load.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_what_a_slow_consumer_has_not_read_yet_does_not_go_with_the_workers(url: str) -> None:
     """Found by a benchmark: the last records were lost in the buffers of workers that had ended."""
     for many in (80, 100, 120):  # more than the socket holds, less than makes the writer wait

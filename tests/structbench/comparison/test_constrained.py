@@ -144,6 +144,7 @@ def test_a_new_schema_is_the_first_of_its_run() -> None:
     assert new_schemas(rows, schemas.get) == [(pytest.approx(0.2), 0.5)]
 
 
+@pytest.mark.slow
 def test_a_load_of_both_kinds_says_what_the_database_says(tmp_path: Path) -> None:
     model = replace(FAST, prompt_shares={"invalid_json": 0.3, "fenced": 0.2}, json_shares={"wrong_value": 0.2})
     db = tmp_path / "x.duckdb"

@@ -66,6 +66,7 @@ def memory() -> Iterator[InMemory]:
         yield InMemory(con)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(records(), st.sampled_from(sorted(_DERIVED)))
 def test_the_formulas_in_sql_are_those_of_the_record(memory: InMemory, record: RequestRecord, column: str) -> None:

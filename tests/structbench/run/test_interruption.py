@@ -20,6 +20,7 @@ from structbench.cli import main
 from structbench.suites.answer_book import answer_book
 from tests.support.loads import FAST, MODELS, SLOW, ask, inferences, load, small, start, until
 
+pytestmark = pytest.mark.slow
 ALL_ROWS = "SELECT request_index, segment, outcome FROM requests ORDER BY 1"
 ROWS = 60
 SIMULATED = ["load", "--simulate", "--models", "llama3.2:1b", "--suites", "tools", "--requests", "40"]

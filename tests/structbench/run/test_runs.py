@@ -65,6 +65,9 @@ class Told(Display):
     def print(self, text: str) -> None:
         self.lines.append(text)
 
+    def _update(self, cell: object) -> None:
+        pass
+
 
 def one(db: Path, sql: str) -> dict[str, Any]:
     """The only row."""

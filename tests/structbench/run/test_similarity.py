@@ -117,6 +117,7 @@ def test_answers_are_compared_after_the_load_and_a_complete_run_is_not_measured_
     assert ask(options.db, "SELECT embed_model FROM runs") == [("other-embed",)]
 
 
+@pytest.mark.slow
 def test_similarities_of_two_models_do_not_stay_mixed(
     sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "db.duckdb"
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_row_and_counts_none_twice(path: Path) -> None:
     with python(APPEND, path, "r", 100_000, 200) as process:
         assert process.stdout is not None
@@ -69,6 +70,7 @@ def test_a_load_starts_while_a_reader_holds_a_current_file(path: Path) -> None:
         assert store.find(["h"]) == {}
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_file_both_keep_everything(path: Path) -> None:
     with python(APPEND, path, "one", 300, 200) as one, python(APPEND, path, "two", 300, 200) as two:
         ends = [process.communicate(timeout=60)[0].splitlines()[-1] for process in (one, two)]
@@ -113,6 +115,7 @@ def test_a_second_run_row_changes_only_the_columns_it_names(path: Path) -> None:
     assert row == [{"status": "complete", "verdict": None, "label": "x", "config_hash": "h", "owner": store.owner}]
 
 
+@pytest.mark.slow
 def test_much_to_write_is_written_bit_by_bit_so_that_others_get_the_file_in_between(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
