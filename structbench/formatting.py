@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ABSENT = "–"
-_MARKUP = re.compile(r"[\\`*_\[\]|~<>&@#$]|:(?=//|\w+:)|(?<=www)\.")
+_MARKUP = re.compile(r"[\\`*\[\]|~<>&@#$]|(?<![^\W_])_|_(?![^\W_])|:(?=//|\w+:)|(?<=www)\.")
 """What Markdown reads as emphasis, links, addresses, emoji, formulas, mentions, HTML or the end of a column."""
 
 

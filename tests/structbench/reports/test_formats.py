@@ -125,6 +125,7 @@ def test_markdown_takes_nothing_from_outside_as_markup(path: Path) -> None:
         "&#64;team a&#124;b &#58;smile: https&#58;//x www&#46;y &#95;z&#95;"
     )
     assert markdown_text("qwen2.5-coder:0.5b json c=4") == "qwen2.5-coder:0.5b json c=4"
+    assert markdown_text("ttft_p50 of a__b") == "ttft_p50 of a&#95;&#95;b", "within a word it marks nothing"
 
 
 # HTML
