@@ -33,6 +33,10 @@ def test_equal_calls_are_each_continued_by_their_own_pieces() -> None:
     assert calls_of(*twice) == ({"name": "f", "arguments": {"(not JSON)": "{"}}, {"name": "f", "arguments": {"a": 1}})
 
 
+def test_a_call_that_names_no_function_has_an_empty_name() -> None:
+    assert calls_of(CallPiece(None, {"a": 1})) == ({"name": "", "arguments": {"a": 1}},)
+
+
 @pytest.mark.parametrize(("arguments", "kept"), [("{at", "{at"), ("", "")])
 def test_arguments_that_are_not_json_are_kept_as_they_came(arguments: str, kept: str) -> None:
     assert calls_of(CallPiece("f", arguments)) == ({"name": "f", "arguments": {"(not JSON)": kept}},)
@@ -59,6 +63,7 @@ def test_chunks_are_merged_where_they_were_read_late_together() -> None:
 @pytest.mark.parametrize(
     ("text", "about"),
     [
+        ("reasoning is not available here", {"thinking"}),
         ("invalid JSON schema in format", {"format"}),
         ("m does not support tools", {"tools"}),
         ('"m" does not support thinking', {"thinking"}),

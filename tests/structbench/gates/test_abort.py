@@ -73,7 +73,8 @@ def broken(
         ("correct>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, True),
         ("accuracy>=90%", [row(outcome="wrong_value", accuracy_score=0.9)] * 2, 10, 1, False),
         # Nothing bounds these: an answer may have any number of gaps or tokens, and wait as long as it likes.
-        ("itl_p50<1ms", [row(itl_mean_s=9.0)] * 9, 10, 1, False), ("tokens_per_s>9", [row()] * 9, 10, 99, False),
+        ("itl_p50<1ms", [row(itl_mean_s=9.0)] * 9, 10, 1, False),
+        ("tokens_per_s>9", [row(output_tokens=9)] * 9, 10, 99, False),
         ("ttft_p50>1", [row(ttft_s=0.1)] * 9, 10, 1, False), ("requests_per_s<1", [row()] * 9, 10, 1, False),
         ("tokens_per_s<1", [row(output_tokens=9)] * 9, 10, 99, False), ("goodput<1", [row()] * 9, 10, 1, False),
         # Before the load's clock runs there is no rate.
