@@ -10,6 +10,8 @@ demo: $(VENV)/installed
 
 # The fast tests; .ci/run has those that need a server, a browser or a data set. Tests wait as much as they compute,
 # hence one process more than there are cores.
+# They start hundreds of processes, none of which should compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not (ollama or prometheus or chromium or data or slow)"
