@@ -69,7 +69,7 @@ def run(options: Options) -> int:
             raise BadInput(f"A and B have no suite in common: A has {names[0]}; B has {names[1]}")
         result = compare((reader_a, reader_b), pairing, changes, limits)
     _write(result, options)
-    return GATE_FAILED if any(gate.outcome in ("fail", "undecided") for gate in result.gates) else 0
+    return GATE_FAILED if any(gate.is_missed for gate in result.gates) else 0
 
 
 def _file(word: str, options: Options) -> Path:

@@ -33,6 +33,11 @@ class Gate:
     """The value with n, and any reason for doubt."""
 
     @property
+    def is_missed(self) -> bool:
+        """Whether it ends the command with exit code 99: failed, or could not be judged."""
+        return self.outcome in ("fail", "undecided")
+
+    @property
     def line(self) -> str:
         outcome = "FAIL" if self.outcome == "fail" else self.outcome
         return f"{outcome}: {self.cell}: {self.slo}: {self.text}"

@@ -40,11 +40,11 @@ def to_markdown(document: Document) -> str:
 
 def _row(group: RunGroup, figures: Figures, shown: Sequence[Metric]) -> tuple[str, ...]:
     counts = figures.counts
-    load = group.name.removeprefix(f"{group.model} {group.suite} ")
     marks = ", ".join(group.marks) or str(group.verdict)
     errors = f"{counts['errors']:,} ({share_text(figures.shares['error_rate'].value)})" if counts["errors"] else "0"
     return (
-        markdown_text(group.model), markdown_text(group.suite), markdown_text(load), f"{counts['requests']:,}", errors,
+        markdown_text(group.model), markdown_text(group.suite), markdown_text(group.distinct_load),
+        f"{counts['requests']:,}", errors,
         *(estimate_text(each, figures.of(each)).replace(" ", "\u00a0") for each in (METRICS["correct"], *shown)),
         METRICS["correct_goodput"].text(figures.rates["correct_goodput"].value),
         f"**{marks}**" if group.marks else marks,

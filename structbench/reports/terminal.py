@@ -40,10 +40,9 @@ def print_document(document: Document, console: Console) -> None:
 
 def row_of(group: RunGroup, figures: Figures) -> dict[str, Any]:
     """Return the run group as a row of the table of a load, with its figures."""
-    load = group.name.removeprefix(f"{group.model} {group.suite} ")
     return {
-        "name": _marked(group, group.name), "model": group.model, "suite": group.suite, "load": _marked(group, load),
-        "status": group.status, "planned": group.planned, **figures.counts,
+        "name": _marked(group, group.name), "model": group.model, "suite": group.suite,
+        "load": _marked(group, group.distinct_load), "status": group.status, "planned": group.planned, **figures.counts,
         "verdict": group.verdict, "verdict_reason": "; ".join(group.reasons) or None,
         **{f"{each.name}_s": figures.of(each).value for each in _SPEED},
         **{each.name: figures.of(each).value for each in of_kind("share", "rate") if each.name != "correct"},

@@ -59,6 +59,11 @@ class RunGroup:
     finished_at: datetime | None
 
     @property
+    def distinct_load(self) -> str:
+        """The load, and what distinguishes the group from others of its model, suite and load."""
+        return self.name.removeprefix(f"{self.model} {self.suite} ")
+
+    @property
     def marks(self) -> tuple[str, ...]:
         found = [SIMULATED] if self.simulated else []
         found += [self.verdict] if self.verdict in _VERDICTS else []

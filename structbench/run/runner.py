@@ -115,7 +115,7 @@ class Summary:
             return 130
         if self.failures:
             return 1
-        return GATE_FAILED if any(gate.outcome in ("fail", "undecided") for gate in self.gates) else 0
+        return GATE_FAILED if any(gate.is_missed for gate in self.gates) else 0
 
     def records(self, columns: str = "*") -> list[dict[str, Any]]:
         """Return the rows of ``requests`` of these runs, in order, from the database."""

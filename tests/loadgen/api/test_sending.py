@@ -289,15 +289,12 @@ class Events(Ndjson):
 
 
 class MadeUp:
-    """What a module of an API has, with a client of a dozen lines."""
+    """What ``send`` uses of an API's module, with a client of a dozen lines."""
 
     FRAMING = Events
 
     def make_client(self, host: str | None) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=HttpxTransport(SENDING.get, Events, bytes), base_url=host or "")
-
-    async def preconnect(self, client: Any, count: int, timeout_s: float) -> None:
-        raise NotImplementedError
 
     async def call(self, client: httpx.AsyncClient, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
         SENDING.set(timings)
