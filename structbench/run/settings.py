@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ from loadgen.api import DEFAULT_API
 from loadgen.api.server import server_api
 from loadgen.telemetry.target import Target, is_installed, target_of
 from loadgen.types import ClosedLoop, Load, OpenLoop
+from loadgen.wire.access import Access, access_of
 from structbench.errors import BadInput
 from structbench.gates.expressions import Condition, parse_limits, parse_slo
-from structbench.options import LoadOptions, think_value
+from structbench.options import AccessOptions, LoadOptions, think_value
 from structbench.output import check_output
 from structbench.suites.catalog import load_suite, representative_cases, tagged, tags_of
 from structbench.suites.generated import TextShape
 from structbench.types import Suite
 
+UNCHECKED = "--insecure: the server's certificate is not checked, so anybody on the way can read and change everything"
 _ABOVE_ZERO = ("requests", "concurrency", "rate", "burstiness", "max_in_flight", "duration", "workers", "timeout",
                "mean_input_tokens", "mean_output_tokens")  # fmt: skip
 _NOT_NEGATIVE = ("warmup", "grace", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
@@ -48,7 +50,10 @@ class Settings:
     """Ollama options sent with every request."""
     keep_alive: str | float | None
     seed: int
-    host: str | None
+    host: str | None = field(repr=False)
+    """The server's address as it was given, perhaps with credentials."""
+    access: Access
+    """Without the credentials of the address and the API's own key, which ``loadgen.api.server.reach`` adds."""
     simulate: bool
     pull: bool
     embed_model: str | None
@@ -83,18 +88,31 @@ def settings_of(options: LoadOptions) -> Settings:
     slos, goodput = _gates(options)
     own, keep_alive = parse_options(options.option), _keep_alive(options.keep_alive)
     collector, notices = _collector(options)
+    notices += (UNCHECKED,) if options.insecure else ()
     return Settings(
         models=tuple(options.models), suites=tuple(_suites(options)), loads=tuple(_loads(options)),
         structured=tuple(options.structured), requests=options.requests,
         warmup=options.warmup, workers=options.workers, timeout_s=options.timeout, grace_s=options.grace,
         endpoint=options.endpoint, think=None if options.think is None else think_value(options.think),
-        options=own, keep_alive=keep_alive, seed=options.seed, host=options.host, simulate=options.simulate,
+        options=own, keep_alive=keep_alive, seed=options.seed, host=options.host, access=access_from(options),
+        simulate=options.simulate,
         pull=options.pull, embed_model=options.embed_model, db=Path(options.db), skip_cached=options.skip_cached,
         explain=options.explain, dry_run=options.dry_run,
         label=options.label, max_error_rate=options.max_error_rate, slos=slos, abort_on_slo=options.abort_on_slo,
         goodput=goodput, junit=options.junit, metrics_port=options.metrics_port or None,
         metrics_host=options.metrics_host, collector=collector, notices=notices, hold_s=options.hold,
     )  # fmt: skip
+
+
+def access_from(options: AccessOptions) -> Access:
+    """Return the access that a command's options give; raise BadInput for what is wrong with them."""
+    try:
+        return access_of(
+            os.environ, api_key_env=options.api_key_env, header_env=options.header_env, header=options.header,
+            ca=options.ca, cert=options.cert, insecure=options.insecure,
+        )  # fmt: skip
+    except ValueError as error:
+        raise BadInput(str(error)) from None
 
 
 def _check_numbers(options: LoadOptions) -> None:
