@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from structbench.errors import BadInput
 from structbench.store.schema import (
     FILE,
-    KEYS,
     MIGRATIONS,
+    TABLES,
     Columns,
     columns_of,
     has_todays_views,
@@ -92,7 +92,7 @@ class Database:
         if not self._named:
             if version_of(con, self.path) < len(MIGRATIONS):
                 return
-            for table in (*KEYS, "migrations"):
+            for table in TABLES:
                 con.execute(f"CREATE VIEW memory.{table} AS FROM {FILE}.main.{table}").fetchall()
                 self._named.add(table)
         con.execute("USE memory").fetchall()
