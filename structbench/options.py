@@ -4,12 +4,14 @@ Each option's name, default, unit and meaning stands here once. No ``from __futu
 argparse_dataclass calls the annotations as types.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Optional, Protocol
 
-from loadgen.wire.access import masked_address, masked_header
+from loadgen.wire.access import Access, access_of, masked_address, masked_header
+from structbench.errors import BadInput
 
 DEFAULT_MODELS = ("gemma3n", "smollm2:360m", "llama3.2:1b")
 
@@ -83,6 +85,21 @@ def access_opt(name: str) -> Any:
             return opt((), "client certificate and its key, in one file or in two", many=True, metavar="FILE")
         case _:
             return opt(False, "do not check the server's certificate: anybody could answer in its place")
+
+
+UNCHECKED = "--insecure: the server's certificate is not checked, so anybody on the way can read and change everything"
+
+
+def access_from(options: AccessOptions, userinfo: str | None = None) -> Access:
+    """Return the access that a command's options give, with ``user:password`` of an address; raise BadInput."""
+    try:
+        access = access_of(
+            os.environ, api_key_env=options.api_key_env, header_env=options.header_env, header=options.header,
+            ca=options.ca, cert=options.cert, insecure=options.insecure,
+        )  # fmt: skip
+        return access if userinfo is None else access.completed(userinfo, None, os.environ)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
 
 
 def think_value(text: str) -> bool | str:

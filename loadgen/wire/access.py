@@ -60,7 +60,7 @@ class Access:
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "tls"}
 
-    def completed(self, userinfo: str | None, key_variable: str, environ: Mapping[str, str]) -> Access:
+    def completed(self, userinfo: str | None, key_variable: str | None, environ: Mapping[str, str]) -> Access:
         """Add the credentials of the address, else the key in the API's own variable if there is none yet."""
         access = replace(self, key_variable=key_variable)
         if userinfo is not None:
@@ -68,7 +68,7 @@ class Access:
             token = b64encode(f"{user}:{password}".encode()).decode()
             access = access.and_header("Authorization", f"Basic {token}", "the user and password in the address")
             return replace(access, secrets=(*access.secrets, password, userinfo, unquote(userinfo)))
-        if access.given_by is None and (key := environ.get(key_variable, "").strip()):
+        if access.given_by is None and key_variable is not None and (key := environ.get(key_variable, "").strip()):
             return access.and_header(
                 "Authorization", f"Bearer {checked(key, key_variable)}", f"the key in {key_variable}"
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from structbench.commands import print_json
 from structbench.errors import BadInput, RunFailed
-from structbench.options import access_opt, opt
+from structbench.options import UNCHECKED, access_from, access_opt, opt
 from structbench.output import complain
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ def _try(options: Options) -> int:
     from structbench.matrix.grid import print_grid
     from structbench.matrix.probes import probes
     from structbench.run.plan import find_server, pull_missing
-    from structbench.run.settings import UNCHECKED, access_from
     from structbench.store import Store
 
     console = Console(stderr=options.json)

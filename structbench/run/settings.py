@@ -14,16 +14,15 @@ from loadgen.api import DEFAULT_API
 from loadgen.api.server import server_api
 from loadgen.telemetry.target import Target, is_installed, target_of
 from loadgen.types import ClosedLoop, Load, OpenLoop
-from loadgen.wire.access import Access, access_of
+from loadgen.wire.access import Access
 from structbench.errors import BadInput
 from structbench.gates.expressions import Condition, parse_limits, parse_slo
-from structbench.options import AccessOptions, LoadOptions, think_value
+from structbench.options import UNCHECKED, LoadOptions, access_from, think_value
 from structbench.output import check_output
 from structbench.suites.catalog import load_suite, representative_cases, tagged, tags_of
 from structbench.suites.generated import TextShape
 from structbench.types import Suite
 
-UNCHECKED = "--insecure: the server's certificate is not checked, so anybody on the way can read and change everything"
 _ABOVE_ZERO = ("requests", "concurrency", "rate", "burstiness", "max_in_flight", "duration", "workers", "timeout",
                "mean_input_tokens", "mean_output_tokens")  # fmt: skip
 _NOT_NEGATIVE = ("warmup", "grace", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
@@ -102,17 +101,6 @@ def settings_of(options: LoadOptions) -> Settings:
         goodput=goodput, junit=options.junit, metrics_port=options.metrics_port or None,
         metrics_host=options.metrics_host, collector=collector, notices=notices, hold_s=options.hold,
     )  # fmt: skip
-
-
-def access_from(options: AccessOptions) -> Access:
-    """Return the access that a command's options give; raise BadInput for what is wrong with them."""
-    try:
-        return access_of(
-            os.environ, api_key_env=options.api_key_env, header_env=options.header_env, header=options.header,
-            ca=options.ca, cert=options.cert, insecure=options.insecure,
-        )  # fmt: skip
-    except ValueError as error:
-        raise BadInput(str(error)) from None
 
 
 def _check_numbers(options: LoadOptions) -> None:
