@@ -77,8 +77,8 @@ def access_opt(name: str) -> Any:
         case "ca":
             return opt(
                 None,
-                "file or folder with the certificates to trust (default: SSL_CERT_FILE, SSL_CERT_DIR, then "
-                "REQUESTS_CA_BUNDLE, then the system's)",
+                "file or folder with the certificates to trust (default: those in SSL_CERT_FILE, "
+                "SSL_CERT_DIR and REQUESTS_CA_BUNDLE, else the system's)",
                 metavar="PATH",
             )
         case "cert":

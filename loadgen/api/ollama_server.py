@@ -79,6 +79,8 @@ def address_of(host: str | None) -> str:
         return at_socket
     try:
         url = _url_of(bare)
+    except OSError as error:  # the official client reads the environment's certificates when it is imported
+        raise ServerError(_certificates_problem() or str(error)) from None
     except (ValueError, httpx.InvalidURL) as error:
         raise ServerError(f"{shown} is not a valid server address ({error}): give --host like 127.0.0.1:11434"
                           ) from None  # fmt: skip
@@ -112,10 +114,21 @@ def probe(address: str, access: Access = NO_ACCESS) -> Server:
     return Server(address, version, models, access=access)
 
 
+def _certificates_problem() -> str | None:
+    """Return what is wrong with the certificates that the environment names."""
+    try:
+        NO_ACCESS.tls  # noqa: B018  # reads them
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _allowed(answer: httpx.Response, address: str, access: Access) -> httpx.Response:
-    """Return an answer that is not a refusal; else raise AccessRefused."""
+    """Return an answer that is not a refusal; else raise AccessRefused, or ServerError if it wants https."""
     if answer.status_code in REFUSED:
         raise AccessRefused(f"{address} answers {access.refusal(answer.status_code)}")
+    if answer.status_code == 400 and b"HTTPS" in answer.content.upper():
+        raise ServerError(f"{address} speaks TLS: give --host https://{address.removeprefix('http://')}")
     return answer
 
 

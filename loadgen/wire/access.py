@@ -5,15 +5,15 @@ Invariant: whatever is wrong with what was given is a ValueError whose text is o
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from urllib.parse import unquote
 
-from loadgen.wire.tls import context_of
+from loadgen.wire.tls import certificates_in, context_of
 
 MASK = "***"
 _SHORTEST_SECRET = 4
@@ -29,7 +29,7 @@ _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _USERINFO = re.compile(r"^((?:[a-z][a-z0-9+.-]*://)?)([^/?#]*)@", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Access:
     """What is sent with every request to a server, and which certificates count; the secrets are in no ``repr``."""
 
@@ -52,13 +52,10 @@ class Access:
         """The names of the headers, in lower case."""
         return tuple(sorted(name.lower() for name, _ in self.headers))
 
-    @cached_property
+    @property
     def tls(self) -> ssl.SSLContext:
-        """The context for TLS, made on first use in each process: reading the certificates takes 30 ms."""
-        return context_of(self.ca, self.cert, self.insecure)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "tls"}
+        """The context for TLS, one in each process; ValueError if a file is not right."""
+        return context_of(self.ca, self.cert, self.insecure, certificates_in(os.environ))
 
     def completed(self, userinfo: str | None, key_variable: str | None, environ: Mapping[str, str]) -> Access:
         """Add the credentials of the address, else the key in the API's own variable if there is none yet."""

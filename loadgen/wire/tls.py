@@ -6,9 +6,8 @@ completes. Handshakes, session tickets and key updates bring no bytes of an answ
 
 from __future__ import annotations
 
-import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -67,11 +66,20 @@ class TlsLayer:
             yield self._view[:size]
 
 
-def context_of(ca: str | None, cert: tuple[str, ...], insecure: bool) -> ssl.SSLContext:
-    """Make the context for a client; ValueError with one line for the user if a file is not as it should be.
+def certificates_in(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the variables that name files or folders of certificates, with their values."""
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+    return tuple((name, path) for name in names if (path := environ.get(name)))
 
-    Trusted are the certificates in ``ca``, else in SSL_CERT_FILE and SSL_CERT_DIR, else in REQUESTS_CA_BUNDLE, else
-    those of the system and of certifi.
+
+@cache
+def context_of(
+    ca: str | None, cert: tuple[str, ...], insecure: bool, by_environment: tuple[tuple[str, str], ...]
+) -> ssl.SSLContext:  # fmt: skip
+    """Return the context for a client; it takes 30 ms to read the certificates.
+
+    Trusted are those in ``ca``, else those in all of the environment's, else those of the system and of certifi.
+    Raises ValueError, with one line for the user, if a file is not as it should be.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
@@ -81,25 +89,30 @@ def context_of(ca: str | None, cert: tuple[str, ...], insecure: bool) -> ssl.SSL
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
-        _trust(context, ca)
+        _trust(context, by_environment if ca is None else (("--ca", ca),))
     if cert:
-        _identify(context, *cert)
+        _identify(context, "--cert", *cert)
+        context.post_handshake_auth = True  # some servers ask for it only after a request
     return context
 
 
-def _trust(context: ssl.SSLContext, ca: str | None) -> None:
-    if ca is not None:
-        return _trust_path(context, ca, "--ca")
-    given = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
-    for name in given or [name for name in ("REQUESTS_CA_BUNDLE",) if os.environ.get(name)]:
-        _trust_path(context, os.environ[name], name)
-        given = [*given, name]
+def server_context(cert: str, key: str | None) -> ssl.SSLContext:
+    """Make the context for a server with this certificate; ValueError with one line for the user."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    _identify(context, "--tls-cert", cert, key)
+    return context
+
+
+def _trust(context: ssl.SSLContext, given: Sequence[tuple[str, str]]) -> None:
+    """Trust the certificates at these paths, each with who gave it, or the usual ones if there are none."""
+    for given_by, path in given:
+        _trust_path(context, path, given_by)
     if not given:
         import certifi
 
         context.load_default_certs()
         context.load_verify_locations(certifi.where())
-    return None
 
 
 def _trust_path(context: ssl.SSLContext, path: str, given_by: str) -> None:
@@ -115,23 +128,21 @@ def _trust_path(context: ssl.SSLContext, path: str, given_by: str) -> None:
         ) from None
 
 
-def _identify(context: ssl.SSLContext, cert: str, key: str | None = None) -> None:
+def _identify(context: ssl.SSLContext, option: str, cert: str, key: str | None = None) -> None:
+    """Load our own certificate and its key."""
+    given = f"{option} {cert}" if key is None else f"{option} {cert} with the key {key}"
+
     def no_password() -> str:
-        raise ValueError(f"--cert {key or cert}: the key is encrypted: give one without a password "
-                         "(openssl pkey -in KEY -out PLAIN)")  # fmt: skip
+        raise ValueError(f"{given}: the key is encrypted: give one without a password (openssl pkey -in A -out B)")
 
     try:
         context.load_cert_chain(cert, key, no_password)
     except ssl.SSLError as error:
         if "MISMATCH" in str(error).upper():
-            raise ValueError(
-                f"--cert {cert}: the key is not this certificate's: give the one it was made with"
-            ) from None
-        what = f"a certificate, or {key} no key" if key else "a certificate and its key"
-        raise ValueError(f"--cert {cert} does not hold {what}, in PEM form: give CERT KEY, or one file with both"
-                         ) from None  # fmt: skip
+            raise ValueError(f"{given}: the key is another certificate's: give this one's") from None
+        raise ValueError(f"{given}: give a certificate and its key in PEM form, in one file or in two") from None
     except OSError as error:
-        raise ValueError(f"--cert {' '.join(filter(None, (cert, key)))} cannot be read ({error.strerror})") from None
+        raise ValueError(f"{given}: a file cannot be read ({error.strerror}): give one that can") from None
 
 
 @cache
