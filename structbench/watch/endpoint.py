@@ -126,6 +126,7 @@ def fetch(url: str, timeout_s: float = 5.0) -> str:
             kind = answer.headers.get_content_type()
             body = answer.read(MAX_BYTES)
     except HTTPError as error:
+        error.close()
         if (place := error.headers.get("location")) is not None:
             raise BadInput(f"{url} redirects to {urljoin(url, place)}: give that as --url") from None
         raise BadInput(f"{url} returned status {error.code}: {_EXPECTED}") from None
