@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol, cast
 from urllib.parse import unquote, urlsplit
@@ -32,6 +32,8 @@ class Server:
     version: str
     models: Mapping[str, str]
     api_name: str = DEFAULT_API
+    listed: Mapping[str, str] = field(default_factory=dict)
+    """Full name -> the name by which the server lists the model."""
     access: Access = NO_ACCESS
 
     @property
@@ -47,6 +49,13 @@ class Server:
         """The port; 0 for a unix socket, which has none."""
         url = urlsplit(self.address)
         return 0 if url.scheme == "unix" else url.port or (443 if url.scheme == "https" else 80)
+
+    def name_of(self, model: str) -> str:
+        """Return the one name of a model, however it was given: the listed one, without a tag that is understood."""
+        full_name = self.api.full_name
+        listed = self.listed.get(full_name(model), model)
+        bare = listed.rpartition(":")[0]
+        return bare if bare and full_name(bare) == full_name(listed) else listed
 
     def digest(self, model: str) -> str | None:
         return self.models.get(self.api.full_name(model))

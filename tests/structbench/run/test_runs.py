@@ -646,7 +646,7 @@ def test_why_answers_were_not_compared_stands_at_each_run(
         asked: list[tuple[str, str]] = []
         stop = Stop()
 
-        def embed(address: str, model: str, texts: list[str]) -> list[list[float]]:
+        def embed(address: str, model: str, texts: list[str], **_: Access) -> list[list[float]]:
             asked.append((address, model))
             if model == "sim:embed":
                 return [[1.0, 2.0] for _ in texts]
