@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadgen.api.answer import Answer, CallPiece, Piece, refusal
+from loadgen.api.answer import Answer, CallPiece, Piece
 
 
 def calls_of(*pieces: CallPiece) -> tuple[object, ...]:
