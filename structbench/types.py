@@ -113,6 +113,20 @@ class Config:
     """Names of headers that the user adds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a run's requests say of the server or the workload; nothing of the client, which the verdict is on.
+
+    ``share`` of the requests (or chunks) it concerns, from 0 to 1; ``at_s`` seconds after the run's start; None where
+    that means nothing.
+    """
+
+    kind: str
+    text: str
+    share: float | None = None
+    at_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """The score of an answer; a field is None if the case does not ask for it.

@@ -1,7 +1,7 @@
 """``structbench runs``: list the stored runs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from structbench.commands import print_json, print_table
@@ -17,14 +17,16 @@ class Options(RunFilters):
 
 
 def run(options: Options) -> int:
+    from structbench.notes import stored_notes
     from structbench.results.selection import filtered_runs
     from structbench.store import Reader
     from structbench.store.views import RUN_LIST
 
     with Reader(options.db) as reader:
         rows = reader.query(RUN_LIST, [filtered_runs(reader, options)])
+        notes = stored_notes(reader.query, [row["run_id"] for row in rows])
     if options.json:
-        print_json(rows)
+        print_json([{**row, "notes": [asdict(note) for note in notes[row["run_id"]]]} for row in rows])
         return 0
     if rows:
         right = ("requests", "errors", "correct")

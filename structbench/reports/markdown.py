@@ -27,9 +27,9 @@ def to_markdown(document: Document) -> str:
     table = [header, ("---",) * 3 + ("--:",) * (len(header) - 4) + ("---",), *rows]
     parts.append("\n".join(f"| {' | '.join(row)} |" for row in table))
     reasons = [
-        f"- {markdown_text(group.name)}: {markdown_text('; '.join(group.reasons))}"
+        f"- {markdown_text(group.name)}: {markdown_text('; '.join(texts))}"
         for group in document.groups
-        if group.reasons
+        if (texts := [*group.reasons, *(note.text for note in group.notes)])
     ]
     if reasons:
         parts.append("\n".join(reasons))

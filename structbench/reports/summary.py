@@ -1,7 +1,7 @@
 """The summary at the end of a load: the table, the overview, and the same as JSON.
 
-A row is one run: the columns of the store's view ``summary`` with ``cache`` (new, resumed, skipped) and
-``warnings`` (list of str) added; a missing key means the same as None. Nothing is computed here but
+A row is one run: the columns of the store's view ``summary`` with ``cache`` (new, resumed, skipped), ``notes``
+(list of Note) and ``warnings`` (list of str) added; a missing key means the same as None. Nothing is computed here but
 pooled shares, each weighted by the number of answers it is a share of.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,7 @@ from structbench.formatting import (
 )
 from structbench.metrics import LATENCIES, METRICS, SCORES, Metric, of_kind
 from structbench.output import json_value
+from structbench.types import Note
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 RUN_KEYS = (
-    "run_id", "model", "suite", "load", "cache", "status", "verdict", "verdict_reason", "warnings", "label",
+    "run_id", "model", "suite", "load", "cache", "status", "verdict", "verdict_reason", "notes", "warnings", "label",
     "planned", "requests", "completed", "errors", "dropped", "thinking",
     *(column for metric in METRICS.values() for column in metric.columns), "stream_tokens_per_s", "output_tokens",
     "duration_s", "model_load_s", "config_hash", "started_at", "finished_at",
@@ -134,7 +136,7 @@ def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
 
 def _run(row: Row) -> dict[str, Any]:
     known = {key: json_value(row.get(key)) for key in RUN_KEYS}
-    known["warnings"] = known["warnings"] or []
+    known |= {"warnings": known["warnings"] or [], "notes": [asdict(note) for note in row.get("notes") or ()]}
     return {**known, **{key: json_value(value) for key, value in row.items() if key not in known}}
 
 
@@ -283,18 +285,29 @@ def as_text(shown: str, style: str = "") -> Text:
 
 
 def _notes(rows: Sequence[Row], marks: Mapping[str, int]) -> Iterator[Text]:
-    """Yield the notes below the table: interruptions, the reasons of verdicts, warnings."""
+    """Yield the notes below the table: interruptions, the reasons of verdicts, notes (each kind once), warnings."""
     if any("*" in _requests(row) for row in rows):
         yield as_text("* interrupted: run the same command with --skip-cached to continue", "yellow")
     for reason, mark in marks.items():
         yield as_text(f"({mark}) {reason}")
-    warned: dict[str, list[str]] = {}
+    told: dict[str, list[tuple[Note, Row]]] = {}
+    for row in rows:
+        for note in row.get("notes") or ():
+            told.setdefault(note.kind, []).append((note, row))
+    for found in told.values():
+        note, row = max(found, key=lambda each: each[0].share or 0.0)
+        yield as_text(f"note: {printable(note.text)}{_of(row, len(found), len(rows))}")
+    warned: dict[str, list[Row]] = {}
     for row in rows:
         for warning in dict.fromkeys(row.get("warnings") or ()):
-            warned.setdefault(printable(str(warning)), []).append(cell_name(row))
-    for warning, names in warned.items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield as_text(f"warning: {warning} ({names[0]}{more})", "yellow")
+            warned.setdefault(printable(str(warning)), []).append(row)
+    for warning, those in warned.items():
+        yield as_text(f"warning: {warning}{_of(those[0], len(those), len(rows))}", "yellow")
+
+
+def _of(row: Row, concerned: int, runs: int) -> str:
+    """Return which runs a note is on, if there are others: `` (m json c=4, and 2 more)``."""
+    return f" ({cell_name(row)}{f' and {concerned - 1} more' if concerned > 1 else ''})" if runs > 1 else ""
 
 
 def _pooled_column(header: str, key: str) -> Column:

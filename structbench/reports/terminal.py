@@ -44,6 +44,7 @@ def row_of(group: RunGroup, figures: Figures) -> dict[str, Any]:
         "name": _marked(group, group.name), "model": group.model, "suite": group.suite,
         "load": _marked(group, group.distinct_load), "status": group.status, "planned": group.planned, **figures.counts,
         "verdict": group.verdict, "verdict_reason": "; ".join(group.reasons) or None,
+        "notes": group.notes,
         **{f"{each.name}_s": figures.of(each).value for each in _SPEED},
         **{each.name: figures.of(each).value for each in of_kind("share", "rate") if each.name != "correct"},
         "stream_tokens_per_s": figures.stream_tokens_per_s, "figures": figures,

@@ -109,6 +109,7 @@ def _run_row(group: RunGroup, figures: Figures) -> dict[str, Any]:
         "requests": f"{done:,} of {planned:,}" if short else f"{done:,}",
         "took": span_text(group.duration_s), "started": _instant_text(group.started_at),
         "verdict": ": ".join([str(group.verdict or "none"), "; ".join(group.reasons)]).removesuffix(": "),
+        "notes": "; ".join(note.text for note in group.notes) or ABSENT,
         "label": ", ".join(group.labels) or ABSENT, "runs": ", ".join(group.run_ids),
     }  # fmt: skip
 

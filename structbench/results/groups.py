@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from structbench.formatting import clipped, load_text, printable
 from structbench.identity import flat
+from structbench.notes import stored_notes
 from structbench.store import Reader
+from structbench.types import Note
 
 SIMULATED = "SIMULATED"
 N = TypeVar("N", int, float)
@@ -52,6 +54,7 @@ class RunGroup:
     status: str
     verdict: str | None
     reasons: tuple[str, ...]
+    notes: tuple[Note, ...]
     simulated: bool
     goodput_limits: tuple[str, ...]
     """The --goodput limits on single requests, which apply to correct goodput: ``ttft_s <= 0.5``."""
@@ -74,13 +77,15 @@ class RunGroup:
 
 def run_groups(reader: Reader, run_ids: Sequence[str], *, pool: bool) -> list[RunGroup]:
     """Return the selected runs by model, suite and load, each as a group; with ``pool``, one group per config."""
-    groups = [_run_group(number, run) for number, run in enumerate(reader.query(_RUNS, [list(run_ids)]))]
+    notes = stored_notes(reader.query, run_ids)
+    runs = reader.query(_RUNS, [list(run_ids)])
+    groups = [_run_group(number, run, notes[run["run_id"]]) for number, run in enumerate(runs)]
     if pool:
         groups = _pooled_by_config(groups)
     return _with_distinct_names(groups)
 
 
-def _run_group(number: int, run: Mapping[str, Any]) -> RunGroup:
+def _run_group(number: int, run: Mapping[str, Any], notes: Iterable[Note]) -> RunGroup:
     model, suite, load = printable(str(run["model"])), printable(str(run["suite"])), load_text(run)
     limits = tuple(f"{name} <= {limit:g}" for name, limit in _json_object(run["goodput_limits"]).items())
     level = run["concurrency"] if run["rate"] is None else run["rate"]
@@ -92,6 +97,7 @@ def _run_group(number: int, run: Mapping[str, Any]) -> RunGroup:
         server_version=run["server_version"], planned=run["planned"], duration_s=run["duration_s"],
         model_load_s=run["model_load_s"], status=str(run["status"]), verdict=run["verdict"],
         reasons=_distinct_texts([run["verdict_reason"]]), simulated=run["simulated"],
+        notes=tuple(replace(note, text=printable(note.text)) for note in notes),
         goodput_limits=limits, started_at=run["started_at"],
         finished_at=run["finished_at"],
     )  # fmt: skip
@@ -125,6 +131,7 @@ def _pool(number: int, members: Sequence[RunGroup]) -> RunGroup:
         name=first.name if len(members) == 1 else f"{first.name} ({len(members)} runs pooled)",
         labels=_distinct_texts(label for group in members for label in group.labels),
         reasons=_distinct_texts(reason for group in members for reason in group.reasons),
+        notes=tuple(dict.fromkeys(note for group in members for note in group.notes)),
         planned=_sum(group.planned for group in members), duration_s=_sum(group.duration_s for group in members),
         status=next((group.status for group in members if group.status != "complete"), "complete"), verdict=worst,
         simulated=any(group.simulated for group in members),

@@ -28,6 +28,7 @@ from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
 from structbench.gates.slo import CellResult, Gate, judge_all
+from structbench.notes import notes_of, stored_notes
 from structbench.output import write_output
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells
@@ -364,6 +365,10 @@ class _Runner:
         planned = facts["reached"] if complete and cell.load.duration_s else cell.requests
         store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
                               "planned": planned})  # fmt: skip
+        notes = list(notes_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id))
+        store.keep_notes(segment.run_id, notes)
+        for note in notes:
+            self.services.display.print(f"{cell.name}: note: {note.text}")
         if complete:
             store.keep_gaps(segment.run_id)
         self._change_state("running", "complete" if complete else "interrupted")
@@ -417,7 +422,10 @@ def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[s
     sql = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
     rows = store.query(sql, [list(caches)], timeout_s=_FLUSH_S)
     by_id = {row["run_id"]: row for row in rows}
-    return [{**by_id[run_id], "cache": cache} for run_id, cache in caches.items() if run_id in by_id]
+    notes = stored_notes(partial(store.query, timeout_s=_FLUSH_S), [*caches])
+    return [
+        {**by_id[run_id], "cache": cache, "notes": notes[run_id]} for run_id, cache in caches.items() if run_id in by_id
+    ]
 
 
 def _environment(settings: Settings) -> dict[str, Any]:

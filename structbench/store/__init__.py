@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,8 +24,9 @@ from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
 from structbench.store.spool import Spool, SpooledRow, count_lines, insert, is_alive, read_rows
-from structbench.store.upkeep import spool_of
+from structbench.store.upkeep import spool_of, transaction
 from structbench.store.views import GAPS_TO_KEEP
+from structbench.types import Note
 
 if TYPE_CHECKING:
     import duckdb
@@ -164,6 +165,18 @@ class Store:
         """Store the gap percentiles of a complete run, slow to compute, for the view ``gap_percentiles``."""
         for row in self.query(GAPS_TO_KEEP, [run_id], timeout_s=60.0):
             self.append("run_gaps", row)
+
+    def keep_notes(self, run_id: str, notes: Iterable[Note]) -> None:
+        """Store these notes on a run in place of those it has."""
+        rows = [[run_id, note.kind, note.share, note.at_s, note.text] for note in notes]
+
+        def replace(con: duckdb.DuckDBPyConnection) -> None:
+            with transaction(con):
+                con.execute("DELETE FROM notes WHERE run_id = $1", [run_id]).fetchall()
+                for row in rows:
+                    con.execute("INSERT INTO notes VALUES ($1, $2, $3, $4, $5)", row).fetchall()
+
+        self._read(replace, 60.0, read_only=False)
 
     def __enter__(self) -> Store:
         return self

@@ -20,7 +20,7 @@ from structbench.store.spool import Spool, has_orphaned_rows, insert, is_alive, 
 if TYPE_CHECKING:
     import duckdb
 
-_OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps")
+_OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps", "notes")
 _WHICH = "WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
 _COMPARED = """
 SELECT theirs.run_id, CASE
@@ -50,7 +50,7 @@ def settle(database: Database, patience_s: float) -> None:
     with database.opened(read_only=False, patience_s=patience_s) as con:
         for run_id, owner in con.execute(_RUNNING).fetchall():
             if not is_alive(folder, owner):
-                with _transaction(con):
+                with transaction(con):
                     for table in ("runs", "segments"):
                         sql = f"UPDATE {table} SET status = 'interrupted' WHERE run_id = $1 AND status = 'running'"
                         con.execute(sql, [run_id]).fetchall()
@@ -72,7 +72,7 @@ def remove(database: Database, run_ids: Sequence[str], patience_s: float = PATIE
     import duckdb
 
     before, why = database.path.stat().st_size, None
-    with usable(database.path), database.opened(read_only=False, patience_s=patience_s) as con, _transaction(con):
+    with usable(database.path), database.opened(read_only=False, patience_s=patience_s) as con, transaction(con):
         idle = f"SELECT run_id FROM runs {_WHICH} AND status IS DISTINCT FROM 'running'"
         going = [run_id for (run_id,) in con.execute(idle, [list(run_ids)]).fetchall()]
         requests = con.execute(f"SELECT count(*) FROM requests {_WHICH}", [going]).fetchall()[0][0]
@@ -134,7 +134,7 @@ def merge(database: Database, other: Path, patience_s: float = PATIENCE_S) -> Me
         new, completed, present = (
             [run_id for run_id, state in found if state == wanted] for wanted in ("new", "completed", "present")
         )
-        with _transaction(con):
+        with transaction(con):
             for table in _OF_A_RUN:
                 con.execute(f"DELETE FROM {table} {_WHICH}", [completed]).fetchall()
                 columns = _AS_INTERRUPTED if table in ("runs", "segments") else "*"
@@ -144,7 +144,7 @@ def merge(database: Database, other: Path, patience_s: float = PATIENCE_S) -> Me
 
 
 @contextmanager
-def _transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Commit everything inside, or nothing."""
     con.execute("BEGIN").fetchall()
     try:

@@ -17,6 +17,7 @@ import pytest
 from structbench.cli import main
 from structbench.results.benchstat import PER_REQUEST, PER_RUN
 from structbench.store import Reader, Store
+from structbench.types import Note
 from tests.support.loads import ROOT, ask
 
 OLD = "20260101T000000-00000000"
@@ -220,6 +221,15 @@ def test_what_is_kept_of_gaps_is_never_stale_after_an_import(results: Path, othe
     assert main(["import", str(other), "--db", str(results)]) == 0
     with Reader(results) as reader:
         assert reader.query("SELECT gaps, p50 FROM gap_percentiles WHERE run_id = 'more'") == [{"gaps": 1, "p50": 1e-6}]
+
+
+def test_notes_come_with_their_run_and_go_with_it(results: Path, other: Path) -> None:
+    with Store(other) as store:
+        store.keep_notes("more", [Note("slow", "it got slower", at_s=2.0)])
+    assert main(["import", str(other), "--db", str(results)]) == 0
+    assert ask(results, "FROM notes WHERE run_id = 'more'") == [("more", "slow", None, 2.0, "it got slower")]
+    assert main(["clean", "more", "--yes", "--db", str(results)]) == 0
+    assert ask(results, "FROM notes WHERE run_id = 'more'") == []
 
 
 def test_a_file_that_cannot_be_taken_in_leaves_all_as_it_was(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,12 +19,15 @@ from structbench.cli import main
 from structbench.formatting import markdown_text
 from structbench.metrics import METRICS
 from structbench.reports import html
+from structbench.reports.document import to_json
 from structbench.reports.estimates import estimate_text, needs_text, range_text
 from structbench.reports.html import script_json, to_html
 from structbench.reports.markdown import to_markdown
 from structbench.reports.terminal import print_document
 from structbench.reports.view import visible
 from structbench.stats import Estimate
+from structbench.store import Store
+from structbench.types import Note
 from tests.support.reports import document, requests, run, write
 
 PAGE = Path(html.__file__).parent / "page"
@@ -39,7 +43,28 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *requests("r1", 100, wrong=4, failed=2),
         *requests("r2", 30, wrong=30, output_text=HOSTILE, case_id=HOSTILE),
     ]
-    return write(tmp_path_factory.mktemp("formats") / "a.duckdb", runs, rows, simulated=True)
+    made = write(tmp_path_factory.mktemp("formats") / "a.duckdb", runs, rows, simulated=True)
+    with Store(made) as store:
+        store.keep_notes("r1", [Note("slow", "it got slower", share=0.25, at_s=4.0), Note("other", "and another")])
+        store.keep_notes("r2", [Note("slow", f"slower here {HOSTILE}", share=0.5)])
+    return made
+
+
+def test_notes_are_in_every_format(path: Path) -> None:
+    console = Console(file=io.StringIO(), width=400)
+    print_document(document(path), console)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert "note: and another (m:1b json c=1 SIMULATED)" in lines
+    (of_all,) = [line for line in lines if "slower" in line]  # the run it concerns most, for all of its kind
+    assert of_all.startswith("note: slower here </script>")
+    assert of_all.endswith("and 1 more)")
+    assert "- m:1b json c=1: it got slower; and another\n" in to_markdown(document(path))
+    assert "it got slower; and another</td>" in to_html(document(path, details=True))
+    notes = [line["notes"] for line in to_json(document(path))["lines"] if line["model"] == "m:1b"]
+    assert notes == [
+        [asdict(Note("slow", "it got slower", share=0.25, at_s=4.0)), asdict(Note("other", "and another"))]
+    ]
 
 
 # Wording

@@ -24,13 +24,16 @@ from loadgen.engine import LoadFailed, Orders, Readings
 from loadgen.simulator import Simulator
 from loadgen.types import NS, Request, RequestRecord
 from structbench import __version__
+from structbench.cli import main
 from structbench.errors import BadInput
 from structbench.gates.slo import CellResult, Gate
 from structbench.options import LoadOptions
+from structbench.reports.summary import to_json
 from structbench.run import runner
 from structbench.run.display import Display
 from structbench.run.runner import Stop, Summary
 from structbench.store import Store
+from structbench.types import Note
 from tests.support.loads import MODELS, ask, listening, load, small, until
 from tests.support.made_up_runs import BEGAN_NS, Script, Shown, answered, made_up, record, these
 
@@ -126,6 +129,30 @@ def test_losses_are_counted_and_degrade_a_run_without_failing_it(lossy: SimpleNa
     assert [gate.outcome for gate in lossy.summary.gates] == ["pass", "pass"]
     outcomes = ["correct", "correct", "worker_died", "correct", "correct", "dropped"]
     assert [each["outcome"] for each in lossy.summary.records()] == outcomes
+
+
+def test_notes_are_kept_shown_and_given_as_json_and_a_run_that_goes_on_is_judged_as_a_whole(
+    sim: Simulator, db: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = small(sim, db, requests=4, skip_cached=True)
+    records = [record(0, output_tokens=None), record(1), record(2, "cancelled"), record(3)]
+    display = Told()
+    with made_up(these(*records)):
+        first = load(options, display=display)
+    said = "1 of 3 completed answers came without a token count: figures of tokens are of the others"
+    assert first.rows[0]["notes"] == [Note("uncounted", said, share=1 / 3)]
+    assert display.lines[-1] == f"sim:fast numbers c=1: note: {said}"
+    with made_up(these(record(2, output_tokens=None))):
+        (row,) = load(options).rows
+    said = said.replace("1 of 3", "2 of 4")
+    assert row["notes"] == [Note("uncounted", said, share=0.5)]
+    assert one(db, "SELECT * FROM notes") == {
+        "run_id": row["run_id"], "kind": "uncounted", "share": 0.5, "at_s": None, "text": said,
+    }  # fmt: skip
+    assert to_json([row], 1.0)["runs"][0]["notes"] == [{"kind": "uncounted", "text": said, "share": 0.5, "at_s": None}]
+    assert main(["runs", "--db", str(db), "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert listed["notes"] == to_json([row], 1.0)["runs"][0]["notes"]
 
 
 def test_the_run_says_what_was_measured_and_where(lossy: SimpleNamespace) -> None:

@@ -80,6 +80,7 @@ def listed(said: Row) -> Row:
     return {
         **{name: said[name] for name in names}, "server_version": run["server_version"],
         "forgotten": run["forgotten"] is True,
+        "notes": [],
         "correct": said["correct"] if said["scored"] else said["scored"],  # of none that were scored none was right
         **{name: f"{run[name].isoformat()}+00:00" if run[name] else None for name in ("started_at", "finished_at")},
     }  # fmt: skip
