@@ -54,8 +54,8 @@ _BROKEN_CALL = re.compile(
 )
 """Begins the messages of Ollama, llama.cpp, vLLM (Harmony), LM Studio and Groq about a call they could not parse."""
 _BARE_PARSER = re.compile(
-    r"(?:failed to parse (?:json|xml|arguments)\b.{0,3})?(?:XML syntax error|invalid character .{1,12} (?:looking|after|in)"
-    r"|unexpected end of JSON input|failed to parse (?:json|xml|arguments)\b)",
+    r"XML syntax error|invalid character .{1,12} (?:looking|after|in)|unexpected end of JSON input"
+    r"|failed to parse (?:json|xml|arguments)\b",
     re.IGNORECASE,
 )
 """Begins what a parser says that Ollama passes on bare; at status 400 it is about our request."""

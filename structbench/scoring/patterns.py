@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from loadgen.engine.child import frame, receive, spawn
+from structbench.scoring.time_limit import OutOfTime, limit_s
 
 if TYPE_CHECKING:
     import subprocess
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from regress import Regex
 
 SEARCH_LIMIT_S = 1.0
-"""How much CPU time one search may take."""
+"""How much CPU time one search may take where no other limit is in force."""
 _GRACE_S = 30.0
 _MAX_STEPS = 1_000_000
 """A search of at most this many steps (some milliseconds) is done here."""
@@ -36,7 +37,7 @@ class BadPattern(Exception):
 
 @lru_cache(maxsize=4096)
 def compiled(pattern: str, *, strict: bool = False) -> Regex | None:
-    """Compile by ECMA-262 in Unicode mode, else (unless ``strict``) in its older one (``\\-``); None if it is neither."""
+    """Compile by ECMA-262 in Unicode mode, else (unless ``strict``) in its older one (``\\-``); None: it is neither."""
     from regress import Regex, RegressError
 
     for flags in ("u",) if strict else ("u", ""):
@@ -91,12 +92,14 @@ class _Helper:
         self._replies: Iterator[Any] = iter(())
 
     def search(self, pattern: str, text: str) -> bool:
+        seconds = limit_s()
+        limit = SEARCH_LIMIT_S if seconds is None else seconds
         if self._sock is None:
             self._process, self._sock = spawn("structbench.scoring.patterns:serve")
             self._replies = receive(self._sock)
         try:
             self._sock.settimeout(_GRACE_S)
-            self._sock.sendall(frame((pattern, text)))
+            self._sock.sendall(frame((pattern, text, limit)))
             for found in self._replies:
                 return bool(found)
         except (OSError, EOFError):
@@ -105,7 +108,9 @@ class _Helper:
             self.close()
             raise
         self.close()
-        raise BadPattern(f"a search for {pattern!r} took longer than {SEARCH_LIMIT_S:g} s of CPU time")
+        if seconds is not None:
+            raise OutOfTime
+        raise BadPattern(f"a search for {pattern!r} took longer than {limit:g} s of CPU time")
 
     def close(self) -> None:
         if self._sock is not None and self._process is not None:
@@ -124,8 +129,8 @@ def serve(sock: socket.socket) -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     with sock, suppress(OSError):
-        for pattern, text in receive(sock):
-            signal.setitimer(signal.ITIMER_PROF, SEARCH_LIMIT_S)
+        for pattern, text, limit in receive(sock):
+            signal.setitimer(signal.ITIMER_PROF, limit)
             regex = compiled(pattern)
             found = regex is not None and regex.find(text) is not None
             signal.setitimer(signal.ITIMER_PROF, 0)

@@ -415,7 +415,7 @@ def compliance() -> list[Row]:
         told = {"violated": "schema_violation"}
         counts = {
             name: len(values(with_outcome(rows, told.get(name, name)), "schema_valid"))
-            for name in ("rejected", "no_output", "truncated", "invalid_json", "violated")
+            for name in ("rejected", "broken_call", "no_output", "truncated", "invalid_json", "violated")
         }
         judged, valid = len(values(rows, "schema_valid")), sum(values(rows, "schema_valid"))
         unscored, structured = len(with_outcome(rows, "unscored")), RUNS[run_id]["structured"]

@@ -40,7 +40,7 @@ def test_what_a_refusal_is_about(text: str, about: set[str]) -> None:
     ("message", "kind"),
     [
         # Ollama
-        ("error parsing tool call: raw='{\"city\": \"Oslo\"', err=unexpected end of JSON input", "broken_call"),
+        ('error parsing tool call: raw=\'{"city": "Oslo"\', err=unexpected end of JSON input', "broken_call"),
         ("error parsing tool call: raw='use the best tools', err=invalid character 'u'", "broken_call"),
         ("error parsing tool call: raw='token repeat limit reached', err=x", "broken_call"),
         ('{"error parsing tool call": "invalid character \'c\' looking for beginning of value"}', "broken_call"),
