@@ -14,7 +14,7 @@ from loadgen.api.answer import Answer, Piece
 from loadgen.api.blame import loops, model_error
 from loadgen.types import NS, ErrorKind, Request, RequestError, RequestRecord, Timeouts
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
-from loadgen.wire.framing import BadWire, Framing
+from loadgen.wire.framing import BadWire, Framing, NoAnswer
 
 _MESSAGE_LIMIT = 500
 NOT_DONE = "the stream ended without a done message"
@@ -89,6 +89,8 @@ def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestEr
     """Return the error of a stream that ended, if it is not a complete answer."""
     if not timings.content_type.startswith(api.FRAMING.CONTENT_TYPES):
         return RequestError("protocol", f"content type {timings.content_type!r} is not {api.FRAMING.NAME}", 200)
+    if answer.overrun:
+        return RequestError("protocol", "the stream went on after its done message", 200)
     if answer.done:
         return None
     # A body that is cut off is an error of the wire; what comes here has ended as HTTP wants it.
@@ -118,6 +120,8 @@ def _error(
             error = RequestError("connect", str(caught) or type(caught).__name__)
         case BadWire():
             error = RequestError("protocol", str(caught))
+        case NoAnswer():
+            error = RequestError("http", str(caught), caught.status)
         case _:
             error = api.error_of(caught, timings)
     if error is None:

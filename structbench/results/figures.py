@@ -44,7 +44,8 @@ _ADDED = {metric.name: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind
 _COUNTS = f"""
 WITH {GROUPS}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS_OF_RUN} FROM runs)
 SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
-    count(*) FILTER (error_kind IS NULL) AS completed, count(*) FILTER (error_kind = 'dropped') AS dropped, count(accuracy_score) AS scored,
+    count(*) FILTER (error_kind IS NULL) AS completed, count(*) FILTER (error_kind = 'dropped') AS dropped,
+    count(accuracy_score) AS scored,
     count(first_thinking_s) FILTER (error_kind IS NULL) AS thinking,
     coalesce(sum(output_tokens) FILTER (error_kind IS NULL), 0)::BIGINT AS output_tokens,
     {", ".join(f"sum({sql}) AS {name}, count({sql}) AS {name}_n" for name, sql in _ADDED.items())},
