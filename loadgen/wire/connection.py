@@ -1,4 +1,4 @@
-"""One TCP connection that stamps what it receives with the kernel's clock.
+"""One connection that stamps what it receives with the kernel's clock, below TLS where there is TLS.
 
 The stamp of a chunk is the instant at which the kernel received its last byte (Linux) or at which that was read
 (elsewhere), so that the event loop's delay is measured (``read_lag_max_ns``) instead of added to TTFT and ITL. For
@@ -13,6 +13,7 @@ import contextlib
 import os
 import selectors
 import socket
+import ssl
 import struct
 import sys
 from collections import deque
@@ -24,6 +25,7 @@ import httptools
 
 from loadgen.types import NS, Clock, Timeouts
 from loadgen.wire.framing import BadWire, Framing
+from loadgen.wire.tls import TlsLayer, tls_problem
 
 _SO_TIMESTAMPNS = 35 if sys.platform == "linux" else None
 _TIMESPEC = struct.Struct("@qq")
@@ -88,11 +90,12 @@ class WireTimings:
 
 
 class Connection:
-    """One TCP connection: sends a request, yields the chunks of its answer with their stamps."""
+    """One connection: sends a request, yields the chunks of its answer with their stamps."""
 
-    def __init__(self, sock: socket.socket, address: tuple[str, int]) -> None:
+    def __init__(self, sock: socket.socket, address: tuple[str, int], tls: TlsLayer | None = None) -> None:
         self.address = address
         self._sock = sock
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._selector = getattr(self._loop, "_selector", None)
         self._buffer = bytearray(1 << 16)
@@ -105,16 +108,20 @@ class Connection:
         self._loop.add_reader(sock, self._on_readable)
 
     @classmethod
-    async def open(cls, address: tuple[str, int], timeout_s: float) -> Connection:
+    async def open(
+        cls, address: tuple[str, int], timeout_s: float, context: ssl.SSLContext | None = None
+    ) -> Connection:  # fmt: skip
+        """Open a connection, with TLS if there is a context for it."""
+        where = address[0] if address[0].startswith("/") else f"{address[0]}:{address[1]}"
         try:
             async with asyncio.timeout(timeout_s):
                 sock = await _connect(*address)
+                tls = None if context is None else await _shake_hands(sock, context, address[0])
         except TimeoutError:
             raise TimedOut("connect", timeout_s) from None
-        except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
-            where = address[0] if address[0].startswith("/") else f"{address[0]}:{address[1]}"
-            raise ConnectFailed(f"no connection to {where}: {_reason(error)}") from None
-        return cls(sock, address)
+        except (OSError, ValueError) as error:  # a name that cannot be one is a ValueError
+            raise ConnectFailed(tls_problem(error, where) or f"no connection to {where}: {_reason(error)}") from None
+        return cls(sock, address, tls)
 
     async def request(self, data: bytes, timings: WireTimings, framing: Callable[[], Framing]) -> None:
         """Send, and return when the answer's status and headers have arrived."""
@@ -127,6 +134,8 @@ class Connection:
         self._headers_done = self._started = self.complete = self._sized = self._late = False
         self._watch("first_chunk", timings.timeouts.first_chunk_s)
         try:
+            if self._tls is not None:
+                data = self._tls.encrypt(data)
             sent = self._sock.send(data)
         except BlockingIOError:
             sent = 0
@@ -141,6 +150,7 @@ class Connection:
         self._sending = self._loop.create_task(self._loop.sock_sendall(self._sock, data))
         try:
             await self._sending
+            self._sending = None
         except OSError as error:
             raise ConnectFailed(f"the connection was lost while sending: {error.strerror}") from None
         except asyncio.CancelledError:
@@ -162,7 +172,8 @@ class Connection:
     def usable(self) -> bool:
         """Return whether the idle connection is still open, as far as the kernel knows."""
         try:
-            self._sock.recv(1, socket.MSG_PEEK)
+            while self._sock.recv(1, socket.MSG_PEEK) and self._tls is not None:
+                self._on_readable()  # a session ticket, perhaps: only what TLS has for itself leaves it open
         except BlockingIOError:
             return True
         except OSError:  # lost, or closed already
@@ -187,6 +198,9 @@ class Connection:
                 # Otherwise the event loop would wait for ever to write to the closed socket.
                 self._loop.remove_writer(self._sock)
                 self._sending.cancel()
+            elif self._tls is not None:
+                with contextlib.suppress(OSError):
+                    self._sock.send(self._tls.goodbye())
             self._sock.close()
 
     async def _more(self) -> None:
@@ -211,6 +225,9 @@ class Connection:
             return self._lost(f"the connection was reset: {error.strerror}")
         if size == 0:
             return self._lost("the connection was closed")
+        data = self._buffer[:size] if self._tls is None else self._decrypted(size)
+        if not data:
+            return None
         timings = self._timings
         if timings is None or self.complete:  # a connection on which the server sends unasked is of no use
             return self.close()
@@ -223,7 +240,7 @@ class Connection:
             if lag > timings.read_lag_max_ns:
                 timings.read_lag_max_ns = lag
         try:
-            self._parser.feed_data(self._buffer[:size])
+            self._parser.feed_data(data)
             if self._body:
                 self._take_body(timings, now - lag, now)
             if self.complete:
@@ -235,6 +252,31 @@ class Connection:
         except BadWire as error:
             self._fail(error)
         self._wake()
+        if self._tls is not None and self._tls.ended:
+            self._lost("the connection was closed")
+        return None
+
+    def _decrypted(self, size: int) -> bytes:
+        """Return what the records bring that the buffer completes; nothing of an answer for what is TLS's own."""
+        assert self._tls is not None
+        try:
+            data = self._tls.decrypt(memoryview(self._buffer)[:size])
+        except ssl.SSLError as error:
+            self._lost(tls_problem(error, self.address[0]) or str(error))
+            return b""
+        if not self._replied() or (self._tls.ended and not data):
+            self._lost("the connection was closed")
+        return data
+
+    def _replied(self) -> bool:
+        """Send what TLS itself replies, if anything; return whether there was room for it."""
+        assert self._tls is not None
+        if not (reply := self._tls.to_send()):
+            return True
+        try:
+            return self._sending is None and self._sock.send(reply) == len(reply)
+        except OSError:
+            return False
 
     def _take_body(self, timings: WireTimings, stamp_ns: int, read_ns: int) -> None:
         body = b"".join(self._body)
@@ -261,7 +303,7 @@ class Connection:
         if self._timings is not None and not self.complete:
             if not self._headers_done:
                 self._fail(ConnectFailed(f"{what} before an answer came"))
-            elif self._sized:
+            elif self._sized or (self._tls is not None and not self._tls.ended):  # else anybody may have cut it
                 self._fail(BadWire(f"{what} before the answer's end"))
             else:
                 self.complete = True
@@ -336,6 +378,25 @@ async def _connect(host: str, port: int) -> socket.socket:
         except OSError as error:
             failure = error
     raise failure
+
+
+async def _shake_hands(sock: socket.socket, context: ssl.SSLContext, host: str) -> TlsLayer:
+    """Agree on TLS; close the socket if that fails."""
+    loop = asyncio.get_running_loop()
+    try:
+        tls = TlsLayer(context, host)
+        try:
+            while not tls.shake_hands():
+                await loop.sock_sendall(sock, tls.to_send())
+                if not (received := await loop.sock_recv(sock, 1 << 16)):
+                    raise ConnectionError("it was closed before TLS was agreed on")
+                tls.receive(received)
+        finally:  # the last step of ours, or the reason why there is none
+            await loop.sock_sendall(sock, tls.to_send())
+    except BaseException:
+        sock.close()
+        raise
+    return tls
 
 
 async def _resolve(host: str, port: int) -> list[Any]:
