@@ -58,12 +58,12 @@ class TlsLayer:
         self._incoming.write(data)
         plain = []
         try:
-            while self._incoming.pending:
-                plain.append(self._object.read(_RECORD))
+            while self._incoming.pending and not self.ended:
+                record = self._object.read(_RECORD)
+                plain.append(record)
+                self.ended = not record
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:
-            self.ended = True
         return plain[0] if len(plain) == 1 else b"".join(plain)
 
     def goodbye(self) -> bytes:
@@ -169,6 +169,8 @@ def tls_problem(error: BaseException | None, host: str) -> str | None:
     reason = error.reason or str(error)
     if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
         return f"{host} does not speak TLS on this port: give --host http://…, or the port of https"
+    if "EOF" in reason:
+        return f"{host} closed the connection before TLS was agreed on"
     if "CERTIFICATE_REQUIRED" in reason:
         return f"{host} asks for a client certificate: give --cert"
     if "PROTOCOL" in reason or "UNSUPPORTED" in reason:
