@@ -79,7 +79,7 @@ async def send(
         read_lag_max_ns=timings.read_lag_max_ns if timings.clock == "kernel" else None,
         clock=timings.clock,
         error=error,
-        **answer.fields(),
+        **answer.fields(timings.sent_ns),
     )
 
 
