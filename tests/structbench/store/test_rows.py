@@ -50,7 +50,7 @@ def test_a_row_says_whose_it_is_what_was_measured_and_what_the_answer_was_worth(
         "chunk_offsets_us", "chunks", "read_lag_max_s", "turn", "parent_index", "semantic_similarity", "error_kind",
         "error_status", "error_message",
     }  # fmt: skip
-    assert len(others) == 29
+    assert len(others) == 30
     assert {name: row[name] for name in others} == {name: getattr(RECORD, name) for name in others}
 
 
