@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from structbench.metrics import (
+    FAILED,
     GOOD_OF_RUN,
     IS_GATHERED,
     LATENCIES,
@@ -19,7 +20,7 @@ from structbench.metrics import (
     gaps_sql,
     of_kind,
     total_sql,
-)
+)  # fmt: skip
 from structbench.results.groups import RunGroup
 from structbench.stats import (
     Estimate,
@@ -45,8 +46,9 @@ _ADDED = {metric: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rat
 _TOKENS = METRICS["tokens_per_s"]
 _COUNTS = f"""
 WITH {GROUPS}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS_OF_RUN} FROM runs)
-SELECT line, count(*) AS requests, count(error_kind) AS errors, count(*) FILTER (error_kind IS NULL) AS completed,
-    count(*) FILTER (error_kind = 'dropped') AS dropped, count(accuracy_score) AS scored,
+SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
+    count(*) FILTER (error_kind IS NULL) AS completed, count(*) FILTER (error_kind = 'dropped') AS dropped,
+    count(accuracy_score) AS scored,
     count(first_thinking_s) FILTER (error_kind IS NULL) AS thinking,
     {total_sql(_TOKENS, _ADDED[_TOKENS])}::BIGINT AS output_tokens,
     {", ".join(f"{total_sql(of, sql)} AS {of.name}, count({sql}) AS {of.name}_n" for of, sql in _ADDED.items())},
@@ -65,7 +67,7 @@ FROM source JOIN wanted USING (key) WHERE value IS NOT NULL GROUP BY key
 """
 _OUTCOMES = f"""
 WITH {GROUPS}
-SELECT line, outcome, error_kind IS NOT NULL AS failed, count(*) AS count
+SELECT line, outcome, {FAILED} AS failed, count(*) AS count
 FROM requests JOIN line USING (run_id) GROUP BY ALL ORDER BY line, failed, count DESC, outcome
 """
 _GAPS = f"WITH {GROUPS} {gaps_sql('requests JOIN line USING (run_id)', 'line')} ORDER BY line, gap_us"

@@ -29,6 +29,7 @@ class _Counts:
     last: float = 0.0
     done: int = 0
     completed: int = 0
+    failed: int = 0
     tokens: int = 0
     uncounted: int = 0
     """Completed requests whose tokens are not known."""
@@ -81,6 +82,7 @@ class Progress:
             for counts in (self._recent[-1], self._all):
                 counts.last = now
                 counts.done += 1
+                counts.failed += record.failed
                 if record.error is None:
                     counts.completed += 1
                     if record.is_covered:
@@ -122,8 +124,8 @@ class Progress:
 
     @property
     def errors(self) -> int:
-        """Requests that ended without the server's last message."""
-        return self._all.done - self._all.completed
+        """Requests that the server or this client failed; the model's failures are scored instead."""
+        return self._all.failed
 
     @property
     def elapsed_s(self) -> float | None:
