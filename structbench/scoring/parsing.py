@@ -122,7 +122,7 @@ def _after_info(line: str) -> str:
         return line
     word = _INFO_WORD.match(line)
     rest = line[word.end() :] if word is not None else ""
-    return rest if _JSON_START.match(rest) else ""
+    return rest if _JSON_START.match(rest) or rest.rstrip().endswith(("```", "~~~")) else ""
 
 
 def _balanced_parts(text: str) -> Iterator[str]:
