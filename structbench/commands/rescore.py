@@ -80,7 +80,9 @@ def _print(each: "Rescored") -> None:
         print(f"{name}: not scored again: {printable(each.skipped)}")
     elif not each.current:
         changed = f"{len(each.changes):,} changed" if each.changes else "none changed"
-        print(f"{name}: {plural(each.requests, 'request')} scored again (scorer {each.scorer_version} before), {changed}")
+        print(
+            f"{name}: {plural(each.requests, 'request')} scored again (scorer {each.scorer_version} before), {changed}"
+        )
         for change in each.changes[:_MAX_LISTED]:
             print(f"  {change.request_index}  {printable(change.case_id)}  {change.before} → {change.after}")
         if len(each.changes) > _MAX_LISTED:
