@@ -114,6 +114,10 @@ class RequestRecord:
     """The longest time that received bytes waited in the kernel until this client read them."""
     processor_wait_ns: int | None = None
     """How long this client waited for a processor when the first chunk came; None if the server is elsewhere."""
+    resent_segments: int | None = None
+    """TCP segments that this end sent again while it was asked and answered; None: unknown."""
+    out_of_order_segments: int | None = None
+    """TCP segments of the answer that came after later ones, as where some were lost; None: unknown."""
     merged_chunks: int = 0
     """Chunks read late, together with a later one, so that their own receive instants are lost: the client's doing,
     unlike chunks that a server or proxy sends at once."""

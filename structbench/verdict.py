@@ -69,7 +69,7 @@ SELECT count(*) AS requests, coalesce(max(request_index) + 1, 0) AS reached,
     count(*) FILTER (WHERE error_kind = 'rejected') AS rejected,
     count(*) FILTER (WHERE contains(error_message, '{NO_MORE_FILES}')) AS no_more_files,
     count(*) FILTER (WHERE clock = 'stepped') AS stepped,
-    count(*) FILTER (WHERE ttft_s IS NOT NULL AND ttft_off_s IS NULL) AS unknown,
+    count(*) FILTER (WHERE error_kind IS NULL AND ttft_s IS NOT NULL AND ttft_off_s IS NULL) AS unknown,
     count(*) FILTER (WHERE error_kind = 'worker_died') AS died
 FROM requests WHERE run_id = $1
 """
@@ -89,8 +89,8 @@ WITH zipped AS (
         (later - earlier + coalesce(earlier_early, 0)) / 1e6 AS high
     FROM zipped
 )
-SELECT count(*) AS gaps, avg(gap) AS gap_mean, quantile_cont(gap, [{_P}]) AS itl, quantile_cont(greatest(0, low), [{_P}]) AS itl_low,
-    quantile_cont(high, [{_P}]) AS itl_high
+SELECT count(*) AS gaps, avg(gap) AS gap_mean, quantile_cont(gap, [{_P}]) AS itl,
+    quantile_cont(greatest(0, low), [{_P}]) AS itl_low, quantile_cont(high, [{_P}]) AS itl_high
 FROM gaps
 """
 """SQL for the gaps between chunks: as measured, and as small and as large as they may have been."""
@@ -203,7 +203,7 @@ def _of_due(facts: Mapping[str, Any]) -> Iterator[_Doubt]:
 
 
 def _of_itl(facts: Mapping[str, Any]) -> Iterator[_Doubt]:
-    """Yield how far ITL may be off, of the mean gap at least: where a server sends several chunks at once, most are 0."""
+    """Yield how far ITL may be off, of the mean gap at least: where a server sends chunks together, most gaps are 0."""
     for place, name in _judged(facts.get("gaps", 0)):
         gap, low, high = (facts[key][place] for key in ("itl", "itl_low", "itl_high"))
         yield _Doubt(
@@ -217,17 +217,13 @@ def _mishaps(facts: Mapping[str, Any]) -> Iterator[tuple[VerdictWord, str]]:
     """Yield what happened to this client, whatever figures it touches."""
     if facts["died"]:
         yield "degraded", f"{facts['died']} requests were lost when a worker process died"
-    if facts["no_more_files"]:
-        yield "invalid", (
-            f"{facts['no_more_files']} requests failed because this client could not open more files: raise `ulimit -n`"
-        )
+    if files := facts["no_more_files"]:
+        yield "invalid", f"{files} requests failed because this client could not open more files: raise `ulimit -n`"
     if facts["unknown"]:
         yield "degraded", "times are those of the client's reads, and nothing tells how late these were"
-    if facts["stepped"]:
-        yield "degraded", (
-            f"the wall clock was set during {facts['stepped']} requests: some of their times are those of the client's "
-            "reads"
-        )
+    if stepped := facts["stepped"]:
+        times = "some of their times are those of the client's reads"
+        yield "degraded", f"the wall clock was set during {stepped} requests: {times}"
 
 
 @dataclass(slots=True)
@@ -270,7 +266,8 @@ class VerdictSoFar:
         self.counts.update(
             requests=1, completed=kind is None, rejected=kind == "rejected", died=kind == "worker_died",
             no_more_files=record.error is not None and NO_MORE_FILES in record.error.message,
-            stepped=record.clock == "stepped", unknown=record.ttft_s is not None and record.ttft_off_s is None,
+            stepped=record.clock == "stepped",
+            unknown=kind is None and record.ttft_s is not None and record.ttft_off_s is None,
         )  # fmt: skip
         if kind is None and record.ttft_s is not None:
             self._add_times(record, record.ttft_s)

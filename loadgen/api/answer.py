@@ -65,6 +65,8 @@ class Answer:
     thoughts: list[str] = field(default_factory=list)
     calls: list[CallPiece] = field(default_factory=list)
     done: bool = False
+    overrun: bool = False
+    """More of an answer came after its last message."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def add(self, piece: Piece, stamp_ns: int, early_ns: int | None = 0, late: bool = False) -> None:
@@ -73,6 +75,8 @@ class Answer:
         ``late``: it was read late, together with a later one, so that its own instant is lost.
         """
         text, thinking, calls, done, facts = piece
+        if self.done and (text or thinking or calls or done):
+            self.overrun = True
         if text or thinking or calls:
             self.merged += late
             self.chunk_ns.append(stamp_ns)
@@ -125,8 +129,9 @@ class Answer:
     def fields(self) -> dict[str, Any]:
         """Return the fields of a RequestRecord that come from the answer."""
         return {
-            "chunk_ns": tuple(self.chunk_ns), "chunk_early_ns": self._early(), "first_thinking_ns": self.first_thinking_ns,
-            "first_answer_ns": self.first_answer_ns, "first_tool_call_ns": self.first_tool_call_ns,
+            "chunk_ns": tuple(self.chunk_ns), "chunk_early_ns": self._early(),
+            "first_thinking_ns": self.first_thinking_ns, "first_answer_ns": self.first_answer_ns,
+            "first_tool_call_ns": self.first_tool_call_ns,
             "merged_chunks": self.merged, "output_text": self.text, "thinking_text": self.thinking,
             "tool_calls": self.tool_calls, **self.facts,
         }  # fmt: skip

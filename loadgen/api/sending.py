@@ -13,7 +13,7 @@ from loadgen.api import APIS
 from loadgen.api.answer import Answer, Piece, refusal
 from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
-from loadgen.wire.framing import BadWire, Framing
+from loadgen.wire.framing import BadWire, Framing, NoAnswer
 
 _MESSAGE_LIMIT = 500
 
@@ -78,6 +78,8 @@ async def send(
         end_ns=answer.last_ns if error is None else monotonic_ns(),
         sent_off_ns=timings.sent_off_ns,
         processor_wait_ns=timings.processor_wait_ns,
+        resent_segments=timings.resent,
+        out_of_order_segments=timings.out_of_order,
         read_lag_max_ns=None if timings.clock in (None, "read") else timings.read_lag_max_ns,
         clock=timings.clock,
         error=error,
@@ -91,6 +93,8 @@ def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestEr
         return RequestError("protocol", f"content type {timings.content_type!r} is not {api.FRAMING.NAME}", 200)
     if not answer.done:
         return RequestError("protocol", "the stream ended without a done message", 200)
+    if answer.overrun:
+        return RequestError("protocol", "the stream went on after its done message", 200)
     return None
 
 
@@ -115,6 +119,8 @@ def _error(
             error = RequestError("connect", str(caught) or type(caught).__name__)
         case BadWire():
             error = RequestError("protocol", str(caught))
+        case NoAnswer():
+            error = RequestError("http", str(caught), caught.status)
         case _:
             error = api.error_of(caught, timings)
     if error is None:

@@ -20,9 +20,11 @@ import httptools
 
 from loadgen.types import NS, Clock, Timeouts
 from loadgen.wire.framing import BadWire, Framing
-from loadgen.wire.stamps import ANCILLARY, KernelClock, TimestampingSelector, ask_for_stamps
+from loadgen.wire.stamps import ANCILLARY, KernelClock, TimestampingSelector, ask_for_stamps, troubles
 
 _LATE_READ_NS = 1_000_000
+HTTP_OK = 200
+"""The only status whose body is an answer."""
 
 
 class TimedOut(Exception):
@@ -40,8 +42,21 @@ class WireTimings:
     """The instants (``time.monotonic_ns``) of one request on the wire."""
 
     __slots__ = (
-        "clock", "connected_ns", "connecting", "content_type", "due_ns", "early_ns", "late", "processor_wait_ns",
-        "read_lag_max_ns", "sent_ns", "sent_off_ns", "stamp_ns", "timeouts",
+        "clock",
+        "connected_ns",
+        "connecting",
+        "content_type",
+        "due_ns",
+        "early_ns",
+        "late",
+        "out_of_order",
+        "processor_wait_ns",
+        "read_lag_max_ns",
+        "resent",
+        "sent_ns",
+        "sent_off_ns",
+        "stamp_ns",
+        "timeouts",
     )  # fmt: skip
 
     def __init__(self, timeouts: Timeouts, due_ns: int | None = None) -> None:
@@ -65,6 +80,9 @@ class WireTimings:
         self.processor_wait_ns: int | None = None
         """How long this client waited for a processor when the first chunk came, if it shares the server's machine."""
         self.clock: Clock | None = None
+        self.resent: int | None = None
+        self.out_of_order: int | None = None
+        """Segments that this end sent again, and that reached it after later ones: some were lost; None: unknown."""
 
 
 class Connection:
@@ -78,6 +96,7 @@ class Connection:
         self._selector = selector if isinstance(selector, TimestampingSelector) else None
         self._kernel_clock = KernelClock()
         self._is_local = _same_machine(sock)
+        self._troubles = troubles(sock)
         self._buffer = bytearray(1 << 16)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -107,7 +126,6 @@ class Connection:
         self._body: list[bytes] = []
         self._failure: Exception | None = None
         self._headers_done = self._started = self.complete = self._sized = False
-        self.headers: list[tuple[bytes, bytes]] = []
         self._watch("first_chunk", timings.timeouts.first_chunk_s)
         self._kernel_clock.look()
         if timings.connected_ns is None:
@@ -143,7 +161,7 @@ class Connection:
             while self._chunks:
                 chunk, timings.stamp_ns, timings.early_ns, timings.late = self._chunks.popleft()
                 yield chunk
-            if self.complete:
+            if self.complete and self._failure is None:
                 return
             await self._more()
 
@@ -200,7 +218,7 @@ class Connection:
         if size == 0:
             return self._lost("the connection was closed")
         timings = self._timings
-        if timings is None:  # an idle connection on which the server sends is of no use
+        if timings is None or self.complete:  # a connection on which the server sends unasked is of no use
             return self.close()
         received_ns, now = self._kernel_clock.received_ns(ancillary)
         if received_ns is None:
@@ -214,14 +232,27 @@ class Connection:
                 self._take_body(timings, received_ns, now)
             if self.complete:
                 self._take_rest()
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, BadWire) as error:
-            self._fail(BadWire(str(error)))
+                self._count_troubles(timings)
+        except httptools.HttpParserUpgrade:
+            self._fail(BadWire("the server switched to another protocol"))
+        except httptools.HttpParserError as error:
+            self._fail(BadWire("the server sent more than the answer" if self.complete else str(error)))
+        except BadWire as error:
+            self._fail(error)
         self._wake()
+
+    def _count_troubles(self, timings: WireTimings) -> None:
+        """Note the segments of this request and its answer that were lost on the way, as far as this end sees it."""
+        before, self._troubles = self._troubles, troubles(self._sock)
+        if before is not None and self._troubles is not None:
+            timings.resent, timings.out_of_order = (
+                now - then for now, then in zip(self._troubles, before, strict=True)
+            )
 
     def _take_body(self, timings: WireTimings, received_ns: int | None, read_ns: int) -> None:
         body = b"".join(self._body)
         self._body.clear()
-        chunks = self._framing.feed(body) if self.status < 300 else [body]
+        chunks = self._framing.feed(body) if self.status == HTTP_OK else [body]
         if not self._started:
             self._started = True
             self._watch("between_chunks", timings.timeouts.between_chunks_s)
@@ -270,6 +301,8 @@ class Connection:
 
     def _on_timer(self, limit: str, seconds: float) -> None:
         left = seconds - (monotonic_ns() - self._last_ns) / NS
+        if self.complete:
+            return
         if left > 0:
             self._timer = self._loop.call_later(left, self._on_timer, limit, seconds)
         else:
@@ -281,7 +314,16 @@ class Connection:
 
     # httptools' callbacks
 
+    def on_message_begin(self) -> None:
+        """Begin with the headers of an answer, or of an informational one before it."""
+        if self.complete:
+            raise BadWire
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._sized = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._headers_done:  # a trailer, which changes nothing about the answer
+            return
         self.headers.append((name, value))
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
@@ -291,7 +333,7 @@ class Connection:
 
     def on_headers_complete(self) -> None:
         self.status: int = self._parser.get_status_code()
-        self._headers_done = self.status >= 200
+        self._headers_done = self.status >= HTTP_OK
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)

@@ -24,6 +24,9 @@ ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
 """Bytes that ``recvmsg`` needs for the kernel's stamp."""
 _SCHEDSTAT = "/proc/thread-self/schedstat"
 """Nanoseconds on a processor, nanoseconds waited for one, and how often it was given one."""
+_U32 = struct.Struct("@I")
+_RESENT_AT, _OUT_OF_ORDER_AT = 100, 224
+"""Where ``struct tcp_info`` has total_retrans and rcv_ooopack."""
 _SAME_INSTANT_NS = 20_000
 _SLEPT_NS = 200_000
 """A ``select`` that took longer than this, besides waiting for a processor, slept until something was readable."""
@@ -34,6 +37,17 @@ def ask_for_stamps(sock: socket.socket) -> None:
     if _SO_TIMESTAMPNS is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
+
+def troubles(sock: socket.socket) -> tuple[int, int] | None:
+    """Return how many segments this end sent again, and how many came to it out of order; None where nobody tells."""
+    if sys.platform != "linux":
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _OUT_OF_ORDER_AT + 4)
+        return _U32.unpack_from(info, _RESENT_AT)[0], _U32.unpack_from(info, _OUT_OF_ORDER_AT)[0]
+    except (OSError, struct.error):  # not TCP, or a kernel before 5.4
+        return None
 
 
 class TimestampingSelector(selectors.DefaultSelector):

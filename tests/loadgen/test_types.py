@@ -14,8 +14,9 @@ from loadgen.types import NS, ClosedLoop, OpenLoop, Request, RequestError, Reque
 
 MS = 1_000_000
 WHOLE = RequestRecord(
-    index=7, due_ns=1000 * MS, sent_ns=1010 * MS, sent_off_ns=1 * MS, connected_ns=1012 * MS, chunk_ns=(1100 * MS, 1150 * MS, 1300 * MS),
-    chunk_early_ns=(4 * MS, 0, 0), first_thinking_ns=1100 * MS, first_answer_ns=1150 * MS, first_tool_call_ns=1300 * MS, end_ns=1310 * MS,
+    index=7, due_ns=1000 * MS, sent_ns=1010 * MS, sent_off_ns=1 * MS, connected_ns=1012 * MS,
+    chunk_ns=(1100 * MS, 1150 * MS, 1300 * MS), chunk_early_ns=(4 * MS, 0, 0), first_thinking_ns=1100 * MS,
+    first_answer_ns=1150 * MS, first_tool_call_ns=1300 * MS, end_ns=1310 * MS,
     prompt_tokens=30, output_tokens=5, load_ns=20 * MS, prompt_eval_ns=50 * MS, eval_ns=200 * MS,
 )  # fmt: skip
 FAILED = RequestError("stream", "broken")
@@ -67,7 +68,10 @@ def test_of_a_request_never_sent_everything_is_absent_and_nothing_is_zero() -> N
     ("changes", "absent"),
     [
         ({"error": FAILED}, {"e2e_s", "e2e_due_s", "queue_s"}),
-        ({"chunk_ns": ()}, {"first_ns", "ttft_s", "ttft_off_s", "ttft_due_s", "itl_mean_s", "tpot_s", "client_tokens_per_s"}),
+        (
+            {"chunk_ns": ()},
+            {"first_ns", "ttft_s", "ttft_off_s", "ttft_due_s", "itl_mean_s", "tpot_s", "client_tokens_per_s"},
+        ),
         ({"sent_off_ns": None}, {"ttft_off_s"}),
         ({"chunk_early_ns": None}, {"ttft_off_s"}),
         ({"chunk_ns": (1100 * MS,)}, {"itl_mean_s", "tpot_s", "client_tokens_per_s"}),
@@ -85,7 +89,7 @@ def test_of_a_request_never_sent_everything_is_absent_and_nothing_is_zero() -> N
         ({"first_tool_call_ns": None}, {"first_tool_call_s"}),
         ({"end_ns": None}, {"e2e_s", "e2e_due_s", "queue_s"}),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_computed_is_absent_and_the_rest_stays(changes: dict[str, Any], absent: set[str]) -> None:
     record = replace(WHOLE, **changes)
     assert {name for name in DERIVED if getattr(record, name) is None} == absent
