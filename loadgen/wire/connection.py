@@ -114,7 +114,8 @@ class Connection:
         except TimeoutError:
             raise TimedOut("connect", timeout_s) from None
         except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
-            raise ConnectFailed(f"no connection to {address[0]}:{address[1]}: {_reason(error)}") from None
+            where = address[0] if address[0].startswith("/") else f"{address[0]}:{address[1]}"
+            raise ConnectFailed(f"no connection to {where}: {_reason(error)}") from None
         return cls(sock, address)
 
     async def request(self, data: bytes, timings: WireTimings, framing: Callable[[], Framing]) -> None:
@@ -346,13 +347,15 @@ class Connection:
 def _same_machine(sock: socket.socket) -> bool:
     """Return whether the other end is on this machine, by its address."""
     try:
-        return bool(sock.getsockname()[0] == sock.getpeername()[0])
-    except (OSError, IndexError):
+        return sock.family == socket.AF_UNIX or bool(sock.getsockname()[0] == sock.getpeername()[0])
+    except OSError:  # lost already
         return False
 
 
 async def _connect(host: str, port: int) -> socket.socket:
     """Connect to the first address that answers: ``localhost`` may be IPv6 first, and Ollama listen on IPv4 only."""
+    if host.startswith("/"):
+        return await _connect_to(socket.socket(socket.AF_UNIX), host)
     addresses = await _resolve(host, port)
     for family, kind, proto, _, target in addresses:
         try:
@@ -374,7 +377,8 @@ async def _connect_to(sock: socket.socket, target: Any) -> socket.socket:
     """Connect the socket and enable kernel stamps; close it if that fails."""
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ask_for_stamps(sock)
         await asyncio.get_running_loop().sock_connect(sock, target)
     except BaseException:

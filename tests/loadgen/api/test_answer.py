@@ -1,10 +1,10 @@
-"""What came so far: calls put together of their pieces, and what a refusal is about."""
+"""What came so far: calls put together of their pieces."""
 
 from __future__ import annotations
 
 import pytest
 
-from loadgen.api.answer import Answer, CallPiece, Piece, refusal
+from loadgen.api.answer import Answer, CallPiece, Piece
 
 
 def calls_of(*pieces: CallPiece) -> tuple[object, ...]:
@@ -71,22 +71,3 @@ def test_what_no_chunk_may_be_off_by_is_empty_and_what_is_unknown_absent(
     for each in early:
         answer.add(Piece("a"), 1, each)
     assert answer.fields()["chunk_early_ns"] == kept
-
-
-@pytest.mark.parametrize(
-    ("text", "about"),
-    [
-        ("reasoning is not available here", {"thinking"}),
-        ("invalid JSON schema in format", {"format"}),
-        ("m does not support tools", {"tools"}),
-        ('"m" does not support thinking', {"thinking"}),
-        ('"json-tools:1b" does not support thinking', {"thinking"}),
-        ("tools cannot be used with a grammar", {"tools", "format"}),
-        ("no information", set()),
-        ("error parsing tool call: raw='{'", set()),
-        ("out of memory: unsupported format", set()),
-        ("", set()),
-    ],
-)
-def test_what_a_refusal_is_about(text: str, about: set[str]) -> None:
-    assert refusal(text) == about
