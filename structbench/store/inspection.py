@@ -20,7 +20,7 @@ _OURS = f"database_name = '{FILE}' AND schema_name = 'main'"
 _WRITER = f"SELECT max(version), max_by(structbench_version, version) FROM {FILE}.main.migrations"
 _BUILT_IN = "SELECT function_name FROM duckdb_functions() WHERE internal"
 _ELSEWHERE = re.compile(
-    r"\b(FROM|JOIN)[\s(]*('|(?!(unnest|values|select)\b)\w+\s*\()"
+    r"\b(FROM|JOIN)[\s(]*(['\"]|(?!(unnest|values|select)\b)\w+\s*\()"
     r"|\b(read_\w+|\w+_scan|glob|sniff_\w+|parquet_\w+|getenv|query|query_table)\s*\(",
     re.IGNORECASE,
 )
