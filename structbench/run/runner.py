@@ -43,7 +43,7 @@ from structbench.suites.catalog import calibrated
 from structbench.suites.generated import calibrate, calibration_prompts, word_count
 from structbench.suites.requests import case_of
 from structbench.types import Case
-from structbench.verdict import FACTS, judge
+from structbench.verdict import facts_of, judge
 
 _FLUSH_S = 60.0
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
@@ -372,7 +372,7 @@ class _Runner:
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
         store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
         store.append("runs", ended)
-        facts = store.query(FACTS, [segment.run_id], timeout_s=_FLUSH_S)[0]
+        facts = facts_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
         verdict = judge(facts)
         planned = facts["reached"] if complete and cell.load.duration_s else cell.requests
         store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,

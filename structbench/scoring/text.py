@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from unicodedata import normalize
 
 from structbench.scoring.answer import Answer, explain, first_distinct, quoted, told_apart
@@ -36,9 +35,8 @@ def score_text(case: Case, answer: Answer) -> Score:
         told = after_thinking(answer.output_text)
         missing = [group for group in case.mentions if not any(is_mentioned(each, told) for each in group)]
         share = 1 - len(missing) / len(case.mentions)
-        wrong = first_distinct(
-            explain("", "mentions", f"{' or '.join(map(quoted, group))} is missing") for group in missing
-        )
+        texts = (" or ".join(map(quoted, group)) for group in missing)
+        wrong = first_distinct(explain("", "mentions", f"{text} is missing") for text in texts)
     else:
         expected = [each.strip() for each in (case.acceptable or {}).get("", (case.expected_text or "",))]
         rule = case.compare.get("", {})
