@@ -8,7 +8,7 @@ from typing import Any
 
 from structbench.store.database import PATIENCE_S, Database, usable
 from structbench.store.rows import SCORE_COLUMNS, storable
-from structbench.store.schema import columns_of
+from structbench.store.schema import MIGRATIONS, shape
 from structbench.store.spool import structure
 from structbench.store.upkeep import transaction
 
@@ -49,7 +49,7 @@ def replace_scores(
     with usable(database.path), database.opened(read_only=False, patience_s=patience_s) as con, transaction(con):
         if not con.execute(_AS_SCORED, [run_id, before, len(rows)]).fetchall():
             return False
-        types = {name: columns_of(con)["requests"][name] for name in ("request_index", *_REPLACED)}
+        types = {name: shape(MIGRATIONS).columns["requests"][name] for name in ("request_index", *_REPLACED)}
         written = [{name: storable(row[name], name, kind) for name, kind in types.items()} for row in rows]
         values = ", ".join(f'r."{name}"::{kind} AS "{name}"' for name, kind in types.items())
         con.execute(
