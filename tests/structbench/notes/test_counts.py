@@ -21,7 +21,7 @@ MS = 1_000_000
 @pytest.fixture(scope="module")
 def memory() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as con:
-        migrate(con, "memory")
+        migrate(con, 0)
         yield con
 
 
