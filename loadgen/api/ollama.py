@@ -27,6 +27,7 @@ _SENDING: ContextVar[tuple[WireTimings, Request]] = ContextVar("sending")
 _FACTS = {
     "done_reason": "done_reason",
     "prompt_tokens": "prompt_eval_count",
+    "cached_prompt_tokens": "prompt_eval_cached_count",
     "output_tokens": "eval_count",
     "load_ns": "load_duration",
     "prompt_eval_ns": "prompt_eval_duration",
@@ -35,12 +36,30 @@ _FACTS = {
 """Fields of the RequestRecord -> those of Ollama's last message."""
 
 
+class _ChatAnswer(ollama.ChatResponse):
+    prompt_eval_cached_count: int | None = None
+
+
+class _Completion(ollama.GenerateResponse):
+    prompt_eval_cached_count: int | None = None
+
+
+_WITH_MORE: Mapping[Any, Any] = {ollama.ChatResponse: _ChatAnswer, ollama.GenerateResponse: _Completion}
+
+
+class _Client(ollama.AsyncClient):
+    """The official client, with what newer servers tell and its own model of an answer drops."""
+
+    async def _request(self, cls: Any, *args: Any, **kwargs: Any) -> Any:
+        return await super()._request(_WITH_MORE.get(cls, cls), *args, **kwargs)
+
+
 def make_client(host: str | None) -> ollama.AsyncClient:
     """Make the official client over the stamping transport, without its limit on connections."""
     transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools)
     # A gateway that compresses an answer gathers its chunks.
     headers = {"Accept-Encoding": "identity"}
-    return ollama.AsyncClient(host, transport=transport, trust_env=False, headers=headers)
+    return _Client(host, transport=transport, trust_env=False, headers=headers)
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:

@@ -63,6 +63,8 @@ class ServerApi(Protocol):
 
     PROVIDER: str
     """Its name in the GenAI semantic conventions."""
+    LOADING_OPTIONS: frozenset[str]
+    """The options that belong to a loaded model: a request with another value makes the server load it again."""
 
     def full_name(self, model: str) -> str: ...
     def how_to_pull(self, model: str) -> str: ...
