@@ -64,11 +64,15 @@ class Answer:
     thoughts: list[str] = field(default_factory=list)
     calls: list[CallPiece] = field(default_factory=list)
     done: bool = False
+    overrun: bool = False
+    """More of an answer came after its last message."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def add(self, piece: Piece, stamp_ns: int, late_read: bool = False) -> None:
         """Add a chunk received at ``stamp_ns``; after a late read, that of the last chunk read with it."""
         text, thinking, calls, done, facts = piece
+        if self.done and (text or thinking or calls or done):
+            self.overrun = True
         if text or thinking or calls:
             if late_read and stamp_ns == self.last_ns and self.chunk_ns:
                 self.merged += 1

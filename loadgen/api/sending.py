@@ -13,7 +13,7 @@ from loadgen.api import APIS
 from loadgen.api.answer import Answer, Piece, refusal
 from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
-from loadgen.wire.framing import BadWire, Framing
+from loadgen.wire.framing import BadWire, Framing, NoAnswer
 
 _MESSAGE_LIMIT = 500
 
@@ -89,6 +89,8 @@ def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestEr
         return RequestError("protocol", f"content type {timings.content_type!r} is not {api.FRAMING.NAME}", 200)
     if not answer.done:
         return RequestError("protocol", "the stream ended without a done message", 200)
+    if answer.overrun:
+        return RequestError("protocol", "the stream went on after its done message", 200)
     return None
 
 
@@ -113,6 +115,8 @@ def _error(
             error = RequestError("connect", str(caught) or type(caught).__name__)
         case BadWire():
             error = RequestError("protocol", str(caught))
+        case NoAnswer():
+            error = RequestError("http", str(caught), caught.status)
         case _:
             error = api.error_of(caught, timings)
     if error is None:

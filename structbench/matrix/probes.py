@@ -277,4 +277,5 @@ def _is_version(row: Mapping[str, Any], name: str) -> bool:
 
 
 def _is_model(row: Mapping[str, Any], name: str) -> bool:
-    return bool(row["model"] == server_api(DEFAULT_API).full_name(name))
+    full_name = server_api(DEFAULT_API).full_name
+    return full_name(str(row["model"])) == full_name(name)

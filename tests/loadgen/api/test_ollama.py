@@ -116,7 +116,7 @@ def test_whatever_stands_in_an_error_answer_its_status_is_recorded(
 
 @pytest.mark.parametrize(
     "line",
-    [b"[1]\n", b"5\n", b"null\n", b'"text"\n', b"{}}\n", b"\n\n", b"[" * 100_000 + b"\n", b'{"message": 5}\n',
+    [b"[1]\n", b"5\n", b"null\n", b'"text"\n', b"{}}\n", b"[" * 100_000 + b"\n", b'{"message": 5}\n',
      b'{"message": {"role": "assistant", "tool_calls": [{"function": {"name": 5}}]}}\n', b'{"done": "perhaps"}\n',
      b'data: {"choices": []}\n\n', b"\x00\n", b'{"message": {"content": "no role"}}\n'],
 )  # fmt: skip
