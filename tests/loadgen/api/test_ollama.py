@@ -159,7 +159,6 @@ def test_an_error_about_a_format_amid_the_answer_is_no_refusal() -> None:
         (400, "invalid character 'n' looking for beginning of object key string", "http"),
         (500, "CUDA error: out of memory, see the log for more information", "http"),
         (500, "model requires more system memory (9 GiB) than is available: unsupported format", "http"),
-        (500, "error parsing tool call: raw='{'", "http"),
         (400, "image: unknown format", "http"),
         (404, "no tools here", "http"),
     ],

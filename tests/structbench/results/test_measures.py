@@ -174,5 +174,5 @@ def figures(run_id: str, limits: Mapping[str, float] | None) -> dict[str, tuple[
         ),
         "requests_per_s": (made_up_rows.ratio(len(ended), seconds) if rows else None, len(ended)),
         "tokens_per_s": (made_up_rows.ratio(sum(tokens), seconds) if tokens else None, len(ended)),
-        "error_rate": (made_up_rows.ratio(len(rows) - len(done), len(rows)), len(rows)),
+        "error_rate": (made_up_rows.ratio(len(made_up_rows.failed_of(rows)), len(rows)), len(rows)),
     }
