@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+FEWEST = 10
+"""A steady part has at least so many requests, and as many as a closed loop has in flight."""
 FIRST_ANSWERS = 10
 """An open loop's opening lasts as long as the median of so many first answers."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from structbench.steadiness import opening_end_ns, opening_size
+from structbench.steadiness import FEWEST, opening_end_ns, opening_size
 from structbench.store.upkeep import transaction
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ asked AS (
 SELECT segment, from_ns, to_ns, coalesce(max(done_ns) FILTER (WHERE done_ns <= from_ns), from_ns) AS counted_from_ns,
     max(done_ns) FILTER (WHERE done_ns <= to_ns) AS counted_to_ns
 FROM asked JOIN opened USING (segment) GROUP BY segment, from_ns, to_ns, began_ns
-HAVING counted_to_ns > counted_from_ns AND CASE WHEN $4::BIGINT IS NULL THEN to_ns - from_ns >= from_ns - began_ns
-    ELSE count(*) FILTER (WHERE at_ns > from_ns AND at_ns <= to_ns) >= $4 END
+HAVING counted_to_ns > counted_from_ns AND count(*) FILTER (WHERE at_ns > from_ns AND at_ns <= to_ns) >= $4
+    AND ($5 OR to_ns - from_ns >= from_ns - began_ns)
 """
 """The steady part of each segment that has one: its requests were due or sent in (from, to]. For rates, answers are
-counted from one completion to another, so that neither end cuts through one. It is at least as long as an open loop's
-opening, or has as many requests as a closed loop has in flight ($4)."""
+counted from one completion to another, so that neither end cuts through one. It has at least $4 requests and, in an open
+loop (not $5), is at least as long as the opening."""
 _NONE = "UPDATE requests SET steady = $2, ended_steady = $2 WHERE run_id = $1"
 _NO_SPAN = "UPDATE segments SET steady_from_ns = NULL, steady_to_ns = NULL WHERE run_id = $1"
 _MARK = """
@@ -68,4 +68,5 @@ def _spans(con: duckdb.DuckDBPyConnection, run_id: str, concurrency: int | None)
         segment: opening_end_ns(concurrency, list(rows)) for segment, rows in groupby(first, lambda r: r["segment"])
     }
     over = {segment: end for segment, end in ends.items() if end is not None}
-    return con.execute(_SPANS, [run_id, [*over], [*over.values()], concurrency]).fetchall()
+    fewest, closed = max(FEWEST, concurrency or 0), concurrency is not None
+    return con.execute(_SPANS, [run_id, [*over], [*over.values()], fewest, closed]).fetchall()
