@@ -19,12 +19,12 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from loadgen.api.server import Server, ServerError
+from loadgen.api.server import AccessRefused, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
 from structbench import __version__
 from structbench.comparison import constrained
-from structbench.errors import GATE_FAILED
+from structbench.errors import GATE_FAILED, BadInput
 from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
@@ -148,8 +148,8 @@ def load(
         for notice in settings.notices:
             display.print(notice)
         with stop.interruptible():
-            server = find_server(settings.wanted_models, stack, host=settings.host, simulate=settings.simulate,
-                                 pull=settings.pull, seed=settings.seed)  # fmt: skip
+            server = find_server(settings.wanted_models, stack, host=settings.host, access=settings.access,
+                                 simulate=settings.simulate, pull=settings.pull, seed=settings.seed)  # fmt: skip
         if settings.dry_run or settings.explain:
             cells = build_cells(settings, server)
             return Summary(planned=_plan_lines(settings, cells, _warnings(cells, server)), db=str(settings.db))
@@ -215,7 +215,7 @@ class _Runner:
         self._judge()  # so that what ends early does not count as passed
         for cell in planned:
             server = self.services.server
-            if self.stop.asked or (self.summary.failures and not server.api.answers(server.address)):
+            if self.stop.asked or (self.summary.failures and not server.api.answers(server.address, server.access)):
                 break
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
             runs.append((cell.cell, run_id))
@@ -255,7 +255,7 @@ class _Runner:
         cases = {run_id: cell.suite.cases for cell, run_id in runs}
         try:
             with self.stop.interruptible():
-                embeddings = Embeddings(partial(server.api.embed, server.address, model))
+                embeddings = Embeddings(partial(server.api.embed, server.address, model, access=server.access))
                 score_similarity(self.services.store, cases, model, embeddings, _FLUSH_S)
         except KeyboardInterrupt:
             return None
@@ -310,6 +310,12 @@ class _Runner:
         except KeyboardInterrupt:
             self._change_state("running", "interrupted")
             return False
+        except AccessRefused as error:
+            if sum(self.states.values()) == self.states["waiting"] + 1:  # the first cell: nothing was measured
+                raise BadInput(str(error)) from None
+            self._change_state("running", "interrupted")
+            self.summary.failures.append(f"{cell.name}: {error}")
+            return False
         segment = Segment(
             services=self.services, cell=cell, cases=cases, run_id=run_id,
             number=0 if planned.continued is None else planned.continued.next_segment, missing=planned.missing,
@@ -333,7 +339,7 @@ class _Runner:
         """Load the model and return the seconds that took, so that no request of the load pays for it."""
         config, server = cell.config, self.services.server
         options = {**config.options, **loading}
-        seconds, refusal = server.api.load_model(server.address, cell.model, options, config.keep_alive)
+        seconds, refusal = server.api.load_model(server.address, cell.model, options, config.keep_alive, server.access)
         if refusal is not None:
             self.services.display.print(f"{cell.name}: loading the model failed: {refusal}")
         return seconds
@@ -347,7 +353,9 @@ class _Runner:
             samples = []
             for prompt in calibration_prompts(config.seed, run_id):
                 chat = config.endpoint == "chat"
-                tokens = server.api.prompt_tokens(server.address, cell.model, prompt, config.options, chat)
+                tokens = server.api.prompt_tokens(
+                    server.address, cell.model, prompt, config.options, chat, server.access
+                )
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
             self.calibration[cell.model] = calibrate(samples)

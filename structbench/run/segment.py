@@ -156,6 +156,7 @@ class Segment:
             count=self.expected,
             api=self.services.server.api_name,
             host=self.services.server.address,
+            access=self.services.server.access,
             workers=self.workers,
             warmup=warmup_requests(self.cell.config, self.warmup, self.loading),
             timeouts=Timeouts.of(self.services.settings.timeout_s),
@@ -279,7 +280,7 @@ class Segment:
 
     def _check_server(self) -> None:
         server = self.services.server
-        if not server.api.answers(server.address):
+        if not server.api.answers(server.address, server.access):
             again = "start it again and continue with --skip-cached"
             self._give_up(f"the server at {server.address} no longer answers: {again}")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
-from structbench.store.database import Database, Locked, fetched, wait_a_little
+from structbench.store.database import BESIDE_A_LOAD, Database, Locked, fetched, wait_a_little
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
@@ -52,7 +52,7 @@ class Store:
     def __init__(self, path: Path, *, patience_s: float = 3.0) -> None:
         """Open, create or migrate the file, and merge what dead processes left; raise BadInput if that fails."""
         self.path = Path(path)
-        self._database = Database(self.path, beside_a_load=True)
+        self._database = Database(self.path, config=BESIDE_A_LOAD)
         self._columns = self._database.prepare(patience_s)
         try:
             self._spool = Spool(spool_of(self.path))

@@ -32,8 +32,8 @@ HAVING counted_to_ns > counted_from_ns AND count(*) FILTER (WHERE at_ns > from_n
     AND ($5 OR to_ns - from_ns >= from_ns - began_ns)
 """
 """The steady part of each segment that has one: its requests were due or sent in (from, to]. For rates, answers are
-counted from one completion to another, so that neither end cuts through one. It has at least $4 requests and, in an open
-loop (not $5), is at least as long as the opening."""
+counted from one completion to another, so that neither end cuts through one. It has at least $4 requests and, in an
+open loop (not $5), is at least as long as the opening."""
 _NONE = "UPDATE requests SET steady = $2, ended_steady = $2 WHERE run_id = $1"
 _NO_SPAN = "UPDATE segments SET steady_from_ns = NULL, steady_to_ns = NULL WHERE run_id = $1"
 _MARK = """
