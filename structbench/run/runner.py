@@ -45,7 +45,7 @@ from structbench.suites.catalog import cases_of_run
 from structbench.suites.generated import calibrate, calibration_prompts, word_count
 from structbench.suites.requests import case_of
 from structbench.types import Case
-from structbench.verdict import FACTS, judge
+from structbench.verdict import facts_of, judge
 
 _FLUSH_S = 60.0
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
@@ -384,7 +384,7 @@ class _Runner:
         store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
         store.append("runs", ended)
         store.mark_steady(segment.run_id)
-        facts = store.query(FACTS, [segment.run_id], timeout_s=_FLUSH_S)[0]
+        facts = facts_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
         verdict = judge(facts)
         planned = facts["reached"] if complete and cell.load.duration_s else cell.requests
         store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,

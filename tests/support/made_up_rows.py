@@ -73,6 +73,8 @@ def requests(run_id: str, outcomes: Mapping[str, int], **fixed: Any) -> list[Row
             **{name: steadily.choice((True, True, None, False)) for name in STEADY},
             **{name: maybe(draw.randrange(1000 * (place + 1))) for place, name in enumerate(WHOLES)},
             **{name: maybe(f"{name} {index}") for name in TEXTS},
+            "ttft_off_s": None, "chunk_early_us": None, "processor_wait_s": None, "resent_segments": None,
+            "out_of_order_segments": None,
             "chunk_offsets_us": maybe([sum(gaps_us[:place]) for place in range(len(gaps_us))]),
             "validation_errors": maybe(["wrong"] * (index % 3)),
             "violated_keywords": maybe(draw.sample(KEYWORDS, draw.randrange(1, 4))),
