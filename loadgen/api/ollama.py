@@ -6,6 +6,7 @@ The request's timings and tools bypass the client, and its exceptions are unpack
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
@@ -25,6 +26,7 @@ FRAMING: type[Framing] = Ndjson
 
 _SENDING: ContextVar[tuple[WireTimings, Request]] = ContextVar("sending")
 """The current task's request: the official client offers no way to pass it to its transport."""
+_TOOLS_OR_NESTING = re.compile(rb'"tools":\s*\[\]|"(?:[^"\\]|\\.)*+"|[{}\[\]]')
 _FACTS = {
     "done_reason": "done_reason",
     "prompt_tokens": "prompt_eval_count",
@@ -102,8 +104,21 @@ def _with_tools(written: bytes) -> bytes:
     if not request.tools:
         return written
     tools = b'"tools":' + json.dumps(request.tools).encode()
-    before, found, after = written.partition(b'"tools":[]')
-    return before + tools + after if found else written[:-1] + b"," + tools + b"}"
+    place = _place_of_tools(written)
+    if place is None:
+        return written[:-1] + b"," + tools + b"}"
+    return written[: place[0]] + tools + written[place[1] :]
+
+
+def _place_of_tools(body: bytes) -> tuple[int, int] | None:
+    """Return where the request's own empty list of tools stands: a message's arguments may hold one too."""
+    depth = 0
+    for found in _TOOLS_OR_NESTING.finditer(body):
+        token = found[0]
+        if depth == 1 and token.startswith(b'"tools"') and token.endswith(b"]"):
+            return found.span()
+        depth += (token in b"{[") - (token in b"}]")
+    return None
 
 
 def piece(part: Any) -> Piece:

@@ -220,6 +220,8 @@ class _Runner:
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
             runs.append((cell.cell, run_id))
             self._note_lookup(cell, run_id)
+            if cell.notice is not None:
+                self.services.display.print(f"{cell.cell.name}: {cell.notice}")
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
                 self._change_state("waiting", "skipped")
