@@ -24,6 +24,7 @@ LAYERS = (
     ("structbench.scoring",),
     ("structbench.notes",),
     ("structbench.metrics", "structbench.verdict", "structbench.identity", "structbench.output", "structbench.options"),
+    ("structbench.steadiness",),
     ("structbench.formatting", "structbench.stats", "structbench.strict_json", "structbench.types"),
     ("structbench.errors",),
     ("loadgen.simulator", "loadgen.telemetry"),

@@ -1,4 +1,4 @@
-"""The figures of each run group with intervals; percentiles are over completed requests, as in the view ``summary``."""
+"""The figures of each run group with intervals; latencies are of ``MEASURED`` requests, as in the view ``summary``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 from structbench.metrics import (
     FAILED,
     GOOD_OF_RUN,
+    IS_COVERED,
     IS_GATHERED,
     LATENCIES,
     LIMITS_OF_RUN,
+    MEASURED,
     METRICS,
     PERCENTILES,
     Metric,
@@ -43,21 +45,22 @@ SAMPLED = "sampled AS (SELECT unnest($sampled::BIGINT[]) AS line, unnest($share:
 IN_SAMPLE = "(request_index * 2654435761) % 4294967296 < share * 4294967296"
 """SQL: whether a request is in the sample that ``sample_of`` asks for."""
 _ADDED = {metric: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
-_TOKENS = METRICS["tokens_per_s"]
 _COUNTS = f"""
 WITH {GROUPS}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS_OF_RUN} FROM runs)
 SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
     count(*) FILTER (error_kind IS NULL) AS completed, count(*) FILTER (error_kind = 'dropped') AS dropped,
     count(accuracy_score) AS scored,
     count(first_thinking_s) FILTER (error_kind IS NULL) AS thinking,
-    {total_sql(_TOKENS, _ADDED[_TOKENS])}::BIGINT AS output_tokens,
+    CASE WHEN bool_or(steady) THEN count(*) FILTER (steady IS NOT FALSE) ELSE 0 END AS steady,
+    CASE WHEN bool_and({IS_COVERED}) FILTER (error_kind IS NULL)
+        THEN (sum(output_tokens) FILTER (error_kind IS NULL))::BIGINT END AS output_tokens,
     {", ".join(f"{total_sql(of, sql)} AS {of.name}, count({sql}) AS {of.name}_n" for of, sql in _ADDED.items())},
-    bool_or(limited) AS limited, median(client_tokens_per_s) FILTER (error_kind IS NULL) AS stream_tokens_per_s
+    bool_or(limited) AS limited, median(client_tokens_per_s) FILTER ({MEASURED}) AS stream_tokens_per_s
 FROM requests JOIN line USING (run_id) JOIN limits USING (run_id) GROUP BY line
 """
-_COUNTED = ("requests", "completed", "errors", "dropped", "scored", "thinking", "output_tokens")
+_COUNTED = ("requests", "completed", "errors", "dropped", "scored", "thinking", "steady", "output_tokens")
 _LATENCY = f"""
-WITH {GROUPS} SELECT line AS key, {{column}} AS value FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL
+WITH {GROUPS} SELECT line AS key, {{column}} AS value FROM requests JOIN line USING (run_id) WHERE {MEASURED}
 """
 _COUNT = "WITH source AS ({source}) SELECT key, count(value) AS n FROM source GROUP BY key ORDER BY key"
 _AT_RANKS = """
@@ -75,7 +78,7 @@ _KNOWN_GAPS = f"WITH {GROUPS} SELECT line, {', '.join(PERCENTILES)} FROM gap_per
 _SAMPLE = f"""
 WITH {GROUPS}, {SAMPLED}
 SELECT line, chunk_offsets_us AS offsets_us FROM requests JOIN line USING (run_id) JOIN sampled USING (line)
-WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1 AND NOT {IS_GATHERED} AND {IN_SAMPLE}
+WHERE {MEASURED} AND NOT {IS_GATHERED} AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
 """
 
 
@@ -90,7 +93,8 @@ class Figures:
     """The figures measured for one run group."""
 
     counts: Mapping[str, Any]
-    """requests, completed, errors, dropped, scored, thinking (answers that had some); output_tokens, or None."""
+    """requests, completed, errors, dropped, scored, thinking (answers that had some), steady (0: figures are of all),
+    output_tokens (None: unknown)."""
     latencies: Mapping[str, Latency]
     """``Metric.key`` -> p50, p90, p95, p99."""
     shares: Mapping[str, Estimate]
@@ -203,7 +207,7 @@ def _figures(
     group: RunGroup, row: Mapping[str, Any], latencies: Mapping[str, Latency], outcomes: Sequence[tuple[str, bool, int]]
 ) -> Figures:
     """Return the figures of one group; ``row`` is empty if it has no requests."""
-    counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, group.duration_s
+    counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, group.rate_s
 
     def mean(name: str) -> Estimate:
         total, n = row.get(name), row.get(f"{name}_n", 0)
