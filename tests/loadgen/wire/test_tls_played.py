@@ -87,6 +87,7 @@ def test_a_chunk_in_several_records_has_the_stamp_of_the_one_that_completes_it()
 def test_a_record_of_several_chunks_and_several_records_in_one_read_give_each_chunk() -> None:
     async def script(played: Played, server: ServerSide) -> None:
         chunks = await played.ask(server.seal(HEAD))
+        await played.passes(1)
         played.say(server.seal(chunk({"a": 1}) + chunk({"b": 2})) + server.seal(chunk({"c": 3})), 1000)
         found = [(await anext(chunks), played.timings.stamp_ns) for _ in range(3)]
         assert found == [(line, played.clock.ns - 1000) for line in (b'{"a": 1}\n', b'{"b": 2}\n', b'{"c": 3}\n')]
