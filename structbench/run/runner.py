@@ -22,6 +22,7 @@ from typing import Any
 from loadgen.api.server import AccessRefused, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from structbench import __version__
+from structbench.calibration.kept import kept, warning
 from structbench.comparison import constrained
 from structbench.errors import GATE_FAILED, BadInput
 from structbench.formatting import plural
@@ -143,8 +144,9 @@ def load(
     display = display or Display(quiet=True)
     stop = stop or Stop()
     with ExitStack() as stack:
-        for notice in settings.notices:
-            display.print(notice)
+        for notice in (*settings.notices, warning(settings.loads, kept())):
+            if notice is not None:
+                display.print(notice)
         with stop.interruptible():
             server = find_server(settings.wanted_models, stack, host=settings.host, access=settings.access,
                                  simulate=settings.simulate, pull=settings.pull, seed=settings.seed)  # fmt: skip
