@@ -20,7 +20,7 @@ from structbench.store.spool import Spool, has_orphaned_rows, insert, is_alive, 
 if TYPE_CHECKING:
     import duckdb
 
-_OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps", "notes")
+_OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps", "notes", "old_scores")
 _WHICH = "WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
 _COMPARED = """
 SELECT theirs.run_id, CASE

@@ -36,10 +36,7 @@ def test_both_limits_are_found_and_each_measurement_is_told() -> None:
     calibration, told = found(70, 9999, off=0.3)
     assert 64 <= calibration.streams <= 70
     assert (calibration.rate, calibration.streams_gave_out, calibration.rate_gave_out) == (3200, "client", None)
-    assert told[:2] == [
-        "16 streams x 50 tokens/s: measured within 1.0%",
-        "32 streams x 50 tokens/s: measured within 1.0%",
-    ]
+    assert told[:2] == [f"{n} streams x 50 tokens/s: measured within 1.0%" for n in (16, 32)]
     assert "128 streams x 50 tokens/s: off by 30%" in told
     first, *more = sentences(calibration)
     tokens = calibration.streams * 50

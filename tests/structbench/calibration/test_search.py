@@ -46,8 +46,8 @@ def test_what_is_found_was_measured_well_and_what_failed_was_not(able: int, star
     assert len(machine.asked) <= 2 * (12 + steps)
 
 
-@pytest.mark.parametrize(("able", "best", "failed"), [(1023, 965, 1024), (100, 99, 108), (64, 64, 76), (16, 16, 19)])
-def test_it_closes_in_on_the_limit(able: int, best: int, failed: int) -> None:
+@pytest.mark.parametrize("able", [1023, 100, 64, 16])
+def test_it_closes_in_on_the_limit(able: int) -> None:
     found = Fake(able).find(most=1024)
     assert found.best <= able < (found.failed or 0)
     assert (found.failed or 0) / found.best <= 2 ** (1 / 8) * 1.2, "three halvings of a factor of two"

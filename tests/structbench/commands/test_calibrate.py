@@ -25,7 +25,7 @@ def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def found(monkeypatch: pytest.MonkeyPatch, calibration: Calibration) -> None:
-    monkeypatch.setattr(find_module, "find", lambda tell: calibration)
+    monkeypatch.setattr(find_module, "find", lambda **_: calibration)
 
 
 def test_what_was_found_is_printed_and_kept(
