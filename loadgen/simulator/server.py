@@ -34,7 +34,7 @@ _STATUS_FAULTS: Mapping[str, tuple[int, str]] = {
     "429": (429, "too many requests"),
     "500": (500, "internal server error"),
     "503": (503, _BUSY),
-    "broken-call": (500, "error parsing tool call: raw='{{\"city\": \"Oslo\"', err=unexpected end of JSON input"),
+    "broken-call": (500, 'error parsing tool call: raw=\'{{"city": "Oslo"\', err=unexpected end of JSON input'),
     "repeat-error": (500, "prediction aborted, token repeat limit reached"),
 }
 _PULL_STEP_S = 0.02
