@@ -131,6 +131,8 @@ class RequestRecord:
     """Each ``{"name": …, "arguments": {…}}``."""
     done_reason: str | None = None
     prompt_tokens: int | None = None
+    cached_prompt_tokens: int | None = None
+    """Those of ``prompt_tokens`` that the server had in its prefix cache; None if it does not tell."""
     output_tokens: int | None = None
     load_ns: int | None = None
     prompt_eval_ns: int | None = None

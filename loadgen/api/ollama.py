@@ -30,6 +30,7 @@ _TOOLS_OR_NESTING = re.compile(rb'"tools":\s*\[\]|"(?:[^"\\]|\\.)*+"|[{}\[\]]')
 _FACTS = {
     "done_reason": "done_reason",
     "prompt_tokens": "prompt_eval_count",
+    "cached_prompt_tokens": "prompt_eval_cached_count",
     "output_tokens": "eval_count",
     "load_ns": "load_duration",
     "prompt_eval_ns": "prompt_eval_duration",
@@ -41,14 +42,30 @@ _MOST_NS = 2**53
 """Limits of what a count and a duration (104 days) can be."""
 
 
+class _ChatAnswer(ollama.ChatResponse):
+    prompt_eval_cached_count: int | None = None
+
+
+class _Completion(ollama.GenerateResponse):
+    prompt_eval_cached_count: int | None = None
+
+
+_WITH_MORE: Mapping[Any, Any] = {ollama.ChatResponse: _ChatAnswer, ollama.GenerateResponse: _Completion}
+
+
+class _Client(ollama.AsyncClient):
+    """The official client, with what newer servers tell and its own model of an answer drops."""
+
+    async def _request(self, cls: Any, *args: Any, **kwargs: Any) -> Any:
+        return await super()._request(_WITH_MORE.get(cls, cls), *args, **kwargs)
+
+
 def make_client(host: str | None, access: Access = NO_ACCESS) -> ollama.AsyncClient:
     """Make the official client over the stamping transport, without its limit on connections."""
     transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools, host, access)
     # A gateway that compresses an answer gathers its chunks.
     headers: Any = {**encoded(access.headers), "Accept-Encoding": "identity"}
-    return ollama.AsyncClient(
-        http_url(host or ""), transport=transport, trust_env=False, headers=headers, follow_redirects=False
-    )
+    return _Client(http_url(host or ""), transport=transport, trust_env=False, headers=headers, follow_redirects=False)
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:

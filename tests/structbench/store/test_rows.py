@@ -43,6 +43,7 @@ def test_a_row_says_whose_it_is_what_was_measured_and_what_the_answer_was_worth(
     assert (row["chunks"], row["read_lag_max_s"], row["tool_calls"]) == (3, 0.0040001, RECORD.tool_calls)
     assert (row["chunk_early_us"], row["processor_wait_s"]) == ([2_000, 0, 0], 0.0003)
     assert (row["turn"], row["parent_index"], row["semantic_similarity"]) == (None, None, None)
+    assert (row["steady"], row["ended_steady"]) == (None, None)
     assert {name: row[f"error_{name}"] for name in ("kind", "status", "message")} == dict.fromkeys(
         ("kind", "status", "message")
     )
@@ -51,10 +52,10 @@ def test_a_row_says_whose_it_is_what_was_measured_and_what_the_answer_was_worth(
     }
     others = row.keys() - own.keys() - {field.name for field in fields(Score)} - {
         "chunk_offsets_us", "chunks", "read_lag_max_s", "chunk_early_us", "processor_wait_s", "turn", "parent_index",
-        "semantic_similarity", "error_kind",
+        "semantic_similarity", "steady", "ended_steady", "error_kind",
         "error_status", "error_message",
     }  # fmt: skip
-    assert len(others) == 32
+    assert len(others) == 33
     assert {name: row[name] for name in others} == {name: getattr(RECORD, name) for name in others}
 
 
