@@ -77,7 +77,8 @@ def schema_problems(schema: Any, field: str) -> Problems:
     if not isinstance(schema, dict):
         return
     if not is_known_draft(schema):
-        yield f'{field}: "$schema": {one_line(repr(schema["$schema"]))} is no draft known here: name one, or leave it out'
+        named = one_line(repr(schema["$schema"]))
+        yield f'{field}: "$schema": {named} is not a known draft: name one (docs/scoring.md), or leave it out'
         return
     errors = schema_errors(schema)
     for error in errors:
