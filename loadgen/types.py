@@ -18,6 +18,8 @@ Clock = Literal["kernel", "read"]
 Arrival = Literal["constant", "poisson", "gamma"]
 
 NS = 1_000_000_000
+_NO_UPSTREAM = (502, 504)
+"""Statuses with which a gateway says that the server behind it does not answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,15 @@ class RequestError:
     kind: ErrorKind
     message: str
     status: int | None = None
+
+    @property
+    def nobody_there(self) -> bool:
+        """Return whether no server was reached: no connection, or a gateway in front that says so."""
+        return (
+            self.kind == "connect"
+            or (self.kind == "timeout" and self.message.startswith("connect:"))
+            or (self.kind == "http" and self.status in _NO_UPSTREAM)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,12 @@ class PlannedCell:
     """Indices of the requests to send; None: as many as the duration allows."""
     cache: CacheState
     why: str
+    away_s: float | None = None
+    """How long the server was away before this part of a run."""
+    left_s: float | None = None
+    """What is left of the load's duration, if a part of it is over."""
+    first_index: int = 0
+    """Where a load that only its duration limits goes on."""
 
 
 def find_server(

@@ -56,7 +56,7 @@ SELECT config_hash, any_value(config), bool_or(suite = 'text' OR EXISTS (
 )) FROM runs WHERE config IS NOT NULL GROUP BY config_hash
 """
 
-MIGRATIONS = ("0001-tables", "0002-views", "0003-identity", "0004-views", "0005-notes")
+MIGRATIONS = ("0001-tables", "0002-views", "0003-identity", "0004-views", "0005-notes", "0006-away")
 """The migrations, each an SQL file in ``migrations/``; the schema version is the number applied."""
 
 
