@@ -16,9 +16,10 @@ import ollama
 
 from loadgen.api.answer import CallPiece, Piece
 from loadgen.types import Request, RequestError
+from loadgen.wire.access import NO_ACCESS, Access
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import BadWire, Framing, Ndjson
-from loadgen.wire.httpx_adapter import HttpxTransport
+from loadgen.wire.httpx_adapter import HttpxTransport, encoded, http_url
 
 FRAMING: type[Framing] = Ndjson
 
@@ -38,12 +39,14 @@ _MOST_NS = 2**53
 """Limits of what a count and a duration (104 days) can be."""
 
 
-def make_client(host: str | None) -> ollama.AsyncClient:
+def make_client(host: str | None, access: Access = NO_ACCESS) -> ollama.AsyncClient:
     """Make the official client over the stamping transport, without its limit on connections."""
-    transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools)
+    transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools, host, access)
     # A gateway that compresses an answer gathers its chunks.
-    headers = {"Accept-Encoding": "identity"}
-    return ollama.AsyncClient(host, transport=transport, trust_env=False, headers=headers, follow_redirects=False)
+    headers: Any = {**encoded(access.headers), "Accept-Encoding": "identity"}
+    return ollama.AsyncClient(
+        http_url(host or ""), transport=transport, trust_env=False, headers=headers, follow_redirects=False
+    )
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:

@@ -112,7 +112,8 @@ class Connection:
         except TimeoutError:
             raise TimedOut("connect", timeout_s) from None
         except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
-            raise ConnectFailed(f"no connection to {address[0]}:{address[1]}: {_reason(error)}") from None
+            where = address[0] if address[0].startswith("/") else f"{address[0]}:{address[1]}"
+            raise ConnectFailed(f"no connection to {where}: {_reason(error)}") from None
         return cls(sock, address)
 
     async def request(self, data: bytes, timings: WireTimings, framing: Callable[[], Framing]) -> None:
@@ -326,6 +327,8 @@ class Connection:
 
 async def _connect(host: str, port: int) -> socket.socket:
     """Connect to the first address that answers: ``localhost`` may be IPv6 first, and Ollama listen on IPv4 only."""
+    if host.startswith("/"):
+        return await _connect_to(socket.socket(socket.AF_UNIX), host)
     addresses = await _resolve(host, port)
     for family, kind, proto, _, target in addresses:
         try:
@@ -347,7 +350,8 @@ async def _connect_to(sock: socket.socket, target: Any) -> socket.socket:
     """Connect the socket and enable kernel stamps; close it if that fails."""
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if _SO_TIMESTAMPNS is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)

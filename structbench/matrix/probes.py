@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any, Literal
 
 from loadgen.api import DEFAULT_API
-from loadgen.api.answer import refusal
+from loadgen.api.blame import refusal
 from loadgen.api.server import server_api
 from loadgen.types import Request
 from structbench.errors import BadInput

@@ -97,6 +97,7 @@ def _config(
         warmup=settings.warmup,
         timeout_s=settings.timeout_s,
         scorer_version=SCORER_VERSION if scored else None,
+        headers=tuple(name for name in settings.access.names if name != "authorization"),
     )
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from loadgen.api import DEFAULT_API
-from loadgen.api.server import Server, ServerError, server_api
+from loadgen.api.server import Server, ServerError, reach, server_api
 from loadgen.telemetry import Telemetry
 from loadgen.telemetry.target import Target, is_disabled
+from loadgen.wire.access import NO_ACCESS, Access
 from structbench.errors import BadInput
 from structbench.identity import config_dict, differences
 from structbench.metrics import INSTRUMENTS
@@ -45,15 +46,17 @@ class PlannedCell:
 
 
 def find_server(
-    models: Sequence[str], stack: ExitStack, *, host: str | None, simulate: bool, pull: bool, seed: int = 0
-) -> Server:
+    models: Sequence[str], stack: ExitStack, *, host: str | None, access: Access = NO_ACCESS, simulate: bool,
+    pull: bool, seed: int = 0,
+) -> Server:  # fmt: skip
     """Return the server; raise BadInput if none answers, or if it lacks a model and ``pull`` is false.
 
     A simulated server runs until ``stack`` closes.
     """
     try:
         api = server_api(DEFAULT_API)
-        server = api.probe(_simulate(seed, stack) if simulate else api.address_of(host))
+        address, access = reach(api, _simulate(seed, stack) if simulate else host, access)
+        server = api.probe(address, access)
     except ServerError as error:
         raise BadInput(str(error)) from None
     if not pull:
@@ -68,7 +71,7 @@ def pull_missing(models: Sequence[str], server: Server, say: Callable[[str], Non
         return server
     try:
         _pull(server, missing, say)
-        server = server.api.probe(server.address)
+        server = server.api.probe(server.address, server.access)
     except ServerError as error:
         raise BadInput(str(error)) from None
     _check_models(models, server)
@@ -105,7 +108,7 @@ def _pull(server: Server, models: Sequence[str], say: Callable[[str], None]) -> 
                 so_far: dict[str, Any] = {"completed": done, "total": total} if total else {}  # else it stays as it is
                 progress.update(task, description=f"{model} ({status})", **so_far)
 
-            server.api.pull(server.address, model, show)
+            server.api.pull(server.address, model, show, server.access)
             say(f"pulled {model}")
 
 

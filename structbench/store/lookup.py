@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from structbench.identity import canonical_json, differences
+from structbench.metrics import FAILED
 
 if TYPE_CHECKING:
     import duckdb
@@ -54,8 +55,8 @@ SELECT config_hash, run_id, status, label, owner, started_at, asked_requests, as
 FROM runs WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) AND forgotten IS NOT true
 ORDER BY started_at DESC NULLS LAST, run_id DESC
 """
-_DONE = """
-SELECT run_id, list(request_index), count(error_kind) FROM requests JOIN runs USING (run_id)
+_DONE = f"""
+SELECT run_id, list(request_index), count(*) FILTER ({FAILED}) FROM requests JOIN runs USING (run_id)
 WHERE run_id IN (SELECT unnest($1::VARCHAR[]))
     AND (status = 'complete' OR error_kind IS NULL OR error_kind NOT IN (SELECT unnest($2::VARCHAR[])))
 GROUP BY run_id

@@ -387,7 +387,8 @@ def test_whether_an_error_refuses_the_schema_is_judged_alike_for_all(status: int
     with Scripted(script) as server:
         record = ask_made_up(server, chat(format={"type": "object"}))
     assert record.error is not None
-    assert (record.error.kind, record.error.status, record.error.message) == (kind, status, text)
+    assert (record.error.kind, record.error.status) == (kind, status)
+    assert text in record.error.message
 
 
 def test_tools_that_were_sent_are_refused_and_a_long_message_is_cut() -> None:
