@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+_MOST_TOKENS = 2**31
+_MOST_NS = 2**53
+"""104 days."""
+
 
 class CallPiece(NamedTuple):
     """A tool call, or a piece of its arguments' text: one without a name continues the call of the same key."""
@@ -80,6 +84,16 @@ class Answer:
         else:
             begun = self.calls[place]
             self.calls[place] = begun._replace(arguments=f"{begun.arguments}{call.arguments}")
+
+    def drop_impossible(self) -> str | None:
+        """Drop counts and durations that cannot be, which no database could hold, and name the first of them."""
+        impossible = [
+            name
+            for name, value in self.facts.items()
+            if isinstance(value, int | float) and not 0 <= value < (_MOST_TOKENS if "tokens" in name else _MOST_NS)
+        ]
+        told = [f"{name} is {self.facts.pop(name)}" for name in impossible]
+        return told[0] if told else None
 
     @property
     def text(self) -> str:
