@@ -40,12 +40,12 @@ SERVER_AWAY = Judge(
             ORDER BY segment ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before_s
         FROM (SELECT segment, away_s FROM segments WHERE run_id = $1) LEFT JOIN parts USING (segment)
     ), islands AS (
-        SELECT segment, min(at_ns) AS gone_ns, max(next_ns) AS back_ns, count(*) AS failed FROM (
+        SELECT segment, min(at_ns) AS gone_ns, max(coalesce(next_ns, until_ns)) AS back_ns, count(*) AS failed FROM (
             SELECT *, lead(at_ns) OVER (PARTITION BY segment ORDER BY at_ns) AS next_ns,
                 row_number() OVER (PARTITION BY segment ORDER BY at_ns)
                 - row_number() OVER (PARTITION BY segment, lost ORDER BY at_ns) AS island
             FROM asked
-        ) WHERE lost GROUP BY segment, island HAVING count(*) >= {_FEWEST} AND count(next_ns) = count(*)
+        ) WHERE lost GROUP BY segment, island HAVING count(*) >= {_FEWEST}
     )
     SELECT before_s AS at_s, away_s, 0 AS failed, NULL AS requests FROM stretches WHERE away_s IS NOT NULL
     UNION ALL

@@ -127,16 +127,16 @@ def test_a_closed_loop_bound_by_time_goes_on_for_the_rest_of_it(restarted: Resta
 
 
 def test_an_open_loop_records_what_was_due(restarted: Restarted) -> None:
-    summary = restarted.load(restarted.restart, rate=[20.0], concurrency=[], requests=80)
+    summary = restarted.load(restarted.restart, rate=[20.0], concurrency=[], requests=160)
     assert (summary.exit_code, summary.failures) == (0, [])
     kinds = dict(ask(restarted.db, KINDS))
-    assert sum(kinds.values()) == 80
+    assert sum(kinds.values()) == 160
     assert kinds["connect"] >= 5
     ((apart_s,),) = ask(restarted.db, "SELECT max(due_ns - earlier) / 1e9 FROM (SELECT due_ns, lag(due_ns) OVER"
                                       " (ORDER BY due_ns) AS earlier FROM requests)")  # fmt: skip
     assert apart_s == pytest.approx(0.05), "the schedule went on"
     ((share, text),) = ask(restarted.db, "SELECT share, text FROM notes WHERE kind = 'server_away'")
-    assert share > 0.05
+    assert share > 0.02
     assert "due then failed" in text
 
 
