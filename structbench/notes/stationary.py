@@ -1,4 +1,4 @@
-"""Notes on runs that are no single state: the server slower from some time on or for a while, or more load than it serves."""
+"""Notes on runs that are of several states: a server slower from some time on or for a while, a queue that grows."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def _saturation(rows: Sequence[Row]) -> Iterator[Note]:
     if grown and means == sorted(means) and min(counts[-quarter:]) > max(counts[:quarter]):
         yield Note(
             "saturation", f"requests came faster than they were answered: {counts[0]:,} were in flight after "
-            f"{seconds_text(rows[0]['at_s'])}, {counts[-1]:,} at the end, so latencies tell how long the run was: lower "
-            "--rate", None, rows[0]["at_s"],
+            f"{seconds_text(rows[0]['at_s'])}, {counts[-1]:,} at the end, so latencies tell how long the run was: "
+            "lower --rate", None, rows[0]["at_s"],
         )  # fmt: skip
     elif dropped >= _DROPPED * requests:
         yield Note(
