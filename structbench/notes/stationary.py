@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import exp, log
 from statistics import fmean, median
+from typing import Any
 
 from structbench.formatting import plural, seconds_text, share_text
 from structbench.notes.change import Change, change_of
@@ -17,6 +18,7 @@ _NEARLY_ALL = 0.8
 _GENERATED = ("text", "numbers")
 """Suites whose cases are drawn alike, so that their order is none."""
 _SLICES = 20
+_TURNS = 10
 _GROWTH = 10
 """Requests by which those in flight must have grown, beside a share of all."""
 _GROWTH_SHARE = 0.02
@@ -57,8 +59,22 @@ def _by_case(series: list[tuple[Row, float]], alone: bool = True) -> list[tuple[
         by_case.setdefault(row["case_id"], []).append(log(value))
     if max(map(len, by_case.values())) == 1:
         return series if alone else []
-    usual = {case: fmean(logs) for case, logs in by_case.items() if len(logs) > 1}
-    return [(row, value / exp(usual[row["case_id"]])) for row, value in series if row["case_id"] in usual]
+    kept = [(row, value) for row, value in series if len(by_case[row["case_id"]]) > 1]
+    own = _own_levels([row["case_id"] for row, _ in kept], [log(value) for _, value in kept])
+    return [(row, value / exp(own[row["case_id"]])) for row, value in kept]
+
+
+def _own_levels(cases: Sequence[str], logs: Sequence[float]) -> dict[str, float]:
+    """Return each case's own level, the level of the time apart: means of either, without the other, in turns."""
+    times = [place * _SLICES // len(cases) for place in range(len(cases))]
+    of_case, of_time = dict.fromkeys(cases, 0.0), dict.fromkeys(times, 0.0)
+    for _ in range(_TURNS):
+        for levels, keys, others, of_other in ((of_case, cases, times, of_time), (of_time, times, cases, of_case)):
+            rest: dict[Any, list[float]] = {}
+            for key, other, value in zip(keys, others, logs, strict=True):
+                rest.setdefault(key, []).append(value - of_other[other])  # type: ignore[index]
+            levels.update({key: fmean(values) for key, values in rest.items()})
+    return of_case
 
 
 def _note(name: str, column: str, rows: Sequence[Row], found: Change) -> Note:

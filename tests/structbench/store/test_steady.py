@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import duckdb
 import pytest
 
-from structbench.store.schema import migrate
 from structbench.store.steady import mark_steady
+from tests.support.in_memory import Row, Tables, tables
 
 S = 1_000_000_000
-Row = dict[str, Any]
 Marks = list[Any]
 
 
@@ -32,32 +30,22 @@ def rounds(count: int, concurrency: int = 4, **more: Any) -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def con() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as opened:
-        migrate(opened, "memory")
+def con() -> Iterator[Tables]:
+    with tables() as opened:
         yield opened
 
 
-def put(con: duckdb.DuckDBPyConnection, table: str, row: Row) -> None:
-    values = ", ".join(f"${place}" for place in range(1, len(row) + 1))
-    con.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values})", [*row.values()]).fetchall()
-
-
-def marked(con: duckdb.DuckDBPyConnection, rows: Sequence[Row], **run: Any) -> tuple[Marks, list[Any]]:
+def marked(con: Tables, rows: Sequence[Row], **run: Any) -> tuple[Marks, list[Any]]:
     """(steady, ended_steady) of each row, and (steady_from_ns, steady_to_ns) of each segment."""
-    for table in ("runs", "segments", "requests"):
-        con.execute(f"DELETE FROM {table}").fetchall()
-    put(con, "runs", {"run_id": "r", "status": "complete", **run})
-    for row in rows:
-        put(con, "requests", row)
-    for segment in {row["segment"] for row in rows}:
-        put(con, "segments", {"run_id": "r", "segment": segment, "duration_s": 100.0, "status": "complete"})
-    mark_steady(con, "r")
-    marks = con.execute("SELECT steady, ended_steady FROM requests ORDER BY segment, request_index").fetchall()
-    return marks, con.execute("SELECT steady_from_ns, steady_to_ns FROM segments ORDER BY segment").fetchall()
+    segments = [{"run_id": "r", "segment": segment} for segment in sorted({row["segment"] for row in rows})]
+    con.fill(runs=[{"run_id": "r", "status": "complete", **run}], segments=segments, requests=rows)
+    mark_steady(con.con, "r")
+    marks = con.query("SELECT steady, ended_steady FROM requests ORDER BY segment, request_index")
+    spans = con.query("SELECT steady_from_ns, steady_to_ns FROM segments ORDER BY segment")
+    return [tuple(row.values()) for row in marks], [tuple(row.values()) for row in spans]
 
 
-def test_in_a_closed_loop_what_is_sent_after_the_wave_is_steady(con: duckdb.DuckDBPyConnection) -> None:
+def test_in_a_closed_loop_what_is_sent_after_the_wave_is_steady(con: Tables) -> None:
     marks, spans = marked(con, rounds(5), load_kind="closed", concurrency=4)
     assert [steady for steady, _ in marks] == [False] * 4 + [True] * 16
     # The wave is over at 0.5 s, and the last request is sent at 4.3 s: from no completion before to that at 4.3 s.
@@ -65,7 +53,7 @@ def test_in_a_closed_loop_what_is_sent_after_the_wave_is_steady(con: duckdb.Duck
     assert [counted for _, counted in marks] == [True] * 16 + [False] * 4
 
 
-def test_rates_count_from_one_completion_to_another(con: duckdb.DuckDBPyConnection) -> None:
+def test_rates_count_from_one_completion_to_another(con: Tables) -> None:
     slow = [closed(0, 0.0, 0.2, 1.0), closed(1, 0.1, 2.5, 3.0)]
     later = [closed(2 + i, 1.0 + i, 0.2, 1.0) for i in range(20)]
     marks, spans = marked(con, [*slow, *later], load_kind="closed", concurrency=2)
@@ -74,25 +62,25 @@ def test_rates_count_from_one_completion_to_another(con: duckdb.DuckDBPyConnecti
     assert sum(counted is True for _, counted in marks) == 19, "one a second, in 18 s, and the slow one"
 
 
-def test_all_is_steady_where_one_request_at_a_time_is_in_flight(con: duckdb.DuckDBPyConnection) -> None:
+def test_all_is_steady_where_one_request_at_a_time_is_in_flight(con: Tables) -> None:
     marks, spans = marked(con, rounds(3, 1), load_kind="closed", concurrency=1)
     assert marks == [(True, True)] * 3
     assert spans == [(None, None)]
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_nothing_is_known_to_be_steady_in_a_short_run(con: duckdb.DuckDBPyConnection, count: int) -> None:
+def test_nothing_is_known_to_be_steady_in_a_short_run(con: Tables, count: int) -> None:
     marks, _ = marked(con, rounds(count), load_kind="closed", concurrency=4)
     assert marks == [(None, None)] * (4 * count)
 
 
-def test_second_turns_after_the_last_first_one_are_in_the_drain(con: duckdb.DuckDBPyConnection) -> None:
+def test_second_turns_after_the_last_first_one_are_in_the_drain(con: Tables) -> None:
     rows = [*rounds(5), closed(20, 5.0, 0.2, 1.0, turn=2)]
     marks, _ = marked(con, rows, load_kind="closed", concurrency=4)
     assert [steady for steady, _ in marks] == [False] * 4 + [True] * 16 + [False]
 
 
-def test_in_an_open_loop_what_is_due_after_the_first_answers_is_steady(con: duckdb.DuckDBPyConnection) -> None:
+def test_in_an_open_loop_what_is_due_after_the_first_answers_is_steady(con: Tables) -> None:
     rows = [{**closed(i, i + 0.001, 0.2, 2.0), "due_ns": i * S} for i in range(20)]
     marks, spans = marked(con, rows, load_kind="open", concurrency=None)
     assert [steady for steady, _ in marks] == [False] * 3 + [True] * 17, "due after 2.001 s"
@@ -100,18 +88,18 @@ def test_in_an_open_loop_what_is_due_after_the_first_answers_is_steady(con: duck
     assert sum(counted is True for _, counted in marks) == 16, "one a second"
 
 
-def test_an_open_loop_shorter_than_two_answers_has_no_steady_part(con: duckdb.DuckDBPyConnection) -> None:
+def test_an_open_loop_shorter_than_two_answers_has_no_steady_part(con: Tables) -> None:
     rows = [{**closed(i, i / 10, 0.2, 2.0), "due_ns": i * S // 10} for i in range(20)]
     assert marked(con, rows, load_kind="open", concurrency=None)[0] == [(None, None)] * 20
 
 
-def test_what_was_never_sent_is_not_steady_where_others_are(con: duckdb.DuckDBPyConnection) -> None:
+def test_what_was_never_sent_is_not_steady_where_others_are(con: Tables) -> None:
     rows = [*rounds(5), closed(20, 3.0, None, 0.0, sent_ns=None, end_ns=None, error_kind="cancelled")]
     assert marked(con, rows, load_kind="closed", concurrency=4)[0][-1] == (False, False)
 
 
 def test_a_segment_without_a_steady_part_counts_for_nothing_where_another_has_one(
-    con: duckdb.DuckDBPyConnection,
+    con: Tables,
 ) -> None:
     late = [{**row, "segment": 1, "request_index": 20 + row["request_index"]} for row in rounds(1)]
     marks, spans = marked(con, [*rounds(5), *late], load_kind="closed", concurrency=4)
@@ -119,10 +107,9 @@ def test_a_segment_without_a_steady_part_counts_for_nothing_where_another_has_on
     assert spans[1] == (None, None)
 
 
-def test_marks_made_before_a_run_went_on_are_made_anew(con: duckdb.DuckDBPyConnection) -> None:
+def test_marks_made_before_a_run_went_on_are_made_anew(con: Tables) -> None:
     marked(con, rounds(1), load_kind="closed", concurrency=4)
-    for row in rounds(5)[4:]:
-        put(con, "requests", row)
-    mark_steady(con, "r")
-    marks = con.execute("SELECT count(*) FILTER (steady), count(*) FILTER (NOT steady) FROM requests").fetchall()
-    assert marks == [(16, 4)]
+    con.put("requests", *rounds(5)[4:])
+    mark_steady(con.con, "r")
+    counts = "SELECT count(*) FILTER (steady) AS yes, count(*) FILTER (NOT steady) AS no FROM requests"
+    assert con.query(counts) == [{"yes": 16, "no": 4}]
