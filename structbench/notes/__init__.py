@@ -15,7 +15,7 @@ from structbench.types import Note
 Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 
 JUDGES: tuple[Judge, ...] = (
-    stationary.STATIONARY, stationary.SATURATION, opening.OPENING, reload.RELOAD, cache.CACHED, counts.UNCOUNTED,
+    stationary.STATIONARY, stationary.SATURATION, opening.OPENING, reload.RELOAD, cache.CACHED, counts.COUNTS,
 )  # fmt: skip
 
 
