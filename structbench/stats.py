@@ -12,6 +12,8 @@ from math import floor
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
+from structbench.neighbours import memory_of
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -21,6 +23,15 @@ CONFIDENCE = 0.95
 """The level of every interval, two-sided: each end is wrong with a probability of at most 2.5 %."""
 MIN_CLUSTERS = 20
 """Requests below which a bootstrap over requests is not trusted (Cameron and Miller, J. Human Resources 50, 2015)."""
+DEPENDENT_FACTOR = 20
+"""Where neighbours are alike, how many times as many requests a percentile needs before its interval is trusted."""
+TOO_ALIKE = "too short: neighbours alike"
+MIN_STRETCHES, MAX_STRETCHES = 8, 20
+"""10 to 30 stretches are enough for a standard error, and long ones keep the queue's memory inside them."""
+VALUES_A_STRETCH = 5
+TAIL, TAIL_CLUSTERS = 0.9, 50
+"""From this percentile on, a bootstrap of gaps takes more moments: with 20 it covers .79 instead of .95."""
+MAX_MOMENTS = 100
 RESAMPLES = 999
 _GRID = 96
 _REACH = 6.0
@@ -28,8 +39,11 @@ _REACH = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure from ``n`` values (counted in ``unit``) with its interval; if n is too small, value, low and high are
-    None and ``needs`` is the n required."""
+    """A figure from ``n`` values (counted in ``unit``) with its interval.
+
+    If n is too small, ``needs`` is the n required, the value is None, and at most one end is known. If the values are
+    too alike for an interval, ``why`` says so beside the value, and at most one end is known.
+    """
 
     n: int
     value: float | None = None
@@ -37,6 +51,11 @@ class Estimate:
     high: float | None = None
     needs: int | None = None
     unit: str = "requests"
+    why: str | None = None
+
+    @property
+    def has_interval(self) -> bool:
+        return self.low is not None and self.high is not None
 
 
 def percentile(values: Iterable[float], p: float) -> float | None:
@@ -63,16 +82,17 @@ def needed(p: float, confidence: float = CONFIDENCE) -> int:
     return math.ceil(math.log((1 - confidence) / 2) / math.log(max(p, 1 - p)))
 
 
-def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
-    """Return the ranks (from 1) of the order statistics that enclose the percentile, or None if n is too small.
+def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int | None, int | None]:
+    """Return the ranks (from 1) of the order statistics that enclose the percentile; None for an end that n lacks.
 
     The number of values below the true percentile is binomial (n, p), whatever the distribution: low is its a/2
     quantile, high its 1 - a/2 quantile + 1. Exact, conservative by the steps of the ranks.
     """
-    if n < needed(p, confidence):
-        return None
+    if n < 1:
+        return None, None
     tail = (1 - confidence) / 2
-    return _binomial_quantile(tail, n, p), _binomial_quantile(1 - tail, n, p) + 1
+    low, high = _binomial_quantile(tail, n, p), _binomial_quantile(1 - tail, n, p) + 1
+    return low if low >= 1 else None, high if high <= n else None
 
 
 def _binomial_quantile(q: float, n: int, p: float) -> int:
@@ -83,22 +103,32 @@ def _binomial_quantile(q: float, n: int, p: float) -> int:
     return k - 1 if bdtr(k - 1, n, p) >= q else k
 
 
-def ranks_around(n: int, p: float) -> tuple[int, int, int, int] | None:
-    """Return the ranks (from 1) that estimate the percentile: its two neighbours and the ends of its interval."""
-    ends = interval_ranks(n, p)
-    if ends is None:
-        return None
-    place = p * (n - 1)
-    return floor(place) + 1, math.ceil(place) + 1, *ends
+def percentile_estimate(values: Array, p: float) -> Estimate:
+    """Return the percentile of values in the order they were sent, with the interval that their memory leaves.
 
+    The order statistics are those of as many independent values as these are worth. Where that is too few, or where
+    even the means of long blocks of neighbours are alike, only the end on the side of the other values is given.
+    """
+    import numpy as np
 
-def percentile_estimate(n: int, p: float, at_ranks: Sequence[float] | None) -> Estimate:
-    """Return the percentile of n values, given those at ``ranks_around(n, p)`` (None: too few)."""
-    if at_ranks is None:
-        return Estimate(n, needs=needed(p))
-    below, above, low, high = at_ranks
-    place = p * (n - 1)
-    return Estimate(n, below + (above - below) * (place - floor(place)), low, high)
+    n, wanted = len(values), needed(p) if 0 < p < 1 else 1
+    if not n:
+        return Estimate(0, needs=wanted)
+    memory = memory_of(values, p)
+    worth = max(1, memory.effective_n)
+    ranks = interval_ranks(worth, p)
+    ordered = np.sort(values)
+    low = None if ranks[0] is None else float(ordered[max(1, ranks[0] * n // worth) - 1])
+    high = None if ranks[1] is None else float(ordered[min(n, -(-ranks[1] * n // worth)) - 1])
+    if n < wanted:
+        return Estimate(n, None, low, high, needs=wanted)
+    least = max(DEPENDENT_FACTOR * wanted, math.ceil(wanted * memory.time)) if memory.dependent else wanted
+    value = float(np.quantile(ordered, p))
+    if n >= least and not memory.blocks_alike:
+        return Estimate(n, value, low, high)
+    needs = least if n < least else None
+    low, high = (low, None) if p >= 0.5 else (None, high)
+    return Estimate(n, value, low, high, needs, why=TOO_ALIKE)
 
 
 def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> Estimate:
@@ -119,12 +149,64 @@ def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> Estimate
     return Estimate(n, p, min(max(low, 0.0), p), max(min(high, 1.0), p), unit="answers")
 
 
-def rate_per_s(share: Estimate, seconds: float | None) -> Estimate:
-    """Return a share as a rate: its bounds times n / seconds, taking the pace of requests as given."""
-    if share.value is None or share.low is None or share.high is None or not seconds:
-        return Estimate(share.n, needs=share.needs, unit=share.unit)
-    factor = share.n / seconds
-    return Estimate(share.n, share.value * factor, share.low * factor, share.high * factor, unit=share.unit)
+def ratio_estimate(above: Array, below: Array, n: int, least: float = -math.inf) -> Estimate:
+    """Return a sum divided by another, given both for each stretch of a run, with Student's interval over stretches.
+
+    What ended in each slice of time / its length is a rate; the sum of latencies in a block of requests / their
+    number is a mean. The stretches must be long enough to be independent; with fewer than MIN_STRETCHES of them, or
+    fewer than MIN_CLUSTERS values ``n``, there is no interval. ``least``: what the ratio cannot be below.
+    """
+    import numpy as np
+    from scipy.special import stdtrit
+
+    count, total = len(above), float(np.sum(below))
+    if total <= 0:
+        return Estimate(n, needs=MIN_CLUSTERS)
+    value = float(np.sum(above)) / total
+    if n < MIN_CLUSTERS or count < MIN_STRETCHES:
+        return Estimate(n, value, needs=MIN_CLUSTERS)
+    spread = float(((above - value * below) ** 2).sum()) * count / (count - 1)
+    reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * math.sqrt(spread) / total
+    return Estimate(n, value, max(value - reach, least), value + reach)
+
+
+def such_cases(sums: Array, sizes: Array) -> Estimate:
+    """Return a rate as one of *such* cases: each case is asked ``sizes`` times, with the scores' sum ``sums``.
+
+    Answers to one case are alike, so that n answers are worth n / deff: the design effect over cases, with Student's
+    for the normal quantile, in Clopper and Pearson's interval (Korn and Graubard, Survey Methodology 24, 1998).
+    """
+    from scipy.special import betaincinv, stdtrit
+
+    cases, n = len(sums), float(sizes.sum())
+    if cases < MIN_CLUSTERS:
+        return Estimate(cases, needs=MIN_CLUSTERS, unit="cases")
+    p = float(sums.sum()) / n
+    variance = float(((sums - p * sizes) ** 2).sum()) * cases / (cases - 1) / n**2
+    worth = float(cases)
+    if variance > 0:
+        shrunk = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2) / stdtrit(cases - 1, (1 + CONFIDENCE) / 2)) ** 2
+        worth = min(n, p * (1 - p) / variance * shrunk)
+    right, wrong, tail = p * worth, (1 - p) * worth, (1 - CONFIDENCE) / 2
+    low = float(betaincinv(right, wrong + 1, tail)) if right > 0 else 0.0
+    high = float(betaincinv(right + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
+    return Estimate(cases, p, min(low, p), max(high, p), unit="cases")
+
+
+def mean_estimate(values: Array, least: float = -math.inf) -> Estimate:
+    """Return the mean of values in the order they were sent, over blocks of neighbours longer than their memory."""
+    import numpy as np
+
+    n = len(values)
+    if not n:
+        return Estimate(0, needs=MIN_CLUSTERS)
+    memory = memory_of(values)
+    count = min(MAX_STRETCHES, int(memory.n / max(memory.time, VALUES_A_STRETCH)))
+    if memory.blocks_alike or (memory.dependent and count < MIN_STRETCHES):
+        return Estimate(n, float(values.mean()), why=TOO_ALIKE)
+    count = max(1, min(n, max(count, MIN_STRETCHES)))
+    block = np.arange(n) * count // n
+    return ratio_estimate(np.bincount(block, values), np.bincount(block).astype(float), n, least)
 
 
 def percentile_of_counts(values: Array, counts: Array, p: float) -> float | None:
@@ -137,31 +219,65 @@ def percentile_of_counts(values: Array, counts: Array, p: float) -> float | None
     return below + (above - below) * (place - floor(place))
 
 
-def gap_percentiles(
-    gaps: Sequence[Array], ps: Sequence[float], known: Sequence[float | None] | None = None
-) -> list[Estimate]:
-    """Return percentiles of all gaps, with intervals by bootstrap over requests: gaps of one request are dependent.
+def gaps_by_moment(starts_s: Array, offsets_s: Sequence[Array]) -> list[Array]:
+    """Return the gaps between the chunks of each request, grouped by when they came: a stall hits all streams at once.
 
-    ``gaps`` has an array for each request; ``known`` the percentiles where these requests are a sample of more, whose
-    interval is then somewhat too wide. Requests are drawn with replacement (percentile bootstrap, 999 times, the
-    same draws each time); the interval's ends are gaps that were seen.
+    ``starts_s``: when each request was sent; ``offsets_s``: its chunks' instants after that. A group is a stretch of
+    the run about as long as a typical answer or longer, so that few answers have gaps in more than two.
     """
     import numpy as np
 
-    gaps = [each for each in gaps if len(each)]
-    if len(gaps) < MIN_CLUSTERS:
-        return [Estimate(len(gaps), needs=MIN_CLUSTERS) for _ in ps]
-    sizes = np.array([len(each) for each in gaps])
-    values, owner = np.concatenate(gaps).astype(float), np.repeat(np.arange(len(gaps)), sizes)
+    if not len(offsets_s):
+        return []
+    lengths = np.array([each[-1] for each in offsets_s])
+    ends = np.concatenate([start + each[1:] for start, each in zip(starts_s, offsets_s, strict=True)])
+    gaps = np.concatenate([np.diff(each) for each in offsets_s])
+    first, span = float(np.min(starts_s)), float(ends.max() - np.min(starts_s))
+    typical = float(np.median(lengths))
+    count = min(MAX_MOMENTS, len(offsets_s), int(span / typical) if typical > 0 else len(offsets_s))
+    if count < 1 or span <= 0:
+        return [gaps]
+    place = np.minimum((ends - first) / span * count, count - 1).astype(np.int64)
+    order = np.argsort(place, kind="stable")
+    return np.split(gaps[order], np.searchsorted(place[order], np.arange(1, count)))
+
+
+def gap_percentiles(
+    moments: Sequence[Array],
+    ps: Sequence[float],
+    known: Sequence[float | None] | None = None,
+    requests: int | None = None,
+) -> list[Estimate]:
+    """Return percentiles of all gaps, with intervals by bootstrap over moments: gaps of one moment are dependent.
+
+    ``moments`` has an array for each stretch of the run, of ``requests`` requests in all (one each if not given);
+    ``known`` the percentiles where these are a sample of more, whose interval is then somewhat too wide. Moments are
+    drawn with replacement (percentile bootstrap, 999 times, the same draws each time); the interval's ends are gaps
+    that were seen. A tail (p90 and beyond) takes TAIL_CLUSTERS moments, other percentiles MIN_CLUSTERS.
+    """
+    import numpy as np
+
+    moments = [each for each in moments if len(each)]
+    count = len(moments)
+    n = count if requests is None else requests
+    if not count:
+        return [Estimate(n, needs=MIN_CLUSTERS) for _ in ps]
+    sizes = np.array([len(each) for each in moments])
+    values, owner = np.concatenate(moments).astype(float), np.repeat(np.arange(count), sizes)
     ordered = np.sort(values)
     exact = [float(each) for each in np.quantile(ordered, ps)] if known is None else known
-    ends = _bootstrap(values, owner, sizes, [_grid(ordered, p, len(gaps)) for p in ps], ps)
-    return [
-        Estimate(len(values), needs=needed(p), unit="gaps")
-        if value is None or len(values) < needed(p)
-        else Estimate(len(gaps), value, min(low, value), max(high, value))
-        for p, value, (low, high) in zip(ps, exact, ends, strict=True)
-    ]
+    ends = _bootstrap(values, owner, sizes, [_grid(ordered, p, count) for p in ps], ps)
+
+    def estimate(p: float, value: float | None, low: float, high: float) -> Estimate:
+        wanted = TAIL_CLUSTERS if p >= TAIL else MIN_CLUSTERS
+        if value is None or len(values) < needed(p):
+            return Estimate(len(values), needs=needed(p), unit="gaps")
+        if count < wanted:
+            return Estimate(n, None if n < wanted else value, needs=math.ceil(wanted / count * n),
+                            why=None if n < wanted else TOO_ALIKE)  # fmt: skip
+        return Estimate(n, value, min(low, value), max(high, value))
+
+    return [estimate(p, value, *found) for p, value, found in zip(ps, exact, ends, strict=True)]
 
 
 def _grid(ordered: Array, p: float, clusters: int) -> Array:

@@ -13,8 +13,9 @@ from structbench.metrics import ALIASES, METRICS
 from structbench.output import json_value
 from structbench.reports.headline import Candidate, Headline, headline_of
 from structbench.results.chart_data import curves_of, parts_of, positions_of, timeline_of
-from structbench.results.figures import Figures, figures_of, gap_counts
+from structbench.results.figures import Figures, figures_of, runs_of
 from structbench.results.groups import RunGroup, run_groups
+from structbench.results.intervals import gap_counts
 from structbench.results.wrong_answers import wrong_of
 from structbench.stats import CONFIDENCE
 from structbench.store import Reader
@@ -40,7 +41,7 @@ def document_of(
     with reader.together():
         groups = run_groups(reader, run_ids, pool=pool)
         # Tens of millions of gaps take a second or more to count, so only where they are needed.
-        gaps = gap_counts(reader, groups) if details or pool else None
+        gaps = gap_counts(reader, runs_of(groups)) if details or pool else None
         figures = figures_of(reader, groups, gaps)
         found = None
         if details and gaps is not None:
@@ -97,6 +98,8 @@ def _group_json(group: RunGroup, figures: Figures) -> dict[str, Any]:
         **{alias: asdict(figures.shares[name]) for alias, name in ALIASES.items()},
         **{name: asdict(each) if METRICS[name].counts == "scored answer" else each.value
            for name, each in figures.rates.items()},
+        "rates": {name: asdict(each) for name, each in figures.rates.items()},
+        "such_cases": {name: asdict(each) for name, each in figures.such_cases.items()},
         "stream_tokens_per_s": figures.stream_tokens_per_s,
         "outcomes": [{"outcome": name, "failed": failed, "count": n} for name, failed, n in figures.outcomes],
     }  # fmt: skip
