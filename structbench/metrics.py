@@ -29,6 +29,7 @@ Row = Mapping[str, Any]
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 """The percentiles that reports give for each latency."""
+_UNIT = re.compile(r" ?(ms|s|%|/s)$")
 SHARE_BUCKETS = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
 YES_NO_BUCKETS = (0.0, 1.0)
 
@@ -109,6 +110,16 @@ class Metric:
                 return ABSENT if value is None else f"{significant(value, 3 + more)}/s"
             case "score":
                 return ABSENT if value is None else f"{value:.{2 + more}f}"
+
+    def range_text(self, low: float | None, high: float | None) -> str:
+        """Format an interval in the metric's unit, ``280–400 ms``; an empty text if it has not both ends."""
+        if low is None or high is None:
+            return ""
+        first, last = self.text(low), self.text(high)
+        unit = _UNIT.search(last)
+        if unit is None or not first.endswith(unit[0]):
+            return f"{first} – {last}"
+        return f"{first.removesuffix(unit[0])}–{last}"
 
 
 def _is_completed(row: Row) -> bool:

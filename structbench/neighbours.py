@@ -1,4 +1,4 @@
-"""How alike neighbouring values of a run are, and what that leaves of their number. Pure; docs/statistics.md explains it.
+"""How alike neighbouring values of a run are, and what that leaves of their number (docs/statistics.md). Pure.
 
 Requests that wait in one queue come fast together and slow together: a thousand of them can say as little as fifty.
 Values are in the order in which they were sent. Functions import numpy late, as ``stats`` does.
@@ -34,7 +34,7 @@ class Memory:
     time: float
     """How many values are worth one independent value; 1 if they are not dependent."""
     blocks_alike: bool
-    """Whether even the means of long blocks of neighbours are: then the run is too short to tell how alike values are."""
+    """Whether even the means of long blocks of neighbours are alike: then the run is too short to tell."""
 
     @property
     def effective_n(self) -> int:

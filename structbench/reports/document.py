@@ -9,6 +9,7 @@ from typing import Any
 
 from structbench import __version__
 from structbench.gates.expressions import Condition
+from structbench.gates.slo import Gate, judge_groups
 from structbench.metrics import ALIASES, METRICS
 from structbench.output import json_value
 from structbench.reports.headline import Candidate, Headline, headline_of
@@ -30,6 +31,8 @@ class Document:
     groups: Sequence[RunGroup]
     figures: dict[int, Figures]
     headline: Headline
+    gates: Sequence[Gate]
+    """The rule judged on each run group."""
     details: dict[str, Any] | None
     """curves, positions, parts, timeline, wrong: too much for tables; None if not requested."""
 
@@ -54,7 +57,8 @@ def document_of(
             }
     return Document(
         made_at=datetime.now(UTC).replace(microsecond=0), database=reader.path.name, pooled=pool, groups=groups,
-        figures=figures, headline=headline_of(groups, figures, rule), details=found,
+        figures=figures, headline=headline_of(groups, figures, rule),
+        gates=judge_groups(rule, groups, figures), details=found,
     )  # fmt: skip
 
 
@@ -71,6 +75,7 @@ def to_json(document: Document) -> dict[str, Any]:
             "state": headline.state, "text": headline.text, "notes": list(headline.notes), "rule": headline.rule,
             "candidates": [_candidate_json(each) for each in headline.candidates],
         },
+        "slos": [asdict(gate) for gate in document.gates],
         "lines": [_group_json(group, document.figures[group.id]) for group in document.groups],
         **(document.details or {}),
     }  # fmt: skip

@@ -40,10 +40,12 @@ _POSITIONS = f"""
 WITH {GROUPS}, {SAMPLED}, bin AS (
     SELECT unnest(range(len($edges) - 1)) AS bin, unnest($edges[:-2]) AS before, unnest($edges[2:]) AS upto
 ), answer AS (
-    SELECT line, run, request_index, chunk_offsets_us AS offsets_us FROM requests JOIN line USING (run_id) JOIN sampled USING (line)
+    SELECT line, run, request_index, chunk_offsets_us AS offsets_us
+    FROM requests JOIN line USING (run_id) JOIN sampled USING (line)
     WHERE error_kind IS NULL AND {IN_SAMPLE}
 )
-SELECT line * 1000 + bin AS key, run, request_index, (offsets_us[upto + 1] - offsets_us[before + 1]) / 1e6 / (upto - before) AS value
+SELECT line * 1000 + bin AS key, run, request_index,
+    (offsets_us[upto + 1] - offsets_us[before + 1]) / 1e6 / (upto - before) AS value
 FROM answer JOIN bin ON len(offsets_us) > upto
 """
 _PARTS = f"""

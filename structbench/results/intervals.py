@@ -1,4 +1,4 @@
-"""The figures of run groups as estimates, from rows in the order they were sent; ``figures`` and ``gates`` ask for them."""
+"""The figures of run groups as estimates, from rows in the order they were sent, for ``figures`` and ``gates``."""
 
 from __future__ import annotations
 
@@ -44,6 +44,9 @@ _LATENCY = f"""
 WITH {GROUPS} SELECT line AS key, run, request_index, {{column}} AS value
 FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL
 """
+_SCORE = f"""
+WITH {GROUPS} SELECT line AS key, run, request_index, {{column}} AS value FROM requests JOIN line USING (run_id)
+"""
 _IN_ORDER = "SELECT key, value FROM ({source}) WHERE value IS NOT NULL ORDER BY key, run, request_index"
 _SAMPLE = f"""
 WITH {GROUPS}, {SAMPLED}, begun AS (
@@ -63,6 +66,7 @@ _LENGTHS = f"""
 WITH {GROUPS} SELECT line, run, segment, duration_s FROM segments JOIN line USING (run_id)
 WHERE status IS DISTINCT FROM 'interrupted'
 """
+_COMPLETED = "SELECT count(*) AS n FROM requests WHERE run_id = $1 AND error_kind IS NULL"
 _GAPS = f"WITH {GROUPS} {gaps_sql('requests JOIN line USING (run_id)', 'line')} ORDER BY line, gap_us"
 
 
@@ -85,7 +89,7 @@ def sample_of(counts: Mapping[int, int], most: int) -> dict[str, Any]:
 
 
 def in_order(rows: Rows, source: str, params: Mapping[str, Any]) -> Iterator[tuple[int, Array]]:
-    """Yield key -> its values in the order sent; ``source`` selects ``key`` (int), ``run``, ``request_index``, ``value``."""
+    """Yield key -> its values in the order sent; ``source`` selects ``key``, ``run``, ``request_index``, ``value``."""
     found = rows.columns(_IN_ORDER.format(source=source), params)
     keys, firsts = np.unique(found["key"], return_index=True)
     if len(keys):
@@ -132,13 +136,16 @@ def gap_moments(
     for group, sample in drawn.items():
         offsets = [np.array(row["offsets_us"], dtype=float) / 1e6 for row in sample]
         last = np.array([row["at_s"] for row in sample]) + [each[-1] for each in offsets]
-        ends, _ = end_to_end(last, *(np.array([row[name] for row in sample]) for name in ("run", "segment")), {})
+        run, segment = (np.array([row[name] for row in sample]) for name in ("run", "segment"))
+        ends, _ = end_to_end(last, run, segment, {})
         starts = ends - [each[-1] for each in offsets]
         found[group] = len(sample), gaps_by_moment(starts, offsets)
     return found
 
 
-def end_to_end(at_s: Array, run: Array, segment: Array, lengths: Mapping[tuple[int, int], float]) -> tuple[Array, float]:
+def end_to_end(
+    at_s: Array, run: Array, segment: Array, lengths: Mapping[tuple[int, int], float]
+) -> tuple[Array, float]:
     """Return instants within each segment as ones of all segments laid end to end, and the length of all.
 
     A segment of unknown length (interrupted or killed) lasted as long as its rows show.
@@ -172,7 +179,7 @@ def stretches(n: int) -> int:
 
 
 def rate_estimates(rows: Rows, params: Mapping[str, Any], added: Mapping[str, str]) -> dict[int, dict[str, Estimate]]:
-    """Return group -> name -> a rate with its interval over slices of time; ``added``: name -> SQL of what a row adds."""
+    """Return group -> name -> a rate with its interval over slices of time; ``added``: SQL of what a row adds."""
     columns = ", ".join(f"({sql})::DOUBLE AS {name}" for name, sql in added.items())
     ends, segments = rows.columns(_ENDS.format(added=columns), params), rows.columns(_LENGTHS, params)
     found: dict[int, dict[str, Estimate]] = {}
@@ -221,8 +228,7 @@ def _estimate(rows: Rows, run_id: str, metric: Metric, found: Measured, good: st
         return about(rate_estimates(rows, params, {"rate": metric.sql.format(good=good)})[0]["rate"], value, n)
     if metric.counts == "gap":
         return _gap_estimate(rows, params, metric, found)
-    source = _LATENCY.format(column=metric.column).replace("WHERE error_kind IS NULL", "") if metric.kind == "score" \
-        else _LATENCY.format(column=metric.column)
+    source = (_SCORE if metric.kind == "score" else _LATENCY).format(column=metric.column)
     values = dict(in_order(rows, source, params))[0]
     if metric.p is None:
         return mean_estimate(values, -1.0 if metric.kind == "score" else 0.0)
@@ -231,7 +237,9 @@ def _estimate(rows: Rows, run_id: str, metric: Metric, found: Measured, good: st
 
 
 def _gap_estimate(rows: Rows, params: Mapping[str, Any], metric: Metric, found: Measured) -> Estimate:
-    (completed,) = rows.query("SELECT count(*) AS n FROM requests WHERE run_id = $1 AND error_kind IS NULL", params["run_ids"])
+    (completed,) = rows.query(
+        "SELECT count(*) AS n FROM requests WHERE run_id = $1 AND error_kind IS NULL", params["run_ids"]
+    )
     requests, moments = gap_moments(rows, params, {0: completed["n"]})[0]
     if metric.p is None:
         sums, sizes = (np.array([f(each) for each in moments], dtype=float) for f in (np.sum, len))

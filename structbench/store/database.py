@@ -34,6 +34,7 @@ from structbench.store.schema import (
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy
 
 _BESIDE_A_LOAD: Mapping[str, str] = {"threads": "1", "memory_limit": "512MB"}
 _ALONE: Mapping[str, str] = {"memory_limit": "1GB"}
@@ -208,6 +209,21 @@ def fetched(con: duckdb.DuckDBPyConnection, sql: str, params: Params = None) -> 
     result = con.execute(sql, params)
     names = [column[0] for column in result.description or ()]
     return [dict(zip(names, values, strict=True)) for values in result.fetchall()]
+
+
+def as_columns(con: duckdb.DuckDBPyConnection, sql: str, params: Params = None) -> dict[str, numpy.ndarray[Any, Any]]:
+    """Return the columns as arrays: absent numbers are NaN, other absent values None."""
+    return {name: _filled(values) for name, values in con.execute(sql, params).fetchnumpy().items()}
+
+
+def _filled(values: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+    """Return the values with NaN or None in place of the mask."""
+    import numpy
+
+    if not isinstance(values, numpy.ma.MaskedArray):
+        return values
+    absent: Any = numpy.nan if values.dtype.kind in "iufb" else None
+    return numpy.where(values.mask, absent, values.data)
 
 
 def wait_a_little() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
-from structbench.store.database import Database, Locked, Params, fetched, quoted, refuse_folder, usable
+from structbench.store.database import Database, Locked, Params, as_columns, fetched, quoted, refuse_folder, usable
 from structbench.store.schema import MIGRATIONS, version_of
 from structbench.store.upkeep import settle, spool_of
 
@@ -58,8 +58,7 @@ class Reader:
         """Return the columns as arrays, for a million rows: absent numbers are NaN, other absent values None."""
         with self.together() as con:
             self.database.make_views(con, sql)
-            found = con.execute(sql, params).fetchnumpy()
-        return {name: _filled(values) for name, values in found.items()}
+            return as_columns(con, sql, params)
 
     def copy(self, view: str, run_ids: Sequence[str], target: Path, how: str) -> None:
         """Write the rows of these runs to a file; ``how`` are options of DuckDB's COPY. Raise BadInput on failure."""
@@ -101,13 +100,3 @@ class Reader:
             log.warning(
                 "structbench: rows of a killed load wait in %s: the database is in use by %s", spool_of(self.path), held
             )
-
-
-def _filled(values: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
-    """Return the values with NaN or None in place of the mask."""
-    import numpy
-
-    if not isinstance(values, numpy.ma.MaskedArray):
-        return values
-    absent: Any = numpy.nan if values.dtype.kind in "iufb" else None
-    return numpy.where(values.mask, absent, values.data)

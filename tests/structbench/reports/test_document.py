@@ -13,7 +13,7 @@ from structbench.reports.document import to_json
 from structbench.reports.html import to_html
 from structbench.reports.markdown import to_markdown
 from structbench.results.chart_data import EDGES, POSITION_REQUESTS, TIMELINE_POINTS
-from structbench.results.figures import GAP_REQUESTS
+from structbench.results.intervals import GAP_REQUESTS
 from structbench.results.wrong_answers import MAX_CHARACTERS, MAX_PER_OUTCOME
 from structbench.stats import Estimate, percentile, wilson
 from structbench.store import Reader
