@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.instruments import BY_NAME, Instrument
+from loadgen.types import MODEL_ERRORS
 from structbench.formatting import ABSENT, seconds_text, share_text, significant
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ class Metric:
                 return ABSENT if value is None else f"{value:.{2 + more}f}"
 
     def range_text(self, low: float | None, high: float | None) -> str:
-        """Format an interval in the metric's unit, ``280–400 ms``; an empty text if it has not both ends."""
-        if low is None or high is None:
+        """Format an interval in the metric's unit, ``280–400 ms``; an empty text without both ends or a width."""
+        if low is None or high is None or low == high:
             return ""
         first, last = self.text(low), self.text(high)
         unit = _UNIT.search(last)
@@ -122,8 +123,16 @@ class Metric:
         return f"{first.removesuffix(unit[0])}–{last}"
 
 
+FAILED = f"coalesce(error_kind NOT IN {MODEL_ERRORS}, false)"
+"""SQL: whether the server or this client failed, and not the model, whose failures are scored."""
+
+
 def _is_completed(row: Row) -> bool:
     return row["error_kind"] is None
+
+
+def _is_failed(row: Row) -> bool:
+    return row["error_kind"] is not None and row["error_kind"] not in MODEL_ERRORS
 
 
 def _latency(name: str, label: str, column: str, **more: Any) -> Metric:
@@ -193,7 +202,7 @@ _TABLE = (
            sql="CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct')::BIGINT::DOUBLE END",
            adds=lambda row, _: _is_right(row, True)),
     Metric(name="error_rate", base="error_rate", kind="share", label="errors", lower_is_better=True, scored="requests",
-           sql="(error_kind IS NOT NULL)::BIGINT::DOUBLE", adds=lambda row, _: float(not _is_completed(row))),
+           sql=f"({FAILED})::BIGINT::DOUBLE", adds=lambda row, _: float(_is_failed(row))),
     _score("semantic_similarity", "similarity", "semantic_similarity", "score", narrow="simi-\nlarity",
            only_where="semantic_similarity"),
 )  # fmt: skip

@@ -25,6 +25,7 @@ LAYERS = (
     ("structbench.metrics", "structbench.verdict", "structbench.identity", "structbench.output", "structbench.options"),
     ("structbench.notes",),
     ("structbench.formatting", "structbench.stats", "structbench.strict_json", "structbench.types"),
+    ("structbench.neighbours",),
     ("structbench.errors",),
     ("loadgen.simulator", "loadgen.telemetry"),
     ("loadgen.engine",),

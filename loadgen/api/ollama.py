@@ -17,7 +17,7 @@ import ollama
 from loadgen.api.answer import CallPiece, Piece
 from loadgen.types import Request, RequestError
 from loadgen.wire.connection import WireTimings
-from loadgen.wire.framing import Framing, Ndjson
+from loadgen.wire.framing import BadWire, Framing, Ndjson
 from loadgen.wire.httpx_adapter import HttpxTransport
 
 FRAMING: type[Framing] = Ndjson
@@ -33,6 +33,9 @@ _FACTS = {
     "eval_ns": "eval_duration",
 }
 """Fields of the RequestRecord -> those of Ollama's last message."""
+_MOST = {"prompt_tokens": 2**31, "output_tokens": 2**31}
+_MOST_NS = 2**53
+"""Limits of what a count and a duration (104 days) can be."""
 
 
 def make_client(host: str | None) -> ollama.AsyncClient:
@@ -40,7 +43,7 @@ def make_client(host: str | None) -> ollama.AsyncClient:
     transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools)
     # A gateway that compresses an answer gathers its chunks.
     headers = {"Accept-Encoding": "identity"}
-    return ollama.AsyncClient(host, transport=transport, trust_env=False, headers=headers)
+    return ollama.AsyncClient(host, transport=transport, trust_env=False, headers=headers, follow_redirects=False)
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:
@@ -96,7 +99,15 @@ def piece(part: Any) -> Piece:
     said = Piece(text or "", message.get("thinking") or "", _calls(calls) if calls else ())
     if not whole.get("done"):
         return said
-    return said._replace(done=True, facts={field: whole.get(name) for field, name in _FACTS.items()})
+    return said._replace(done=True, facts={field: _fact(whole, field, name) for field, name in _FACTS.items()})
+
+
+def _fact(message: Mapping[str, Any], field: str, name: str) -> Any:
+    """Return a field of the last message; raise BadWire for a number that is neither a count nor a duration."""
+    value = message.get(name)
+    if isinstance(value, int | float) and not 0 <= value < _MOST.get(field, _MOST_NS):
+        raise BadWire(f"{name} is {value}")
+    return value
 
 
 def _calls(calls: Any) -> list[CallPiece]:

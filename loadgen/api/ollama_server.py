@@ -28,6 +28,10 @@ PROVIDER = "ollama"
 
 _QUESTION_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
+_WHOLE_NAME = 3
+"""Registry, namespace and model with tag."""
+_WANTS_TLS = re.compile(r"https|ssl-enabled", re.IGNORECASE)
+"""In the answer of a server that was spoken to in plain http, where only https is understood."""
 _NOT_OLLAMA = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """Raised for an answer that is not JSON, or JSON of another shape."""
 _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
@@ -35,8 +39,17 @@ _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
 
 
 def full_name(model: str) -> str:
-    """Return the name with its tag: ``gemma3n`` is ``gemma3n:latest``."""
-    return model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
+    """Return the one form of all names that mean the same model to Ollama.
+
+    In lower case, with its tag, without the default registry and namespace: ``registry.ollama.ai/library/Gemma3n`` is
+    ``gemma3n:latest``; of another registry or namespace it is another model.
+    """
+    parts = model.rpartition("://")[2].lower().split("/")
+    if len(parts) == _WHOLE_NAME and parts[0] == "registry.ollama.ai":
+        del parts[0]
+    if len(parts) == _WHOLE_NAME - 1 and parts[0] == "library":
+        del parts[0]
+    return "/".join(parts) + ("" if ":" in parts[-1] else ":latest")
 
 
 def how_to_pull(model: str) -> str:
@@ -59,11 +72,12 @@ def keep_alive(text: str) -> str | float:
 def address_of(host: str | None) -> str:
     """Return the server's URL for any form that the official client accepts; ServerError for another."""
     import httpx
+    import ollama
 
     host = host or os.environ.get("OLLAMA_HOST") or os.environ.get("OLLAMA_BASE_URL")
     try:
-        with _client(host, None) as client:
-            url = client._client.base_url
+        with ollama.Client(host)._client as client:
+            url = client.base_url
     except (ValueError, httpx.InvalidURL) as error:
         raise ServerError(f"{host!r} is not a valid server address ({error}): give --host like 127.0.0.1:11434"
                           ) from None  # fmt: skip
@@ -79,17 +93,58 @@ def probe(address: str) -> Server:
     try:
         with _http(address, _QUESTION_TIMEOUT_S) as http:
             answer = http.get("/api/version")
+            if answer.status_code == 400 and _WANTS_TLS.search(answer.text) and address.startswith("http:"):
+                raise ServerError(f"{address} speaks https: give --host https{address.removeprefix('http')}")
             version = answer.json()["version"] if answer.status_code == 200 else None
             tags = http.get("/api/tags").json()["models"] or []
-            models = {full_name(model["name"]): str(model["digest"]) for model in tags}
+            listed = {full_name(model["name"]): (str(model["name"]), str(model["digest"])) for model in tags}
     except (httpx.RequestError, OSError) as error:
-        raise ServerError(f"no server answers at {address} ({_reason(error)}): start it with `ollama serve`, "
-                          "or give --host, or --simulate") from None  # fmt: skip
+        raise ServerError(f"no server answers at {address}{_by_proxy(address)} ({_reason(error)}): "
+                          + (_past_proxy(address) or "start it with `ollama serve`, or give --host, or --simulate")
+                          ) from None  # fmt: skip
     except _NOT_OLLAMA:
         version = None
     if not isinstance(version, str):
-        raise ServerError(f"what answers at {address} is not Ollama: check --host and the port")
-    return Server(address, version, models)
+        raise ServerError(f"what answers at {address}{_by_proxy(address)} is not Ollama: "
+                          + (_past_proxy(address) or "check --host and the port"))  # fmt: skip
+    models = {name: digest for name, (_, digest) in listed.items()}
+    return Server(address, version, models, listed={name: as_listed for name, (as_listed, _) in listed.items()})
+
+
+def _by_proxy(address: str) -> str:
+    """Return which proxy of the environment leads to the server, if any."""
+    proxy = _proxy(address)
+    return "" if proxy is None else f" by way of the proxy {proxy.copy_with(username=None, password=None)}"
+
+
+def _past_proxy(address: str) -> str | None:
+    """Return how to reach the server without the proxy of the environment; None without one."""
+    import httpx
+
+    url = httpx.URL(address)
+    if _proxy(address) is None:
+        return None
+    return f"set no_proxy={url.host} to ask it directly, or correct {url.scheme}_proxy"
+
+
+def _proxy(address: str) -> httpx.URL | None:
+    """Return the proxy that requests to the address take; ServerError for one that cannot be used."""
+    import httpx
+
+    from loadgen.wire.transport import proxy_for
+
+    url = httpx.URL(address)
+    if (named := proxy_for(url.scheme, url.host)) is None:
+        return None
+    try:
+        proxy = httpx.URL(named)
+    except httpx.InvalidURL:
+        proxy = httpx.URL()
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise ServerError(f"the environment names a proxy for {address} that is not an http proxy: "
+                          f"set no_proxy={url.host} to ask the server directly, or correct {url.scheme}_proxy or "
+                          "all_proxy")  # fmt: skip
+    return proxy
 
 
 def answers(address: str) -> bool:
@@ -99,7 +154,7 @@ def answers(address: str) -> bool:
     try:
         with _http(address, _QUESTION_TIMEOUT_S) as http:
             return http.get("/api/version").status_code == 200
-    except (httpx.RequestError, OSError):
+    except (httpx.RequestError, OSError, ServerError):
         return False
 
 
@@ -172,6 +227,8 @@ class ModelWatcher:
                 if full_name(entry["name"]) == full_name(model):
                     expiry_s = _seconds_until(entry.get("expires_at"))
                     return LoadedModel(int(entry["size"]), int(entry.get("size_vram", 0)), expiry_s)
+        except ServerError:
+            return None
         except _failures():
             pass
         return None
@@ -192,7 +249,34 @@ def _seconds_until(instant: object) -> float | None:
 def _http(address: str, timeout_s: float) -> httpx.Client:
     import httpx
 
-    return httpx.Client(base_url=address, timeout=timeout_s, follow_redirects=True, verify=_tls())
+    return httpx.Client(base_url=address, timeout=timeout_s, verify=_tls(), **_as_the_load(address))
+
+
+def _as_the_load(address: str) -> dict[str, Any]:
+    """Return the arguments of httpx with which questions go the way that the requests of a load go."""
+    hooks = {"response": [_refuse_redirect, _read_lines]}
+    return {"proxy": _proxy(address), "trust_env": False, "follow_redirects": False, "event_hooks": hooks}
+
+
+def _refuse_redirect(response: httpx.Response) -> None:
+    if response.has_redirect_location:
+        asked, target = str(response.url), str(response.url.join(response.headers["location"]))
+        path = asked[asked.rfind("/api/") :]
+        raise ServerError(f"{asked.removesuffix(path)} redirects to {target.removesuffix(path)}: give that as --host")
+
+
+def _read_lines(response: httpx.Response) -> None:
+    """Have lines end where Ollama ends them: httpx also ends them at U+0085 and its like, which JSON may contain."""
+    from loadgen.wire.framing import Ndjson
+
+    def lines() -> Iterator[str]:
+        framing = Ndjson()
+        for data in response.iter_bytes():
+            yield from (line.decode() for line in framing.feed(data))
+        if rest := framing.rest():
+            yield rest.decode()
+
+    response.iter_lines = lines  # type: ignore[method-assign]
 
 
 def _tls() -> ssl.SSLContext:
@@ -208,10 +292,10 @@ def _tls_of(*_certificates: str | None) -> ssl.SSLContext:
 
 
 @contextmanager
-def _client(address: str | None, timeout_s: float | None) -> Iterator[ollama.Client]:
+def _client(address: str, timeout_s: float | None) -> Iterator[ollama.Client]:
     import ollama
 
-    client = ollama.Client(address, timeout=timeout_s, verify=_tls())
+    client = ollama.Client(address, timeout=timeout_s, verify=_tls(), **_as_the_load(address))
     try:
         yield client
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
@@ -23,6 +23,8 @@ class Server:
     version: str
     models: Mapping[str, str]
     api_name: str = DEFAULT_API
+    listed: Mapping[str, str] = field(default_factory=dict)
+    """Full name -> the name by which the server lists the model."""
 
     @property
     def api(self) -> ServerApi:
@@ -36,6 +38,13 @@ class Server:
     def port(self) -> int:
         url = urlsplit(self.address)
         return url.port or (443 if url.scheme == "https" else 80)
+
+    def name_of(self, model: str) -> str:
+        """Return the one name of a model, however it was given: the listed one, without a tag that is understood."""
+        full_name = self.api.full_name
+        listed = self.listed.get(full_name(model), model)
+        bare = listed.rpartition(":")[0]
+        return bare if bare and full_name(bare) == full_name(listed) else listed
 
     def digest(self, model: str) -> str | None:
         return self.models.get(self.api.full_name(model))

@@ -13,9 +13,12 @@ from typing import Any
 
 import httpx
 
-from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
-from loadgen.wire.framing import BadWire, Framing
+from loadgen.wire.connection import HTTP_OK, ConnectFailed, TimedOut, WireTimings
+from loadgen.wire.framing import BadWire, Framing, NoAnswer
 from loadgen.wire.transport import Connections, message, proxy_for, wait_until_due
+
+_REDIRECTS, _ERRORS = 300, 400
+"""The first status of each."""
 
 
 class HttpxTransport(httpx.AsyncBaseTransport):
@@ -41,7 +44,7 @@ class HttpxTransport(httpx.AsyncBaseTransport):
         data = message(request.method, request.url.raw_path, request.headers.raw, body)
         connection = await self._connections.send(_address(request.url), data, timings, self._framing)
         answer = _Body(connection.chunks(), partial(self._connections.give_back, connection))
-        return _Response(connection.status, connection.headers, answer)
+        return await _checked(_Response(connection.status, connection.headers, answer), request.url)
 
     async def preconnect(self, url: str, count: int, timeout_s: float) -> None:
         """Open ``count`` connections in advance, unless TLS or a proxy is used."""
@@ -124,8 +127,19 @@ async def _through(
         nothing_came = "disconnected without" in str(error)
         raise (ConnectFailed if nothing_came else BadWire)(str(error) or type(error).__name__) from None
     timings.content_type = response.headers.get("content-type", "")
-    chunks = _chunks(response.stream, timings, framing if response.is_success else None)
-    return _Response(response.status_code, response.headers, _Body(chunks, response.stream.aclose))
+    chunks = _chunks(response.stream, timings, framing if response.status_code == HTTP_OK else None)
+    body = _Body(chunks, response.stream.aclose)
+    return await _checked(_Response(response.status_code, response.headers, body), request.url)
+
+
+async def _checked(response: _Response, asked: httpx.URL) -> _Response:
+    """Return a response that is an answer or an error; raise NoAnswer for any other."""
+    status = response.status_code
+    if HTTP_OK < status < _ERRORS:
+        await response.aclose()
+        location = response.headers.get("location") if status >= _REDIRECTS else None
+        raise NoAnswer(status, None if location is None else str(asked.join(location)))
+    return response
 
 
 async def _note_connection(timings: WireTimings, event: str, _info: Any) -> None:

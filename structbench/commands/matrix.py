@@ -101,7 +101,7 @@ def _try_one(
     reply = prober.ask(probe.endpoint, request_of(probe, model, tokens), probe.stream)
     finding = judge(probe, reply)
     row = {
-        "server_version": server.version, "model": server.api.full_name(model),
+        "server_version": server.version, "model": server.listed.get(server.api.full_name(model), model),
         "model_digest": server.digest(model) or "", "probe": probe.name, "endpoint": probe.endpoint,
         "stream": probe.stream, "think": probe.think, "question": probe.question, "result": finding.result,
         "status": reply.status, "evidence": finding.evidence, "example": finding.example, "seconds": reply.seconds,

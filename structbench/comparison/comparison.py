@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from structbench.comparison.pairing import Pair, Pairing
 from structbench.comparison.samples import Compared, compared
-from structbench.comparison.significance import MIN_RUNS, Difference, holm
-from structbench.formatting import ABSENT, plural
+from structbench.comparison.significance import NO_CASE_DIFFERS, Difference, holm
+from structbench.formatting import ABSENT
 from structbench.gates.expressions import Change, limits_text
 from structbench.gates.slo import CellResult, Gate, GateOutcome, Judgement, doubt, judged, settle
 from structbench.identity import canonical_json
@@ -108,12 +108,6 @@ def notes_of(pair: Pair) -> tuple[str, ...]:
             notes.append(f"{side} is {', '.join(group.marks)}{reasons}")
         if len(group.run_ids) > 1:
             notes.append(f"{side} is {len(group.run_ids)} runs of one config, pooled")
-    runs = [len(group.run_ids) for group in (pair.a, pair.b)]
-    if min(runs) < MIN_RUNS:
-        notes.append(
-            f"{plural(runs[0], 'run')} against {runs[1]}: how much one run differs from the next is not known; "
-            f"from {MIN_RUNS} runs on each side on, it is counted in"
-        )
     for key, text in (("system", "system"), ("cores", "number of cores")):
         before, after = pair.a.environment.get(key), pair.b.environment.get(key)
         if before != after:
@@ -168,6 +162,8 @@ def _judged(change: Change, found: Difference) -> tuple[Judgement, str]:
     metric, is_rise = change.metric, change.op[0] == ">"
     if metric.kind == "share" and is_rise == metric.lower_is_better and found.b == float(not is_rise):
         return "met", "B is as good as can be"
+    if found.method == NO_CASE_DIFFERS and change.keeps(0.0, found.a):
+        return "met", "no case differs"
     best, worst = (found.low, found.high) if is_rise else (found.high, found.low)
     match judged(lambda difference: change.keeps(difference, found.a), best, worst):
         case "met":

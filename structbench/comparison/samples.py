@@ -30,7 +30,7 @@ from structbench.neighbours import memory_of
 from structbench.results.groups import RunGroup
 from structbench.results.intervals import slices_of, stretches
 from structbench.results.measures import meets
-from structbench.stats import CONFIDENCE, MIN_CLUSTERS, MIN_STRETCHES, TOO_ALIKE, percentile_estimate
+from structbench.stats import CONFIDENCE, MIN_CLUSTERS, MIN_STRETCHES, TOO_ALIKE, needed, percentile_estimate
 from structbench.store import Reader
 
 Columns = Mapping[str, Any]
@@ -104,6 +104,10 @@ class CellSamples:
     def runs(self) -> Integers:
         found: Integers = np.unique(self.rows["run"]).astype(np.int64)
         return found
+
+    @property
+    def gap_total(self) -> int:
+        return int(self.gaps_by(None)["n"].sum())
 
     def scored(self, column: str) -> list[int]:
         """Return the rows that have this score."""
@@ -231,6 +235,8 @@ def _figures(a: CellSamples, b: CellSamples, metric: Metric, paired: bool, timin
         wanted = MIN_CLUSTERS if metric.counts == "gap" else min_n(metric.p)
         if min(n_a, n_b) < wanted:
             return replace(plain, untested="too few", why=f"needs {wanted} requests")
+        if metric.counts == "gap" and metric.p is not None and min(a.gap_total, b.gap_total) < needed(metric.p):
+            return replace(plain, untested="too few", why=f"needs {needed(metric.p)} gaps")
         blocks = [_blocks_of(side, metric) for side in (a, b)]
         if 0 in blocks:
             return replace(plain, untested="too few", why=TOO_ALIKE)

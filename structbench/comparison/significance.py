@@ -25,6 +25,7 @@ RESAMPLES = 1000
 _MAX_LOG = 500.0
 """The largest logarithm that is exponentiated, below overflow."""
 PERMUTATIONS = 9999
+NO_CASE_DIFFERS = "no case differs"
 MIN_RUNS = 3
 """Runs on each side from which on the run is the unit."""
 MAX_DISTINCT = 4096
@@ -250,7 +251,7 @@ def _swapped(sums: NDArray[Any]) -> tuple[float, str]:
     from scipy import stats
 
     if not len(sums):
-        return 1.0, "McNemar"
+        return 1.0, NO_CASE_DIFFERS
     if np.ptp(np.abs(sums)) < 1e-12:
         return float(stats.binomtest(int((sums > 0).sum()), len(sums)).pvalue), "McNemar"
     found = stats.permutation_test(

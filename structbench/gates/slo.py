@@ -125,9 +125,10 @@ def judge(cell: str, slo: Condition, estimate: Estimate, row: Mapping[str, Any] 
         return Gate(cell, slo.text, "skip", None, 0, text)
     outcome = judgement(slo, estimate)
     if value is None and estimate.low is None and estimate.high is None:
-        wanted = estimate.needs if n and estimate.needs else 1
-        needs = plural(wanted, estimate.unit.removesuffix("s") if wanted > 1 else metric.counts)
-        text = f"needs {needs}, but there are {n:,}" if n else f"needs at least {needs}, but there is none"
+        needs = estimate.needs or 1
+        text = f"needs {needs:,} {estimate.unit}, but there are {n:,}"
+        if not n or needs == 1:
+            text = f"needs at least {plural(1, metric.counts)}, but there is none"
         return Gate(cell, slo.text, "not decided", None, n, text, needs=estimate.needs)
     text = f"{_figure_text(slo, estimate)}, n = {plural(n, metric.counts)}"
     needs_more = settled_by(slo, estimate) if outcome == "not decided" else None
@@ -153,11 +154,11 @@ def _figure_text(slo: Condition, estimate: Estimate) -> str:
     shown = _distinct_text(metric, value, slo.value)
     if is_exact(slo):
         return shown
-    interval = metric.range_text(estimate.low, estimate.high)
-    if not interval and estimate.low is not None and not slo.holds(estimate.low):
+    if not estimate.has_interval and estimate.low is not None and not slo.holds(estimate.low):
         return f"{shown} (at least {metric.text(estimate.low)})"
-    if not interval and estimate.high is not None and not slo.holds(estimate.high):
+    if not estimate.has_interval and estimate.high is not None and not slo.holds(estimate.high):
         return f"{shown} (at most {metric.text(estimate.high)})"
+    interval = metric.range_text(estimate.low, estimate.high)
     return f"{shown} ({interval})" if interval else shown
 
 

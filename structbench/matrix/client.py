@@ -62,6 +62,8 @@ class Prober:
         try:
             with self._http.stream("POST", PATHS[endpoint], json=body) as response:
                 reply.status = response.status_code
+                if response.has_redirect_location:
+                    reply.failure = f"HTTP {reply.status} redirects to {response.headers['location']}"
                 for part in response.iter_bytes():
                     data += part
                     if monotonic() - began > self._timeout_s:

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from structbench.metrics import GOOD_OF_RUN, LATENCIES, LIMITS_OF_RUN, PERCENTILES, SCORES, Metric, of_kind
+from structbench.metrics import (
+    FAILED,
+    GOOD_OF_RUN,
+    LATENCIES,
+    LIMITS_OF_RUN,
+    PERCENTILES,
+    SCORES,
+    Metric,
+    of_kind,
+)
 from structbench.results.groups import RunGroup
 from structbench.results.intervals import (
     GROUPS,
@@ -25,8 +34,9 @@ from structbench.store import Reader
 _ADDED = {metric.name: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
 _COUNTS = f"""
 WITH {GROUPS}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS_OF_RUN} FROM runs)
-SELECT line, count(*) AS requests, count(error_kind) AS errors, count(*) FILTER (error_kind IS NULL) AS completed,
-    count(*) FILTER (error_kind = 'dropped') AS dropped, count(accuracy_score) AS scored,
+SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
+    count(*) FILTER (error_kind IS NULL) AS completed, count(*) FILTER (error_kind = 'dropped') AS dropped,
+    count(accuracy_score) AS scored,
     count(first_thinking_s) FILTER (error_kind IS NULL) AS thinking,
     coalesce(sum(output_tokens) FILTER (error_kind IS NULL), 0)::BIGINT AS output_tokens,
     {", ".join(f"sum({sql}) AS {name}, count({sql}) AS {name}_n" for name, sql in _ADDED.items())},
@@ -42,7 +52,7 @@ FROM requests JOIN line USING (run_id) GROUP BY line, case_id ORDER BY line, cas
 """
 _OUTCOMES = f"""
 WITH {GROUPS}
-SELECT line, outcome, error_kind IS NOT NULL AS failed, count(*) AS count
+SELECT line, outcome, {FAILED} AS failed, count(*) AS count
 FROM requests JOIN line USING (run_id) GROUP BY ALL ORDER BY line, failed, count DESC, outcome
 """
 _KNOWN_GAPS = f"WITH {GROUPS} SELECT line, {', '.join(PERCENTILES)} FROM gap_percentiles JOIN line USING (run_id)"

@@ -237,9 +237,7 @@ def _estimate(rows: Rows, run_id: str, metric: Metric, found: Measured, good: st
 
 
 def _gap_estimate(rows: Rows, params: Mapping[str, Any], metric: Metric, found: Measured) -> Estimate:
-    (completed,) = rows.query(
-        "SELECT count(*) AS n FROM requests WHERE run_id = $1 AND error_kind IS NULL", params["run_ids"]
-    )
+    (completed,) = rows.query(_COMPLETED, params["run_ids"])
     requests, moments = gap_moments(rows, params, {0: completed["n"]})[0]
     if metric.p is None:
         sums, sizes = (np.array([f(each) for each in moments], dtype=float) for f in (np.sum, len))

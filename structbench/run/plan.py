@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from loadgen.api import DEFAULT_API
@@ -122,9 +122,19 @@ def open_telemetry(port: int | None, host: str, collector: Target | None, stack:
 
 
 def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[PlannedCell]:
-    """Find out for each cell whether it is new, partly done or done, and why."""
-    found = store.find([cell.config_hash for cell in cells])
-    return [_plan(cell, found.get(cell.config_hash), skip_cached=settings.skip_cached) for cell in cells]
+    """Find out for each cell whether it is new, partly done or done, and why.
+
+    What is stored under another name of the same model is continued under that name.
+    """
+    ways = [(cell, *map(cell.under, cell.spellings)) for cell in cells]
+    found = store.find([way.config_hash for same in ways for way in same])
+    planned = []
+    for cell, *others in ways:
+        known = [way for way in (cell, *others) if way.config_hash in found]
+        best = min(known, key=lambda way: found[way.config_hash].rank, default=cell)
+        judged = _plan(best, found.get(best.config_hash), skip_cached=settings.skip_cached)
+        planned.append(replace(judged, cell=cell) if judged.cache == "new" else judged)
+    return planned
 
 
 def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool) -> PlannedCell:

@@ -170,12 +170,12 @@ class Segment:
         case, _ = case_of(self.cases, record.index)
         if record.following is not None:
             self._expect(record.following)
-        if record.error is None or record.error.kind == "rejected":
-            rejected = record.error is not None
-            answer = Answer(record.output_text, record.tool_calls, record.done_reason, rejected)
-            self.services.scorer.submit((self, record), case, answer)
-        else:
+        if record.failed:
             self._store_row(record, None)
+        else:
+            failure = None if record.error is None else record.error.kind
+            answer = Answer(record.output_text, record.tool_calls, record.done_reason, failure)
+            self.services.scorer.submit((self, record), case, answer)
         self._judge_errors(record)
 
     def _expect(self, following: Request) -> None:
@@ -256,7 +256,7 @@ class Segment:
 
     def _judge_errors(self, record: RequestRecord) -> None:
         """Give up the load if the server is gone, or if it is certain that too many requests fail."""
-        if record.error is None:
+        if record.error is None or not record.failed:
             self.lost_in_a_row = 0
             return
         if record.error.kind == "cancelled":

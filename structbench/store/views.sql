@@ -62,7 +62,7 @@ WITH limits AS (
         AND coalesce(e2e_due_s <= max_e2e_due_s, max_e2e_due_s IS NULL) AS good
     FROM requests JOIN limits USING (run_id)
 ), figures AS (
-    SELECT run_id, count(*) AS requests, count(error_kind) AS errors,
+    SELECT run_id, count(*) AS requests, count(*) FILTER (WHERE error_kind NOT IN ('rejected', 'broken_call', 'truncated')) AS errors,
         count(*) FILTER (WHERE error_kind IS NULL) AS completed,
         count(*) FILTER (WHERE error_kind = 'dropped') AS dropped,
         count(first_thinking_s) FILTER (WHERE error_kind IS NULL) AS thinking,
@@ -109,7 +109,7 @@ WITH long AS (
 ), counted AS (
     SELECT run_id, metric, adjusted, CASE
         WHEN error_kind IS NULL THEN value
-        WHEN adjusted AND error_kind <> 'cancelled' THEN 1e300 END AS value
+        WHEN adjusted AND error_kind NOT IN ('rejected', 'broken_call', 'truncated', 'cancelled') THEN 1e300 END AS value
     FROM long CROSS JOIN (VALUES (false), (true)) AS t(adjusted)
     WHERE NOT adjusted OR metric IN ('ttft_s', 'ttft_due_s', 'first_answer_s', 'tpot_s', 'itl_mean_s', 'e2e_s', 'e2e_due_s')
 ), figures AS (
@@ -142,7 +142,7 @@ CREATE OR REPLACE VIEW errors AS
 SELECT run_id, model, suite, CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '') WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END AS load, error_kind, error_status, count(*) AS count,
     any_value(error_message) AS example
 FROM requests JOIN runs USING (run_id)
-WHERE error_kind IS NOT NULL
+WHERE error_kind NOT IN ('rejected', 'broken_call', 'truncated')
 GROUP BY run_id, model, suite, load, error_kind, error_status;
 
 CREATE OR REPLACE VIEW decomposition AS
@@ -165,6 +165,7 @@ CREATE OR REPLACE VIEW compliance AS
 WITH counted AS (
     SELECT run_id, count(schema_valid) AS judged,
         count(schema_valid) FILTER (WHERE outcome = 'rejected') AS rejected,
+        count(schema_valid) FILTER (WHERE outcome = 'broken_call') AS broken_call,
         count(schema_valid) FILTER (WHERE outcome = 'no_output') AS no_output,
         count(schema_valid) FILTER (WHERE outcome = 'truncated') AS truncated,
         count(schema_valid) FILTER (WHERE outcome = 'invalid_json') AS invalid_json,
@@ -172,7 +173,7 @@ WITH counted AS (
         count(*) FILTER (WHERE schema_valid) AS valid, count(*) FILTER (WHERE outcome = 'unscored') AS unscored
     FROM requests GROUP BY run_id
 )
-SELECT run_id, model, suite, CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '') WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END AS load, structured, judged, rejected, no_output, truncated, invalid_json,
+SELECT run_id, model, suite, CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '') WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END AS load, structured, judged, rejected, broken_call, no_output, truncated, invalid_json,
     violated, valid, unscored, (judged - rejected) / nullif(judged, 0) AS declared,
     valid / nullif(judged, 0) AS empirical, valid / nullif(judged - rejected, 0) AS compliance
 FROM counted JOIN runs USING (run_id)

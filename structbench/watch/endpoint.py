@@ -11,8 +11,8 @@ from http.client import HTTPException
 from math import inf, isfinite
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.parse import urljoin, urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from loadgen.telemetry.histogram import Buckets
 from structbench.errors import BadInput
@@ -96,6 +96,13 @@ class Scrape:
     rest: Metrics = field(default_factory=Metrics)
 
 
+class _NoRedirects(HTTPRedirectHandler):
+    """Leaves a redirect as the error that it is."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 def endpoint(text: str) -> str:
     """Return the full URL of an address, for which ``host:port`` is enough; raise BadInput if it is not valid."""
     url = text if "://" in text else f"http://{text}"
@@ -113,12 +120,15 @@ def endpoint(text: str) -> str:
 def fetch(url: str, timeout_s: float = 5.0) -> str:
     """Return the endpoint's text; raise Unreachable if nothing answers, BadInput if something else does."""
     # Never through a proxy: the endpoint is on this machine, or at the near end of a tunnel.
-    opener = build_opener(ProxyHandler({}))
+    opener = build_opener(ProxyHandler({}), _NoRedirects)
     try:
         with opener.open(Request(url, headers={"Accept": "text/plain; version=0.0.4"}), timeout=timeout_s) as answer:
             kind = answer.headers.get_content_type()
             body = answer.read(MAX_BYTES)
     except HTTPError as error:
+        error.close()
+        if (place := error.headers.get("location")) is not None:
+            raise BadInput(f"{url} redirects to {urljoin(url, place)}: give that as --url") from None
         raise BadInput(f"{url} returned status {error.code}: {_EXPECTED}") from None
     except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error

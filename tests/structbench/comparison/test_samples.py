@@ -216,8 +216,8 @@ def test_a_resumed_run_is_all_its_segments_one_after_another(reader: Reader) -> 
 
 def test_pooled_runs_stand_one_after_another(reader: Reader) -> None:
     """The requests of two runs have the same indices, and are still other blocks than those of one run."""
-    found = held(reader, "one other", "n72", ["ttft_p50", "itl_mean", "requests_per_s"])
-    rows, last = [*ONE, *OTHER], RUNS["n72"][0]
+    found = held(reader, "one other", "n74", ["ttft_p50", "itl_mean", "requests_per_s"])
+    rows, last = [*ONE, *OTHER], RUNS["n74"][0]
     for name in ("ttft_p50", "itl_mean"):
         assert_same(found[name].difference,
                     difference(sample(name, rows), sample(name, last), paired=False, relative=True))  # fmt: skip

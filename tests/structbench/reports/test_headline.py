@@ -25,7 +25,8 @@ def group(number: int, model: str = "m", suite: str = "json", concurrency: int =
         level=concurrency, run_ids=(f"r{number}",), config_hash=None, labels=(), config=config,
         environment={}, model_digest=None, server_version=None, planned=None, duration_s=10.0, model_load_s=None,
         started_at=None, finished_at=None,
-        **{"status": "complete", "verdict": "valid", "reasons": (), "simulated": False, "goodput_limits": (), **more},
+        **{"status": "complete", "verdict": "valid", "reasons": (), "notes": (), "simulated": False,
+           "goodput_limits": (), **more},
     )  # fmt: skip
 
 
