@@ -23,9 +23,8 @@ LAYERS = (
     ("structbench.store", "structbench.suites"),
     ("structbench.scoring",),
     ("structbench.metrics", "structbench.verdict", "structbench.identity", "structbench.output", "structbench.options"),
-    ("structbench.notes",),
+    ("structbench.notes", "structbench.steadiness"),
     ("structbench.formatting", "structbench.stats", "structbench.strict_json", "structbench.types"),
-    ("structbench.neighbours",),
     ("structbench.errors",),
     ("loadgen.simulator", "loadgen.telemetry"),
     ("loadgen.engine",),
@@ -47,7 +46,7 @@ HOMES = {
     "httptools": ["loadgen/wire/connection.py", "loadgen/simulator/"],
     "psutil": ["structbench/run/sampler.py"],
     "jinja2": ["structbench/reports/html.py"],
-    "scipy": ["structbench/stats.py", "structbench/comparison/significance.py", "structbench/scoring/rules.py"],
+    "scipy": ["structbench/stats/", "structbench/comparison/significance.py", "structbench/scoring/rules.py"],
 }
 """Package -> the only places that import it."""
 PUBLIC = ("load", "report", "compare")

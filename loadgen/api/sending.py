@@ -12,7 +12,9 @@ from typing import Any, Protocol, cast
 from loadgen.api import APIS
 from loadgen.api.answer import Answer, Piece
 from loadgen.api.blame import loops, model_error
+from loadgen.api.server import REFUSED
 from loadgen.types import NS, ErrorKind, Request, RequestError, RequestRecord, Timeouts
+from loadgen.wire.access import NO_ACCESS, Access
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Framing, NoAnswer
 
@@ -25,7 +27,7 @@ class ChatApi(Protocol):
 
     FRAMING: type[Framing]
 
-    def make_client(self, host: str | None) -> Any:
+    def make_client(self, host: str | None, access: Access = ...) -> Any:
         """Make the official client over our transport, without a limit on connections."""
 
     async def preconnect(self, client: Any, count: int, timeout_s: float) -> None:
@@ -50,8 +52,9 @@ def chat_api(name: str) -> ChatApi:
 
 
 async def send(
-    api: ChatApi, client: Any, request: Request, timeouts: Timeouts, *, due_ns: int | None = None, worker: int = -1
-) -> RequestRecord:
+    api: ChatApi, client: Any, request: Request, timeouts: Timeouts, *, due_ns: int | None = None, worker: int = -1,
+    access: Access = NO_ACCESS,
+) -> RequestRecord:  # fmt: skip
     """Send at ``due_ns`` (None: now), read the streamed answer to its end, and return the record."""
     timings = WireTimings(timeouts, due_ns)
     answer = Answer()
@@ -61,7 +64,7 @@ async def send(
         async with asyncio.timeout_at(start_ns / NS + timeouts.total_s):
             async for part in await api.call(client, request, timings):
                 assert timings.stamp_ns is not None
-                answer.add(api.piece(part), timings.stamp_ns, timings.late_reads)
+                answer.add(api.piece(part), timings.stamp_ns, timings.early_ns, timings.late)
         error = _incomplete(api, answer, timings)
     except asyncio.CancelledError:
         error = RequestError("cancelled", "cancelled before the answer's end")
@@ -71,6 +74,7 @@ async def send(
         error = _error(api, caught, request, answer, timings)
         if error is None:
             raise
+        error = _told(error, access)
     return RequestRecord(
         index=request.index,
         worker=worker,
@@ -78,7 +82,11 @@ async def send(
         sent_ns=timings.sent_ns,
         connected_ns=timings.connected_ns,
         end_ns=answer.last_ns if error is None else monotonic_ns(),
-        read_lag_max_ns=timings.read_lag_max_ns if timings.clock == "kernel" else None,
+        sent_off_ns=timings.sent_off_ns,
+        processor_wait_ns=timings.processor_wait_ns,
+        resent_segments=timings.resent,
+        out_of_order_segments=timings.out_of_order,
+        read_lag_max_ns=None if timings.clock in (None, "read") else timings.read_lag_max_ns,
         clock=timings.clock,
         error=error,
         **answer.fields(),
@@ -128,7 +136,15 @@ def _error(
         return None
     if error.kind in ("http", "stream"):
         error = replace(error, kind=_owner(error, request, answer) or error.kind)
-    return replace(error, message=error.message[:_MESSAGE_LIMIT])
+    return error
+
+
+def _told(error: RequestError, access: Access) -> RequestError:
+    """Return the error with what to do about a status that lets nobody in, and without secrets that it repeats."""
+    message = access.masked(error.message)
+    if error.kind == "http" and error.status in REFUSED:
+        message = f"{access.refusal(error.status)} ({message})" if message else access.refusal(error.status)
+    return replace(error, message=message[:_MESSAGE_LIMIT])
 
 
 def _owner(error: RequestError, request: Request, answer: Answer) -> ErrorKind | None:

@@ -16,6 +16,7 @@ from loadgen.wire.connection import ConnectFailed, Connection, TimedOut, WireTim
 from loadgen.wire.framing import Framing
 
 Address = tuple[str, int]
+"""Host and port; a host that begins with "/" is the path of a unix socket."""
 
 
 class Connections:

@@ -25,12 +25,12 @@ from structbench.comparison.significance import (
     quantile,
     without_variation,
 )
-from structbench.metrics import METRICS, Metric, gaps_sql
-from structbench.neighbours import memory_of
+from structbench.metrics import COUNTED, METRICS, Metric, gaps_sql
 from structbench.results.groups import RunGroup
-from structbench.results.intervals import slices_of, stretches
+from structbench.results.intervals import END_S, LASTED, slices_of, stretches
 from structbench.results.measures import meets
 from structbench.stats import CONFIDENCE, MIN_CLUSTERS, MIN_STRETCHES, TOO_ALIKE, needed, percentile_estimate
+from structbench.stats.neighbours import memory_of
 from structbench.store import Reader
 
 Columns = Mapping[str, Any]
@@ -39,15 +39,17 @@ Judgement = Literal["better", "worse", "no detectable difference", "too few", "n
 _WANTED = "wanted AS (SELECT unnest($runs::VARCHAR[]) AS run_id, unnest(range(len($runs))) AS run)"
 _ROWS = f"""
 WITH {_WANTED}
-SELECT run, request_index, case_id, repeat, segment, error_kind IS NULL AS completed,
+SELECT run, request_index, case_id, repeat, segment, {COUNTED} AS counted,
     first_thinking_s AS thinking,
     {", ".join(f"({metric.sql})::DOUBLE AS {metric.name}" for metric in METRICS.values())},
-    (end_ns - min(coalesce(due_ns, sent_ns)) OVER (PARTITION BY run_id, segment)) / 1e9 AS end_s
-FROM requests JOIN wanted USING (run_id) ORDER BY run, request_index
+    {END_S} AS end_s
+FROM requests JOIN wanted USING (run_id)
+    LEFT JOIN (SELECT run_id, segment, steady_from_ns FROM segments) USING (run_id, segment)
+ORDER BY run, request_index
 """
 _GAPS = f"""
 WITH {_WANTED}, placed AS (
-    SELECT error_kind, chunk_offsets_us,
+    SELECT error_kind, steady, chunk_offsets_us,
         {{place}} AS block
     FROM requests JOIN wanted USING (run_id)
 )
@@ -55,8 +57,8 @@ WITH {_WANTED}, placed AS (
 """
 _BLOCK = "(row_number() OVER (ORDER BY run, request_index) - 1) * $blocks // count(*) OVER ()"
 _SEGMENTS = f"""
-WITH {_WANTED} SELECT run, segment, duration_s FROM segments JOIN wanted USING (run_id)
-WHERE status IS DISTINCT FROM 'interrupted'
+WITH {_WANTED}, {LASTED}
+SELECT run, segment, duration_s FROM lasted JOIN wanted USING (run_id)
 """
 
 
@@ -122,10 +124,10 @@ class CellSamples:
 
     def _counted(self, metric: Metric) -> Any:
         """Return which rows the metric counts."""
-        completed = self.rows["completed"].astype(bool)
+        counted = self.rows["counted"].astype(bool)
         if metric.kind == "latency":
             return ~np.isnan(self.rows[metric.base])
-        return np.ones_like(completed) if metric.name == "error_rate" else completed
+        return np.ones_like(counted) if metric.name == "error_rate" else counted
 
     def values(self, metric: Metric) -> Floats:
         """Return what each request adds, in order; of ITL, its own mean gap."""

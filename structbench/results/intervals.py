@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from structbench.metrics import LIMITS_OF_RUN, Metric, gaps_sql, good_sql
+from structbench.metrics import LIMITS_OF_RUN, MEASURED, Metric, gaps_sql, good_sql
 from structbench.results.measures import Measured, measured
 from structbench.stats import (
     MAX_STRETCHES,
@@ -40,9 +40,23 @@ SAMPLED = "sampled AS (SELECT unnest($sampled::BIGINT[]) AS line, unnest($share:
 # Multiples of the golden ratio are spread evenly: an even sample over the run, the same each time.
 IN_SAMPLE = "(request_index * 2654435761) % 4294967296 < share * 4294967296"
 """SQL: whether a request is in the sample that ``sample_of`` asks for."""
+END_S = """
+    (end_ns - coalesce(steady_from_ns, min(coalesce(due_ns, sent_ns)) OVER (PARTITION BY run_id, segment))) / 1e9
+"""
+"""SQL: when a request ended, in seconds since its segment, or the steady part of it, began."""
+LASTED = """
+lasted AS (
+    SELECT run_id, segment, CASE
+        WHEN count(steady_from_ns) OVER (PARTITION BY run_id) > 0
+            THEN coalesce((steady_to_ns - steady_from_ns) / 1e9, 0)
+        WHEN status IS DISTINCT FROM 'interrupted' THEN duration_s END AS duration_s
+    FROM segments
+)
+"""
+"""SQL: how long each segment, or the steady part of it, lasted; NULL where only its rows can tell."""
 _LATENCY = f"""
 WITH {GROUPS} SELECT line AS key, run, request_index, {{column}} AS value
-FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL
+FROM requests JOIN line USING (run_id) WHERE {MEASURED}
 """
 _SCORE = f"""
 WITH {GROUPS} SELECT line AS key, run, request_index, {{column}} AS value FROM requests JOIN line USING (run_id)
@@ -54,18 +68,16 @@ WITH {GROUPS}, {SAMPLED}, begun AS (
 )
 SELECT line, run, segment, (sent_ns - begun_ns) / 1e9 AS at_s, chunk_offsets_us AS offsets_us
 FROM requests JOIN line USING (run_id) JOIN sampled USING (line) JOIN begun USING (run_id, segment)
-WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
+WHERE {MEASURED} AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
 """
 _ENDS = f"""
 WITH {GROUPS}, limits AS (SELECT run_id, {LIMITS_OF_RUN} FROM runs)
-SELECT line, run, segment, {{added}},
-    (end_ns - min(coalesce(due_ns, sent_ns)) OVER (PARTITION BY run_id, segment)) / 1e9 AS end_s
-FROM requests JOIN line USING (run_id) JOIN limits USING (run_id) ORDER BY line, run, request_index
+SELECT line, run, segment, {{added}}, {END_S} AS end_s
+FROM requests JOIN line USING (run_id) JOIN limits USING (run_id)
+    LEFT JOIN (SELECT run_id, segment, steady_from_ns FROM segments) USING (run_id, segment)
+ORDER BY line, run, request_index
 """
-_LENGTHS = f"""
-WITH {GROUPS} SELECT line, run, segment, duration_s FROM segments JOIN line USING (run_id)
-WHERE status IS DISTINCT FROM 'interrupted'
-"""
+_LENGTHS = f"WITH {GROUPS}, {LASTED} SELECT line, run, segment, duration_s FROM lasted JOIN line USING (run_id)"
 _COMPLETED = "SELECT count(*) AS n FROM requests WHERE run_id = $1 AND error_kind IS NULL"
 _GAPS = f"WITH {GROUPS} {gaps_sql('requests JOIN line USING (run_id)', 'line')} ORDER BY line, gap_us"
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from loadgen.api import DEFAULT_API
-from loadgen.api.server import Server, ServerError, server_api
+from loadgen.api.server import Server, ServerError, reach, server_api
 from loadgen.telemetry import Telemetry
 from loadgen.telemetry.target import Target, is_disabled
+from loadgen.wire.access import NO_ACCESS, Access
 from structbench.errors import BadInput
-from structbench.identity import config_dict, differences
+from structbench.identity import config_dict, config_hash, differences
 from structbench.metrics import INSTRUMENTS
 from structbench.output import complain
 from structbench.run.cells import Cell
@@ -36,18 +37,22 @@ class PlannedCell:
     """Indices of the requests to send; None: as many as the duration allows."""
     cache: CacheState
     why: str
+    notice: str | None = None
+    """What the user should know before the cell is measured anew."""
 
 
 def find_server(
-    models: Sequence[str], stack: ExitStack, *, host: str | None, simulate: bool, pull: bool, seed: int = 0
-) -> Server:
+    models: Sequence[str], stack: ExitStack, *, host: str | None, access: Access = NO_ACCESS, simulate: bool,
+    pull: bool, seed: int = 0,
+) -> Server:  # fmt: skip
     """Return the server; raise BadInput if none answers, or if it lacks a model and ``pull`` is false.
 
     A simulated server runs until ``stack`` closes.
     """
     try:
         api = server_api(DEFAULT_API)
-        server = api.probe(_simulate(seed, stack) if simulate else api.address_of(host))
+        address, access = reach(api, _simulate(seed, stack) if simulate else host, access)
+        server = api.probe(address, access)
     except ServerError as error:
         raise BadInput(str(error)) from None
     if not pull:
@@ -62,7 +67,7 @@ def pull_missing(models: Sequence[str], server: Server, say: Callable[[str], Non
         return server
     try:
         _pull(server, missing, say)
-        server = server.api.probe(server.address)
+        server = server.api.probe(server.address, server.access)
     except ServerError as error:
         raise BadInput(str(error)) from None
     _check_models(models, server)
@@ -99,7 +104,7 @@ def _pull(server: Server, models: Sequence[str], say: Callable[[str], None]) -> 
                 so_far: dict[str, Any] = {"completed": done, "total": total} if total else {}  # else it stays as it is
                 progress.update(task, description=f"{model} ({status})", **so_far)
 
-            server.api.pull(server.address, model, show)
+            server.api.pull(server.address, model, show, server.access)
             say(f"pulled {model}")
 
 
@@ -133,8 +138,23 @@ def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[Planne
         known = [way for way in (cell, *others) if way.config_hash in found]
         best = min(known, key=lambda way: found[way.config_hash].rank, default=cell)
         judged = _plan(best, found.get(best.config_hash), skip_cached=settings.skip_cached)
+        if not known and (older := _scored_earlier((cell, *others), store)) is not None:
+            judged = replace(judged, why=f"{judged.why}; {older}", notice=older)
         planned.append(replace(judged, cell=cell) if judged.cache == "new" else judged)
     return planned
+
+
+def _scored_earlier(ways: Sequence[Cell], store: Store) -> str | None:
+    """Return how to make use of a complete run of the same cell that an earlier scorer has scored, if there is one."""
+    version = ways[0].config.scorer_version
+    if version is None:
+        return None
+    earlier = [replace(way.config, scorer_version=number) for way in ways for number in range(1, version)]
+    runs = store.find([config_hash(config) for config in earlier]).values()
+    run_id = next((run.run_id for run in runs if run.status == "complete"), None)
+    if run_id is None:
+        return None
+    return f"run {run_id} was scored by an earlier scorer: `structbench rescore {run_id}` makes it count"
 
 
 def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool) -> PlannedCell:

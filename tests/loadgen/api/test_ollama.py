@@ -390,7 +390,7 @@ def test_a_refusal_is_of_what_was_asked_for(text: str, of_format: bool, of_tools
         assert record.error == RequestError("rejected" if refused else "http", text, 400)
 
 
-@pytest.mark.parametrize("status", [200, 400, 401, 404, 499, 500, 501, 503])
+@pytest.mark.parametrize("status", [200, 400, 402, 404, 499, 500, 501, 503])
 def test_only_where_a_request_was_wrong_or_could_not_be_done_may_it_be_a_refusal(status: int) -> None:
     record = answering(lines({"error": "invalid format"}), status=status).ask(chat(format="json"))
     assert record.error == RequestError("rejected" if status in (200, 400, 500) else "http", "invalid format", status)

@@ -18,6 +18,7 @@ from loadgen.engine import LoadFailed, Orders, Readings
 from loadgen.telemetry import CellLabels
 from loadgen.turns import follow_up
 from loadgen.types import MODEL_ERRORS, NS, ClosedLoop, ErrorKind, Request, RequestError, RequestRecord, Timeouts
+from loadgen.wire.access import NO_ACCESS, Access
 from structbench.errors import RunFailed
 from structbench.options import LoadOptions
 from structbench.run import sampler
@@ -198,7 +199,7 @@ def test_a_server_is_looked_for_after_ten_failures_to_connect_in_a_row(monkeypat
     asked: list[str] = []
     alive = SimpleNamespace(now=True)
 
-    def answers(address: str) -> bool:
+    def answers(address: str, *_: Access) -> bool:
         asked.append(address)
         return bool(alive.now)
 
@@ -290,10 +291,11 @@ def test_the_load_is_what_the_options_ask_for() -> None:
     made = segment(range(2, 4), requests=4, workers=3, warmup=2, timeout=7.0, grace=1.5, concurrency=[5])
     engine = run(made)
     (given,) = engine.given
-    assert given["warmup"] == warmup_requests(made.cell.config, 2)
+    assert given["warmup"] == warmup_requests(made.cell.config, 2, {})
     del given["warmup"]
     assert given == {
-        "load": ClosedLoop(concurrency=5), "api": "ollama", "count": 2, "host": SERVER.address, "workers": 3,
+        "load": ClosedLoop(concurrency=5), "api": "ollama", "count": 2, "host": SERVER.address, "access": NO_ACCESS,
+        "workers": 3,
         "timeouts": Timeouts.of(7.0), "grace_s": 1.5, "orders": made.orders, "readings": made.readings,
     }  # fmt: skip
     assert [request.index for request in engine.sent] == [2, 3], "what is missing, and nothing else"
@@ -397,7 +399,7 @@ def test_at_the_end_the_server_is_looked_for_only_where_the_last_found_none(
     monkeypatch: pytest.MonkeyPatch, alive: bool
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(ollama_server, "answers", lambda address: asked.append(address) or alive)  # type: ignore[func-returns-value]
+    monkeypatch.setattr(ollama_server, "answers", lambda address, *_: asked.append(address) or alive)  # type: ignore[func-returns-value]
     back = segment()
     run(back, these(timed(0, "connect"), timed(1), timed(2, "http")))
     assert (asked, back.failure) == ([], None)

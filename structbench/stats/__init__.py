@@ -12,7 +12,7 @@ from math import floor
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from structbench.neighbours import memory_of
+from structbench.stats.neighbours import memory_of
 
 if TYPE_CHECKING:
     import numpy as np
