@@ -49,8 +49,7 @@ ORDER BY run, request_index
 """
 _GAPS = f"""
 WITH {_WANTED}, placed AS (
-    SELECT error_kind, steady, chunk_offsets_us,
-        {{place}} AS block
+    SELECT error_kind, steady, chunk_offsets_us, chunks, gathered_chunks, {{place}} AS block
     FROM requests JOIN wanted USING (run_id)
 )
 {gaps_sql("placed", "block")}
@@ -165,6 +164,8 @@ class CellSamples:
         slice_of, slices, slice_s = slices_of(self.rows, self.segments)
         added = self.rows[metric.name]
         if not slice_s or np.isnan(added).all() or (metric.name == "goodput" and not self.limited):
+            return None
+        if metric.of_all and np.isnan(added[self._counted(metric)]).any():
             return None
         counts = np.nan_to_num(added)
         ended = slice_of >= 0

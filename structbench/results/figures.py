@@ -9,6 +9,7 @@ from typing import Any
 from structbench.metrics import (
     FAILED,
     GOOD_OF_RUN,
+    IS_COVERED,
     LATENCIES,
     LIMITS_OF_RUN,
     MEASURED,
@@ -16,6 +17,7 @@ from structbench.metrics import (
     SCORES,
     Metric,
     of_kind,
+    total_sql,
 )
 from structbench.results.groups import RunGroup
 from structbench.results.intervals import (
@@ -32,7 +34,7 @@ from structbench.results.intervals import (
 from structbench.stats import Estimate, gap_percentiles, such_cases, wilson
 from structbench.store import Reader
 
-_ADDED = {metric.name: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
+_ADDED = {metric: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
 _COUNTS = f"""
 WITH {GROUPS}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS_OF_RUN} FROM runs)
 SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
@@ -40,12 +42,13 @@ SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
     count(accuracy_score) AS scored,
     count(first_thinking_s) FILTER (error_kind IS NULL) AS thinking,
     CASE WHEN bool_or(steady) THEN count(*) FILTER (steady IS NOT FALSE) ELSE 0 END AS steady,
-    coalesce(sum(output_tokens) FILTER (error_kind IS NULL), 0)::BIGINT AS output_tokens,
-    {", ".join(f"sum({sql}) AS {name}, count({sql}) AS {name}_n" for name, sql in _ADDED.items())},
+    CASE WHEN bool_and({IS_COVERED}) FILTER (error_kind IS NULL)
+        THEN (sum(output_tokens) FILTER (error_kind IS NULL))::BIGINT END AS output_tokens,
+    {", ".join(f"{total_sql(of, sql)} AS {of.name}, count({sql}) AS {of.name}_n" for of, sql in _ADDED.items())},
     bool_or(limited) AS limited, median(client_tokens_per_s) FILTER ({MEASURED}) AS stream_tokens_per_s
 FROM requests JOIN line USING (run_id) JOIN limits USING (run_id) GROUP BY line
 """
-_RATES = {metric.name: _ADDED[metric.name] for metric in of_kind("rate")}
+_RATES = {metric.name: _ADDED[metric] for metric in of_kind("rate")}
 _COUNTED = ("requests", "completed", "errors", "dropped", "scored", "thinking", "steady", "output_tokens")
 _CASES = f"""
 WITH {GROUPS}
@@ -64,9 +67,9 @@ _KNOWN_GAPS = f"WITH {GROUPS} SELECT line, {', '.join(PERCENTILES)} FROM gap_per
 class Figures:
     """The figures measured for one run group."""
 
-    counts: Mapping[str, int]
+    counts: Mapping[str, Any]
     """requests, completed, errors, dropped, scored, thinking (answers that had some), steady (0: figures are of all),
-    output_tokens."""
+    output_tokens (None: unknown)."""
     latencies: Mapping[str, Latency]
     """``Metric.key`` -> p50, p90, p95, p99."""
     shares: Mapping[str, Estimate]
@@ -170,8 +173,9 @@ def _figures(
     def rate(metric: Metric) -> Estimate:
         scored = metric.counts == "scored answer"
         n = row.get(f"{metric.name}_n", 0) if scored else counts["completed"]
+        total = row.get(metric.name) if metric.of_all else row.get(metric.name) or 0
         known = seconds and (n or not scored) and (metric.name != "goodput" or row.get("limited"))
-        value = (row.get(metric.name) or 0) / seconds if known and seconds else None
+        value = total / seconds if known and seconds and total is not None else None
         return about(rates.get(metric.name, Estimate(0)), value, n)
 
     return Figures(

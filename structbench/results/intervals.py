@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from structbench.metrics import LIMITS_OF_RUN, MEASURED, Metric, gaps_sql, good_sql
+from structbench.metrics import IS_GATHERED, LIMITS_OF_RUN, MEASURED, Metric, gaps_sql, good_sql
 from structbench.results.measures import Measured, measured
 from structbench.stats import (
     MAX_STRETCHES,
@@ -68,7 +68,7 @@ WITH {GROUPS}, {SAMPLED}, begun AS (
 )
 SELECT line, run, segment, (sent_ns - begun_ns) / 1e9 AS at_s, chunk_offsets_us AS offsets_us
 FROM requests JOIN line USING (run_id) JOIN sampled USING (line) JOIN begun USING (run_id, segment)
-WHERE {MEASURED} AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
+WHERE {MEASURED} AND NOT {IS_GATHERED} AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
 """
 _ENDS = f"""
 WITH {GROUPS}, limits AS (SELECT run_id, {LIMITS_OF_RUN} FROM runs)
