@@ -28,8 +28,8 @@ from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
 from structbench.gates.slo import CellResult, Gate, judge_all
-from structbench.notes import notes_of, stored_notes
-from structbench.output import write_output
+from structbench.notes import stored_notes
+from structbench.output import complain, write_output
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells
 from structbench.run.display import Display
@@ -39,11 +39,12 @@ from structbench.run.settings import Settings
 from structbench.run.similarity import Embeddings, score_similarity
 from structbench.scoring.process import Scorer
 from structbench.store import Store, run_columns
+from structbench.store.ending import ending_of
+from structbench.store.upkeep import spool_of
 from structbench.suites.catalog import calibrated
 from structbench.suites.generated import calibrate, calibration_prompts, word_count
 from structbench.suites.requests import case_of
 from structbench.types import Case
-from structbench.verdict import FACTS, judge
 
 _FLUSH_S = 60.0
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
@@ -151,7 +152,8 @@ def load(
         if settings.dry_run or settings.explain:
             return Summary(planned=_plan_lines(settings, build_cells(settings, server)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
-        store = stack.enter_context(Store(settings.db))
+        store = Store(settings.db)
+        stack.callback(_close, store)
         with stop.interruptible():
             server = pull_missing(settings.wanted_models, server, display.print)
         planned = plan(settings, build_cells(settings, server), store)
@@ -168,6 +170,16 @@ def load(
             report(summary)
         _hold(settings.hold_s, stop)
         return summary
+
+
+def _close(store: Store) -> None:
+    """Close the store; say who keeps rows from getting into the file, if anybody does."""
+    if not store.close():
+        rows = plural(store.backlog, "row")
+        complain(
+            f"{store.path} is kept open by {store.held_by}: {rows} of this load wait in {spool_of(store.path)}, and"
+            " the next structbench command takes them in"
+        )
 
 
 def _plan_lines(settings: Settings, cells: Sequence[Cell]) -> list[str]:
@@ -369,21 +381,16 @@ class _Runner:
         complete = ended_by_itself and segment.is_complete
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
         store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
-        store.append("runs", ended)
-        facts = store.query(FACTS, [segment.run_id], timeout_s=_FLUSH_S)[0]
-        verdict = judge(facts)
-        planned = facts["reached"] if complete and cell.load.duration_s else cell.requests
-        store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
-                              "planned": planned})  # fmt: skip
-        notes = list(notes_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id))
-        store.keep_notes(segment.run_id, notes)
-        for note in notes:
+        ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
+        planned = ending.reached if complete and cell.load.duration_s else cell.requests
+        store.append("runs", {**ended, **ending.columns, "planned": planned})  # one fact: all of it, or none
+        for note in ending.notes:
             self.services.display.print(f"{cell.name}: note: {note.text}")
         if complete:
             store.keep_gaps(segment.run_id)
         self._change_state("running", "complete" if complete else "interrupted")
         if self.services.telemetry is not None:
-            self.services.telemetry.end(segment.labels, verdict.word)
+            self.services.telemetry.end(segment.labels, ending.verdict.word)
 
 
 def pair_up(

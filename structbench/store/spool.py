@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,11 +196,22 @@ def _next_chunk(rows: Iterator[SpooledRow]) -> list[TableRow]:
 
 
 def _insert_chunk(con: duckdb.DuckDBPyConnection, columns: Columns, chunk: list[TableRow]) -> None:
+    notes = {row["run_id"]: row.pop("notes") for table, row in chunk if table == "runs" and "notes" in row}
     con.execute("BEGIN").fetchall()
     for (table, names), rows in _grouped(columns, chunk).items():
         types = {name: columns[table][name] for name in names}
         con.execute(_statement(table, types), [json.dumps(rows), _structure(types)]).fetchall()
+    for run_id, those in notes.items():
+        keep_notes(con, run_id, those)
     con.execute("COMMIT").fetchall()
+
+
+def keep_notes(con: duckdb.DuckDBPyConnection, run_id: str, notes: Iterable[Mapping[str, Any]]) -> None:
+    """Store these notes on a run in place of those it has; the caller has begun a transaction."""
+    con.execute("DELETE FROM notes WHERE run_id = $1", [run_id]).fetchall()
+    for note in notes:
+        row = [run_id, *(note[name] for name in ("kind", "share", "at_s", "text"))]
+        con.execute("INSERT INTO notes VALUES ($1, $2, $3, $4, $5)", row).fetchall()
 
 
 def _grouped(columns: Columns, chunk: list[TableRow]) -> dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]]:
