@@ -1,7 +1,7 @@
 """``kill -9`` at random moments of a load: no row that was stored is lost, none counts twice, every run is settled.
 
-Run as ``python -m benchmarks.kills [KILLS] [SEED]`` (200 by default). Each kill is of a load of its own on one file; two
-thirds are in the last 300 ms of a cell. Prints a line for each moment class and the counts; exit code 1 if one is off.
+Run as ``python -m benchmarks.kills [KILLS] [SEED]`` (200 by default). Each kill is of a load of its own, and two
+thirds are in the last 300 ms of a cell. Prints the counts; exit code 1 if one is off.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ ErrorKind = Literal[
 ]  # fmt: skip
 MODEL_ERRORS: tuple[ErrorKind, ...] = ("rejected", "broken_call", "truncated")
 """Kinds that say something about the model: such a request is scored, and is in no error rate."""
-Clock = Literal["kernel", "read"]
+Clock = Literal["kernel", "read", "stepped"]
+"""Receive instants are the kernel's, or those of the reads; stepped: of the reads where the wall clock had been set."""
 Arrival = Literal["constant", "poisson", "gamma"]
 
 NS = 1_000_000_000
@@ -101,17 +102,28 @@ class RequestRecord:
     worker: int | None = None
     due_ns: int | None = None
     sent_ns: int | None = None
+    sent_off_ns: int | None = None
+    """How much later, at most, this client really sent it; None: unknown."""
     connected_ns: int | None = None
     """When the connection opened for this request was established; None if an open one was reused."""
     chunk_ns: tuple[int, ...] = ()
+    chunk_early_ns: tuple[int, ...] | None = None
+    """By how much each chunk may have been received before its instant; empty: by nothing, None: unknown."""
     first_thinking_ns: int | None = None
     first_answer_ns: int | None = None
     first_tool_call_ns: int | None = None
     end_ns: int | None = None
     read_lag_max_ns: int | None = None
     """The longest time that received bytes waited in the kernel until this client read them."""
+    processor_wait_ns: int | None = None
+    """How long this client waited for a processor when the first chunk came; None if the server is elsewhere."""
+    resent_segments: int | None = None
+    """TCP segments that this end sent again while it was asked and answered; None: unknown."""
+    out_of_order_segments: int | None = None
+    """TCP segments of the answer that came after later ones, as where some were lost; None: unknown."""
     merged_chunks: int = 0
-    """Chunks read late, together with a later one, so that their own receive instants are lost."""
+    """Chunks read late, together with a later one, so that their own receive instants are lost: the client's doing,
+    unlike chunks that a server or proxy sends at once."""
     clock: Clock | None = None
     output_text: str = ""
     thinking_text: str = ""
@@ -119,6 +131,8 @@ class RequestRecord:
     """Each ``{"name": …, "arguments": {…}}``."""
     done_reason: str | None = None
     prompt_tokens: int | None = None
+    cached_prompt_tokens: int | None = None
+    """Those of ``prompt_tokens`` that the server had in its prefix cache; None if it does not tell."""
     output_tokens: int | None = None
     load_ns: int | None = None
     prompt_eval_ns: int | None = None
@@ -146,6 +160,13 @@ class RequestRecord:
     def ttft_s(self) -> float | None:
         """Time to first token: first chunk - sent."""
         return _between(self.sent_ns, self.first_ns)
+
+    @property
+    def ttft_off_s(self) -> float | None:
+        """By how much TTFT may be too long through this client's own delay; None: unknown, or there is no TTFT."""
+        if self.ttft_s is None or self.sent_off_ns is None or self.chunk_early_ns is None:
+            return None
+        return min(self.ttft_s, (self.sent_off_ns + (self.chunk_early_ns[0] if self.chunk_early_ns else 0)) / NS)
 
     @property
     def ttft_due_s(self) -> float | None:

@@ -23,7 +23,7 @@ LAYERS = (
     ("structbench.store", "structbench.suites"),
     ("structbench.scoring",),
     ("structbench.metrics", "structbench.verdict", "structbench.identity", "structbench.output", "structbench.options"),
-    ("structbench.notes",),
+    ("structbench.notes", "structbench.steadiness"),
     ("structbench.formatting", "structbench.stats", "structbench.strict_json", "structbench.types"),
     ("structbench.errors",),
     ("loadgen.simulator", "loadgen.telemetry"),

@@ -33,6 +33,7 @@ class Answer:
     """What has been received, and when; each of ``tool_calls`` is ``{"name": …, "arguments": {…}}``."""
 
     chunk_ns: list[int] = field(default_factory=list)
+    early_ns: list[int | None] = field(default_factory=list)
     first_thinking_ns: int | None = None
     first_answer_ns: int | None = None
     first_tool_call_ns: int | None = None
@@ -46,15 +47,18 @@ class Answer:
     """More of an answer came after its last message."""
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, piece: Piece, stamp_ns: int, late_read: bool = False) -> None:
-        """Add a chunk received at ``stamp_ns``; after a late read, that of the last chunk read with it."""
+    def add(self, piece: Piece, stamp_ns: int, early_ns: int | None = 0, late: bool = False) -> None:
+        """Add a chunk received at ``stamp_ns`` or at most ``early_ns`` earlier (None: unknown).
+
+        ``late``: it was read late, together with a later one, so that its own instant is lost.
+        """
         text, thinking, calls, done, facts = piece
         if self.done and (text or thinking or calls or done):
             self.overrun = True
         if text or thinking or calls:
-            if late_read and stamp_ns == self.last_ns and self.chunk_ns:
-                self.merged += 1
+            self.merged += late
             self.chunk_ns.append(stamp_ns)
+            self.early_ns.append(early_ns)
             if text:
                 self.texts.append(text)
                 if self.first_answer_ns is None:
@@ -93,11 +97,19 @@ class Answer:
     def tool_calls(self) -> tuple[Mapping[str, Any], ...]:
         return tuple({"name": call.name or "", "arguments": _arguments(call.arguments)} for call in self.calls)
 
+    def _early(self) -> tuple[int, ...] | None:
+        """Return by how much each chunk may have come earlier: empty if none may, None if unknown."""
+        known = [early_ns for early_ns in self.early_ns if early_ns is not None]
+        if len(known) < len(self.early_ns):
+            return None
+        return tuple(known) if any(known) else ()
+
     def fields(self) -> dict[str, Any]:
         """Return the fields of a RequestRecord that come from the answer."""
         return {
-            "chunk_ns": tuple(self.chunk_ns), "first_thinking_ns": self.first_thinking_ns,
-            "first_answer_ns": self.first_answer_ns, "first_tool_call_ns": self.first_tool_call_ns,
+            "chunk_ns": tuple(self.chunk_ns), "chunk_early_ns": self._early(),
+            "first_thinking_ns": self.first_thinking_ns, "first_answer_ns": self.first_answer_ns,
+            "first_tool_call_ns": self.first_tool_call_ns,
             "merged_chunks": self.merged, "output_text": self.text, "thinking_text": self.thinking,
             "tool_calls": self.tool_calls, **self.facts,
         }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The figures of each run group with intervals; percentiles are over completed requests, as in the view ``summary``."""
+"""The figures of each run group with intervals; latencies are of ``MEASURED`` requests, as in the view ``summary``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from structbench.metrics import (
     GOOD_OF_RUN,
     LATENCIES,
     LIMITS_OF_RUN,
+    MEASURED,
     METRICS,
     PERCENTILES,
     Metric,
@@ -47,14 +48,15 @@ SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
     count(*) FILTER (error_kind IS NULL) AS completed, count(*) FILTER (error_kind = 'dropped') AS dropped,
     count(accuracy_score) AS scored,
     count(first_thinking_s) FILTER (error_kind IS NULL) AS thinking,
+    CASE WHEN bool_or(steady) THEN count(*) FILTER (steady IS NOT FALSE) ELSE 0 END AS steady,
     coalesce(sum(output_tokens) FILTER (error_kind IS NULL), 0)::BIGINT AS output_tokens,
     {", ".join(f"sum({sql}) AS {name}, count({sql}) AS {name}_n" for name, sql in _ADDED.items())},
-    bool_or(limited) AS limited, median(client_tokens_per_s) FILTER (error_kind IS NULL) AS stream_tokens_per_s
+    bool_or(limited) AS limited, median(client_tokens_per_s) FILTER ({MEASURED}) AS stream_tokens_per_s
 FROM requests JOIN line USING (run_id) JOIN limits USING (run_id) GROUP BY line
 """
-_COUNTED = ("requests", "completed", "errors", "dropped", "scored", "thinking", "output_tokens")
+_COUNTED = ("requests", "completed", "errors", "dropped", "scored", "thinking", "steady", "output_tokens")
 _LATENCY = f"""
-WITH {GROUPS} SELECT line AS key, {{column}} AS value FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL
+WITH {GROUPS} SELECT line AS key, {{column}} AS value FROM requests JOIN line USING (run_id) WHERE {MEASURED}
 """
 _COUNT = "WITH source AS ({source}) SELECT key, count(value) AS n FROM source GROUP BY key ORDER BY key"
 _AT_RANKS = """
@@ -72,7 +74,7 @@ _KNOWN_GAPS = f"WITH {GROUPS} SELECT line, {', '.join(PERCENTILES)} FROM gap_per
 _SAMPLE = f"""
 WITH {GROUPS}, {SAMPLED}
 SELECT line, chunk_offsets_us AS offsets_us FROM requests JOIN line USING (run_id) JOIN sampled USING (line)
-WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
+WHERE {MEASURED} AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
 """
 
 
@@ -87,7 +89,8 @@ class Figures:
     """The figures measured for one run group."""
 
     counts: Mapping[str, int]
-    """requests, completed, errors, dropped, scored, thinking (answers that had some), output_tokens."""
+    """requests, completed, errors, dropped, scored, thinking (answers that had some), steady (0: figures are of all),
+    output_tokens."""
     latencies: Mapping[str, Latency]
     """``Metric.key`` -> p50, p90, p95, p99."""
     shares: Mapping[str, Estimate]
@@ -200,7 +203,7 @@ def _figures(
     group: RunGroup, row: Mapping[str, Any], latencies: Mapping[str, Latency], outcomes: Sequence[tuple[str, bool, int]]
 ) -> Figures:
     """Return the figures of one group; ``row`` is empty if it has no requests."""
-    counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, group.duration_s
+    counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, group.rate_s
 
     def mean(name: str) -> Estimate:
         total, n = row.get(name), row.get(f"{name}_n", 0)

@@ -15,7 +15,7 @@ from structbench.store import Reader
 from structbench.store.rows import run_columns
 from structbench.store.views import gap_percentiles_of
 from structbench.types import Config
-from structbench.verdict import FACTS, judge
+from structbench.verdict import facts_of, judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,12 @@ FROM kept_gaps AS kept LEFT JOIN ({gap_percentiles_of("SELECT run_id FROM kept_g
 WHERE (kept.gaps = computed.gaps AND abs(kept.p50 - computed.p50) + abs(kept.p90 - computed.p90)
     + abs(kept.p95 - computed.p95) + abs(kept.p99 - computed.p99) + abs(kept.max - computed.max) < 1e-8) IS NOT true
 """
+_JUDGED_RUNS = """
+SELECT run_id, verdict FROM runs WHERE verdict IS NOT NULL AND status <> 'running' AND run_id NOT IN (
+    SELECT run_id FROM requests WHERE ttft_s IS NOT NULL AND ttft_off_s IS NULL AND clock = 'kernel'
+) ORDER BY run_id
+"""
+"""A request with the kernel's stamps but without what they may be off by is older than that measure."""
 _ORPHANS = "SELECT DISTINCT run_id, 'no such run' AS example FROM {} WHERE run_id NOT IN (SELECT run_id FROM runs)"
 
 
@@ -94,7 +100,7 @@ def problems(reader: Reader) -> Iterator[Problem]:
             "a complete run has all its requests": _COUNTS,
             "kept gap percentiles are those of the chunks": _GAPS,
             **{f"rows of {table} belong to a run": _ORPHANS.format(table)
-               for table in ("requests", "segments", "samples", "run_gaps")},
+               for table in ("requests", "segments", "samples", "run_gaps", "old_scores")},
         }.items():  # fmt: skip
             rows = reader.query(sql)
             if rows:
@@ -123,13 +129,10 @@ def _columns_of(config: str) -> Mapping[str, Any]:
 
 
 def _of_verdicts(reader: Reader) -> Iterator[Problem]:
-    """Judge the verdicts again."""
+    """Judge the verdicts again; older ones were judged otherwise."""
     wrong = []
-    for run in reader.query(
-        "SELECT run_id, verdict FROM runs WHERE verdict IS NOT NULL AND status <> 'running' ORDER BY run_id"
-    ):
-        (facts,) = reader.query(FACTS, [run["run_id"]])
-        verdict = judge(facts)
+    for run in reader.query(_JUDGED_RUNS):
+        verdict = judge(facts_of(reader.query, run["run_id"]))
         if verdict.word != run["verdict"]:
             why = f" ({verdict.reason})" if verdict.reason else ""
             wrong.append(f"run {run['run_id']}: {run['verdict']}, not {verdict.word}{why}")

@@ -19,8 +19,9 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from loadgen.api.server import AccessRefused, ServerError
+from loadgen.api.server import AccessRefused, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
+from loadgen.types import ClosedLoop
 from structbench import __version__
 from structbench.comparison import constrained
 from structbench.errors import GATE_FAILED, BadInput
@@ -31,17 +32,18 @@ from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.notes import stored_notes
 from structbench.output import complain, write_output
 from structbench.results.measures import Query
-from structbench.run.cells import Cell, build_cells
+from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
 from structbench.run.display import Display
 from structbench.run.plan import CacheState, PlannedCell, explain, find_server, open_telemetry, plan, pull_missing
 from structbench.run.segment import Segment, Services, labels_of
 from structbench.run.settings import Settings
 from structbench.run.similarity import Embeddings, score_similarity
 from structbench.scoring.process import Scorer
+from structbench.steadiness import opening_size
 from structbench.store import Store, run_columns
 from structbench.store.ending import ending_of
 from structbench.store.upkeep import spool_of
-from structbench.suites.catalog import calibrated
+from structbench.suites.catalog import cases_of_run
 from structbench.suites.generated import calibrate, calibration_prompts, word_count
 from structbench.suites.requests import case_of
 from structbench.types import Case
@@ -150,13 +152,17 @@ def load(
             server = find_server(settings.wanted_models, stack, host=settings.host, access=settings.access,
                                  simulate=settings.simulate, pull=settings.pull, seed=settings.seed)  # fmt: skip
         if settings.dry_run or settings.explain:
-            return Summary(planned=_plan_lines(settings, build_cells(settings, server)), db=str(settings.db))
+            cells = build_cells(settings, server)
+            return Summary(planned=_plan_lines(settings, cells, _warnings(cells, server)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
         store = Store(settings.db)
         stack.callback(_close, store)
         with stop.interruptible():
             server = pull_missing(settings.wanted_models, server, display.print)
-        planned = plan(settings, build_cells(settings, server), store)
+        cells = build_cells(settings, server)
+        planned = plan(settings, cells, store)
+        for warning in _warnings([each.cell for each in planned if each.cache != "skipped"], server):
+            display.print(warning)
         scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
         services = Services(settings, server, store, telemetry, scorer, display)
         runner = _Runner(services, stop)
@@ -182,13 +188,20 @@ def _close(store: Store) -> None:
         )
 
 
-def _plan_lines(settings: Settings, cells: Sequence[Cell]) -> list[str]:
-    """Return a line for each cell; do not create a database for that."""
+def _warnings(cells: Sequence[Cell], server: Server) -> list[str]:
+    found = (reload_warning(cell, server.api.LOADING_OPTIONS) for cell in cells)
+    return [f"warning: {text}" for text in found if text is not None]
+
+
+def _plan_lines(settings: Settings, cells: Sequence[Cell], warnings: list[str]) -> list[str]:
+    """Return a line for each cell, and then the warnings; create no database for that."""
     if not settings.db.exists():
-        return [f"{cell.name}: new: {settings.db} does not exist yet" for cell in cells]
-    with Store(settings.db) as store:
-        planned = plan(settings, cells, store)
-        return [f"{p.cell.name}: {p.cache}: {explain(p, store) if settings.explain else p.why}" for p in planned]
+        lines = [f"{cell.name}: new: {settings.db} does not exist yet" for cell in cells]
+    else:
+        with Store(settings.db) as store:
+            planned = plan(settings, cells, store)
+            lines = [f"{p.cell.name}: {p.cache}: {explain(p, store) if settings.explain else p.why}" for p in planned]
+    return lines + warnings
 
 
 def _hold(seconds: float, stop: Stop) -> None:
@@ -219,6 +232,8 @@ class _Runner:
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
             runs.append((cell.cell, run_id))
             self._note_lookup(cell, run_id)
+            if cell.notice is not None:
+                self.services.display.print(f"{cell.cell.name}: {cell.notice}")
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
                 self._change_state("waiting", "skipped")
@@ -303,8 +318,9 @@ class _Runner:
         self._change_state("waiting", "running")
         try:
             with self.stop.interruptible():
-                model_load_s = self._load_model(cell)
-                cases = self._cases(cell)
+                loading = loading_options(cell, self.services.server.api.LOADING_OPTIONS)[0]
+                model_load_s = self._load_model(cell, loading)
+                cases = self._cases(cell, run_id)
         except KeyboardInterrupt:
             self._change_state("running", "interrupted")
             return False
@@ -318,7 +334,7 @@ class _Runner:
             services=self.services, cell=cell, cases=cases, run_id=run_id,
             number=0 if planned.continued is None else planned.continued.next_segment, missing=planned.missing,
             errors=0 if planned.continued is None else planned.continued.errors,
-            watch=abort_watch(self.services.settings, planned, store.query),
+            loading=loading, watch=abort_watch(self.services.settings, planned, store.query),
         )  # fmt: skip
         self._open(planned, segment, model_load_s)
         self._keep_limits(run_id)
@@ -333,24 +349,23 @@ class _Runner:
             self.summary.failures.append(segment.failure)
         return True
 
-    def _load_model(self, cell: Cell) -> float | None:
+    def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> float | None:
         """Load the model and return the seconds that took, so that no request of the load pays for it."""
         config, server = cell.config, self.services.server
-        seconds, refusal = server.api.load_model(
-            server.address, cell.model, config.options, config.keep_alive, server.access
-        )
+        options = {**config.options, **loading}
+        seconds, refusal = server.api.load_model(server.address, cell.model, options, config.keep_alive, server.access)
         if refusal is not None:
             self.services.display.print(f"{cell.name}: loading the model failed: {refusal}")
         return seconds
 
-    def _cases(self, cell: Cell) -> Sequence[Case]:
-        """Return the suite's cases; those of ``text`` have lengths fitted to the model's tokenizer."""
+    def _cases(self, cell: Cell, run_id: str) -> Sequence[Case]:
+        """Return the suite's cases; those of ``text`` are this run's, with lengths fitted to the model's tokenizer."""
         if cell.suite.name != "text":
             return cell.suite.cases
         if cell.model not in self.calibration:
             config, server = cell.config, self.services.server
             samples = []
-            for prompt in calibration_prompts(config.seed):
+            for prompt in calibration_prompts(config.seed, run_id):
                 chat = config.endpoint == "chat"
                 tokens = server.api.prompt_tokens(
                     server.address, cell.model, prompt, config.options, chat, server.access
@@ -358,7 +373,7 @@ class _Runner:
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
             self.calibration[cell.model] = calibrate(samples)
-        return calibrated(cell.suite, *self.calibration[cell.model]).cases
+        return cases_of_run(cell.suite, run_id, *self.calibration[cell.model])
 
     def _open(self, planned: PlannedCell, segment: Segment, model_load_s: float | None) -> None:
         cell, settings = planned.cell, self.services.settings
@@ -381,6 +396,7 @@ class _Runner:
         complete = ended_by_itself and segment.is_complete
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
         store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
+        store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
         ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
         planned = ending.reached if complete and cell.load.duration_s else cell.requests
         store.append("runs", {**ended, **ending.columns, "planned": planned})  # one fact: all of it, or none
@@ -426,7 +442,12 @@ def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> Abort
     """Return the watch of --abort-on-slo, with the rows of earlier segments that are not sent again."""
     if not settings.abort_on_slo:
         return None
-    watching = AbortWatch(settings.slos, planned.cell.requests, settings.goodput or {})
+    load, missing = planned.cell.load, planned.missing or ()
+    concurrency = load.concurrency if isinstance(load, ClosedLoop) else None
+    first = frozenset(missing[: opening_size(concurrency)]) if concurrency != 1 else frozenset()
+    watching = AbortWatch(
+        settings.slos, planned.cell.requests, settings.goodput or {}, concurrency=concurrency, opening=first
+    )
     if planned.continued is not None:
         again = set(planned.missing or ())
         for row in query(_REQUEST_ROWS, [planned.continued.run_id]):

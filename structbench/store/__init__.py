@@ -24,7 +24,7 @@ from structbench.store.overlay import Overlay
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
-from structbench.store.spool import Spool, SpooledRow, count_lines, insert, is_alive, read_rows
+from structbench.store.spool import BESIDES, Spool, SpooledRow, count_lines, insert, is_alive, read_rows
 from structbench.store.upkeep import spool_of
 from structbench.store.views import GAPS_TO_KEEP
 
@@ -96,10 +96,11 @@ class Store:
         """Store one row durably and at once; raise ValueError or TypeError if the table cannot hold it.
 
         A second row with the same key replaces the first (``requests``, ``samples``) or changes the columns that it
-        names (``runs``, ``segments``). ``runs.owner`` is filled in; ``notes`` of ``runs`` take the place of the run's.
+        names (``runs``, ``segments``). ``runs.owner`` is filled in; ``notes`` of ``runs`` take the place of the run's,
+        and ``steady`` marks its requests.
         """
-        notes = row.get("notes")
-        row = {name: value for name, value in row.items() if name != "notes" or table != "runs"}
+        besides = {name: row[name] for name in BESIDES if table == "runs" and name in row}
+        row = {name: value for name, value in row.items() if name not in besides}
         columns = self._columns.get(table, {}) if table in KEYS else {}
         unknown = [name for name in row if name not in columns]
         missing = [name for name in KEYS.get(table, ()) if row.get(name) is None]
@@ -108,8 +109,7 @@ class Store:
         kept = {name: storable(value, f"{table}.{name}", columns[name]) for name, value in row.items()}
         if table == "runs":
             kept["owner"] = self.owner
-        if notes is not None:
-            kept["notes"] = notes
+        kept |= besides
         with self._state:
             if self._closed:
                 raise ValueError("the store is closed")

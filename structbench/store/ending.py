@@ -8,7 +8,7 @@ from typing import Any
 
 from structbench.notes import Query, notes_of
 from structbench.types import Note
-from structbench.verdict import FACTS, Verdict, judge
+from structbench.verdict import Verdict, facts_of, judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,5 +30,5 @@ class Ending:
 
 def ending_of(query: Query, run_id: str) -> Ending:
     """Judge a run by all of its stored requests, whichever segment they are of."""
-    (facts,) = query(FACTS, [run_id])
+    facts = facts_of(query, run_id)
     return Ending(judge(facts), tuple(notes_of(query, run_id)), facts["reached"])

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 _WAITING = "waiting"
 _WHOLE = ("runs", "segments", "notes")
-"""Small tables, whose rows are changed: they are copied, so that a change finds the row."""
+"""Small tables, whose rows are changed: they are copied, so that a change finds the row, and so are the requests of
+runs that go on."""
+_RUNNING = f"SELECT run_id FROM {FILE}.main.runs WHERE status = 'running'"
 
 
 class Overlay:
@@ -26,20 +28,23 @@ class Overlay:
 
     def __init__(self) -> None:
         self._read: set[Path] = set()
-        self._is_made = False
+        self._is_made = self._with_file = False
 
     def show(self, con: duckdb.DuckDBPyConnection, files: Iterable[Path], *, with_file: bool) -> None:
         """Take in what these spool files hold; ``with_file``: whether the file is open too."""
         columns = shape(MIGRATIONS).columns
+        if with_file and not self._with_file:
+            self.drop(con)  # what was made without it lacks what the file says of these runs
         if not self._is_made:
             con.execute(f"ATTACH ':memory:' AS {_WAITING}").fetchall()
         con.execute(f"USE {_WAITING}").fetchall()
         if not self._is_made:
             for table, sql in shape(MIGRATIONS).tables.items():
                 con.execute(sql).fetchall()
-                if with_file and table in _WHOLE:
-                    con.execute(f"INSERT INTO {table} FROM {FILE}.main.{table}").fetchall()
-            self._is_made = True
+                if with_file and table in (*_WHOLE, "requests"):
+                    which = "" if table in _WHOLE else f"WHERE run_id IN ({_RUNNING})"
+                    con.execute(f"INSERT INTO {table} FROM {FILE}.main.{table} {which}").fetchall()
+            self._is_made, self._with_file = True, with_file
         for file in files:
             if file not in self._read:
                 with suppress(FileNotFoundError):  # by now it is in the database

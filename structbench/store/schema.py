@@ -33,7 +33,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "run_gaps": ("run_id",),
     "lookups": ("looked_up_at", "config_hash"),
 }
-TABLES = (*KEYS, "notes", "migrations")
+TABLES = (*KEYS, "notes", "old_scores", "migrations")
 UPDATED = ("runs", "segments")
 """A second row with the same key changes the columns that it names; in the other tables it replaces the row."""
 FIXED: dict[str, tuple[str, ...]] = {"runs": ("config_hash",)}
@@ -57,7 +57,10 @@ SELECT config_hash, any_value(config), bool_or(suite = 'text' OR EXISTS (
 )) FROM runs WHERE config IS NOT NULL GROUP BY config_hash
 """
 
-MIGRATIONS = ("0001-tables", "0002-views", "0003-identity", "0004-views", "0005-notes")
+MIGRATIONS = (
+    "0001-tables", "0002-views", "0003-identity", "0004-views", "0005-notes", "0006-client-lag", "0007-old-scores",
+    "0008-steady",
+)  # fmt: skip
 """The migrations, each an SQL file in ``migrations/``; the schema version is the number applied."""
 
 

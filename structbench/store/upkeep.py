@@ -17,11 +17,12 @@ from structbench.store.database import PATIENCE_S, Database, Locked, attached, f
 from structbench.store.ending import ending_of
 from structbench.store.schema import FILE, MIGRATIONS, shape
 from structbench.store.spool import Spool, has_orphaned_rows, insert, is_alive, keep_notes, read_rows
+from structbench.store.steady import mark_steady
 
 if TYPE_CHECKING:
     import duckdb
 
-_OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps", "notes")
+_OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps", "notes", "old_scores")
 _WHICH = "WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
 _COMPARED = """
 SELECT theirs.run_id, CASE
@@ -60,8 +61,9 @@ def settle(database: Database, patience_s: float) -> None:
         return
     with database.opened(read_only=False, patience_s=patience_s) as con:
         for run_id in left(con):
-            ending = ending_of(partial(fetched, con), run_id)
             with transaction(con):
+                mark_steady(con, run_id)
+                ending = ending_of(partial(fetched, con), run_id)
                 sql = "UPDATE segments SET status = 'interrupted' WHERE run_id = $1 AND status = 'running'"
                 con.execute(sql, [run_id]).fetchall()
                 con.execute(_SETTLED, [run_id, ending.verdict.word, ending.verdict.reason]).fetchall()

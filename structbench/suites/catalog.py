@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -36,7 +36,9 @@ class ShippedSuite:
 
 
 SHIPPED: Mapping[str, ShippedSuite] = {
-    "text": ShippedSuite(50, "load-test prompts of random length, no two with the same beginning", True),
+    "text": ShippedSuite(
+        50, "load-test prompts of random length, no two with the same beginning, in no two runs", True
+    ),
     "json": ShippedSuite(30, "structured output: persons, arrays of books, nested product catalogs", False),
     "tools": ShippedSuite(20, "tool calls: weather, tips, e-mail; one, several, a choice, or none", False),
     "turns": ShippedSuite(16, "two turns: a tool call, then a sentence about the tool's result", False),
@@ -99,15 +101,14 @@ def new_suite(kind: str) -> str:
     return shipped_bytes(f"new-{kind}").decode()
 
 
-def calibrated(suite: Suite, tokens_per_word: float, overhead: int) -> Suite:
-    """Return the ``text`` suite with words measured in this model's tokens; any other suite as it is.
+def cases_of_run(suite: Suite, run_id: str, tokens_per_word: float, overhead: int) -> Sequence[Case]:
+    """Return the cases of ``text`` as this run asks them, with words measured in this model's tokens.
 
-    The hash stays the same: the same lengths were asked for, and measurement noise is not part of the identity.
+    A run that goes on asks the same again. None of this is part of the suite's identity.
     """
-    if suite.name != "text" or not isinstance(suite.cases, GeneratedCases):
-        return suite
-    make = partial(suite.cases.make, tokens_per_word=tokens_per_word, overhead_tokens=overhead)
-    return replace(suite, cases=GeneratedCases(make))
+    assert isinstance(suite.cases, GeneratedCases)
+    make = partial(suite.cases.make, run_id=run_id, tokens_per_word=tokens_per_word, overhead_tokens=overhead)
+    return GeneratedCases(make)
 
 
 def describe_suites() -> list[tuple[str, int | Literal["generated"], int, str]]:

@@ -14,8 +14,9 @@ from loadgen.types import NS, ClosedLoop, OpenLoop, Request, RequestError, Reque
 
 MS = 1_000_000
 WHOLE = RequestRecord(
-    index=7, due_ns=1000 * MS, sent_ns=1010 * MS, connected_ns=1012 * MS, chunk_ns=(1100 * MS, 1150 * MS, 1300 * MS),
-    first_thinking_ns=1100 * MS, first_answer_ns=1150 * MS, first_tool_call_ns=1300 * MS, end_ns=1310 * MS,
+    index=7, due_ns=1000 * MS, sent_ns=1010 * MS, sent_off_ns=1 * MS, connected_ns=1012 * MS,
+    chunk_ns=(1100 * MS, 1150 * MS, 1300 * MS), chunk_early_ns=(4 * MS, 0, 0), first_thinking_ns=1100 * MS,
+    first_answer_ns=1150 * MS, first_tool_call_ns=1300 * MS, end_ns=1310 * MS,
     prompt_tokens=30, output_tokens=5, load_ns=20 * MS, prompt_eval_ns=50 * MS, eval_ns=200 * MS,
 )  # fmt: skip
 FAILED = RequestError("stream", "broken")
@@ -28,6 +29,7 @@ DERIVED = [name for name, value in vars(RequestRecord).items() if isinstance(val
         ("completed", True),
         ("first_ns", 1100 * MS),
         ("ttft_s", 0.09),
+        ("ttft_off_s", 0.005),
         ("ttft_due_s", 0.1),
         ("first_thinking_s", 0.09),
         ("first_answer_s", 0.14),
@@ -66,7 +68,12 @@ def test_of_a_request_never_sent_everything_is_absent_and_nothing_is_zero() -> N
     ("changes", "absent"),
     [
         ({"error": FAILED}, {"e2e_s", "e2e_due_s", "queue_s"}),
-        ({"chunk_ns": ()}, {"first_ns", "ttft_s", "ttft_due_s", "itl_mean_s", "tpot_s", "client_tokens_per_s"}),
+        (
+            {"chunk_ns": ()},
+            {"first_ns", "ttft_s", "ttft_off_s", "ttft_due_s", "itl_mean_s", "tpot_s", "client_tokens_per_s"},
+        ),
+        ({"sent_off_ns": None}, {"ttft_off_s"}),
+        ({"chunk_early_ns": None}, {"ttft_off_s"}),
         ({"chunk_ns": (1100 * MS,)}, {"itl_mean_s", "tpot_s", "client_tokens_per_s"}),
         ({"output_tokens": 1}, {"tpot_s", "client_tokens_per_s"}),
         ({"output_tokens": 0}, {"tpot_s", "client_tokens_per_s"}),
@@ -82,7 +89,7 @@ def test_of_a_request_never_sent_everything_is_absent_and_nothing_is_zero() -> N
         ({"first_tool_call_ns": None}, {"first_tool_call_s"}),
         ({"end_ns": None}, {"e2e_s", "e2e_due_s", "queue_s"}),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_computed_is_absent_and_the_rest_stays(changes: dict[str, Any], absent: set[str]) -> None:
     record = replace(WHOLE, **changes)
     assert {name for name in DERIVED if getattr(record, name) is None} == absent
@@ -91,6 +98,13 @@ def test_what_cannot_be_computed_is_absent_and_the_rest_stays(changes: dict[str,
 def test_a_reused_connection_costs_nothing_but_an_unsent_request_has_no_connect_time() -> None:
     assert replace(WHOLE, connected_ns=None).connect_s == 0.0
     assert replace(WHOLE, connected_ns=None, sent_ns=None).connect_s is None
+
+
+@pytest.mark.parametrize(("early", "off_s"), [((), 0.001), ((0, 9, 9), 0.001), ((10**12, 0, 0), 0.09)])
+def test_ttft_may_be_off_by_what_the_send_and_the_first_chunk_may_and_never_by_more_than_itself(
+    early: tuple[int, ...], off_s: float
+) -> None:
+    assert replace(WHOLE, chunk_early_ns=early).ttft_off_s == pytest.approx(off_s)
 
 
 def test_queue_without_load_counts_it_as_none() -> None:

@@ -53,8 +53,21 @@ def test_only_what_says_something_is_a_chunk_and_each_first_has_its_instant() ->
     assert (answer.last_ns, answer.done) == (4, True)
 
 
-def test_chunks_are_merged_where_they_were_read_late_together() -> None:
+def test_chunks_that_lost_their_instants_are_counted_and_what_each_may_be_off_by_is_kept() -> None:
     answer = Answer()
-    for stamp, late in ((1, False), (2, True), (2, True), (3, False), (3, False)):
-        answer.add(Piece("a"), stamp, late)
-    assert answer.merged == 1
+    for stamp, early, late in ((1, 0, False), (2, 9, True), (2, 9, True), (2, 0, False), (3, 5, False)):
+        answer.add(Piece("a"), stamp, early, late)
+    answer.add(Piece(done=True), 9, 7, late=True)
+    assert (answer.fields()["merged_chunks"], answer.fields()["chunk_early_ns"]) == (2, (0, 9, 9, 0, 5))
+
+
+@pytest.mark.parametrize(
+    ("early", "kept"), [([], ()), ([0, 0], ()), ([0, 3], (0, 3)), ([0, None], None), ([None, 3], None), ([None], None)]
+)
+def test_what_no_chunk_may_be_off_by_is_empty_and_what_is_unknown_absent(
+    early: list[int | None], kept: tuple[int, ...] | None
+) -> None:
+    answer = Answer()
+    for each in early:
+        answer.add(Piece("a"), 1, each)
+    assert answer.fields()["chunk_early_ns"] == kept
