@@ -6,6 +6,7 @@ where they cannot be computed, never 0. docs/metrics.md repeats each formula.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,6 +23,11 @@ Clock = Literal["kernel", "read", "stepped"]
 Arrival = Literal["constant", "poisson", "gamma"]
 
 NS = 1_000_000_000
+GATHERED = 0.1
+"""The share of gathered chunks above which an answer has no spacing to be measured."""
+FASTER = 0.95
+CLOSE_NS = 2_000_000
+"""A stream in less than this share of the time that the server gives, and by more than this, came faster than made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +130,8 @@ class RequestRecord:
     merged_chunks: int = 0
     """Chunks read late, together with a later one, so that their own receive instants are lost: the client's doing,
     unlike chunks that a server or proxy sends at once."""
+    gathered_chunks: int = 0
+    """Chunks that the server, or what stands before it, sent together with the one before."""
     clock: Clock | None = None
     output_text: str = ""
     thinking_text: str = ""
@@ -212,18 +220,50 @@ class RequestRecord:
         return tuple((b - a) / NS for a, b in pairwise(self.chunk_ns))
 
     @property
+    def is_gathered(self) -> bool:
+        """Whether so many chunks came together with others that neither gaps nor pace can be measured."""
+        return self.gathered_chunks > GATHERED * len(self.chunk_ns)
+
+    @property
+    def is_covered(self) -> bool | None:
+        """Whether the server's token count is of all chunks: there are no more chunks than tokens; None without one."""
+        return None if self.output_tokens is None else len(self.chunk_ns) <= self.output_tokens
+
+    @property
     def itl_mean_s(self) -> float | None:
-        """Mean gap between chunks: (last chunk - first chunk) / (chunks - 1); None for an answer that came at once."""
-        if _came_at_once(self.chunk_ns):
+        """Mean gap between chunks: (last chunk - first chunk) / (chunks - 1).
+
+        None for an answer that came at once or gathered.
+        """
+        if self.is_gathered or _came_at_once(self.chunk_ns):
             return None
         return (self.chunk_ns[-1] - self.chunk_ns[0]) / NS / (len(self.chunk_ns) - 1)
 
     @property
     def tpot_s(self) -> float | None:
-        """Time per output token after the first: (last chunk - first chunk) / (output tokens - 1)."""
-        if _came_at_once(self.chunk_ns) or self.output_tokens is None or self.output_tokens < 2:
+        """Time per output token after the first: (last chunk - first chunk) / (tokens in the chunks - 1).
+
+        Tokens in the chunks: the output tokens, less the one that ends an answer. Where the count is of the answer
+        without the thinking, so are the chunks; where it is of neither, or the stream was gathered, or faster than
+        the server says it made the tokens, there is none.
+        """
+        chunks, tokens = self._counted()
+        if self.is_gathered or _came_at_once(chunks) or tokens < 2 or self.output_tokens is None:
             return None
-        return (self.chunk_ns[-1] - self.chunk_ns[0]) / NS / (self.output_tokens - 1)
+        stream_ns = chunks[-1] - chunks[0]
+        made_ns = (self.eval_ns or 0) / self.output_tokens * (tokens - 1)
+        if stream_ns < FASTER * made_ns - CLOSE_NS:
+            return None
+        return stream_ns / NS / (tokens - 1)
+
+    def _counted(self) -> tuple[tuple[int, ...], int]:
+        """Return the chunks that the token count is of, and the tokens in them; no chunks if it is of others."""
+        chunks, count = self.chunk_ns, self.output_tokens or 0
+        if len(chunks) > count and self.first_thinking_ns is not None and self.first_answer_ns is not None:
+            chunks = chunks[bisect_left(chunks, self.first_answer_ns) :]
+        if len(chunks) > count:
+            return (), 0
+        return chunks, count - (self.done_reason == "stop" and len(chunks) < count)
 
     @property
     def client_tokens_per_s(self) -> float | None:
@@ -249,8 +289,11 @@ class RequestRecord:
 
     @property
     def queue_s(self) -> float | None:
-        """Waiting for a slot, and the network: e2e - connect - load - prompt evaluation - evaluation."""
-        if self.e2e_s is None or self.eval_s is None or self.prompt_eval_s is None:
+        """Waiting for a slot, and the network: e2e - connect - load - prompt evaluation - evaluation.
+
+        None where the server's figures are of a part of the stream.
+        """
+        if self.e2e_s is None or self.eval_s is None or self.prompt_eval_s is None or self.is_covered is False:
             return None
         return self.e2e_s - (self.connect_s or 0.0) - (self.load_s or 0.0) - self.prompt_eval_s - self.eval_s
 

@@ -118,7 +118,7 @@ class LoadOptions:
         "folder of schemas",
         many=True,
     )
-    tags: list[str] = opt((), "run only the cases that have one of these tags", many=True)
+    tags: list[str] = opt((), "run only the cases that have one of these tags; not:TAG leaves cases out", many=True)
     host: Optional[str] = opt(
         None,
         "address of the server: 127.0.0.1:11434, https://user:password@gpu.lan, unix:///run/server.sock "

@@ -5,7 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
+
+TOGETHER_US = 100
+APART_US = 3000
+"""Chunks came together if at most so far apart, where what came together came further apart than that."""
+
+
+def gathered(offsets_us: Sequence[int], merged: int) -> int:
+    """Return how many chunks came together with the one before, from when each came after the request was sent.
+
+    ``merged`` is how many of them this client read late, which says nothing about the server.
+    """
+    together = sum(later - earlier <= TOGETHER_US for earlier, later in pairwise(offsets_us))
+    if not together:
+        return 0
+    bursts = len(offsets_us) - together
+    apart_us = (offsets_us[-1] - offsets_us[0]) / (bursts - 1) if bursts > 1 else offsets_us[0]
+    return max(0, together - merged) if apart_us > APART_US else 0
 
 
 class CallPiece(NamedTuple):
@@ -104,9 +122,11 @@ class Answer:
             return None
         return tuple(known) if any(known) else ()
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self, sent_ns: int | None = None) -> dict[str, Any]:
         """Return the fields of a RequestRecord that come from the answer."""
+        offsets_us = [] if sent_ns is None else [(chunk_ns - sent_ns) // 1000 for chunk_ns in self.chunk_ns]
         return {
+            "gathered_chunks": gathered(offsets_us, self.merged),
             "chunk_ns": tuple(self.chunk_ns), "chunk_early_ns": self._early(),
             "first_thinking_ns": self.first_thinking_ns, "first_answer_ns": self.first_answer_ns,
             "first_tool_call_ns": self.first_tool_call_ns,

@@ -89,7 +89,7 @@ async def send(
         read_lag_max_ns=None if timings.clock in (None, "read") else timings.read_lag_max_ns,
         clock=timings.clock,
         error=error,
-        **answer.fields(),
+        **answer.fields(timings.sent_ns),
     )
 
 

@@ -45,7 +45,7 @@ ORDER BY run, request_index
 """
 _GAPS = f"""
 WITH {_WANTED}, placed AS (
-    SELECT error_kind, steady, chunk_offsets_us,
+    SELECT error_kind, steady, chunk_offsets_us, chunks, gathered_chunks,
         (row_number() OVER (ORDER BY run, request_index) - 1) * $blocks // count(*) OVER () AS block
     FROM requests JOIN wanted USING (run_id)
 )
@@ -159,6 +159,8 @@ class CellSamples:
     def _rate(self, metric: Metric) -> Sample | None:
         added = self.rows[metric.name]
         if not self.slice_s or np.isnan(added).all() or (metric.name == "goodput" and not self.limited):
+            return None
+        if metric.of_all and np.isnan(added[self._counted(metric)]).any():
             return None
         counts = np.nan_to_num(added)
         ended = self.slice_of >= 0

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from structbench.metrics import FAILED
+from structbench.metrics import FAILED, IS_GATHERED
 from structbench.store import Reader
 from structbench.store.rows import run_columns
 from structbench.store.views import gap_percentiles_of
@@ -27,6 +27,16 @@ class Problem:
     example: str
 
 
+_COUNTED = """
+SELECT *, output_tokens - (coalesce(done_reason, '') = 'stop' AND len(counted) < output_tokens)::BIGINT AS tokens,
+    (counted[-1] - counted[1]) / 1e6 AS counted_s
+FROM (SELECT *, CASE
+        WHEN chunks <= output_tokens THEN chunk_offsets_us
+        WHEN first_thinking_s IS NOT NULL THEN [o FOR o IN chunk_offsets_us IF o > first_answer_s * 1e6 - 0.9995]
+    END AS counted FROM requests)
+"""
+"""The requests, with the chunks that the server's token count is of and the tokens in them."""
+_TOGETHER = "len([1 FOR i IN range(1, chunks) IF chunk_offsets_us[i + 1] - chunk_offsets_us[i] <= 100])"
 _SPAN_S = "(chunk_offsets_us[-1] - chunk_offsets_us[1]) / 1e6"
 _APART = f"chunks > 1 AND ({{}} IS NOT NULL OR {_SPAN_S} > 0)"
 """Chunks that all came at one instant have no time between tokens, though offsets are too coarse to tell."""
@@ -39,14 +49,31 @@ _DERIVED: dict[str, tuple[str, str]] = {
     "e2e_s": ("CASE WHEN error_kind IS NULL THEN (end_ns - sent_ns) / 1e9 END", "1e-9"),
     "e2e_due_s": ("CASE WHEN error_kind IS NULL THEN (end_ns - due_ns) / 1e9 END", "1e-9"),
     "chunks": ("coalesce(len(chunk_offsets_us), 0)", "0"),
-    "itl_mean_s": (f"CASE WHEN {_APART.format('itl_mean_s')} THEN {_SPAN_S} / (chunks - 1) END", _US),
+    "gathered_chunks": (
+        f"""CASE WHEN chunks > 1 AND 3000 < CASE WHEN {_TOGETHER} = chunks - 1 THEN chunk_offsets_us[1]
+            ELSE (chunk_offsets_us[-1] - chunk_offsets_us[1]) / (chunks - {_TOGETHER} - 1) END
+            THEN greatest(0, {_TOGETHER} - merged_chunks) ELSE 0 END""",
+        "0",
+    ),
+    "itl_mean_s": (
+        f"CASE WHEN {_APART.format('itl_mean_s')} AND NOT {IS_GATHERED} THEN {_SPAN_S} / (chunks - 1) END",
+        _US,
+    ),
     "tpot_s": (
-        f"CASE WHEN {_APART.format('tpot_s')} AND output_tokens > 1 THEN {_SPAN_S} / (output_tokens - 1) END",
+        f"""CASE WHEN len(counted) BETWEEN 2 AND output_tokens AND tokens > 1 AND NOT {IS_GATHERED}
+            AND (tpot_s IS NOT NULL OR counted_s > 0)
+            AND counted_s > 0.95 * coalesce(eval_s, 0) / output_tokens * (tokens - 1) - 0.002
+                + CASE WHEN tpot_s IS NULL THEN {_US} ELSE -{_US} END
+            THEN counted_s / (tokens - 1) END""",
         _US,
     ),
     "client_tokens_per_s": ("1 / nullif(tpot_s, 0)", "1e-9 * client_tokens_per_s"),
     "server_tokens_per_s": ("output_tokens / nullif(eval_s, 0)", "1e-9 * server_tokens_per_s"),
-    "queue_s": ("e2e_s - coalesce(connect_s, 0) - coalesce(load_s, 0) - prompt_eval_s - eval_s", "1e-9"),
+    "queue_s": (
+        "e2e_s - coalesce(connect_s, 0) - coalesce(load_s, 0) - prompt_eval_s - eval_s"
+        " + CASE WHEN NOT chunks > output_tokens OR output_tokens IS NULL THEN 0 END",
+        "1e-9",
+    ),
 }
 """Column -> its formula (that of loadgen.types, as SQL, from raw columns), and the tolerance for rounding."""
 _HOLDS: dict[str, str] = {
@@ -155,7 +182,7 @@ def _of_requests(reader: Reader) -> Iterator[Problem]:
         example = f"format('run {{}} request {{}}', requests.run_id, request_index) || {shown}"
         parts.append(f"count(*) {where} AS n{number}, any_value({example}) {where} AS example{number}")
     (found,) = reader.query(
-        f"SELECT {', '.join(parts)} FROM requests JOIN runs USING (run_id) LEFT JOIN segments"
+        f"SELECT {', '.join(parts)} FROM ({_COUNTED}) AS requests JOIN runs USING (run_id) LEFT JOIN segments"
         " ON segments.run_id = requests.run_id AND segments.segment = requests.segment"
     )
     for number, what in enumerate(wrong):

@@ -23,6 +23,7 @@ from loadgen.api.server import AccessRefused, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
 from structbench import __version__
+from structbench.calibration import kept as calibrated_machine
 from structbench.comparison import constrained
 from structbench.errors import GATE_FAILED, BadInput
 from structbench.formatting import plural
@@ -146,8 +147,9 @@ def load(
     display = display or Display(quiet=True)
     stop = stop or Stop()
     with ExitStack() as stack:
-        for notice in settings.notices:
-            display.print(notice)
+        for notice in (*settings.notices, calibrated_machine.warning(settings.loads, calibrated_machine.kept())):
+            if notice is not None:
+                display.print(notice)
         with stop.interruptible():
             server = find_server(settings.wanted_models, stack, host=settings.host, access=settings.access,
                                  simulate=settings.simulate, pull=settings.pull, seed=settings.seed)  # fmt: skip

@@ -10,7 +10,7 @@ FROM kept_gaps UNION ALL BY NAME FROM (
     WITH gaps AS (
     SELECT run_id, later - earlier AS gap_us, count(*)::BIGINT AS n FROM (
         SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later FROM requests JOIN (SELECT DISTINCT run_id FROM requests ANTI JOIN kept_gaps USING (run_id)) USING (run_id)
-        WHERE error_kind IS NULL AND steady IS NOT FALSE AND len(chunk_offsets_us) > 1
+        WHERE error_kind IS NULL AND steady IS NOT FALSE AND len(chunk_offsets_us) > 1 AND NOT coalesce(gathered_chunks > 0.1 * chunks, false)
     ) GROUP BY ALL
     
     ), ranked AS (
@@ -64,7 +64,8 @@ WITH limits AS (
         AND coalesce(e2e_s <= max_e2e_s, max_e2e_s IS NULL)
         AND coalesce(e2e_due_s <= max_e2e_due_s, max_e2e_due_s IS NULL) AS good,
         error_kind IS NULL AND steady IS NOT FALSE AS measured,
-        error_kind IS NULL AND ended_steady IS NOT FALSE AS counted
+        error_kind IS NULL AND ended_steady IS NOT FALSE AS counted,
+        coalesce(coalesce(chunks, 0) <= output_tokens, false) AS covered
     FROM requests JOIN limits USING (run_id)
 ), figures AS (
     SELECT run_id, count(*) AS requests, count(*) FILTER (WHERE error_kind NOT IN ('rejected', 'broken_call', 'truncated')) AS errors,
@@ -78,8 +79,10 @@ WITH limits AS (
         quantile_cont(e2e_s, [0.5, 0.95]) FILTER (WHERE measured) AS e2e,
         median(client_tokens_per_s) FILTER (WHERE measured) AS stream_tokens_per_s,
         count(*) FILTER (WHERE counted) AS completed_counted,
-        (sum(output_tokens) FILTER (WHERE counted))::BIGINT AS tokens_counted,
-        (sum(output_tokens) FILTER (WHERE error_kind IS NULL))::BIGINT AS output_tokens,
+        CASE WHEN bool_and(covered) FILTER (WHERE counted)
+            THEN (sum(output_tokens) FILTER (WHERE counted))::BIGINT END AS tokens_counted,
+        CASE WHEN bool_and(covered) FILTER (WHERE error_kind IS NULL)
+            THEN (sum(output_tokens) FILTER (WHERE error_kind IS NULL))::BIGINT END AS output_tokens,
         count(accuracy_score) AS scored, count(json_valid) AS json_scored, count(schema_valid) AS schema_scored,
         count(tool_call_accuracy) AS tool_calls_scored,
         avg(json_valid::BIGINT) AS json_valid, avg(schema_valid::BIGINT) AS schema_valid,
@@ -158,7 +161,8 @@ SELECT run_id, request_index, model, suite, CASE WHEN rate IS NOT NULL THEN form
     coalesce(load_s, 0) AS load_s, prompt_eval_s,
     ttft_due_s - send_lag_s - connect_s - coalesce(load_s, 0) - prompt_eval_s AS rest_s
 FROM requests JOIN runs USING (run_id)
-WHERE error_kind IS NULL AND steady IS NOT FALSE AND ttft_due_s IS NOT NULL AND prompt_eval_s IS NOT NULL;
+WHERE error_kind IS NULL AND steady IS NOT FALSE AND ttft_due_s IS NOT NULL AND prompt_eval_s IS NOT NULL
+    AND NOT coalesce(chunks > output_tokens, false);
 CREATE OR REPLACE VIEW run_decomposition AS
 SELECT run_id, model, suite, load, count(*) AS requests, avg(ttft_due_s) AS ttft_due_s, avg(send_lag_s) AS send_lag_s,
     avg(connect_s) AS connect_s, avg(load_s) AS load_s, avg(prompt_eval_s) AS prompt_eval_s, avg(rest_s) AS rest_s

@@ -42,6 +42,8 @@ TEXTS = (
     "config_hash", "clock", "done_reason", "json_source", "json_parse_error", "output_text", "thinking_text",
     "tool_calls",
 )  # fmt: skip
+UNCOUNTED = ("text", "recorded")
+"""Runs in which some requests have no token count, or fewer tokens than chunks."""
 FAILED = ("connect", "timeout", "http", "rejected", "stream", "dropped", "cancelled", "worker_died")
 SCORES = (*FLAGS, *FRACTIONS[:3], "violated_keywords", "validation_errors")
 KEYWORDS = ("required", "enum", "minimum", "pattern")
@@ -50,6 +52,7 @@ KEYWORDS = ("required", "enum", "minimum", "pattern")
 def requests(run_id: str, outcomes: Mapping[str, int], **fixed: Any) -> list[Row]:
     """Rows with these outcomes, mixed; each column drawn by itself, now and then NULL; ``fixed``: the same in each."""
     draw, steadily = random.Random(run_id), random.Random(f"{run_id} steady")
+    other = random.Random(f"{run_id}: counts")
 
     def maybe(value: Any, often: float = 0.9) -> Any:
         return value if draw.random() < often else None
@@ -78,9 +81,12 @@ def requests(run_id: str, outcomes: Mapping[str, int], **fixed: Any) -> list[Row
             "chunk_offsets_us": maybe([sum(gaps_us[:place]) for place in range(len(gaps_us))]),
             "validation_errors": maybe(["wrong"] * (index % 3)),
             "violated_keywords": maybe(draw.sample(KEYWORDS, draw.randrange(1, 4))),
+            "gathered_chunks": other.randrange(300) if other.random() < 0.9 else None,
             "outcome": outcome, "error_kind": outcome if failed else None, "error_status": status,
             "error_message": maybe(f"{outcome} {status}", 0.6) if failed else None, **fixed,
         })  # fmt: skip
+        if run_id not in UNCOUNTED:
+            rows[-1]["output_tokens"] = (rows[-1]["chunks"] or 0) + other.randrange(6000)
         if outcome == "correct" and rows[-1]["accuracy_score"] is None:  # what was never scored is not correct
             rows[-1]["accuracy_score"] = 0.5 + index / 1000
     return rows
@@ -246,10 +252,21 @@ def good(rows: Iterable[Row], limits: Mapping[str, float] | None) -> list[Row]:
     return [row for row in completed(rows) if all(keeps(row, *limit) for limit in (limits or {}).items())]
 
 
+def covered(row: Row) -> bool:
+    """The server's count is of all that was streamed."""
+    return row["output_tokens"] is not None and (row["chunks"] or 0) <= row["output_tokens"]
+
+
+def share(row: Row) -> float:
+    """Of its chunks those that came together with the one before."""
+    gathered = row["gathered_chunks"] or 0
+    return gathered / row["chunks"] if row["chunks"] else math.inf if gathered else 0.0
+
+
 def gaps(rows: Iterable[Row]) -> list[float]:
-    return [
-        (b - a) / 1e6 for offsets in values(steady(completed(rows)), "chunk_offsets_us") for a, b in pairwise(offsets)
-    ]
+    """Of answers that came gathered there are none."""
+    spaced = [row for row in steady(completed(rows)) if row["chunks"] is None or share(row) <= 0.1]
+    return [(b - a) / 1e6 for offsets in values(spaced, "chunk_offsets_us") for a, b in pairwise(offsets)]
 
 
 def points(values: Sequence[float]) -> Row:
@@ -319,9 +336,9 @@ def summary() -> list[Row]:
 def _summary(run_id: str, rows: list[Row], itl: Row) -> Row:
     run, done, seconds = RUNS[run_id], completed(rows), rate_s(run_id)
     timed, ended = steady(done), counted(done)
-    tokens_ended = sum(values(ended, "output_tokens")) if values(ended, "output_tokens") else None
+    tokens_ended = sum(values(ended, "output_tokens")) if ended and all(map(covered, ended)) else None
     limits, scored = run["goodput_limits"], len(values(rows, "accuracy_score"))
-    tokens = sum(values(done, "output_tokens")) if values(done, "output_tokens") else None
+    tokens = sum(values(done, "output_tokens")) if done and all(map(covered, done)) else None
     return {
         **named(run_id),
         **{name: run[name] for name in ("structured", "planned", "goodput_limits", "status", "verdict",
@@ -416,7 +433,8 @@ def decomposition() -> list[Row]:
     found = []
     for run_id, rows in stored():
         for row in steady(completed(rows)):
-            if row["ttft_due_s"] is not None and row["prompt_eval_s"] is not None:
+            all_told = row["output_tokens"] is None or (row["chunks"] or 0) <= row["output_tokens"]
+            if row["ttft_due_s"] is not None and row["prompt_eval_s"] is not None and all_told:
                 parts = {name: row[name] for name in PARTS} | {"load_s": row["load_s"] or 0}
                 rest = None if None in parts.values() else row["ttft_due_s"] - sum(parts.values())
                 found.append({**named(run_id), **parts, "request_index": row["request_index"],

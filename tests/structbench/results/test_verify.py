@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loadgen.api.answer import gathered
 from loadgen.types import RequestError, RequestRecord
 from structbench.cli import main
 from structbench.results.verify import _DERIVED, _of_requests, problems
@@ -29,19 +30,25 @@ def records(draw: st.DrawFn) -> RequestRecord:
     """Any record that the load generator can make."""
     due_ns = draw(INSTANTS)
     sent_ns = due_ns + draw(st.integers(0, 10**9))
-    chunk_ns = tuple(sorted(sent_ns + draw(st.integers(0, 10**10)) for _ in range(draw(st.integers(0, 6)))))
+    spread_ns = draw(st.sampled_from([10**5, 10**7, 10**10]))
+    chunk_ns = tuple(sorted(sent_ns + draw(st.integers(0, spread_ns)) for _ in range(draw(st.integers(0, 9)))))
     failed = draw(st.booleans())
     dropped = failed and draw(st.booleans())
     first = draw(st.sampled_from(["first_thinking_ns", "first_answer_ns", "first_tool_call_ns"]))
+    then = draw(st.integers(0, 8))
+    offsets_us = [] if dropped else [(chunk - sent_ns) // 1000 for chunk in chunk_ns]
+    merged = draw(st.integers(0, 2))
     some_ns = st.none() | st.integers(0, 10**10)
     return RequestRecord(
         index=0, due_ns=due_ns, sent_ns=None if dropped else sent_ns, chunk_ns=() if dropped else chunk_ns,
         end_ns=max([sent_ns, *chunk_ns]) + draw(st.integers(0, 10**6)),
-        output_tokens=draw(st.none() | st.integers(0, 99)),
+        output_tokens=draw(st.none() | st.integers(0, 20)), done_reason=draw(st.sampled_from([None, "stop", "length"])),
+        merged_chunks=merged, gathered_chunks=gathered(offsets_us, merged),
         load_ns=draw(some_ns), prompt_eval_ns=draw(some_ns), eval_ns=draw(some_ns),
         connected_ns=draw(st.none() | st.just(sent_ns + 1000)),
         error=RequestError("dropped" if dropped else "timeout", "why") if failed else None,
-        **({first: chunk_ns[0]} if chunk_ns and not dropped else {}),
+        **({"first_answer_ns": chunk_ns[min(then, len(chunk_ns) - 1)], first: chunk_ns[0]}
+           if chunk_ns and not dropped else {}),
     )  # fmt: skip
 
 

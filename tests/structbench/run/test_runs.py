@@ -141,7 +141,7 @@ def test_notes_are_kept_shown_and_given_as_json_and_a_run_that_goes_on_is_judged
     display = Told()
     with made_up(these(*records)):
         first = load(options, display=display)
-    said = "1 of 3 completed answers came without a token count: figures of tokens are of the others"
+    said = "1 of 3 completed answers came without a token count: no tokens/s of the run, no TPOT of these"
     assert first.rows[0]["notes"] == [Note("uncounted", said, share=1 / 3)]
     assert display.lines[-1] == f"sim:fast numbers c=1: note: {said}"
     with made_up(these(record(2, output_tokens=None))):
