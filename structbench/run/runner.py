@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
@@ -60,12 +61,16 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.say: Callable[[str], None] | None = None
         self._segment: Segment | None = None
         self._interruptible = False
 
     def ask(self) -> None:
         self.asked += 1
         self._pass_on()
+        if self._segment is not None and self.say is not None:
+            # Not here: the signal may have come while this thread was printing.
+            Thread(target=self.say, args=[self._what_now(self._segment)]).start()
         if self._interruptible or self.asked > 2:
             raise KeyboardInterrupt
 
@@ -86,6 +91,12 @@ class Stop:
             yield
         finally:
             self._interruptible = False
+
+    def _what_now(self, segment: Segment) -> str:
+        if self.asked > 1:
+            return "stopping now: what is in flight is cancelled"
+        in_flight, grace_s = plural(segment.readings.in_flight, "request"), segment.services.settings.grace_s
+        return f"stopping: {in_flight} in flight may take {grace_s:g} s to finish (--grace); again: stop now"
 
     def _pass_on(self) -> None:
         if self._segment is not None and self.asked:
@@ -147,6 +158,7 @@ def load(
     began = monotonic()
     display = display or Display(quiet=True)
     stop = stop or Stop()
+    stop.say = display.print
     with ExitStack() as stack:
         for notice in (*settings.notices, calibrated_machine.warning(settings.loads, calibrated_machine.kept())):
             if notice is not None:
