@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -254,27 +255,30 @@ def test_what_tls_does_amid_an_answer_is_no_part_of_it(version: str, between: st
     head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n"
     lines = [json.dumps(said(text)) + "\n" for text in "abc"] + [json.dumps(DONE) + "\n"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
+        said_so_far = b""
 
         def heard(what: bytes) -> bytes:
-            for line in server.stdout:  # type: ignore[union-attr]
-                if what in line:
-                    return line
-            raise AssertionError(f"no {what!r}")
+            nonlocal said_so_far
+            assert server.stdout is not None
+            while what not in said_so_far:
+                said_so_far += os.read(server.stdout.fileno(), 1 << 16)
+            return said_so_far
 
         def answer() -> None:
+            assert server.stdin is not None
             heard(b'"stream"')
             for data in (head.format(sum(map(len, lines))), lines[0], f"{between}\n", lines[1], lines[2], lines[3]):
-                server.stdin.write(data.encode())  # type: ignore[union-attr]
-                server.stdin.flush()  # type: ignore[union-attr]
+                server.stdin.write(data.encode())
+                server.stdin.flush()
                 sleep(0.1)
 
-        port = int(heard(b"ACCEPT").rpartition(b":")[2])
-        answering_thread = threading.Thread(target=answer)
-        answering_thread.start()
-        access = trusting(cert=[made("me.pem"), made("me.key")])
-        (record,) = ask(f"https://127.0.0.1:{port}", chat(), access=access)
-        answering_thread.join()
-        server.kill()
+        try:
+            port = int(heard(b"ACCEPT 127.0.0.1:").partition(b"ACCEPT 127.0.0.1:")[2])
+            thread = threading.Thread(target=answer)
+            thread.start()
+            access = trusting(cert=[made("me.pem"), made("me.key")])
+            (record,) = ask(f"https://127.0.0.1:{port}", chat(), access=access)
+            thread.join(20)
+        finally:
+            server.kill()
     assert (record.error, record.output_text, len(record.chunk_ns), record.clock) == (None, "abc", 3, "kernel")
