@@ -15,7 +15,8 @@ from structbench.types import Note
 Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 
 JUDGES: tuple[Judge, ...] = (
-    away.SERVER_AWAY, stationary.STATIONARY, stationary.SATURATION, opening.OPENING, reload.RELOAD, cache.CACHED, counts.COUNTS,
+    away.SERVER_AWAY, stationary.STATIONARY, stationary.SATURATION, opening.OPENING, reload.RELOAD, cache.CACHED,
+    counts.COUNTS,
 )  # fmt: skip
 
 
