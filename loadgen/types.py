@@ -23,7 +23,7 @@ Clock = Literal["kernel", "read", "stepped"]
 Arrival = Literal["constant", "poisson", "gamma"]
 
 NS = 1_000_000_000
-GATHERED = 0.1
+GATHERED = 0.2
 """The share of gathered chunks above which an answer has no spacing to be measured."""
 FASTER = 0.95
 CLOSE_NS = 2_000_000
