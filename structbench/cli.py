@@ -17,7 +17,7 @@ from structbench.output import complain
 
 COMMANDS = (
     "load", "runs", "stats", "compare", "export", "import", "sql", "verify", "rescore", "clean", "clear-cache",
-    "suites", "matrix", "simulate", "demo", "watch", "report",
+    "suites", "matrix", "simulate", "demo", "watch", "report", "calibrate",
 )  # fmt: skip
 """The commands, in the order of the overview."""
 

@@ -20,6 +20,7 @@ LAYERS = (
     ("structbench.reports", "structbench.comparison", "structbench.watch"),
     ("structbench.gates",),
     ("structbench.results",),
+    ("structbench.calibration",),
     ("structbench.store", "structbench.suites"),
     ("structbench.scoring",),
     ("structbench.notes",),
@@ -45,7 +46,7 @@ HOMES = {
     "ollama": ["loadgen/api/ollama.py", "loadgen/api/ollama_server.py"],
     "httpx": ["loadgen/api/", "loadgen/wire/httpx_adapter.py", "structbench/matrix/client.py"],
     "httptools": ["loadgen/wire/connection.py", "loadgen/simulator/"],
-    "psutil": ["structbench/run/sampler.py"],
+    "psutil": ["structbench/run/sampler.py", "structbench/calibration/measuring.py"],
     "jinja2": ["structbench/reports/html.py"],
     "scipy": ["structbench/stats.py", "structbench/comparison/significance.py", "structbench/scoring/rules.py"],
 }

@@ -12,7 +12,7 @@ from random import Random
 from time import monotonic_ns
 from typing import Any, Literal
 
-from loadgen.simulator.answers import Plan
+from loadgen.simulator.answers import Plan, prompt_pieces
 from loadgen.simulator.connection import JSON, NDJSON, ClientConnection, encode, timestamp
 from loadgen.simulator.models import Model, seconds_of
 from loadgen.simulator.truth import Entry, Truth
@@ -21,6 +21,7 @@ Endpoint = Literal["chat", "generate"]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 GATHERED = 10
 """Lines that the fault ``gathered`` sends at a time."""
+_REPEATS = 31
 _HUGE = 32 * 1024 * 1024
 _LOST = "an error was encountered while running the model: unexpected EOF"
 
@@ -49,6 +50,9 @@ class Generation:
         self.fault_at = min(len(self.events), max(1, len(self.events) // 2))
         self.slot: Literal["none", "waiting", "taken"] = "none"
         self.timer: asyncio.TimerHandle | None = None
+        self.options = body.get("options") or {}
+        self.prompt = prompt_pieces(body) if model.profile.prefix_cache != "none" else ()
+        self.cached = 0
         self.start = self.loop.time()
         self.gap = model.profile.drip_s if fault == "slow-drip" else 1 / model.profile.tokens_per_s
         self.first = self.granted = self.due = self.start
@@ -56,7 +60,7 @@ class Generation:
     def run(self) -> None:
         self.connection.on_lost = self._lost
         self.model.users += 1
-        self._at(self.start + self.model.load(self.start), self._loaded)
+        self._at(self.start + self.model.load(self.start, self.options), self._loaded)
 
     def _at(self, due: float, then: Callable[[], None]) -> None:
         self.timer = self.loop.call_at(due, then)
@@ -70,10 +74,21 @@ class Generation:
         self.slot = "taken"
         self.granted = self.loop.time()
         self.entry.queue_ns = int((self.granted - self.start) * 1e9) - self.entry.load_ns
-        self.first = self.granted + self.plan.prompt_tokens / self.model.profile.prompt_tokens_per_s
+        self.first = self.granted + self._prompt_s()
         if self.fault == "empty-first" and self.streamed:
             self._write(self._message(""))
         self._at(self.first, self._evaluated)
+
+    def _prompt_s(self) -> float:
+        """Return the seconds that the prompt takes, and set the gap between tokens, as the model's state makes them."""
+        profile, slowness = self.model.profile, self.model.slowness()
+        if profile.service_s is not None:
+            self.gap = 0.9 * profile.service_s * slowness / max(1, self._eval_count() - 1)
+            return 0.1 * profile.service_s * slowness
+        self.gap *= slowness
+        cached = self.model.cached(self.prompt)
+        self.cached = self.plan.prompt_tokens * cached // max(1, len(self.prompt))
+        return (self.plan.prompt_tokens - self.cached) / profile.prompt_tokens_per_s * slowness
 
     def _evaluated(self) -> None:
         """Start the schedule of tokens, now that the prompt is evaluated."""
@@ -177,8 +192,9 @@ class Generation:
             figures |= {k: v // 1_000_000 * 1_000_000 for k, v in figures.items() if k.endswith("eval_duration")}
         if self.fault == "no-counts":
             figures = {name: value for name, value in figures.items() if not name.endswith("_count")}
+        told = {"prompt_eval_cached_count": self.cached} if self.model.profile.prefix_cache == "told" else {}
         context = {"context": list(range(1, entry.prompt_tokens + entry.tokens))} if self.endpoint == "generate" else {}
-        return {**done, **context, **{name: value for name, value in figures.items() if value}}
+        return {**done, **context, **{name: value for name, value in figures.items() if value}, **told}
 
     def _message(self, text: str) -> dict[str, Any]:
         return {"content": text} if self.endpoint == "chat" else {"response": text}
@@ -198,6 +214,10 @@ class Generation:
             case "close":
                 self.connection.close()
             case "cut":
+                self.connection.send_chunks(NDJSON, (), last=True)
+            case "repeat-guard":
+                for _ in range(_REPEATS):
+                    self._write(self._message("\n"))
                 self.connection.send_chunks(NDJSON, (), last=True)
             case "error-line":
                 self._write_line(encode({"error": _LOST}), last=True)
@@ -227,6 +247,9 @@ class Generation:
                 self.connection.reset()
             case "close" | "cut":
                 self.connection.send_short(encode(last))
+            case "repeat-guard":
+                text = "".join(self.plan.pieces[: self.fault_at]) + "\n" * _REPEATS
+                self.connection.respond_json({**self._line(self._message(text)), "done": False})
             case "hang-mid":
                 pass
             case "error-line":
@@ -260,7 +283,7 @@ class Generation:
             self.model.release()
 
 
-_BREAKING = frozenset({"reset", "close", "cut", "hang-mid", "error-line"})
+_BREAKING = frozenset({"reset", "close", "cut", "repeat-guard", "hang-mid", "error-line"})
 
 
 def _events(plan: Plan, endpoint: Endpoint, rng: Random, old: bool) -> list[tuple[int, Any]]:

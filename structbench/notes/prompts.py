@@ -55,7 +55,8 @@ def _of_prompts(rows: Sequence[Row]) -> Iterator[Note]:
 PROMPTS = Judge(
     f"""
     WITH asked AS (
-        SELECT case_id, count(*) AS n, max(prompt_tokens + coalesce(cached_prompt_tokens, 0)) AS seen,
+        SELECT case_id, count(*) AS n, max(prompt_tokens
+                + CASE WHEN cached_prompt_tokens > prompt_tokens THEN cached_prompt_tokens ELSE 0 END) AS seen,
             max(asked_prompt_tokens) AS asked,
             CASE WHEN any_value(suite) = 'text' THEN {MADE} ELSE {ESTIMATED} END AS share,
             any_value(config ->> '$.options.num_ctx')::BIGINT AS num_ctx

@@ -44,6 +44,8 @@ SHIPPED: Mapping[str, ShippedSuite] = {
     "turns": ShippedSuite(16, "two turns: a tool call, then a sentence about the tool's result", False),
     "numbers": ShippedSuite(50, "number words to digits", True),
 }
+NOT = "not:"
+"""Before a tag: without the cases that have it."""
 PUBLIC: Mapping[str, Callable[[str], Suite]] = {"bfcl": load_bfcl, "jsonschemabench": load_jsonschemabench}
 """Prefix before the colon -> loader, which takes the part after it."""
 
@@ -77,8 +79,16 @@ def check_suite(path_or_name: str) -> Iterator[SuiteLine]:
 
 
 def tagged(suite: Suite, tags: Sequence[str]) -> Suite:
-    """Return the cases that have one of the tags as a separate suite; BadInput if there are none."""
-    kept = [case for case in representative_cases(suite) if set(tags) & set(case.tags)]
+    """Return the cases that have one of the tags (and none of those after ``not:``) as a separate suite.
+
+    BadInput if there are none.
+    """
+    unwanted = {tag.removeprefix(NOT) for tag in tags if tag.startswith(NOT)}
+    wanted = {tag for tag in tags if not tag.startswith(NOT)}
+    kept = [
+        case for case in representative_cases(suite)
+        if unwanted.isdisjoint(case.tags) and (not wanted or wanted & set(case.tags))
+    ]  # fmt: skip
     if not kept:
         raise BadInput(f"no case in suite {suite.name} has any of --tags {' '.join(tags)}: drop the suite or the tags")
     if isinstance(suite.cases, GeneratedCases):

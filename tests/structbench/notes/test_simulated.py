@@ -11,7 +11,8 @@ import pytest
 
 from loadgen.simulator import PROFILES, Profile, Simulator
 from loadgen.types import Request, RequestRecord
-from structbench.notes import notes_of
+from structbench.notes.counts import COUNTS
+from structbench.notes.prompts import PROMPTS
 from structbench.store import row_of
 from structbench.store.schema import migrate
 from tests.support.scripted_server import ask, chat
@@ -47,7 +48,8 @@ def kinds(records: list[RequestRecord], **more: Any) -> set[str]:
             names = [column[0] for column in found.description or ()]
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
-        return {note.kind for note in notes_of(query, "r")}
+        judges = (COUNTS, PROMPTS)
+        return {note.kind for judge in judges for note in judge.notes(query(judge.sql, ["r"]))}
 
 
 def asked(sim: Simulator, model: str, tokens: int = 40, **more: Any) -> list[RequestRecord]:
