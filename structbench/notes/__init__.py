@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from structbench.notes import cache, counts, opening, reload, stationary
+from structbench.notes import away, cache, counts, opening, reload, stationary
 from structbench.notes.judge import Judge
 from structbench.types import Note
 
 Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 
 JUDGES: tuple[Judge, ...] = (
-    stationary.STATIONARY, stationary.SATURATION, opening.OPENING, reload.RELOAD, cache.CACHED, counts.COUNTS,
+    away.SERVER_AWAY, stationary.STATIONARY, stationary.SATURATION, opening.OPENING, reload.RELOAD, cache.CACHED,
+    counts.COUNTS,
 )  # fmt: skip
 
 

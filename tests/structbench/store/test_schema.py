@@ -20,6 +20,7 @@ PINNED = {
     "0005-notes": "75d17bdbc89c4c903d7bc3db4479ab45b94cef5b827e696a7d24f38d6125988b",
     "0006-client-lag": "f6fab7a6dac1405655861ea67dce9437e8fb3fc8c05ccd08d3f36f4cdc1d9e97",
     "0007-old-scores": "2a0d11001bf25b4d1d6164a9118b983305bde4c11b1c70993d948ff2713976a8",
+    "0010-away": "cccfd0ea2dd2a16c2bb666e561a34e4f46710493ebff55bbec09eba4eb3a8287",
 }
 
 
