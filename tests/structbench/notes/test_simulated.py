@@ -83,7 +83,7 @@ def test_thinking_and_format_are_two_passes_of_which_the_second_is_counted(sim: 
 def test_tokens_held_back_leave_no_pace(sim: Simulator) -> None:
     (record,) = records = asked(sim, "fault:held-back")
     assert (len(record.chunk_ns), record.output_tokens, record.tpot_s) == (20, 40, None)
-    assert record.is_gathered or kinds(records) == {"faster_than_made"}
+    assert record.is_gathered or kinds(records) - BUSY == {"faster_than_made"}
 
 
 def test_what_a_gateway_gathers_has_no_spacing_and_is_not_this_client_s(sim: Simulator) -> None:
@@ -103,4 +103,4 @@ def test_a_prompt_beyond_the_context_was_cut(sim: Simulator) -> None:
     long = chat("word " * 900, model="m", options={"num_predict": 4, "num_ctx": 256})
     records = ask(sim.url, long)
     assert records[0].prompt_tokens == 256
-    assert kinds(records, asked_tokens=900) == {"prompt_cut"}
+    assert kinds(records, asked_tokens=900) - BUSY == {"prompt_cut"}
