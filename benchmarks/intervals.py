@@ -73,7 +73,7 @@ def gap_coverage(n: int, runs: int, seed: int = 4) -> dict[float, tuple[float, f
 
 
 def lines(runs: int) -> Iterator[str]:
-    """Yield the table as Markdown: coverage, and in parentheses the share of runs that show an interval (–: under 3 %)."""
+    """Yield the table as Markdown: coverage, and the share of runs that show an interval (–: under 3 %)."""
 
     def cell(shown: float, covers: float) -> str:
         return f".{covers * 100:02.0f} ({shown * 100:.0f} %)".replace(".100", "1.00") if shown >= 0.03 else "–"
