@@ -196,7 +196,10 @@ class LoadOptions:
         0.0, "seconds to keep serving metrics after the end; two scrape intervals are enough to miss nothing"
     )
     otlp: Optional[str] = opt(
-        None, "push metrics and one span per request to this collector, e.g. http://127.0.0.1:4318", metavar="ENDPOINT"
+        None,
+        "push metrics and one span per request to this collector, e.g. http://127.0.0.1:4318",
+        metavar="ENDPOINT",
+        secret=True,
     )
     otlp_content: bool = opt(False, "include prompts and answers in the spans")
     max_error_rate: float = opt(1.0, "fail when more than this share of a cell's requests end in errors (1: never)")
@@ -251,6 +254,7 @@ def as_arguments(options: LoadOptions) -> list[str]:
     options = replace(
         options, header=[masked_header(pair) for pair in options.header],
         host=None if options.host is None else masked_address(options.host),
+        otlp=None if options.otlp is None else masked_address(options.otlp),
     )  # fmt: skip
     words: list[str] = []
     for each in fields(options):
