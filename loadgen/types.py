@@ -23,6 +23,8 @@ Clock = Literal["kernel", "read", "stepped"]
 Arrival = Literal["constant", "poisson", "gamma"]
 
 NS = 1_000_000_000
+_NO_UPSTREAM = (502, 504)
+"""Statuses with which a gateway says that the server behind it does not answer."""
 GATHERED = 0.1
 """The share of gathered chunks above which an answer has no spacing to be measured."""
 FASTER = 0.95
@@ -94,6 +96,15 @@ class RequestError:
     kind: ErrorKind
     message: str
     status: int | None = None
+
+    @property
+    def nobody_there(self) -> bool:
+        """Return whether no server was reached: no connection, or a gateway in front that says so."""
+        return (
+            self.kind == "connect"
+            or (self.kind == "timeout" and self.message.startswith("connect:"))
+            or (self.kind == "http" and self.status in _NO_UPSTREAM)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,9 @@ async def send(
         if error is None:
             raise
         error = _told(error, access)
+    impossible = answer.drop_impossible()
+    if error is None and impossible is not None:
+        error = RequestError("protocol", impossible, 200)
     return RequestRecord(
         index=request.index,
         worker=worker,

@@ -8,6 +8,8 @@ from structbench.formatting import plural
 from structbench.notes.judge import Judge, Row
 from structbench.types import Note
 
+SAMPLES = 5
+"""Of a run with fewer, about one a second, nothing is said of the machine."""
 PRESSURE = 0.25
 """Share of the time in which some process waited for a processor; above, there is a note."""
 
@@ -26,7 +28,7 @@ def _lost(rows: Sequence[Row]) -> Iterator[Note]:
             text=f"this machine, which the server shares, sent {plural(row['resent'], 'TCP segment')} again, "
                  f"{row['timeouts']:,} after a time-out of 0.2 s or more, all programs together: TTFT may include that",
         )  # fmt: skip
-    if row["drops"]:
+    if row["shares"] and row["drops"]:
         yield Note(
             kind="listen_drops",
             text=f"a server on this machine refused {plural(row['drops'], 'connection')} for a while: its queue of "
@@ -44,16 +46,24 @@ def _pressed(rows: Sequence[Row]) -> Iterator[Note]:
 
 
 LOST = Judge(
-    """
-    SELECT count(*) FILTER (WHERE sent_ns IS NOT NULL) AS sent,
-        count(*) FILTER (WHERE sent_ns IS NOT NULL AND resent_segments + out_of_order_segments > 0) AS lost,
-        count(processor_wait_s) > 0 AS shares,
-        (SELECT coalesce(sum(machine_resent_segments), 0)::BIGINT FROM samples WHERE run_id = $1) AS resent,
-        (SELECT coalesce(sum(machine_tcp_timeouts), 0)::BIGINT FROM samples WHERE run_id = $1) AS timeouts,
-        CASE WHEN count(processor_wait_s) > 0
-            THEN (SELECT coalesce(sum(machine_listen_drops), 0)::BIGINT FROM samples WHERE run_id = $1) END AS drops
-    FROM requests WHERE run_id = $1
+    f"""
+    WITH sampled AS (
+        SELECT count(*) >= {SAMPLES} AS enough, sum(machine_resent_segments)::BIGINT AS resent,
+            sum(machine_tcp_timeouts)::BIGINT AS timeouts, sum(machine_listen_drops)::BIGINT AS drops
+        FROM samples WHERE run_id = $1
+    ), asked AS (
+        SELECT count(*) AS sent, count(*) FILTER (WHERE resent_segments + out_of_order_segments > 0) AS lost,
+            count(processor_wait_s) > 0 AS shares
+        FROM requests WHERE run_id = $1 AND sent_ns IS NOT NULL
+    )
+    SELECT sent, lost, shares AND enough AS shares, resent, timeouts, drops FROM asked, sampled
     """,
     _lost,
 )
-PRESSED = Judge("SELECT avg(processor_pressure) AS pressure FROM samples WHERE run_id = $1", _pressed)
+PRESSED = Judge(
+    f"""
+    SELECT CASE WHEN count(processor_pressure) >= {SAMPLES} THEN avg(processor_pressure) END AS pressure
+    FROM samples WHERE run_id = $1
+    """,
+    _pressed,
+)

@@ -45,14 +45,25 @@ def test_lost_segments_of_requests_are_counted(con: Any) -> None:
 
 
 def test_of_a_machine_that_the_server_shares_its_own_counters_tell(con: Any) -> None:
-    found = notes(con, LOST, [(1, 0, 0, 0.001)], [(0.1, 1200, 1, 0), (0.1, 34, 2, 6)])
+    found = notes(con, LOST, [(1, 0, 0, 0.001)], [(0.1, 1200, 1, 0), (0.1, 34, 2, 6), *[(0.1, 0, 0, 0)] * 3])
+    assert notes(con, LOST, [(1, 0, 0, 0.001)], [(0.1, 34, 2, 6)]) == [], "too short to say"
+    assert notes(con, LOST, [(1, 0, 0, None)], [(0.1, 34, 2, 6)] * 9) == [], "the server is elsewhere"
     assert [note.kind for note in found] == ["machine_lost_segments", "listen_drops"]
     assert found[0].text.startswith("this machine, which the server shares, sent 1,234 TCP segments again, 3 after")
     assert found[1].text.startswith("a server on this machine refused 6 connections for a while")
 
 
 @pytest.mark.parametrize(
-    ("pressures", "share"), [([], None), ([None, None], None), ([0.2, 0.3], None), ([0.2, 0.4], 0.3), ([1.0], 1.0)]
+    ("pressures", "share"),
+    [
+        ([], None),
+        ([None] * 9, None),
+        ([0.2, 0.3, 0.25, 0.25, 0.25], None),
+        ([0.2, 0.4, 0.3, 0.3, 0.3], 0.3),
+        ([1.0] * 4, None),
+        ([1.0] * 5, 1.0),
+        ([1.0] * 4 + [None], None),
+    ],
 )
 def test_pressure_is_told_above_a_quarter_of_the_time(con: Any, pressures: list[Any], share: float | None) -> None:
     found = notes(con, PRESSED, [], [(each, 0, 0, 0) for each in pressures])
