@@ -66,7 +66,7 @@ def make_client(host: str | None, access: Access = NO_ACCESS) -> ollama.AsyncCli
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:
-    """Open ``count`` connections in advance, unless TLS or a proxy is used."""
+    """Open ``count`` connections in advance, unless a proxy is used."""
     transport = client._client._transport
     assert isinstance(transport, HttpxTransport)
     await transport.preconnect(str(client._client.base_url), count, timeout_s)

@@ -39,6 +39,12 @@ def expected_error(fault: str) -> tuple[str, int | None] | None:
             return "http", int(fault)
         case "error-line":
             return "stream", 200
+        case "broken-call":
+            return "broken_call", 500
+        case "repeat-error":
+            return "truncated", 500
+        case "repeat-guard":
+            return "truncated", 200
         case _ if fault in PROTOCOL:
             return "protocol", None
     assert fault in FINE
@@ -293,6 +299,16 @@ def test_everything_the_request_holds_reaches_the_server() -> None:
     assert third.body == {"model": "m", "prompt": "p", "stream": True, "format": "json", "keep_alive": 0}
 
 
+def test_definitions_of_tools_never_land_in_an_earlier_call_s_arguments() -> None:
+    call = {"function": {"name": "f", "arguments": {"tools": [], "x": {"tools": []}}}}
+    messages = ({"role": "assistant", "content": '"tools":[]', "tool_calls": [call]}, {"role": "user", "content": "?"})
+    with Scripted(answers(DONE)) as server:
+        ask(server.url, Request(index=0, model="m", messages=messages, tools=(BOOK,)))
+        (asked,) = server.asked
+    assert asked.body["tools"] == [BOOK]
+    assert asked.body["messages"][0]["tool_calls"] == [call]
+
+
 @pytest.mark.parametrize("text", ["hi", '"tools":[]', 'say "tools":[] twice: "tools":[]'])
 @pytest.mark.parametrize("tools", [(BOOK,), (BOOK, {**BOOK, "function": {"name": "none"}})])
 def test_tools_reach_the_server_as_they_are(tools: tuple[dict[str, Any], ...], text: str) -> None:
@@ -394,3 +410,10 @@ def test_a_refusal_is_of_what_was_asked_for(text: str, of_format: bool, of_tools
 def test_only_where_a_request_was_wrong_or_could_not_be_done_may_it_be_a_refusal(status: int) -> None:
     record = answering(lines({"error": "invalid format"}), status=status).ask(chat(format="json"))
     assert record.error == RequestError("rejected" if status in (200, 400, 500) else "http", "invalid format", status)
+
+
+@pytest.mark.parametrize(("told", "cached"), [({"prompt_eval_cached_count": 90}, 90),
+                                             ({"prompt_eval_cached_count": 0}, 0), ({}, None)])  # fmt: skip
+def test_cached_prompt_tokens_are_those_that_the_server_tells(told: dict[str, int], cached: int | None) -> None:
+    (record,) = ask_script(answers(said("Hi"), {**DONE, "prompt_eval_count": 100, **told}))
+    assert (record.error, record.prompt_tokens, record.cached_prompt_tokens) == (None, 100, cached)
