@@ -71,7 +71,8 @@ FROM source JOIN wanted USING (key) WHERE value IS NOT NULL GROUP BY key
 _OUTCOMES = f"""
 WITH {GROUPS}
 SELECT line, outcome, {FAILED} AS failed, count(*) AS count
-FROM requests JOIN line USING (run_id) GROUP BY ALL ORDER BY line, failed, count DESC, outcome
+FROM requests JOIN line USING (run_id) WHERE error_kind IS DISTINCT FROM 'cancelled'
+GROUP BY ALL ORDER BY line, failed, count DESC, outcome
 """
 _GAPS = f"WITH {GROUPS} {gaps_sql('requests JOIN line USING (run_id)', 'line')} ORDER BY line, gap_us"
 _KNOWN_GAPS = f"WITH {GROUPS} SELECT line, {', '.join(PERCENTILES)} FROM gap_percentiles JOIN line USING (run_id)"
