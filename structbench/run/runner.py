@@ -31,8 +31,8 @@ from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
 from structbench.gates.slo import CellResult, Gate, judge_all
-from structbench.notes import notes_of, stored_notes
-from structbench.output import write_output
+from structbench.notes import stored_notes
+from structbench.output import complain, write_output
 from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
@@ -44,11 +44,12 @@ from structbench.run.similarity import Embeddings, score_similarity
 from structbench.scoring.process import Scorer
 from structbench.steadiness import opening_size
 from structbench.store import Store, StoredRun, run_columns
+from structbench.store.ending import ending_of
+from structbench.store.upkeep import spool_of
 from structbench.suites.catalog import cases_of_run
 from structbench.suites.generated import calibrate, calibration_prompts, word_count
 from structbench.suites.requests import case_of, whole_conversations
 from structbench.types import Case
-from structbench.verdict import facts_of, judge
 
 _FLUSH_S = 60.0
 _POLL_S = 0.1
@@ -170,7 +171,8 @@ def load(
             cells = build_cells(settings, server)
             return Summary(planned=_plan_lines(settings, cells, _warnings(cells, server)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
-        store = stack.enter_context(Store(settings.db))
+        store = Store(settings.db)
+        stack.callback(_close, store)
         with stop.interruptible():
             server = pull_missing(settings.wanted_models, server, display.print)
         cells = build_cells(settings, server)
@@ -190,6 +192,16 @@ def load(
             report(summary)
         _hold(settings.hold_s, stop)
         return summary
+
+
+def _close(store: Store) -> None:
+    """Close the store; say who keeps rows from getting into the file, if anybody does."""
+    if not store.close():
+        rows = plural(store.backlog, "row")
+        complain(
+            f"{store.path} is kept open by {store.held_by}: {rows} of this load wait in {spool_of(store.path)}, and"
+            " the next structbench command takes them in"
+        )
 
 
 def _warnings(cells: Sequence[Cell], server: Server) -> list[str]:
@@ -290,7 +302,7 @@ class _Runner:
         return None
 
     def _judge(self) -> None:
-        judge_all(self.services.settings.slos, self.services.store.query, self.summary.outcomes)
+        judge_all(self.services.settings.slos, self.services.store, self.summary.outcomes)
 
     def write_junit(self) -> None:
         """Write the JUnit file, if asked for, however the load ended."""
@@ -437,21 +449,16 @@ class _Runner:
         complete = ended_by_itself and segment.is_complete
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
         store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
-        store.append("runs", ended)
-        store.mark_steady(segment.run_id)
-        facts = facts_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
-        verdict = judge(facts)
-        planned = facts["reached"] if complete and cell.load.duration_s else cell.requests
-        store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
-                              "planned": planned})  # fmt: skip
-        notes = list(notes_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id))
-        store.keep_notes(segment.run_id, notes)
-        for note in () if segment.paused else notes:
+        store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
+        ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
+        planned = ending.reached if complete and cell.load.duration_s else cell.requests
+        store.append("runs", {**ended, **ending.columns, "planned": planned})  # one fact: all of it, or none
+        for note in () if segment.paused else ending.notes:
             self.services.display.print(f"{cell.name}: note: {note.text}")
         if complete:
             store.keep_gaps(segment.run_id)
         if self.services.telemetry is not None:
-            self.services.telemetry.end(segment.labels, verdict.word)
+            self.services.telemetry.end(segment.labels, ending.verdict.word)
 
 
 def rest_of(planned: PlannedCell, segment: Segment, away_s: float) -> PlannedCell:

@@ -11,9 +11,9 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
+from structbench.formatting import printable
 from structbench.store.inspection import has_todays_views, version_of
+from structbench.store.overlay import Overlay
 from structbench.store.schema import FILE, MIGRATIONS, TABLES, Columns, migrate, shape, views
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy
 
 _POWERLESS: Mapping[str, str] = {
     "autoinstall_known_extensions": "false", "autoload_known_extensions": "false",
@@ -44,6 +47,9 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 
 PATIENCE_S = 10.0
 """How long a command waits for its turn."""
+
+
+_BRIEFLY_S = 0.2
 
 
 class Locked(Exception):
@@ -102,10 +108,28 @@ class Database:
                     self._name_tables(con)
                 yield con
 
+    @contextmanager
+    def opened_with(self, overlay: Overlay, files: Callable[[], Iterable[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file for reading, or not at all while a writer has it, with the rows of these spool files in front.
+
+        ``files`` is called when nobody else has the turn.
+        """
+        with self._turn, ExitStack() as stack:
+            assert self._duckdb is not None
+            try:
+                stack.enter_context(attached(self._duckdb, self.path, FILE, read_only=True, patience_s=_BRIEFLY_S))
+                with_file = True
+            except Locked:
+                with_file = False
+            con = stack.enter_context(self._duckdb.cursor())
+            overlay.show(con, files(), with_file=with_file)
+            self._named.difference_update(TABLES)
+            yield con
+
     def _name_tables(self, con: duckdb.DuckDBPyConnection) -> None:
         for table in TABLES:
             if table not in self._named:
-                con.execute(f"CREATE VIEW {table} AS FROM {FILE}.main.{table}").fetchall()
+                con.execute(f"CREATE OR REPLACE VIEW {table} AS FROM {FILE}.main.{table}").fetchall()
                 self._named.add(table)
 
     def make_views(self, con: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -179,7 +203,7 @@ def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) 
             text = str(error)
             if "Could not set lock" in text:
                 holder = re.search(r"\(PID (\d+)\)", text)
-                locked = Locked(f"another process (PID {holder[1]})" if holder else "another process")
+                locked = Locked(f"another process ({_named(holder[1])})" if holder else "another process")
             elif "different configuration" in text or "Unique file handle conflict" in text:
                 locked = Locked("another connection of this process")
             else:
@@ -187,6 +211,14 @@ def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) 
             if time.monotonic() >= deadline:
                 raise locked from error
         wait_a_little()
+
+
+def _named(pid: str) -> str:
+    """Return ``PID 4711, python3``, with the name where the system tells it."""
+    try:
+        return f"PID {pid}, {printable(Path(f'/proc/{pid}/comm').read_text().strip())}"
+    except OSError:
+        return f"PID {pid}"
 
 
 def files_of(path: Path) -> list[Path]:
@@ -237,6 +269,21 @@ def fetched(con: duckdb.DuckDBPyConnection, sql: str, params: Params = None) -> 
     result = con.execute(sql, params)
     names = [column[0] for column in result.description or ()]
     return [dict(zip(names, values, strict=True)) for values in result.fetchall()]
+
+
+def as_columns(con: duckdb.DuckDBPyConnection, sql: str, params: Params = None) -> dict[str, numpy.ndarray[Any, Any]]:
+    """Return the columns as arrays: absent numbers are NaN, other absent values None."""
+    return {name: _filled(values) for name, values in con.execute(sql, params).fetchnumpy().items()}
+
+
+def _filled(values: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+    """Return the values with NaN or None in place of the mask."""
+    import numpy
+
+    if not isinstance(values, numpy.ma.MaskedArray):
+        return values
+    absent: Any = numpy.nan if values.dtype.kind in "iufb" else None
+    return numpy.where(values.mask, absent, values.data)
 
 
 def wait_a_little() -> None:

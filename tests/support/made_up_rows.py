@@ -270,7 +270,7 @@ def share(row: Row) -> float:
 
 def gaps(rows: Iterable[Row]) -> list[float]:
     """Of answers that came gathered there are none."""
-    spaced = [row for row in steady(completed(rows)) if row["chunks"] is None or share(row) <= 0.1]
+    spaced = [row for row in steady(completed(rows)) if row["chunks"] is None or share(row) <= 0.2]
     return [(b - a) / 1e6 for offsets in values(spaced, "chunk_offsets_us") for a, b in pairwise(offsets)]
 
 
@@ -355,7 +355,8 @@ def _summary(run_id: str, rows: list[Row], itl: Row) -> Row:
         **{f"itl_{p}_s": itl[p] for p in ("p50", "p99")},
         "tpot_p50_s": quantile(values(timed, "tpot_s"), 0.5),
         **{f"first_answer_{p}_s": quantile(values(timed, "first_answer_s"), POINTS[p]) for p in ("p50", "p95")},
-        "thinking": len(values(done, "first_thinking_s")), "error_rate": ratio(len(failed_of(rows)), len(uncancelled(rows))),
+        "thinking": len(values(done, "first_thinking_s")),
+        "error_rate": ratio(len(failed_of(rows)), len(uncancelled(rows))),
         "stream_tokens_per_s": quantile(values(timed, "client_tokens_per_s"), 0.5),
         "output_tokens": tokens, "tokens_per_s": ratio(tokens_ended, seconds),
         "requests_per_s": ratio(len(ended) if rows else None, seconds),
