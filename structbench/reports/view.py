@@ -104,9 +104,11 @@ def _machine_text(environment: Mapping[str, Any]) -> str:
 def _run_row(group: RunGroup, figures: Figures) -> dict[str, Any]:
     done, planned = figures.counts["requests"], group.planned
     short = planned is not None and done < planned
+    steady = figures.counts.get("steady") or 0
+    figured = f", {steady:,} steady" if 0 < steady < done else ""
     return {
         "id": group.id, "name": group.name, "marks": group.marks,
-        "requests": f"{done:,} of {planned:,}" if short else f"{done:,}",
+        "requests": (f"{done:,} of {planned:,}" if short else f"{done:,}") + figured,
         "took": span_text(group.duration_s), "started": _instant_text(group.started_at),
         "verdict": ": ".join([str(group.verdict or "none"), "; ".join(group.reasons)]).removesuffix(": "),
         "notes": "; ".join(note.text for note in group.notes) or ABSENT,

@@ -36,3 +36,39 @@ def queue(generator: Generator, n: int, load: float = 0.8, servers: int = 4, war
 def waits(generator: Generator, n: int, load: float = 0.8) -> Array:
     """TTFT in front of such a queue: 100 ms and the wait."""
     return 0.1 + queue(generator, n, load)[1]
+
+
+def closed_loop(generator: Generator, n: int, streams: int = 4) -> Array:
+    """When the requests ended that did while all streams were busy, of n in a closed loop."""
+    free, ends = np.zeros(streams), []
+    for took in independent(generator, n):
+        stream = int(np.argmin(free))
+        free[stream] += took
+        ends.append(float(free[stream]))
+    return np.array([end for end in ends if end <= free.min()])
+
+
+def stalling_streams(
+    generator: Generator, n: int, streams: int = 4, tokens: int = 40, stalls_a_second: float = 1.5, stall_s: float = 0.1
+) -> tuple[Array, list[Array]]:
+    """When each request was sent and its chunks' offsets: gaps of 20 ms, a pace of its own, and stalls that hit all."""
+    span = n / streams * tokens * 0.06
+    stalls = np.cumsum(generator.exponential(1 / stalls_a_second, int(span * stalls_a_second * 2) + 50))
+    lengths = generator.exponential(stall_s, len(stalls))
+    free, starts, offsets = np.zeros(streams), [], []
+    for _ in range(n):
+        stream = int(np.argmin(free))
+        start = now = float(free[stream])
+        pace = 0.02 * float(np.exp(0.1 * generator.standard_normal()))
+        own = [0.05]
+        now += 0.05
+        for gap in (pace * np.exp(0.2 * generator.standard_normal(tokens))).tolist():
+            until, place = now + gap, int(np.searchsorted(stalls, now))
+            while place < len(stalls) and stalls[place] < until:
+                until, place = until + float(lengths[place]), place + 1
+            now = until
+            own.append(now - start)
+        free[stream] = now
+        starts.append(start)
+        offsets.append(np.array(own))
+    return np.array(starts), offsets

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, bootstrap, quantile_test, ttest_1samp
 
 from structbench.stats import (
+    DEPENDENT_FACTOR,
     MIN_CLUSTERS,
     RESAMPLES,
     TAIL_CLUSTERS,
@@ -150,9 +151,14 @@ def test_percentile_of_no_counts() -> None:
 def test_the_documentation_says_the_same() -> None:
     text = (ROOT / "docs/statistics.md").read_text()
     p50, p90, p95, p99 = (needed(p) for p in (0.5, 0.9, 0.95, 0.99))
-    assert f"| {p50}, {p90}, {p95}, {p99} requests |" in text
+    assert f"| {p50}, {p90}, {p95}, {p99} requests; more where neighbours are alike |" in text
     assert f"{p50} for the median, {p90} for p90, {p95} for p95, {p99} for p99" in text
-    assert f"| {MIN_CLUSTERS} requests, and {p50}, {p90}, {p95}, {p99} gaps |" in text
+    assert (
+        f"| {MIN_CLUSTERS} requests, and {p50}, {p90}, {p95}, {p99} gaps; p90 and beyond: {TAIL_CLUSTERS} moments |"
+        in text
+    )
+    more = (p50, p90, p95, p99)
+    assert f"({', '.join(f'{DEPENDENT_FACTOR * n:,}' for n in more)})" in text
     assert f"comes to {needed(0.99, confidence=0.90)} for p99" in text
     assert f"{RESAMPLES} times" in text
     low = 100 * (wilson(30, 30).low or 0)
