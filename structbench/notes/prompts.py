@@ -67,7 +67,8 @@ PROMPTS = Judge(
         GROUP BY case_id
     ), sorted AS (
         SELECT *, sum(n) OVER () AS of_all, [which FOR which IN [
-            CASE WHEN seen < least(asked * share, asked - {MISSING}) THEN 'short' END, CASE WHEN seen >= num_ctx THEN 'full' END,
+            CASE WHEN seen < least(asked * share, asked - {MISSING}) THEN 'short' END,
+            CASE WHEN seen >= num_ctx THEN 'full' END,
             CASE WHEN seen = max(seen) OVER () THEN 'level' END
         ] IF which IS NOT NULL] AS which
         FROM asked
