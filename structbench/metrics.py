@@ -34,6 +34,7 @@ IS_GATHERED = f"coalesce(gathered_chunks > {GATHERED} * chunks, false)"
 """SQL: whether so many chunks of a request came together with others that they have no spacing."""
 IS_COVERED = "coalesce(coalesce(chunks, 0) <= output_tokens, false)"
 """SQL: whether a request has a token count, and one of its whole stream."""
+_UNIT = re.compile(r" ?(ms|s|%|/s)$")
 SHARE_BUCKETS = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
 YES_NO_BUCKETS = (0.0, 1.0)
 
@@ -116,6 +117,16 @@ class Metric:
                 return ABSENT if value is None else f"{significant(value, 3 + more)}/s"
             case "score":
                 return ABSENT if value is None else f"{value:.{2 + more}f}"
+
+    def range_text(self, low: float | None, high: float | None) -> str:
+        """Format an interval in the metric's unit, ``280–400 ms``; an empty text without both ends or a width."""
+        if low is None or high is None or low == high:
+            return ""
+        first, last = self.text(low), self.text(high)
+        unit = _UNIT.search(last)
+        if unit is None or not first.endswith(unit[0]):
+            return f"{first} – {last}"
+        return f"{first.removesuffix(unit[0])}–{last}"
 
 
 FAILED = f"coalesce(error_kind NOT IN {MODEL_ERRORS}, false)"

@@ -296,7 +296,7 @@ class _Runner:
         return None
 
     def _judge(self) -> None:
-        judge_all(self.services.settings.slos, self.services.store.query, self.summary.outcomes)
+        judge_all(self.services.settings.slos, self.services.store, self.summary.outcomes)
 
     def write_junit(self) -> None:
         """Write the JUnit file, if asked for, however the load ended."""

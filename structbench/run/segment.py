@@ -26,7 +26,7 @@ from structbench.scoring import Answer
 from structbench.scoring.process import Scorer
 from structbench.store import Store, row_of
 from structbench.store.lookup import SENT_AGAIN
-from structbench.suites.requests import case_of, first_turns, request_of, requests_of, warmup_requests
+from structbench.suites.requests import asked_tokens, case_of, first_turns, request_of, requests_of, warmup_requests
 from structbench.types import Case, Score
 from structbench.verdict import VerdictSoFar
 
@@ -235,7 +235,8 @@ class Segment:
 
     def _store_row(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
-        row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn)
+        asked = asked_tokens(case)
+        row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn, asked)
         self.services.store.append("requests", row)
         self._observe(record, score, case)
         with self.counting:

@@ -29,6 +29,7 @@ from structbench.store.schema import FILE, MIGRATIONS, TABLES, Columns, migrate,
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy
 
 _POWERLESS: Mapping[str, str] = {
     "autoinstall_known_extensions": "false", "autoload_known_extensions": "false",
@@ -286,6 +287,21 @@ def fetched(con: duckdb.DuckDBPyConnection, sql: str, params: Params = None) -> 
     result = con.execute(sql, params)
     names = [column[0] for column in result.description or ()]
     return [dict(zip(names, values, strict=True)) for values in result.fetchall()]
+
+
+def as_columns(con: duckdb.DuckDBPyConnection, sql: str, params: Params = None) -> dict[str, numpy.ndarray[Any, Any]]:
+    """Return the columns as arrays: absent numbers are NaN, other absent values None."""
+    return {name: _filled(values) for name, values in con.execute(sql, params).fetchnumpy().items()}
+
+
+def _filled(values: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+    """Return the values with NaN or None in place of the mask."""
+    import numpy
+
+    if not isinstance(values, numpy.ma.MaskedArray):
+        return values
+    absent: Any = numpy.nan if values.dtype.kind in "iufb" else None
+    return numpy.where(values.mask, absent, values.data)
 
 
 def wait_a_little() -> None:

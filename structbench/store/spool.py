@@ -192,9 +192,9 @@ def read_rows(path: Path, columns: Columns | None = None) -> Iterator[tuple[str,
                 table, row = item["table"], item["row"]
                 if not isinstance(table, str) or not isinstance(row, dict):
                     raise TypeError
-                for name, value in row.items() if columns is not None else ():
-                    if table != "runs" or name not in BESIDES:
-                        storable(value, name, columns[table][name])
+                if columns is not None:
+                    for name in row.keys() - {*(BESIDES if table == "runs" else ())}:
+                        storable(row[name], name, columns[table][name])
             except (ValueError, TypeError, KeyError, RecursionError):
                 if line.endswith(b"\n"):
                     set_aside(path, line)

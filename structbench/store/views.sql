@@ -10,7 +10,7 @@ FROM kept_gaps UNION ALL BY NAME FROM (
     WITH gaps AS (
     SELECT run_id, later - earlier AS gap_us, count(*)::BIGINT AS n FROM (
         SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later FROM requests JOIN (SELECT DISTINCT run_id FROM requests ANTI JOIN kept_gaps USING (run_id)) USING (run_id)
-        WHERE error_kind IS NULL AND steady IS NOT FALSE AND len(chunk_offsets_us) > 1 AND NOT coalesce(gathered_chunks > 0.1 * chunks, false)
+        WHERE error_kind IS NULL AND steady IS NOT FALSE AND len(chunk_offsets_us) > 1 AND NOT coalesce(gathered_chunks > 0.2 * chunks, false)
     ) GROUP BY ALL
     
     ), ranked AS (

@@ -265,7 +265,7 @@ def share(row: Row) -> float:
 
 def gaps(rows: Iterable[Row]) -> list[float]:
     """Of answers that came gathered there are none."""
-    spaced = [row for row in steady(completed(rows)) if row["chunks"] is None or share(row) <= 0.1]
+    spaced = [row for row in steady(completed(rows)) if row["chunks"] is None or share(row) <= 0.2]
     return [(b - a) / 1e6 for offsets in values(spaced, "chunk_offsets_us") for a, b in pairwise(offsets)]
 
 

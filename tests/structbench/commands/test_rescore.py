@@ -51,7 +51,7 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with Store(path) as store:
         for run_id, status, rows in (("whole", "complete", ROWS), ("part", "interrupted", ROWS[:2])):
             run = run_columns(replace(config(), seed=len(rows)))
-            store.append("runs", {**run, "run_id": run_id, "status": status, "planned": len(ROWS)})
+            store.append("runs", {**run, "run_id": run_id, "status": status, "planned": len(ROWS), "verdict": "valid"})
             store.append("segments", {"run_id": run_id, "segment": 0, "status": status})
             for index, row in enumerate(rows):
                 store.append("requests", {
