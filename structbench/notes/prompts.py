@@ -10,6 +10,8 @@ from structbench.types import Note
 
 MADE, ESTIMATED = 0.8, 0.5
 """A prompt has far fewer tokens than asked for below this share: of a length that it was made to have, or estimated."""
+MISSING = 100
+"""Tokens that a prompt must lack besides: of a short one the template's are a large and uncertain part."""
 ALIKE = 0.9
 """Prompts that were cut are as long as the context left them: the shortest at least this share of the longest."""
 SPREAD = 1.2
@@ -65,7 +67,8 @@ PROMPTS = Judge(
         GROUP BY case_id
     ), sorted AS (
         SELECT *, sum(n) OVER () AS of_all, [which FOR which IN [
-            CASE WHEN seen < asked * share THEN 'short' END, CASE WHEN seen >= num_ctx THEN 'full' END,
+            CASE WHEN seen < least(asked * share, asked - {MISSING}) THEN 'short' END,
+            CASE WHEN seen >= num_ctx THEN 'full' END,
             CASE WHEN seen = max(seen) OVER () THEN 'level' END
         ] IF which IS NOT NULL] AS which
         FROM asked

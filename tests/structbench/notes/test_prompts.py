@@ -56,6 +56,7 @@ def test_prompts_of_which_a_quarter_was_evaluated_were_cut(memory: duckdb.DuckDB
     [
         ([(550, 540), (300, 310), (800, 790)], {}),
         ([(550, 460)] * 9, {}),
+        ([(58, 44), (58, 40), (61, 60)], {}),  # real ones, of a tokenizer fitted at greater lengths
         ([(550, 300)] * 9, {"suite": "json"}),  # an estimate may be off by more than a length that was made
         ([(40, 50), (60, 50), (80, 50)], {"suite": "numbers"}),
         ([(550, 550), (550, 12), (550, 12)], {"cases": 1}),  # a cache had the rest of what was asked before
