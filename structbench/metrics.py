@@ -129,7 +129,8 @@ class Metric:
         return f"{first.removesuffix(unit[0])}–{last}"
 
 
-FAILED = f"coalesce(error_kind NOT IN {MODEL_ERRORS}, false)"
+_NO_FAILURES = (*MODEL_ERRORS, "cancelled")
+FAILED = f"coalesce(error_kind NOT IN {_NO_FAILURES}, false)"
 """SQL: whether the server or this client failed, and not the model, whose failures are scored."""
 MEASURED = "error_kind IS NULL AND steady IS NOT FALSE"
 """SQL: whether latencies are of this request: it completed, and was sent while the load was the one asked for."""
@@ -166,7 +167,7 @@ def _covered_tokens(row: Row, _: bool) -> float | None:
 
 
 def _is_failed(row: Row) -> bool:
-    return row["error_kind"] is not None and row["error_kind"] not in MODEL_ERRORS
+    return row["error_kind"] is not None and row["error_kind"] not in _NO_FAILURES
 
 
 def _latency(name: str, label: str, column: str, **more: Any) -> Metric:
@@ -243,7 +244,8 @@ _TABLE = (
            sql="CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct')::BIGINT::DOUBLE END",
            adds=lambda row, _: _is_right(row, True)),
     Metric(name="error_rate", base="error_rate", kind="share", label="errors", lower_is_better=True, scored="requests",
-           sql=f"({FAILED})::BIGINT::DOUBLE", adds=lambda row, _: float(_is_failed(row))),
+           sql=f"CASE WHEN error_kind IS DISTINCT FROM 'cancelled' THEN ({FAILED})::BIGINT::DOUBLE END",
+           adds=lambda row, _: None if row["error_kind"] == "cancelled" else float(_is_failed(row))),
     _score("semantic_similarity", "similarity", "semantic_similarity", "score", narrow="simi-\nlarity",
            only_where="semantic_similarity"),
 )  # fmt: skip

@@ -65,7 +65,7 @@ WITH {GROUPS}, {SAMPLED}, span AS (
 SELECT line, round((coalesce(sent_ns, due_ns) - origin_ns) / 1e9, 3) AS t_s, round(ttft_s, 4) AS ttft_s,
     round((end_ns - sent_ns) / 1e9, 4) AS took_s, outcome, {FAILED} AS failed
 FROM requests JOIN line USING (run_id) JOIN sampled USING (line) JOIN origin USING (run_id, segment)
-WHERE {IN_SAMPLE} ORDER BY line, t_s
+WHERE {IN_SAMPLE} AND error_kind IS DISTINCT FROM 'cancelled' ORDER BY line, t_s
 """
 
 

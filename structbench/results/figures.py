@@ -58,7 +58,8 @@ FROM requests JOIN line USING (run_id) GROUP BY line, case_id ORDER BY line, cas
 _OUTCOMES = f"""
 WITH {GROUPS}
 SELECT line, outcome, {FAILED} AS failed, count(*) AS count
-FROM requests JOIN line USING (run_id) GROUP BY ALL ORDER BY line, failed, count DESC, outcome
+FROM requests JOIN line USING (run_id) WHERE error_kind IS DISTINCT FROM 'cancelled'
+GROUP BY ALL ORDER BY line, failed, count DESC, outcome
 """
 _KNOWN_GAPS = f"WITH {GROUPS} SELECT line, {', '.join(PERCENTILES)} FROM gap_percentiles JOIN line USING (run_id)"
 

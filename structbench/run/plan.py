@@ -178,6 +178,11 @@ def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool) -> PlannedC
         if skip_cached:
             return PlannedCell(cell, found, (), "skipped", f"{run} is complete")
         return new(f"{run} is complete; --skip-cached would skip it")
+    if found.ended and found.lost and found.held > (cell.requests or 0) and cell.requests is not None:
+        cell, everything = replace(cell, requests=found.held), range(found.held)
+    if found.ended and found.lost and (cell.load.duration_s is not None or everything is None) and skip_cached:
+        lost = whole_conversations(cell.suite.cases, sorted(found.lost), max(found.lost) + 2)
+        return PlannedCell(cell, found, lost, "resumed", f"{run} has {len(lost)} requests to be sent again")
     if cell.load.duration_s is not None or everything is None:
         what = f"stopped after {found.asked_duration_s or 0:g} s" if found.status == "complete" else "was interrupted"
         return new(f"{run} {what}; a cell that --duration limits starts again")

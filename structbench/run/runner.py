@@ -33,6 +33,7 @@ from structbench.gates.junit import junit_xml
 from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.notes import stored_notes
 from structbench.output import complain, write_output
+from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
 from structbench.run.display import Display
@@ -266,6 +267,11 @@ class _Runner:
         self.summary.db = str(self.services.settings.db)
         store = self.services.store
         self.summary.rows = _summary_rows(store, caches)
+        failed = {failure.partition(": ")[0] for failure in self.summary.failures}
+        names = {run_id: ran.name for ran, run_id in runs}
+        for row in () if self.stop.asked else self.summary.rows:
+            if (name := names[row["run_id"]]) not in failed and (why := unanswered(row)) is not None:
+                self.summary.failures.append(f"{name}: {why}")
         if warning is not None:
             for row in self.summary.rows:
                 row["warnings"] = [warning]
@@ -520,10 +526,22 @@ def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[s
     sql = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
     rows = store.query(sql, [list(caches)], timeout_s=_FLUSH_S)
     by_id = {row["run_id"]: row for row in rows}
-    notes = stored_notes(partial(store.query, timeout_s=_FLUSH_S), [*caches])
+    query = partial(store.query, timeout_s=_FLUSH_S)
+    notes, failures = stored_notes(query, [*caches]), failures_of(query, [*caches])
     return [
-        {**by_id[run_id], "cache": cache, "notes": notes[run_id]} for run_id, cache in caches.items() if run_id in by_id
+        {**by_id[run_id], "cache": cache, "notes": notes[run_id], "failures": failures[run_id]}
+        for run_id, cache in caches.items()
+        if run_id in by_id
     ]
+
+
+def unanswered(row: Mapping[str, Any]) -> str | None:
+    """Return why a run is of no use, of whose requests none was completed, and none tells of the model; else None."""
+    if not row["requests"] or row["completed"] or row["scored"] or row["errors"] < row["requests"]:
+        return None
+    failures = row["failures"]
+    why = f" ({failures[0].text})" if failures else ""
+    return f"none of {plural(row['requests'], 'request')} was answered{why}"
 
 
 def _environment(settings: Settings) -> dict[str, Any]:

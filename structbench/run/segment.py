@@ -119,7 +119,7 @@ class Segment:
             planned_now = None if self.missing is None else len(self.missing)
             self.services.telemetry.begin(self.labels, self.run_id, planned_now)
         planned = self.cell.requests
-        already = (planned or 0) - len(self.missing or ())
+        already = max(0, (planned or 0) - len(self.missing or ()))
         display = self.services.display
         self.progress = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
         store, server = self.services.store, self.services.server
