@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -41,6 +42,11 @@ BESIDE_A_LOAD: Mapping[str, str] = {**_POWERLESS, "threads": "1", "memory_limit"
 """One thread, the caller's, whose priority then counts, and less memory."""
 _FOR_USERS: Mapping[str, str] = {**_ALONE, "temp_directory": ""}
 """For statements of users: DuckDB lets them read its temporary folder."""
+
+_NO_LOCKS = re.compile("|".join([
+    "file locks are not supported", *(re.escape(os.strerror(number)) for number in (ENOLCK, ENOSYS, EOPNOTSUPP)),
+]), re.IGNORECASE)  # fmt: skip
+"""In DuckDB's message where the file system cannot lock a file."""
 
 T = TypeVar("T")
 
@@ -206,6 +212,8 @@ def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) 
             return get()
         except duckdb.Error as error:
             text = str(error)
+            if _NO_LOCKS.search(text):  # waiting would not help
+                raise
             if "Could not set lock" in text:
                 holder = re.search(r"\(PID (\d+)\)", text)
                 locked = Locked(f"another process ({_named(holder[1])})" if holder else "another process")
@@ -320,6 +328,8 @@ def usable(path: Path) -> Iterator[None]:
         raise BadInput(f"{path} is in use by {held}: stop that process or give another --db") from held
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
+        if _NO_LOCKS.search(reason):
+            raise BadInput(f"{path} is on a file system that has no locks: use a local disk, by --db") from error
         if "not a valid DuckDB" in reason:
             raise BadInput(f"{path} is not a DuckDB database: give another --db") from error
         raise BadInput(f"{path} cannot be opened as a DuckDB database ({reason}): give another --db") from error
