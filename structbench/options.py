@@ -186,6 +186,7 @@ class LoadOptions:
     pull: bool = opt(False, "pull missing models first")
     embed_model: Optional[str] = opt(None, "embedding model for scoring how similar answers are to their references")
     db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
+    fsync: bool = opt(False, "write each row through to the disk, for a machine that may lose power")
     skip_cached: bool = opt(False, "skip cells that are already complete in --db, and complete the partial ones")
     explain: bool = opt(False, "explain why each cell is new, partial or done; send nothing")
     dry_run: bool = opt(False, "list the cells and their states; send nothing")
