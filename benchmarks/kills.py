@@ -86,8 +86,9 @@ def main(kills: int, seed: int) -> int:
                 runs = reader.query(_RUN)
                 unsettled += sum(run["status"] == "running" or run["verdict"] is None for run in runs)
             statuses = {status: sum(run["status"] == status for run in runs) for status in ("complete", "interrupted")}
-            if (number + 1) % 20 == 0:
-                print(f"{number + 1} kills: {statuses}, {len(stored):,} rows", flush=True)
+            if (number + 1) % 10 == 0:
+                print(f"{number + 1} kills: {statuses}, {len(stored):,} rows, {waited:,} of them waited in the spool;"
+                      f" {lost} lost, {wrong} twice, {unsettled} runs unsettled", flush=True)  # fmt: skip
         with Reader(db) as reader:
             found = [problem.what for problem in problems(reader)]
     print(

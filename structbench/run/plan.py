@@ -13,6 +13,7 @@ from loadgen.api.server import Server, ServerError, reach, server_api
 from loadgen.telemetry import Telemetry
 from loadgen.telemetry.target import Target, is_disabled
 from loadgen.wire.access import NO_ACCESS, Access
+from loadgen.wire.deadline import within
 from structbench.errors import BadInput
 from structbench.identity import config_dict, config_hash, differences
 from structbench.metrics import INSTRUMENTS
@@ -23,6 +24,8 @@ from structbench.store import Store, StoredRun
 from structbench.suites.answer_book import answer_book
 from structbench.suites.requests import whole_conversations
 
+_ANSWERED_S = 30.0
+"""How long a server may take to say who it is."""
 CacheState = Literal["new", "resumed", "skipped"]
 
 
@@ -58,7 +61,9 @@ def find_server(
     try:
         api = server_api(DEFAULT_API)
         address, access = reach(api, _simulate(seed, stack) if simulate else host, access)
-        server = api.probe(address, access)
+        server = within(_ANSWERED_S, lambda: api.probe(address, access))
+    except TimeoutError as error:
+        raise BadInput(f"what answers at {address} does not come to an end ({error}): check --host") from None
     except ServerError as error:
         raise BadInput(str(error)) from None
     if not pull:

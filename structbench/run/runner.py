@@ -171,7 +171,7 @@ def load(
             cells = build_cells(settings, server)
             return Summary(planned=_plan_lines(settings, cells, _warnings(cells, server)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
-        store = Store(settings.db)
+        store = Store(settings.db, fsync=settings.fsync)
         stack.callback(_close, store)
         with stop.interruptible():
             server = pull_missing(settings.wanted_models, server, display.print)

@@ -59,6 +59,7 @@ class Settings:
     pull: bool
     embed_model: str | None
     db: Path
+    fsync: bool
     skip_cached: bool
     explain: bool
     dry_run: bool
@@ -98,7 +99,8 @@ def settings_of(options: LoadOptions) -> Settings:
         endpoint=options.endpoint, think=None if options.think is None else think_value(options.think),
         options=own, keep_alive=keep_alive, seed=options.seed, host=options.host, access=access_from(options),
         simulate=options.simulate,
-        pull=options.pull, embed_model=options.embed_model, db=Path(options.db), skip_cached=options.skip_cached,
+        pull=options.pull, embed_model=options.embed_model, db=Path(options.db), fsync=options.fsync,
+        skip_cached=options.skip_cached,
         explain=options.explain, dry_run=options.dry_run,
         label=options.label, max_error_rate=options.max_error_rate, slos=slos, abort_on_slo=options.abort_on_slo,
         goodput=goodput, junit=options.junit, metrics_port=options.metrics_port or None,
