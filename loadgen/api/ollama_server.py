@@ -24,7 +24,7 @@ from loadgen.api.server import (
     socket_address,
 )
 from loadgen.types import NS
-from loadgen.wire.access import NO_ACCESS, Access, masked_address, split_userinfo
+from loadgen.wire.access import NO_ACCESS, Access, http_url, masked_address, split_userinfo
 from loadgen.wire.tls import no_trust, tls_problem
 
 if TYPE_CHECKING:
@@ -316,8 +316,6 @@ def _url_of(host: str) -> httpx.URL:
 def _http(address: str, timeout_s: float, access: Access) -> httpx.Client:
     import httpx
 
-    from loadgen.wire.httpx_adapter import http_url
-
     return httpx.Client(base_url=http_url(address), timeout=timeout_s, **_as_the_load(address, access))
 
 
@@ -354,8 +352,6 @@ def _read_lines(response: httpx.Response) -> None:
 @contextmanager
 def _client(address: str, timeout_s: float | None, access: Access) -> Iterator[ollama.Client]:
     import ollama
-
-    from loadgen.wire.httpx_adapter import http_url
 
     client = ollama.Client(http_url(address), timeout=timeout_s, **_as_the_load(address, access))
     try:

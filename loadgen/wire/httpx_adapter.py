@@ -6,7 +6,7 @@ httpx's own connections are stamped when they are read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from time import monotonic_ns
 from typing import Any
@@ -129,17 +129,7 @@ def client_arguments(address: str, access: Access) -> dict[str, Any]:
     path = unix_path(address)
     verify = access.tls if address.startswith("https:") else no_trust()
     transport = httpx.HTTPTransport(uds=path) if path else None
-    return {"headers": encoded(access.headers), "verify": verify, "transport": transport}
-
-
-def encoded(headers: Iterable[tuple[str, str]]) -> dict[str, bytes]:
-    """Return the headers as httpx takes them: of text it would take ASCII only."""
-    return {name: value.encode("latin-1") for name, value in headers}
-
-
-def http_url(address: str) -> str:
-    """Return the URL for requests to the address, which may be that of a unix socket."""
-    return "http://localhost" if unix_path(address) else address
+    return {"headers": access.encoded_headers, "verify": verify, "transport": transport}
 
 
 def _with_body(request: httpx.Request, body: bytes) -> httpx.Request:

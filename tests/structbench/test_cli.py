@@ -122,6 +122,7 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--arrival gamma", "arrival", "gamma"), ("--burstiness 0.5", "burstiness", 0.5),
         ("--max-in-flight 9", "max_in_flight", 9), ("--duration 1.5", "duration", 1.5), ("--warmup 0", "warmup", 0),
         ("--workers 2", "workers", 2), ("--timeout 5", "timeout", 5.0), ("--grace 0", "grace", 0.0),
+        ("--patience 0", "patience", 0.0),
         ("--mean-input-tokens 5", "mean_input_tokens", 5.0), ("--stddev-input-tokens 0", "stddev_input_tokens", 0.0),
         ("--mean-output-tokens 6", "mean_output_tokens", 6.0),
         ("--stddev-output-tokens 1", "stddev_output_tokens", 1.0),

@@ -10,7 +10,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +38,7 @@ from structbench.run.display import Display
 from structbench.run.runner import Stop, Summary
 from structbench.store import Store
 from structbench.types import Note
+from tests.support.gateway import gateway
 from tests.support.loads import MODELS, ask, listening, load, small, until
 from tests.support.made_up_runs import BEGAN_NS, Script, Shown, answered, made_up, record, these
 
@@ -664,6 +665,18 @@ def test_why_answers_were_not_compared_stands_at_each_run(
         assert asked == [(sim.url, "sim:embed")]
         broken_off = load(replace(options, skip_cached=True, embed_model="deaf"), stop=stop)
     assert (broken_off.exit_code, len(asked), "warnings" in broken_off.rows[0]) == (130, 2, False)
+
+
+def test_a_model_that_a_gateway_keeps_to_itself_costs_its_own_cells_only(sim: Simulator, db: Path) -> None:
+    def refuses(path: str, _headers: Mapping[str, str], body: bytes) -> int | None:
+        return 403 if path == "/api/generate" and b"mixed" in body else None
+
+    with gateway(sim.url, refuses) as front, made_up():
+        summary = load(replace(small(sim, db, models=["sim:fast", "mixed"]), host=front.url))
+    assert summary.exit_code == 1
+    assert [row["model"] for row in summary.rows] == ["sim:fast"]
+    (failure,) = summary.failures
+    assert failure.startswith(f"mixed numbers c=1: {front.url} answers HTTP 403: ")
 
 
 @pytest.mark.parametrize(("streams", "warned"), [(9, False), (8, True), (None, False)])
