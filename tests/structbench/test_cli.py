@@ -141,7 +141,7 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--ca ca.pem", "ca", "ca.pem"), ("--cert a.pem a.key", "cert", ["a.pem", "a.key"]),
         ("--insecure", "insecure", True),
         ("--slo ttft_p95<0.5 correct>=90%", "slo", ["ttft_p95<0.5", "correct>=90%"]),
-        ("--abort-on-slo", "abort_on_slo", True), ("--fsync", "fsync", True), ("--patience 0", "patience", 0.0),
+        ("--abort-on-slo", "abort_on_slo", True), ("--fsync", "fsync", True),
         ("--goodput ttft<0.5,tpot<50ms", "goodput", "ttft<0.5,tpot<50ms"),
         ("--junit x/out.xml", "junit", Path("x/out.xml")),
     ],
