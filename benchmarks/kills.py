@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,7 +54,8 @@ def _kill_one(db: Path, url: str, after_s: float) -> float:
         while load.poll() is None and time.monotonic() - began < after_s:
             time.sleep(0.001)
         lived = time.monotonic() - began
-        os.killpg(load.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it had just ended
+            os.killpg(load.pid, signal.SIGKILL)
         load.wait()
     return lived
 

@@ -147,12 +147,13 @@ class Store:
         while len(self._recent) > RECENT:
             del self._recent[next(iter(self._recent))]
 
-    def flush(self, timeout_s: float = 10.0, *, held_s: float = HELD_S) -> bool:
+    def flush(self, timeout_s: float = 10.0, *, held_s: float = HELD_S, tried_s: float = 0.0) -> bool:
         """Wait until all rows appended so far are in DuckDB; return False if not (nothing is lost).
 
-        That is if time ran out, or if another process has kept the file for more than ``held_s``.
+        That is if time ran out, or if another process has kept the file for more than ``held_s``, as was found since
+        now or up to ``tried_s`` ago.
         """
-        began = time.monotonic()
+        began = time.monotonic() - tried_s
         with self._state:
             goal = self._appended
             self._wake.set()
@@ -250,7 +251,7 @@ class Store:
     ) -> T:
         """Return what ``work`` makes of the file, with all rows appended so far in it."""
         deadline = time.monotonic() + timeout_s
-        done = self._closed or self.flush(timeout_s)
+        done = self._closed or self.flush(timeout_s, tried_s=HELD_S)
         while done or not read_only:
             if not done:
                 raise RunFailed(f"{self.path} is in use by {self.held_by}: {self.backlog} rows wait in the spool")
