@@ -33,6 +33,10 @@ class Request:
     think: bool | str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     keep_alive: str | float | None = None
+    dialect: str | None = None
+    """How the schema is asked for, where not in the API's own way."""
+    body: Mapping[str, Any] = field(default_factory=dict)
+    """Fields added to the body as they are."""
     tool_results: Mapping[str, str] | None = None
     """What each tool returns: an answer that calls tools is followed at once by the request ``index + 1`` with the
     results (``loadgen.turns``). No other request may have that index."""
@@ -120,6 +124,10 @@ class RequestRecord:
     load_ns: int | None = None
     prompt_eval_ns: int | None = None
     eval_ns: int | None = None
+    cached_prompt_tokens: int | None = None
+    """Of the prompt's tokens, those that the server says it had in its cache."""
+    thinking_tokens: int | None = None
+    """Of the output tokens, those of the thinking, where the server tells."""
     error: RequestError | None = None
     following: Request | None = None
     """The turn that follows from this answer, which the same worker sends next unless the load is stopped."""

@@ -31,11 +31,13 @@ def refusal(text: str) -> frozenset[Refused]:
 
 
 class CallPiece(NamedTuple):
-    """A tool call, or a piece of its arguments' text: one without a name continues the call of the same key."""
+    """A tool call, or a piece of its arguments' text, which continues the call of the same key and id."""
 
     name: str | None
     arguments: Mapping[str, Any] | str
     key: int | None = None
+    """The call's place in the answer; None: of the last call, unless there is a new id or name."""
+    id: str | None = None
 
 
 class Piece(NamedTuple):
@@ -92,12 +94,15 @@ class Answer:
             self.facts |= facts
 
     def _add_call(self, call: CallPiece) -> None:
-        place = max((i for i, begun in enumerate(self.calls) if begun.key == call.key), default=None)
-        if call.name or place is None:
+        same = [i for i, begun in enumerate(self.calls) if call.key is None or begun.key == call.key]
+        if not same or _begins_another(call, self.calls[same[-1]]):
             self.calls.append(call)
         else:
-            begun = self.calls[place]
-            self.calls[place] = begun._replace(arguments=f"{begun.arguments}{call.arguments}")
+            begun = self.calls[same[-1]]
+            arguments = f"{begun.arguments}{call.arguments}" if begun.arguments and call.arguments else (
+                call.arguments or begun.arguments
+            )
+            self.calls[same[-1]] = begun._replace(name=begun.name or call.name, arguments=arguments)
 
     @property
     def text(self) -> str:
@@ -121,10 +126,19 @@ class Answer:
         }  # fmt: skip
 
 
+def _begins_another(call: CallPiece, begun: CallPiece) -> bool:
+    """Return whether the piece begins a call of its own: some servers repeat a call's id, some name all calls first."""
+    if call.id and begun.id:
+        return call.id != begun.id
+    return bool(call.name) and bool(begun.name)
+
+
 def _arguments(arguments: Mapping[str, Any] | str) -> Any:
     """Parse the arguments; a text that is not JSON is kept as it is."""
     if not isinstance(arguments, str):
         return arguments
+    if not arguments:  # some servers' form of a call without arguments
+        return {}
     try:
         return json.loads(arguments)
     except ValueError:
