@@ -26,7 +26,18 @@ error_of = sse.error_of
 
 async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
     """Have the client send the request; return the events of its answer."""
-    return await sse.call(client, "/responses", body(request), timings)
+    said = body(request)
+    return _cut_told(await sse.call(client, "/responses", said, timings), said.get(_LENGTH))
+
+
+async def _cut_told(answer: AsyncIterator[Any], limit: int | None) -> AsyncIterator[Any]:
+    """Yield the events; an answer as long as its limit was cut, which llama.cpp calls completed."""
+    async for event in answer:
+        if event.get("type") == "response.completed":
+            response = event["response"]
+            if limit is not None and ((response.get("usage") or {}).get("output_tokens") or 0) >= limit:
+                response["incomplete_details"] = {"reason": _LENGTH}
+        yield event
 
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:
@@ -102,7 +113,7 @@ def _end(part: Mapping[str, Any], end: str) -> Piece:
         raise sse.StreamFailed(sse.error_text(response))
     usage = response.get("usage") or {}
     why = (response.get("incomplete_details") or {}).get("reason")
-    reason = "stop" if end == "response.completed" else "length" if why == _LENGTH else why
+    reason = "length" if why == _LENGTH else why or "stop"
     facts = {
         "done_reason": reason,
         "prompt_tokens": usage.get("input_tokens"),

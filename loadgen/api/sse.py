@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from loadgen.types import RequestError
-from loadgen.wire.connection import WireTimings
+from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Sse
 
 DONE = "[DONE]"
@@ -51,8 +51,19 @@ async def call(client: Any, path: str, body: Mapping[str, Any], timings: WireTim
     import httpx2
 
     _SENDING.set(timings)
-    response = await client.post(path, body=body, cast_to=httpx2.Response, stream=True, stream_cls=object)
+    try:
+        response = await client.post(path, body=body, cast_to=httpx2.Response, stream=True, stream_cls=object)
+    except Exception as caught:
+        raise _innermost(caught) from None
     return _answer(response)
+
+
+def _innermost(caught: Exception) -> Exception:
+    """Return our own exception if the client hides it behind one that only says "Connection error."."""
+    inner: BaseException | None = caught
+    while inner is not None and not isinstance(inner, TimedOut | ConnectFailed | BadWire):
+        inner = inner.__cause__
+    return inner or caught
 
 
 async def _answer(response: Any) -> AsyncIterator[Mapping[str, Any]]:
@@ -118,17 +129,10 @@ def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:
     if type(caught).__module__.partition(".")[0] in _CLIENTS:
         if status is not None:
             return RequestError("http", error_text(getattr(caught, "body", None) or text), status)
-        return RequestError("protocol" if timings.connected_ns else "connect", _cause(caught))
+        return RequestError("protocol", text)
     if isinstance(caught, KeyError | TypeError | AttributeError | IndexError | ValueError) and _in_an_answer(caught):
         return RequestError("protocol", f"not an answer as this API sends it: {type(caught).__name__} {text}", 200)
     return None
-
-
-def _cause(caught: BaseException) -> str:
-    """Return what the client's exception hides: its own text is only "Connection error."."""
-    while caught.__cause__ is not None:
-        caught = caught.__cause__
-    return str(caught) or type(caught).__name__
 
 
 def _in_an_answer(caught: BaseException) -> bool:

@@ -65,10 +65,13 @@ class Sse:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        if not self._rest and data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and data.endswith(b"\n\n"):
-            return [data]  # nearly always
-        events = (self._rest + data).replace(b"\r\n", b"\n").split(b"\n\n")
-        self._rest = events.pop()
+        is_one = data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and data.endswith(b"\n\n")
+        if is_one and not self._rest and b"\r" not in data:  # nearly always
+            return [data]
+        body = self._rest + data
+        held = body[-1:] if body.endswith(b"\r") else b""  # perhaps half of a line's end
+        events = body[: len(body) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
+        self._rest = events.pop() + held
         if len(self._rest) > _MAX_CHUNK:
             raise BadWire(f"an event of the answer is longer than {_MAX_CHUNK >> 20} MiB")
         return [event + b"\n\n" for event in events if _has_data(event)]
