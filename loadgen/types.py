@@ -12,8 +12,11 @@ from itertools import pairwise
 from typing import Any, Literal
 
 ErrorKind = Literal[
-    "connect", "timeout", "http", "rejected", "stream", "protocol", "dropped", "cancelled", "worker_died"
-]
+    "connect", "timeout", "http", "rejected", "broken_call", "truncated", "stream", "protocol", "dropped", "cancelled",
+    "worker_died",
+]  # fmt: skip
+MODEL_ERRORS: tuple[ErrorKind, ...] = ("rejected", "broken_call", "truncated")
+"""Kinds that say something about the model: such a request is scored, and is in no error rate."""
 Clock = Literal["kernel", "read"]
 Arrival = Literal["constant", "poisson", "gamma"]
 
@@ -136,6 +139,11 @@ class RequestRecord:
     def completed(self) -> bool:
         """Return whether the server's last message arrived."""
         return self.error is None
+
+    @property
+    def failed(self) -> bool:
+        """Return whether the server or this client failed; not if the model did, which is scored."""
+        return self.error is not None and self.error.kind not in MODEL_ERRORS
 
     @property
     def first_ns(self) -> int | None:

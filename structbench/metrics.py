@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.instruments import BY_NAME, Instrument
+from loadgen.types import MODEL_ERRORS
 from structbench.formatting import ABSENT, seconds_text, share_text, significant
 
 if TYPE_CHECKING:
@@ -111,8 +112,16 @@ class Metric:
                 return ABSENT if value is None else f"{value:.{2 + more}f}"
 
 
+FAILED = f"coalesce(error_kind NOT IN {MODEL_ERRORS}, false)"
+"""SQL: whether the server or this client failed, and not the model, whose failures are scored."""
+
+
 def _is_completed(row: Row) -> bool:
     return row["error_kind"] is None
+
+
+def _is_failed(row: Row) -> bool:
+    return row["error_kind"] is not None and row["error_kind"] not in MODEL_ERRORS
 
 
 def _latency(name: str, label: str, column: str, **more: Any) -> Metric:
@@ -182,7 +191,7 @@ _TABLE = (
            sql="CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct')::BIGINT::DOUBLE END",
            adds=lambda row, _: _is_right(row, True)),
     Metric(name="error_rate", base="error_rate", kind="share", label="errors", lower_is_better=True, scored="requests",
-           sql="(error_kind IS NOT NULL)::BIGINT::DOUBLE", adds=lambda row, _: float(not _is_completed(row))),
+           sql=f"({FAILED})::BIGINT::DOUBLE", adds=lambda row, _: float(_is_failed(row))),
     _score("semantic_similarity", "similarity", "semantic_similarity", "score", narrow="simi-\nlarity",
            only_where="semantic_similarity"),
 )  # fmt: skip

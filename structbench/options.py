@@ -4,22 +4,26 @@ Each option's name, default, unit and meaning stands here once. No ``from __futu
 argparse_dataclass calls the annotations as types.
 """
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Literal, Optional, Protocol
+
+from loadgen.wire.access import Access, access_of, masked_address, masked_header
+from structbench.errors import BadInput
 
 DEFAULT_MODELS = ("gemma3n", "smollm2:360m", "llama3.2:1b")
 
 
 def opt(
     default: Any, help: str, *, many: bool = False, type: Any = None, metavar: Optional[str] = None,
-    args: Sequence[str] = (),
+    args: Sequence[str] = (), secret: bool = False,
 ) -> Any:  # fmt: skip
     """Return a dataclass field with the metadata that argparse_dataclass reads.
 
     ``many``: the option takes several values. ``args``: the option's names, where ``--name`` alone is not enough:
-    ``["-o", "--output"]``, or ``["name"]`` for a word without dashes.
+    ``["-o", "--output"]``, or ``["name"]`` for a word without dashes. ``secret``: no ``repr`` shows the value.
     """
     metadata: dict[str, Any] = {"help": help}
     if args:
@@ -30,14 +34,72 @@ def opt(
         metadata["metavar"] = metavar
     if many:
         metadata["nargs"] = "*" if _is_word(args) else "+"
-        return field(default_factory=lambda: list(default), metadata=metadata)
+        return field(default_factory=lambda: list(default), repr=not secret, metadata=metadata)
     elif _is_word(args) and default is None:
         metadata["nargs"] = "?"
-    return field(default=default, metadata=metadata)
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 def _is_word(args: Sequence[str]) -> bool:
     return bool(args) and not args[0].startswith("-")
+
+
+class AccessOptions(Protocol):
+    """How a server lets us in: the same options in every command that asks one (``access_opt``)."""
+
+    api_key_env: Optional[str]
+    header_env: list[str]
+    header: list[str]
+    ca: Optional[str]
+    cert: list[str]
+    insecure: bool
+
+
+def access_opt(name: str) -> Any:
+    """Return the field of that name of ``AccessOptions``."""
+    match name:
+        case "api_key_env":
+            return opt(
+                None,
+                "environment variable that holds the key to send as Authorization: Bearer (default: OLLAMA_API_KEY)",
+                metavar="NAME",
+            )
+        case "header_env":
+            return opt(
+                (), "headers to send whose values are in environment variables, e.g. X-Api-Key=MY_KEY", many=True,
+                metavar="NAME=VARIABLE",
+            )  # fmt: skip
+        case "header":
+            return opt(
+                (), "headers to send that are no secrets, e.g. X-Team=search: others can see a command line, so for "
+                "secrets use --api-key-env or --header-env", many=True, metavar="NAME=VALUE", secret=True,
+            )  # fmt: skip
+        case "ca":
+            return opt(
+                None,
+                "file or folder with the certificates to trust (default: those in SSL_CERT_FILE, "
+                "SSL_CERT_DIR and REQUESTS_CA_BUNDLE, else the system's)",
+                metavar="PATH",
+            )
+        case "cert":
+            return opt((), "client certificate and its key, in one file or in two", many=True, metavar="FILE")
+        case _:
+            return opt(False, "do not check the server's certificate: anybody could answer in its place")
+
+
+UNCHECKED = "--insecure: the server's certificate is not checked, so anybody on the way can read and change everything"
+
+
+def access_from(options: AccessOptions, userinfo: str | None = None) -> Access:
+    """Return the access that a command's options give, with ``user:password`` of an address; raise BadInput."""
+    try:
+        access = access_of(
+            os.environ, api_key_env=options.api_key_env, header_env=options.header_env, header=options.header,
+            ca=options.ca, cert=options.cert, insecure=options.insecure,
+        )  # fmt: skip
+        return access if userinfo is None else access.completed(userinfo, None, os.environ)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
 
 
 def think_value(text: str) -> bool | str:
@@ -59,8 +121,16 @@ class LoadOptions:
     tags: list[str] = opt((), "run only the cases that have one of these tags", many=True)
     host: Optional[str] = opt(
         None,
-        "address of the server, e.g. 127.0.0.1:11434 (default: OLLAMA_HOST, then OLLAMA_BASE_URL, then http://127.0.0.1:11434)",
+        "address of the server: 127.0.0.1:11434, https://user:password@gpu.lan, unix:///run/server.sock "
+        "(default: OLLAMA_HOST, then OLLAMA_BASE_URL, then http://127.0.0.1:11434)",
+        secret=True,
     )
+    api_key_env: Optional[str] = access_opt("api_key_env")
+    header_env: list[str] = access_opt("header_env")
+    header: list[str] = access_opt("header")
+    ca: Optional[str] = access_opt("ca")
+    cert: list[str] = access_opt("cert")
+    insecure: bool = access_opt("insecure")
     requests: Optional[int] = opt(
         None,
         "requests per cell (default by suite: text 50, json 30, tools 20, turns 16, numbers 50, a file one per case; "
@@ -173,8 +243,12 @@ class RunFilters:
 
 
 def as_arguments(options: LoadOptions) -> list[str]:
-    """Return the command-line words that give these options, without those at their default."""
+    """Return the command-line words that give these options, without those at their default, with secrets masked."""
     default = LoadOptions()
+    options = replace(
+        options, header=[masked_header(pair) for pair in options.header],
+        host=None if options.host is None else masked_address(options.host),
+    )  # fmt: skip
     words: list[str] = []
     for each in fields(options):
         value, name = getattr(options, each.name), f"--{each.name.replace('_', '-')}"

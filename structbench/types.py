@@ -9,11 +9,11 @@ from typing import Any, Literal
 CaseKind = Literal["text", "json", "tools", "answer"]
 
 JsonOutcome = Literal[
-    "rejected", "no_output", "truncated", "invalid_json", "schema_violation", "wrong_value", "correct"
+    "rejected", "broken_call", "no_output", "truncated", "invalid_json", "schema_violation", "wrong_value", "correct"
 ]  # fmt: skip
 ToolOutcome = Literal[
-    "rejected", "no_output", "truncated", "no_call", "wrong_function", "missing_argument", "unexpected_argument",
-    "schema_violation", "wrong_value", "wrong_count", "unwanted_call", "correct",
+    "rejected", "broken_call", "no_output", "truncated", "no_call", "wrong_function", "missing_argument",
+    "unexpected_argument", "schema_violation", "wrong_value", "wrong_count", "unwanted_call", "correct",
 ]  # fmt: skip
 
 

@@ -3,31 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
-
-Refused = Literal["format", "tools", "thinking"]
-
-_ABOUT: Mapping[Refused, re.Pattern[str]] = {
-    "format": re.compile(r"(?<![a-z])(format|schema|grammar)s?(?![a-z])", re.IGNORECASE),
-    "tools": re.compile(r"(?<![a-z])tools(?![a-z])", re.IGNORECASE),
-    "thinking": re.compile(r"(?<![a-z])(think|thinking|reasoning)(?![a-z])", re.IGNORECASE),
-}
-_ABOUT_ELSE = re.compile(
-    r"context (length|window|size)|(out of|system|available|gpu|cuda) memory|image: unknown format", re.IGNORECASE
-)
-"""Marks errors of another kind; phrases, since a refused schema may be quoted and contain any single word."""
-
-
-def refusal(text: str) -> frozenset[Refused]:
-    """Return what the server refuses by the text of its error; nothing for an error of another kind."""
-    if _ABOUT_ELSE.search(text):
-        return frozenset()
-    if "support thinking" in text.lower():  # the message quotes the model's name, which may contain "tools" or "schema"
-        return frozenset({"thinking"})
-    return frozenset(what for what, words in _ABOUT.items() if words.search(text))
+from typing import Any, NamedTuple
 
 
 class CallPiece(NamedTuple):
@@ -56,6 +34,8 @@ class Piece(NamedTuple):
 class Answer:
     """What has been received, and when; each of ``tool_calls`` is ``{"name": …, "arguments": {…}}``."""
 
+    ends_once: bool = True
+    """Whether a second last message is wrong; gateways over /v1 repeat it beside the usage."""
     chunk_ns: list[int] = field(default_factory=list)
     first_thinking_ns: int | None = None
     first_answer_ns: int | None = None
@@ -66,11 +46,15 @@ class Answer:
     thoughts: list[str] = field(default_factory=list)
     calls: list[CallPiece] = field(default_factory=list)
     done: bool = False
+    overrun: bool = False
+    """More of an answer came after its last message."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def add(self, piece: Piece, stamp_ns: int, late_read: bool = False) -> None:
         """Add a chunk received at ``stamp_ns``; after a late read, that of the last chunk read with it."""
         text, thinking, calls, done, facts = piece
+        if self.done and (text or thinking or calls or (done and self.ends_once)):
+            self.overrun = True
         if text or thinking or calls:
             if late_read and stamp_ns == self.last_ns and self.chunk_ns:
                 self.merged += 1

@@ -12,6 +12,7 @@ from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Sse
 
 FRAMING: type[Framing] = Sse
+ENDS_ONCE = True
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_tokens", "temperature": "temperature", "top_p": "top_p", "top_k": "top_k",
     "stop": "stop_sequences",
@@ -118,8 +119,6 @@ def piece(part: Mapping[str, Any]) -> Piece:
             reason = part["delta"].get("stop_reason")
             facts = _counts(part.get("usage") or {}) | {"done_reason": _REASONS.get(reason, reason)}
             return Piece(done=reason is not None, facts=facts)
-        case "message_stop":
-            return Piece(done=True)
     return Piece()
 
 

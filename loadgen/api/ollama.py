@@ -16,11 +16,13 @@ import ollama
 
 from loadgen.api.answer import CallPiece, Piece
 from loadgen.types import Request, RequestError
+from loadgen.wire.access import NO_ACCESS, Access
 from loadgen.wire.connection import WireTimings
-from loadgen.wire.framing import Framing, Ndjson
-from loadgen.wire.httpx_adapter import HttpxTransport
+from loadgen.wire.framing import BadWire, Framing, Ndjson
+from loadgen.wire.httpx_adapter import HttpxTransport, encoded, http_url
 
 FRAMING: type[Framing] = Ndjson
+ENDS_ONCE = True
 
 _SENDING: ContextVar[tuple[WireTimings, Request]] = ContextVar("sending")
 """The current task's request: the official client offers no way to pass it to its transport."""
@@ -33,14 +35,19 @@ _FACTS = {
     "eval_ns": "eval_duration",
 }
 """Fields of the RequestRecord -> those of Ollama's last message."""
+_MOST = {"prompt_tokens": 2**31, "output_tokens": 2**31}
+_MOST_NS = 2**53
+"""Limits of what a count and a duration (104 days) can be."""
 
 
-def make_client(host: str | None) -> ollama.AsyncClient:
+def make_client(host: str | None, access: Access = NO_ACCESS) -> ollama.AsyncClient:
     """Make the official client over the stamping transport, without its limit on connections."""
-    transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools)
+    transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools, host, access)
     # A gateway that compresses an answer gathers its chunks.
-    headers = {"Accept-Encoding": "identity"}
-    return ollama.AsyncClient(host, transport=transport, trust_env=False, headers=headers)
+    headers: Any = {**encoded(access.headers), "Accept-Encoding": "identity"}
+    return ollama.AsyncClient(
+        http_url(host or ""), transport=transport, trust_env=False, headers=headers, follow_redirects=False
+    )
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:
@@ -96,7 +103,15 @@ def piece(part: Any) -> Piece:
     said = Piece(text or "", message.get("thinking") or "", _calls(calls) if calls else ())
     if not whole.get("done"):
         return said
-    return said._replace(done=True, facts={field: whole.get(name) for field, name in _FACTS.items()})
+    return said._replace(done=True, facts={field: _fact(whole, field, name) for field, name in _FACTS.items()})
+
+
+def _fact(message: Mapping[str, Any], field: str, name: str) -> Any:
+    """Return a field of the last message; raise BadWire for a number that is neither a count nor a duration."""
+    value = message.get(name)
+    if isinstance(value, int | float) and not 0 <= value < _MOST.get(field, _MOST_NS):
+        raise BadWire(f"{name} is {value}")
+    return value
 
 
 def _calls(calls: Any) -> list[CallPiece]:

@@ -7,27 +7,40 @@ runs, once a second.
 from __future__ import annotations
 
 import math
-import os
 import re
-import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from loadgen.api.server import LoadedModel, Server, ServerError
+from loadgen.api.server import (
+    REFUSED,
+    AccessRefused,
+    LoadedModel,
+    Server,
+    ServerError,
+    given_host,
+    socket_address,
+)
 from loadgen.types import NS
+from loadgen.wire.access import NO_ACCESS, Access, masked_address, split_userinfo
+from loadgen.wire.tls import no_trust, tls_problem
 
 if TYPE_CHECKING:
     import httpx
     import ollama
 
 PROVIDER = "ollama"
+HOST_VARIABLES = ("OLLAMA_HOST", "OLLAMA_BASE_URL")
+KEY_VARIABLE = "OLLAMA_API_KEY"
 
 _QUESTION_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
+_WHOLE_NAME = 3
+"""Registry, namespace and model with tag."""
+_WANTS_TLS = re.compile(r"https|ssl-enabled", re.IGNORECASE)
+"""In the answer of a server that was spoken to in plain http, where only https is understood."""
 _NOT_OLLAMA = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """Raised for an answer that is not JSON, or JSON of another shape."""
 _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
@@ -35,8 +48,17 @@ _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
 
 
 def full_name(model: str) -> str:
-    """Return the name with its tag: ``gemma3n`` is ``gemma3n:latest``."""
-    return model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
+    """Return the one form of all names that mean the same model to Ollama.
+
+    In lower case, with its tag, without the default registry and namespace: ``registry.ollama.ai/library/Gemma3n`` is
+    ``gemma3n:latest``; of another registry or namespace it is another model.
+    """
+    parts = model.rpartition("://")[2].lower().split("/")
+    if len(parts) == _WHOLE_NAME and parts[0] == "registry.ollama.ai":
+        del parts[0]
+    if len(parts) == _WHOLE_NAME - 1 and parts[0] == "library":
+        del parts[0]
+    return "/".join(parts) + ("" if ":" in parts[-1] else ":latest")
 
 
 def how_to_pull(model: str) -> str:
@@ -57,85 +79,164 @@ def keep_alive(text: str) -> str | float:
 
 
 def address_of(host: str | None) -> str:
-    """Return the server's URL for any form that the official client accepts; ServerError for another."""
+    """Return the server's URL, without credentials, for any form that the official client accepts, or unix:///path.
+
+    Raises ServerError for another.
+    """
     import httpx
 
-    host = host or os.environ.get("OLLAMA_HOST") or os.environ.get("OLLAMA_BASE_URL")
+    given = given_host(HOST_VARIABLES, host)
+    bare = split_userinfo(given)[0]
+    shown = repr(masked_address(given))
+    if (at_socket := socket_address(bare)) is not None:
+        return at_socket
     try:
-        with _client(host, None) as client:
-            url = client._client.base_url
+        url = _url_of(bare)
+    except OSError as error:  # the official client reads the environment's certificates when it is imported
+        raise ServerError(_certificates_problem() or str(error)) from None
     except (ValueError, httpx.InvalidURL) as error:
-        raise ServerError(f"{host!r} is not a valid server address ({error}): give --host like 127.0.0.1:11434"
+        raise ServerError(f"{shown} is not a valid server address ({error}): give --host like 127.0.0.1:11434"
                           ) from None  # fmt: skip
     if url.scheme not in ("http", "https") or not url.host:
-        raise ServerError(f"{host!r} is not a valid server address: give --host like http://127.0.0.1:11434")
+        raise ServerError(f"{shown} is not a valid server address: give --host like http://127.0.0.1:11434")
     return str(url).rstrip("/")
 
 
-def probe(address: str) -> Server:
-    """Return the server at the address; ServerError if there is none, or it is not Ollama."""
+def probe(address: str, access: Access = NO_ACCESS) -> Server:
+    """Return the server at the address.
+
+    Raises ServerError if there is none, or it is not Ollama, and AccessRefused if it lets nobody in without a key.
+    """
     import httpx
 
     try:
-        with _http(address, _QUESTION_TIMEOUT_S) as http:
-            answer = http.get("/api/version")
+        with _http(address, _QUESTION_TIMEOUT_S, access) as http:
+            answer = _allowed(http.get("/api/version"), address, access)
+            if answer.status_code == 400 and _WANTS_TLS.search(answer.text) and address.startswith("http:"):
+                raise ServerError(f"{address} speaks https: give --host https{address.removeprefix('http')}")
             version = answer.json()["version"] if answer.status_code == 200 else None
-            tags = http.get("/api/tags").json()["models"] or []
-            models = {full_name(model["name"]): str(model["digest"]) for model in tags}
+            tags = _allowed(http.get("/api/tags"), address, access).json()["models"] or []
+            listed = {full_name(model["name"]): (str(model["name"]), str(model["digest"])) for model in tags}
     except (httpx.RequestError, OSError) as error:
-        raise ServerError(f"no server answers at {address} ({_reason(error)}): start it with `ollama serve`, "
-                          "or give --host, or --simulate") from None  # fmt: skip
+        if (problem := tls_problem(error, address)) is not None:
+            raise ServerError(problem) from None
+        raise ServerError(f"no server answers at {address}{_by_proxy(address)} ({_reason(error)}): "
+                          + (_past_proxy(address) or "start it with `ollama serve`, or give --host, or --simulate")
+                          ) from None  # fmt: skip
     except _NOT_OLLAMA:
         version = None
     if not isinstance(version, str):
-        raise ServerError(f"what answers at {address} is not Ollama: check --host and the port")
-    return Server(address, version, models)
+        raise ServerError(f"what answers at {address}{_by_proxy(address)} is not Ollama: "
+                          + (_past_proxy(address) or "check --host and the port"))  # fmt: skip
+    models = {name: digest for name, (_, digest) in listed.items()}
+    names = {name: as_listed for name, (as_listed, _) in listed.items()}
+    return Server(address, version, models, listed=names, access=access)
 
 
-def answers(address: str) -> bool:
-    """Return whether the server still answers."""
+def _by_proxy(address: str) -> str:
+    """Return which proxy of the environment leads to the server, if any."""
+    proxy = _proxy(address)
+    return "" if proxy is None else f" by way of the proxy {proxy.copy_with(username=None, password=None)}"
+
+
+def _past_proxy(address: str) -> str | None:
+    """Return how to reach the server without the proxy of the environment; None without one."""
+    import httpx
+
+    url = httpx.URL(address)
+    if _proxy(address) is None:
+        return None
+    return f"set no_proxy={url.host} to ask it directly, or correct {url.scheme}_proxy"
+
+
+def _proxy(address: str) -> httpx.URL | None:
+    """Return the proxy that requests to the address take; ServerError for one that cannot be used."""
+    import httpx
+
+    from loadgen.wire.transport import proxy_for
+
+    url = httpx.URL(address)
+    if url.scheme == "unix" or (named := proxy_for(url.scheme, url.host)) is None:
+        return None
+    try:
+        proxy = httpx.URL(named)
+    except httpx.InvalidURL:
+        proxy = httpx.URL()
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise ServerError(f"the environment names a proxy for {address} that is not an http proxy: "
+                          f"set no_proxy={url.host} to ask the server directly, or correct {url.scheme}_proxy or "
+                          "all_proxy")  # fmt: skip
+    return proxy
+
+
+def _certificates_problem() -> str | None:
+    """Return what is wrong with the certificates that the environment names."""
+    try:
+        NO_ACCESS.tls  # noqa: B018  # reads them
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _allowed(answer: httpx.Response, address: str, access: Access) -> httpx.Response:
+    """Return an answer that is not a refusal; else raise AccessRefused."""
+    if answer.status_code in REFUSED:
+        raise AccessRefused(f"{address} answers {access.refusal(answer.status_code)}")
+    return answer
+
+
+def answers(address: str, access: Access = NO_ACCESS) -> bool:
+    """Return whether the server still answers, if only that it lets nobody in."""
     import httpx
 
     try:
-        with _http(address, _QUESTION_TIMEOUT_S) as http:
-            return http.get("/api/version").status_code == 200
-    except (httpx.RequestError, OSError):
+        with _http(address, _QUESTION_TIMEOUT_S, access) as http:
+            return http.get("/api/version").status_code in (200, *REFUSED)
+    except (httpx.RequestError, OSError, ServerError):
         return False
 
 
-def pull(address: str, model: str, on_progress: Callable[[str, int, int], None]) -> None:
+def pull(
+    address: str, model: str, on_progress: Callable[[str, int, int], None], access: Access = NO_ACCESS
+) -> None:  # fmt: skip
     """Have the server pull the model; ``on_progress(status, completed bytes, total bytes)``."""
     try:
-        with _client(address, None) as client:
+        with _client(address, None, access) as client:
             for part in client.pull(model, stream=True):
                 on_progress(part.status or "", part.completed or 0, part.total or 0)
     except _failures() as error:
-        raise ServerError(f"{model} cannot be pulled: {_reason(error)}") from None
+        raise _failed(error, f"{model} cannot be pulled", address, access) from None
 
 
 def load_model(
-    address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None
+    address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None, access: Access = NO_ACCESS
 ) -> tuple[float | None, str | None]:
     """Have the model loaded; return the seconds this took, and the error if the server refused.
 
     The server's own seconds if it reports them (old versions do not for an empty prompt), else those of the call.
+    Raises AccessRefused.
     """
     try:
-        with _client(address, _LOAD_TIMEOUT_S) as client:
+        with _client(address, _LOAD_TIMEOUT_S, access) as client:
             began_ns = monotonic_ns()  # making a client takes a while by itself
             few = {**options, "num_predict": 1}
             parts = client.generate(model, "", stream=True, options=few, keep_alive=keep_alive)
             durations = [part.load_duration for part in parts if part.load_duration is not None]
     except _failures() as error:
-        return None, _reason(error)
+        failure = _failed(error, model, address, access)
+        if isinstance(failure, AccessRefused):
+            raise failure from None
+        return None, access.masked(_reason(error))
     return (durations[-1] if durations else monotonic_ns() - began_ns) / NS, None
 
 
-def prompt_tokens(address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool) -> int | None:
+def prompt_tokens(
+    address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool, access: Access = NO_ACCESS
+) -> int | None:
     """Return the number of tokens of the prompt with its template; None if the server does not report it."""
     few = {**options, "num_predict": 1}
     try:
-        with _client(address, _LOAD_TIMEOUT_S) as client:
+        with _client(address, _LOAD_TIMEOUT_S, access) as client:
             parts: Any
             if chat:
                 parts = client.chat(model, [{"role": "user", "content": prompt}], stream=True, options=few)
@@ -147,13 +248,15 @@ def prompt_tokens(address: str, model: str, prompt: str, options: Mapping[str, A
     return counts[-1] if counts else None
 
 
-def embed(address: str, model: str, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+def embed(
+    address: str, model: str, texts: Sequence[str], access: Access = NO_ACCESS
+) -> Sequence[Sequence[float]]:  # fmt: skip
     """Return a vector for each text by /api/embed; ServerError with the reason if there are none."""
     try:
-        with _client(address, _LOAD_TIMEOUT_S) as client:
+        with _client(address, _LOAD_TIMEOUT_S, access) as client:
             vectors = client.embed(model, list(texts)).embeddings
     except _failures() as error:
-        raise ServerError(f"{model} makes no embeddings: {_reason(error)}") from None
+        raise _failed(error, f"{model} makes no embeddings", address, access) from None
     if len(vectors) != len(texts):
         raise ServerError(f"{model} makes no embeddings: {len(vectors)} came for {len(texts)} texts")
     return vectors
@@ -162,8 +265,8 @@ def embed(address: str, model: str, texts: Sequence[str]) -> Sequence[Sequence[f
 class ModelWatcher:
     """Asks ``/api/ps`` over one connection; ``loaded()`` is None if the server does not answer in time."""
 
-    def __init__(self, address: str) -> None:
-        self._http = _http(address, 1.0)
+    def __init__(self, address: str, access: Access = NO_ACCESS) -> None:
+        self._http = _http(address, 1.0, access)
 
     def loaded(self, model: str) -> LoadedModel | None:
         try:
@@ -172,6 +275,8 @@ class ModelWatcher:
                 if full_name(entry["name"]) == full_name(model):
                     expiry_s = _seconds_until(entry.get("expires_at"))
                     return LoadedModel(int(entry["size"]), int(entry.get("size_vram", 0)), expiry_s)
+        except ServerError:
+            return None
         except _failures():
             pass
         return None
@@ -189,29 +294,61 @@ def _seconds_until(instant: object) -> float | None:
     return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _http(address: str, timeout_s: float) -> httpx.Client:
+def _url_of(host: str) -> httpx.URL:
+    """Return what the official client makes of an address."""
+    import ollama
+
+    client = ollama.Client(host or "127.0.0.1", verify=no_trust())
+    url: httpx.URL = client._client.base_url
+    client._client.close()
+    return url
+
+
+def _http(address: str, timeout_s: float, access: Access) -> httpx.Client:
     import httpx
 
-    return httpx.Client(base_url=address, timeout=timeout_s, follow_redirects=True, verify=_tls())
+    from loadgen.wire.httpx_adapter import http_url
+
+    return httpx.Client(base_url=http_url(address), timeout=timeout_s, **_as_the_load(address, access))
 
 
-def _tls() -> ssl.SSLContext:
-    """Return one context for all clients: reading the certificates takes 30 ms, for plain http too."""
-    return _tls_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+def _as_the_load(address: str, access: Access) -> dict[str, Any]:
+    """Return the arguments of httpx with which questions go the way that the requests of a load go."""
+    from loadgen.wire.httpx_adapter import client_arguments
+
+    hooks = {"response": [_refuse_redirect, _read_lines]}
+    way = {"proxy": _proxy(address), "trust_env": False, "follow_redirects": False, "event_hooks": hooks}
+    return {**client_arguments(address, access), **way}
 
 
-@cache
-def _tls_of(*_certificates: str | None) -> ssl.SSLContext:
-    import httpx
+def _refuse_redirect(response: httpx.Response) -> None:
+    if response.has_redirect_location:
+        asked, target = str(response.url), str(response.url.join(response.headers["location"]))
+        path = asked[asked.rfind("/api/") :]
+        raise ServerError(f"{asked.removesuffix(path)} redirects to {target.removesuffix(path)}: give that as --host")
 
-    return httpx.create_ssl_context()
+
+def _read_lines(response: httpx.Response) -> None:
+    """Have lines end where Ollama ends them: httpx also ends them at U+0085 and its like, which JSON may contain."""
+    from loadgen.wire.framing import Ndjson
+
+    def lines() -> Iterator[str]:
+        framing = Ndjson()
+        for data in response.iter_bytes():
+            yield from (line.decode() for line in framing.feed(data))
+        if rest := framing.rest():
+            yield rest.decode()
+
+    response.iter_lines = lines  # type: ignore[method-assign]
 
 
 @contextmanager
-def _client(address: str | None, timeout_s: float | None) -> Iterator[ollama.Client]:
+def _client(address: str, timeout_s: float | None, access: Access) -> Iterator[ollama.Client]:
     import ollama
 
-    client = ollama.Client(address, timeout=timeout_s, verify=_tls())
+    from loadgen.wire.httpx_adapter import http_url
+
+    client = ollama.Client(http_url(address), timeout=timeout_s, **_as_the_load(address, access))
     try:
         yield client
     finally:
@@ -224,6 +361,15 @@ def _failures() -> tuple[type[Exception], ...]:
     import ollama
 
     return (ollama.ResponseError, httpx.RequestError, OSError, *_NOT_OLLAMA)
+
+
+def _failed(error: Exception, what: str, address: str, access: Access) -> ServerError:
+    """Return the error for a call that failed, with what to do where that is known."""
+    import ollama
+
+    if isinstance(error, ollama.ResponseError) and error.status_code in REFUSED:
+        return AccessRefused(f"{address} answers {access.refusal(error.status_code)}")
+    return ServerError(f"{what}: {access.masked(tls_problem(error, address) or _reason(error))}")
 
 
 def _reason(error: Exception) -> str:

@@ -15,6 +15,7 @@ from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Sse
 
 FRAMING: type[Framing] = Sse
+ENDS_ONCE = False
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_tokens", "temperature": "temperature", "top_p": "top_p", "seed": "seed", "stop": "stop",
     "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",

@@ -12,6 +12,7 @@ from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Sse
 
 FRAMING: type[Framing] = Sse
+ENDS_ONCE = True
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_output_tokens", "temperature": "temperature", "top_p": "top_p",
 }  # fmt: skip

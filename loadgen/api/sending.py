@@ -10,20 +10,26 @@ from time import monotonic_ns
 from typing import Any, Protocol, cast
 
 from loadgen.api import APIS
-from loadgen.api.answer import Answer, Piece, refusal
-from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
+from loadgen.api.answer import Answer, Piece
+from loadgen.api.blame import loops, model_error
+from loadgen.api.server import REFUSED
+from loadgen.types import NS, ErrorKind, Request, RequestError, RequestRecord, Timeouts
+from loadgen.wire.access import NO_ACCESS, Access
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
-from loadgen.wire.framing import BadWire, Framing
+from loadgen.wire.framing import BadWire, Framing, NoAnswer
 
 _MESSAGE_LIMIT = 500
+NOT_DONE = "the stream ended without a done message"
 
 
 class ChatApi(Protocol):
     """What an API's module provides to send requests; its client has an ``async close()``."""
 
     FRAMING: type[Framing]
+    ENDS_ONCE: bool
+    """Whether a second last message is wrong."""
 
-    def make_client(self, host: str | None) -> Any:
+    def make_client(self, host: str | None, access: Access = ...) -> Any:
         """Make the official client over our transport, without a limit on connections."""
 
     async def preconnect(self, client: Any, count: int, timeout_s: float) -> None:
@@ -48,11 +54,12 @@ def chat_api(name: str) -> ChatApi:
 
 
 async def send(
-    api: ChatApi, client: Any, request: Request, timeouts: Timeouts, *, due_ns: int | None = None, worker: int = -1
-) -> RequestRecord:
+    api: ChatApi, client: Any, request: Request, timeouts: Timeouts, *, due_ns: int | None = None, worker: int = -1,
+    access: Access = NO_ACCESS,
+) -> RequestRecord:  # fmt: skip
     """Send at ``due_ns`` (None: now), read the streamed answer to its end, and return the record."""
     timings = WireTimings(timeouts, due_ns)
-    answer = Answer()
+    answer = Answer(ends_once=api.ENDS_ONCE)
     start_ns = monotonic_ns() if due_ns is None else due_ns
     error: RequestError | None = None
     try:
@@ -69,6 +76,7 @@ async def send(
         error = _error(api, caught, request, answer, timings)
         if error is None:
             raise
+        error = _told(error, access)
     return RequestRecord(
         index=request.index,
         worker=worker,
@@ -87,9 +95,14 @@ def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestEr
     """Return the error of a stream that ended, if it is not a complete answer."""
     if not timings.content_type.startswith(api.FRAMING.CONTENT_TYPES):
         return RequestError("protocol", f"content type {timings.content_type!r} is not {api.FRAMING.NAME}", 200)
-    if not answer.done:
-        return RequestError("protocol", "the stream ended without a done message", 200)
-    return None
+    if answer.overrun:
+        return RequestError("protocol", "the stream went on after its done message", 200)
+    if answer.done:
+        return None
+    # A body that is cut off is an error of the wire; what comes here has ended as HTTP wants it.
+    if loops(answer.text or answer.thinking):
+        return RequestError("truncated", f"{NOT_DONE}, after one token over and over", 200)
+    return RequestError("protocol", NOT_DONE, 200)
 
 
 def _limit_reached(timings: WireTimings, answer: Answer) -> str:
@@ -113,18 +126,28 @@ def _error(
             error = RequestError("connect", str(caught) or type(caught).__name__)
         case BadWire():
             error = RequestError("protocol", str(caught))
+        case NoAnswer():
+            error = RequestError("http", str(caught), caught.status)
         case _:
             error = api.error_of(caught, timings)
     if error is None:
         return None
-    if answer.last_ns is None and _refuses(error, request):
-        error = replace(error, kind="rejected")
-    return replace(error, message=error.message[:_MESSAGE_LIMIT])
+    if error.kind in ("http", "stream"):
+        error = replace(error, kind=_owner(error, request, answer) or error.kind)
+    return error
 
 
-def _refuses(error: RequestError, request: Request) -> bool:
-    """Return whether the server refuses the request's schema or tools."""
-    if error.kind not in ("http", "stream") or error.status not in (200, 400, 500):
-        return False
-    refused = refusal(error.message)
-    return ("format" in refused and request.format is not None) or ("tools" in refused and bool(request.tools))
+def _told(error: RequestError, access: Access) -> RequestError:
+    """Return the error with what to do about a status that lets nobody in, and without secrets that it repeats."""
+    message = access.masked(error.message)
+    if error.kind == "http" and error.status in REFUSED:
+        message = f"{access.refusal(error.status)} ({message})" if message else access.refusal(error.status)
+    return replace(error, message=message[:_MESSAGE_LIMIT])
+
+
+def _owner(error: RequestError, request: Request, answer: Answer) -> ErrorKind | None:
+    """Return the kind of an error that is the model's, not the server's."""
+    return model_error(
+        error.message, error.status, model=request.model, format=request.format is not None, tools=bool(request.tools),
+        began=answer.last_ns is not None, replayed=any(message.get("tool_calls") for message in request.messages),
+    )  # fmt: skip

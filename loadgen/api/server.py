@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from loadgen.api import APIS, DEFAULT_API
+from loadgen.wire.access import NO_ACCESS, Access, split_userinfo, unix_path
+
+REFUSED = (401, 403)
+"""The statuses with which a server lets nobody in."""
 
 
 class ServerError(Exception):
     """The server does not answer as needed; the message is one line for the user."""
+
+
+class AccessRefused(ServerError):
+    """The server answers 401 or 403: the message says what to set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,9 @@ class Server:
     version: str
     models: Mapping[str, str]
     api_name: str = DEFAULT_API
+    listed: Mapping[str, str] = field(default_factory=dict)
+    """Full name -> the name by which the server lists the model."""
+    access: Access = NO_ACCESS
 
     @property
     def api(self) -> ServerApi:
@@ -30,12 +42,20 @@ class Server:
 
     @property
     def host(self) -> str:
-        return urlsplit(self.address).hostname or ""
+        return unix_path(self.address) or urlsplit(self.address).hostname or ""
 
     @property
     def port(self) -> int:
+        """The port; 0 for a unix socket, which has none."""
         url = urlsplit(self.address)
-        return url.port or (443 if url.scheme == "https" else 80)
+        return 0 if url.scheme == "unix" else url.port or (443 if url.scheme == "https" else 80)
+
+    def name_of(self, model: str) -> str:
+        """Return the one name of a model, however it was given: the listed one, without a tag that is understood."""
+        full_name = self.api.full_name
+        listed = self.listed.get(full_name(model), model)
+        bare = listed.rpartition(":")[0]
+        return bare if bare and full_name(bare) == full_name(listed) else listed
 
     def digest(self, model: str) -> str | None:
         return self.models.get(self.api.full_name(model))
@@ -63,22 +83,62 @@ class ServerApi(Protocol):
 
     PROVIDER: str
     """Its name in the GenAI semantic conventions."""
+    HOST_VARIABLES: Sequence[str]
+    """Variables that hold the server's address; the first that is set counts."""
+    KEY_VARIABLE: str
+    """The variable that holds the key, sent as ``Authorization: Bearer``."""
 
     def full_name(self, model: str) -> str: ...
     def how_to_pull(self, model: str) -> str: ...
     def keep_alive(self, text: str) -> str | float: ...
     def address_of(self, host: str | None) -> str: ...
-    def probe(self, address: str) -> Server: ...
-    def answers(self, address: str) -> bool: ...
-    def pull(self, address: str, model: str, on_progress: Callable[[str, int, int], None]) -> None: ...
+    def probe(self, address: str, access: Access = ...) -> Server: ...
+    def answers(self, address: str, access: Access = ...) -> bool: ...
+    def pull(
+        self, address: str, model: str, on_progress: Callable[[str, int, int], None], access: Access = ...
+    ) -> None: ...
     def load_model(
-        self, address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None
+        self, address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None, access: Access = ...
     ) -> tuple[float | None, str | None]: ...
     def prompt_tokens(
-        self, address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool
+        self, address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool, access: Access = ...
     ) -> int | None: ...
-    def embed(self, address: str, model: str, texts: Sequence[str]) -> Sequence[Sequence[float]]: ...
-    def ModelWatcher(self, address: str) -> Watcher: ...
+    def embed(
+        self, address: str, model: str, texts: Sequence[str], access: Access = ...
+    ) -> Sequence[Sequence[float]]: ...
+    def ModelWatcher(self, address: str, access: Access = ...) -> Watcher: ...
+
+
+def given_host(variables: Sequence[str], host: str | None) -> str:
+    """Return the address that the user gave, here or in the first variable that is set; "" for none."""
+    return host or next((found for name in variables if (found := os.environ.get(name))), "")
+
+
+def reach(api: ServerApi, host: str | None, access: Access) -> tuple[str, Access]:
+    """Return the server's address without credentials, and the access with them or with the API's own key.
+
+    Raises ServerError.
+    """
+    address = api.address_of(host)
+    userinfo = split_userinfo(given_host(api.HOST_VARIABLES, host))[1]
+    try:
+        return address, access.completed(userinfo, api.KEY_VARIABLE, os.environ)
+    except ValueError as error:
+        raise ServerError(str(error)) from None
+
+
+def socket_address(host: str) -> str | None:
+    """Return ``unix:///path`` for an address of a unix socket (also ``http+unix://%2Fpath``), None for another.
+
+    Raises ServerError if the path is not absolute.
+    """
+    scheme, found, rest = host.partition(":")
+    if not found or scheme.lower() not in ("unix", "http+unix"):
+        return None
+    path = unquote(rest.removeprefix("//")) if scheme.lower() == "http+unix" else rest.removeprefix("//")
+    if not path.startswith("/") or path.endswith("/"):
+        raise ServerError(f"{host!r} is not the address of a unix socket: give --host like unix:///run/ollama.sock")
+    return f"unix://{path}"
 
 
 def server_api(name: str) -> ServerApi:

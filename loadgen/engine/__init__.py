@@ -15,6 +15,7 @@ from math import ceil
 from loadgen.api import DEFAULT_API
 from loadgen.arrivals import due_offsets
 from loadgen.types import ClosedLoop, Load, OpenLoop, Request, RequestRecord, Timeouts
+from loadgen.wire.access import NO_ACCESS, Access
 
 ENGINES: Mapping[str, str] = {"local": "loadgen.engine.local"}
 """Name -> the module with ``records(requests, due, job, orders, readings)``, imported on first use; ``due``: when each
@@ -61,6 +62,7 @@ class Job:
     workers: int
     api: str
     host: str | None
+    access: Access = NO_ACCESS
     timeouts: Timeouts
     warmup: tuple[Request, ...]
     """Divided among the workers, sent before the common start."""
@@ -86,6 +88,7 @@ def generate_load(
     count: int | None = None,
     api: str = DEFAULT_API,
     host: str | None = None,
+    access: Access = NO_ACCESS,
     workers: int | None = None,
     warmup: Sequence[Request] = (),
     timeouts: Timeouts | None = None,
@@ -110,7 +113,7 @@ def generate_load(
         due = due_offsets(load, count)
     else:
         workers = min(workers, load.concurrency)
-    job = Job(load=load, workers=workers, api=api, host=host, timeouts=timeouts or Timeouts(), warmup=tuple(warmup),
-              grace_s=grace_s)  # fmt: skip
+    job = Job(load=load, workers=workers, api=api, host=host, access=access, timeouts=timeouts or Timeouts(),
+              warmup=tuple(warmup), grace_s=grace_s)  # fmt: skip
     records = import_module(ENGINES[engine]).records
     yield from records(requests, due, job, orders or Orders(), readings or Readings())

@@ -67,7 +67,7 @@ class Worker:
         self._count_all = count
         self._clock_offset_ns = clock_offset_ns
         self._api = chat_api(job.api)
-        self._client = self._api.make_client(job.host)
+        self._client = self._api.make_client(job.host, job.access)
         self._stopped = asyncio.Event()
         self._requests: set[asyncio.Task[RequestRecord]] = set()
         self._in_flight = 0
@@ -100,7 +100,7 @@ class Worker:
         from loadgen.api.sending import send
 
         for request in self._job.warmup[self._number :: self._job.workers]:
-            await send(self._api, self._client, request, self._job.timeouts)
+            await send(self._api, self._client, request, self._job.timeouts, access=self._job.access)
         if isinstance(self._job.load, ClosedLoop):
             await self._api.preconnect(self._client, len(self._slots(self._job.load)), self._job.timeouts.connect_s)
 
@@ -189,7 +189,10 @@ class Worker:
     async def _one(self, request: Request, due_ns: int | None) -> RequestRecord:
         from loadgen.api.sending import send
 
-        record = await send(self._api, self._client, request, self._job.timeouts, due_ns=due_ns, worker=self._number)
+        record = await send(
+            self._api, self._client, request, self._job.timeouts, due_ns=due_ns, worker=self._number,
+            access=self._job.access,
+        )  # fmt: skip
         if (following := follow_up(request, record)) is not None:
             record = replace(record, following=following)
         return self._tell_record(record)

@@ -20,8 +20,8 @@ JSON = "application/json; charset=utf-8"
 JSON_BARE = "application/json"
 NDJSON = "application/x-ndjson"
 TEXT = "text/plain"
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error",
-            501: "Not Implemented", 503: "Service Unavailable"}  # fmt: skip
+_REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests",
+            500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable"}  # fmt: skip
 _LONGEST_UNCHUNKED = 2048
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from loadgen.engine.child import frame, receive, spawn
 from loadgen.simulator.models import PROFILES, KnownAnswer, Profile
 from loadgen.simulator.server import SimulatedServer
+from loadgen.wire.access import unix_path
 
 _T = TypeVar("_T")
 
@@ -22,13 +24,13 @@ async def _serve(
     address: tuple[str, int],
     on_ready: Callable[[str], None],
     arm: Callable[[asyncio.AbstractEventLoop, Callable[[], None]], None],
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve until the function that ``arm`` gets (with the loop) is called on the loop."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     arm(loop, stop.set)
-    listening = await loop.create_server(server.protocol, *address, backlog=4096)
-    bound = listening.sockets[0].getsockname()
-    on_ready(f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}")
+    listening, url = await _listen(loop, server, *address, tls)
+    on_ready(url)
     try:
         await stop.wait()
     finally:
@@ -37,13 +39,26 @@ async def _serve(
         await asyncio.sleep(0)  # so that the transports notice that they were aborted
 
 
+async def _listen(
+    loop: asyncio.AbstractEventLoop, server: SimulatedServer, host: str, port: int, tls: ssl.SSLContext | None
+) -> tuple[asyncio.Server, str]:
+    """Listen at the address, or at ``unix:///path``; return that with the URL."""
+    if (path := unix_path(host)) is not None:
+        return await loop.create_unix_server(server.protocol, path, backlog=4096, ssl=tls), host
+    listening = await loop.create_server(server.protocol, host, port, backlog=4096, ssl=tls)
+    host, port = listening.sockets[0].getsockname()[:2]
+    return listening, f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 class Simulator:
     """Run the server in a thread of this process, as a context manager; ``url`` is its address."""
 
     def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
-                 seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0) -> None:  # fmt: skip
-        self._server = SimulatedServer(profiles, {} if answers is None else answers, seed, version)
+                 seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0,
+                 key: str | None = None, tls: ssl.SSLContext | None = None) -> None:  # fmt: skip
+        self._server = SimulatedServer(profiles, {} if answers is None else answers, seed, version, key)
         self._address = (host, port)
+        self._tls = tls
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self.url = ""
@@ -63,7 +78,7 @@ class Simulator:
 
     def _run(self) -> None:
         try:
-            asyncio.run(_serve(self._server, self._address, self._started, self._arm))
+            asyncio.run(_serve(self._server, self._address, self._started, self._arm, self._tls))
         except OSError as error:
             self._error = error
         finally:
@@ -93,16 +108,17 @@ class Simulator:
 
 
 def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
-                  seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0, *,
+                  seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0,
+                  key: str | None = None, tls: ssl.SSLContext | None = None, *,
                   on_ready: Callable[[str], None]) -> None:  # fmt: skip
     """Serve until SIGINT or SIGTERM; ``on_ready`` gets the URL. Raise OSError if the port is taken."""
-    server = SimulatedServer(profiles, {} if answers is None else answers, seed, version)
+    server = SimulatedServer(profiles, {} if answers is None else answers, seed, version, key)
 
     def arm(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
 
-    asyncio.run(_serve(server, (host, port), on_ready, arm))
+    asyncio.run(_serve(server, (host, port), on_ready, arm, tls))
 
 
 class SimulatorProcess:

@@ -37,10 +37,13 @@ class SimulatedServer:
     """The simulated server without its socket: ``protocol`` creates the object for a new connection."""
 
     def __init__(
-        self, profiles: Mapping[str, Profile], known: Mapping[str, KnownAnswer], seed: int, version: str
-    ) -> None:
+        self, profiles: Mapping[str, Profile], known: Mapping[str, KnownAnswer], seed: int, version: str,
+        key: str | None = None,
+    ) -> None:  # fmt: skip
         self.answers, self.seed, self.version = known, seed, version
         self.old = _is_old(version)
+        self.key = key
+        """What a client has to send as ``Authorization: Bearer``; None: anybody may ask."""
         named = {full_name(name): profile for name, profile in profiles.items()}
         named = {**named, **{f"fault:{f}": FAST for f in FAULTS if f"fault:{f}" not in named}}
         self.absent = {name: profile for name, profile in named.items() if not profile.present}
@@ -74,7 +77,9 @@ class SimulatedServer:
         endpoint = _INFERENCE.get(request.path) if request.method == "POST" else None
         route = self.routes.get(("GET" if request.method == "HEAD" else request.method, request.path))
         try:
-            if endpoint is not None:
+            if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
+                connection.respond_json({"error": "unauthorized"}, 401)
+            elif endpoint is not None:
                 self._infer(connection, request, endpoint)
             elif route is None:
                 connection.respond(404, TEXT, b"404 page not found")

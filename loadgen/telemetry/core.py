@@ -160,7 +160,7 @@ class Telemetry:
     ) -> None:
         """Record one finished request: its measurements, its outcome, and its values for the given instruments."""
         state = self._cell(cell)
-        failure = None if record.error is None else error_type(record.error)
+        failure = error_type(record.error) if record.error is not None and record.failed else None
         if outcome is None:
             outcome = "completed" if record.error is None else record.error.kind
         values = values or {}

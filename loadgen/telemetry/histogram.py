@@ -190,7 +190,7 @@ def values_of(record: RequestRecord, failure: str | None) -> Iterator[Value]:
         (of.TOKENS, {of.TOKEN_TYPE: "input", **labels}, record.prompt_tokens),
         (of.TOKENS, {of.TOKEN_TYPE: "output", **labels}, record.output_tokens),
     ]
-    if failure is None:
+    if record.completed:
         single += [
             (of.DURATION, _NO_LABELS, record.e2e_s),
             (of.FIRST_CHUNK, _NO_LABELS, record.ttft_s),
@@ -200,7 +200,7 @@ def values_of(record: RequestRecord, failure: str | None) -> Iterator[Value]:
             (of.SERVER_EVAL, _NO_LABELS, record.eval_s),
             (of.QUEUE, _NO_LABELS, _not_negative(record.queue_s)),
         ]
-    elif record.sent_ns is not None and record.end_ns is not None:
+    elif failure is not None and record.sent_ns is not None and record.end_ns is not None:
         single.append((of.DURATION, labels, (record.end_ns - record.sent_ns) / NS))
     for name, besides, value in single:
         if value is not None:
@@ -242,7 +242,7 @@ class Histograms:
             for name, besides, value in chain(values_of(record, failure), given):
                 for histogram in self._views(cell, name, besides):
                     histogram.add(value, exemplar)
-            if failure is None and (gaps_s := record.gaps_s):
+            if record.completed and (gaps_s := record.gaps_s):
                 for histogram in self._views(cell, of.CHUNK_GAP, _NO_LABELS):
                     histogram.add_all(gaps_s, exemplar)
 

@@ -30,6 +30,8 @@ _TIMESPEC = struct.Struct("@qq")
 _ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
 _LATE_READ_NS = 1_000_000
 _SAME_INSTANT_NS = 20_000
+HTTP_OK = 200
+"""The only status whose body is an answer."""
 _BLOCKED_NS = 500_000
 """A ``select`` that took longer than this had to wait for something readable."""
 
@@ -110,7 +112,8 @@ class Connection:
         except TimeoutError:
             raise TimedOut("connect", timeout_s) from None
         except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
-            raise ConnectFailed(f"no connection to {address[0]}:{address[1]}: {_reason(error)}") from None
+            where = address[0] if address[0].startswith("/") else f"{address[0]}:{address[1]}"
+            raise ConnectFailed(f"no connection to {where}: {_reason(error)}") from None
         return cls(sock, address)
 
     async def request(self, data: bytes, timings: WireTimings, framing: Callable[[], Framing]) -> None:
@@ -122,7 +125,6 @@ class Connection:
         self._body: list[bytes] = []
         self._failure: Exception | None = None
         self._headers_done = self._started = self.complete = self._sized = self._late = False
-        self.headers: list[tuple[bytes, bytes]] = []
         self._watch("first_chunk", timings.timeouts.first_chunk_s)
         try:
             sent = self._sock.send(data)
@@ -153,7 +155,7 @@ class Connection:
             while self._chunks:
                 chunk, timings.stamp_ns, timings.late_reads = self._chunks.popleft()
                 yield chunk
-            if self.complete:
+            if self.complete and self._failure is None:
                 return
             await self._more()
 
@@ -210,7 +212,7 @@ class Connection:
         if size == 0:
             return self._lost("the connection was closed")
         timings = self._timings
-        if timings is None:  # an idle connection on which the server sends is of no use
+        if timings is None or self.complete:  # a connection on which the server sends unasked is of no use
             return self.close()
         now, wall = _clocks()
         lag = _kernel_lag(ancillary, wall)
@@ -226,14 +228,18 @@ class Connection:
                 self._take_body(timings, now - lag, now)
             if self.complete:
                 self._take_rest()
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, BadWire) as error:
-            self._fail(BadWire(str(error)))
+        except httptools.HttpParserUpgrade:
+            self._fail(BadWire("the server switched to another protocol"))
+        except httptools.HttpParserError as error:
+            self._fail(BadWire("the server sent more than the answer" if self.complete else str(error)))
+        except BadWire as error:
+            self._fail(error)
         self._wake()
 
     def _take_body(self, timings: WireTimings, stamp_ns: int, read_ns: int) -> None:
         body = b"".join(self._body)
         self._body.clear()
-        chunks = self._framing.feed(body) if self.status < 300 else [body]
+        chunks = self._framing.feed(body) if self.status == HTTP_OK else [body]
         if not self._started:
             self._started = True
             self._watch("between_chunks", timings.timeouts.between_chunks_s)
@@ -277,6 +283,8 @@ class Connection:
 
     def _on_timer(self, limit: str, seconds: float) -> None:
         left = seconds - (monotonic_ns() - self._last_ns) / NS
+        if self.complete:
+            return
         if left > 0:
             self._timer = self._loop.call_later(left, self._on_timer, limit, seconds)
         else:
@@ -288,7 +296,16 @@ class Connection:
 
     # httptools' callbacks
 
+    def on_message_begin(self) -> None:
+        """Begin with the headers of an answer, or of an informational one before it."""
+        if self.complete:
+            raise BadWire
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._sized = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._headers_done:  # a trailer, which changes nothing about the answer
+            return
         self.headers.append((name, value))
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
@@ -298,7 +315,7 @@ class Connection:
 
     def on_headers_complete(self) -> None:
         self.status: int = self._parser.get_status_code()
-        self._headers_done = self.status >= 200
+        self._headers_done = self.status >= HTTP_OK
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
@@ -310,6 +327,8 @@ class Connection:
 
 async def _connect(host: str, port: int) -> socket.socket:
     """Connect to the first address that answers: ``localhost`` may be IPv6 first, and Ollama listen on IPv4 only."""
+    if host.startswith("/"):
+        return await _connect_to(socket.socket(socket.AF_UNIX), host)
     addresses = await _resolve(host, port)
     for family, kind, proto, _, target in addresses:
         try:
@@ -331,7 +350,8 @@ async def _connect_to(sock: socket.socket, target: Any) -> socket.socket:
     """Connect the socket and enable kernel stamps; close it if that fails."""
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if _SO_TIMESTAMPNS is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)

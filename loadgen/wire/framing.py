@@ -11,6 +11,15 @@ class BadWire(Exception):
     """Bytes that are not an HTTP answer, or whose body is not what its framing allows."""
 
 
+class NoAnswer(Exception):
+    """A status that brings no answer: a redirect, which is not followed, or a success other than 200."""
+
+    def __init__(self, status: int, location: str | None) -> None:
+        what = "is not an answer" if location is None else f"redirects to {location}: give that as --host"
+        super().__init__(f"HTTP {status} {what}")
+        self.status = status
+
+
 class Framing(Protocol):
     """Splits one body into chunks."""
 
@@ -26,7 +35,7 @@ class Framing(Protocol):
 
 
 class Ndjson:
-    """Newline-delimited JSON: a chunk is a line."""
+    """Newline-delimited JSON: a chunk is a line that is not blank, and ends at a line feed only, never at U+0085."""
 
     __slots__ = ("_rest",)
 
@@ -39,7 +48,7 @@ class Ndjson:
     def feed(self, data: bytes) -> list[bytes]:
         end = data.rfind(b"\n") + 1
         if 0 < end == len(data) == data.find(b"\n") + 1 and not self._rest:  # nearly always
-            return [data]
+            return [] if data.isspace() else [data]
         whole = data[:end]
         if whole and self._rest:
             whole = bytes(self._rest) + whole
@@ -47,10 +56,10 @@ class Ndjson:
         self._rest += data[end:]
         if len(self._rest) > _MAX_CHUNK:
             raise BadWire(f"a line of the answer is longer than {_MAX_CHUNK >> 20} MiB")
-        return [line + b"\n" for line in whole.split(b"\n")[:-1]]
+        return [line + b"\n" for line in whole.split(b"\n")[:-1] if line and not line.isspace()]
 
     def rest(self) -> bytes:
-        return bytes(self._rest)
+        return b"" if self._rest.isspace() else bytes(self._rest)
 
 
 class Sse:

@@ -16,6 +16,7 @@ from loadgen.wire.connection import ConnectFailed, Connection, TimedOut, WireTim
 from loadgen.wire.framing import Framing
 
 Address = tuple[str, int]
+"""Host and port; a host that begins with "/" is the path of a unix socket."""
 
 
 class Connections:
@@ -92,5 +93,6 @@ async def sleep_until(instant_ns: int) -> None:
 
 def proxy_for(scheme: str, host: str) -> str | None:
     """Return the proxy that the environment names for this host."""
-    proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
+    named = {} if urllib.request.proxy_bypass(host) else urllib.request.getproxies()
+    proxy = named.get(scheme) or named.get("all")
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

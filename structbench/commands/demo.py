@@ -35,11 +35,12 @@ def run(options: Options) -> int:
 def demo_options(db: str) -> tuple[LoadOptions, str]:
     """Return the options for the demo, and the line that says what it measures."""
     from loadgen.api import DEFAULT_API
-    from loadgen.api.server import ServerError, server_api
+    from loadgen.api.server import ServerError, reach, server_api
+    from loadgen.wire.access import NO_ACCESS
 
     try:
         api = server_api(DEFAULT_API)
-        server = api.probe(api.address_of(None))
+        server = api.probe(*reach(api, None, NO_ACCESS))
         present = [model for model in DEFAULT_MODELS if server.digest(model) is not None]
         if present:
             # One model and a bounded time for each suite: a model on a laptop's processor may take its time.

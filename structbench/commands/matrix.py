@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from structbench.commands import print_json
 from structbench.errors import BadInput, RunFailed
-from structbench.options import opt
+from structbench.options import UNCHECKED, access_from, access_opt, opt
 from structbench.output import complain
 
 if TYPE_CHECKING:
@@ -28,7 +28,13 @@ class Options:
     compare: list[str] = opt(
         (), "show what changed between two server versions or models in --db; send nothing", many=True, metavar="A B"
     )
-    host: Optional[str] = opt(None, "address of the server, e.g. 127.0.0.1:11434 (default: as for load)")
+    host: Optional[str] = opt(None, "address of the server, e.g. 127.0.0.1:11434 (default: as for load)", secret=True)
+    api_key_env: Optional[str] = access_opt("api_key_env")
+    header_env: list[str] = access_opt("header_env")
+    header: list[str] = access_opt("header")
+    ca: Optional[str] = access_opt("ca")
+    cert: list[str] = access_opt("cert")
+    insecure: bool = access_opt("insecure")
     tokens: int = opt(128, "output tokens a probe may take; thinking models need more")
     timeout: float = opt(60.0, "seconds a probe may take")
     pull: bool = opt(False, "pull missing models first")
@@ -58,8 +64,12 @@ def _try(options: Options) -> int:
 
     console = Console(stderr=options.json)
     rows: list[dict[str, Any]] = []
+    access = access_from(options)
+    if options.insecure:
+        complain(UNCHECKED)
     with ExitStack() as stack:
-        server = find_server(options.models, stack, host=options.host, simulate=options.simulate, pull=options.pull)
+        server = find_server(options.models, stack, host=options.host, access=access, simulate=options.simulate,
+                             pull=options.pull)  # fmt: skip
         server = pull_missing(options.models, server, console.print)
         store = stack.enter_context(Store(options.db))
         for model in options.models:
@@ -77,18 +87,22 @@ def _probe(
     from rich.console import Console
     from rich.progress import track
 
+    from loadgen.api.server import ServerError
     from structbench.matrix.client import Prober
 
-    _, refusal = server.api.load_model(server.address, model, {}, None)
+    try:
+        _, refusal = server.api.load_model(server.address, model, {}, None, server.access)
+    except ServerError as error:
+        raise BadInput(str(error)) from None
     if refusal is not None:
         complain(f"{model}: loading the model failed: {refusal}")
     shown = Console(stderr=True)
-    with closing(Prober(server.address, options.timeout)) as prober:
+    with closing(Prober(server.address, options.timeout, server.access)) as prober:
         for probe in track(todo, description=model, console=shown, transient=True, disable=not sys.stderr.isatty()):
             row, failure = _try_one(prober, probe, server, model, options.tokens)
             store.append("features", {**row, "probed_at": datetime.now(UTC)})
             yield row
-            if failure is not None and not server.api.answers(server.address):
+            if failure is not None and not server.api.answers(server.address, server.access):
                 raise RunFailed(f"the server at {server.address} no longer answers ({failure}): start it again")
 
 
@@ -101,7 +115,7 @@ def _try_one(
     reply = prober.ask(probe.endpoint, request_of(probe, model, tokens), probe.stream)
     finding = judge(probe, reply)
     row = {
-        "server_version": server.version, "model": server.api.full_name(model),
+        "server_version": server.version, "model": server.listed.get(server.api.full_name(model), model),
         "model_digest": server.digest(model) or "", "probe": probe.name, "endpoint": probe.endpoint,
         "stream": probe.stream, "think": probe.think, "question": probe.question, "result": finding.result,
         "status": reply.status, "evidence": finding.evidence, "example": finding.example, "seconds": reply.seconds,

@@ -16,7 +16,7 @@ SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'complete') AS complete
     min(started_at) AS first_started_at, max(started_at) AS last_started_at
 FROM runs
 """
-_REQUESTS = "SELECT count(*) AS requests, count(error_kind) AS errors FROM requests"
+_REQUESTS = "SELECT count(*) AS requests, count(*) FILTER ({}) AS errors FROM requests"
 _LOOKUPS = """
 SELECT count(*) AS lookups, count(*) FILTER (WHERE result = 'hit') AS hits,
     count(*) FILTER (WHERE result = 'partial') AS continued FROM lookups
@@ -33,10 +33,11 @@ class Options:
 
 def run(options: Options) -> int:
     from structbench.formatting import ABSENT, bytes_text, plural, printable, share_text
+    from structbench.metrics import FAILED
     from structbench.store import Reader
 
     with Reader(options.db) as reader, reader.together():
-        (runs,), (requests,), (lookups,) = (reader.query(sql) for sql in (_COUNTS, _REQUESTS, _LOOKUPS))
+        (runs,), (requests,), (lookups,) = (reader.query(sql) for sql in (_COUNTS, _REQUESTS.format(FAILED), _LOOKUPS))
     hit_rate = lookups["hits"] / lookups["lookups"] if lookups["lookups"] else None
     size = options.db.stat().st_size
     if options.json:

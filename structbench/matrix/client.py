@@ -18,6 +18,8 @@ import httpx
 from loadgen.api import ollama, openai
 from loadgen.api.answer import Answer
 from loadgen.types import Request
+from loadgen.wire.access import NO_ACCESS, Access
+from loadgen.wire.httpx_adapter import client_arguments, http_url
 
 Endpoint = Literal["chat", "generate", "v1"]
 PATHS: Mapping[Endpoint, str] = {"chat": "/api/chat", "generate": "/api/generate", "v1": "/v1/chat/completions"}
@@ -50,8 +52,9 @@ class Reply:
 class Prober:
     """Asks one request after the other over a kept connection; ``timeout_s`` is the limit of each."""
 
-    def __init__(self, address: str, timeout_s: float) -> None:
-        self._http = httpx.Client(base_url=address, timeout=timeout_s)
+    def __init__(self, address: str, timeout_s: float, access: Access = NO_ACCESS) -> None:
+        self._http = httpx.Client(base_url=http_url(address), timeout=timeout_s, **client_arguments(address, access))
+        self._access = access
         self._timeout_s = timeout_s
 
     def ask(self, endpoint: Endpoint, request: Request, stream: bool) -> Reply:
@@ -62,6 +65,8 @@ class Prober:
         try:
             with self._http.stream("POST", PATHS[endpoint], json=body) as response:
                 reply.status = response.status_code
+                if response.has_redirect_location:
+                    reply.failure = f"HTTP {reply.status} redirects to {response.headers['location']}"
                 for part in response.iter_bytes():
                     data += part
                     if monotonic() - began > self._timeout_s:
@@ -73,6 +78,8 @@ class Prober:
         reply.seconds = monotonic() - began
         if reply.failure is None:
             _take_in(reply, endpoint, bytes(data))
+        if reply.error is not None:
+            reply.error = self._access.masked(reply.error)
         return reply
 
     def close(self) -> None:

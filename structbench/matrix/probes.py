@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any, Literal
 
 from loadgen.api import DEFAULT_API
-from loadgen.api.answer import refusal
+from loadgen.api.blame import refusal
 from loadgen.api.server import server_api
 from loadgen.types import Request
 from structbench.errors import BadInput
@@ -277,4 +277,5 @@ def _is_version(row: Mapping[str, Any], name: str) -> bool:
 
 
 def _is_model(row: Mapping[str, Any], name: str) -> bool:
-    return bool(row["model"] == server_api(DEFAULT_API).full_name(name))
+    full_name = server_api(DEFAULT_API).full_name
+    return full_name(str(row["model"])) == full_name(name)

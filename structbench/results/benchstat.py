@@ -40,8 +40,8 @@ def benchmark_lines(reader: Reader, run_ids: Sequence[str]) -> Iterator[str]:
     for run, name in zip(runs, _names(runs), strict=True):
         yield ""
         yield "# " + " ".join(f"{key}={_word(run[key])}" for key in ("run_id", "label", "server_version", "started_at"))
-        if run["completed"]:
-            yield from _line(name, {unit: run[column] for column, unit in PER_RUN.items()}, run["completed"])
+        if answered := run["requests"] - run["errors"]:
+            yield from _line(name, {unit: run[column] for column, unit in PER_RUN.items()}, answered)
         for request in reader.query(_REQUESTS, [run["run_id"]]):
             yield from _line(name, {unit: request[column] for column, unit in PER_REQUEST.items()}, 1)
 

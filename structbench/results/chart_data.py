@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from structbench.metrics import CHARTED, Metric
+from structbench.metrics import CHARTED, FAILED, Metric
 from structbench.results.figures import (
     GROUPS,
     IN_SAMPLE,
@@ -62,7 +62,7 @@ WITH {GROUPS}, {SAMPLED}, span AS (
     FROM span
 )
 SELECT line, round((coalesce(sent_ns, due_ns) - origin_ns) / 1e9, 3) AS t_s, round(ttft_s, 4) AS ttft_s,
-    round((end_ns - sent_ns) / 1e9, 4) AS took_s, outcome, error_kind IS NOT NULL AS failed
+    round((end_ns - sent_ns) / 1e9, 4) AS took_s, outcome, {FAILED} AS failed
 FROM requests JOIN line USING (run_id) JOIN sampled USING (line) JOIN origin USING (run_id, segment)
 WHERE {IN_SAMPLE} ORDER BY line, t_s
 """

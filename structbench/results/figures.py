@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from structbench.metrics import GOOD_OF_RUN, LATENCIES, LIMITS_OF_RUN, METRICS, PERCENTILES, Metric, gaps_sql, of_kind
+from structbench.metrics import (
+    FAILED,
+    GOOD_OF_RUN,
+    LATENCIES,
+    LIMITS_OF_RUN,
+    METRICS,
+    PERCENTILES,
+    Metric,
+    gaps_sql,
+    of_kind,
+)  # fmt: skip
 from structbench.results.groups import RunGroup
 from structbench.stats import (
     Estimate,
@@ -33,8 +43,9 @@ IN_SAMPLE = "(request_index * 2654435761) % 4294967296 < share * 4294967296"
 _ADDED = {metric.name: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
 _COUNTS = f"""
 WITH {GROUPS}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS_OF_RUN} FROM runs)
-SELECT line, count(*) AS requests, count(error_kind) AS errors, count(*) FILTER (error_kind IS NULL) AS completed,
-    count(*) FILTER (error_kind = 'dropped') AS dropped, count(accuracy_score) AS scored,
+SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
+    count(*) FILTER (error_kind IS NULL) AS completed, count(*) FILTER (error_kind = 'dropped') AS dropped,
+    count(accuracy_score) AS scored,
     count(first_thinking_s) FILTER (error_kind IS NULL) AS thinking,
     coalesce(sum(output_tokens) FILTER (error_kind IS NULL), 0)::BIGINT AS output_tokens,
     {", ".join(f"sum({sql}) AS {name}, count({sql}) AS {name}_n" for name, sql in _ADDED.items())},
@@ -53,7 +64,7 @@ FROM source JOIN wanted USING (key) WHERE value IS NOT NULL GROUP BY key
 """
 _OUTCOMES = f"""
 WITH {GROUPS}
-SELECT line, outcome, error_kind IS NOT NULL AS failed, count(*) AS count
+SELECT line, outcome, {FAILED} AS failed, count(*) AS count
 FROM requests JOIN line USING (run_id) GROUP BY ALL ORDER BY line, failed, count DESC, outcome
 """
 _GAPS = f"WITH {GROUPS} {gaps_sql('requests JOIN line USING (run_id)', 'line')} ORDER BY line, gap_us"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -31,6 +31,13 @@ class Cell:
     """None: as many as the duration allows."""
     config: Config
     config_hash: str
+    spellings: tuple[str, ...] = ()
+    """Other names of the model, under which earlier runs of this cell may be stored."""
+
+    def under(self, model: str) -> Cell:
+        """Return the same cell with the model under another of its names."""
+        config = replace(self.config, model=model)
+        return replace(self, model=model, config=config, config_hash=config_hash(config))
 
     @property
     def load_name(self) -> str:
@@ -49,14 +56,17 @@ class Cell:
 def build_cells(settings: Settings, server: Server) -> list[Cell]:
     """Return all cells, model by model, so that the server loads each model once."""
     cells = []
-    for model, suite in product(settings.models, settings.suites):
+    for given, suite in product(settings.models, settings.suites):
+        model = server.name_of(given)
+        names = (server.listed.get(server.api.full_name(given), given), given)
+        spellings = tuple(name for name in dict.fromkeys(names) if name != model)
         for load, structured in product(settings.loads, _structured(settings.structured, suite)):
             requests = settings.requests
             if requests is None and load.duration_s is None:
                 requests = suite.default_requests
             config = _config(settings, server, model, suite, load, structured)
             cells.append(Cell(model=model, suite=suite, load=load, requests=requests, config=config,
-                              config_hash=config_hash(config)))  # fmt: skip
+                              config_hash=config_hash(config), spellings=spellings))  # fmt: skip
     return cells
 
 
@@ -87,6 +97,7 @@ def _config(
         warmup=settings.warmup,
         timeout_s=settings.timeout_s,
         scorer_version=SCORER_VERSION if scored else None,
+        headers=tuple(name for name in settings.access.names if name != "authorization"),
     )
 
 

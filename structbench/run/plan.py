@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from loadgen.api import DEFAULT_API
-from loadgen.api.server import Server, ServerError, server_api
+from loadgen.api.server import Server, ServerError, reach, server_api
 from loadgen.telemetry import Telemetry
 from loadgen.telemetry.target import Target, is_disabled
+from loadgen.wire.access import NO_ACCESS, Access
 from structbench.errors import BadInput
 from structbench.identity import config_dict, differences
 from structbench.metrics import INSTRUMENTS
@@ -39,15 +40,17 @@ class PlannedCell:
 
 
 def find_server(
-    models: Sequence[str], stack: ExitStack, *, host: str | None, simulate: bool, pull: bool, seed: int = 0
-) -> Server:
+    models: Sequence[str], stack: ExitStack, *, host: str | None, access: Access = NO_ACCESS, simulate: bool,
+    pull: bool, seed: int = 0,
+) -> Server:  # fmt: skip
     """Return the server; raise BadInput if none answers, or if it lacks a model and ``pull`` is false.
 
     A simulated server runs until ``stack`` closes.
     """
     try:
         api = server_api(DEFAULT_API)
-        server = api.probe(_simulate(seed, stack) if simulate else api.address_of(host))
+        address, access = reach(api, _simulate(seed, stack) if simulate else host, access)
+        server = api.probe(address, access)
     except ServerError as error:
         raise BadInput(str(error)) from None
     if not pull:
@@ -62,7 +65,7 @@ def pull_missing(models: Sequence[str], server: Server, say: Callable[[str], Non
         return server
     try:
         _pull(server, missing, say)
-        server = server.api.probe(server.address)
+        server = server.api.probe(server.address, server.access)
     except ServerError as error:
         raise BadInput(str(error)) from None
     _check_models(models, server)
@@ -99,7 +102,7 @@ def _pull(server: Server, models: Sequence[str], say: Callable[[str], None]) -> 
                 so_far: dict[str, Any] = {"completed": done, "total": total} if total else {}  # else it stays as it is
                 progress.update(task, description=f"{model} ({status})", **so_far)
 
-            server.api.pull(server.address, model, show)
+            server.api.pull(server.address, model, show, server.access)
             say(f"pulled {model}")
 
 
@@ -122,9 +125,19 @@ def open_telemetry(port: int | None, host: str, collector: Target | None, stack:
 
 
 def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[PlannedCell]:
-    """Find out for each cell whether it is new, partly done or done, and why."""
-    found = store.find([cell.config_hash for cell in cells])
-    return [_plan(cell, found.get(cell.config_hash), skip_cached=settings.skip_cached) for cell in cells]
+    """Find out for each cell whether it is new, partly done or done, and why.
+
+    What is stored under another name of the same model is continued under that name.
+    """
+    ways = [(cell, *map(cell.under, cell.spellings)) for cell in cells]
+    found = store.find([way.config_hash for same in ways for way in same])
+    planned = []
+    for cell, *others in ways:
+        known = [way for way in (cell, *others) if way.config_hash in found]
+        best = min(known, key=lambda way: found[way.config_hash].rank, default=cell)
+        judged = _plan(best, found.get(best.config_hash), skip_cached=settings.skip_cached)
+        planned.append(replace(judged, cell=cell) if judged.cache == "new" else judged)
+    return planned
 
 
 def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool) -> PlannedCell:

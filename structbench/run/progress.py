@@ -29,6 +29,7 @@ class _Counts:
     last: float = 0.0
     done: int = 0
     completed: int = 0
+    failed: int = 0
     tokens: int = 0
 
 
@@ -79,6 +80,7 @@ class Progress:
             for counts in (self._recent[-1], self._all):
                 counts.last = now
                 counts.done += 1
+                counts.failed += record.failed
                 if record.error is None:
                     counts.completed += 1
                     counts.tokens += 0 if record.output_tokens is None else record.output_tokens
@@ -117,8 +119,8 @@ class Progress:
 
     @property
     def errors(self) -> int:
-        """Requests that ended without the server's last message."""
-        return self._all.done - self._all.completed
+        """Requests that the server or this client failed; the model's failures are scored instead."""
+        return self._all.failed
 
     @property
     def elapsed_s(self) -> float | None:

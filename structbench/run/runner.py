@@ -19,11 +19,11 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from loadgen.api.server import ServerError
+from loadgen.api.server import AccessRefused, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from structbench import __version__
 from structbench.comparison import constrained
-from structbench.errors import GATE_FAILED
+from structbench.errors import GATE_FAILED, BadInput
 from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
@@ -146,8 +146,8 @@ def load(
         for notice in settings.notices:
             display.print(notice)
         with stop.interruptible():
-            server = find_server(settings.wanted_models, stack, host=settings.host, simulate=settings.simulate,
-                                 pull=settings.pull, seed=settings.seed)  # fmt: skip
+            server = find_server(settings.wanted_models, stack, host=settings.host, access=settings.access,
+                                 simulate=settings.simulate, pull=settings.pull, seed=settings.seed)  # fmt: skip
         if settings.dry_run or settings.explain:
             return Summary(planned=_plan_lines(settings, build_cells(settings, server)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
@@ -202,7 +202,7 @@ class _Runner:
         self._judge()  # so that what ends early does not count as passed
         for cell in planned:
             server = self.services.server
-            if self.stop.asked or (self.summary.failures and not server.api.answers(server.address)):
+            if self.stop.asked or (self.summary.failures and not server.api.answers(server.address, server.access)):
                 break
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
             runs.append((cell.cell, run_id))
@@ -242,7 +242,7 @@ class _Runner:
         cases = {run_id: cell.suite.cases for cell, run_id in runs}
         try:
             with self.stop.interruptible():
-                embeddings = Embeddings(partial(server.api.embed, server.address, model))
+                embeddings = Embeddings(partial(server.api.embed, server.address, model, access=server.access))
                 score_similarity(self.services.store, cases, model, embeddings, _FLUSH_S)
         except KeyboardInterrupt:
             return None
@@ -296,6 +296,12 @@ class _Runner:
         except KeyboardInterrupt:
             self._change_state("running", "interrupted")
             return False
+        except AccessRefused as error:
+            if sum(self.states.values()) == self.states["waiting"] + 1:  # the first cell: nothing was measured
+                raise BadInput(str(error)) from None
+            self._change_state("running", "interrupted")
+            self.summary.failures.append(f"{cell.name}: {error}")
+            return False
         segment = Segment(
             services=self.services, cell=cell, cases=cases, run_id=run_id,
             number=0 if planned.continued is None else planned.continued.next_segment, missing=planned.missing,
@@ -318,7 +324,9 @@ class _Runner:
     def _load_model(self, cell: Cell) -> float | None:
         """Load the model and return the seconds that took, so that no request of the load pays for it."""
         config, server = cell.config, self.services.server
-        seconds, refusal = server.api.load_model(server.address, cell.model, config.options, config.keep_alive)
+        seconds, refusal = server.api.load_model(
+            server.address, cell.model, config.options, config.keep_alive, server.access
+        )
         if refusal is not None:
             self.services.display.print(f"{cell.name}: loading the model failed: {refusal}")
         return seconds
@@ -332,7 +340,9 @@ class _Runner:
             samples = []
             for prompt in calibration_prompts(config.seed):
                 chat = config.endpoint == "chat"
-                tokens = server.api.prompt_tokens(server.address, cell.model, prompt, config.options, chat)
+                tokens = server.api.prompt_tokens(
+                    server.address, cell.model, prompt, config.options, chat, server.access
+                )
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
             self.calibration[cell.model] = calibrate(samples)

@@ -31,7 +31,7 @@ class Sampler:
     tick: Callable[[], None]
 
     def __post_init__(self) -> None:
-        self._watcher = self.server.api.ModelWatcher(self.server.address)
+        self._watcher = self.server.api.ModelWatcher(self.server.address, self.server.access)
         self._ended = threading.Event()
         self._processes: dict[int, psutil.Process] = {}
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)

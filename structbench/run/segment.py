@@ -154,6 +154,7 @@ class Segment:
             count=self.expected,
             api=self.services.server.api_name,
             host=self.services.server.address,
+            access=self.services.server.access,
             workers=self.workers,
             warmup=warmup_requests(self.cell.config, self.warmup),
             timeouts=Timeouts.of(self.services.settings.timeout_s),
@@ -170,12 +171,12 @@ class Segment:
         case, _ = case_of(self.cases, record.index)
         if record.following is not None:
             self._expect(record.following)
-        if record.error is None or record.error.kind == "rejected":
-            rejected = record.error is not None
-            answer = Answer(record.output_text, record.tool_calls, record.done_reason, rejected)
-            self.services.scorer.submit((self, record), case, answer)
-        else:
+        if record.failed:
             self._store_row(record, None)
+        else:
+            failure = None if record.error is None else record.error.kind
+            answer = Answer(record.output_text, record.tool_calls, record.done_reason, failure)
+            self.services.scorer.submit((self, record), case, answer)
         self._judge_errors(record)
 
     def _expect(self, following: Request) -> None:
@@ -256,7 +257,7 @@ class Segment:
 
     def _judge_errors(self, record: RequestRecord) -> None:
         """Give up the load if the server is gone, or if it is certain that too many requests fail."""
-        if record.error is None:
+        if record.error is None or not record.failed:
             self.lost_in_a_row = 0
             return
         if record.error.kind == "cancelled":
@@ -277,7 +278,7 @@ class Segment:
 
     def _check_server(self) -> None:
         server = self.services.server
-        if not server.api.answers(server.address):
+        if not server.api.answers(server.address, server.access):
             again = "start it again and continue with --skip-cached"
             self._give_up(f"the server at {server.address} no longer answers: {again}")
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from loadgen.api import DEFAULT_API
 from loadgen.api.server import server_api
 from loadgen.telemetry.target import Target, is_installed, target_of
 from loadgen.types import ClosedLoop, Load, OpenLoop
+from loadgen.wire.access import Access
 from structbench.errors import BadInput
 from structbench.gates.expressions import Condition, parse_limits, parse_slo
-from structbench.options import LoadOptions, think_value
+from structbench.options import UNCHECKED, LoadOptions, access_from, think_value
 from structbench.output import check_output
 from structbench.suites.catalog import load_suite, representative_cases, tagged, tags_of
 from structbench.suites.generated import TextShape
@@ -48,7 +49,10 @@ class Settings:
     """Ollama options sent with every request."""
     keep_alive: str | float | None
     seed: int
-    host: str | None
+    host: str | None = field(repr=False)
+    """The server's address as it was given, perhaps with credentials."""
+    access: Access
+    """Without the credentials of the address and the API's own key, which ``loadgen.api.server.reach`` adds."""
     simulate: bool
     pull: bool
     embed_model: str | None
@@ -83,12 +87,14 @@ def settings_of(options: LoadOptions) -> Settings:
     slos, goodput = _gates(options)
     own, keep_alive = parse_options(options.option), _keep_alive(options.keep_alive)
     collector, notices = _collector(options)
+    notices += (UNCHECKED,) if options.insecure else ()
     return Settings(
         models=tuple(options.models), suites=tuple(_suites(options)), loads=tuple(_loads(options)),
         structured=tuple(options.structured), requests=options.requests,
         warmup=options.warmup, workers=options.workers, timeout_s=options.timeout, grace_s=options.grace,
         endpoint=options.endpoint, think=None if options.think is None else think_value(options.think),
-        options=own, keep_alive=keep_alive, seed=options.seed, host=options.host, simulate=options.simulate,
+        options=own, keep_alive=keep_alive, seed=options.seed, host=options.host, access=access_from(options),
+        simulate=options.simulate,
         pull=options.pull, embed_model=options.embed_model, db=Path(options.db), skip_cached=options.skip_cached,
         explain=options.explain, dry_run=options.dry_run,
         label=options.label, max_error_rate=options.max_error_rate, slos=slos, abort_on_slo=options.abort_on_slo,

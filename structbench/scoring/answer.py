@@ -24,8 +24,13 @@ class Answer:
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     """Each ``{"name": …, "arguments": {…}}``."""
     done_reason: str | None = None
-    rejected: bool = False
-    """The server refused the schema or the tools."""
+    failure: str | None = None
+    """The model's failure that the server reported instead of an answer (of ``loadgen.types.MODEL_ERRORS``)."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the server ended the answer before the model did."""
+        return self.done_reason in ("length", "repeat")
 
 
 class CannotScore(Exception):

@@ -1,6 +1,6 @@
 """Scores of structured output.
 
-The ladder: rejected · no_output · truncated · invalid_json · schema_violation · wrong_value · correct.
+The ladder: rejected · broken_call · truncated · no_output · invalid_json · schema_violation · wrong_value · correct.
 They follow from strict parsing; only the ``…_lenient`` ones and the explanations look into fences and prose.
 """
 
@@ -18,14 +18,14 @@ from structbench.types import Case, JsonOutcome, Score
 
 def score_json(case: Case, answer: Answer) -> Score:
     """Score an answer that should be JSON, valid by the case's schema and with its expected values."""
-    if answer.rejected or not answer.output_text.strip():
+    if answer.failure is not None or not answer.output_text.strip():
         no_schema = None if case.schema is None else False
         return Score(
-            outcome="rejected" if answer.rejected else "no_output",
+            outcome=answer.failure or ("truncated" if answer.cut_off else "no_output"),
             accuracy_score=0.0,
             json_valid=False,
             json_valid_lenient=False,
-            json_parse_error=None if answer.rejected else "empty answer",
+            json_parse_error="empty answer" if answer.failure is None else None,
             schema_valid=no_schema,
             schema_valid_lenient=no_schema,
         )
@@ -50,7 +50,7 @@ def score_json(case: Case, answer: Answer) -> Score:
 
 def _outcome(strict: Parsed, answer: Answer, broken: Violations, share: float) -> JsonOutcome:
     if strict.error is not None:
-        return "truncated" if answer.done_reason == "length" else "invalid_json"
+        return "truncated" if answer.cut_off else "invalid_json"
     if broken:
         return "schema_violation"
     return "correct" if share == 1.0 else "wrong_value"

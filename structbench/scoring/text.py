@@ -1,4 +1,4 @@
-"""Scores of plain answers: rejected · no_output · truncated · wrong_value · correct."""
+"""Scores of plain answers: rejected · broken_call · no_output · truncated · wrong_value · correct."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _BOUNDARIES = {
 
 def score_text(case: Case, answer: Answer) -> Score:
     """Score an answer by the case's expected texts, or by the share of texts that it must mention."""
-    if answer.rejected:
-        return Score(outcome="rejected", accuracy_score=0.0)
+    if answer.failure is not None:
+        return Score(outcome=answer.failure, accuracy_score=0.0)
     text = answer.output_text.strip()
     if case.mentions:
         missing = [
@@ -38,8 +38,8 @@ def score_text(case: Case, answer: Answer) -> Score:
     if share == 1:
         return Score(outcome="correct", accuracy_score=1.0)
     if not text:
-        return Score(outcome="no_output", accuracy_score=0.0)
-    outcome: JsonOutcome = "truncated" if answer.done_reason == "length" else "wrong_value"
+        return Score(outcome="truncated" if answer.cut_off else "no_output", accuracy_score=0.0)
+    outcome: JsonOutcome = "truncated" if answer.cut_off else "wrong_value"
     return Score(outcome=outcome, accuracy_score=share, validation_errors=wrong)
 
 

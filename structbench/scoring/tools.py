@@ -1,6 +1,6 @@
 """Scores of tool calls.
 
-The ladder: rejected · truncated · no_call · wrong_function · missing_argument · unexpected_argument ·
+The ladder: rejected · broken_call · truncated · no_call · wrong_function · missing_argument · unexpected_argument ·
 schema_violation · wrong_value · wrong_count · unwanted_call · correct.
 Expected and made calls are paired one to one, in any order, with as many right pairs as possible; the outcome is the
 lowest rung among the pairs.
@@ -9,7 +9,7 @@ lowest rung among the pairs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from structbench.scoring import bfcl
@@ -52,8 +52,8 @@ _Judge = Callable[[Mapping[str, Any], _MadeCall], Verdict]
 
 def score_tools(case: Case, answer: Answer) -> Score:
     """Score the calls of an answer against the expected ones, or against the tools alone."""
-    if answer.rejected:
-        return _score("rejected", 0, 0.0)
+    if answer.failure is not None:
+        return replace(_score(answer.failure, 0, 0.0), tool_call_success=False)
     if not answer.tool_calls:
         return _no_call(case, answer)
     if case.expected_calls is not None and not case.expected_calls:
@@ -70,7 +70,7 @@ def score_tools(case: Case, answer: Answer) -> Score:
 
 def _no_call(case: Case, answer: Answer) -> Score:
     asked_for = case.expected_calls is None or len(case.expected_calls) > 0
-    if answer.done_reason == "length" and (asked_for or not answer.output_text.strip()):
+    if answer.cut_off and (asked_for or not answer.output_text.strip()):
         # Cut off before a word or a call: a call could still have come, so this earns nothing.
         return _score("truncated", 0, 0.0)
     if not asked_for:
@@ -80,7 +80,7 @@ def _no_call(case: Case, answer: Answer) -> Score:
 
 
 def _score(
-    outcome: ToolOutcome, made: int, accuracy: float, explanations: Sequence[str] = (), *, asked_for: bool = True
+    outcome: str, made: int, accuracy: float, explanations: Sequence[str] = (), *, asked_for: bool = True
 ) -> Score:
     return Score(
         outcome=outcome,

@@ -10,14 +10,15 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache, lru_cache, partial
-from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import quote, urljoin
+from urllib.parse import urljoin
 
 from structbench.scoring.answer import CannotScore, explain, first_distinct
+from structbench.scoring.formats import FORMATS
+from structbench.scoring.keywords import KEYWORDS
+from structbench.scoring.patterns import BadPattern, compiled
 from structbench.scoring.values import pointer_to
 
 if TYPE_CHECKING:
@@ -26,13 +27,10 @@ if TYPE_CHECKING:
 
 _MAX_ERRORS = 1000
 """How many violations are examined to choose the ten most telling."""
-_UCSCHAR = re.compile("[\u00a0-\ud7ff\uf900-\ufdcf\ufdf0-\uffef\U00010000-\U000efffd]+")
-"""RFC 3987's characters beyond ASCII (ignoring its gaps at the end of each plane)."""
-_ATOM, _LABEL = r"[\w!#$%&'*+/=?^`{|}~-]+", r"[a-z\d](?:[a-z\d-]*[a-z\d])?"
-_MAILBOX = re.compile(
-    rf"""(?:{_ATOM}(?:\.{_ATOM})*|"(?:[ !#-\[\]-~]|\\[ -~])*")@(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<address>[^]]*)\])""",
-    re.IGNORECASE | re.ASCII,
+_DRAFT = re.compile(
+    r"https?://(?:www\.)?json-schema\.org/(?:(draft-0[3467]|draft/(?:2019-09|2020-12))/)?schema/?#?", re.IGNORECASE
 )
+"""``$schema`` of a draft, by either scheme; without a draft, the latest is meant."""
 
 
 class _Validator(Protocol):
@@ -68,15 +66,28 @@ def errors_of(schema: Mapping[str, Any], value: Any) -> list[ValidationError]:
         raise CannotScore(validator)
     try:
         return list(islice(validator.iter_errors(value), _MAX_ERRORS))
-    except Exception as error:  # an unresolvable reference, an invalid pattern, an endless schema
+    except BadPattern as error:
+        raise CannotScore(str(error)) from error
+    except Exception as error:  # an unresolvable reference, an endless schema
         raise CannotScore(f"the schema cannot be applied: {type(error).__name__}: {error}") from error
 
 
 def draft_of(schema: Mapping[str, Any]) -> Any:
     """Return jsonschema's validator class for the draft that ``$schema`` names, else for draft 2020-12."""
-    validators, named = import_jsonschema().validators, schema.get("$schema")
-    default = import_jsonschema().Draft202012Validator
-    return validators.validator_for({"$schema": named}, default=default) if isinstance(named, str) else default
+    jsonschema = import_jsonschema()
+    found = _DRAFT.fullmatch(str(schema.get("$schema", "")).strip())
+    named = found[1].lower() if found is not None and found[1] is not None else "draft/2020-12"
+    for draft in (jsonschema.Draft3Validator, jsonschema.Draft4Validator, jsonschema.Draft6Validator,
+                  jsonschema.Draft7Validator, jsonschema.Draft201909Validator):  # fmt: skip
+        if f"/{named}/" in draft.META_SCHEMA.get("$id", draft.META_SCHEMA.get("id")):
+            return draft
+    return jsonschema.Draft202012Validator
+
+
+def is_known_draft(schema: Mapping[str, Any]) -> bool:
+    """Return whether ``$schema`` is absent or names a draft that is known here."""
+    named = schema.get("$schema")
+    return named is None or (isinstance(named, str) and _DRAFT.fullmatch(named.strip()) is not None)
 
 
 def schema_problem(schema: Mapping[str, Any]) -> str | None:
@@ -160,46 +171,15 @@ def _metaschema(draft: Any) -> _Validator:
             merged["$defs"] |= part.get("$defs", {})
         text = json.dumps(merged).replace('"$dynamicRef": "#meta"', '"$ref": "#"')
         meta = json.loads(re.sub(r'"meta/\w+#/', '"#/', text))
-    made: _Validator = draft(meta, format_checker=draft.FORMAT_CHECKER)
+    made: _Validator = draft(meta, format_checker=_formats(of_schemas=True))
     return made
 
 
 @cache
 def _extended(draft: Any) -> Any:
-    """Extend the draft's validator with our own keywords where jsonschema's are slow or inexact."""
-    ours = {"uniqueItems": _unique_items, "multipleOf": _multiple_of, "divisibleBy": _multiple_of}
-    known = {name: check for name, check in ours.items() if name in draft.VALIDATORS}
+    """Extend the draft's validator with our own keywords."""
+    known = {name: check for name, check in KEYWORDS.items() if name in draft.VALIDATORS}
     return import_jsonschema().validators.extend(draft, known)
-
-
-def _multiple_of(validator: Any, step: Any, instance: Any, _schema: Any) -> Iterator[ValidationError]:
-    """Check in exact decimals: 19.99 is a multiple of 0.01, though not of the double nearest to it."""
-    if validator.is_type(instance, "number") and _exact(instance) % _exact(step):
-        raised = import_jsonschema().exceptions.ValidationError
-        yield raised(f"{instance!r} is not a multiple of {step}")
-
-
-def _exact(number: float) -> int | Fraction:
-    return number if isinstance(number, int) else Fraction(repr(number))
-
-
-def _unique_items(validator: Any, wanted: Any, instance: Any, _schema: Any) -> Iterator[ValidationError]:
-    if wanted and validator.is_type(instance, "array"):
-        seen = {_key(item) for item in instance}
-        if len(seen) < len(instance):
-            raised = import_jsonschema().exceptions.ValidationError
-            yield raised(f"{instance!r} has non-unique elements")
-
-
-def _key(value: Any) -> Any:
-    """Return a hashable key that is equal only for equal JSON values: 1 is 1.0, true is not 1."""
-    if isinstance(value, bool):
-        return ("truth", value)
-    if isinstance(value, list | tuple):
-        return tuple(map(_key, value))
-    if isinstance(value, Mapping):
-        return frozenset((name, _key(member)) for name, member in value.items())
-    return value
 
 
 @cache
@@ -217,31 +197,14 @@ def import_jsonschema() -> Any:
 
 
 @cache
-def _formats() -> FormatChecker:
-    """Return the format checks; an IRI is checked as the URI that RFC 3987, 3.1 maps it to."""
-    jsonschema = import_jsonschema()
-    checker: FormatChecker = jsonschema.FormatChecker(formats=())
-    checker.checkers = dict(jsonschema.Draft202012Validator.FORMAT_CHECKER.checkers)
-    for name, ascii_name in (("iri", "uri"), ("iri-reference", "uri-reference")):
-        check, raises = checker.checkers[ascii_name]
-
-        checker.checkers[name] = (partial(_is_iri, check), raises)
-    checker.checkers["email"] = (_is_email, ())
+def _formats(*, of_schemas: bool = False) -> FormatChecker:
+    """Return the format checks; ``of_schemas``: for schemas, whose patterns may be of ECMA-262's older mode."""
+    checker: FormatChecker = import_jsonschema().FormatChecker(formats=())
+    checker.checkers = {name: (partial(_is_of, check), ()) for name, check in FORMATS.items()}
+    if of_schemas:
+        checker.checkers["regex"] = (partial(_is_of, lambda text: compiled(text) is not None), ())
     return checker
 
 
-def _is_email(value: object) -> bool:
-    """Check against RFC 5321's Mailbox; an address in brackets must be IPv4 or IPv6."""
-    if not isinstance(value, str):
-        return True
-    found = _MAILBOX.fullmatch(value)
-    if found is None or (literal := found["address"]) is None:
-        return found is not None
-    try:
-        return bool(IPv6Address(literal[5:]) if literal[:5].lower() == "ipv6:" else IPv4Address(literal))
-    except ValueError:
-        return False
-
-
-def _is_iri(is_uri: Callable[[object], bool], value: object) -> bool:
-    return is_uri(_UCSCHAR.sub(lambda found: quote(found[0]), value) if isinstance(value, str) else value)
+def _is_of(check: Callable[[str], bool], value: object) -> bool:
+    return check(value) if isinstance(value, str) else True

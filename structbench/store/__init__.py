@@ -139,7 +139,12 @@ class Store:
 
         Raises RunFailed if another process holds the file for longer than ``timeout_s``.
         """
-        return self._read(lambda con: fetched(con, sql, params), timeout_s)
+
+        def ask(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+            self._database.make_views(con, sql)
+            return fetched(con, sql, params)
+
+        return self._read(ask, timeout_s)
 
     def find(self, config_hashes: Sequence[str]) -> dict[str, StoredRun]:
         """Return each known hash's largest complete run, else the newest to continue, else one still running."""

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
-from structbench.store.schema import MIGRATIONS, Columns, columns_of, migrate, version_of
+from structbench.store.schema import (
+    FILE,
+    MIGRATIONS,
+    TABLES,
+    Columns,
+    columns_of,
+    has_todays_views,
+    migrate,
+    version_of,
+    views,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,8 +46,6 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 
 PATIENCE_S = 10.0
 """How long a command waits for its turn."""
-NAME = "structbench_file"
-"""What the open file is called in SQL."""
 
 
 class Locked(Exception):
@@ -52,13 +60,18 @@ class Database:
         self.path = path
         self._config = {**(_BESIDE_A_LOAD if beside_a_load else _ALONE), "temp_directory": f"{path.absolute()}.tmp"}
         self._duckdb: duckdb.DuckDBPyConnection | None = None
+        self._named: set[str] = set()
+        """The tables and views that a reader can name by now: each takes a while to make."""
         self._turn = threading.Lock()
 
     @contextmanager
     def opened(
         self, *, read_only: bool, patience_s: float = 0.0, path: Path | None = None
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the file (or the one at ``path``); raise Locked if others use it for longer than ``patience_s``."""
+        """Open the file (or the one at ``path``); raise Locked if others use it for longer than ``patience_s``.
+
+        A reader sees the file's tables and views made of today's text: those in the file may be older, or foreign.
+        """
         import duckdb  # late: takes 100 ms
 
         with self._turn:
@@ -66,11 +79,35 @@ class Database:
                 self._duckdb = duckdb.connect(config=dict(self._config))
             path = path or self.path
             with (
-                attached(self._duckdb, path, NAME, read_only=read_only, patience_s=patience_s),
+                attached(self._duckdb, path, FILE, read_only=read_only, patience_s=patience_s),
                 self._duckdb.cursor() as con,
             ):
-                con.execute(f"USE {NAME}").fetchall()
+                con.execute(f"USE {FILE}").fetchall()
+                if read_only:
+                    self._use_tables(con)
                 yield con
+
+    def _use_tables(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Make the names of tables mean those of the file, whatever else is in it, if it is of today's version."""
+        if not self._named:
+            if version_of(con, self.path) < len(MIGRATIONS):
+                return
+            for table in TABLES:
+                con.execute(f"CREATE VIEW memory.{table} AS FROM {FILE}.main.{table}").fetchall()
+                self._named.add(table)
+        con.execute("USE memory").fetchall()
+
+    def make_views(self, con: duckdb.DuckDBPyConnection, sql: str) -> None:
+        """Make the views that a statement names, and before each those that it reads, which stand before it."""
+        needed: list[str] = []
+        for name, text in reversed(views().items()):
+            if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
+                sql += text
+                needed.append(name)
+        for name in reversed(needed):
+            if name not in self._named:
+                con.execute(views()[name]).fetchall()
+                self._named.add(name)
 
     def close(self) -> None:
         """Stop DuckDB and free its memory."""
@@ -78,6 +115,7 @@ class Database:
             if self._duckdb is not None:
                 self._duckdb.close()
                 self._duckdb = None
+                self._named.clear()
 
     def prepare(self, patience_s: float) -> Columns:
         """Create or migrate the file and return its tables' columns; raise BadInput if it cannot be used."""
@@ -86,8 +124,13 @@ class Database:
             if self.path.exists():
                 # Read-only first: a current file needs no writing, and so a reader does not keep a load from starting.
                 with self.opened(read_only=True, patience_s=patience_s) as con:
-                    if version_of(con, self.path) == len(MIGRATIONS):
-                        return columns_of(con)
+                    current, finished = version_of(con, self.path) == len(MIGRATIONS), has_todays_views(con)
+                    columns = columns_of(con)
+                if current and not finished:  # the views are for other programs: they can wait for a reader
+                    with suppress(Locked), self.opened(read_only=False) as con:
+                        migrate(con, self.path)
+                if current:
+                    return columns
             else:
                 self._create()
             with self.opened(read_only=False, patience_s=patience_s) as con:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from structbench.identity import canonical_json, differences
+from structbench.metrics import FAILED
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,6 +37,11 @@ class StoredRun:
     started_at: datetime | None
 
     @property
+    def rank(self) -> tuple[int, int]:
+        """Complete runs come first, the largest before smaller ones; among equal ranks the newest is to be used."""
+        return _RANK[self.status], -self.requests if self.status == "complete" else 0
+
+    @property
     def held(self) -> int:
         """Requests that a complete run was for, including second turns that never arose and so have no row."""
         all_asked = self.asked_duration_s is None and self.asked_requests is not None
@@ -49,8 +55,8 @@ SELECT config_hash, run_id, status, label, owner, started_at, asked_requests, as
 FROM runs WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) AND forgotten IS NOT true
 ORDER BY started_at DESC NULLS LAST, run_id DESC
 """
-_DONE = """
-SELECT run_id, list(request_index), count(error_kind) FROM requests JOIN runs USING (run_id)
+_DONE = f"""
+SELECT run_id, list(request_index), count(*) FILTER ({FAILED}) FROM requests JOIN runs USING (run_id)
 WHERE run_id IN (SELECT unnest($1::VARCHAR[]))
     AND (status = 'complete' OR error_kind IS NULL OR error_kind NOT IN (SELECT unnest($2::VARCHAR[])))
 GROUP BY run_id
@@ -73,7 +79,7 @@ def find_runs(
             next_segment=0 if segment is None else segment + 1, label=label, started_at=started_at,
         )  # fmt: skip
         before = found.get(config_hash)
-        if before is None or _rank(run) < _rank(before):
+        if before is None or run.rank < before.rank:
             found[config_hash] = run
     done = con.execute(_DONE, [[run.run_id for run in found.values()], list(SENT_AGAIN)]).fetchall()
     known = {run_id: (frozenset(indices), failed) for run_id, indices, failed in done}
@@ -84,11 +90,6 @@ def find_runs(
 def _with_done(run: StoredRun, indices: frozenset[int], failed: int) -> StoredRun:
     whole = range(run.held) if run.status == "complete" and run.asked_duration_s is None else ()
     return replace(run, done=indices | {*whole}, errors=failed)
-
-
-def _rank(run: StoredRun) -> tuple[int, int]:
-    """Rank complete runs first, the largest before smaller ones; equal ranks keep their order, newest first."""
-    return _RANK[run.status], -run.requests if run.status == "complete" else 0
 
 
 def is_free(con: duckdb.DuckDBPyConnection, run: StoredRun, is_alive: Callable[[str | None], bool]) -> bool:

@@ -51,11 +51,13 @@ class Reader:
     def query(self, sql: str, params: Params = None) -> list[dict[str, Any]]:
         """Return the rows of one statement; instants are UTC without a zone."""
         with self.together() as con:
+            self.database.make_views(con, sql)
             return fetched(con, sql, params)
 
     def columns(self, sql: str, params: Params = None) -> dict[str, numpy.ndarray[Any, Any]]:
         """Return the columns as arrays, for a million rows: absent numbers are NaN, other absent values None."""
         with self.together() as con:
+            self.database.make_views(con, sql)
             found = con.execute(sql, params).fetchnumpy()
         return {name: _filled(values) for name, values in found.items()}
 
@@ -65,6 +67,7 @@ class Reader:
 
         ids = ", ".join(quoted(run_id) for run_id in run_ids)
         with self.together() as con:
+            self.database.make_views(con, view)
             try:
                 con.execute(f"COPY (FROM {view} WHERE run_id IN ({ids})) TO {quoted(target)} ({how})").fetchall()
             except duckdb.IOException as error:

@@ -41,10 +41,10 @@ def row_of(
 ) -> dict[str, Any]:
     """Return the ``requests`` row of a request; ``turn`` 2 of a conversation has the index after ``turn`` 1.
 
-    A failed request has no score, unless the server rejected it: that is then the answer's outcome.
+    A failed request has no score, unless the failure is the model's: that is then the answer's outcome.
     """
     error, sent_ns = record.error, record.sent_ns
-    if error is not None and error.kind != "rejected":
+    if record.failed:
         score = None
     return {
         "run_id": run_id,

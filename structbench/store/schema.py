@@ -1,13 +1,15 @@
 """The versions of the schema, and the migration of older files.
 
-Invariant: a released migration never changes: a test pins each by its hash. A new column or a changed view is a new
-migration at the end of MIGRATIONS.
+Invariant: a released migration never changes: a test pins each by its hash. A new table or column is a new migration at
+the end of MIGRATIONS. Views are not part of it: ``views.sql`` is today's text, for every file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +32,17 @@ KEYS: dict[str, tuple[str, ...]] = {
     "run_gaps": ("run_id",),
     "lookups": ("looked_up_at", "config_hash"),
 }
+TABLES = (*KEYS, "notes", "migrations")
 UPDATED = ("runs", "segments")
 """A second row with the same key changes the columns that it names; in the other tables it replaces the row."""
 FIXED: dict[str, tuple[str, ...]] = {"runs": ("config_hash",)}
 """Indexed columns, which DuckDB cannot update: they keep the first row's value."""
+
+FILE = "structbench_file"
+"""What the open file is called in SQL."""
+_IN_FILE = f"""database_name = coalesce(
+    (SELECT any_value(database_name) FROM duckdb_databases() WHERE database_name = '{FILE}'), current_database()
+)"""
 
 _HISTORY = """
 CREATE TABLE IF NOT EXISTS migrations (
@@ -54,6 +63,30 @@ MIGRATIONS = ("0001-tables", "0002-views", "0003-identity", "0004-views", "0005-
 def sql_of(migration: str) -> str:
     """Return the SQL text of a migration."""
     return (files("structbench.store") / "migrations" / f"{migration}.sql").read_text(encoding="utf-8")
+
+
+def views_sql() -> str:
+    """Return the SQL text of all views, for a schema in which the tables can be named without more."""
+    return (files("structbench.store") / "views.sql").read_text(encoding="utf-8")
+
+
+@cache
+def views() -> dict[str, str]:
+    """Return the statement of each view by its name."""
+    return {
+        name: text for text, name in re.findall(r"^(CREATE OR REPLACE VIEW (\w+) AS\n.*?);$", views_sql(), re.M | re.S)
+    }
+
+
+def has_todays_views(con: duckdb.DuckDBPyConnection) -> bool:
+    """Return whether the views in the open file are those of ``views.sql``."""
+    found = con.execute(f"SELECT comment FROM duckdb_views() WHERE view_name = 'summary' AND {_IN_FILE}").fetchall()
+    return found == [(_views_mark(),)]
+
+
+def _views_mark() -> str:
+    """Return the comment that the view ``summary`` of a file carries, from which one sees what text made the views."""
+    return f"views {hashlib.sha256(views_sql().encode()).hexdigest()}"
 
 
 def version_of(con: duckdb.DuckDBPyConnection, path: object) -> int:
@@ -78,7 +111,7 @@ def version_of(con: duckdb.DuckDBPyConnection, path: object) -> int:
 
 
 def migrate(con: duckdb.DuckDBPyConnection, path: object) -> None:
-    """Migrate the open file to the current version, completely or not at all."""
+    """Migrate the open file to the current version and to today's views, completely or not at all."""
     con.execute("BEGIN").fetchall()
     for number in range(version_of(con, path) + 1, len(MIGRATIONS) + 1):
         name = MIGRATIONS[number - 1]
@@ -90,6 +123,8 @@ def migrate(con: duckdb.DuckDBPyConnection, path: object) -> None:
             "INSERT INTO migrations VALUES ($1, $2, CAST(now() AT TIME ZONE 'UTC' AS TIMESTAMP), $3)",
             [number, name, __version__],
         ).fetchall()
+    con.execute(views_sql()).fetchall()
+    con.execute(f"COMMENT ON VIEW summary IS '{_views_mark()}'").fetchall()
     con.execute("COMMIT").fetchall()
 
 
@@ -119,8 +154,8 @@ def columns_of(con: duckdb.DuckDBPyConnection) -> Columns:
     columns: Columns = {}
     found = con.execute(
         "SELECT table_name, column_name, data_type FROM duckdb_columns()"
-        " WHERE database_name = current_database() AND NOT internal AND table_oid IN"
-        " (SELECT table_oid FROM duckdb_tables() WHERE database_name = current_database())"
+        f" WHERE {_IN_FILE} AND NOT internal AND table_oid IN"
+        f" (SELECT table_oid FROM duckdb_tables() WHERE {_IN_FILE})"
         " ORDER BY table_name, column_index"
     ).fetchall()
     for table, column, sql_type in found:

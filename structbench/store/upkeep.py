@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from structbench.store.database import NAME, PATIENCE_S, Database, Locked, attached, usable
-from structbench.store.schema import columns_of
+from structbench.store.database import PATIENCE_S, Database, Locked, attached, usable
+from structbench.store.schema import FILE, columns_of
 from structbench.store.spool import Spool, has_orphaned_rows, insert, is_alive, read_rows
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _compact(database: Database, patience_s: float) -> None:
     try:
         with database.opened(read_only=True, patience_s=patience_s) as con:
             with attached(con, made, "made", read_only=False):
-                con.execute(f"COPY FROM DATABASE {NAME} TO made").fetchall()
+                con.execute(f"COPY FROM DATABASE {FILE} TO made").fetchall()
             shutil.copymode(path, made)
             made.replace(path)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from structbench.metrics import PERCENTILES, gaps_sql
+from structbench.metrics import FAILED, PERCENTILES, gaps_sql
 
 _LOAD = (
     "CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '')"
@@ -53,7 +53,7 @@ SELECT run_id, model, suite, {_LOAD} AS load, started_at, finished_at, planned, 
     coalesce(errors, 0) AS errors, scored, correct, status, verdict, verdict_reason, label, server_version, config_hash,
     coalesce(forgotten, false) AS forgotten
 FROM runs LEFT JOIN (
-    SELECT run_id, count(*) AS requests, count(error_kind) AS errors, count(accuracy_score) AS scored,
+    SELECT run_id, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors, count(accuracy_score) AS scored,
         count(*) FILTER (WHERE outcome = 'correct') AS correct
     FROM requests GROUP BY run_id
 ) USING (run_id)

@@ -11,10 +11,13 @@ from http.client import HTTPException
 from math import inf, isfinite
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.parse import urljoin, urlsplit
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
+from loadgen.api.server import REFUSED
 from loadgen.telemetry.histogram import Buckets
+from loadgen.wire.access import NO_ACCESS, Access, masked_address
+from loadgen.wire.tls import no_trust, tls_problem
 from structbench.errors import BadInput
 
 MAX_BYTES = 32 << 20
@@ -96,6 +99,13 @@ class Scrape:
     rest: Metrics = field(default_factory=Metrics)
 
 
+class _NoRedirects(HTTPRedirectHandler):
+    """Leaves a redirect as the error that it is."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 def endpoint(text: str) -> str:
     """Return the full URL of an address, for which ``host:port`` is enough; raise BadInput if it is not valid."""
     url = text if "://" in text else f"http://{text}"
@@ -106,21 +116,31 @@ def endpoint(text: str) -> str:
     except ValueError:
         valid = False
     if not valid:
-        raise BadInput(f"--url {text} is not a valid address: give one such as {_EXAMPLE}")
+        raise BadInput(f"--url {masked_address(text)} is not a valid address: give one such as {_EXAMPLE}")
     return url if parts.path.strip("/") else f"{url.rstrip('/')}/metrics"
 
 
-def fetch(url: str, timeout_s: float = 5.0) -> str:
+def fetch(url: str, timeout_s: float = 5.0, access: Access = NO_ACCESS) -> str:
     """Return the endpoint's text; raise Unreachable if nothing answers, BadInput if something else does."""
     # Never through a proxy: the endpoint is on this machine, or at the near end of a tunnel.
-    opener = build_opener(ProxyHandler({}))
+    opener = build_opener(
+        ProxyHandler({}), _NoRedirects, HTTPSHandler(context=access.tls if url.startswith("https:") else no_trust())
+    )
+    request = Request(url, headers={**dict(access.headers), "Accept": "text/plain; version=0.0.4"})
     try:
-        with opener.open(Request(url, headers={"Accept": "text/plain; version=0.0.4"}), timeout=timeout_s) as answer:
+        with opener.open(request, timeout=timeout_s) as answer:
             kind = answer.headers.get_content_type()
             body = answer.read(MAX_BYTES)
     except HTTPError as error:
+        error.close()
+        if error.code in REFUSED:
+            raise BadInput(f"{url} answers {access.refusal(error.code)}") from None
+        if (place := error.headers.get("location")) is not None:
+            raise BadInput(f"{url} redirects to {urljoin(url, place)}: give that as --url") from None
         raise BadInput(f"{url} returned status {error.code}: {_EXPECTED}") from None
     except (OSError, HTTPException) as error:
+        if (problem := tls_problem(error, url)) is not None:
+            raise BadInput(problem) from None
         reason = error.reason if isinstance(error, URLError) else error
         raise Unreachable((isinstance(reason, OSError) and reason.strerror) or str(reason)) from None
     if kind not in ("text/plain", "application/openmetrics-text"):

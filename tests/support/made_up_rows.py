@@ -211,6 +211,11 @@ def completed(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row["error_kind"] is None]
 
 
+def failed_of(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that failed and not by the model's fault."""
+    return [row for row in rows if row["error_kind"] not in (None, "rejected", "broken_call", "truncated")]
+
+
 def with_outcome(rows: Iterable[Row], outcome: str) -> list[Row]:
     return [row for row in rows if row["outcome"] == outcome]
 
@@ -289,14 +294,14 @@ def _summary(run_id: str, rows: list[Row], itl: Row) -> Row:
         **named(run_id),
         **{name: run[name] for name in ("structured", "planned", "goodput_limits", "status", "verdict",
                                         "verdict_reason", "label", "config_hash", "started_at", "finished_at")},
-        "requests": len(rows), "errors": len(rows) - len(done), "completed": len(done),
+        "requests": len(rows), "errors": len(failed_of(rows)), "completed": len(done),
         "dropped": sum(row["error_kind"] == "dropped" for row in rows),
         **{f"ttft_{p}_s": quantile(values(done, "ttft_s"), POINTS[p]) for p in ("p50", "p95", "p99")},
         **{f"e2e_{p}_s": quantile(values(done, "e2e_s"), POINTS[p]) for p in ("p50", "p95")},
         **{f"itl_{p}_s": itl[p] for p in ("p50", "p99")},
         "tpot_p50_s": quantile(values(done, "tpot_s"), 0.5),
         **{f"first_answer_{p}_s": quantile(values(done, "first_answer_s"), POINTS[p]) for p in ("p50", "p95")},
-        "thinking": len(values(done, "first_thinking_s")), "error_rate": ratio(len(rows) - len(done), len(rows)),
+        "thinking": len(values(done, "first_thinking_s")), "error_rate": ratio(len(failed_of(rows)), len(rows)),
         "stream_tokens_per_s": quantile(values(done, "client_tokens_per_s"), 0.5),
         "output_tokens": tokens, "tokens_per_s": ratio(tokens, seconds),
         "requests_per_s": ratio(len(done) if rows else None, seconds),
@@ -320,7 +325,7 @@ def latency_percentiles() -> list[Row]:
     for run_id, rows in REQUESTS.items():
         for metric in METRICS:
             plain = values(completed(rows), metric)
-            lost = [math.inf for row in rows if row["error_kind"] not in (None, "cancelled")]
+            lost = [math.inf for row in failed_of(rows) if row["error_kind"] != "cancelled"]
             found.append((run_id, metric, False, plain))
             if metric in LIMITS:
                 found.append((run_id, metric, True, plain + lost))
@@ -360,7 +365,7 @@ def conversations() -> list[Row]:
 def errors() -> list[Row]:
     found = []
     for run_id, rows in stored():
-        kinds = Counter((row["error_kind"], row["error_status"]) for row in rows if row["error_kind"] is not None)
+        kinds = Counter((row["error_kind"], row["error_status"]) for row in failed_of(rows))
         for (kind, status), count in kinds.items():
             told = [row["error_message"] for row in rows if (row["error_kind"], row["error_status"]) == (kind, status)]
             example = f"{kind} {status}" if any(told) else None
@@ -410,7 +415,7 @@ def compliance() -> list[Row]:
         told = {"violated": "schema_violation"}
         counts = {
             name: len(values(with_outcome(rows, told.get(name, name)), "schema_valid"))
-            for name in ("rejected", "no_output", "truncated", "invalid_json", "violated")
+            for name in ("rejected", "broken_call", "no_output", "truncated", "invalid_json", "violated")
         }
         judged, valid = len(values(rows, "schema_valid")), sum(values(rows, "schema_valid"))
         unscored, structured = len(with_outcome(rows, "unscored")), RUNS[run_id]["structured"]

@@ -260,7 +260,8 @@ class Answering(httpx.AsyncBaseTransport):
             yield
 
 
-def answering(*pieces: bytes | Exception, status: int = 200, content_type: str | None = "application/x-ndjson"
-              ) -> Answering:  # fmt: skip
-    headers = {} if content_type is None else {"Content-Type": content_type}
+def answering(*pieces: bytes | Exception, status: int = 200, content_type: str | None = "application/x-ndjson",
+              location: str | None = None) -> Answering:  # fmt: skip
+    told = {"Content-Type": content_type, "Location": location}
+    headers = {name: value for name, value in told.items() if value is not None}
     return Answering(httpx.Response(status, headers=headers, stream=Body(*pieces)))

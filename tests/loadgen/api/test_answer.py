@@ -1,10 +1,10 @@
-"""What came so far: calls put together of their pieces, and what a refusal is about."""
+"""What came so far: calls put together of their pieces."""
 
 from __future__ import annotations
 
 import pytest
 
-from loadgen.api.answer import Answer, CallPiece, Piece, refusal
+from loadgen.api.answer import Answer, CallPiece, Piece
 
 
 def calls_of(*pieces: CallPiece) -> tuple[object, ...]:
@@ -58,22 +58,3 @@ def test_chunks_are_merged_where_they_were_read_late_together() -> None:
     for stamp, late in ((1, False), (2, True), (2, True), (3, False), (3, False)):
         answer.add(Piece("a"), stamp, late)
     assert answer.merged == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "about"),
-    [
-        ("reasoning is not available here", {"thinking"}),
-        ("invalid JSON schema in format", {"format"}),
-        ("m does not support tools", {"tools"}),
-        ('"m" does not support thinking', {"thinking"}),
-        ('"json-tools:1b" does not support thinking', {"thinking"}),
-        ("tools cannot be used with a grammar", {"tools", "format"}),
-        ("no information", set()),
-        ("error parsing tool call: raw='{'", set()),
-        ("out of memory: unsupported format", set()),
-        ("", set()),
-    ],
-)
-def test_what_a_refusal_is_about(text: str, about: set[str]) -> None:
-    assert refusal(text) == about

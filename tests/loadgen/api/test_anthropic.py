@@ -106,7 +106,7 @@ def delta(kind: str, **fields: Any) -> dict[str, Any]:
         (event("message_delta", delta={"stop_reason": "tool_use"}, usage={"output_tokens": 3}),
          Piece(done=True, facts={"output_tokens": 3, "done_reason": "tool_calls"})),
         (event("message_delta", delta={"stop_reason": "refusal"}), Piece(done=True, facts={"done_reason": "refusal"})),
-        (event("message_stop"), Piece(done=True)),
+        (event("message_stop"), Piece()),
     ],
 )  # fmt: skip
 def test_what_an_event_brings(part: dict[str, Any], brings: Piece) -> None:

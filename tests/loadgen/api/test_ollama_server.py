@@ -55,6 +55,13 @@ def _no_address_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 # Addresses
 
 
@@ -109,9 +116,20 @@ def test_what_is_no_address_is_one_line_that_says_what_to_give(host: str) -> Non
         ("me/mine", "me/mine:latest"),
         ("host:5000/me/mine", "host:5000/me/mine:latest"),
         ("host:5000/me/mine:q4", "host:5000/me/mine:q4"),
+        ("Gemma3N:Latest", "gemma3n:latest"),
+        ("library/m", "m:latest"),
+        ("registry.ollama.ai/library/m", "m:latest"),
+        ("Registry.Ollama.AI/Library/M:1B", "m:1b"),
+        ("https://registry.ollama.ai/library/m:1b", "m:1b"),
+        ("registry.ollama.ai/me/mine", "me/mine:latest"),
+        ("registry.ollama.ai/m", "registry.ollama.ai/m:latest"),
+        ("library/me/mine", "library/me/mine:latest"),
+        ("hf.co/library/m", "hf.co/library/m:latest"),
+        ("hf.co/Me/Mine-GGUF:Q4_K_M", "hf.co/me/mine-gguf:q4_k_m"),
+        ("", ":latest"),
     ],
 )
-def test_no_tag_is_latest_and_a_port_is_no_tag(model: str, full: str) -> None:
+def test_names_that_mean_one_model_to_ollama_are_one_name(model: str, full: str) -> None:
     assert full_name(model) == full
 
 
@@ -190,6 +208,85 @@ def test_what_is_not_ollama_is_told_so(status: int, data: bytes) -> None:
 def test_a_server_without_models_is_a_server(models: str) -> None:
     with Scripted(plain(200, f'{{"version": "0.9", "models": {models}}}'.encode())) as server:
         assert probe(server.url) == Server(server.url, "0.9", {})
+
+
+@pytest.mark.parametrize("text", [
+    "Client sent an HTTP request to an HTTPS server.\n", "The plain HTTP request was sent to HTTPS port",
+    "You're speaking plain HTTP to an SSL-enabled server port.",
+])  # fmt: skip
+def test_a_server_that_wants_https_is_not_asked_in_plain_http(text: str) -> None:
+    with Scripted(plain(400, text.encode(), "text/plain")) as server:
+        with pytest.raises(ServerError) as caught:
+            probe(server.url)
+        assert str(caught.value) == f"{server.url} speaks https: give --host https://127.0.0.1:{server.port}"
+
+
+QUESTIONS: dict[str, Callable[[str], Any]] = {
+    "/api/version": probe,
+    "/api/pull": lambda url: pull(url, "m", lambda *_: None),
+    "/api/generate": lambda url: load_model(url, "m", {}, None),
+    "/api/chat": lambda url: prompt_tokens(url, "m", "hi", {}, True),
+    "/api/embed": lambda url: embed(url, "m", ["a"]),
+}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("path", QUESTIONS)
+def test_a_redirect_is_told_whatever_is_asked_and_not_followed(path: str, status: int) -> None:
+    def redirect(peer: Peer) -> None:
+        while peer.read() is not None:
+            peer.head(status, {"Location": f"https://other.example:8443/ollama{path}", "Content-Length": "0"})
+
+    with Scripted(redirect) as server:
+        with pytest.raises(ServerError) as caught:
+            QUESTIONS[path](server.url)
+        assert [asked.head.split()[1] for asked in server.asked] == [path]
+        assert str(caught.value) == f"{server.url} redirects to https://other.example:8443/ollama: give that as --host"
+        assert ModelWatcher(server.url).loaded("m") is None
+        assert answers(server.url) is False
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"), [("/ollama/api/version", "{}/ollama"), ("//b/login?to=x", "http://b/login?to=x")]
+)
+def test_where_a_redirect_leads_is_told_as_an_address(place: str, shown: str) -> None:
+    def redirect(peer: Peer) -> None:
+        peer.read()
+        peer.head(302, {"Location": place, "Content-Length": "0"})
+
+    with Scripted(redirect) as server, pytest.raises(ServerError) as caught:
+        probe(server.url)
+    assert str(caught.value) == f"{server.url} redirects to {shown.format(server.url)}: give that as --host"
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "all_proxy"])
+def test_a_proxy_that_stands_in_the_way_is_named_with_how_to_pass_it(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    what_to_do = "set no_proxy=127.0.0.1 to ask it directly, or correct http_proxy"
+    monkeypatch.setenv(name, "http://me:secret@127.0.0.1:9")
+    with pytest.raises(ServerError) as caught:
+        probe("http://127.0.0.1:11434")
+    told = str(caught.value)
+    assert told.startswith("no server answers at http://127.0.0.1:11434 by way of the proxy http://127.0.0.1:9 (")
+    assert told.endswith(what_to_do)
+    with Scripted(plain(503, b"<html>no such host</html>", "text/html")) as proxy:
+        monkeypatch.setenv(name, f"127.0.0.1:{proxy.port}")
+        with pytest.raises(ServerError) as caught:
+            probe("http://127.0.0.1:11434")
+        assert str(caught.value) == (
+            f"what answers at http://127.0.0.1:11434 by way of the proxy {proxy.url} is not Ollama: {what_to_do}"
+        )
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(ServerError, match="start it with `ollama serve`"):
+        probe(NOBODY)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "http://[::", "http://"])
+def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("all_proxy", proxy)
+    with pytest.raises(ServerError, match=r"not an http proxy: set no_proxy=127\.0\.0\.1 "):
+        probe("http://127.0.0.1:11434")
 
 
 def test_a_port_that_does_not_speak_http_is_no_server() -> None:
@@ -297,6 +394,16 @@ def test_how_many_tokens_a_prompt_has(sim: Simulator, chat: bool) -> None:
     assert 0 < few < many
     assert prompt_tokens(sim.url, "nosuch", "one", {}, chat) is None
     assert prompt_tokens(NOBODY, "m", "one", {}, chat) is None
+
+
+def test_every_character_that_json_allows_is_part_of_a_line() -> None:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.answer('{"response": "a\u0085b\u2028c", "done": false}\n'.encode(), b"\n",
+                    b'{"response": "", "done": true, "prompt_eval_count": 7}\n')  # fmt: skip
+
+    with Scripted(script) as server:
+        assert prompt_tokens(server.url, "m", "hi", {}, False) == 7
 
 
 def test_a_server_that_does_not_count_is_none() -> None:

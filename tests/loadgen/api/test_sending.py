@@ -19,7 +19,7 @@ from loadgen.api.sending import send
 from loadgen.simulator import Simulator
 from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
 from loadgen.wire.connection import ConnectFailed, Connection, TimedOut, TimestampingSelector, WireTimings
-from loadgen.wire.framing import BadWire, Ndjson
+from loadgen.wire.framing import BadWire
 from loadgen.wire.httpx_adapter import HttpxTransport
 from tests.support.played_wire import END, HEAD, Played, answering, chunk, lines, play, settled
 from tests.support.scripted_server import DONE, SOON, Peer, Scripted, ask, chat, said
@@ -179,7 +179,7 @@ def test_chunks_that_share_a_late_read_with_an_earlier_one_are_merged(
             await here.passes(1)
             here.say(chunk(*each), lag_ms * 1_000_000)
             await settled()
-        here.say(chunk(DONE) + END)
+        here.say(END if reads[-1][0][-1].get("done") else chunk(DONE) + END)
         return await sending
 
     record = play(script)
@@ -272,20 +272,21 @@ def test_what_is_raised_on_the_way_becomes_an_error_of_its_kind(raised: Exceptio
 SENDING: ContextVar[WireTimings] = ContextVar("sending")
 
 
-class Events(Ndjson):
+class Events:
     """Server-sent events: a chunk is what stands before a blank line."""
 
     NAME: ClassVar[str] = "server-sent events"
     CONTENT_TYPES: ClassVar[tuple[str, ...]] = ("text/event-stream",)
 
+    def __init__(self) -> None:
+        self._rest = b""
+
     def feed(self, data: bytes) -> list[bytes]:
-        self._lines = [*getattr(self, "_lines", []), *super().feed(data)]
-        chunks = []
-        while b"\n" in self._lines:
-            end = self._lines.index(b"\n") + 1
-            chunks.append(b"".join(self._lines[:end]))
-            del self._lines[:end]
-        return chunks
+        *chunks, self._rest = (self._rest + data).split(b"\n\n")
+        return [chunk + b"\n\n" for chunk in chunks]
+
+    def rest(self) -> bytes:
+        return self._rest
 
 
 class MadeUp:
@@ -386,7 +387,8 @@ def test_whether_an_error_refuses_the_schema_is_judged_alike_for_all(status: int
     with Scripted(script) as server:
         record = ask_made_up(server, chat(format={"type": "object"}))
     assert record.error is not None
-    assert (record.error.kind, record.error.status, record.error.message) == (kind, status, text)
+    assert (record.error.kind, record.error.status) == (kind, status)
+    assert text in record.error.message
 
 
 def test_tools_that_were_sent_are_refused_and_a_long_message_is_cut() -> None:

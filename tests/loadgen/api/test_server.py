@@ -26,6 +26,16 @@ def test_a_model_is_found_by_each_of_its_names() -> None:
     assert (server.digest("m"), server.digest("m:latest"), server.digest("m:1")) == ("d", "d", None)
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("m", "m"), ("M:LATEST", "m"), ("library/m", "m"), ("Mine:Q4", "Mine:q4"), ("me/mine:Q4", "me/mine:Q4"),
+     ("unknown", "unknown"), ("unknown:latest", "unknown")],
+)  # fmt: skip
+def test_a_model_has_one_name_however_it_is_given(given: str, name: str) -> None:
+    server = Server("http://a", "1", {}, listed={"m:latest": "m:latest", "mine:q4": "Mine:q4"})
+    assert server.name_of(given) == name
+
+
 @pytest.mark.parametrize("name", APIS)
 @pytest.mark.parametrize(("protocol", "place"), [(ChatApi, 0), (ServerApi, 1)])
 def test_an_api_has_all_that_is_asked_of_it(name: str, protocol: type, place: int) -> None:

@@ -77,9 +77,8 @@ def test_only_an_answer_has_to_be_utf8(status: int) -> None:
         assert record.error.message.endswith(" no")
 
 
-@pytest.mark.parametrize("status", [201, 203])
-def test_an_answer_may_say_in_other_words_that_all_is_well(status: int) -> None:
-    """A proxy that changed something on the way makes 203 of 200."""
+@pytest.mark.parametrize("status", [201, 203, 299])
+def test_what_is_not_200_is_no_answer_by_either_way(status: int) -> None:
 
     async def script(here: Played) -> RequestRecord:
         sending = await here.send(chat())
@@ -87,7 +86,22 @@ def test_an_answer_may_say_in_other_words_that_all_is_well(status: int) -> None:
         return await sending
 
     for record in (play(script), answering(lines(said("a"), DONE), status=status).ask(chat())):
-        assert (record.error, record.output_text) == (None, "a")
+        assert record.error == RequestError("http", f"HTTP {status} is not an answer", status)
+        assert record.output_text == ""
+
+
+@pytest.mark.parametrize("where", ["https://other/api/chat", "http://127.0.0.1/x", "//other/api/chat", "/there"])
+def test_a_redirect_is_told_and_never_followed_by_either_way(where: str) -> None:
+    async def script(here: Played) -> RequestRecord:
+        sending = await here.send(chat())
+        here.say(b"HTTP/1.1 307 Else\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % where.encode())
+        return await sending
+
+    there = answering(b"", status=307, location=where)
+    for record, base in ((play(script), "http://127.0.0.1:11434"), (there.ask(chat()), "https://nowhere.invalid")):
+        told = httpx.URL(base).join(where)
+        assert record.error == RequestError("http", f"HTTP 307 redirects to {told}: give that as --host", 307)
+    assert len(there.requests) == 1
 
 
 # Round by httpx: proxies and TLS

@@ -151,7 +151,7 @@ def figure(name: str, rows: Sequence[dict[str, Any]], elapsed_s: float) -> float
     scored = [each for each in rows if each["accuracy_score"] is not None]
     good = [each for each in done if (each["ttft_s"] or 0) <= 0.5 and (each["tpot_s"] or 0) <= 0.25]
     counted: Mapping[str, tuple[float, float]] = {
-        "error_rate": (len(rows) - len(done), len(rows)),
+        "error_rate": (sum(each["error_kind"] == "timeout" for each in rows), len(rows)),
         "correct": (sum(each["outcome"] == "correct" for each in scored), len(scored)),
         "requests_per_s": (len(done), elapsed_s if rows else 0), "goodput": (len(good), elapsed_s if rows else 0),
         "correct_goodput": (sum(each["outcome"] == "correct" for each in good), elapsed_s if scored else 0),

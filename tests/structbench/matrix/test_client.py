@@ -150,6 +150,16 @@ def test_arguments_that_are_no_json_are_kept_as_they_came() -> None:
     assert told.calls == ({"name": "look", "arguments": {"(not JSON)": "{at"}},)
 
 
+def test_a_redirect_is_a_failure_that_says_where_it_leads() -> None:
+    def redirect(peer: Peer) -> None:
+        assert peer.read() is not None
+        peer.head(307, {"Location": "https://other/api/chat", "Content-Length": "0"})
+        assert peer.read() is None
+
+    found = reply(redirect)
+    assert (found.status, found.failure) == (307, "HTTP 307 redirects to https://other/api/chat")
+
+
 def test_no_end_and_no_answer_are_failures_and_no_more() -> None:
     def endless(peer: Peer) -> None:
         peer.read()

@@ -168,5 +168,5 @@ def figures(run_id: str, limits: Mapping[str, float] | None) -> dict[str, tuple[
         "goodput": (made_up_rows.ratio(len(good), seconds) if limits and rows else None, len(rows)),
         "requests_per_s": (made_up_rows.ratio(len(done), seconds) if rows else None, len(done)),
         "tokens_per_s": (made_up_rows.ratio(sum(tokens), seconds) if tokens else None, len(done)),
-        "error_rate": (made_up_rows.ratio(len(rows) - len(done), len(rows)), len(rows)),
+        "error_rate": (made_up_rows.ratio(len(made_up_rows.failed_of(rows)), len(rows)), len(rows)),
     }

@@ -63,6 +63,26 @@ def test_a_rate_makes_an_open_loop_with_its_arrivals() -> None:
     assert [cell.load_name for cell in cells(rate=[2.0, 5.5])] == ["rate=2/s constant", "rate=5.5/s constant"]
 
 
+LISTING = Server("http://127.0.0.1:11434", "0.33.0", {"m:latest": "d", "m:1b": "e"},
+                 listed={"m:latest": "m:latest", "m:1b": "M:1b"})  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ["m", "M", "m:latest", "library/m", "registry.ollama.ai/library/m:latest"])
+def test_a_model_is_one_cell_by_each_of_its_names(given: str) -> None:
+    (cell,) = build_cells(settings_of(LoadOptions(models=[given], suites=["numbers"])), LISTING)
+    (plain,) = build_cells(settings_of(LoadOptions(models=["m"], suites=["numbers"])), LISTING)
+    assert (cell.model, cell.config_hash, cell.config.model_digest) == ("m", plain.config_hash, "d")
+    assert {cell.model, *cell.spellings} == {"m", "m:latest", given}
+    older = cell.under("m:latest")
+    assert (older.model, older.config.model) == ("m:latest", "m:latest")
+    assert older.config_hash != cell.config_hash
+
+
+def test_another_tag_is_another_model_and_its_name_is_the_servers() -> None:
+    (cell,) = build_cells(settings_of(LoadOptions(models=["m:1B"], suites=["numbers"])), LISTING)
+    assert (cell.model, cell.spellings, cell.config.model_digest) == ("M:1b", ("m:1B",), "e")
+
+
 def test_the_identity_has_the_digest_and_not_the_simulators_port() -> None:
     (real,) = cells()
     assert (real.config.model_digest, real.config.server_address) == ("digest-a", "http://127.0.0.1:11434")

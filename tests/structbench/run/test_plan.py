@@ -75,6 +75,40 @@ def test_an_interrupted_run_with_every_row_only_lacks_its_end() -> None:
     assert (cell.cache, cell.missing) == ("resumed", [])
 
 
+class Held(Memory):
+    """A store that holds runs under some hashes only."""
+
+    def __init__(self, runs: dict[str, dict[str, Any]]) -> None:
+        self.runs = runs
+
+    def find(self, hashes: list[str]) -> dict[str, StoredRun]:
+        told: dict[str, Any] = {
+            "requests": 6,
+            "asked_requests": 6,
+            "next_segment": 1,
+            "label": None,
+            "started_at": None,
+        }
+        return {key: StoredRun(run_id=key, **{**told, **self.runs[key]}) for key in hashes if key in self.runs}
+
+
+def test_what_is_stored_under_another_name_of_the_model_is_used_and_keeps_its_name() -> None:
+    settings = settings_of(LoadOptions(models=["a"], suites=["numbers"], requests=6))
+    short, long = (build_cells(settings, SERVER)[0].under(name) for name in ("a", "a:latest"))
+    complete, partial = {"status": "complete"}, {"status": "partial", "done": frozenset({0, 1})}
+
+    def plan_of(runs: dict[str, dict[str, Any]], *, skip_cached: bool = True) -> tuple[str, str]:
+        cell = planned(Held(runs), models=["a:latest"], skip_cached=skip_cached)
+        return cell.cache, cell.cell.config.model
+
+    assert plan_of({long.config_hash: complete}) == ("skipped", "a:latest")
+    assert plan_of({long.config_hash: partial}) == ("resumed", "a:latest")
+    assert plan_of({long.config_hash: partial, short.config_hash: complete}) == ("skipped", "a")
+    assert plan_of({long.config_hash: complete, short.config_hash: partial}) == ("skipped", "a:latest")
+    assert plan_of({long.config_hash: complete}, skip_cached=False) == ("new", "a")
+    assert plan_of({}) == ("new", "a")
+
+
 def test_a_conversation_that_lacks_a_turn_goes_on_from_its_first() -> None:
     cell = planned(Memory(status="partial", done=frozenset({0, 2, 3})), skip_cached=True, suites=["turns"])
     assert (cell.missing, cell.why) == ([0, 1, 4, 5], "run r1 has 2 of 6 requests")

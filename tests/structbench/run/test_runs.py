@@ -23,6 +23,7 @@ import pytest
 from loadgen.engine import LoadFailed, Orders, Readings
 from loadgen.simulator import Simulator
 from loadgen.types import NS, Request, RequestRecord
+from loadgen.wire.access import Access
 from structbench import __version__
 from structbench.cli import main
 from structbench.errors import BadInput
@@ -604,7 +605,7 @@ def test_prompts_are_as_long_as_asked_in_each_models_own_tokens(
     """Of a tokenizer that makes 20 tokens of the template and 3 of each word, and once does not tell."""
     asked: list[tuple[Any, ...]] = []
 
-    def prompt_tokens(address: str, model: str, prompt: str, options: Any, chat: bool) -> int | None:
+    def prompt_tokens(address: str, model: str, prompt: str, options: Any, chat: bool, *_: Access) -> int | None:
         asked.append((address, model, options, chat))
         return None if len(asked) == 1 else 20 + 3 * len(prompt.split())
 
@@ -633,7 +634,9 @@ def test_why_answers_were_not_compared_stands_at_each_run(
         assert summary.exit_code == 0
         (warning,) = summary.rows[0]["warnings"]
         assert warning.startswith("no semantic similarity: sim:fast makes no embeddings: ")
-        monkeypatch.setattr("loadgen.api.ollama_server.embed", lambda _address, _model, texts: [[0.0] for _ in texts])
+        monkeypatch.setattr(
+            "loadgen.api.ollama_server.embed", lambda _address, _model, texts, **_: [[0.0] for _ in texts]
+        )
         assert summary.rows[0]["goodput"] is None
         (row,) = load(replace(options, skip_cached=True, embed_model="sim:embed", goodput="e2e<1")).rows
         assert row["goodput"] == row["requests_per_s"], "a run that is skipped is judged by the limits of this call"
@@ -643,7 +646,7 @@ def test_why_answers_were_not_compared_stands_at_each_run(
         asked: list[tuple[str, str]] = []
         stop = Stop()
 
-        def embed(address: str, model: str, texts: list[str]) -> list[list[float]]:
+        def embed(address: str, model: str, texts: list[str], **_: Access) -> list[list[float]]:
             asked.append((address, model))
             if model == "sim:embed":
                 return [[1.0, 2.0] for _ in texts]

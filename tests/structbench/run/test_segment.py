@@ -17,7 +17,8 @@ from loadgen.api.server import Server
 from loadgen.engine import LoadFailed, Orders, Readings
 from loadgen.telemetry import CellLabels
 from loadgen.turns import follow_up
-from loadgen.types import NS, ClosedLoop, ErrorKind, Request, RequestError, RequestRecord, Timeouts
+from loadgen.types import MODEL_ERRORS, NS, ClosedLoop, ErrorKind, Request, RequestError, RequestRecord, Timeouts
+from loadgen.wire.access import NO_ACCESS, Access
 from structbench.errors import RunFailed
 from structbench.options import LoadOptions
 from structbench.run import sampler
@@ -88,7 +89,7 @@ def segment(missing: range | None = range(3), **given: Any) -> Segment:
 
 
 def record(index: int = 0, kind: ErrorKind | None = None) -> RequestRecord:
-    error = None if kind is None else RequestError(kind, "told", 400 if kind == "rejected" else None)
+    error = None if kind is None else RequestError(kind, "told", 400 if kind in MODEL_ERRORS else None)
     return RequestRecord(index=index, output_text="7", done_reason="stop", end_ns=100 + index, error=error)
 
 
@@ -107,13 +108,15 @@ def test_an_answer_is_scored_and_its_row_waits_for_the_score() -> None:
     assert (row["outcome"], row["accuracy_score"], made.rows, made.last_ns) == ("correct", 1.0, 1, 102)
 
 
-def test_a_refusal_is_scored_and_still_an_error_of_its_kind() -> None:
-    made = segment()
-    made._receive(record(0, "rejected"))
-    assert [answer.rejected for answer in parts(made).answers] == [True]
-    made.scored(record(0, "rejected"), Score(outcome="rejected", accuracy_score=0.0))
+@pytest.mark.parametrize("kind", ["rejected", "broken_call", "truncated"])
+def test_the_model_s_failure_is_scored_keeps_its_kind_and_is_no_error(kind: ErrorKind) -> None:
+    made = segment(max_error_rate=0.0)
+    made._receive(record(0, kind))
+    assert [answer.failure for answer in parts(made).answers] == [kind]
+    made.scored(record(0, kind), Score(outcome=kind, accuracy_score=0.0))
     (row,) = parts(made).rows
-    assert (row["outcome"], row["error_kind"], row["error_status"], made.errors) == ("rejected", "rejected", 400, 1)
+    assert (row["outcome"], row["error_kind"], row["error_status"]) == (kind, kind, 400)
+    assert (made.errors, made.progress.errors, made.failure) == (0, 0, None)
 
 
 @pytest.mark.parametrize("kind", ["connect", "timeout", "http", "stream", "protocol", "dropped", "worker_died"])
@@ -196,7 +199,7 @@ def test_a_server_is_looked_for_after_ten_failures_to_connect_in_a_row(monkeypat
     asked: list[str] = []
     alive = SimpleNamespace(now=True)
 
-    def answers(address: str) -> bool:
+    def answers(address: str, *_: Access) -> bool:
         asked.append(address)
         return bool(alive.now)
 
@@ -291,7 +294,8 @@ def test_the_load_is_what_the_options_ask_for() -> None:
     assert given["warmup"] == warmup_requests(made.cell.config, 2)
     del given["warmup"]
     assert given == {
-        "load": ClosedLoop(concurrency=5), "api": "ollama", "count": 2, "host": SERVER.address, "workers": 3,
+        "load": ClosedLoop(concurrency=5), "api": "ollama", "count": 2, "host": SERVER.address, "access": NO_ACCESS,
+        "workers": 3,
         "timeouts": Timeouts.of(7.0), "grace_s": 1.5, "orders": made.orders, "readings": made.readings,
     }  # fmt: skip
     assert [request.index for request in engine.sent] == [2, 3], "what is missing, and nothing else"
@@ -331,7 +335,7 @@ def test_the_whole_answer_is_scored() -> None:
     made = segment(range(2), suites=["tools"], requests=2)
     call = {"name": "get_weather", "arguments": {"city": "Oslo"}}
     run(made, these(replace(record(0), tool_calls=(call,), output_text="so", done_reason="length"), record(1)))
-    assert parts(made).answers == [Answer("so", (call,), "length", False), Answer("7", (), "stop", False)]
+    assert parts(made).answers == [Answer("so", (call,), "length"), Answer("7", (), "stop")]
     assert [row["outcome"] for row in parts(made).rows] == ["correct", "no_call"]
 
 
@@ -395,7 +399,7 @@ def test_at_the_end_the_server_is_looked_for_only_where_the_last_found_none(
     monkeypatch: pytest.MonkeyPatch, alive: bool
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(ollama_server, "answers", lambda address: asked.append(address) or alive)  # type: ignore[func-returns-value]
+    monkeypatch.setattr(ollama_server, "answers", lambda address, *_: asked.append(address) or alive)  # type: ignore[func-returns-value]
     back = segment()
     run(back, these(timed(0, "connect"), timed(1), timed(2, "http")))
     assert (asked, back.failure) == ([], None)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from loadgen.api.ollama_server import embed
 from loadgen.api.server import ServerError
 from loadgen.simulator import Profile, Simulator
+from loadgen.wire.access import Access
 from structbench.errors import BadInput
 from structbench.run.similarity import BATCH, Embeddings, cosine, reference_of
 from structbench.suites.answer_book import answer_book
@@ -121,7 +122,7 @@ def test_answers_are_compared_after_the_load_and_a_complete_run_is_not_measured_
 def test_similarities_of_two_models_do_not_stay_mixed(
     sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(address: str, model: str, texts: Sequence[str]) -> Any:
+    def breaks(address: str, model: str, texts: Sequence[str], **_: Access) -> Any:
         if pages and not pages.pop():
             raise ServerError("the server went away")
         return embed(address, model, texts)
@@ -179,7 +180,9 @@ def test_a_server_without_embeddings_gives_a_warning_and_no_failure(sim: Simulat
 def test_a_model_whose_vectors_are_zeros_gives_a_warning(
     sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loadgen.api.ollama_server.embed", lambda _address, _model, texts: [[0.0, 0.0] for _ in texts])
+    monkeypatch.setattr(
+        "loadgen.api.ollama_server.embed", lambda _address, _model, texts, **_: [[0.0, 0.0] for _ in texts]
+    )
     summary = load(small(sim, tmp_path / "x.duckdb", suites=["numbers"], requests=1, embed_model="sim:embed"))
     assert summary.rows[0]["warnings"] == [
         "sim:embed returned zero vectors for 1 text: no semantic similarity for their answers"

@@ -53,9 +53,12 @@ def scored(case: Case, text: str = "", **answer: Any) -> Score:
 @pytest.mark.parametrize(
     ("text", "answer", "outcome"),
     [
-        (RIGHT_PERSON, {"rejected": True}, "rejected"),
+        (RIGHT_PERSON, {"failure": "rejected"}, "rejected"),
         (" \n\t ", {}, "no_output"),
-        ("", {"done_reason": "length"}, "no_output"),
+        ("", {"done_reason": "length"}, "truncated"),
+        ("", {"done_reason": "repeat"}, "truncated"),
+        (RIGHT_PERSON, {"failure": "broken_call"}, "broken_call"),
+        (RIGHT_PERSON, {"failure": "truncated"}, "truncated"),
         ('{"name": "Ad', {"done_reason": "length"}, "truncated"),
         ('{"name": "Ad', {"done_reason": "stop"}, "invalid_json"),
         ('{"name": "Ada"}', {}, "schema_violation"),
@@ -71,7 +74,7 @@ def test_json_ladder(text: str, answer: dict[str, Any], outcome: str) -> None:
     assert result.accuracy_score == (1.0 if outcome == "correct" else 0.0)
     assert result.json_valid is (outcome in ("schema_violation", "wrong_value", "correct"))
     assert result.schema_valid is (outcome in ("wrong_value", "correct"))
-    assert (result.json_parse_error is None) is (result.json_valid or outcome == "rejected")
+    assert (result.json_parse_error is None) is (result.json_valid or "failure" in answer)
     assert result.tool_call_success is None
 
 
@@ -302,7 +305,7 @@ def test_explanations_are_few_short_ordered_and_the_telling_ones() -> None:
     [
         ({"type": "no such type"}, "in the schema"),
         ({"$ref": "#/nowhere"}, "cannot be applied"),
-        ({"pattern": "\\p{L}"}, "/pattern: format: in the schema"),
+        ({"pattern": "(?P<a>x)"}, "/pattern: format: in the schema"),
         ({"$ref": "#"}, "cannot be applied: RecursionError"),
         ({"$ref": "http://127.0.0.1:9/remote.json"}, "cannot be applied"),
         ({"const": {1, 2}}, "the schema is not JSON"),
@@ -526,7 +529,7 @@ def test_silence_because_of_the_token_limit_earns_nothing() -> None:
 
 def test_rejected_tools_are_wrong_even_where_no_call_was_due() -> None:
     for case in (tool_case(), tool_case(PARIS)):
-        result = scored(case, rejected=True)
+        result = scored(case, failure="rejected")
         assert (result.outcome, result.tool_call_success, result.accuracy_score) == ("rejected", False, 0.0)
 
 
@@ -569,7 +572,7 @@ def test_no_assignment_is_better() -> None:
         ("123", {"done_reason": "length"}, "truncated"),
         ("1234", {"done_reason": "length"}, "correct"),
         (" ", {}, "no_output"),
-        ("1234", {"rejected": True}, "rejected"),
+        ("1234", {"failure": "rejected"}, "rejected"),
     ],
 )
 def test_text_is_compared_exactly(text: str, answer: dict[str, Any], outcome: str) -> None:

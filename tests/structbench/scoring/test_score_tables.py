@@ -92,8 +92,8 @@ def json_score(
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (Answer("x", rejected=True), json_score("rejected")),
-        (Answer("{}", done_reason="length", rejected=True), json_score("rejected")),
+        (Answer("x", failure="rejected"), json_score("rejected")),
+        (Answer("{}", done_reason="length", failure="rejected"), json_score("rejected")),
         (Answer(" \n"), json_score("no_output", error="empty answer")),
         (Answer("no idea"), json_score("invalid_json", error=NO_VALUE)),
         (Answer('{"name": "A', done_reason="stop"), json_score("invalid_json", error=CUT)),
@@ -138,7 +138,7 @@ def test_every_field_of_a_json_score(answer: Answer, expected: Score) -> None:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (Answer(rejected=True), {"outcome": "rejected"}),
+        (Answer(failure="rejected"), {"outcome": "rejected"}),
         (Answer(""), {"outcome": "no_output", "json_parse_error": "empty answer"}),
         (Answer("no"), {"outcome": "invalid_json", "json_parse_error": NO_VALUE}),
         (
@@ -600,8 +600,10 @@ IN_TEXT = "(root): no_call: a tool call stands in the text"
 @pytest.mark.parametrize(
     ("expected", "answer", "told"),
     [
-        ((PARIS,), Answer(rejected=True), tool_score("rejected", 0, success=False)),
-        ((), Answer(tool_calls=(weather(city="Paris"),), rejected=True), tool_score("rejected", 0, success=False)),
+        ((PARIS,), Answer(failure="rejected"), tool_score("rejected", 0, success=False)),
+        ((PARIS,), Answer(failure="broken_call"), tool_score("broken_call", 0, success=False)),
+        ((), Answer("No.", failure="truncated"), tool_score("truncated", 0, success=False)),
+        ((), Answer(tool_calls=(weather(city="Paris"),), failure="rejected"), tool_score("rejected", 0, success=False)),
         ((PARIS,), Answer(done_reason="length"), tool_score("truncated", 0, success=False)),
         ((PARIS,), Answer("Let me", done_reason="length"), tool_score("truncated", 0, success=False)),
         (None, Answer("Let me", done_reason="length"), tool_score("truncated", 0, success=False)),
@@ -643,9 +645,9 @@ MENTIONS: dict[str, Any] = {"mentions": (("7", "seven"), ("Oslo",), ("rain", "we
     [
         (ONE, Answer("\tOslo "), text_score("correct", 1.0)),
         (ONE, Answer("Oslo", done_reason="length"), text_score("correct", 1.0)),
-        (ONE, Answer("Oslo", rejected=True), text_score("rejected")),
+        (ONE, Answer("Oslo", failure="rejected"), text_score("rejected")),
         (ONE, Answer(" \n"), text_score("no_output")),
-        (ONE, Answer("", done_reason="length"), text_score("no_output")),
+        (ONE, Answer("", done_reason="length"), text_score("truncated")),
         (ONE, Answer(" oslo "), text_score("wrong_value", 0.0, "(root): expected: 'Oslo', found 'oslo'")),
         (ONE, Answer("Os", done_reason="length"), text_score("truncated", 0.0, "(root): expected: 'Oslo', found 'Os'")),
         (ONE, Answer("Os", done_reason="stop"), text_score("wrong_value", 0.0, "(root): expected: 'Oslo', found 'Os'")),
@@ -663,8 +665,8 @@ MENTIONS: dict[str, Any] = {"mentions": (("7", "seven"), ("Oslo",), ("rain", "we
         ),
         (MENTIONS, Answer("Seven wet hours in OSLO, and fog"), text_score("correct", 1.0)),
         (MENTIONS, Answer("7 Oslo rain fog", done_reason="length"), text_score("correct", 1.0)),
-        (MENTIONS, Answer("7 Oslo rain fog", rejected=True), text_score("rejected")),
-        (MENTIONS, Answer(" \n", done_reason="length"), text_score("no_output")),
+        (MENTIONS, Answer("7 Oslo rain fog", failure="rejected"), text_score("rejected")),
+        (MENTIONS, Answer(" \n", done_reason="length"), text_score("truncated")),
         (
             MENTIONS, Answer("wet Oslo in fog", done_reason="stop"),
             text_score("wrong_value", 0.75, "(root): mentions: '7' or 'seven' is missing"),

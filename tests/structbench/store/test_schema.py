@@ -45,3 +45,7 @@ def test_a_file_whose_views_are_another_versions_gets_those_of_today(tmp_path: P
         for name, columns in views.items():
             assert [column[0] for column in con.execute(f"DESCRIBE {name}").fetchall()] == columns
     assert "metric" in views["latency_percentiles"]
+
+
+def test_every_view_is_found_by_its_name() -> None:
+    assert len(schema.views()) == schema.views_sql().count("CREATE OR REPLACE VIEW") > 10

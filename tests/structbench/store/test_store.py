@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 from structbench.errors import BadInput, RunFailed
-from structbench.store import Store, schema
+from structbench.store import Reader, Store, schema
 from structbench.store.database import Database
 from structbench.store.spool import Spool, is_alive
 from tests.support.databases import APPEND, RUN, held, python, read, request
@@ -204,18 +204,33 @@ def test_a_failing_writer_is_told_and_its_rows_stay_on_disk(path: Path) -> None:
 def old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, duckdb.connect(path) as con:
         patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        patch.setattr(schema, "views_sql", lambda: "CREATE VIEW summary AS SELECT 'older' AS run_id")
         schema.migrate(con, path)
         con.execute("INSERT INTO runs (run_id, config_hash, status) VALUES ('old', 'h', 'complete')").fetchall()
 
 
 def test_an_older_file_is_migrated_and_keeps_its_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old_file(path, monkeypatch)
-    with pytest.raises(duckdb.CatalogException):
-        read(path, "FROM summary")
+    assert read(path, "SELECT run_id FROM summary") == [("older",)]
     with Store(path) as store:
         assert [row["run_id"] for row in store.query("FROM summary")] == ["old"]
         versions = [row["version"] for row in store.query("FROM migrations ORDER BY version")]
     assert versions == list(range(1, len(schema.MIGRATIONS) + 1))
+    assert read(path, "SELECT run_id FROM summary") == [("old",)]
+
+
+def test_views_of_another_version_are_replaced_in_a_file_that_is_written_and_never_read(path: Path) -> None:
+    Store(path).close()
+    with duckdb.connect(path) as con:
+        con.execute("CREATE OR REPLACE VIEW summary AS SELECT 'other' AS run_id").fetchall()
+        con.execute("INSERT INTO runs (run_id, config_hash, status) VALUES ('mine', 'h', 'complete')").fetchall()
+    with Reader(path) as reader:
+        assert [row["run_id"] for row in reader.query("FROM summary")] == ["mine"]
+    with held(path, "read"), Store(path) as store:
+        assert [row["run_id"] for row in store.query("FROM summary")] == ["mine"]
+    assert read(path, "SELECT run_id FROM summary") == [("other",)]
+    Store(path).close()
+    assert read(path, "SELECT run_id FROM summary") == [("mine",)]
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,11 @@ class _Site(BaseHTTPRequestHandler):
         if self.path == "/hang-up":
             self.connection.close()
             return
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/metrics")
+            self.end_headers()
+            return
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -132,6 +137,12 @@ def test_fetching(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_something_else_answers(site: str, path: str, why: str) -> None:
     with pytest.raises(BadInput, match=why):
         fetch(site + path)
+
+
+def test_a_redirect_is_told_and_not_followed(site: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        fetch(f"{site}/moved")
+    assert str(caught.value) == f"{site}/moved redirects to {site}/metrics: give that as --url"
 
 
 def test_nothing_answers(site: str) -> None:

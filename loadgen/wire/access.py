@@ -1,0 +1,179 @@
+"""What a server asks for before it answers: keys and headers, and the certificates that count; never in a message.
+
+Invariant: whatever is wrong with what was given is a ValueError whose text is one line for the user, without a value.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote
+
+from loadgen.wire.tls import certificates_in, context_of
+
+MASK = "***"
+_SHORTEST_SECRET = 4
+"""A shorter text would be masked in words that have nothing to do with it."""
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = frozenset({
+    "accept", "accept-encoding", "connection", "content-length", "content-type", "expect", "host", "keep-alive",
+    "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent",
+})  # fmt: skip
+"""Headers that belong to the connection, to the body or to the official client."""
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+"""Anything else may be the value itself, by mistake, and is not repeated."""
+_USERINFO = re.compile(r"^((?:[a-z][a-z0-9+.-]*://)?)([^/?#]*)@", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What is sent with every request to a server, and which certificates count; the secrets are in no ``repr``."""
+
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    given_by: str | None = None
+    """Where what identifies us comes from, in the user's words; None: nothing does."""
+    key_variable: str | None = None
+    """The variable in which a key would have been found."""
+    ca: str | None = None
+    """A file or folder of certificates to trust; None: the environment's, else those of the system and of certifi."""
+    cert: tuple[str, ...] = ()
+    """Our own certificate, and its key unless both are in one file."""
+    insecure: bool = False
+    """Take any certificate."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Texts that no message may contain."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the headers, in lower case."""
+        return tuple(sorted(name.lower() for name, _ in self.headers))
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """The context for TLS, one in each process; ValueError if a file is not right."""
+        return context_of(self.ca, self.cert, self.insecure, certificates_in(os.environ))
+
+    def completed(self, userinfo: str | None, key_variable: str | None, environ: Mapping[str, str]) -> Access:
+        """Add the credentials of the address, else the key in the API's own variable if there is none yet."""
+        access = replace(self, key_variable=key_variable)
+        if userinfo is not None:
+            user, _, password = (unquote(part) for part in userinfo.partition(":"))
+            token = b64encode(f"{user}:{password}".encode()).decode()
+            access = access.and_header("Authorization", f"Basic {token}", "the user and password in the address")
+            return replace(access, secrets=(*access.secrets, password, userinfo, unquote(userinfo)))
+        if access.given_by is None and key_variable is not None and (key := environ.get(key_variable, "").strip()):
+            return access.and_header(
+                "Authorization", f"Bearer {checked(key, key_variable)}", f"the key in {key_variable}"
+            )
+        return access
+
+    def and_header(self, name: str, value: str, given_by: str) -> Access:
+        """Add a header; what names the sender in the words of ``given_by`` is Authorization."""
+        identifies = name.lower() == "authorization"
+        if name.lower() in self.names:
+            twice = f": by {self.given_by} and by {given_by}" if identifies else ""
+            raise ValueError(f"the header {name} is given twice{twice}; leave one out")
+        return replace(
+            self, headers=(*self.headers, (name, value)), given_by=given_by if identifies else self.given_by,
+            secrets=(*self.secrets, value, value.rpartition(" ")[2]),
+        )  # fmt: skip
+
+    def refusal(self, status: int) -> str:
+        """Return what a status of 401 or 403 means here, and what to set."""
+        if self.given_by is not None:
+            verb = "does not accept" if status == 401 else "does not allow this with"
+            return f"HTTP {status}: the server {verb} {self.given_by}"
+        variable = f"set {self.key_variable} or give" if self.key_variable else "give"
+        also = f" (beside {', '.join(self.names)})" if self.names else ""
+        return f"HTTP {status}: {variable} --api-key-env{also}"
+
+    def masked(self, text: str) -> str:
+        """Return the text without the secrets, which a server may repeat in its errors."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            if len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, MASK)
+        return text
+
+
+def access_of(
+    environ: Mapping[str, str], *, api_key_env: str | None = None, header_env: Sequence[str] = (),
+    header: Sequence[str] = (), ca: str | None = None, cert: Sequence[str] = (), insecure: bool = False,
+) -> Access:  # fmt: skip
+    """Return the access that these options give, with the values of the variables that they name."""
+    if len(cert) > 2:
+        raise ValueError("--cert takes a certificate and its key, in one file or in two")
+    if insecure and ca is not None:
+        raise ValueError("--insecure takes any certificate, --ca names those to trust: leave one out")
+    access = Access(ca=ca, cert=tuple(cert), insecure=insecure)
+    if api_key_env is not None:
+        key = _value_of(api_key_env, "--api-key-env", environ)
+        access = access.and_header("Authorization", f"Bearer {key}", f"the key in {api_key_env}")
+    for pair in header_env:
+        name, variable = _pair(pair, "--header-env", "NAME=VARIABLE")
+        access = access.and_header(name, _value_of(variable, f"--header-env {name}", environ), f"--header-env {name}")
+    for pair in header:
+        name, value = _pair(pair, "--header", "NAME=VALUE")
+        access = access.and_header(name, checked(value, f"--header {name}"), f"--header {name}")
+    if access.ca is not None or access.cert:
+        access.tls  # noqa: B018  # reads the files, and says what is wrong with them
+    return access
+
+
+NO_ACCESS = Access()
+"""Nothing to show, and the usual certificates."""
+
+
+def unix_path(address: str) -> str | None:
+    """Return the path of the socket if the address is ``unix:///path``, else None."""
+    return address.removeprefix("unix://") if address.startswith("unix:///") else None
+
+
+def split_userinfo(host: str) -> tuple[str, str | None]:
+    """Return an address without ``user:password@``, and that."""
+    found = _USERINFO.match(host)
+    return (host, None) if found is None else (found[1] + host[found.end() :], found[2])
+
+
+def masked_address(host: str) -> str:
+    """Return the address with its credentials masked."""
+    return _USERINFO.sub(rf"\g<1>{MASK}@", host)
+
+
+def masked_header(pair: str) -> str:
+    """Return ``NAME=VALUE`` with the value masked."""
+    return f"{pair.partition('=')[0]}={MASK}"
+
+
+def checked(value: str, given_by: str) -> str:
+    """Return the value without the white space around it; ValueError unless a header can carry it."""
+    if any((ord(letter) < 32 and letter != "\t") or ord(letter) == 127 for letter in value):
+        raise ValueError(f"{given_by}: the value has a line break or another control character: remove it")
+    if not value.strip():
+        raise ValueError(f"{given_by}: the value is empty: give one, or leave the option out")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"{given_by}: the value has letters outside Latin-1, which no header can carry") from None
+    return value.strip()
+
+
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+    """Split at the first "="; no message repeats what may be a value."""
+    name, equals, value = text.partition("=")
+    if not equals or not _NAME.fullmatch(name):
+        raise ValueError(f"{option} does not begin with a header's name and '=': write {form}")
+    if name.lower() in _OURS:
+        raise ValueError(f"{option} {name}: structbench sets this header itself: leave it out")
+    return name, value
+
+
+def _value_of(variable: str, option: str, environ: Mapping[str, str]) -> str:
+    if variable in environ:
+        return checked(environ[variable], f"{option} {variable}")
+    if _VARIABLE.fullmatch(variable):
+        raise ValueError(f"{option}: the variable {variable} is not set: export it, or name another")
+    raise ValueError(f"{option} does not name a variable that is set: give the name of one, not its value")

@@ -1,0 +1,137 @@
+"""Regular expressions of schemas, by ECMA-262 as JSON Schema wants them, with a limit on the time of one search.
+
+The engine (``regress``) cannot be interrupted. A search that could take long is therefore done in a process of its
+own, which is killed when the time is up; nearly all searches cannot, and are done here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from loadgen.engine.child import frame, receive, spawn
+from structbench.scoring.time_limit import OutOfTime, limit_s
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from regress import Regex
+
+SEARCH_LIMIT_S = 1.0
+"""How much CPU time one search may take where no other limit is in force."""
+_GRACE_S = 30.0
+_MAX_STEPS = 1_000_000
+"""A search of at most this many steps (some milliseconds) is done here."""
+_PIECES = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\)\?|[)?*+]|\{\d+(?:,\d*)?\}|.", re.DOTALL)
+
+
+class BadPattern(Exception):
+    """The pattern is not a regular expression, or a search for it took too long."""
+
+
+@lru_cache(maxsize=4096)
+def compiled(pattern: str, *, strict: bool = False) -> Regex | None:
+    """Compile by ECMA-262 in Unicode mode, else (unless ``strict``) in its older one (``\\-``); None: it is neither."""
+    from regress import Regex, RegressError
+
+    for flags in ("u",) if strict else ("u", ""):
+        with suppress(RegressError):
+            return Regex(_encodable(pattern), flags)
+    return None
+
+
+def search(pattern: str, text: str) -> bool:
+    """Return whether the pattern is found anywhere in the text; BadPattern if that cannot be said."""
+    regex = compiled(pattern)
+    if regex is None:
+        raise BadPattern(f"{pattern!r} is not a regular expression of ECMA-262")
+    text = _encodable(text)
+    if _steps(pattern, len(text)) <= _MAX_STEPS:
+        return regex.find(text) is not None
+    return _helper.search(pattern, text)
+
+
+def _encodable(text: str) -> str:
+    """Replace half surrogate pairs, which the engine cannot take."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _steps(pattern: str, length: int) -> float:
+    """Return a bound of the steps of a search, roughly: infinite where a group is repeated or referred to."""
+    loops, choices = _shape(pattern)
+    return float("inf") if loops is None else float(max(length, 2)) ** min(loops + 1, 9) * 2.0 ** min(choices, 60)
+
+
+@lru_cache(maxsize=4096)
+def _shape(pattern: str) -> tuple[int | None, int]:
+    """Return the number of repeated characters (None if a group is repeated or referred to), and of optional ones."""
+    loops, choices, before = 0, 0, ""
+    for piece in _PIECES.findall(pattern):
+        repeats = piece in "*+" or (piece[0] == "{" and len(piece) > 1)
+        if re.fullmatch(r"\\[1-9k]", piece) or (repeats and before in (")", ")?")):
+            return None, 0
+        if repeats and not re.fullmatch(r"\{\d\}", piece):
+            loops += 1
+        choices += piece in ("?", ")?", "|")
+        before = piece
+    return loops, choices
+
+
+class _Helper:
+    """The process for searches that could take long; started with the first one, and again after it was killed."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sock: socket.socket | None = None
+        self._replies: Iterator[Any] = iter(())
+
+    def search(self, pattern: str, text: str) -> bool:
+        seconds = limit_s()
+        limit = SEARCH_LIMIT_S if seconds is None else seconds
+        if self._sock is None:
+            self._process, self._sock = spawn("structbench.scoring.patterns:serve")
+            self._replies = receive(self._sock)
+        try:
+            self._sock.settimeout(_GRACE_S)
+            self._sock.sendall(frame((pattern, text, limit)))
+            for found in self._replies:
+                return bool(found)
+        except (OSError, EOFError):
+            pass
+        except BaseException:  # the caller's time is up: the answer would come to the next question
+            self.close()
+            raise
+        self.close()
+        if seconds is not None:
+            raise OutOfTime
+        raise BadPattern(f"a search for {pattern!r} took longer than {limit:g} s of CPU time")
+
+    def close(self) -> None:
+        if self._sock is not None and self._process is not None:
+            self._sock.close()
+            self._process.kill()
+            self._process.wait()
+        self._process = self._sock = None
+
+
+_helper = _Helper()
+atexit.register(_helper.close)
+
+
+def serve(sock: socket.socket) -> None:
+    """Run in the process: answer questions until the other end is closed; the system ends it if one takes too long."""
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
+    with sock, suppress(OSError):
+        for pattern, text, limit in receive(sock):
+            signal.setitimer(signal.ITIMER_PROF, limit)
+            regex = compiled(pattern)
+            found = regex is not None and regex.find(text) is not None
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            sock.sendall(frame(found))
