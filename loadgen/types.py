@@ -21,6 +21,10 @@ Clock = Literal["kernel", "read"]
 Arrival = Literal["constant", "poisson", "gamma"]
 
 NS = 1_000_000_000
+NOT_JSON = "(not JSON)"
+"""The one argument of a call whose arguments are not JSON; its value is their text."""
+ANSWER = "answer"
+"""The function by whose arguments a model answers where a schema is asked for as a tool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

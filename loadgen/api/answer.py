@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from loadgen.types import NOT_JSON
+
 
 class CallPiece(NamedTuple):
     """A tool call, or a piece of its arguments' text, which continues the call of the same key and id."""
@@ -83,8 +85,10 @@ class Answer:
             self.calls.append(call)
         else:
             begun = self.calls[same[-1]]
-            arguments = f"{begun.arguments}{call.arguments}" if begun.arguments and call.arguments else (
-                call.arguments or begun.arguments
+            arguments = (
+                f"{begun.arguments}{call.arguments}"
+                if begun.arguments and call.arguments
+                else (call.arguments or begun.arguments)
             )
             self.calls[same[-1]] = begun._replace(name=begun.name or call.name, arguments=arguments)
 
@@ -126,4 +130,4 @@ def _arguments(arguments: Mapping[str, Any] | str) -> Any:
     try:
         return json.loads(arguments)
     except ValueError:
-        return {"(not JSON)": arguments}
+        return {NOT_JSON: arguments}

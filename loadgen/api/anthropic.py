@@ -7,17 +7,20 @@ from typing import Any
 
 from loadgen.api import conversation, sse
 from loadgen.api.answer import CallPiece, Piece
-from loadgen.types import Request
+from loadgen.types import ANSWER, Request
+from loadgen.wire.access import NO_ACCESS, Access
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Sse
 
 FRAMING: type[Framing] = Sse
 ENDS_ONCE = True
+PROMPTS = False
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_tokens", "temperature": "temperature", "top_p": "top_p", "top_k": "top_k",
     "stop": "stop_sequences",
 }  # fmt: skip
 """Ollama's name of an option -> its name here; what is missing has no counterpart."""
+DIALECTS: Sequence[str] = ("tools",)
 DEFAULT_MAX_TOKENS = 4096
 """The API insists on a limit."""
 _MIN_THINKING_TOKENS = 1024
@@ -27,11 +30,11 @@ preconnect = sse.preconnect
 error_of = sse.error_of
 
 
-def make_client(host: str | None) -> Any:
+def make_client(host: str | None, access: Access = NO_ACCESS) -> Any:
     """Make the official client over the stamping transport; it retries nothing and has no limits of its own."""
     from anthropic import AsyncAnthropic
 
-    return sse.make_client(AsyncAnthropic, host)
+    return sse.make_client(AsyncAnthropic, host, access)
 
 
 async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
@@ -41,14 +44,15 @@ async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIter
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:
     """Return the body, without fields that are unset."""
-    options = {OPTIONS.get(name, name): value for name, value in request.options.items()}
+    options = {OPTIONS[name]: value for name, value in request.options.items() if name in OPTIONS}
     if isinstance(stop := options.get("stop_sequences"), str):
         options["stop_sequences"] = [stop]
     options.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     all_turns = list(conversation.turns(request.messages))
     optional = {
         "system": "\n\n".join(turn.text for turn in all_turns if turn.role == "system"),
-        "tools": [_tool(tool["function"], request.dialect) for tool in request.tools],
+        "tools": [_tool(tool["function"]) for tool in request.tools],
+        "tool_choice": {"type": "tool", "name": ANSWER} if request.dialect == "tools" else None,
         **_thinking(request.think, options["max_tokens"]),
     }
     if isinstance(request.format, Mapping):
@@ -58,8 +62,8 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
     return said | {k: v for k, v in optional.items() if v} | options | dict(request.body)
 
 
-def _tool(function: Mapping[str, Any], dialect: str | None) -> dict[str, Any]:
-    strict = {"strict": True} if dialect == "strict" else {}
+def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
+    strict = {"strict": True} if function.get("strict") else {}
     described = {"description": function["description"]} if "description" in function else {}
     schema = function.get("parameters") or {"type": "object"}
     return {"name": function["name"], **described, "input_schema": schema, **strict}
@@ -100,9 +104,7 @@ def _content(turn: conversation.Turn) -> Any:
         for image in turn.images
     ]
     said = [{"type": "text", "text": turn.text}] if turn.text else []
-    calls = [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments} for call in turn.calls
-    ]
+    calls = [{"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments} for call in turn.calls]
     return [*images, *said, *calls]
 
 

@@ -10,29 +10,33 @@ from typing import Any
 
 from loadgen.api import conversation, sse
 from loadgen.api.answer import CallPiece, Piece
-from loadgen.types import NS, Request, RequestError
+from loadgen.types import ANSWER, NS, Request
+from loadgen.wire.access import NO_ACCESS, Access
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Sse
 
 FRAMING: type[Framing] = Sse
 ENDS_ONCE = False
+PROMPTS = True
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_tokens", "temperature": "temperature", "top_p": "top_p", "seed": "seed", "stop": "stop",
     "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
 }  # fmt: skip
 """Ollama's name of an option -> its name here; what is missing has no counterpart."""
+DIALECTS: Sequence[str] = ("strict", "structured_outputs", "json_schema", "tools")
 EFFORT: Mapping[bool | str | None, str] = {True: "medium", False: "none"}
 _MS = NS // 1000
 
 
-def make_client(host: str | None) -> Any:
+def make_client(host: str | None, access: Access = NO_ACCESS) -> Any:
     """Make the official client over the stamping transport; it retries nothing and has no limits of its own."""
     from openai import AsyncOpenAI
 
-    return sse.make_client(AsyncOpenAI, host)
+    return sse.make_client(AsyncOpenAI, host, access)
 
 
 preconnect = sse.preconnect
+error_of = sse.error_of
 
 
 async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
@@ -48,10 +52,11 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
         "prompt": request.prompt,
         "stream_options": {"include_usage": True} if stream else None,
         "tools": list(request.tools) or None,
+        "tool_choice": {"type": "function", "function": {"name": ANSWER}} if request.dialect == "tools" else None,
         "reasoning_effort": EFFORT.get(request.think, request.think),
         **_constraint(request.format, request.dialect),
     }
-    options = {OPTIONS.get(name, name): value for name, value in request.options.items()}
+    options = {OPTIONS[name]: value for name, value in request.options.items() if name in OPTIONS}
     said = {"model": request.model, "stream": stream} | {k: v for k, v in optional.items() if v is not None}
     return said | options | dict(request.body)
 
@@ -146,8 +151,3 @@ def durations(timings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ns(milliseconds: float | None) -> int | None:
     return None if milliseconds is None else round(milliseconds * _MS)
-
-
-def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:
-    """Convert the client's exception to our error; None if it is a bug of ours."""
-    return sse.error_of(caught, timings)

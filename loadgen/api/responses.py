@@ -7,16 +7,18 @@ from typing import Any
 
 from loadgen.api import conversation, openai, sse
 from loadgen.api.answer import CallPiece, Piece
-from loadgen.types import Request, RequestError
+from loadgen.types import ANSWER, Request
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Sse
 
 FRAMING: type[Framing] = Sse
 ENDS_ONCE = True
+PROMPTS = False
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_output_tokens", "temperature": "temperature", "top_p": "top_p",
 }  # fmt: skip
 """Ollama's name of an option -> its name here; what is missing has no counterpart."""
+DIALECTS: Sequence[str] = ("strict", "tools")
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _LENGTH = "max_output_tokens"
 
@@ -45,10 +47,11 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
     """Return the body, without fields that are unset; the server is asked to store nothing."""
     optional = {
         "tools": [{"type": "function", **tool["function"]} for tool in request.tools] or None,
+        "tool_choice": {"type": "function", "name": ANSWER} if request.dialect == "tools" else None,
         "reasoning": None if request.think is None else {"effort": openai.EFFORT.get(request.think, request.think)},
         "text": _constraint(request),
     }
-    options = {OPTIONS.get(name, name): value for name, value in request.options.items()}
+    options = {OPTIONS[name]: value for name, value in request.options.items() if name in OPTIONS}
     said = {"model": request.model, "stream": stream, "store": False, "input": _items(request.messages)}
     return said | {k: v for k, v in optional.items() if v is not None} | options | dict(request.body)
 

@@ -10,9 +10,12 @@ import json
 import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 from loadgen.types import RequestError
+from loadgen.wire.access import Access
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Sse
 
@@ -26,19 +29,29 @@ class StreamFailed(Exception):
     """The server reported an error within an answer; the message is the server's."""
 
 
-def make_client(client_class: Any, host: str | None) -> Any:
+def make_client(client_class: Any, host: str | None, access: Access) -> Any:
     """Make an official client over the stamping transport; it retries nothing and has no limits of its own."""
     import httpx2
 
-    from loadgen.wire.httpx2_adapter import HttpxTransport
+    from loadgen.wire.httpx2_adapter import HttpxTransport, encoded, http_url
 
-    transport = HttpxTransport(_SENDING.get, Sse, bytes)
-    http = httpx2.AsyncClient(transport=transport, trust_env=False, timeout=None, follow_redirects=False)
+    transport = HttpxTransport(_SENDING.get, Sse, bytes, host, access)
     # A gateway that compresses an answer gathers its chunks.
-    headers = {"Accept-Encoding": "identity"}
-    return client_class(
-        base_url=host, api_key="none", http_client=http, max_retries=0, timeout=None, default_headers=headers
+    headers: Any = {**encoded(access.headers), "Accept-Encoding": "identity"}
+    http = httpx2.AsyncClient(
+        transport=transport, headers=headers, trust_env=False, timeout=None, follow_redirects=False
     )
+    return client_class(base_url=http_url(host or ""), api_key="-", http_client=http, max_retries=0, timeout=None)
+
+
+def _package(thing: object) -> str:
+    return type(thing).__module__.partition(".")[0]
+
+
+@cache
+def _without_key(package: str) -> dict[str, Any]:
+    """Return the options of a request for which the client adds no key: ours is among the headers."""
+    return {"headers": {"Authorization": import_module(package).omit}}
 
 
 async def preconnect(client: Any, count: int, timeout_s: float) -> None:
@@ -52,7 +65,14 @@ async def call(client: Any, path: str, body: Mapping[str, Any], timings: WireTim
 
     _SENDING.set(timings)
     try:
-        response = await client.post(path, body=body, cast_to=httpx2.Response, stream=True, stream_cls=object)
+        response = await client.post(
+            path,
+            body=body,
+            cast_to=httpx2.Response,
+            options=_without_key(_package(client)),
+            stream=True,
+            stream_cls=object,
+        )
     except Exception as caught:
         raise _innermost(caught) from None
     return _answer(response)
@@ -120,13 +140,13 @@ def error_text(fields: Any) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
-def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:
+def error_of(caught: Exception, _timings: WireTimings) -> RequestError | None:
     """Convert the client's exception to our error; None if it is a bug of ours."""
     text = str(caught) or type(caught).__name__
     status = getattr(caught, "status_code", None)
     if isinstance(caught, StreamFailed):
         return RequestError("stream", text, 200)
-    if type(caught).__module__.partition(".")[0] in _CLIENTS:
+    if _package(caught) in _CLIENTS:
         if status is not None:
             return RequestError("http", error_text(getattr(caught, "body", None) or text), status)
         return RequestError("protocol", text)

@@ -6,27 +6,38 @@ httpx's own connections are stamped when they are read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from time import monotonic_ns
 from typing import Any
 
 import httpx2 as httpx
 
-from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
-from loadgen.wire.framing import BadWire, Framing
-from loadgen.wire.transport import Connections, message, proxy_for, wait_until_due
+from loadgen.wire.access import NO_ACCESS, Access, unix_path
+from loadgen.wire.connection import HTTP_OK, ConnectFailed, TimedOut, WireTimings
+from loadgen.wire.framing import BadWire, Framing, NoAnswer
+from loadgen.wire.tls import no_trust, tls_problem
+from loadgen.wire.transport import Address, Connections, message, proxy_for, wait_until_due
+
+_REDIRECTS, _ERRORS = 300, 400
+"""The first status of each."""
 
 
 class HttpxTransport(httpx.AsyncBaseTransport):
-    """Stamps what it receives in the ``timings()`` of the current task's request; ``rewrite`` changes its body."""
+    """Stamps what it receives in the ``timings()`` of the current task's request; ``rewrite`` changes its body.
+
+    With ``address`` the address of a unix socket, every request goes there.
+    """
 
     def __init__(
-        self, timings: Callable[[], WireTimings], framing: Callable[[], Framing], rewrite: Callable[[bytes], bytes]
-    ) -> None:
+        self, timings: Callable[[], WireTimings], framing: Callable[[], Framing], rewrite: Callable[[bytes], bytes],
+        address: str | None = None, access: Access = NO_ACCESS,
+    ) -> None:  # fmt: skip
         self._timings = timings
         self._framing = framing
         self._rewrite = rewrite
+        self._socket = unix_path(address or "")
+        self._access = access
         self._connections = Connections()
         self._httpx_transports: dict[tuple[str, str], httpx.AsyncHTTPTransport | None] = {}
         """By scheme and host: httpx's own transport for TLS and proxies, else None."""
@@ -39,25 +50,32 @@ class HttpxTransport(httpx.AsyncBaseTransport):
         if inner is not None:
             return await _through(inner, request, timings, self._framing())
         data = message(request.method, request.url.raw_path, request.headers.raw, body)
-        connection = await self._connections.send(_address(request.url), data, timings, self._framing)
+        connection = await self._connections.send(self._address(request.url), data, timings, self._framing)
         answer = _Body(connection.chunks(), partial(self._connections.give_back, connection))
-        return _Response(connection.status, connection.headers, answer)
+        return await _checked(_Response(connection.status, connection.headers, answer), request.url)
 
     async def preconnect(self, url: str, count: int, timeout_s: float) -> None:
         """Open ``count`` connections in advance, unless TLS or a proxy is used."""
         parts = httpx.URL(url)
         if self._httpx_transport(parts) is None:
-            await self._connections.preconnect(_address(parts), count, timeout_s)
+            await self._connections.preconnect(self._address(parts), count, timeout_s)
 
     def _httpx_transport(self, url: httpx.URL) -> httpx.AsyncHTTPTransport | None:
         """Return httpx's own transport for TLS or a proxy; None if our connections lead there."""
         origin = url.scheme, url.host
         if origin not in self._httpx_transports:
-            proxy = proxy_for(*origin)
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+            proxy = None if self._socket else proxy_for(*origin)
             is_direct = url.scheme == "http" and proxy is None
-            self._httpx_transports[origin] = None if is_direct else httpx.AsyncHTTPTransport(limits=limits, proxy=proxy)
+            self._httpx_transports[origin] = None if is_direct else self._open(url, proxy)
         return self._httpx_transports[origin]
+
+    def _open(self, url: httpx.URL, proxy: str | None) -> httpx.AsyncHTTPTransport:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        verify = self._access.tls if url.scheme == "https" else no_trust()
+        return httpx.AsyncHTTPTransport(limits=limits, proxy=proxy, verify=verify)
+
+    def _address(self, url: httpx.URL) -> Address:
+        return (self._socket, 0) if self._socket else (url.host, url.port or 80)
 
     async def aclose(self) -> None:
         self._connections.close()
@@ -96,8 +114,22 @@ class _Body(httpx.AsyncByteStream):
         await self._close()
 
 
-def _address(url: httpx.URL) -> tuple[str, int]:
-    return url.host, url.port or 80
+def client_arguments(address: str, access: Access) -> dict[str, Any]:
+    """Return what a client of httpx, or one that passes arguments on to it, needs to be let in at the address."""
+    path = unix_path(address)
+    verify = access.tls if address.startswith("https:") else no_trust()
+    transport = httpx.HTTPTransport(uds=path) if path else None
+    return {"headers": encoded(access.headers), "verify": verify, "transport": transport}
+
+
+def encoded(headers: Iterable[tuple[str, str]]) -> dict[str, bytes]:
+    """Return the headers as httpx takes them: of text it would take ASCII only."""
+    return {name: value.encode("latin-1") for name, value in headers}
+
+
+def http_url(address: str) -> str:
+    """Return the URL for requests to the address, which may be that of a unix socket."""
+    return "http://localhost" if unix_path(address) else address
 
 
 def _with_body(request: httpx.Request, body: bytes) -> httpx.Request:
@@ -119,13 +151,25 @@ async def _through(
     except httpx.ConnectTimeout:
         raise TimedOut("connect", limits.connect_s) from None
     except (httpx.NetworkError, httpx.ProxyError) as error:
-        raise ConnectFailed(str(error) or "the connection was lost before an answer came") from None
+        problem = tls_problem(error, request.url.host)
+        raise ConnectFailed(problem or str(error) or "the connection was lost before an answer came") from None
     except httpx.TransportError as error:
         nothing_came = "disconnected without" in str(error)
         raise (ConnectFailed if nothing_came else BadWire)(str(error) or type(error).__name__) from None
     timings.content_type = response.headers.get("content-type", "")
-    chunks = _chunks(response.stream, timings, framing if response.is_success else None)
-    return _Response(response.status_code, response.headers, _Body(chunks, response.stream.aclose))
+    chunks = _chunks(response.stream, timings, framing if response.status_code == HTTP_OK else None)
+    body = _Body(chunks, response.stream.aclose)
+    return await _checked(_Response(response.status_code, response.headers, body), request.url)
+
+
+async def _checked(response: _Response, asked: httpx.URL) -> _Response:
+    """Return a response that is an answer or an error; raise NoAnswer for any other."""
+    status = response.status_code
+    if HTTP_OK < status < _ERRORS:
+        await response.aclose()
+        location = response.headers.get("location") if status >= _REDIRECTS else None
+        raise NoAnswer(status, None if location is None else str(asked.join(location)))
+    return response
 
 
 async def _note_connection(timings: WireTimings, event: str, _info: Any) -> None:

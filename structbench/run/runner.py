@@ -19,7 +19,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from loadgen.api.server import AccessRefused, ServerError
+from loadgen.api.server import AccessRefused, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from structbench import __version__
 from structbench.comparison import constrained
@@ -33,7 +33,7 @@ from structbench.output import write_output
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells
 from structbench.run.display import Display
-from structbench.run.plan import CacheState, PlannedCell, explain, find_server, open_telemetry, plan, pull_missing
+from structbench.run.plan import CacheState, PlannedCell, explain, find_servers, open_telemetry, plan, pull_missing
 from structbench.run.segment import Segment, Services, labels_of
 from structbench.run.settings import Settings
 from structbench.run.similarity import Embeddings, score_similarity
@@ -146,17 +146,16 @@ def load(
         for notice in settings.notices:
             display.print(notice)
         with stop.interruptible():
-            server = find_server(settings.wanted_models, stack, host=settings.host, access=settings.access,
-                                 simulate=settings.simulate, pull=settings.pull, seed=settings.seed)  # fmt: skip
+            servers = find_servers(settings, stack)
         if settings.dry_run or settings.explain:
-            return Summary(planned=_plan_lines(settings, build_cells(settings, server)), db=str(settings.db))
+            return Summary(planned=_plan_lines(settings, build_cells(settings, servers)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
         store = stack.enter_context(Store(settings.db))
         with stop.interruptible():
-            server = pull_missing(settings.wanted_models, server, display.print)
-        planned = plan(settings, build_cells(settings, server), store)
+            servers = [pull_missing(settings.wanted_models, server, display.print) for server in servers]
+        planned = plan(settings, build_cells(settings, servers), store)
         scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
-        services = Services(settings, server, store, telemetry, scorer, display)
+        services = Services(settings, store, telemetry, scorer, display)
         runner = _Runner(services, stop)
         try:
             with display:
@@ -190,20 +189,23 @@ class _Runner:
     services: Services
     stop: Stop
     summary: Summary = field(default_factory=Summary)
-    calibration: dict[str, tuple[float, int]] = field(default_factory=dict)
+    calibration: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)
     states: Counter[CellState] = field(default_factory=Counter)
+    gone: set[str] = field(default_factory=set)
+    """Addresses of servers that no longer answer."""
 
     def run_all(self, planned: Sequence[PlannedCell]) -> Summary:
-        """Run cell by cell; stop if the server is gone, but go on after any other failure."""
+        """Run cell by cell; leave out those of a server that is gone, but go on after any other failure."""
         caches: dict[str, CacheState] = {}
         runs: list[tuple[Cell, str]] = []
         self.states["waiting"] = len(planned)
         self.summary.outcomes = [CellResult(cell.cell.name) for cell in planned]
         self._judge()  # so that what ends early does not count as passed
         for cell in planned:
-            server = self.services.server
-            if self.stop.asked or (self.summary.failures and not server.api.answers(server.address, server.access)):
+            if self.stop.asked:
                 break
+            if self.summary.failures and not self._answers(cell.cell.server):
+                continue
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
             runs.append((cell.cell, run_id))
             self._note_lookup(cell, run_id)
@@ -234,11 +236,18 @@ class _Runner:
         self._judge()
         return self.summary
 
+    def _answers(self, server: Server) -> bool:
+        """Return whether the server is still there; one that is gone is not asked again."""
+        if server.address not in self.gone and not server.api.answers(server.address, server.access):
+            self.gone.add(server.address)
+        return server.address not in self.gone
+
     def _similarity(self, runs: Sequence[tuple[Cell, str]]) -> str | None:
         """Compare the answers with their references, if asked for; return a warning, or None."""
-        model, server = self.services.settings.embed_model, self.services.server
-        if model is None or self.stop.asked:
+        model = self.services.settings.embed_model
+        if model is None or self.stop.asked or not runs:
             return None
+        server = runs[0][0].server
         cases = {run_id: cell.suite.cases for cell, run_id in runs}
         try:
             with self.stop.interruptible():
@@ -272,7 +281,7 @@ class _Runner:
         result = _CACHE_RESULT[planned.cache]
         telemetry, settings = self.services.telemetry, self.services.settings
         if telemetry is not None:
-            telemetry.cache(labels_of(planned.cell, self.services.server, settings.label), result)
+            telemetry.cache(labels_of(planned.cell, settings.label), result)
         if settings.skip_cached:
             self.services.store.append("lookups", {
                 "looked_up_at": _now(), "config_hash": planned.cell.config_hash, "run_id": run_id, "result": result,
@@ -323,7 +332,7 @@ class _Runner:
 
     def _load_model(self, cell: Cell) -> float | None:
         """Load the model and return the seconds that took, so that no request of the load pays for it."""
-        config, server = cell.config, self.services.server
+        config, server = cell.config, cell.server
         seconds, refusal = server.api.load_model(
             server.address, cell.model, config.options, config.keep_alive, server.access
         )
@@ -335,8 +344,9 @@ class _Runner:
         """Return the suite's cases; those of ``text`` have lengths fitted to the model's tokenizer."""
         if cell.suite.name != "text":
             return cell.suite.cases
-        if cell.model not in self.calibration:
-            config, server = cell.config, self.services.server
+        key = cell.server.address, cell.model
+        if key not in self.calibration:
+            config, server = cell.config, cell.server
             samples = []
             for prompt in calibration_prompts(config.seed):
                 chat = config.endpoint == "chat"
@@ -345,8 +355,8 @@ class _Runner:
                 )
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
-            self.calibration[cell.model] = calibrate(samples)
-        return calibrated(cell.suite, *self.calibration[cell.model]).cases
+            self.calibration[key] = calibrate(samples)
+        return calibrated(cell.suite, *self.calibration[key]).cases
 
     def _open(self, planned: PlannedCell, segment: Segment, model_load_s: float | None) -> None:
         cell, settings = planned.cell, self.services.settings

@@ -1,7 +1,7 @@
 """Record what a real server answers, byte for byte: ``python tests/recordings/record.py ADDRESS MODEL > FILE``.
 
-A line is one exchange: ``request`` {method, path, body}, ``response`` {status, headers, headers_ms, chunks: [{ms, text}]};
-``ms`` counts from the request, a chunk is one read of the socket.
+A line is one exchange: ``request`` {method, path, body}, ``response`` {status, headers, headers_ms, chunks: [{ms,
+text}]}; ``ms`` counts from the request, a chunk is one read of the socket.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def record(host: str, port: int, method: str, path: str, body: Any) -> dict[str,
         chunks.append({"ms": round((monotonic() - began) * 1e3, 2), "text": part.decode()})
     connection.close()
     response = {
-        "status": answer.status, "headers": dict(answer.getheaders()), "headers_ms": round(headers_ms, 2), "chunks": chunks,
+        "status": answer.status, "headers": dict(answer.getheaders()), "headers_ms": round(headers_ms, 2),
+        "chunks": chunks,
     }  # fmt: skip
     return {"request": {"method": method, "path": path, "body": body}, "response": response}
 

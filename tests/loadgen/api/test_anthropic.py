@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from loadgen.api.anthropic import DEFAULT_MAX_TOKENS, body, piece
 from loadgen.api.answer import Answer, CallPiece, Piece
+from loadgen.api.anthropic import DEFAULT_MAX_TOKENS, body, piece
 from loadgen.types import Request
 from tests.support.scripted_server import chat
 from tests.support.simulators import WEATHER
@@ -30,7 +30,8 @@ def test_everything_a_request_holds_has_its_word() -> None:
         "tools": [tool], "thinking": {"type": "enabled", "budget_tokens": 2000},
         "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}, "metadata": {"user_id": "u"},
     }  # fmt: skip
-    assert body(chat(tools=(WEATHER,), dialect="strict"))["tools"][0]["strict"] is True
+    strict = {"type": "function", "function": {**function, "strict": True}}
+    assert body(chat(tools=(strict,)))["tools"][0]["strict"] is True
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def delta(kind: str, **fields: Any) -> dict[str, Any]:
          Piece(facts={"prompt_tokens": 3})),
         (event("message_start", message={}), Piece()),
         (event("content_block_start", index=0, content_block={"type": "text", "text": ""}), Piece()),
-        (event("content_block_start", index=0, content_block={"type": "thinking", "thinking": "h"}), Piece(thinking="h")),
+        (event("content_block_start", content_block={"type": "thinking", "thinking": "h"}), Piece(thinking="h")),
         (delta("text_delta", text="a"), Piece("a")),
         (delta("thinking_delta", thinking="hm"), Piece(thinking="hm")),
         (delta("signature_delta", signature="x"), Piece()),
@@ -125,7 +126,11 @@ def test_a_call_is_put_together_of_its_deltas() -> None:
         event("content_block_start", index=1, content_block={"type": "tool_use", "id": "t", "name": "f", "input": {}}),
         delta("input_json_delta", partial_json='{"a"'),
         delta("input_json_delta", partial_json=": 1}"),
-        event("content_block_start", index=2, content_block={"type": "tool_use", "id": "u", "name": "g", "input": {"b": 2}}),
+        event(
+            "content_block_start",
+            index=2,
+            content_block={"type": "tool_use", "id": "u", "name": "g", "input": {"b": 2}},
+        ),
     ):
         answer.add(piece(part), 1)
     assert answer.tool_calls == ({"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {"b": 2}})

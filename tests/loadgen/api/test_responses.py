@@ -21,7 +21,9 @@ def test_what_a_request_lacks_is_absent() -> None:
 
 
 def test_everything_a_request_holds_has_its_word() -> None:
-    request = chat(format=SCHEMA, tools=(WEATHER,), think="high", options={"num_predict": 9}, body={"metadata": {"a": "b"}})
+    request = chat(
+        format=SCHEMA, tools=(WEATHER,), think="high", options={"num_predict": 9}, body={"metadata": {"a": "b"}}
+    )
     assert body(request) == {
         "model": "m", "stream": True, "store": False, "input": [USER], "max_output_tokens": 9,
         "tools": [{"type": "function", **WEATHER["function"]}], "reasoning": {"effort": "high"},
@@ -104,9 +106,13 @@ def test_calls_without_a_place_are_told_apart_by_their_ids() -> None:
     """llama.cpp gives no output_index."""
     answer = Answer()
     for part in (
-        event("response.output_item.added", item={"type": "function_call", "call_id": "a", "name": "f", "arguments": ""}),
+        event(
+            "response.output_item.added", item={"type": "function_call", "call_id": "a", "name": "f", "arguments": ""}
+        ),
         event("response.function_call_arguments.delta", item_id="a", delta="{}"),
-        event("response.output_item.added", item={"type": "function_call", "call_id": "b", "name": "f", "arguments": ""}),
+        event(
+            "response.output_item.added", item={"type": "function_call", "call_id": "b", "name": "f", "arguments": ""}
+        ),
     ):
         answer.add(piece(part), 1)
     assert answer.tool_calls == ({"name": "f", "arguments": {}}, {"name": "f", "arguments": {}})

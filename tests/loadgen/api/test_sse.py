@@ -41,7 +41,7 @@ WHOLE: Mapping[str, list[bytes]] = {
         typed("response.completed", response={"usage": {"input_tokens": 7, "output_tokens": 3}}),
     ],
     "anthropic": [
-        typed("message_start", message={"usage": {"input_tokens": 2, "cache_read_input_tokens": 5, "output_tokens": 1}}),
+        typed("message_start", message={"usage": {"input_tokens": 2, "cache_read_input_tokens": 5}}),
         typed("content_block_start", index=0, content_block={"type": "text", "text": ""}), typed("ping"),
         typed("content_block_delta", index=0, delta={"type": "text_delta", "text": "Hi"}),
         typed("content_block_delta", index=0, delta={"type": "text_delta", "text": "!"}),
@@ -175,7 +175,9 @@ def test_an_errors_message_is_the_servers(api: str, status: int, body: Any, mess
 @each_api
 def test_an_error_that_is_no_json_and_an_error_without_a_body(api: str) -> None:
     for body in (b"Bad Gateway", b""):
-        kind, status, _ = failure(asked(api, lambda peer, body=body: (peer.read(), peer.plain(502, body, "text/plain"))))
+        kind, status, _ = failure(
+            asked(api, lambda peer, body=body: (peer.read(), peer.plain(502, body, "text/plain")))
+        )
         assert (kind, status) == ("http", 502)
 
 

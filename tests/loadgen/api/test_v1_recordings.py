@@ -65,7 +65,9 @@ def text_of(event: dict[str, Any]) -> str:
     if event.get("type") == "response.output_text.delta":
         return str(event["delta"])
     if "choices" in event:
-        return "".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in event["choices"])
+        return "".join(
+            choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in event["choices"]
+        )
     return str(event.get("delta", {}).get("text", "")) if event.get("type") == "content_block_delta" else ""
 
 
