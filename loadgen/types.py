@@ -6,6 +6,7 @@ where they cannot be computed, never 0. docs/metrics.md repeats each formula.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,7 +18,8 @@ ErrorKind = Literal[
 ]  # fmt: skip
 MODEL_ERRORS: tuple[ErrorKind, ...] = ("rejected", "broken_call", "truncated")
 """Kinds that say something about the model: such a request is scored, and is in no error rate."""
-Clock = Literal["kernel", "read"]
+Clock = Literal["kernel", "read", "stepped"]
+"""Receive instants are the kernel's, or those of the reads; stepped: of the reads where the wall clock had been set."""
 Arrival = Literal["constant", "poisson", "gamma"]
 
 NS = 1_000_000_000
@@ -25,6 +27,11 @@ NOT_JSON = "(not JSON)"
 """The one argument of a call whose arguments are not JSON; its value is their text."""
 ANSWER = "answer"
 """The function by whose arguments a model answers where a schema is asked for as a tool."""
+GATHERED = 0.1
+"""The share of gathered chunks above which an answer has no spacing to be measured."""
+FASTER = 0.95
+CLOSE_NS = 2_000_000
+"""A stream in less than this share of the time that the server gives, and by more than this, came faster than made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,17 +116,30 @@ class RequestRecord:
     worker: int | None = None
     due_ns: int | None = None
     sent_ns: int | None = None
+    sent_off_ns: int | None = None
+    """How much later, at most, this client really sent it; None: unknown."""
     connected_ns: int | None = None
     """When the connection opened for this request was established; None if an open one was reused."""
     chunk_ns: tuple[int, ...] = ()
+    chunk_early_ns: tuple[int, ...] | None = None
+    """By how much each chunk may have been received before its instant; empty: by nothing, None: unknown."""
     first_thinking_ns: int | None = None
     first_answer_ns: int | None = None
     first_tool_call_ns: int | None = None
     end_ns: int | None = None
     read_lag_max_ns: int | None = None
     """The longest time that received bytes waited in the kernel until this client read them."""
+    processor_wait_ns: int | None = None
+    """How long this client waited for a processor when the first chunk came; None if the server is elsewhere."""
+    resent_segments: int | None = None
+    """TCP segments that this end sent again while it was asked and answered; None: unknown."""
+    out_of_order_segments: int | None = None
+    """TCP segments of the answer that came after later ones, as where some were lost; None: unknown."""
     merged_chunks: int = 0
-    """Chunks read late, together with a later one, so that their own receive instants are lost."""
+    """Chunks read late, together with a later one, so that their own receive instants are lost: the client's doing,
+    unlike chunks that a server or proxy sends at once."""
+    gathered_chunks: int = 0
+    """Chunks that the server, or what stands before it, sent together with the one before."""
     clock: Clock | None = None
     output_text: str = ""
     thinking_text: str = ""
@@ -127,12 +147,12 @@ class RequestRecord:
     """Each ``{"name": …, "arguments": {…}}``."""
     done_reason: str | None = None
     prompt_tokens: int | None = None
+    cached_prompt_tokens: int | None = None
+    """Those of ``prompt_tokens`` that the server had in its prefix cache; None if it does not tell."""
     output_tokens: int | None = None
     load_ns: int | None = None
     prompt_eval_ns: int | None = None
     eval_ns: int | None = None
-    cached_prompt_tokens: int | None = None
-    """Of the prompt's tokens, those that the server says it had in its cache."""
     thinking_tokens: int | None = None
     """Of the output tokens, those of the thinking, where the server tells."""
     error: RequestError | None = None
@@ -158,6 +178,13 @@ class RequestRecord:
     def ttft_s(self) -> float | None:
         """Time to first token: first chunk - sent."""
         return _between(self.sent_ns, self.first_ns)
+
+    @property
+    def ttft_off_s(self) -> float | None:
+        """By how much TTFT may be too long through this client's own delay; None: unknown, or there is no TTFT."""
+        if self.ttft_s is None or self.sent_off_ns is None or self.chunk_early_ns is None:
+            return None
+        return min(self.ttft_s, (self.sent_off_ns + (self.chunk_early_ns[0] if self.chunk_early_ns else 0)) / NS)
 
     @property
     def ttft_due_s(self) -> float | None:
@@ -203,18 +230,50 @@ class RequestRecord:
         return tuple((b - a) / NS for a, b in pairwise(self.chunk_ns))
 
     @property
+    def is_gathered(self) -> bool:
+        """Whether so many chunks came together with others that neither gaps nor pace can be measured."""
+        return self.gathered_chunks > GATHERED * len(self.chunk_ns)
+
+    @property
+    def is_covered(self) -> bool | None:
+        """Whether the server's token count is of all chunks: there are no more chunks than tokens; None without one."""
+        return None if self.output_tokens is None else len(self.chunk_ns) <= self.output_tokens
+
+    @property
     def itl_mean_s(self) -> float | None:
-        """Mean gap between chunks: (last chunk - first chunk) / (chunks - 1); None for an answer that came at once."""
-        if _came_at_once(self.chunk_ns):
+        """Mean gap between chunks: (last chunk - first chunk) / (chunks - 1).
+
+        None for an answer that came at once or gathered.
+        """
+        if self.is_gathered or _came_at_once(self.chunk_ns):
             return None
         return (self.chunk_ns[-1] - self.chunk_ns[0]) / NS / (len(self.chunk_ns) - 1)
 
     @property
     def tpot_s(self) -> float | None:
-        """Time per output token after the first: (last chunk - first chunk) / (output tokens - 1)."""
-        if _came_at_once(self.chunk_ns) or self.output_tokens is None or self.output_tokens < 2:
+        """Time per output token after the first: (last chunk - first chunk) / (tokens in the chunks - 1).
+
+        Tokens in the chunks: the output tokens, less the one that ends an answer. Where the count is of the answer
+        without the thinking, so are the chunks; where it is of neither, or the stream was gathered, or faster than
+        the server says it made the tokens, there is none.
+        """
+        chunks, tokens = self._counted()
+        if self.is_gathered or _came_at_once(chunks) or tokens < 2 or self.output_tokens is None:
             return None
-        return (self.chunk_ns[-1] - self.chunk_ns[0]) / NS / (self.output_tokens - 1)
+        stream_ns = chunks[-1] - chunks[0]
+        made_ns = (self.eval_ns or 0) / self.output_tokens * (tokens - 1)
+        if stream_ns < FASTER * made_ns - CLOSE_NS:
+            return None
+        return stream_ns / NS / (tokens - 1)
+
+    def _counted(self) -> tuple[tuple[int, ...], int]:
+        """Return the chunks that the token count is of, and the tokens in them; no chunks if it is of others."""
+        chunks, count = self.chunk_ns, self.output_tokens or 0
+        if len(chunks) > count and self.first_thinking_ns is not None and self.first_answer_ns is not None:
+            chunks = chunks[bisect_left(chunks, self.first_answer_ns) :]
+        if len(chunks) > count:
+            return (), 0
+        return chunks, count - (self.done_reason == "stop" and len(chunks) < count)
 
     @property
     def client_tokens_per_s(self) -> float | None:
@@ -240,8 +299,11 @@ class RequestRecord:
 
     @property
     def queue_s(self) -> float | None:
-        """Waiting for a slot, and the network: e2e - connect - load - prompt evaluation - evaluation."""
-        if self.e2e_s is None or self.eval_s is None or self.prompt_eval_s is None:
+        """Waiting for a slot, and the network: e2e - connect - load - prompt evaluation - evaluation.
+
+        None where the server's figures are of a part of the stream.
+        """
+        if self.e2e_s is None or self.eval_s is None or self.prompt_eval_s is None or self.is_covered is False:
             return None
         return self.e2e_s - (self.connect_s or 0.0) - (self.load_s or 0.0) - self.prompt_eval_s - self.eval_s
 

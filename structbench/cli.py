@@ -16,8 +16,8 @@ from structbench.formatting import did_you_mean
 from structbench.output import complain
 
 COMMANDS = (
-    "load", "runs", "stats", "compare", "export", "import", "sql", "verify", "clean", "clear-cache", "suites", "matrix",
-    "simulate", "demo", "watch", "report",
+    "load", "runs", "stats", "compare", "export", "import", "sql", "verify", "rescore", "clean", "clear-cache",
+    "suites", "matrix", "simulate", "demo", "watch", "report", "calibrate",
 )  # fmt: skip
 """The commands, in the order of the overview."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.instruments import BY_NAME, Instrument
-from loadgen.types import MODEL_ERRORS
+from loadgen.types import GATHERED, MODEL_ERRORS
 from structbench.formatting import ABSENT, seconds_text, share_text, significant
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ Row = Mapping[str, Any]
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 """The percentiles that reports give for each latency."""
+IS_GATHERED = f"coalesce(gathered_chunks > {GATHERED} * chunks, false)"
+"""SQL: whether so many chunks of a request came together with others that they have no spacing."""
+IS_COVERED = "coalesce(coalesce(chunks, 0) <= output_tokens, false)"
+"""SQL: whether a request has a token count, and one of its whole stream."""
 SHARE_BUCKETS = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
 YES_NO_BUCKETS = (0.0, 1.0)
 
@@ -60,6 +64,8 @@ class Metric:
     scored: str = ""
     """The column of the view ``summary`` that holds n."""
     lower_is_better: bool = False
+    of_all: bool = False
+    """A sum that is known only if every completed request adds to it."""
     may_be_absent: bool = False
     """A completed answer may lack it (an answer in one piece has no gaps) without breaking a limit on it."""
     only_where: str = ""
@@ -114,10 +120,38 @@ class Metric:
 
 FAILED = f"coalesce(error_kind NOT IN {MODEL_ERRORS}, false)"
 """SQL: whether the server or this client failed, and not the model, whose failures are scored."""
+MEASURED = "error_kind IS NULL AND steady IS NOT FALSE"
+"""SQL: whether latencies are of this request: it completed, and was sent while the load was the one asked for."""
+COUNTED = "error_kind IS NULL AND ended_steady IS NOT FALSE"
+"""SQL: whether rates count this request: it completed, and in the time that ``rate_s`` of ``run_durations`` is of.
+
+Both are NULL, and so of every request, in runs without a steady part and in those of earlier versions. Scores and the
+error rate are of all requests: whether an answer is right does not depend on when it was asked for.
+"""
+
+
+_COMPLETED = f"count(*) FILTER (WHERE {COUNTED})"
+
+
+def total_sql(metric: Metric, each: str) -> str:
+    """Return SQL for the sum over rows of what ``each`` adds to a rate, NULL where that is not known."""
+    return f"CASE WHEN count({each}) = {_COMPLETED} THEN sum({each}) END" if metric.of_all else f"sum({each})"
 
 
 def _is_completed(row: Row) -> bool:
     return row["error_kind"] is None
+
+
+def _is_counted(row: Row) -> bool:
+    return row.get("ended_steady") is not False
+
+
+def _is_covered(row: Row) -> bool:
+    return row["output_tokens"] is not None and (row.get("chunks") or 0) <= row["output_tokens"]
+
+
+def _covered_tokens(row: Row, _: bool) -> float | None:
+    return row["output_tokens"] if _is_completed(row) and _is_counted(row) and _is_covered(row) else None
 
 
 def _is_failed(row: Row) -> bool:
@@ -125,11 +159,11 @@ def _is_failed(row: Row) -> bool:
 
 
 def _latency(name: str, label: str, column: str, **more: Any) -> Metric:
-    """Return a latency over completed requests only, since a failed one may have a first chunk too."""
+    """Return a latency over ``MEASURED`` requests only; a failed one may have a first chunk too."""
     return Metric(
         name=name, base=name, kind="latency", label=label, column=column, lower_is_better=True,
-        sql=f"CASE WHEN error_kind IS NULL THEN {column} END",
-        adds=lambda row, _: row[column] if _is_completed(row) else None, **more,
+        sql=f"CASE WHEN {MEASURED} THEN {column} END",
+        adds=lambda row, _: row[column] if _is_completed(row) and row.get("steady") is not False else None, **more,
     )  # fmt: skip
 
 
@@ -145,11 +179,14 @@ def _is_right(row: Row, good: bool) -> float | None:
     return None if row["accuracy_score"] is None else float(good and row["outcome"] == "correct")
 
 
+def _is_right_in_time(row: Row, good: bool) -> float | None:
+    return _is_right(row, good) if _is_counted(row) else None
+
+
 def _instrument(name: str, meaning: str, buckets: tuple[float, ...]) -> Instrument:
     return Instrument(f"structbench.{name}", "histogram", "1", meaning, (), buckets)
 
 
-_COMPLETED = "count(*) FILTER (WHERE error_kind IS NULL)"
 _TABLE = (
     _latency("ttft", "TTFT", "ttft_s", title="time to first token", shown=("p50", "p95", "p99"),
              compared=("p50", "p95"), brief=("p50", "p95"), benchstat="ttft-sec", instrument=BY_NAME[of.FIRST_CHUNK]),
@@ -168,15 +205,19 @@ _TABLE = (
              benchstat="e2e-sec", instrument=BY_NAME[of.DURATION]),
     _latency("e2e_due", "e2e from due", "e2e_due_s"),
     Metric(name="requests_per_s", base="requests_per_s", kind="rate", label="requests/s", benchstat="req/s",
-           sql="(error_kind IS NULL)::BIGINT", adds=lambda row, _: float(_is_completed(row)), n_sql=_COMPLETED),
+           sql=f"({COUNTED})::BIGINT", adds=lambda row, _: float(_is_completed(row) and _is_counted(row)),
+           n_sql=_COMPLETED),
     Metric(name="tokens_per_s", base="tokens_per_s", kind="rate", label="output tokens/s", column="output_tokens",
-           benchstat="tok/s", sql="CASE WHEN error_kind IS NULL THEN output_tokens END",
-           adds=lambda row, _: row["output_tokens"] if _is_completed(row) else None, n_sql=_COMPLETED),
-    Metric(name="goodput", base="goodput", kind="rate", label="goodput", sql="({good})::BIGINT",
-           adds=lambda _, good: float(good)),
+           benchstat="tok/s", sql=f"CASE WHEN {COUNTED} AND {IS_COVERED} THEN output_tokens END",
+           of_all=True, adds=_covered_tokens,
+           n_sql=_COMPLETED),
+    Metric(name="goodput", base="goodput", kind="rate", label="goodput",
+           sql="CASE WHEN ended_steady IS NOT FALSE THEN ({good})::BIGINT END",
+           adds=lambda row, good: float(good) if _is_counted(row) else None),
     Metric(name="correct_goodput", base="correct_goodput", kind="rate", label="correct goodput", benchstat="correct/s",
-           counts="scored answer", adds=_is_right,
-           sql="CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct' AND {good})::BIGINT END"),
+           counts="scored answer", adds=_is_right_in_time,
+           sql="CASE WHEN accuracy_score IS NOT NULL AND ended_steady IS NOT FALSE"
+               " THEN (outcome = 'correct' AND {good})::BIGINT END"),
     _score("json_valid", "JSON valid", "json_valid", scored="json_scored",
            instrument=_instrument("json_valid", "Answer is JSON: 1, is not: 0", YES_NO_BUCKETS)),
     _score("schema_valid", "schema valid", "schema_valid", scored="schema_scored",
@@ -195,6 +236,7 @@ _TABLE = (
     _score("semantic_similarity", "similarity", "semantic_similarity", "score", narrow="simi-\nlarity",
            only_where="semantic_similarity"),
 )  # fmt: skip
+
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _TABLE}
 ALIASES = {"tool_calls_right": "tool_call_accuracy"}
@@ -266,13 +308,15 @@ GOOD_OF_RUN = good_sql({column: f"max_{column}" for column in _BY_COLUMN})
 
 
 def gaps_sql(source: str, keys: str) -> str:
-    """Return SQL for ``gap_us`` between neighbouring chunks of completed requests and how often it occurs, by ``keys``.
+    """Return SQL for ``gap_us`` between chunks of ``MEASURED`` requests and how often each occurs, by ``keys``.
+
+    Answers that came gathered have none.
 
     All gaps are too many to sort (150 a request), but whole microseconds repeat: a histogram is exact and small.
     """
     return f"""
     SELECT {keys}, later - earlier AS gap_us, count(*)::BIGINT AS n FROM (
         SELECT {keys}, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later FROM {source}
-        WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
+        WHERE {MEASURED} AND NOT {IS_GATHERED} AND len(chunk_offsets_us) > 1
     ) GROUP BY ALL
     """

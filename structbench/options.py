@@ -118,7 +118,7 @@ class LoadOptions:
         "folder of schemas",
         many=True,
     )
-    tags: list[str] = opt((), "run only the cases that have one of these tags", many=True)
+    tags: list[str] = opt((), "run only the cases that have one of these tags; not:TAG leaves cases out", many=True)
     host: list[str] = opt(
         (),
         "address of the server: 127.0.0.1:11434, https://user:password@gpu.lan, http://127.0.0.1:8080/v1, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import sys
 import threading
@@ -85,6 +86,27 @@ def deliver(text: str, path: Path | None) -> None:
 def complain(text: str) -> None:
     """Print one line on stderr, prefixed with the program's name."""
     print(f"structbench: {text}", file=sys.stderr, flush=True)
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+
+
+def spreadsheet_text(value: Any) -> Any:
+    """Return text that a spreadsheet would take for a formula with a ' in front, which comes off to read it back.
+
+    Numbers stay, text that is one too.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def spreadsheet_sql(column: str) -> str:
+    """Return the same for a column of text, as an item of SELECT."""
+    start, number = _FORMULA.pattern.replace("'", "\\x27"), _NUMBER.pattern
+    is_formula = f"regexp_matches({column}, '^{start}') AND NOT regexp_full_match({column}, '{number}')"
+    return f"CASE WHEN {is_formula} THEN chr(39) || {column} ELSE {column} END AS {column}"
 
 
 def json_value(value: Any) -> Any:

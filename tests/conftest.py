@@ -24,6 +24,14 @@ from tests.support.simulators import ANSWERS, MODELS
 FAILED: tuple[ErrorKind, ...] = ("timeout", "dropped", "http", "http")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_calibration_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the user of this machine found with ``structbench calibrate`` adds no line to a test's load."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def sim() -> Iterator[Simulator]:
     with Simulator(MODELS, ANSWERS) as running:

@@ -5,9 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from loadgen.types import NOT_JSON
+
+TOGETHER_US = 100
+APART_US = 3000
+"""Chunks came together if at most so far apart, where what came together came further apart than that."""
+
+
+def gathered(offsets_us: Sequence[int], merged: int) -> int:
+    """Return how many chunks came together with the one before, from when each came after the request was sent.
+
+    ``merged`` is how many of them this client read late, which says nothing about the server.
+    """
+    together = sum(later - earlier <= TOGETHER_US for earlier, later in pairwise(offsets_us))
+    if not together:
+        return 0
+    bursts = len(offsets_us) - together
+    apart_us = (offsets_us[-1] - offsets_us[0]) / (bursts - 1) if bursts > 1 else offsets_us[0]
+    return max(0, together - merged) if apart_us > APART_US else 0
 
 
 class CallPiece(NamedTuple):
@@ -39,6 +57,7 @@ class Answer:
     ends_once: bool = True
     """Whether a second last message is wrong; gateways over /v1 repeat it beside the usage."""
     chunk_ns: list[int] = field(default_factory=list)
+    early_ns: list[int | None] = field(default_factory=list)
     first_thinking_ns: int | None = None
     first_answer_ns: int | None = None
     first_tool_call_ns: int | None = None
@@ -52,15 +71,18 @@ class Answer:
     """More of an answer came after its last message."""
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, piece: Piece, stamp_ns: int, late_read: bool = False) -> None:
-        """Add a chunk received at ``stamp_ns``; after a late read, that of the last chunk read with it."""
+    def add(self, piece: Piece, stamp_ns: int, early_ns: int | None = 0, late: bool = False) -> None:
+        """Add a chunk received at ``stamp_ns`` or at most ``early_ns`` earlier (None: unknown).
+
+        ``late``: it was read late, together with a later one, so that its own instant is lost.
+        """
         text, thinking, calls, done, facts = piece
         if self.done and (text or thinking or calls or (done and self.ends_once)):
             self.overrun = True
         if text or thinking or calls:
-            if late_read and stamp_ns == self.last_ns and self.chunk_ns:
-                self.merged += 1
+            self.merged += late
             self.chunk_ns.append(stamp_ns)
+            self.early_ns.append(early_ns)
             if text:
                 self.texts.append(text)
                 if self.first_answer_ns is None:
@@ -104,11 +126,21 @@ class Answer:
     def tool_calls(self) -> tuple[Mapping[str, Any], ...]:
         return tuple({"name": call.name or "", "arguments": _arguments(call.arguments)} for call in self.calls)
 
-    def fields(self) -> dict[str, Any]:
+    def _early(self) -> tuple[int, ...] | None:
+        """Return by how much each chunk may have come earlier: empty if none may, None if unknown."""
+        known = [early_ns for early_ns in self.early_ns if early_ns is not None]
+        if len(known) < len(self.early_ns):
+            return None
+        return tuple(known) if any(known) else ()
+
+    def fields(self, sent_ns: int | None = None) -> dict[str, Any]:
         """Return the fields of a RequestRecord that come from the answer."""
+        offsets_us = [] if sent_ns is None else [(chunk_ns - sent_ns) // 1000 for chunk_ns in self.chunk_ns]
         return {
-            "chunk_ns": tuple(self.chunk_ns), "first_thinking_ns": self.first_thinking_ns,
-            "first_answer_ns": self.first_answer_ns, "first_tool_call_ns": self.first_tool_call_ns,
+            "gathered_chunks": gathered(offsets_us, self.merged),
+            "chunk_ns": tuple(self.chunk_ns), "chunk_early_ns": self._early(),
+            "first_thinking_ns": self.first_thinking_ns, "first_answer_ns": self.first_answer_ns,
+            "first_tool_call_ns": self.first_tool_call_ns,
             "merged_chunks": self.merged, "output_text": self.text, "thinking_text": self.thinking,
             "tool_calls": self.tool_calls, **self.facts,
         }  # fmt: skip

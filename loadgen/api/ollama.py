@@ -6,6 +6,7 @@ The request's timings and tools bypass the client, and its exceptions are unpack
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -30,9 +31,11 @@ DIALECTS: Sequence[str] = ("tools",)
 
 _SENDING: ContextVar[tuple[WireTimings, Request]] = ContextVar("sending")
 """The current task's request: the official client offers no way to pass it to its transport."""
+_TOOLS_OR_NESTING = re.compile(rb'"tools":\s*\[\]|"(?:[^"\\]|\\.)*+"|[{}\[\]]')
 _FACTS = {
     "done_reason": "done_reason",
     "prompt_tokens": "prompt_eval_count",
+    "cached_prompt_tokens": "prompt_eval_cached_count",
     "output_tokens": "eval_count",
     "load_ns": "load_duration",
     "prompt_eval_ns": "prompt_eval_duration",
@@ -44,14 +47,30 @@ _MOST_NS = 2**53
 """Limits of what a count and a duration (104 days) can be."""
 
 
+class _ChatAnswer(ollama.ChatResponse):
+    prompt_eval_cached_count: int | None = None
+
+
+class _Completion(ollama.GenerateResponse):
+    prompt_eval_cached_count: int | None = None
+
+
+_WITH_MORE: Mapping[Any, Any] = {ollama.ChatResponse: _ChatAnswer, ollama.GenerateResponse: _Completion}
+
+
+class _Client(ollama.AsyncClient):
+    """The official client, with what newer servers tell and its own model of an answer drops."""
+
+    async def _request(self, cls: Any, *args: Any, **kwargs: Any) -> Any:
+        return await super()._request(_WITH_MORE.get(cls, cls), *args, **kwargs)
+
+
 def make_client(host: str | None, access: Access = NO_ACCESS) -> ollama.AsyncClient:
     """Make the official client over the stamping transport, without its limit on connections."""
     transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools, host, access)
     # A gateway that compresses an answer gathers its chunks.
     headers: Any = {**encoded(access.headers), "Accept-Encoding": "identity"}
-    return ollama.AsyncClient(
-        http_url(host or ""), transport=transport, trust_env=False, headers=headers, follow_redirects=False
-    )
+    return _Client(http_url(host or ""), transport=transport, trust_env=False, headers=headers, follow_redirects=False)
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:
@@ -92,8 +111,21 @@ def _with_tools(written: bytes) -> bytes:
     if not request.tools:
         return written
     tools = b'"tools":' + json.dumps(request.tools).encode()
-    before, found, after = written.partition(b'"tools":[]')
-    return before + tools + after if found else written[:-1] + b"," + tools + b"}"
+    place = _place_of_tools(written)
+    if place is None:
+        return written[:-1] + b"," + tools + b"}"
+    return written[: place[0]] + tools + written[place[1] :]
+
+
+def _place_of_tools(body: bytes) -> tuple[int, int] | None:
+    """Return where the request's own empty list of tools stands: a message's arguments may hold one too."""
+    depth = 0
+    for found in _TOOLS_OR_NESTING.finditer(body):
+        token = found[0]
+        if depth == 1 and token.startswith(b'"tools"') and token.endswith(b"]"):
+            return found.span()
+        depth += (token in b"{[") - (token in b"}]")
+    return None
 
 
 def piece(part: Any) -> Piece:

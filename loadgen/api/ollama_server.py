@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     import ollama
 
 PROVIDER = "ollama"
+LOADING_OPTIONS = frozenset({
+    "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "use_mlock", "low_vram", "numa", "f16_kv",
+    "vocab_only", "logits_all", "embedding_only", "rope_frequency_base", "rope_frequency_scale", "num_gqa",
+})  # fmt: skip
+"""Those of Ollama's options that its scheduler compares with the loaded model's, of old versions too."""
 HOST_VARIABLES = ("OLLAMA_HOST", "OLLAMA_BASE_URL")
 KEY_VARIABLE = "OLLAMA_API_KEY"
 

@@ -75,7 +75,7 @@ async def send(
         async with asyncio.timeout_at(start_ns / NS + timeouts.total_s):
             async for part in await api.call(client, request, timings):
                 assert timings.stamp_ns is not None
-                answer.add(api.piece(part), timings.stamp_ns, timings.late_reads)
+                answer.add(api.piece(part), timings.stamp_ns, timings.early_ns, timings.late)
         error = _incomplete(api, answer, timings)
     except asyncio.CancelledError:
         error = RequestError("cancelled", "cancelled before the answer's end")
@@ -93,10 +93,14 @@ async def send(
         sent_ns=timings.sent_ns,
         connected_ns=timings.connected_ns,
         end_ns=answer.last_ns if error is None else monotonic_ns(),
-        read_lag_max_ns=timings.read_lag_max_ns if timings.clock == "kernel" else None,
+        sent_off_ns=timings.sent_off_ns,
+        processor_wait_ns=timings.processor_wait_ns,
+        resent_segments=timings.resent,
+        out_of_order_segments=timings.out_of_order,
+        read_lag_max_ns=None if timings.clock in (None, "read") else timings.read_lag_max_ns,
         clock=timings.clock,
         error=error,
-        **answer.fields(),
+        **answer.fields(timings.sent_ns),
     )
 
 

@@ -106,6 +106,8 @@ class ServerApi(Protocol):
 
     PROVIDER: str
     """Its name in the GenAI semantic conventions."""
+    LOADING_OPTIONS: frozenset[str]
+    """The options that belong to a loaded model: a request with another value makes the server load it again."""
     HOST_VARIABLES: Sequence[str]
     """Variables that hold the server's address; the first that is set counts."""
     KEY_VARIABLE: str

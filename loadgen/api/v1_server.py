@@ -44,6 +44,11 @@ class V1Server:
     prompt_count: str
     """The field of ``usage`` that counts the prompt's tokens."""
 
+    @property
+    def LOADING_OPTIONS(self) -> frozenset[str]:
+        """No option of a request makes such a server load its model again."""
+        return frozenset()
+
     def full_name(self, model: str) -> str:
         return model
 

@@ -18,7 +18,7 @@ from typing import Any
 from loadgen.engine.child import MessageFramer, frame
 from loadgen.engine.feed import InFlight, take
 from loadgen.engine.worker import Take, Taken, Worker
-from loadgen.wire.connection import TimestampingSelector
+from loadgen.wire.stamps import TimestampingSelector
 
 _UNUSED = ("click", "trio")
 """httpx and httpcore import these if they are installed, which costs 0.2 s at the start of each worker."""

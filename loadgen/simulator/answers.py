@@ -136,6 +136,7 @@ def _json_plan(schema: Any, shares: Shares, known: KnownAnswer, rng: Random) -> 
         "invalid_json": invalid_json(value),
         "fenced": f"```json\n{json.dumps(value, ensure_ascii=False, indent=2)}\n```",
         "prose": f"Here is what you asked for:\n\n{text}\n\nLet me know if you need anything else.",
+        "think_tags": f"<think>Perhaps {_dumps({'first': 'thought'})}? No.</think>\n{text}",
         "no_output": "",
     }
     return Plan(kind="correct" if kind == "truncated" else kind, pieces=split(wrapped.get(kind, text)))

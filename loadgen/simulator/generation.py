@@ -19,6 +19,7 @@ from loadgen.simulator.truth import Entry, Truth
 
 Endpoint = Literal["chat", "generate"]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_REPEATS = 31
 _HUGE = 32 * 1024 * 1024
 _LOST = "an error was encountered while running the model: unexpected EOF"
 
@@ -169,6 +170,10 @@ class Generation:
                 self.connection.close()
             case "cut":
                 self.connection.send_chunks(NDJSON, (), last=True)
+            case "repeat-guard":
+                for _ in range(_REPEATS):
+                    self._write(self._message("\n"))
+                self.connection.send_chunks(NDJSON, (), last=True)
             case "error-line":
                 self._write_line(encode({"error": _LOST}), last=True)
             case "hang-mid":
@@ -197,6 +202,9 @@ class Generation:
                 self.connection.reset()
             case "close" | "cut":
                 self.connection.send_short(encode(last))
+            case "repeat-guard":
+                text = "".join(self.plan.pieces[: self.fault_at]) + "\n" * _REPEATS
+                self.connection.respond_json({**self._line(self._message(text)), "done": False})
             case "hang-mid":
                 pass
             case "error-line":
@@ -230,7 +238,7 @@ class Generation:
             self.model.release()
 
 
-_BREAKING = frozenset({"reset", "close", "cut", "hang-mid", "error-line"})
+_BREAKING = frozenset({"reset", "close", "cut", "repeat-guard", "hang-mid", "error-line"})
 
 
 def _events(plan: Plan, endpoint: Endpoint, rng: Random, old: bool) -> list[tuple[int, Any]]:

@@ -16,13 +16,15 @@ KnownAnswer = Mapping[str, Any]
 their results) or ``{"text": "…"}``."""
 
 JSON_KINDS = frozenset({"correct", "wrong_value", "schema_violation", "invalid_json", "truncated", "fenced", "prose",
-                        "no_output"})  # fmt: skip
+                        "think_tags", "no_output"})  # fmt: skip
 TOOL_KINDS = frozenset({"correct", "no_call", "wrong_function", "missing_argument", "unexpected_argument",
                         "schema_violation", "wrong_value", "wrong_count", "unwanted_call", "truncated", "no_output",
                         })  # fmt: skip
 TEXT_KINDS = frozenset({"correct", "wrong_value", "no_output"})
 
-EARLY_FAULTS = frozenset({"refuse", "hang-before", "404", "429", "500", "503", "wrong-content-type"})
+EARLY_FAULTS = frozenset({
+    "refuse", "hang-before", "404", "429", "500", "503", "broken-call", "repeat-error", "wrong-content-type",
+})  # fmt: skip
 """Faults that strike before the first byte of the answer; the others strike in the answer."""
 FAULTS: Mapping[str, str] = MappingProxyType({
     "refuse": "the connection is reset as soon as the request was read",
@@ -31,10 +33,13 @@ FAULTS: Mapping[str, str] = MappingProxyType({
     "429": "status 429",
     "500": "status 500",
     "503": "status 503, as with a full queue",
+    "broken-call": "status 500: the model's tool call cannot be parsed",
+    "repeat-error": "status 500: the model repeats one token without end",
     "wrong-content-type": "status 200 with an HTML page",
     "reset": "the connection is reset (TCP RST) halfway through the answer",
     "close": "the connection is closed (TCP FIN) halfway, within the chunked body",
     "cut": "the answer ends properly halfway, without a done message",
+    "repeat-guard": "halfway one token over and over, then the answer ends properly, without a done message",
     "hang-mid": "falls silent halfway and keeps the connection open",
     "slow-drip": "one token every `drip_s` seconds",
     "garbage": "a line that is not JSON halfway, then the rest",

@@ -29,7 +29,14 @@ from loadgen.simulator.truth import Entry, Truth
 Endpoint = Literal["chat", "generate", "embed"]
 _INFERENCE: dict[str, Endpoint] = {"/api/chat": "chat", "/api/generate": "generate", "/api/embed": "embed"}
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
-_STATUS_FAULTS = {"429": "too many requests", "500": "internal server error", "503": _BUSY}
+_STATUS_FAULTS: Mapping[str, tuple[int, str]] = {
+    "404": (404, "model '{}' not found"),
+    "429": (429, "too many requests"),
+    "500": (500, "internal server error"),
+    "503": (503, _BUSY),
+    "broken-call": (500, 'error parsing tool call: raw=\'{{"city": "Oslo"\', err=unexpected end of JSON input'),
+    "repeat-error": (500, "prediction aborted, token repeat limit reached"),
+}
 _PULL_STEP_S = 0.02
 
 
@@ -162,7 +169,7 @@ class SimulatedServer:
         if entry.fault == "hang-before":
             connection.on_lost = lambda: self.truth.close(entry, "faulted")
         else:
-            entry.status = int(entry.fault) if entry.fault.isdigit() else 200
+            entry.status = _STATUS_FAULTS.get(entry.fault, (200, ""))[0]
             self.truth.close(entry, "faulted")
         return _strike(connection, entry.fault, body["model"])
 
@@ -268,9 +275,9 @@ def _strike(connection: ClientConnection, fault: str | None, model: str = "") ->
             connection.reset()
         case "hang-before":
             return True
-        case "404" | "429" | "500" | "503":
-            error = _STATUS_FAULTS.get(fault, f"model '{model}' not found")
-            connection.respond_json({"error": error}, int(fault))
+        case str() if fault in _STATUS_FAULTS:
+            status, error = _STATUS_FAULTS[fault]
+            connection.respond_json({"error": error.format(model)}, status)
         case "wrong-content-type":
             connection.respond(200, "text/html", b"<html><body><h1>Sign in</h1></body></html>")
         case _:

@@ -188,7 +188,7 @@ def values_of(record: RequestRecord, failure: str | None) -> Iterator[Value]:
         (of.SEND_LAG, _NO_LABELS, _not_negative(record.send_lag_s)),
         (of.READ_LAG, _NO_LABELS, None if record.read_lag_max_ns is None else record.read_lag_max_ns / NS),
         (of.TOKENS, {of.TOKEN_TYPE: "input", **labels}, record.prompt_tokens),
-        (of.TOKENS, {of.TOKEN_TYPE: "output", **labels}, record.output_tokens),
+        (of.TOKENS, {of.TOKEN_TYPE: "output", **labels}, record.output_tokens if record.is_covered else None),
     ]
     if record.completed:
         single += [
@@ -242,7 +242,7 @@ class Histograms:
             for name, besides, value in chain(values_of(record, failure), given):
                 for histogram in self._views(cell, name, besides):
                     histogram.add(value, exemplar)
-            if record.completed and (gaps_s := record.gaps_s):
+            if record.completed and not record.is_gathered and (gaps_s := record.gaps_s):
                 for histogram in self._views(cell, of.CHUNK_GAP, _NO_LABELS):
                     histogram.add_all(gaps_s, exemplar)
 

@@ -2,38 +2,29 @@
 
 The stamp of a chunk is the instant at which the kernel received its last byte (Linux) or at which that was read
 (elsewhere), so that the event loop's delay is measured (``read_lag_max_ns``) instead of added to TTFT and ITL. For
-several chunks read at once, the kernel keeps only the last one's instant: the first has waited at most since the loop
-last looked, and that is counted.
+several chunks read at once, the kernel keeps only the last one's instant: by how much the others may have come earlier
+is kept beside the stamp (``stamps``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import selectors
 import socket
-import struct
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
 from typing import Any
 
 import httptools
 
 from loadgen.types import NS, Clock, Timeouts
 from loadgen.wire.framing import BadWire, Framing
+from loadgen.wire.stamps import ANCILLARY, KernelClock, TimestampingSelector, ask_for_stamps, troubles
 
-_SO_TIMESTAMPNS = 35 if sys.platform == "linux" else None
-_TIMESPEC = struct.Struct("@qq")
-_ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
 _LATE_READ_NS = 1_000_000
-_SAME_INSTANT_NS = 20_000
 HTTP_OK = 200
 """The only status whose body is an answer."""
-_BLOCKED_NS = 500_000
-"""A ``select`` that took longer than this had to wait for something readable."""
 
 
 class TimedOut(Exception):
@@ -47,28 +38,25 @@ class ConnectFailed(Exception):
     """There is no connection, or it was lost before any answer."""
 
 
-class TimestampingSelector(selectors.DefaultSelector):
-    """Notes since when what it found may have been readable: since its last call, or just now if it had to wait."""
-
-    readable_since_ns = 0
-    _looked_ns = 0
-
-    def select(self, timeout: float | None = None) -> Any:
-        entered_ns = monotonic_ns()
-        found = super().select(timeout)
-        now = monotonic_ns()
-        waited = timeout != 0 and now - entered_ns > _BLOCKED_NS
-        self.readable_since_ns = now if waited else self._looked_ns
-        self._looked_ns = now
-        return found
-
-
 class WireTimings:
     """The instants (``time.monotonic_ns``) of one request on the wire."""
 
     __slots__ = (
-        "clock", "connected_ns", "connecting", "content_type", "due_ns", "late_reads", "read_lag_max_ns", "sent_ns",
-        "stamp_ns", "timeouts",
+        "clock",
+        "connected_ns",
+        "connecting",
+        "content_type",
+        "due_ns",
+        "early_ns",
+        "late",
+        "out_of_order",
+        "processor_wait_ns",
+        "read_lag_max_ns",
+        "resent",
+        "sent_ns",
+        "sent_off_ns",
+        "stamp_ns",
+        "timeouts",
     )  # fmt: skip
 
     def __init__(self, timeouts: Timeouts, due_ns: int | None = None) -> None:
@@ -76,15 +64,25 @@ class WireTimings:
         self.due_ns = due_ns
         """Hold the request back until then; None: send at once."""
         self.sent_ns: int | None = None
+        self.sent_off_ns: int | None = None
+        """How much later than ``sent_ns``, at most, it was sent by this client's own doing: from when the connection
+        opened, or nothing if one was open; None: unknown."""
         self.connecting = False
         self.connected_ns: int | None = None
         self.content_type = ""
         self.stamp_ns: int | None = None
         """Of the chunk that was yielded last."""
-        self.late_reads = False
-        """That chunk waited over 1 ms in the kernel: chunks read with it have lost their own instants."""
+        self.early_ns: int | None = None
+        """How much earlier than its stamp, at most, that chunk was received; None: unknown."""
+        self.late = False
+        """It was read over 1 ms late together with a later one, and so has lost its own instant."""
         self.read_lag_max_ns = 0
+        self.processor_wait_ns: int | None = None
+        """How long this client waited for a processor when the first chunk came, if it shares the server's machine."""
         self.clock: Clock | None = None
+        self.resent: int | None = None
+        self.out_of_order: int | None = None
+        """Segments that this end sent again, and that reached it after later ones: some were lost; None: unknown."""
 
 
 class Connection:
@@ -94,7 +92,11 @@ class Connection:
         self.address = address
         self._sock = sock
         self._loop = asyncio.get_running_loop()
-        self._selector = getattr(self._loop, "_selector", None)
+        selector = getattr(self._loop, "_selector", None)
+        self._selector = selector if isinstance(selector, TimestampingSelector) else None
+        self._kernel_clock = KernelClock()
+        self._is_local = _same_machine(sock)
+        self._troubles = troubles(sock)
         self._buffer = bytearray(1 << 16)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -121,11 +123,16 @@ class Connection:
         self._timings = timings
         self._parser = httptools.HttpResponseParser(self)
         self._framing = framing()
-        self._chunks: deque[tuple[bytes, int, bool]] = deque()
+        self._chunks: deque[tuple[bytes, int, int | None, bool]] = deque()
         self._body: list[bytes] = []
         self._failure: Exception | None = None
-        self._headers_done = self._started = self.complete = self._sized = self._late = False
+        self._headers_done = self._started = self.complete = self._sized = False
         self._watch("first_chunk", timings.timeouts.first_chunk_s)
+        self._kernel_clock.look()
+        if timings.connected_ns is None:
+            timings.sent_ns, timings.sent_off_ns = monotonic_ns(), 0
+        elif self._selector is not None:
+            timings.sent_off_ns = max(0, monotonic_ns() - self._selector.readable_since_ns)
         try:
             sent = self._sock.send(data)
         except BlockingIOError:
@@ -153,7 +160,7 @@ class Connection:
         assert timings is not None
         while True:
             while self._chunks:
-                chunk, timings.stamp_ns, timings.late_reads = self._chunks.popleft()
+                chunk, timings.stamp_ns, timings.early_ns, timings.late = self._chunks.popleft()
                 yield chunk
             if self.complete and self._failure is None:
                 return
@@ -204,7 +211,7 @@ class Connection:
 
     def _on_readable(self) -> None:
         try:
-            size, ancillary, _, _ = self._sock.recvmsg_into([self._buffer], _ANCILLARY)
+            size, ancillary, _, _ = self._sock.recvmsg_into([self._buffer], ANCILLARY)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -214,20 +221,19 @@ class Connection:
         timings = self._timings
         if timings is None or self.complete:  # a connection on which the server sends unasked is of no use
             return self.close()
-        now, wall = _clocks()
-        lag = _kernel_lag(ancillary, wall)
-        if lag is None:
-            timings.clock, lag = "read", 0
+        received_ns, now = self._kernel_clock.received_ns(ancillary)
+        if received_ns is None:
+            timings.clock = "stepped" if self._kernel_clock.stepped else "read"
         else:
             timings.clock = timings.clock or "kernel"
-            if lag > timings.read_lag_max_ns:
-                timings.read_lag_max_ns = lag
+            timings.read_lag_max_ns = max(timings.read_lag_max_ns, now - received_ns)
         try:
             self._parser.feed_data(self._buffer[:size])
             if self._body:
-                self._take_body(timings, now - lag, now)
+                self._take_body(timings, received_ns, now)
             if self.complete:
                 self._take_rest()
+                self._count_troubles(timings)
         except httptools.HttpParserUpgrade:
             self._fail(BadWire("the server switched to another protocol"))
         except httptools.HttpParserError as error:
@@ -236,26 +242,39 @@ class Connection:
             self._fail(error)
         self._wake()
 
-    def _take_body(self, timings: WireTimings, stamp_ns: int, read_ns: int) -> None:
+    def _count_troubles(self, timings: WireTimings) -> None:
+        """Note the segments of this request and its answer that were lost on the way, as far as this end sees it."""
+        before, self._troubles = self._troubles, troubles(self._sock)
+        if before is not None and self._troubles is not None:
+            timings.resent, timings.out_of_order = (
+                now - then for now, then in zip(self._troubles, before, strict=True)
+            )
+
+    def _take_body(self, timings: WireTimings, received_ns: int | None, read_ns: int) -> None:
         body = b"".join(self._body)
         self._body.clear()
         chunks = self._framing.feed(body) if self.status == HTTP_OK else [body]
         if not self._started:
             self._started = True
             self._watch("between_chunks", timings.timeouts.between_chunks_s)
-        self._last_ns = stamp_ns
-        waited_ns = read_ns - stamp_ns
-        if len(chunks) > 1 and isinstance(self._selector, TimestampingSelector):
-            waited_ns = max(waited_ns, read_ns - self._selector.readable_since_ns)
-            timings.read_lag_max_ns = max(timings.read_lag_max_ns, waited_ns)
-        self._late = waited_ns > _LATE_READ_NS
-        for chunk in chunks:
-            self._chunks.append((chunk, stamp_ns, self._late))
+            if self._is_local and self._selector is not None:
+                timings.processor_wait_ns = self._selector.processor_wait_ns
+        self._last_ns = stamp_ns = read_ns if received_ns is None else received_ns
+        since_ns = None if self._selector is None else self._selector.readable_since_ns
+        early_ns = None if since_ns is None else max(0, stamp_ns - since_ns)
+        self._last_early_ns = early_ns if received_ns is None else 0
+        if len(chunks) > 1 and since_ns is not None:
+            timings.read_lag_max_ns = max(timings.read_lag_max_ns, read_ns - since_ns)
+        late = read_ns - (stamp_ns if since_ns is None else since_ns) > _LATE_READ_NS
+        for chunk in chunks[:-1]:
+            self._chunks.append((chunk, stamp_ns, early_ns, late))
+        for chunk in chunks[-1:]:
+            self._chunks.append((chunk, stamp_ns, self._last_early_ns, False))
 
     def _take_rest(self) -> None:
         """Take what is left at the body's end as the last chunk."""
         if rest := self._framing.rest():
-            self._chunks.append((rest, self._last_ns, self._late))
+            self._chunks.append((rest, self._last_ns, self._last_early_ns, False))
 
     def _lost(self, what: str) -> None:
         if self._timings is not None and not self.complete:
@@ -325,6 +344,14 @@ class Connection:
         self._keep_alive = self._parser.should_keep_alive()  # the parser forgets when this returns
 
 
+def _same_machine(sock: socket.socket) -> bool:
+    """Return whether the other end is on this machine, by its address."""
+    try:
+        return sock.family == socket.AF_UNIX or bool(sock.getsockname()[0] == sock.getpeername()[0])
+    except OSError:  # lost already
+        return False
+
+
 async def _connect(host: str, port: int) -> socket.socket:
     """Connect to the first address that answers: ``localhost`` may be IPv6 first, and Ollama listen on IPv4 only."""
     if host.startswith("/"):
@@ -352,9 +379,7 @@ async def _connect_to(sock: socket.socket, target: Any) -> socket.socket:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if _SO_TIMESTAMPNS is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        ask_for_stamps(sock)
         await asyncio.get_running_loop().sock_connect(sock, target)
     except BaseException:
         sock.close()
@@ -368,23 +393,3 @@ def _reason(error: Exception) -> str:
     if number is not None and number > 0:
         return os.strerror(number)
     return getattr(error, "strerror", None) or str(error)
-
-
-def _clocks() -> tuple[int, int]:
-    """Return monotonic and wall time of one instant; read again if this process was preempted between the two."""
-    for _ in range(3):
-        now, wall = monotonic_ns(), time_ns()
-        if monotonic_ns() - now < _SAME_INSTANT_NS:
-            break
-    return now, wall
-
-
-def _kernel_lag(ancillary: list[tuple[int, int, bytes]], wall_ns: int) -> int | None:
-    """Return the nanoseconds since the kernel received what was just read; None if it does not report it."""
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
-            seconds, nanoseconds = _TIMESPEC.unpack(data)
-            received: int = seconds * NS + nanoseconds
-            # Wall clock against wall clock: a step of it between the two would show as a negative lag.
-            return max(0, wall_ns - received)
-    return None

@@ -16,6 +16,7 @@ import httpx
 from loadgen.wire.access import NO_ACCESS, Access, unix_path
 from loadgen.wire.connection import HTTP_OK, ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Framing, NoAnswer
+from loadgen.wire.stamps import TimestampingSelector
 from loadgen.wire.tls import no_trust, tls_problem
 from loadgen.wire.transport import Address, Connections, message, proxy_for, wait_until_due
 
@@ -173,14 +174,19 @@ async def _checked(response: _Response, asked: httpx.URL) -> _Response:
 
 
 async def _note_connection(timings: WireTimings, event: str, _info: Any) -> None:
-    """Note when httpcore has opened the connection: after TCP's handshake, or after that of TLS."""
+    """Note when httpcore has opened the connection (after the handshake of TCP or TLS) and sent the request."""
     if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
         timings.connected_ns = monotonic_ns()
+    elif event.endswith("send_request_body.complete") and timings.sent_ns is not None:
+        timings.sent_off_ns = monotonic_ns() - (timings.connected_ns or timings.sent_ns)
 
 
 async def _chunks(stream: Any, timings: WireTimings, framing: Framing | None) -> AsyncIterator[bytes]:
     """Yield the chunks of a body with their stamps; without framing, its bytes as they are received."""
     pieces = aiter(stream)
+    selector = getattr(asyncio.get_running_loop(), "_selector", None)
+    if not isinstance(selector, TimestampingSelector) or selector.processor_wait_ns is None:
+        selector = None
     limit = timings.timeouts.between_chunks_s
     while True:
         try:
@@ -190,6 +196,8 @@ async def _chunks(stream: Any, timings: WireTimings, framing: Framing | None) ->
         if piece is None:
             break
         timings.stamp_ns = monotonic_ns()
+        timings.early_ns = None if selector is None else timings.stamp_ns - min(
+            selector.found_before_ns, selector.readable_since_ns)  # fmt: skip
         for chunk in [piece] if framing is None else framing.feed(piece):
             yield chunk
     if framing is not None and (rest := framing.rest()):

@@ -4,13 +4,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Optional, get_args
+from typing import Literal, Optional, get_args
+from urllib.parse import quote
 
 from structbench.errors import BadInput
 from structbench.options import RunFilters, opt
-
-if TYPE_CHECKING:
-    from structbench.store import Reader
 
 Format = Literal["csv", "parquet", "json", "jsonl", "benchstat"]
 
@@ -24,6 +22,7 @@ class Options(RunFilters):
     )
     per_run: bool = opt(False, "write one file per run into the folder -o")
     output: Path = opt(Path("-"), "file to write, or - for standard output", type=Path, args=["-o", "--output"])
+    raw: bool = opt(False, "in CSV, write text that begins with = + - @ as it is: a spreadsheet takes it for a formula")
 
 
 ENDINGS: dict[str, Format] = {
@@ -43,16 +42,17 @@ def run(options: Options) -> int:
     from structbench.store import Reader
 
     format = _format(options)
-    with Reader(options.db) as reader, reader.together():
+    with Reader(options.db) as reader:
         chosen = filtered_runs(reader, options)
-        if not chosen:
-            raise BadInput("no runs match: `structbench runs` lists them")
-        if options.per_run:
-            _make_folder(options.output)
-            for run_id in chosen:
-                _write(reader, [run_id], format, options.output / f"{run_id}.{_ending(format)}", options.db)
-        else:
-            _write(reader, chosen, format, options.output, options.db)
+    if not chosen:
+        raise BadInput("no runs match: `structbench runs` lists them")
+    if not options.per_run:
+        _write(options, chosen, format, options.output)
+    else:
+        _make_folder(options.output)
+        for run_id in chosen:
+            name = quote(run_id, safe="")  # a run of somebody else's may be called anything
+            _write(options, [run_id], format, options.output / f"{name}.{_ending(format)}")
     where = "standard output" if str(options.output) == "-" else options.output
     print(f"{plural(len(chosen), 'run')} to {where}", file=sys.stderr)
     return 0
@@ -80,13 +80,14 @@ def _make_folder(folder: Path) -> None:
         raise BadInput(f"cannot create the folder {folder} ({error.strerror}): give another -o") from error
 
 
-def _write(reader: "Reader", run_ids: Sequence[str], format: Format, path: Path, db: Path) -> None:
+def _write(options: Options, run_ids: Sequence[str], format: Format, path: Path) -> None:
     from structbench.output import writable_path
     from structbench.results.benchstat import benchmark_lines
+    from structbench.store import Reader
 
-    with writable_path(path, [db]) as target:
+    with writable_path(path, [options.db]) as target, Reader(options.db, target=target) as reader:
         if format == "benchstat":
-            with target.open("w") as file:
+            with target.open("w") as file, reader.together():
                 file.writelines(f"{line}\n" for line in benchmark_lines(reader, run_ids))
         else:
-            reader.copy("exported", run_ids, target, _COPY[format])
+            reader.copy("exported", run_ids, _COPY[format], spreadsheet=format == "csv" and not options.raw)

@@ -1,6 +1,6 @@
 """``structbench import``: merge results from several machines."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +30,10 @@ def run(options: Options) -> int:
             if options.db.exists() and file.exists() and file.samefile(options.db):
                 raise BadInput(f"{file} is the database to import into: leave it out, or give another --db")
             stack.enter_context(Reader(file))
-        database = Database(options.db)
-        stack.callback(database.close)
-        database.prepare(PATIENCE_S)
+        with closing(Database(options.db)) as database:
+            database.prepare(PATIENCE_S)
         for file in options.files:
-            merged = merge(database, file)
+            merged = merge(options.db, file)
             counts = {"new": merged.new, "completed": merged.completed, "here already": merged.present}
             shown = ", ".join(f"{len(runs):,} {what}" for what, runs in counts.items() if runs)
             print(f"{file}: {plural(sum(map(len, counts.values())), 'run')} ({shown})")

@@ -7,22 +7,22 @@ import csv
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from structbench.commands import print_json, print_table
-from structbench.errors import BadInput
+from structbench.errors import BadInput, StructbenchError
 from structbench.formatting import ABSENT, plural, printable
 from structbench.options import opt
-from structbench.output import complain
+from structbench.output import complain, spreadsheet_text
 
 if TYPE_CHECKING:
     from structbench.store.database import QueryResult
 
 MAX_ROWS = 200
 """Rows shown in a table; the other formats have all."""
-_TABLES = "SELECT table_name AS name, 'table' AS kind FROM duckdb_tables() UNION ALL" \
-          " SELECT view_name, 'view' FROM duckdb_views() WHERE NOT internal ORDER BY kind DESC, name"  # fmt: skip
+_TABLES = "SELECT view_name AS name FROM duckdb_views() WHERE database_name = 'memory' AND NOT internal ORDER BY name"
 
 
 @dataclass(kw_only=True)
@@ -31,6 +31,8 @@ class Options:
 
     statement: Optional[str] = opt(None, "one SQL statement (default: standard input, or a prompt)", args=["statement"])
     format: Literal["table", "csv", "json"] = opt("table", "output format")
+    raw: bool = opt(False, "in CSV, write text that begins with = + - @ as it is: a spreadsheet takes it for a formula")
+    timeout: float = opt(60.0, "stop a statement after this many seconds")
     db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
 
 
@@ -49,13 +51,16 @@ def run(options: Options) -> int:
 def _show(options: Options, sql: str) -> None:
     from structbench.store.database import ask
 
-    answer = ask(options.db, sql, MAX_ROWS if options.format == "table" else None)
+    if not 0 < options.timeout < inf:
+        raise BadInput(f"--timeout {options.timeout:g}: give a number of seconds above 0")
+    answer = ask(options.db, sql, MAX_ROWS if options.format == "table" else None, options.timeout)
     match options.format:
         case "json":
             print_json([dict(zip(answer.names, row, strict=True)) for row in answer.rows])
         case "csv":
             writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerows([answer.names, *answer.rows])
+            rows = answer.rows if options.raw else [[spreadsheet_text(value) for value in row] for row in answer.rows]
+            writer.writerows([answer.names, *rows])
         case "table":
             _print(answer)
 
@@ -80,7 +85,7 @@ def _prompt(options: Options) -> None:
     for sql in _statements():
         try:
             _show(options, _TABLES if sql == ".tables" else sql)
-        except BadInput as error:
+        except StructbenchError as error:
             complain(str(error))
         except KeyboardInterrupt:
             print("interrupted")

@@ -62,7 +62,9 @@ def _list(what: list[str]) -> int:
 
 def _check(what: list[str]) -> int:
     """Print each file's problems, or what it holds; raise BadInput at the end if there were any."""
+    from structbench.formatting import plural
     from structbench.suites.catalog import check_suite
+    from structbench.suites.shown import hidden_keywords
 
     if not what:
         raise BadInput("name the files to check: structbench suites check mine.jsonl")
@@ -74,6 +76,11 @@ def _check(what: list[str]) -> int:
             found += line.problems
             cases += line.cases
         print("\n".join(found) if found else f"{name}: {_counts(cases)}")
+        for keyword, tools in ({} if found else hidden_keywords(cases)).items():
+            print(
+                f"{name}: note: {plural(tools, 'tool')} with {keyword!r}: Ollama does not show it to the model, though "
+                "calls are judged by it: say it in the description too"
+            )
         problems += len(found)
     if problems:
         raise BadInput(f"{problems} problem{'s' if problems > 1 else ''} in {', '.join(what)}")

@@ -24,7 +24,7 @@ MIN_UNITS = needed(0.5)
 
 ROWS = """
 SELECT request_index, segment, sent_ns, error_kind, schema_valid, CASE WHEN accuracy_score IS NOT NULL
-    THEN outcome = 'correct' END AS correct, ttft_s, client_tokens_per_s
+    THEN outcome = 'correct' END AS correct, ttft_s, client_tokens_per_s, steady
 FROM requests WHERE run_id = $1 ORDER BY segment, sent_ns
 """
 """SQL for the rows of a run that ``compare`` takes."""
@@ -70,13 +70,16 @@ def _paired(constrained: Iterable[Row], free: Iterable[Row]) -> list[tuple[Row, 
 
 
 def _paired_values(pairs: Iterable[tuple[Row, Row]], column: str, cases: int) -> list[Pairs]:
-    """Return for each case the pairs with a value on both sides; times count only for completed requests."""
+    """Return for each case the pairs with a value on both sides; times only of completed, steady requests."""
     timed = column in ("ttft_s", "client_tokens_per_s")
+
+    def counts(row: Row) -> bool:
+        return row[column] is not None and not (timed and (row["error_kind"] or row["steady"] is False))
+
     found: dict[int, list[tuple[float, float]]] = {}
     for one, other in pairs:
-        before, after = one[column], other[column]
-        if before is not None and after is not None and not (timed and (one["error_kind"] or other["error_kind"])):
-            found.setdefault(one["request_index"] % cases, []).append((before, after))
+        if counts(one) and counts(other):
+            found.setdefault(one["request_index"] % cases, []).append((one[column], other[column]))
     return list(found.values())
 
 

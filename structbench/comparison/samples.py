@@ -22,7 +22,7 @@ from structbench.comparison.significance import (
     quantile,
     without_variation,
 )
-from structbench.metrics import METRICS, Metric, gaps_sql
+from structbench.metrics import COUNTED, METRICS, Metric, gaps_sql
 from structbench.results.groups import RunGroup
 from structbench.results.measures import meets
 from structbench.stats import CONFIDENCE, MIN_CLUSTERS, needed
@@ -34,23 +34,32 @@ Judgement = Literal["better", "worse", "no detectable difference", "too few", "n
 _WANTED = "wanted AS (SELECT unnest($runs::VARCHAR[]) AS run_id, unnest(range(len($runs))) AS run)"
 _ROWS = f"""
 WITH {_WANTED}
-SELECT run, request_index, case_id, repeat, segment, error_kind IS NULL AS completed,
+SELECT run, request_index, case_id, repeat, segment, {COUNTED} AS counted,
     first_thinking_s AS thinking,
     {", ".join(f"({metric.sql})::DOUBLE AS {metric.name}" for metric in METRICS.values())},
-    (end_ns - min(coalesce(due_ns, sent_ns)) OVER (PARTITION BY run_id, segment)) / 1e9 AS end_s
-FROM requests JOIN wanted USING (run_id) ORDER BY run, request_index
+    (end_ns - coalesce(steady_from_ns, min(coalesce(due_ns, sent_ns)) OVER (PARTITION BY run_id, segment))) / 1e9
+        AS end_s
+FROM requests JOIN wanted USING (run_id)
+    LEFT JOIN (SELECT run_id, segment, steady_from_ns FROM segments) USING (run_id, segment)
+ORDER BY run, request_index
 """
 _GAPS = f"""
 WITH {_WANTED}, placed AS (
-    SELECT error_kind, chunk_offsets_us,
+    SELECT error_kind, steady, chunk_offsets_us, chunks, gathered_chunks,
         (row_number() OVER (ORDER BY run, request_index) - 1) * $blocks // count(*) OVER () AS block
     FROM requests JOIN wanted USING (run_id)
 )
 {gaps_sql("placed", "block")}
 """
 _SEGMENTS = f"""
-WITH {_WANTED} SELECT run, segment, duration_s FROM segments JOIN wanted USING (run_id)
-WHERE status IS DISTINCT FROM 'interrupted'
+WITH {_WANTED}, lasted AS (
+    SELECT run_id, segment, CASE
+        WHEN count(steady_from_ns) OVER (PARTITION BY run_id) > 0
+            THEN coalesce((steady_to_ns - steady_from_ns) / 1e9, 0)
+        WHEN status IS DISTINCT FROM 'interrupted' THEN duration_s END AS duration_s
+    FROM segments
+)
+SELECT run, segment, duration_s FROM lasted JOIN wanted USING (run_id)
 """
 
 
@@ -115,10 +124,10 @@ class CellSamples:
 
     def _counted(self, metric: Metric) -> Any:
         """Return which rows the metric counts."""
-        completed = self.rows["completed"].astype(bool)
+        counted = self.rows["counted"].astype(bool)
         if metric.kind == "latency":
             return ~np.isnan(self.rows[metric.base])
-        return np.ones_like(completed) if metric.name == "error_rate" else completed
+        return np.ones_like(counted) if metric.name == "error_rate" else counted
 
     def sample(self, metric: Metric) -> Sample | None:
         """Return the metric's sample, or None if the cell does not have this figure."""
@@ -150,6 +159,8 @@ class CellSamples:
     def _rate(self, metric: Metric) -> Sample | None:
         added = self.rows[metric.name]
         if not self.slice_s or np.isnan(added).all() or (metric.name == "goodput" and not self.limited):
+            return None
+        if metric.of_all and np.isnan(added[self._counted(metric)]).any():
             return None
         counts = np.nan_to_num(added)
         ended = self.slice_of >= 0
@@ -236,7 +247,7 @@ def _samples_of(reader: Reader, group: RunGroup, limits: Mapping[str, float] | N
 
 
 def _slices(rows: Columns, segments: Columns) -> tuple[Any, int, float]:
-    """Divide the total time of all segments into equal slices: the slice of each request, their number and length.
+    """Divide the total time that rates are of into equal slices: the slice of each request, their number and length.
 
     A segment that was interrupted or killed lasted as long as its rows show.
     """

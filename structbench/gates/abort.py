@@ -9,6 +9,7 @@ from typing import Any
 
 from structbench.gates.expressions import Condition
 from structbench.metrics import is_good
+from structbench.steadiness import asked_ns, opening_end_ns
 
 
 @dataclass(slots=True)
@@ -16,6 +17,7 @@ class AbortWatch:
     """Watches the SLOs of a running cell; ``broken`` returns those that no answer still to come can save.
 
     ``planned`` is the maximum number of requests; None: only a duration bounds the cell, so nothing is certain.
+    Latencies and rates are of the steady part of a run: what was sent in its opening may not count.
     """
 
     slos: Sequence[Condition]
@@ -23,6 +25,16 @@ class AbortWatch:
     limits: Mapping[str, float] = field(default_factory=dict)
     seen: int = 0
     """How many requests have ended."""
+    concurrency: int | None = None
+    opening: frozenset[int] = frozenset()
+    """The first requests, which tell when the opening is over (``structbench.steadiness``)."""
+    _first: list[Mapping[str, Any]] = field(default_factory=list)
+    _held: list[Mapping[str, Any]] = field(default_factory=list)
+    """Requests that ended before it was known whether the opening was over when they were sent."""
+    _over_ns: int | None = None
+    _opening_s: float = 0.0
+    _steady: int = 0
+    """How many of the requests that have ended certainly count for latencies."""
     _states: list[_SloState] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -31,18 +43,50 @@ class AbortWatch:
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a request that has ended: its row of ``requests``."""
         self.seen += 1
+        self._add_to(row, steady_only=False)
+        if row.get("steady") or not self.opening:
+            self._add_steady(row)
+        elif self._over_ns is None:
+            self._hold(row)
+        elif (asked_ns(row) or 0) > self._over_ns:
+            self._add_steady(row)
+
+    def _hold(self, row: Mapping[str, Any]) -> None:
+        """Keep a request until the opening is known to be over."""
+        self._held.append(row)
+        if row["request_index"] in self.opening:
+            self._first.append(row)
+        if len(self._first) < len(self.opening):
+            return
+        self._over_ns = opening_end_ns(self.concurrency, self._first)
+        if self._over_ns is not None:
+            self._opening_s = (self._over_ns - min(asked_ns(each) or 0 for each in self._first)) / 1e9
+            for each in self._held:
+                if (asked_ns(each) or 0) > self._over_ns:
+                    self._add_steady(each)
+            self._held.clear()
+
+    def _add_steady(self, row: Mapping[str, Any]) -> None:
+        self._steady += 1
+        self._add_to(row, steady_only=True)
+
+    def _add_to(self, row: Mapping[str, Any], *, steady_only: bool) -> None:
         good = is_good(row, self.limits)
         for state in self._states:
-            value = state.slo.metric.adds(row, good)
+            value = state.slo.metric.adds(row, good) if state.of_steady == steady_only else None
             if value is not None:
                 state.add(value)
 
     def broken(self, elapsed_s: float | None) -> list[Condition]:
         """Return the SLOs certain to fail, ``elapsed_s`` after the start; none once all requests have ended."""
-        remaining = 0 if self.planned is None else self.planned - self.seen
-        if remaining <= 0:
+        if self.planned is None or (remaining := self.planned - self.seen) <= 0:
             return []
-        return [state.slo for state in self._states if state.is_broken(remaining, elapsed_s)]
+        steady_s = None if elapsed_s is None else elapsed_s - self._opening_s
+        return [
+            state.slo
+            for state in self._states
+            if state.is_broken(self.planned - self._steady if state.of_steady else remaining, steady_s)
+        ]
 
 
 @dataclass(slots=True)
@@ -56,6 +100,11 @@ class _SloState:
     """How many values are within the limit, for percentiles."""
     worst_kept: float = 0.0
     best_broken: float = float("inf")
+
+    @property
+    def of_steady(self) -> bool:
+        """Whether the figure is of the steady requests, not of all."""
+        return self.slo.metric.kind in ("latency", "rate")
 
     def add(self, value: float) -> None:
         self.n += 1

@@ -14,7 +14,7 @@ from structbench.types import Note
 
 Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 
-JUDGES: tuple[Judge, ...] = (counts.UNCOUNTED,)
+JUDGES: tuple[Judge, ...] = (counts.COUNTS,)
 
 
 _STORED = "SELECT run_id, kind, text, share, at_s FROM notes WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"

@@ -1,28 +1,44 @@
-"""Notes on the server's token counts: where they are missing or do not cover what was streamed."""
+"""Notes on the server's token counts and on chunks: where they do not say what they seem to say."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from structbench.formatting import plural
+from structbench.formatting import plural, share_text
+from structbench.metrics import IS_GATHERED
 from structbench.notes.judge import Judge, Row
 from structbench.types import Note
 
+_TEXTS = {
+    "uncounted": "{of} came without a token count: no tokens/s of the run, no TPOT of these",
+    "partly_counted": "{of} had more chunks than output tokens: the server counted a part of its work (as where "
+    "thinking and format are two passes); TPOT is of the answer where that was counted, else absent",
+    "faster_than_made": "{of} came faster than the server says it made the tokens: some were held back before the "
+    "first chunk or left out; no TPOT of these",
+    "gathered_chunks": "{share} of the chunks came together with the one before: the server or a gateway gathers them, "
+    "not this client; no ITL and TPOT of {of}",
+}
 
-def _uncounted(rows: Sequence[Row]) -> Iterator[Note]:
+
+def _of_counts(rows: Sequence[Row]) -> Iterator[Note]:
     (row,) = rows
-    if row["missing"]:
-        yield Note(
-            kind="uncounted", share=row["missing"] / row["completed"],
-            text=f"{row['missing']:,} of {plural(row['completed'], 'completed answer')} came without a token count: "
-                 "figures of tokens are of the others",
-        )  # fmt: skip
+    for kind, text in _TEXTS.items():
+        if row[kind]:
+            of = f"{row[kind]:,} of {plural(row['completed'], 'completed answer')}"
+            share = row[kind] / row["completed"]
+            yield Note(kind, text.format(of=of, share=share_text(row["gathered_share"])), share=share)
 
 
-UNCOUNTED = Judge(
-    """
-    SELECT count(*) AS completed, count(*) FILTER (WHERE output_tokens IS NULL) AS missing
+COUNTS = Judge(
+    f"""
+    SELECT count(*) AS completed, count(*) FILTER (WHERE output_tokens IS NULL) AS uncounted,
+        count(*) FILTER (WHERE chunks > output_tokens) AS partly_counted,
+        count(*) FILTER (
+            WHERE chunks <= output_tokens AND tpot_s IS NULL AND itl_mean_s IS NOT NULL
+        ) AS faster_than_made,
+        count(*) FILTER (WHERE {IS_GATHERED}) AS gathered_chunks,
+        sum(gathered_chunks) / nullif(sum(chunks), 0) AS gathered_share
     FROM requests WHERE run_id = $1 AND error_kind IS NULL
     """,
-    _uncounted,
+    _of_counts,
 )

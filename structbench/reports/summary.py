@@ -39,9 +39,9 @@ Row = Mapping[str, Any]
 
 RUN_KEYS = (
     "run_id", "model", "suite", "load", "cache", "status", "verdict", "verdict_reason", "notes", "warnings", "label",
-    "planned", "requests", "completed", "errors", "dropped", "thinking",
+    "planned", "requests", "steady", "completed", "errors", "dropped", "thinking",
     *(column for metric in METRICS.values() for column in metric.columns), "stream_tokens_per_s", "output_tokens",
-    "duration_s", "model_load_s", "config_hash", "started_at", "finished_at",
+    "duration_s", "rate_s", "model_load_s", "config_hash", "started_at", "finished_at",
 )  # fmt: skip
 """The keys always in the JSON of a run, null if unknown; other columns of the view follow them."""
 
@@ -290,6 +290,12 @@ def _notes(rows: Sequence[Row], marks: Mapping[str, int]) -> Iterator[Text]:
         yield as_text("* interrupted: run the same command with --skip-cached to continue", "yellow")
     for reason, mark in marks.items():
         yield as_text(f"({mark}) {reason}")
+    unsteady = [row for row in rows if number(row, "steady") and row["steady"] < (number(row, "requests") or 0)]
+    if unsteady:
+        row = unsteady[0]
+        more = f"; {len(unsteady) - 1} more likewise" if len(unsteady) > 1 else ""
+        steady = f"{row['steady']:,} of {row['requests']:,} requests are steady, and latencies and rates of those"
+        yield as_text(f"{steady}{_of(row, 1, len(rows))}{more}")
     told: dict[str, list[tuple[Note, Row]]] = {}
     for row in rows:
         for note in row.get("notes") or ():

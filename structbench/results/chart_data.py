@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from structbench.metrics import CHARTED, FAILED, Metric
+from structbench.metrics import CHARTED, FAILED, IS_GATHERED, MEASURED, Metric
 from structbench.results.figures import (
     GROUPS,
     IN_SAMPLE,
@@ -34,7 +34,7 @@ PARTS = ("send_lag_s", "connect_s", "load_s", "prompt_eval_s", "rest_s")
 _CURVES = f"""
 WITH {GROUPS}
 SELECT line, quantile_cont({{column}}, $curve::DOUBLE[]) AS found
-FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL AND {{column}} IS NOT NULL GROUP BY line
+FROM requests JOIN line USING (run_id) WHERE {MEASURED} AND {{column}} IS NOT NULL GROUP BY line
 """
 # A gap of chunk k is from chunk k to k + 1; a bin's mean gap is the time between its outer chunks / its gaps.
 _POSITIONS = f"""
@@ -42,7 +42,7 @@ WITH {GROUPS}, {SAMPLED}, bin AS (
     SELECT unnest(range(len($edges) - 1)) AS bin, unnest($edges[:-2]) AS before, unnest($edges[2:]) AS upto
 ), answer AS (
     SELECT line, chunk_offsets_us AS offsets_us FROM requests JOIN line USING (run_id) JOIN sampled USING (line)
-    WHERE error_kind IS NULL AND {IN_SAMPLE}
+    WHERE {MEASURED} AND NOT {IS_GATHERED} AND {IN_SAMPLE}
 )
 SELECT line * 1000 + bin AS key, (offsets_us[upto + 1] - offsets_us[before + 1]) / 1e6 / (upto - before) AS value
 FROM answer JOIN bin ON len(offsets_us) > upto
@@ -99,7 +99,7 @@ def _completed_share(figures: Figures, metric: Metric) -> float:
     """Return the share of requests that completed; 1 for a metric that an answer may lack."""
     if metric.may_be_absent or not figures.counts["requests"]:
         return 1.0
-    return figures.counts["completed"] / figures.counts["requests"]
+    return float(figures.counts["completed"] / figures.counts["requests"])
 
 
 def positions_of(reader: Reader, groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> list[dict[str, Any]]:

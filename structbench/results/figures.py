@@ -1,4 +1,4 @@
-"""The figures of each run group with intervals; percentiles are over completed requests, as in the view ``summary``."""
+"""The figures of each run group with intervals; latencies are of ``MEASURED`` requests, as in the view ``summary``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import numpy as np
 from structbench.metrics import (
     FAILED,
     GOOD_OF_RUN,
+    IS_COVERED,
+    IS_GATHERED,
     LATENCIES,
     LIMITS_OF_RUN,
+    MEASURED,
     METRICS,
     PERCENTILES,
     Metric,
     gaps_sql,
     of_kind,
+    total_sql,
 )  # fmt: skip
 from structbench.results.groups import RunGroup
 from structbench.stats import (
@@ -40,21 +44,23 @@ SAMPLED = "sampled AS (SELECT unnest($sampled::BIGINT[]) AS line, unnest($share:
 # Multiples of the golden ratio are spread evenly: an even sample over the run, the same each time.
 IN_SAMPLE = "(request_index * 2654435761) % 4294967296 < share * 4294967296"
 """SQL: whether a request is in the sample that ``sample_of`` asks for."""
-_ADDED = {metric.name: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
+_ADDED = {metric: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
 _COUNTS = f"""
 WITH {GROUPS}, limits AS (SELECT run_id, goodput_limits IS NOT NULL AS limited, {LIMITS_OF_RUN} FROM runs)
 SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
     count(*) FILTER (error_kind IS NULL) AS completed, count(*) FILTER (error_kind = 'dropped') AS dropped,
     count(accuracy_score) AS scored,
     count(first_thinking_s) FILTER (error_kind IS NULL) AS thinking,
-    coalesce(sum(output_tokens) FILTER (error_kind IS NULL), 0)::BIGINT AS output_tokens,
-    {", ".join(f"sum({sql}) AS {name}, count({sql}) AS {name}_n" for name, sql in _ADDED.items())},
-    bool_or(limited) AS limited, median(client_tokens_per_s) FILTER (error_kind IS NULL) AS stream_tokens_per_s
+    CASE WHEN bool_or(steady) THEN count(*) FILTER (steady IS NOT FALSE) ELSE 0 END AS steady,
+    CASE WHEN bool_and({IS_COVERED}) FILTER (error_kind IS NULL)
+        THEN (sum(output_tokens) FILTER (error_kind IS NULL))::BIGINT END AS output_tokens,
+    {", ".join(f"{total_sql(of, sql)} AS {of.name}, count({sql}) AS {of.name}_n" for of, sql in _ADDED.items())},
+    bool_or(limited) AS limited, median(client_tokens_per_s) FILTER ({MEASURED}) AS stream_tokens_per_s
 FROM requests JOIN line USING (run_id) JOIN limits USING (run_id) GROUP BY line
 """
-_COUNTED = ("requests", "completed", "errors", "dropped", "scored", "thinking", "output_tokens")
+_COUNTED = ("requests", "completed", "errors", "dropped", "scored", "thinking", "steady", "output_tokens")
 _LATENCY = f"""
-WITH {GROUPS} SELECT line AS key, {{column}} AS value FROM requests JOIN line USING (run_id) WHERE error_kind IS NULL
+WITH {GROUPS} SELECT line AS key, {{column}} AS value FROM requests JOIN line USING (run_id) WHERE {MEASURED}
 """
 _COUNT = "WITH source AS ({source}) SELECT key, count(value) AS n FROM source GROUP BY key ORDER BY key"
 _AT_RANKS = """
@@ -72,7 +78,7 @@ _KNOWN_GAPS = f"WITH {GROUPS} SELECT line, {', '.join(PERCENTILES)} FROM gap_per
 _SAMPLE = f"""
 WITH {GROUPS}, {SAMPLED}
 SELECT line, chunk_offsets_us AS offsets_us FROM requests JOIN line USING (run_id) JOIN sampled USING (line)
-WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
+WHERE {MEASURED} AND NOT {IS_GATHERED} AND len(chunk_offsets_us) > 1 AND {IN_SAMPLE}
 """
 
 
@@ -86,8 +92,9 @@ GapCounts = Mapping[int, tuple[Array, Array]]
 class Figures:
     """The figures measured for one run group."""
 
-    counts: Mapping[str, int]
-    """requests, completed, errors, dropped, scored, thinking (answers that had some), output_tokens."""
+    counts: Mapping[str, Any]
+    """requests, completed, errors, dropped, scored, thinking (answers that had some), steady (0: figures are of all),
+    output_tokens (None: unknown)."""
     latencies: Mapping[str, Latency]
     """``Metric.key`` -> p50, p90, p95, p99."""
     shares: Mapping[str, Estimate]
@@ -200,7 +207,7 @@ def _figures(
     group: RunGroup, row: Mapping[str, Any], latencies: Mapping[str, Latency], outcomes: Sequence[tuple[str, bool, int]]
 ) -> Figures:
     """Return the figures of one group; ``row`` is empty if it has no requests."""
-    counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, group.duration_s
+    counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, group.rate_s
 
     def mean(name: str) -> Estimate:
         total, n = row.get(name), row.get(f"{name}_n", 0)
@@ -209,8 +216,9 @@ def _figures(
     def rate(name: str) -> Estimate:
         if METRICS[name].counts == "scored answer":
             return rate_per_s(mean(name), seconds)
-        known = seconds and (name != "goodput" or row.get("limited"))
-        value = (row.get(name) or 0) / seconds if known and seconds else None
+        total = row.get(name) if METRICS[name].of_all else row.get(name) or 0
+        known = name != "goodput" or row.get("limited")
+        value = total / seconds if known and seconds and total is not None else None
         return Estimate(counts["completed"], value, value, value)
 
     return Figures(

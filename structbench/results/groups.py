@@ -20,7 +20,7 @@ _VERDICTS = ("invalid", "degraded")
 _RUNS = """
 SELECT r.run_id, r.config_hash, r.model, r.model_digest, r.server_version, r.suite, r.load_kind, r.concurrency,
     r.rate, r.arrival, r.planned, r.status, r.verdict, r.verdict_reason, r.label, r.config, r.environment,
-    r.goodput_limits, r.started_at, r.finished_at, d.duration_s, d.model_load_s,
+    r.goodput_limits, r.started_at, r.finished_at, d.duration_s, d.rate_s, d.model_load_s,
     coalesce((SELECT bool_or(simulated) FROM segments WHERE segments.run_id = r.run_id), false) AS simulated
 FROM runs AS r LEFT JOIN run_durations AS d USING (run_id)
 WHERE r.run_id IN (SELECT unnest($1::VARCHAR[]))
@@ -50,6 +50,8 @@ class RunGroup:
     server_version: str | None
     planned: int | None
     duration_s: float | None
+    rate_s: float | None
+    """The seconds that rates are of: those of the steady part, where there is one."""
     model_load_s: float | None
     status: str
     verdict: str | None
@@ -95,6 +97,7 @@ def _run_group(number: int, run: Mapping[str, Any], notes: Iterable[Note]) -> Ru
         labels=_distinct_texts([run["label"]]), config=_json_object(run["config"]),
         environment=_json_object(run["environment"]), model_digest=run["model_digest"],
         server_version=run["server_version"], planned=run["planned"], duration_s=run["duration_s"],
+        rate_s=run["rate_s"],
         model_load_s=run["model_load_s"], status=str(run["status"]), verdict=run["verdict"],
         reasons=_distinct_texts([run["verdict_reason"]]), simulated=run["simulated"],
         notes=tuple(replace(note, text=printable(note.text)) for note in notes),
@@ -133,6 +136,7 @@ def _pool(number: int, members: Sequence[RunGroup]) -> RunGroup:
         reasons=_distinct_texts(reason for group in members for reason in group.reasons),
         notes=tuple(dict.fromkeys(note for group in members for note in group.notes)),
         planned=_sum(group.planned for group in members), duration_s=_sum(group.duration_s for group in members),
+        rate_s=_sum(group.rate_s for group in members),
         status=next((group.status for group in members if group.status != "complete"), "complete"), verdict=worst,
         simulated=any(group.simulated for group in members),
         goodput_limits=_distinct_texts(limit for group in members for limit in group.goodput_limits),

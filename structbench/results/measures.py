@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from structbench.metrics import Metric, gaps_sql, good_sql
+from structbench.metrics import Metric, gaps_sql, good_sql, total_sql
 from structbench.store.views import gap_percentiles_of
 
 Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
@@ -35,7 +35,7 @@ def measured(
     plain = [metric for metric in wanted.values() if metric.counts != "gap"]
     if plain:
         columns = [f"{sql} AS v{i}, {n} AS n{i}" for i, m in enumerate(plain) for sql, n in [_sql(m, limits)]]
-        durations = "CROSS JOIN (SELECT max(duration_s) AS duration_s FROM run_durations WHERE run_id = $1)"
+        durations = "CROSS JOIN (SELECT max(rate_s) AS rate_s FROM run_durations WHERE run_id = $1)"
         (row,) = query(f"SELECT {', '.join(columns)} FROM requests {durations} WHERE run_id = $1", [run_id])
         found = {metric.name: Measured(row[f"v{i}"], row[f"n{i}"]) for i, metric in enumerate(plain)}
     for metric in wanted.values():
@@ -53,7 +53,7 @@ def _sql(metric: Metric, limits: Mapping[str, float] | None) -> tuple[str, str]:
     if metric.name == "goodput" and not limits:
         return "NULL", n
     if metric.kind == "rate":
-        return f"sum({each}) / nullif(any_value(duration_s), 0)", n
+        return f"{total_sql(metric, each)} / nullif(any_value(rate_s), 0)", n
     return f"avg({each})" if metric.p is None else f"quantile_cont({each}, {metric.p!r})", n
 
 

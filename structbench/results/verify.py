@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from structbench.metrics import FAILED
+from structbench.metrics import FAILED, IS_GATHERED
 from structbench.store import Reader
 from structbench.store.rows import run_columns
 from structbench.store.views import gap_percentiles_of
 from structbench.types import Config
-from structbench.verdict import FACTS, judge
+from structbench.verdict import facts_of, judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,16 @@ class Problem:
     example: str
 
 
+_COUNTED = """
+SELECT *, output_tokens - (coalesce(done_reason, '') = 'stop' AND len(counted) < output_tokens)::BIGINT AS tokens,
+    (counted[-1] - counted[1]) / 1e6 AS counted_s
+FROM (SELECT *, CASE
+        WHEN chunks <= output_tokens THEN chunk_offsets_us
+        WHEN first_thinking_s IS NOT NULL THEN [o FOR o IN chunk_offsets_us IF o > first_answer_s * 1e6 - 0.9995]
+    END AS counted FROM requests)
+"""
+"""The requests, with the chunks that the server's token count is of and the tokens in them."""
+_TOGETHER = "len([1 FOR i IN range(1, chunks) IF chunk_offsets_us[i + 1] - chunk_offsets_us[i] <= 100])"
 _SPAN_S = "(chunk_offsets_us[-1] - chunk_offsets_us[1]) / 1e6"
 _APART = f"chunks > 1 AND ({{}} IS NOT NULL OR {_SPAN_S} > 0)"
 """Chunks that all came at one instant have no time between tokens, though offsets are too coarse to tell."""
@@ -39,14 +49,31 @@ _DERIVED: dict[str, tuple[str, str]] = {
     "e2e_s": ("CASE WHEN error_kind IS NULL THEN (end_ns - sent_ns) / 1e9 END", "1e-9"),
     "e2e_due_s": ("CASE WHEN error_kind IS NULL THEN (end_ns - due_ns) / 1e9 END", "1e-9"),
     "chunks": ("coalesce(len(chunk_offsets_us), 0)", "0"),
-    "itl_mean_s": (f"CASE WHEN {_APART.format('itl_mean_s')} THEN {_SPAN_S} / (chunks - 1) END", _US),
+    "gathered_chunks": (
+        f"""CASE WHEN chunks > 1 AND 3000 < CASE WHEN {_TOGETHER} = chunks - 1 THEN chunk_offsets_us[1]
+            ELSE (chunk_offsets_us[-1] - chunk_offsets_us[1]) / (chunks - {_TOGETHER} - 1) END
+            THEN greatest(0, {_TOGETHER} - merged_chunks) ELSE 0 END""",
+        "0",
+    ),
+    "itl_mean_s": (
+        f"CASE WHEN {_APART.format('itl_mean_s')} AND NOT {IS_GATHERED} THEN {_SPAN_S} / (chunks - 1) END",
+        _US,
+    ),
     "tpot_s": (
-        f"CASE WHEN {_APART.format('tpot_s')} AND output_tokens > 1 THEN {_SPAN_S} / (output_tokens - 1) END",
+        f"""CASE WHEN len(counted) BETWEEN 2 AND output_tokens AND tokens > 1 AND NOT {IS_GATHERED}
+            AND (tpot_s IS NOT NULL OR counted_s > 0)
+            AND counted_s > 0.95 * coalesce(eval_s, 0) / output_tokens * (tokens - 1) - 0.002
+                + CASE WHEN tpot_s IS NULL THEN {_US} ELSE -{_US} END
+            THEN counted_s / (tokens - 1) END""",
         _US,
     ),
     "client_tokens_per_s": ("1 / nullif(tpot_s, 0)", "1e-9 * client_tokens_per_s"),
     "server_tokens_per_s": ("output_tokens / nullif(eval_s, 0)", "1e-9 * server_tokens_per_s"),
-    "queue_s": ("e2e_s - coalesce(connect_s, 0) - coalesce(load_s, 0) - prompt_eval_s - eval_s", "1e-9"),
+    "queue_s": (
+        "e2e_s - coalesce(connect_s, 0) - coalesce(load_s, 0) - prompt_eval_s - eval_s"
+        " + CASE WHEN NOT chunks > output_tokens OR output_tokens IS NULL THEN 0 END",
+        "1e-9",
+    ),
 }
 """Column -> its formula (that of loadgen.types, as SQL, from raw columns), and the tolerance for rounding."""
 _HOLDS: dict[str, str] = {
@@ -76,6 +103,12 @@ FROM kept_gaps AS kept LEFT JOIN ({gap_percentiles_of("SELECT run_id FROM kept_g
 WHERE (kept.gaps = computed.gaps AND abs(kept.p50 - computed.p50) + abs(kept.p90 - computed.p90)
     + abs(kept.p95 - computed.p95) + abs(kept.p99 - computed.p99) + abs(kept.max - computed.max) < 1e-8) IS NOT true
 """
+_JUDGED_RUNS = """
+SELECT run_id, verdict FROM runs WHERE verdict IS NOT NULL AND status <> 'running' AND run_id NOT IN (
+    SELECT run_id FROM requests WHERE ttft_s IS NOT NULL AND ttft_off_s IS NULL AND clock = 'kernel'
+) ORDER BY run_id
+"""
+"""A request with the kernel's stamps but without what they may be off by is older than that measure."""
 _ORPHANS = "SELECT DISTINCT run_id, 'no such run' AS example FROM {} WHERE run_id NOT IN (SELECT run_id FROM runs)"
 
 
@@ -89,7 +122,7 @@ def problems(reader: Reader) -> Iterator[Problem]:
             "a complete run has all its requests": _COUNTS,
             "kept gap percentiles are those of the chunks": _GAPS,
             **{f"rows of {table} belong to a run": _ORPHANS.format(table)
-               for table in ("requests", "segments", "samples", "run_gaps")},
+               for table in ("requests", "segments", "samples", "run_gaps", "old_scores")},
         }.items():  # fmt: skip
             rows = reader.query(sql)
             if rows:
@@ -118,13 +151,10 @@ def _columns_of(config: str) -> Mapping[str, Any]:
 
 
 def _of_verdicts(reader: Reader) -> Iterator[Problem]:
-    """Judge the verdicts again; a run whose process was killed has none."""
+    """Judge the verdicts again; a run whose process was killed has none, and an older one was judged otherwise."""
     wrong = []
-    for run in reader.query(
-        "SELECT run_id, verdict FROM runs WHERE verdict IS NOT NULL AND status <> 'running' ORDER BY run_id"
-    ):
-        (facts,) = reader.query(FACTS, [run["run_id"]])
-        verdict = judge(facts)
+    for run in reader.query(_JUDGED_RUNS):
+        verdict = judge(facts_of(reader.query, run["run_id"]))
         if verdict.word != run["verdict"]:
             why = f" ({verdict.reason})" if verdict.reason else ""
             wrong.append(f"run {run['run_id']}: {run['verdict']}, not {verdict.word}{why}")
@@ -147,7 +177,7 @@ def _of_requests(reader: Reader) -> Iterator[Problem]:
         example = f"format('run {{}} request {{}}', requests.run_id, request_index) || {shown}"
         parts.append(f"count(*) {where} AS n{number}, any_value({example}) {where} AS example{number}")
     (found,) = reader.query(
-        f"SELECT {', '.join(parts)} FROM requests JOIN runs USING (run_id) LEFT JOIN segments"
+        f"SELECT {', '.join(parts)} FROM ({_COUNTED}) AS requests JOIN runs USING (run_id) LEFT JOIN segments"
         " ON segments.run_id = requests.run_id AND segments.segment = requests.segment"
     )
     for number, what in enumerate(wrong):

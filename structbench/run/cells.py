@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from loadgen.api.server import Server
 from loadgen.types import ClosedLoop, Load
 from structbench.formatting import load_text, suite_text
-from structbench.identity import config_hash
+from structbench.identity import canonical_json, config_hash
 from structbench.run.settings import Settings
 from structbench.scoring import SCORER_VERSION
 from structbench.suites.catalog import representative_cases
@@ -54,6 +54,32 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.model} {self.suite_name} {self.load_name}" + (f" at {self.place}" if self.place else "")
+
+
+def loading_options(cell: Cell, names: frozenset[str]) -> list[dict[str, Any]]:
+    """Return the different sets of the options ``names`` that the cell's requests have, in the order of the cases."""
+    cases = representative_cases(cell.suite)
+    asked = cases if cell.requests is None else cases[: cell.requests]
+    given = ({**case.options, **cell.config.options} for case in asked)
+    sets = ({name: value for name, value in options.items() if name in names} for options in given)
+    return list({canonical_json(each): each for each in sets}.values())
+
+
+def reload_warning(cell: Cell, names: frozenset[str]) -> str | None:
+    """Return a line if the cases make the server load the model with different options, again and again."""
+    sets = loading_options(cell, names)
+    if len(sets) < 2:
+        return None
+    differing = [name for name in sorted(set().union(*sets)) if len({canonical_json(s.get(name)) for s in sets}) > 1]
+    shown = ", ".join(f"{name} {'/'.join(_loading_texts(name, sets))}" for name in differing)
+    return (
+        f"{cell.name}: its cases load the model with different options ({shown}): the server loads it again at each "
+        f"change, and requests wait; give them one value (--option {differing[0]}=…), or a suite for each"
+    )
+
+
+def _loading_texts(name: str, sets: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(canonical_json(each[name]) if name in each else "unset" for each in sets))
 
 
 def build_cells(settings: Settings, servers: Sequence[Server]) -> list[Cell]:

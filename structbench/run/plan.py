@@ -15,7 +15,7 @@ from loadgen.telemetry import Telemetry
 from loadgen.telemetry.target import Target, is_disabled
 from loadgen.wire.access import NO_ACCESS, Access, split_userinfo
 from structbench.errors import BadInput
-from structbench.identity import config_dict, differences
+from structbench.identity import config_dict, config_hash, differences
 from structbench.metrics import INSTRUMENTS
 from structbench.output import complain
 from structbench.run.cells import Cell
@@ -38,6 +38,8 @@ class PlannedCell:
     """Indices of the requests to send; None: as many as the duration allows."""
     cache: CacheState
     why: str
+    notice: str | None = None
+    """What the user should know before the cell is measured anew."""
 
 
 def find_server(
@@ -170,8 +172,23 @@ def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[Planne
         known = [way for way in (cell, *others) if way.config_hash in found]
         best = min(known, key=lambda way: found[way.config_hash].rank, default=cell)
         judged = _plan(best, found.get(best.config_hash), skip_cached=settings.skip_cached)
+        if not known and (older := _scored_earlier((cell, *others), store)) is not None:
+            judged = replace(judged, why=f"{judged.why}; {older}", notice=older)
         planned.append(replace(judged, cell=cell) if judged.cache == "new" else judged)
     return planned
+
+
+def _scored_earlier(ways: Sequence[Cell], store: Store) -> str | None:
+    """Return how to make use of a complete run of the same cell that an earlier scorer has scored, if there is one."""
+    version = ways[0].config.scorer_version
+    if version is None:
+        return None
+    earlier = [replace(way.config, scorer_version=number) for way in ways for number in range(1, version)]
+    runs = store.find([config_hash(config) for config in earlier]).values()
+    run_id = next((run.run_id for run in runs if run.status == "complete"), None)
+    if run_id is None:
+        return None
+    return f"run {run_id} was scored by an earlier scorer: `structbench rescore {run_id}` makes it count"
 
 
 def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool) -> PlannedCell:

@@ -31,6 +31,8 @@ class _Counts:
     completed: int = 0
     failed: int = 0
     tokens: int = 0
+    uncounted: int = 0
+    """Completed requests whose tokens are not known."""
 
 
 class Progress:
@@ -83,7 +85,10 @@ class Progress:
                 counts.failed += record.failed
                 if record.error is None:
                     counts.completed += 1
-                    counts.tokens += 0 if record.output_tokens is None else record.output_tokens
+                    if record.is_covered:
+                        counts.tokens += record.output_tokens or 0
+                    else:
+                        counts.uncounted += 1
             if record.error is None and (ttft_s := record.ttft_s) is not None:
                 self._ttfts.append(ttft_s)
 
@@ -100,7 +105,7 @@ class Progress:
             self._since = recent[0].last
             self._in_recent -= recent.popleft().done
 
-    def _rate(self, what: Literal["done", "completed", "tokens"]) -> float | None:
+    def _rate(self, what: Literal["done", "completed", "tokens", "uncounted"]) -> float | None:
         with self._lock:
             if self._started is None:
                 return None
@@ -141,8 +146,8 @@ class Progress:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Output tokens of requests completed within the window, per second."""
-        return self._rate("tokens")
+        """Output tokens of requests completed within the window, per second; None if those of any are not known."""
+        return None if self._rate("uncounted") else self._rate("tokens")
 
     @property
     def ttft_p50_s(self) -> float | None:

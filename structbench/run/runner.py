@@ -19,9 +19,11 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from loadgen.api.server import AccessRefused, Server, ServerError
+from loadgen.api.server import AccessRefused, ModelDetails, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
+from loadgen.types import ClosedLoop
 from structbench import __version__
+from structbench.calibration import kept as calibrated_machine
 from structbench.comparison import constrained
 from structbench.errors import GATE_FAILED, BadInput
 from structbench.formatting import plural
@@ -31,19 +33,20 @@ from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.notes import notes_of, stored_notes
 from structbench.output import write_output
 from structbench.results.measures import Query
-from structbench.run.cells import Cell, build_cells
+from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
 from structbench.run.display import Display
 from structbench.run.plan import CacheState, PlannedCell, explain, find_servers, open_telemetry, plan, pull_missing
 from structbench.run.segment import Segment, Services, labels_of
 from structbench.run.settings import Settings
 from structbench.run.similarity import Embeddings, score_similarity
 from structbench.scoring.process import Scorer
+from structbench.steadiness import opening_size
 from structbench.store import Store, run_columns
-from structbench.suites.catalog import calibrated
+from structbench.suites.catalog import cases_of_run
 from structbench.suites.generated import calibrate, calibration_prompts, word_count
 from structbench.suites.requests import case_of
 from structbench.types import Case
-from structbench.verdict import FACTS, judge
+from structbench.verdict import facts_of, judge
 
 _FLUSH_S = 60.0
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
@@ -143,17 +146,22 @@ def load(
     display = display or Display(quiet=True)
     stop = stop or Stop()
     with ExitStack() as stack:
-        for notice in settings.notices:
-            display.print(notice)
+        for notice in (*settings.notices, calibrated_machine.warning(settings.loads, calibrated_machine.kept())):
+            if notice is not None:
+                display.print(notice)
         with stop.interruptible():
             servers = find_servers(settings, stack)
         if settings.dry_run or settings.explain:
-            return Summary(planned=_plan_lines(settings, build_cells(settings, servers)), db=str(settings.db))
+            cells = build_cells(settings, servers)
+            return Summary(planned=_plan_lines(settings, cells, _warnings(cells)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
         store = stack.enter_context(Store(settings.db))
         with stop.interruptible():
             servers = [pull_missing(settings.wanted_models, server, display.print) for server in servers]
-        planned = plan(settings, build_cells(settings, servers), store)
+        cells = build_cells(settings, servers)
+        planned = plan(settings, cells, store)
+        for warning in _warnings([each.cell for each in planned if each.cache != "skipped"]):
+            display.print(warning)
         scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
         services = Services(settings, store, telemetry, scorer, display)
         runner = _Runner(services, stop)
@@ -169,13 +177,20 @@ def load(
         return summary
 
 
-def _plan_lines(settings: Settings, cells: Sequence[Cell]) -> list[str]:
-    """Return a line for each cell; do not create a database for that."""
+def _warnings(cells: Sequence[Cell]) -> list[str]:
+    found = (reload_warning(cell, cell.server.api.LOADING_OPTIONS) for cell in cells)
+    return [f"warning: {text}" for text in found if text is not None]
+
+
+def _plan_lines(settings: Settings, cells: Sequence[Cell], warnings: list[str]) -> list[str]:
+    """Return a line for each cell, and then the warnings; create no database for that."""
     if not settings.db.exists():
-        return [f"{cell.name}: new: {settings.db} does not exist yet" for cell in cells]
-    with Store(settings.db) as store:
-        planned = plan(settings, cells, store)
-        return [f"{p.cell.name}: {p.cache}: {explain(p, store) if settings.explain else p.why}" for p in planned]
+        lines = [f"{cell.name}: new: {settings.db} does not exist yet" for cell in cells]
+    else:
+        with Store(settings.db) as store:
+            planned = plan(settings, cells, store)
+            lines = [f"{p.cell.name}: {p.cache}: {explain(p, store) if settings.explain else p.why}" for p in planned]
+    return lines + warnings
 
 
 def _hold(seconds: float, stop: Stop) -> None:
@@ -209,6 +224,8 @@ class _Runner:
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
             runs.append((cell.cell, run_id))
             self._note_lookup(cell, run_id)
+            if cell.notice is not None:
+                self.services.display.print(f"{cell.cell.name}: {cell.notice}")
             if cell.cache == "skipped":
                 self.services.display.print(f"{cell.cell.name}: skipped: {cell.why}")
                 self._change_state("waiting", "skipped")
@@ -300,8 +317,9 @@ class _Runner:
         self._change_state("waiting", "running")
         try:
             with self.stop.interruptible():
-                model_load_s = self._load_model(cell)
-                cases = self._cases(cell)
+                loading = loading_options(cell, cell.server.api.LOADING_OPTIONS)[0]
+                model_load_s = self._load_model(cell, loading)
+                cases = self._cases(cell, run_id)
         except KeyboardInterrupt:
             self._change_state("running", "interrupted")
             return False
@@ -315,7 +333,7 @@ class _Runner:
             services=self.services, cell=cell, cases=cases, run_id=run_id,
             number=0 if planned.continued is None else planned.continued.next_segment, missing=planned.missing,
             errors=0 if planned.continued is None else planned.continued.errors,
-            watch=abort_watch(self.services.settings, planned, store.query),
+            loading=loading, watch=abort_watch(self.services.settings, planned, store.query),
         )  # fmt: skip
         self._open(planned, segment, model_load_s)
         self._keep_limits(run_id)
@@ -330,25 +348,24 @@ class _Runner:
             self.summary.failures.append(segment.failure)
         return True
 
-    def _load_model(self, cell: Cell) -> float | None:
+    def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> float | None:
         """Load the model and return the seconds that took, so that no request of the load pays for it."""
         config, server = cell.config, cell.server
-        seconds, refusal = server.api.load_model(
-            server.address, cell.model, config.options, config.keep_alive, server.access
-        )
+        options = {**config.options, **loading}
+        seconds, refusal = server.api.load_model(server.address, cell.model, options, config.keep_alive, server.access)
         if refusal is not None:
             self.services.display.print(f"{cell.name}: loading the model failed: {refusal}")
         return seconds
 
-    def _cases(self, cell: Cell) -> Sequence[Case]:
-        """Return the suite's cases; those of ``text`` have lengths fitted to the model's tokenizer."""
+    def _cases(self, cell: Cell, run_id: str) -> Sequence[Case]:
+        """Return the suite's cases; those of ``text`` are this run's, with lengths fitted to the model's tokenizer."""
         if cell.suite.name != "text":
             return cell.suite.cases
         key = cell.server.address, cell.model
         if key not in self.calibration:
             config, server = cell.config, cell.server
             samples = []
-            for prompt in calibration_prompts(config.seed):
+            for prompt in calibration_prompts(config.seed, run_id):
                 chat = config.endpoint == "chat"
                 tokens = server.api.prompt_tokens(
                     server.address, cell.model, prompt, config.options, chat, server.access
@@ -356,7 +373,7 @@ class _Runner:
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
             self.calibration[key] = calibrate(samples)
-        return calibrated(cell.suite, *self.calibration[key]).cases
+        return cases_of_run(cell.suite, run_id, *self.calibration[key])
 
     def _open(self, planned: PlannedCell, segment: Segment, model_load_s: float | None) -> None:
         cell, settings = planned.cell, self.services.settings
@@ -365,7 +382,12 @@ class _Runner:
                "asked_requests": cell.requests, "asked_duration_s": cell.load.duration_s,
                "verdict": None, "verdict_reason": None, "finished_at": None}  # fmt: skip
         if planned.continued is None:
-            run |= {"label": settings.label, "started_at": now, "environment": _environment(settings)}
+            run |= {
+                **server_columns(cell.server, cell.model),
+                "label": settings.label,
+                "started_at": now,
+                "environment": _environment(settings),
+            }
         self.services.store.append("runs", run)
         self.services.store.append("segments", {
             "run_id": segment.run_id, "segment": segment.number, "started_at": now, "status": "running",
@@ -380,7 +402,8 @@ class _Runner:
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
         store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
         store.append("runs", ended)
-        facts = store.query(FACTS, [segment.run_id], timeout_s=_FLUSH_S)[0]
+        store.mark_steady(segment.run_id)
+        facts = facts_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
         verdict = judge(facts)
         planned = facts["reached"] if complete and cell.load.duration_s else cell.requests
         store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
@@ -394,6 +417,15 @@ class _Runner:
         self._change_state("running", "complete" if complete else "interrupted")
         if self.services.telemetry is not None:
             self.services.telemetry.end(segment.labels, verdict.word)
+
+
+def server_columns(server: Server, model: str) -> dict[str, Any]:
+    """Return the columns of ``runs`` with what the server tells of itself and of the model."""
+    told = server.details.get(server.api.full_name(model), ModelDetails())
+    return {
+        "api": server.api_name, "server_kind": server.kind or None, "quantization": told.quantization,
+        "parameters": told.parameters, "context_tokens": told.context_tokens, "server_slots": told.slots,
+    }  # fmt: skip
 
 
 def pair_up(
@@ -429,7 +461,12 @@ def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> Abort
     """Return the watch of --abort-on-slo, with the rows of earlier segments that are not sent again."""
     if not settings.abort_on_slo:
         return None
-    watching = AbortWatch(settings.slos, planned.cell.requests, settings.goodput or {})
+    load, missing = planned.cell.load, planned.missing or ()
+    concurrency = load.concurrency if isinstance(load, ClosedLoop) else None
+    first = frozenset(missing[: opening_size(concurrency)]) if concurrency != 1 else frozenset()
+    watching = AbortWatch(
+        settings.slos, planned.cell.requests, settings.goodput or {}, concurrency=concurrency, opening=first
+    )
     if planned.continued is not None:
         again = set(planned.missing or ())
         for row in query(_REQUEST_ROWS, [planned.continued.run_id]):

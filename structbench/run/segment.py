@@ -71,6 +71,8 @@ class Segment:
     last_ns: int | None = None
     rows: int = 0
     """Requests that have a row, in the database or on the way to it."""
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    """The options with which the model was loaded, beside those of the config."""
     watch: AbortWatch | None = None
     """SLOs that end the load once they are certain to fail."""
     errors: int = 0
@@ -155,7 +157,7 @@ class Segment:
             host=self.cell.server.address,
             access=self.cell.server.access,
             workers=self.workers,
-            warmup=warmup_requests(self.cell.config, self.warmup),
+            warmup=warmup_requests(self.cell.config, self.warmup, self.loading),
             timeouts=Timeouts.of(self.services.settings.timeout_s),
             grace_s=self.services.settings.grace_s,
             orders=self.orders,

@@ -20,7 +20,7 @@ from structbench.errors import BadInput
 from structbench.gates.expressions import Condition, parse_limits, parse_slo
 from structbench.options import UNCHECKED, LoadOptions, access_from, think_value
 from structbench.output import check_output
-from structbench.suites.catalog import load_suite, representative_cases, tagged, tags_of
+from structbench.suites.catalog import NOT, load_suite, representative_cases, tagged, tags_of
 from structbench.suites.generated import TextShape
 from structbench.types import Suite
 
@@ -250,7 +250,7 @@ def _suites(options: LoadOptions) -> list[Suite]:
 
 def _with_tags(suites: Sequence[Suite], tags: Sequence[str]) -> list[Suite]:
     known = {tag for suite in suites for tag in tags_of(suite)}
-    if unknown := [tag for tag in tags if tag not in known]:
+    if unknown := [tag for tag in tags if tag.removeprefix(NOT) not in known]:
         has = f"they have {', '.join(sorted(known))}" if known else "they have none"
         raise BadInput(f"--tags {unknown[0]}: no case of these suites has this tag; {has}")
     return [tagged(suite, tags) for suite in suites]

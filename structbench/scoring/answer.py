@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import category, normalize
 
 from loadgen.types import NOT_JSON
 from structbench.formatting import without_middle
@@ -60,6 +61,24 @@ def as_line(text: str) -> str:
 def first_distinct(explanations: Iterable[str]) -> tuple[str, ...]:
     """Return the first ten different explanations, in order."""
     return tuple(dict.fromkeys(explanations))[:MAX_EXPLANATIONS]
+
+
+def told_apart(acceptable: Sequence[Any], found: object) -> str:
+    """Write ``A or B, found C``; texts that look alike (composed letters, kinds of spaces) with their code points."""
+    write = quoted
+    if isinstance(found, str) and any(isinstance(each, str) and _look(each) == _look(found) for each in acceptable):
+        write = _code_points
+    return f"{' or '.join(write(each) for each in acceptable)}, found {write(found)}"
+
+
+def _look(text: str) -> str:
+    """Return a text that is equal for texts that look alike."""
+    shown = "".join(letter for letter in normalize("NFKC", text) if category(letter) not in ("Cf", "Cc"))
+    return " ".join(shown.split())
+
+
+def _code_points(value: object) -> str:
+    return without_middle(ascii(value), 100, 29)
 
 
 def quoted(value: object) -> str:

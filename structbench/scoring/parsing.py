@@ -18,8 +18,17 @@ from structbench.scoring.values import MAX_DEPTH, limit_error
 JsonSource = Literal["plain", "fenced", "prose"]
 
 _INFO_WORD = re.compile(r"[ \t]*[A-Za-z][\w.+-]*")
+_JSON_START = re.compile(r"[ \t]*(?:[{\[\"\-0-9]|(?:true|false|null)\b|$)")
+_THINKING = re.compile(
+    r"<(?P<end>/)?(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)(?:\s[^<>]{0,60})?>"
+    r"|\[(?P<end2>/)?THINK\]|◁(?P<end3>/)?think▷"
+    r"|<\|channel\|>analysis<\|message\|>|(?P<end4><\|end\|>|<\|channel\|>final<\|message\|>)",
+    re.IGNORECASE,
+)
+"""The tags of DeepSeek, Qwen and others, of Mistral, Kimi and gpt-oss."""
 # A bracket that no JSON can follow is prose ("see {a, b}"), not the start of broken JSON.
 _OPENER = re.compile(r'\{(?=[ \t\n\r]*["}])|\[(?=[ \t\n\r]*(?:[\[{"\]\-0-9]|(?:true|false|null)\b))')
+_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\\n]++|\\.)*+"?|[\[\]{}]')
 
 
@@ -47,7 +56,11 @@ def parse_json(text: str) -> Parsed:
 
 
 def find_json(text: str) -> tuple[Any, JsonSource | None]:
-    """Find the first JSON value in a code fence, else the first JSON object or array in prose, else (None, None)."""
+    """Find the first JSON value in a code fence, else the first JSON object or array in prose, else (None, None).
+
+    What the model thought, between tags, is not searched.
+    """
+    text = after_thinking(text)
     for block in _fenced(text):
         if (parsed := parse_json(block)).error is None:
             return parsed.value, "fenced"
@@ -55,6 +68,27 @@ def find_json(text: str) -> tuple[Any, JsonSource | None]:
         if (parsed := parse_json(part)).error is None:
             return parsed.value, "prose"
     return None, None
+
+
+def after_thinking(text: str) -> str:
+    """Return the text without what stands between tags for thinking; a tag that nothing closes hides the rest.
+
+    Where only the end is marked, since the chat template had opened it, everything before is thinking.
+    """
+    depth, kept, place = 0, "", 0
+    for tag in _THINKING.finditer(text):
+        line = text[text.rfind("\n", 0, tag.start()) + 1 : tag.start()]
+        if depth == 0 and len(_QUOTE.findall(line)) % 2:  # within a JSON string, which ends on its own line
+            continue
+        if not any(tag.groups()):
+            kept += text[place : tag.start()] if depth == 0 else ""
+            depth += 1
+        elif depth:
+            depth -= 1
+        else:
+            kept = ""
+        place = tag.end()
+    return kept + ("" if depth else text[place:])
 
 
 def _fenced(text: str) -> Iterator[str]:
@@ -71,7 +105,7 @@ def _fenced(text: str) -> Iterator[str]:
             if not opening.startswith(("```", "~~~")):
                 continue
             fence, body = opening[:3], []
-            raw = _INFO_WORD.sub("", opening.lstrip(fence[0]), count=1)
+            raw = _after_info(opening.lstrip(fence[0]))
         if raw.rstrip().endswith(fence):
             body.append(raw.rstrip().rstrip(fence[0]))
             yield "\n".join(body)
@@ -80,6 +114,15 @@ def _fenced(text: str) -> Iterator[str]:
             body.append(raw)
     if fence is not None:
         yield "\n".join(body)
+
+
+def _after_info(line: str) -> str:
+    """Return the JSON that begins on the fence's own line, after the language if it names one."""
+    if _JSON_START.match(line):
+        return line
+    word = _INFO_WORD.match(line)
+    rest = line[word.end() :] if word is not None else ""
+    return rest if _JSON_START.match(rest) or rest.rstrip().endswith(("```", "~~~")) else ""
 
 
 def _balanced_parts(text: str) -> Iterator[str]:

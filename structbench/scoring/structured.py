@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from structbench.scoring.answer import Answer, explain, first_distinct, quoted
+from structbench.scoring.answer import Answer, explain, first_distinct, quoted, told_apart
 from structbench.scoring.parsing import Parsed, find_json, parse_json
 from structbench.scoring.rules import matches
 from structbench.scoring.validation import Violations, violations
@@ -66,7 +66,9 @@ def _expected_share(case: Case, value: Any) -> tuple[float, tuple[str, ...]]:
         found = at_pointer(value, pointer)
         if any(matches(found, expected, case.compare, pointer) for expected in acceptable):
             continue
-        wanted = " or ".join(quoted(expected) for expected in acceptable)
-        got = "nothing" if found is ABSENT else quoted(found)
-        wrong.append(explain(pointer, "expected", f"{wanted}, found {got}"))
+        if found is ABSENT:
+            wanted = " or ".join(quoted(expected) for expected in acceptable)
+            wrong.append(explain(pointer, "expected", f"{wanted}, found nothing"))
+        else:
+            wrong.append(explain(pointer, "expected", told_apart(acceptable, found)))
     return (len(due) - len(wrong)) / len(due), tuple(wrong)

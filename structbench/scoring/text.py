@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from unicodedata import normalize
 
-from structbench.scoring.answer import Answer, explain, first_distinct, quoted
+from structbench.scoring.answer import Answer, explain, first_distinct, quoted, told_apart
+from structbench.scoring.parsing import after_thinking
 from structbench.scoring.rules import normalized
 from structbench.types import Case, JsonOutcome, Score
 
 _LETTER = "[^\\W\\d_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]"
 """A letter of a script that separates words, as Thai, Lao, Burmese, Khmer, Japanese and Chinese do not."""
+_HYPHEN = "[-\u2010\u2011\u00ad]"
+_AFTER_WORD = f"(?!{_LETTER}|[\\d_\u0300-\u036f]|{_HYPHEN}(?:{_LETTER}|\\d)|'(?!s(?!{_LETTER})){_LETTER})"
+_BEFORE_WORD = f"(?<!{_LETTER})(?<!_)(?<!{_LETTER}{_HYPHEN})(?<!\\d{_HYPHEN})(?<!{_LETTER}')"
 _BOUNDARIES = {
-    "digit": (r"(?<!\d)(?<!\d[.,])(?<![-\u2013\u2212])", r"(?!\d|[.,]\d)"),
-    "letter": (f"(?<!{_LETTER})", f"(?!{_LETTER})"),
+    "digit": (f"(?<!{_LETTER})(?<![\\d_])(?<!\\d[.,])(?<![-\u2010-\u2013\u2212])", r"(?![\d_]|[.,]\d)"),
+    "letter": (_BEFORE_WORD, _AFTER_WORD),
     "other": ("", ""),
 }
-"""What must not precede and follow a mention, by its own first and last character; a dash counts as a sign."""
+"""What must not precede and follow a mention, by its own first and last character.
+
+A word with a hyphen or an apostrophe is another word, except for a possessive ``'s``; a dash before a digit is a sign.
+"""
 
 
 def score_text(case: Case, answer: Answer) -> Score:
@@ -25,16 +32,16 @@ def score_text(case: Case, answer: Answer) -> Score:
         return Score(outcome=answer.failure, accuracy_score=0.0)
     text = answer.output_text.strip()
     if case.mentions:
-        missing = [
-            group for group in case.mentions if not any(is_mentioned(each, answer.output_text) for each in group)
-        ]
+        told = after_thinking(answer.output_text)
+        missing = [group for group in case.mentions if not any(is_mentioned(each, told) for each in group)]
         share = 1 - len(missing) / len(case.mentions)
-        wrong = first_distinct(explain("", "mentions", f"{_either(group)} is missing") for group in missing)
+        texts = (" or ".join(map(quoted, group)) for group in missing)
+        wrong = first_distinct(explain("", "mentions", f"{text} is missing") for text in texts)
     else:
         expected = [each.strip() for each in (case.acceptable or {}).get("", (case.expected_text or "",))]
         rule = case.compare.get("", {})
         share = float(any(normalized(rule, text) == normalized(rule, right) for right in expected))
-        wrong = (explain("", "expected", f"{_either(expected)}, found {quoted(text)}"),)
+        wrong = (explain("", "expected", told_apart(expected, text)),)
     if share == 1:
         return Score(outcome="correct", accuracy_score=1.0)
     if not text:
@@ -43,15 +50,17 @@ def score_text(case: Case, answer: Answer) -> Score:
     return Score(outcome=outcome, accuracy_score=share, validation_errors=wrong)
 
 
-def _either(texts: Iterable[str]) -> str:
-    return " or ".join(map(quoted, texts))
-
-
 def is_mentioned(text: str, answer: str) -> bool:
     """Return whether the answer contains the text in any case, not within a longer word or number: 7 is in 7C, but
-    not in 17, 7.5 or -7."""
+    not in 17, 7.5, B7 or -7, and seven not in twenty-seven."""
+    text, answer = _plain(text), _plain(answer)
     before, after = _BOUNDARIES[_edge(text[:1])][0], _BOUNDARIES[_edge(text[-1:])][1]
     return re.search(before + re.escape(text) + after, answer, re.IGNORECASE) is not None
+
+
+def _plain(text: str) -> str:
+    """Return the text with composed letters and straight apostrophes."""
+    return normalize("NFC", text).replace("\u2019", "'")
 
 
 def _edge(character: str) -> str:

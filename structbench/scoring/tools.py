@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from structbench.scoring import bfcl
-from structbench.scoring.answer import Answer, explain, first_distinct, quoted
+from structbench.scoring.answer import Answer, explain, first_distinct, quoted, told_apart
 from structbench.scoring.bfcl import Verdict
 from structbench.scoring.parsing import find_json
 from structbench.scoring.rules import best_assignment
@@ -203,9 +203,9 @@ def _why(call: _MadeCall, verdict: Verdict, wanted: Mapping[str, Any]) -> tuple[
         case "schema_violation":
             return call.broken
         case "wrong_value":
-            values = _allowed(wanted)[verdict.argument]
-            detail = " or ".join(quoted(value) for value in values[:5])
-            return (explain(at, "wrong_value", f"expected {detail}, found {quoted(arguments[verdict.argument])}"),)
+            values = _allowed(wanted)[verdict.argument][:5]
+            detail = told_apart(values, arguments[verdict.argument])
+            return (explain(at, "wrong_value", f"expected {detail}"),)
         case _:
             return ()
 

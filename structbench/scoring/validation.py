@@ -85,9 +85,9 @@ def draft_of(schema: Mapping[str, Any]) -> Any:
 
 
 def is_known_draft(schema: Mapping[str, Any]) -> bool:
-    """Return whether ``$schema`` is absent or names a draft that is known here."""
+    """Return whether ``$schema`` is absent, names a draft that is known here, or is no text at all."""
     named = schema.get("$schema")
-    return named is None or (isinstance(named, str) and _DRAFT.fullmatch(named.strip()) is not None)
+    return not isinstance(named, str) or _DRAFT.fullmatch(named.strip()) is not None
 
 
 def schema_problem(schema: Mapping[str, Any]) -> str | None:

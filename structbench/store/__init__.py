@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
-from structbench.store.database import Database, Locked, fetched, wait_a_little
+from structbench.store.database import BESIDE_A_LOAD, Database, Locked, fetched, wait_a_little
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
 from structbench.store.spool import Spool, SpooledRow, count_lines, insert, is_alive, read_rows
+from structbench.store.steady import mark_steady
 from structbench.store.upkeep import spool_of, transaction
 from structbench.store.views import GAPS_TO_KEEP
 from structbench.types import Note
@@ -51,7 +52,7 @@ class Store:
     def __init__(self, path: Path, *, patience_s: float = 3.0) -> None:
         """Open, create or migrate the file, and merge what dead processes left; raise BadInput if that fails."""
         self.path = Path(path)
-        self._database = Database(self.path, beside_a_load=True)
+        self._database = Database(self.path, config=BESIDE_A_LOAD)
         self._columns = self._database.prepare(patience_s)
         try:
             self._spool = Spool(spool_of(self.path))
@@ -170,6 +171,10 @@ class Store:
         """Store the gap percentiles of a complete run, slow to compute, for the view ``gap_percentiles``."""
         for row in self.query(GAPS_TO_KEEP, [run_id], timeout_s=60.0):
             self.append("run_gaps", row)
+
+    def mark_steady(self, run_id: str) -> None:
+        """Fill ``steady`` and ``ended_steady`` of the run's requests, which figures are of; all must have ended."""
+        self._read(lambda con: mark_steady(con, run_id), 60.0, read_only=False)
 
     def keep_notes(self, run_id: str, notes: Iterable[Note]) -> None:
         """Store these notes on a run in place of those it has."""

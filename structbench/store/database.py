@@ -12,35 +12,33 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from structbench.errors import BadInput
-from structbench.store.schema import (
-    FILE,
-    MIGRATIONS,
-    TABLES,
-    Columns,
-    columns_of,
-    has_todays_views,
-    migrate,
-    version_of,
-    views,
-)  # fmt: skip
+from structbench.errors import BadInput, RunFailed
+from structbench.store.inspection import has_todays_views, version_of
+from structbench.store.schema import FILE, MIGRATIONS, TABLES, Columns, migrate, shape, views
 
 if TYPE_CHECKING:
     import duckdb
 
-_BESIDE_A_LOAD: Mapping[str, str] = {"threads": "1", "memory_limit": "512MB"}
-_ALONE: Mapping[str, str] = {"memory_limit": "1GB"}
-_SEALED: Mapping[str, str] = {
-    **_ALONE,
-    "enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true",
+_POWERLESS: Mapping[str, str] = {
+    "autoinstall_known_extensions": "false", "autoload_known_extensions": "false",
+    "allow_persistent_secrets": "false", "python_enable_replacements": "false",
 }  # fmt: skip
+"""What no DuckDB of ours may do, whatever file it opens."""
+_ALONE: Mapping[str, str] = {**_POWERLESS, "memory_limit": "1GB"}
+BESIDE_A_LOAD: Mapping[str, str] = {**_POWERLESS, "threads": "1", "memory_limit": "512MB"}
+"""One thread, the caller's, whose priority then counts, and less memory."""
+_FOR_USERS: Mapping[str, str] = {**_ALONE, "temp_directory": ""}
+"""For statements of users: DuckDB lets them read its temporary folder."""
+
+T = TypeVar("T")
 
 Params = Sequence[Any] | Mapping[str, Any] | None
 
@@ -53,15 +51,26 @@ class Locked(Exception):
 
 
 class Database:
-    """One file, and a DuckDB that opens it only for moments; several threads take turns."""
+    """One file, and a DuckDB that opens it only for moments; several threads take turns.
 
-    def __init__(self, path: Path, *, beside_a_load: bool = False) -> None:
-        """``beside_a_load``: one thread, the caller's, whose priority then counts, and less memory."""
+    It can touch that file and what DuckDB writes beside it, and nothing else but ``others``.
+    """
+
+    def __init__(
+        self, path: Path, *, others: Sequence[Path] = (), config: Mapping[str, str] = _ALONE, sealed: bool = True
+    ) -> None:
+        """``sealed``: false if the caller seals it, once the file is open."""
         self.path = path
-        self._config = {**(_BESIDE_A_LOAD if beside_a_load else _ALONE), "temp_directory": f"{path.absolute()}.tmp"}
+        self.made = path.resolve().with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+        """Where a new file is made before it takes the place of ``path``."""
+        self._config = {"temp_directory": f"{path.absolute()}.tmp", **config}
+        self._reach = [*files_of(path), *files_of(path.resolve()), *files_of(self.made), *others]
+        self._sealed = sealed
         self._duckdb: duckdb.DuckDBPyConnection | None = None
         self._named: set[str] = set()
         """The tables and views that a reader can name by now: each takes a while to make."""
+        self._version = 0
+        self._inspected: object = None
         self._turn = threading.Lock()
 
     @contextmanager
@@ -70,32 +79,34 @@ class Database:
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the file (or the one at ``path``); raise Locked if others use it for longer than ``patience_s``.
 
-        A reader sees the file's tables and views made of today's text: those in the file may be older, or foreign.
+        A reader sees the file's tables and, after ``make_views``, today's views; nothing else in it is ever read, and
+        a file that is not ours raises BadInput.
         """
         import duckdb  # late: takes 100 ms
 
         with self._turn:
             if self._duckdb is None:
                 self._duckdb = duckdb.connect(config=dict(self._config))
+                if self._sealed:
+                    _seal(self._duckdb, self._reach)
             path = path or self.path
             with (
                 attached(self._duckdb, path, FILE, read_only=read_only, patience_s=patience_s),
                 self._duckdb.cursor() as con,
             ):
-                con.execute(f"USE {FILE}").fetchall()
-                if read_only:
-                    self._use_tables(con)
+                if self._inspected != (file := _identity(path)):
+                    self._version, self._inspected = version_of(con, path), file
+                if not read_only:
+                    con.execute(f"USE {FILE}").fetchall()
+                elif self.is_current:
+                    self._name_tables(con)
                 yield con
 
-    def _use_tables(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Make the names of tables mean those of the file, whatever else is in it, if it is of today's version."""
-        if not self._named:
-            if version_of(con, self.path) < len(MIGRATIONS):
-                return
-            for table in TABLES:
-                con.execute(f"CREATE VIEW memory.{table} AS FROM {FILE}.main.{table}").fetchall()
+    def _name_tables(self, con: duckdb.DuckDBPyConnection) -> None:
+        for table in TABLES:
+            if table not in self._named:
+                con.execute(f"CREATE VIEW {table} AS FROM {FILE}.main.{table}").fetchall()
                 self._named.add(table)
-        con.execute("USE memory").fetchall()
 
     def make_views(self, con: duckdb.DuckDBPyConnection, sql: str) -> None:
         """Make the views that a statement names, and before each those that it reads, which stand before it."""
@@ -121,35 +132,39 @@ class Database:
         """Create or migrate the file and return its tables' columns; raise BadInput if it cannot be used."""
         _check_place(self.path)
         with usable(self.path):
-            if self.path.exists():
-                # Read-only first: a current file needs no writing, and so a reader does not keep a load from starting.
-                with self.opened(read_only=True, patience_s=patience_s) as con:
-                    current, finished = version_of(con, self.path) == len(MIGRATIONS), has_todays_views(con)
-                    columns = columns_of(con)
-                if current and not finished:  # the views are for other programs: they can wait for a reader
-                    with suppress(Locked), self.opened(read_only=False) as con:
-                        migrate(con, self.path)
-                if current:
-                    return columns
-            else:
+            if not self.path.exists():
                 self._create()
-            with self.opened(read_only=False, patience_s=patience_s) as con:
-                migrate(con, self.path)
-                return columns_of(con)
+            # Read-only first: a current file needs no writing, and so a reader does not keep a load from starting.
+            with self.opened(read_only=True, patience_s=patience_s) as con:
+                is_current, has_views = self.is_current, has_todays_views(con)
+            if not is_current:
+                self._migrate(patience_s)
+            elif not has_views:  # they are for other programs, and can wait for a reader
+                with suppress(Locked):
+                    self._migrate(0)
+        return shape(MIGRATIONS).columns
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file, which was opened before, is of today's version."""
+        return self._version == len(MIGRATIONS)
+
+    def _migrate(self, patience_s: float, path: Path | None = None) -> None:
+        with self.opened(read_only=False, patience_s=patience_s, path=path) as con:
+            migrate(con, self._version)
+            self._version = len(MIGRATIONS)
 
     def _create(self) -> None:
         """Create the file elsewhere and move it into place, so that no process sees half a database."""
-        made = self.path.with_name(f".{self.path.name}.{os.getpid()}-{threading.get_ident()}")
-        with self.opened(read_only=False, path=made) as con:
-            migrate(con, self.path)
+        self._migrate(0, self.made)
         try:
-            os.link(made, self.path)
+            os.link(self.made, self.path)
         except FileExistsError:  # another process was quicker: its file is as good
             pass
         except OSError:  # a file system without hard links
-            made.replace(self.path)
+            self.made.replace(self.path)
         finally:
-            made.unlink(missing_ok=True)
+            self.made.unlink(missing_ok=True)
 
 
 def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) -> duckdb.DuckDBPyConnection:
@@ -174,6 +189,20 @@ def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) 
         wait_a_little()
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return the files that DuckDB may write for one database."""
+    return [
+        path.absolute().with_name(path.name + ending) for ending in ("", ".wal", ".wal.checkpoint", ".wal.recovery")
+    ]
+
+
+def _seal(con: duckdb.DuckDBPyConnection, reach: Sequence[Path] = ()) -> None:
+    """Let DuckDB open these files and no others from now on, and lift no limit."""
+    con.execute(f"SET allowed_paths = [{', '.join(map(quoted, reach))}]").fetchall()
+    con.execute("SET enable_external_access = false").fetchall()
+    con.execute("SET lock_configuration = true").fetchall()
+
+
 def quoted(text: object) -> str:
     """Return the text as an SQL literal, where parameters are not allowed."""
     doubled = str(text).replace("'", "''")
@@ -186,7 +215,7 @@ def attached(
 ) -> Iterator[None]:
     """Attach a file under this name; raise Locked if others use it for longer than ``patience_s``."""
     attach = f"ATTACH {quoted(path.absolute())} AS {name} ({'TYPE duckdb, READ_ONLY' if read_only else 'TYPE duckdb'})"
-    detach = partial(con.execute, f"DETACH {name}")
+    detach = partial(con.execute, f"DETACH DATABASE IF EXISTS {name}")
     while True:
         before = _identity(path)
         _patiently(partial(con.execute, attach), patience_s)
@@ -257,27 +286,47 @@ class QueryResult:
     more: bool = False
 
 
-def ask(path: Path, sql: str, limit: int | None = None) -> QueryResult:
+def ask(path: Path, sql: str, limit: int | None = None, timeout_s: float | None = None) -> QueryResult:
     """Run a statement that a user wrote and return at most ``limit`` rows; raise BadInput that says where it is wrong.
 
     It can read this file and nothing else (no other file, network, environment or Python variable), change nothing,
-    and not lift these limits.
+    not lift these limits, and not take longer than ``timeout_s`` (RunFailed).
     """
     import duckdb
 
-    with usable(path):
-        con = _patiently(partial(duckdb.connect, path, read_only=True, config=dict(_SEALED)), PATIENCE_S)
-    with con:
+    database = Database(path, config=_FOR_USERS, sealed=False)
+    with usable(path), closing(database), database.opened(read_only=True, patience_s=PATIENCE_S) as con:
+        database.make_views(con, " ".join(views()))
+        _seal(con)
+        con.execute("BEGIN TRANSACTION READ ONLY").fetchall()
         try:
-            return _execute(con, sql, limit)
+            return interruptible(con, lambda: _execute(con, sql, limit), timeout_s)
         except duckdb.Error as error:
             raise BadInput(_one_line_error(str(error))) from error
 
 
+def interruptible(con: duckdb.DuckDBPyConnection, work: Callable[[], T], timeout_s: float | None = None) -> T:
+    """Return what ``work`` returns; Ctrl-C (which DuckDB does not see) and that time end it (RunFailed)."""
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(work)
+        try:
+            return running.result(timeout_s)
+        except TimeoutError:
+            raise RunFailed(f"stopped after {timeout_s:g} s") from None
+        finally:
+            while not running.done():
+                con.interrupt()
+                wait([running], 0.1)
+
+
 def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> QueryResult:
+    import duckdb
+
     statements = con.extract_statements(sql)
     if len(statements) != 1:
         raise BadInput(f"give one statement at a time, not {len(statements)}")
+    if statements[0].type in (duckdb.StatementType.ATTACH, duckdb.StatementType.DETACH):
+        raise BadInput("this prompt reads the results database and no other")
     result = con.execute(statements[0])
     names = [column[0] for column in result.description or ()]
     if limit is None:

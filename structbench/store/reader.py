@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
+from structbench.output import spreadsheet_sql
 from structbench.store.database import Database, Locked, Params, fetched, quoted, refuse_folder, usable
-from structbench.store.schema import MIGRATIONS, version_of
 from structbench.store.upkeep import settle, spool_of
 
 if TYPE_CHECKING:
@@ -31,18 +31,22 @@ class Reader:
     """One DuckDB file, read-only. Each query opens it anew (1 ms), so that a load can write in between; queries that
     must agree with each other go into one ``with reader.together():``."""
 
-    def __init__(self, path: Path, *, patience_s: float = 3.0) -> None:
-        """Open the file and merge what dead processes left; raise BadInput if there is nothing to read."""
+    def __init__(self, path: Path, *, patience_s: float = 3.0, target: Path | None = None) -> None:
+        """Open the file and merge what dead processes left; raise BadInput if there is nothing to read.
+
+        ``target`` is the one file that ``copy`` may write.
+        """
         self.path = Path(path)
         self._patience_s = patience_s
-        self.database = Database(self.path)
+        self._target = target
+        self.database = Database(self.path, others=() if target is None else (target,))
         self._shared: duckdb.DuckDBPyConnection | None = None
         refuse_folder(self.path)
         if not self.path.exists():
             raise BadInput(f"{self.path} does not exist: run `structbench load` to create it, or give another --db")
-        with usable(self.path), self.together() as con:
-            older = version_of(con, self.path) < len(MIGRATIONS)
-        if older:
+        with usable(self.path), self.together():
+            pass
+        if not self.database.is_current:
             self.database.prepare(patience_s)
         self._settle()
         if not self.query("SELECT 1 FROM runs LIMIT 1"):
@@ -61,15 +65,21 @@ class Reader:
             found = con.execute(sql, params).fetchnumpy()
         return {name: _filled(values) for name, values in found.items()}
 
-    def copy(self, view: str, run_ids: Sequence[str], target: Path, how: str) -> None:
-        """Write the rows of these runs to a file; ``how`` are options of DuckDB's COPY. Raise BadInput on failure."""
+    def copy(self, view: str, run_ids: Sequence[str], how: str, *, spreadsheet: bool = False) -> None:
+        """Write the rows of these runs to the target, with options of COPY; raise BadInput on failure.
+
+        ``spreadsheet``: text that would be a formula there gets a ' in front.
+        """
         import duckdb
 
         ids = ", ".join(quoted(run_id) for run_id in run_ids)
         with self.together() as con:
             self.database.make_views(con, view)
+            columns = con.execute(f"DESCRIBE {view}").fetchall() if spreadsheet else []
+            safe = ", ".join(spreadsheet_sql(f'"{name}"') for name, kind, *_ in columns if kind == "VARCHAR")
+            source = f"SELECT * {f'REPLACE ({safe})' if safe else ''} FROM {view} WHERE run_id IN ({ids})"
             try:
-                con.execute(f"COPY (FROM {view} WHERE run_id IN ({ids})) TO {quoted(target)} ({how})").fetchall()
+                con.execute(f"COPY ({source}) TO {quoted(self._target)} ({how})").fetchall()
             except duckdb.IOException as error:
                 raise BadInput(f"cannot write the file ({str(error).splitlines()[0]}): give another -o") from error
 

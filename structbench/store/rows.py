@@ -20,13 +20,14 @@ from structbench.types import Config, Score
 INT64 = 2**63
 
 _RECORD_COLUMNS = (
-    "worker", "due_ns", "sent_ns", "end_ns", "ttft_s", "ttft_due_s", "first_thinking_s", "first_answer_s",
+    "worker", "due_ns", "sent_ns", "end_ns", "ttft_s", "ttft_off_s", "ttft_due_s", "first_thinking_s", "first_answer_s",
     "first_tool_call_s", "itl_mean_s", "tpot_s", "e2e_s", "e2e_due_s", "send_lag_s", "connect_s", "merged_chunks",
-    "clock", "prompt_tokens", "output_tokens", "load_s", "prompt_eval_s", "eval_s", "queue_s", "server_tokens_per_s",
-    "client_tokens_per_s", "done_reason", "output_text", "thinking_text",
+    "gathered_chunks", "resent_segments", "out_of_order_segments",
+    "clock", "prompt_tokens", "cached_prompt_tokens", "output_tokens", "thinking_tokens", "load_s", "prompt_eval_s", "eval_s", "queue_s",
+    "server_tokens_per_s", "client_tokens_per_s", "done_reason", "output_text", "thinking_text",
 )  # fmt: skip
 _CONFIG_COLUMNS = ("model", "model_digest", "server_version", "suite", "endpoint", "structured")
-_SCORE_COLUMNS = tuple(field.name for field in fields(Score) if field.name != "outcome")
+SCORE_COLUMNS = tuple(field.name for field in fields(Score) if field.name != "outcome")
 
 
 def row_of(
@@ -57,15 +58,26 @@ def row_of(
         "repeat": repeat,
         **{column: getattr(record, column) for column in _RECORD_COLUMNS},
         "read_lag_max_s": None if record.read_lag_max_ns is None else record.read_lag_max_ns / 1e9,
+        "processor_wait_s": None if record.processor_wait_ns is None else record.processor_wait_ns / 1e9,
         "chunks": len(record.chunk_ns),
         "chunk_offsets_us": None if sent_ns is None else [(chunk_ns - sent_ns) // 1000 for chunk_ns in record.chunk_ns],
+        "chunk_early_us": None if record.chunk_early_ns is None else [ns // 1000 for ns in record.chunk_early_ns],
         "tool_calls": record.tool_calls,
-        "outcome": score.outcome if score is not None else "completed" if error is None else error.kind,
-        **{column: None if score is None else getattr(score, column) for column in _SCORE_COLUMNS},
+        **outcome_columns(None if error is None else error.kind, score),
         "semantic_similarity": None,  # comes after the load, if at all
+        "steady": None,  # is known when the load has ended
+        "ended_steady": None,
         "error_kind": None if error is None else error.kind,
         "error_status": None if error is None else error.status,
         "error_message": None if error is None else error.message,
+    }
+
+
+def outcome_columns(error_kind: str | None, score: Score | None) -> dict[str, Any]:
+    """Return the columns that say how a request ended and what it was worth."""
+    return {
+        "outcome": score.outcome if score is not None else error_kind or "completed",
+        **{column: None if score is None else getattr(score, column) for column in SCORE_COLUMNS},
     }
 
 

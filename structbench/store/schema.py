@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from structbench import __version__
-from structbench.errors import BadInput
 from structbench.identity import canonical_json
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "run_gaps": ("run_id",),
     "lookups": ("looked_up_at", "config_hash"),
 }
-TABLES = (*KEYS, "notes", "migrations")
+TABLES = (*KEYS, "notes", "old_scores", "migrations")
 UPDATED = ("runs", "segments")
 """A second row with the same key changes the columns that it names; in the other tables it replaces the row."""
 FIXED: dict[str, tuple[str, ...]] = {"runs": ("config_hash",)}
@@ -40,10 +41,10 @@ FIXED: dict[str, tuple[str, ...]] = {"runs": ("config_hash",)}
 
 FILE = "structbench_file"
 """What the open file is called in SQL."""
-_IN_FILE = f"""database_name = coalesce(
-    (SELECT any_value(database_name) FROM duckdb_databases() WHERE database_name = '{FILE}'), current_database()
-)"""
 
+_COLUMNS = """
+SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY table_name, column_index
+"""
 _HISTORY = """
 CREATE TABLE IF NOT EXISTS migrations (
     version BIGINT PRIMARY KEY, name VARCHAR, applied_at TIMESTAMP, structbench_version VARCHAR
@@ -56,7 +57,10 @@ SELECT config_hash, any_value(config), bool_or(suite = 'text' OR EXISTS (
 )) FROM runs WHERE config IS NOT NULL GROUP BY config_hash
 """
 
-MIGRATIONS = ("0001-tables", "0002-views", "0003-identity", "0004-views", "0005-notes")
+MIGRATIONS = (
+    "0001-tables", "0002-views", "0003-identity", "0004-views", "0005-notes", "0006-client-lag", "0007-old-scores",
+    "0008-steady", "0009-counts", "0010-servers",
+)  # fmt: skip
 """The migrations, each an SQL file in ``migrations/``; the schema version is the number applied."""
 
 
@@ -78,54 +82,59 @@ def views() -> dict[str, str]:
     }
 
 
-def has_todays_views(con: duckdb.DuckDBPyConnection) -> bool:
-    """Return whether the views in the open file are those of ``views.sql``."""
-    found = con.execute(f"SELECT comment FROM duckdb_views() WHERE view_name = 'summary' AND {_IN_FILE}").fetchall()
-    return found == [(_views_mark(),)]
-
-
-def _views_mark() -> str:
+@cache
+def views_mark() -> str:
     """Return the comment that the view ``summary`` of a file carries, from which one sees what text made the views."""
     return f"views {hashlib.sha256(views_sql().encode()).hexdigest()}"
 
 
-def version_of(con: duckdb.DuckDBPyConnection, path: object) -> int:
-    """Return the schema version of the open file, 0 without our tables; raise BadInput if it is not ours."""
-    columns = columns_of(con)
-    history = columns.get("migrations")
-    if history is None:
-        foreign = sorted(set(columns) & set(KEYS))
-        if foreign:
-            raise BadInput(f"{path} has a table {foreign[0]!r} that structbench did not make: give another --db")
-        return 0
-    if not {"version", "structbench_version"} <= set(history):
-        raise BadInput(f"{path} has a table 'migrations' that structbench did not make: give another --db")
-    row = con.execute("SELECT max(version), max_by(structbench_version, version) FROM migrations").fetchall()[0]
-    version, writer = row[0] if row[0] is not None else 0, row[1]
-    if version > len(MIGRATIONS):
-        raise BadInput(
-            f"{path} was written by structbench {writer} (schema {version}; this is {__version__}, schema "
-            f"{len(MIGRATIONS)}): upgrade structbench or give another --db"
-        )
-    return int(version)
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The tables of one version: the statement that makes each, their columns, and the statements of the indexes."""
+
+    tables: Mapping[str, str]
+    columns: Columns
+    indexes: frozenset[str]
 
 
-def migrate(con: duckdb.DuckDBPyConnection, path: object) -> None:
-    """Migrate the open file to the current version and to today's views, completely or not at all."""
+@cache
+def shape(migrations: tuple[str, ...]) -> Shape:
+    """Return the tables that these migrations make, in DuckDB's words."""
+    import duckdb
+
+    columns: Columns = {}
+    with duckdb.connect(config={"threads": "1"}) as con:
+        con.execute(_HISTORY).fetchall()
+        for name in migrations:
+            if not name.endswith("-views"):
+                _apply(con, name)
+        tables = dict(con.execute("SELECT table_name, sql FROM duckdb_tables()").fetchall())
+        indexes = frozenset(sql for (sql,) in con.execute("SELECT sql FROM duckdb_indexes()").fetchall())
+        for table, column, sql_type in con.execute(_COLUMNS).fetchall():
+            columns.setdefault(table, {})[column] = sql_type
+    return Shape(tables, columns, indexes)
+
+
+def migrate(con: duckdb.DuckDBPyConnection, version: int) -> None:
+    """Migrate the open file from this version to today's and its views to today's, completely or not at all."""
     con.execute("BEGIN").fetchall()
-    for number in range(version_of(con, path) + 1, len(MIGRATIONS) + 1):
+    for number in range(version + 1, len(MIGRATIONS) + 1):
         name = MIGRATIONS[number - 1]
         con.execute(_HISTORY).fetchall()
-        if name == "0003-identity":
-            _prepare_identities(con)  # which SQL cannot compute
-        con.execute(sql_of(name)).fetchall()
+        _apply(con, name)
         con.execute(
             "INSERT INTO migrations VALUES ($1, $2, CAST(now() AT TIME ZONE 'UTC' AS TIMESTAMP), $3)",
             [number, name, __version__],
         ).fetchall()
     con.execute(views_sql()).fetchall()
-    con.execute(f"COMMENT ON VIEW summary IS '{_views_mark()}'").fetchall()
+    con.execute(f"COMMENT ON VIEW summary IS '{views_mark()}'").fetchall()
     con.execute("COMMIT").fetchall()
+
+
+def _apply(con: duckdb.DuckDBPyConnection, migration: str) -> None:
+    if migration == "0003-identity":
+        _prepare_identities(con)  # which SQL cannot compute
+    con.execute(sql_of(migration)).fetchall()
 
 
 def _prepare_identities(con: duckdb.DuckDBPyConnection) -> None:
@@ -147,17 +156,3 @@ def without_amount(config: dict[str, Any], *, unscored: bool) -> dict[str, Any]:
     kept = {key: value for key, value in config.items() if key not in gone}
     load = config.get("load")
     return {**kept, "load": {k: v for k, v in load.items() if k != "duration_s"}} if isinstance(load, dict) else kept
-
-
-def columns_of(con: duckdb.DuckDBPyConnection) -> Columns:
-    """Return the columns and types of the open file's tables."""
-    columns: Columns = {}
-    found = con.execute(
-        "SELECT table_name, column_name, data_type FROM duckdb_columns()"
-        f" WHERE {_IN_FILE} AND NOT internal AND table_oid IN"
-        f" (SELECT table_oid FROM duckdb_tables() WHERE {_IN_FILE})"
-        " ORDER BY table_name, column_index"
-    ).fetchall()
-    for table, column, sql_type in found:
-        columns.setdefault(table, {})[column] = sql_type
-    return columns

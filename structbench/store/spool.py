@@ -199,7 +199,7 @@ def _insert_chunk(con: duckdb.DuckDBPyConnection, columns: Columns, chunk: list[
     con.execute("BEGIN").fetchall()
     for (table, names), rows in _grouped(columns, chunk).items():
         types = {name: columns[table][name] for name in names}
-        con.execute(_statement(table, types), [json.dumps(rows), _structure(types)]).fetchall()
+        con.execute(_statement(table, types), [json.dumps(rows), structure(types)]).fetchall()
     con.execute("COMMIT").fetchall()
 
 
@@ -216,7 +216,7 @@ def _grouped(columns: Columns, chunk: list[TableRow]) -> dict[tuple[str, tuple[s
     return groups
 
 
-def _structure(types: Mapping[str, str]) -> str:
+def structure(types: Mapping[str, str]) -> str:
     """Return the rows' structure for from_json; JSON columns travel as text."""
     transport: dict[str, str | list[str]] = {
         name: [kind[:-2]] if kind.endswith("[]") else "VARCHAR" if kind == "JSON" else kind

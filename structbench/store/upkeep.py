@@ -5,22 +5,22 @@ Invariant: each change is one transaction; runs and rows of a living process are
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from structbench.store.database import PATIENCE_S, Database, Locked, attached, usable
-from structbench.store.schema import FILE, columns_of
+from structbench.store.database import PATIENCE_S, Database, Locked, attached, files_of, interruptible, usable
+from structbench.store.schema import FILE, MIGRATIONS, shape
 from structbench.store.spool import Spool, has_orphaned_rows, insert, is_alive, read_rows
 
 if TYPE_CHECKING:
     import duckdb
 
-_OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps", "notes")
+_OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps", "notes", "old_scores")
 _WHICH = "WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
 _COMPARED = """
 SELECT theirs.run_id, CASE
@@ -91,8 +91,7 @@ def _compact(database: Database, patience_s: float) -> None:
     The old file is held for reading meanwhile, so that no process can write what would be lost; a process that waited
     for it finds the new one (``Database.opened`` checks that the file is still the one it attached).
     """
-    path = database.path.resolve()
-    made = path.with_name(f".{path.name}.{os.getpid()}-compact")
+    path, made = database.path.resolve(), database.made
     try:
         with database.opened(read_only=True, patience_s=patience_s) as con:
             with attached(con, made, "made", read_only=False):
@@ -118,28 +117,33 @@ class Merged:
     present: list[str]
 
 
-def merge(database: Database, other: Path, patience_s: float = PATIENCE_S) -> Merged:
+def merge(path: Path, other: Path, patience_s: float = PATIENCE_S) -> Merged:
     """Copy the runs of another file of the same version, each once; one still running there arrives as interrupted.
 
-    A run that is already present stays, unless it is complete there and was interrupted here.
+    A run that is already present stays, unless it is complete there and was interrupted here. The other file is one
+    that a ``Reader`` has found to be ours.
     """
-    with usable(database.path):
+    database = Database(path, others=files_of(other))
+    with usable(path), closing(database):
         settle(database, patience_s)
-    with (
-        usable(database.path),
-        database.opened(read_only=False, patience_s=patience_s) as con,
-        attached(con, other, "other_file", read_only=True, patience_s=patience_s),
-    ):
-        found = con.execute(_COMPARED).fetchall()
-        new, completed, present = (
-            [run_id for run_id, state in found if state == wanted] for wanted in ("new", "completed", "present")
-        )
-        with transaction(con):
-            for table in _OF_A_RUN:
-                con.execute(f"DELETE FROM {table} {_WHICH}", [completed]).fetchall()
-                columns = _AS_INTERRUPTED if table in ("runs", "segments") else "*"
-                source = f"SELECT {columns} FROM other_file.{table} {_WHICH}"
-                con.execute(f"INSERT INTO {table} BY NAME {source}", [new + completed]).fetchall()
+        with (
+            database.opened(read_only=False, patience_s=patience_s) as con,
+            attached(con, other, "other_file", read_only=True, patience_s=patience_s),
+        ):
+            return interruptible(con, partial(_copy_runs, con))
+
+
+def _copy_runs(con: duckdb.DuckDBPyConnection) -> Merged:
+    found = con.execute(_COMPARED).fetchall()
+    new, completed, present = (
+        [run_id for run_id, state in found if state == wanted] for wanted in ("new", "completed", "present")
+    )
+    with transaction(con):
+        for table in _OF_A_RUN:
+            con.execute(f"DELETE FROM {table} {_WHICH}", [completed]).fetchall()
+            columns = _AS_INTERRUPTED if table in ("runs", "segments") else "*"
+            source = f"SELECT {columns} FROM other_file.{table} {_WHICH}"
+            con.execute(f"INSERT INTO {table} BY NAME {source}", [new + completed]).fetchall()
     return Merged(new, completed, present)
 
 
@@ -159,7 +163,7 @@ def _merge_spool(database: Database, spool: Spool, patience_s: float) -> None:
     try:
         files = spool.adopt()
         with database.opened(read_only=False, patience_s=patience_s) as con:
-            columns = columns_of(con)
+            columns = shape(MIGRATIONS).columns
             for file in files:
                 insert(con, columns, read_rows(file))
         for file in files:

@@ -10,7 +10,7 @@ FROM kept_gaps UNION ALL BY NAME FROM (
     WITH gaps AS (
     SELECT run_id, later - earlier AS gap_us, count(*)::BIGINT AS n FROM (
         SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later FROM requests JOIN (SELECT DISTINCT run_id FROM requests ANTI JOIN kept_gaps USING (run_id)) USING (run_id)
-        WHERE error_kind IS NULL AND len(chunk_offsets_us) > 1
+        WHERE error_kind IS NULL AND steady IS NOT FALSE AND len(chunk_offsets_us) > 1 AND NOT coalesce(gathered_chunks > 0.1 * chunks, false)
     ) GROUP BY ALL
     
     ), ranked AS (
@@ -32,15 +32,18 @@ FROM kept_gaps UNION ALL BY NAME FROM (
 );
 
 CREATE OR REPLACE VIEW run_durations AS
+SELECT run_id, duration_s, coalesce(steady_s, duration_s) AS rate_s, model_load_s FROM (
 SELECT run_id, sum(
         CASE WHEN s.status = 'interrupted' THEN seen.duration_s ELSE coalesce(s.duration_s, seen.duration_s) END
     ) AS duration_s,
+    sum((s.steady_to_ns - s.steady_from_ns) / 1e9) AS steady_s,
     max(s.model_load_s) AS model_load_s
 FROM segments AS s FULL JOIN (
     SELECT run_id, segment, (max(end_ns) - min(coalesce(due_ns, sent_ns))) / 1e9 AS duration_s
     FROM requests GROUP BY run_id, segment
 ) AS seen USING (run_id, segment)
-GROUP BY run_id;
+GROUP BY run_id
+);
 
 CREATE OR REPLACE VIEW summary AS
 WITH limits AS (
@@ -59,19 +62,27 @@ WITH limits AS (
         AND coalesce(first_answer_s <= max_first_answer_s, true)
         AND coalesce(itl_mean_s <= max_itl_mean_s, true) AND coalesce(tpot_s <= max_tpot_s, true)
         AND coalesce(e2e_s <= max_e2e_s, max_e2e_s IS NULL)
-        AND coalesce(e2e_due_s <= max_e2e_due_s, max_e2e_due_s IS NULL) AS good
+        AND coalesce(e2e_due_s <= max_e2e_due_s, max_e2e_due_s IS NULL) AS good,
+        error_kind IS NULL AND steady IS NOT FALSE AS measured,
+        error_kind IS NULL AND ended_steady IS NOT FALSE AS counted,
+        coalesce(coalesce(chunks, 0) <= output_tokens, false) AS covered
     FROM requests JOIN limits USING (run_id)
 ), figures AS (
     SELECT run_id, count(*) AS requests, count(*) FILTER (WHERE error_kind NOT IN ('rejected', 'broken_call', 'truncated')) AS errors,
         count(*) FILTER (WHERE error_kind IS NULL) AS completed,
         count(*) FILTER (WHERE error_kind = 'dropped') AS dropped,
         count(first_thinking_s) FILTER (WHERE error_kind IS NULL) AS thinking,
-        quantile_cont(ttft_s, [0.5, 0.95, 0.99]) FILTER (WHERE error_kind IS NULL) AS ttft,
-        quantile_cont(first_answer_s, [0.5, 0.95]) FILTER (WHERE error_kind IS NULL) AS first_answer,
-        median(tpot_s) FILTER (WHERE error_kind IS NULL) AS tpot_p50_s,
-        quantile_cont(e2e_s, [0.5, 0.95]) FILTER (WHERE error_kind IS NULL) AS e2e,
-        median(client_tokens_per_s) FILTER (WHERE error_kind IS NULL) AS stream_tokens_per_s,
-        (sum(output_tokens) FILTER (WHERE error_kind IS NULL))::BIGINT AS output_tokens,
+        nullif(count(*) FILTER (WHERE steady), 0) AS steady,
+        quantile_cont(ttft_s, [0.5, 0.95, 0.99]) FILTER (WHERE measured) AS ttft,
+        quantile_cont(first_answer_s, [0.5, 0.95]) FILTER (WHERE measured) AS first_answer,
+        median(tpot_s) FILTER (WHERE measured) AS tpot_p50_s,
+        quantile_cont(e2e_s, [0.5, 0.95]) FILTER (WHERE measured) AS e2e,
+        median(client_tokens_per_s) FILTER (WHERE measured) AS stream_tokens_per_s,
+        count(*) FILTER (WHERE counted) AS completed_counted,
+        CASE WHEN bool_and(covered) FILTER (WHERE counted)
+            THEN (sum(output_tokens) FILTER (WHERE counted))::BIGINT END AS tokens_counted,
+        CASE WHEN bool_and(covered) FILTER (WHERE error_kind IS NULL)
+            THEN (sum(output_tokens) FILTER (WHERE error_kind IS NULL))::BIGINT END AS output_tokens,
         count(accuracy_score) AS scored, count(json_valid) AS json_scored, count(schema_valid) AS schema_scored,
         count(tool_call_accuracy) AS tool_calls_scored,
         avg(json_valid::BIGINT) AS json_valid, avg(schema_valid::BIGINT) AS schema_valid,
@@ -79,8 +90,8 @@ WITH limits AS (
         avg(semantic_similarity) AS semantic_similarity,
         CASE WHEN count(accuracy_score) > 0 THEN count(*) FILTER (WHERE outcome = 'correct') END AS correct,
         CASE WHEN count(accuracy_score) > 0 THEN
-            count(*) FILTER (WHERE outcome = 'correct' AND good) END AS correct_and_good,
-        CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE good) END AS good
+            count(*) FILTER (WHERE outcome = 'correct' AND good AND counted) END AS correct_and_good,
+        CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE good AND counted) END AS good
     FROM judged GROUP BY run_id
 )
 SELECT run_id, model, suite, structured,
@@ -92,19 +103,19 @@ SELECT run_id, model, suite, structured,
     ttft[1] AS ttft_p50_s, ttft[2] AS ttft_p95_s, ttft[3] AS ttft_p99_s,
     first_answer[1] AS first_answer_p50_s, first_answer[2] AS first_answer_p95_s,
     g.p50 AS itl_p50_s, g.p99 AS itl_p99_s, tpot_p50_s, stream_tokens_per_s,
-    output_tokens / nullif(duration_s, 0) AS tokens_per_s, completed / nullif(duration_s, 0) AS requests_per_s,
+    tokens_counted / nullif(rate_s, 0) AS tokens_per_s, completed_counted / nullif(rate_s, 0) AS requests_per_s,
     e2e[1] AS e2e_p50_s, e2e[2] AS e2e_p95_s, json_valid, schema_valid, tool_call_accuracy,
     tool_call_accuracy AS tool_calls_right, accuracy,
-    correct, correct_and_good / nullif(duration_s, 0) AS correct_goodput,
-    good / nullif(duration_s, 0) AS goodput, goodput_limits, scored, json_scored, schema_scored, tool_calls_scored,
-    semantic_similarity, output_tokens, duration_s, model_load_s,
+    correct, correct_and_good / nullif(rate_s, 0) AS correct_goodput,
+    good / nullif(rate_s, 0) AS goodput, goodput_limits, scored, json_scored, schema_scored, tool_calls_scored,
+    semantic_similarity, output_tokens, duration_s, rate_s, steady, model_load_s,
     status, verdict, verdict_reason, label, config_hash, started_at, finished_at
 FROM runs LEFT JOIN figures USING (run_id) LEFT JOIN gap_percentiles AS g USING (run_id)
     LEFT JOIN run_durations USING (run_id);
 
 CREATE OR REPLACE VIEW latency_percentiles AS
 WITH long AS (
-    SELECT * FROM (SELECT run_id, error_kind, ttft_s, ttft_due_s, first_thinking_s, first_answer_s, first_tool_call_s, itl_mean_s, tpot_s, e2e_s, e2e_due_s, send_lag_s, read_lag_max_s, connect_s, load_s, prompt_eval_s, eval_s, queue_s FROM requests)
+    SELECT * FROM (SELECT run_id, error_kind, ttft_s, ttft_due_s, first_thinking_s, first_answer_s, first_tool_call_s, itl_mean_s, tpot_s, e2e_s, e2e_due_s, send_lag_s, read_lag_max_s, connect_s, load_s, prompt_eval_s, eval_s, queue_s FROM requests WHERE steady IS NOT FALSE)
     UNPIVOT INCLUDE NULLS (value FOR metric IN (ttft_s, ttft_due_s, first_thinking_s, first_answer_s, first_tool_call_s, itl_mean_s, tpot_s, e2e_s, e2e_due_s, send_lag_s, read_lag_max_s, connect_s, load_s, prompt_eval_s, eval_s, queue_s))
 ), counted AS (
     SELECT run_id, metric, adjusted, CASE
@@ -150,7 +161,8 @@ SELECT run_id, request_index, model, suite, CASE WHEN rate IS NOT NULL THEN form
     coalesce(load_s, 0) AS load_s, prompt_eval_s,
     ttft_due_s - send_lag_s - connect_s - coalesce(load_s, 0) - prompt_eval_s AS rest_s
 FROM requests JOIN runs USING (run_id)
-WHERE error_kind IS NULL AND ttft_due_s IS NOT NULL AND prompt_eval_s IS NOT NULL;
+WHERE error_kind IS NULL AND steady IS NOT FALSE AND ttft_due_s IS NOT NULL AND prompt_eval_s IS NOT NULL
+    AND NOT coalesce(chunks > output_tokens, false);
 CREATE OR REPLACE VIEW run_decomposition AS
 SELECT run_id, model, suite, load, count(*) AS requests, avg(ttft_due_s) AS ttft_due_s, avg(send_lag_s) AS send_lag_s,
     avg(connect_s) AS connect_s, avg(load_s) AS load_s, avg(prompt_eval_s) AS prompt_eval_s, avg(rest_s) AS rest_s

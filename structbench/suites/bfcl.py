@@ -47,6 +47,8 @@ TYPES: Mapping[str, str] = {
     "tuple": "array", "dict": "object", "any": "string",
 }  # fmt: skip
 """BFCL type -> JSON Schema type; ``any`` is sent as a string, as BFCL does."""
+DISPUTED = "disputed"
+"""Tags the cases whose ground truth no call can satisfy, by BFCL's own checker either."""
 OPTIONS = {"temperature": 0.001, "num_predict": 4096}
 """BFCL's settings for models that run locally."""
 HINT = " Note that the provided function is in Python 3 syntax."
@@ -157,10 +159,30 @@ def _cases(category: str, file: str, data: bytes, answers: bytes) -> Iterator[Ca
                     f"{where}: possible_answer/{file} has no line with the id {name}: download the data again"
                 )
             expected = truths[name]
+        disputed = expected is not None and not _can_be_right(expected, tools, names)
         yield Case(
             id=name, messages=_messages(entry, where), tools=tools, expected_calls=expected, matching="bfcl",
-            function_names=names, options=OPTIONS, tags=(category,),
+            function_names=names, options=OPTIONS, tags=(category, DISPUTED) if disputed else (category,),
         )  # fmt: skip
+
+
+def _can_be_right(
+    expected: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], names: Mapping[str, str]
+) -> bool:
+    """Return whether any calls can satisfy the ground truth: its functions must have what it asks for, and it must
+    have a value for what they require."""
+    parameters = {
+        names.get(tool["function"]["name"], tool["function"]["name"]): tool["function"]["parameters"] for tool in tools
+    }
+    for call in expected:
+        of = parameters.get(call["name"])
+        if of is None:
+            return False
+        must = {*of.get("required", ()), *(name for name, values in call["arguments"].items() if "" not in values)}
+        known = of.get("properties", {})
+        if not all(name in known and call["arguments"].get(name) for name in must):
+            return False
+    return True
 
 
 def _messages(entry: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], ...]:

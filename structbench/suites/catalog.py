@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -36,12 +36,16 @@ class ShippedSuite:
 
 
 SHIPPED: Mapping[str, ShippedSuite] = {
-    "text": ShippedSuite(50, "load-test prompts of random length, no two with the same beginning", True),
+    "text": ShippedSuite(
+        50, "load-test prompts of random length, no two with the same beginning, in no two runs", True
+    ),
     "json": ShippedSuite(30, "structured output: persons, arrays of books, nested product catalogs", False),
     "tools": ShippedSuite(20, "tool calls: weather, tips, e-mail; one, several, a choice, or none", False),
     "turns": ShippedSuite(16, "two turns: a tool call, then a sentence about the tool's result", False),
     "numbers": ShippedSuite(50, "number words to digits", True),
 }
+NOT = "not:"
+"""Before a tag: without the cases that have it."""
 PUBLIC: Mapping[str, Callable[[str], Suite]] = {"bfcl": load_bfcl, "jsonschemabench": load_jsonschemabench}
 """Prefix before the colon -> loader, which takes the part after it."""
 
@@ -75,8 +79,16 @@ def check_suite(path_or_name: str) -> Iterator[SuiteLine]:
 
 
 def tagged(suite: Suite, tags: Sequence[str]) -> Suite:
-    """Return the cases that have one of the tags as a separate suite; BadInput if there are none."""
-    kept = [case for case in representative_cases(suite) if set(tags) & set(case.tags)]
+    """Return the cases that have one of the tags (and none of those after ``not:``) as a separate suite.
+
+    BadInput if there are none.
+    """
+    unwanted = {tag.removeprefix(NOT) for tag in tags if tag.startswith(NOT)}
+    wanted = {tag for tag in tags if not tag.startswith(NOT)}
+    kept = [
+        case for case in representative_cases(suite)
+        if unwanted.isdisjoint(case.tags) and (not wanted or wanted & set(case.tags))
+    ]  # fmt: skip
     if not kept:
         raise BadInput(f"no case in suite {suite.name} has any of --tags {' '.join(tags)}: drop the suite or the tags")
     if isinstance(suite.cases, GeneratedCases):
@@ -99,15 +111,14 @@ def new_suite(kind: str) -> str:
     return shipped_bytes(f"new-{kind}").decode()
 
 
-def calibrated(suite: Suite, tokens_per_word: float, overhead: int) -> Suite:
-    """Return the ``text`` suite with words measured in this model's tokens; any other suite as it is.
+def cases_of_run(suite: Suite, run_id: str, tokens_per_word: float, overhead: int) -> Sequence[Case]:
+    """Return the cases of ``text`` as this run asks them, with words measured in this model's tokens.
 
-    The hash stays the same: the same lengths were asked for, and measurement noise is not part of the identity.
+    A run that goes on asks the same again. None of this is part of the suite's identity.
     """
-    if suite.name != "text" or not isinstance(suite.cases, GeneratedCases):
-        return suite
-    make = partial(suite.cases.make, tokens_per_word=tokens_per_word, overhead_tokens=overhead)
-    return replace(suite, cases=GeneratedCases(make))
+    assert isinstance(suite.cases, GeneratedCases)
+    make = partial(suite.cases.make, run_id=run_id, tokens_per_word=tokens_per_word, overhead_tokens=overhead)
+    return GeneratedCases(make)
 
 
 def describe_suites() -> list[tuple[str, int | Literal["generated"], int, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from structbench.formatting import did_you_mean, one_line
 from structbench.scoring.time_limit import OutOfTime, limited
-from structbench.scoring.validation import draft_of, schema_errors
+from structbench.scoring.validation import draft_of, is_known_draft, schema_errors
 from structbench.scoring.values import ABSENT, at_pointer
 
 CHECK_LIMIT_S = 2.0
@@ -75,6 +75,10 @@ def schema_problems(schema: Any, field: str) -> Problems:
     """Check that a schema is an object, valid in the draft it names, and that its references resolve within it."""
     yield from type_problems(schema, dict, field)
     if not isinstance(schema, dict):
+        return
+    if not is_known_draft(schema):
+        named = one_line(repr(schema["$schema"]))
+        yield f'{field}: "$schema": {named} is not a known draft: name one (docs/scoring.md), or leave it out'
         return
     errors = schema_errors(schema)
     for error in errors:

@@ -1,11 +1,12 @@
 """Generated suites: load-test prompts and number words.
 
-A case depends only on its parameters, the seed and its own index, on every machine and Python version: only
-``Random.random`` is used, which Python keeps stable.
+A case depends only on its parameters, the seed, its own index and (``text``) the run it is asked in, on every machine
+and Python version: only ``Random.random`` and SHA-256 are used, which stay as they are.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -17,13 +18,14 @@ from typing import overload
 
 from structbench.types import Case
 
-TEXT_VERSION = 1
+TEXT_VERSION = 2
 NUMBERS_VERSION = 1
 """Raise a version whenever its prompts change: it is part of the suite's identity."""
 
 GENERATED_CASES = 1_000_000_000
 TOKENS_PER_WORD = 1.1
-OVERHEAD_TOKENS = 30
+OVERHEAD_TOKENS = 35
+NONCE_DIGITS = 12
 CALIBRATION_WORDS = (60, 150, 270)
 MAX_RECENT_CASES = 2048
 """Cases that are cached: each is needed when its request is made, scored and stored, a few hundred requests apart."""
@@ -71,15 +73,20 @@ def text_case(
     *,
     shape: TextShape,
     seed: int,
+    run_id: str = "",
     tokens_per_word: float = TOKENS_PER_WORD,
     overhead_tokens: int = OVERHEAD_TOKENS,
 ) -> Case:
-    """Make load-test prompt ``index``: words = (drawn tokens - overhead) / tokens per word."""
+    """Make load-test prompt ``index``: words = (drawn tokens - overhead) / tokens per word.
+
+    It begins with a number that no other run has at this index, so that no server has it in its prefix cache; the rest
+    is the same in each run.
+    """
     rng = Random(f"structbench text {TEXT_VERSION} {seed} {index}")
     input_tokens = max(16, round(_normal(rng, shape.mean_input_tokens, shape.stddev_input_tokens)))
     output_tokens = max(4, round(_normal(rng, shape.mean_output_tokens, shape.stddev_output_tokens)))
     words = round((input_tokens - overhead_tokens) / tokens_per_word)
-    prompt = _text_prompt(rng, seed, index, words, output_tokens)
+    prompt = _text_prompt(rng, seed, index, run_id, words, output_tokens)
     return Case(
         id=f"text-{index}",
         messages=({"role": "user", "content": prompt},),
@@ -106,13 +113,13 @@ def number_case(index: int, *, seed: int) -> Case:
     )
 
 
-def calibration_prompts(seed: int) -> list[str]:
-    """Make three prompts of different lengths in the style of ``text``, equal to none of its prompts."""
+def calibration_prompts(seed: int, run_id: str) -> list[str]:
+    """Make three prompts of different lengths in the style of ``text``, equal to none of its prompts in any run."""
     prompts = []
     for number, words in enumerate(CALIBRATION_WORDS):
         index = GENERATED_CASES + number
         rng = Random(f"structbench calibration {TEXT_VERSION} {seed} {number}")
-        prompts.append(_text_prompt(rng, seed, index, words, 150))
+        prompts.append(_text_prompt(rng, seed, index, run_id, words, 150))
     return prompts
 
 
@@ -167,13 +174,19 @@ def _pick(rng: Random, items: Sequence[str]) -> str:
     return items[int(rng.random() * len(items))]
 
 
-def _text_prompt(rng: Random, seed: int, index: int, words: int, output_tokens: int) -> str:
+def _text_prompt(rng: Random, seed: int, index: int, run_id: str, words: int, output_tokens: int) -> str:
     """Write a prompt of ``words`` words, or only its frame if that is longer."""
-    opening = f"{_lead_in(seed, index)} wrote these notes."
+    opening = f"{_nonce(run_id, index)} {_lead_in(seed, index)} wrote these notes."
     # Asks for as many words as tokens, more than fit, so that num_predict sets the length.
     task = f"Continue the notes with at least {output_tokens} words."
     body = _sentences(rng, words - word_count(opening) - word_count(task))
     return f"{opening} {body}\n\n{task}" if body else f"{opening} {task}"
+
+
+def _nonce(run_id: str, index: int) -> str:
+    """Make the number of a request: digits, so that a tokenizer makes as many tokens of each."""
+    digest = hashlib.sha256(f"structbench nonce {run_id} {index}".encode()).digest()
+    return f"{int.from_bytes(digest) % 10**NONCE_DIGITS:0{NONCE_DIGITS}d}"
 
 
 def _lead_in(seed: int, index: int) -> str:

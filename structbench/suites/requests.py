@@ -78,9 +78,12 @@ def request_of(case: Case, config: Config, index: int, planned: int | None = Non
     return Request(messages=messages, tools=tools, tool_results=results, **shared)
 
 
-def warmup_requests(config: Config, count: int) -> list[Request]:
-    """Make short requests unlike any case, so that they leave nothing useful in the server's prefix cache."""
-    text, options = "Say hello.", {**config.options, "num_predict": _WARMUP_TOKENS}
+def warmup_requests(config: Config, count: int, loading: Mapping[str, Any]) -> list[Request]:
+    """Make short requests unlike any case, so that they leave nothing useful in the server's prefix cache.
+
+    ``loading`` are the options with which the cases have the model loaded: others would make the server load it again.
+    """
+    text, options = "Say hello.", {**config.options, **loading, "num_predict": _WARMUP_TOKENS}
     asked: dict[str, Any] = {"messages": ({"role": "user", "content": text},)}
     if config.endpoint == "generate":
         asked = {"prompt": text}

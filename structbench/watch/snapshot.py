@@ -32,8 +32,9 @@ VRAM_SHARE = prometheus(of.MODEL_VRAM_SHARE)
 EXPIRY = prometheus(of.MODEL_EXPIRY)
 
 SCRAPED = (
-    *(f"{name}_bucket" for name in (TTFT, ITL, E2E, SEND_LAG, READ_LAG)), f"{TOKENS}_sum", REQUESTS, PLANNED, IN_FLIGHT,
-    CELLS, VERDICT, CPU, MEMORY, LOOP_LAG, WORKERS, BACKLOG, MODEL_SIZE, VRAM_SHARE, EXPIRY,
+    *(f"{name}_bucket" for name in (TTFT, ITL, E2E, SEND_LAG, READ_LAG)), f"{TOKENS}_sum", f"{TOKENS}_count",
+    REQUESTS, PLANNED, IN_FLIGHT, CELLS, VERDICT, CPU, MEMORY, LOOP_LAG, WORKERS, BACKLOG, MODEL_SIZE, VRAM_SHARE,
+    EXPIRY,
 )  # fmt: skip
 """The names of everything that is read from an endpoint."""
 VERDICTS = ("valid", "degraded", "invalid")
@@ -157,6 +158,9 @@ def _cell(key: CellKey, window: _Window) -> CellSnapshot:
     complete = planned is not None and done >= planned
     moving = window.before is not None and done > window.before.count(REQUESTS)
     running = in_flight > 0 or (moving and not complete)
+    errors = now.by(REQUESTS, "error_type")
+    counted = now.count(f"{TOKENS}_count", gen_ai_token_type="output", error_type="")
+    all_counted = counted >= done - sum(errors.values())  # a sum over unknowns is unknown
     return CellSnapshot(
         key=key,
         done=done,
@@ -164,9 +168,9 @@ def _cell(key: CellKey, window: _Window) -> CellSnapshot:
         in_flight=in_flight,
         state="running" if running else "done" if complete else "ended",
         requests_per_s=window.per_s(REQUESTS) if running else None,
-        tokens_per_s=window.per_s(f"{TOKENS}_sum", gen_ai_token_type="output") if running else None,
+        tokens_per_s=window.per_s(f"{TOKENS}_sum", gen_ai_token_type="output") if running and all_counted else None,
         correct=now.count(REQUESTS, structbench_outcome="correct"),
-        errors=now.by(REQUESTS, "error_type"),
+        errors=errors,
         ttft=window.percentiles(TTFT),
         itl=window.percentiles(ITL),
         e2e=window.percentiles(E2E, error_type=""),

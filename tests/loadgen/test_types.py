@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from loadgen.types import NS, ClosedLoop, OpenLoop, Request, RequestError, Reque
 
 MS = 1_000_000
 WHOLE = RequestRecord(
-    index=7, due_ns=1000 * MS, sent_ns=1010 * MS, connected_ns=1012 * MS, chunk_ns=(1100 * MS, 1150 * MS, 1300 * MS),
-    first_thinking_ns=1100 * MS, first_answer_ns=1150 * MS, first_tool_call_ns=1300 * MS, end_ns=1310 * MS,
+    index=7, due_ns=1000 * MS, sent_ns=1010 * MS, sent_off_ns=1 * MS, connected_ns=1012 * MS,
+    chunk_ns=(1100 * MS, 1150 * MS, 1300 * MS), chunk_early_ns=(4 * MS, 0, 0), first_thinking_ns=1100 * MS,
+    first_answer_ns=1150 * MS, first_tool_call_ns=1300 * MS, end_ns=1310 * MS,
     prompt_tokens=30, output_tokens=5, load_ns=20 * MS, prompt_eval_ns=50 * MS, eval_ns=200 * MS,
 )  # fmt: skip
 FAILED = RequestError("stream", "broken")
@@ -26,8 +28,10 @@ DERIVED = [name for name, value in vars(RequestRecord).items() if isinstance(val
     ("name", "value"),
     [
         ("completed", True),
+        ("failed", False),
         ("first_ns", 1100 * MS),
         ("ttft_s", 0.09),
+        ("ttft_off_s", 0.005),
         ("ttft_due_s", 0.1),
         ("first_thinking_s", 0.09),
         ("first_answer_s", 0.14),
@@ -37,6 +41,8 @@ DERIVED = [name for name, value in vars(RequestRecord).items() if isinstance(val
         ("send_lag_s", 0.01),
         ("connect_s", 0.002),
         ("gaps_s", (0.05, 0.15)),
+        ("is_gathered", False),
+        ("is_covered", True),
         ("itl_mean_s", 0.1),
         ("tpot_s", 0.05),
         ("client_tokens_per_s", 20.0),
@@ -59,30 +65,40 @@ def test_every_property_has_its_formula_tested() -> None:
 def test_of_a_request_never_sent_everything_is_absent_and_nothing_is_zero() -> None:
     dropped = RequestRecord(index=0, due_ns=5, error=RequestError("dropped", "full"))
     derived = {name: getattr(dropped, name) for name in DERIVED}
-    assert derived == dict.fromkeys(DERIVED) | {"completed": False, "gaps_s": ()}
+    assert derived == dict.fromkeys(DERIVED) | {"completed": False, "failed": True, "gaps_s": (), "is_gathered": False}
 
 
 @pytest.mark.parametrize(
     ("changes", "absent"),
     [
         ({"error": FAILED}, {"e2e_s", "e2e_due_s", "queue_s"}),
-        ({"chunk_ns": ()}, {"first_ns", "ttft_s", "ttft_due_s", "itl_mean_s", "tpot_s", "client_tokens_per_s"}),
+        (
+            {"chunk_ns": ()},
+            {"first_ns", "ttft_s", "ttft_off_s", "ttft_due_s", "itl_mean_s", "tpot_s", "client_tokens_per_s"},
+        ),
+        ({"sent_off_ns": None}, {"ttft_off_s"}),
+        ({"chunk_early_ns": None}, {"ttft_off_s"}),
         ({"chunk_ns": (1100 * MS,)}, {"itl_mean_s", "tpot_s", "client_tokens_per_s"}),
-        ({"output_tokens": 1}, {"tpot_s", "client_tokens_per_s"}),
-        ({"output_tokens": 0}, {"tpot_s", "client_tokens_per_s"}),
-        ({"output_tokens": None}, {"tpot_s", "client_tokens_per_s", "server_tokens_per_s"}),
+        ({"output_tokens": 1}, {"tpot_s", "client_tokens_per_s", "queue_s"}),
+        ({"output_tokens": 0}, {"tpot_s", "client_tokens_per_s", "queue_s"}),
+        ({"output_tokens": None}, {"tpot_s", "client_tokens_per_s", "server_tokens_per_s", "is_covered"}),
+        ({"gathered_chunks": 1}, {"itl_mean_s", "tpot_s", "client_tokens_per_s"}),
+        ({"output_tokens": 3, "first_thinking_ns": None}, {"first_thinking_s"}),
+        (
+            {"output_tokens": 2, "first_thinking_ns": None},
+            {"first_thinking_s", "tpot_s", "client_tokens_per_s", "queue_s"},
+        ),
         ({"chunk_ns": (1100 * MS, 1100 * MS)}, {"itl_mean_s", "tpot_s", "client_tokens_per_s"}),
         ({"eval_ns": None}, {"eval_s", "server_tokens_per_s", "queue_s"}),
         ({"eval_ns": 0}, {"server_tokens_per_s"}),
         ({"prompt_eval_ns": None}, {"prompt_eval_s", "queue_s"}),
         ({"load_ns": None}, {"load_s"}),
         ({"due_ns": None}, {"ttft_due_s", "e2e_due_s", "send_lag_s"}),
-        ({"first_thinking_ns": None}, {"first_thinking_s"}),
         ({"first_answer_ns": None}, {"first_answer_s"}),
         ({"first_tool_call_ns": None}, {"first_tool_call_s"}),
         ({"end_ns": None}, {"e2e_s", "e2e_due_s", "queue_s"}),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_computed_is_absent_and_the_rest_stays(changes: dict[str, Any], absent: set[str]) -> None:
     record = replace(WHOLE, **changes)
     assert {name for name in DERIVED if getattr(record, name) is None} == absent
@@ -93,6 +109,13 @@ def test_a_reused_connection_costs_nothing_but_an_unsent_request_has_no_connect_
     assert replace(WHOLE, connected_ns=None, sent_ns=None).connect_s is None
 
 
+@pytest.mark.parametrize(("early", "off_s"), [((), 0.001), ((0, 9, 9), 0.001), ((10**12, 0, 0), 0.09)])
+def test_ttft_may_be_off_by_what_the_send_and_the_first_chunk_may_and_never_by_more_than_itself(
+    early: tuple[int, ...], off_s: float
+) -> None:
+    assert replace(WHOLE, chunk_early_ns=early).ttft_off_s == pytest.approx(off_s)
+
+
 def test_queue_without_load_counts_it_as_none() -> None:
     assert replace(WHOLE, load_ns=None).queue_s == pytest.approx(0.048)
 
@@ -100,17 +123,87 @@ def test_queue_without_load_counts_it_as_none() -> None:
 instants = st.lists(st.integers(0, 10**13), min_size=2, max_size=50).map(sorted).map(tuple)
 
 
-@given(chunks=instants, tokens=st.integers(2, 5000), sent=st.integers(0, 10**12))
-def test_gaps_add_up_to_the_stream(chunks: tuple[int, ...], tokens: int, sent: int) -> None:
-    record = RequestRecord(index=0, sent_ns=sent, chunk_ns=chunks, output_tokens=tokens)
+@given(chunks=instants, more=st.integers(0, 5000), stop=st.booleans(), sent=st.integers(0, 10**12))
+def test_gaps_and_the_pace_of_the_tokens_add_up_to_the_stream(
+    chunks: tuple[int, ...], more: int, stop: bool, sent: int
+) -> None:
+    """``more`` tokens than chunks: a chunk may hold several, and the one that ends an answer is in none."""
+    reason = "stop" if stop else "length"
+    record = RequestRecord(index=0, sent_ns=sent, chunk_ns=chunks, output_tokens=len(chunks) + more, done_reason=reason)
     assert len(record.gaps_s) == len(chunks) - 1
     assert min(record.gaps_s) >= 0
     stream_s = (chunks[-1] - chunks[0]) / NS
     assert sum(record.gaps_s) == pytest.approx(stream_s, abs=1e-6)
     assert record.itl_mean_s == (pytest.approx(stream_s / (len(chunks) - 1)) if stream_s else None)
-    assert (record.tpot_s or 0.0) * (tokens - 1) == pytest.approx(stream_s)
+    carried = len(chunks) + more - (stop and more > 0)
+    assert (record.tpot_s or 0.0) * (carried - 1) == pytest.approx(stream_s)
     assert (record.tpot_s is None) == (stream_s == 0)
     assert (record.client_tokens_per_s is None) == (stream_s == 0)
+
+
+@given(chunks=instants, fewer=st.integers(1, 60), thinking=st.integers(0, 50), evaluation=st.integers(0, 10**13))
+def test_a_count_of_fewer_tokens_than_chunks_is_at_most_one_of_the_answer(
+    chunks: tuple[int, ...], fewer: int, thinking: int, evaluation: int
+) -> None:
+    chunks = tuple(sorted(set(chunks)))
+    thinking = min(thinking, len(chunks) - 1)
+    record = RequestRecord(
+        index=0, sent_ns=0, end_ns=chunks[-1], chunk_ns=chunks, output_tokens=max(0, len(chunks) - fewer),
+        first_thinking_ns=chunks[0], first_answer_ns=chunks[thinking], prompt_eval_ns=0, eval_ns=evaluation,
+    )  # fmt: skip
+    assert record.is_covered is False
+    assert record.queue_s is None
+    answer = chunks[thinking:]
+    if record.tpot_s is not None:
+        assert 2 <= len(answer) <= len(chunks) - fewer
+        stream_s = (answer[-1] - answer[0]) / NS
+        assert record.tpot_s == pytest.approx(stream_s / (len(chunks) - fewer - 1))
+
+
+MS_10 = 10 * MS
+
+
+def stream(*gaps_ms: float, start_ms: float = 0.0, **more: Any) -> RequestRecord:
+    """Chunks after these pauses."""
+    instants_ns = [round(ms * MS) for ms in accumulate((start_ms, *gaps_ms))][1:]
+    return RequestRecord(index=0, sent_ns=0, chunk_ns=tuple(instants_ns), **more)
+
+
+def test_the_token_that_ends_an_answer_is_in_no_chunk() -> None:
+    """As Ollama counts: 26 chunks and the end are 27 tokens, 48 chunks cut off are 48."""
+    ended = stream(30, *[10] * 25, output_tokens=27, done_reason="stop")
+    assert ended.tpot_s == pytest.approx(0.010)
+    cut = stream(30, *[10] * 47, output_tokens=48, done_reason="length")
+    assert cut.tpot_s == pytest.approx(0.010)
+    assert stream(30, *[10] * 25, output_tokens=26, done_reason="stop").tpot_s == pytest.approx(0.010)  # not counted
+    assert stream(30, *[10] * 25, output_tokens=27).tpot_s == pytest.approx(0.25 / 26)  # nobody says why it ended
+
+
+def test_of_two_passes_the_pace_is_of_the_answer_that_was_counted() -> None:
+    """Thinking without a grammar, then the answer with it, and the counts of the second pass alone."""
+    twice = stream(10, *[10] * 39, 30, *[10] * 7, output_tokens=9, eval_ns=80 * MS, prompt_eval_ns=20 * MS,
+                   load_ns=5 * MS, done_reason="stop", end_ns=520 * MS, first_thinking_ns=MS_10)  # fmt: skip
+    record = replace(twice, first_answer_ns=twice.chunk_ns[40])
+    assert len(record.chunk_ns) == 48
+    assert (record.tpot_s, record.client_tokens_per_s) == (pytest.approx(0.010), pytest.approx(100))
+    assert (record.queue_s, record.is_covered) == (None, False)
+    assert record.itl_mean_s == pytest.approx(0.49 / 47)
+    assert twice.tpot_s is None  # without an answer
+
+
+def test_a_stream_that_came_faster_than_the_server_made_it_has_no_pace() -> None:
+    """Tokens were held back before its first chunk."""
+    held = stream(600, *[10] * 19, output_tokens=80, eval_ns=800 * MS, done_reason="stop")
+    assert (held.tpot_s, held.client_tokens_per_s) == (None, None)
+    assert (held.server_tokens_per_s, held.itl_mean_s) == (pytest.approx(100), pytest.approx(0.010))
+    fair = stream(30, *[10] * 77, output_tokens=80, eval_ns=790 * MS, done_reason="stop")
+    assert fair.tpot_s == pytest.approx(0.77 / 78)
+
+
+def test_gathered_chunks_leave_no_pace_and_a_few_of_them_do_no_harm() -> None:
+    assert stream(100, *[10] * 19, output_tokens=20, gathered_chunks=2).tpot_s == pytest.approx(0.010)
+    many = stream(100, *[10] * 19, output_tokens=20, gathered_chunks=3)
+    assert (many.tpot_s, many.itl_mean_s, many.ttft_s) == (None, None, pytest.approx(0.1))
 
 
 @given(

@@ -39,7 +39,7 @@ every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 @pytest.fixture(scope="module")
 def con() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as opened:
-        migrate(opened, "memory")
+        migrate(opened, 0)
         for row in requests(30, wrong=(3, 4), failed=(7,)):
             names = [name for name in row if name != "chunk_offsets_us"]
             marks = ", ".join("?" for _ in names)

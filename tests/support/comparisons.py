@@ -51,7 +51,7 @@ def requests(
             "request_index": index, "segment": 0, "worker": 0, "case_id": f"c{index % cases}", "repeat": index // cases,
             "due_ns": now_ns, "sent_ns": now_ns, "end_ns": end_ns, "ttft_s": ttft_s, "ttft_due_s": ttft_s,
             "itl_mean_s": gap_s, "tpot_s": gap_s, "e2e_s": (end_ns - now_ns) / NS, "e2e_due_s": (end_ns - now_ns) / NS,
-            "chunks": 6, "chunk_offsets_us": offsets, "output_tokens": 5,
+            "chunks": 6, "chunk_offsets_us": offsets, "output_tokens": 7,
             "outcome": "correct" if right else "wrong_value", "accuracy_score": 1.0 if right else 0.5,
             "json_valid": True, "schema_valid": right,
         } if came else {

@@ -38,6 +38,7 @@ def exposition(
     in_flight: int = 0,
     planned: int | None = None,
     verdict: int | None = None,
+    uncounted: int = 0,
     more: Mapping[str, float] | None = None,
 ) -> str:
     """One cell: each completed request took ``latencies`` to its first chunk, its gaps and its end, for 10 tokens."""
@@ -54,7 +55,9 @@ def exposition(
     if latencies:
         for name in (TTFT, ITL, E2E):
             lines += histogram(name, cell, latencies)
-        lines.append(f"{TOKENS}_sum{labels(cell, gen_ai_token_type='output')} {10 * len(latencies)}")
+        known = len(latencies) - uncounted
+        lines.append(f"{TOKENS}_sum{labels(cell, gen_ai_token_type='output')} {10 * known}")
+        lines.append(f"{TOKENS}_count{labels(cell, gen_ai_token_type='output')} {known}")
     if verdict is not None:
         lines.append(f"{VERDICT}{labels(cell)} {verdict}")
     lines += [f"{name}{labels(cell)} {value}" for name, value in (more or {}).items()]

@@ -35,12 +35,15 @@ METRICS = (
 FRACTIONS = (
     "accuracy_score", "tool_call_accuracy", "semantic_similarity", "server_tokens_per_s", "client_tokens_per_s"
 )  # fmt: skip
+STEADY = ("steady", "ended_steady")
 FLAGS = ("json_valid", "schema_valid", "json_valid_lenient", "schema_valid_lenient", "tool_call_success")
 WHOLES = ("worker", "repeat", "chunks", "merged_chunks", "prompt_tokens", "output_tokens", "num_tool_calls")
 TEXTS = (
     "config_hash", "clock", "done_reason", "json_source", "json_parse_error", "output_text", "thinking_text",
     "tool_calls",
 )  # fmt: skip
+UNCOUNTED = ("text", "recorded")
+"""Runs in which some requests have no token count, or fewer tokens than chunks."""
 FAILED = ("connect", "timeout", "http", "rejected", "stream", "dropped", "cancelled", "worker_died")
 SCORES = (*FLAGS, *FRACTIONS[:3], "violated_keywords", "validation_errors")
 KEYWORDS = ("required", "enum", "minimum", "pattern")
@@ -48,7 +51,8 @@ KEYWORDS = ("required", "enum", "minimum", "pattern")
 
 def requests(run_id: str, outcomes: Mapping[str, int], **fixed: Any) -> list[Row]:
     """Rows with these outcomes, mixed; each column drawn by itself, now and then NULL; ``fixed``: the same in each."""
-    draw = random.Random(run_id)
+    draw, steadily = random.Random(run_id), random.Random(f"{run_id} steady")
+    other = random.Random(f"{run_id}: counts")
 
     def maybe(value: Any, often: float = 0.9) -> Any:
         return value if draw.random() < often else None
@@ -68,14 +72,21 @@ def requests(run_id: str, outcomes: Mapping[str, int], **fixed: Any) -> list[Row
             **{name: maybe(draw.uniform(0.01, 0.5 + 0.11 * place)) for place, name in enumerate(METRICS)},
             **{name: maybe(draw.random() * (place + 1)) for place, name in enumerate(FRACTIONS)},
             **{name: maybe(draw.random() < 0.4 + 0.07 * place, 0.7) for place, name in enumerate(FLAGS)},
+            "cached_prompt_tokens": steadily.choice((None, 0, index)),
+            **{name: steadily.choice((True, True, None, False)) for name in STEADY},
             **{name: maybe(draw.randrange(1000 * (place + 1))) for place, name in enumerate(WHOLES)},
             **{name: maybe(f"{name} {index}") for name in TEXTS},
+            "ttft_off_s": None, "chunk_early_us": None, "processor_wait_s": None, "resent_segments": None,
+            "out_of_order_segments": None,
             "chunk_offsets_us": maybe([sum(gaps_us[:place]) for place in range(len(gaps_us))]),
             "validation_errors": maybe(["wrong"] * (index % 3)),
             "violated_keywords": maybe(draw.sample(KEYWORDS, draw.randrange(1, 4))),
+            "gathered_chunks": other.randrange(300) if other.random() < 0.9 else None,
             "outcome": outcome, "error_kind": outcome if failed else None, "error_status": status,
             "error_message": maybe(f"{outcome} {status}", 0.6) if failed else None, **fixed,
         })  # fmt: skip
+        if run_id not in UNCOUNTED:
+            rows[-1]["output_tokens"] = (rows[-1]["chunks"] or 0) + other.randrange(6000)
         if outcome == "correct" and rows[-1]["accuracy_score"] is None:  # what was never scored is not correct
             rows[-1]["accuracy_score"] = 0.5 + index / 1000
     return rows
@@ -140,9 +151,11 @@ SEGMENTS: dict[str, dict[int, Row]] = {
     # Two that were interrupted, one that was killed, one that ended; of segment 3 no row came.
     "closed": {
         0: {"status": "interrupted", "duration_s": 1000.5, "model_load_s": 1.5},
-        1: {"status": "complete", "duration_s": 61.25, "model_load_s": 3.5},
+        1: {"status": "complete", "duration_s": 61.25, "model_load_s": 3.5, "steady_from_ns": 3 * NS,
+            "steady_to_ns": 40 * NS},
         2: {"status": "running", "duration_s": None, "model_load_s": None},
-        4: {"status": "complete", "duration_s": 7.75, "model_load_s": 2.5},
+        4: {"status": "complete", "duration_s": 7.75, "model_load_s": 2.5, "steady_from_ns": 50 * NS,
+            "steady_to_ns": 55 * NS + NS // 2},
         5: {"status": "interrupted", "duration_s": 90.0, "model_load_s": None},
     },
     "open": {segment: {"status": "complete", "duration_s": 30.5 + segment} for segment in range(4)},
@@ -211,6 +224,16 @@ def completed(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row["error_kind"] is None]
 
 
+def steady(rows: Iterable[Row]) -> list[Row]:
+    """Which latencies are of: all that are not known to be unsteady."""
+    return [row for row in rows if row["steady"] is not False]
+
+
+def counted(rows: Iterable[Row]) -> list[Row]:
+    """Which rates are of."""
+    return [row for row in rows if row["ended_steady"] is not False]
+
+
 def failed_of(rows: Iterable[Row]) -> list[Row]:
     """Return the rows that failed and not by the model's fault."""
     return [row for row in rows if row["error_kind"] not in (None, "rejected", "broken_call", "truncated")]
@@ -229,8 +252,21 @@ def good(rows: Iterable[Row], limits: Mapping[str, float] | None) -> list[Row]:
     return [row for row in completed(rows) if all(keeps(row, *limit) for limit in (limits or {}).items())]
 
 
+def covered(row: Row) -> bool:
+    """The server's count is of all that was streamed."""
+    return row["output_tokens"] is not None and (row["chunks"] or 0) <= row["output_tokens"]
+
+
+def share(row: Row) -> float:
+    """Of its chunks those that came together with the one before."""
+    gathered = row["gathered_chunks"] or 0
+    return gathered / row["chunks"] if row["chunks"] else math.inf if gathered else 0.0
+
+
 def gaps(rows: Iterable[Row]) -> list[float]:
-    return [(b - a) / 1e6 for offsets in values(completed(rows), "chunk_offsets_us") for a, b in pairwise(offsets)]
+    """Of answers that came gathered there are none."""
+    spaced = [row for row in steady(completed(rows)) if row["chunks"] is None or share(row) <= 0.1]
+    return [(b - a) / 1e6 for offsets in values(spaced, "chunk_offsets_us") for a, b in pairwise(offsets)]
 
 
 def points(values: Sequence[float]) -> Row:
@@ -261,6 +297,12 @@ def duration_s(run_id: str) -> float | None:
     return sum(known) if known else None
 
 
+def rate_s(run_id: str) -> float | None:
+    spans = [(row["steady_from_ns"], row["steady_to_ns"]) for row in SEGMENTS.get(run_id, {}).values()
+             if "steady_from_ns" in row]  # fmt: skip
+    return sum(end - start for start, end in spans) / NS if spans else duration_s(run_id)
+
+
 def model_load_s(run_id: str) -> float | None:
     loads = [row["model_load_s"] for row in SEGMENTS.get(run_id, {}).values() if row.get("model_load_s") is not None]
     return max(loads, default=None)
@@ -268,7 +310,12 @@ def model_load_s(run_id: str) -> float | None:
 
 def run_durations() -> list[Row]:
     return [
-        {"run_id": run_id, "duration_s": duration_s(run_id), "model_load_s": model_load_s(run_id)}
+        {
+            "run_id": run_id,
+            "duration_s": duration_s(run_id),
+            "rate_s": rate_s(run_id),
+            "model_load_s": model_load_s(run_id),
+        }
         for run_id in {run_id for run_id, rows in REQUESTS.items() if rows} | SEGMENTS.keys()
     ]
 
@@ -287,24 +334,26 @@ def summary() -> list[Row]:
 
 
 def _summary(run_id: str, rows: list[Row], itl: Row) -> Row:
-    run, done, seconds = RUNS[run_id], completed(rows), duration_s(run_id)
+    run, done, seconds = RUNS[run_id], completed(rows), rate_s(run_id)
+    timed, ended = steady(done), counted(done)
+    tokens_ended = sum(values(ended, "output_tokens")) if ended and all(map(covered, ended)) else None
     limits, scored = run["goodput_limits"], len(values(rows, "accuracy_score"))
-    tokens = sum(values(done, "output_tokens")) if values(done, "output_tokens") else None
+    tokens = sum(values(done, "output_tokens")) if done and all(map(covered, done)) else None
     return {
         **named(run_id),
         **{name: run[name] for name in ("structured", "planned", "goodput_limits", "status", "verdict",
                                         "verdict_reason", "label", "config_hash", "started_at", "finished_at")},
         "requests": len(rows), "errors": len(failed_of(rows)), "completed": len(done),
         "dropped": sum(row["error_kind"] == "dropped" for row in rows),
-        **{f"ttft_{p}_s": quantile(values(done, "ttft_s"), POINTS[p]) for p in ("p50", "p95", "p99")},
-        **{f"e2e_{p}_s": quantile(values(done, "e2e_s"), POINTS[p]) for p in ("p50", "p95")},
+        **{f"ttft_{p}_s": quantile(values(timed, "ttft_s"), POINTS[p]) for p in ("p50", "p95", "p99")},
+        **{f"e2e_{p}_s": quantile(values(timed, "e2e_s"), POINTS[p]) for p in ("p50", "p95")},
         **{f"itl_{p}_s": itl[p] for p in ("p50", "p99")},
-        "tpot_p50_s": quantile(values(done, "tpot_s"), 0.5),
-        **{f"first_answer_{p}_s": quantile(values(done, "first_answer_s"), POINTS[p]) for p in ("p50", "p95")},
+        "tpot_p50_s": quantile(values(timed, "tpot_s"), 0.5),
+        **{f"first_answer_{p}_s": quantile(values(timed, "first_answer_s"), POINTS[p]) for p in ("p50", "p95")},
         "thinking": len(values(done, "first_thinking_s")), "error_rate": ratio(len(failed_of(rows)), len(rows)),
-        "stream_tokens_per_s": quantile(values(done, "client_tokens_per_s"), 0.5),
-        "output_tokens": tokens, "tokens_per_s": ratio(tokens, seconds),
-        "requests_per_s": ratio(len(done) if rows else None, seconds),
+        "stream_tokens_per_s": quantile(values(timed, "client_tokens_per_s"), 0.5),
+        "output_tokens": tokens, "tokens_per_s": ratio(tokens_ended, seconds),
+        "requests_per_s": ratio(len(ended) if rows else None, seconds),
         "json_valid": mean(values(rows, "json_valid")),
         "json_scored": len(values(rows, "json_valid")) if rows else None,
         "schema_valid": mean(values(rows, "schema_valid")),
@@ -314,9 +363,12 @@ def _summary(run_id: str, rows: list[Row], itl: Row) -> Row:
         "accuracy": mean(values(rows, "accuracy_score")), "scored": scored if rows else None,
         "semantic_similarity": mean(values(rows, "semantic_similarity")),
         "correct": len(with_outcome(rows, "correct")) if scored else None,
-        "correct_goodput": ratio(len(with_outcome(good(rows, limits), "correct")) if scored else None, seconds),
-        "goodput": ratio(len(good(rows, limits)) if limits and rows else None, seconds),
-        "duration_s": seconds, "model_load_s": model_load_s(run_id),
+        "correct_goodput": ratio(
+            len(with_outcome(counted(good(rows, limits)), "correct")) if scored else None, seconds
+        ),
+        "goodput": ratio(len(counted(good(rows, limits))) if limits and rows else None, seconds),
+        "duration_s": duration_s(run_id), "rate_s": seconds, "model_load_s": model_load_s(run_id),
+        "steady": sum(row["steady"] is True for row in rows) or None,
     }  # fmt: skip
 
 
@@ -324,8 +376,8 @@ def latency_percentiles() -> list[Row]:
     found = []
     for run_id, rows in REQUESTS.items():
         for metric in METRICS:
-            plain = values(completed(rows), metric)
-            lost = [math.inf for row in failed_of(rows) if row["error_kind"] != "cancelled"]
+            plain = values(steady(completed(rows)), metric)
+            lost = [math.inf for row in steady(failed_of(rows)) if row["error_kind"] != "cancelled"]
             found.append((run_id, metric, False, plain))
             if metric in LIMITS:
                 found.append((run_id, metric, True, plain + lost))
@@ -380,8 +432,9 @@ PARTS = ("send_lag_s", "connect_s", "load_s", "prompt_eval_s")
 def decomposition() -> list[Row]:
     found = []
     for run_id, rows in stored():
-        for row in completed(rows):
-            if row["ttft_due_s"] is not None and row["prompt_eval_s"] is not None:
+        for row in steady(completed(rows)):
+            all_told = row["output_tokens"] is None or (row["chunks"] or 0) <= row["output_tokens"]
+            if row["ttft_due_s"] is not None and row["prompt_eval_s"] is not None and all_told:
                 parts = {name: row[name] for name in PARTS} | {"load_s": row["load_s"] or 0}
                 rest = None if None in parts.values() else row["ttft_due_s"] - sum(parts.values())
                 found.append({**named(run_id), **parts, "request_index": row["request_index"],

@@ -28,6 +28,7 @@ def record(index: int = 0, kind: ErrorKind | None = None, **more: Any) -> Reques
     error = None if kind is None else RequestError(kind, "told", 400 if kind == "rejected" else None)
     given: dict[str, Any] = {
         "due_ns": sent_ns, "sent_ns": sent_ns, "end_ns": sent_ns + NS // 10, "error": error, "clock": "kernel",
+        "sent_off_ns": 0, "chunk_early_ns": (),
     }  # fmt: skip
     if kind is None:
         given |= {"chunk_ns": (sent_ns + NS // 20, sent_ns + NS // 10), "output_tokens": 3, "done_reason": "stop",

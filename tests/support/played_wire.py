@@ -21,9 +21,11 @@ from loadgen.api import sending as sending_module
 from loadgen.api.sending import send
 from loadgen.types import NS, Request, RequestRecord, Timeouts
 from loadgen.wire import connection as connection_module
+from loadgen.wire import stamps as stamps_module
 from loadgen.wire import transport as wire_module
-from loadgen.wire.connection import Connection, TimestampingSelector, WireTimings
+from loadgen.wire.connection import Connection, WireTimings
 from loadgen.wire.framing import Ndjson
+from loadgen.wire.stamps import TimestampingSelector
 
 T = TypeVar("T")
 WALL_NS = 1_700_000_000 * NS
@@ -195,9 +197,9 @@ def play(script: Callable[[Played], Awaitable[T]], *, stamping: bool = False) ->
             all_of_it.server.close()
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (connection_module, sending_module, wire_module):
+        for module in (connection_module, stamps_module, sending_module, wire_module):
             patch.setattr(module, "monotonic_ns", clock.monotonic_ns)
-        patch.setattr(connection_module, "time_ns", clock.time_ns)
+        patch.setattr(stamps_module, "time_ns", clock.time_ns)
         with asyncio.Runner(loop_factory=lambda: Loop(clock, stamping)) as runner:
             return runner.run(played())
 

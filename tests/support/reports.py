@@ -87,7 +87,7 @@ def document(path: Path, *words: str, pool: bool = False, details: bool = False)
 def many(path: Path, runs: int, per_run: int) -> Path:
     """A large file, made by DuckDB itself: two models, two suites, loads from 1 up; 50 chunks a request."""
     with duckdb.connect(str(path)) as con:
-        migrate(con, path)
+        migrate(con, 0)
         con.execute(_RUNS, [runs, per_run])
         con.execute(_SEGMENTS, [per_run])
         con.execute(_REQUESTS, [per_run])

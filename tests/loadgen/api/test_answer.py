@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadgen.api.answer import Answer, CallPiece, Piece
+from loadgen.api.answer import Answer, CallPiece, Piece, gathered
 
 
 def calls_of(*pieces: CallPiece) -> tuple[object, ...]:
@@ -53,8 +53,50 @@ def test_only_what_says_something_is_a_chunk_and_each_first_has_its_instant() ->
     assert (answer.last_ns, answer.done) == (4, True)
 
 
-def test_chunks_are_merged_where_they_were_read_late_together() -> None:
+def test_chunks_that_lost_their_instants_are_counted_and_what_each_may_be_off_by_is_kept() -> None:
     answer = Answer()
-    for stamp, late in ((1, False), (2, True), (2, True), (3, False), (3, False)):
-        answer.add(Piece("a"), stamp, late)
-    assert answer.merged == 1
+    for stamp, early, late in ((1, 0, False), (2, 9, True), (2, 9, True), (2, 0, False), (3, 5, False)):
+        answer.add(Piece("a"), stamp, early, late)
+    answer.add(Piece(done=True), 9, 7, late=True)
+    assert (answer.fields()["merged_chunks"], answer.fields()["chunk_early_ns"]) == (2, (0, 9, 9, 0, 5))
+
+
+@pytest.mark.parametrize(
+    ("early", "kept"), [([], ()), ([0, 0], ()), ([0, 3], (0, 3)), ([0, None], None), ([None, 3], None), ([None], None)]
+)
+def test_what_no_chunk_may_be_off_by_is_empty_and_what_is_unknown_absent(
+    early: list[int | None], kept: tuple[int, ...] | None
+) -> None:
+    answer = Answer()
+    for each in early:
+        answer.add(Piece("a"), 1, each)
+    assert answer.fields()["chunk_early_ns"] == kept
+
+
+@pytest.mark.parametrize(
+    ("bursts", "gathered_chunks"),
+    [
+        ([(100, 10)] * 4, 36),  # ten lines in one write, four times
+        ([(400, 40), (50, 5)], 43),
+        ([(300, 45)], 44),  # a gateway that keeps everything to the end
+        ([(100, 1)] * 20, 0),
+        ([(100, 1)] * 19 + [(100, 2)], 1),
+        ([(100, 1), *[(1, 5)] * 20], 0),  # 5,000 tokens/s, which a reader that looks each millisecond cannot tell apart
+        ([(1, 3)], 0),
+        ([], 0),
+        ([(100, 1)], 0),
+    ],
+)
+@pytest.mark.parametrize("apart_us", [0, 20, 100])
+def test_what_the_server_sent_together_is_counted(
+    bursts: list[tuple[int, int]], gathered_chunks: int, apart_us: int
+) -> None:
+    """Of each burst the pause before it in ms and its chunks, in one write or each in its own."""
+    offsets_us, now_us = [], 0
+    for pause_ms, chunks in bursts:
+        now_us += pause_ms * 1000
+        offsets_us += [now_us + place * apart_us for place in range(chunks)]
+    if offsets_us != sorted(offsets_us):
+        return
+    assert gathered(offsets_us, 0) == gathered_chunks
+    assert gathered(offsets_us, 10) == max(0, gathered_chunks - 10)  # those that this client read late are its own

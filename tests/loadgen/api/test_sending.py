@@ -18,9 +18,10 @@ from loadgen.api.answer import Piece
 from loadgen.api.sending import send
 from loadgen.simulator import Simulator
 from loadgen.types import NS, Request, RequestError, RequestRecord, Timeouts
-from loadgen.wire.connection import ConnectFailed, Connection, TimedOut, TimestampingSelector, WireTimings
+from loadgen.wire.connection import ConnectFailed, Connection, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire
 from loadgen.wire.httpx_adapter import HttpxTransport
+from loadgen.wire.stamps import TimestampingSelector
 from tests.support.played_wire import END, HEAD, Played, answering, chunk, lines, play, settled
 from tests.support.scripted_server import DONE, SOON, Peer, Scripted, ask, chat, said
 from tests.support.simulators import ANSWERS, MODELS, wait_for
@@ -124,7 +125,7 @@ def test_every_instant_of_a_request_is_the_one_at_which_it_happened() -> None:
         index=7, worker=2, due_ns=start + 3 * NS, sent_ns=start + 3 * NS, connected_ns=start + 3 * NS,
         chunk_ns=tuple(start + at * NS - 50 for at in (5, 6, 7, 8, 9, 10)), first_thinking_ns=start + 5 * NS - 50,
         first_answer_ns=start + 6 * NS - 50, first_tool_call_ns=start + 9 * NS - 50, end_ns=start + 11 * NS - 50,
-        read_lag_max_ns=50, clock="kernel", output_text="ab", thinking_text="tu",
+        chunk_early_ns=(), read_lag_max_ns=50, clock="kernel", output_text="ab", thinking_text="tu",
         tool_calls=({"name": "f", "arguments": {}},) * 2, done_reason="stop", output_tokens=2,
     )  # fmt: skip
 
@@ -163,7 +164,7 @@ def test_of_a_request_sent_at_once_and_broken_off_every_instant_stays() -> None:
         ([([said("a"), said("b")], 1)], 0),
         ([([said("a")], 2), ([said("b")], 2), ([said("c")], 2)], 0),
         ([([said("a"), said("b")], 2), ([said("c"), said("d")], 2)], 2),
-        ([([said("a"), DONE], 2)], 0),
+        ([([said("a"), DONE], 2)], 1),
         ([([said("a"), {**DONE, "message": {"role": "assistant", "content": "b"}}], 2)], 1),
     ],
 )
@@ -175,10 +176,12 @@ def test_chunks_that_share_a_late_read_with_an_earlier_one_are_merged(
     async def script(here: Played) -> RequestRecord:
         sending = await here.send(chat())
         here.say(HEAD)
+        await settled()
         for each, lag_ms in reads:
             await here.passes(1)
             here.say(chunk(*each), lag_ms * 1_000_000)
             await settled()
+        await here.passes(1)
         here.say(END if reads[-1][0][-1].get("done") else chunk(DONE) + END)
         return await sending
 

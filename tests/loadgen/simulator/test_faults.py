@@ -54,7 +54,7 @@ def test_a_full_queue_is_503_and_a_lost_client_gives_its_slot_back(sim: Simulato
 
 
 MID = {"reset", "close", "cut", "hang-mid", "slow-drip", "garbage", "huge-line", "invalid-utf8", "error-line",
-       "empty-first", "split-line", "no-done-reason"}  # fmt: skip
+       "empty-first", "split-line", "no-done-reason", "repeat-guard"}  # fmt: skip
 
 
 def lines_of(sim: Simulator, fault: str, limit_s: float) -> tuple[list[bytes], str]:
@@ -78,6 +78,7 @@ def lines_of(sim: Simulator, fault: str, limit_s: float) -> tuple[list[bytes], s
         ("reset", 4, "ReadError"),
         ("close", 4, "RemoteProtocolError"),
         ("cut", 4, ""),
+        ("repeat-guard", 35, ""),
         ("hang-mid", 4, "ReadTimeout"),
         ("slow-drip", 1, "ReadTimeout"),
         ("garbage", 10, ""),
@@ -95,7 +96,7 @@ def test_each_fault_in_a_stream(sim: Simulator, fault: str, lines: int, ending: 
     assert how == ending
     assert len(got) == lines or (fault == "reset" and len(got) <= lines)  # a reset may overtake what was sent
     match fault:
-        case "cut":
+        case "cut" | "repeat-guard":
             assert all(json.loads(line)["done"] is False for line in got)
         case "garbage":
             with pytest.raises(json.JSONDecodeError):
@@ -111,7 +112,7 @@ def test_each_fault_in_a_stream(sim: Simulator, fault: str, lines: int, ending: 
             assert json.loads(got[0])["message"]["content"] == ""
         case "no-done-reason":
             assert "done_reason" not in json.loads(got[-1])
-    broken = fault in ("refuse", "hang-before", "reset", "close", "cut", "hang-mid", "error-line")
+    broken = fault in ("refuse", "hang-before", "reset", "close", "cut", "repeat-guard", "hang-mid", "error-line")
     wait_for(sim, "aborted" if fault == "slow-drip" else "faulted" if broken else "completed", 1)
     assert sim.truth()["requests"][-1]["fault"] == fault
 
@@ -121,7 +122,7 @@ def test_each_fault_in_a_stream(sim: Simulator, fault: str, lines: int, ending: 
     [("reset", 0, "ReadError"), ("cut", 0, "RemoteProtocolError"), ("close", 0, "RemoteProtocolError"),
      ("hang-mid", 0, "ReadTimeout"), ("error-line", 500, ""), ("garbage", 200, ""), ("invalid-utf8", 200, ""),
      ("huge-line", 200, ""), ("404", 404, ""), ("429", 429, ""), ("500", 500, ""), ("503", 503, ""),
-     ("wrong-content-type", 200, "")],
+     ("wrong-content-type", 200, ""), ("broken-call", 500, ""), ("repeat-error", 500, ""), ("repeat-guard", 200, "")],
 )  # fmt: skip
 def test_each_fault_in_a_whole_answer(sim: Simulator, fault: str, status: int, ending: str) -> None:
     sent = body("fault:" + fault, stream=False, options={"num_predict": 4})
@@ -140,7 +141,9 @@ def test_each_fault_in_a_whole_answer(sim: Simulator, fault: str, status: int, e
 
 
 def test_every_fault_is_tested() -> None:
-    assert set(FAULTS) == MID | {"refuse", "hang-before", "404", "429", "500", "503", "wrong-content-type"}
+    assert set(FAULTS) == MID | {
+        "refuse", "hang-before", "404", "429", "500", "503", "broken-call", "repeat-error", "wrong-content-type",
+    }  # fmt: skip
 
 
 def test_faults_by_header_and_by_share(sim: Simulator) -> None:

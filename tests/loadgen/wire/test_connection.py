@@ -8,8 +8,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
-from time import monotonic_ns, sleep
+from time import monotonic_ns, sleep, time_ns
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ from loadgen.api import ollama
 from loadgen.api.sending import send
 from loadgen.simulator import Simulator
 from loadgen.types import NS, RequestRecord, Timeouts
-from loadgen.wire import connection as connection_module
-from loadgen.wire.connection import ConnectFailed, Connection, TimedOut, TimestampingSelector
+from loadgen.wire import stamps as stamps_module
+from loadgen.wire.connection import ConnectFailed, Connection, TimedOut
+from loadgen.wire.stamps import TimestampingSelector
 from tests.support.played_wire import SCM_TIMESTAMPNS
 from tests.support.scripted_server import DONE, SOON, Peer, Scripted, answers, ask, ask_script, chat, error_of, said
 from tests.support.simulators import MODELS
@@ -149,7 +151,7 @@ def test_of_chunks_read_together_the_first_ones_wait_is_told() -> None:
     record = busy(script)
     assert record.output_text == "abc"
     assert record.chunk_ns[0] == record.chunk_ns[2]
-    assert (record.merged_chunks, (record.read_lag_max_ns or 0) >= 350_000_000) == (2, True)
+    assert (record.merged_chunks, (record.read_lag_max_ns or 0) >= 350_000_000) == (3, True)
 
 
 def test_chunks_that_the_server_sent_together_are_not_merged_by_us() -> None:
@@ -166,7 +168,7 @@ def test_chunks_that_the_server_sent_together_are_not_merged_by_us() -> None:
 
 
 def test_without_the_kernels_stamp_the_clock_is_the_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "_SO_TIMESTAMPNS", None)
+    monkeypatch.setattr(stamps_module, "_SO_TIMESTAMPNS", None)
     (record,) = ask_script(answers(said("a"), DONE))
     assert record.error is None
     assert (record.clock, record.read_lag_max_ns) == ("read", None)
@@ -175,11 +177,16 @@ def test_without_the_kernels_stamp_the_clock_is_the_read(monkeypatch: pytest.Mon
 
 
 @linux
-def test_a_step_of_the_wall_clock_never_puts_a_stamp_into_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "time_ns", lambda: 0)
+@pytest.mark.parametrize("step_ns", [-NS, NS, -50_000_000, 50_000_000])
+def test_a_step_of_the_wall_clock_is_noticed_and_the_read_counts(monkeypatch: pytest.MonkeyPatch, step_ns: int) -> None:
+    """The wall clock is set while the first read is on its way: the kernel's stamp is of before."""
+    looks = count()
+    monkeypatch.setattr(stamps_module, "time_ns", lambda: time_ns() + (step_ns if next(looks) >= 2 else 0))
     (record,) = ask_script(answers(said("a"), DONE))
-    assert record.read_lag_max_ns == 0
-    assert record.chunk_ns[0] <= monotonic_ns()
+    assert record.sent_ns is not None
+    assert record.clock == "stepped"
+    assert record.sent_ns <= record.chunk_ns[0] <= monotonic_ns()
+    assert (record.read_lag_max_ns or 0) < NS // 2
 
 
 # Connecting

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 
 from loadgen.types import NS, Timeouts
-from loadgen.wire import connection as connection_module
 from loadgen.wire import framing as framing_module
-from loadgen.wire.connection import ConnectFailed, Connection, TimedOut, TimestampingSelector, WireTimings
+from loadgen.wire.connection import ConnectFailed, Connection, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Ndjson
-from tests.support.played_wire import END, HEAD, LONG, WALL_NS, Connecting, Loop, Played, chunk, play, settled
+from tests.support.played_wire import END, HEAD, LONG, Connecting, Loop, Played, chunk, play, settled
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's receive time is Linux's")
 ONE = chunk(b"{}\n")
@@ -38,68 +37,68 @@ def _nothing_goes_wrong_unseen(caplog: pytest.LogCaptureFixture) -> Iterator[Non
 
 @linux
 @pytest.mark.parametrize(
-    ("lags_ns", "clock", "longest_ns", "late"),
+    ("lags_ns", "clock", "longest_ns"),
     [
-        ([0], "kernel", 0, [False]),
-        ([300, 100], "kernel", 300, [False, False]),
-        ([100, 300, 200], "kernel", 300, [False, False, False]),
-        ([MS], "kernel", MS, [False]),
-        ([MS + 1], "kernel", MS + 1, [True]),
-        ([MS + 1, 5], "kernel", MS + 1, [True, False]),
-        ([-5], "kernel", 0, [False]),
-        ([None], "read", 0, [False]),
-        ([None, 50], "read", 50, [False, False]),
-        ([50, None], "read", 50, [False, False]),
-        ([3 * NS + 7], "kernel", 3 * NS + 7, [True]),
+        ([0], "kernel", 0),
+        ([300, 100], "kernel", 300),
+        ([100, 300, 200], "kernel", 300),
+        ([MS], "kernel", MS),
+        ([-5], "kernel", 0),
+        ([None], "read", 0),
+        ([None, 50], "read", 50),
+        ([50, None], "read", 50),
+        ([3 * NS + 7], "kernel", 3 * NS + 7),
+        ([0, 6 * NS], "kernel", 5 * NS),
     ],
 )
 def test_what_was_received_is_stamped_with_when_the_kernel_had_it(
-    lags_ns: list[int | None], clock: str, longest_ns: int, late: list[bool]
+    lags_ns: list[int | None], clock: str, longest_ns: int
 ) -> None:
+    """What was received is never stamped before what had come first."""
+
     async def script(here: Played) -> list[tuple[int | None, bool]]:
         found = []
-        chunks = await here.ask(HEAD + ONE, lags_ns[0])
+        chunks = await here.ask(HEAD)
         for lag_ns in lags_ns:
-            if found:
-                here.clock.ns += 5 * NS
-                here.say(ONE, lag_ns)
+            here.clock.ns += 5 * NS
+            here.say(ONE, lag_ns)
             await anext(chunks)
             assert here.timings.stamp_ns is not None
-            found.append((here.clock.ns - here.timings.stamp_ns, here.timings.late_reads))
+            found.append((here.clock.ns - here.timings.stamp_ns, here.timings.late))
         assert (here.timings.clock, here.timings.read_lag_max_ns) == (clock, longest_ns)
         return found
 
-    assert play(script) == [(max(0, lag_ns or 0), one) for lag_ns, one in zip(lags_ns, late, strict=True)]
+    assert play(script) == [(min(5 * NS, max(0, lag_ns or 0)), False) for lag_ns in lags_ns]
 
 
 @linux
 @pytest.mark.parametrize(
-    ("body", "stamping", "lag_ns", "since_ns", "longest_ns", "late"),
+    ("body", "stamping", "lag_ns", "since_ns", "longest_ns", "early", "late"),
     [
-        (b"{}\n{}\n", True, 100, 2 * MS, 2 * MS, True),
-        (b"{}\n{}\n", True, 100, MS, MS, False),
-        (b"{}\n{}\n", True, 5 * MS, 2 * MS, 5 * MS, True),
-        (b"{}\n{}\n", True, None, 2 * MS, 2 * MS, True),
-        (b"{}\n", True, 100, 2 * MS, 100, False),
-        (b'{}\n{"half', True, 100, 2 * MS, 100, False),
-        (b"{}\n{}\n", False, 100, 2 * MS, 100, False),
+        (b"{}\n{}\n", True, 100, 2 * MS, 2 * MS, (2 * MS - 100, 0), True),
+        (b"{}\n{}\n", True, 100, MS, MS, (MS - 100, 0), False),
+        (b"{}\n{}\n{}\n", True, 0, 9 * MS, 9 * MS, (9 * MS, 9 * MS, 0), True),
+        (b"{}\n{}\n", True, None, 2 * MS, 2 * MS, (2 * MS, 2 * MS), True),
+        (b"{}\n", True, None, 2 * MS, 0, (2 * MS,), False),
+        (b"{}\n", True, 100, 2 * MS, 100, (0,), False),
+        (b'{}\n{"half', True, 100, 2 * MS, 100, (0,), False),
+        (b"{}\n{}\n", False, 100, 2 * MS, 100, (None, 0), False),
+        (b"{}\n{}\n", False, None, 2 * MS, 0, (None, None), False),
     ],
 )
 def test_of_chunks_read_together_the_first_may_have_come_when_we_had_last_looked(
-    body: bytes, stamping: bool, lag_ns: int | None, since_ns: int, longest_ns: int, late: bool
+    body: bytes, stamping: bool, lag_ns: int | None, since_ns: int, longest_ns: int, early: tuple[Any, ...], late: bool
 ) -> None:
     async def script(here: Played) -> None:
         chunks = await here.ask(HEAD)
         await settled()
         here.clock.ns += since_ns
         here.say(chunk(body), lag_ns)
-        for _ in range(body.count(b"\n")):
+        for number, early_ns in enumerate(early, 1):
             await anext(chunks)
             assert here.timings.stamp_ns == here.clock.ns - (lag_ns or 0)
-            assert (here.timings.read_lag_max_ns, here.timings.late_reads) == (longest_ns, late)
-        here.say(chunk(b"}\n{}\n"))
-        await anext(chunks)
-        assert (here.timings.read_lag_max_ns, here.timings.late_reads) == (longest_ns, False)
+            assert (here.timings.read_lag_max_ns, here.timings.early_ns) == (longest_ns, early_ns)
+            assert here.timings.late == (late and number < len(early))
 
     play(script, stamping=stamping)
 
@@ -107,60 +106,38 @@ def test_of_chunks_read_together_the_first_may_have_come_when_we_had_last_looked
 @linux
 def test_a_chunk_that_came_in_pieces_has_the_stamp_of_its_last_byte() -> None:
     async def script(here: Played) -> None:
-        chunks = await here.ask(HEAD + chunk(b'{"a'), lag_ns=2 * MS)
+        chunks = await here.ask(HEAD + chunk(b'{"a'), lag_ns=0)
         here.clock.ns += 5 * NS
         here.say(chunk(b'": 1}\n{"b"'), lag_ns=7)
         assert await anext(chunks) == b'{"a": 1}\n'
         assert here.timings.stamp_ns == here.clock.ns - 7
-        assert (here.timings.read_lag_max_ns, here.timings.late_reads) == (2 * MS, False)
         here.clock.ns += 5 * NS
         here.say(chunk(b": 2}") + END, lag_ns=3 * MS)
         assert [each async for each in chunks] == [b'{"b": 2}']
-        assert (here.timings.stamp_ns, here.timings.late_reads) == (here.clock.ns - 3 * MS, True)
+        assert (here.timings.stamp_ns, here.timings.early_ns) == (here.clock.ns - 3 * MS, 0)
 
     play(script)
 
 
-@pytest.mark.parametrize(
-    ("timeout", "took_ns", "waited"),
-    [
-        (0, 600_000, False),
-        (0.0, 0, False),
-        (None, 0, False),
-        (None, 500_000, False),
-        (None, 500_001, True),
-        (1, 600_000, True),
-        (0.02, 500_000, False),
-        (0.02, 600_000, True),
-    ],
-)
-def test_a_look_that_had_to_wait_found_what_had_just_come(
-    monkeypatch: pytest.MonkeyPatch, timeout: float | None, took_ns: int, waited: bool
-) -> None:
-    times = iter([100, 110, 50_000_000, 50_000_000 + took_ns])
-    monkeypatch.setattr(connection_module, "monotonic_ns", lambda: next(times))
-    ours, theirs = socket.socketpair()
-    with TimestampingSelector() as selector, ours, theirs:
-        selector.register(ours, 1)
-        theirs.sendall(b"x")
-        assert len(selector.select(0)) == 1
-        assert [key.fileobj for key, _ in selector.select(timeout)] == [ours]
-        assert selector.readable_since_ns == (50_000_000 + took_ns if waited else 110)
+@pytest.mark.parametrize(("opened", "off_ns"), [(False, 0), (True, 4 * MS)])
+def test_only_what_this_client_waits_for_makes_a_request_later_than_sent(opened: bool, off_ns: int) -> None:
+    """An open connection is sent on at once; one that opened waits until the event loop looks at it."""
 
+    async def script(here: Played) -> None:
+        timings = WireTimings(LONG)
+        timings.sent_ns = here.clock.ns - 90 * MS
+        await settled()
+        here.clock.ns += 4 * MS
+        timings.connected_ns = here.clock.ns if opened else None
+        asking = asyncio.create_task(here.connection.request(b"GET /", timings, Ndjson))
+        asked_ns = here.clock.ns
+        await settled()
+        assert timings.sent_off_ns == off_ns
+        assert timings.sent_ns == (asked_ns - 94 * MS if opened else asked_ns)
+        here.say(HEAD)
+        await asking
 
-@pytest.mark.parametrize(
-    ("between_ns", "tries"),
-    [([0], 1), ([19_999], 1), ([20_000, 19_999], 2), ([90_000, 20_000, 0], 3), ([90_000, 90_000, 90_000], 3)],
-)
-def test_both_clocks_are_read_again_while_we_are_set_aside_between_them(
-    monkeypatch: pytest.MonkeyPatch, between_ns: list[int], tries: int
-) -> None:
-    """Three times; a machine that is that busy shows in the lag."""
-    ticks = iter([at for i, apart in enumerate(between_ns) for at in (i * MS, i * MS + apart)])
-    walls = iter([WALL_NS + i * MS for i in range(len(between_ns))])
-    monkeypatch.setattr(connection_module, "monotonic_ns", lambda: next(ticks))
-    monkeypatch.setattr(connection_module, "time_ns", lambda: next(walls))
-    assert connection_module._clocks() == ((tries - 1) * MS, WALL_NS + (tries - 1) * MS)
+    play(script, stamping=True)
 
 
 def test_timings_of_what_has_not_begun_claim_nothing() -> None:
@@ -168,7 +145,8 @@ def test_timings_of_what_has_not_begun_claim_nothing() -> None:
     told = {name: getattr(fresh, name) for name in WireTimings.__slots__ if name != "timeouts"}
     assert told == {
         "clock": None, "connected_ns": None, "connecting": False, "content_type": "", "due_ns": None,
-        "late_reads": False, "read_lag_max_ns": 0, "sent_ns": None, "stamp_ns": None,
+        "early_ns": None, "late": False, "out_of_order": None, "processor_wait_ns": None, "read_lag_max_ns": 0,
+        "resent": None, "sent_ns": None, "sent_off_ns": None, "stamp_ns": None,
     }  # fmt: skip
 
 

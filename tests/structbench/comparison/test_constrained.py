@@ -36,7 +36,7 @@ from tests.support.loads import FAST, ask, load, small
 
 def row(index: int, ttft_s: float | None = 0.1, **more: Any) -> dict[str, Any]:
     return {"request_index": index, "segment": 0, "sent_ns": index, "error_kind": None, "schema_valid": True,
-            "correct": True, "ttft_s": ttft_s, "client_tokens_per_s": 50.0, **more}  # fmt: skip
+            "correct": True, "ttft_s": ttft_s, "client_tokens_per_s": 50.0, "steady": None, **more}  # fmt: skip
 
 
 def once(pairs: Iterable[tuple[float, float]]) -> list[list[tuple[float, float]]]:
@@ -259,7 +259,13 @@ def test_runs_of_the_same_model_suite_and_load_are_paired_whichever_came_first()
 
 
 def test_the_rows_of_a_run_come_as_they_were_sent(tmp_path: Path) -> None:
-    told: dict[str, Any] = {"error_kind": None, "schema_valid": True, "ttft_s": 0.1, "client_tokens_per_s": 5.0}
+    told: dict[str, Any] = {
+        "error_kind": None,
+        "schema_valid": True,
+        "ttft_s": 0.1,
+        "client_tokens_per_s": 5.0,
+        "steady": True,
+    }
     rows = [
         {**told, "request_index": index, "segment": segment, "sent_ns": sent_ns, "end_ns": 9, "outcome": outcome,
          "accuracy_score": score}

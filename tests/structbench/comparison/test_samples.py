@@ -44,11 +44,11 @@ def motley(n: int, seed: int, first: int = 0) -> list[dict[str, Any]]:
             row |= {"chunk_offsets_us": [1000, 900_000, 1_900_000], "ttft_s": 9.0, "json_valid": False}
             continue
         row |= {"ttft_due_s": row["ttft_s"] + 0.03, "e2e_due_s": row["e2e_s"] * 1.5, "tpot_s": row["tpot_s"] * 1.2,
-                "due_ns": None if index % 4 == 3 else row["sent_ns"] - 30_000_000, "output_tokens": 3 + index % 5,
+                "due_ns": None if index % 4 == 3 else row["sent_ns"] - 30_000_000, "output_tokens": 6 + index % 5,
                 "json_valid": index % 7 != 0, "tool_call_accuracy": index % 3 / 2 if index % 4 else None}  # fmt: skip
         if index % 10 == 6:  # an answer in one piece, which is not scored either
             row |= {"chunk_offsets_us": row["chunk_offsets_us"][:1], "tpot_s": None, "itl_mean_s": None,
-                    "accuracy_score": None, "outcome": "unscored", "output_tokens": None}  # fmt: skip
+                    "accuracy_score": None, "outcome": "unscored"}  # fmt: skip
     found[5]["end_ns"] = None  # its worker died
     return found
 

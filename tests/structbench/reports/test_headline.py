@@ -23,8 +23,8 @@ def group(number: int, model: str = "m", suite: str = "json", concurrency: int =
     return RunGroup(
         id=number, name=f"{model} {suite} {load}", model=model, suite=suite, load=load, load_kind="closed",
         level=concurrency, run_ids=(f"r{number}",), config_hash=None, labels=(), config=config,
-        environment={}, model_digest=None, server_version=None, planned=None, duration_s=10.0, model_load_s=None,
-        started_at=None, finished_at=None,
+        environment={}, model_digest=None, server_version=None, planned=None, duration_s=10.0, rate_s=10.0,
+        model_load_s=None, started_at=None, finished_at=None, notes=(),
         **{"status": "complete", "verdict": "valid", "reasons": (), "simulated": False, "goodput_limits": (), **more},
     )  # fmt: skip
 

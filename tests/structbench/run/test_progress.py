@@ -172,3 +172,18 @@ def test_reading_while_another_thread_adds() -> None:
         assert rate is None or rate >= 0
     adding.join()
     assert progress.done == 20_000
+
+
+def test_tokens_per_s_are_not_known_while_an_answer_without_a_count_is_in_the_window() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.start()
+    for tokens in (50, None, *[50] * 20):
+        clock.now += 1
+        progress.add(record(tokens=tokens))
+        if tokens is None:
+            assert progress.requests_per_s == 1.0
+            assert progress.tokens_per_s is None
+    assert progress.tokens_per_s == pytest.approx(50)
+    progress.stop()
+    assert progress.tokens_per_s is None  # of the whole cell

@@ -291,7 +291,7 @@ def test_the_load_is_what_the_options_ask_for() -> None:
     made = segment(range(2, 4), requests=4, workers=3, warmup=2, timeout=7.0, grace=1.5, concurrency=[5])
     engine = run(made)
     (given,) = engine.given
-    assert given["warmup"] == warmup_requests(made.cell.config, 2)
+    assert given["warmup"] == warmup_requests(made.cell.config, 2, {})
     del given["warmup"]
     assert given == {
         "load": ClosedLoop(concurrency=5), "api": "ollama", "count": 2, "host": SERVER.address, "access": NO_ACCESS,

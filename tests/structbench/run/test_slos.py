@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from loadgen.simulator import Simulator
+from loadgen.types import ClosedLoop
 from structbench.cli import main
 from structbench.gates.abort import AbortWatch
 from structbench.gates.expressions import parse_slo
@@ -58,7 +59,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 def watched(reader: Reader, run: str | None, slo: str, missing: Sequence[int] | None, **more: Any) -> AbortWatch | None:
     planned: Any = SimpleNamespace(
-        cell=SimpleNamespace(requests=10), missing=missing,
+        cell=SimpleNamespace(requests=10, load=ClosedLoop(concurrency=1)), missing=missing,
         continued=None if run is None else SimpleNamespace(run_id=run),
     )  # fmt: skip
     settings = settings_of(LoadOptions(slo=[slo], **{"abort_on_slo": True, **more}))

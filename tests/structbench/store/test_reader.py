@@ -133,13 +133,15 @@ def test_a_reader_on_files_that_may_not_be_written_reads(path: Path, monkeypatch
 
 
 def test_an_older_file_is_migrated_and_then_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    later, sql = (*schema.MIGRATIONS, "9999-later"), "CREATE TABLE later (x INTEGER); INSERT INTO later VALUES (7)"
-    monkeypatch.setattr(schema, "sql_of", {"9999-later": sql}.__getitem__)
-    monkeypatch.setattr(schema, "MIGRATIONS", later)
-    for module in ("database", "reader"):
+    later, sql_of = (*schema.MIGRATIONS, "9999-later"), schema.sql_of
+    sql = "CREATE TABLE later (x INTEGER); INSERT INTO later VALUES (7)"
+    monkeypatch.setattr(schema, "sql_of", lambda name: sql if name == "9999-later" else sql_of(name))
+    for module in ("schema", "database", "inspection"):
         monkeypatch.setattr(f"structbench.store.{module}.MIGRATIONS", later)
+        if module != "schema":
+            monkeypatch.setattr(f"structbench.store.{module}.TABLES", (*schema.TABLES, "later"))
     with Reader(path) as reader:
-        assert reader.query(f"FROM {schema.FILE}.later") == [{"x": 7}]
+        assert reader.query("FROM later") == [{"x": 7}]
 
 
 def _newer(path: Path) -> None:

@@ -14,6 +14,7 @@ from structbench.results.verify import problems
 from structbench.run import cells
 from structbench.store import Reader, Store
 from structbench.store.schema import MIGRATIONS, without_amount
+from structbench.suites import catalog
 from tests.support.loads import load
 from tests.support.paths import ROOT
 
@@ -28,6 +29,7 @@ GIVEN: dict[str, Any] = {
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(cells, "SCORER_VERSION", 3)  # a later scorer rightly makes cells new
+    monkeypatch.setattr(catalog, "TEXT_VERSION", 1)  # as later prompts do
     path = tmp_path / "old.duckdb"
     path.write_bytes(lzma.decompress(OLD.read_bytes()))
     return path

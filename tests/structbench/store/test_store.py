@@ -205,7 +205,7 @@ def old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, duckdb.connect(path) as con:
         patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
         patch.setattr(schema, "views_sql", lambda: "CREATE VIEW summary AS SELECT 'older' AS run_id")
-        schema.migrate(con, path)
+        schema.migrate(con, 0)
         con.execute("INSERT INTO runs (run_id, config_hash, status) VALUES ('old', 'h', 'complete')").fetchall()
 
 
@@ -239,7 +239,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.
     monkeypatch.setattr(schema, "sql_of", texts.__getitem__)
     monkeypatch.setattr(schema, "MIGRATIONS", tuple(texts))
     with duckdb.connect(path) as con, pytest.raises(duckdb.CatalogException):
-        schema.migrate(con, path)
+        schema.migrate(con, 1)
     assert read(path, "SELECT max(version) FROM migrations") == [(1,)]
 
 

@@ -20,7 +20,7 @@ from loadgen.types import RequestError, RequestRecord
 from structbench.identity import config_dict, config_hash
 from structbench.store import Store, StoredRun, row_of, run_columns
 from structbench.store.rows import storable
-from structbench.store.schema import KEYS, columns_of, migrate
+from structbench.store.schema import FILE, KEYS, MIGRATIONS, migrate, shape
 from structbench.store.spool import insert
 from structbench.types import Config, Score
 from structbench.verdict import FACTS
@@ -52,7 +52,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture(scope="module")
 def memory() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as con:
-        migrate(con, "memory")
+        migrate(con, 0)
         yield con
 
 
@@ -80,9 +80,9 @@ def put_request(store: Store, run_id: str, one: RequestRecord, score: Score | No
     store.append("requests", row_of(run_id, config_hash(CONFIG), 0, "case", 0, one, score))
 
 
-def test_row_of_fills_every_column_of_requests(memory: duckdb.DuckDBPyConnection) -> None:
+def test_row_of_fills_every_column_of_requests() -> None:
     row = row_of("r", "h", 0, "case", 0, record(0, 10), CORRECT)
-    assert set(row) == set(columns_of(memory)["requests"])
+    assert set(row) == set(shape(MIGRATIONS).columns["requests"])
     assert {field.name for field in fields(Score)} <= set(row)
 
 
@@ -142,7 +142,7 @@ def test_any_text_number_and_json_comes_back_as_it_was(
         "run_id": "any", "request_index": 0, "output_text": text, "ttft_s": number, "output_tokens": whole,
         "chunk_offsets_us": wholes, "validation_errors": texts, "tool_calls": value,
     }  # fmt: skip
-    columns = columns_of(memory)
+    columns = shape(MIGRATIONS).columns
     kept = {name: storable(item, name, columns["requests"][name]) for name, item in row.items()}
     insert(memory, columns, iter([("requests", json.loads(json.dumps(kept)), 0)]))
     names = ", ".join(row)
@@ -259,7 +259,7 @@ def test_gap_percentiles_are_those_of_all_gaps(memory: duckdb.DuckDBPyConnection
         for index, offsets in enumerate(streams)
     ]
     memory.execute("DELETE FROM requests WHERE run_id = 'gaps'").fetchall()
-    insert(memory, columns_of(memory), iter(rows))
+    insert(memory, shape(MIGRATIONS).columns, iter(rows))
     got = memory.execute("SELECT gaps, p50, p90, p99, max FROM gap_percentiles WHERE run_id = 'gaps'").fetchall()
     gaps = [(b - a) / 1e6 for offsets in streams for a, b in pairwise(sorted(offsets))]
     want = [(len(gaps), *(quantile(gaps, p) for p in (0.5, 0.9, 0.99, 1.0)))] if gaps else []
@@ -310,7 +310,7 @@ def test_percentiles_are_over_completed_requests_and_adjusted_ones_count_failure
     rows += [{"ttft_s": 0.001, "error_kind": "timeout"}] * failures + [{"error_kind": "cancelled"}]
     memory.execute("DELETE FROM requests WHERE run_id = 'times'").fetchall()
     keyed = [("requests", {"run_id": "times", "request_index": i, **row}, 0) for i, row in enumerate(rows)]
-    insert(memory, columns_of(memory), iter(keyed))
+    insert(memory, shape(MIGRATIONS).columns, iter(keyed))
     got = memory.execute(
         "SELECT adjusted, n, p50, p95, max FROM latency_percentiles WHERE run_id = 'times' AND metric = 'ttft_s'"
         " ORDER BY adjusted"
@@ -394,7 +394,8 @@ def test_outcomes_and_errors_count_each_request_once(store: Store) -> None:
 def test_the_docs_describe_every_table_view_and_column(store: Store) -> None:
     sections = dict(re.findall(r"^### `(\w+)`.*?\n(.*?)(?=^##|\Z)", DOCS.read_text(), re.M | re.S))
     tables = store.query(
-        "SELECT table_name AS t, list(column_name) AS c FROM duckdb_columns() WHERE NOT internal GROUP BY ALL"
+        "SELECT table_name AS t, list(column_name) AS c FROM duckdb_columns()"
+        f" WHERE NOT internal AND database_name = '{FILE}' GROUP BY ALL"
     )
     assert {row["t"] for row in tables} == set(sections) >= set(KEYS)
     for row in tables:

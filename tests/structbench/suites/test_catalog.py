@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 
 from structbench.errors import BadInput
 from structbench.suites.answer_book import answer_book
-from structbench.suites.catalog import SHIPPED, calibrated, describe_suites, load_suite
+from structbench.suites.catalog import SHIPPED, cases_of_run, describe_suites, load_suite
 from structbench.suites.generated import (
     LEAD_INS,
     GeneratedCases,
@@ -147,9 +147,21 @@ def test_the_list_of_suites_counts_what_is_loaded() -> None:
 
 def test_no_two_prompts_share_their_first_words() -> None:
     prompts = [question(case) for case in load("text").cases[:2000]]
-    assert len({" ".join(prompt.split()[:4]) for prompt in prompts}) == 2000
-    assert len({" ".join(prompt.split()[:2]) for prompt in prompts}) == 2000
-    assert len({prompt[:3] for prompt in prompts}) > 500
+    assert len({prompt[:12] for prompt in prompts}) == 2000
+    assert len({" ".join(prompt.split()[1:3]) for prompt in prompts}) == 2000
+    assert len({prompt[:3] for prompt in prompts}) > 800
+
+
+def test_the_beginning_alone_differs_by_run_and_a_run_that_goes_on_asks_the_same() -> None:
+    first, second, again = (cases_of_run(load("text"), run, 1.3, 40)[:50] for run in ("one", "two", "one"))
+    assert again == first
+    for case, other in zip(first, second, strict=True):
+        here, there = question(case), question(other)
+        assert (here[:12] + there[:12]).isdigit()
+        assert here[:12] != there[:12]
+        assert here[12:] == there[12:]
+        assert replace(case, messages=()) == replace(other, messages=())
+    assert question(first[0])[:12] != question(first[1])[:12]
 
 
 @given(st.integers(0, LEAD_INS - 1), st.integers(0, LEAD_INS - 1), st.integers())
@@ -168,26 +180,15 @@ def test_a_case_depends_on_seed_and_index_alone(i: int, seed: int, mean: float, 
 
 def test_prompts_have_the_drawn_length_in_words() -> None:
     shape = TextShape(mean_input_tokens=430, stddev_input_tokens=0, mean_output_tokens=99, stddev_output_tokens=0)
-    suite = calibrated(load("text", text=shape), 2.0, 30)
-    assert {word_count(question(case)) for case in suite.cases[:200]} == {200}
-    assert {case.options["num_predict"] for case in suite.cases[:200]} == {99}
+    cases = cases_of_run(load("text", text=shape), "a run", 2.0, 30)[:200]
+    assert {word_count(question(case)) for case in cases} == {200}
+    assert {case.options["num_predict"] for case in cases} == {99}
 
 
 def test_drawn_lengths_follow_mean_and_stddev() -> None:
-    suite = calibrated(load("text"), 1.0, 0)
-    words = [word_count(question(case)) for case in suite.cases[:2000]]
+    words = [word_count(question(case)) for case in cases_of_run(load("text"), "a run", 1.0, 0)[:2000]]
     assert statistics.mean(words) == pytest.approx(550, abs=15)
     assert statistics.stdev(words) == pytest.approx(150, abs=10)
-
-
-def test_measured_noise_is_no_identity() -> None:
-    suite = load("text")
-    measured = calibrated(suite, 1.07, 32)
-    assert measured.content_hash == suite.content_hash
-    assert question(measured.cases[0]) != question(suite.cases[0])
-    assert question(calibrated(measured, 1.2, 30).cases[3]) == question(calibrated(suite, 1.2, 30).cases[3])
-    numbers = load("numbers")
-    assert calibrated(numbers, 1.07, 32) is numbers
 
 
 def test_what_changes_the_cases_changes_the_hash() -> None:
@@ -206,14 +207,16 @@ def test_what_changes_the_cases_changes_the_hash() -> None:
 
 
 def test_an_unchanged_generator_keeps_its_first_words_and_hash() -> None:
-    assert question(load("text").cases[0]).startswith("Rasari Zezeze wrote these notes. After the long meeting,")
+    assert question(load("text").cases[0]).startswith(
+        "196053304984 Rasari Zezeze wrote these notes. The price of a painted"
+    )
     assert load("numbers").cases[1].expected_text == "157494"
-    assert load("text").content_hash == "5b28503fefd36e787934884400d5772f179067f9eaab305bd8b7df19e1d57715"
+    assert load("text").content_hash == "484f614d0e6e5a3714debb8dc5edb2a555baab69deb4f0d7fcc98e273f1b39a0"
 
 
 @given(st.floats(0.6, 5), st.integers(0, 200))
 def test_calibration_finds_the_line_that_made_the_counts(tokens_per_word: float, overhead: int) -> None:
-    words = [word_count(prompt) for prompt in calibration_prompts(3)]
+    words = [word_count(prompt) for prompt in calibration_prompts(3, "a run")]
     found, found_overhead = calibrate([(count, round(tokens_per_word * count + overhead)) for count in words])
     assert found == pytest.approx(tokens_per_word, abs=0.02)
     assert abs(found_overhead - overhead) <= 2
@@ -221,14 +224,15 @@ def test_calibration_finds_the_line_that_made_the_counts(tokens_per_word: float,
 
 @pytest.mark.parametrize("samples", [[], [(60, 90)], [(60, 90), (60, 91)], [(60, 12), (150, 12), (270, 12)]])
 def test_counts_that_tell_nothing_leave_the_defaults(samples: list[tuple[int, int]]) -> None:
-    assert calibrate(samples) == (1.1, 30)
+    assert calibrate(samples) == (1.1, 35)
 
 
 def test_calibration_prompts_differ_in_length_and_warm_no_cache_for_the_run() -> None:
-    prompts = calibration_prompts(0)
+    prompts = calibration_prompts(0, "a run")
     assert [word_count(prompt) for prompt in prompts] == [60, 150, 270]
-    names = {" ".join(question(case).split()[:2]) for case in load("text").cases[:2000]}
-    assert not names & {" ".join(prompt.split()[:2]) for prompt in prompts}
+    names = {" ".join(question(case).split()[1:3]) for case in load("text").cases[:2000]}
+    assert not names & {" ".join(prompt.split()[1:3]) for prompt in prompts}
+    assert not {prompt[:12] for prompt in prompts} & {prompt[:12] for prompt in calibration_prompts(0, "another")}
 
 
 def test_generated_cases_are_a_sequence_that_can_go_to_another_process() -> None:
@@ -333,10 +337,10 @@ def ask_real(prompt: str, **fields: Any) -> dict[str, Any]:
 @real_ollama
 def test_a_real_server_counts_the_tokens_that_were_drawn() -> None:
     one = {"num_predict": 1}
-    samples = [(word_count(p), ask_real(p, options=one)["prompt_eval_count"]) for p in calibration_prompts(0)]
+    samples = [(word_count(p), ask_real(p, options=one)["prompt_eval_count"]) for p in calibration_prompts(0, "a run")]
     shape = TextShape(mean_input_tokens=200, stddev_input_tokens=0)
-    suite = calibrated(load("text", text=shape), *calibrate(samples))
-    counts = [ask_real(question(case), options=one)["prompt_eval_count"] for case in suite.cases[:12]]
+    cases = cases_of_run(load("text", text=shape), "a run", *calibrate(samples))
+    counts = [ask_real(question(case), options=one)["prompt_eval_count"] for case in cases[:12]]
     assert statistics.mean(counts) == pytest.approx(200, rel=0.05)
     assert all(count == pytest.approx(200, rel=0.15) for count in counts)
 

@@ -104,11 +104,17 @@ def test_generate_gets_the_conversation_as_one_text() -> None:
 
 @pytest.mark.parametrize("endpoint", ["chat", "generate"])
 def test_warm_up_is_marked_and_short_and_asks_for_nothing_that_is_measured(endpoint: str) -> None:
-    warm = warmup_requests(config(endpoint=endpoint, option=["num_ctx=512", "num_predict=900"], keep_alive="1h"), 3)
+    asked = config(endpoint=endpoint, option=["num_ctx=512", "num_predict=900"], keep_alive="1h")
+    warm = warmup_requests(asked, 3, {"num_ctx": 512, "num_batch": 64})
     assert [request.index for request in warm] == [-1, -2, -3]
     assert {request.options["num_predict"] for request in warm} == {4}
+    assert {request.options["num_batch"] for request in warm} == {64}, "as the cases have the model loaded"
     assert {(request.options["num_ctx"], request.keep_alive, request.format) for request in warm} == {(512, "1h", None)}
     assert [request.prompt is None for request in warm] == [endpoint == "chat"] * 3
+
+
+def test_no_warm_up_is_none() -> None:
+    assert warmup_requests(config(), 0, {}) == []
 
 
 @settings(max_examples=20, deadline=None)

@@ -26,6 +26,11 @@ def test_rates_are_of_the_window() -> None:
     assert (cell.done, cell.requests_per_s, cell.tokens_per_s) == (130, 3.0, 30.0)
 
 
+def test_no_tokens_per_s_are_shown_where_some_answers_came_without_a_count() -> None:
+    cell = one(exposition(latencies=[FAST] * 100), exposition(latencies=[FAST] * 130, in_flight=4, uncounted=15))
+    assert (cell.requests_per_s, cell.tokens_per_s) == (3.0, None)
+
+
 def test_percentiles_are_of_the_window_and_not_of_what_was_before() -> None:
     cell = one(exposition(latencies=[FAST] * 100), exposition(latencies=[FAST] * 100 + [SLOW] * 10, in_flight=1))
     for of in (cell.ttft, cell.itl, cell.e2e):

@@ -1,0 +1,80 @@
+"""What is said of token counts and of chunks, from the rows of a run as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import duckdb
+import pytest
+
+from loadgen.types import RequestError, RequestRecord
+from structbench.notes import notes_of
+from structbench.store import row_of
+from structbench.store.schema import migrate
+from structbench.types import Note
+
+MS = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as con:
+        migrate(con, 0)
+        yield con
+
+
+def noted(con: duckdb.DuckDBPyConnection, *records: RequestRecord) -> list[Note]:
+    """The notes on a run of these."""
+    con.execute("DELETE FROM requests").fetchall()
+    for index, record in enumerate(records):
+        row = row_of("r", "h", 0, "case", 0, replace(record, index=index), None)
+        kept = {name: value for name, value in row.items() if name != "tool_calls"}
+        marks = ", ".join("?" for _ in kept)
+        con.execute(f"INSERT INTO requests ({', '.join(kept)}) VALUES ({marks})", list(kept.values())).fetchall()
+
+    def query(sql: str, params: Any) -> list[dict[str, Any]]:
+        found = con.execute(sql, params)
+        names = [column[0] for column in found.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    return list(notes_of(query, "r"))
+
+
+FINE = RequestRecord(
+    index=0, due_ns=0, sent_ns=0, chunk_ns=tuple(range(30 * MS, 230 * MS, 10 * MS)), end_ns=240 * MS, clock="kernel",
+    first_answer_ns=30 * MS, output_tokens=21, done_reason="stop", prompt_eval_ns=10 * MS, eval_ns=200 * MS,
+)  # fmt: skip
+
+
+def test_nothing_is_said_of_counts_that_cover_what_was_streamed_nor_of_what_failed(
+    memory: duckdb.DuckDBPyConnection,
+) -> None:
+    failed = replace(FINE, output_tokens=None, error=RequestError("timeout", "late"))
+    whole = replace(FINE, chunk_ns=FINE.chunk_ns[:1])  # as of tool calls
+    assert noted(memory, FINE, whole, failed) == []
+    assert noted(memory) == []
+
+
+@pytest.mark.parametrize(
+    ("record", "kind", "text"),
+    [
+        (replace(FINE, output_tokens=None), "uncounted",
+         "1 of 4 completed answers came without a token count: no tokens/s of the run, no TPOT of these"),
+        (replace(FINE, output_tokens=9), "partly_counted",
+         "1 of 4 completed answers had more chunks than output tokens"),
+        (replace(FINE, output_tokens=80, eval_ns=800 * MS), "faster_than_made",
+         "1 of 4 completed answers came faster than the server says it made the tokens"),
+        (replace(FINE, gathered_chunks=18), "gathered_chunks",
+         "22.5 % of the chunks came together with the one before: the server or a gateway gathers them, not this "
+         "client; no ITL and TPOT of 1 of 4 completed answers"),
+    ],
+)  # fmt: skip
+def test_what_leaves_a_figure_out_is_said_with_how_many_it_concerns(
+    memory: duckdb.DuckDBPyConnection, record: RequestRecord, kind: str, text: str
+) -> None:
+    (note,) = noted(memory, FINE, record, FINE, FINE)
+    assert (note.kind, note.share) == (kind, 0.25)
+    assert note.text.startswith(text)
+    assert record.tpot_s is None
