@@ -240,6 +240,8 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if isinstance(self.structured, str):  # from Python, one value may stand alone
             self.structured = [self.structured]
+        if isinstance(self.host, str):
+            self.host = [self.host]
 
 
 @dataclass(kw_only=True)

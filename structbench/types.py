@@ -107,7 +107,7 @@ class Config:
     """None: the suite's answers are not scored."""
     api: str = "ollama"
     """The protocol: a name in ``loadgen.api.APIS``."""
-    body: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
     """Fields that the user adds to the body of every request."""
     headers: tuple[str, ...] = ()
     """Names of headers that the user adds."""

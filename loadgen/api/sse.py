@@ -140,7 +140,7 @@ def error_text(fields: Any) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
-def error_of(caught: Exception, _timings: WireTimings) -> RequestError | None:
+def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:  # noqa: ARG001
     """Convert the client's exception to our error; None if it is a bug of ours."""
     text = str(caught) or type(caught).__name__
     status = getattr(caught, "status_code", None)

@@ -130,7 +130,7 @@ def _config(
         timeout_s=settings.timeout_s,
         scorer_version=SCORER_VERSION if scored else None,
         api=server.api_name,
-        body=dict(settings.body),
+        body=dict(settings.body) or None,
         headers=tuple(name for name in settings.access.names if name != "authorization"),
     )
 

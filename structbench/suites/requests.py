@@ -63,7 +63,7 @@ def request_of(case: Case, config: Config, index: int, planned: int | None = Non
         "model": config.model,
         "format": case.schema if config.structured not in ("prompt", "tools") else None,
         "dialect": None if config.structured in ("format", "prompt", "none") else config.structured,
-        "body": config.body,
+        "body": config.body or {},
         "think": config.think,
         "options": options,
         "keep_alive": config.keep_alive,
