@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -73,12 +74,16 @@ class Simulated:
     pid: int
     name: str = "simulator"
     model: str = "bench"
+    context: ssl.SSLContext | None = None
+    """To ask over https."""
 
     def forget(self) -> None:
-        _ask(self.url + "/truth/reset", b"")
+        _ask(self.url + "/truth/reset", b"", self.context)
 
     def truth(self) -> ServerTiming:
-        requests = [r for r in _ask(self.url + "/truth")["requests"] if r["first_ns"] and r["chunks"]]
+        requests = [
+            r for r in _ask(self.url + "/truth", None, self.context)["requests"] if r["first_ns"] and r["chunks"]
+        ]
         ttfts = [(r["first_ns"] - r["received_ns"]) / 1e9 for r in requests]
         return ServerTiming(requests=len(ttfts), ttft_p50_s=_quantile(ttfts, 0.5), ttft_p99_s=_quantile(ttfts, 0.99))
 
@@ -106,15 +111,23 @@ def truth_of_stats(stats: dict[str, Any]) -> ServerTiming:
 
 
 @contextmanager
+def simulate(timetable: Timetable, certificate: tuple[str, str] | None = None) -> Iterator[Server]:
+    """Run the simulator, over https if there is a certificate (its file and its key's)."""
+    profile = replace(
+        PROFILES["sim:fast"], tokens_per_s=1 / timetable.itl_s, parallel=512,
+        prompt_tokens_per_s=_PROMPT_TOKENS / timetable.ttft_s,
+    )  # fmt: skip
+    context = None if certificate is None else ssl.create_default_context(cafile=certificate[0])
+    with SimulatorProcess({"bench": profile}, certificate=certificate) as simulator:
+        yield Simulated(simulator.url, simulator.pid, context=context)
+
+
+@contextmanager
 def serve(timetable: Timetable, truthserver: Path | None) -> Iterator[Server]:
     """Run the truth server if one is given, else the simulator."""
     if truthserver is None:
-        profile = replace(
-            PROFILES["sim:fast"], tokens_per_s=1 / timetable.itl_s, parallel=512,
-            prompt_tokens_per_s=_PROMPT_TOKENS / timetable.ttft_s,
-        )  # fmt: skip
-        with SimulatorProcess({"bench": profile}) as simulator:
-            yield Simulated(simulator.url, simulator.pid)
+        with simulate(timetable) as simulated:
+            yield simulated
         return
     with _compiled(truthserver) as binary:
         port = free_port()
@@ -163,8 +176,8 @@ def _wait_for(url: str) -> None:
     raise SystemExit(f"the truth server at {url} does not answer")
 
 
-def _ask(url: str, data: bytes | None = None) -> dict[str, Any]:
-    with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=30) as answer:
+def _ask(url: str, data: bytes | None = None, context: ssl.SSLContext | None = None) -> dict[str, Any]:
+    with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=30, context=context) as answer:
         return json.loads(answer.read() or b"{}")  # type: ignore[no-any-return]
 
 

@@ -27,6 +27,8 @@ NOT_JSON = "(not JSON)"
 """The one argument of a call whose arguments are not JSON; its value is their text."""
 ANSWER = "answer"
 """The function by whose arguments a model answers where a schema is asked for as a tool."""
+_NO_UPSTREAM = (502, 504)
+"""Statuses with which a gateway says that the server behind it does not answer."""
 GATHERED = 0.1
 """The share of gathered chunks above which an answer has no spacing to be measured."""
 FASTER = 0.95
@@ -102,6 +104,15 @@ class RequestError:
     kind: ErrorKind
     message: str
     status: int | None = None
+
+    @property
+    def nobody_there(self) -> bool:
+        """Return whether no server was reached: no connection, or a gateway in front that says so."""
+        return (
+            self.kind == "connect"
+            or (self.kind == "timeout" and self.message.startswith("connect:"))
+            or (self.kind == "http" and self.status in _NO_UPSTREAM)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

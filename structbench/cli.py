@@ -1,5 +1,6 @@
 """The command line: the list of commands, each a module of ``structbench.commands``, and how their words are parsed."""
 
+import errno
 import os
 import sys
 from argparse import Action, Namespace
@@ -55,23 +56,28 @@ def entry() -> NoReturn:
     sys.exit(main(sys.argv[1:]))
 
 
+_NO_READER = (errno.EPIPE, errno.EIO, errno.ENXIO)
+
+
 class _Outlet(TextIOWrapper):
-    """A stream whose reader may stop early (``| head``): the rest is dropped, the exit code stays."""
+    """A stream whose reader may go (``| head``, a closed terminal): the rest is dropped, the exit code stays."""
 
     def write(self, text: str) -> int:
         try:
             return super().write(text)
-        except BrokenPipeError:
-            self._let_go()
+        except OSError as error:
+            self._let_go(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
-        except BrokenPipeError:
-            self._let_go()
+        except OSError as error:
+            self._let_go(error)
 
-    def _let_go(self) -> None:
+    def _let_go(self, error: OSError) -> None:
+        if error.errno not in _NO_READER:
+            raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)

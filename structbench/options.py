@@ -167,6 +167,9 @@ class LoadOptions:
     warmup: Optional[int] = opt(None, "warm-up requests per cell, left out of the figures (default: one per worker)")
     workers: Optional[int] = opt(None, "worker processes (default: chosen from cores and load)")
     timeout: float = opt(300.0, "seconds a request may take")
+    patience: float = opt(
+        10.0, "seconds to wait for a server that no longer answers amid a load, before the load ends (0: none)"
+    )
     grace: float = opt(10.0, "seconds that requests in flight have to finish after an interruption")
     mean_input_tokens: float = opt(550.0, "text suite: mean prompt length in tokens")
     stddev_input_tokens: float = opt(150.0, "text suite: standard deviation of the prompt length")

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from loadgen.types import NOT_JSON
 
+_MOST_TOKENS = 2**31
+_MOST_NS = 2**53
+"""104 days."""
 TOGETHER_US = 100
 APART_US = 3000
 """Chunks came together if at most so far apart, where what came together came further apart than that."""
@@ -113,6 +116,16 @@ class Answer:
                 else (call.arguments or begun.arguments)
             )
             self.calls[same[-1]] = begun._replace(name=begun.name or call.name, arguments=arguments)
+
+    def drop_impossible(self) -> str | None:
+        """Drop counts and durations that cannot be, which no database could hold, and name the first of them."""
+        impossible = [
+            name
+            for name, value in self.facts.items()
+            if isinstance(value, int | float) and not 0 <= value < (_MOST_TOKENS if "tokens" in name else _MOST_NS)
+        ]
+        told = [f"{name} is {self.facts.pop(name)}" for name in impossible]
+        return told[0] if told else None
 
     @property
     def text(self) -> str:

@@ -49,6 +49,8 @@ _WHOLE_NAME = 3
 """Registry, namespace and model with tag."""
 _WANTS_TLS = re.compile(r"https|ssl-enabled", re.IGNORECASE)
 """In the answer of a server that was spoken to in plain http, where only https is understood."""
+_WANTS_CERTIFICATE = "No required SSL certificate"
+"""In nginx's answer to a client without one."""
 _NOT_OLLAMA = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """Raised for an answer that is not JSON, or JSON of another shape."""
 _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
@@ -123,6 +125,8 @@ def probe(address: str, access: Access = NO_ACCESS) -> Server:
             answer = allowed(http.get("/api/version"), address, access)
             if answer.status_code == 400 and _WANTS_TLS.search(answer.text) and address.startswith("http:"):
                 raise ServerError(f"{address} speaks https: give --host https{address.removeprefix('http')}")
+            if answer.status_code == 400 and _WANTS_CERTIFICATE in answer.text:
+                raise ServerError(f"{address} asks for a client certificate: give --cert")
             version = answer.json()["version"] if answer.status_code == 200 else None
             names, models, details = listed(allowed(http.get("/api/tags"), address, access).json())
     except (httpx.RequestError, OSError) as error:

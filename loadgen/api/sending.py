@@ -39,7 +39,7 @@ class ChatApi(Protocol):
         """Make the official client over our transport, without a limit on connections."""
 
     async def preconnect(self, client: Any, count: int, timeout_s: float) -> None:
-        """Open ``count`` connections in advance, unless TLS or a proxy is used."""
+        """Open ``count`` connections in advance, unless a proxy is used."""
 
     async def call(self, client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
         """Have the client send the request and yield its answer, part by part."""
@@ -86,6 +86,9 @@ async def send(
         if error is None:
             raise
         error = _told(error, access)
+    impossible = answer.drop_impossible()
+    if error is None and impossible is not None:
+        error = RequestError("protocol", impossible, 200)
     return RequestRecord(
         index=request.index,
         worker=worker,

@@ -22,15 +22,19 @@ _START = (
 )
 
 
+PARENTS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+"""Signals that the parent alone acts on."""
+
+
 def spawn(target: str, *, fds: Sequence[int] = ()) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start ``module:function(socket)`` in a new interpreter; return it and our end of the socket.
 
-    ``fds`` stay open in the child under the same numbers. SIGINT and SIGTERM are blocked in the child, since Ctrl-C
-    reaches the whole process group and the parent decides when it ends.
+    ``fds`` stay open in the child under the same numbers. The signals of a terminal and SIGTERM are blocked in the
+    child, since Ctrl-C reaches the whole process group and the parent decides when it ends.
     """
     ours, theirs = socket.socketpair()
     arguments = json.dumps({"path": sys.path, "target": target, "socket": theirs.fileno()})
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS)
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", _START, arguments], pass_fds=[theirs.fileno(), *fds], stdin=subprocess.DEVNULL

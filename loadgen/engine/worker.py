@@ -28,6 +28,8 @@ Count = Callable[[int], int]
 _LEAD_NS = 3_000_000
 """An open loop's request is prepared this long before it is due, and held back at the socket."""
 _LAG_TICK_S = 0.1
+_BACK_OFF_S = 0.02, 0.5
+"""How long a closed loop's stream pauses after it found nobody: at first, doubled each time, and at most."""
 _GOLDEN = 0.6180339887498949
 _INSTANTS = (
     "due_ns", "sent_ns", "connected_ns", "first_thinking_ns", "first_answer_ns", "first_tool_call_ns", "end_ns"
@@ -128,12 +130,18 @@ class Worker:
 
     async def _slot(self, first_ns: int, end_ns: int | None) -> None:
         await self._sleep_until(first_ns)
+        pause_s, most_s = _BACK_OFF_S
         while not self._stopped.is_set() and (end_ns is None or monotonic_ns() < end_ns):
             taken = await self._next()
             if taken is None:
                 return
             self._count(+1)
-            await self._conversation(taken[0], None)
+            record = await self._conversation(taken[0], None)
+            if record.error is None or not record.error.nobody_there:
+                pause_s = _BACK_OFF_S[0]
+                continue
+            await self._sleep_until(monotonic_ns() + round(pause_s * NS))
+            pause_s = min(2 * pause_s, most_s)
 
     async def _open(self, load: OpenLoop, start_ns: int) -> None:
         async with asyncio.TaskGroup() as group:
@@ -166,13 +174,14 @@ class Worker:
         self._count(-1)
         return False
 
-    async def _conversation(self, request: Request, due_ns: int | None) -> None:
-        """Send a request that is counted as in flight, and then the turn that follows from its answer."""
+    async def _conversation(self, request: Request, due_ns: int | None) -> RequestRecord:
+        """Send a request that is counted as in flight, and then the turn that follows; return the last record."""
         record = await self._in_own_task(request, due_ns)
         while not self._stopped.is_set() and (following := record.following) is not None:
             self._tell("taken", following.index)
             self._count(+1)
             record = await self._in_own_task(following, None)
+        return record
 
     async def _in_own_task(self, request: Request, due_ns: int | None) -> RequestRecord:
         """Send a request that is counted as in flight; ``cancel()`` cancels it, not the loop that sends the next."""

@@ -77,6 +77,13 @@ def plan(body: Mapping[str, Any], profile: Profile, known: KnownAnswer | None, r
     return _cut_at_limit(_cut_at_stop(made, options.get("stop")), limit)
 
 
+def prompt_pieces(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the pieces of the whole prompt in the order that a template gives them."""
+    texts = [json.dumps(body["tools"])] if body.get("tools") else []
+    texts += [body.get("system") or "", *(str(m.get("content") or "") for m in body.get("messages") or ())]
+    return split(" ".join([*texts, body.get("prompt") or ""]))
+
+
 def _answer(body: Mapping[str, Any], profile: Profile, known: KnownAnswer | None, limit: int, rng: Random) -> Plan:
     known = known or {}
     whole = bool(body.get("tools"))

@@ -12,7 +12,7 @@ from random import Random
 from time import monotonic_ns
 from typing import Any, Literal
 
-from loadgen.simulator.answers import Plan
+from loadgen.simulator.answers import Plan, prompt_pieces
 from loadgen.simulator.connection import JSON, NDJSON, ClientConnection, encode, timestamp
 from loadgen.simulator.models import Model, seconds_of
 from loadgen.simulator.truth import Entry, Truth
@@ -41,6 +41,9 @@ class Generation:
         self.fault_at = min(len(self.events), max(1, len(self.events) // 2))
         self.slot: Literal["none", "waiting", "taken"] = "none"
         self.timer: asyncio.TimerHandle | None = None
+        self.options = body.get("options") or {}
+        self.prompt = prompt_pieces(body) if model.profile.prefix_cache != "none" else ()
+        self.cached = 0
         self.start = self.loop.time()
         self.gap = model.profile.drip_s if fault == "slow-drip" else 1 / model.profile.tokens_per_s
         self.first = self.granted = self.due = self.start
@@ -48,7 +51,7 @@ class Generation:
     def run(self) -> None:
         self.connection.on_lost = self._lost
         self.model.users += 1
-        self._at(self.start + self.model.load(self.start), self._loaded)
+        self._at(self.start + self.model.load(self.start, self.options), self._loaded)
 
     def _at(self, due: float, then: Callable[[], None]) -> None:
         self.timer = self.loop.call_at(due, then)
@@ -62,10 +65,21 @@ class Generation:
         self.slot = "taken"
         self.granted = self.loop.time()
         self.entry.queue_ns = int((self.granted - self.start) * 1e9) - self.entry.load_ns
-        self.first = self.granted + self.plan.prompt_tokens / self.model.profile.prompt_tokens_per_s
+        self.first = self.granted + self._prompt_s()
         if self.fault == "empty-first" and self.streamed:
             self._write(self._message(""))
         self._at(self.first, self._evaluated)
+
+    def _prompt_s(self) -> float:
+        """Return the seconds that the prompt takes, and set the gap between tokens, as the model's state makes them."""
+        profile, slowness = self.model.profile, self.model.slowness()
+        if profile.service_s is not None:
+            self.gap = 0.9 * profile.service_s * slowness / max(1, self._eval_count() - 1)
+            return 0.1 * profile.service_s * slowness
+        self.gap *= slowness
+        cached = self.model.cached(self.prompt)
+        self.cached = self.plan.prompt_tokens * cached // max(1, len(self.prompt))
+        return (self.plan.prompt_tokens - self.cached) / profile.prompt_tokens_per_s * slowness
 
     def _evaluated(self) -> None:
         """Start the schedule of tokens, now that the prompt is evaluated."""
@@ -148,8 +162,9 @@ class Generation:
                    "eval_count": entry.tokens, "eval_duration": entry.eval_ns}  # fmt: skip
         if self.old:  # whole milliseconds, in the names of nanoseconds
             figures |= {k: v // 1_000_000 * 1_000_000 for k, v in figures.items() if k.endswith("eval_duration")}
+        told = {"prompt_eval_cached_count": self.cached} if self.model.profile.prefix_cache == "told" else {}
         context = {"context": list(range(1, entry.prompt_tokens + entry.tokens))} if self.endpoint == "generate" else {}
-        return {**done, **context, **{name: value for name, value in figures.items() if value}}
+        return {**done, **context, **{name: value for name, value in figures.items() if value}, **told}
 
     def _message(self, text: str) -> dict[str, Any]:
         return {"content": text} if self.endpoint == "chat" else {"response": text}

@@ -15,6 +15,7 @@ from loadgen.engine.child import frame, receive, spawn
 from loadgen.simulator.models import PROFILES, KnownAnswer, Profile
 from loadgen.simulator.server import SimulatedServer
 from loadgen.wire.access import unix_path
+from loadgen.wire.tls import server_context
 
 _T = TypeVar("_T")
 
@@ -125,9 +126,11 @@ class SimulatorProcess:
     """Run the server in a process of its own, which does not share our interpreter and ends with us at the latest."""
 
     def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
-                 seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0) -> None:  # fmt: skip
+                 seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0,
+                 certificate: tuple[str, str] | None = None) -> None:  # fmt: skip
+        """``certificate``: its file and its key's, to serve https."""
         self._process, self._sock = spawn("loadgen.simulator.launch:child")
-        self._sock.sendall(frame((dict(profiles), dict(answers or {}), seed, version, host, port)))
+        self._sock.sendall(frame((dict(profiles), dict(answers or {}), seed, version, host, port, certificate)))
         first = next(receive(self._sock), None)
         if not isinstance(first, str):
             self.close()
@@ -152,12 +155,13 @@ class SimulatorProcess:
 
 def child(sock: socket.socket) -> None:
     """Serve until the parent closes its end of the socket or ends: the entry point of the process."""
-    profiles, answers, seed, version, host, port = next(receive(sock))
+    profiles, answers, seed, version, host, port, certificate = next(receive(sock))
     server = SimulatedServer(profiles, answers, seed, version)
     gc.freeze()
     serving = _serve(
-        server, (host, port), lambda url: sock.sendall(frame(url)), lambda loop, stop: loop.add_reader(sock, stop)
-    )
+        server, (host, port), lambda url: sock.sendall(frame(url)), lambda loop, stop: loop.add_reader(sock, stop),
+        None if certificate is None else server_context(*certificate),
+    )  # fmt: skip
     try:
         asyncio.run(serving)
     except OSError as error:

@@ -8,8 +8,12 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
+from operator import eq
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
+
+from loadgen.api.ollama_server import LOADING_OPTIONS
 
 KnownAnswer = Mapping[str, Any]
 """The right answer to a prompt: ``{"json": value}``, ``{"calls": [{"name", "arguments"}]}`` (``then``: the text after
@@ -81,6 +85,16 @@ class Profile:
     quantization_level: str = "Q4_K_M"
     present: bool = True
     """Whether the model is installed; if not, 404 until it is pulled."""
+    prefix_cache: Literal["none", "told", "untold"] = "none"
+    """Whether what a prompt shares with the beginning of an earlier one is evaluated at no cost, and the server says so
+    (``prompt_eval_cached_count``)."""
+    reloads: bool = False
+    """Whether a request with other loading options (``num_ctx``, …) than the loaded model's loads it again."""
+    slow_requests: tuple[int, int] | None = None
+    """The first request that is slow and the first that no longer is, numbered from 0 in the order they got a slot."""
+    slow_factor: float = 1.3
+    service_s: float | None = None
+    """Seconds that every request holds its slot, whatever its lengths (an M/D/n queue); None: as the speeds make it."""
     text_tokens: tuple[int, int] = (60, 200)
     """Range of the length of a text answer if the request has no ``num_predict``."""
     drip_s: float = 1.0
@@ -138,6 +152,12 @@ PROFILES: Mapping[str, Profile] = MappingProxyType({
     ),
     "sim:fast": FAST,
     "sim:think": Profile(tokens_per_s=200, load_s=0.2, capabilities=("completion", "tools", "thinking")),
+    "sim:cache": Profile(load_s=0.0, prompt_tokens_per_s=2000, tokens_per_s=500, jitter=0.1, prefix_cache="told"),
+    "sim:reload": Profile(load_s=0.3, prompt_tokens_per_s=20_000, tokens_per_s=500, jitter=0.1, reloads=True),
+    "sim:heat": Profile(
+        load_s=0.0, prompt_tokens_per_s=20_000, tokens_per_s=500, jitter=0.1, slow_requests=(60, 10**9)
+    ),
+    "sim:queue": Profile(load_s=0.0, service_s=0.1, jitter=0.0),
     "sim:embed": Profile(tokens_per_s=200, load_s=0.2, capabilities=("embedding",)),
 })  # fmt: skip
 
@@ -159,6 +179,7 @@ def fault_of_model(name: str) -> tuple[str, float] | None:
 
 
 KEEP_ALIVE_S = 300.0
+_KEPT_PROMPTS = 64
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
@@ -174,6 +195,11 @@ class Model:
         self.context = min(profile.context_length, 4096)
         self.taken = 0
         self.waiting: deque[Callable[[], None]] = deque()
+        self.served = 0
+        """Requests that got a slot."""
+        self.prompts: deque[tuple[str, ...]] = deque(maxlen=_KEPT_PROMPTS)
+        """The pieces of the last prompts, which the prefix cache holds."""
+        self.loaded_with: Mapping[str, Any] = {}
         self.users = 0
         """Requests admitted and not yet ended."""
         self._ready_at: float | None = None
@@ -189,13 +215,29 @@ class Model:
             self._ready_at = None
         return self._ready_at is not None
 
-    def load(self, now: float) -> float:
-        """Load the model if it is not loaded, and return the seconds until it is."""
-        if not self.loaded(now):
+    def load(self, now: float, options: Mapping[str, Any] = MappingProxyType({})) -> float:
+        """Load the model if it is not loaded (with these options), and return the seconds until it is."""
+        wanted = {name: value for name, value in options.items() if name in LOADING_OPTIONS}
+        if not self.loaded(now) or (self.profile.reloads and wanted != self.loaded_with):
+            self.loaded_with = wanted
             self._ready_at = now + self.profile.load_s
             self._expires_at = self._ready_at + KEEP_ALIVE_S
         assert self._ready_at is not None
         return max(0.0, self._ready_at - now)
+
+    def cached(self, prompt: tuple[str, ...]) -> int:
+        """Return how many pieces of the prompt are in the prefix cache, and keep it; the last is always evaluated."""
+        if self.profile.prefix_cache == "none":
+            return 0
+        most = max((_shared(prompt, kept) for kept in self.prompts), default=0)
+        self.prompts.append(prompt)
+        return min(most, len(prompt) - 1)
+
+    def slowness(self) -> float:
+        """Count one more request, and return how many times as long as usual it takes."""
+        slow = self.profile.slow_requests
+        self.served += 1
+        return self.profile.slow_factor if slow is not None and slow[0] < self.served <= slow[1] else 1.0
 
     def expires_in(self, now: float) -> float:
         """Return the seconds until the model is unloaded, at most a hundred years."""
@@ -219,6 +261,11 @@ class Model:
             self.waiting.popleft()()
         else:
             self.taken -= 1
+
+
+def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """Return how many pieces two prompts begin with alike."""
+    return sum(1 for _ in takewhile(bool, map(eq, one, other)))
 
 
 def seconds_of(keep_alive: Any) -> float | None:

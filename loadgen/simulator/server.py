@@ -212,7 +212,7 @@ class SimulatedServer:
             head = {"model": body["model"], "created_at": timestamp()}
             self._complete(connection, entry, {**head, **empty, "done": True, "done_reason": entry.kind})
 
-        wait = 0.0 if entry.kind == "unload" else model.load(loop.time())
+        wait = 0.0 if entry.kind == "unload" else model.load(loop.time(), body.get("options") or {})
         entry.load_ns = int(wait * 1e9)
         self._later(connection, entry, wait, answer)
 

@@ -88,8 +88,8 @@ class Access:
             verb = "does not accept" if status == 401 else "does not allow this with"
             return f"HTTP {status}: the server {verb} {self.given_by}"
         variable = f"set {self.key_variable} or give" if self.key_variable else "give"
-        also = f" (beside {', '.join(self.names)})" if self.names else ""
-        return f"HTTP {status}: {variable} --api-key-env{also}"
+        lacking = f"{', '.join(self.names)} is not enough: " if self.names else ""
+        return f"HTTP {status}: {lacking}{variable} --api-key-env"
 
     def masked(self, text: str) -> str:
         """Return the text without the secrets, which a server may repeat in its errors."""

@@ -1,4 +1,4 @@
-"""One TCP connection that stamps what it receives with the kernel's clock.
+"""One connection that stamps what it receives with the kernel's clock, below TLS where there is TLS.
 
 The stamp of a chunk is the instant at which the kernel received its last byte (Linux) or at which that was read
 (elsewhere), so that the event loop's delay is measured (``read_lag_max_ns``) instead of added to TTFT and ITL. For
@@ -9,8 +9,10 @@ is kept beside the stamp (``stamps``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from time import monotonic_ns
@@ -21,6 +23,7 @@ import httptools
 from loadgen.types import NS, Clock, Timeouts
 from loadgen.wire.framing import BadWire, Framing
 from loadgen.wire.stamps import ANCILLARY, KernelClock, TimestampingSelector, ask_for_stamps, troubles
+from loadgen.wire.tls import TlsLayer, tls_problem
 
 _LATE_READ_NS = 1_000_000
 HTTP_OK = 200
@@ -86,11 +89,12 @@ class WireTimings:
 
 
 class Connection:
-    """One TCP connection: sends a request, yields the chunks of its answer with their stamps."""
+    """One connection: sends a request, yields the chunks of its answer with their stamps."""
 
-    def __init__(self, sock: socket.socket, address: tuple[str, int]) -> None:
+    def __init__(self, sock: socket.socket, address: tuple[str, int], tls: TlsLayer | None = None) -> None:
         self.address = address
         self._sock = sock
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         selector = getattr(self._loop, "_selector", None)
         self._selector = selector if isinstance(selector, TimestampingSelector) else None
@@ -107,16 +111,20 @@ class Connection:
         self._loop.add_reader(sock, self._on_readable)
 
     @classmethod
-    async def open(cls, address: tuple[str, int], timeout_s: float) -> Connection:
+    async def open(
+        cls, address: tuple[str, int], timeout_s: float, context: ssl.SSLContext | None = None
+    ) -> Connection:  # fmt: skip
+        """Open a connection, with TLS if there is a context for it."""
+        where = address[0] if address[0].startswith("/") else f"{address[0]}:{address[1]}"
         try:
             async with asyncio.timeout(timeout_s):
                 sock = await _connect(*address)
+                tls = None if context is None else await _shake_hands(sock, context, address[0])
         except TimeoutError:
             raise TimedOut("connect", timeout_s) from None
-        except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
-            where = address[0] if address[0].startswith("/") else f"{address[0]}:{address[1]}"
-            raise ConnectFailed(f"no connection to {where}: {_reason(error)}") from None
-        return cls(sock, address)
+        except (OSError, ValueError) as error:  # a name that cannot be one is a ValueError
+            raise ConnectFailed(tls_problem(error, where) or f"no connection to {where}: {_reason(error)}") from None
+        return cls(sock, address, tls)
 
     async def request(self, data: bytes, timings: WireTimings, framing: Callable[[], Framing]) -> None:
         """Send, and return when the answer's status and headers have arrived."""
@@ -128,6 +136,8 @@ class Connection:
         self._failure: Exception | None = None
         self._headers_done = self._started = self.complete = self._sized = False
         self._watch("first_chunk", timings.timeouts.first_chunk_s)
+        if self._tls is not None:
+            data = self._tls.encrypt(data)
         self._kernel_clock.look()
         if timings.connected_ns is None:
             timings.sent_ns, timings.sent_off_ns = monotonic_ns(), 0
@@ -138,7 +148,7 @@ class Connection:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            raise ConnectFailed(f"the connection was lost while sending: {error.strerror}") from None
+            raise self._not_sent(error) from None
         if sent < len(data):
             await self._send_rest(memoryview(data)[sent:])
         while not self._headers_done:
@@ -148,11 +158,18 @@ class Connection:
         self._sending = self._loop.create_task(self._loop.sock_sendall(self._sock, data))
         try:
             await self._sending
+            self._sending = None
         except OSError as error:
-            raise ConnectFailed(f"the connection was lost while sending: {error.strerror}") from None
+            raise self._not_sent(error) from None
         except asyncio.CancelledError:
             if self._failure is None:  # else we closed it ourselves, and the wait for an answer raises the reason
                 raise
+
+    def _not_sent(self, error: OSError) -> Exception:
+        """Return why the request could not be sent: over TLS, the server may have said that."""
+        if self._tls is not None and not self.closed:
+            self._on_readable()
+        return self._failure or ConnectFailed(f"the connection was lost while sending: {error.strerror}")
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield each chunk with its stamp in ``WireTimings``; the body of an error comes as it is received."""
@@ -169,7 +186,8 @@ class Connection:
     def usable(self) -> bool:
         """Return whether the idle connection is still open, as far as the kernel knows."""
         try:
-            self._sock.recv(1, socket.MSG_PEEK)
+            while self._sock.recv(1, socket.MSG_PEEK) and self._tls is not None:
+                self._on_readable()  # a session ticket, perhaps: only what TLS has for itself leaves it open
         except BlockingIOError:
             return True
         except OSError:  # lost, or closed already
@@ -194,6 +212,9 @@ class Connection:
                 # Otherwise the event loop would wait for ever to write to the closed socket.
                 self._loop.remove_writer(self._sock)
                 self._sending.cancel()
+            elif self._tls is not None:
+                with contextlib.suppress(OSError):
+                    self._sock.send(self._tls.goodbye())
             self._sock.close()
 
     async def _more(self) -> None:
@@ -218,6 +239,9 @@ class Connection:
             return self._lost(f"the connection was reset: {error.strerror}")
         if size == 0:
             return self._lost("the connection was closed")
+        data = self._buffer[:size] if self._tls is None else self._decrypted(size)
+        if not data:
+            return None
         timings = self._timings
         if timings is None or self.complete:  # a connection on which the server sends unasked is of no use
             return self.close()
@@ -228,7 +252,7 @@ class Connection:
             timings.clock = timings.clock or "kernel"
             timings.read_lag_max_ns = max(timings.read_lag_max_ns, now - received_ns)
         try:
-            self._parser.feed_data(self._buffer[:size])
+            self._parser.feed_data(data)
             if self._body:
                 self._take_body(timings, received_ns, now)
             if self.complete:
@@ -241,6 +265,31 @@ class Connection:
         except BadWire as error:
             self._fail(error)
         self._wake()
+        if self._tls is not None and self._tls.ended:
+            self._lost("the connection was closed")
+        return None
+
+    def _decrypted(self, size: int) -> bytes:
+        """Return what the records bring that the buffer completes; nothing of an answer for what is TLS's own."""
+        assert self._tls is not None
+        try:
+            data = self._tls.decrypt(memoryview(self._buffer)[:size])
+        except ssl.SSLError as error:
+            self._lost(tls_problem(error, self.address[0]) or str(error))
+            return b""
+        if not self._replied() or (self._tls.ended and not data):
+            self._lost("the connection was closed")
+        return data
+
+    def _replied(self) -> bool:
+        """Send what TLS itself replies, if anything; return whether there was room for it."""
+        assert self._tls is not None
+        if not (reply := self._tls.to_send()):
+            return True
+        try:
+            return self._sending is None and self._sock.send(reply) == len(reply)
+        except OSError:
+            return False
 
     def _count_troubles(self, timings: WireTimings) -> None:
         """Note the segments of this request and its answer that were lost on the way, as far as this end sees it."""
@@ -280,7 +329,7 @@ class Connection:
         if self._timings is not None and not self.complete:
             if not self._headers_done:
                 self._fail(ConnectFailed(f"{what} before an answer came"))
-            elif self._sized:
+            elif self._sized or (self._tls is not None and not self._tls.ended):  # else anybody may have cut it
                 self._fail(BadWire(f"{what} before the answer's end"))
             else:
                 self.complete = True
@@ -363,6 +412,26 @@ async def _connect(host: str, port: int) -> socket.socket:
         except OSError as error:
             failure = error
     raise failure
+
+
+async def _shake_hands(sock: socket.socket, context: ssl.SSLContext, host: str) -> TlsLayer:
+    """Agree on TLS; close the socket if that fails."""
+    loop = asyncio.get_running_loop()
+    try:
+        tls = TlsLayer(context, host)
+        while not tls.shake_hands():
+            await loop.sock_sendall(sock, tls.to_send())
+            if not (received := await loop.sock_recv(sock, 1 << 16)):
+                raise ConnectionError("it was closed before TLS was agreed on")
+            tls.receive(received)
+        await loop.sock_sendall(sock, tls.to_send())
+    except BaseException as error:
+        if isinstance(error, ssl.SSLError):
+            with contextlib.suppress(OSError):
+                sock.send(tls.to_send())  # why we refuse
+        sock.close()
+        raise
+    return tls
 
 
 async def _resolve(host: str, port: int) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A transport of httpx for official clients: plain HTTP over our connections, TLS and proxies over httpx's own.
+"""A transport of httpx for official clients: HTTP over our own connections, by way of a proxy over httpx's.
 
 httpx's own connections are stamped when they are read.
 """
@@ -39,9 +39,10 @@ class HttpxTransport(httpx.AsyncBaseTransport):
         self._rewrite = rewrite
         self._socket = unix_path(address or "")
         self._access = access
-        self._connections = Connections()
+        self._pools: dict[str, Connections] = {}
+        """By scheme."""
         self._httpx_transports: dict[tuple[str, str], httpx.AsyncHTTPTransport | None] = {}
-        """By scheme and host: httpx's own transport for TLS and proxies, else None."""
+        """By scheme and host: httpx's own transport where there is a proxy, else None."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         timings = self._timings()
@@ -51,35 +52,43 @@ class HttpxTransport(httpx.AsyncBaseTransport):
         if inner is not None:
             return await _through(inner, request, timings, self._framing())
         data = message(request.method, request.url.raw_path, request.headers.raw, body)
-        connection = await self._connections.send(self._address(request.url), data, timings, self._framing)
-        answer = _Body(connection.chunks(), partial(self._connections.give_back, connection))
+        pool = self._pool(request.url)
+        connection = await pool.send(self._address(request.url), data, timings, self._framing)
+        answer = _Body(connection.chunks(), partial(pool.give_back, connection))
         return await _checked(_Response(connection.status, connection.headers, answer), request.url)
 
     async def preconnect(self, url: str, count: int, timeout_s: float) -> None:
-        """Open ``count`` connections in advance, unless TLS or a proxy is used."""
+        """Open ``count`` connections in advance, unless a proxy is used."""
         parts = httpx.URL(url)
         if self._httpx_transport(parts) is None:
-            await self._connections.preconnect(self._address(parts), count, timeout_s)
+            await self._pool(parts).preconnect(self._address(parts), count, timeout_s)
 
     def _httpx_transport(self, url: httpx.URL) -> httpx.AsyncHTTPTransport | None:
-        """Return httpx's own transport for TLS or a proxy; None if our connections lead there."""
+        """Return httpx's own transport if there is a proxy; None if our connections lead there."""
         origin = url.scheme, url.host
         if origin not in self._httpx_transports:
             proxy = None if self._socket else proxy_for(*origin)
-            is_direct = url.scheme == "http" and proxy is None
-            self._httpx_transports[origin] = None if is_direct else self._open(url, proxy)
+            self._httpx_transports[origin] = None if proxy is None else self._by_proxy(url, proxy)
         return self._httpx_transports[origin]
 
-    def _open(self, url: httpx.URL, proxy: str | None) -> httpx.AsyncHTTPTransport:
+    def _by_proxy(self, url: httpx.URL, proxy: str) -> httpx.AsyncHTTPTransport:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         verify = self._access.tls if url.scheme == "https" else no_trust()
         return httpx.AsyncHTTPTransport(limits=limits, proxy=proxy, verify=verify)
 
     def _address(self, url: httpx.URL) -> Address:
-        return (self._socket, 0) if self._socket else (url.host, url.port or 80)
+        if self._socket:
+            return self._socket, 0
+        return url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)
+
+    def _pool(self, url: httpx.URL) -> Connections:
+        if url.scheme not in self._pools:
+            self._pools[url.scheme] = Connections(self._access.tls if url.scheme == "https" else None)
+        return self._pools[url.scheme]
 
     async def aclose(self) -> None:
-        self._connections.close()
+        for pool in self._pools.values():
+            pool.close()
         for inner in self._httpx_transports.values():
             if inner is not None:
                 await inner.aclose()

@@ -6,11 +6,11 @@ completes. Handshakes, session tickets and key updates bring no bytes of an answ
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 _RECORD = 1 << 14
 """Bytes in the longest record."""
@@ -29,14 +29,15 @@ class TlsLayer:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self._plain = bytearray(_RECORD)
-        self._view = memoryview(self._plain)
         self.ended = False
         """The other side has said that nothing more will come: without that, an end may be somebody's cut."""
 
-    def shake_hands(self, received: bytes = b"") -> bool:
-        """Take in a step of the handshake; return whether it is done. SSLError if it failed."""
-        self._incoming.write(received)
+    def receive(self, data: bytes) -> None:
+        """Take in what the other side sent."""
+        self._incoming.write(data)
+
+    def shake_hands(self) -> bool:
+        """Go on with the handshake; return whether it is done. SSLError if it failed."""
         try:
             self._object.do_handshake()
         except ssl.SSLWantReadError:
@@ -52,18 +53,24 @@ class TlsLayer:
         """Return what the protocol itself has to send: handshakes, alerts, replies to key updates."""
         return self._outgoing.read()
 
-    def decrypt(self, data: memoryview | bytes) -> Iterator[memoryview]:
-        """Yield what each record brings that these bytes complete; each is valid until the next. SSLError if broken."""
+    def decrypt(self, data: memoryview) -> bytes:
+        """Return what the records bring that these bytes complete; SSLError for what is no valid record."""
         self._incoming.write(data)
-        while self._incoming.pending:
-            try:
-                size: Any = self._object.read(_RECORD, self._plain)  # a number, when there is a buffer
-            except ssl.SSLWantReadError:
-                return
-            except ssl.SSLZeroReturnError:
-                self.ended = True
-                return
-            yield self._view[:size]
+        plain = []
+        try:
+            while self._incoming.pending and not self.ended:
+                record = self._object.read(_RECORD)
+                plain.append(record)
+                self.ended = not record
+        except ssl.SSLWantReadError:
+            pass
+        return plain[0] if len(plain) == 1 else b"".join(plain)
+
+    def goodbye(self) -> bytes:
+        """Return what tells the other side that nothing more will come."""
+        with contextlib.suppress(ssl.SSLError):  # it wants to read the other side's goodbye, or there is nobody
+            self._object.unwrap()
+        return self._outgoing.read()
 
 
 def certificates_in(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -162,6 +169,8 @@ def tls_problem(error: BaseException | None, host: str) -> str | None:
     reason = error.reason or str(error)
     if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
         return f"{host} does not speak TLS on this port: give --host http://…, or the port of https"
+    if "EOF" in reason:
+        return f"{host} closed the connection before TLS was agreed on"
     if "CERTIFICATE_REQUIRED" in reason:
         return f"{host} asks for a client certificate: give --cert"
     if "PROTOCOL" in reason or "UNSUPPORTED" in reason:

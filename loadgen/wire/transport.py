@@ -7,6 +7,7 @@ library's work or the wait for the due time.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import urllib.request
 from collections.abc import Callable, Iterable
 from time import monotonic_ns
@@ -20,9 +21,10 @@ Address = tuple[str, int]
 
 
 class Connections:
-    """Plain TCP connections with kernel receive stamps, kept by address without a limit on their number."""
+    """Connections with kernel receive stamps, over TLS if there is a context, kept by address without a limit."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
         self._idle: dict[Address, list[Connection]] = {}
 
     async def send(
@@ -33,7 +35,7 @@ class Connections:
         connection = self._take(address)
         if connection is None:
             timings.connecting = True
-            connection = await Connection.open(address, timings.timeouts.connect_s)
+            connection = await Connection.open(address, timings.timeouts.connect_s, self._context)
             timings.connected_ns = monotonic_ns()
             timings.connecting = False
         try:
@@ -53,7 +55,7 @@ class Connections:
         idle = self._idle.setdefault(address, [])
         for _ in range(count - len(idle)):
             try:
-                idle.append(await Connection.open(address, timeout_s))
+                idle.append(await Connection.open(address, timeout_s, self._context))
             except (ConnectFailed, TimedOut):
                 return
 

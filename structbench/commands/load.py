@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from structbench.commands import print_json
 from structbench.options import LoadOptions, as_arguments
@@ -63,9 +63,14 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
 
 @contextmanager
 def signals(stop: "Stop") -> Iterator[None]:
-    """Let SIGINT, SIGTERM and the demo's alarm ask the run to end: see ``Stop``."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-    before = {number: signal.signal(number, lambda *_: stop.ask()) for number in numbers}
+    """Let the signals that end a command, and the demo's alarm, ask the run to end: see ``Stop``.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored; several, as a terminal that closes sends them, are one.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM]
+    before: dict[signal.Signals, Any] = {number: signal.signal(number, lambda *_: stop.ask()) for number in numbers}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: None if stop.asked else stop.ask())
     try:
         yield
     finally:

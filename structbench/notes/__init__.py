@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from structbench.notes import counts
+from structbench.notes import away, cache, counts, opening, reload, stationary
 from structbench.notes.judge import Judge
 from structbench.types import Note
 
 Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 
-JUDGES: tuple[Judge, ...] = (counts.COUNTS,)
+JUDGES: tuple[Judge, ...] = (
+    away.SERVER_AWAY, stationary.STATIONARY, stationary.SATURATION, opening.OPENING, reload.RELOAD, cache.CACHED,
+    counts.COUNTS,
+)  # fmt: skip
 
 
 _STORED = "SELECT run_id, kind, text, share, at_s FROM notes WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"

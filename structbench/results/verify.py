@@ -97,6 +97,10 @@ WHERE status = 'complete' AND planned IS NOT NULL GROUP BY run_id
 HAVING count(request_index) + count(*) FILTER (turn = 1 AND request_index + 1 < planned)
     - count(*) FILTER (turn = 2) <> any_value(planned)
 """
+_UNJUDGED = """
+SELECT run_id, 'it is ' || coalesce(status, 'without a status') AS example FROM runs
+WHERE verdict IS NULL AND status IS DISTINCT FROM 'running'
+"""
 _GAPS = f"""
 SELECT kept.run_id, format('p99 {{}} s, not {{}} s', kept.p99, computed.p99) AS example
 FROM kept_gaps AS kept LEFT JOIN ({gap_percentiles_of("SELECT run_id FROM kept_gaps")}) AS computed USING (run_id)
@@ -119,6 +123,7 @@ def problems(reader: Reader) -> Iterator[Problem]:
         yield from _of_verdicts(reader)
         yield from _of_requests(reader)
         for what, sql in {
+            "a run that has ended has a verdict": _UNJUDGED,
             "a complete run has all its requests": _COUNTS,
             "kept gap percentiles are those of the chunks": _GAPS,
             **{f"rows of {table} belong to a run": _ORPHANS.format(table)
@@ -151,7 +156,7 @@ def _columns_of(config: str) -> Mapping[str, Any]:
 
 
 def _of_verdicts(reader: Reader) -> Iterator[Problem]:
-    """Judge the verdicts again; a run whose process was killed has none, and an older one was judged otherwise."""
+    """Judge the verdicts again; older ones were judged otherwise."""
     wrong = []
     for run in reader.query(_JUDGED_RUNS):
         verdict = judge(facts_of(reader.query, run["run_id"]))

@@ -40,6 +40,12 @@ class PlannedCell:
     why: str
     notice: str | None = None
     """What the user should know before the cell is measured anew."""
+    away_s: float | None = None
+    """How long the server was away before this part of a run."""
+    left_s: float | None = None
+    """What is left of the load's duration, if a part of it is over."""
+    first_index: int = 0
+    """Where a load that only its duration limits goes on."""
 
 
 def find_server(

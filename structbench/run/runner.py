@@ -12,14 +12,15 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
-from loadgen.api.server import AccessRefused, ModelDetails, Server, ServerError
+from loadgen.api.server import ModelDetails, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
 from structbench import __version__
@@ -30,25 +31,27 @@ from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
 from structbench.gates.slo import CellResult, Gate, judge_all
-from structbench.notes import notes_of, stored_notes
-from structbench.output import write_output
+from structbench.notes import stored_notes
+from structbench.output import complain, write_output
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
 from structbench.run.display import Display
 from structbench.run.plan import CacheState, PlannedCell, explain, find_servers, open_telemetry, plan, pull_missing
-from structbench.run.segment import Segment, Services, labels_of
+from structbench.run.segment import Segment, Services, gone, labels_of
 from structbench.run.settings import Settings
 from structbench.run.similarity import Embeddings, score_similarity
 from structbench.scoring.process import Scorer
 from structbench.steadiness import opening_size
-from structbench.store import Store, run_columns
+from structbench.store import Store, StoredRun, run_columns
+from structbench.store.ending import ending_of
+from structbench.store.upkeep import spool_of
 from structbench.suites.catalog import cases_of_run
 from structbench.suites.generated import calibrate, calibration_prompts, word_count
-from structbench.suites.requests import case_of
+from structbench.suites.requests import case_of, whole_conversations
 from structbench.types import Case
-from structbench.verdict import facts_of, judge
 
 _FLUSH_S = 60.0
+_POLL_S = 0.1
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {"skipped": "hit", "resumed": "partial", "new": "miss"}
 
@@ -58,12 +61,16 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.say: Callable[[str], None] | None = None
         self._segment: Segment | None = None
         self._interruptible = False
 
     def ask(self) -> None:
         self.asked += 1
         self._pass_on()
+        if self._segment is not None and self.say is not None:
+            # Not here: the signal may have come while this thread was printing.
+            Thread(target=self.say, args=[self._what_now(self._segment)]).start()
         if self._interruptible or self.asked > 2:
             raise KeyboardInterrupt
 
@@ -84,6 +91,12 @@ class Stop:
             yield
         finally:
             self._interruptible = False
+
+    def _what_now(self, segment: Segment) -> str:
+        if self.asked > 1:
+            return "stopping now: what is in flight is cancelled"
+        in_flight, grace_s = plural(segment.readings.in_flight, "request"), segment.services.settings.grace_s
+        return f"stopping: {in_flight} in flight may take {grace_s:g} s to finish (--grace); again: stop now"
 
     def _pass_on(self) -> None:
         if self._segment is not None and self.asked:
@@ -145,6 +158,7 @@ def load(
     began = monotonic()
     display = display or Display(quiet=True)
     stop = stop or Stop()
+    stop.say = display.print
     with ExitStack() as stack:
         for notice in (*settings.notices, calibrated_machine.warning(settings.loads, calibrated_machine.kept())):
             if notice is not None:
@@ -155,7 +169,8 @@ def load(
             cells = build_cells(settings, servers)
             return Summary(planned=_plan_lines(settings, cells, _warnings(cells)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
-        store = stack.enter_context(Store(settings.db))
+        store = Store(settings.db)
+        stack.callback(_close, store)
         with stop.interruptible():
             servers = [pull_missing(settings.wanted_models, server, display.print) for server in servers]
         cells = build_cells(settings, servers)
@@ -175,6 +190,16 @@ def load(
             report(summary)
         _hold(settings.hold_s, stop)
         return summary
+
+
+def _close(store: Store) -> None:
+    """Close the store; say who keeps rows from getting into the file, if anybody does."""
+    if not store.close():
+        rows = plural(store.backlog, "row")
+        complain(
+            f"{store.path} is kept open by {store.held_by}: {rows} of this load wait in {spool_of(store.path)}, and"
+            " the next structbench command takes them in"
+        )
 
 
 def _warnings(cells: Sequence[Cell]) -> list[str]:
@@ -312,27 +337,40 @@ class _Runner:
             self.services.telemetry.cells(self.states)
 
     def _run_cell(self, planned: PlannedCell, run_id: str) -> bool:
-        """Run one cell, from loading its model to its verdict; return False if it could not start."""
-        cell, store = planned.cell, self.services.store
+        """Run one cell, in several segments where the server was away between; return False if it could not start."""
         self._change_state("waiting", "running")
+        part: PlannedCell | None = planned
+        segment: Segment | None = None
+        while part is not None and (begun := self._run_segment(part, run_id)) is not None:
+            segment = begun
+            part = self._after_pause(part, segment) if segment.paused else None
+        if segment is not None and segment.failure is not None:
+            self.summary.failures.append(segment.failure)
+        complete = part is None and segment is not None and segment.is_complete
+        self._change_state("running", "complete" if complete else "interrupted")
+        return segment is not None
+
+    def _run_segment(self, planned: PlannedCell, run_id: str) -> Segment | None:
+        """Run one segment from loading the model to its verdict; None if that was interrupted before its start."""
+        cell, store, continued = planned.cell, self.services.store, planned.continued
         try:
             with self.stop.interruptible():
                 loading = loading_options(cell, cell.server.api.LOADING_OPTIONS)[0]
                 model_load_s = self._load_model(cell, loading)
                 cases = self._cases(cell, run_id)
         except KeyboardInterrupt:
-            self._change_state("running", "interrupted")
-            return False
-        except AccessRefused as error:
-            if sum(self.states.values()) == self.states["waiting"] + 1:  # the first cell: nothing was measured
+            return None
+        except ServerError as error:
+            if sum(self.states.values()) == self.states["waiting"] + 1 and planned.away_s is None:
                 raise BadInput(str(error)) from None
-            self._change_state("running", "interrupted")
             self.summary.failures.append(f"{cell.name}: {error}")
-            return False
+            return None
+        if planned.left_s is not None:
+            cell = replace(cell, load=replace(cell.load, duration_s=planned.left_s))
         segment = Segment(
             services=self.services, cell=cell, cases=cases, run_id=run_id,
-            number=0 if planned.continued is None else planned.continued.next_segment, missing=planned.missing,
-            errors=0 if planned.continued is None else planned.continued.errors,
+            number=0 if continued is None else continued.next_segment, missing=planned.missing,
+            errors=0 if continued is None else continued.errors, first_index=planned.first_index,
             loading=loading, watch=abort_watch(self.services.settings, planned, store.query),
         )  # fmt: skip
         self._open(planned, segment, model_load_s)
@@ -344,9 +382,27 @@ class _Runner:
                 ended = True
             finally:
                 self._close(segment, ended)
-        if segment.failure is not None:
-            self.summary.failures.append(segment.failure)
-        return True
+        return segment
+
+    def _after_pause(self, planned: PlannedCell, segment: Segment) -> PlannedCell | None:
+        """Wait for a server that is away; return what is left of the run, or None if it does not come back."""
+        server, patience_s, name = segment.cell.server, self.services.settings.patience_s, segment.cell.name
+        assert segment.away_since_s is not None
+        say = self.services.display.print
+        if planned.away_s is not None and not segment.answered:
+            segment.failure = f"{name}: the server went away again before it answered anything"
+            return None
+        say(f"{name}: the server at {server.address} is away: waiting up to {patience_s:g} s for it (--patience)")
+        while not server.api.answers(server.address, server.access):
+            if self.stop.asked:
+                return None
+            if monotonic() - segment.away_since_s > patience_s:
+                segment.failure = f"{name}: {gone(server)}"
+                return None
+            sleep(_POLL_S)
+        away_s = monotonic() - segment.away_since_s
+        say(f"{name}: the server answers again, after {away_s:.1f} s")
+        return rest_of(planned, segment, away_s)
 
     def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> float | None:
         """Load the model and return the seconds that took, so that no request of the load pays for it."""
@@ -393,6 +449,7 @@ class _Runner:
             "run_id": segment.run_id, "segment": segment.number, "started_at": now, "status": "running",
             "planned": None if segment.missing is None else len(segment.missing), "workers": segment.workers,
             "model_load_s": model_load_s, "warmup_requests": segment.warmup, "simulated": settings.simulate,
+            "away_s": planned.away_s,
         })  # fmt: skip
 
     def _close(self, segment: Segment, ended_by_itself: bool) -> None:
@@ -401,22 +458,30 @@ class _Runner:
         complete = ended_by_itself and segment.is_complete
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
         store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
-        store.append("runs", ended)
-        store.mark_steady(segment.run_id)
-        facts = facts_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
-        verdict = judge(facts)
-        planned = facts["reached"] if complete and cell.load.duration_s else cell.requests
-        store.append("runs", {"run_id": segment.run_id, "verdict": verdict.word, "verdict_reason": verdict.reason,
-                              "planned": planned})  # fmt: skip
-        notes = list(notes_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id))
-        store.keep_notes(segment.run_id, notes)
-        for note in notes:
+        store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
+        ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
+        planned = ending.reached if complete and cell.load.duration_s else cell.requests
+        store.append("runs", {**ended, **ending.columns, "planned": planned})  # one fact: all of it, or none
+        for note in () if segment.paused else ending.notes:
             self.services.display.print(f"{cell.name}: note: {note.text}")
         if complete:
             store.keep_gaps(segment.run_id)
-        self._change_state("running", "complete" if complete else "interrupted")
         if self.services.telemetry is not None:
-            self.services.telemetry.end(segment.labels, verdict.word)
+            self.services.telemetry.end(segment.labels, ending.verdict.word)
+
+
+def rest_of(planned: PlannedCell, segment: Segment, away_s: float) -> PlannedCell:
+    """Return what is left of a run whose segment was paused, for the segment after it."""
+    missing, left_s = segment.missing, segment.left_s
+    if missing is not None:
+        open_indices = [index for index in missing if not segment.done[index]]
+        missing = whole_conversations(segment.cases, open_indices, len(segment.done))
+    continued = StoredRun(
+        run_id=segment.run_id, status="partial", next_segment=segment.number + 1, label=None, started_at=None,
+        errors=segment.errors if missing is None else segment.errors - segment.lost,
+    )  # fmt: skip
+    return replace(planned, continued=continued, missing=missing, away_s=away_s, left_s=left_s,
+                   first_index=segment.highest + 1)  # fmt: skip
 
 
 def server_columns(server: Server, model: str) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+from loadgen.api.server import Server
 from loadgen.engine import LoadFailed, Orders, Readings, default_workers, generate_load
 from loadgen.telemetry import CellLabels, Telemetry
-from loadgen.types import NS, Request, RequestRecord, Timeouts
+from loadgen.types import NS, ClosedLoop, Request, RequestRecord, Timeouts
 from structbench.errors import StructbenchError
 from structbench.gates.abort import AbortWatch
 from structbench.metrics import observed
@@ -25,12 +26,13 @@ from structbench.scoring import Answer
 from structbench.scoring.answer import answer_text
 from structbench.scoring.process import Scorer
 from structbench.store import Store, row_of
+from structbench.store.lookup import SENT_AGAIN
 from structbench.suites.requests import case_of, first_turns, request_of, requests_of, warmup_requests
 from structbench.types import Case, Score
 from structbench.verdict import VerdictSoFar
 
-_LOST_AFTER = 10
-"""Failed connections in a row after which to check whether the server is still there."""
+_LOST_AFTER = 3
+"""Requests in a row that found nobody after which to check whether the server is still there."""
 _HURRIED_DRAIN_S = 3.0
 
 
@@ -43,6 +45,10 @@ class Services:
     telemetry: Telemetry | None
     scorer: Scorer
     display: Display
+
+
+def gone(server: Server) -> str:
+    return f"the server at {server.address} no longer answers: start it again and continue with --skip-cached"
 
 
 def labels_of(cell: Cell, label: str | None) -> CellLabels:
@@ -77,6 +83,8 @@ class Segment:
     """SLOs that end the load once they are certain to fail."""
     errors: int = 0
     """Failed requests of the run, those of earlier segments included."""
+    lost: int = 0
+    """Those of them, of this segment, that a later one sends again."""
     expected: int | None = field(init=False)
     """Rows that make it complete: first turns, and each second one as it arises; None where time bounds the load."""
     following: dict[int, Request] = field(default_factory=dict)
@@ -84,6 +92,17 @@ class Segment:
     cancelled: bool = False
     """Whether a request was cancelled and has to be sent again."""
     lost_in_a_row: int = 0
+    away_since_s: float | None = None
+    """Since when (``time.monotonic``) the server does not answer."""
+    paused: bool = False
+    """Whether a closed loop has ended because the server is away, and goes on in another segment once it is back."""
+    answered: int = 0
+    """Requests that need not be sent again: all but those that found nobody, were cancelled or died with a worker."""
+    done: bytearray = field(init=False)
+    """By index, whether it is one of these, where the number of requests is planned."""
+    first_index: int = 0
+    """Where a load that only time bounds begins."""
+    highest: int = -1
     counting: threading.Lock = field(default_factory=threading.Lock)
     progress: Progress = field(init=False)
     labels: CellLabels = field(init=False)
@@ -91,6 +110,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         self.expected = None if self.missing is None else first_turns(self.cases, self.missing)
+        self.done = bytearray(self.cell.requests or 0)
         self.labels = labels_of(self.cell, self.services.settings.label)
 
     def run(self) -> None:
@@ -113,23 +133,34 @@ class Segment:
         while not self.services.scorer.drain(_HURRIED_DRAIN_S):
             if self.orders.hurry:
                 break  # what has no row yet counts as missing, and can be continued
-        if self.lost_in_a_row and self.failure is None:
+        if self.lost_in_a_row and self.failure is None and not self.is_out_of_time:
             self._check_server()
-        self._judge_share(self.rows if planned is None or self.cell.load.duration_s is not None else planned)
+        if not self.paused:
+            self._judge_share(self.rows if planned is None or self.cell.load.duration_s is not None else planned)
         display.end(self.is_complete)
 
     @property
     def is_complete(self) -> bool:
         """Whether every request has its row or the time was up; a stop after that changes nothing."""
-        if self.failure is not None or self.cancelled:
+        if self.failure is not None or self.cancelled or self.paused:
             return False
         if self.rows == self.expected:
             return True
+        left_s = self.left_s
+        return left_s is not None and (self.readings.stopped_ns is None or left_s <= 0)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that the duration still had when the load was stopped, or has now; None without one or a start."""
         duration_s, started_ns = self.cell.load.duration_s, self.readings.started_ns
         if duration_s is None or started_ns is None:
-            return False
+            return None
         stopped_ns = self.readings.stopped_ns
-        return stopped_ns is None or stopped_ns >= started_ns + duration_s * NS
+        return duration_s - ((time.monotonic_ns() if stopped_ns is None else stopped_ns) - started_ns) / NS
+
+    @property
+    def is_out_of_time(self) -> bool:
+        return self.left_s is not None and self.left_s <= 0
 
     @property
     def workers(self) -> int:
@@ -148,7 +179,7 @@ class Segment:
         return None if started_ns is None or self.last_ns is None else (self.last_ns - started_ns) / NS
 
     def _load(self) -> Any:
-        indices = count() if self.missing is None else self.missing
+        indices = count(self.first_index) if self.missing is None else self.missing
         return generate_load(
             requests_of(self.cases, self.cell.config, indices, self.cell.requests),
             self.cell.load,
@@ -210,6 +241,11 @@ class Segment:
         self._observe(record, score, case)
         with self.counting:
             self.rows += 1
+            self.highest = max(self.highest, record.index)
+            if record.error is None or record.error.kind not in SENT_AGAIN:
+                self.answered += 1
+                if record.index < len(self.done):
+                    self.done[record.index] = True
             if self.watch is not None:
                 self.watch.add(row)
                 self._end_if_lost(self.watch)
@@ -222,7 +258,7 @@ class Segment:
             return
         self.orders.stop = True
         slos = ", ".join(slo.text for slo in broken)
-        self.services.display.print(f"{self.cell.name}: ended early: {slos} can no longer be met")
+        self._say(f"ended early: {slos} can no longer be met")
 
     def _observe(self, record: RequestRecord, score: Score | None, case: Case) -> None:
         telemetry = self.services.telemetry
@@ -261,15 +297,19 @@ class Segment:
         """Give up the load if the server is gone, or if it is certain that too many requests fail."""
         if record.error is None or not record.failed:
             self.lost_in_a_row = 0
+            if self.away_since_s is not None:
+                self._say_it_is_back()
             return
         if record.error.kind == "cancelled":
             self.cancelled = True
             return
         self.errors += 1
-        if record.error.kind == "connect":
+        self.lost += record.error.kind in SENT_AGAIN
+        if record.error.nobody_there:
             self.lost_in_a_row += 1
             if self.lost_in_a_row % _LOST_AFTER == 0:
                 self._check_server()
+            return  # judged at the end: a closed loop that pauses sends these again
         if self.cell.requests is not None:
             self._judge_share(self.cell.requests)
 
@@ -279,10 +319,27 @@ class Segment:
             self._give_up(f"{self.errors} of {requests} requests failed, more than --max-error-rate {limit:g} allows")
 
     def _check_server(self) -> None:
-        server = self.cell.server
-        if not server.api.answers(server.address, server.access):
-            again = "start it again and continue with --skip-cached"
-            self._give_up(f"the server at {server.address} no longer answers: {again}")
+        """See whether the server is there: a closed loop pauses while it is not, an open one records what is due."""
+        server, patience_s = self.cell.server, self.services.settings.patience_s
+        if self.orders.stop or server.api.answers(server.address, server.access):
+            return
+        first = self.away_since_s is None
+        self.away_since_s = self.away_since_s or time.monotonic()
+        if time.monotonic() - self.away_since_s >= patience_s:
+            self._give_up(gone(server))
+        elif isinstance(self.cell.load, ClosedLoop):
+            self.paused = self.orders.stop = True
+        elif first:
+            self._say(f"the server at {server.address} does not answer: what is due for {patience_s:g} s is recorded "
+                      "as failed (--patience)")  # fmt: skip
+
+    def _say_it_is_back(self) -> None:
+        assert self.away_since_s is not None
+        self._say(f"the server answers again, after {time.monotonic() - self.away_since_s:.1f} s")
+        self.away_since_s = None
+
+    def _say(self, what: str) -> None:
+        self.services.display.print(f"{self.cell.name}: {what}")
 
     def _give_up(self, why: str) -> None:
         if self.failure is None:

@@ -26,7 +26,7 @@ from structbench.types import Suite
 
 _ABOVE_ZERO = ("requests", "concurrency", "rate", "burstiness", "max_in_flight", "duration", "workers", "timeout",
                "mean_input_tokens", "mean_output_tokens")  # fmt: skip
-_NOT_NEGATIVE = ("warmup", "grace", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
+_NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,8 @@ class Settings:
     workers: int | None
     timeout_s: float
     grace_s: float
+    patience_s: float
+    """How long a load waits for a server that no longer answers."""
     endpoint: str
     think: bool | str | None
     options: Mapping[str, Any]
@@ -99,6 +101,7 @@ def settings_of(options: LoadOptions) -> Settings:
         models=tuple(options.models), suites=tuple(_suites(options)), loads=tuple(_loads(options)),
         structured=tuple(options.structured), requests=options.requests,
         warmup=options.warmup, workers=options.workers, timeout_s=options.timeout, grace_s=options.grace,
+        patience_s=options.patience,
         endpoint=options.endpoint, think=None if options.think is None else think_value(options.think),
         options=own, keep_alive=keep_alive, seed=options.seed, access=access_from(options),
         hosts=tuple(options.host) or (None,), api=None if options.api == "auto" else options.api,

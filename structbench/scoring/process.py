@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from loadgen.engine.child import frame, receive, spawn
+from loadgen.engine.child import PARENTS, frame, receive, spawn
 from structbench.scoring.answer import Answer, unscored
 from structbench.scoring.time_limit import OutOfTime, limited
 
@@ -117,7 +117,7 @@ class Scorer:
 
     def _work(self) -> None:
         # A terminal's Ctrl-C reaches the whole process group: the child inherits this thread's mask.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS)
         if self._start_now:
             self._ready_child()
         self._started.set()

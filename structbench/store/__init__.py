@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from structbench.errors import BadInput, RunFailed
 from structbench.store.database import BESIDE_A_LOAD, Database, Locked, fetched, wait_a_little
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
+from structbench.store.overlay import Overlay
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS
-from structbench.store.spool import Spool, SpooledRow, count_lines, insert, is_alive, read_rows
-from structbench.store.steady import mark_steady
-from structbench.store.upkeep import spool_of, transaction
+from structbench.store.spool import BESIDES, Spool, SpooledRow, count_lines, insert, is_alive, read_rows
+from structbench.store.upkeep import spool_of
 from structbench.store.views import GAPS_TO_KEEP
-from structbench.types import Note
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,6 +41,10 @@ DUTY = 20
 """The file is open for at most one part in twenty of the time: others must be able to read it during a load."""
 HOLD_S = 0.3
 """How long the file is held at a time, before other processes get their turn."""
+HELD_S = 1.0
+"""How long another process may have the file before a query takes the rows from the spool instead of waiting."""
+CLOSING_S = 3.0
+"""The same at the end, after which the rows wait in the spool for the next command."""
 NICENESS = 10
 """Lower priority of the writer: the load's workers need a core now, the database can wait."""
 
@@ -66,6 +69,11 @@ class Store:
         self._state = threading.Condition()
         self._appended = sum(count for _, count in self._files)
         self._stored = 0
+        self.held_by: str | None = None
+        """Who last kept the file from being written."""
+        self._held = (0.0, 0.0)
+        """When the file was first and last found taken, since it was last written."""
+        self._overlay = Overlay()
         self._failure: BaseException | None = None
         self._closed = self._closing = False
         self._wake = threading.Event()
@@ -88,8 +96,11 @@ class Store:
         """Store one row durably and at once; raise ValueError or TypeError if the table cannot hold it.
 
         A second row with the same key replaces the first (``requests``, ``samples``) or changes the columns that it
-        names (``runs``, ``segments``). ``runs.owner`` is filled in.
+        names (``runs``, ``segments``). ``runs.owner`` is filled in; ``notes`` of ``runs`` take the place of the run's,
+        and ``steady`` marks its requests.
         """
+        besides = {name: row[name] for name in BESIDES if table == "runs" and name in row}
+        row = {name: value for name, value in row.items() if name not in besides}
         columns = self._columns.get(table, {}) if table in KEYS else {}
         unknown = [name for name in row if name not in columns]
         missing = [name for name in KEYS.get(table, ()) if row.get(name) is None]
@@ -98,6 +109,7 @@ class Store:
         kept = {name: storable(value, f"{table}.{name}", columns[name]) for name, value in row.items()}
         if table == "runs":
             kept["owner"] = self.owner
+        kept |= besides
         with self._state:
             if self._closed:
                 raise ValueError("the store is closed")
@@ -108,15 +120,26 @@ class Store:
             self._appended += 1
         self._raise_failure()
 
-    def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until all rows appended so far are in DuckDB; return False if time ran out (nothing is lost)."""
+    def flush(self, timeout_s: float = 10.0, *, held_s: float = HELD_S) -> bool:
+        """Wait until all rows appended so far are in DuckDB; return False if not (nothing is lost).
+
+        That is if time ran out, or if another process has kept the file for more than ``held_s``.
+        """
+        began = time.monotonic()
         with self._state:
             goal = self._appended
             self._wake.set()
-            self._state.wait_for(lambda: self._stored >= goal or self._failure is not None, timeout_s)
+            self._state.wait_for(
+                lambda: self._stored >= goal or self._failure is not None or self._is_held(began, held_s), timeout_s
+            )
             done = self._stored >= goal
         self._raise_failure()
         return done
+
+    def _is_held(self, began: float, held_s: float) -> bool:
+        """Whether a try since ``began`` found the file taken, as it has been for longer than ``held_s``."""
+        first, last = self._held
+        return last > began and last - first > held_s
 
     def close(self, timeout_s: float = 10.0) -> bool:
         """Flush and close; return False if rows stay in the spool, which the next opening merges."""
@@ -125,7 +148,7 @@ class Store:
         with self._state:
             self._closed = True
         try:
-            return self.flush(timeout_s)
+            return self.flush(timeout_s, held_s=CLOSING_S)
         finally:
             self._closing = True
             self._wake.set()
@@ -158,35 +181,25 @@ class Store:
     def claim(self, run: StoredRun) -> bool:
         """Take over a run that no process works on; return False if another was quicker or has completed it."""
 
+        mine = {"run_id": run.run_id, "status": "running", "owner": self.owner}
+
         def take(con: duckdb.DuckDBPyConnection) -> bool:
             free = is_free(con, run, self._is_alive)
             if free:
-                mine = {"run_id": run.run_id, "status": "running", "owner": self.owner}
                 insert(con, self._columns, iter([("runs", mine, 0)]))
             return free
 
-        return self._read(take, read_only=False)
+        if self.flush():
+            return self._read(take, read_only=False)
+        free = self._read(lambda con: is_free(con, run, self._is_alive))
+        if free:  # the claim waits with the rows; should two make it, each row is kept once
+            self.append("runs", mine)
+        return free
 
     def keep_gaps(self, run_id: str) -> None:
         """Store the gap percentiles of a complete run, slow to compute, for the view ``gap_percentiles``."""
         for row in self.query(GAPS_TO_KEEP, [run_id], timeout_s=60.0):
             self.append("run_gaps", row)
-
-    def mark_steady(self, run_id: str) -> None:
-        """Fill ``steady`` and ``ended_steady`` of the run's requests, which figures are of; all must have ended."""
-        self._read(lambda con: mark_steady(con, run_id), 60.0, read_only=False)
-
-    def keep_notes(self, run_id: str, notes: Iterable[Note]) -> None:
-        """Store these notes on a run in place of those it has."""
-        rows = [[run_id, note.kind, note.share, note.at_s, note.text] for note in notes]
-
-        def replace(con: duckdb.DuckDBPyConnection) -> None:
-            with transaction(con):
-                con.execute("DELETE FROM notes WHERE run_id = $1", [run_id]).fetchall()
-                for row in rows:
-                    con.execute("INSERT INTO notes VALUES ($1, $2, $3, $4, $5)", row).fetchall()
-
-        self._read(replace, 60.0, read_only=False)
 
     def __enter__(self) -> Store:
         return self
@@ -199,16 +212,31 @@ class Store:
     ) -> T:
         """Return what ``work`` makes of the file, with all rows appended so far in it."""
         deadline = time.monotonic() + timeout_s
-        if not self._closed and not self.flush(timeout_s):
-            raise RunFailed(f"{self.path} is in use by another process: stop it; {self.backlog} rows wait in the spool")
-        while True:
+        done = self._closed or self.flush(timeout_s)
+        while done or not read_only:
+            if not done:
+                raise RunFailed(f"{self.path} is in use by {self.held_by}: {self.backlog} rows wait in the spool")
             try:
                 with self._database.opened(read_only=read_only) as con:
+                    self._overlay.drop(con)
                     return work(con)
             except Locked as held:
                 if time.monotonic() > deadline:
                     raise RunFailed(f"{self.path} is in use by {held}: stop that process and try again") from held
             wait_a_little()
+        with self._database.opened_with(self._overlay, self._waiting) as con:
+            return work(con)
+
+    def _waiting(self) -> list[Path]:
+        """Return the spool files that are not in DuckDB yet, the current one with them; no other is then written."""
+        with self._state:
+            self._rotate()
+            return [file for file, _ in self._files]
+
+    def _rotate(self) -> None:
+        file = self._spool.rotate()
+        if file is not None:
+            self._files.append((file, self._appended - self._stored - sum(count for _, count in self._files)))
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -239,30 +267,34 @@ class Store:
     def _move(self) -> bool:
         """Insert the oldest spool files, for ``HOLD_S`` at most; return False if more is left to do."""
         with self._state:
-            goal = self._appended
-            file = self._spool.rotate() if not self._files else None
-            if file is not None:
-                self._files.append((file, goal - self._stored))
+            if not self._files:
+                self._rotate()
+            files = [file for file, _ in self._files]
         done = 0
         try:
             with self._database.opened(read_only=False) as con:
                 until = time.monotonic() + HOLD_S
-                for file, _ in self._files:
+                for file in files:
                     self._rows = self._rows or read_rows(file)
                     if not insert(con, self._columns, self._rows, until):
                         break
                     self._rows = None
                     done += 1
-        except Locked:
+        except Locked as held:
+            with self._state:
+                now = time.monotonic()
+                self.held_by, self._held = str(held), (self._held[0] or now, now)
+                self._state.notify_all()
             return False
         # Only after the connection is closed: the rows must be committed and the file in order before the spool goes.
-        for _ in range(done):
-            file, count = self._files.popleft()
+        for file in files[:done]:
             self._spool.discard(file)
             with self._state:
-                self._stored += count
+                self._stored += self._files.popleft()[1]
                 self._state.notify_all()
-        return not self._files
+        with self._state:
+            self._held = (0.0, 0.0)
+            return not self._files
 
 
 def _yield_to_others() -> None:

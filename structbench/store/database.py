@@ -11,9 +11,9 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
+from structbench.formatting import printable
 from structbench.store.inspection import has_todays_views, version_of
+from structbench.store.overlay import Overlay
 from structbench.store.schema import FILE, MIGRATIONS, TABLES, Columns, migrate, shape, views
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 
 PATIENCE_S = 10.0
 """How long a command waits for its turn."""
+
+
+_BRIEFLY_S = 0.2
 
 
 class Locked(Exception):
@@ -102,10 +107,28 @@ class Database:
                     self._name_tables(con)
                 yield con
 
+    @contextmanager
+    def opened_with(self, overlay: Overlay, files: Callable[[], Iterable[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file for reading, or not at all while a writer has it, with the rows of these spool files in front.
+
+        ``files`` is called when nobody else has the turn.
+        """
+        with self._turn, ExitStack() as stack:
+            assert self._duckdb is not None
+            try:
+                stack.enter_context(attached(self._duckdb, self.path, FILE, read_only=True, patience_s=_BRIEFLY_S))
+                with_file = True
+            except Locked:
+                with_file = False
+            con = stack.enter_context(self._duckdb.cursor())
+            overlay.show(con, files(), with_file=with_file)
+            self._named.difference_update(TABLES)
+            yield con
+
     def _name_tables(self, con: duckdb.DuckDBPyConnection) -> None:
         for table in TABLES:
             if table not in self._named:
-                con.execute(f"CREATE VIEW {table} AS FROM {FILE}.main.{table}").fetchall()
+                con.execute(f"CREATE OR REPLACE VIEW {table} AS FROM {FILE}.main.{table}").fetchall()
                 self._named.add(table)
 
     def make_views(self, con: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -179,7 +202,7 @@ def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) 
             text = str(error)
             if "Could not set lock" in text:
                 holder = re.search(r"\(PID (\d+)\)", text)
-                locked = Locked(f"another process (PID {holder[1]})" if holder else "another process")
+                locked = Locked(f"another process ({_named(holder[1])})" if holder else "another process")
             elif "different configuration" in text or "Unique file handle conflict" in text:
                 locked = Locked("another connection of this process")
             else:
@@ -187,6 +210,14 @@ def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) 
             if time.monotonic() >= deadline:
                 raise locked from error
         wait_a_little()
+
+
+def _named(pid: str) -> str:
+    """Return ``PID 4711, python3``, with the name where the system tells it."""
+    try:
+        return f"PID {pid}, {printable(Path(f'/proc/{pid}/comm').read_text().strip())}"
+    except OSError:
+        return f"PID {pid}"
 
 
 def files_of(path: Path) -> list[Path]:

@@ -13,12 +13,13 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structbench.store.schema import FIXED, KEYS, UPDATED, Columns
+from structbench.store.steady import mark_steady
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 4_000_000
 """Limits of one insertion, whichever comes first: about 0.15 s of work, of which the statement takes 0.02 s."""
+
+BESIDES = ("notes", "steady")
+"""What a row of ``runs`` may bring that is no column: it is done in the row's transaction."""
 
 TableRow = tuple[str, dict[str, Any]]
 SpooledRow = tuple[str, dict[str, Any], int]
@@ -196,11 +200,25 @@ def _next_chunk(rows: Iterator[SpooledRow]) -> list[TableRow]:
 
 
 def _insert_chunk(con: duckdb.DuckDBPyConnection, columns: Columns, chunk: list[TableRow]) -> None:
+    ended = [row["run_id"] for table, row in chunk if table == "runs" and row.pop("steady", False)]
+    notes = {row["run_id"]: row.pop("notes") for table, row in chunk if table == "runs" and "notes" in row}
     con.execute("BEGIN").fetchall()
     for (table, names), rows in _grouped(columns, chunk).items():
         types = {name: columns[table][name] for name in names}
         con.execute(_statement(table, types), [json.dumps(rows), structure(types)]).fetchall()
+    for run_id in ended:
+        mark_steady(con, run_id)
+    for run_id, those in notes.items():
+        keep_notes(con, run_id, those)
     con.execute("COMMIT").fetchall()
+
+
+def keep_notes(con: duckdb.DuckDBPyConnection, run_id: str, notes: Iterable[Mapping[str, Any]]) -> None:
+    """Store these notes on a run in place of those it has; the caller has begun a transaction."""
+    con.execute("DELETE FROM notes WHERE run_id = $1", [run_id]).fetchall()
+    for note in notes:
+        row = [run_id, *(note[name] for name in ("kind", "share", "at_s", "text"))]
+        con.execute("INSERT INTO notes VALUES ($1, $2, $3, $4, $5)", row).fetchall()
 
 
 def _grouped(columns: Columns, chunk: list[TableRow]) -> dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]]:

@@ -6,7 +6,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from structbench.steadiness import FEWEST, opening_end_ns, opening_size
-from structbench.store.upkeep import transaction
 
 if TYPE_CHECKING:
     import duckdb
@@ -48,16 +47,16 @@ def mark_steady(con: duckdb.DuckDBPyConnection, run_id: str) -> None:
     """Fill ``steady`` and ``ended_steady`` of the run's requests, and the span that rates are counted in.
 
     All requests are steady where one at a time was in flight; none is known to be (NULL) in a run that is too short.
+    The caller has begun a transaction.
     """
     run = con.execute("SELECT load_kind, concurrency FROM runs WHERE run_id = $1", [run_id]).fetchall()
     concurrency = run[0][1] if run and run[0][0] == "closed" else None
     spans = [] if concurrency == 1 else _spans(con, run_id, concurrency)
-    with transaction(con):
-        con.execute(_NO_SPAN, [run_id]).fetchall()
-        con.execute(_NONE, [run_id, True if concurrency == 1 else False if spans else None]).fetchall()
-        for segment, from_ns, to_ns, counted_from_ns, counted_to_ns in spans:
-            con.execute(_MARK, [run_id, segment, from_ns, to_ns, counted_from_ns, counted_to_ns]).fetchall()
-            con.execute(_SPAN, [run_id, segment, counted_from_ns, counted_to_ns]).fetchall()
+    con.execute(_NO_SPAN, [run_id]).fetchall()
+    con.execute(_NONE, [run_id, True if concurrency == 1 else False if spans else None]).fetchall()
+    for segment, from_ns, to_ns, counted_from_ns, counted_to_ns in spans:
+        con.execute(_MARK, [run_id, segment, from_ns, to_ns, counted_from_ns, counted_to_ns]).fetchall()
+        con.execute(_SPAN, [run_id, segment, counted_from_ns, counted_to_ns]).fetchall()
 
 
 def _spans(con: duckdb.DuckDBPyConnection, run_id: str, concurrency: int | None) -> list[tuple[int, ...]]:

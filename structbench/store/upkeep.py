@@ -13,9 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from structbench.store.database import PATIENCE_S, Database, Locked, attached, files_of, interruptible, usable
+from structbench.store.database import PATIENCE_S, Database, Locked, attached, fetched, files_of, interruptible, usable
+from structbench.store.ending import ending_of
 from structbench.store.schema import FILE, MIGRATIONS, shape
-from structbench.store.spool import Spool, has_orphaned_rows, insert, is_alive, read_rows
+from structbench.store.spool import Spool, has_orphaned_rows, insert, is_alive, keep_notes, read_rows
+from structbench.store.steady import mark_steady
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,7 +32,12 @@ SELECT theirs.run_id, CASE
 FROM other_file.runs AS theirs LEFT JOIN runs AS ours USING (run_id) ORDER BY theirs.started_at NULLS FIRST, run_id
 """
 _AS_INTERRUPTED = "* REPLACE (CASE WHEN status = 'running' THEN 'interrupted' ELSE status END AS status)"
-_RUNNING = "SELECT run_id, owner FROM runs WHERE status = 'running'"
+_LEFT = """
+SELECT run_id, owner, status FROM runs WHERE status = 'running' OR (status = 'interrupted' AND verdict IS NULL)
+"""
+_SETTLED = """
+UPDATE runs SET status = 'interrupted', verdict = $2, verdict_reason = $3 WHERE run_id = $1
+"""
 
 
 def spool_of(path: Path) -> Path:
@@ -39,21 +46,28 @@ def spool_of(path: Path) -> Path:
 
 
 def settle(database: Database, patience_s: float) -> None:
-    """Merge the rows of dead processes and mark their runs interrupted; raise Locked if the file is in use."""
+    """Merge the rows of dead processes, and end and judge their runs; raise Locked if the file is in use."""
     folder = spool_of(database.path)
+
+    def left(con: duckdb.DuckDBPyConnection) -> list[str]:
+        found = con.execute(_LEFT).fetchall()
+        return [run_id for run_id, owner, status in found if status == "interrupted" or not is_alive(folder, owner)]
+
     with database.opened(read_only=True, patience_s=patience_s) as con:
-        runs = con.execute(_RUNNING).fetchall()
+        nothing_left = not left(con)
     if has_orphaned_rows(folder):
         _merge_spool(database, Spool(folder), patience_s)
-    elif all(is_alive(folder, owner) for _, owner in runs):
+    elif nothing_left:
         return
     with database.opened(read_only=False, patience_s=patience_s) as con:
-        for run_id, owner in con.execute(_RUNNING).fetchall():
-            if not is_alive(folder, owner):
-                with transaction(con):
-                    for table in ("runs", "segments"):
-                        sql = f"UPDATE {table} SET status = 'interrupted' WHERE run_id = $1 AND status = 'running'"
-                        con.execute(sql, [run_id]).fetchall()
+        for run_id in left(con):
+            with transaction(con):
+                mark_steady(con, run_id)
+                ending = ending_of(partial(fetched, con), run_id)
+                sql = "UPDATE segments SET status = 'interrupted' WHERE run_id = $1 AND status = 'running'"
+                con.execute(sql, [run_id]).fetchall()
+                con.execute(_SETTLED, [run_id, ending.verdict.word, ending.verdict.reason]).fetchall()
+                keep_notes(con, run_id, ending.columns["notes"])
 
 
 @dataclass(frozen=True, slots=True)

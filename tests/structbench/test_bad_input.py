@@ -245,7 +245,7 @@ def test_a_database_that_another_process_holds(refused: Refused, monkeypatch: py
     with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        assert f"x.duckdb is in use by another process (PID {holder.pid})" in refused("--db", "x.duckdb")
+        assert f"x.duckdb is in use by another process (PID {holder.pid}, python" in refused("--db", "x.duckdb")
         holder.communicate(b"\n")
 
 

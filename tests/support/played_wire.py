@@ -259,6 +259,7 @@ class Answering(httpx.AsyncBaseTransport):
         """Where our own connections do not lead, this answers."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(httpx, "AsyncHTTPTransport", lambda **_: self)
+            patch.setenv("HTTPS_PROXY", "http://proxy.invalid:1")
             yield
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from loadgen.api import ollama
 from loadgen.api.sending import send
 from loadgen.types import Request, RequestRecord, Timeouts
+from loadgen.wire.access import NO_ACCESS, Access
 
 SOON = Timeouts(connect_s=20, first_chunk_s=20, between_chunks_s=20, total_s=20)
 NDJSON = {"Content-Type": "application/x-ndjson", "Transfer-Encoding": "chunked"}
@@ -138,13 +139,15 @@ def chat(text: str = "hi", index: int = 0, model: str = "m", **more: Any) -> Req
     return Request(index=index, model=model, messages=({"role": "user", "content": text},), **more)
 
 
-def ask(url: str, *requests: Request, timeouts: Timeouts = SOON, api: Any = ollama) -> list[RequestRecord]:
+def ask(
+    url: str, *requests: Request, timeouts: Timeouts = SOON, access: Access = NO_ACCESS, api: Any = ollama
+) -> list[RequestRecord]:
     """Send one after the other with one client."""
 
     async def all_of_them() -> list[RequestRecord]:
-        client = api.make_client(url)
+        client = api.make_client(url, access)
         try:
-            return [await send(api, client, request, timeouts) for request in requests]
+            return [await send(api, client, request, timeouts, access=access) for request in requests]
         finally:
             await client.close()  # type: ignore[no-untyped-call]
 

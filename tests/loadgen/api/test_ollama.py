@@ -39,6 +39,12 @@ def expected_error(fault: str) -> tuple[str, int | None] | None:
             return "http", int(fault)
         case "error-line":
             return "stream", 200
+        case "broken-call":
+            return "broken_call", 500
+        case "repeat-error":
+            return "truncated", 500
+        case "repeat-guard":
+            return "truncated", 200
         case _ if fault in PROTOCOL:
             return "protocol", None
     assert fault in FINE
@@ -291,6 +297,16 @@ def test_everything_the_request_holds_reaches_the_server() -> None:
     }  # fmt: skip
     assert third.head == "POST /api/generate HTTP/1.1"
     assert third.body == {"model": "m", "prompt": "p", "stream": True, "format": "json", "keep_alive": 0}
+
+
+def test_definitions_of_tools_never_land_in_an_earlier_call_s_arguments() -> None:
+    call = {"function": {"name": "f", "arguments": {"tools": [], "x": {"tools": []}}}}
+    messages = ({"role": "assistant", "content": '"tools":[]', "tool_calls": [call]}, {"role": "user", "content": "?"})
+    with Scripted(answers(DONE)) as server:
+        ask(server.url, Request(index=0, model="m", messages=messages, tools=(BOOK,)))
+        (asked,) = server.asked
+    assert asked.body["tools"] == [BOOK]
+    assert asked.body["messages"][0]["tool_calls"] == [call]
 
 
 @pytest.mark.parametrize("text", ["hi", '"tools":[]', 'say "tools":[] twice: "tools":[]'])

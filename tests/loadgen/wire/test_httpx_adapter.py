@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import socket
-import ssl
-import subprocess
-from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
@@ -114,7 +110,7 @@ def is_kernel(url: str) -> bool:
 
 def test_which_transport_for_which_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_kernel("http://127.0.0.1:11434")
-    assert not is_kernel("https://127.0.0.1:11434")
+    assert is_kernel("https://127.0.0.1:11434")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     assert is_kernel("http://127.0.0.1:11434")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
@@ -301,39 +297,6 @@ def test_a_proxy_that_is_not_there_or_does_not_answer(monkeypatch: pytest.Monkey
             (silent,) = ask("http://nowhere.invalid", chat(), timeouts=limits)
     assert silent.error is not None
     assert (silent.error.kind, silent.error.message) == ("timeout", "connect: nothing within 0.2 s")
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make a certificate")
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", f"{path}.crt"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return path
-
-
-def test_tls_with_the_users_own_certificate(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(f"{certificate}.crt", certificate)
-
-    def script(peer: Peer) -> None:
-        with context.wrap_socket(peer.sock.dup(), server_side=True) as secure:
-            answers(said("a"), DONE)(Peer(secure, peer.number, server))
-
-    with Scripted(script) as server:
-        url = server.url.replace("http://", "https://")
-        (stranger,) = ask(url, chat())
-        monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
-        (record,) = ask(url, chat())
-    assert stranger.error is not None
-    assert stranger.error.kind == "connect"
-    assert "certificate" in stranger.error.message
-    assert (record.error, record.output_text, record.clock) == (None, "a", "read")
-    assert 0 < (record.connect_s or 0) < (record.ttft_s or 0), "the handshake is no part of what is left of TTFT"
 
 
 def test_a_plain_server_asked_for_tls_is_no_connection() -> None:

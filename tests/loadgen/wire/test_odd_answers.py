@@ -60,13 +60,13 @@ FAILED: Mapping[str, tuple[bytes, str, int | None, str]] = {
         streamed(said("hi"), DONE, said("more")), "protocol", 200, "the stream went on after its done message"),
     "two last messages": (streamed(said("hi"), DONE, DONE), "protocol", 200, "the stream went on"),
     "two last messages in one read": (streamed(said("hi"), lines(DONE, DONE)), "protocol", 200, "the stream went on"),
-    "a negative count": (streamed(said("hi"), {**DONE, "eval_count": -2}), "protocol", None, "eval_count is -2"),
+    "a negative count": (streamed(said("hi"), {**DONE, "eval_count": -2}), "protocol", 200, "output_tokens is -2"),
     "a negative duration": (
-        streamed(said("hi"), {**DONE, "load_duration": -1}), "protocol", None, "load_duration is -1"),
+        streamed(said("hi"), {**DONE, "load_duration": -1}), "protocol", 200, "load_ns is -1"),
     "more tokens than there can be": (
-        streamed(said("hi"), {**DONE, "prompt_eval_count": 2**31}), "protocol", None, "prompt_eval_count is 214"),
-    "a count that no database holds": (streamed(said("hi"), {**DONE, "eval_count": 10**30}), "protocol", None, ""),
-    "a duration of years": (streamed(said("hi"), {**DONE, "eval_duration": 2**53}), "protocol", None, ""),
+        streamed(said("hi"), {**DONE, "prompt_eval_count": 2**31}), "protocol", 200, "prompt_tokens is 214"),
+    "a count that no database holds": (streamed(said("hi"), {**DONE, "eval_count": 10**30}), "protocol", 200, ""),
+    "a duration of years": (streamed(said("hi"), {**DONE, "eval_duration": 2**53}), "protocol", 200, ""),
     "a count that is no number": (streamed(said("hi"), {**DONE, "eval_count": "many"}), "protocol", 200, ""),
     "a count that is half": (streamed(said("hi"), {**DONE, "eval_count": 1.5}), "protocol", 200, ""),
     "NaN": (streamed(said("hi"), NAN), "protocol", 200, ""),
@@ -143,3 +143,5 @@ def test_any_other_answer_is_never_completed_and_says_why(name: str, records: Ma
     assert error is not None
     assert (error.kind, error.status) == (kind, status)
     assert error.message.startswith(message)
+    facts = (records[name].output_tokens, records[name].prompt_tokens, records[name].load_ns, records[name].eval_ns)
+    assert all(fact is None or 0 <= fact < 2**53 for fact in facts), "a database can hold it"

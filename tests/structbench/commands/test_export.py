@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,7 @@ def test_what_is_kept_of_gaps_is_never_stale_after_an_import(results: Path, othe
 
 def test_notes_come_with_their_run_and_go_with_it(results: Path, other: Path) -> None:
     with Store(other) as store:
-        store.keep_notes("more", [Note("slow", "it got slower", at_s=2.0)])
+        store.append("runs", {"run_id": "more", "notes": [asdict(Note("slow", "it got slower", at_s=2.0))]})
     assert main(["import", str(other), "--db", str(results)]) == 0
     assert ask(results, "FROM notes WHERE run_id = 'more'") == [("more", "slow", None, 2.0, "it got slower")]
     assert main(["clean", "more", "--yes", "--db", str(results)]) == 0

@@ -45,8 +45,11 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     made = write(tmp_path_factory.mktemp("formats") / "a.duckdb", runs, rows, simulated=True)
     with Store(made) as store:
-        store.keep_notes("r1", [Note("slow", "it got slower", share=0.25, at_s=4.0), Note("other", "and another")])
-        store.keep_notes("r2", [Note("slow", f"slower here {HOSTILE}", share=0.5)])
+        for run_id, notes in {
+            "r1": [Note("slow", "it got slower", share=0.25, at_s=4.0), Note("other", "and another")],
+            "r2": [Note("slow", f"slower here {HOSTILE}", share=0.5)],
+        }.items():
+            store.append("runs", {"run_id": run_id, "notes": [asdict(note) for note in notes]})
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +22,7 @@ from loadgen.wire.access import NO_ACCESS, Access
 from structbench.errors import RunFailed
 from structbench.options import LoadOptions
 from structbench.run import sampler
+from structbench.run import segment as segment_module
 from structbench.run.cells import build_cells
 from structbench.run.display import Display
 from structbench.run.plan import PlannedCell
@@ -195,29 +196,86 @@ def test_cancelling_is_no_error_of_the_servers() -> None:
     assert (made.errors, made.failure) == (0, None)
 
 
-def test_a_server_is_looked_for_after_ten_failures_to_connect_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    alive = SimpleNamespace(now=True)
+@dataclass
+class Away:
+    """In the place of the server: answers or not, and how much time has passed."""
 
-    def answers(address: str, *_: Access) -> bool:
-        asked.append(address)
-        return bool(alive.now)
+    answers: bool = True
+    now_s: float = 100.0
+    asked: int = 0
 
-    monkeypatch.setattr("loadgen.api.ollama_server.answers", answers)
+    def __call__(self, _address: str, _access: Access) -> bool:
+        self.asked += 1
+        return self.answers
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Away:
+    away = Away()
+    monkeypatch.setattr(ollama_server, "answers", away)
+    clock = SimpleNamespace(monotonic=lambda: away.now_s, monotonic_ns=lambda: round(away.now_s * NS))
+    monkeypatch.setattr(segment_module, "time", clock)
+    return away
+
+
+def test_a_server_is_looked_for_after_three_requests_in_a_row_that_found_nobody(server: Away) -> None:
     made = segment(missing=range(100), requests=100)
+    for index in (0, 1):
+        made._receive(record(index, "connect"))
+    made._receive(record(2))
+    made._receive(record(3, "connect"))
+    made._receive(timed(4, "timeout", error=RequestError("timeout", "connect: nothing within 10 s")))
+    assert server.asked == 0
+    made._receive(timed(5, "http", error=RequestError("http", "bad gateway", 502)))
+    assert (server.asked, made.failure, made.paused, made.orders.stop) == (1, None, False, False)
+    for index in range(6, 12):
+        made._receive(record(index, "http"))
+        made._receive(timed(index, error=RequestError("timeout", "first_chunk: nothing within 10 s")))
+    assert server.asked == 1, "a server that fails is there"
+
+
+def test_a_closed_loop_pauses_while_the_server_is_away(server: Away) -> None:
+    server.answers = False
+    made = segment(missing=range(100), requests=100, max_error_rate=0.02)
+    made._receive(record(0, "protocol"))
+    for index in range(1, 4):
+        made._receive(record(index, "connect"))
+    assert (made.paused, made.orders.stop, made.orders.hurry, made.failure) == (True, True, False, None)
+    made._receive(record(4, "connect"))
+    assert (server.asked, made.away_since_s, made.is_complete) == (1, 100.0, False)
+    assert (made.errors, made.lost, made.answered, made.highest, sum(made.done)) == (5, 4, 1, 4, 1)
+
+
+def test_an_open_loop_goes_on_for_its_patience_and_says_when_the_server_is_back(server: Away) -> None:
+    server.answers = False
+    made = segment(missing=range(100), requests=100, rate=[5.0], patience=4.0)
     for index in range(9):
         made._receive(record(index, "connect"))
+        server.now_s += 0.5
+    assert (made.failure, made.paused, made.orders.stop) == (None, False, False)
     made._receive(record(9))
-    for index in range(10, 20):
-        assert asked == []
+    assert parts(made).said[-2:] == [
+        f"m numbers rate=5/s constant: the server at {SERVER.address} does not answer: what is due for 4 s is recorded "
+        "as failed (--patience)",
+        "m numbers rate=5/s constant: the server answers again, after 3.5 s",
+    ]
+    for index in range(10, 22):
+        server.now_s += 0.5
         made._receive(record(index, "connect"))
-    assert (asked, made.failure) == (["http://127.0.0.1:11434"], None)
-    alive.now = False
-    for index in range(20, 30):
+    assert made.failure is not None
+    assert made.failure.endswith("no longer answers: start it again and continue with --skip-cached")
+    assert made.orders.hurry
+
+
+@pytest.mark.parametrize("load", [{}, {"rate": [5.0]}])
+def test_without_patience_a_server_that_is_gone_ends_the_load_at_once(server: Away, load: dict[str, Any]) -> None:
+    server.answers = False
+    made = segment(missing=range(100), requests=100, patience=0.0, **load)
+    for index in range(3):
         made._receive(record(index, "connect"))
     assert made.failure is not None
     assert "no longer answers: start it again and continue with --skip-cached" in made.failure
-    assert made.orders.stop
+    assert (made.paused, made.orders.stop) == (False, True)
 
 
 class Watching:
@@ -395,21 +453,20 @@ def test_the_end_waits_for_scores_unless_it_is_to_hurry() -> None:
 
 
 @pytest.mark.parametrize("alive", [True, False])
-def test_at_the_end_the_server_is_looked_for_only_where_the_last_found_none(
-    monkeypatch: pytest.MonkeyPatch, alive: bool
-) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(ollama_server, "answers", lambda address, *_: asked.append(address) or alive)  # type: ignore[func-returns-value]
+def test_at_the_end_the_server_is_looked_for_only_where_the_last_found_none(server: Away, alive: bool) -> None:
+    server.answers = alive
     back = segment()
     run(back, these(timed(0, "connect"), timed(1), timed(2, "http")))
-    assert (asked, back.failure) == ([], None)
+    assert (server.asked, back.failure, back.paused) == (0, None, False)
     gone = segment()
     run(gone, these(timed(0), timed(1, "connect"), timed(2, "connect")))
-    assert asked == [SERVER.address]
-    assert (gone.failure is None) == alive
+    assert (server.asked, gone.paused) == (1, not alive)
+    over = segment(requests=None, missing=None, duration=3.0)
+    run(over, these(timed(0), timed(1, "connect")))
+    assert (server.asked, over.paused) == (1, False), "its time was up"
     failed = segment(max_error_rate=0.0)
-    run(failed, these(timed(0), timed(1, "connect")))
-    assert asked == [SERVER.address], "one failure is enough"
+    run(failed, these(timed(0, "http"), timed(1, "connect")))
+    assert server.asked == 1, "one failure is enough"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -238,10 +239,73 @@ def test_a_wrong_list_of_many_values_is_explained_by_the_first_ten() -> None:
         ("[1, [2]", (None, None)),
         ("fine", (None, None)),
         ("36", (None, None)),
+        ('```json {"a": 1}\n```', ({"a": 1}, "fenced")),
+        ('```{"a": 1}```', ({"a": 1}, "fenced")),
+        ('```json title="x"\n[1]\n```', ([1], "fenced")),
+        ('<think>[1]? {"a": 2}</think>\n[3]', ([3], "prose")),
+        ("[1] no</think> [3]", ([3], "prose")),
+        ("<think>a <think>[1]</think> [2]</think> [3]", ([3], "prose")),
+        ("<think>[1]</think><think>[2]</think>```\n[3]\n```", ([3], "fenced")),
+        ("<think>[1]", (None, None)),
+        ("[1] <think>[2]", ([1], "prose")),
+        ("<thinking>[1]</thinking>[3]", ([3], "prose")),
+        ('<reasoning effort="low">[1]</reasoning>[3]', ([3], "prose")),
+        ("[THINK][1][/THINK][3]", ([3], "prose")),
+        ("◁think▷[1]◁/think▷[3]", ([3], "prose")),
+        ("<|channel|>analysis<|message|>[1]<|end|><|channel|>final<|message|>[3]", ([3], "prose")),
+        ('so {"a": "<think>"}', ({"a": "<think>"}, "prose")),
+        ('so {"a": "\\"<think>"}', ({"a": '"<think>'}, "prose")),
+        ("<thinker>[1]</thinker>", ([1], "prose")),
     ],
 )
 def test_json_is_taken_out_of_a_fence_or_of_prose(text: str, found: Any) -> None:
     assert find_json(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "mentioned"),
+    [
+        ("seven", "Seven degrees", True),
+        ("seven", "twenty-seven degrees", False),
+        ("twenty", "twenty\u2011seven", False),
+        ("seven", "seven_up", False),
+        ("seven", "seven7", False),
+        ("7", "7C", True),
+        ("7", "B7", False),
+        ("7", "7_8", False),
+        ("19", "COVID-19", False),
+        ("km", "5km", True),
+        ("Oslo", "Oslo\u2019s rain", True),
+        ("can", "can't", False),
+        ("it's", "it\u2019s fine", True),
+        ("cafe", "cafe\u0301", False),
+        ("caf\u00e9", "a cafe\u0301", True),
+        ("rain", "'rain'", True),
+        ("rain", "rain\u2013wind", True),
+        ("rain", "<think>rain?</think> sun", False),
+    ],
+)
+def test_a_mention_is_a_word_of_its_own(text: str, answer: str, mentioned: bool) -> None:
+    told = score(Case(id="m", messages=(), mentions=((text,),)), Answer(answer))
+    assert told is not None
+    assert (told.outcome == "correct") is mentioned
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "told"),
+    [
+        ("caf\u00e9", "cafe\u0301", "'caf\\xe9', found 'cafe\\u0301'"),
+        ("a b", "a\u00a0b", "'a b', found 'a\\xa0b'"),
+        ("\ufb01n", "fin", "'\\ufb01n', found 'fin'"),
+        ("Oslo", "oslo", "'Oslo', found 'oslo'"),
+    ],
+)
+def test_texts_that_look_alike_are_told_by_their_code_points(expected: str, found: str, told: str) -> None:
+    text = score(Case(id="t", messages=(), expected_text=expected), Answer(found))
+    json_ = score(Case(id="j", messages=(), expected={"": expected}), Answer(json.dumps(found)))
+    assert text is not None
+    assert json_ is not None
+    assert text.validation_errors == json_.validation_errors == (f"(root): expected: {told}",)
 
 
 @pytest.mark.parametrize(

@@ -190,5 +190,5 @@ def test_a_file_with_nothing_to_read_is_refused_in_one_line_and_unchanged(
 
 
 def test_a_file_held_for_writing_is_waited_for_and_then_refused(path: Path) -> None:
-    with held(path, "write"), pytest.raises(BadInput, match=r"in use by another process \(PID \d+\): stop"):
+    with held(path, "write"), pytest.raises(BadInput, match=r"in use by another process \(PID \d+, \w+\): stop"):
         Reader(path, patience_s=0.1)

@@ -23,6 +23,8 @@ from structbench.store.spool import Spool, is_alive
 from tests.support.databases import APPEND, RUN, held, python, read, request
 from tests.support.loads import ask
 
+NOTES = [{"kind": "k", "share": 0.5, "at_s": None, "text": "t"}]
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -56,12 +58,49 @@ def test_a_reader_that_holds_the_file_delays_no_append_and_loses_no_row(path: Pa
                 store.append("requests", request(index))
             assert store.backlog == 500
             assert not store.flush(0.3)
-            with pytest.raises(RunFailed, match="in use by another process"):
-                store.query("FROM requests", timeout_s=0.1)
+            assert store.query("SELECT count(*) AS n, count(ttft_s) AS t FROM requests", timeout_s=0.1) == [
+                {"n": 500, "t": 0}
+            ]
+            store.append("requests", request(0, ttft_s=1.0))
+            assert store.query("SELECT count(*) AS n, count(ttft_s) AS t FROM requests", timeout_s=0.1) == [
+                {"n": 500, "t": 1}
+            ]
             release()
         assert store.flush(10)
         assert store.backlog == 0
         assert store.query("SELECT count(*) AS n FROM requests") == [{"n": 500}]
+
+
+@pytest.mark.parametrize("how", ["read", "write"])
+def test_what_is_kept_from_the_file_is_read_from_the_spool_and_changes_what_the_file_says(path: Path, how: str) -> None:
+    with Store(path) as store:
+        store.append("runs", {**RUN, "label": "mine"})
+        store.append("requests", request(0))
+        assert store.flush()
+        with held(path, how) as release:
+            store.append("requests", request(1))
+            store.append("runs", {"run_id": "r", "status": "complete", "verdict": "valid", "notes": NOTES})
+            assert store.query("SELECT run_id, verdict FROM summary", timeout_s=0.1) == [
+                {"run_id": "r", "verdict": "valid"}
+            ]
+            assert store.query("SELECT kind, text FROM notes", timeout_s=0.1) == [{"kind": "k", "text": "t"}]
+            (row,) = store.query("SELECT label, (SELECT count(*) FROM requests) AS n FROM runs", timeout_s=0.1)
+            assert row == ({"label": "mine", "n": 2} if how == "read" else {"label": None, "n": 1})
+            assert "PID" in str(store.held_by)
+            release()
+        assert store.flush()
+        assert store.query("SELECT label, requests FROM summary") == [{"label": "mine", "requests": 2}]
+    assert read(path, "SELECT r.status, n.text FROM runs AS r JOIN notes AS n USING (run_id)") == [("complete", "t")]
+
+
+def test_a_run_can_be_claimed_while_a_reader_has_the_file(path: Path) -> None:
+    with Store(path) as store:
+        store.append("runs", {**RUN, "status": "interrupted"})
+        store.flush()
+        with held(path, "read"):
+            store.append("runs", {"run_id": "other", "config_hash": "h2", "status": "running"})
+            (run,) = store.find(["h"]).values()
+            assert store.claim(run)
 
 
 def test_a_load_starts_while_a_reader_holds_a_current_file(path: Path) -> None:
@@ -306,7 +345,7 @@ def test_a_folder_that_cannot_be_written_is_refused() -> None:
 
 def test_a_file_held_by_another_process_is_refused_with_its_pid(path: Path) -> None:
     Store(path).close()
-    with held(path, "write"), pytest.raises(BadInput, match=r"in use by another process \(PID \d+\): stop"):
+    with held(path, "write"), pytest.raises(BadInput, match=r"in use by another process \(PID \d+, \w+\): stop"):
         Store(path, patience_s=0.2)
 
 

@@ -1,0 +1,109 @@
+"""Series with one level and series with two: what is told of each, and how often of series that have only one."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from structbench.notes.change import FEWEST, change_of
+
+Series = Callable[[np.random.Generator, int], Any]
+
+
+def independent(rng: np.random.Generator, n: int, spread: float = 0.3) -> Any:
+    return np.exp(spread * rng.standard_normal(n))
+
+
+def autoregressive(rng: np.random.Generator, n: int, likeness: float = 0.5) -> Any:
+    values = np.zeros(n + 50)
+    for place, noise in enumerate(rng.standard_normal(n + 49) * np.sqrt(1 - likeness**2), start=1):
+        values[place] = likeness * values[place - 1] + noise
+    return np.exp(0.3 * values[50:])
+
+
+def queue(rng: np.random.Generator, n: int, load: float = 0.8, slots: int = 4) -> Any:
+    """TTFT in an M/D/4 queue with a service of 1 s and 0.1 s of prompt evaluation, once it is full."""
+    free, waits = [0.0] * slots, []
+    for due in np.cumsum(rng.exponential(1 / (slots * load), n + 200)):
+        begun = max(due, heapq.heappop(free))
+        heapq.heappush(free, begun + 1)
+        waits.append(begun - due)
+    return np.array(waits[200:]) + 0.1
+
+
+def whole_answers(rng: np.random.Generator, n: int) -> Any:
+    return queue(rng, n) + 1
+
+
+def slower(values: Any, start: float, stop: float = 1.0, factor: float = 1.3) -> Any:
+    values = values.copy()
+    values[round(start * len(values)) : round(stop * len(values))] *= factor
+    return values
+
+
+STATIONARY: dict[str, Series] = {
+    "independent": independent, "AR(.5)": autoregressive, "M/D/4": queue, "M/D/4, whole answers": whole_answers,
+}  # fmt: skip
+
+
+def false_notes(series: Series, n: int, times: int) -> int:
+    rng = np.random.default_rng(7)
+    return sum(change_of(series(rng, n)) is not None for _ in range(times))
+
+
+@pytest.mark.parametrize("name", STATIONARY)
+def test_series_of_one_level_are_hardly_ever_told_to_have_two(name: str) -> None:
+    assert false_notes(STATIONARY[name], 100, 4) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [60, 100, 200, 400, 1000])
+@pytest.mark.parametrize("name", STATIONARY)
+def test_at_most_one_in_twenty_series_of_one_level_is_told_to_have_two(name: str, n: int) -> None:
+    assert false_notes(STATIONARY[name], n, 300) <= 15
+
+
+@pytest.mark.parametrize("n", [60, 90, 200])
+def test_a_server_slower_by_a_third_from_half_way_on_is_told_with_when_and_how_much(n: int) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(2):
+        found = change_of(slower(independent(rng, n, 0.07), 0.5))
+        assert found is not None
+        assert found.stop == n
+        assert abs(found.start - n / 2) <= n / 20
+        assert found.ratio == pytest.approx(1.3, rel=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "spread", "least"), [(60, 0.1, 90), (100, 0.1, 98), (200, 0.2, 98), (400, 0.3, 95)])
+def test_a_slow_down_half_way_is_nearly_always_told(n: int, spread: float, least: int) -> None:
+    rng = np.random.default_rng(5)
+    assert sum(change_of(slower(independent(rng, n, spread), 0.5)) is not None for _ in range(100)) >= least
+
+
+def test_a_neighbour_that_comes_and_goes_is_told() -> None:
+    found = change_of(slower(independent(np.random.default_rng(1), 200, 0.1), 0.4, 0.65, 1.5))
+    assert found is not None
+    assert (found.start, found.stop) == (80, 130)
+    assert found.ratio == pytest.approx(1.5, rel=0.05)
+
+
+def test_a_slow_beginning_is_told_as_the_faster_rest() -> None:
+    found = change_of(slower(independent(np.random.default_rng(1), 200, 0.1), 0.0, 0.3, 1.5))
+    assert found is not None
+    assert (found.start, found.stop) == (60, 200)
+    assert found.ratio == pytest.approx(1 / 1.5, rel=0.05)
+
+
+def test_a_change_too_small_to_matter_is_none_however_certain() -> None:
+    assert change_of([1.0] * 100 + [1.1] * 100) is None
+    assert change_of([1.0] * 100 + [1.2] * 100) == (100, 200, pytest.approx(1.2))
+
+
+def test_nothing_is_said_of_a_constant_series_and_of_a_short_one() -> None:
+    assert change_of([2.0] * 500) is None
+    assert change_of([1.0] * (FEWEST // 2) + [9.0] * (FEWEST // 2 - 1)) is None

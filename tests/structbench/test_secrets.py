@@ -1,0 +1,144 @@
+"""What lets us in is shown to the server and to nobody else: it is planted in every way, and looked for everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loadgen.simulator import Simulator
+from structbench.cli import main
+from structbench.options import LoadOptions, as_arguments
+from structbench.store import Reader
+from tests.support.collector import collecting
+from tests.support.gateway import gateway
+from tests.support.loads import MODELS, ROOT
+
+KEY, OTHER_KEY, TEAM = "sk-planted-in-a-variable", "planted-in-another", "planted-on-the-command-line"
+PASSWORD = "pl@nted:word"
+USERINFO = "ada:pl%40nted%3Aword"
+BASIC = b64encode(f"ada:{PASSWORD}".encode()).decode()
+SECRETS = (KEY, OTHER_KEY, TEAM, PASSWORD, "pl%40nted", BASIC)
+TABLES = ("runs", "segments", "requests", "samples", "features", "notes", "lookups", "summary")
+
+
+def refuses(path: str, headers: Mapping[str, str], body: bytes) -> int | None:
+    """Let in who shows key and team, or the password; fail each third question now and then, with what was shown."""
+    by_key = headers.get("authorization") == f"Bearer {KEY}" and headers.get("x-api-key") == OTHER_KEY
+    if not (headers.get("x-team") == TEAM and (by_key or headers.get("authorization") == f"Basic {BASIC}")):
+        return 401
+    if path != "/api/chat" or b'"model":"usual"' not in body.replace(b" ", b""):
+        return None
+    return {1: 500, 2: 401}.get(sum(body) % 3)
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "MY_KEY": KEY, "MY_OTHER_KEY": OTHER_KEY, **more}
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "structbench", *words]
+
+
+def leaks(text: str | bytes) -> list[str]:
+    data = text.encode() if isinstance(text, str) else text
+    return [secret for secret in SECRETS if secret.encode() in data]
+
+
+def leaks_in_files(folder: Path) -> list[tuple[str, list[str]]]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return [(path.name, found) for path in paths if (found := leaks(path.read_bytes()))]
+
+
+def leaks_in_tables(db: Path) -> list[tuple[str, list[str]]]:
+    """DuckDB compresses what it stores, so that a search of the file alone proves nothing."""
+    with Reader(db) as reader:
+        texts = {table: str(reader.query(f"SELECT * FROM {table}")) for table in TABLES}
+    assert "usual" in texts["requests"] + texts["runs"]
+    return [(table, found) for table, text in texts.items() if (found := leaks(text))]
+
+
+def words_of_children(process: subprocess.Popen[str]) -> Iterator[str]:
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            words = child.cmdline()
+            if words != process.args:  # else it is between fork and exec
+                yield " ".join(words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["by variables", "in the address"])
+def test_no_secret_is_anywhere_but_at_the_server(tmp_path: Path, capfd: pytest.CaptureFixture[str], way: str) -> None:
+    db, port = tmp_path / "x.duckdb", 19464 + (way == "in the address")
+    keys = ("--api-key-env", "MY_KEY", "--header-env", "X-Api-Key=MY_OTHER_KEY")
+    with (
+        Simulator({**MODELS, "usual": MODELS["sim:fast"]}) as sim,
+        gateway(sim.url, refuses) as front,
+        collecting() as told,
+    ):
+        host = front.url if way == "by variables" else front.url.replace("://", f"://{USERINFO}@")
+        shown = (*(keys if way == "by variables" else ()), "--header", f"X-Team={TEAM}", "--host", host)
+        words = command(
+            "load", "--models", "usual", "--suites", "numbers", "text", "--requests", "400", "--concurrency", "2",
+            "--db", str(db), "--metrics-port", str(port), "--otlp", told.url, "--otlp-content", "--label", "x",
+            "--embed-model", "sim:embed", "--junit", str(tmp_path / "junit.xml"), "--json", *shown,
+        )  # fmt: skip
+        process = subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
+        metrics, seen = "", []
+        while front.let_in["/api/chat"] < 30:
+            assert process.poll() is None, process.communicate()
+            seen += list(words_of_children(process))
+            time.sleep(0.05)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            metrics = answer.read().decode()
+        spool = leaks_in_files(tmp_path)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        probing = command("matrix", "--models", "usual", "--db", str(db), "--timeout", "5", "--json", *shown)
+        matrix = subprocess.run(probing, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert process.returncode == 130, err
+    assert matrix.returncode == 0, matrix.stderr
+    assert "to continue: structbench load" in err
+    assert "X-Team=***" in err
+    assert way == "by variables" or "***@127.0.0.1" in err
+    assert "structbench_requests_total" in metrics
+    assert len(seen) > 0
+    assert told.spans
+    for name, text in {"stdout": out, "stderr": err, "metrics": metrics, "children": "\n".join(seen),
+                       "spans": told.raw + str(told.traces).encode() + str(told.metrics).encode(),
+                       "matrix": matrix.stdout + matrix.stderr}.items():  # fmt: skip
+        assert leaks(text) == [], name
+    for report in (("report", "--format", "json"), ("report", "--format", "html"), ("report", "--format", "markdown"),
+                   ("report",), ("runs", "--json"), ("stats",), ("verify",), ("export", "--format", "jsonl"),
+                   ("sql", "SELECT * FROM runs")):  # fmt: skip
+        main([*report, "--db", str(db)])
+        assert leaks("".join(capfd.readouterr())) == [], report
+    assert spool == leaks_in_files(tmp_path) == leaks_in_tables(db) == []
+    with Reader(db) as reader:
+        errors = {row["error_message"] for row in reader.query("SELECT error_message FROM requests")} - {None}
+        (config,) = {row["config"] for row in reader.query("SELECT config FROM runs WHERE suite = 'numbers'")}
+    assert any("not with ***" in error for error in errors), "what the server repeated was never stored: nothing shown"
+    assert any(error.startswith("HTTP 401: the server does not accept the ") for error in errors)
+    wanted = ["x-api-key", "x-team"] if way == "by variables" else ["x-team"]
+    assert json.loads(config)["headers"] == wanted
+    assert json.loads(config)["server_address"] == front.url
+
+
+def test_options_show_no_secret() -> None:
+    options = LoadOptions(host=f"https://{USERINFO}@gpu.lan", header=[f"X-Team={TEAM}"], header_env=["X-Api-Key=K"])
+    assert leaks(repr(options)) == []
+    words = as_arguments(options)
+    assert leaks(" ".join(words)) == []
+    assert words == ["--host", "https://***@gpu.lan", "--header-env", "X-Api-Key=K", "--header", "X-Team=***"]
