@@ -29,7 +29,7 @@ ANSWER = "answer"
 """The function by whose arguments a model answers where a schema is asked for as a tool."""
 _NO_UPSTREAM = (502, 504)
 """Statuses with which a gateway says that the server behind it does not answer."""
-GATHERED = 0.1
+GATHERED = 0.2
 """The share of gathered chunks above which an answer has no spacing to be measured."""
 FASTER = 0.95
 CLOSE_NS = 2_000_000

@@ -34,6 +34,7 @@ IS_GATHERED = f"coalesce(gathered_chunks > {GATHERED} * chunks, false)"
 """SQL: whether so many chunks of a request came together with others that they have no spacing."""
 IS_COVERED = "coalesce(coalesce(chunks, 0) <= output_tokens, false)"
 """SQL: whether a request has a token count, and one of its whole stream."""
+_UNIT = re.compile(r" ?(ms|s|%|/s)$")
 SHARE_BUCKETS = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
 YES_NO_BUCKETS = (0.0, 1.0)
 
@@ -117,8 +118,19 @@ class Metric:
             case "score":
                 return ABSENT if value is None else f"{value:.{2 + more}f}"
 
+    def range_text(self, low: float | None, high: float | None) -> str:
+        """Format an interval in the metric's unit, ``280–400 ms``; an empty text without both ends or a width."""
+        if low is None or high is None or low == high:
+            return ""
+        first, last = self.text(low), self.text(high)
+        unit = _UNIT.search(last)
+        if unit is None or not first.endswith(unit[0]):
+            return f"{first} – {last}"
+        return f"{first.removesuffix(unit[0])}–{last}"
 
-FAILED = f"coalesce(error_kind NOT IN {MODEL_ERRORS}, false)"
+
+_NO_FAILURES = (*MODEL_ERRORS, "cancelled")
+FAILED = f"coalesce(error_kind NOT IN {_NO_FAILURES}, false)"
 """SQL: whether the server or this client failed, and not the model, whose failures are scored."""
 MEASURED = "error_kind IS NULL AND steady IS NOT FALSE"
 """SQL: whether latencies are of this request: it completed, and was sent while the load was the one asked for."""
@@ -155,7 +167,7 @@ def _covered_tokens(row: Row, _: bool) -> float | None:
 
 
 def _is_failed(row: Row) -> bool:
-    return row["error_kind"] is not None and row["error_kind"] not in MODEL_ERRORS
+    return row["error_kind"] is not None and row["error_kind"] not in _NO_FAILURES
 
 
 def _latency(name: str, label: str, column: str, **more: Any) -> Metric:
@@ -232,7 +244,8 @@ _TABLE = (
            sql="CASE WHEN accuracy_score IS NOT NULL THEN (outcome = 'correct')::BIGINT::DOUBLE END",
            adds=lambda row, _: _is_right(row, True)),
     Metric(name="error_rate", base="error_rate", kind="share", label="errors", lower_is_better=True, scored="requests",
-           sql=f"({FAILED})::BIGINT::DOUBLE", adds=lambda row, _: float(_is_failed(row))),
+           sql=f"CASE WHEN error_kind IS DISTINCT FROM 'cancelled' THEN ({FAILED})::BIGINT::DOUBLE END",
+           adds=lambda row, _: None if row["error_kind"] == "cancelled" else float(_is_failed(row))),
     _score("semantic_similarity", "similarity", "semantic_similarity", "score", narrow="simi-\nlarity",
            only_where="semantic_similarity"),
 )  # fmt: skip

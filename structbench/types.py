@@ -54,6 +54,8 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Ollama options for this case, e.g. ``num_predict``; those of the command line override them."""
     tags: tuple[str, ...] = ()
+    prompt_tokens: int | None = None
+    """Tokens that the prompt was made to have, as in load tests."""
 
     @property
     def turn(self) -> int | None:

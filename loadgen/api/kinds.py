@@ -77,7 +77,10 @@ class _Ollama(Kind):
     def facts(self, http: httpx.Client, entries: Entries) -> Facts:
         from loadgen.api import ollama_server
 
-        _, digests, details = ollama_server.listed(_get(http, "/api/tags") or {"models": []})
+        try:
+            _, digests, details = ollama_server.listed(_get(http, "/api/tags"))
+        except UNREADABLE:
+            digests, details = {}, {}
         names = {entry["id"] for entry in entries} | set(digests)
         found = {name: digests[full] for name in names if (full := ollama_server.full_name(name)) in digests}
         told = {name: details[full] for name in found if (full := ollama_server.full_name(name)) in details}

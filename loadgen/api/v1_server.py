@@ -63,8 +63,8 @@ class V1Server:
         """Return the base URL, without credentials: a host without a path gets the API's usual one."""
         given = given_host(self.HOST_VARIABLES, host) or self.default_address
         bare = split_userinfo(given)[0]
-        url = urlsplit(bare if "://" in bare else f"http://{bare}")
         try:
+            url = urlsplit(bare if "://" in bare else f"http://{bare}")
             valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
         except ValueError:
             valid = False

@@ -81,7 +81,7 @@ def prompt_pieces(body: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the pieces of the whole prompt in the order that a template gives them."""
     texts = [json.dumps(body["tools"])] if body.get("tools") else []
     texts += [body.get("system") or "", *(str(m.get("content") or "") for m in body.get("messages") or ())]
-    return split(" ".join([*texts, body.get("prompt") or ""]))
+    return split(" ".join(filter(None, [*texts, body.get("prompt")])))
 
 
 def _answer(body: Mapping[str, Any], profile: Profile, known: KnownAnswer | None, limit: int, rng: Random) -> Plan:

@@ -19,6 +19,8 @@ from loadgen.simulator.truth import Entry, Truth
 
 Endpoint = Literal["chat", "generate"]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+GATHERED = 10
+"""Lines that the fault ``gathered`` sends at a time."""
 _REPEATS = 31
 _HUGE = 32 * 1024 * 1024
 _LOST = "an error was encountered while running the model: unexpected EOF"
@@ -37,6 +39,13 @@ class Generation:
         self.rng = rng
         self.loop = asyncio.get_running_loop()
         self.events = _events(plan, endpoint, rng, old)
+        if fault == "held-back":
+            self.events = _with_half_held_back(self.events, "content" if endpoint == "chat" else "response")
+        self.gathered: list[bytes] = []
+        """Lines that wait for others to be sent with."""
+        twice = body.get("format") and not old and (plan.pieces or plan.done_reason == "stop")
+        self.counted_from = len(plan.thinking) if twice else 0
+        """The first token that the counts are of: a schema is a second pass, which begins after the thinking."""
         self.next_event = 0
         self.fault_at = min(len(self.events), max(1, len(self.events) // 2))
         self.slot: Literal["none", "waiting", "taken"] = "none"
@@ -102,9 +111,6 @@ class Generation:
                 return self._finish()
             token, message = self.events[self.next_event]
             self._write(message)
-            self.entry.last_ns = self.written_ns
-            if self.entry.first_ns is None:
-                self.entry.first_ns = self.written_ns
             self.entry.chunks += 1
             self.entry.tokens = token + 1
             self.next_event += 1
@@ -114,8 +120,15 @@ class Generation:
         if self.next_event < len(self.events):
             token = self.events[self.next_event][0]
             late = self.model.profile.jitter * self.rng.random() if token else 0.0
-            return self.first + (token + late) * self.gap
-        return self.first + (self._eval_count() - 1) * self.gap
+            second_pass_s = self._second_pass_s() if token >= self.counted_from else 0.0
+            return self.first + (token + late) * self.gap + second_pass_s
+        return self.first + (self._eval_count() - 1) * self.gap + self._second_pass_s()
+
+    def _second_pass_s(self) -> float:
+        """Return the time to evaluate the prompt again, with the thinking, where the answer is a second pass."""
+        if not self.counted_from:
+            return 0.0
+        return (self.plan.prompt_tokens + self.counted_from) / self.model.profile.prompt_tokens_per_s
 
     def _eval_count(self) -> int:
         """Return the number of tokens, including the one that ends the answer."""
@@ -127,19 +140,32 @@ class Generation:
 
     def _write(self, message: Any) -> None:
         self._write_line(encode({**self._line(message), "done": False}))
+        if any(message.values()) and not self.gathered:
+            self.entry.last_ns = self.written_ns
+            if self.entry.first_ns is None:
+                self.entry.first_ns = self.written_ns
 
     def _write_line(self, line: bytes, last: bool = False) -> None:
         line += b"\n"
         half = len(line) // 2
-        parts = (line[:half], line[half:]) if self.fault == "split-line" else (line,)
+        parts = [line[:half], line[half:]] if self.fault == "split-line" else [line]
+        if self.fault == "gathered":
+            self.gathered += parts
+            if len(self.gathered) < GATHERED and not last:
+                return
+            parts, self.gathered = self.gathered, []
         self.written_ns = monotonic_ns()
         self.connection.send_chunks(NDJSON, parts, last)
 
     def _finish(self) -> None:
         now = self.loop.time()
         entry = self.entry
-        entry.tokens = self._eval_count()
-        entry.eval_ns = max(1000, int((now - self.first) * 1e9))
+        entry.tokens = self._eval_count() - self.counted_from
+        begun = self.first + self.counted_from * self.gap + self._second_pass_s()
+        entry.eval_ns = max(1000, int((now - begun) * 1e9))
+        if self.counted_from:
+            entry.prompt_tokens += self.counted_from
+            entry.prompt_eval_ns = int(self._second_pass_s() * 1e9)
         last = self._line(self._message("") if self.streamed else self._whole()) | self._ending(now)
         if self.streamed:
             self._write_line(encode(last), last=True)
@@ -148,6 +174,8 @@ class Generation:
             if not self._strike_whole(last):
                 self.connection.respond_json(last)
             entry.first_ns = entry.last_ns = self.written_ns
+        if self.fault == "gathered" and entry.chunks:  # the last of them came with this line
+            entry.first_ns, entry.last_ns = entry.first_ns or self.written_ns, self.written_ns
         entry.done_ns = self.written_ns
         broken = not self.streamed and self.fault in _BREAKING
         self._end("faulted" if broken else "completed")
@@ -162,6 +190,8 @@ class Generation:
                    "eval_count": entry.tokens, "eval_duration": entry.eval_ns}  # fmt: skip
         if self.old:  # whole milliseconds, in the names of nanoseconds
             figures |= {k: v // 1_000_000 * 1_000_000 for k, v in figures.items() if k.endswith("eval_duration")}
+        if self.fault == "no-counts":
+            figures = {name: value for name, value in figures.items() if not name.endswith("_count")}
         told = {"prompt_eval_cached_count": self.cached} if self.model.profile.prefix_cache == "told" else {}
         context = {"context": list(range(1, entry.prompt_tokens + entry.tokens))} if self.endpoint == "generate" else {}
         return {**done, **context, **{name: value for name, value in figures.items() if value}, **told}
@@ -269,6 +299,16 @@ def _events(plan: Plan, endpoint: Endpoint, rng: Random, old: bool) -> list[tupl
         start = len(plan.thinking)
         events += [(start + i, {text: piece}) for i, piece in enumerate(plan.pieces)]
     return events
+
+
+def _with_half_held_back(events: list[tuple[int, Any]], text: str) -> list[tuple[int, Any]]:
+    """Return the chunks with the texts of the first half, which then come with the first of the others."""
+    half = len(events) // 2
+    if not half or any(text not in message or "tool_calls" in message for _, message in events):
+        return events
+    token, message = events[half]
+    said = "".join(message[text] for _, message in events[: half + 1])
+    return [(token, {**message, text: said}), *events[half + 1 :]]
 
 
 def _call(call: Mapping[str, Any], index: int, rng: Random, old: bool) -> dict[str, Any]:

@@ -53,6 +53,9 @@ FAULTS: Mapping[str, str] = MappingProxyType({
     "empty-first": "an empty chunk before the prompt was evaluated, then the answer",
     "split-line": "every line in two HTTP chunks",
     "no-done-reason": "the last message has no done_reason",
+    "no-counts": "the last message has no token counts",
+    "held-back": "the first half of the tokens comes with the chunk after it, as from a parser that waits",
+    "gathered": "chunks are sent ten at a time, as by a gateway",
 })  # fmt: skip
 
 Shares = Mapping[str, float]

@@ -16,13 +16,18 @@ from loadgen.types import RequestError
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = Mapping[str, str | int]
 
-LATENCY_BUCKETS = (
+
+def _decades(first: int, last: int, steps: int) -> tuple[float, ...]:
+    """Return bounds from 10^first to 10^last with so many steps a decade, each of the same ratio."""
+    return tuple(float(f"{10 ** (first + step / steps):.3g}") for step in range((last - first) * steps + 1))
+
+
+LATENCY_BUCKETS = (*_decades(-3, 2, 24), 110.0, 120.0, 150.0, 180.0, 210.0, 250.0, 300.0, 350.0, 400.0, 500.0, 600.0)
+"""10 % wide: a percentile read from them is off by 1 to 2 % as a rule, by 10 % at most."""
+GAP_BUCKETS = _decades(-3, 1, 24)
+PART_BUCKETS = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
     1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0,
-)  # fmt: skip
-GAP_BUCKETS = (
-    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075,
-    0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 LAG_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0)
 RATE_BUCKETS = (
@@ -112,12 +117,12 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(CHUNKS, "counter", "{chunk}", "Chunks that carried output"),
     Instrument(MERGED_CHUNKS, "counter", "{chunk}", "Chunks whose own receive instants were lost"),
     # Of the server.
-    Instrument(SERVER_LOAD, "histogram", "s", "Ollama's load_duration of one request", (), LATENCY_BUCKETS),
+    Instrument(SERVER_LOAD, "histogram", "s", "Ollama's load_duration of one request", (), PART_BUCKETS),
     Instrument(SERVER_PROMPT_EVAL, "histogram", "s", "Ollama's prompt_eval_duration of one request", (),
-               LATENCY_BUCKETS),
-    Instrument(SERVER_EVAL, "histogram", "s", "Ollama's eval_duration of one request", (), LATENCY_BUCKETS),
+               PART_BUCKETS),
+    Instrument(SERVER_EVAL, "histogram", "s", "Ollama's eval_duration of one request", (), PART_BUCKETS),
     Instrument(QUEUE, "histogram", "s", "What the server's durations leave of one request: queue and network", (),
-               LATENCY_BUCKETS),
+               PART_BUCKETS),
     Instrument(MODEL_SIZE, "gauge", "By", "Memory that the model takes, as /api/ps tells"),
     Instrument(MODEL_VRAM, "gauge", "By", "The part of it that lies on a GPU"),
     Instrument(MODEL_VRAM_SHARE, "gauge", "1", "That part as a share, 0 to 1"),

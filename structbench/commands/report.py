@@ -6,7 +6,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from structbench.errors import BadInput
+from structbench.errors import GATE_FAILED, BadInput
 from structbench.options import opt
 from structbench.output import complain
 
@@ -34,8 +34,9 @@ class Options:
     pool: bool = opt(False, "pool the runs of one config into one row (default: one row per run)")
     slo: list[str] = opt(
         (),
-        'limits within which a model is correct and fast enough, e.g. "correct>=0.9" "ttft_p95<0.5" '
-        "(default: correct>=90% ttft_p95<=1s error_rate<=5%)",
+        'limits within which a model is correct and fast enough, e.g. "correct>=0.9" "ttft_p95<0.5"; if a run does not '
+        "meet one, or that is not decided, the exit code is 99 (default: correct>=90% ttft_p95<=1s error_rate<=5%, "
+        "without an exit code)",
         many=True,
         metavar="LIMIT",
     )
@@ -64,11 +65,14 @@ def run(options: Options) -> int:
         document = document_of(reader, chosen, rule, pool=options.pool, details=kind in ("json", "html"))
     if options.output is None and kind == "terminal":
         print_document(document, Console())
-        return 0
-    deliver(_text(document, kind), options.output)
+    else:
+        deliver(_text(document, kind), options.output)
     if options.output is not None:
         complain(f"wrote {options.output}")
-    return 0
+    missed = [gate for gate in document.gates if gate.is_missed] if options.slo else []
+    for gate in missed:
+        complain(gate.line)
+    return GATE_FAILED if missed else 0
 
 
 def _text(document: "Document", kind: str) -> str:

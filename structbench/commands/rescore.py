@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from structbench.commands import print_json
@@ -52,12 +53,16 @@ def _finder(paths: list[str]) -> "Callable[[Config], Suite | str]":
 
     given = [load_suite(path, text=TextShape(), seed=0) for path in paths]
 
+    @cache
+    def named(name: str, seed: int) -> "list[Suite]":
+        try:
+            return [load_suite(name, text=TextShape(), seed=seed)]
+        except BadInput:
+            return []
+
     def find(config: "Config") -> "Suite | str":
         name, bracket, tags = config.suite.removesuffix("]").partition("[")
-        try:
-            suites = [load_suite(name, text=TextShape(), seed=config.seed), *given]
-        except BadInput:
-            suites = given
+        suites = [*named(name, config.seed), *given]
         for suite in suites:
             try:
                 suite = tagged(suite, tags.split(",")) if bracket else suite

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from structbench.comparison.pairing import Pair, Pairing
 from structbench.comparison.samples import Compared, compared
-from structbench.comparison.significance import holm
+from structbench.comparison.significance import NO_CASE_DIFFERS, Difference, holm
 from structbench.formatting import ABSENT
 from structbench.gates.expressions import Change, limits_text
-from structbench.gates.slo import CellResult, Gate, GateOutcome, doubt, settle
+from structbench.gates.slo import CellResult, Gate, GateOutcome, Judgement, doubt, judged, settle
 from structbench.identity import canonical_json
 from structbench.metrics import COMPARED
 from structbench.results.groups import RunGroup
@@ -120,17 +120,17 @@ def notes_of(pair: Pair) -> tuple[str, ...]:
 def judge_changes(
     comparisons: Sequence[Comparison], only_a: Sequence[RunGroup], changes: Sequence[Change]
 ) -> Iterable[Gate]:
-    """Judge each --fail-on on each pair; undecided for a cell only in A, and if it applies to no pair."""
+    """Judge each --fail-on on each pair; not decided for a cell only in A, and if it applies to no pair."""
     why = "no counterpart in B: measure it there, or exclude it with --only"
     results = [
         *(CellResult(each.pair.name, gates=[_gate(each, change) for change in changes]) for each in comparisons),
-        *(CellResult(group.name, gates=[Gate(group.name, change.text, "undecided", None, 0, why) for change in changes])
-          for group in only_a),
+        *(CellResult(name, gates=[Gate(name, change.text, "not decided", None, 0, why) for change in changes])
+          for name in (group.name for group in only_a)),
     ]  # fmt: skip
     settle(results)
     yield from (gate for result in results for gate in result.gates)
     if not results:
-        yield from (Gate("A → B", change.text, "undecided", None, 0, "A has no cells") for change in changes)
+        yield from (Gate("A → B", change.text, "not decided", None, 0, "A has no cells") for change in changes)
 
 
 def _gate(comparison: Comparison, change: Change) -> Gate:
@@ -141,22 +141,39 @@ def _gate(comparison: Comparison, change: Change) -> Gate:
         return Gate(pair.name, change.text, outcome, value, 0 if row is None else min(row.n_a, row.n_b), text)
 
     if pair.blocking:
-        return gate("undecided", f"not comparable: {'; '.join(pair.blocking)}")
+        return gate("not decided", f"not comparable: {'; '.join(pair.blocking)}")
     row = next(row for row in comparison.rows if row.metric.name == change.metric.name)
     unsure = list(_doubts(comparison))
     if row.a is None and row.b is None:
         if unsure:
-            return gate("undecided", f"neither side has this figure; but {' and '.join(unsure)}")
+            return gate("not decided", f"neither side has this figure; but {' and '.join(unsure)}")
         return gate("skip", "does not apply: neither side has this figure")
     if row.a is None or row.b is None or row.difference is None:
-        return gate("undecided", row.why or f"{'A' if row.a is None else 'B'} does not have this figure", row)
+        return gate("not decided", row.why or f"{'A' if row.a is None else 'B'} does not have this figure", row)
     shown = f"{change_text(row)} ({interval_text(row)})"
-    if change.holds(row.a, row.b) and row.significant:
-        return gate("fail", f"{shown}: exceeds the limit, significant", row)
-    if unsure:
-        return gate("undecided", f"{shown}; but {' and '.join(unsure)}", row)
-    small = "exceeds the limit, but not significant" if change.holds(row.a, row.b) else "within the limit"
-    return gate("pass", f"{shown}: {small}", row)
+    outcome, said = _judged(change, row.difference)
+    if outcome != "not met" and unsure:
+        return gate("not decided", f"{shown}; but {' and '.join(unsure)}", row)
+    return gate(outcome, f"{shown}: {said}", row)
+
+
+def _judged(change: Change, found: Difference) -> tuple[Judgement, str]:
+    """Judge a change by its interval, and say how."""
+    metric, is_rise = change.metric, change.op[0] == ">"
+    if metric.kind == "share" and is_rise == metric.lower_is_better and found.b == float(not is_rise):
+        return "met", "B is as good as can be"
+    if found.method == NO_CASE_DIFFERS and change.keeps(0.0, found.a):
+        return "met", "no case differs"
+    best, worst = (found.low, found.high) if is_rise else (found.high, found.low)
+    match judged(lambda difference: change.keeps(difference, found.a), best, worst):
+        case "met":
+            return "met", "the whole interval is within the limit"
+        case "not met":
+            return "not met", "the whole interval is beyond the limit"
+        case _ if not change.value:
+            return "not decided", "the interval contains 0, as it does without any change: allow a margin, e.g. 5 %"
+        case _:
+            return "not decided", "the interval contains the limit: only more requests or runs can tell"
 
 
 def _doubts(comparison: Comparison) -> Iterator[str]:

@@ -113,8 +113,7 @@ def medians(cases: Sequence[Pairs]) -> PairedDifference:
         return PairedDifference(0)
     differences = sorted(median(after - before for before, after in pairs) for pairs in cases)
     before, after = (median(pair[side] for pairs in cases for pair in pairs) for side in (0, 1))
-    ranks = interval_ranks(n, 0.5)
-    low, high = (None, None) if ranks is None else (differences[rank - 1] for rank in ranks)
+    low, high = (None if rank is None else differences[rank - 1] for rank in interval_ranks(n, 0.5))
     return PairedDifference(n, before, after, median(differences), low, high)
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from structbench import __version__
 from structbench.comparison.comparison import Comparison, Result, change_text, interval_text
 from structbench.comparison.samples import Compared
-from structbench.comparison.significance import RESAMPLES
+from structbench.comparison.significance import MIN_RUNS, RESAMPLES
 from structbench.formatting import ABSENT, markdown_text, plural, printable, simple_table
 from structbench.results.groups import RunGroup
 
@@ -71,7 +71,11 @@ def _footer(result: Result) -> Iterator[str]:
             f'p-values are adjusted by Holm\'s method for {", and ".join(sizes)}: the chance that any "better" or '
             f'"worse" is false is at most 5 %. Each interval is 95 % on its own, from {RESAMPLES} seeded resamples.'
         )
-        yield "These results hold for the requests of these runs; only more runs can tell how much runs vary."
+        if any(min(len(each.pair.a.run_ids), len(each.pair.b.run_ids)) < MIN_RUNS for each in result.comparisons):
+            yield (
+                "How much one run differs from the next is not known here, so these results hold for the requests of "
+                f"these runs: from {MIN_RUNS} runs on each side on, the run is the unit."
+            )
 
 
 def print_comparison(result: Result, console: Console) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
 
 from structbench.comparison.pairing import Pair
 from structbench.comparison.significance import (
+    MIN_RUNS,
     Difference,
     Floats,
+    Integers,
     Ratio,
     Sample,
-    block_count,
     blocks_of,
     difference,
+    difference_of_runs,
     min_n,
     paired_by_case,
     quantile,
@@ -24,8 +27,10 @@ from structbench.comparison.significance import (
 )
 from structbench.metrics import COUNTED, METRICS, Metric, gaps_sql
 from structbench.results.groups import RunGroup
+from structbench.results.intervals import END_S, LASTED, slices_of, stretches
 from structbench.results.measures import meets
-from structbench.stats import CONFIDENCE, MIN_CLUSTERS, needed
+from structbench.stats import CONFIDENCE, MIN_CLUSTERS, MIN_STRETCHES, TOO_ALIKE, needed, percentile_estimate
+from structbench.stats.neighbours import memory_of
 from structbench.store import Reader
 
 Columns = Mapping[str, Any]
@@ -37,28 +42,21 @@ WITH {_WANTED}
 SELECT run, request_index, case_id, repeat, segment, {COUNTED} AS counted,
     first_thinking_s AS thinking,
     {", ".join(f"({metric.sql})::DOUBLE AS {metric.name}" for metric in METRICS.values())},
-    (end_ns - coalesce(steady_from_ns, min(coalesce(due_ns, sent_ns)) OVER (PARTITION BY run_id, segment))) / 1e9
-        AS end_s
+    {END_S} AS end_s
 FROM requests JOIN wanted USING (run_id)
     LEFT JOIN (SELECT run_id, segment, steady_from_ns FROM segments) USING (run_id, segment)
 ORDER BY run, request_index
 """
 _GAPS = f"""
 WITH {_WANTED}, placed AS (
-    SELECT error_kind, steady, chunk_offsets_us, chunks, gathered_chunks,
-        (row_number() OVER (ORDER BY run, request_index) - 1) * $blocks // count(*) OVER () AS block
+    SELECT error_kind, steady, chunk_offsets_us, chunks, gathered_chunks, {{place}} AS block
     FROM requests JOIN wanted USING (run_id)
 )
 {gaps_sql("placed", "block")}
 """
+_BLOCK = "(row_number() OVER (ORDER BY run, request_index) - 1) * $blocks // count(*) OVER ()"
 _SEGMENTS = f"""
-WITH {_WANTED}, lasted AS (
-    SELECT run_id, segment, CASE
-        WHEN count(steady_from_ns) OVER (PARTITION BY run_id) > 0
-            THEN coalesce((steady_to_ns - steady_from_ns) / 1e9, 0)
-        WHEN status IS DISTINCT FROM 'interrupted' THEN duration_s END AS duration_s
-    FROM segments
-)
+WITH {_WANTED}, {LASTED}
 SELECT run, segment, duration_s FROM lasted JOIN wanted USING (run_id)
 """
 
@@ -98,18 +96,19 @@ class CellSamples:
     """The rows of one cell, in the order they were due."""
 
     rows: Columns
-    blocks: int
-    block: Any
-    gaps: Columns
-    slices: int
-    slice_of: Any
-    """The slice of time in which each request ended; -1 if it never did."""
-    slice_s: float
+    gaps_by: Callable[[int | None], Columns]
+    """Its gaps by so many blocks of neighbouring requests; None: each run is a block."""
+    segments: Columns
     limited: bool
 
     @property
+    def runs(self) -> Integers:
+        found: Integers = np.unique(self.rows["run"]).astype(np.int64)
+        return found
+
+    @property
     def gap_total(self) -> int:
-        return int(self.gaps["n"].sum())
+        return int(self.gaps_by(None)["n"].sum())
 
     def scored(self, column: str) -> list[int]:
         """Return the rows that have this score."""
@@ -129,46 +128,74 @@ class CellSamples:
             return ~np.isnan(self.rows[metric.base])
         return np.ones_like(counted) if metric.name == "error_rate" else counted
 
-    def sample(self, metric: Metric) -> Sample | None:
+    def values(self, metric: Metric) -> Floats:
+        """Return what each request adds, in order; of ITL, its own mean gap."""
+        own = self.rows[metric.base if metric.kind == "latency" else metric.name][self._counted(metric)]
+        return np.asarray(own[~np.isnan(own)], dtype=np.float64)
+
+    def sample(self, metric: Metric, blocks: int) -> Sample | None:
         """Return the metric's sample, or None if the cell does not have this figure."""
         if metric.kind == "rate":
             return self._rate(metric)
         if metric.counts == "gap":
-            return self._itl(metric)
+            return self._itl(metric, blocks)
         counted = self._counted(metric)
         if not counted.any():
             return None
-        block = self.block[counted]
+        block = blocks_of(len(counted), blocks)[counted]
         if metric.kind == "latency":
             values = self.rows[metric.base][counted].astype(float)
             if metric.p is not None:
-                return quantile(values, np.ones(len(values)), block, self.blocks, metric.p)
+                return quantile(values, np.ones(len(values)), block, blocks, metric.p)
         else:
             values = self.rows[metric.name]
-        return Ratio(self._sums(block, values), self._sums(block, np.ones(len(values))))
+        return Ratio(_sums(block, values, blocks), _sums(block, np.ones(len(values)), blocks))
 
-    def _itl(self, metric: Metric) -> Sample | None:
-        gaps, times = self.gaps["gap_us"] / 1e6, self.gaps["n"].astype(float)
+    def _itl(self, metric: Metric, blocks: int) -> Sample | None:
+        found = self.gaps_by(blocks)
+        gaps, times, block = found["gap_us"] / 1e6, found["n"].astype(float), found["block"].astype(np.int64)
         if not len(gaps):
             return None
-        block = self.gaps["block"].astype(np.int64)
         if metric.p is not None:
-            return quantile(gaps, times, block, self.blocks, metric.p)
-        return Ratio(self._sums(block, gaps * times), self._sums(block, times))
+            return quantile(gaps, times, block, blocks, metric.p)
+        return Ratio(_sums(block, gaps * times, blocks), _sums(block, times, blocks))
 
     def _rate(self, metric: Metric) -> Sample | None:
+        slice_of, slices, slice_s = slices_of(self.rows, self.segments)
         added = self.rows[metric.name]
-        if not self.slice_s or np.isnan(added).all() or (metric.name == "goodput" and not self.limited):
+        if not slice_s or np.isnan(added).all() or (metric.name == "goodput" and not self.limited):
             return None
         if metric.of_all and np.isnan(added[self._counted(metric)]).any():
             return None
         counts = np.nan_to_num(added)
-        ended = self.slice_of >= 0
-        above = np.bincount(self.slice_of[ended], weights=counts[ended], minlength=self.slices).astype(np.float64)
-        return Ratio(above, np.full(self.slices, self.slice_s))
+        ended = slice_of >= 0
+        above = np.bincount(slice_of[ended], weights=counts[ended], minlength=slices).astype(np.float64)
+        return Ratio(above, np.full(slices, slice_s))
 
-    def _sums(self, block: Any, values: Floats) -> Floats:
-        return np.bincount(block, weights=values, minlength=self.blocks).astype(np.float64)
+    def by_run(self, metric: Metric) -> Floats:
+        """Return the figure of each run that has it."""
+        found = []
+        gaps = self.gaps_by(None) if metric.counts == "gap" else {}
+        for run in self.runs:
+            rows, segments = _of_run(self.rows, "run", run), _of_run(self.segments, "run", run)
+            inside = _of_run(gaps, "block", run)
+            if inside:
+                inside["block"] = np.zeros(len(inside["n"]))
+            sample = CellSamples(rows, partial(_the_same, inside), segments, self.limited).sample(metric, 1)
+            found += [] if sample is None else [sample.value]
+        return np.array(found)
+
+
+def _of_run(columns: Columns, key: str, run: int) -> dict[str, Any]:
+    return {name: values[columns[key] == run] for name, values in columns.items()}
+
+
+def _the_same(columns: Columns, _: int | None) -> Columns:
+    return columns
+
+
+def _sums(block: Integers, values: Floats, blocks: int) -> Floats:
+    return np.bincount(block, weights=values, minlength=blocks).astype(np.float64)
 
 
 def compared(
@@ -194,8 +221,8 @@ def _timing_doubt(pair: Pair) -> str | None:
 
 
 def _figures(a: CellSamples, b: CellSamples, metric: Metric, paired: bool, timing_doubt: str | None) -> Compared:
-    """Compare latencies, rates and the error rate by block bootstrap."""
-    of_a, of_b, n_a, n_b = a.sample(metric), b.sample(metric), a.n(metric), b.n(metric)
+    """Compare latencies, rates and the error rate: by run from three runs a side on, else by block bootstrap."""
+    of_a, of_b, n_a, n_b = a.sample(metric, 1), b.sample(metric, 1), a.n(metric), b.n(metric)
     plain = Compared(metric, None if of_a is None else of_a.value, None if of_b is None else of_b.value, n_a, n_b)
     if of_a is None or of_b is None:
         return plain
@@ -203,15 +230,41 @@ def _figures(a: CellSamples, b: CellSamples, metric: Metric, paired: bool, timin
         return replace(plain, untested="not comparable", why=timing_doubt)
     if metric.p in (0.0, 1.0):
         return replace(plain, untested="not comparable", why="the extreme of a sample has no interval")
-    wanted = MIN_CLUSTERS if metric.counts == "gap" else min_n(metric.p)
-    if min(n_a, n_b) < wanted:
-        return replace(plain, untested="too few", why=f"needs {wanted} requests")
-    if metric.counts == "gap" and metric.p is not None and min(a.gap_total, b.gap_total) < needed(metric.p):
-        return replace(plain, untested="too few", why=f"needs {needed(metric.p)} gaps")
-    found = difference(of_a, of_b, paired=paired, relative=metric.kind != "share")
+    if min(len(a.runs), len(b.runs)) >= MIN_RUNS:
+        found = difference_of_runs(
+            of_a.value, of_b.value, a.by_run(metric), b.by_run(metric), relative=metric.kind != "share"
+        )
+    else:
+        wanted = MIN_CLUSTERS if metric.counts == "gap" else min_n(metric.p)
+        if min(n_a, n_b) < wanted:
+            return replace(plain, untested="too few", why=f"needs {wanted} requests")
+        if metric.counts == "gap" and metric.p is not None and min(a.gap_total, b.gap_total) < needed(metric.p):
+            return replace(plain, untested="too few", why=f"needs {needed(metric.p)} gaps")
+        blocks = [_blocks_of(side, metric) for side in (a, b)]
+        if 0 in blocks:
+            return replace(plain, untested="too few", why=TOO_ALIKE)
+        blocks = [min(blocks)] * 2 if paired else blocks
+        of_a, of_b = a.sample(metric, blocks[0]), b.sample(metric, blocks[1])
+        assert of_a is not None
+        assert of_b is not None
+        found = difference(of_a, of_b, paired=paired, relative=metric.kind != "share")
     if metric.name == "error_rate" and found.low == found.high:
         found = without_variation(found, n_a, n_b)
     return replace(plain, difference=found)
+
+
+def _blocks_of(side: CellSamples, metric: Metric) -> int:
+    """Return into how many blocks of neighbours requests are cut, each longer than their memory; 0: too few."""
+    values, p = side.values(metric), None if metric.counts == "gap" else metric.p
+    count = stretches(len(side.rows["run"]))
+    if metric.kind == "rate":
+        return count
+    if p is not None and not percentile_estimate(values, p).has_interval:
+        return 0
+    memory = memory_of(values, p)
+    if memory.dependent:
+        count = min(count, memory.effective_n)
+    return 0 if memory.blocks_alike or count < MIN_STRETCHES else count
 
 
 def _scores(a: CellSamples, b: CellSamples, metric: Metric) -> Compared:
@@ -240,32 +293,11 @@ def _scores(a: CellSamples, b: CellSamples, metric: Metric) -> Compared:
 def _samples_of(reader: Reader, group: RunGroup, limits: Mapping[str, float] | None) -> CellSamples:
     runs = {"runs": list(group.run_ids)}
     rows = reader.columns(_ROWS.format(good=meets(limits)), runs)
-    n = len(rows["run"])
-    gaps = reader.columns(_GAPS, {**runs, "blocks": block_count(n)})
-    slice_of, slices, slice_s = _slices(rows, reader.columns(_SEGMENTS, runs))
-    return CellSamples(rows, block_count(n), blocks_of(n), gaps, slices, slice_of, slice_s, limited=limits is not None)
 
+    @lru_cache
+    def gaps_by(blocks: int | None) -> Columns:
+        if blocks is None:
+            return reader.columns(_GAPS.format(place="run"), runs)
+        return reader.columns(_GAPS.format(place=_BLOCK), {**runs, "blocks": blocks})
 
-def _slices(rows: Columns, segments: Columns) -> tuple[Any, int, float]:
-    """Divide the total time that rates are of into equal slices: the slice of each request, their number and length.
-
-    A segment that was interrupted or killed lasted as long as its rows show.
-    """
-    at = rows["end_s"].astype(float).copy()
-    total = 0.0
-    of_segment = {(int(r), int(s)): d for r, s, d in _by_segment(segments, "duration_s")}
-    for run, segment in sorted({*of_segment, *((int(r), int(s)) for r, s in _by_segment(rows))}):
-        inside = (rows["run"] == run) & (rows["segment"] == segment)
-        known = float(of_segment.get((run, segment), np.nan))
-        length = known if np.isfinite(known) else float(np.nanmax(at[inside], initial=0.0))
-        at[inside] = np.minimum(at[inside], length) + total
-        total += length
-    slices = block_count(int(np.isfinite(at).sum()))
-    if not total:
-        return np.full(len(at), -1), slices, 0.0
-    place = np.minimum(at / total * slices, slices - 1)
-    return np.where(np.isfinite(place), np.nan_to_num(place), -1).astype(np.int64), slices, total / slices
-
-
-def _by_segment(columns: Columns, *more: str) -> Iterator[tuple[Any, ...]]:
-    return zip(*(columns[name] for name in ("run", "segment", *more)), strict=True)
+    return CellSamples(rows, gaps_by, reader.columns(_SEGMENTS, runs), limited=limits is not None)

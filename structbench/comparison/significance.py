@@ -25,8 +25,9 @@ RESAMPLES = 1000
 _MAX_LOG = 500.0
 """The largest logarithm that is exponentiated, below overflow."""
 PERMUTATIONS = 9999
-MIN_BLOCKS, MAX_BLOCKS = 8, 20
-"""10 to 30 are enough for a standard error, and long blocks keep the queue's memory inside them."""
+NO_CASE_DIFFERS = "no case differs"
+MIN_RUNS = 3
+"""Runs on each side from which on the run is the unit."""
 MAX_DISTINCT = 4096
 """The maximum number of distinct values for resampling; more are binned."""
 
@@ -58,14 +59,9 @@ class Sample(Protocol):
         """Return the figure for each row of weights: how often each block is drawn."""
 
 
-def block_count(n: int) -> int:
-    """Return the number of blocks for n requests: five or more per block, 8 to 20 blocks."""
-    return max(1, min(n, max(MIN_BLOCKS, min(MAX_BLOCKS, n // 5))))
-
-
-def blocks_of(n: int) -> Integers:
+def blocks_of(n: int, blocks: int) -> Integers:
     """Return the block of each of n neighbouring requests."""
-    return np.arange(n, dtype=np.int64) * block_count(n) // max(n, 1)
+    return np.arange(n, dtype=np.int64) * blocks // max(n, 1)
 
 
 def min_n(p: float | None) -> int:
@@ -173,6 +169,28 @@ def difference(a: Sample, b: Sample, *, paired: bool, relative: bool) -> Differe
     return Difference(a.value, b.value, low, high, p_value, method)
 
 
+def difference_of_runs(a: float, b: float, of_a: Floats, of_b: Floats, *, relative: bool) -> Difference:
+    """Return ``b - a``, figures of all requests, with the interval and p-value of Welch's t over the runs' own figures.
+
+    ``relative``: on the scale of logarithms, where all are above 0: the interval is that of the ratio of the runs'
+    geometric means, times a's figure (Kalibera and Jones, ISMM 2013).
+    """
+    from scipy import stats
+
+    ratio = relative and min(a, b, of_a.min(), of_b.min()) > 0
+    ours, theirs = (np.log(each) if ratio else each for each in (of_a, of_b))
+    change = float(theirs.mean() - ours.mean())
+    parts = [float(each.var(ddof=1)) / len(each) for each in (ours, theirs)]
+    variance = sum(parts)
+    below = sum(part**2 / (len(each) - 1) for part, each in zip(parts, (ours, theirs), strict=True))
+    freedom = variance**2 / below if below else 1.0
+    error = sqrt(variance)
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    low, high = (a * expm1(min(end, _MAX_LOG)) if ratio else end for end in (change - reach, change + reach))
+    p_value = 2 * float(stats.t.sf(abs(change) / error, freedom)) if error else float(change == 0)
+    return Difference(a, b, min(low, b - a), max(high, b - a), p_value, "Welch's t over runs")
+
+
 def without_variation(found: Difference, n_a: int, n_b: int) -> Difference:
     """Return the difference of shares that are constant over blocks (no request failed), by Newcombe's method 10.
 
@@ -233,7 +251,7 @@ def _swapped(sums: NDArray[Any]) -> tuple[float, str]:
     from scipy import stats
 
     if not len(sums):
-        return 1.0, "McNemar"
+        return 1.0, NO_CASE_DIFFERS
     if np.ptp(np.abs(sums)) < 1e-12:
         return float(stats.binomtest(int((sums > 0).sum()), len(sums)).pvalue), "McNemar"
     found = stats.permutation_test(

@@ -70,12 +70,10 @@ class Change:
     relative: bool
     """Whether ``value`` is a fraction of A's figure; else it is in the figure's own unit."""
 
-    def holds(self, before: float, after: float) -> bool:
-        """Return whether the change is this large; from 0, every relative change is infinitely large."""
-        difference = after - before
-        if self.relative and difference:
-            difference = difference / before if before else difference * float("inf")
-        return OPS[self.op](difference, self.value)
+    def keeps(self, difference: float, before: float) -> bool:
+        """Return whether B - A is no larger than allowed; from 0, every relative change is infinitely large."""
+        limit = self.value * before if self.relative else self.value
+        return not OPS[self.op](difference, limit)
 
 
 def parse_slo(text: str) -> Condition:

@@ -16,9 +16,9 @@ from structbench.gates.slo import CellResult, doubt
 
 Row = Mapping[str, Any]
 _KINDS: Mapping[str, tuple[str, str]] = {
-    "fail": ("failure", "SloFailed"), "undecided": ("error", "SloUndecided"), "skip": ("skipped", ""),
+    "not met": ("failure", "SloFailed"), "not decided": ("error", "SloUndecided"), "skip": ("skipped", ""),
 }  # fmt: skip
-"""Outcome of a gate -> element and type; a passed gate has none."""
+"""Outcome of a gate -> element and type; one that is met has none."""
 
 
 def junit_xml(results: Iterable[CellResult], failures: Sequence[str] = ()) -> str:
@@ -38,7 +38,7 @@ def _suite(root: ElementTree.Element, number: int, result: CellResult, failures:
     suite = ElementTree.SubElement(root, "testsuite", {
         "name": _one_line(cell), "package": "structbench", "id": str(number), "hostname": "localhost",
         "timestamp": f"{started:%Y-%m-%dT%H:%M:%S}", "time": _seconds(row), "tests": str(len(gates) + 1),
-        "failures": str(outcomes["fail"]), "errors": str(outcomes["undecided"] + (problem is not None)),
+        "failures": str(outcomes["not met"]), "errors": str(outcomes["not decided"] + (problem is not None)),
         "skipped": str(outcomes["skip"]),
     })  # fmt: skip
     properties = ElementTree.SubElement(suite, "properties")

@@ -1,12 +1,12 @@
-"""SLOs judged against what was measured in a cell: pass, fail, undecided or skip. Pure; ``abort`` judges during a load.
+"""The one rule by which a figure meets a limit, and SLOs judged by it: met, not met, not decided or skip. Pure.
 
-Invariant: nothing passes that was not measured: a cell without a complete, valid run is undecided or fails.
+Invariant: nothing is met that was not measured: a cell without a complete, valid run is not decided or not met.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, Literal
@@ -14,10 +14,68 @@ from typing import Any, Literal
 from structbench.formatting import plural, printable
 from structbench.gates.expressions import Condition
 from structbench.metrics import Metric
-from structbench.results.measures import Measured, Query, measured
+from structbench.results.figures import Figures
+from structbench.results.groups import RunGroup
+from structbench.results.intervals import Rows, estimates_of
+from structbench.stats import Estimate, wilson
 
-GateOutcome = Literal["pass", "fail", "undecided", "skip"]
+Judgement = Literal["met", "not met", "not decided"]
+GateOutcome = Literal["met", "not met", "not decided", "skip"]
 _REQUIREMENTS = {"gap": "two chunks", "scored answer": "this score", "request": "this latency"}
+_MOST = 1_000_000
+"""More requests than this are not worth naming."""
+
+
+def judged(keeps: Callable[[float], bool], best: float | None, worst: float | None) -> Judgement:
+    """Judge by an interval, of which an end may be unknown: met if even its worst end keeps the limit, not met if
+    even its best end does not."""
+    if worst is not None and keeps(worst):
+        return "met"
+    if best is not None and not keeps(best):
+        return "not met"
+    return "not decided"
+
+
+def judgement(limit: Condition, estimate: Estimate) -> Judgement:
+    """Judge a figure by its interval; at the edge of what is possible (0 errors, all right) by itself."""
+    if is_exact(limit) and estimate.value is not None:
+        return "met" if limit.holds(estimate.value) else "not met"
+    ends = (estimate.low, estimate.high)
+    best, worst = ends if limit.op[0] == "<" else ends[::-1]
+    return judged(limit.holds, best, worst)
+
+
+def is_exact(limit: Condition) -> bool:
+    """Return whether a limit is about the very requests that were measured: 0 % or 100 %, a rate of 0, an extreme."""
+    metric = limit.metric
+    match metric.kind:
+        case "share":
+            return limit.value in (0, 1)
+        case "rate":
+            return limit.value == 0
+        case _:
+            return metric.p in (0, 1)
+
+
+def settled_by(limit: Condition, estimate: Estimate) -> int | None:
+    """Return about how many requests would decide, if the figure stayed as it is; None if that is not known."""
+    value, n = estimate.value, estimate.n
+    if estimate.needs is not None or value is None or value == limit.value or not n:
+        return estimate.needs
+    if limit.metric.kind == "share":
+        more = (n * 1.05**power for power in range(1, 300))
+        found = next((ceil(each) for each in more if _is_settled_share(limit, value, each)), None)
+        while found is not None and _is_settled_share(limit, value, found - 1):
+            found -= 1
+    elif (end := estimate.low if value > limit.value else estimate.high) is not None:
+        found = ceil(n * ((end - value) / (limit.value - value)) ** 2)
+    else:
+        return None
+    return None if found is None or found > _MOST else found
+
+
+def _is_settled_share(limit: Condition, share: float, n: float) -> bool:
+    return judgement(limit, wilson(share * ceil(n), ceil(n))) != "not decided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +88,20 @@ class Gate:
     value: float | None
     n: int
     text: str
-    """The value with n, and any reason for doubt."""
+    """The value with its interval and n, and any reason for doubt."""
+    low: float | None = None
+    high: float | None = None
+    needs: int | None = None
+    """If not decided: about how many requests would decide, if that is known."""
 
     @property
     def is_missed(self) -> bool:
-        """Whether it ends the command with exit code 99: failed, or could not be judged."""
-        return self.outcome in ("fail", "undecided")
+        """Whether it ends the command with exit code 99."""
+        return self.outcome in ("not met", "not decided")
 
     @property
     def line(self) -> str:
-        outcome = "FAIL" if self.outcome == "fail" else self.outcome
+        outcome = "NOT MET" if self.outcome == "not met" else self.outcome
         return f"{outcome}: {self.cell}: {self.slo}: {self.text}"
 
 
@@ -53,41 +115,93 @@ class CellResult:
     gates: list[Gate] = field(default_factory=list)
 
 
-def judge(cell: str, slo: Condition, measured: Measured, row: Mapping[str, Any] | None) -> Gate:
+def judge(cell: str, slo: Condition, estimate: Estimate, row: Mapping[str, Any] | None) -> Gate:
     """Judge one SLO; ``row`` is the run in the view ``summary``, None if there is none."""
     if row is None:
-        return Gate(cell, slo.text, "undecided", None, 0, "the cell was not run")
-    metric, (value, n) = slo.metric, measured
-    if value is None:
-        if row.get("completed") and not n and doubt(row) is None:
-            text = f"does not apply: no answer here has {_REQUIREMENTS[metric.counts]}"
-            return Gate(cell, slo.text, "skip", None, 0, text)
-        text = f"needs at least {plural(1, metric.counts)}, but there is none"
-        return Gate(cell, slo.text, "undecided", None, n, text)
-    text = f"{_distinct_text(metric, value, slo.value)}, n = {plural(n, metric.counts)}"
-    if metric.p is not None and n < (few := needed_beyond(metric.p)):
-        text += f" (too few to expect one beyond p{metric.p * 100:g}: that takes {few})"
-    why = doubt(row)
-    outcome: GateOutcome = "fail" if not slo.holds(value) else "undecided" if why is not None else "pass"
+        return Gate(cell, slo.text, "not decided", None, 0, "the cell was not run")
+    metric, value, n, why = slo.metric, estimate.value, estimate.n, doubt(row)
+    if not n and value is None and row.get("completed") and why is None:
+        text = f"does not apply: no answer here has {_REQUIREMENTS[metric.counts]}"
+        return Gate(cell, slo.text, "skip", None, 0, text)
+    outcome = judgement(slo, estimate)
+    if value is None and estimate.low is None and estimate.high is None:
+        needs = estimate.needs or 1
+        text = f"needs {needs:,} {estimate.unit}, but there are {n:,}"
+        if not n or needs == 1:
+            text = f"needs at least {plural(1, metric.counts)}, but there is none"
+        return Gate(cell, slo.text, "not decided", None, n, text, needs=estimate.needs)
+    text = f"{_figure_text(slo, estimate)}, n = {plural(n, metric.counts)}"
+    needs_more = settled_by(slo, estimate) if outcome == "not decided" else None
+    if outcome == "not decided":
+        text += f": {_why_open(estimate, needs_more)}"
+    if outcome == "met" and why is not None:
+        outcome = "not decided"
     if why is None and row.get("verdict") == "degraded":
         why = f"degraded: {row.get('verdict_reason')}"
-    return Gate(cell, slo.text, outcome, value, n, text if why is None else f"{text}; {printable(why)}")
+    text = text if why is None else f"{text}; {printable(why)}"
+    return Gate(cell, slo.text, outcome, value, n, text, estimate.low, estimate.high, needs_more)
 
 
-def judge_all(slos: Sequence[Condition], query: Query, results: Sequence[CellResult]) -> None:
+def _figure_text(slo: Condition, estimate: Estimate) -> str:
+    """Return the value with its interval, if that decides: ``84.0 ms (80.1–90.2 ms)``."""
+    metric, value = slo.metric, estimate.value
+    if value is None:
+        return (
+            f"at least {metric.text(estimate.low)}"
+            if estimate.high is None
+            else f"at most {metric.text(estimate.high)}"
+        )
+    shown = _distinct_text(metric, value, slo.value)
+    if is_exact(slo):
+        return shown
+    if not estimate.has_interval and estimate.low is not None and not slo.holds(estimate.low):
+        return f"{shown} (at least {metric.text(estimate.low)})"
+    if not estimate.has_interval and estimate.high is not None and not slo.holds(estimate.high):
+        return f"{shown} (at most {metric.text(estimate.high)})"
+    interval = metric.range_text(estimate.low, estimate.high)
+    return f"{shown} ({interval})" if interval else shown
+
+
+def _why_open(estimate: Estimate, needs: int | None) -> str:
+    """Return why a figure is neither met nor missed, and what would tell."""
+    if estimate.why is not None:
+        return estimate.why if needs is None else f"{estimate.why}; needs about {needs:,} requests"
+    if estimate.needs is not None:
+        return f"too few for an interval; needs {estimate.needs:,} {estimate.unit}"
+    if not estimate.has_interval:
+        return "no interval is known for this figure"
+    if needs is None:
+        return "the 95 % interval contains the limit"
+    return f"the 95 % interval contains the limit; needs about {needs:,} if it stays as it is"
+
+
+def judge_all(slos: Sequence[Condition], rows: Rows, results: Sequence[CellResult]) -> None:
     """Judge each condition on each cell, also on cells that never ran, with the goodput limits of its run."""
     metrics = [slo.metric for slo in slos]
     for result in results if slos else ():
-        row, found = result.row, dict[str, Measured]()
+        row, found = result.row, dict[str, Estimate]()
         if row is not None:
             known = row["goodput_limits"]
-            found = measured(query, row["run_id"], metrics, None if known is None else json.loads(known))
-        result.gates = [judge(result.cell, slo, found.get(slo.metric.name, Measured(None, 0)), row) for slo in slos]
+            found = estimates_of(rows, row["run_id"], metrics, None if known is None else json.loads(known))
+        result.gates = [judge(result.cell, slo, found.get(slo.metric.name, Estimate(0)), row) for slo in slos]
     settle(results)
 
 
+def judge_groups(slos: Sequence[Condition], groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> list[Gate]:
+    """Judge each condition on each run group of a report, as ``judge_all`` does after a load."""
+    results = []
+    for group in groups:
+        own = figures[group.id]
+        row = {"status": group.status, "verdict": group.verdict, "verdict_reason": "; ".join(group.reasons),
+               "completed": own.counts["completed"]}  # fmt: skip
+        gates = [judge(group.name, slo, own.of(slo.metric), row) for slo in slos]
+        results.append(CellResult(group.name, row, gates))
+    settle(results)
+    return [gate for result in results for gate in result.gates]
+
+
 def settle(results: Iterable[CellResult]) -> None:
-    """Make an SLO that applies to no cell undecided in each, since nothing was judged by it."""
+    """Make an SLO that applies to no cell not decided in each, since nothing was judged by it."""
     by_slo: dict[str, list[tuple[CellResult, int]]] = {}
     for result in results:
         for number, gate in enumerate(result.gates):
@@ -95,12 +209,7 @@ def settle(results: Iterable[CellResult]) -> None:
     for places in by_slo.values():
         if all(result.gates[number].outcome == "skip" for result, number in places):
             for result, number in places:
-                result.gates[number] = replace(result.gates[number], outcome="undecided")
-
-
-def needed_beyond(p: float) -> int:
-    """Return how many values it takes to expect one beyond the quantile: 1 / (1 - p)."""
-    return ceil(round(1 / (1 - p), 6)) if p < 1 else 1
+                result.gates[number] = replace(result.gates[number], outcome="not decided")
 
 
 def doubt(row: Mapping[str, Any]) -> str | None:

@@ -41,15 +41,16 @@ def change_of(values: Sequence[float]) -> Change | None:
     logs = np.log(np.maximum(np.asarray(values, dtype=float), 1e-9))
     edges = np.linspace(0, n, _BLOCKS + 1).round().astype(int)
     means = np.add.reduceat(logs, edges[:-1]) / np.diff(edges)
-    over, begin, end = max((_standardized(means, start, stop), start, stop) for start, stop in _stretches())
-    start, stop = int(edges[begin]), int(edges[end])
-    if over * _shrunk(logs, start, stop) <= 0.75 + 25 / n:
+    _, begin, end = max((_standardized(means, start, stop), start, stop) for start, stop in _stretches())
+    start, stop = _refined(logs, edges, begin, end)
+    rest = logs - np.where(_inside(n, start, stop), logs[start:stop].mean(), _outside(logs, start, stop).mean())
+    over = _standardized(np.add.reduceat(rest, edges[:-1]) / np.diff(edges), begin, end,
+                         logs[start:stop].mean() - _outside(logs, start, stop).mean())  # fmt: skip
+    if over * _independent_share(rest) <= 0.75 + 28 / n:
         return None
     if start == 0:  # what came later is the change
         start, stop = stop, n
-    inside = np.zeros(n, dtype=bool)
-    inside[start:stop] = True
-    ratio = float(np.exp(np.median(logs[inside]) - np.median(logs[~inside])))
+    ratio = float(np.exp(np.median(logs[start:stop]) - np.median(_outside(logs, start, stop))))
     return Change(start, stop, ratio) if max(ratio, 1 / ratio) >= MATERIAL else None
 
 
@@ -63,14 +64,47 @@ def _stretches() -> list[tuple[int, int]]:
     ]
 
 
-def _standardized(means: Any, start: int, stop: int) -> float:
-    """Return the difference of blocks ``[start, stop)`` from the others, 1 where it is as large as chance makes it."""
+def _inside(n: int, start: int, stop: int) -> Any:
     import numpy as np
 
-    inside = np.zeros(len(means), dtype=bool)
-    inside[start:stop] = True
-    difference = means[inside].mean() - means[~inside].mean()
-    rest = means - np.where(inside, means[inside].mean(), means[~inside].mean())
+    places = np.arange(n)
+    return (places >= start) & (places < stop)
+
+
+def _outside(values: Any, start: int, stop: int) -> Any:
+    import numpy as np
+
+    return np.concatenate([values[:start], values[stop:]])
+
+
+def _refined(logs: Any, edges: Any, begin: int, end: int) -> tuple[int, int]:
+    """Return where, within a block of its edges, the stretch begins and ends best: a block may hold both levels."""
+
+    def misfit(start: int, stop: int) -> float:
+        return float(logs[start:stop].var() * (stop - start) + _outside(logs, start, stop).var() * (n - stop + start))
+
+    n, start, stop = len(logs), int(edges[begin]), int(edges[end])
+    if begin > 0:
+        near = range(int(edges[begin - 1]) + 1, int(edges[begin + 1]))
+        start = min(near, key=lambda place: misfit(place, stop))
+    if end < len(edges) - 1:
+        near = range(int(edges[end - 1]) + 1, int(edges[end + 1]))
+        stop = min(near, key=lambda place: misfit(start, place))
+    return start, stop
+
+
+def _standardized(means: Any, start: int, stop: int, difference: float | None = None) -> float:
+    """Return the difference of blocks ``[start, stop)`` from the others, 1 where it is as large as chance makes it.
+
+    With ``difference`` given, the blocks are what is left of it.
+    """
+    import numpy as np
+
+    inside = _inside(len(means), start, stop)
+    rest = means
+    if difference is None:
+        difference = means[inside].mean() - means[~inside].mean()
+        rest = means - np.where(inside, means[inside].mean(), means[~inside].mean())
     squares = max(float(rest @ rest), 1e-9)
     # Fitting two levels makes neighbours look less alike than they are.
     alike = float(rest[:-1] @ rest[1:]) / squares + 3 / len(means)
@@ -82,15 +116,8 @@ def _standardized(means: Any, start: int, stop: int) -> float:
     return float(abs(difference) / np.sqrt(variance)) / limit
 
 
-def _shrunk(logs: Any, start: int, stop: int) -> float:
-    """Return the share of the values that are as good as independent, once ``[start, stop)`` has its own level."""
-    import numpy as np
-
-    rest = logs.copy()
-    rest[start:stop] -= logs[start:stop].mean()
-    outside = np.concatenate([logs[:start], logs[stop:]]).mean()
-    rest[:start] -= outside
-    rest[stop:] -= outside
+def _independent_share(rest: Any) -> float:
+    """Return the share of the values that are as good as independent, given what is left of them."""
     squares = float(rest @ rest)
     alike = max(0.0, float(rest[:-1] @ rest[1:]) / squares) if squares > 1e-9 else 0.0
     return (1 - alike) / (1 + alike)

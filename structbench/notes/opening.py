@@ -18,7 +18,7 @@ _FEWEST = 4
 def _opening(rows: Sequence[Row]) -> Iterator[Note]:
     (row,) = rows
     if row["steady"] is None:
-        if row["completed"] and row["concurrency"] != 1:
+        if row["completed"] and row["load_kind"] is not None and row["concurrency"] != 1:
             yield Note(
                 "no_steady_part", f"{plural(row['requests'], 'request')} are too few for a steady part: figures are of "
                 "all, what was sent while the load began included",
@@ -43,6 +43,7 @@ OPENING = Judge(
     )
     SELECT count(*) AS requests, count(*) FILTER (WHERE error_kind IS NULL) AS completed,
         any_value((SELECT concurrency FROM runs WHERE run_id = $1 AND load_kind = 'closed')) AS concurrency,
+        any_value((SELECT load_kind FROM runs WHERE run_id = $1)) AS load_kind,
         CASE WHEN count(steady) > 0 THEN count(*) FILTER (WHERE steady) END AS steady,
         count(*) FILTER (WHERE NOT steady) AS opening, any_value(q[2]) AS steady_p50, any_value(q[3]) AS steady_p95,
         quantile_cont(ttft_s, 0.5) FILTER (WHERE error_kind IS NULL AND NOT steady) AS opening_p50,

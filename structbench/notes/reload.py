@@ -12,7 +12,7 @@ from structbench.types import Note
 _NOISE_S = 0.1
 """Servers report so many seconds of loading for a model that is loaded."""
 _ABOVE_NOISE = 5
-_CERTAIN_S = 0.5
+_CERTAIN_S = 0.25
 """Seconds that are a load whatever the other requests report."""
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 from structbench import __version__
 from structbench.gates.expressions import Condition
+from structbench.gates.slo import Gate, judge_groups
 from structbench.metrics import ALIASES, METRICS
 from structbench.output import json_value
 from structbench.reports.headline import Candidate, Headline, headline_of
 from structbench.results.chart_data import curves_of, parts_of, positions_of, timeline_of
-from structbench.results.figures import Figures, figures_of, gap_counts
+from structbench.results.figures import Figures, figures_of, runs_of
 from structbench.results.groups import RunGroup, run_groups
+from structbench.results.intervals import gap_counts
 from structbench.results.wrong_answers import wrong_of
 from structbench.stats import CONFIDENCE
 from structbench.store import Reader
@@ -29,6 +31,8 @@ class Document:
     groups: Sequence[RunGroup]
     figures: dict[int, Figures]
     headline: Headline
+    gates: Sequence[Gate]
+    """The rule judged on each run group."""
     details: dict[str, Any] | None
     """curves, positions, parts, timeline, wrong: too much for tables; None if not requested."""
 
@@ -40,7 +44,7 @@ def document_of(
     with reader.together():
         groups = run_groups(reader, run_ids, pool=pool)
         # Tens of millions of gaps take a second or more to count, so only where they are needed.
-        gaps = gap_counts(reader, groups) if details or pool else None
+        gaps = gap_counts(reader, runs_of(groups)) if details or pool else None
         figures = figures_of(reader, groups, gaps)
         found = None
         if details and gaps is not None:
@@ -53,7 +57,8 @@ def document_of(
             }
     return Document(
         made_at=datetime.now(UTC).replace(microsecond=0), database=reader.path.name, pooled=pool, groups=groups,
-        figures=figures, headline=headline_of(groups, figures, rule), details=found,
+        figures=figures, headline=headline_of(groups, figures, rule),
+        gates=judge_groups(rule, groups, figures), details=found,
     )  # fmt: skip
 
 
@@ -70,6 +75,7 @@ def to_json(document: Document) -> dict[str, Any]:
             "state": headline.state, "text": headline.text, "notes": list(headline.notes), "rule": headline.rule,
             "candidates": [_candidate_json(each) for each in headline.candidates],
         },
+        "slos": [asdict(gate) for gate in document.gates],
         "lines": [_group_json(group, document.figures[group.id]) for group in document.groups],
         **(document.details or {}),
     }  # fmt: skip
@@ -97,6 +103,8 @@ def _group_json(group: RunGroup, figures: Figures) -> dict[str, Any]:
         **{alias: asdict(figures.shares[name]) for alias, name in ALIASES.items()},
         **{name: asdict(each) if METRICS[name].counts == "scored answer" else each.value
            for name, each in figures.rates.items()},
+        "rates": {name: asdict(each) for name, each in figures.rates.items()},
+        "such_cases": {name: asdict(each) for name, each in figures.such_cases.items()},
         "stream_tokens_per_s": figures.stream_tokens_per_s,
         "outcomes": [{"outcome": name, "failed": failed, "count": n} for name, failed, n in figures.outcomes],
     }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,18 +12,13 @@ from structbench.stats import Estimate
 
 TableCell = Mapping[str, str]
 """The keys value, range and needs: either the first two or only the last is filled."""
-_UNIT = re.compile(r" ?(ms|s|%|/s)$")
 
 
 def range_text(metric: Metric, estimate: Estimate) -> str:
-    """Return ``280–400 ms``, or an empty text if there is no interval."""
-    if estimate.low is None or estimate.high is None or estimate.low == estimate.high == estimate.value:
-        return ""
-    low, high = metric.text(estimate.low), metric.text(estimate.high)
-    unit = _UNIT.search(high)
-    if unit is None or not low.endswith(unit[0]):
-        return f"{low} – {high}"
-    return f"{low.removesuffix(unit[0])}–{high}"
+    """Return ``280–400 ms``; why there is no interval; or an empty text."""
+    if estimate.has_interval:
+        return metric.range_text(estimate.low, estimate.high)
+    return estimate.why or ""
 
 
 def estimate_text(metric: Metric, estimate: Estimate) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from structbench.errors import BadInput
 from structbench.gates.expressions import Condition, parse_slo
+from structbench.gates.slo import Judgement, judgement
 from structbench.identity import canonical_json
 from structbench.metrics import PERCENTILES
 from structbench.reports.estimates import estimate_text
@@ -20,9 +21,8 @@ from structbench.results.groups import SIMULATED, RunGroup, differing
 from structbench.stats import Estimate
 
 DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")
-CheckState = Literal["met", "open", "missed"]
-HeadlineState = Literal["met", "open", "missed", "unjudged"]
-_STATES: tuple[CheckState, ...] = ("missed", "open", "met")
+HeadlineState = Literal["met", "not met", "not decided", "unjudged"]
+_STATES: tuple[Judgement, ...] = ("not met", "not decided", "met")
 _OPS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
 _FREE_FIELDS = ("suite", "suite_hash", "structured", "scorer_version", "warmup", "load")
 """Config fields in which the run groups of one candidate may differ."""
@@ -35,7 +35,7 @@ class Check:
     group: RunGroup
     condition: Condition
     estimate: Estimate
-    state: CheckState
+    state: Judgement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,8 @@ class Candidate:
     """Correct goodput in the suite where it is lowest."""
 
     @property
-    def state(self) -> CheckState:
-        return next((word for word in _STATES if any(check.state == word for check in self.checks)), "open")
+    def state(self) -> Judgement:
+        return next((word for word in _STATES if any(check.state == word for check in self.checks)), "not decided")
 
     @property
     def name(self) -> str:
@@ -120,10 +120,10 @@ def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
             others = _best_of_each_model(judged)[1:]
             if others:
                 yield f"Also correct and fast enough: {', '.join(each.name for each in others)}."
-        case "open":
+        case "not decided":
             yield f"{mark}No model has been shown to be correct and fast enough; {best.name} may be."
             yield f"Not settled: {_candidate_shortfalls(best)}."
-        case "missed":
+        case "not met":
             yield f"{mark}No model is correct and fast enough at any load measured."
             yield f"The nearest is {best.name}, which misses {_candidate_shortfalls(best)}."
 
@@ -207,8 +207,8 @@ def _config_differences(candidate: Candidate) -> Iterator[str]:
 
 
 def _rank(candidate: Candidate) -> tuple[object, ...]:
-    """Return the sort key: judged first; met, open, missed; fewest misses; most correct answers/s; lightest load."""
-    missed = sum(check.state == "missed" for check in candidate.checks)
+    """Return the sort key: judged first; best state; fewest misses; most correct answers/s; lightest load."""
+    missed = sum(check.state == "not met" for check in candidate.checks)
     order = -_STATES.index(candidate.state)
     return not candidate.judged, order, missed, -candidate.correct_per_s, candidate.level, candidate.name
 
@@ -262,7 +262,7 @@ def _checks(group: RunGroup, figures: Figures, rule: Sequence[Condition]) -> Ite
     for condition in rule:
         estimate = _estimate(figures, condition)
         if estimate is not None:
-            yield Check(group=group, condition=condition, estimate=estimate, state=_state(condition, estimate))
+            yield Check(group=group, condition=condition, estimate=estimate, state=judgement(condition, estimate))
 
 
 def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
@@ -272,10 +272,3 @@ def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
     if not found.n and (metric.counts == "scored answer" or metric.may_be_absent):
         return None
     return found
-
-
-def _state(condition: Condition, estimate: Estimate) -> CheckState:
-    if estimate.low is None or estimate.high is None:
-        return "open"
-    ends = {condition.holds(estimate.low), condition.holds(estimate.high)}
-    return "open" if len(ends) > 1 else "met" if ends.pop() else "missed"

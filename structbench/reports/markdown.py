@@ -42,9 +42,10 @@ def _row(group: RunGroup, figures: Figures, shown: Sequence[Metric]) -> tuple[st
     counts = figures.counts
     marks = ", ".join(group.marks) or str(group.verdict)
     errors = f"{counts['errors']:,} ({share_text(figures.shares['error_rate'].value)})" if counts["errors"] else "0"
+    steady = f" ({counts['steady']:,} steady)" if 0 < (counts.get("steady") or 0) < counts["requests"] else ""
     return (
         markdown_text(group.model), markdown_text(group.suite), markdown_text(group.distinct_load),
-        f"{counts['requests']:,}", errors,
+        f"{counts['requests']:,}{steady}", errors,
         *(estimate_text(each, figures.of(each)).replace(" ", "\u00a0") for each in (METRICS["correct"], *shown)),
         METRICS["correct_goodput"].text(figures.rates["correct_goodput"].value),
         f"**{marks}**" if group.marks else marks,

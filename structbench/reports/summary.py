@@ -136,7 +136,8 @@ def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
 
 def _run(row: Row) -> dict[str, Any]:
     known = {key: json_value(row.get(key)) for key in RUN_KEYS}
-    known |= {"warnings": known["warnings"] or [], "notes": [asdict(note) for note in row.get("notes") or ()]}
+    known |= {"warnings": known["warnings"] or [], "notes": [asdict(note) for note in row.get("notes") or ()],
+              "failures": [asdict(failure) for failure in row.get("failures") or ()]}  # fmt: skip
     return {**known, **{key: json_value(value) for key, value in row.items() if key not in known}}
 
 
@@ -222,9 +223,25 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         name = Column("cell", cell_name, right=False)
         print_parts("Speed", name, _speed(rows), rows, console)
         print_parts("Answers", name, (_COUNTS, _scores(rows), standing), rows, console)
+    print_failures(rows, console)
     notes = list(_notes(rows, marks))
     if notes:
         console.print(*notes, "", sep="\n")
+
+
+_MOST_FAILURES = 5
+"""Kinds of failures shown of one run."""
+
+
+def print_failures(rows: Sequence[Row], console: Console) -> None:
+    """Print how requests failed: kind, how many, and what the first one said."""
+    lines = [
+        f"  {failure.count:,} × {printable(failure.text)}{_of(row, 1, len(rows))}"
+        for row in rows
+        for failure in (row.get("failures") or ())[:_MOST_FAILURES]
+    ]
+    if lines:
+        console.print(as_text("Errors", "bold cyan"), *map(as_text, lines), "", sep="\n")
 
 
 def print_parts(title: str, name: Column, groups: Iterable[ColumnGroup], rows: Sequence[Row], console: Console) -> None:

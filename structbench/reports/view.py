@@ -17,8 +17,8 @@ from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup
 from structbench.results.wrong_answers import RIGHT
 
-_SIGNS = {"met": "✓", "open": "?", "missed": "✗"}
-_STATES = {"met": ("yes", "good"), "open": ("not shown", "unsure"), "missed": ("no", "")}
+_SIGNS = {"met": "✓", "not decided": "?", "not met": "✗"}
+_STATES = {"met": ("met", "good"), "not decided": ("not decided", "unsure"), "not met": ("not met", "")}
 
 
 def view_of(document: Document) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _answer(headline: Headline) -> dict[str, Any]:
     simulated = [note for note in headline.notes if note.startswith(SIMULATED)]
     lead, *parts = headline.sentences
     return {
-        "answer": {"state": headline.state, "lead": lead, "parts": parts, "rule": headline.rule,
+        "answer": {"state": headline.state.replace(" ", "-"), "lead": lead, "parts": parts, "rule": headline.rule,
                    "notes": [note for note in headline.notes if note not in simulated]},
         "simulated": simulated[0].removeprefix(f"{SIMULATED}: ") if simulated else "",
         "conditions": [condition.text for condition in headline.conditions],
@@ -104,9 +104,11 @@ def _machine_text(environment: Mapping[str, Any]) -> str:
 def _run_row(group: RunGroup, figures: Figures) -> dict[str, Any]:
     done, planned = figures.counts["requests"], group.planned
     short = planned is not None and done < planned
+    steady = figures.counts.get("steady") or 0
+    figured = f", {steady:,} steady" if 0 < steady < done else ""
     return {
         "id": group.id, "name": group.name, "marks": group.marks,
-        "requests": f"{done:,} of {planned:,}" if short else f"{done:,}",
+        "requests": (f"{done:,} of {planned:,}" if short else f"{done:,}") + figured,
         "took": span_text(group.duration_s), "started": _instant_text(group.started_at),
         "verdict": ": ".join([str(group.verdict or "none"), "; ".join(group.reasons)]).removesuffix(": "),
         "notes": "; ".join(note.text for note in group.notes) or ABSENT,
@@ -137,8 +139,9 @@ def _speed_table(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> 
     for group in groups:
         own = figures[group.id]
         cells = [cell(figure, own.of(figure)) for figure in shown]
-        rates = (own.stream_tokens_per_s, own.rates["tokens_per_s"].value, own.rates["requests_per_s"].value)
-        rows.append(row(group, [*cells, *(plain(rate_text(rate)) for rate in rates)]))
+        cells += [plain(rate_text(own.stream_tokens_per_s))]
+        cells += [cell(METRICS[name], own.rates[name]) for name in ("tokens_per_s", "requests_per_s")]
+        rows.append(row(group, cells))
     header = [figure.label for figure in shown]
     header += ["tokens/s, one stream", "tokens/s, all", "requests/s"]
     return {"caption": "Speed of answers", "header": header, "rows": rows}

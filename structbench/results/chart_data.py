@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from structbench.metrics import CHARTED, FAILED, IS_GATHERED, MEASURED, Metric
-from structbench.results.figures import (
+from structbench.results.figures import Figures, runs_of
+from structbench.results.groups import RunGroup
+from structbench.results.intervals import (
     GROUPS,
     IN_SAMPLE,
     SAMPLED,
-    Figures,
     GapCounts,
     gap_percentile,
     order_estimates,
-    params_of,
     sample_of,
 )
-from structbench.results.groups import RunGroup
 from structbench.stats import Estimate, needed
 from structbench.store import Reader
 
@@ -41,10 +40,12 @@ _POSITIONS = f"""
 WITH {GROUPS}, {SAMPLED}, bin AS (
     SELECT unnest(range(len($edges) - 1)) AS bin, unnest($edges[:-2]) AS before, unnest($edges[2:]) AS upto
 ), answer AS (
-    SELECT line, chunk_offsets_us AS offsets_us FROM requests JOIN line USING (run_id) JOIN sampled USING (line)
+    SELECT line, run, request_index, chunk_offsets_us AS offsets_us
+    FROM requests JOIN line USING (run_id) JOIN sampled USING (line)
     WHERE {MEASURED} AND NOT {IS_GATHERED} AND {IN_SAMPLE}
 )
-SELECT line * 1000 + bin AS key, (offsets_us[upto + 1] - offsets_us[before + 1]) / 1e6 / (upto - before) AS value
+SELECT line * 1000 + bin AS key, run, request_index,
+    (offsets_us[upto + 1] - offsets_us[before + 1]) / 1e6 / (upto - before) AS value
 FROM answer JOIN bin ON len(offsets_us) > upto
 """
 _PARTS = f"""
@@ -64,7 +65,7 @@ WITH {GROUPS}, {SAMPLED}, span AS (
 SELECT line, round((coalesce(sent_ns, due_ns) - origin_ns) / 1e9, 3) AS t_s, round(ttft_s, 4) AS ttft_s,
     round((end_ns - sent_ns) / 1e9, 4) AS took_s, outcome, {FAILED} AS failed
 FROM requests JOIN line USING (run_id) JOIN sampled USING (line) JOIN origin USING (run_id, segment)
-WHERE {IN_SAMPLE} ORDER BY line, t_s
+WHERE {IN_SAMPLE} AND error_kind IS DISTINCT FROM 'cancelled' ORDER BY line, t_s
 """
 
 
@@ -87,7 +88,7 @@ def curves_of(
 
 
 def _request_curves(reader: Reader, groups: Sequence[RunGroup], column: str) -> dict[int, list[float]]:
-    rows = reader.query(_CURVES.format(column=column), {**params_of(groups), "curve": CURVE})
+    rows = reader.query(_CURVES.format(column=column), {**runs_of(groups), "curve": CURVE})
     return {row["line"]: [_rounded(value) for value in row["found"]] for row in rows}
 
 
@@ -105,7 +106,7 @@ def _completed_share(figures: Figures, metric: Metric) -> float:
 def positions_of(reader: Reader, groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> list[dict[str, Any]]:
     """Return the median and p95 of the mean gap in each bin, over requests whose answer reaches the bin's end."""
     counts = {group.id: figures[group.id].counts["completed"] for group in groups}
-    params = {**params_of(groups), **sample_of(counts, POSITION_REQUESTS), "edges": list(EDGES)}
+    params = {**runs_of(groups), **sample_of(counts, POSITION_REQUESTS), "edges": list(EDGES)}
     found = order_estimates(reader, _POSITIONS, params, {"p50": 0.5, "p95": 0.95})
     return [
         {"line": key // 1000, "from": EDGES[key % 1000] + 1, "to": EDGES[key % 1000 + 1], "n": each["p50"].n,
@@ -116,7 +117,7 @@ def positions_of(reader: Reader, groups: Sequence[RunGroup], figures: Mapping[in
 
 def parts_of(reader: Reader, groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
     """Return the parts of TTFT from the due instant: the means of the parts add up to the mean TTFT."""
-    rows = reader.query(_PARTS, params_of(groups))
+    rows = reader.query(_PARTS, runs_of(groups))
     return sorted(({key: _rounded(value) for key, value in row.items()} for row in rows), key=lambda row: row["line"])
 
 
@@ -127,7 +128,7 @@ def timeline_of(reader: Reader, groups: Sequence[RunGroup], figures: Mapping[int
     """
     counts = {group.id: figures[group.id].counts["requests"] for group in groups}
     most = max(MIN_POINTS, TIMELINE_POINTS // max(1, len(groups)))
-    rows = reader.query(_TIMELINE, {**params_of(groups), **sample_of(counts, most)})
+    rows = reader.query(_TIMELINE, {**runs_of(groups), **sample_of(counts, most)})
     found = []
     for group, requests in counts.items():
         own = [row for row in rows if row["line"] == group]

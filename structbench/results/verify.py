@@ -82,7 +82,8 @@ _HOLDS: dict[str, str] = {
     "config_hash is its run's": "requests.config_hash = runs.config_hash",
     "no request ends before it was sent": "sent_ns IS NULL OR end_ns IS NULL OR end_ns >= sent_ns",
     "outcome is the error's kind, where no answer was scored":
-        f"NOT {FAILED} OR (outcome = error_kind AND accuracy_score IS NULL)",
+        f"NOT {FAILED} AND error_kind IS DISTINCT FROM 'cancelled'"
+        " OR (outcome = error_kind AND accuracy_score IS NULL)",
     "every request has an outcome": "outcome IS NOT NULL",
     "accuracy_score is from 0 to 1": "accuracy_score IS NULL OR accuracy_score BETWEEN 0 AND 1",
     "request_index is within the plan": "runs.planned IS NULL OR request_index BETWEEN 0 AND runs.planned - 1",

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from structbench.errors import BadInput
-from structbench.results.figures import GROUPS, params_of
+from structbench.results.figures import runs_of
 from structbench.results.groups import RunGroup
+from structbench.results.intervals import GROUPS
 from structbench.store import Reader
 from structbench.suites.catalog import load_suite
 from structbench.suites.generated import TextShape
@@ -44,7 +45,7 @@ WHERE outcome NOT IN (SELECT unnest($right::VARCHAR[]))
 
 def wrong_of(reader: Reader, groups: Sequence[RunGroup]) -> dict[str, Any]:
     """Return ``total`` and ``listed``: the columns of ``requests`` and ``asked`` (see ``asked_of``) or None."""
-    params = {**params_of(groups), "right": list(RIGHT)}
+    params = {**runs_of(groups), "right": list(RIGHT)}
     total = reader.query(_TOTAL, params)[0]["n"]
     limits = {"per_outcome": MAX_PER_OUTCOME, "most": MAX_LISTED, "letters": MAX_CHARACTERS}
     rows = reader.query(_CHOSEN, {**params, **limits})

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from loadgen.api import DEFAULT_API
 from loadgen.api.server import NotThisApi, Server, ServerError, reach, server_api
@@ -82,7 +81,7 @@ def find_servers(settings: Settings, stack: ExitStack) -> list[Server]:
 def _probe(host: str | None, access: Access, api: str | None, base_url: str | None) -> Server:
     """Return the server at the address by its API; ServerError if there is none."""
     given = base_url or host
-    if api is None and given is not None and urlsplit(given).path.rstrip("/").endswith("/v1"):
+    if api is None and given is not None and given.rstrip("/").endswith("/v1"):
         api = "openai"
     speaks = server_api(api or DEFAULT_API)
     address, found = reach(speaks, given, access)
@@ -212,6 +211,11 @@ def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool) -> PlannedC
         if skip_cached:
             return PlannedCell(cell, found, (), "skipped", f"{run} is complete")
         return new(f"{run} is complete; --skip-cached would skip it")
+    if found.ended and found.lost and found.held > (cell.requests or 0) and cell.requests is not None:
+        cell, everything = replace(cell, requests=found.held), range(found.held)
+    if found.ended and found.lost and (cell.load.duration_s is not None or everything is None) and skip_cached:
+        lost = whole_conversations(cell.suite.cases, sorted(found.lost), max(found.lost) + 2)
+        return PlannedCell(cell, found, lost, "resumed", f"{run} has {len(lost)} requests to be sent again")
     if cell.load.duration_s is not None or everything is None:
         what = f"stopped after {found.asked_duration_s or 0:g} s" if found.status == "complete" else "was interrupted"
         return new(f"{run} {what}; a cell that --duration limits starts again")

@@ -33,6 +33,7 @@ from structbench.gates.junit import junit_xml
 from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.notes import stored_notes
 from structbench.output import complain, write_output
+from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
 from structbench.run.display import Display
@@ -238,16 +239,18 @@ class _Runner:
         """Run cell by cell; leave out those of a server that is gone, but go on after any other failure."""
         caches: dict[str, CacheState] = {}
         runs: list[tuple[Cell, str]] = []
+        outcomes: dict[str, CellResult] = {}
         self.states["waiting"] = len(planned)
         self.summary.outcomes = [CellResult(cell.cell.name) for cell in planned]
         self._judge()  # so that what ends early does not count as passed
-        for cell in planned:
+        for cell, outcome in zip(planned, self.summary.outcomes, strict=True):
             if self.stop.asked:
                 break
             if self.summary.failures and not self._answers(cell.cell.server):
                 continue
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
             runs.append((cell.cell, run_id))
+            outcomes[run_id] = outcome
             self._note_lookup(cell, run_id)
             if cell.notice is not None:
                 self.services.display.print(f"{cell.cell.name}: {cell.notice}")
@@ -268,13 +271,17 @@ class _Runner:
         self.summary.db = str(self.services.settings.db)
         store = self.services.store
         self.summary.rows = _summary_rows(store, caches)
+        failed = {failure.partition(": ")[0] for failure in self.summary.failures}
+        names = {run_id: ran.name for ran, run_id in runs}
+        for row in () if self.stop.asked else self.summary.rows:
+            if (name := names[row["run_id"]]) not in failed and (why := unanswered(row)) is not None:
+                self.summary.failures.append(f"{name}: {why}")
         if warning is not None:
             for row in self.summary.rows:
                 row["warnings"] = [warning]
         self.summary.pairs = pair_up(runs, lambda run_id: store.query(constrained.ROWS, [run_id], timeout_s=_FLUSH_S))
-        by_id = {row["run_id"]: row for row in self.summary.rows}
-        for outcome, (_, run_id) in zip(self.summary.outcomes, runs, strict=False):
-            outcome.row = by_id.get(run_id)
+        for row in self.summary.rows:
+            outcomes[row["run_id"]].row = row
         self._judge()
         return self.summary
 
@@ -305,7 +312,7 @@ class _Runner:
         return None
 
     def _judge(self) -> None:
-        judge_all(self.services.settings.slos, self.services.store.query, self.summary.outcomes)
+        judge_all(self.services.settings.slos, self.services.store, self.summary.outcomes)
 
     def write_junit(self) -> None:
         """Write the JUnit file, if asked for, however the load ended."""
@@ -544,10 +551,22 @@ def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[s
     sql = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
     rows = store.query(sql, [list(caches)], timeout_s=_FLUSH_S)
     by_id = {row["run_id"]: row for row in rows}
-    notes = stored_notes(partial(store.query, timeout_s=_FLUSH_S), [*caches])
+    query = partial(store.query, timeout_s=_FLUSH_S)
+    notes, failures = stored_notes(query, [*caches]), failures_of(query, [*caches])
     return [
-        {**by_id[run_id], "cache": cache, "notes": notes[run_id]} for run_id, cache in caches.items() if run_id in by_id
+        {**by_id[run_id], "cache": cache, "notes": notes[run_id], "failures": failures[run_id]}
+        for run_id, cache in caches.items()
+        if run_id in by_id
     ]
+
+
+def unanswered(row: Mapping[str, Any]) -> str | None:
+    """Return why a run is of no use, of whose requests none was completed, and none tells of the model; else None."""
+    if not row["requests"] or row["completed"] or row["scored"] or row["errors"] < row["requests"]:
+        return None
+    failures = row["failures"]
+    why = f" ({failures[0].text})" if failures else ""
+    return f"none of {plural(row['requests'], 'request')} was answered{why}"
 
 
 def _environment(settings: Settings) -> dict[str, Any]:

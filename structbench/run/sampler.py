@@ -15,6 +15,7 @@ import psutil
 from loadgen.api.server import Server
 from loadgen.engine import Readings
 from loadgen.types import NS
+from structbench.run.machine import Machine
 
 PERIOD_S = 1.0
 
@@ -34,6 +35,7 @@ class Sampler:
         self._watcher = self.server.api.ModelWatcher(self.server.address, self.server.access)
         self._ended = threading.Event()
         self._processes: dict[int, psutil.Process] = {}
+        self._machine = Machine()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     def __enter__(self) -> Sampler:
@@ -68,6 +70,7 @@ class Sampler:
             "server_vram_bytes": None if loaded is None else loaded.vram_bytes,
             "vram_share": None if loaded is None or not loaded.size_bytes else loaded.vram_bytes / loaded.size_bytes,
             "model_expiry_s": None if loaded is None else loaded.expiry_s,
+            **self._machine.since(),
         }
 
     def _client(self) -> tuple[float, int, int]:

@@ -27,7 +27,7 @@ from structbench.scoring.answer import answer_text
 from structbench.scoring.process import Scorer
 from structbench.store import Store, row_of
 from structbench.store.lookup import SENT_AGAIN
-from structbench.suites.requests import case_of, first_turns, request_of, requests_of, warmup_requests
+from structbench.suites.requests import asked_tokens, case_of, first_turns, request_of, requests_of, warmup_requests
 from structbench.types import Case, Score
 from structbench.verdict import VerdictSoFar
 
@@ -119,7 +119,7 @@ class Segment:
             planned_now = None if self.missing is None else len(self.missing)
             self.services.telemetry.begin(self.labels, self.run_id, planned_now)
         planned = self.cell.requests
-        already = (planned or 0) - len(self.missing or ())
+        already = max(0, (planned or 0) - len(self.missing or ()))
         display = self.services.display
         self.progress = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
         store, cell = self.services.store, self.cell
@@ -236,7 +236,8 @@ class Segment:
 
     def _store_row(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
-        row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn)
+        asked = asked_tokens(case)
+        row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn, asked)
         self.services.store.append("requests", row)
         self._observe(record, score, case)
         with self.counting:

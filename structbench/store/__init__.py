@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
-from structbench.store.database import BESIDE_A_LOAD, Database, Locked, fetched, wait_a_little
+from structbench.store.database import BESIDE_A_LOAD, Database, Locked, as_columns, fetched, wait_a_little
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
 from structbench.store.overlay import Overlay
 from structbench.store.reader import Reader
@@ -30,6 +30,7 @@ from structbench.store.views import GAPS_TO_KEEP
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy
 
 __all__ = ["Reader", "Store", "StoredRun", "row_of", "run_columns"]
 
@@ -169,6 +170,17 @@ class Store:
             return fetched(con, sql, params)
 
         return self._read(ask, timeout_s)
+
+    def columns(
+        self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None
+    ) -> dict[str, numpy.ndarray[Any, Any]]:
+        """Return the columns of one SELECT as arrays, as ``Reader.columns`` does."""
+
+        def ask(con: duckdb.DuckDBPyConnection) -> dict[str, numpy.ndarray[Any, Any]]:
+            self._database.make_views(con, sql)
+            return as_columns(con, sql, params)
+
+        return self._read(ask)
 
     def find(self, config_hashes: Sequence[str]) -> dict[str, StoredRun]:
         """Return each known hash's largest complete run, else the newest to continue, else one still running."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +29,7 @@ from structbench.store.schema import FILE, MIGRATIONS, TABLES, Columns, migrate,
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy
 
 _POWERLESS: Mapping[str, str] = {
     "autoinstall_known_extensions": "false", "autoload_known_extensions": "false",
@@ -39,6 +41,11 @@ BESIDE_A_LOAD: Mapping[str, str] = {**_POWERLESS, "threads": "1", "memory_limit"
 """One thread, the caller's, whose priority then counts, and less memory."""
 _FOR_USERS: Mapping[str, str] = {**_ALONE, "temp_directory": ""}
 """For statements of users: DuckDB lets them read its temporary folder."""
+
+_NO_LOCKS = re.compile("|".join([
+    "file locks are not supported", *(re.escape(os.strerror(number)) for number in (ENOLCK, ENOSYS, EOPNOTSUPP)),
+]), re.IGNORECASE)  # fmt: skip
+"""In DuckDB's message where the file system cannot lock a file."""
 
 T = TypeVar("T")
 
@@ -200,6 +207,8 @@ def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) 
             return get()
         except duckdb.Error as error:
             text = str(error)
+            if _NO_LOCKS.search(text):  # waiting would not help
+                raise
             if "Could not set lock" in text:
                 holder = re.search(r"\(PID (\d+)\)", text)
                 locked = Locked(f"another process ({_named(holder[1])})" if holder else "another process")
@@ -270,6 +279,21 @@ def fetched(con: duckdb.DuckDBPyConnection, sql: str, params: Params = None) -> 
     return [dict(zip(names, values, strict=True)) for values in result.fetchall()]
 
 
+def as_columns(con: duckdb.DuckDBPyConnection, sql: str, params: Params = None) -> dict[str, numpy.ndarray[Any, Any]]:
+    """Return the columns as arrays: absent numbers are NaN, other absent values None."""
+    return {name: _filled(values) for name, values in con.execute(sql, params).fetchnumpy().items()}
+
+
+def _filled(values: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+    """Return the values with NaN or None in place of the mask."""
+    import numpy
+
+    if not isinstance(values, numpy.ma.MaskedArray):
+        return values
+    absent: Any = numpy.nan if values.dtype.kind in "iufb" else None
+    return numpy.where(values.mask, absent, values.data)
+
+
 def wait_a_little() -> None:
     """Wait between two tries, for a random time, so that two processes do not keep colliding."""
     time.sleep(random.uniform(0.03, 0.1))
@@ -286,6 +310,8 @@ def usable(path: Path) -> Iterator[None]:
         raise BadInput(f"{path} is in use by {held}: stop that process or give another --db") from held
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
+        if _NO_LOCKS.search(reason):
+            raise BadInput(f"{path} is on a file system that has no locks: use a local disk, by --db") from error
         if "not a valid DuckDB" in reason:
             raise BadInput(f"{path} is not a DuckDB database: give another --db") from error
         raise BadInput(f"{path} cannot be opened as a DuckDB database ({reason}): give another --db") from error

@@ -30,6 +30,10 @@ class StoredRun:
     asked_duration_s: float | None = None
     done: frozenset[int] = frozenset()
     """Indices of requests that need not be sent again."""
+    ended: bool = False
+    """Whether it came to its end, also where that leaves something to be sent again: then it is partial."""
+    lost: frozenset[int] = frozenset()
+    """Indices of requests that have a row and are to be sent again."""
     errors: int = 0
     """How many requests in ``done`` failed."""
     next_segment: int
@@ -48,17 +52,25 @@ class StoredRun:
         return self.asked_requests if all_asked and self.asked_requests is not None else self.requests
 
 
-_RUNS = """
+_RUNS = f"""
 SELECT config_hash, run_id, status, label, owner, started_at, asked_requests, asked_duration_s,
     (SELECT max(segment) FROM segments WHERE segments.run_id = runs.run_id) AS segment,
-    (SELECT count(*) FROM requests WHERE requests.run_id = runs.run_id) AS requests
-FROM runs WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) AND forgotten IS NOT true
+    requests, lost, answered
+FROM runs LEFT JOIN (
+    SELECT run_id, count(*) AS requests, count(*) FILTER (error_kind IN (SELECT unnest($2::VARCHAR[]))) AS lost,
+        count(*) FILTER (NOT {FAILED} AND error_kind IS DISTINCT FROM 'cancelled') AS answered
+    FROM requests GROUP BY run_id
+) USING (run_id)
+WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) AND forgotten IS NOT true
 ORDER BY started_at DESC NULLS LAST, run_id DESC
 """
 _DONE = f"""
-SELECT run_id, list(request_index), count(*) FILTER ({FAILED}) FROM requests JOIN runs USING (run_id)
-WHERE run_id IN (SELECT unnest($1::VARCHAR[]))
-    AND (status = 'complete' OR error_kind IS NULL OR error_kind NOT IN (SELECT unnest($2::VARCHAR[])))
+SELECT run_id, coalesce(list(request_index) FILTER (NOT again), []), count(*) FILTER (NOT again AND {FAILED}),
+    coalesce(list(request_index) FILTER (again), [])
+FROM (
+    SELECT *, coalesce(error_kind IN (SELECT unnest($2::VARCHAR[])), false) AS again FROM requests
+    WHERE run_id IN (SELECT unnest($1::VARCHAR[]))
+)
 GROUP BY run_id
 """
 _RANK = {"complete": 0, "partial": 1, "running": 2}
@@ -67,29 +79,36 @@ _RANK = {"complete": 0, "partial": 1, "running": 2}
 def find_runs(
     con: duckdb.DuckDBPyConnection, config_hashes: Sequence[str], is_alive: Callable[[str | None], bool]
 ) -> dict[str, StoredRun]:
-    """Return the run to use for each hash that has one."""
+    """Return the run to use for each hash that has one.
+
+    A run that ended with requests to be sent again, or of which none was answered, is a partial one.
+    """
     found: dict[str, StoredRun] = {}
-    rows = con.execute(_RUNS, [list(config_hashes)]).fetchall()
-    for config_hash, run_id, status, label, owner, started_at, asked, asked_s, segment, requests in rows:
+    rows = con.execute(_RUNS, [list(config_hashes), list(SENT_AGAIN)]).fetchall()
+    for config_hash, run_id, status, label, owner, started_at, asked, asked_s, segment, n, lost, answered in rows:
+        ended, whole = status == "complete", not lost and (answered or not n)
         kind: Literal["complete", "partial", "running"] = (
-            "complete" if status == "complete" else "running" if status == "running" and is_alive(owner) else "partial"
+            "complete" if ended and whole else "running" if status == "running" and is_alive(owner) else "partial"
         )
         run = StoredRun(
-            run_id=run_id, status=kind, requests=requests, asked_requests=asked, asked_duration_s=asked_s,
+            run_id=run_id, status=kind, requests=n or 0, asked_requests=asked, asked_duration_s=asked_s,
             next_segment=0 if segment is None else segment + 1, label=label, started_at=started_at,
+            ended=ended and bool(whole or answered),
         )  # fmt: skip
         before = found.get(config_hash)
         if before is None or run.rank < before.rank:
             found[config_hash] = run
     done = con.execute(_DONE, [[run.run_id for run in found.values()], list(SENT_AGAIN)]).fetchall()
-    known = {run_id: (frozenset(indices), failed) for run_id, indices, failed in done}
-    none = frozenset[int](), 0
+    known = {run_id: (frozenset(indices), failed, frozenset(lost)) for run_id, indices, failed, lost in done}
+    none = frozenset[int](), 0, frozenset[int]()
     return {key: _with_done(run, *known.get(run.run_id, none)) for key, run in found.items()}
 
 
-def _with_done(run: StoredRun, indices: frozenset[int], failed: int) -> StoredRun:
-    whole = range(run.held) if run.status == "complete" and run.asked_duration_s is None else ()
-    return replace(run, done=indices | {*whole}, errors=failed)
+def _with_done(run: StoredRun, indices: frozenset[int], failed: int, lost: frozenset[int]) -> StoredRun:
+    if run.status == "partial" and run.requests and len(indices) == failed:
+        return replace(run, done=frozenset(), errors=0, lost=indices | lost)  # nothing was answered
+    whole = range(run.held) if run.ended and run.asked_duration_s is None else ()
+    return replace(run, done=(indices | {*whole}) - lost, errors=failed, lost=lost)
 
 
 def is_free(con: duckdb.DuckDBPyConnection, run: StoredRun, is_alive: Callable[[str | None], bool]) -> bool:
@@ -98,7 +117,7 @@ def is_free(con: duckdb.DuckDBPyConnection, run: StoredRun, is_alive: Callable[[
     rows = con.execute(sql, [run.run_id]).fetchall()
     return any(
         requests == run.requests
-        and not (status == "complete" and run.status != "complete")
+        and not (status == "complete" and not run.ended and not run.lost and run.status != "complete")
         and not (status == "running" and is_alive(owner))
         for status, owner, requests in rows
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
 from structbench.output import spreadsheet_sql
-from structbench.store.database import Database, Locked, Params, fetched, quoted, refuse_folder, usable
+from structbench.store.database import Database, Locked, Params, as_columns, fetched, quoted, refuse_folder, usable
 from structbench.store.upkeep import settle, spool_of
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class Reader:
         """Return the columns as arrays, for a million rows: absent numbers are NaN, other absent values None."""
         with self.together() as con:
             self.database.make_views(con, sql)
-            found = con.execute(sql, params).fetchnumpy()
-        return {name: _filled(values) for name, values in found.items()}
+            return as_columns(con, sql, params)
 
     def copy(self, view: str, run_ids: Sequence[str], how: str, *, spreadsheet: bool = False) -> None:
         """Write the rows of these runs to the target, with options of COPY; raise BadInput on failure.
@@ -111,13 +110,3 @@ class Reader:
             log.warning(
                 "structbench: rows of a killed load wait in %s: the database is in use by %s", spool_of(self.path), held
             )
-
-
-def _filled(values: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
-    """Return the values with NaN or None in place of the mask."""
-    import numpy
-
-    if not isinstance(values, numpy.ma.MaskedArray):
-        return values
-    absent: Any = numpy.nan if values.dtype.kind in "iufb" else None
-    return numpy.where(values.mask, absent, values.data)

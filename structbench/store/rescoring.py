@@ -9,7 +9,7 @@ from typing import Any
 from structbench.store.database import PATIENCE_S, Database, usable
 from structbench.store.rows import SCORE_COLUMNS, storable
 from structbench.store.schema import MIGRATIONS, shape
-from structbench.store.spool import structure
+from structbench.store.spool import CHUNK_ROWS, structure
 from structbench.store.upkeep import transaction
 
 _REPLACED = ("error_kind", "outcome", *SCORE_COLUMNS)
@@ -50,13 +50,15 @@ def replace_scores(
         if not con.execute(_AS_SCORED, [run_id, before, len(rows)]).fetchall():
             return False
         types = {name: shape(MIGRATIONS).columns["requests"][name] for name in ("request_index", *_REPLACED)}
-        written = [{name: storable(row[name], name, kind) for name, kind in types.items()} for row in rows]
-        values = ", ".join(f'r."{name}"::{kind} AS "{name}"' for name, kind in types.items())
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE new_scores AS SELECT {values}"
-            " FROM (SELECT unnest(from_json($1::JSON, $2)) AS r)",
-            [json.dumps(written), structure(types)],
-        ).fetchall()
+        made = ", ".join(f"{name} {kind}" for name, kind in types.items())
+        con.execute(f"CREATE OR REPLACE TEMP TABLE new_scores ({made})").fetchall()
+        for start in range(0, len(rows), CHUNK_ROWS):
+            part = rows[start : start + CHUNK_ROWS]
+            written = [{name: storable(row[name], name, kind) for name, kind in types.items()} for row in part]
+            con.execute(
+                "INSERT INTO new_scores SELECT r.* FROM (SELECT unnest(from_json($1::JSON, $2)) AS r)",
+                [json.dumps(written), structure(types)],
+            ).fetchall()
         con.execute(_KEEP, [run_id, scorer_version]).fetchall()
         con.execute(_REPLACE, [run_id, after]).fetchall()
         con.execute("DROP INDEX runs_by_config").fetchall()  # DuckDB cannot update a column that is indexed

@@ -40,6 +40,7 @@ def row_of(
     record: RequestRecord,
     score: Score | None,
     turn: int | None = None,
+    asked_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Return the ``requests`` row of a request; ``turn`` 2 of a conversation has the index after ``turn`` 1.
 
@@ -56,6 +57,7 @@ def row_of(
         "parent_index": record.index - 1 if turn == 2 else None,
         "segment": segment,
         "case_id": case_id,
+        "asked_prompt_tokens": asked_tokens,
         "repeat": repeat,
         **{column: getattr(record, column) for column in _RECORD_COLUMNS},
         "read_lag_max_s": None if record.read_lag_max_ns is None else record.read_lag_max_ns / 1e9,

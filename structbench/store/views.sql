@@ -10,7 +10,7 @@ FROM kept_gaps UNION ALL BY NAME FROM (
     WITH gaps AS (
     SELECT run_id, later - earlier AS gap_us, count(*)::BIGINT AS n FROM (
         SELECT run_id, unnest(chunk_offsets_us[1:-2]) AS earlier, unnest(chunk_offsets_us[2:]) AS later FROM requests JOIN (SELECT DISTINCT run_id FROM requests ANTI JOIN kept_gaps USING (run_id)) USING (run_id)
-        WHERE error_kind IS NULL AND steady IS NOT FALSE AND len(chunk_offsets_us) > 1 AND NOT coalesce(gathered_chunks > 0.1 * chunks, false)
+        WHERE error_kind IS NULL AND steady IS NOT FALSE AND len(chunk_offsets_us) > 1 AND NOT coalesce(gathered_chunks > 0.2 * chunks, false)
     ) GROUP BY ALL
     
     ), ranked AS (
@@ -68,7 +68,8 @@ WITH limits AS (
         coalesce(coalesce(chunks, 0) <= output_tokens, false) AS covered
     FROM requests JOIN limits USING (run_id)
 ), figures AS (
-    SELECT run_id, count(*) AS requests, count(*) FILTER (WHERE error_kind NOT IN ('rejected', 'broken_call', 'truncated')) AS errors,
+    SELECT run_id, count(*) AS requests, count(*) FILTER (WHERE error_kind NOT IN ('rejected', 'broken_call', 'truncated', 'cancelled')) AS errors,
+        count(*) FILTER (WHERE error_kind = 'cancelled') AS cancelled,
         count(*) FILTER (WHERE error_kind IS NULL) AS completed,
         count(*) FILTER (WHERE error_kind = 'dropped') AS dropped,
         count(first_thinking_s) FILTER (WHERE error_kind IS NULL) AS thinking,
@@ -99,7 +100,7 @@ SELECT run_id, model, suite, structured,
         WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END AS load,
     planned, coalesce(requests, 0) AS requests,
     coalesce(errors, 0) AS errors, coalesce(completed, 0) AS completed, coalesce(dropped, 0) AS dropped,
-    coalesce(thinking, 0) AS thinking, errors / requests AS error_rate,
+    coalesce(thinking, 0) AS thinking, errors / nullif(requests - cancelled, 0) AS error_rate,
     ttft[1] AS ttft_p50_s, ttft[2] AS ttft_p95_s, ttft[3] AS ttft_p99_s,
     first_answer[1] AS first_answer_p50_s, first_answer[2] AS first_answer_p95_s,
     g.p50 AS itl_p50_s, g.p99 AS itl_p99_s, tpot_p50_s, stream_tokens_per_s,
@@ -140,6 +141,7 @@ CREATE OR REPLACE VIEW outcomes AS
 SELECT run_id, model, suite, CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '') WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END AS load, outcome, count(*) AS count,
     count(*) / sum(count(*)) OVER (PARTITION BY run_id) AS share
 FROM requests JOIN runs USING (run_id)
+WHERE coalesce(error_kind <> 'cancelled', true)
 GROUP BY run_id, model, suite, load, outcome;
 
 CREATE OR REPLACE VIEW conversations AS
@@ -153,7 +155,7 @@ CREATE OR REPLACE VIEW errors AS
 SELECT run_id, model, suite, CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '') WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END AS load, error_kind, error_status, count(*) AS count,
     any_value(error_message) AS example
 FROM requests JOIN runs USING (run_id)
-WHERE error_kind NOT IN ('rejected', 'broken_call', 'truncated')
+WHERE error_kind NOT IN ('rejected', 'broken_call', 'truncated', 'cancelled')
 GROUP BY run_id, model, suite, load, error_kind, error_status;
 
 CREATE OR REPLACE VIEW decomposition AS

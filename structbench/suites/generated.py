@@ -92,6 +92,7 @@ def text_case(
         messages=({"role": "user", "content": prompt},),
         options={"num_predict": output_tokens},
         tags=("text",),
+        prompt_tokens=input_tokens,
     )
 
 

@@ -12,11 +12,22 @@ from structbench.types import Case, Config
 
 _SCHEMA_PROMPT = "Answer with one JSON value only, no code fence and no other text. It must satisfy this JSON Schema:\n"
 _WARMUP_TOKENS = 4
+_BYTES_PER_TOKEN = 4
 
 
 def case_of(cases: Sequence[Case], index: int) -> tuple[Case, int]:
     """Return the case of a request and its repeat: cases start again from the first when they run out."""
     return cases[index % len(cases)], index // len(cases)
+
+
+def asked_tokens(case: Case) -> int | None:
+    """Return how many tokens the prompt should have: as it was made to have, else estimated at four bytes each.
+
+    None for the second turn of a conversation, whose prompt follows from an answer.
+    """
+    if case.follows or case.prompt_tokens is not None:
+        return case.prompt_tokens
+    return sum(len(str(message.get("content") or "").encode()) for message in case.messages) // _BYTES_PER_TOKEN
 
 
 def whole_conversations(cases: Sequence[Case], indices: Sequence[int], requests: int) -> Sequence[int]:

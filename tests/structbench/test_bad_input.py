@@ -19,6 +19,7 @@ import pytest
 from loadgen.simulator import Simulator
 from structbench.cli import main
 from structbench.store import Store
+from tests.support.gateway import gateway
 from tests.support.loads import MODELS
 
 GOOD = '{"id": "a", "prompt": "Hello"}\n'
@@ -272,3 +273,48 @@ def test_other_commands(argv: list[str], text: str, capsys: pytest.CaptureFixtur
     err = capsys.readouterr().err
     assert text in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--api-key-env", "NOT_SET"], "--api-key-env: the variable NOT_SET is not set: export it, or name another"),
+        (["--header", "Host=gpu"], "--header Host: structbench sets this header itself: leave it out"),
+        (["--header-env", "X-A=NOT_SET"], "--header-env X-A: the variable NOT_SET is not set"),
+        (["--ca", "nowhere.pem"], "--ca nowhere.pem cannot be read (No such file or directory)"),
+        (["--cert", "nowhere.pem"], "--cert nowhere.pem: a file cannot be read (No such file or directory)"),
+        (["--host", "unix://run/x"], "'unix://run/x' is not the address of a unix socket: give --host like unix:///run"),
+        (["--host", "ada:word@127.0.0.1:1", "--header", "Authorization=x"],
+         "the header Authorization is given twice: by --header Authorization and by the user and password in the"),
+    ],
+)  # fmt: skip
+def test_what_is_to_let_us_in_and_cannot(refused: Refused, words: list[str], message: str) -> None:
+    assert message in refused(*words)
+    assert message in refused_by_matrix(refused, *words)
+
+
+def refused_by_matrix(refused: Refused, *words: str) -> str:
+    """The same options mean the same to another command that asks the server."""
+    assert main(["matrix", "--models", "sim:fast", *words]) == 2
+    return refused.capsys.readouterr().err
+
+
+def test_a_server_that_wants_a_key_says_so_before_anything_is_sent(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OLLAMA_API_KEY", raising=False)
+    with Simulator(MODELS, key="k") as locked:
+        text = refused("--host", locked.url)
+        assert text == f"structbench: {locked.url} answers HTTP 401: set OLLAMA_API_KEY or give --api-key-env\n"
+        monkeypatch.setenv("OLLAMA_API_KEY", "wrong")
+        assert "HTTP 401: the server does not accept the key in OLLAMA_API_KEY" in refused("--host", locked.url)
+
+
+def test_a_gateway_that_lets_nobody_ask_a_model_says_so_before_anything_is_stored(refused: Refused) -> None:
+    with gateway(refused.sim.url, lambda path, _headers, _body: 403 if path == "/api/generate" else None) as front:
+        code = main(["load", "--models", "sim:fast", "--suites", "numbers", "--metrics-port", "0", "--host", front.url])
+    err = refused.capsys.readouterr().err
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"structbench: {front.url} answers HTTP 403: ")
+    with Store(refused.folder / "structbench.duckdb") as store:
+        assert store.query("SELECT count(*) AS n FROM runs") == [{"n": 0}]

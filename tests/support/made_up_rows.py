@@ -235,8 +235,13 @@ def counted(rows: Iterable[Row]) -> list[Row]:
 
 
 def failed_of(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows that failed and not by the model's fault."""
-    return [row for row in rows if row["error_kind"] not in (None, "rejected", "broken_call", "truncated")]
+    """Return the rows that failed, neither by the model's fault nor because the user cancelled them."""
+    none = (None, "rejected", "broken_call", "truncated", "cancelled")
+    return [row for row in rows if row["error_kind"] not in none]
+
+
+def uncancelled(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row["error_kind"] != "cancelled"]
 
 
 def with_outcome(rows: Iterable[Row], outcome: str) -> list[Row]:
@@ -265,7 +270,7 @@ def share(row: Row) -> float:
 
 def gaps(rows: Iterable[Row]) -> list[float]:
     """Of answers that came gathered there are none."""
-    spaced = [row for row in steady(completed(rows)) if row["chunks"] is None or share(row) <= 0.1]
+    spaced = [row for row in steady(completed(rows)) if row["chunks"] is None or share(row) <= 0.2]
     return [(b - a) / 1e6 for offsets in values(spaced, "chunk_offsets_us") for a, b in pairwise(offsets)]
 
 
@@ -350,7 +355,8 @@ def _summary(run_id: str, rows: list[Row], itl: Row) -> Row:
         **{f"itl_{p}_s": itl[p] for p in ("p50", "p99")},
         "tpot_p50_s": quantile(values(timed, "tpot_s"), 0.5),
         **{f"first_answer_{p}_s": quantile(values(timed, "first_answer_s"), POINTS[p]) for p in ("p50", "p95")},
-        "thinking": len(values(done, "first_thinking_s")), "error_rate": ratio(len(failed_of(rows)), len(rows)),
+        "thinking": len(values(done, "first_thinking_s")),
+        "error_rate": ratio(len(failed_of(rows)), len(uncancelled(rows))),
         "stream_tokens_per_s": quantile(values(timed, "client_tokens_per_s"), 0.5),
         "output_tokens": tokens, "tokens_per_s": ratio(tokens_ended, seconds),
         "requests_per_s": ratio(len(ended) if rows else None, seconds),
@@ -392,8 +398,8 @@ def latency_percentiles() -> list[Row]:
 
 def outcomes() -> list[Row]:
     return [
-        {**named(run_id), "outcome": outcome, "count": count, "share": count / len(rows)}
-        for run_id, rows in stored() for outcome, count in Counter(values(rows, "outcome")).items()
+        {**named(run_id), "outcome": outcome, "count": count, "share": count / len(uncancelled(rows))}
+        for run_id, rows in stored() for outcome, count in Counter(values(uncancelled(rows), "outcome")).items()
     ]  # fmt: skip
 
 

@@ -11,12 +11,12 @@ FROM (
 ) AS seen
 WHERE requests.run_id = seen.run_id AND requests.request_index = seen.request_index AND together > 0
     AND 3000 < CASE WHEN together = len(came) - 1 THEN came[1] ELSE (came[-1] - came[1]) / (len(came) - together - 1) END;
-UPDATE requests SET itl_mean_s = NULL WHERE gathered_chunks > 0.1 * chunks;
+UPDATE requests SET itl_mean_s = NULL WHERE gathered_chunks > 0.2 * chunks;
 UPDATE requests SET queue_s = NULL WHERE chunks > output_tokens;
 UPDATE requests SET tpot_s = paced.tpot_s, client_tokens_per_s = 1 / paced.tpot_s
 FROM (
     SELECT run_id, request_index, CASE
-        WHEN len(counted) > 1 AND tokens > 1 AND NOT gathered_chunks > 0.1 * chunks
+        WHEN len(counted) > 1 AND tokens > 1 AND NOT gathered_chunks > 0.2 * chunks
             AND span_s > 0 AND span_s >= 0.95 * coalesce(eval_s, 0) / output_tokens * (tokens - 1) - 0.002
         THEN span_s / (tokens - 1) END AS tpot_s
     FROM (
@@ -34,4 +34,4 @@ FROM (
     )
 ) AS paced
 WHERE requests.run_id = paced.run_id AND requests.request_index = paced.request_index;
-DELETE FROM run_gaps WHERE run_id IN (SELECT run_id FROM requests WHERE gathered_chunks > 0.1 * chunks);
+DELETE FROM run_gaps WHERE run_id IN (SELECT run_id FROM requests WHERE gathered_chunks > 0.2 * chunks);

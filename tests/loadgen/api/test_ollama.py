@@ -410,3 +410,10 @@ def test_a_refusal_is_of_what_was_asked_for(text: str, of_format: bool, of_tools
 def test_only_where_a_request_was_wrong_or_could_not_be_done_may_it_be_a_refusal(status: int) -> None:
     record = answering(lines({"error": "invalid format"}), status=status).ask(chat(format="json"))
     assert record.error == RequestError("rejected" if status in (200, 400, 500) else "http", "invalid format", status)
+
+
+@pytest.mark.parametrize(("told", "cached"), [({"prompt_eval_cached_count": 90}, 90),
+                                             ({"prompt_eval_cached_count": 0}, 0), ({}, None)])  # fmt: skip
+def test_cached_prompt_tokens_are_those_that_the_server_tells(told: dict[str, int], cached: int | None) -> None:
+    (record,) = ask_script(answers(said("Hi"), {**DONE, "prompt_eval_count": 100, **told}))
+    assert (record.error, record.prompt_tokens, record.cached_prompt_tokens) == (None, 100, cached)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -235,3 +239,46 @@ def test_every_question_is_asked_over_tls() -> None:
 def test_a_server_needs_a_certificate_too() -> None:
     with pytest.raises(ValueError, match="--tls-cert"):
         server_context(certificates()("ca.key"), None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("version", "between"),
+    [("-tls1_3", "k"), ("-tls1_3", "K"), ("-tls1_2", "r"), ("-tls1_2", "R")],
+    ids=["new keys", "new keys on both sides", "agreed on again", "asked again who we are"],
+)
+def test_what_tls_does_amid_an_answer_is_no_part_of_it(version: str, between: str) -> None:
+    """``openssl s_server`` sends what it reads, and takes a letter for an order."""
+    made = certificates()
+    words = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", made("here.pem"), "-key", made("here.key"),
+             "-CAfile", made("ca.pem"), version, "-naccept", "1", "-client_renegotiation"]  # fmt: skip
+    head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n"
+    lines = [json.dumps(said(text)) + "\n" for text in "abc"] + [json.dumps(DONE) + "\n"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
+        said_so_far = b""
+
+        def heard(what: bytes) -> bytes:
+            nonlocal said_so_far
+            assert server.stdout is not None
+            while what not in said_so_far:
+                said_so_far += os.read(server.stdout.fileno(), 1 << 16)
+            return said_so_far
+
+        def answer() -> None:
+            assert server.stdin is not None
+            heard(b'"stream"')
+            for data in (head.format(sum(map(len, lines))), lines[0], f"{between}\n", lines[1], lines[2], lines[3]):
+                server.stdin.write(data.encode())
+                server.stdin.flush()
+                sleep(0.1)
+
+        try:
+            port = int(heard(b"ACCEPT 127.0.0.1:").partition(b"ACCEPT 127.0.0.1:")[2])
+            thread = threading.Thread(target=answer)
+            thread.start()
+            access = trusting(cert=[made("me.pem"), made("me.key")])
+            (record,) = ask(f"https://127.0.0.1:{port}", chat(), access=access)
+            thread.join(20)
+        finally:
+            server.kill()
+    assert (record.error, record.output_text, len(record.chunk_ns), record.clock) == (None, "abc", 3, "kernel")

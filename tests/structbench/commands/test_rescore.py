@@ -51,7 +51,7 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with Store(path) as store:
         for run_id, status, rows in (("whole", "complete", ROWS), ("part", "interrupted", ROWS[:2])):
             run = run_columns(replace(config(), seed=len(rows)))
-            store.append("runs", {**run, "run_id": run_id, "status": status, "planned": len(ROWS)})
+            store.append("runs", {**run, "run_id": run_id, "status": status, "planned": len(ROWS), "verdict": "valid"})
             store.append("segments", {"run_id": run_id, "segment": 0, "status": status})
             for index, row in enumerate(rows):
                 store.append("requests", {
@@ -98,6 +98,7 @@ def test_scores_are_replaced_old_ones_kept_and_every_change_told(db: Path, capsy
     assert outcomes(db, "part") == [row["outcome"] for row in ROWS[:2]], "only the chosen run"
 
 
+@pytest.mark.slow
 def test_the_run_is_then_the_one_of_today_s_cell_and_the_file_verifies(
     db: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +112,7 @@ def test_the_run_is_then_the_one_of_today_s_cell_and_the_file_verifies(
     assert json.loads(capsys.readouterr().out)["problems"] == []
 
 
+@pytest.mark.slow
 def test_what_the_present_scorer_has_scored_is_left_alone(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rescore", "--db", str(db)]) == 0
     before = ask(db, "SELECT * FROM old_scores ORDER BY run_id, request_index")
@@ -120,6 +122,7 @@ def test_what_the_present_scorer_has_scored_is_left_alone(db: Path, capsys: pyte
     assert ask(db, "SELECT * FROM old_scores ORDER BY run_id, request_index") == before
 
 
+@pytest.mark.slow
 def test_a_suite_that_has_changed_is_told_and_not_guessed(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (db.parent / "then").mkdir()
     (db.parent / "cases.jsonl").rename(db.parent / "then/cases.jsonl")
@@ -133,6 +136,7 @@ def test_a_suite_that_has_changed_is_told_and_not_guessed(db: Path, capsys: pyte
     assert outcomes(db) == AFTER
 
 
+@pytest.mark.slow
 def test_a_run_is_replaced_whole_or_not_at_all(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
         broken.setattr(rescoring, "_REPLACE", "SELECT error('killed half way') WHERE $1 <> $2")
@@ -153,6 +157,7 @@ def rescoring_of(db: Path) -> None:
         list(rescore(reader, ["whole"], _finder([])))
 
 
+@pytest.mark.slow
 def test_json_has_every_change(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rescore", "--db", str(db), "part", "--json"]) == 0
     (run,) = json.loads(capsys.readouterr().out)["runs"]

@@ -16,7 +16,6 @@ from structbench.comparison.significance import (
     Difference,
     Quantile,
     Ratio,
-    block_count,
     difference,
     paired_by_case,
     quantile,
@@ -24,6 +23,7 @@ from structbench.comparison.significance import (
 )
 from structbench.gates.expressions import metric_of
 from structbench.results.groups import run_groups
+from structbench.results.intervals import stretches
 from structbench.store import Reader
 from tests.support.comparisons import NS, database, fewer_resamples, requests
 
@@ -122,7 +122,7 @@ def counts_for(name: str, row: Mapping[str, Any]) -> float:
 
 
 def blocks(rows: Rows) -> list[int]:
-    return [place * block_count(len(rows)) // len(rows) for place in range(len(rows))]
+    return [place * stretches(len(rows)) // len(rows) for place in range(len(rows))]
 
 
 def values_of(name: str, rows: Rows) -> tuple[list[float], list[int]]:
@@ -143,7 +143,7 @@ def sample(name: str, rows: Rows, at_s: Sequence[float | None] = (), total_s: fl
     metric = metric_of(name)
     assert metric is not None
     if metric.kind == "rate":
-        slices = block_count(sum(at is not None for at in at_s))
+        slices = stretches(sum(at is not None for at in at_s))
         above = np.zeros(slices)
         for row, at in zip(rows, at_s, strict=True):
             if at is not None:
@@ -151,10 +151,10 @@ def sample(name: str, rows: Rows, at_s: Sequence[float | None] = (), total_s: fl
         return Ratio(above, np.full(slices, total_s / slices))
     values, of = values_of(name, rows)
     if metric.p is not None:
-        return quantile(np.array(values), np.ones(len(of)), np.array(of), block_count(len(rows)), metric.p)
+        return quantile(np.array(values), np.ones(len(of)), np.array(of), stretches(len(rows)), metric.p)
     above: Any
     below: Any
-    above, below = (np.bincount(of, weights, block_count(len(rows))) for weights in (values, np.ones(len(of))))
+    above, below = (np.bincount(of, weights, stretches(len(rows))) for weights in (values, np.ones(len(of))))
     return Ratio(above, below)
 
 
@@ -216,8 +216,8 @@ def test_a_resumed_run_is_all_its_segments_one_after_another(reader: Reader) -> 
 
 def test_pooled_runs_stand_one_after_another(reader: Reader) -> None:
     """The requests of two runs have the same indices, and are still other blocks than those of one run."""
-    found = held(reader, "one other", "n72", ["ttft_p50", "itl_mean", "requests_per_s"])
-    rows, last = [*ONE, *OTHER], RUNS["n72"][0]
+    found = held(reader, "one other", "n74", ["ttft_p50", "itl_mean", "requests_per_s"])
+    rows, last = [*ONE, *OTHER], RUNS["n74"][0]
     for name in ("ttft_p50", "itl_mean"):
         assert_same(found[name].difference,
                     difference(sample(name, rows), sample(name, last), paired=False, relative=True))  # fmt: skip

@@ -18,7 +18,6 @@ from structbench.comparison.significance import (
     Difference,
     Quantile,
     Ratio,
-    block_count,
     blocks_of,
     difference,
     holm,
@@ -27,6 +26,7 @@ from structbench.comparison.significance import (
     quantile,
     without_variation,
 )
+from structbench.results.intervals import stretches
 from structbench.stats import percentile, wilson
 from tests.support.comparisons import fewer_resamples
 
@@ -36,7 +36,7 @@ COMPARISONS = 200
 
 def quantile_of(values: Any, p: float) -> Quantile:
     n = len(values)
-    return quantile(np.asarray(values, float), np.ones(n), blocks_of(n), block_count(n), p)
+    return quantile(np.asarray(values, float), np.ones(n), blocks_of(n, stretches(n)), stretches(n), p)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_equal_rates_are_called_different_in_about_one_of_twenty() -> None:
 
     def rate(generator: np.random.Generator) -> Ratio:
         ends = np.concatenate([np.cumsum(latencies(generator, 25, 0.0)) for _ in range(4)])
-        slices, total = block_count(len(ends)), ends.max()
+        slices, total = stretches(len(ends)), ends.max()
         place = np.minimum(ends / total * slices, slices - 1).astype(int)
         return Ratio(np.bincount(place, minlength=slices).astype(float), np.full(slices, total / slices))
 
@@ -277,7 +277,7 @@ def test_draws_that_hold_no_value_are_left_out_and_no_end_is_infinite() -> None:
     for paired in (True, False):
         found = difference(few, few, paired=paired, relative=True)
         assert -3 <= found.low <= 0 <= found.high < np.inf
-    wild = quantile(np.repeat((1e-250, 1.0), 20), np.ones(40), blocks_of(40), 8, 0.5)
+    wild = quantile(np.repeat((1e-250, 1.0), 20), np.ones(40), blocks_of(40, 8), 8, 0.5)
     assert np.isfinite(difference(wild, wild, paired=False, relative=True).high)
     with pytest.raises(ValueError, match="nothing"):
         quantile(np.array([]), np.array([]), np.array([], int), 8, 0.5)
@@ -289,7 +289,7 @@ def test_draws_that_hold_no_value_are_left_out_and_no_end_is_infinite() -> None:
 )  # fmt: skip
 @settings(max_examples=50)
 def test_what_is_drawn_is_the_figure_of_the_drawn_blocks(values: list[int], drawn: list[int], p: float) -> None:
-    blocks, weights = blocks_of(len(values)), np.array([drawn], float)
+    blocks, weights = blocks_of(len(values), stretches(len(values))), np.array([drawn], float)
     repeated = np.repeat(np.array(values, float), np.array(drawn)[blocks])
     found = quantile_of(values, p).estimates(weights)[0]
     assert found == pytest.approx(percentile(repeated, p) if len(repeated) else np.nan, nan_ok=True)
@@ -321,7 +321,7 @@ def test_the_same_data_give_the_same_result() -> None:
 def test_the_figure_is_the_percentile_of_all_values(pairs: list[tuple[float, int]], p: float) -> None:
     values, times = (np.array(each, float) for each in zip(*pairs, strict=True))
     n = len(values)
-    found = quantile(values, times, blocks_of(n), block_count(n), p)
+    found = quantile(values, times, blocks_of(n, stretches(n)), stretches(n), p)
     expanded = [value for value, count in pairs for _ in range(count)]
     assert found.value == pytest.approx(percentile(expanded, p))
     assert found.estimates(np.ones((1, found.blocks)))[0] == pytest.approx(found.value)
@@ -366,16 +366,16 @@ def test_how_many_values_an_interval_takes(p: float | None, n: int) -> None:
 
 @given(st.integers(1, 5000))
 def test_blocks_are_stretches_of_neighbours_of_about_equal_length(n: int) -> None:
-    blocks = blocks_of(n)
-    sizes = np.bincount(blocks, minlength=block_count(n))
+    blocks = blocks_of(n, stretches(n))
+    sizes = np.bincount(blocks, minlength=stretches(n))
     assert list(blocks) == sorted(blocks)
     assert sizes.min() >= 1
     assert sizes.max() - sizes.min() <= 1
-    assert block_count(n) <= 20
+    assert stretches(n) <= 20
 
 
 @pytest.mark.parametrize(
     ("n", "blocks"), [(0, 1), (1, 1), (7, 7), (8, 8), (44, 8), (45, 9), (99, 19), (100, 20), (5000, 20)]
 )
 def test_there_are_8_to_20_blocks_of_five_or_more(n: int, blocks: int) -> None:
-    assert (block_count(n), len(blocks_of(n))) == (blocks, n)
+    assert (stretches(n), len(blocks_of(n, blocks))) == (blocks, n)

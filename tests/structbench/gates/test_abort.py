@@ -185,3 +185,52 @@ def test_an_slo_is_given_up_exactly_when_no_end_of_the_load_would_keep_it(name: 
                 assert not lost(op, best)
             else:  # of a rate and of a latency, time alone can still mend one side
                 assert (lost(f"{op}=", best), lost(op, best)) == (False, only in (None, op)), (came, best)
+
+
+# The opening of a load
+
+
+def sent(index: int, sent_s: float, ttft_s: float, **more: Any) -> dict[str, Any]:
+    sent_ns = round(sent_s * 1e9)
+    return row(request_index=index, due_ns=None, sent_ns=sent_ns, end_ns=sent_ns + round((ttft_s + 1) * 1e9),
+               ttft_s=ttft_s, **more)  # fmt: skip
+
+
+def opened(slo: str, rows: Sequence[dict[str, Any]], planned: int = 20, elapsed_s: float = 9.0) -> bool:
+    watch = AbortWatch([parse_slo(slo)], planned, concurrency=4, opening=frozenset(range(4)))
+    for each in rows:
+        watch.add(each)
+    return bool(watch.broken(elapsed_s))
+
+
+WAVE = [sent(i, i / 10, 2.0) for i in range(4)]
+
+
+def test_a_wave_that_will_not_count_ends_no_load() -> None:
+    assert not opened("ttft_p95<1", WAVE)
+    assert not opened("ttft_p95<1", [*WAVE, *[sent(4 + i, 1.0, 5.0) for i in range(4)]]), "sent before the wave is over"
+
+
+def test_what_is_sent_after_the_wave_ends_a_load_whichever_ended_first() -> None:
+    late = [sent(8 + i, 2.5, 5.0) for i in range(4)]
+    assert opened("ttft_p95<1", [*WAVE, *late])
+    assert opened("ttft_p95<1", [*late, *WAVE])
+    assert not opened("ttft_p95<1", [*WAVE[:3], *late]), "not known yet whether the wave is over"
+
+
+def test_the_wave_counts_for_scores_and_errors() -> None:
+    assert opened("error_rate<=10%", [{**each, "error_kind": "http"} for each in WAVE])
+    wrong = [{**each, "outcome": "wrong_value", "accuracy_score": 0.0} for each in WAVE]
+    assert opened("correct>=90%", wrong)
+
+
+def test_a_rate_has_the_time_after_the_wave() -> None:
+    rows = [*WAVE, *[sent(4 + i, 3.0, 0.1) for i in range(4)]]
+    assert not opened("requests_per_s>=2.8", rows, elapsed_s=9.0), "16 more in the 6.7 s after the wave: 2.99/s"
+    assert opened("requests_per_s>=3.1", rows, elapsed_s=9.0)
+
+
+def test_rows_of_earlier_segments_count_where_they_are_steady() -> None:
+    earlier = [sent(i, 0.0, 5.0, steady=True) for i in range(8)]
+    assert opened("ttft_p95<1", earlier)
+    assert not opened("ttft_p95<1", [{**each, "request_index": 9, "steady": None} for each in earlier])

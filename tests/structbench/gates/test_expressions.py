@@ -82,7 +82,7 @@ def test_what_each_sign_means_below_at_and_above_its_value(op: str, held: list[b
     change = parse_change(f"goodput{op}{sign}4/s")
     assert (change.text, change.metric.name, change.op) == (f"goodput{op}{sign}4/s", "goodput", op)
     shift = 4.0 if op[0] == ">" else -4.0
-    assert [change.holds(10.0, 10.0 + shift + more) for more in (-0.1, 0.0, 0.1)] == held
+    assert [not change.keeps(shift + more, 10.0) for more in (-0.1, 0.0, 0.1)] == held
 
 
 def test_nineteen_of_twenty_are_95_percent() -> None:
@@ -138,7 +138,7 @@ def test_a_mistake_is_one_line_that_says_where(text: str, said: str) -> None:
     ],
 )  # fmt: skip
 def test_a_change_is_relative_absolute_or_in_points(text: str, before: float, after: float, holds: bool) -> None:
-    assert parse_change(text).holds(before, after) is holds
+    assert parse_change(text).keeps(after - before, before) is not holds
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,9 @@ def written(*outcomes: CellResult, failures: tuple[str, ...] = ()) -> ElementTre
 
 def test_each_cell_is_a_suite_and_each_slo_a_case() -> None:
     gates = [
-        gate("pass"),
-        gate("fail", "correct>=0.9"),
-        gate("undecided", "itl_p99<1"),
+        gate("met"),
+        gate("not met", "correct>=0.9"),
+        gate("not decided", "itl_p99<1"),
         gate("skip", "schema_valid>=1"),
     ]
     (suite,) = written(CellResult("m json c=1", RUN, gates))
@@ -106,7 +106,7 @@ def test_a_cell_without_a_good_run_is_an_error(
 def test_two_cells_of_one_name_are_two_suites() -> None:
     """Two suite files of the same name in different folders."""
     suites = list(
-        written(CellResult("m x.jsonl c=1", RUN, [gate("pass")]), CellResult("m x.jsonl c=1", RUN, [gate("fail")]))
+        written(CellResult("m x.jsonl c=1", RUN, [gate("met")]), CellResult("m x.jsonl c=1", RUN, [gate("not met")]))
     )
     assert [(suite.get("id"), suite.get("failures")) for suite in suites] == [("0", "0"), ("1", "1")]
 

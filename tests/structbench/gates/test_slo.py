@@ -7,60 +7,86 @@ from typing import Any
 import pytest
 
 from structbench.gates.expressions import parse_slo
-from structbench.gates.slo import CellResult, Gate, GateOutcome, judge, needed_beyond, settle
+from structbench.gates.slo import CellResult, Gate, GateOutcome, judge, settle
 from structbench.metrics import metric_of
-from structbench.results.measures import Measured
+from structbench.stats import Estimate, wilson
 
 STOPPED = {"status": "interrupted", "verdict": "valid", "completed": 9}
 GOOD_RUN = {"status": "complete", "verdict": "valid", "completed": 20}
 
 
+def sure(value: float, n: int = 200) -> Estimate:
+    """A figure whose interval is 10 % of it on each side."""
+    return Estimate(n, value, value * 0.9, value * 1.1)
+
+
+FEW = Estimate(30, 0.084, 0.05, None, needs=72)
+ALIKE = Estimate(1000, 0.084, 0.05, None, needs=2300, why="too short: neighbours alike")
+NONE = Estimate(0)
+
+
 @pytest.mark.parametrize(
-    ("slo", "measured", "run", "outcome", "text"),
+    ("slo", "estimate", "run", "outcome", "text", "needs"),
     [
-        ("ttft_p95<0.5", Measured(0.084, 30), GOOD_RUN, "pass", "84.0 ms, n = 30 requests"),
-        ("ttft_p95<0.05", Measured(0.084, 30), GOOD_RUN, "fail", "84.0 ms, n = 30 requests"),
-        ("itl_p99<0.1", Measured(0.084, 3000), GOOD_RUN, "pass", "84.0 ms, n = 3,000 gaps"),
-        ("schema_valid>=95%", Measured(0.95, 20), GOOD_RUN, "pass", "95.00 %, n = 20 scored answers"),
-        ("error_rate<=5%", Measured(0.05, 20), GOOD_RUN, "pass", "5.00 %, n = 20 requests"),
-        ("correct_goodput>1", Measured(1.5, 1), GOOD_RUN, "pass", "1.50/s, n = 1 scored answer"),
-        ("requests_per_s>2", Measured(1.5, 20), GOOD_RUN, "fail", "1.50/s, n = 20 requests"),
-        ("requests_per_s>2", Measured(0.0, 0), {**GOOD_RUN, "completed": 0}, "fail", "0/s, n = 0 requests"),
-        ("ttft_mean<0.5", Measured(0.084, 1), GOOD_RUN, "pass", "84.0 ms, n = 1 request"),
-        ("ttft_p99<0.5", Measured(0.084, 99), GOOD_RUN, "pass",
-         "84.0 ms, n = 99 requests (too few to expect one beyond p99: that takes 100)"),
-        ("ttft_p99<0.5", Measured(0.084, 100), GOOD_RUN, "pass", "84.0 ms, n = 100 requests"),
-        ("ttft_p50<0.5", Measured(0.08, 9), STOPPED, "undecided", "80.0 ms, n = 9 requests; the run is interrupted"),
-        ("ttft_p50<0.01", Measured(0.08, 9), STOPPED, "fail", "80.0 ms, n = 9 requests; the run is interrupted"),
-        ("ttft_p50<0.5", Measured(0.08, 9), {**GOOD_RUN, "verdict": "invalid", "verdict_reason": "late\x1b"},
-         "undecided", "80.0 ms, n = 9 requests; the run is invalid: late�"),
-        ("ttft_p50<0.5", Measured(0.08, 90), {**GOOD_RUN, "verdict": "degraded", "verdict_reason": "slow"}, "pass",
-         "80.0 ms, n = 90 requests; degraded: slow"),
-        ("ttft_p50<0.5", Measured(0.08, 9), {**STOPPED, "verdict": "degraded", "verdict_reason": "slow"}, "undecided",
-         "80.0 ms, n = 9 requests; the run is interrupted"),
-        ("ttft_p95<0.5", Measured(None, 0), None, "undecided", "the cell was not run"),
-        ("schema_valid>=95%", Measured(None, 0), GOOD_RUN, "skip",
-         "does not apply: no answer here has this score"),
-        ("correct_goodput>1", Measured(None, 0), GOOD_RUN, "skip",
-         "does not apply: no answer here has this score"),
-        ("itl_p50<1", Measured(None, 0), GOOD_RUN, "skip", "does not apply: no answer here has two chunks"),
-        ("tpot_p50<1", Measured(None, 0), {**GOOD_RUN, "verdict": "degraded"}, "skip",
-         "does not apply: no answer here has this latency"),
-        ("schema_valid>=95%", Measured(None, 0), {**GOOD_RUN, "completed": 0}, "undecided",
-         "needs at least 1 scored answer, but there is none"),
-        ("correct>=95%", Measured(None, 4), GOOD_RUN, "undecided", "needs at least 1 scored answer, but there is none"),
-        ("goodput>1", Measured(None, 20), GOOD_RUN, "undecided", "needs at least 1 request, but there is none"),
-        ("itl_p99<1", Measured(None, 0), STOPPED, "undecided", "needs at least 1 gap, but there is none"),
-        ("tpot_p50<1", Measured(None, 0), {**GOOD_RUN, "verdict": "invalid"}, "undecided",
-         "needs at least 1 request, but there is none"),
+        ("ttft_p95<0.5", sure(0.084), GOOD_RUN, "met", "84.0 ms (75.6–92.4 ms), n = 200 requests", None),
+        ("ttft_p95<0.05", sure(0.084), GOOD_RUN, "not met", "84.0 ms (75.6–92.4 ms), n = 200 requests", None),
+        ("ttft_p95>0.05", sure(0.084), GOOD_RUN, "met", "84.0 ms (75.6–92.4 ms), n = 200 requests", None),
+        ("ttft_p95<0.088", sure(0.084), GOOD_RUN, "not decided", "84.0 ms (75.6–92.4 ms), n = 200 requests: "
+         "the 95 % interval contains the limit; needs about 883 if it stays as it is", 883),
+        ("ttft_p95<0.084", sure(0.084), GOOD_RUN, "not decided", "84.0 ms (75.6–92.4 ms), n = 200 requests: "
+         "the 95 % interval contains the limit", None),
+        ("itl_p99<0.1", sure(0.084, 3000), GOOD_RUN, "met", "84.0 ms (75.6–92.4 ms), n = 3,000 gaps", None),
+        ("ttft_p95<2", FEW, GOOD_RUN, "not decided",
+         "84.0 ms, n = 30 requests: too few for an interval; needs 72 requests", 72),
+        ("ttft_p95<0.01", FEW, GOOD_RUN, "not met", "84.0 ms (at least 50.0 ms), n = 30 requests", None),
+        ("ttft_p95>0.01", FEW, GOOD_RUN, "met", "84.0 ms, n = 30 requests", None),
+        ("ttft_p95<2", ALIKE, GOOD_RUN, "not decided",
+         "84.0 ms, n = 1,000 requests: too short: neighbours alike; needs about 2,300 requests", 2300),
+        ("ttft_p95<0.01", ALIKE, GOOD_RUN, "not met", "84.0 ms (at least 50.0 ms), n = 1,000 requests", None),
+        ("ttft_p100<0.5", Estimate(9, 0.084, 0.08), GOOD_RUN, "met", "84.0 ms, n = 9 requests", None),
+        ("schema_valid>=95%", wilson(20, 20), GOOD_RUN, "not decided", "100.00 % (83.9–100.0 %), n = 20 scored "
+         "answers: the 95 % interval contains the limit; needs about 73 if it stays as it is", 73),
+        ("schema_valid>=95%", wilson(73, 73), GOOD_RUN, "met", "100.00 % (95.0–100.0 %), n = 73 scored answers", None),
+        ("schema_valid>=100%", wilson(20, 20), GOOD_RUN, "met", "100.00 %, n = 20 scored answers", None),
+        ("correct>=100%", wilson(19, 20), GOOD_RUN, "not met", "95.00 %, n = 20 scored answers", None),
+        ("error_rate<=5%", wilson(0, 30), GOOD_RUN, "not decided", "0.00 % (0.0–11.4 %), n = 30 requests: "
+         "the 95 % interval contains the limit; needs about 73 if it stays as it is", 73),
+        ("error_rate<=0", wilson(0, 30), GOOD_RUN, "met", "0.00 %, n = 30 requests", None),
+        ("error_rate<=0%", wilson(1, 30), GOOD_RUN, "not met", "3.33 %, n = 30 requests", None),
+        ("correct_goodput>0", Estimate(1, 1.5), GOOD_RUN, "met", "1.50/s, n = 1 scored answer", None),
+        ("requests_per_s>2", Estimate(9, 1.5, needs=20), GOOD_RUN, "not decided",
+         "1.50/s, n = 9 requests: too few for an interval; needs 20 requests", 20),
+        ("ttft_mean<0.5", Estimate(1, 0.084), GOOD_RUN, "not decided",
+         "84.0 ms, n = 1 request: no interval is known for this figure", None),
+        ("ttft_p50<0.5", sure(0.08), STOPPED, "not decided",
+         "80.0 ms (72.0–88.0 ms), n = 200 requests; the run is interrupted", None),
+        ("ttft_p50<0.01", sure(0.08), STOPPED, "not met",
+         "80.0 ms (72.0–88.0 ms), n = 200 requests; the run is interrupted", None),
+        ("ttft_p50<0.5", sure(0.08), {**GOOD_RUN, "verdict": "invalid", "verdict_reason": "late\x1b"}, "not decided",
+         "80.0 ms (72.0–88.0 ms), n = 200 requests; the run is invalid: late�", None),
+        ("ttft_p50<0.5", sure(0.08), {**GOOD_RUN, "verdict": "degraded", "verdict_reason": "slow"}, "met",
+         "80.0 ms (72.0–88.0 ms), n = 200 requests; degraded: slow", None),
+        ("ttft_p95<0.5", NONE, None, "not decided", "the cell was not run", None),
+        ("schema_valid>=95%", NONE, GOOD_RUN, "skip", "does not apply: no answer here has this score", None),
+        ("itl_p50<1", NONE, GOOD_RUN, "skip", "does not apply: no answer here has two chunks", None),
+        ("tpot_p50<1", NONE, {**GOOD_RUN, "verdict": "degraded"}, "skip",
+         "does not apply: no answer here has this latency", None),
+        ("schema_valid>=95%", NONE, {**GOOD_RUN, "completed": 0}, "not decided",
+         "needs at least 1 scored answer, but there is none", None),
+        ("correct>=95%", Estimate(4), GOOD_RUN, "not decided",
+         "needs at least 1 scored answer, but there is none", None),
+        ("itl_p99<1", NONE, STOPPED, "not decided", "needs at least 1 gap, but there is none", None),
+        ("tpot_p50<1", NONE, {**GOOD_RUN, "verdict": "invalid"}, "not decided",
+         "needs at least 1 request, but there is none", None),
     ],
 )  # fmt: skip
-def test_nothing_passes_that_was_not_measured(
-    slo: str, measured: Measured, run: dict[str, Any] | None, outcome: GateOutcome, text: str
+def test_a_limit_is_met_not_met_or_not_decided_by_the_whole_interval(
+    slo: str, estimate: Estimate, run: dict[str, Any] | None, outcome: GateOutcome, text: str, needs: int | None
 ) -> None:
-    gate = judge("m json c=1", parse_slo(slo), measured, run)
-    assert gate == Gate("m json c=1", slo, outcome, *measured, text)
-    assert gate.line == f"{'FAIL' if outcome == 'fail' else outcome}: m json c=1: {slo}: {text}"
+    gate = judge("m json c=1", parse_slo(slo), estimate, run)
+    assert (gate.outcome, gate.text, gate.needs) == (outcome, text, needs)
+    assert gate.line == f"{'NOT MET' if outcome == 'not met' else outcome}: m json c=1: {slo}: {text}"
+    assert gate.is_missed is (outcome in ("not met", "not decided"))
 
 
 @pytest.mark.parametrize(
@@ -90,22 +116,17 @@ def test_each_metric_is_written_in_its_unit(name: str, value: float, text: str) 
     ],
 )  # fmt: skip
 def test_no_rounding_makes_a_line_contradict_itself(slo: str, value: float, shown: str) -> None:
-    gate = judge("m json c=1", parse_slo(slo), Measured(value, 200), GOOD_RUN)
-    assert (gate.outcome, gate.text.split(", n =")[0]) == ("fail", shown)
+    gate = judge("m json c=1", parse_slo(slo), Estimate(200, value, value, value), GOOD_RUN)
+    assert (gate.outcome, gate.text.split(", n =")[0]) == ("not met", shown)
 
 
-def test_an_slo_that_applies_nowhere_is_undecided_everywhere() -> None:
+def test_an_slo_that_applies_nowhere_is_not_decided_everywhere() -> None:
     def gate(slo: str, outcome: Any) -> Gate:
         return Gate("c", slo, outcome, None, 0, "")
 
     outcomes = [CellResult("one", gates=[gate("a", "skip"), gate("b", "skip")]),
-                CellResult("two", gates=[gate("a", "pass"), gate("b", "skip")])]  # fmt: skip
+                CellResult("two", gates=[gate("a", "met"), gate("b", "skip")])]  # fmt: skip
     settle(outcomes)
     assert [[each.outcome for each in outcome.gates] for outcome in outcomes] == [
-        ["skip", "undecided"], ["pass", "undecided"]
+        ["skip", "not decided"], ["met", "not decided"]
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("p", "n"), [(0.5, 2), (0.9, 10), (0.95, 20), (0.99, 100), (0.999, 1000), (1.0, 1)])
-def test_how_many_values_a_percentile_wants(p: float, n: int) -> None:
-    assert needed_beyond(p) == n

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from loadgen.types import RequestError, RequestRecord
-from structbench.notes import notes_of
+from structbench.notes.counts import COUNTS
 from structbench.store import row_of
 from structbench.store.schema import migrate
 from structbench.types import Note
@@ -39,7 +39,7 @@ def noted(con: duckdb.DuckDBPyConnection, *records: RequestRecord) -> list[Note]
         names = [column[0] for column in found.description or ()]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
-    return list(notes_of(query, "r"))
+    return list(COUNTS.notes(query(COUNTS.sql, ["r"])))
 
 
 FINE = RequestRecord(

@@ -83,7 +83,7 @@ def test_a_reload_is_told_with_its_share_and_when(store: Tables) -> None:
 
 
 def test_every_request_may_be_a_reload(store: Tables) -> None:
-    note = told(store, reload.RELOAD, [request(i, load_s=0.9) for i in range(20)])
+    note = told(store, reload.RELOAD, [request(i, load_s=0.3) for i in range(20)])
     assert note is not None
     assert note.share == 1
 

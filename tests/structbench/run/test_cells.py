@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.api.ollama_server import LOADING_OPTIONS
 from loadgen.api.server import Server
 from loadgen.types import ClosedLoop, OpenLoop
 from structbench.errors import BadInput
 from structbench.identity import canonical_json
 from structbench.options import LoadOptions
-from structbench.run.cells import Cell, build_cells
+from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
 from structbench.run.settings import parse_options, settings_of
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "digest-a", "b:1b": "digest-b"})
@@ -251,3 +252,32 @@ def test_any_text_is_an_option_that_can_be_kept_or_bad_input(pairs: list[str]) -
     except BadInput:
         return
     canonical_json(parsed)
+
+
+def cell_of(path: Path, *options: dict[str, Any], **given: Any) -> Cell:
+    lines = [json.dumps({"id": f"c{i}", "prompt": "Hi", "options": each}) for i, each in enumerate(options)]
+    path.write_text("\n".join(lines))
+    return cells(models=["a"], suites=[str(path)], **given)[0]
+
+
+def test_cases_that_load_the_model_alike_need_no_warning(tmp_path: Path) -> None:
+    cell = cell_of(tmp_path / "s.jsonl", {"num_ctx": 8192, "seed": 1}, {"num_ctx": 8192.0, "num_predict": 9})
+    assert loading_options(cell, LOADING_OPTIONS) == [{"num_ctx": 8192}]
+    assert reload_warning(cell, LOADING_OPTIONS) is None
+    assert loading_options(cells(models=["a"], suites=["text"])[0], LOADING_OPTIONS) == [{}]
+
+
+def test_cases_that_fight_over_the_model_are_told_with_what_differs(tmp_path: Path) -> None:
+    cell = cell_of(tmp_path / "s.jsonl", {"num_ctx": 2048}, {"num_ctx": 8192, "num_gpu": 1}, {"num_ctx": 2048})
+    assert loading_options(cell, LOADING_OPTIONS) == [{"num_ctx": 2048}, {"num_ctx": 8192, "num_gpu": 1}]
+    told = reload_warning(cell, LOADING_OPTIONS)
+    assert told is not None
+    assert "(num_ctx 2048/8192, num_gpu unset/1)" in told
+
+
+def test_options_of_the_command_line_and_cases_that_are_not_asked_end_the_fight(tmp_path: Path) -> None:
+    fighting = ({"num_ctx": 2048}, {"num_ctx": 8192})
+    assert reload_warning(cell_of(tmp_path / "s.jsonl", *fighting), LOADING_OPTIONS) is not None
+    one = cell_of(tmp_path / "s.jsonl", *fighting, option=["num_ctx=4096"])
+    assert loading_options(one, LOADING_OPTIONS) == [{"num_ctx": 4096}]
+    assert reload_warning(cell_of(tmp_path / "s.jsonl", *fighting, requests=1), LOADING_OPTIONS) is None

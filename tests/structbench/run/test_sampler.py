@@ -16,12 +16,14 @@ from loadgen.api.server import Server
 from loadgen.engine import Readings
 from loadgen.simulator import Simulator
 from structbench.run import sampler
+from structbench.run.machine import COUNTERS
 from structbench.run.sampler import Sampler
 from tests.support.loads import FAST
 
 COLUMNS = {
     "t_s", "sampled_at", "client_cpu_percent", "client_rss_bytes", "in_flight", "loop_lag_max_s", "store_backlog",
     "server_size_bytes", "server_vram_bytes", "vram_share", "workers", "model_expiry_s",
+    "processor_pressure", *COUNTERS,
 }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def test_the_model_s_failures_are_scored_and_no_errors(
     assert ask(db, f"{sql} WHERE error_kind IS NOT NULL") == [(outcome, outcome, status, 0.0, None)]
     assert (row["errors"], row["error_rate"], row["completed"], row["scored"]) == (0, 0, 20 - broken, 20)
     assert row["correct"] == 20 - broken
-    assert done.gates[0].outcome == "fail"
+    assert done.gates[0].outcome == "not met"
     assert done.gates[1].value == 0
     assert (done.failures, done.exit_code) == ([], 99)
     assert ask(db, "SELECT * FROM errors") == []

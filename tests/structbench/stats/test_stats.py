@@ -10,20 +10,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, bootstrap, quantile_test
+from scipy.stats import binom, binomtest, bootstrap, quantile_test, ttest_1samp
 
 from structbench.stats import (
+    DEPENDENT_FACTOR,
     MIN_CLUSTERS,
     RESAMPLES,
+    TAIL_CLUSTERS,
+    TOO_ALIKE,
     Estimate,
     gap_percentiles,
+    gaps_by_moment,
     interval_ranks,
+    mean_estimate,
     needed,
     percentile,
     percentile_estimate,
     percentile_of_counts,
-    ranks_around,
-    rate_per_s,
+    ratio_estimate,
+    such_cases,
     wilson,
 )
 from tests.support.paths import ROOT
@@ -83,19 +88,30 @@ def test_agrees_with_duckdb_so_that_live_and_stored_figures_do(values: list[floa
 @pytest.mark.parametrize(("p", "n"), [(0.5, 6), (0.9, 36), (0.95, 72), (0.99, 368), (0.01, 368)])
 def test_a_percentile_needs_so_many_values_and_not_one_less(p: float, n: int) -> None:
     assert needed(p) == n
-    assert interval_ranks(n - 1, p) is None
-    low, high = interval_ranks(n, p) or (0, 0)
+    assert None in interval_ranks(n - 1, p)
+    low, high = interval_ranks(n, p)
+    assert low is not None
+    assert high is not None
     assert 1 <= low < high <= n
-    assert percentile_estimate(n - 1, p, ranks_around(n - 1, p)) == Estimate(n - 1, needs=n)
+    few = percentile_estimate(np.random.default_rng(n).random(n - 1), p)
+    assert (few.n, few.value, few.needs, few.has_interval) == (n - 1, None, n, False)
+
+
+def test_too_few_values_still_bound_a_percentile_on_one_side() -> None:
+    """Of 30 values, more than 2.5 % of the time none lies above the true p95, but surely some lie below it."""
+    values = np.random.default_rng(1).permutation(30).astype(float)
+    high, low = percentile_estimate(values, 0.95), percentile_estimate(values, 0.05)
+    assert (high.low, high.high) == (binom.ppf(0.025, 30, 0.95) - 1, None)
+    assert (low.low, low.high) == (None, binom.ppf(0.975, 30, 0.05))
+    assert percentile_estimate(np.array([]), 0.5) == Estimate(0, needs=6)
 
 
 @settings(deadline=None)
 @given(st.integers(6, 5000), st.sampled_from([0.5, 0.75, 0.9, 0.95, 0.99]))
 def test_the_ranks_enclose_the_true_percentile_as_often_as_promised(n: int, p: float) -> None:
-    ranks = interval_ranks(n, p)
-    assert (ranks is None) == (n < needed(p))
-    if ranks is not None:
-        low, high = ranks
+    low, high = interval_ranks(n, p)
+    assert (low is None or high is None) == (n < needed(p))
+    if low is not None and high is not None:
         assert (low, high - 1) == (binom.ppf(0.025, n, p), binom.ppf(0.975, n, p))
         assert binom.cdf(low - 1, n, p) <= 0.025  # the true one is below the lower end
         assert binom.sf(high - 1, n, p) <= 0.025  # above the upper end
@@ -110,9 +126,10 @@ def test_a_confidence_that_ranks_keep_exactly_takes_no_further_rank() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1e3, allow_subnormal=False), min_size=40, max_size=200, unique=True))
 def test_percentile_estimate_is_that_of_scipy(values: list[float]) -> None:
-    ordered, n = sorted(values), len(values)
     for p in (0.5, 0.9):
-        found = percentile_estimate(n, p, [ordered[rank - 1] for rank in ranks_around(n, p) or ()])
+        # An order of neighbours that differ: its memory is none, whatever the values.
+        mixed = np.sort(np.array(values))[np.argsort(np.arange(len(values)) * 0.618 % 1)]
+        found = percentile_estimate(mixed, p)
         assert found.value is not None
         assert close(percentile(values, p), found.value)
         theirs = quantile_test(values, q=0, p=p).confidence_interval(0.95)
@@ -134,9 +151,14 @@ def test_percentile_of_no_counts() -> None:
 def test_the_documentation_says_the_same() -> None:
     text = (ROOT / "docs/statistics.md").read_text()
     p50, p90, p95, p99 = (needed(p) for p in (0.5, 0.9, 0.95, 0.99))
-    assert f"| {p50}, {p90}, {p95}, {p99} requests |" in text
+    assert f"| {p50}, {p90}, {p95}, {p99} requests; more where neighbours are alike |" in text
     assert f"{p50} for the median, {p90} for p90, {p95} for p95, {p99} for p99" in text
-    assert f"| {MIN_CLUSTERS} requests, and {p50}, {p90}, {p95}, {p99} gaps |" in text
+    assert (
+        f"| {MIN_CLUSTERS} requests, and {p50}, {p90}, {p95}, {p99} gaps; p90 and beyond: {TAIL_CLUSTERS} moments |"
+        in text
+    )
+    more = (p50, p90, p95, p99)
+    assert f"({', '.join(f'{DEPENDENT_FACTOR * n:,}' for n in more)})" in text
     assert f"comes to {needed(0.99, confidence=0.90)} for p99" in text
     assert f"{RESAMPLES} times" in text
     low = 100 * (wilson(30, 30).low or 0)
@@ -173,13 +195,41 @@ def test_more_successes_than_tries_are_refused(successes: float, n: int) -> None
         wilson(successes, n)
 
 
-def test_goodput_is_the_share_times_the_speed_at_which_answers_came() -> None:
-    found = rate_per_s(wilson(30, 40), 20.0)
-    assert found.value == pytest.approx(1.5)
-    assert found.low == pytest.approx(2 * (wilson(30, 40).low or 0))
-    assert found.high == pytest.approx(2 * (wilson(30, 40).high or 0))
-    assert rate_per_s(wilson(30, 40), None).value is None
-    assert rate_per_s(wilson(0, 0), 20.0) == Estimate(0, needs=1, unit="answers")
+def test_a_ratio_of_sums_has_students_interval_over_stretches() -> None:
+    """Of equally long slices, it is scipy's interval of a mean."""
+    counts = np.array([9.0, 12, 7, 11, 10, 13, 8, 10])
+    found = ratio_estimate(counts, np.full(8, 2.0), 80)
+    theirs = ttest_1samp(counts / 2, 0).confidence_interval(0.95)
+    assert (found.n, found.value) == (80, 5.0)
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
+    assert ratio_estimate(np.eye(8)[0], np.ones(8), 40, 0.0).low == 0.0
+    assert ratio_estimate(counts, np.full(8, 2.0), 19) == Estimate(19, 5.0, needs=20)
+    assert ratio_estimate(np.ones(7), np.ones(7), 80).has_interval is False
+    assert ratio_estimate(np.zeros(8), np.zeros(8), 0) == Estimate(0, needs=20)
+
+
+def test_a_mean_has_no_interval_where_neighbours_are_alike() -> None:
+    generator = np.random.default_rng(4)
+    plain = mean_estimate(generator.random(200))
+    assert (plain.low or 0) < (plain.value or 0) < (plain.high or 0)
+    assert mean_estimate(np.arange(200.0)) == Estimate(200, 99.5, why=TOO_ALIKE)
+    assert mean_estimate(np.array([])) == Estimate(0, needs=20)
+
+
+def test_repeats_of_a_case_make_a_rate_of_such_cases_no_more_certain() -> None:
+    once = such_cases(np.repeat((1.0, 0.0), 15), np.ones(30))
+    often = such_cases(np.repeat((10.0, 0.0), 15), np.full(30, 10.0))
+    assert (once.n, once.value, once.unit) == (30, 0.5, "cases")
+    assert (often.low, often.high) == pytest.approx((once.low, once.high), abs=0.01)
+    exact = binomtest(15, 30).proportion_ci(method="exact")
+    assert (once.low, once.high) == pytest.approx((exact.low, exact.high), abs=0.01)
+    alike = such_cases(np.tile((4.0, 6.0), 15), np.full(30, 10.0))
+    assert (alike.high or 0) - (alike.low or 0) < 0.13, "300 answers, alike in no case, are at least as good as 300"
+    all_right = such_cases(np.full(30, 10.0), np.full(30, 10.0))
+    assert (all_right.low, all_right.high) == (pytest.approx(0.025 ** (1 / 30)), 1.0)
+    none = such_cases(np.zeros(30), np.full(30, 10.0))
+    assert (none.low, none.high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 30)))
+    assert such_cases(np.ones(19), np.ones(19)) == Estimate(19, needs=20, unit="cases")
 
 
 # Gaps
@@ -187,7 +237,26 @@ def test_goodput_is_the_share_times_the_speed_at_which_answers_came() -> None:
 
 def test_gaps_of_too_few_requests_have_no_percentile() -> None:
     gaps = [np.full(1000, 0.01)] * (MIN_CLUSTERS - 1) + [np.array([])]
-    assert gap_percentiles(gaps, [0.5, 0.99]) == [Estimate(MIN_CLUSTERS - 1, needs=MIN_CLUSTERS)] * 2
+    n = MIN_CLUSTERS - 1
+    assert gap_percentiles(gaps, [0.5, 0.99]) == [Estimate(n, needs=MIN_CLUSTERS), Estimate(n, needs=TAIL_CLUSTERS)]
+    assert gap_percentiles([], [0.5]) == [Estimate(0, needs=MIN_CLUSTERS)]
+
+
+def test_few_moments_of_many_requests_have_a_percentile_without_an_interval() -> None:
+    few = gap_percentiles([np.full(1000, 0.01)] * 25, [0.5, 0.95], requests=100)
+    assert few == [Estimate(100, 0.01, 0.01, 0.01), Estimate(100, 0.01, needs=200, why=TOO_ALIKE)]
+
+
+def test_gaps_are_grouped_by_the_moment_they_came() -> None:
+    """Two streams of ten answers each, one after another: the stall of the fifth second is one moment of both."""
+    starts = np.repeat(np.arange(10.0), 2)
+    offsets = [np.array([0.1, 0.2, 0.9, 1.0]) if start == 5 else np.array([0.1, 0.4, 0.7, 1.0]) for start in starts]
+    moments = gaps_by_moment(starts, offsets)
+    assert [len(each) for each in moments] == [6] * 10 or [len(each) for each in moments][4:7] == [6, 6, 6]
+    stalled = [place for place, each in enumerate(moments) if (each > 0.5).any()]
+    assert (len(stalled), sum(map(len, moments))) == (1, 60)
+    assert gaps_by_moment(np.array([]), []) == []
+    assert [each.tolist() for each in gaps_by_moment(np.zeros(1), [np.zeros(3)])] == [[0.0, 0.0]]
 
 
 def test_too_few_gaps_have_no_high_percentile() -> None:
@@ -195,9 +264,9 @@ def test_too_few_gaps_have_no_high_percentile() -> None:
     assert median.value == 5.5
     assert 5 <= (median.low or 0) <= 5.5 <= (median.high or 0) <= 6
     assert p99 == Estimate(10 * MIN_CLUSTERS, needs=368, unit="gaps")
-    gaps = [np.full(16, 1.0)] * 22
-    assert gap_percentiles([*gaps, np.full(15, 1.0)], [0.99]) == [Estimate(367, needs=368, unit="gaps")]
-    assert gap_percentiles([*gaps, np.full(16, 1.0)], [0.99]) == [Estimate(23, 1.0, 1.0, 1.0)]
+    gaps = [np.full(7, 1.0)] * 52
+    assert gap_percentiles([*gaps, np.full(3, 1.0)], [0.99]) == [Estimate(367, needs=368, unit="gaps")]
+    assert gap_percentiles([*gaps, np.full(4, 1.0)], [0.99]) == [Estimate(53, 1.0, 1.0, 1.0)]
 
 
 def test_equal_gaps_have_an_interval_without_width() -> None:
