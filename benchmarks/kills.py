@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,7 +54,8 @@ def _kill_one(db: Path, url: str, after_s: float) -> float:
         while load.poll() is None and time.monotonic() - began < after_s:
             time.sleep(0.001)
         lived = time.monotonic() - began
-        os.killpg(load.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it had just ended
+            os.killpg(load.pid, signal.SIGKILL)
         load.wait()
     return lived
 
@@ -86,8 +88,9 @@ def main(kills: int, seed: int) -> int:
                 runs = reader.query(_RUN)
                 unsettled += sum(run["status"] == "running" or run["verdict"] is None for run in runs)
             statuses = {status: sum(run["status"] == status for run in runs) for status in ("complete", "interrupted")}
-            if (number + 1) % 20 == 0:
-                print(f"{number + 1} kills: {statuses}, {len(stored):,} rows", flush=True)
+            if (number + 1) % 10 == 0:
+                print(f"{number + 1} kills: {statuses}, {len(stored):,} rows, {waited:,} of them waited in the spool;"
+                      f" {lost} lost, {wrong} twice, {unsettled} runs unsettled", flush=True)  # fmt: skip
         with Reader(db) as reader:
             found = [problem.what for problem in problems(reader)]
     print(

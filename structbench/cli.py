@@ -16,6 +16,8 @@ from structbench.errors import BadInput, StructbenchError
 from structbench.formatting import did_you_mean
 from structbench.output import complain
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 COMMANDS = (
     "load", "runs", "stats", "compare", "export", "import", "sql", "verify", "rescore", "clean", "clear-cache",
     "suites", "matrix", "simulate", "demo", "watch", "report", "calibrate",
@@ -45,6 +47,11 @@ def main(argv: Sequence[str]) -> int:
     except StructbenchError as error:
         complain(str(error))
         return error.exit_code
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        complain(f"cannot write {error.filename or 'the output'}: {os.strerror(error.errno)}: free some space")
+        return 1
     except KeyboardInterrupt:
         complain("interrupted; what was measured is stored, and --skip-cached continues it")
         return 130
@@ -53,7 +60,15 @@ def main(argv: Sequence[str]) -> int:
 def entry() -> NoReturn:
     """Run the command that the shell was given: the entry point of the console script."""
     sys.stdout, sys.stderr = _outlet(sys.stdout), _outlet(sys.stderr)
-    sys.exit(main(sys.argv[1:]))
+    os.umask(os.umask(0o077) | 0o077)  # prompts and answers are their owner's
+    code = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        complain(f"cannot write the output: {os.strerror(error.errno or 0)}")
+        code = code or 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 _NO_READER = (errno.EPIPE, errno.EIO, errno.ENXIO)

@@ -202,6 +202,7 @@ class LoadOptions:
     pull: bool = opt(False, "pull missing models first")
     embed_model: Optional[str] = opt(None, "embedding model for scoring how similar answers are to their references")
     db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
+    fsync: bool = opt(False, "write each row through to the disk, for a machine that may lose power")
     skip_cached: bool = opt(False, "skip cells that are already complete in --db, and complete the partial ones")
     explain: bool = opt(False, "explain why each cell is new, partial or done; send nothing")
     dry_run: bool = opt(False, "list the cells and their states; send nothing")
@@ -212,19 +213,22 @@ class LoadOptions:
         0.0, "seconds to keep serving metrics after the end; two scrape intervals are enough to miss nothing"
     )
     otlp: Optional[str] = opt(
-        None, "push metrics and one span per request to this collector, e.g. http://127.0.0.1:4318", metavar="ENDPOINT"
+        None,
+        "push metrics and one span per request to this collector, e.g. http://127.0.0.1:4318",
+        metavar="ENDPOINT",
+        secret=True,
     )
     otlp_content: bool = opt(False, "include prompts and answers in the spans")
     max_error_rate: float = opt(1.0, "fail when more than this share of a cell's requests end in errors (1: never)")
     slo: list[str] = opt(
         (),
-        "conditions that each cell must meet, e.g. ttft_p95<0.5 schema_valid>=95%; if one is missed, the exit code "
-        "is 99 (docs/ci.md lists the metrics)",
+        "conditions that each cell must meet, e.g. ttft_p95<0.5 schema_valid>=95%; if one is not met, or "
+        "not decided, the exit code is 99 (docs/ci.md lists the metrics)",
         many=True, metavar="METRIC<VALUE",
     )  # fmt: skip
     abort_on_slo: bool = opt(
         False,
-        "end a cell as soon as one of its --slo is certain to fail (never certain in a cell that only --duration "
+        "end a cell as soon as one of its --slo can no longer be met (never certain in a cell that only --duration "
         "limits)",
     )
     goodput: Optional[str] = opt(
@@ -270,6 +274,7 @@ def as_arguments(options: LoadOptions) -> list[str]:
         options, header=[masked_header(pair) for pair in options.header],
         host=[masked_address(host) for host in options.host],
         base_url=None if options.base_url is None else masked_address(options.base_url),
+        otlp=None if options.otlp is None else masked_address(options.otlp),
     )  # fmt: skip
     words: list[str] = []
     for each in fields(options):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from structbench.errors import BadInput, RunFailed
+from structbench.formatting import printable
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def deliver(text: str, path: Path | None) -> None:
 
 def complain(text: str) -> None:
     """Print one line on stderr, prefixed with the program's name."""
-    print(f"structbench: {text}", file=sys.stderr, flush=True)
+    print(f"structbench: {printable(text)}", file=sys.stderr, flush=True)
 
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")

@@ -18,10 +18,10 @@ import ollama
 
 from loadgen.api.answer import CallPiece, Piece
 from loadgen.types import Request, RequestError
-from loadgen.wire.access import NO_ACCESS, Access
+from loadgen.wire.access import NO_ACCESS, Access, http_url
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Ndjson
-from loadgen.wire.httpx_adapter import HttpxTransport, encoded, http_url
+from loadgen.wire.httpx_adapter import HttpxTransport
 
 FRAMING: type[Framing] = Ndjson
 ENDS_ONCE = True
@@ -66,7 +66,7 @@ def make_client(host: str | None, access: Access = NO_ACCESS) -> ollama.AsyncCli
     """Make the official client over the stamping transport, without its limit on connections."""
     transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools, host, access)
     # A gateway that compresses an answer gathers its chunks.
-    headers: Any = {**encoded(access.headers), "Accept-Encoding": "identity"}
+    headers: Any = {**access.encoded_headers, "Accept-Encoding": "identity"}
     return _Client(http_url(host or ""), transport=transport, trust_env=False, headers=headers, follow_redirects=False)
 
 

@@ -27,7 +27,7 @@ from loadgen.api.server import (
     socket_address,
 )
 from loadgen.types import NS
-from loadgen.wire.access import NO_ACCESS, Access, masked_address, split_userinfo
+from loadgen.wire.access import NO_ACCESS, Access, http_url, masked_address, split_userinfo
 from loadgen.wire.tls import no_trust, tls_problem
 
 if TYPE_CHECKING:
@@ -308,8 +308,6 @@ def _read_lines(response: httpx.Response) -> None:
 @contextmanager
 def _client(address: str, timeout_s: float | None, access: Access) -> Iterator[ollama.Client]:
     import ollama
-
-    from loadgen.wire.httpx_adapter import http_url
 
     way = way_to(address, access)
     way["event_hooks"]["response"].append(_read_lines)

@@ -15,7 +15,7 @@ def client_of(address: str, timeout_s: float, access: Access) -> httpx.Client:
     """Return a client for questions to the server at the address."""
     import httpx
 
-    from loadgen.wire.httpx_adapter import http_url
+    from loadgen.wire.access import http_url
 
     return httpx.Client(base_url=http_url(address), timeout=timeout_s, **way_to(address, access))
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from loadgen.types import RequestError
-from loadgen.wire.access import Access
+from loadgen.wire.access import Access, http_url
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Sse
 
@@ -33,11 +33,11 @@ def make_client(client_class: Any, host: str | None, access: Access) -> Any:
     """Make an official client over the stamping transport; it retries nothing and has no limits of its own."""
     import httpx2
 
-    from loadgen.wire.httpx2_adapter import HttpxTransport, encoded, http_url
+    from loadgen.wire.httpx2_adapter import Httpx2Transport
 
-    transport = HttpxTransport(_SENDING.get, Sse, bytes, host, access)
+    transport = Httpx2Transport(_SENDING.get, Sse, bytes, host, access)
     # A gateway that compresses an answer gathers its chunks.
-    headers: Any = {**encoded(access.headers), "Accept-Encoding": "identity"}
+    headers: Any = {**access.encoded_headers, "Accept-Encoding": "identity"}
     http = httpx2.AsyncClient(
         transport=transport, headers=headers, trust_env=False, timeout=None, follow_redirects=False
     )

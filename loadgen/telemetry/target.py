@@ -6,9 +6,11 @@ Invariant: anything wrong with either is a ValueError whose text is one line for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from urllib.parse import urlsplit
+
+from loadgen.wire.access import masked_address
 
 PUSHES = "http/protobuf"
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -19,9 +21,9 @@ class Target:
     """The URL that each signal is pushed to; None: it is not pushed."""
 
     name: str
-    """The collector as the user wrote it."""
-    traces: str | None
-    metrics: str | None
+    """The collector as the user wrote it, its credentials masked."""
+    traces: str | None = field(repr=False)
+    metrics: str | None = field(repr=False)
     content: bool = False
     """Whether spans include prompts and answers."""
 
@@ -47,7 +49,7 @@ def target_of(option: str | None, content: bool, environ: Mapping[str, str]) -> 
     if traces is None and metrics is None:
         return None
     name = option or environ.get(_ENDPOINT) or traces or metrics
-    return Target(name=str(name), traces=traces, metrics=metrics, content=content)
+    return Target(name=masked_address(str(name)), traces=traces, metrics=metrics, content=content)
 
 
 def _endpoint(signal: str, option: str | None, environ: Mapping[str, str]) -> str | None:
@@ -56,11 +58,11 @@ def _endpoint(signal: str, option: str | None, environ: Mapping[str, str]) -> st
     if environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() == "none":
         return None
     if option is not None:
-        url = f"{_checked(option, f'--otlp {option!r}')}/v1/{signal}"
+        url = f"{_checked(option, f'--otlp {masked_address(option)!r}')}/v1/{signal}"
     elif whole := environ.get(f"{own}_ENDPOINT"):
-        url = _checked(whole, f"{own}_ENDPOINT={whole}")
+        url = _checked(whole, f"{own}_ENDPOINT={masked_address(whole)}")
     elif base := environ.get(_ENDPOINT):
-        url = f"{_checked(base, f'{_ENDPOINT}={base}')}/v1/{signal}"
+        url = f"{_checked(base, f'{_ENDPOINT}={masked_address(base)}')}/v1/{signal}"
     else:
         return None
     for variable in (f"{own}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):

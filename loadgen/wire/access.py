@@ -53,6 +53,11 @@ class Access:
         return tuple(sorted(name.lower() for name, _ in self.headers))
 
     @property
+    def encoded_headers(self) -> dict[str, bytes]:
+        """The headers as httpx and its kind take them: of text they would take ASCII only."""
+        return {name: value.encode("latin-1") for name, value in self.headers}
+
+    @property
     def tls(self) -> ssl.SSLContext:
         """The context for TLS, one in each process; ValueError if a file is not right."""
         return context_of(self.ca, self.cert, self.insecure, certificates_in(os.environ))
@@ -130,6 +135,11 @@ NO_ACCESS = Access()
 def unix_path(address: str) -> str | None:
     """Return the path of the socket if the address is ``unix:///path``, else None."""
     return address.removeprefix("unix://") if address.startswith("unix:///") else None
+
+
+def http_url(address: str) -> str:
+    """Return the URL for requests to the address, which may be that of a unix socket."""
+    return "http://localhost" if unix_path(address) else address
 
 
 def split_userinfo(host: str) -> tuple[str, str | None]:

@@ -46,7 +46,7 @@ def gave_out(found: Found[Measurement]) -> GaveOut | None:
 
 
 def sentences(found: Calibration) -> Iterator[str]:
-    """Say what was found, who gave out, and whether other processes were in the way."""
+    """Say what was found, and who gave out, unless other processes were in the way."""
     able = []
     if found.streams:
         tokens = f"{found.streams * found.tokens_per_s:,} tokens/s"
@@ -55,13 +55,14 @@ def sentences(found: Calibration) -> Iterator[str]:
         able.append(f"{found.rate} requests/s")
     up_to = " and ".join(able) or "no load that was tried"
     yield f"This machine measures TTFT and ITL within {LIMIT:.0%} up to {up_to}."
+    if found.others_cores > QUIET_CORES:
+        yield f"Other processes used up to {found.others_cores:.2f} cores meanwhile: the machine alone can do more."
+        return
     for what, who in (("more streams", found.streams_gave_out), ("more requests/s", found.rate_gave_out)):
         if who == "server":
             yield f"With {what} the simulated server gave out first: the client may measure more of another machine's."
         elif who == "client":
             yield f"With {what} this client gives out."
-    if found.others_cores > QUIET_CORES:
-        yield f"Other processes used up to {found.others_cores:.2f} cores meanwhile: the machine alone can do more."
 
 
 def _size(kind: Kind, size: int) -> str:

@@ -6,7 +6,7 @@ A command module imports nothing heavy before ``run``, so that --help is instant
 import json
 from collections.abc import Sequence
 
-from structbench.formatting import simple_table
+from structbench.formatting import printable, simple_table
 from structbench.output import json_value
 
 
@@ -26,9 +26,9 @@ def print_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str
     terminal, endless = Console(), Console(width=100_000)
     table = simple_table()
     for heading, right in columns:
-        table.add_column(Text(heading), justify="right" if right else "left")
+        table.add_column(Text(printable(heading)), justify="right" if right else "left")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     if not terminal.is_terminal or endless.measure(table).maximum <= terminal.width:
         endless.print(table)
         return
@@ -37,5 +37,5 @@ def print_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str
         print(line)
     for row in [] if lines else rows:
         for (heading, _), cell in zip(columns, row, strict=True):
-            print(f"{heading:<{width}}  {cell}")
+            print(f"{printable(heading):<{width}}  {printable(cell)}")
         print()

@@ -18,8 +18,8 @@ import httpx
 from loadgen.api import ollama, openai
 from loadgen.api.answer import Answer
 from loadgen.types import Request
-from loadgen.wire.access import NO_ACCESS, Access
-from loadgen.wire.httpx_adapter import client_arguments, http_url
+from loadgen.wire.access import NO_ACCESS, Access, http_url
+from loadgen.wire.httpx_adapter import client_arguments
 
 Endpoint = Literal["chat", "generate", "v1"]
 PATHS: Mapping[Endpoint, str] = {"chat": "/api/chat", "generate": "/api/generate", "v1": "/v1/chat/completions"}

@@ -9,11 +9,13 @@ from structbench.notes.judge import Judge, Row
 from structbench.types import Note
 
 _FEWEST = 5
-"""First askings and repeats, each, below which their times are not compared."""
+"""Requests of a kind below which their times tell little."""
 _WORTH_A_WORD = 0.05
 """The share of prompt tokens in the cache from which on it is worth a word."""
 _EVALUATED = 0.6
 """The share of the time per prompt token, and of TTFT, below which a prompt was not evaluated whole."""
+_CERTAIN = 0.3
+"""The same where few askings are first ones."""
 _TTFT = 0.8
 
 
@@ -31,9 +33,14 @@ def _cached(rows: Sequence[Row]) -> Iterator[Note]:
             "the server had seen the prompts in an earlier run: evaluating them took "
             f"{share_text(row['first_eval_s'] / row['earlier_eval_s'])} of what it took then"
         )
-    if min(row["first"], row["again"]) >= _FEWEST and (
-        _is_faster(row["again_eval_s"], row["first_eval_s"], row["again"])
-        or (row["again_ttft_s"] < _TTFT * row["first_ttft_s"])
+    few = row["first"] < _FEWEST
+    if (
+        row["first"]
+        and row["again"] >= _FEWEST
+        and (
+            _is_faster(row["again_eval_s"], row["first_eval_s"], row["again"], _CERTAIN if few else _EVALUATED)
+            or (not few and row["again_ttft_s"] < _TTFT * row["first_ttft_s"])
+        )
     ):
         share = row["again"] / (row["first"] + row["again"]) if share is None else share
         parts.append(
@@ -44,8 +51,8 @@ def _cached(rows: Sequence[Row]) -> Iterator[Note]:
         yield Note("cached_prompts", "; ".join(parts) + ": TTFT is partly the prefix cache's", share)
 
 
-def _is_faster(seconds: float | None, before: float | None, n: int) -> bool:
-    return bool(n >= _FEWEST and seconds is not None and before and seconds < _EVALUATED * before)
+def _is_faster(seconds: float | None, before: float | None, n: int, limit: float = _EVALUATED) -> bool:
+    return bool(n >= _FEWEST and seconds is not None and before and seconds < limit * before)
 
 
 _A_TOKEN = "prompt_eval_s / nullif(prompt_tokens, 0)"

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from loadgen.api import DEFAULT_API
-from loadgen.api.server import NotThisApi, Server, ServerError, reach, server_api
+from loadgen.api.server import NotThisApi, Server, ServerApi, ServerError, reach, server_api
 from loadgen.telemetry import Telemetry
 from loadgen.telemetry.target import Target, is_disabled
 from loadgen.wire.access import NO_ACCESS, Access, split_userinfo
+from loadgen.wire.deadline import within
 from structbench.errors import BadInput
 from structbench.identity import config_dict, config_hash, differences
 from structbench.metrics import INSTRUMENTS
@@ -23,6 +24,8 @@ from structbench.store import Store, StoredRun
 from structbench.suites.answer_book import answer_book
 from structbench.suites.requests import whole_conversations
 
+_ANSWERED_S = 30.0
+"""How long a server may take to say who it is."""
 CacheState = Literal["new", "resumed", "skipped"]
 
 
@@ -88,13 +91,13 @@ def _probe(host: str | None, access: Access, api: str | None, base_url: str | No
     if base_url is not None:
         address = split_userinfo(base_url)[0].rstrip("/")
     try:
-        return speaks.probe(address, found)
+        return _asked(speaks, address, found)
     except NotThisApi:
         if api is not None or base_url is not None:
             raise
         other = server_api("openai")
         try:
-            return other.probe(*reach(other, host, access))
+            return _asked(other, *reach(other, host, access))
         except ServerError:
             pass
         raise
@@ -112,6 +115,14 @@ def pull_missing(models: Sequence[str], server: Server, say: Callable[[str], Non
         raise BadInput(str(error)) from None
     _check_models(models, server)
     return server
+
+
+def _asked(api: ServerApi, address: str, access: Access) -> Server:
+    """Return the server at the address; ServerError also for one whose answer does not end."""
+    try:
+        return within(_ANSWERED_S, lambda: api.probe(address, access))
+    except TimeoutError as error:
+        raise ServerError(f"what answers at {address} does not come to an end ({error}): check --host") from None
 
 
 def _check_models(models: Sequence[str], server: Server) -> None:

@@ -170,7 +170,7 @@ def load(
             cells = build_cells(settings, servers)
             return Summary(planned=_plan_lines(settings, cells, _warnings(cells)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
-        store = Store(settings.db)
+        store = Store(settings.db, fsync=settings.fsync)
         stack.callback(_close, store)
         with stop.interruptible():
             servers = [pull_missing(settings.wanted_models, server, display.print) for server in servers]

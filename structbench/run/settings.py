@@ -66,6 +66,7 @@ class Settings:
     pull: bool
     embed_model: str | None
     db: Path
+    fsync: bool
     skip_cached: bool
     explain: bool
     dry_run: bool
@@ -107,7 +108,8 @@ def settings_of(options: LoadOptions) -> Settings:
         hosts=tuple(options.host) or (None,), api=None if options.api == "auto" else options.api,
         base_url=options.base_url, body=body_fields(options.body), model_revision=options.model_revision,
         simulate=options.simulate,
-        pull=options.pull, embed_model=options.embed_model, db=Path(options.db), skip_cached=options.skip_cached,
+        pull=options.pull, embed_model=options.embed_model, db=Path(options.db), fsync=options.fsync,
+        skip_cached=options.skip_cached,
         explain=options.explain, dry_run=options.dry_run,
         label=options.label, max_error_rate=options.max_error_rate, slos=slos, abort_on_slo=options.abort_on_slo,
         goodput=goodput, junit=options.junit, metrics_port=options.metrics_port or None,

@@ -127,6 +127,9 @@ def percentile_estimate(values: Array, p: float) -> Estimate:
     if n >= least and not memory.blocks_alike:
         return Estimate(n, value, low, high)
     needs = least if n < least else None
+    # Where too few are left for a rank, what every single request was beyond is still known.
+    low = float(ordered[0]) if low is None else low
+    high = float(ordered[-1]) if high is None else high
     low, high = (low, None) if p >= 0.5 else (None, high)
     return Estimate(n, value, low, high, needs, why=TOO_ALIKE)
 

@@ -18,13 +18,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
-from structbench.store.database import BESIDE_A_LOAD, Database, Locked, as_columns, fetched, wait_a_little
+from structbench.output import complain
+from structbench.store.database import (
+    BESIDE_A_LOAD,
+    Database,
+    Locked,
+    as_columns,
+    fetched,
+    file_number,
+    wait_a_little,
+)  # fmt: skip
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
 from structbench.store.overlay import Overlay
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
-from structbench.store.schema import KEYS
-from structbench.store.spool import BESIDES, Spool, SpooledRow, count_lines, insert, is_alive, read_rows
+from structbench.store.schema import KEYS, UPDATED
+from structbench.store.spool import BESIDES, Spool, SpooledRow, count_lines, insert, is_alive, read_rows, set_aside
 from structbench.store.upkeep import spool_of
 from structbench.store.views import GAPS_TO_KEEP
 
@@ -46,6 +55,8 @@ HELD_S = 1.0
 """How long another process may have the file before a query takes the rows from the spool instead of waiting."""
 CLOSING_S = 3.0
 """The same at the end, after which the rows wait in the spool for the next command."""
+RECENT = 2
+"""Runs of which the store keeps the rows of ``runs`` and ``segments``: the one that goes on, and the one before."""
 NICENESS = 10
 """Lower priority of the writer: the load's workers need a core now, the database can wait."""
 
@@ -53,13 +64,16 @@ NICENESS = 10
 class Store:
     """One DuckDB file; safe to use from several threads and while other processes read or write it."""
 
-    def __init__(self, path: Path, *, patience_s: float = 3.0) -> None:
-        """Open, create or migrate the file, and merge what dead processes left; raise BadInput if that fails."""
+    def __init__(self, path: Path, *, patience_s: float = 3.0, fsync: bool = False) -> None:
+        """Open, create or migrate the file, and merge what dead processes left; raise BadInput if that fails.
+
+        ``fsync``: rows outlive a loss of power too, at the price of a write to the disk for each.
+        """
         self.path = Path(path)
         self._database = Database(self.path, config=BESIDE_A_LOAD)
         self._columns = self._database.prepare(patience_s)
         try:
-            self._spool = Spool(spool_of(self.path))
+            self._spool = Spool(spool_of(self.path), fsync=fsync)
         except OSError as error:
             raise BadInput(f"cannot write beside {self.path} ({error.strerror}): give another --db") from error
         self.owner = self._spool.owner
@@ -75,6 +89,8 @@ class Store:
         self._held = (0.0, 0.0)
         """When the file was first and last found taken, since it was last written."""
         self._overlay = Overlay()
+        self._recent: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
+        self._file_number = file_number(self.path)
         self._failure: BaseException | None = None
         self._closed = self._closing = False
         self._wake = threading.Event()
@@ -119,14 +135,25 @@ class Store:
             except OSError as error:
                 raise RunFailed(f"cannot write to {self._spool.folder}: {error}; free some space") from error
             self._appended += 1
+            if table in UPDATED:
+                self._remember(table, kept)
         self._raise_failure()
 
-    def flush(self, timeout_s: float = 10.0, *, held_s: float = HELD_S) -> bool:
+    def _remember(self, table: str, row: dict[str, Any]) -> None:
+        """Keep what the tables say of the newest runs, for a file that takes the place of this one."""
+        of = self._recent.setdefault(row["run_id"], {})
+        key = (table, *(row[name] for name in KEYS[table]))
+        of[key] = {**of.get(key, {}), **row}
+        while len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
+
+    def flush(self, timeout_s: float = 10.0, *, held_s: float = HELD_S, tried_s: float = 0.0) -> bool:
         """Wait until all rows appended so far are in DuckDB; return False if not (nothing is lost).
 
-        That is if time ran out, or if another process has kept the file for more than ``held_s``.
+        That is if time ran out, or if another process has kept the file for more than ``held_s``, as was found since
+        now or up to ``tried_s`` ago.
         """
-        began = time.monotonic()
+        began = time.monotonic() - tried_s
         with self._state:
             goal = self._appended
             self._wake.set()
@@ -224,7 +251,7 @@ class Store:
     ) -> T:
         """Return what ``work`` makes of the file, with all rows appended so far in it."""
         deadline = time.monotonic() + timeout_s
-        done = self._closed or self.flush(timeout_s)
+        done = self._closed or self.flush(timeout_s, tried_s=HELD_S)
         while done or not read_only:
             if not done:
                 raise RunFailed(f"{self.path} is in use by {self.held_by}: {self.backlog} rows wait in the spool")
@@ -249,6 +276,21 @@ class Store:
         file = self._spool.rotate()
         if file is not None:
             self._files.append((file, self._appended - self._stored - sum(count for _, count in self._files)))
+
+    def _begin_anew(self) -> None:
+        """Take the file that stands in the place of ours, or make one, and give it the runs that go on.
+
+        What was moved into the old one is gone with it; `clean` puts a smaller file there, which has everything.
+        """
+        if not self.path.exists():
+            complain(f"{self.path} was removed: it is made anew, and holds what comes from now on")
+            self._database.prepare(PAUSE_S)
+        with self._database.opened(read_only=False) as con:
+            known = {run_id for (run_id,) in con.execute("SELECT run_id FROM runs").fetchall()}
+            with self._state:
+                rows = [(table, row, 0) for of in self._recent.values() for (table, *_), row in of.items()]
+            insert(con, self._columns, (row for row in rows if row[1]["run_id"] not in known))
+        self._file_number = file_number(self.path)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -284,11 +326,14 @@ class Store:
             files = [file for file, _ in self._files]
         done = 0
         try:
+            if file_number(self.path) != self._file_number:
+                self._begin_anew()
             with self._database.opened(read_only=False) as con:
                 until = time.monotonic() + HOLD_S
                 for file in files:
-                    self._rows = self._rows or read_rows(file)
-                    if not insert(con, self._columns, self._rows, until):
+                    mine = file.name.startswith(self.owner)
+                    self._rows = self._rows or read_rows(file, None if mine else self._columns)
+                    if not insert(con, self._columns, self._rows, until, partial(set_aside, file)):
                         break
                     self._rows = None
                     done += 1

@@ -6,6 +6,7 @@ starting it takes 20 ms, attaching the file to it 1 ms.
 
 from __future__ import annotations
 
+import glob
 import os
 import random
 import re
@@ -56,6 +57,8 @@ PATIENCE_S = 10.0
 
 
 _BRIEFLY_S = 0.2
+_ABANDONED_S = 60.0
+"""How old a file of a dead process is, at least: on a shared disk the process may be another machine's."""
 
 
 class Locked(Exception):
@@ -106,7 +109,7 @@ class Database:
                 attached(self._duckdb, path, FILE, read_only=read_only, patience_s=patience_s),
                 self._duckdb.cursor() as con,
             ):
-                if self._inspected != (file := _identity(path)):
+                if self._inspected != (file := file_number(path)):
                     self._version, self._inspected = version_of(con, path), file
                 if not read_only:
                     con.execute(f"USE {FILE}").fetchall()
@@ -162,6 +165,7 @@ class Database:
         """Create or migrate the file and return its tables' columns; raise BadInput if it cannot be used."""
         _check_place(self.path)
         with usable(self.path):
+            _sweep(self.path)
             if not self.path.exists():
                 self._create()
             # Read-only first: a current file needs no writing, and so a reader does not keep a load from starting.
@@ -187,6 +191,7 @@ class Database:
     def _create(self) -> None:
         """Create the file elsewhere and move it into place, so that no process sees half a database."""
         self._migrate(0, self.made)
+        self.made.chmod(0o600)  # prompts and answers are their owner's
         try:
             os.link(self.made, self.path)
         except FileExistsError:  # another process was quicker: its file is as good
@@ -219,6 +224,18 @@ def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) 
             if time.monotonic() >= deadline:
                 raise locked from error
         wait_a_little()
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that died while they made such a file left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        pid = re.match(r"\d+(?=-)", left.name.removeprefix(f".{path.name}."))
+        with suppress(OSError):
+            if pid and left.lstat().st_uid == os.geteuid() and time.time() - left.lstat().st_mtime > _ABANDONED_S:
+                try:
+                    os.kill(int(pid[0]), 0)
+                except ProcessLookupError:
+                    left.unlink()
 
 
 def _named(pid: str) -> str:
@@ -257,9 +274,9 @@ def attached(
     attach = f"ATTACH {quoted(path.absolute())} AS {name} ({'TYPE duckdb, READ_ONLY' if read_only else 'TYPE duckdb'})"
     detach = partial(con.execute, f"DETACH DATABASE IF EXISTS {name}")
     while True:
-        before = _identity(path)
+        before = file_number(path)
         _patiently(partial(con.execute, attach), patience_s)
-        if before in (None, _identity(path)):
+        if before in (None, file_number(path)):
             break
         detach()  # `clean` put a smaller file in its place while we waited: what we hold has no name any more
     try:
@@ -268,7 +285,8 @@ def attached(
         detach()
 
 
-def _identity(path: Path) -> int | None:
+def file_number(path: Path) -> int | None:
+    """Return what tells a file from another that takes its place; None if there is none."""
     return path.stat().st_ino if path.exists() else None
 
 

@@ -12,12 +12,14 @@ import json
 import logging
 import os
 import secrets
+import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from structbench.store.rows import storable
 from structbench.store.schema import FIXED, KEYS, UPDATED, Columns
 from structbench.store.steady import mark_steady
 
@@ -44,8 +46,10 @@ class Spool:
     Not thread-safe: the store calls ``append`` and ``rotate`` under its own lock.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
+        """``fsync``: each row is on the disk itself, and so outlives a loss of power."""
         self.folder = folder
+        self._fsync = fsync
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._sequence = 0
         self._file: int | None = None
@@ -55,11 +59,13 @@ class Spool:
         """Write one row; raise OSError if the disk does not take it, leaving no part of it behind."""
         line = json.dumps({"table": table, "row": row}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         if self._file is None:
-            self._file = os.open(self._current(), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+            self._file = os.open(self._current(), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         written = os.write(self._file, line)
         if written < len(line):
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise OSError("no space left on the disk")
+        if self._fsync:
+            os.fsync(self._file)
 
     def rotate(self) -> Path | None:
         """Close the current file, if there is one, and return its path."""
@@ -73,7 +79,7 @@ class Spool:
 
     def adopt(self) -> list[Path]:
         """Take over the files of dead owners, oldest first; other processes then leave them alone."""
-        owners = {path.name.split(".")[0] for path in self.folder.iterdir()}
+        owners = {path.name.split(".")[0] for path in self.folder.iterdir() if _is_own(path)}
         files: list[Path] = []
         for owner in owners - self._claims.keys():
             claim = _lock_file(self._lock_of(owner), os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,7 +109,7 @@ class Spool:
     def _claim_own(self) -> int:
         path = self._lock_of(self.owner)
         while True:
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             # Between these steps another process may take us for dead or remove the empty folder: then try again.
             with contextlib.suppress(FileNotFoundError):
                 claim = _lock_file(path, os.O_CREAT, fcntl.LOCK_EX)
@@ -121,7 +127,7 @@ class Spool:
         return self.folder / f"{owner}.lock"
 
     def _files_of(self, owner: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{owner}.*.jsonl"))
+        return sorted(path for path in self.folder.glob(f"{owner}.*.jsonl") if _is_own(path))
 
     def _current(self) -> Path:
         return self.folder / f"{self.owner}.{self._sequence:08}.jsonl"
@@ -135,6 +141,8 @@ def is_alive(folder: Path, owner: str | None) -> bool:
         claim = _lock_file(folder / f"{owner}.lock", 0, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
+    except PermissionError:  # another user's, who may well be at work
+        return True
     if claim is not None:
         os.close(claim)
     return claim is None
@@ -142,13 +150,21 @@ def is_alive(folder: Path, owner: str | None) -> bool:
 
 def has_orphaned_rows(folder: Path) -> bool:
     """Return whether rows of a dead process wait in the folder."""
-    owners = {path.name.split(".")[0] for path in folder.glob("*.jsonl")}
+    owners = {path.name.split(".")[0] for path in folder.glob("*.jsonl") if _is_own(path)}
     return any(not is_alive(folder, owner) for owner in owners)
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether this user made the file: rows that somebody else puts there are not taken in."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and path.suffix in (".jsonl", ".lock")
+    return False
 
 
 def _lock_file(path: Path, create: int, how: int) -> int | None:
     """Return an open, locked file descriptor, or None if another process holds the lock."""
-    file = os.open(path, os.O_RDWR | create, 0o644)
+    file = os.open(path, os.O_RDWR | create, 0o600)
     try:
         fcntl.flock(file, how)
     except BlockingIOError:
@@ -163,26 +179,50 @@ def count_lines(path: Path) -> int:
         return sum(1 for line in file if line.endswith(b"\n"))
 
 
-def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any], int]]:
-    """Yield each row of a spool file as table, row, bytes; drop a line that the owner's end cut short."""
+def read_rows(path: Path, columns: Columns | None = None) -> Iterator[tuple[str, dict[str, Any], int]]:
+    """Yield each row of a spool file as table, row, bytes; drop a line that the owner's end cut short.
+
+    A whole line that is no row of ours is set aside, and with ``columns`` one whose values these cannot hold: nobody
+    has checked what another process left.
+    """
     with path.open("rb") as file:
         for line in file:
             try:
                 item = json.loads(line)
                 table, row = item["table"], item["row"]
-            except (ValueError, TypeError, KeyError):
-                log.warning("%s: dropped a damaged line of %d bytes", path, len(line))
+                if not isinstance(table, str) or not isinstance(row, dict):
+                    raise TypeError
+                if columns is not None:
+                    for name in row.keys() - {*(BESIDES if table == "runs" else ())}:
+                        storable(row[name], name, columns[table][name])
+            except (ValueError, TypeError, KeyError, RecursionError):
+                if line.endswith(b"\n"):
+                    set_aside(path, line)
+                else:
+                    log.warning("structbench: %s: dropped a line of %d bytes that was cut short", path, len(line))
                 continue
             yield table, row, len(line)
 
 
-def insert(con: duckdb.DuckDBPyConnection, columns: Columns, rows: Iterator[SpooledRow], until: float = inf) -> bool:
+def set_aside(path: Path, line: bytes) -> None:
+    """Keep a line that does not fit beside the spool file, so that it stops no other; warn of the first."""
+    kept = path.parent / f"{path.name.split('.')[0]}.bad"
+    if not kept.exists():
+        log.warning("structbench: lines of %s do not fit and are kept in %s", path, kept)
+    with kept.open("ab") as file:
+        file.write(line if line.endswith(b"\n") else line + b"\n")
+
+
+def insert(
+    con: duckdb.DuckDBPyConnection, columns: Columns, rows: Iterator[SpooledRow], until: float = inf,
+    aside: Callable[[bytes], None] | None = None,
+) -> bool:  # fmt: skip
     """Insert spooled rows, one transaction per chunk; return False if ``until`` (monotonic) came first.
 
-    To insert the same rows twice has the same effect as once.
+    To insert the same rows twice has the same effect as once. ``aside`` takes a line whose values do not fit.
     """
     while chunk := _next_chunk(rows):
-        _insert_chunk(con, columns, chunk)
+        _insert_chunk(con, columns, chunk, aside)
         if time.monotonic() >= until:
             return False
     return True
@@ -199,17 +239,43 @@ def _next_chunk(rows: Iterator[SpooledRow]) -> list[TableRow]:
     return chunk
 
 
-def _insert_chunk(con: duckdb.DuckDBPyConnection, columns: Columns, chunk: list[TableRow]) -> None:
-    ended = [row["run_id"] for table, row in chunk if table == "runs" and row.pop("steady", False)]
-    notes = {row["run_id"]: row.pop("notes") for table, row in chunk if table == "runs" and "notes" in row}
+def _insert_chunk(
+    con: duckdb.DuckDBPyConnection, columns: Columns, chunk: list[TableRow], aside: Callable[[bytes], None] | None
+) -> None:
+    import duckdb
+
+    try:
+        _insert_rows(con, columns, chunk)
+    except (duckdb.DataError, duckdb.IntegrityError, duckdb.InvalidInputException, TypeError, KeyError):
+        con.execute("ROLLBACK").fetchall()
+        if aside is None:
+            raise
+        if len(chunk) == 1:
+            ((table, row),) = chunk
+            aside(json.dumps({"table": table, "row": row}).encode())
+            return
+        for each in chunk:
+            _insert_chunk(con, columns, [each], aside)
+
+
+def _insert_rows(con: duckdb.DuckDBPyConnection, columns: Columns, chunk: list[TableRow]) -> None:
     con.execute("BEGIN").fetchall()
-    for (table, names), rows in _grouped(columns, chunk).items():
+    for table, row in chunk:
+        if unknown := row.keys() - columns[table].keys() - {*(BESIDES if table == "runs" else ())}:
+            raise KeyError(*unknown)
+    runs = [row for table, row in chunk if table == "runs"]
+    plain = [
+        (table, {name: value for name, value in row.items() if table != "runs" or name not in BESIDES})
+        for table, row in chunk
+    ]
+    for (table, names), rows in _grouped(columns, plain).items():
         types = {name: columns[table][name] for name in names}
         con.execute(_statement(table, types), [json.dumps(rows), structure(types)]).fetchall()
-    for run_id in ended:
-        mark_steady(con, run_id)
-    for run_id, those in notes.items():
-        keep_notes(con, run_id, those)
+    for row in runs:
+        if row.get("steady"):
+            mark_steady(con, row["run_id"])
+        if "notes" in row:
+            keep_notes(con, row["run_id"], row["notes"])
     con.execute("COMMIT").fetchall()
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from structbench.store.database import PATIENCE_S, Database, Locked, attached, fetched, files_of, interruptible, usable
 from structbench.store.ending import ending_of
 from structbench.store.schema import FILE, MIGRATIONS, shape
-from structbench.store.spool import Spool, has_orphaned_rows, insert, is_alive, keep_notes, read_rows
+from structbench.store.spool import Spool, has_orphaned_rows, insert, is_alive, keep_notes, read_rows, set_aside
 from structbench.store.steady import mark_steady
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _merge_spool(database: Database, spool: Spool, patience_s: float) -> None:
         with database.opened(read_only=False, patience_s=patience_s) as con:
             columns = shape(MIGRATIONS).columns
             for file in files:
-                insert(con, columns, read_rows(file))
+                insert(con, columns, read_rows(file, columns), aside=partial(set_aside, file))
         for file in files:
             spool.discard(file)
     finally:

@@ -14,6 +14,7 @@ from structbench.errors import BadInput
 from structbench.strict_json import NotJson, decode_file
 from structbench.suites.checks import cases_of, problems_of
 from structbench.suites.fields import TYPE_NAMES, guarded, schema_problems
+from structbench.suites.reading import read_bytes
 from structbench.types import Case
 
 COMMENTS = (b"#", b"//")
@@ -35,7 +36,7 @@ def read_suite(path: Path) -> Iterator[SuiteLine]:
     try:
         if path.is_dir():
             return _read_folder(path)
-        return read_lines(path.read_bytes(), str(path))
+        return read_lines(read_bytes(path), str(path))
     except OSError as error:
         raise BadInput(f"suite file {str(path)!r} cannot be read: {error}") from None
 

@@ -12,8 +12,10 @@ from structbench.strict_json import NotJson, decode_file
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read the file; BadInput if it cannot be read."""
+    """Read the file; BadInput if it cannot be read, or is a pipe or a device, which may never end."""
     try:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path} is not a regular file: save what it gives in one")
         return path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}: check the path") from None

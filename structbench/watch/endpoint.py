@@ -17,6 +17,7 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Requ
 from loadgen.api.server import REFUSED
 from loadgen.telemetry.histogram import Buckets
 from loadgen.wire.access import NO_ACCESS, Access, masked_address
+from loadgen.wire.deadline import within
 from loadgen.wire.tls import no_trust, tls_problem
 from structbench.errors import BadInput
 
@@ -127,10 +128,13 @@ def fetch(url: str, timeout_s: float = 5.0, access: Access = NO_ACCESS) -> str:
         ProxyHandler({}), _NoRedirects, HTTPSHandler(context=access.tls if url.startswith("https:") else no_trust())
     )
     request = Request(url, headers={**dict(access.headers), "Accept": "text/plain; version=0.0.4"})
-    try:
+
+    def ask() -> tuple[str, bytes]:
         with opener.open(request, timeout=timeout_s) as answer:
-            kind = answer.headers.get_content_type()
-            body = answer.read(MAX_BYTES)
+            return answer.headers.get_content_type(), answer.read(MAX_BYTES + 1)
+
+    try:
+        kind, body = within(2 * timeout_s, ask)
     except HTTPError as error:
         error.close()
         if error.code in REFUSED:
@@ -145,6 +149,8 @@ def fetch(url: str, timeout_s: float = 5.0, access: Access = NO_ACCESS) -> str:
         raise Unreachable((isinstance(reason, OSError) and reason.strerror) or str(reason)) from None
     if kind not in ("text/plain", "application/openmetrics-text"):
         raise BadInput(f"{url} returned {kind}: {_EXPECTED}")
+    if len(body) > MAX_BYTES:
+        raise BadInput(f"{url} returned more than {MAX_BYTES >> 20} MB: {_EXPECTED}")
     try:
         return str(body, "utf-8")
     except UnicodeDecodeError:

@@ -122,6 +122,7 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--arrival gamma", "arrival", "gamma"), ("--burstiness 0.5", "burstiness", 0.5),
         ("--max-in-flight 9", "max_in_flight", 9), ("--duration 1.5", "duration", 1.5), ("--warmup 0", "warmup", 0),
         ("--workers 2", "workers", 2), ("--timeout 5", "timeout", 5.0), ("--grace 0", "grace", 0.0),
+        ("--patience 0", "patience", 0.0),
         ("--mean-input-tokens 5", "mean_input_tokens", 5.0), ("--stddev-input-tokens 0", "stddev_input_tokens", 0.0),
         ("--mean-output-tokens 6", "mean_output_tokens", 6.0),
         ("--stddev-output-tokens 1", "stddev_output_tokens", 1.0),
@@ -140,7 +141,8 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--ca ca.pem", "ca", "ca.pem"), ("--cert a.pem a.key", "cert", ["a.pem", "a.key"]),
         ("--insecure", "insecure", True),
         ("--slo ttft_p95<0.5 correct>=90%", "slo", ["ttft_p95<0.5", "correct>=90%"]),
-        ("--abort-on-slo", "abort_on_slo", True), ("--goodput ttft<0.5,tpot<50ms", "goodput", "ttft<0.5,tpot<50ms"),
+        ("--abort-on-slo", "abort_on_slo", True), ("--fsync", "fsync", True),
+        ("--goodput ttft<0.5,tpot<50ms", "goodput", "ttft<0.5,tpot<50ms"),
         ("--junit x/out.xml", "junit", Path("x/out.xml")),
     ],
 )  # fmt: skip

@@ -137,8 +137,10 @@ def test_no_secret_is_anywhere_but_at_the_server(tmp_path: Path, capfd: pytest.C
 
 
 def test_options_show_no_secret() -> None:
-    options = LoadOptions(host=f"https://{USERINFO}@gpu.lan", header=[f"X-Team={TEAM}"], header_env=["X-Api-Key=K"])
+    options = LoadOptions(host=f"https://{USERINFO}@gpu.lan", header=[f"X-Team={TEAM}"], header_env=["X-Api-Key=K"],
+                          otlp=f"http://{USERINFO}@collector")  # fmt: skip
     assert leaks(repr(options)) == []
     words = as_arguments(options)
     assert leaks(" ".join(words)) == []
-    assert words == ["--host", "https://***@gpu.lan", "--header-env", "X-Api-Key=K", "--header", "X-Team=***"]
+    assert words == ["--host", "https://***@gpu.lan", "--header-env", "X-Api-Key=K", "--header", "X-Team=***",
+                     "--otlp", "http://***@collector"]  # fmt: skip

@@ -75,3 +75,19 @@ def test_the_name_is_the_users_own() -> None:
     named = target_of(HOST, False, {BASE: "http://other:1"})
     assert named is not None
     assert named.name == HOST
+
+
+def test_credentials_of_a_collector_are_in_no_name_or_message() -> None:
+    target = target_of("http://ada:s3cret@collector:4318", False, {})
+    assert target is not None
+    assert target.name == "http://***@collector:4318"
+    assert target.traces == "http://ada:s3cret@collector:4318/v1/traces"
+    assert "s3cret" not in repr(target)
+    for option, environ in (
+        ("ftp://ada:s3cret@collector", {}),
+        (None, {"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://ada:s3cret@collector"}),
+        (None, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "ftp://ada:s3cret@collector"}),
+    ):
+        with pytest.raises(ValueError, match="is not a valid collector address") as caught:
+            target_of(option, False, environ)
+        assert "s3cret" not in str(caught.value)

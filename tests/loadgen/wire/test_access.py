@@ -188,3 +188,13 @@ def test_it_goes_to_another_process_whole() -> None:
 )
 def test_the_path_of_a_socket(address: str, path: str | None) -> None:
     assert unix_path(address) == path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["accept", "accept-encoding", "connection", "content-length", "content-type", "expect", "host", "keep-alive",
+     "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent"],
+)  # fmt: skip
+def test_headers_of_the_connection_the_body_and_the_client_are_not_given(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name.title()}: structbench sets this header itself"):
+        access_of({}, header=[f"{name.title()}=x"])

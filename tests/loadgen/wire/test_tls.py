@@ -24,7 +24,7 @@ from loadgen.api.server import ServerError
 from loadgen.simulator import Simulator
 from loadgen.types import RequestRecord
 from loadgen.wire.access import Access, access_of
-from loadgen.wire.tls import server_context
+from loadgen.wire.tls import server_context, tls_problem
 from tests.support.scripted_server import DONE, SOON, Peer, Scripted, ask, chat, said
 from tests.support.scripted_server import answers as answering
 from tests.support.simulators import MODELS
@@ -282,3 +282,46 @@ def test_what_tls_does_amid_an_answer_is_no_part_of_it(version: str, between: st
         finally:
             server.kill()
     assert (record.error, record.output_text, len(record.chunk_ns), record.clock) == (None, "abc", 3, "kernel")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (2, "is signed by nobody trusted here: give its authority's with --ca FILE"),
+        (9, "is not valid yet: check both clocks"),
+        (10, "has expired: renew it on the server"),
+        (18, "is signed by nobody trusted here: give its authority's with --ca FILE"),
+        (19, "is signed by nobody trusted here: give its authority's with --ca FILE"),
+        (20, "is signed by nobody trusted here: give its authority's with --ca FILE"),
+        (21, "is signed by nobody trusted here: give its authority's with --ca FILE"),
+        (23, "is not valid: so it says"),
+        (62, "is for other names: give --host with one of them"),
+        (64, "is for other names: give --host with one of them"),
+    ],
+)
+def test_each_reason_against_a_certificate_in_words(code: int, told: str) -> None:
+    error = ssl.SSLCertVerificationError()
+    error.verify_code, error.verify_message = code, "so it says"
+    assert tls_problem(error, "gpu:443") == f"the certificate of gpu:443 {told}"
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("WRONG_VERSION_NUMBER", "gpu does not speak TLS on this port: give --host http://…, or the port of https"),
+        ("UNEXPECTED_EOF_WHILE_READING", "gpu closed the connection before TLS was agreed on"),
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "gpu asks for a client certificate: give --cert"),
+        ("TLSV1_ALERT_PROTOCOL_VERSION", "gpu speaks no version of TLS that is safe enough "
+         "(TLSV1_ALERT_PROTOCOL_VERSION): it needs TLS 1.2 or newer"),
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", "gpu refused the connection (SSLV3_ALERT_HANDSHAKE_FAILURE): if it asks for "
+         "a client certificate, give --cert"),
+        ("BAD_RECORD_TYPE", "TLS with gpu failed: BAD_RECORD_TYPE"),
+    ],
+)  # fmt: skip
+def test_each_reason_against_a_connection_in_words(reason: str, told: str) -> None:
+    error = ssl.SSLError()
+    error.reason = reason
+    outer = OSError("somebody's own words")
+    outer.__cause__ = error
+    assert tls_problem(outer, "gpu") == told
+    assert tls_problem(OSError("refused"), "gpu") is None

@@ -198,3 +198,12 @@ def test_the_server_is_told_when_we_leave() -> None:
         assert server.hears_goodbye(played.heard())
 
     secured(script)
+
+
+def test_a_long_request_is_sealed_whole() -> None:
+    side = ServerSide(ssl.create_default_context(cafile=certificates()("ca.pem")), certificates().server())
+    data = bytes(range(256)) * 1000
+    received = side.read(side.layer.encrypt(data))
+    while len(received) < len(data):
+        received += side.read(b"")
+    assert received == data

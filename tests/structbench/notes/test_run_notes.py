@@ -120,6 +120,16 @@ def test_repeats_evaluated_in_less_time_are_told_though_the_server_counts_all_to
     assert "asked again (10)" in note.text
 
 
+def test_one_case_asked_again_and_again_is_told_where_only_the_first_was_evaluated(store: Tables) -> None:
+    rows = [request(i, repeat=i, prompt_tokens=43, prompt_eval_s=0.07 if i else 1.5) for i in range(14)]
+    note = told(store, cache.CACHED, rows)
+    assert note is not None
+    assert "asked first (1)" in note.text
+    assert (
+        told(store, cache.CACHED, [{**row, "prompt_eval_s": 0.07 if row["repeat"] else 0.15} for row in rows]) is None
+    )
+
+
 def test_prompts_that_an_earlier_run_asked_are_told_by_how_long_they_took_then(store: Tables) -> None:
     same = {"model_digest": "d", "suite": "json",
             "config": json.dumps({"suite_hash": "h", "server_address": "here"})}  # fmt: skip

@@ -175,5 +175,8 @@ def figures(run_id: str, limits: Mapping[str, float] | None) -> dict[str, tuple[
         ),
         "requests_per_s": (made_up_rows.ratio(len(ended), seconds) if rows else None, len(ended)),
         "tokens_per_s": (made_up_rows.ratio(sum(tokens), seconds) if covered else None, len(ended)),
-        "error_rate": (made_up_rows.ratio(len(made_up_rows.failed_of(rows)), len(rows)), len(rows)),
+        "error_rate": (
+            made_up_rows.ratio(len(made_up_rows.failed_of(rows)), n := len(made_up_rows.uncancelled(rows))),
+            n,
+        ),
     }

@@ -113,7 +113,7 @@ def test_what_was_measured_holds(results_once: Path, capsys: pytest.CaptureFixtu
          "runs.config_hash follows from the config (1x", "s1:"),
         ("UPDATE runs SET config = '{}' WHERE label = 'older'", "runs.config follows", "missing"),
         ("UPDATE requests SET send_lag_s = 9; UPDATE runs SET verdict = 'valid' WHERE verdict IS NOT NULL",
-         "runs.verdict follows from the requests (4x", "valid, not invalid (TTF"),
+         "runs.verdict follows from the requests (5x", "valid, not invalid (no request completed)"),
         ("UPDATE requests SET error_kind = 'timeout'; UPDATE runs SET verdict = 'valid'",
          "runs.verdict follows from the requests (5x", "not invalid (no request completed)"),
         ("DELETE FROM requests WHERE request_index = 7",

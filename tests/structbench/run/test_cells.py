@@ -15,7 +15,7 @@ from loadgen.api.ollama_server import LOADING_OPTIONS
 from loadgen.api.server import Server
 from loadgen.types import ClosedLoop, OpenLoop
 from structbench.errors import BadInput
-from structbench.identity import canonical_json
+from structbench.identity import canonical_json, config_dict
 from structbench.options import LoadOptions
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
 from structbench.run.settings import parse_options, settings_of
@@ -281,3 +281,14 @@ def test_options_of_the_command_line_and_cases_that_are_not_asked_end_the_fight(
     one = cell_of(tmp_path / "s.jsonl", *fighting, option=["num_ctx=4096"])
     assert loading_options(one, LOADING_OPTIONS) == [{"num_ctx": 4096}]
     assert reload_warning(cell_of(tmp_path / "s.jsonl", *fighting, requests=1), LOADING_OPTIONS) is None
+
+
+def test_names_of_headers_are_part_of_a_cell_and_keys_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    (plain,) = cells()
+    monkeypatch.setenv("KEY", "sk-5ecret")
+    (keyed,) = cells(api_key_env="KEY")
+    assert keyed.config_hash == plain.config_hash, "a key opens the door and changes no figure"
+    assert "headers" not in config_dict(plain.config)
+    (one,), (same,) = cells(header=["X-Team=a", "X-Org=b"]), cells(header=["x-org=c"], header_env=["x-TEAM=KEY"])
+    assert one.config.headers == ("x-org", "x-team")
+    assert one.config_hash == same.config_hash != plain.config_hash, "of a header its name counts, not its value"

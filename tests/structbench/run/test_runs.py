@@ -10,7 +10,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +26,8 @@ from loadgen.simulator import Simulator
 from loadgen.types import NS, Request, RequestRecord
 from loadgen.wire.access import Access
 from structbench import __version__
+from structbench.calibration import kept as calibrated_machine
+from structbench.calibration.kept import Calibration
 from structbench.cli import main
 from structbench.errors import BadInput
 from structbench.gates.slo import CellResult, Gate
@@ -36,6 +38,7 @@ from structbench.run.display import Display
 from structbench.run.runner import Stop, Summary
 from structbench.store import Store
 from structbench.types import Note
+from tests.support.gateway import gateway
 from tests.support.loads import MODELS, ask, listening, load, small, until
 from tests.support.made_up_runs import BEGAN_NS, Script, Shown, answered, made_up, record, these
 
@@ -475,7 +478,7 @@ def test_a_server_that_is_gone_between_two_cells_is_a_failure_told_once(db: Path
     (failure,) = summary.failures
     assert "no longer answers: start it again and continue with --skip-cached" in failure
     assert [row["status"] for row in summary.rows] == ["complete", "interrupted"]
-    (line,) = (line for line in display.lines if ": note: " not in line)
+    (line,) = display.lines
     assert line.startswith("sim:fast numbers c=1: loading the model failed: ")
 
 
@@ -662,3 +665,28 @@ def test_why_answers_were_not_compared_stands_at_each_run(
         assert asked == [(sim.url, "sim:embed")]
         broken_off = load(replace(options, skip_cached=True, embed_model="deaf"), stop=stop)
     assert (broken_off.exit_code, len(asked), "warnings" in broken_off.rows[0]) == (130, 2, False)
+
+
+def test_a_model_that_a_gateway_keeps_to_itself_costs_its_own_cells_only(sim: Simulator, db: Path) -> None:
+    def refuses(path: str, _headers: Mapping[str, str], body: bytes) -> int | None:
+        return 403 if path == "/api/generate" and b"mixed" in body else None
+
+    with gateway(sim.url, refuses) as front, made_up():
+        summary = load(replace(small(sim, db, models=["sim:fast", "mixed"]), host=front.url))
+    assert summary.exit_code == 1
+    assert [row["model"] for row in summary.rows] == ["sim:fast"]
+    (failure,) = summary.failures
+    assert failure.startswith(f"mixed numbers c=1: {front.url} answers HTTP 403: ")
+
+
+@pytest.mark.parametrize(("streams", "warned"), [(9, False), (8, True), (None, False)])
+def test_a_load_beyond_what_this_machine_was_calibrated_for_is_warned_once_and_goes_on(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: int | None, warned: bool
+) -> None:
+    able = streams and Calibration(streams=streams, tokens_per_s=50, rate=9, streams_gave_out=None, rate_gave_out=None,
+                                   calibrated_at="2026-11-26T19:00:00Z")  # fmt: skip
+    monkeypatch.setattr(calibrated_machine, "kept", lambda: able)
+    display = Told()
+    summary = load(small(sim, tmp_path / "s.duckdb", concurrency=[9, 4], dry_run=True), display=display)
+    assert len(summary.planned) == 2
+    assert [line.split(":")[0] for line in display.lines] == ["9 streams"] * warned

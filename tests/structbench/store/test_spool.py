@@ -114,7 +114,9 @@ def test_of_a_row_that_the_disk_does_not_take_whole_no_part_stays(folder: Path) 
     spool.close()
 
 
-def test_what_was_cut_short_or_damaged_is_dropped_and_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_cut_short_is_dropped_and_what_is_no_row_is_set_aside(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder.mkdir()
     file = folder / "1-dead.00000000.jsonl"
     good = json.dumps({"table": "runs", "row": {"a": 1}}).encode()
@@ -122,8 +124,9 @@ def test_what_was_cut_short_or_damaged_is_dropped_and_told(folder: Path, caplog:
     file.write_bytes(b"\n".join([good, *bad, good, good[:-3]]))
     with caplog.at_level(logging.WARNING):
         assert rows(file) == [("runs", {"a": 1})] * 2
-    assert len(caplog.records) == len(bad) + 1
-    assert f"{file}: dropped a damaged line of {len(good) - 3} bytes" in caplog.text
+    assert len(caplog.records) == 2
+    assert f"{file}: dropped a line of {len(good) - 3} bytes that was cut short" in caplog.text
+    assert (folder / "1-dead.bad").read_bytes() == b"\n".join([*bad, b""])
     assert count_lines(file) == len(bad) + 2
 
 
@@ -230,7 +233,7 @@ def test_no_descriptor_is_left_open(folder: Path) -> None:
     assert descriptors() == before
 
 
-def test_others_may_read_what_waits_and_not_change_it(folder: Path) -> None:
+def test_what_waits_is_its_owners_only(folder: Path) -> None:
     umask = os.umask(0)
     try:
         spool = Spool(folder)
@@ -238,7 +241,7 @@ def test_others_may_read_what_waits_and_not_change_it(folder: Path) -> None:
         dead(folder, 1)
     finally:
         os.umask(umask)
-    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o644}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     spool.close()
 
 

@@ -1,0 +1,30 @@
+"""A limit on a whole answer: a peer that sends a byte now and then meets every limit on a single read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """Return what ``work`` returns, or raise what it raises; TimeoutError if it takes longer, and then it is left."""
+    result: list[T] = []
+    problem: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:  # handed to the caller
+            problem.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if problem:
+        raise problem[0]
+    if not result:
+        raise TimeoutError(f"no complete answer within {seconds:g} s")
+    return result[0]

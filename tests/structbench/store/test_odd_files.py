@@ -1,0 +1,145 @@
+"""Odd files: what does not fit is set aside, what is another's stays his, what was removed is made anew."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from structbench.errors import BadInput, RunFailed
+from structbench.output import spreadsheet_sql, spreadsheet_text
+from structbench.store import Reader, Store
+from structbench.store.database import ask
+from structbench.store.spool import Spool
+from structbench.store.upkeep import spool_of
+from structbench.suites.files import read_suite
+from tests.support.databases import RUN, read, request
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "db.duckdb"
+    with Store(path) as store:
+        store.append("runs", {**RUN, "status": "complete", "verdict": "valid"})
+        store.append("requests", request(0))
+    return path
+
+
+MISFITS = [
+    b"no JSON\n", b"[1]\n", b'{"table":"runs"}\n', b'{"table":"nowhere","row":{}}\n', b'{"table":["runs"],"row":{}}\n',
+    b'{"table":"requests","row":{"run_id":"r"}}\n', b'{"table":"requests","row":[]}\n', b"[" * 100_000 + b"\n",
+    b'{"table":"requests","row":{"run_id":"r","request_index":1,"colour":1}}\n',
+    b'{"table":"requests","row":{"run_id":"r","request_index":1,"ttft_s":"fast"}}\n',
+    b'{"table":"requests","row":{"run_id":"r","request_index":{"a":1}}}\n',
+]  # fmt: skip
+
+
+def test_lines_that_do_not_fit_are_set_aside_with_one_warning_and_stop_no_other(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = Spool(spool_of(path))
+    dead.append("requests", request(7))
+    with (dead.folder / f"{dead.owner}.00000000.jsonl").open("ab") as file:
+        file.write(b"".join(MISFITS))
+        file.write(json.dumps({"table": "requests", "row": request(8)}).encode() + b"\n")
+    dead.close()
+    with Reader(path) as reader:
+        rows = reader.query("SELECT request_index AS i FROM requests ORDER BY ALL")
+    assert [row["i"] for row in rows] == [0, 7, 8]
+    (kept,) = spool_of(path).iterdir()
+    assert kept.suffix == ".bad"
+    assert len(kept.read_bytes().splitlines()) == len(MISFITS)
+    assert caplog.text.count("do not fit and are kept in") == 1
+    caplog.clear()
+    with Reader(path):
+        assert caplog.text == ""
+
+
+def test_the_spool_of_another_user_is_not_taken_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = Spool(spool_of(path))
+    dead.append("requests", request(7))
+    dead.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 4711)
+        with Reader(path) as reader:
+            assert reader.query("SELECT count(*) AS n FROM requests") == [{"n": 1}]
+    with Reader(path) as reader:
+        assert reader.query("SELECT count(*) AS n FROM requests") == [{"n": 2}]
+
+
+def test_prompts_and_answers_are_their_owners_only(tmp_path: Path) -> None:
+    path = tmp_path / "new.duckdb"
+    with Store(path) as store:
+        store.append("requests", request(0))
+        made = [path, spool_of(path), *spool_of(path).iterdir()]
+        assert {oct(each.stat().st_mode & 0o077) for each in made} == {"0o0"}
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_goes_amid_a_load_is_made_anew_with_the_run_that_goes_on(
+    path: Path, tmp_path: Path, replaced: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store(tmp_path / "other.duckdb").close()
+    with Store(path) as store:
+        store.append("runs", {**RUN, "run_id": "live", "label": "mine"})
+        store.append("segments", {"run_id": "live", "segment": 0, "workers": 3})
+        assert store.flush()
+        if replaced:
+            (tmp_path / "other.duckdb").replace(path)
+        else:
+            path.unlink()
+        store.append("requests", {"run_id": "live", "request_index": 5})
+        assert store.flush()
+        store.append("runs", {"run_id": "live", "status": "complete", "verdict": "valid"})
+    assert read(path, "SELECT run_id, label, status FROM runs") == [("live", "mine", "complete")]
+    assert read(path, "SELECT workers FROM segments") == [(3,)]
+    assert read(path, "SELECT request_index FROM requests") == [(5,)]
+    assert ("was removed" in capsys.readouterr().err) == (not replaced)
+
+
+def test_what_processes_that_died_left_beside_it_is_swept(path: Path) -> None:
+    old = time.time() - 3600
+    ours, theirs, young = (
+        path.with_name(f".{path.name}.{name}") for name in (f"{os.getpid()}-1", "99999999-1", "99999999-2")
+    )
+    for each in (ours, theirs, young):
+        each.touch()
+        if each is not young:
+            os.utime(each, (old, old))
+    Store(path).close()
+    assert [each.exists() for each in (ours, theirs, young)] == [True, False, True]
+
+
+def test_a_pipe_or_a_device_is_no_suite(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.jsonl")
+    for each in (tmp_path / "fifo.jsonl", Path("/dev/zero")):
+        with pytest.raises(BadInput, match="is not a regular file"):
+            list(read_suite(each))
+
+
+def test_a_statement_that_takes_too_long_is_stopped(path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"stopped after 0\.2 s"):
+        ask(
+            path,
+            "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 3",
+            timeout_s=0.2,
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("=1+1", "'=1+1"), ("+a", "'+a"), ("-a", "'-a"), ("@x", "'@x"), ("\tx", "'\tx"), ("\rx", "'\rx"),
+        ("'=x", "''=x"), ("-5", "-5"), ("+1.5e-3", "+1.5e-3"), ("-5 + 3", "'-5 + 3"), ("plain", "plain"), ("", ""),
+        ("'x", "'x"), (None, None), (-5, -5), ("x=1", "x=1"),
+    ],
+)  # fmt: skip
+def test_text_that_is_a_formula_to_a_spreadsheet_is_shown_as_text_and_numbers_stay(text: object, shown: object) -> None:
+    assert spreadsheet_text(text) == shown
+    if isinstance(text, str):
+        with duckdb.connect() as con:
+            assert con.execute(f"SELECT {spreadsheet_sql('x')} FROM (SELECT $1 AS x)", [text]).fetchall() == [(shown,)]
