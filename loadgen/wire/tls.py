@@ -173,7 +173,7 @@ def tls_problem(error: BaseException | None, host: str) -> str | None:
         return f"{host} closed the connection before TLS was agreed on"
     if "CERTIFICATE_REQUIRED" in reason:
         return f"{host} asks for a client certificate: give --cert"
-    if "PROTOCOL" in reason or "UNSUPPORTED" in reason:
+    if "PROTOCOL" in reason and "APPLICATION" not in reason:
         return f"{host} speaks no version of TLS that is safe enough ({reason}): it needs TLS 1.2 or newer"
     if "ALERT" in reason:
         return f"{host} refused the connection ({reason}): if it asks for a client certificate, give --cert"

@@ -11,8 +11,10 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from fcntl import ioctl
 from itertools import pairwise
 from pathlib import Path
+from termios import FIONREAD
 from time import sleep
 
 import pytest
@@ -154,6 +156,31 @@ def test_a_server_that_asks_who_we_are_gets_our_certificate(version: ssl.TLSVers
     assert "give --cert" in nobody.error.message
 
 
+def test_a_server_may_ask_who_we_are_after_the_request_and_speaks_http_1_1() -> None:
+    made, seen = certificates(), []
+    context = made.server()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.post_handshake_auth = True
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(made("ca.pem"))
+
+    def script(peer: Peer) -> None:
+        assert isinstance(peer.sock, ssl.SSLSocket)
+        peer.read()
+        peer.sock.verify_client_post_handshake()
+        peer.answer(said("a"), DONE)
+        peer.read()
+        seen.append((peer.sock.selected_alpn_protocol(), peer.sock.getpeercert()["subject"]))
+        peer.answer(said("b"), DONE)
+
+    with scripted(context, script) as server:
+        records = ask(server.url, chat(), chat(), access=trusting(cert=[made("me.pem"), made("me.key")]))
+    assert [(record.error, record.output_text, record.clock) for record in records] == [
+        (None, "a", "kernel"), (None, "b", "kernel"),
+    ]  # fmt: skip
+    assert seen == [("http/1.1", ((("commonName", "me"),),))]
+
+
 def test_a_gateway_that_asks_who_we_are_over_http_is_understood() -> None:
     def gateway(peer: Peer) -> None:
         while peer.read() is not None:
@@ -270,7 +297,8 @@ def test_what_tls_does_amid_an_answer_is_no_part_of_it(version: str, between: st
             for data in (head.format(sum(map(len, lines))), lines[0], f"{between}\n", lines[1], lines[2], lines[3]):
                 server.stdin.write(data.encode())
                 server.stdin.flush()
-                sleep(0.1)
+                while any(ioctl(server.stdin, FIONREAD, bytes(4))):  # a letter is an order only if it is read by itself
+                    sleep(0.005)
 
         try:
             port = int(heard(b"ACCEPT 127.0.0.1:").partition(b"ACCEPT 127.0.0.1:")[2])
