@@ -23,6 +23,10 @@ Clock = Literal["kernel", "read", "stepped"]
 Arrival = Literal["constant", "poisson", "gamma"]
 
 NS = 1_000_000_000
+NOT_JSON = "(not JSON)"
+"""The one argument of a call whose arguments are not JSON; its value is their text."""
+ANSWER = "answer"
+"""The function by whose arguments a model answers where a schema is asked for as a tool."""
 _NO_UPSTREAM = (502, 504)
 """Statuses with which a gateway says that the server behind it does not answer."""
 GATHERED = 0.2
@@ -45,6 +49,10 @@ class Request:
     think: bool | str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     keep_alive: str | float | None = None
+    dialect: str | None = None
+    """How the schema is asked for, where not in the API's own way."""
+    body: Mapping[str, Any] = field(default_factory=dict)
+    """Fields added to the body as they are."""
     tool_results: Mapping[str, str] | None = None
     """What each tool returns: an answer that calls tools is followed at once by the request ``index + 1`` with the
     results (``loadgen.turns``). No other request may have that index."""
@@ -156,6 +164,8 @@ class RequestRecord:
     load_ns: int | None = None
     prompt_eval_ns: int | None = None
     eval_ns: int | None = None
+    thinking_tokens: int | None = None
+    """Of the output tokens, those of the thinking, where the server tells."""
     error: RequestError | None = None
     following: Request | None = None
     """The turn that follows from this answer, which the same worker sends next unless the load is stopped."""

@@ -92,8 +92,8 @@ def plural(n: int, word: str) -> str:
 
 
 def suite_text(suite: str, structured: str | None) -> str:
-    """Return the suite's name: ``json``, or ``json/prompt`` if the schema is sent in the prompt only."""
-    return f"{suite}/prompt" if structured == "prompt" else suite
+    """Return the suite's name, with how its schemas are sent if not as the API's format: ``json/prompt``."""
+    return suite if structured in (None, "none", "format") else f"{suite}/{structured}"
 
 
 def printable(text: str) -> str:

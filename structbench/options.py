@@ -119,11 +119,19 @@ class LoadOptions:
         many=True,
     )
     tags: list[str] = opt((), "run only the cases that have one of these tags; not:TAG leaves cases out", many=True)
-    host: Optional[str] = opt(
-        None,
-        "address of the server: 127.0.0.1:11434, https://user:password@gpu.lan, unix:///run/server.sock "
-        "(default: OLLAMA_HOST, then OLLAMA_BASE_URL, then http://127.0.0.1:11434)",
-        secret=True,
+    host: list[str] = opt(
+        (),
+        "address of the server: 127.0.0.1:11434, https://user:password@gpu.lan, http://127.0.0.1:8080/v1, "
+        "unix:///run/server.sock (default: OLLAMA_HOST, then OLLAMA_BASE_URL, then http://127.0.0.1:11434; with --api "
+        "openai OPENAI_BASE_URL, with anthropic ANTHROPIC_BASE_URL); several servers make several cells",
+        many=True, secret=True,
+    )  # fmt: skip
+    base_url: Optional[str] = opt(None, "the server's address with its whole path, to which nothing is added",
+                                  secret=True)  # fmt: skip
+    api: Literal["auto", "ollama", "openai", "responses", "anthropic"] = opt(
+        "auto",
+        "protocol: Ollama's own, or chat completions, Responses or Messages; auto: openai for an address that ends "
+        "with /v1, else what the server speaks",
     )
     api_key_env: Optional[str] = access_opt("api_key_env")
     header_env: list[str] = access_opt("header_env")
@@ -168,8 +176,9 @@ class LoadOptions:
     mean_output_tokens: float = opt(150.0, "text suite: mean answer length in tokens")
     stddev_output_tokens: float = opt(10.0, "text suite: standard deviation of the answer length")
     structured: list[str] = opt(
-        ("format",), "JSON suites: send the schema as Ollama's format, or only in the prompt; both: paired cells",
-        many=True, metavar="format|prompt",
+        ("format",), "JSON suites: send the schema as the API's format, or only in the prompt; both: paired cells. "
+        "Also: tools (as a tool's parameters), strict, structured_outputs (vLLM), json_schema (llama.cpp)",
+        many=True, metavar="WAY",
     )  # fmt: skip
     think: Optional[str] = opt(
         None,
@@ -178,7 +187,14 @@ class LoadOptions:
     )
     endpoint: Literal["chat", "generate"] = opt("chat", "endpoint to load: /api/chat or /api/generate")
     seed: int = opt(0, "seed for prompts, arrivals and sampling (sampling uses seed + request index)")
-    option: list[str] = opt((), "Ollama options, e.g. temperature=0 num_ctx=8192", many=True, metavar="KEY=VALUE")
+    option: list[str] = opt(
+        (), "options by Ollama's names, e.g. temperature=0 num_predict=64; other APIs get their own names for them",
+        many=True, metavar="KEY=VALUE",
+    )  # fmt: skip
+    body: list[str] = opt((), "fields to add to every request's body, e.g. top_k=40", many=True, metavar="KEY=JSON")
+    model_revision: Optional[str] = opt(
+        None, "what tells this model from another of its name, where the server does not: a commit, a date"
+    )
     keep_alive: Optional[str] = opt(
         None,
         "how long the server keeps the model loaded: 10m, seconds, or -1 for ever (default: as the server decides)",
@@ -231,6 +247,8 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if isinstance(self.structured, str):  # from Python, one value may stand alone
             self.structured = [self.structured]
+        if isinstance(self.host, str):
+            self.host = [self.host]
 
 
 @dataclass(kw_only=True)
@@ -254,7 +272,8 @@ def as_arguments(options: LoadOptions) -> list[str]:
     default = LoadOptions()
     options = replace(
         options, header=[masked_header(pair) for pair in options.header],
-        host=None if options.host is None else masked_address(options.host),
+        host=[masked_address(host) for host in options.host],
+        base_url=None if options.base_url is None else masked_address(options.base_url),
         otlp=None if options.otlp is None else masked_address(options.otlp),
     )  # fmt: skip
     words: list[str] = []

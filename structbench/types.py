@@ -109,8 +109,8 @@ class Config:
     """None: the suite's answers are not scored."""
     api: str = "ollama"
     """The protocol: a name in ``loadgen.api.APIS``."""
-    dialect: str | None = None
-    """How schema and tools are sent, if not in the API's usual way."""
+    body: Mapping[str, Any] | None = None
+    """Fields that the user adds to the body of every request."""
     headers: tuple[str, ...] = ()
     """Names of headers that the user adds."""
 

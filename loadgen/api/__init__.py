@@ -4,7 +4,10 @@ from collections.abc import Mapping
 
 APIS: Mapping[str, tuple[str, str]] = {
     "ollama": ("loadgen.api.ollama", "loadgen.api.ollama_server"),
+    "openai": ("loadgen.api.openai", "loadgen.api.v1_server:OPENAI"),
+    "responses": ("loadgen.api.responses", "loadgen.api.v1_server:RESPONSES"),
+    "anthropic": ("loadgen.api.anthropic", "loadgen.api.v1_server:ANTHROPIC"),
 }
-"""Name -> the modules that are its ChatApi and its ServerApi (one may be both), imported on first use."""
+"""Name -> its ChatApi, a module, and its ServerApi, a module or ``module:NAME``; imported on first use."""
 
 DEFAULT_API = "ollama"

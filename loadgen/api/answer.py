@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from loadgen.types import NOT_JSON
+
 _MOST_TOKENS = 2**31
 _MOST_NS = 2**53
 """104 days."""
@@ -30,11 +32,13 @@ def gathered(offsets_us: Sequence[int], merged: int) -> int:
 
 
 class CallPiece(NamedTuple):
-    """A tool call, or a piece of its arguments' text: one without a name continues the call of the same key."""
+    """A tool call, or a piece of its arguments' text, which continues the call of the same key and id."""
 
     name: str | None
     arguments: Mapping[str, Any] | str
     key: int | None = None
+    """The call's place in the answer; None: of the last call, unless there is a new id or name."""
+    id: str | None = None
 
 
 class Piece(NamedTuple):
@@ -53,6 +57,8 @@ class Piece(NamedTuple):
 class Answer:
     """What has been received, and when; each of ``tool_calls`` is ``{"name": …, "arguments": {…}}``."""
 
+    ends_once: bool = True
+    """Whether a second last message is wrong; gateways over /v1 repeat it beside the usage."""
     chunk_ns: list[int] = field(default_factory=list)
     early_ns: list[int | None] = field(default_factory=list)
     first_thinking_ns: int | None = None
@@ -74,7 +80,7 @@ class Answer:
         ``late``: it was read late, together with a later one, so that its own instant is lost.
         """
         text, thinking, calls, done, facts = piece
-        if self.done and (text or thinking or calls or done):
+        if self.done and (text or thinking or calls or (done and self.ends_once)):
             self.overrun = True
         if text or thinking or calls:
             self.merged += late
@@ -99,12 +105,17 @@ class Answer:
             self.facts |= facts
 
     def _add_call(self, call: CallPiece) -> None:
-        place = max((i for i, begun in enumerate(self.calls) if begun.key == call.key), default=None)
-        if call.name or place is None:
+        same = [i for i, begun in enumerate(self.calls) if call.key is None or begun.key == call.key]
+        if not same or _begins_another(call, self.calls[same[-1]]):
             self.calls.append(call)
         else:
-            begun = self.calls[place]
-            self.calls[place] = begun._replace(arguments=f"{begun.arguments}{call.arguments}")
+            begun = self.calls[same[-1]]
+            arguments = (
+                f"{begun.arguments}{call.arguments}"
+                if begun.arguments and call.arguments
+                else (call.arguments or begun.arguments)
+            )
+            self.calls[same[-1]] = begun._replace(name=begun.name or call.name, arguments=arguments)
 
     def drop_impossible(self) -> str | None:
         """Drop counts and durations that cannot be, which no database could hold, and name the first of them."""
@@ -148,11 +159,20 @@ class Answer:
         }  # fmt: skip
 
 
+def _begins_another(call: CallPiece, begun: CallPiece) -> bool:
+    """Return whether the piece begins a call of its own: some servers repeat a call's id, some name all calls first."""
+    if call.id and begun.id:
+        return call.id != begun.id
+    return bool(call.name) and bool(begun.name)
+
+
 def _arguments(arguments: Mapping[str, Any] | str) -> Any:
     """Parse the arguments; a text that is not JSON is kept as it is."""
     if not isinstance(arguments, str):
         return arguments
+    if not arguments:  # some servers' form of a call without arguments
+        return {}
     try:
         return json.loads(arguments)
     except ValueError:
-        return {"(not JSON)": arguments}
+        return {NOT_JSON: arguments}

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import re
 import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -23,6 +24,10 @@ from loadgen.wire.framing import Framing, Ndjson
 from loadgen.wire.httpx_adapter import HttpxTransport
 
 FRAMING: type[Framing] = Ndjson
+ENDS_ONCE = True
+PROMPTS = True
+OPTIONS: Mapping[str, str] = {}
+DIALECTS: Sequence[str] = ("tools",)
 
 _SENDING: ContextVar[tuple[WireTimings, Request]] = ContextVar("sending")
 """The current task's request: the official client offers no way to pass it to its transport."""
@@ -75,8 +80,7 @@ async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -
 async def call(client: ollama.AsyncClient, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
     """Have the client send the request and yield its answer, part by part."""
     _SENDING.set((timings, request))
-    arguments = body(request)
-    arguments.pop("tools", None)  # the transport inserts them
+    arguments = body(replace(request, tools=(), body={}))  # the transport inserts them
     answer: AsyncIterator[Any] = await (client.chat if request.prompt is None else client.generate)(**arguments)
     return answer
 
@@ -92,12 +96,15 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
         "options": dict(request.options) or None,
         "keep_alive": request.keep_alive,
     }
-    return {"model": request.model, "stream": stream} | {k: v for k, v in optional.items() if v is not None}
+    said = {"model": request.model, "stream": stream} | {k: v for k, v in optional.items() if v is not None}
+    return said | dict(request.body)
 
 
 def _with_tools(written: bytes) -> bytes:
-    """Insert the request's tools as they are: the client drops what its own model of a tool does not know."""
+    """Insert the request's own fields and its tools as they are: the client drops what it does not know."""
     _, request = _SENDING.get()
+    if request.body:
+        written = json.dumps({**json.loads(written), **request.body}).encode()
     if not request.tools:
         return written
     tools = b'"tools":' + json.dumps(request.tools).encode()

@@ -14,10 +14,13 @@ from datetime import UTC, datetime
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy, way_to
 from loadgen.api.server import (
     REFUSED,
     AccessRefused,
     LoadedModel,
+    ModelDetails,
+    NotThisApi,
     Server,
     ServerError,
     given_host,
@@ -68,8 +71,9 @@ def full_name(model: str) -> str:
     return "/".join(parts) + ("" if ":" in parts[-1] else ":latest")
 
 
-def how_to_pull(model: str) -> str:
-    return f"ollama pull {model}"
+def how_to_get(models: Sequence[str], server: Server) -> str:  # noqa: ARG001
+    """Return what to do about models that the server lacks."""
+    return f"run `{'; '.join(f'ollama pull {model}' for model in models)}`, or add --pull"
 
 
 def keep_alive(text: str) -> str | float:
@@ -117,65 +121,46 @@ def probe(address: str, access: Access = NO_ACCESS) -> Server:
     import httpx
 
     try:
-        with _http(address, _QUESTION_TIMEOUT_S, access) as http:
-            answer = _allowed(http.get("/api/version"), address, access)
+        with client_of(address, _QUESTION_TIMEOUT_S, access) as http:
+            answer = allowed(http.get("/api/version"), address, access)
             if answer.status_code == 400 and _WANTS_TLS.search(answer.text) and address.startswith("http:"):
                 raise ServerError(f"{address} speaks https: give --host https{address.removeprefix('http')}")
             if answer.status_code == 400 and _WANTS_CERTIFICATE in answer.text:
                 raise ServerError(f"{address} asks for a client certificate: give --cert")
             version = answer.json()["version"] if answer.status_code == 200 else None
-            tags = _allowed(http.get("/api/tags"), address, access).json()["models"] or []
-            listed = {full_name(model["name"]): (str(model["name"]), str(model["digest"])) for model in tags}
+            names, models, details = listed(allowed(http.get("/api/tags"), address, access).json())
     except (httpx.RequestError, OSError) as error:
         if (problem := tls_problem(error, address)) is not None:
             raise ServerError(problem) from None
-        raise ServerError(f"no server answers at {address}{_by_proxy(address)} ({_reason(error)}): "
-                          + (_past_proxy(address) or "start it with `ollama serve`, or give --host, or --simulate")
+        raise ServerError(f"no server answers at {address}{by_proxy(address)} ({_reason(error)}): "
+                          + (past_proxy(address) or "start it with `ollama serve`, or give --host, or --simulate")
                           ) from None  # fmt: skip
     except _NOT_OLLAMA:
         version = None
     if not isinstance(version, str):
-        raise ServerError(f"what answers at {address}{_by_proxy(address)} is not Ollama: "
-                          + (_past_proxy(address) or "check --host and the port"))  # fmt: skip
-    models = {name: digest for name, (_, digest) in listed.items()}
-    names = {name: as_listed for name, (as_listed, _) in listed.items()}
-    return Server(address, version, models, listed=names, access=access)
+        raise NotThisApi(f"what answers at {address}{by_proxy(address)} is not Ollama: "
+                          + (past_proxy(address) or "check --host and the port"))  # fmt: skip
+    return Server(address, version, models, listed=names, access=access, kind="ollama", details=details)
 
 
-def _by_proxy(address: str) -> str:
-    """Return which proxy of the environment leads to the server, if any."""
-    proxy = _proxy(address)
-    return "" if proxy is None else f" by way of the proxy {proxy.copy_with(username=None, password=None)}"
+def listed(tags: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str], dict[str, ModelDetails]]:
+    """Read /api/tags: full name -> the name as listed, the digest, and the details."""
+    names, digests, details = {}, {}, {}
+    for model in tags["models"] or ():
+        name = full_name(model["name"])
+        names[name], digests[name] = str(model["name"]), str(model["digest"])
+        told = model.get("details") or {}
+        details[name] = ModelDetails(
+            quantization=told.get("quantization_level") or None, parameters=_parameters(told.get("parameter_size")),
+            context_tokens=told.get("context_length"),
+        )  # fmt: skip
+    return names, digests, details
 
 
-def _past_proxy(address: str) -> str | None:
-    """Return how to reach the server without the proxy of the environment; None without one."""
-    import httpx
-
-    url = httpx.URL(address)
-    if _proxy(address) is None:
-        return None
-    return f"set no_proxy={url.host} to ask it directly, or correct {url.scheme}_proxy"
-
-
-def _proxy(address: str) -> httpx.URL | None:
-    """Return the proxy that requests to the address take; ServerError for one that cannot be used."""
-    import httpx
-
-    from loadgen.wire.transport import proxy_for
-
-    url = httpx.URL(address)
-    if url.scheme == "unix" or (named := proxy_for(url.scheme, url.host)) is None:
-        return None
-    try:
-        proxy = httpx.URL(named)
-    except httpx.InvalidURL:
-        proxy = httpx.URL()
-    if proxy.scheme not in ("http", "https") or not proxy.host:
-        raise ServerError(f"the environment names a proxy for {address} that is not an http proxy: "
-                          f"set no_proxy={url.host} to ask the server directly, or correct {url.scheme}_proxy or "
-                          "all_proxy")  # fmt: skip
-    return proxy
+def _parameters(size: str | None) -> int | None:
+    """Read a number of parameters such as 630.17M."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBT]?)", size or "")
+    return None if found is None else round(float(found[1]) * 1000 ** " KMBT".index(found[2] or " "))
 
 
 def _certificates_problem() -> str | None:
@@ -187,19 +172,12 @@ def _certificates_problem() -> str | None:
     return None
 
 
-def _allowed(answer: httpx.Response, address: str, access: Access) -> httpx.Response:
-    """Return an answer that is not a refusal; else raise AccessRefused."""
-    if answer.status_code in REFUSED:
-        raise AccessRefused(f"{address} answers {access.refusal(answer.status_code)}")
-    return answer
-
-
 def answers(address: str, access: Access = NO_ACCESS) -> bool:
     """Return whether the server still answers, if only that it lets nobody in."""
     import httpx
 
     try:
-        with _http(address, _QUESTION_TIMEOUT_S, access) as http:
+        with client_of(address, _QUESTION_TIMEOUT_S, access) as http:
             return http.get("/api/version").status_code in (200, *REFUSED)
     except (httpx.RequestError, OSError, ServerError):
         return False
@@ -275,7 +253,7 @@ class ModelWatcher:
     """Asks ``/api/ps`` over one connection; ``loaded()`` is None if the server does not answer in time."""
 
     def __init__(self, address: str, access: Access = NO_ACCESS) -> None:
-        self._http = _http(address, 1.0, access)
+        self._http = client_of(address, 1.0, access)
 
     def loaded(self, model: str) -> LoadedModel | None:
         try:
@@ -313,28 +291,6 @@ def _url_of(host: str) -> httpx.URL:
     return url
 
 
-def _http(address: str, timeout_s: float, access: Access) -> httpx.Client:
-    import httpx
-
-    return httpx.Client(base_url=http_url(address), timeout=timeout_s, **_as_the_load(address, access))
-
-
-def _as_the_load(address: str, access: Access) -> dict[str, Any]:
-    """Return the arguments of httpx with which questions go the way that the requests of a load go."""
-    from loadgen.wire.httpx_adapter import client_arguments
-
-    hooks = {"response": [_refuse_redirect, _read_lines]}
-    way = {"proxy": _proxy(address), "trust_env": False, "follow_redirects": False, "event_hooks": hooks}
-    return {**client_arguments(address, access), **way}
-
-
-def _refuse_redirect(response: httpx.Response) -> None:
-    if response.has_redirect_location:
-        asked, target = str(response.url), str(response.url.join(response.headers["location"]))
-        path = asked[asked.rfind("/api/") :]
-        raise ServerError(f"{asked.removesuffix(path)} redirects to {target.removesuffix(path)}: give that as --host")
-
-
 def _read_lines(response: httpx.Response) -> None:
     """Have lines end where Ollama ends them: httpx also ends them at U+0085 and its like, which JSON may contain."""
     from loadgen.wire.framing import Ndjson
@@ -353,7 +309,9 @@ def _read_lines(response: httpx.Response) -> None:
 def _client(address: str, timeout_s: float | None, access: Access) -> Iterator[ollama.Client]:
     import ollama
 
-    client = ollama.Client(http_url(address), timeout=timeout_s, **_as_the_load(address, access))
+    way = way_to(address, access)
+    way["event_hooks"]["response"].append(_read_lines)
+    client = ollama.Client(http_url(address), timeout=timeout_s, **way)
     try:
         yield client
     finally:

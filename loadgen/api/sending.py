@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from time import monotonic_ns
@@ -26,6 +26,14 @@ class ChatApi(Protocol):
     """What an API's module provides to send requests; its client has an ``async close()``."""
 
     FRAMING: type[Framing]
+    ENDS_ONCE: bool
+    """Whether a second last message is wrong."""
+    OPTIONS: Mapping[str, str]
+    """Ollama's name of an option -> the API's own, for those that it has; empty: it takes any."""
+    PROMPTS: bool
+    """Whether it takes a prompt outside a chat."""
+    DIALECTS: Sequence[str]
+    """Ways to ask for a schema besides its own."""
 
     def make_client(self, host: str | None, access: Access = ...) -> Any:
         """Make the official client over our transport, without a limit on connections."""
@@ -35,6 +43,9 @@ class ChatApi(Protocol):
 
     async def call(self, client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
         """Have the client send the request and yield its answer, part by part."""
+
+    def body(self, request: Request, stream: bool = ...) -> dict[str, Any]:
+        """Return the body of a request, without fields that are unset."""
 
     def piece(self, part: Any) -> Piece:
         """Read one part of an answer."""
@@ -57,7 +68,7 @@ async def send(
 ) -> RequestRecord:  # fmt: skip
     """Send at ``due_ns`` (None: now), read the streamed answer to its end, and return the record."""
     timings = WireTimings(timeouts, due_ns)
-    answer = Answer()
+    answer = Answer(ends_once=api.ENDS_ONCE)
     start_ns = monotonic_ns() if due_ns is None else due_ns
     error: RequestError | None = None
     try:

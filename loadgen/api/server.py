@@ -24,9 +24,24 @@ class AccessRefused(ServerError):
     """The server answers 401 or 403: the message says what to set."""
 
 
+class NotThisApi(ServerError):
+    """Something answers, but not as a server of this API."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """What a server tells of a model; None where it does not."""
+
+    quantization: str | None = None
+    parameters: int | None = None
+    context_tokens: int | None = None
+    slots: int | None = None
+    """Requests that it answers at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The server at ``address``; ``models`` maps each model's full name to its digest."""
+    """The server at ``address``; ``models`` maps each model's full name to the strongest identity it tells."""
 
     address: str
     version: str
@@ -35,6 +50,12 @@ class Server:
     listed: Mapping[str, str] = field(default_factory=dict)
     """Full name -> the name by which the server lists the model."""
     access: Access = NO_ACCESS
+    kind: str = ""
+    """The server's software, where that can be told: ollama, llama.cpp, vllm, …"""
+    lists_models: bool = True
+    """False: any model may be there."""
+    details: Mapping[str, ModelDetails] = field(default_factory=dict)
+    """Full name of a model -> what is known of it."""
 
     @property
     def api(self) -> ServerApi:
@@ -58,7 +79,9 @@ class Server:
         return bare if bare and full_name(bare) == full_name(listed) else listed
 
     def digest(self, model: str) -> str | None:
-        return self.models.get(self.api.full_name(model))
+        """Return the model's identity; None if the server does not have it."""
+        found = self.models.get(self.api.full_name(model))
+        return f"name:{model}" if found is None and not self.lists_models else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +114,9 @@ class ServerApi(Protocol):
     """The variable that holds the key, sent as ``Authorization: Bearer``."""
 
     def full_name(self, model: str) -> str: ...
-    def how_to_pull(self, model: str) -> str: ...
+    def how_to_get(self, models: Sequence[str], server: Server) -> str:
+        """Return what to do about models that the server lacks."""
+
     def keep_alive(self, text: str) -> str | float: ...
     def address_of(self, host: str | None) -> str: ...
     def probe(self, address: str, access: Access = ...) -> Server: ...
@@ -145,4 +170,6 @@ def socket_address(host: str) -> str | None:
 
 def server_api(name: str) -> ServerApi:
     """Import the API of that name."""
-    return cast("ServerApi", import_module(APIS[name][1]))
+    module, _, value = APIS[name][1].partition(":")
+    found = import_module(module)
+    return cast("ServerApi", getattr(found, value) if value else found)

@@ -103,8 +103,8 @@ class Worker:
 
         for request in self._job.warmup[self._number :: self._job.workers]:
             await send(self._api, self._client, request, self._job.timeouts, access=self._job.access)
-        if isinstance(self._job.load, ClosedLoop):
-            await self._api.preconnect(self._client, len(self._slots(self._job.load)), self._job.timeouts.connect_s)
+        slots = len(self._slots(self._job.load)) if isinstance(self._job.load, ClosedLoop) else 0
+        await self._api.preconnect(self._client, slots, self._job.timeouts.connect_s)
 
     async def run(self) -> None:
         """Report that the worker is ready, wait for the start, and send all there is to take."""

@@ -60,3 +60,34 @@ class Ndjson:
 
     def rest(self) -> bytes:
         return b"" if self._rest.isspace() else bytes(self._rest)
+
+
+class Sse:
+    """Server-sent events: a chunk is an event with its data; comments, which keep a connection open, are none."""
+
+    __slots__ = ("_rest",)
+
+    NAME: ClassVar[str] = "an event stream"
+    CONTENT_TYPES: ClassVar[tuple[str, ...]] = ("text/event-stream",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        is_one = data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and data.endswith(b"\n\n")
+        if is_one and not self._rest and b"\r" not in data:  # nearly always
+            return [data]
+        body = self._rest + data
+        held = body[-1:] if body.endswith(b"\r") else b""  # perhaps half of a line's end
+        events = body[: len(body) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
+        self._rest = events.pop() + held
+        if len(self._rest) > _MAX_CHUNK:
+            raise BadWire(f"an event of the answer is longer than {_MAX_CHUNK >> 20} MiB")
+        return [event + b"\n\n" for event in events if _has_data(event)]
+
+    def rest(self) -> bytes:
+        return self._rest if _has_data(self._rest) else b""
+
+
+def _has_data(event: bytes) -> bool:
+    return event.startswith(b"data:") or b"\ndata:" in event

@@ -16,6 +16,8 @@ from loadgen.types import NS
 from loadgen.wire.connection import ConnectFailed, Connection, TimedOut, WireTimings
 from loadgen.wire.framing import Framing
 
+_CLOSES_WITHIN_S = 0.05
+
 Address = tuple[str, int]
 """Host and port; a host that begins with "/" is the path of a unix socket."""
 
@@ -26,6 +28,9 @@ class Connections:
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self._context = context
         self._idle: dict[Address, list[Connection]] = {}
+        self._closing: set[Address] = set()
+        """Servers that close each connection after an answer although they say that they keep it (llama.cpp)."""
+        self._spares: set[asyncio.Task[None]] = set()
 
     async def send(
         self, address: Address, message: bytes, timings: WireTimings, framing: Callable[[], Framing]
@@ -43,11 +48,27 @@ class Connections:
         except BaseException:
             connection.close()
             raise
+        if address in self._closing:  # the next request will need a new connection: it is opened meanwhile
+            spare = asyncio.create_task(
+                self.preconnect(address, len(self._idle[address]) + 1, timings.timeouts.connect_s)
+            )
+            self._spares.add(spare)
+            spare.add_done_callback(self._spares.discard)
         return connection
+
+    async def learn(self, address: Address) -> None:
+        """Find out whether the server closes a connection after an answer, if it has answered."""
+        idle = self._idle.get(address, [])
+        if idle:
+            await asyncio.sleep(_CLOSES_WITHIN_S)
+            still = [connection for connection in idle if connection.usable()]
+            if len(still) < len(idle):
+                self._closing.add(address)
+            idle[:] = still
 
     async def give_back(self, connection: Connection) -> None:
         """Keep the connection for the next request, or close it if the answer was not read to its end."""
-        if connection.release():
+        if connection.release() and connection.address not in self._closing:
             self._idle.setdefault(connection.address, []).append(connection)
 
     async def preconnect(self, address: Address, count: int, timeout_s: float) -> None:
@@ -68,6 +89,8 @@ class Connections:
         return None
 
     def close(self) -> None:
+        for spare in self._spares:
+            spare.cancel()
         for idle in self._idle.values():
             for connection in idle:
                 connection.close()

@@ -24,6 +24,7 @@ SIMULATED = "simulated"
 class Cell:
     """One model under one suite under one load."""
 
+    server: Server
     model: str
     suite: Suite
     load: Load
@@ -33,6 +34,8 @@ class Cell:
     config_hash: str
     spellings: tuple[str, ...] = ()
     """Other names of the model, under which earlier runs of this cell may be stored."""
+    place: str = ""
+    """The server's host and port, where the load has several servers."""
 
     def under(self, model: str) -> Cell:
         """Return the same cell with the model under another of its names."""
@@ -50,7 +53,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.model} {self.suite_name} {self.load_name}"
+        return f"{self.model} {self.suite_name} {self.load_name}" + (f" at {self.place}" if self.place else "")
 
 
 def loading_options(cell: Cell, names: frozenset[str]) -> list[dict[str, Any]]:
@@ -79,10 +82,10 @@ def _loading_texts(name: str, sets: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(canonical_json(each[name]) if name in each else "unset" for each in sets))
 
 
-def build_cells(settings: Settings, server: Server) -> list[Cell]:
-    """Return all cells, model by model, so that the server loads each model once."""
+def build_cells(settings: Settings, servers: Sequence[Server]) -> list[Cell]:
+    """Return all cells, server by server and model by model, so that a server loads each model once."""
     cells = []
-    for given, suite in product(settings.models, settings.suites):
+    for server, given, suite in product(servers, settings.models, settings.suites):
         model = server.name_of(given)
         names = (server.listed.get(server.api.full_name(given), given), given)
         spellings = tuple(name for name in dict.fromkeys(names) if name != model)
@@ -91,8 +94,11 @@ def build_cells(settings: Settings, server: Server) -> list[Cell]:
             if requests is None and load.duration_s is None:
                 requests = suite.default_requests
             config = _config(settings, server, model, suite, load, structured)
-            cells.append(Cell(model=model, suite=suite, load=load, requests=requests, config=config,
-                              config_hash=config_hash(config), spellings=spellings))  # fmt: skip
+            cells.append(Cell(
+                server=server, model=model, suite=suite, load=load, requests=requests, config=config,
+                config_hash=config_hash(config), spellings=spellings,
+                place=server.address.partition("://")[2] if len(servers) > 1 else "",
+            ))  # fmt: skip
     return cells
 
 
@@ -110,7 +116,7 @@ def _config(
         suite=suite.name,
         suite_hash=suite.content_hash,
         model=model,
-        model_digest=server.digest(model) or "",
+        model_digest=identity_of(server, model, settings.model_revision),
         server_version=server.version,
         server_address=SIMULATED if settings.simulate else server.address,
         endpoint=settings.endpoint,
@@ -123,8 +129,16 @@ def _config(
         warmup=settings.warmup,
         timeout_s=settings.timeout_s,
         scorer_version=SCORER_VERSION if scored else None,
+        api=server.api_name,
+        body=dict(settings.body) or None,
         headers=tuple(name for name in settings.access.names if name != "authorization"),
     )
+
+
+def identity_of(server: Server, model: str, revision: str | None) -> str:
+    """Return what tells this model from another of its name: what the server says, and what the user does."""
+    said = server.digest(model) or ""
+    return said if revision is None else f"{said} revision:{revision}".strip()
 
 
 def _load(load: Load) -> dict[str, Any]:

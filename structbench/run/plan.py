@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from loadgen.api import DEFAULT_API
-from loadgen.api.server import Server, ServerError, reach, server_api
+from loadgen.api.server import NotThisApi, Server, ServerApi, ServerError, reach, server_api
 from loadgen.telemetry import Telemetry
 from loadgen.telemetry.target import Target, is_disabled
-from loadgen.wire.access import NO_ACCESS, Access
+from loadgen.wire.access import NO_ACCESS, Access, split_userinfo
 from loadgen.wire.deadline import within
 from structbench.errors import BadInput
 from structbench.identity import config_dict, config_hash, differences
 from structbench.metrics import INSTRUMENTS
 from structbench.output import complain
 from structbench.run.cells import Cell
-from structbench.run.settings import Settings
+from structbench.run.settings import Settings, check_api
 from structbench.store import Store, StoredRun
 from structbench.suites.answer_book import answer_book
 from structbench.suites.requests import whole_conversations
@@ -52,23 +52,55 @@ class PlannedCell:
 
 def find_server(
     models: Sequence[str], stack: ExitStack, *, host: str | None, access: Access = NO_ACCESS, simulate: bool,
-    pull: bool, seed: int = 0,
+    pull: bool, seed: int = 0, api: str | None = None, base_url: str | None = None,
 ) -> Server:  # fmt: skip
     """Return the server; raise BadInput if none answers, or if it lacks a model and ``pull`` is false.
 
-    A simulated server runs until ``stack`` closes.
+    ``api`` None: the one that it speaks. A simulated server runs until ``stack`` closes.
     """
     try:
-        api = server_api(DEFAULT_API)
-        address, access = reach(api, _simulate(seed, stack) if simulate else host, access)
-        server = within(_ANSWERED_S, lambda: api.probe(address, access))
-    except TimeoutError as error:
-        raise BadInput(f"what answers at {address} does not come to an end ({error}): check --host") from None
+        server = _probe(_simulate(seed, stack) if simulate else host, access, api, base_url)
     except ServerError as error:
         raise BadInput(str(error)) from None
     if not pull:
         _check_models(models, server)
     return server
+
+
+def find_servers(settings: Settings, stack: ExitStack) -> list[Server]:
+    """Return the servers of a load; BadInput if one does not answer, lacks a model, or cannot be asked for this."""
+    servers = [
+        find_server(
+            settings.wanted_models, stack, host=host, access=settings.access, simulate=settings.simulate,
+            pull=settings.pull, seed=settings.seed, api=settings.api, base_url=settings.base_url,
+        )
+        for host in settings.hosts
+    ]  # fmt: skip
+    for server in servers:
+        check_api(settings, server)
+    return servers
+
+
+def _probe(host: str | None, access: Access, api: str | None, base_url: str | None) -> Server:
+    """Return the server at the address by its API; ServerError if there is none."""
+    given = base_url or host
+    if api is None and given is not None and given.rstrip("/").endswith("/v1"):
+        api = "openai"
+    speaks = server_api(api or DEFAULT_API)
+    address, found = reach(speaks, given, access)
+    if base_url is not None:
+        address = split_userinfo(base_url)[0].rstrip("/")
+    try:
+        return _asked(speaks, address, found)
+    except NotThisApi:
+        if api is not None or base_url is not None:
+            raise
+        other = server_api("openai")
+        try:
+            return _asked(other, *reach(other, host, access))
+        except ServerError:
+            pass
+        raise
 
 
 def pull_missing(models: Sequence[str], server: Server, say: Callable[[str], None]) -> Server:
@@ -85,11 +117,18 @@ def pull_missing(models: Sequence[str], server: Server, say: Callable[[str], Non
     return server
 
 
+def _asked(api: ServerApi, address: str, access: Access) -> Server:
+    """Return the server at the address; ServerError also for one whose answer does not end."""
+    try:
+        return within(_ANSWERED_S, lambda: api.probe(address, access))
+    except TimeoutError as error:
+        raise ServerError(f"what answers at {address} does not come to an end ({error}): check --host") from None
+
+
 def _check_models(models: Sequence[str], server: Server) -> None:
     if missing := _missing(models, server):
-        pulls = "; ".join(map(server.api.how_to_pull, missing))
         lacks = f"the server at {server.address} does not have {', '.join(missing)}"
-        raise BadInput(f"{lacks}: run `{pulls}`, or add --pull")
+        raise BadInput(f"{lacks}: {server.api.how_to_get(missing, server)}")
 
 
 def _missing(models: Sequence[str], server: Server) -> list[str]:

@@ -20,7 +20,7 @@ from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
-from loadgen.api.server import Server, ServerError
+from loadgen.api.server import ModelDetails, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
 from structbench import __version__
@@ -37,7 +37,7 @@ from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
 from structbench.run.display import Display
-from structbench.run.plan import CacheState, PlannedCell, explain, find_server, open_telemetry, plan, pull_missing
+from structbench.run.plan import CacheState, PlannedCell, explain, find_servers, open_telemetry, plan, pull_missing
 from structbench.run.segment import Segment, Services, gone, labels_of
 from structbench.run.settings import Settings
 from structbench.run.similarity import Embeddings, score_similarity
@@ -165,22 +165,21 @@ def load(
             if notice is not None:
                 display.print(notice)
         with stop.interruptible():
-            server = find_server(settings.wanted_models, stack, host=settings.host, access=settings.access,
-                                 simulate=settings.simulate, pull=settings.pull, seed=settings.seed)  # fmt: skip
+            servers = find_servers(settings, stack)
         if settings.dry_run or settings.explain:
-            cells = build_cells(settings, server)
-            return Summary(planned=_plan_lines(settings, cells, _warnings(cells, server)), db=str(settings.db))
+            cells = build_cells(settings, servers)
+            return Summary(planned=_plan_lines(settings, cells, _warnings(cells)), db=str(settings.db))
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
         store = Store(settings.db, fsync=settings.fsync)
         stack.callback(_close, store)
         with stop.interruptible():
-            server = pull_missing(settings.wanted_models, server, display.print)
-        cells = build_cells(settings, server)
+            servers = [pull_missing(settings.wanted_models, server, display.print) for server in servers]
+        cells = build_cells(settings, servers)
         planned = plan(settings, cells, store)
-        for warning in _warnings([each.cell for each in planned if each.cache != "skipped"], server):
+        for warning in _warnings([each.cell for each in planned if each.cache != "skipped"]):
             display.print(warning)
         scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
-        services = Services(settings, server, store, telemetry, scorer, display)
+        services = Services(settings, store, telemetry, scorer, display)
         runner = _Runner(services, stop)
         try:
             with display:
@@ -204,8 +203,8 @@ def _close(store: Store) -> None:
         )
 
 
-def _warnings(cells: Sequence[Cell], server: Server) -> list[str]:
-    found = (reload_warning(cell, server.api.LOADING_OPTIONS) for cell in cells)
+def _warnings(cells: Sequence[Cell]) -> list[str]:
+    found = (reload_warning(cell, cell.server.api.LOADING_OPTIONS) for cell in cells)
     return [f"warning: {text}" for text in found if text is not None]
 
 
@@ -231,22 +230,27 @@ class _Runner:
     services: Services
     stop: Stop
     summary: Summary = field(default_factory=Summary)
-    calibration: dict[str, tuple[float, int]] = field(default_factory=dict)
+    calibration: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)
     states: Counter[CellState] = field(default_factory=Counter)
+    gone: set[str] = field(default_factory=set)
+    """Addresses of servers that no longer answer."""
 
     def run_all(self, planned: Sequence[PlannedCell]) -> Summary:
-        """Run cell by cell; stop if the server is gone, but go on after any other failure."""
+        """Run cell by cell; leave out those of a server that is gone, but go on after any other failure."""
         caches: dict[str, CacheState] = {}
         runs: list[tuple[Cell, str]] = []
+        outcomes: dict[str, CellResult] = {}
         self.states["waiting"] = len(planned)
         self.summary.outcomes = [CellResult(cell.cell.name) for cell in planned]
         self._judge()  # so that what ends early does not count as passed
-        for cell in planned:
-            server = self.services.server
-            if self.stop.asked or (self.summary.failures and not server.api.answers(server.address, server.access)):
+        for cell, outcome in zip(planned, self.summary.outcomes, strict=True):
+            if self.stop.asked:
                 break
+            if self.summary.failures and not self._answers(cell.cell.server):
+                continue
             run_id = _new_run_id() if cell.continued is None else cell.continued.run_id
             runs.append((cell.cell, run_id))
+            outcomes[run_id] = outcome
             self._note_lookup(cell, run_id)
             if cell.notice is not None:
                 self.services.display.print(f"{cell.cell.name}: {cell.notice}")
@@ -276,17 +280,23 @@ class _Runner:
             for row in self.summary.rows:
                 row["warnings"] = [warning]
         self.summary.pairs = pair_up(runs, lambda run_id: store.query(constrained.ROWS, [run_id], timeout_s=_FLUSH_S))
-        by_id = {row["run_id"]: row for row in self.summary.rows}
-        for outcome, (_, run_id) in zip(self.summary.outcomes, runs, strict=False):
-            outcome.row = by_id.get(run_id)
+        for row in self.summary.rows:
+            outcomes[row["run_id"]].row = row
         self._judge()
         return self.summary
 
+    def _answers(self, server: Server) -> bool:
+        """Return whether the server is still there; one that is gone is not asked again."""
+        if server.address not in self.gone and not server.api.answers(server.address, server.access):
+            self.gone.add(server.address)
+        return server.address not in self.gone
+
     def _similarity(self, runs: Sequence[tuple[Cell, str]]) -> str | None:
         """Compare the answers with their references, if asked for; return a warning, or None."""
-        model, server = self.services.settings.embed_model, self.services.server
-        if model is None or self.stop.asked:
+        model = self.services.settings.embed_model
+        if model is None or self.stop.asked or not runs:
             return None
+        server = runs[0][0].server
         cases = {run_id: cell.suite.cases for cell, run_id in runs}
         try:
             with self.stop.interruptible():
@@ -320,7 +330,7 @@ class _Runner:
         result = _CACHE_RESULT[planned.cache]
         telemetry, settings = self.services.telemetry, self.services.settings
         if telemetry is not None:
-            telemetry.cache(labels_of(planned.cell, self.services.server, settings.label), result)
+            telemetry.cache(labels_of(planned.cell, settings.label), result)
         if settings.skip_cached:
             self.services.store.append("lookups", {
                 "looked_up_at": _now(), "config_hash": planned.cell.config_hash, "run_id": run_id, "result": result,
@@ -352,7 +362,7 @@ class _Runner:
         cell, store, continued = planned.cell, self.services.store, planned.continued
         try:
             with self.stop.interruptible():
-                loading = loading_options(cell, self.services.server.api.LOADING_OPTIONS)[0]
+                loading = loading_options(cell, cell.server.api.LOADING_OPTIONS)[0]
                 model_load_s = self._load_model(cell, loading)
                 cases = self._cases(cell, run_id)
         except KeyboardInterrupt:
@@ -383,7 +393,7 @@ class _Runner:
 
     def _after_pause(self, planned: PlannedCell, segment: Segment) -> PlannedCell | None:
         """Wait for a server that is away; return what is left of the run, or None if it does not come back."""
-        server, patience_s, name = self.services.server, self.services.settings.patience_s, segment.cell.name
+        server, patience_s, name = segment.cell.server, self.services.settings.patience_s, segment.cell.name
         assert segment.away_since_s is not None
         say = self.services.display.print
         if planned.away_s is not None and not segment.answered:
@@ -403,7 +413,7 @@ class _Runner:
 
     def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> float | None:
         """Load the model and return the seconds that took, so that no request of the load pays for it."""
-        config, server = cell.config, self.services.server
+        config, server = cell.config, cell.server
         options = {**config.options, **loading}
         seconds, refusal = server.api.load_model(server.address, cell.model, options, config.keep_alive, server.access)
         if refusal is not None:
@@ -414,8 +424,9 @@ class _Runner:
         """Return the suite's cases; those of ``text`` are this run's, with lengths fitted to the model's tokenizer."""
         if cell.suite.name != "text":
             return cell.suite.cases
-        if cell.model not in self.calibration:
-            config, server = cell.config, self.services.server
+        key = cell.server.address, cell.model
+        if key not in self.calibration:
+            config, server = cell.config, cell.server
             samples = []
             for prompt in calibration_prompts(config.seed, run_id):
                 chat = config.endpoint == "chat"
@@ -424,8 +435,8 @@ class _Runner:
                 )
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
-            self.calibration[cell.model] = calibrate(samples)
-        return cases_of_run(cell.suite, run_id, *self.calibration[cell.model])
+            self.calibration[key] = calibrate(samples)
+        return cases_of_run(cell.suite, run_id, *self.calibration[key])
 
     def _open(self, planned: PlannedCell, segment: Segment, model_load_s: float | None) -> None:
         cell, settings = planned.cell, self.services.settings
@@ -434,7 +445,12 @@ class _Runner:
                "asked_requests": cell.requests, "asked_duration_s": cell.load.duration_s,
                "verdict": None, "verdict_reason": None, "finished_at": None}  # fmt: skip
         if planned.continued is None:
-            run |= {"label": settings.label, "started_at": now, "environment": _environment(settings)}
+            run |= {
+                **server_columns(cell.server, cell.model),
+                "label": settings.label,
+                "started_at": now,
+                "environment": _environment(settings),
+            }
         self.services.store.append("runs", run)
         self.services.store.append("segments", {
             "run_id": segment.run_id, "segment": segment.number, "started_at": now, "status": "running",
@@ -473,6 +489,15 @@ def rest_of(planned: PlannedCell, segment: Segment, away_s: float) -> PlannedCel
     )  # fmt: skip
     return replace(planned, continued=continued, missing=missing, away_s=away_s, left_s=left_s,
                    first_index=segment.highest + 1)  # fmt: skip
+
+
+def server_columns(server: Server, model: str) -> dict[str, Any]:
+    """Return the columns of ``runs`` with what the server tells of itself and of the model."""
+    told = server.details.get(server.api.full_name(model), ModelDetails())
+    return {
+        "api": server.api_name, "server_kind": server.kind or None, "quantization": told.quantization,
+        "parameters": told.parameters, "context_tokens": told.context_tokens, "server_slots": told.slots,
+    }  # fmt: skip
 
 
 def pair_up(

@@ -23,6 +23,7 @@ from structbench.run.progress import Progress
 from structbench.run.sampler import Sampler
 from structbench.run.settings import Settings
 from structbench.scoring import Answer
+from structbench.scoring.answer import answer_text
 from structbench.scoring.process import Scorer
 from structbench.store import Store, row_of
 from structbench.store.lookup import SENT_AGAIN
@@ -40,7 +41,6 @@ class Services:
     """What all segments of one load share."""
 
     settings: Settings
-    server: Server
     store: Store
     telemetry: Telemetry | None
     scorer: Scorer
@@ -51,11 +51,11 @@ def gone(server: Server) -> str:
     return f"the server at {server.address} no longer answers: start it again and continue with --skip-cached"
 
 
-def labels_of(cell: Cell, server: Server, label: str | None) -> CellLabels:
+def labels_of(cell: Cell, label: str | None) -> CellLabels:
     """Return the labels of a cell's metrics."""
     return CellLabels(
-        model=cell.model, suite=cell.suite_name, load=cell.load_name, provider=server.api.PROVIDER,
-        server_address=server.host, server_port=server.port,
+        model=cell.model, suite=cell.suite_name, load=cell.load_name, provider=cell.server.api.PROVIDER,
+        server_address=cell.server.host, server_port=cell.server.port,
         operation="chat" if cell.config.endpoint == "chat" else "text_completion", label=label,
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ class Segment:
     def __post_init__(self) -> None:
         self.expected = None if self.missing is None else first_turns(self.cases, self.missing)
         self.done = bytearray(self.cell.requests or 0)
-        self.labels = labels_of(self.cell, self.services.server, self.services.settings.label)
+        self.labels = labels_of(self.cell, self.services.settings.label)
 
     def run(self) -> None:
         """Send everything, receive every record, wait for the scores."""
@@ -122,8 +122,8 @@ class Segment:
         already = max(0, (planned or 0) - len(self.missing or ()))
         display = self.services.display
         self.progress = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
-        store, server = self.services.store, self.services.server
-        with Sampler(server, self.cell.model, self.readings, lambda: store.backlog, self._store_sample, self._refresh):
+        store, cell = self.services.store, self.cell
+        with Sampler(cell.server, cell.model, self.readings, lambda: store.backlog, self._store_sample, self._refresh):
             try:
                 for record in self._load():
                     self._receive(record)
@@ -184,9 +184,9 @@ class Segment:
             requests_of(self.cases, self.cell.config, indices, self.cell.requests),
             self.cell.load,
             count=self.expected,
-            api=self.services.server.api_name,
-            host=self.services.server.address,
-            access=self.services.server.access,
+            api=self.cell.server.api_name,
+            host=self.cell.server.address,
+            access=self.cell.server.access,
             workers=self.workers,
             warmup=warmup_requests(self.cell.config, self.warmup, self.loading),
             timeouts=Timeouts.of(self.services.settings.timeout_s),
@@ -207,7 +207,8 @@ class Segment:
             self._store_row(record, None)
         else:
             failure = None if record.error is None else record.error.kind
-            answer = Answer(record.output_text, record.tool_calls, record.done_reason, failure)
+            text = answer_text(self.cell.config.structured, record.output_text, record.tool_calls)
+            answer = Answer(text, record.tool_calls, record.done_reason, failure)
             self.services.scorer.submit((self, record), case, answer)
         self._judge_errors(record)
 
@@ -320,7 +321,7 @@ class Segment:
 
     def _check_server(self) -> None:
         """See whether the server is there: a closed loop pauses while it is not, an open one records what is due."""
-        server, patience_s = self.services.server, self.services.settings.patience_s
+        server, patience_s = self.cell.server, self.services.settings.patience_s
         if self.orders.stop or server.api.answers(server.address, server.access):
             return
         first = self.away_since_s is None

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.api import DEFAULT_API
-from loadgen.api.server import server_api
+from loadgen.api.sending import chat_api
+from loadgen.api.server import Server, server_api
 from loadgen.telemetry.target import Target, is_installed, target_of
 from loadgen.types import ClosedLoop, Load, OpenLoop
 from loadgen.wire.access import Access
@@ -51,8 +52,14 @@ class Settings:
     """Ollama options sent with every request."""
     keep_alive: str | float | None
     seed: int
-    host: str | None = field(repr=False)
-    """The server's address as it was given, perhaps with credentials."""
+    hosts: tuple[str | None, ...] = field(repr=False)
+    """The servers' addresses as they were given, perhaps with credentials; None: the default."""
+    api: str | None
+    """None: what each server speaks."""
+    base_url: str | None = field(repr=False)
+    body: Mapping[str, Any]
+    """Fields added to the body of every request."""
+    model_revision: str | None
     access: Access
     """Without the credentials of the address and the API's own key, which ``loadgen.api.server.reach`` adds."""
     simulate: bool
@@ -97,7 +104,9 @@ def settings_of(options: LoadOptions) -> Settings:
         warmup=options.warmup, workers=options.workers, timeout_s=options.timeout, grace_s=options.grace,
         patience_s=options.patience,
         endpoint=options.endpoint, think=None if options.think is None else think_value(options.think),
-        options=own, keep_alive=keep_alive, seed=options.seed, host=options.host, access=access_from(options),
+        options=own, keep_alive=keep_alive, seed=options.seed, access=access_from(options),
+        hosts=tuple(options.host) or (None,), api=None if options.api == "auto" else options.api,
+        base_url=options.base_url, body=body_fields(options.body), model_revision=options.model_revision,
         simulate=options.simulate,
         pull=options.pull, embed_model=options.embed_model, db=Path(options.db), fsync=options.fsync,
         skip_cached=options.skip_cached,
@@ -125,9 +134,11 @@ def _check_choices(options: LoadOptions) -> None:
         raise BadInput("--rate and --concurrency cannot be combined (open loop, closed loop): leave one out")
     if options.max_in_flight is not None and not options.rate:
         raise BadInput("--max-in-flight is for an open loop: give --rate, or leave it out")
-    if unknown := [mode for mode in options.structured if mode not in ("format", "prompt")]:
-        raise BadInput(f"--structured {unknown[0]}: use format, prompt or both")
-    several = {"models": options.models, "suites": options.suites, "structured": options.structured}
+    if options.base_url is not None and (options.host or options.simulate):
+        raise BadInput("--base-url is the whole address of a server: leave out --host and --simulate")
+    several = {
+        "models": options.models, "suites": options.suites, "structured": options.structured, "host": options.host
+    }  # fmt: skip
     for name, names in several.items():
         same = [server_api(DEFAULT_API).full_name(each) if name == "models" else each for each in names]
         if len(set(same)) < len(same):
@@ -165,6 +176,48 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             raise BadInput(f"--option {pair!r}: give a finite number") from None
     return options
+
+
+def body_fields(pairs: Sequence[str]) -> dict[str, Any]:
+    """Parse ``KEY=JSON`` pairs, the fields to add to a request's body."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--body {pair!r} has no '=': write KEY=JSON, e.g. --body top_k=40")
+        try:
+            found[key] = json.loads(text)
+        except (ValueError, RecursionError):
+            raise BadInput(f"--body {key}: {text!r} is not JSON; a text needs quotes, e.g. --body '{key}=\"{text}\"'"
+                           ) from None  # fmt: skip
+    return found
+
+
+def check_api(settings: Settings, server: Server) -> None:
+    """Raise BadInput for what the server's API cannot be asked."""
+    api = chat_api(server.api_name)
+    ways = ("format", "prompt", *api.DIALECTS)
+    if unknown := [way for way in settings.structured if way not in ways]:
+        raise BadInput(f"--structured {unknown[0]}: the API {server.api_name} has {', '.join(ways)}")
+    if settings.keep_alive is not None and server.api_name != DEFAULT_API:
+        raise BadInput(f"--keep-alive: only Ollama's own API has it, and {server.address} is spoken to by "
+                       f"{server.api_name}: leave it out")  # fmt: skip
+    if settings.endpoint == "generate" and not api.PROMPTS:
+        raise BadInput(f"--endpoint generate: the API {server.api_name} takes no prompt outside a chat: leave it out")
+    _check_options(settings, server.api_name, api.OPTIONS)
+
+
+def _check_options(settings: Settings, name: str, known: Mapping[str, str]) -> None:
+    """Raise BadInput for an option without a counterpart, on the command line or in a case."""
+    if not known:
+        return
+    asked = [("--option", settings.options)]
+    for suite in settings.suites:
+        asked += [(f"suite {suite.name}, case {case.id}", case.options) for case in representative_cases(suite)]
+    for where, options in asked:
+        if unknown := [option for option in options if option not in known]:
+            raise BadInput(f"{where}: the API {name} has no counterpart of {unknown[0]} (it has {', '.join(known)}): "
+                           f"use --body for a field of the server's own")  # fmt: skip
 
 
 def _keep_alive(text: str | None) -> str | float | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unicodedata import category, normalize
 
+from loadgen.types import NOT_JSON
 from structbench.formatting import without_middle
 from structbench.types import Score
 
@@ -84,3 +86,13 @@ def quoted(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = without_middle(text, 100, 29)
     return repr(text) if isinstance(value, str) else text
+
+
+def answer_text(structured: str, output_text: str, tool_calls: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text to judge: where the schema was sent as a tool's parameters, the arguments of the first call."""
+    if structured != "tools" or not tool_calls:
+        return output_text
+    arguments = tool_calls[0].get("arguments")
+    if isinstance(arguments, Mapping) and set(arguments) == {NOT_JSON}:
+        return str(arguments[NOT_JSON])
+    return json.dumps(arguments, ensure_ascii=False)

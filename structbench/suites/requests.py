@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from loadgen.types import Request
+from loadgen.types import ANSWER, Request
 from structbench.suites.generated import GeneratedCases
 from structbench.types import Case, Config
 
@@ -72,7 +72,9 @@ def request_of(case: Case, config: Config, index: int, planned: int | None = Non
     shared: dict[str, Any] = {
         "index": index,
         "model": config.model,
-        "format": case.schema if config.structured == "format" else None,
+        "format": case.schema if config.structured not in ("prompt", "tools") else None,
+        "dialect": None if config.structured in ("format", "prompt", "none") else config.structured,
+        "body": config.body or {},
         "think": config.think,
         "options": options,
         "keep_alive": config.keep_alive,
@@ -80,7 +82,11 @@ def request_of(case: Case, config: Config, index: int, planned: int | None = Non
     if config.endpoint == "generate":
         return Request(prompt=as_prompt(messages), **shared)
     results = case.tool_results if planned is None or index + 1 < planned else None
-    return Request(messages=messages, tools=case.tools, tool_results=results, **shared)
+    tools = case.tools
+    if case.schema is not None and config.structured == "tools":
+        function = {"name": ANSWER, "description": "Give the answer.", "parameters": case.schema, "strict": True}
+        tools = ({"type": "function", "function": function},)
+    return Request(messages=messages, tools=tools, tool_results=results, **shared)
 
 
 def warmup_requests(config: Config, count: int, loading: Mapping[str, Any]) -> list[Request]:

@@ -46,11 +46,11 @@ def test_golden_hash_of_a_config_never_changes() -> None:
 
 
 def test_a_field_at_its_default_is_not_in_the_identity_and_any_other_value_is() -> None:
-    assert {"api", "dialect", "headers"}.isdisjoint(config_dict(CONFIG))
+    assert {"api", "body", "headers"}.isdisjoint(config_dict(CONFIG))
     assert config_dict(CONFIG)["scorer_version"] == 1
     others: list[dict[str, Any]] = [
         {"api": "openai"},
-        {"dialect": "tools"},
+        {"body": {"top_k": 1}},
         {"headers": ("x-a",)},
         {"scorer_version": None},
     ]

@@ -139,13 +139,15 @@ def chat(text: str = "hi", index: int = 0, model: str = "m", **more: Any) -> Req
     return Request(index=index, model=model, messages=({"role": "user", "content": text},), **more)
 
 
-def ask(url: str, *requests: Request, timeouts: Timeouts = SOON, access: Access = NO_ACCESS) -> list[RequestRecord]:
+def ask(
+    url: str, *requests: Request, timeouts: Timeouts = SOON, access: Access = NO_ACCESS, api: Any = ollama
+) -> list[RequestRecord]:
     """Send one after the other with one client."""
 
     async def all_of_them() -> list[RequestRecord]:
-        client = ollama.make_client(url, access)
+        client = api.make_client(url, access)
         try:
-            return [await send(ollama, client, request, timeouts, access=access) for request in requests]
+            return [await send(api, client, request, timeouts, access=access) for request in requests]
         finally:
             await client.close()  # type: ignore[no-untyped-call]
 
@@ -153,10 +155,10 @@ def ask(url: str, *requests: Request, timeouts: Timeouts = SOON, access: Access 
 
 
 def ask_script(
-    script: Callable[[Peer], None], *requests: Request, timeouts: Timeouts = SOON
+    script: Callable[[Peer], None], *requests: Request, timeouts: Timeouts = SOON, api: Any = ollama
 ) -> tuple[RequestRecord, ...]:
     with Scripted(script) as server:
-        return tuple(ask(server.url, *(requests or (chat(),)), timeouts=timeouts))
+        return tuple(ask(server.url, *(requests or (chat(),)), timeouts=timeouts, api=api))
 
 
 def answers(*chunks: Any) -> Callable[[Peer], None]:

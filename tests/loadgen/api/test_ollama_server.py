@@ -207,7 +207,7 @@ def test_what_is_not_ollama_is_told_so(status: int, data: bytes) -> None:
 @pytest.mark.parametrize("models", ["[]", "null"])
 def test_a_server_without_models_is_a_server(models: str) -> None:
     with Scripted(plain(200, f'{{"version": "0.9", "models": {models}}}'.encode())) as server:
-        assert probe(server.url) == Server(server.url, "0.9", {})
+        assert probe(server.url) == Server(server.url, "0.9", {}, kind="ollama")
 
 
 @pytest.mark.parametrize("text", [

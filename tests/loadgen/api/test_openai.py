@@ -15,8 +15,9 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 
 
 def test_what_a_request_lacks_is_absent() -> None:
-    assert body(chat()) == {"model": "m", "stream": True, "messages": MESSAGES}
-    assert body(chat(), stream=False)["stream"] is False
+    usage = {"stream_options": {"include_usage": True}}
+    assert body(chat()) == {"model": "m", "stream": True, "messages": MESSAGES, **usage}
+    assert body(chat(), stream=False) == {"model": "m", "stream": False, "messages": MESSAGES}
 
 
 def test_everything_a_request_holds_has_its_word() -> None:
@@ -25,7 +26,7 @@ def test_everything_a_request_holds_has_its_word() -> None:
     assert body(request) == {
         "model": "m", "stream": True, "messages": MESSAGES, "tools": [WEATHER], "reasoning_effort": "medium",
         "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
-        "max_tokens": 9, "seed": 1,
+        "max_tokens": 9, "seed": 1, "stream_options": {"include_usage": True},
     }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def delta(said: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         (delta({"content": "a"}), Piece("a")),
         (delta({"reasoning": "hm"}), Piece(thinking="hm")),
         (delta({}, "length"), Piece(done=True, facts={"done_reason": "length"})),
-        ({"choices": [], "usage": {"completion_tokens": 3}}, Piece()),
+        ({"choices": [], "usage": {"completion_tokens": 3}}, Piece(facts={"output_tokens": 3})),
         ({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]},
          Piece("a", done=True, facts={"done_reason": "stop"})),
     ],

@@ -296,6 +296,7 @@ class MadeUp:
     """What ``send`` uses of an API's module, with a client of a dozen lines."""
 
     FRAMING = Events
+    ENDS_ONCE = False
 
     def make_client(self, host: str | None) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=HttpxTransport(SENDING.get, Events, bytes), base_url=host or "")

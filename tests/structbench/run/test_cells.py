@@ -24,7 +24,7 @@ SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "digest-a", "b:
 
 
 def cells(**given: Any) -> list[Cell]:
-    return build_cells(settings_of(LoadOptions(**{"models": ["a"], "suites": ["numbers"], **given})), SERVER)
+    return build_cells(settings_of(LoadOptions(**{"models": ["a"], "suites": ["numbers"], **given})), [SERVER])
 
 
 def test_a_cell_for_each_model_suite_and_load_with_the_model_changing_least() -> None:
@@ -70,8 +70,8 @@ LISTING = Server("http://127.0.0.1:11434", "0.33.0", {"m:latest": "d", "m:1b": "
 
 @pytest.mark.parametrize("given", ["m", "M", "m:latest", "library/m", "registry.ollama.ai/library/m:latest"])
 def test_a_model_is_one_cell_by_each_of_its_names(given: str) -> None:
-    (cell,) = build_cells(settings_of(LoadOptions(models=[given], suites=["numbers"])), LISTING)
-    (plain,) = build_cells(settings_of(LoadOptions(models=["m"], suites=["numbers"])), LISTING)
+    (cell,) = build_cells(settings_of(LoadOptions(models=[given], suites=["numbers"])), [LISTING])
+    (plain,) = build_cells(settings_of(LoadOptions(models=["m"], suites=["numbers"])), [LISTING])
     assert (cell.model, cell.config_hash, cell.config.model_digest) == ("m", plain.config_hash, "d")
     assert {cell.model, *cell.spellings} == {"m", "m:latest", given}
     older = cell.under("m:latest")
@@ -80,7 +80,7 @@ def test_a_model_is_one_cell_by_each_of_its_names(given: str) -> None:
 
 
 def test_another_tag_is_another_model_and_its_name_is_the_servers() -> None:
-    (cell,) = build_cells(settings_of(LoadOptions(models=["m:1B"], suites=["numbers"])), LISTING)
+    (cell,) = build_cells(settings_of(LoadOptions(models=["m:1B"], suites=["numbers"])), [LISTING])
     assert (cell.model, cell.spellings, cell.config.model_digest) == ("M:1b", ("m:1B",), "e")
 
 

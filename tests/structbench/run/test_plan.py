@@ -41,7 +41,7 @@ class Memory:
 def planned(store: Memory, **given: Any) -> PlannedCell:
     options = LoadOptions(**{"models": ["a"], "suites": ["numbers"], "requests": 6, **given})
     settings = settings_of(options)
-    (cell,) = plan(settings, build_cells(settings, SERVER), store)  # type: ignore[arg-type]
+    (cell,) = plan(settings, build_cells(settings, [SERVER]), store)  # type: ignore[arg-type]
     return cell
 
 
@@ -94,7 +94,7 @@ class Held(Memory):
 
 def test_what_is_stored_under_another_name_of_the_model_is_used_and_keeps_its_name() -> None:
     settings = settings_of(LoadOptions(models=["a"], suites=["numbers"], requests=6))
-    short, long = (build_cells(settings, SERVER)[0].under(name) for name in ("a", "a:latest"))
+    short, long = (build_cells(settings, [SERVER])[0].under(name) for name in ("a", "a:latest"))
     complete, partial = {"status": "complete"}, {"status": "partial", "done": frozenset({0, 1})}
 
     def plan_of(runs: dict[str, dict[str, Any]], *, skip_cached: bool = True) -> tuple[str, str]:
@@ -117,7 +117,7 @@ def test_a_conversation_that_lacks_a_turn_goes_on_from_its_first() -> None:
 def test_each_cell_has_a_state_of_its_own() -> None:
     options = LoadOptions(models=["a"], suites=["numbers"], requests=6, concurrency=[1, 2, 4], skip_cached=True)
     settings = settings_of(options)
-    cells = build_cells(settings, SERVER)
+    cells = build_cells(settings, [SERVER])
     told: dict[str, Any] = {"run_id": "r1", "requests": 6, "next_segment": 2, "label": None, "started_at": None}
     store: Any = Memory()
     store.find = lambda _: {

@@ -82,7 +82,7 @@ class Parts:
 def segment(missing: range | None = range(3), **given: Any) -> Segment:
     options = LoadOptions(**{"models": ["m"], "suites": ["numbers"], "requests": 3, **given})
     settings = settings_of(options)
-    (cell,) = build_cells(settings, SERVER)
+    (cell,) = build_cells(settings, [SERVER])
     services: Any = Parts(settings)
     made = Segment(services=services, cell=cell, cases=cell.suite.cases, run_id="r", number=1, missing=missing)
     made.progress = Progress()

@@ -27,7 +27,7 @@ GIVEN: dict[str, Any] = {"models": ["m"], "suites": ["json"]}
 
 
 def config(**given: Any) -> Config:
-    return build_cells(settings_of(LoadOptions(**{**GIVEN, **given})), SERVER)[0].config
+    return build_cells(settings_of(LoadOptions(**{**GIVEN, **given})), [SERVER])[0].config
 
 
 JSON = config()
@@ -121,7 +121,7 @@ def test_no_warm_up_is_none() -> None:
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 5))
 def test_text_prompts_differ_from_their_first_words_on(one: int, two: int, seed: int) -> None:
     options = LoadOptions(models=["m"], suites=["text"], seed=seed, mean_input_tokens=60, stddev_input_tokens=5)
-    (cell,) = build_cells(settings_of(options), SERVER)
+    (cell,) = build_cells(settings_of(options), [SERVER])
     suite = cell.suite
     texts = [request.messages[0]["content"] for request in requests_of(suite.cases, cell.config, [one, two])]
     assert (texts[0].split()[:2] == texts[1].split()[:2]) is (one == two)

@@ -1,0 +1,160 @@
+"""Anthropic's Messages (/v1/messages) as a ChatApi; llama.cpp, vLLM and Ollama speak it too."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from loadgen.api import conversation, sse
+from loadgen.api.answer import CallPiece, Piece
+from loadgen.types import ANSWER, Request
+from loadgen.wire.access import NO_ACCESS, Access
+from loadgen.wire.connection import WireTimings
+from loadgen.wire.framing import Framing, Sse
+
+FRAMING: type[Framing] = Sse
+ENDS_ONCE = True
+PROMPTS = False
+OPTIONS: Mapping[str, str] = {
+    "num_predict": "max_tokens", "temperature": "temperature", "top_p": "top_p", "top_k": "top_k",
+    "stop": "stop_sequences",
+}  # fmt: skip
+"""Ollama's name of an option -> its name here; what is missing has no counterpart."""
+DIALECTS: Sequence[str] = ("tools",)
+DEFAULT_MAX_TOKENS = 4096
+"""The API insists on a limit."""
+_MIN_THINKING_TOKENS = 1024
+_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+
+preconnect = sse.preconnect
+error_of = sse.error_of
+
+
+def make_client(host: str | None, access: Access = NO_ACCESS) -> Any:
+    """Make the official client over the stamping transport; it retries nothing and has no limits of its own."""
+    from anthropic import AsyncAnthropic
+
+    return sse.make_client(AsyncAnthropic, host, access)
+
+
+async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
+    """Have the client send the request; return the events of its answer."""
+    return await sse.call(client, "/v1/messages", body(request), timings)
+
+
+def body(request: Request, stream: bool = True) -> dict[str, Any]:
+    """Return the body, without fields that are unset."""
+    options = {OPTIONS[name]: value for name, value in request.options.items() if name in OPTIONS}
+    if isinstance(stop := options.get("stop_sequences"), str):
+        options["stop_sequences"] = [stop]
+    options.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    all_turns = list(conversation.turns(request.messages))
+    optional = {
+        "system": "\n\n".join(turn.text for turn in all_turns if turn.role == "system"),
+        "tools": [_tool(tool["function"]) for tool in request.tools],
+        "tool_choice": {"type": "tool", "name": ANSWER} if request.dialect == "tools" else None,
+        **_thinking(request.think, options["max_tokens"]),
+    }
+    if isinstance(request.format, Mapping):
+        effort = optional.get("output_config", {})
+        optional["output_config"] = {**effort, "format": {"type": "json_schema", "schema": request.format}}
+    said = {"model": request.model, "stream": stream, "messages": _messages(all_turns)}
+    return said | {k: v for k, v in optional.items() if v} | options | dict(request.body)
+
+
+def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
+    strict = {"strict": True} if function.get("strict") else {}
+    described = {"description": function["description"]} if "description" in function else {}
+    schema = function.get("parameters") or {"type": "object"}
+    return {"name": function["name"], **described, "input_schema": schema, **strict}
+
+
+def _thinking(think: bool | str | None, max_tokens: int) -> dict[str, Any]:
+    if isinstance(think, str):
+        return {"output_config": {"effort": think}}
+    if think is None:
+        return {}
+    if not think:
+        return {"thinking": {"type": "disabled"}}
+    return {"thinking": {"type": "enabled", "budget_tokens": max(_MIN_THINKING_TOKENS, max_tokens // 2)}}
+
+
+def _messages(all_turns: Sequence[conversation.Turn]) -> list[dict[str, Any]]:
+    """Return the messages; results of tools are blocks of one user's message."""
+    messages: list[dict[str, Any]] = []
+    for turn in all_turns:
+        if turn.role == "system":
+            continue
+        if turn.result_of is not None:
+            block = {"type": "tool_result", "tool_use_id": turn.result_of, "content": turn.text}
+            if messages and messages[-1]["role"] == "user" and isinstance(messages[-1]["content"], list):
+                messages[-1]["content"].append(block)
+            else:
+                messages.append({"role": "user", "content": [block]})
+            continue
+        messages.append({"role": turn.role, "content": _content(turn)})
+    return messages
+
+
+def _content(turn: conversation.Turn) -> Any:
+    if not turn.images and not turn.calls:
+        return turn.text
+    images = [
+        {"type": "image", "source": {"type": "base64", "media_type": conversation.media_type(image), "data": image}}
+        for image in turn.images
+    ]
+    said = [{"type": "text", "text": turn.text}] if turn.text else []
+    calls = [{"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments} for call in turn.calls]
+    return [*images, *said, *calls]
+
+
+def piece(part: Mapping[str, Any]) -> Piece:
+    """Read one event."""
+    match part.get("type"):
+        case "content_block_delta":
+            return _delta(part["delta"], part.get("index"))
+        case "content_block_start":
+            return _block(part["content_block"], part.get("index"))
+        case "message_start":
+            return Piece(facts=_counts(part["message"].get("usage") or {}))
+        case "message_delta":
+            reason = part["delta"].get("stop_reason")
+            facts = _counts(part.get("usage") or {}) | {"done_reason": _REASONS.get(reason, reason)}
+            return Piece(done=reason is not None, facts=facts)
+    return Piece()
+
+
+def _delta(delta: Mapping[str, Any], index: int | None) -> Piece:
+    match delta.get("type"):
+        case "text_delta":
+            return Piece(delta["text"])
+        case "thinking_delta":
+            return Piece(thinking=delta["thinking"])
+        case "input_json_delta":
+            return Piece(calls=(CallPiece(None, delta["partial_json"], index),)) if delta["partial_json"] else Piece()
+    return Piece()
+
+
+def _block(block: Mapping[str, Any], index: int | None) -> Piece:
+    """Read the start of a block: a call's input may already be whole."""
+    match block.get("type"):
+        case "tool_use":
+            return Piece(calls=(CallPiece(block["name"], block.get("input") or "", index, block.get("id")),))
+        case "text":
+            return Piece(block.get("text") or "")
+        case "thinking":
+            return Piece(thinking=block.get("thinking") or "")
+    return Piece()
+
+
+def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the counts: ``input_tokens`` is without the tokens that were read from a cache or written to one."""
+    facts: dict[str, Any] = {}
+    if usage.get("input_tokens") is not None:
+        cached = usage.get("cache_read_input_tokens")
+        facts["prompt_tokens"] = usage["input_tokens"] + (cached or 0) + (usage.get("cache_creation_input_tokens") or 0)
+        if cached is not None:
+            facts["cached_prompt_tokens"] = cached
+    if usage.get("output_tokens"):
+        facts["output_tokens"] = usage["output_tokens"]
+    return facts

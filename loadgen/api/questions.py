@@ -1,0 +1,77 @@
+"""Questions to a server beside its load, over httpx: they go the way that the requests of a load go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loadgen.api.server import REFUSED, AccessRefused, ServerError
+from loadgen.wire.access import Access
+
+if TYPE_CHECKING:
+    import httpx
+
+
+def client_of(address: str, timeout_s: float, access: Access) -> httpx.Client:
+    """Return a client for questions to the server at the address."""
+    import httpx
+
+    from loadgen.wire.access import http_url
+
+    return httpx.Client(base_url=http_url(address), timeout=timeout_s, **way_to(address, access))
+
+
+def way_to(address: str, access: Access) -> dict[str, Any]:
+    """Return the arguments of httpx with which questions go the way of the load: no redirect is followed."""
+    from loadgen.wire.httpx_adapter import client_arguments
+
+    def refuse_redirect(response: httpx.Response) -> None:
+        if response.has_redirect_location:
+            asked, target = str(response.url), str(response.url.join(response.headers["location"]))
+            path = asked.removeprefix(address.rstrip("/"))
+            raise ServerError(f"{address} redirects to {target.removesuffix(path)}: give that as --host")
+
+    way = {"proxy": _proxy(address), "trust_env": False, "follow_redirects": False}
+    return {**client_arguments(address, access), **way, "event_hooks": {"response": [refuse_redirect]}}
+
+
+def allowed(answer: httpx.Response, address: str, access: Access) -> httpx.Response:
+    """Return an answer that is not a refusal; else raise AccessRefused."""
+    if answer.status_code in REFUSED:
+        raise AccessRefused(f"{address} answers {access.refusal(answer.status_code)}")
+    return answer
+
+
+def by_proxy(address: str) -> str:
+    """Return which proxy of the environment leads to the server, if any."""
+    proxy = _proxy(address)
+    return "" if proxy is None else f" by way of the proxy {proxy.copy_with(username=None, password=None)}"
+
+
+def past_proxy(address: str) -> str | None:
+    """Return how to reach the server without the proxy of the environment; None without one."""
+    import httpx
+
+    url = httpx.URL(address)
+    if _proxy(address) is None:
+        return None
+    return f"set no_proxy={url.host} to ask it directly, or correct {url.scheme}_proxy"
+
+
+def _proxy(address: str) -> httpx.URL | None:
+    """Return the proxy that requests to the address take; ServerError for one that cannot be used."""
+    import httpx
+
+    from loadgen.wire.transport import proxy_for
+
+    url = httpx.URL(address)
+    if url.scheme == "unix" or (named := proxy_for(url.scheme, url.host)) is None:
+        return None
+    try:
+        proxy = httpx.URL(named)
+    except httpx.InvalidURL:
+        proxy = httpx.URL()
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise ServerError(f"the environment names a proxy for {address} that is not an http proxy: "
+                          f"set no_proxy={url.host} to ask the server directly, or correct {url.scheme}_proxy or "
+                          "all_proxy")  # fmt: skip
+    return proxy

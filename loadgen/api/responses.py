@@ -1,0 +1,129 @@
+"""OpenAI's Responses (/v1/responses) as a ChatApi."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from loadgen.api import conversation, openai, sse
+from loadgen.api.answer import CallPiece, Piece
+from loadgen.types import ANSWER, Request
+from loadgen.wire.connection import WireTimings
+from loadgen.wire.framing import Framing, Sse
+
+FRAMING: type[Framing] = Sse
+ENDS_ONCE = True
+PROMPTS = False
+OPTIONS: Mapping[str, str] = {
+    "num_predict": "max_output_tokens", "temperature": "temperature", "top_p": "top_p",
+}  # fmt: skip
+"""Ollama's name of an option -> its name here; what is missing has no counterpart."""
+DIALECTS: Sequence[str] = ("strict", "tools")
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
+_LENGTH = "max_output_tokens"
+
+make_client = openai.make_client
+preconnect = sse.preconnect
+error_of = sse.error_of
+
+
+async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
+    """Have the client send the request; return the events of its answer."""
+    said = body(request)
+    return _cut_told(await sse.call(client, "/responses", said, timings), said.get(_LENGTH))
+
+
+async def _cut_told(answer: AsyncIterator[Any], limit: int | None) -> AsyncIterator[Any]:
+    """Yield the events; an answer as long as its limit was cut, which llama.cpp calls completed."""
+    async for event in answer:
+        if event.get("type") == "response.completed":
+            response = event["response"]
+            if limit is not None and ((response.get("usage") or {}).get("output_tokens") or 0) >= limit:
+                response["incomplete_details"] = {"reason": _LENGTH}
+        yield event
+
+
+def body(request: Request, stream: bool = True) -> dict[str, Any]:
+    """Return the body, without fields that are unset; the server is asked to store nothing."""
+    optional = {
+        "tools": [{"type": "function", **tool["function"]} for tool in request.tools] or None,
+        "tool_choice": {"type": "function", "name": ANSWER} if request.dialect == "tools" else None,
+        "reasoning": None if request.think is None else {"effort": openai.EFFORT.get(request.think, request.think)},
+        "text": _constraint(request),
+    }
+    options = {OPTIONS[name]: value for name, value in request.options.items() if name in OPTIONS}
+    said = {"model": request.model, "stream": stream, "store": False, "input": _items(request.messages)}
+    return said | {k: v for k, v in optional.items() if v is not None} | options | dict(request.body)
+
+
+def _constraint(request: Request) -> dict[str, Any] | None:
+    if request.format is None:
+        return None
+    if isinstance(request.format, str):
+        return {"format": {"type": request.format}}
+    strict = {"strict": True} if request.dialect == "strict" else {}
+    return {"format": {"type": "json_schema", "name": "answer", "schema": request.format, **strict}}
+
+
+def _items(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    for turn in conversation.turns(messages):
+        if turn.result_of is not None:
+            items.append({"type": "function_call_output", "call_id": turn.result_of, "output": turn.text})
+            continue
+        if turn.text or turn.images or not turn.calls:
+            items.append({"role": turn.role, "content": _content(turn)})
+        items += [
+            {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments_text}
+            for call in turn.calls
+        ]
+    return items
+
+
+def _content(turn: conversation.Turn) -> Any:
+    if not turn.images:
+        return turn.text
+    urls = [f"data:{conversation.media_type(image)};base64,{image}" for image in turn.images]
+    return [{"type": "input_text", "text": turn.text}, *({"type": "input_image", "image_url": url} for url in urls)]
+
+
+def piece(part: Mapping[str, Any]) -> Piece:
+    """Read one event; what a ``done`` event repeats of the deltas before it is left out."""
+    match part.get("type"):
+        case "response.output_text.delta" | "response.refusal.delta":
+            return Piece(part["delta"])
+        case "response.reasoning_text.delta" | "response.reasoning_summary_text.delta":
+            return Piece(thinking=part["delta"])
+        case "response.output_item.added" if part["item"].get("type") == "function_call":
+            item = part["item"]
+            call = CallPiece(item.get("name"), item.get("arguments") or "", part.get("output_index"), _id(item))
+            return Piece(calls=(call,))
+        case "response.function_call_arguments.delta":
+            return Piece(calls=(CallPiece(None, part["delta"], part.get("output_index"), part.get("item_id")),))
+        case "response.completed" | "response.incomplete" | "response.failed" as end:
+            return _end(part, end)
+    return Piece()
+
+
+def _id(item: Mapping[str, Any]) -> str | None:
+    """Return the id that the deltas of a call refer to."""
+    return item.get("id") or item.get("call_id")
+
+
+def _end(part: Mapping[str, Any], end: str) -> Piece:
+    """Read the last event: why the answer ended, and its counts."""
+    response = part["response"]
+    if end == "response.failed":
+        raise sse.StreamFailed(sse.error_text(response))
+    usage = response.get("usage") or {}
+    why = (response.get("incomplete_details") or {}).get("reason")
+    reason = "length" if why == _LENGTH else why or "stop"
+    facts = {
+        "done_reason": reason,
+        "prompt_tokens": usage.get("input_tokens"),
+        "output_tokens": usage.get("output_tokens"),
+        "cached_prompt_tokens": (usage.get("input_tokens_details") or {}).get("cached_tokens"),
+        "thinking_tokens": (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
+        **openai.durations(part.get("timings") or {}),
+    }
+    return Piece(done=True, facts={name: value for name, value in facts.items() if value is not None})

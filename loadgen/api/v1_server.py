@@ -1,0 +1,224 @@
+"""Servers of OpenAI's and Anthropic's APIs as ServerApis: who they are, and what they have.
+
+Servers of many kinds speak these; a kind is told by what only it answers (``_KINDS``). None of them is asked to load or
+pull a model: the first request does the one, its operator the other.
+"""
+
+# ruff: noqa: ARG002 - each class answers the same questions
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from loadgen.api import kinds, sse
+from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy
+from loadgen.api.server import REFUSED, AccessRefused, LoadedModel, Server, ServerError, given_host
+from loadgen.types import Request
+from loadgen.wire.access import NO_ACCESS, Access, masked_address, split_userinfo
+from loadgen.wire.tls import tls_problem
+
+if TYPE_CHECKING:
+    import httpx
+
+_QUESTION_TIMEOUT_S = 10.0
+_LOAD_TIMEOUT_S = 600.0
+_HOSTED = ("api.openai.com", "api.anthropic.com")
+"""They are not asked what only other servers answer."""
+
+
+@dataclass(frozen=True)
+class V1Server:
+    """One API's questions; ``path`` is where its requests go below the base URL, ``usual`` the base URL's own path."""
+
+    api_name: str
+    path: str
+    usual: str
+    default_address: str
+    PROVIDER: str
+    HOST_VARIABLES: Sequence[str]
+    KEY_VARIABLE: str
+    prompt_count: str
+    """The field of ``usage`` that counts the prompt's tokens."""
+
+    @property
+    def LOADING_OPTIONS(self) -> frozenset[str]:
+        """No option of a request makes such a server load its model again."""
+        return frozenset()
+
+    def full_name(self, model: str) -> str:
+        return model
+
+    def how_to_get(self, models: Sequence[str], server: Server) -> str:
+        """Return what to do about models that the server lacks."""
+        return f"it has {', '.join(sorted(server.models)) or 'no model'}: load the model there, or name one of these"
+
+    def keep_alive(self, text: str) -> str | float:
+        raise ValueError("only Ollama's own API has --keep-alive: leave it out")
+
+    def address_of(self, host: str | None) -> str:
+        """Return the base URL, without credentials: a host without a path gets the API's usual one."""
+        given = given_host(self.HOST_VARIABLES, host) or self.default_address
+        bare = split_userinfo(given)[0]
+        try:
+            url = urlsplit(bare if "://" in bare else f"http://{bare}")
+            valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+        except ValueError:
+            valid = False
+        if not valid or url.query or url.fragment:
+            raise ServerError(f"{masked_address(given)!r} is not a valid server address: "
+                              f"give --host like http://127.0.0.1:8000{self.usual}")  # fmt: skip
+        return urlunsplit((url.scheme, url.netloc, url.path.rstrip("/") or self.usual, "", ""))
+
+    def probe(self, address: str, access: Access = NO_ACCESS) -> Server:
+        """Return the server at the base URL; ServerError if there is none, or it does not speak this API."""
+        import httpx
+
+        try:
+            with client_of(_root(address), _QUESTION_TIMEOUT_S, access) as http:
+                return _identified(self, http, address, access)
+        except (httpx.RequestError, OSError) as error:
+            how = past_proxy(address) or "start it, or give --host"
+            problem = f"no server answers at {address}{by_proxy(address)} ({error}): {how}"
+            raise ServerError(tls_problem(error, address) or problem) from None
+
+    def answers(self, address: str, access: Access = NO_ACCESS) -> bool:
+        """Return whether the server still answers, whatever it says."""
+        import httpx
+
+        try:
+            with client_of(address, _QUESTION_TIMEOUT_S, access) as http:
+                http.get(f"{self._v1(address)}/models")
+        except (httpx.RequestError, OSError, ServerError):
+            return False
+        return True
+
+    def pull(
+        self, address: str, model: str, on_progress: Callable[[str, int, int], None], access: Access = NO_ACCESS
+    ) -> None:
+        raise ServerError(f"--pull {model}: only Ollama's own API pulls models: leave it out")
+
+    def load_model(
+        self, address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None,
+        access: Access = NO_ACCESS,
+    ) -> tuple[float | None, str | None]:  # fmt: skip
+        """Send the shortest request, for which a server loads the model; return its seconds, and a refusal."""
+        began = monotonic()
+        try:
+            answer = self._ask(address, model, "Say hello.", access)
+        except ServerError as error:
+            return None, str(error)
+        if "usage" not in answer and not (answer.get("choices") or answer.get("output") or answer.get("content")):
+            return None, f"the answer is not what this API sends: {json.dumps(answer)[:200]}"
+        return monotonic() - began, None
+
+    def prompt_tokens(
+        self, address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool, access: Access = NO_ACCESS
+    ) -> int | None:
+        """Return the number of tokens of the prompt with its template; None if the server does not report it."""
+        try:
+            usage = self._ask(address, model, prompt, access).get("usage") or {}
+        except ServerError:
+            return None
+        counts = (self.prompt_count, "cache_read_input_tokens", "cache_creation_input_tokens")
+        return None if usage.get(self.prompt_count) is None else sum(usage.get(name) or 0 for name in counts)
+
+    def _ask(self, address: str, model: str, prompt: str, access: Access) -> Mapping[str, Any]:
+        """Ask for one token; ServerError with the server's reason if there is no answer."""
+        import httpx
+
+        from loadgen.api.sending import chat_api
+
+        message = {"role": "user", "content": prompt}
+        request = Request(index=-1, model=model, messages=(message,), options={"num_predict": 1})
+        body = chat_api(self.api_name).body(request, stream=False)
+        try:
+            with client_of(address, _LOAD_TIMEOUT_S, access) as http:
+                answer = http.post(address + self.path, json=body)
+                said = answer.json()
+        except (httpx.RequestError, OSError) as error:
+            raise ServerError(access.masked(str(error) or type(error).__name__)) from None
+        except kinds.UNREADABLE:
+            raise ServerError(f"HTTP {answer.status_code}, and the answer is not JSON") from None
+        if answer.status_code in REFUSED:
+            raise AccessRefused(f"{address} answers {access.refusal(answer.status_code)}")
+        if answer.status_code != 200 or not isinstance(said, dict):
+            raise ServerError(access.masked(f"HTTP {answer.status_code}: {sse.error_text(said)}"))
+        return said
+
+    def embed(
+        self, address: str, model: str, texts: Sequence[str], access: Access = NO_ACCESS
+    ) -> Sequence[Sequence[float]]:
+        """Return a vector for each text by /embeddings; ServerError with the reason if there are none."""
+        import httpx
+
+        try:
+            with client_of(address, _LOAD_TIMEOUT_S, access) as http:
+                answer = http.post(f"{self._v1(address)}/embeddings", json={"model": model, "input": list(texts)})
+                entries = answer.json()["data"]
+                vectors = [entry["embedding"] for entry in sorted(entries, key=lambda entry: entry["index"])]
+        except (httpx.RequestError, OSError, *kinds.UNREADABLE) as error:
+            raise ServerError(f"{model} makes no embeddings: {access.masked(str(error))}") from None
+        if len(vectors) != len(texts):
+            raise ServerError(f"{model} makes no embeddings: {len(vectors)} came for {len(texts)} texts")
+        return vectors
+
+    def ModelWatcher(self, address: str, access: Access = NO_ACCESS) -> NoWatcher:
+        return NoWatcher()
+
+    def _v1(self, address: str) -> str:
+        """Return where the lists of an OpenAI server are: Anthropic's base URL is without the version."""
+        return address if self.usual else f"{address}/v1"
+
+
+class NoWatcher:
+    """These servers do not tell which models are in memory."""
+
+    def loaded(self, model: str) -> LoadedModel | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+OPENAI = V1Server(
+    api_name="openai", path="/chat/completions", usual="/v1", default_address="https://api.openai.com/v1",
+    PROVIDER="openai", HOST_VARIABLES=("OPENAI_BASE_URL", "OPENAI_API_BASE"), KEY_VARIABLE="OPENAI_API_KEY",
+    prompt_count="prompt_tokens",
+)  # fmt: skip
+RESPONSES = V1Server(
+    api_name="responses", path="/responses", usual="/v1", default_address="https://api.openai.com/v1",
+    PROVIDER="openai", HOST_VARIABLES=("OPENAI_BASE_URL", "OPENAI_API_BASE"), KEY_VARIABLE="OPENAI_API_KEY",
+    prompt_count="input_tokens",
+)  # fmt: skip
+ANTHROPIC = V1Server(
+    api_name="anthropic", path="/v1/messages", usual="", default_address="https://api.anthropic.com",
+    PROVIDER="anthropic", HOST_VARIABLES=("ANTHROPIC_BASE_URL",), KEY_VARIABLE="ANTHROPIC_API_KEY",
+    prompt_count="input_tokens",
+)  # fmt: skip
+
+
+def _root(address: str) -> str:
+    url = urlsplit(address)
+    return f"{url.scheme}://{url.netloc}"
+
+
+def _identified(api: V1Server, http: httpx.Client, address: str, access: Access) -> Server:
+    """Return the server with its kind, version and models, as far as it tells them."""
+    answer = allowed(http.get(f"{urlsplit(api._v1(address)).path}/models"), address, access)
+    entries = kinds.entries_of(answer)
+    hosted = urlsplit(address).hostname in _HOSTED
+    kind = None if hosted else kinds.kind_of(http, answer, entries)
+    if entries is None and kind is None and not hosted:
+        raise ServerError(f"what answers at {address} lists no models (HTTP {answer.status_code}): check --host and "
+                          "its path, or give --base-url")  # fmt: skip
+    found = kind or kinds.Kind()
+    version, models, details = found.facts(http, entries or ())
+    named = {entry["id"]: f"name:{entry['id']}" for entry in entries or ()}
+    return Server(
+        address, f"{found.name} {version}".strip(), {**named, **models}, api.api_name, access=access,
+        kind=found.name, lists_models=entries is not None, details=details,
+    )  # fmt: skip

@@ -1,0 +1,197 @@
+"""Who a server of /v1 is, by what the kinds of servers answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from loadgen.api.server import AccessRefused, ModelDetails, ServerError, reach, server_api
+from loadgen.wire.access import NO_ACCESS, access_of
+from tests.support.paths import ROOT
+from tests.support.scripted_server import Peer, Scripted
+
+OPENAI, ANTHROPIC = server_api("openai"), server_api("anthropic")
+
+
+def answering(pages: Mapping[str, Any], server: str = "test") -> Callable[[Peer], None]:
+    """Return a script that answers each path with its page, and 404 for the others."""
+
+    def script(peer: Peer) -> None:
+        while (asked := peer.read()) is not None:
+            path = asked.head.split()[1]
+            data = json.dumps(pages.get(path, {"error": "no such path"})).encode()
+            status = 200 if path in pages else 404
+            peer.head(status, {"Content-Type": "application/json", "Content-Length": str(len(data)), "Server": server})
+            peer.sock.sendall(data)
+
+    return script
+
+
+def models(owner: str, **fields: Any) -> dict[str, Any]:
+    return {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": owner, **fields}]}
+
+
+def recorded(server: str) -> dict[str, Any]:
+    lines = (ROOT / "tests" / "recordings" / f"{server}-v1.jsonl").read_text().splitlines()
+    exchanges = [json.loads(line) for line in lines]
+    return {
+        each["request"]["path"]: json.loads(each["response"]["chunks"][0]["text"])
+        for each in exchanges
+        if each["request"]["method"] == "GET" and each["response"]["status"] == 200
+    }
+
+
+def test_llama_cpp_tells_its_build_and_what_the_model_is() -> None:
+    with Scripted(answering(recorded("llamacpp"), "llama.cpp")) as peer:
+        server = OPENAI.probe(f"{peer.url}/v1")
+    name = "qwen2.5-coder:0.5b"
+    assert (server.kind, server.api_name, server.version) == ("llama.cpp", "openai", "llama.cpp b0-unknown")
+    assert server.details[name] == ModelDetails("Q4_K - Medium", 630167424, 4096, 2)
+    identity = server.digest(name)
+    assert identity is not None
+    assert identity.startswith("485452288 bytes, 630167424 parameters, Q4_K - Medium, template ")
+    assert server.digest("another") is None
+
+
+def test_another_chat_template_is_another_model() -> None:
+    pages = recorded("llamacpp")
+    other = {**pages, "/props": {**pages["/props"], "chat_template": "other"}}
+    identities = set()
+    for each in (pages, other):
+        with Scripted(answering(each, "llama.cpp")) as peer:
+            identities.add(OPENAI.probe(f"{peer.url}/v1").digest("qwen2.5-coder:0.5b"))
+    assert len(identities) == 2
+
+
+@pytest.mark.parametrize(
+    ("pages", "kind", "version", "identity", "details"),
+    [
+        ({"/v1/models": models("vllm", root="org/model", max_model_len=4096), "/version": {"version": "0.32.0"}},
+         "vllm", "vllm 0.32.0", "path:org/model", ModelDetails(context_tokens=4096)),
+        ({"/v1/models": models("sglang"), "/model_info": {"model_path": "org/model"},
+          "/server_info": {"version": "0.5.23", "quantization": "fp8", "context_length": 8192,
+                           "max_running_requests": 9}},
+         "sglang", "sglang 0.5.23", "path:org/model", ModelDetails("fp8", None, 8192, 9)),
+        ({"/v1/models": models("me"), "/info": {"model_id": "org/model", "model_sha": "abc", "version": "3.3"}},
+         "tgi", "tgi 3.3", "sha:abc", None),
+        ({"/v1/models": models("organization_owner"),
+          "/api/v0/models": {"data": [{"id": "m", "quantization": "Q8_0", "max_context_length": 2048}]}},
+         "lm-studio", "lm-studio", "name:m", ModelDetails("Q8_0", None, 2048)),
+        ({"/v1/models": models("library"), "/api/version": {"version": "0.9"},
+          "/api/tags": {"models": [{"name": "m:latest", "digest": "d1", "details": {"parameter_size": "1.5B"}}]}},
+         "ollama", "ollama 0.9", "d1", ModelDetails(parameters=1_500_000_000)),
+        ({"/v1/models": models("somebody")}, "", "", "name:m", None),
+    ],
+)  # fmt: skip
+def test_each_kind_of_server_is_told_by_what_it_answers(
+    pages: dict[str, Any], kind: str, version: str, identity: str, details: ModelDetails | None
+) -> None:
+    with Scripted(answering(pages)) as peer:
+        server = OPENAI.probe(f"{peer.url}/v1")
+    assert (server.kind, server.version, server.digest("m")) == (kind, version, identity)
+    assert server.details.get("m") == details
+
+
+def test_a_server_of_messages_is_asked_beside_its_base_url() -> None:
+    with Scripted(answering({"/v1/models": models("vllm")})) as peer:
+        server = ANTHROPIC.probe(peer.url)
+        assert peer.asked[0].head.startswith("GET /v1/models ")
+    assert (server.api_name, server.kind) == ("anthropic", "vllm")
+
+
+def test_what_lists_no_models_and_is_of_no_known_kind_is_told() -> None:
+    with (
+        Scripted(answering({})) as peer,
+        pytest.raises(ServerError, match=r"lists no models \(HTTP 404\): check --host"),
+    ):
+        OPENAI.probe(f"{peer.url}/v1")
+
+
+def test_a_key_that_is_missing_is_told_before_the_load() -> None:
+    def script(peer: Peer) -> None:
+        while peer.read() is not None:
+            peer.plain(401, b'{"error": {"message": "no key"}}')
+
+    with Scripted(script) as peer, pytest.raises(AccessRefused, match="HTTP 401: set OPENAI_API_KEY"):
+        OPENAI.probe(*reach(OPENAI, peer.url, NO_ACCESS))
+
+
+def test_the_key_goes_with_every_question() -> None:
+    access = access_of({"MINE": "secret"}, api_key_env="MINE")
+    with Scripted(answering({"/v1/models": models("vllm")})) as peer:
+        OPENAI.probe(f"{peer.url}/v1", access)
+        assert {asked.headers["authorization"] for asked in peer.asked} == {"Bearer secret"}
+
+
+@pytest.mark.parametrize(
+    ("api", "host", "address"),
+    [
+        (OPENAI, "127.0.0.1:8080", "http://127.0.0.1:8080/v1"),
+        (OPENAI, "https://gpu.lan/v1/", "https://gpu.lan/v1"),
+        (OPENAI, "http://gpu.lan/openai/v2", "http://gpu.lan/openai/v2"),
+        (OPENAI, None, "https://api.openai.com/v1"),
+        (ANTHROPIC, "gpu.lan", "http://gpu.lan"),
+        (ANTHROPIC, None, "https://api.anthropic.com"),
+    ],
+)
+def test_a_host_without_a_path_gets_the_usual_one(
+    api: Any, host: str | None, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert api.address_of(host) == address
+
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "OPENAI_API_BASE"])
+def test_the_address_may_come_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "http://there:1/v1")
+    assert OPENAI.address_of(None) == "http://there:1/v1"
+
+
+@pytest.mark.parametrize("host", ["ftp://a", "http://", "http://a:b", "http://a?x=1"])
+def test_what_is_no_address_is_told(host: str) -> None:
+    with pytest.raises(ServerError, match="is not a valid server address"):
+        OPENAI.address_of(host)
+
+
+USAGE = {"choices": [{"message": {"content": "a"}, "finish_reason": "length"}], "usage": {"prompt_tokens": 12}}
+
+
+def test_a_prompts_tokens_are_those_of_the_usage() -> None:
+    with Scripted(answering({"/v1/chat/completions": USAGE})) as peer:
+        assert OPENAI.prompt_tokens(f"{peer.url}/v1", "m", "hi", {}, chat=True) == 12
+        assert peer.asked[0].body == {
+            "model": "m", "stream": False, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1,
+        }  # fmt: skip
+    cached = {"content": [], "usage": {"input_tokens": 2, "cache_read_input_tokens": 30}}
+    with Scripted(answering({"/v1/messages": cached})) as peer:
+        assert ANTHROPIC.prompt_tokens(peer.url, "m", "hi", {}, chat=True) == 32
+
+
+def test_loading_a_model_is_the_shortest_request() -> None:
+    with Scripted(answering({"/v1/chat/completions": USAGE})) as peer:
+        seconds, refused = OPENAI.load_model(f"{peer.url}/v1", "m", {}, None)
+    assert seconds is not None
+    assert refused is None
+    with Scripted(answering({})) as peer:
+        assert OPENAI.load_model(f"{peer.url}/v1", "m", {}, None) == (None, "HTTP 404: no such path")
+
+
+def test_embeddings_are_in_the_order_of_the_texts() -> None:
+    data = {"data": [{"index": 1, "embedding": [2.0]}, {"index": 0, "embedding": [1.0]}]}
+    with Scripted(answering({"/v1/embeddings": data})) as peer:
+        assert OPENAI.embed(f"{peer.url}/v1", "m", ["a", "b"]) == [[1.0], [2.0]]
+        with pytest.raises(ServerError, match="2 came for 1 texts"):
+            OPENAI.embed(f"{peer.url}/v1", "m", ["a"])
+
+
+def test_what_only_ollama_has_is_refused() -> None:
+    with pytest.raises(ServerError, match="only Ollama's own API pulls models"):
+        OPENAI.pull("http://a/v1", "m", lambda *_: None)
+    with pytest.raises(ValueError, match="keep-alive"):
+        OPENAI.keep_alive("10m")
