@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from loadgen.api import conversation, sse
@@ -37,7 +37,7 @@ def make_client(host: str | None, access: Access = NO_ACCESS) -> Any:
     return sse.make_client(AsyncAnthropic, host, access)
 
 
-async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
+async def call(client: Any, request: Request, timings: WireTimings) -> AsyncGenerator[Any]:
     """Have the client send the request; return the events of its answer."""
     return await sse.call(client, "/v1/messages", body(request), timings)
 

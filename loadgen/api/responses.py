@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from loadgen.api import conversation, openai, sse
@@ -27,20 +28,21 @@ preconnect = sse.preconnect
 error_of = sse.error_of
 
 
-async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
+async def call(client: Any, request: Request, timings: WireTimings) -> AsyncGenerator[Any]:
     """Have the client send the request; return the events of its answer."""
     said = body(request)
     return _cut_told(await sse.call(client, "/responses", said, timings), said.get(_LENGTH))
 
 
-async def _cut_told(answer: AsyncIterator[Any], limit: int | None) -> AsyncIterator[Any]:
+async def _cut_told(answer: AsyncGenerator[Any], limit: int | None) -> AsyncGenerator[Any]:
     """Yield the events; an answer as long as its limit was cut, which llama.cpp calls completed."""
-    async for event in answer:
-        if event.get("type") == "response.completed":
-            response = event["response"]
-            if limit is not None and ((response.get("usage") or {}).get("output_tokens") or 0) >= limit:
-                response["incomplete_details"] = {"reason": _LENGTH}
-        yield event
+    async with aclosing(answer):
+        async for event in answer:
+            if event.get("type") == "response.completed":
+                response = event["response"]
+                if limit is not None and ((response.get("usage") or {}).get("output_tokens") or 0) >= limit:
+                    response["incomplete_details"] = {"reason": _LENGTH}
+            yield event
 
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:
