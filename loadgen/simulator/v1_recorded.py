@@ -77,8 +77,10 @@ def refusal(api: Api | None, kind: Kind, status: int, text: str, old: bool) -> b
     name = _TYPES.get(status, "server_error" if kind == "llama.cpp" else "api_error")
     if api == "messages":
         return encode({"type": "error", "error": {"type": name, "message": text}})
-    if kind == "llama.cpp":
+    if kind == "llama.cpp" and status == 404:
         return encode({"error": {"message": text, "type": name, "code": status}})
+    if kind == "llama.cpp":
+        return encode({"error": {"code": status, "message": text, "type": name}})
     return (
         encode({"error": {"message": text, "type": "api_error" if old else name, "param": None, "code": None}}) + b"\n"
     )
