@@ -96,6 +96,28 @@ def suite_text(suite: str, structured: str | None) -> str:
     return suite if structured in (None, "none", "format") else f"{suite}/{structured}"
 
 
+def identity_text(identity: str | None) -> str:
+    """Return a model's identity: the beginning of a digest, anything else as it is, "" for a bare name."""
+    found = identity or ""
+    if found.startswith("name:"):
+        return ""
+    return found[:12] if re.fullmatch(r"(sha256:)?[0-9a-f]{32,}", found) else found
+
+
+def place_text(address: str | None) -> str:
+    """Return the host and port of a server's address, with the path where that is not the usual one."""
+    place = (address or "").partition("://")[2] or (address or "")
+    return place.rstrip("/").removesuffix("/v1") or ABSENT
+
+
+def server_text(kind: str | None, version: str | None, address: str | None, api: str | None = None) -> str:
+    """Return which server it is: ``llama.cpp at 127.0.0.1:8080``, with the API that is not the kind's own."""
+    told = [kind or (version or "").partition(" ")[0] or "server"]
+    if api is not None and api != kind:
+        told.append(f"({api})")
+    return f"{' '.join(told)} at {place_text(address)}"
+
+
 def printable(text: str) -> str:
     """Return text from outside as one line that cannot drive the terminal."""
     if text.isprintable():

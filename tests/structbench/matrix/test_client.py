@@ -123,7 +123,7 @@ def test_an_error_is_told_in_the_servers_words(script: Any, status: int, error: 
 
 
 def raw(*lines: bytes) -> Any:
-    return plain(200, b"".join(lines), "text/event-stream")
+    return plain(200, b"".join(lines), "text/event-stream")  # whatever it is: the endpoint says what comes
 
 
 def test_a_line_ends_where_json_says_and_comments_are_no_answers() -> None:
