@@ -102,6 +102,7 @@ class Connection:
         self._is_local = _same_machine(sock)
         self._troubles = troubles(sock)
         self._buffer = bytearray(1 << 16)
+        self._view = memoryview(self._buffer)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -273,19 +274,16 @@ class Connection:
         """Return what the records bring that the buffer completes; nothing of an answer for what is TLS's own."""
         assert self._tls is not None
         try:
-            data = self._tls.decrypt(memoryview(self._buffer)[:size])
+            data = self._tls.decrypt(self._view[:size])
         except ssl.SSLError as error:
             self._lost(tls_problem(error, self.address[0]) or str(error))
             return b""
-        if not self._replied() or (self._tls.ended and not data):
+        if (self._tls.has_to_send and not self._replied(self._tls.to_send())) or (self._tls.ended and not data):
             self._lost("the connection was closed")
         return data
 
-    def _replied(self) -> bool:
-        """Send what TLS itself replies, if anything; return whether there was room for it."""
-        assert self._tls is not None
-        if not (reply := self._tls.to_send()):
-            return True
+    def _replied(self, reply: bytes) -> bool:
+        """Send what TLS itself replies; return whether there was room for it."""
         try:
             return self._sending is None and self._sock.send(reply) == len(reply)
         except OSError:
