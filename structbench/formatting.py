@@ -110,12 +110,22 @@ def place_text(address: str | None) -> str:
     return place.rstrip("/").removesuffix("/v1") or ABSENT
 
 
-def server_text(kind: str | None, version: str | None, address: str | None, api: str | None = None) -> str:
-    """Return which server it is: ``llama.cpp at 127.0.0.1:8080``, with the API that is not the kind's own."""
-    told = [kind or (version or "").partition(" ")[0] or "server"]
-    if api is not None and api != kind:
-        told.append(f"({api})")
-    return f"{' '.join(told)} at {place_text(address)}"
+def server_text(kind: str | None, address: str | None, api: str | None) -> str:
+    """Return which server it is: ``ollama at 127.0.0.1:11434``, ``llama.cpp (openai) at 127.0.0.1:8080``."""
+    told = kind_text(kind, api)
+    by = f" ({api})" if api not in (None, told) else ""
+    return f"{told}{by} at {place_text(address)}"
+
+
+def kind_text(kind: str | None, api: str | None) -> str:
+    """Return the server's software; runs of Ollama's own API from before there were others name none."""
+    return kind or ("ollama" if api in (None, "ollama") else "server")
+
+
+def version_text(kind: str | None, version: str | None, api: str | None) -> str:
+    """Return the server's software and version: ``ollama 0.33.0``, ``llama.cpp b11549``."""
+    told = kind_text(kind, api)
+    return f"{told} {(version or '').removeprefix(told).strip()}".strip()
 
 
 def printable(text: str) -> str:

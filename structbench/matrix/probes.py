@@ -241,12 +241,13 @@ def _answer(probe: Probe, reply: Reply) -> Finding:
 
 def _format_found(reply: Reply) -> Finding:
     judged = _scored(reply, Case(id="format", messages=(), schema=PERSON))
+    begins = reply.text.lstrip().startswith(("{", "["))
     match judged.outcome:
         case "correct":
             return Finding("works")
-        case "truncated":
+        case "truncated" if begins:
             return Finding("unclear", "the token limit was reached within the JSON: give more --tokens")
-        case "invalid_json" if not reply.text.lstrip().startswith(("{", "[")):
+        case "truncated" | "invalid_json" if not begins:
             return Finding("ignored", "the answer is no JSON", _excerpt(reply.text))
         case "invalid_json":
             return Finding("broken", "the JSON is broken", _excerpt(reply.text))

@@ -46,7 +46,11 @@ def _choice(text: str | None) -> str | None:
     return found if isinstance(found, str) else None
 
 
-_ANSWERED = "error_kind IS NULL AND schema_valid IS NOT NULL AND outcome NOT IN ('truncated', 'no_output')"
+_ANSWERED = (
+    "error_kind IS NULL AND schema_valid IS NOT NULL AND outcome <> 'no_output'"
+    r""" AND (outcome <> 'truncated' OR regexp_matches(output_text, '^\s*[^\s{\["0-9tfn-]'))"""
+)
+"""SQL: whether an answer tells of the schema; of those that were cut, only what does not begin as JSON does."""
 IGNORED = Judge(
     f"""
     SELECT any_value(runs.structured) AS structured,

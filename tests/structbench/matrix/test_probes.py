@@ -201,6 +201,7 @@ LEFT = ("broken", "a tool call is left in the text")
         (a("format"), said('{"name": "Ada"}'), ("broken", "the JSON breaks the schema")),
         (a("format"), said(JSON[:-1]), ("broken", "the JSON is broken")),
         (a("format"), said(JSON[:-1], done_reason="length"), ("unclear", "the token limit was reached within")),
+        (a("format"), said("Ada is a per", done_reason="length"), ("ignored", "the answer is no JSON")),
         (a("format", "on"), said("Ada", thinking="hm"), ("ignored", "the answer is no JSON")),
         (a("format", "on"), said('{"a": 1}'), ("broken", "no thinking came; the JSON breaks the schema")),
         (a("tools"), said(calls=[RIGHT]), ("works", "")),

@@ -38,6 +38,11 @@ CALL = {"tool_calls": '[{"name": "f", "arguments": {}}]'}
 TEXT = {"tool_calls": "[]"}
 
 
+def test_a_cut_answer_tells_of_the_schema_where_it_does_not_begin_as_json_does(store: Tables) -> None:
+    cut = [{**CUT, "output_text": text} for text in ("Sure! Here", "```json\n{", '{"a": [', '"tex', "12", "null", " {")]
+    assert told(store, cut)["schema_ignored"][1].startswith("2 of 2 answers are not JSON")
+
+
 def test_answers_that_mostly_break_a_schema_that_was_sent_are_told(store: Tables) -> None:
     share, text = told(store, [PROSE, PROSE, OTHER, RIGHT])["schema_ignored"]
     assert share == 0.75
