@@ -138,30 +138,41 @@ def _told(reply: Reply, url: str) -> tuple[int | None, str]:
 
 
 def _take_in(reply: Reply, api: ChatApi, data: bytes, path: str) -> None:
-    answer = Answer()
+    refused = reply.status is not None and reply.status >= 400
     try:
-        for part in _parts(data, api):
-            if part.get("error") is not None:  # some answers have the field, and null in it
-                reply.error = _error_text(part["error"])
-            elif reply.status is not None and reply.status >= 400:
-                reply.error = sse.error_text(part)
-            else:
-                answer.add(api.piece(part), monotonic_ns())
-        reply.text, reply.thinking, reply.calls = answer.text, answer.thinking, answer.tool_calls
-        reply.finished, reply.done_reason = answer.done, answer.facts.get("done_reason")
+        parts = list(_parts(data, api))
     except sse.StreamFailed as error:
         reply.error = str(error)
+        return
     except (BadWire, ValueError, RecursionError):
         reply.is_json = False
         told = " ".join(data.decode("utf-8", "replace").split())
-        if reply.status is not None and reply.status < 400:  # a page of something else, or a broken line
-            reply.failure = f"the answer is no JSON: {told}"
-        else:
+        if refused:
             reply.error = told
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        else:  # a page of something else, or a broken line
+            reply.failure = f"the answer is no JSON: {told}"
+        return
+    try:
+        _read(reply, api, parts, refused)
+    except sse.StreamFailed as error:
+        reply.error = str(error)
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError, BadWire) as error:
         reply.failure = f"no answer as {path} gives them: {type(error).__name__}: {error}"
-    if reply.status is not None and reply.status >= 400 and reply.error is None:
+
+
+def _read(reply: Reply, api: ChatApi, parts: Sequence[Mapping[str, Any]], refused: bool) -> None:
+    answer = Answer()
+    for part in parts:
+        if part.get("error") is not None:  # some answers have the field, and null in it
+            reply.error = _error_text(part["error"])
+        elif refused:
+            reply.error = sse.error_text(part)
+        else:
+            answer.add(api.piece(part), monotonic_ns())
+    if refused and reply.error is None:
         reply.error = ""
+    reply.text, reply.thinking, reply.calls = answer.text, answer.thinking, answer.tool_calls
+    reply.finished, reply.done_reason = answer.done, answer.facts.get("done_reason")
 
 
 def _parts(data: bytes, api: ChatApi) -> Iterator[Mapping[str, Any]]:

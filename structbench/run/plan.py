@@ -253,9 +253,10 @@ def who_is_it(cell: Cell) -> str:
     server, identity = cell.server, cell.config.model_digest
     said, _, revision = identity.partition("revision:")
     by_user = f", and the revision {revision!r} that you give" if revision else ""
+    software = version_text(server.kind, server.version, server.api_name)
     return (
-        f"{cell.model} on {version_text(server.kind, server.version, server.api_name)} at {place_text(cell.config.server_address)} "
-        f"(API {server.api_name}): known by {_known_by(said.strip())}{by_user}"
+        f"{cell.model} on {software} at {place_text(cell.config.server_address)} (API {server.api_name}): known by "
+        f"{_known_by(said.strip())}{by_user}"
     )
 
 

@@ -464,8 +464,8 @@ def run_decomposition() -> list[Row]:
 
 def exported() -> list[Row]:
     of_run = (
-        "label", "model_digest", "server_version", "server_kind", "api", "load_kind", "concurrency", "rate", "arrival", "endpoint",
-        "structured", "think", "status", "verdict", "started_at",
+        "label", "model_digest", "server_version", "server_kind", "api", "load_kind", "concurrency", "rate", "arrival",
+        "endpoint", "structured", "think", "status", "verdict", "started_at",
     )  # fmt: skip
     return [
         {**row, **named(run_id), **{name: RUNS[run_id][name] for name in of_run}}

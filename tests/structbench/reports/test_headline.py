@@ -27,7 +27,8 @@ def group(number: int, model: str = "m", suite: str = "json", concurrency: int =
         level=concurrency, run_ids=(f"r{number}",), config_hash=None, labels=(), config=config,
         environment={}, model_digest=None, server_version=None, planned=None, duration_s=10.0, rate_s=10.0,
         model_load_s=None, started_at=None, finished_at=None, notes=(),
-        **{**server, "status": "complete", "verdict": "valid", "reasons": (), "simulated": False, "goodput_limits": (), **more},
+        **{**server,
+           "status": "complete", "verdict": "valid", "reasons": (), "simulated": False, "goodput_limits": (), **more},
     )  # fmt: skip
 
 
