@@ -16,7 +16,7 @@ from os import strerror
 from statistics import fmean
 from typing import Any, Literal
 
-from loadgen.types import NS, RequestRecord
+from loadgen.types import MODEL_ERRORS, NS, RequestRecord
 from structbench.stats import needed, percentile
 
 VerdictWord = Literal["valid", "degraded", "invalid"]
@@ -41,6 +41,7 @@ _GAPS = 2_000_000
 """Gaps that are judged at most: those of requests spread evenly over the run."""
 
 _P = ", ".join(map(str, JUDGED.values()))
+_MODEL_ERRORS = ", ".join(f"'{kind}'" for kind in MODEL_ERRORS)
 FACTS = f"""
 WITH sent AS (
     SELECT segment, sent_ns, end_ns FROM requests WHERE run_id = $1 AND sent_ns IS NOT NULL
@@ -66,7 +67,7 @@ SELECT count(*) AS requests, coalesce(max(request_index) + 1, 0) AS reached,
     count(*) FILTER (WHERE error_kind IS NULL AND len(chunk_early_us) > 0) AS with_early_chunks,
     (SELECT sum(held_ns) / nullif(sum(to_ns - from_ns), 0) FROM held) AS in_flight_mean,
     (SELECT concurrency FROM runs WHERE run_id = $1) AS concurrency,
-    count(*) FILTER (WHERE error_kind = 'rejected') AS rejected,
+    count(*) FILTER (WHERE error_kind IN ({_MODEL_ERRORS})) AS of_model,
     count(*) FILTER (WHERE contains(error_message, '{NO_MORE_FILES}')) AS no_more_files,
     count(*) FILTER (WHERE clock = 'stepped') AS stepped,
     count(*) FILTER (WHERE error_kind IS NULL AND ttft_s IS NOT NULL AND ttft_off_s IS NULL) AS unknown,
@@ -132,9 +133,8 @@ class _Doubt:
 
 def judge(facts: Mapping[str, Any]) -> Verdict:
     """Return the worst verdict that the facts (of ``facts_of``) give reason for."""
-    if not facts["completed"]:
-        refused = facts["requests"] and facts["rejected"] == facts["requests"]
-        return Verdict("invalid", "the server refused every request" if refused else "no request completed")
+    if not facts["completed"] and not facts["of_model"]:
+        return Verdict("invalid", "no request completed")
     found: list[tuple[VerdictWord, str]] = []
     for doubts in (_of_ttft(facts), _of_machine(facts), _of_due(facts), _of_itl(facts)):
         worst = max(doubts, key=lambda doubt: (_WORDS.index(doubt.word), doubt.share), default=None)
@@ -264,7 +264,7 @@ class VerdictSoFar:
         """Add one finished request."""
         kind = None if record.error is None else record.error.kind
         self.counts.update(
-            requests=1, completed=kind is None, rejected=kind == "rejected", died=kind == "worker_died",
+            requests=1, completed=kind is None, of_model=kind in MODEL_ERRORS, died=kind == "worker_died",
             no_more_files=record.error is not None and NO_MORE_FILES in record.error.message,
             stepped=record.clock == "stepped",
             unknown=kind is None and record.ttft_s is not None and record.ttft_off_s is None,
@@ -292,6 +292,6 @@ class VerdictSoFar:
         })  # fmt: skip
 
 
-_COUNTED = ("requests", "completed", "rejected", "died", "no_more_files", "stepped", "unknown")
+_COUNTED = ("requests", "completed", "of_model", "died", "no_more_files", "stepped", "unknown")
 _FIRSTS = ("ttft", "ttft_low", "ttft_due", "processor_wait")
 _OF_GAPS = ("itl", "itl_low", "itl_high")

@@ -56,6 +56,7 @@ class WireTimings:
         "processor_wait_ns",
         "read_lag_max_ns",
         "resent",
+        "retry_after",
         "sent_ns",
         "sent_off_ns",
         "stamp_ns",
@@ -73,6 +74,8 @@ class WireTimings:
         self.connecting = False
         self.connected_ns: int | None = None
         self.content_type = ""
+        self.retry_after = ""
+        """The header with which a server says when to ask again."""
         self.stamp_ns: int | None = None
         """Of the chunk that was yielded last."""
         self.early_ns: int | None = None
@@ -102,6 +105,7 @@ class Connection:
         self._is_local = _same_machine(sock)
         self._troubles = troubles(sock)
         self._buffer = bytearray(1 << 16)
+        self._view = memoryview(self._buffer)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -273,19 +277,16 @@ class Connection:
         """Return what the records bring that the buffer completes; nothing of an answer for what is TLS's own."""
         assert self._tls is not None
         try:
-            data = self._tls.decrypt(memoryview(self._buffer)[:size])
+            data = self._tls.decrypt(self._view[:size])
         except ssl.SSLError as error:
             self._lost(tls_problem(error, self.address[0]) or str(error))
             return b""
-        if not self._replied() or (self._tls.ended and not data):
+        if (self._tls.has_to_send and not self._replied(self._tls.to_send())) or (self._tls.ended and not data):
             self._lost("the connection was closed")
         return data
 
-    def _replied(self) -> bool:
-        """Send what TLS itself replies, if anything; return whether there was room for it."""
-        assert self._tls is not None
-        if not (reply := self._tls.to_send()):
-            return True
+    def _replied(self, reply: bytes) -> bool:
+        """Send what TLS itself replies; return whether there was room for it."""
         try:
             return self._sending is None and self._sock.send(reply) == len(reply)
         except OSError:
@@ -380,6 +381,8 @@ class Connection:
             self._sized = True
         elif name == b"content-type" and self._timings is not None:
             self._timings.content_type = value.decode("latin-1")
+        elif name == b"retry-after" and self._timings is not None:
+            self._timings.retry_after = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self.status: int = self._parser.get_status_code()

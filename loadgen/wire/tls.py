@@ -49,6 +49,11 @@ class TlsLayer:
         self._object.write(data)
         return self._outgoing.read()
 
+    @property
+    def has_to_send(self) -> bool:
+        """Whether ``to_send`` returns something."""
+        return self._outgoing.pending > 0
+
     def to_send(self) -> bytes:
         """Return what the protocol itself has to send: handshakes, alerts, replies to key updates."""
         return self._outgoing.read()
@@ -56,15 +61,15 @@ class TlsLayer:
     def decrypt(self, data: memoryview) -> bytes:
         """Return what the records bring that these bytes complete; SSLError for what is no valid record."""
         self._incoming.write(data)
-        plain = []
+        plain = b""
         try:
             while self._incoming.pending and not self.ended:
                 record = self._object.read(_RECORD)
-                plain.append(record)
+                plain = plain + record if plain else record  # nearly always one
                 self.ended = not record
         except ssl.SSLWantReadError:
             pass
-        return plain[0] if len(plain) == 1 else b"".join(plain)
+        return plain
 
     def goodbye(self) -> bytes:
         """Return what tells the other side that nothing more will come."""

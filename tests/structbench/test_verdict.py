@@ -24,7 +24,7 @@ MS = 1_000_000
 GOOD: dict[str, Any] = {
     "requests": 400, "completed": 400, "firsts": 400, "ttft": [0.1, 0.2, 0.4], "ttft_low": [0.1, 0.2, 0.4],
     "ttft_due": [0.1, 0.2, 0.4], "processor_wait": [0.0001, 0.001, 0.002], "in_flight_mean": 15.9, "concurrency": 16,
-    "rejected": 0, "unknown": 0, "stepped": 0, "died": 0, "no_more_files": 0, "gaps": 9000, "gap_mean": 0.01,
+    "of_model": 0, "unknown": 0, "stepped": 0, "died": 0, "no_more_files": 0, "gaps": 9000, "gap_mean": 0.01,
     "itl": [0.01, 0.02, 0.04], "itl_low": [0.01, 0.02, 0.04], "itl_high": [0.01, 0.02, 0.04],
 }  # fmt: skip
 
@@ -100,11 +100,10 @@ def full(in_flight: float, completed: int = 400) -> dict[str, Any]:
         ({"died": 1}, "degraded", DIED.format(1)),
         ({"unknown": 1}, "degraded", READS),
         ({"stepped": 3}, "degraded", STEPPED.format(3)),
-        ({"rejected": 99}, "valid", None),
+        ({"of_model": 99}, "valid", None),
         ({"requests": 0, "completed": 0}, "invalid", "no request completed"),
         ({"completed": 0}, "invalid", "no request completed"),
-        ({"completed": 0, "rejected": 399}, "invalid", "no request completed"),
-        ({"completed": 0, "rejected": 400}, "invalid", "the server refused every request"),
+        ({"completed": 0, "of_model": 1, "firsts": 0, "gaps": 0}, "valid", None),
         ({"completed": 0, "died": 100, "no_more_files": 100, "unknown": 100}, "invalid", "no request completed"),
     ],
 )  # fmt: skip
@@ -180,7 +179,7 @@ def facts_of(rows: Iterable[dict[str, Any]], concurrency: int | None = 4) -> dic
 NO_FACTS = {
     "requests": 0, "reached": 0, "completed": 0, "firsts": 0, "ttft": None, "ttft_low": None, "ttft_due": None,
     "processor_wait": None, "chunks": None, "with_early_chunks": 0, "in_flight_mean": None, "concurrency": 4,
-    "rejected": 0, "no_more_files": 0, "stepped": 0, "unknown": 0, "died": 0,
+    "of_model": 0, "no_more_files": 0, "stepped": 0, "unknown": 0, "died": 0,
 }  # fmt: skip
 
 
@@ -196,7 +195,7 @@ def test_what_became_of_the_requests_is_counted() -> None:
          "clock": "stepped" if i < 5 else "kernel", "chunks": 0}
         for i, kind in enumerate(kinds)
     ]  # fmt: skip
-    counted = {"requests": 17, "reached": 33, "completed": 7, "rejected": 4, "died": 3, "no_more_files": 2}
+    counted = {"requests": 17, "reached": 33, "completed": 7, "of_model": 4, "died": 3, "no_more_files": 2}
     assert facts_of(rows) == {**NO_FACTS, **counted, "stepped": 5, "chunks": 0}
 
 
@@ -336,10 +335,10 @@ def records(n: int, late_ns: int = 0, **more: Any) -> list[RequestRecord]:
         (records(3, chunk_ns=(), chunk_early_ns=None), "valid", ""),
         (records(3, due_ns=None), "valid", ""),
         (records(3, error=RequestError("http", "", 500)), "invalid", "no request completed"),
-        (records(3, error=RequestError("rejected", "", 400)), "invalid", "the server refused every request"),
+        (records(3, error=RequestError("rejected", "", 400)), "valid", ""),
         (records(3, error=RequestError("rejected", "", 400)) + records(1), "valid", ""),
-        (records(2, error=RequestError("rejected", "", 400)) + records(1, error=RequestError("connect", "")),
-         "invalid", "no request completed"),
+        (records(2, error=RequestError("broken_call", "", 500)) + records(1, error=RequestError("connect", "")),
+         "valid", ""),
         (records(3) + records(2, error=RequestError("worker_died", "")), "degraded", DIED.format(2)),
         (records(3) + records(2, error=RequestError("connect", NO_MORE_FILES)), "invalid", FILES.format(2)),
         (records(3) + records(2, error=RequestError("connect", "Connection refused")), "valid", ""),

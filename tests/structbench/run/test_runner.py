@@ -95,7 +95,7 @@ def test_a_model_that_cannot_is_rejected_and_that_is_no_infrastructure(first: Fi
     assert ask(db, f"SELECT DISTINCT outcome, error_kind, error_status, accuracy_score FROM requests"
                    f" WHERE run_id = '{row['run_id']}'") == [("rejected", "rejected", 400, 0.0)]  # fmt: skip
     assert (row["requests"], row["errors"], row["completed"], row["accuracy"], row["correct"]) == (16, 0, 0, 0.0, 0)
-    assert (row["verdict"], row["verdict_reason"]) == ("invalid", "the server refused every request")
+    assert (row["verdict"], row["verdict_reason"]) == ("valid", None)
     assert summary.rows[2]["errors"] == 0
 
 
