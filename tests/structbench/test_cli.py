@@ -139,6 +139,7 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--host [::1]:1234 b:1", "host", ["[::1]:1234", "b:1"]),
         ("--model-revision 1a2b", "model_revision", "1a2b"),
         ("--max-tokens-total 900", "max_tokens_total", 900),
+        ("--metadata gpu=L4 n=8", "metadata", ["gpu=L4", "n=8"]),
         ("--base-url https://a/b/v1", "base_url", "https://a/b/v1"), ("--api responses", "api", "responses"),
         ('--body top_k=40 x={"a":1}', "body", ["top_k=40", 'x={"a":1}']), ("--api-key-env KEY", "api_key_env", "KEY"),
         ("--header-env X-A=A X-B=B", "header_env", ["X-A=A", "X-B=B"]), ("--header X-C=c", "header", ["X-C=c"]),
