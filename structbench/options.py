@@ -244,6 +244,10 @@ class LoadOptions(Readable):
         "time after which a cell stops sending, unless --requests ends it sooner",
         read=seconds_of, metavar="TIME",
     )  # fmt: skip
+    max_tokens_total: Optional[int] = opt(
+        None, "end the load before its prompts and answers together pass this many tokens, for APIs that are paid by "
+        "the token (default: no limit)", metavar="TOKENS",
+    )  # fmt: skip
     warmup: Optional[int] = opt(None, "warm-up requests per cell, left out of the figures (default: one per worker)")
     workers: Optional[int] = opt(None, "worker processes (default: chosen from cores and load)")
     timeout: float = opt(300.0, "time a request may take", read=seconds_of, metavar="TIME")
@@ -290,6 +294,8 @@ class LoadOptions(Readable):
     explain: bool = opt(False, "explain why each cell is new, partial or done; send nothing")
     dry_run: bool = opt(False, "list the cells and their states; send nothing")
     label: Optional[str] = opt(None, "name to store with these runs")
+    metadata: list[str] = opt((), "facts to store with these runs, e.g. gpu=L4 batch=8", many=True,
+                              metavar="KEY=VALUE")  # fmt: skip
     metrics_port: int = opt(9464, "port on which to serve Prometheus metrics (0: off)")
     metrics_host: str = opt("127.0.0.1", "address on which to serve the metrics")
     hold: float = opt(

@@ -14,6 +14,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from loadgen.api.rate_limits import is_rate_limit
 from loadgen.types import RequestError
 from loadgen.wire.access import Access, http_url
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
@@ -23,10 +24,16 @@ DONE = "[DONE]"
 _SENDING: ContextVar[WireTimings] = ContextVar("sending")
 """The current task's request: the official clients offer no way to pass it to their transport."""
 _CLIENTS = ("openai", "anthropic")
+_SHAPE = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
+"""What reading an answer of another shape raises."""
 
 
 class StreamFailed(Exception):
     """The server reported an error within an answer; the message is the server's."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        super().__init__(error_text(fields))
+        self.is_rate_limit = is_rate_limit(fields)
 
 
 def make_client(client_class: Any, host: str | None, access: Access) -> Any:
@@ -107,7 +114,7 @@ async def events(lines: AsyncIterator[str]) -> AsyncIterator[Mapping[str, Any]]:
         if not isinstance(fields, dict):
             raise BadWire("an event is not a JSON object")
         if name == "error" or fields.get("error") or fields.get("type") == "error":
-            raise StreamFailed(error_text(fields))
+            raise StreamFailed(fields)
         if name is not None:
             fields.setdefault("type", name)
         yield fields
@@ -145,12 +152,12 @@ def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:  #
     text = str(caught) or type(caught).__name__
     status = getattr(caught, "status_code", None)
     if isinstance(caught, StreamFailed):
-        return RequestError("stream", text, 200)
+        return RequestError("rate_limited" if caught.is_rate_limit else "stream", text, 200)
     if _package(caught) in _CLIENTS:
         if status is not None:
             return RequestError("http", error_text(getattr(caught, "body", None) or text), status)
         return RequestError("protocol", text)
-    if isinstance(caught, KeyError | TypeError | AttributeError | IndexError | ValueError) and _in_an_answer(caught):
+    if isinstance(caught, _SHAPE) and _in_an_answer(caught):
         return RequestError("protocol", f"not an answer as this API sends it: {type(caught).__name__} {text}", 200)
     return None
 

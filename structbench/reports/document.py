@@ -107,4 +107,5 @@ def _group_json(group: RunGroup, figures: Figures) -> dict[str, Any]:
         "such_cases": {name: asdict(each) for name, each in figures.such_cases.items()},
         "stream_tokens_per_s": figures.stream_tokens_per_s,
         "outcomes": [{"outcome": name, "failed": failed, "count": n} for name, failed, n in figures.outcomes],
+        "failures": [asdict(each) for each in figures.failures],
     }  # fmt: skip

@@ -229,7 +229,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         console.print(*notes, "", sep="\n")
 
 
-_MOST_FAILURES = 5
+MOST_FAILURES = 5
 """Kinds of failures shown of one run."""
 
 
@@ -238,7 +238,7 @@ def print_failures(rows: Sequence[Row], console: Console) -> None:
     lines = [
         f"  {failure.count:,} × {printable(failure.text)}{_of(row, 1, len(rows))}"
         for row in rows
-        for failure in (row.get("failures") or ())[:_MOST_FAILURES]
+        for failure in (row.get("failures") or ())[:MOST_FAILURES]
     ]
     if lines:
         console.print(as_text("Errors", "bold cyan"), *map(as_text, lines), "", sep="\n")

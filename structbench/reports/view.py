@@ -11,7 +11,16 @@ from structbench.formatting import ABSENT, printable, rate_text, span_text
 from structbench.metrics import LATENCIES, METRICS, of_kind
 from structbench.reports.charts import chart_values, charts_of
 from structbench.reports.document import Document
-from structbench.reports.estimates import cell, estimate_text, line_of, plain, row
+from structbench.reports.estimates import (
+    ABOUT_CASES,
+    SUCH_CASES,
+    cell,
+    estimate_text,
+    line_of,
+    of_such_cases,
+    plain,
+    row,
+)
 from structbench.reports.headline import Candidate, Check, Headline
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup
@@ -36,6 +45,13 @@ def view_of(document: Document) -> dict[str, Any]:
             (name, list(dict.fromkeys(getattr(group, name) for group in groups))) for name in ("model", "suite", "load")
         ],
         "answers": _answers_table(groups, figures),
+        "about_cases": ABOUT_CASES,
+        "errors": [
+            {"line": line_of(group), "kind": printable(f"{each.kind} {each.status or ''}".strip()),
+             "count": f"{each.count:,}", "first": visible(each.first or ABSENT)}
+            for group in groups
+            for each in figures[group.id].failures
+        ],
         "speed": _speed_table(groups, figures),
         "charts": charts_of(groups, figures, details),
         "wrong": _wrong_answers(details["wrong"], groups, figures),
@@ -126,9 +142,13 @@ def _answers_table(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -
     for group in groups:
         own = figures[group.id]
         cells = [plain(f"{own.counts['requests']:,}"), plain(f"{own.counts['errors']:,}")]
-        cells += [cell(metric, own.of(metric)) for metric in (*shares, METRICS["correct_goodput"])]
+        cells += [cell(metric, own.of(metric)) for metric in shares]
+        cells += [
+            cell(METRICS["correct"], of_such_cases(own)),
+            cell(METRICS["correct_goodput"], own.rates["correct_goodput"]),
+        ]
         rows.append(row(group, cells))
-    header = ["requests", "failed", *(metric.label for metric in shares), "correct/s"]
+    header = ["requests", "failed", *(metric.label for metric in shares), SUCH_CASES, "correct/s"]
     return {"caption": "Shares of right answers", "header": header, "rows": rows}
 
 

@@ -35,6 +35,7 @@ from structbench.notes import stored_notes
 from structbench.output import complain, write_output
 from structbench.results.failures import failures_of
 from structbench.results.measures import Query
+from structbench.run.budget import TokenBudget
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
 from structbench.run.display import Display
 from structbench.run.plan import CacheState, PlannedCell, explain, find_servers, open_telemetry, plan, pull_missing
@@ -179,7 +180,8 @@ def load(
         for warning in _warnings([each.cell for each in planned if each.cache != "skipped"]):
             display.print(warning)
         scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
-        services = Services(settings, store, telemetry, scorer, display)
+        budget = None if settings.max_tokens_total is None else TokenBudget(settings.max_tokens_total)
+        services = Services(settings, store, telemetry, scorer, display, budget)
         runner = _Runner(services, stop)
         try:
             with display:
@@ -244,7 +246,7 @@ class _Runner:
         self.summary.outcomes = [CellResult(cell.cell.name) for cell in planned]
         self._judge()  # so that what ends early does not count as passed
         for cell, outcome in zip(planned, self.summary.outcomes, strict=True):
-            if self.stop.asked:
+            if self.stop.asked or (self.services.budget is not None and self.services.budget.spent):
                 break
             if self.summary.failures and not self._answers(cell.cell.server):
                 continue
@@ -435,6 +437,8 @@ class _Runner:
                 )
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
+                    if self.services.budget is not None:
+                        self.services.budget.used += tokens + 1
             self.calibration[key] = calibrate(samples)
         return cases_of_run(cell.suite, run_id, *self.calibration[key])
 
@@ -448,6 +452,7 @@ class _Runner:
             run |= {
                 **server_columns(cell.server, cell.model),
                 "label": settings.label,
+                "metadata": settings.metadata or None,
                 "started_at": now,
                 "environment": _environment(settings),
             }
@@ -464,7 +469,10 @@ class _Runner:
         store, cell = self.services.store, segment.cell
         complete = ended_by_itself and segment.is_complete
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
-        store.append("segments", {**ended, "segment": segment.number, "duration_s": segment.duration_s})
+        limit = self.services.settings.max_tokens_total if segment.out_of_tokens else None
+        store.append("segments", {
+            **ended, "segment": segment.number, "duration_s": segment.duration_s, "token_limit": limit
+        })  # fmt: skip
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
         ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
         planned = ending.reached if complete and cell.load.duration_s else cell.requests

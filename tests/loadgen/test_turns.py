@@ -15,7 +15,7 @@ import pytest
 from loadgen import ClosedLoop, OpenLoop, Readings, Request, generate_load
 from loadgen.simulator import Simulator
 from loadgen.turns import UNKNOWN_TOOL, follow_up
-from loadgen.types import RequestError, RequestRecord
+from loadgen.types import NOT_JSON, RequestError, RequestRecord
 from structbench.results.verify import problems
 from structbench.scoring import Answer, score
 from structbench.scoring.text import is_mentioned
@@ -240,3 +240,10 @@ def test_mentions_are_scored_by_group() -> None:
     cut = score(case, Answer(output_text="7 deg", done_reason="length"))
     assert cut is not None
     assert cut.outcome == "truncated"
+
+
+def test_a_call_whose_arguments_are_no_json_is_not_carried_out() -> None:
+    request = Request(index=0, model="m", tool_results={"f": "1"})
+    calls = ({"name": "f", "arguments": {}}, {"name": "f", "arguments": {NOT_JSON: "{"}})
+    assert follow_up(request, RequestRecord(index=0, tool_calls=calls)) is None
+    assert follow_up(request, RequestRecord(index=0, tool_calls=calls[:1])) is not None

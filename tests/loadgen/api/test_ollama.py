@@ -35,8 +35,10 @@ def expected_error(fault: str) -> tuple[str, int | None] | None:
             return "connect", None
         case "hang-before" | "hang-mid":
             return "timeout", None
-        case "404" | "429" | "500" | "503":
+        case "404" | "500" | "503":
             return "http", int(fault)
+        case "429":
+            return "rate_limited", 429
         case "error-line":
             return "stream", 200
         case "broken-call":
@@ -94,7 +96,7 @@ def test_a_fault_does_not_spoil_the_next_request(sim: Simulator) -> None:
 @pytest.mark.parametrize(
     ("status", "data", "kind", "message"),
     [
-        (429, b'{"error": {"message": "slow down", "code": 7}}', "http", "slow down"),
+        (429, b'{"error": {"message": "slow down", "code": 7}}', "rate_limited", "slow down"),
         (503, b'"overloaded"', "http", "overloaded"),
         (502, b"[]", "http", "[]"),
         (500, b"null", "http", "null"),
