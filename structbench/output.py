@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 from structbench.errors import BadInput, RunFailed
-from structbench.formatting import printable
+from structbench.formatting import printable, printable_lines
 
 
 @contextmanager
@@ -79,9 +79,19 @@ def write_output(path: Path, text: str) -> None:
 def deliver(text: str, path: Path | None) -> None:
     """Write the text to the file, or to standard output if ``path`` is None."""
     if path is None:
-        sys.stdout.write(text)
+        sys.stdout.write(on_terminal(text))
     else:
         write_output(path, text)
+
+
+def on_terminal(text: str) -> str:
+    """Return what a result is on standard output: as it is for a file or a pipe, harmless for a terminal."""
+    return printable_lines(text) if sys.stdout.isatty() else text
+
+
+def say(text: str, file: IO[str] | None = None) -> None:
+    """Print lines for people, into which text from outside may be woven."""
+    print(printable_lines(text), file=file, flush=True)
 
 
 def complain(text: str) -> None:
@@ -134,7 +144,7 @@ def _standard_output() -> Iterator[Path]:
     def pump() -> None:
         try:
             with os.fdopen(reading, "rb") as source, os.fdopen(os.dup(sys.stdout.fileno()), "wb") as target:
-                shutil.copyfileobj(source, target)
+                _pour(source, target)
         except BrokenPipeError:
             broken.set()
 
@@ -148,3 +158,11 @@ def _standard_output() -> Iterator[Path]:
     finally:
         os.close(writing)
         thread.join()
+
+
+def _pour(source: BinaryIO, target: BinaryIO) -> None:
+    if not sys.stdout.isatty():
+        shutil.copyfileobj(source, target)
+        return
+    for line in source:
+        target.write(printable_lines(line.decode("utf-8", "replace")).encode())

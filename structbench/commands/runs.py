@@ -18,6 +18,7 @@ class Options(RunFilters):
 
 def run(options: Options) -> int:
     from structbench.notes import stored_notes
+    from structbench.output import say
     from structbench.results.selection import filtered_runs
     from structbench.store import Reader
     from structbench.store.views import RUN_LIST
@@ -33,7 +34,7 @@ def run(options: Options) -> int:
         names = ("run", "started (UTC)", "model", "suite", "load", *right, "status", "verdict", "label")
         columns = [(name, name in right) for name in names]
         print_table(columns, [_cells(row) for row in rows], [run_line(row) for row in rows])
-    print(f"{plural(len(rows), 'run')} in {options.db}")
+    say(f"{plural(len(rows), 'run')} in {options.db}")
     return 0
 
 

@@ -17,6 +17,7 @@ import httpx
 
 from loadgen.api import ollama, openai
 from loadgen.api.answer import Answer
+from loadgen.api.questions import proxy_to
 from loadgen.types import Request
 from loadgen.wire.access import NO_ACCESS, Access, http_url
 from loadgen.wire.httpx_adapter import client_arguments
@@ -53,7 +54,8 @@ class Prober:
     """Asks one request after the other over a kept connection; ``timeout_s`` is the limit of each."""
 
     def __init__(self, address: str, timeout_s: float, access: Access = NO_ACCESS) -> None:
-        self._http = httpx.Client(base_url=http_url(address), timeout=timeout_s, **client_arguments(address, access))
+        way = client_arguments(address, access, timeout_s, proxy_to(address))
+        self._http = httpx.Client(base_url=http_url(address), timeout=timeout_s, **way)
         self._access = access
         self._timeout_s = timeout_s
 
@@ -69,8 +71,6 @@ class Prober:
                     reply.failure = f"HTTP {reply.status} redirects to {response.headers['location']}"
                 for part in response.iter_bytes():
                     data += part
-                    if monotonic() - began > self._timeout_s:
-                        raise httpx.ReadTimeout("")
         except httpx.TimeoutException:
             reply.failure, reply.timed_out = f"no end within {self._timeout_s:g} s", True
         except (httpx.HTTPError, OSError) as error:

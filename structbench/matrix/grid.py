@@ -33,11 +33,11 @@ def print_grid(rows: Sequence[Row], console: Console) -> None:
     table = _table(["asked", "think", *names], padding=0)
     for question, think in dict.fromkeys((row["question"], row["think"]) for row in offered):
         cells = (_cell(found.get((question, think, *column)), marks) for column in columns)
-        table.add_row(question, "" if think == "unset" else think, *cells)
-    console.print(Text(printable(title), "bold cyan"), table, sep="\n")
+        table.add_row(*map(_text, (question, "" if think == "unset" else think)), *cells)
+    console.print(_text(title, "bold cyan"), table, sep="\n")
     for evidence, letter in marks.items():
         example = f", e.g. {seen[evidence]}" if seen[evidence] else ""
-        console.print(Text(f"({letter}) {printable(evidence + example)}"))
+        console.print(_text(f"({letter}) {evidence}{example}"))
     there = {row["endpoint"] for row in offered}
     for endpoint in dict.fromkeys(row["endpoint"] for row in rows if row["endpoint"] not in there):
         console.print(f"The server does not offer {PATHS[endpoint]}.")
@@ -52,15 +52,20 @@ def _letter(number: int) -> str:
 def _table(headers: Sequence[str], padding: int = 1) -> Table:
     table = simple_table(padding)
     for header in headers:
-        table.add_column(header, overflow="fold")
+        table.add_column(Text("\n").join(map(_text, header.split("\n"))), overflow="fold")
     return table
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Return literal text: what a server or another's file says may look like markup, or drive the terminal."""
+    return Text(printable(words), style)
 
 
 def _cell(row: Row | None, marks: Mapping[str, str]) -> Text:
     if row is None:
         return Text("–")
     mark = f" {marks[row['evidence']]}" if row["result"] != "works" else ""
-    return Text(row["result"] + mark, _STYLES.get(row["result"], ""))
+    return _text(row["result"] + mark, _STYLES.get(row["result"], ""))
 
 
 def print_changes(
@@ -70,16 +75,16 @@ def print_changes(
     if changes:
         table = _table(["probe", *names])
         for (model, probe), before, after in changes:
-            table.add_row(Text(f"{model} {probe}".strip()), _told(before), _told(after))
+            table.add_row(_text(f"{model} {probe}".strip()), _told(before), _told(after))
         console.print(table, "")
     for model, digests in _digests(changes).items():
-        console.print(Text(f"{model} is not the same on both sides: digests {' and '.join(digests)}", "yellow"))
+        console.print(_text(f"{model} is not the same on both sides: digests {' and '.join(digests)}", "yellow"))
     console.print(f"{len(changes)} of {plural(both, 'probe')} that both sides tried differ.")
 
 
 def _told(row: Row) -> Text:
     words = (row["result"], row["evidence"], row["example"])
-    return Text(printable(": ".join(filter(None, words))), _STYLES.get(row["result"], ""))
+    return _text(": ".join(filter(None, words)), _STYLES.get(row["result"], ""))
 
 
 def _digests(changes: Sequence[tuple[tuple[str, str], Row, Row]]) -> dict[str, tuple[str, str]]:
