@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import re
 import shutil
+import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +20,9 @@ from typing import IO, Any, BinaryIO
 
 from structbench.errors import BadInput, RunFailed
 from structbench.formatting import printable, printable_lines
+
+_ABANDONED_S = 60.0
+"""How old a file of a dead process is, at least: on a shared disk the process may be another machine's."""
 
 
 @contextmanager
@@ -40,12 +46,29 @@ def _replaced(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         yield path
         return
+    sweep(path)
     made = path.with_name(f".{path.name}.{os.getpid()}-part")
     try:
         yield made
         made.replace(path)
     finally:
         made.unlink(missing_ok=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that died while they made such a file, or DuckDB within them, left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        pid = re.match(r"\d+(?=-)", left.name.removeprefix(f".{path.name}."))
+        with suppress(OSError):
+            found = left.lstat()
+            if pid and found.st_uid == os.geteuid() and time.time() - found.st_mtime > _ABANDONED_S:
+                try:
+                    os.kill(int(pid[0]), 0)
+                except ProcessLookupError:
+                    if stat.S_ISDIR(found.st_mode):
+                        shutil.rmtree(left, ignore_errors=True)
+                    else:
+                        left.unlink()
 
 
 def check_output(path: Path, option: str, databases: Sequence[Path]) -> None:
