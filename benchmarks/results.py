@@ -52,6 +52,7 @@ INSERT INTO requests BY NAME WITH raw AS (
 SELECT * EXCLUDE (is_right, span_s), ttft_s + send_lag_s AS ttft_due_s, ttft_s AS first_answer_s,
     span_s / 59 AS itl_mean_s, span_s / 59 AS tpot_s, 59 / span_s AS client_tokens_per_s,
     (end_ns - due_ns) / 1e9 AS e2e_due_s, 0.0001 AS read_lag_max_s, 0.0 AS connect_s, 60 AS chunks, 0 AS merged_chunks,
+    0 AS gathered_chunks,
     'kernel' AS clock, 550 AS prompt_tokens, 60 AS output_tokens, 0.001 AS load_s, ttft_s - 0.005 AS prompt_eval_s,
     span_s AS eval_s, e2e_s - load_s - prompt_eval_s - eval_s AS queue_s, 60 / eval_s AS server_tokens_per_s,
     'stop' AS done_reason, if(is_right, 'correct', 'wrong_value') AS outcome, is_right::DOUBLE AS accuracy_score,

@@ -55,9 +55,10 @@ def _now() -> list[Any]:
         parts.number("Requests/s", "Requests that ended, per second.", PER_SECOND, Query(total(rate(REQUESTS)))),
         parts.number(
             "Output tokens/s",
-            "Output tokens of all streams, as the server counted them; they are added when their request ends.",
+            "Output tokens of all streams, as the server counted them; they are added when their request ends. "
+            "Empty where an answer came without a count that covers it.",
             TOKENS_PER_S,
-            Query(_output_tokens(())),
+            Query(queries.tokens_per_s(())),
         ),
         parts.number(
             "Correct",
@@ -113,10 +114,6 @@ def _latency(metric: Metric) -> list[Any]:
     ]
 
 
-def _output_tokens(by: tuple[str, ...]) -> str:
-    return total(rate(f"{queries.TOKENS}_sum", queries.OUTPUT), by)
-
-
 def _throughput() -> list[Any]:
     one_stream = quantile(0.5, recent(f"{queries.STREAM_RATE}_bucket"), CELL)
     return [
@@ -135,9 +132,10 @@ def _throughput() -> list[Any]:
         ),
         parts.graph(
             "Output tokens/s",
-            "Output tokens of all streams, by cell; and the median of one stream (1 / TPOT) over the last minute.",
+            "Output tokens of all streams, by cell (empty where an answer has no count); and the median of one stream "
+            "(1 / TPOT) over the last minute.",
             TOKENS_PER_S,
-            Query(_output_tokens(CELL), f"all {CELL_LEGEND}"),
+            Query(queries.tokens_per_s(CELL), f"all {CELL_LEGEND}"),
             Query(one_stream, f"one stream {CELL_LEGEND}"),
         ),
     ]
@@ -177,6 +175,7 @@ def _answers() -> list[Any]:
 
 def _trust() -> list[Any]:
     alerts = 'count by (alertname) (ALERTS{alertname=~"Structbench.*", alertstate="firing"})'
+    ttft = series(queries.recorded("ttft", 99))
     merged = f"{total(recent(prometheus(of.MERGED_CHUNKS)))} / {total(recent(prometheus(of.CHUNKS)))}"
     return [
         parts.bands(
@@ -188,18 +187,17 @@ def _trust() -> list[Any]:
         ),
         parts.graph(
             "Client lag",
-            "p99 over the last minute of how late requests were sent (10 ms: degraded, 100 ms: invalid) and of how "
-            "long received bytes waited (50 ms, 500 ms); and how late the workers' event loops were.",
-            SECONDS,
-            Query(series(queries.recorded("send_lag", 99)), f"send lag p99 {CELL_LEGEND}"),
-            Query(series(queries.recorded("read_lag", 99)), f"read lag p99 {CELL_LEGEND}"),
-            Query(f"max({series(prometheus(of.LOOP_LAG))})", "loop lag"),
-            limits=parts.SEND_LAG,
+            "How late requests were sent, and how long received bytes waited, as shares of TTFT: p99 / p99 over the "
+            "last minute. The verdict judges what that does to the figures: degraded from 5 % on.",
+            SHARE,
+            Query(f"{series(queries.recorded('send_lag', 99))} / {ttft}", f"send lag {CELL_LEGEND}"),
+            Query(f"{series(queries.recorded('read_lag', 99))} / {ttft}", f"read lag {CELL_LEGEND}"),
+            limits=parts.LAG,
         ),
         parts.graph(
             "Alerts and lost spacing",
             "Number of firing alerts from grafana/rules/alerts.yml, and the share of chunks whose own receive instant "
-            "was lost (0.02: degraded, 0.2: invalid).",
+            "was lost, because one read had several.",
             COUNT,
             Query(or_zero(alerts), "alerts {{alertname}}"),
             Query(merged, "share of merged chunks"),

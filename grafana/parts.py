@@ -41,9 +41,8 @@ FEW_ERRORS: Limits = ((0.0001, "orange"), (0.05, "red"))
 NO_LIMIT: Limits = ()
 WAIT: Limits = ((1, "orange"), (10, "red"))
 """Seconds after which a reader's thought is interrupted, and after which attention is lost."""
-SEND_LAG: Limits = ((0.01, "orange"), (0.1, "red"))
-READ_LAG: Limits = ((0.05, "orange"), (0.5, "red"))
-"""Limits of the verdict: degraded, invalid."""
+LAG: Limits = ((0.05, "orange"), (1.0, "red"))
+"""The verdict's limits of what TTFT may be off by, as a share of it: degraded, invalid."""
 VERDICT: Limits = ((1, "orange"), (2, "red"))
 States = Mapping[int, tuple[str, str]]
 """Value -> word and color."""

@@ -30,6 +30,7 @@ CORRECT = 'structbench_outcome="correct"'
 FAILED = 'error_type!=""'
 COMPLETED = 'error_type=""'
 INPUT, OUTPUT = 'gen_ai_token_type="input"', 'gen_ai_token_type="output"'
+_COUNTED = f"{OUTPUT}, {COMPLETED}"
 
 
 def shown_as(metric: str) -> str:
@@ -104,6 +105,31 @@ def per_busy_second(counter: str, by: tuple[str, ...], more: str = "") -> str:
     """Return PromQL for a run's count / whole seconds with requests in flight; 0 if it counted nothing."""
     seconds = total(f"count_over_time(({total(series(IN_FLIGHT), CELL)} > 0)[$__range:1s])", by)
     return f"{or_zero(total(last(counter, more), by), seconds)} / {seconds}"
+
+
+def tokens_per_s(by: tuple[str, ...]) -> str:
+    """Return PromQL for output tokens per second now; absent while a running cell has an answer without a count."""
+    tokens = total(rate(f"{TOKENS}_sum", OUTPUT), by)
+    counted, completed = (
+        total(read, CELL) for read in (series(f"{TOKENS}_count", _COUNTED), series(f"{E2E}_count", COMPLETED))
+    )
+    if by:
+        return f"{tokens} and {counted} >= {completed}"
+    uncounted = f"{completed} > {or_zero(counted, completed)} and {total(series(IN_FLIGHT), CELL)} > 0"
+    return f"{tokens} unless on() ({uncounted})"
+
+
+def tokens_per_busy_second(by: tuple[str, ...]) -> str:
+    """Return PromQL for a run's output tokens / busy seconds; absent where an answer has no count."""
+    counted, completed = total(last(f"{TOKENS}_count", _COUNTED), by), total(last(f"{E2E}_count", COMPLETED), by)
+    return f"{per_busy_second(f'{TOKENS}_sum', by, OUTPUT)} and {counted} >= {completed}"
+
+
+def server_speed(tokens: str, duration: str) -> str:
+    """Return PromQL for tokens / the server's duration by cell; absent where an answer has only one of the two."""
+    speed = f"{total(recent(f'{TOKENS}_sum', tokens), CELL)} / {total(recent(f'{duration}_sum'), CELL)}"
+    counted = total(series(f"{TOKENS}_count", f"{tokens}, {COMPLETED}"), CELL)
+    return f"{speed} and {counted} == {total(series(f'{duration}_count'), CELL)}"
 
 
 def with_level(expr: str) -> str:

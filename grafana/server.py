@@ -6,7 +6,7 @@ from typing import Any
 
 from grafana import parts
 from grafana.parts import BYTES, COUNT, SECONDS, SHARE, TOKENS_PER_S, Query
-from grafana.queries import CELL, CELL_LEGEND, INPUT, MODEL, OUTPUT, TOKENS, last, mean, quantile, recent, series, total
+from grafana.queries import CELL_LEGEND, INPUT, MODEL, OUTPUT, last, mean, quantile, recent, series, server_speed, total
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.instruments import prometheus
 
@@ -59,9 +59,6 @@ def _server() -> list[Any]:
 
 
 def _time() -> list[Any]:
-    def speed(tokens: str, duration: str) -> str:
-        return f"{total(recent(f'{TOKENS}_sum', tokens), CELL)} / {total(recent(f'{duration}_sum'), CELL)}"
-
     return [
         parts.graph(
             "A request's time, mean",
@@ -82,10 +79,11 @@ def _time() -> list[Any]:
         parts.graph(
             "Server speed",
             "Tokens / the server's own durations, of one slot: prompt tokens per second of prompt evaluation, output "
-            "tokens per second of evaluation. A prompt found in a cache looks fast.",
+            "tokens per second of evaluation. A prompt found in a cache looks fast. Empty where an answer lacks one of "
+            "them.",
             TOKENS_PER_S,
-            Query(speed(INPUT, PROMPT), f"prompt {CELL_LEGEND}"),
-            Query(speed(OUTPUT, EVALUATION), f"output {CELL_LEGEND}"),
+            Query(server_speed(INPUT, PROMPT), f"prompt {CELL_LEGEND}"),
+            Query(server_speed(OUTPUT, EVALUATION), f"output {CELL_LEGEND}"),
         ),
     ]
 
@@ -102,19 +100,17 @@ def _lags() -> list[Any]:
     return [
         parts.graph(
             "Send lag",
-            "How much later than due this client sent a request. p99 above 10 ms: degraded; above 100 ms: invalid.",
+            "How much later than due this client sent a request. *Live load* has it as a share of TTFT.",
             SECONDS,
             *lag("send_lag"),
-            limits=parts.SEND_LAG,
             width=6,
         ),
         parts.graph(
             "Read lag",
-            "The longest that a request's received bytes waited for this client. p99 above 50 ms: degraded; above "
-            "500 ms: invalid.",
+            "The longest that a request's received bytes waited for this client. *Live load* has it as a share of "
+            "TTFT.",
             SECONDS,
             *lag("read_lag"),
-            limits=parts.READ_LAG,
             width=6,
         ),
         parts.graph(
@@ -122,7 +118,6 @@ def _lags() -> list[Any]:
             "How late a worker's event loop ran a timer, at worst, in the last second.",
             SECONDS,
             Query(_worst(prometheus(of.LOOP_LAG)), "loop lag"),
-            limits=parts.SEND_LAG,
             width=6,
         ),
     ]

@@ -83,15 +83,12 @@ def _latency() -> list[Any]:
     ]
 
 
-def _tokens_per_s() -> str:
-    return queries.per_busy_second(f"{queries.TOKENS}_sum", BY, queries.OUTPUT)
-
-
 def _throughput() -> list[Any]:
-    tokens = "Output tokens of all streams / seconds during which requests were in flight, counted as whole seconds."
+    tokens = "Output tokens of all streams / seconds during which requests were in flight, counted as whole seconds. "
+    tokens += "Empty where an answer has no count."
     return [
         _bars("Correct goodput", GOODPUT, PER_SECOND, goodput(BY)),
-        _bars("Output tokens/s", tokens, TOKENS_PER_S, _tokens_per_s()),
+        _bars("Output tokens/s", tokens, TOKENS_PER_S, queries.tokens_per_busy_second(BY)),
         _bars("Tokens/s of one stream", "Median of 1 / TPOT.", TOKENS_PER_S, _percentile(0.5, queries.STREAM_RATE)),
     ]
 
@@ -107,7 +104,7 @@ def _table() -> Any:
         Column("TTFT p99", _percentile(0.99, TTFT), SECONDS, parts.WAIT),
         Column("ITL p50", _percentile(0.5, ITL), SECONDS),
         Column("e2e p95", _percentile(0.95, E2E, COMPLETED), SECONDS, parts.WAIT),
-        Column("tokens/s", _tokens_per_s(), TOKENS_PER_S),
+        Column("tokens/s", queries.tokens_per_busy_second(BY), TOKENS_PER_S),
         Column("correct goodput", goodput(BY), PER_SECOND),
         Column("verdict", verdict, "none", parts.VERDICT),
     ]

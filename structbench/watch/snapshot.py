@@ -33,8 +33,8 @@ EXPIRY = prometheus(of.MODEL_EXPIRY)
 
 SCRAPED = (
     *(f"{name}_bucket" for name in (TTFT, ITL, E2E, SEND_LAG, READ_LAG)), f"{TOKENS}_sum", f"{TOKENS}_count",
-    REQUESTS, PLANNED, IN_FLIGHT, CELLS, VERDICT, CPU, MEMORY, LOOP_LAG, WORKERS, BACKLOG, MODEL_SIZE, VRAM_SHARE,
-    EXPIRY,
+    f"{E2E}_count", REQUESTS, PLANNED, IN_FLIGHT, CELLS, VERDICT, CPU, MEMORY, LOOP_LAG, WORKERS, BACKLOG, MODEL_SIZE,
+    VRAM_SHARE, EXPIRY,
 )  # fmt: skip
 """The names of everything that is read from an endpoint."""
 VERDICTS = ("valid", "degraded", "invalid")
@@ -160,7 +160,7 @@ def _cell(key: CellKey, window: _Window) -> CellSnapshot:
     running = in_flight > 0 or (moving and not complete)
     errors = now.by(REQUESTS, "error_type")
     counted = now.count(f"{TOKENS}_count", gen_ai_token_type="output", error_type="")
-    all_counted = counted >= done - sum(errors.values())  # a sum over unknowns is unknown
+    all_counted = counted >= now.count(f"{E2E}_count", error_type="")  # a sum over unknowns is unknown
     return CellSnapshot(
         key=key,
         done=done,

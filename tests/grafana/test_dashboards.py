@@ -126,12 +126,12 @@ def test_every_recorded_series_is_used() -> None:
 def test_alerts_and_colors_have_the_limits_of_the_verdict() -> None:
     pytest.importorskip("grafana_foundation_sdk", reason="the extra `grafana` is not installed")
     from grafana import parts
-    from structbench.verdict import READ_LAG_S, SEND_LAG_S
+    from structbench.verdict import TAIL_OFF
 
-    assert [value for value, _ in parts.SEND_LAG] == list(SEND_LAG_S)
-    assert [value for value, _ in parts.READ_LAG] == list(READ_LAG_S)
+    assert [value for value, _ in parts.LAG] == list(TAIL_OFF)
     saturated = next(rule["expr"] for rule in RULES if rule.get("alert") == "StructbenchClientSaturated")
-    assert [float(limit) for limit in re.findall(r"> ([0-9.]+)", saturated)] == [SEND_LAG_S[0], READ_LAG_S[0]]
+    limits = re.findall(r"(\w+)_lag_seconds:p99_1m > ([0-9.]+) \* cell:ttft_seconds:p99_1m", saturated)
+    assert limits == [("send", str(TAIL_OFF[0])), ("read", str(TAIL_OFF[0]))]
 
 
 def test_what_is_provisioned_is_what_is_there() -> None:

@@ -39,6 +39,7 @@ def exposition(
     planned: int | None = None,
     verdict: int | None = None,
     uncounted: int = 0,
+    rejected: int = 0,
     more: Mapping[str, float] | None = None,
 ) -> str:
     """One cell: each completed request took ``latencies`` to its first chunk, its gaps and its end, for 10 tokens."""
@@ -47,7 +48,7 @@ def exposition(
     lines += [f"# TYPE {IN_FLIGHT} gauge", f"{IN_FLIGHT}{labels(cell)} {in_flight}"]
     if planned is not None:
         lines.append(f"{PLANNED}{labels(cell)} {planned}")
-    for outcome, n in (("correct", right), ("wrong_value", len(latencies) - right)):
+    for outcome, n in (("correct", right), ("wrong_value", len(latencies) - right), ("rejected", rejected)):
         if n:
             lines.append(f"{REQUESTS}{labels(cell, structbench_outcome=outcome)} {n}")
     for kind, n in (errors or {}).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import shutil
 import ssl
@@ -39,6 +40,7 @@ def certificates() -> Certificates:
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make certificates")
     made = Certificates(Path(mkdtemp(prefix="structbench-test-tls-")))
+    atexit.register(shutil.rmtree, made.folder)
 
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=made.folder)

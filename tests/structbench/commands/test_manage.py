@@ -33,7 +33,7 @@ def test_runs_says_what_was_done_when_and_how_it_ended(results: Path, capsys: py
     heading, _, *lines, total = capsys.readouterr().out.splitlines()
     assert heading.split() == ["run", "started", "(UTC)", "model", "suite", "load", "requests", "errors", "correct",
                                "status", "verdict", "label"]  # fmt: skip
-    assert " ".join(lines[0].split()) == f"{OLD} 2026-01-01 00:00 mixed json c=2 4/10 4 – interrupted – older"
+    assert " ".join(lines[0].split()) == f"{OLD} 2026-01-01 00:00 mixed json c=2 4/10 4 – interrupted invalid older"
     assert lines[1].split()[3:11] == ["sim:fast", "json", "c=2", "8", "0", "100.0", "%", "complete"]
     assert (len(lines), total) == (5, f"5 runs in {results}")
 

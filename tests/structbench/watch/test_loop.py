@@ -28,6 +28,9 @@ GAUGES = {CPU: 0.4, MEMORY: 2.1e8, WORKERS: 2, LOOP_LAG: 0.0004, MODEL_SIZE: 1.6
 RUNNING = exposition(
     latencies=[0.05] * 9, correct=8, errors={"timeout": 1}, in_flight=4, planned=30, verdict=0, more=GAUGES
 )
+LATER = exposition(
+    latencies=[0.05] * 13, correct=12, errors={"timeout": 1}, in_flight=4, planned=30, verdict=0, more=GAUGES
+)
 ENDED = exposition(latencies=[0.05] * 29, correct=28, errors={"timeout": 1}, planned=30, verdict=0)
 REFUSED = Unreachable("Connection refused")
 
@@ -51,13 +54,13 @@ def watch(
 
 
 def test_without_a_terminal_a_line_a_reading_and_one_at_the_end() -> None:
-    watching, out, _ = watch([RUNNING, RUNNING.replace("} 8\n", "} 12\n"), ENDED])
+    watching, out, _ = watch([RUNNING, LATER, ENDED])
     watching.run()
     latencies = ", ".join(f"{name} p50 60 ms p95 105 ms p99 109 ms" for name in ("TTFT", "ITL", "e2e"))
     cell, rest = "llama3.2:1b json c=4", "1 error (timeout 1), valid"
     assert out.getvalue().splitlines() == [
         f"{cell}: 10/30 requests, 4 in flight, {latencies}, 80 % correct, {rest}",
-        f"{cell}: 14/30 requests, 4.0/s, 0.0 tok/s, 4 in flight, {latencies}, 86 % correct, {rest}",
+        f"{cell}: 14/30 requests, 4.0/s, 40.0 tok/s, 4 in flight, {latencies}, 86 % correct, {rest}",
         f"{cell}: 30/30 requests, {latencies}, 93 % correct, {rest}, done",
         f"the load has ended: {URL} no longer answers (1 cell seen)",
     ]

@@ -31,6 +31,11 @@ def test_no_tokens_per_s_are_shown_where_some_answers_came_without_a_count() -> 
     assert (cell.requests_per_s, cell.tokens_per_s) == (3.0, None)
 
 
+def test_requests_that_the_model_failed_need_no_count() -> None:
+    cell = one(exposition(latencies=[FAST] * 100), exposition(latencies=[FAST] * 130, in_flight=4, rejected=10))
+    assert (cell.done, cell.requests_per_s, cell.tokens_per_s) == (140, 4.0, 30.0)
+
+
 def test_percentiles_are_of_the_window_and_not_of_what_was_before() -> None:
     cell = one(exposition(latencies=[FAST] * 100), exposition(latencies=[FAST] * 100 + [SLOW] * 10, in_flight=1))
     for of in (cell.ttft, cell.itl, cell.e2e):
