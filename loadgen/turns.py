@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from loadgen.types import Request, RequestRecord
+from loadgen.types import Request, RequestRecord, is_broken
 
 UNKNOWN_TOOL = "there is no such tool"
 
@@ -13,6 +13,8 @@ UNKNOWN_TOOL = "there is no such tool"
 def follow_up(request: Request, record: RequestRecord) -> Request | None:
     """Return the next turn (the conversation, the answer, a result for each of its calls), or None if none follows."""
     if request.tool_results is None or record.error is not None or not record.tool_calls:
+        return None
+    if any(is_broken(call) for call in record.tool_calls):  # no server would take it back
         return None
     calls = [{"function": {"name": call["name"], "arguments": call["arguments"]}} for call in record.tool_calls]
     answer: dict[str, Any] = {"role": "assistant", "content": record.output_text, "tool_calls": calls}

@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import Any, Literal
 
 ErrorKind = Literal[
-    "connect", "timeout", "http", "rejected", "broken_call", "truncated", "stream", "protocol", "dropped", "cancelled",
-    "worker_died",
+    "connect", "timeout", "http", "rate_limited", "rejected", "broken_call", "truncated", "stream", "protocol",
+    "dropped", "cancelled", "worker_died",
 ]  # fmt: skip
 MODEL_ERRORS: tuple[ErrorKind, ...] = ("rejected", "broken_call", "truncated")
 """Kinds that say something about the model: such a request is scored, and is in no error rate."""
@@ -104,6 +104,8 @@ class RequestError:
     kind: ErrorKind
     message: str
     status: int | None = None
+    retry_after_s: float | None = None
+    """How long the server asks to wait before it is asked again."""
 
     @property
     def nobody_there(self) -> bool:
@@ -113,6 +115,11 @@ class RequestError:
             or (self.kind == "timeout" and self.message.startswith("connect:"))
             or (self.kind == "http" and self.status in _NO_UPSTREAM)
         )
+
+    @property
+    def wants_a_pause(self) -> bool:
+        """Return whether asking again at once would only fail again: nobody is there, or nobody wants to be asked."""
+        return self.nobody_there or self.kind == "rate_limited"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +324,12 @@ class RequestRecord:
         if self.e2e_s is None or self.eval_s is None or self.prompt_eval_s is None or self.is_covered is False:
             return None
         return self.e2e_s - (self.connect_s or 0.0) - (self.load_s or 0.0) - self.prompt_eval_s - self.eval_s
+
+
+def is_broken(call: Mapping[str, Any]) -> bool:
+    """Return whether the arguments of a call that was made are no JSON: then it cannot be carried out."""
+    arguments = call.get("arguments")
+    return isinstance(arguments, Mapping) and arguments.keys() == {NOT_JSON}
 
 
 def _came_at_once(chunk_ns: tuple[int, ...]) -> bool:

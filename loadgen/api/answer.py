@@ -9,7 +9,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from loadgen.types import NOT_JSON
+from loadgen.wire.framing import BadWire
 
+REFUSED = "refused"
+"""The fact that the model refused to answer, in a field of its own."""
 _MOST_TOKENS = 2**31
 _MOST_NS = 2**53
 """104 days."""
@@ -83,6 +86,8 @@ class Answer:
         if self.done and (text or thinking or calls or (done and self.ends_once)):
             self.overrun = True
         if text or thinking or calls:
+            if not (isinstance(text, str) and isinstance(thinking, str)):
+                raise BadWire(f"the text of a chunk is not a text: {text or thinking!r:.100}")
             self.merged += late
             self.chunk_ns.append(stamp_ns)
             self.early_ns.append(early_ns)
@@ -105,7 +110,8 @@ class Answer:
             self.facts |= facts
 
     def _add_call(self, call: CallPiece) -> None:
-        same = [i for i, begun in enumerate(self.calls) if call.key is None or begun.key == call.key]
+        known = [i for i, begun in enumerate(self.calls) if call.id and begun.id == call.id]
+        same = known or [i for i, begun in enumerate(self.calls) if call.key is None or begun.key == call.key]
         if not same or _begins_another(call, self.calls[same[-1]]):
             self.calls.append(call)
         else:
@@ -118,12 +124,10 @@ class Answer:
             self.calls[same[-1]] = begun._replace(name=begun.name or call.name, arguments=arguments)
 
     def drop_impossible(self) -> str | None:
-        """Drop counts and durations that cannot be, which no database could hold, and name the first of them."""
-        impossible = [
-            name
-            for name, value in self.facts.items()
-            if isinstance(value, int | float) and not 0 <= value < (_MOST_TOKENS if "tokens" in name else _MOST_NS)
-        ]
+        """Drop counts, durations and reasons that cannot be, which no database could hold; name the first of them."""
+        whole = {k: int(v) for k, v in self.facts.items() if isinstance(v, float) and v.is_integer()}  # as 7.0
+        self.facts |= whole
+        impossible = [name for name, value in self.facts.items() if value is not None and not _is_possible(name, value)]
         told = [f"{name} is {self.facts.pop(name)}" for name in impossible]
         return told[0] if told else None
 
@@ -155,24 +159,46 @@ class Answer:
             "first_thinking_ns": self.first_thinking_ns, "first_answer_ns": self.first_answer_ns,
             "first_tool_call_ns": self.first_tool_call_ns,
             "merged_chunks": self.merged, "output_text": self.text, "thinking_text": self.thinking,
-            "tool_calls": self.tool_calls, **self.facts,
+            "tool_calls": self.tool_calls, **_reason_told(self.facts),
         }  # fmt: skip
 
 
+def _reason_told(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts with a refusal as the reason why the answer ended, where the server only says "stop"."""
+    told = {name: value for name, value in facts.items() if name != REFUSED}
+    refused = len(told) < len(facts) and told.get("done_reason") == "stop"
+    return {**told, "done_reason": "refusal"} if refused else told
+
+
+def _is_possible(name: str, value: Any) -> bool:
+    if name == "done_reason":
+        return isinstance(value, str)
+    if name == REFUSED:
+        return True
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return is_whole and 0 <= value < (_MOST_TOKENS if "tokens" in name else _MOST_NS)
+
+
 def _begins_another(call: CallPiece, begun: CallPiece) -> bool:
-    """Return whether the piece begins a call of its own: some servers repeat a call's id, some name all calls first."""
+    """Return whether the piece begins a call of its own: some servers repeat a call's id or name in each piece."""
     if call.id and begun.id:
         return call.id != begun.id
-    return bool(call.name) and bool(begun.name)
+    if not call.name or not begun.name:
+        return False
+    return call.name != begun.name or NOT_JSON not in _arguments(begun.arguments or "{")
 
 
 def _arguments(arguments: Mapping[str, Any] | str) -> Any:
-    """Parse the arguments; a text that is not JSON is kept as it is."""
+    """Parse the arguments; a text that is not JSON is kept as it is, for it is the model's."""
     if not isinstance(arguments, str):
         return arguments
     if not arguments:  # some servers' form of a call without arguments
         return {}
     try:
-        return json.loads(arguments)
-    except ValueError:
+        return json.loads(arguments, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         return {NOT_JSON: arguments}
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

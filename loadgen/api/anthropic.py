@@ -24,7 +24,8 @@ DIALECTS: Sequence[str] = ("tools",)
 DEFAULT_MAX_TOKENS = 4096
 """The API insists on a limit."""
 _MIN_THINKING_TOKENS = 1024
-_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls",
+            "model_context_window_exceeded": "length"}  # fmt: skip
 
 preconnect = sse.preconnect
 error_of = sse.error_of
@@ -39,7 +40,19 @@ def make_client(host: str | None, access: Access = NO_ACCESS) -> Any:
 
 async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
     """Have the client send the request; return the events of its answer."""
-    return await sse.call(client, "/v1/messages", body(request), timings)
+    return _counted_whole(await sse.call(client, "/v1/messages", body(request), timings))
+
+
+async def _counted_whole(answer: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Yield the events; the counts at an answer's end get those of its start that they leave out, as of a cache."""
+    start: Mapping[str, Any] = {}
+    async for event in answer:
+        match event.get("type"):
+            case "message_start":
+                start = event["message"].get("usage") or {}
+            case "message_delta" if told := event.get("usage"):
+                event["usage"] = {**start, **{name: count for name, count in told.items() if count is not None}}
+        yield event
 
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:
@@ -116,12 +129,26 @@ def piece(part: Mapping[str, Any]) -> Piece:
         case "content_block_start":
             return _block(part["content_block"], part.get("index"))
         case "message_start":
-            return Piece(facts=_counts(part["message"].get("usage") or {}))
+            usage = part["message"].get("usage") or {}
+            return Piece(facts=_counts({**usage, "output_tokens": None}))  # of an answer that has only begun
         case "message_delta":
             reason = part["delta"].get("stop_reason")
             facts = _counts(part.get("usage") or {}) | {"done_reason": _REASONS.get(reason, reason)}
             return Piece(done=reason is not None, facts=facts)
+        case "message":
+            return _whole(part)
     return Piece()
+
+
+def _whole(message: Mapping[str, Any]) -> Piece:
+    """Read an answer that was not streamed."""
+    blocks = [_block(block, number) for number, block in enumerate(message["content"])]
+    reason = message.get("stop_reason")
+    facts = _counts(message.get("usage") or {}) | {"done_reason": _REASONS.get(str(reason), reason)}
+    return Piece(
+        "".join(block.text for block in blocks), "".join(block.thinking for block in blocks),
+        [call for block in blocks for call in block.calls], reason is not None, facts,
+    )  # fmt: skip
 
 
 def _delta(delta: Mapping[str, Any], index: int | None) -> Piece:
@@ -155,6 +182,6 @@ def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:
         facts["prompt_tokens"] = usage["input_tokens"] + (cached or 0) + (usage.get("cache_creation_input_tokens") or 0)
         if cached is not None:
             facts["cached_prompt_tokens"] = cached
-    if usage.get("output_tokens"):
+    if usage.get("output_tokens") is not None:
         facts["output_tokens"] = usage["output_tokens"]
     return facts

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from loadgen.api import conversation, sse
-from loadgen.api.answer import CallPiece, Piece
+from loadgen.api.answer import REFUSED, CallPiece, Piece
 from loadgen.types import ANSWER, NS, Request
 from loadgen.wire.access import NO_ACCESS, Access
 from loadgen.wire.connection import WireTimings
@@ -24,6 +24,11 @@ OPTIONS: Mapping[str, str] = {
 }  # fmt: skip
 """Ollama's name of an option -> its name here; what is missing has no counterpart."""
 DIALECTS: Sequence[str] = ("strict", "structured_outputs", "json_schema", "tools")
+REASONS: Mapping[str, str] = {
+    "eos_token": "stop", "stop_sequence": "stop", "max_tokens": "length", "function_call": "tool_calls",
+}  # fmt: skip
+"""What some servers call a reason -> what most call it."""
+_BROKEN_OFF = ("abort", "error", "cancelled")
 EFFORT: Mapping[bool | str | None, str] = {True: "medium", False: "none"}
 _MS = NS // 1000
 
@@ -105,12 +110,24 @@ def piece(part: Mapping[str, Any]) -> Piece:
         return Piece(facts=facts)
     choice = choices[0]
     said, finish = choice.get("delta") or choice.get("message") or choice, choice.get("finish_reason")
+    if finish in _BROKEN_OFF:
+        raise sse.StreamFailed({"message": f"the server broke the answer off: finish_reason {finish}"})
     if finish is not None:
-        facts = facts | {"done_reason": finish or None}
-    text = said.get("content") or said.get("refusal") or said.get("text") or ""
+        facts = facts | {"done_reason": REASONS.get(finish, finish) or None}
+    text = said.get("content") or said.get("text") or ""
+    if refusal := said.get("refusal"):
+        text, facts = text or refusal, facts | {REFUSED: True}
     thinking = said.get("reasoning_content") or said.get("reasoning") or said.get("thinking") or ""
+    if isinstance(text, list):
+        text, thinking = _in_parts(text)
     calls = said.get("tool_calls")
     return Piece(text, thinking, _calls(calls) if calls else (), finish is not None, facts)
+
+
+def _in_parts(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the text and the thinking of content in parts, as Mistral sends where a model thinks."""
+    thoughts = [inner["text"] for part in parts if part["type"] == "thinking" for inner in part["thinking"]]
+    return "".join(part["text"] for part in parts if part["type"] == "text"), "".join(thoughts)
 
 
 def _calls(calls: Sequence[Mapping[str, Any]]) -> list[CallPiece]:
@@ -132,7 +149,7 @@ def _facts(part: Mapping[str, Any]) -> dict[str, Any]:
         facts = {
             "prompt_tokens": usage.get("prompt_tokens"),
             "output_tokens": usage.get("completion_tokens"),
-            "cached_prompt_tokens": prompt.get("cached_tokens"),
+            "cached_prompt_tokens": prompt.get("cached_tokens", usage.get("prompt_cache_hit_tokens")),  # DeepSeek
             "thinking_tokens": output.get("reasoning_tokens", usage.get("reasoning_tokens")),
         }
     if timings := part.get("timings"):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from loadgen.api import conversation, openai, sse
-from loadgen.api.answer import CallPiece, Piece
+from loadgen.api.answer import REFUSED, CallPiece, Piece
 from loadgen.types import ANSWER, Request
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Sse
@@ -30,16 +30,28 @@ error_of = sse.error_of
 async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
     """Have the client send the request; return the events of its answer."""
     said = body(request)
-    return _cut_told(await sse.call(client, "/responses", said, timings), said.get(_LENGTH))
+    return _told_alike(await sse.call(client, "/responses", said, timings), said.get(_LENGTH))
 
 
-async def _cut_told(answer: AsyncIterator[Any], limit: int | None) -> AsyncIterator[Any]:
-    """Yield the events; an answer as long as its limit was cut, which llama.cpp calls completed."""
+async def _told_alike(answer: AsyncIterator[Any], limit: int | None) -> AsyncIterator[Any]:
+    """Yield the events in OpenAI's way: of arguments that come whole, one delta, and of a cut answer, its reason.
+
+    An answer as long as its limit was cut, which llama.cpp calls completed.
+    """
+    begun = set()
     async for event in answer:
-        if event.get("type") == "response.completed":
-            response = event["response"]
-            if limit is not None and ((response.get("usage") or {}).get("output_tokens") or 0) >= limit:
-                response["incomplete_details"] = {"reason": _LENGTH}
+        match event.get("type"):
+            case "response.function_call_arguments.delta":
+                begun.add(event.get("output_index"))
+            case "response.output_item.added" if (event.get("item") or {}).get("arguments"):
+                begun.add(event.get("output_index"))
+            case "response.function_call_arguments.done" if event.get("output_index") not in begun:
+                whole = event.get("arguments") or ""
+                event = {**event, "type": "response.function_call_arguments.delta", "delta": whole}
+            case "response.completed":
+                response = event["response"]
+                if limit is not None and ((response.get("usage") or {}).get("output_tokens") or 0) >= limit:
+                    response["incomplete_details"] = {"reason": _LENGTH}
         yield event
 
 
@@ -90,8 +102,10 @@ def _content(turn: conversation.Turn) -> Any:
 def piece(part: Mapping[str, Any]) -> Piece:
     """Read one event; what a ``done`` event repeats of the deltas before it is left out."""
     match part.get("type"):
-        case "response.output_text.delta" | "response.refusal.delta":
+        case "response.output_text.delta":
             return Piece(part["delta"])
+        case "response.refusal.delta":
+            return Piece(part["delta"], facts={REFUSED: True})
         case "response.reasoning_text.delta" | "response.reasoning_summary_text.delta":
             return Piece(thinking=part["delta"])
         case "response.output_item.added" if part["item"].get("type") == "function_call":
@@ -102,7 +116,25 @@ def piece(part: Mapping[str, Any]) -> Piece:
             return Piece(calls=(CallPiece(None, part["delta"], part.get("output_index"), part.get("item_id")),))
         case "response.completed" | "response.incomplete" | "response.failed" as end:
             return _end(part, end)
+        case None if part.get("object") == "response":
+            return _whole(part)
     return Piece()
+
+
+def _whole(response: Mapping[str, Any]) -> Piece:
+    """Read an answer that was not streamed."""
+    items = response["output"]
+    contents = [part for item in items for part in item.get("content") or () if item.get("type") != "function_call"]
+    said = [part.get("text") or part.get("refusal") or "" for part in contents if part["type"] != "reasoning_text"]
+    summaries = [part for item in items if item.get("type") == "reasoning" for part in item.get("summary") or ()]
+    thoughts = [part["text"] for part in (*contents, *summaries) if part["type"] in ("reasoning_text", "summary_text")]
+    calls = [
+        CallPiece(item["name"], item.get("arguments") or "", number, _id(item))
+        for number, item in enumerate(items)
+        if item.get("type") == "function_call"
+    ]
+    end = _end({"response": response}, f"response.{response.get('status')}")
+    return Piece("".join(said), "".join(thoughts), calls, True, end.facts)
 
 
 def _id(item: Mapping[str, Any]) -> str | None:
@@ -114,10 +146,11 @@ def _end(part: Mapping[str, Any], end: str) -> Piece:
     """Read the last event: why the answer ended, and its counts."""
     response = part["response"]
     if end == "response.failed":
-        raise sse.StreamFailed(sse.error_text(response))
+        raise sse.StreamFailed(response)
     usage = response.get("usage") or {}
     why = (response.get("incomplete_details") or {}).get("reason")
-    reason = "length" if why == _LENGTH else why or "stop"
+    called = any(item.get("type") == "function_call" for item in response.get("output") or ())
+    reason = "length" if why == _LENGTH else why or ("tool_calls" if called else "stop")
     facts = {
         "done_reason": reason,
         "prompt_tokens": usage.get("input_tokens"),

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from time import monotonic_ns
+from time import monotonic_ns, time
 from typing import Any, Protocol, cast
 
 from loadgen.api import APIS
 from loadgen.api.answer import Answer, Piece
 from loadgen.api.blame import loops, model_error
+from loadgen.api.rate_limits import TOO_MANY, seconds_of
 from loadgen.api.server import REFUSED
 from loadgen.types import NS, ErrorKind, Request, RequestError, RequestRecord, Timeouts
 from loadgen.wire.access import NO_ACCESS, Access
@@ -85,7 +86,7 @@ async def send(
         error = _error(api, caught, request, answer, timings)
         if error is None:
             raise
-        error = _told(error, access)
+        error = _told(error, access, timings.retry_after)
     impossible = answer.drop_impossible()
     if error is None and impossible is not None:
         error = RequestError("protocol", impossible, 200)
@@ -150,15 +151,22 @@ def _error(
         return None
     if error.kind in ("http", "stream"):
         error = replace(error, kind=_owner(error, request, answer) or error.kind)
+    if error.kind == "http" and error.status == TOO_MANY:
+        error = replace(error, kind="rate_limited")
     return error
 
 
-def _told(error: RequestError, access: Access) -> RequestError:
-    """Return the error with what to do about a status that lets nobody in, and without secrets that it repeats."""
+def _told(error: RequestError, access: Access, retry_after: str) -> RequestError:
+    """Return the error with what to do about a status that lets nobody in, and without secrets that it repeats.
+
+    Where the server says how long to wait, so does the error.
+    """
     message = access.masked(error.message)
     if error.kind == "http" and error.status in REFUSED:
         message = f"{access.refusal(error.status)} ({message})" if message else access.refusal(error.status)
-    return replace(error, message=message[:_MESSAGE_LIMIT])
+    wait_s = seconds_of(retry_after, time()) if error.kind in ("http", "rate_limited") else None
+    waits = "" if wait_s is None else f" (Retry-After: {wait_s:g} s)"
+    return replace(error, message=message[: _MESSAGE_LIMIT - len(waits)] + waits, retry_after_s=wait_s)
 
 
 def _owner(error: RequestError, request: Request, answer: Answer) -> ErrorKind | None:

@@ -14,6 +14,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from loadgen.api.rate_limits import is_rate_limit
 from loadgen.types import RequestError
 from loadgen.wire.access import Access, http_url
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
@@ -23,10 +24,16 @@ DONE = "[DONE]"
 _SENDING: ContextVar[WireTimings] = ContextVar("sending")
 """The current task's request: the official clients offer no way to pass it to their transport."""
 _CLIENTS = ("openai", "anthropic")
+_SHAPE = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
+"""What reading an answer of another shape raises."""
 
 
 class StreamFailed(Exception):
     """The server reported an error within an answer; the message is the server's."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        super().__init__(error_text(fields))
+        self.is_rate_limit = is_rate_limit(fields)
 
 
 def make_client(client_class: Any, host: str | None, access: Access) -> Any:
@@ -95,22 +102,31 @@ async def _answer(response: Any) -> AsyncIterator[Mapping[str, Any]]:
 
 
 async def events(lines: AsyncIterator[str]) -> AsyncIterator[Mapping[str, Any]]:
-    """Yield the data of each event, with its name as ``type``; StreamFailed for an event that reports an error."""
+    """Yield the data of each event: see ``event_of``."""
     async for text in lines:
-        name, data = _parts(text)
-        if data == DONE or name == "ping":
-            continue
-        try:
-            fields = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise BadWire(f"an event is not JSON: {error}") from None
-        if not isinstance(fields, dict):
-            raise BadWire("an event is not a JSON object")
-        if name == "error" or fields.get("error") or fields.get("type") == "error":
-            raise StreamFailed(error_text(fields))
-        if name is not None:
-            fields.setdefault("type", name)
-        yield fields
+        if (fields := event_of(text)) is not None:
+            yield fields
+
+
+def event_of(text: str) -> Mapping[str, Any] | None:
+    """Return an event's data, with its name as ``type``; None for a ping or the end.
+
+    Raises StreamFailed for an event that reports an error, BadWire for one that is no JSON object.
+    """
+    name, data = _parts(text)
+    if data == DONE or name == "ping":
+        return None
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadWire(f"an event is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise BadWire("an event is not a JSON object")
+    if name == "error" or fields.get("error") or fields.get("type") == "error":
+        raise StreamFailed(fields)
+    if name is not None:
+        fields.setdefault("type", name)
+    return fields
 
 
 def _parts(text: str) -> tuple[str | None, str]:
@@ -145,12 +161,12 @@ def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:  #
     text = str(caught) or type(caught).__name__
     status = getattr(caught, "status_code", None)
     if isinstance(caught, StreamFailed):
-        return RequestError("stream", text, 200)
+        return RequestError("rate_limited" if caught.is_rate_limit else "stream", text, 200)
     if _package(caught) in _CLIENTS:
         if status is not None:
             return RequestError("http", error_text(getattr(caught, "body", None) or text), status)
         return RequestError("protocol", text)
-    if isinstance(caught, KeyError | TypeError | AttributeError | IndexError | ValueError) and _in_an_answer(caught):
+    if isinstance(caught, _SHAPE) and _in_an_answer(caught):
         return RequestError("protocol", f"not an answer as this API sends it: {type(caught).__name__} {text}", 200)
     return None
 

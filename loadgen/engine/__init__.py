@@ -49,6 +49,8 @@ class Readings:
     in_flight: int = 0
     loop_lag_s: float = 0.0
     """The worst delay of a worker's event loop in the last second or so."""
+    ran_dry: bool = False
+    """Whether it ended because no further request could be handed out."""
     workers_died: int = 0
     pids: tuple[int, ...] = ()
     """The sending processes of this machine."""
@@ -82,7 +84,7 @@ def default_workers(load: Load) -> int:
 
 
 def generate_load(
-    requests: Iterable[Request],
+    requests: Iterable[Request | None],
     load: Load,
     *,
     count: int | None = None,
@@ -100,8 +102,10 @@ def generate_load(
     """Send the requests under the load; yield one record for each, in the order they end.
 
     ``requests`` is consumed on demand and may be endless if the load has a duration; an open loop without one needs
-    ``count``, or sized ``requests``, for its schedule. ``warmup`` requests are divided among the workers, sent before
-    the common start, and not yielded. Other threads can stop the load by ``orders`` and watch it in ``readings``.
+    ``count``, or sized ``requests``, for its schedule. None among them says that the next may not be sent yet: it is
+    asked for again as long as others are still to be taken by a worker, and then ends the load. ``warmup`` requests are
+    divided among the workers, sent before the common start, and not yielded. Other threads can stop the load by
+    ``orders`` and watch it in ``readings``.
     Closing the generator ends the workers.
     """
     if workers is None:

@@ -28,8 +28,10 @@ _AHEAD = 512
 class Feed:
     """The parent's side: call ``fill()`` when ``writer`` has room, and ``taken()`` when a worker says so."""
 
-    def __init__(self, requests: Iterable[Request], due: list[int] | None, workers: int) -> None:
-        self._requests = zip(requests, repeat(None) if due is None else due, strict=False)
+    def __init__(self, requests: Iterable[Request | None], due: list[int] | None, workers: int) -> None:
+        """A request that is None may not be handed out yet: it is asked for again while others wait to be taken."""
+        self._requests = iter(requests)
+        self._due: Iterator[int | None] = repeat(None) if due is None else iter(due)
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the load
         self.payload_fd = self._file.fileno()
         pipes = [os.pipe() for _ in range(1 if due is None else workers)]
@@ -44,6 +46,10 @@ class Feed:
         self._lap_start = 0
         self._pending: tuple[int, bytes] | None = None
         self._untaken: dict[int, int] = {}
+        self.waits = False
+        """Whether the next request may not be handed out yet: call ``fill()`` after each message."""
+        self.ran_dry = False
+        """Whether it ended for a request that could not be handed out."""
         self.outstanding: dict[int, int | None] = {}
         """Index -> due (ns from the start) of each request waiting or taken that has no record yet."""
 
@@ -53,14 +59,25 @@ class Feed:
 
     @property
     def writer(self) -> int | None:
-        """The pipe to wait on for room; None once everything is written."""
+        """The pipe to wait on for room; None while there is nothing to write, and once everything is written."""
+        if self.waits:
+            return None
         return self._pending[0] if self._pending is not None else (self._write[0] if self._write else None)
 
     def fill(self) -> None:
         """Make requests until the pipe is full or there are none left."""
+        self.waits = False
         while self._write:
             if self._pending is None:
-                entry = next(self._requests, None)
+                try:
+                    request = next(self._requests)
+                    if request is None and self._untaken:
+                        self.waits = True
+                        return
+                    self.ran_dry = request is None
+                    entry = None if request is None else (request, next(self._due))
+                except StopIteration:
+                    entry = None
                 if entry is None:
                     return self.end()
                 self._pending = (next(self._turn), self._store(*entry))

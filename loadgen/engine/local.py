@@ -29,7 +29,7 @@ _STOPPED = RequestError("cancelled", "stopped")
 
 
 def records(
-    requests: Iterable[Request], due: list[int] | None, job: Job, orders: Orders, readings: Readings
+    requests: Iterable[Request | None], due: list[int] | None, job: Job, orders: Orders, readings: Readings
 ) -> Iterator[RequestRecord]:
     """Run the load in ``job.workers`` processes of this machine."""
     run = _Load(job, orders, readings, InFlight(job.workers), Feed(requests, due, job.workers))
@@ -77,6 +77,9 @@ class _Load:
                     self.feed.fill()
                 else:
                     yield from self._receive(key.data)
+            if self.feed.waits:
+                self.feed.fill()
+            self.readings.ran_dry = self.feed.ran_dry
             self.readings.in_flight = self.counts.total()
             yield from self._stop_if_asked()
         yield from self._unaccounted()

@@ -29,7 +29,7 @@ _LEAD_NS = 3_000_000
 """An open loop's request is prepared this long before it is due, and held back at the socket."""
 _LAG_TICK_S = 0.1
 _BACK_OFF_S = 0.02, 0.5
-"""How long a closed loop's stream pauses after it found nobody: at first, doubled each time, and at most."""
+"""How long a closed loop's stream pauses after it found nobody, or a rate limit: at first, doubled, and at most."""
 _GOLDEN = 0.6180339887498949
 _INSTANTS = (
     "due_ns", "sent_ns", "connected_ns", "first_thinking_ns", "first_answer_ns", "first_tool_call_ns", "end_ns"
@@ -137,7 +137,7 @@ class Worker:
                 return
             self._count(+1)
             record = await self._conversation(taken[0], None)
-            if record.error is None or not record.error.nobody_there:
+            if record.error is None or not record.error.wants_a_pause:
                 pause_s = _BACK_OFF_S[0]
                 continue
             await self._sleep_until(monotonic_ns() + round(pause_s * NS))

@@ -56,6 +56,7 @@ class WireTimings:
         "processor_wait_ns",
         "read_lag_max_ns",
         "resent",
+        "retry_after",
         "sent_ns",
         "sent_off_ns",
         "stamp_ns",
@@ -73,6 +74,8 @@ class WireTimings:
         self.connecting = False
         self.connected_ns: int | None = None
         self.content_type = ""
+        self.retry_after = ""
+        """The header with which a server says when to ask again."""
         self.stamp_ns: int | None = None
         """Of the chunk that was yielded last."""
         self.early_ns: int | None = None
@@ -378,6 +381,8 @@ class Connection:
             self._sized = True
         elif name == b"content-type" and self._timings is not None:
             self._timings.content_type = value.decode("latin-1")
+        elif name == b"retry-after" and self._timings is not None:
+            self._timings.retry_after = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self.status: int = self._parser.get_status_code()

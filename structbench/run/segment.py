@@ -17,6 +17,7 @@ from loadgen.types import NS, ClosedLoop, Request, RequestRecord, Timeouts
 from structbench.errors import StructbenchError
 from structbench.gates.abort import AbortWatch
 from structbench.metrics import observed
+from structbench.run.budget import TokenBudget
 from structbench.run.cells import Cell
 from structbench.run.display import Display
 from structbench.run.progress import Progress
@@ -45,6 +46,7 @@ class Services:
     telemetry: Telemetry | None
     scorer: Scorer
     display: Display
+    budget: TokenBudget | None = None
 
 
 def gone(server: Server) -> str:
@@ -106,6 +108,8 @@ class Segment:
     counting: threading.Lock = field(default_factory=threading.Lock)
     progress: Progress = field(init=False)
     labels: CellLabels = field(init=False)
+    out_of_tokens: bool = False
+    """Whether --max-tokens-total ended the load."""
     so_far: VerdictSoFar = field(default_factory=VerdictSoFar)
 
     def __post_init__(self) -> None:
@@ -130,6 +134,7 @@ class Segment:
                     self._refresh()
             except LoadFailed as error:
                 self.failure = f"{self.cell.name}: {error}"
+        self._end_out_of_tokens()
         while not self.services.scorer.drain(_HURRIED_DRAIN_S):
             if self.orders.hurry:
                 break  # what has no row yet counts as missing, and can be continued
@@ -180,15 +185,20 @@ class Segment:
 
     def _load(self) -> Any:
         indices = count(self.first_index) if self.missing is None else self.missing
+        requests = requests_of(self.cases, self.cell.config, indices, self.cell.requests)
+        warmup = warmup_requests(self.cell.config, self.warmup, self.loading)
+        if (budget := self.services.budget) is not None:
+            budget.begin()
+            budget.spend(warmup)
         return generate_load(
-            requests_of(self.cases, self.cell.config, indices, self.cell.requests),
+            requests if budget is None else budget.admit(requests),
             self.cell.load,
             count=self.expected,
             api=self.cell.server.api_name,
             host=self.cell.server.address,
             access=self.cell.server.access,
             workers=self.workers,
-            warmup=warmup_requests(self.cell.config, self.warmup, self.loading),
+            warmup=warmup,
             timeouts=Timeouts.of(self.services.settings.timeout_s),
             grace_s=self.services.settings.grace_s,
             orders=self.orders,
@@ -198,6 +208,8 @@ class Segment:
     def _receive(self, record: RequestRecord) -> None:
         self.progress.add(record)
         self.so_far.add(record)
+        if self.services.budget is not None:
+            self.services.budget.settle(record)
         if record.end_ns is not None and (self.last_ns is None or record.end_ns > self.last_ns):
             self.last_ns = record.end_ns
         case, _ = case_of(self.cases, record.index)
@@ -211,6 +223,17 @@ class Segment:
             answer = Answer(text, record.tool_calls, record.done_reason, failure)
             self.services.scorer.submit((self, record), case, answer)
         self._judge_errors(record)
+
+    def _end_out_of_tokens(self) -> None:
+        """Say so if the load ended because the budget has no room for another request."""
+        budget = self.services.budget
+        if budget is None or not self.readings.ran_dry or self.orders.stop:
+            return
+        self.out_of_tokens = budget.spent = True
+        self.failure = self.failure or (
+            f"{self.cell.name}: ended before another request could pass --max-tokens-total {budget.limit:,} "
+            f"(used: {budget.used:,})"
+        )
 
     def _expect(self, following: Request) -> None:
         """Await the row of a second turn; keep, for its span, what is sent."""

@@ -24,8 +24,8 @@ from structbench.suites.catalog import NOT, load_suite, representative_cases, ta
 from structbench.suites.generated import TextShape
 from structbench.types import Suite
 
-_ABOVE_ZERO = ("requests", "concurrency", "rate", "burstiness", "max_in_flight", "duration", "workers", "timeout",
-               "mean_input_tokens", "mean_output_tokens")  # fmt: skip
+_ABOVE_ZERO = ("requests", "max_tokens_total", "concurrency", "rate", "burstiness", "max_in_flight", "duration",
+               "workers", "timeout", "mean_input_tokens", "mean_output_tokens")  # fmt: skip
 _NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
 
 
@@ -40,6 +40,8 @@ class Settings:
     """How JSON suites send their schemas; each way is a cell of its own."""
     requests: int | None
     """None: the suite's default, or as many as the duration allows."""
+    max_tokens_total: int | None
+    """Tokens that the whole load may use."""
     warmup: int | None
     workers: int | None
     timeout_s: float
@@ -71,6 +73,8 @@ class Settings:
     explain: bool
     dry_run: bool
     label: str | None
+    metadata: Mapping[str, str]
+    """Facts to store with the runs, which change nothing about them."""
     max_error_rate: float
     slos: tuple[Condition, ...]
     abort_on_slo: bool
@@ -101,6 +105,7 @@ def settings_of(options: LoadOptions) -> Settings:
     return Settings(
         models=tuple(options.models), suites=tuple(_suites(options)), loads=tuple(_loads(options)),
         structured=tuple(options.structured), requests=options.requests,
+        max_tokens_total=options.max_tokens_total,
         warmup=options.warmup, workers=options.workers, timeout_s=options.timeout, grace_s=options.grace,
         patience_s=options.patience,
         endpoint=options.endpoint, think=None if options.think is None else think_value(options.think),
@@ -111,7 +116,8 @@ def settings_of(options: LoadOptions) -> Settings:
         pull=options.pull, embed_model=options.embed_model, db=Path(options.db), fsync=options.fsync,
         skip_cached=options.skip_cached,
         explain=options.explain, dry_run=options.dry_run,
-        label=options.label, max_error_rate=options.max_error_rate, slos=slos, abort_on_slo=options.abort_on_slo,
+        label=options.label, metadata=_facts(options.metadata),
+        max_error_rate=options.max_error_rate, slos=slos, abort_on_slo=options.abort_on_slo,
         goodput=goodput, junit=options.junit, metrics_port=options.metrics_port or None,
         metrics_host=options.metrics_host, collector=collector, notices=notices, hold_s=options.hold,
     )  # fmt: skip
@@ -190,6 +196,17 @@ def body_fields(pairs: Sequence[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             raise BadInput(f"--body {key}: {text!r} is not JSON; a text needs quotes, e.g. --body '{key}=\"{text}\"'"
                            ) from None  # fmt: skip
+    return found
+
+
+def _facts(pairs: Sequence[str]) -> dict[str, str]:
+    """Parse the pairs of --metadata."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--metadata {pair!r} has no '=': write KEY=VALUE, e.g. --metadata gpu=L4")
+        found[key] = value
     return found
 
 

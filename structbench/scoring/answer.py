@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from unicodedata import category, normalize
 
-from loadgen.types import NOT_JSON
+from loadgen.types import NOT_JSON, is_broken
 from structbench.formatting import without_middle
 from structbench.types import Score
 
@@ -93,6 +93,6 @@ def answer_text(structured: str, output_text: str, tool_calls: Sequence[Mapping[
     if structured != "tools" or not tool_calls:
         return output_text
     arguments = tool_calls[0].get("arguments")
-    if isinstance(arguments, Mapping) and set(arguments) == {NOT_JSON}:
+    if isinstance(arguments, Mapping) and is_broken(tool_calls[0]):
         return str(arguments[NOT_JSON])
     return json.dumps(arguments, ensure_ascii=False)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from loadgen.types import NOT_JSON, is_broken
 from structbench.scoring import bfcl
 from structbench.scoring.answer import Answer, explain, first_distinct, quoted, told_apart
 from structbench.scoring.bfcl import Verdict
@@ -22,6 +23,8 @@ from structbench.scoring.values import json_equal, limit_error, pointer_to
 from structbench.types import Case, Score, ToolOutcome
 
 RUNGS: tuple[ToolOutcome, ...] = (
+    "broken_call",
+    "truncated",
     "wrong_function",
     "missing_argument",
     "unexpected_argument",
@@ -45,6 +48,8 @@ class _MadeCall:
     """Explanations of how the arguments break the tool's schema."""
     schema: Mapping[str, Any] = field(default_factory=dict)
     """The tool's parameters."""
+    unreadable: ToolOutcome | None = None
+    """Why the arguments are no JSON, if they are not: the model broke them, or they were cut off."""
 
 
 _Judge = Callable[[Mapping[str, Any], _MadeCall], Verdict]
@@ -59,13 +64,15 @@ def score_tools(case: Case, answer: Answer) -> Score:
     if case.expected_calls is not None and not case.expected_calls:
         names = [explain(f"/{i}", "unwanted_call", quoted(_name(call))) for i, call in enumerate(answer.tool_calls)]
         return _score("unwanted_call", len(names), 0.0, names, asked_for=False)
-    if case.expected_calls is None and case.matching == "bfcl":
+    if case.expected_calls is None and case.matching == "bfcl" and not any(map(is_broken, answer.tool_calls)):
         return _score("correct", len(answer.tool_calls), 1.0)
     tools = {str(_function(tool).get("name")): _function(tool) for tool in case.tools}
-    made = [_made_call(index, call, case, tools) for index, call in enumerate(answer.tool_calls)]
+    made = [_made_call(index, call, case, tools, answer.cut_off) for index, call in enumerate(answer.tool_calls)]
     if case.expected_calls is None:
-        return _against_tools(made)
-    return _against_expected(case.expected_calls, made, _JUDGES[case.matching])
+        scored = _against_tools(made)
+    else:
+        scored = _against_expected(case.expected_calls, made, _JUDGES[case.matching])
+    return scored if any(call.unreadable is None for call in made) else replace(scored, tool_call_success=False)
 
 
 def _no_call(case: Case, answer: Answer) -> Score:
@@ -101,7 +108,8 @@ def _against_tools(made: Sequence[_MadeCall]) -> Score:
 
 
 def _against_expected(expected: Sequence[Mapping[str, Any]], made: Sequence[_MadeCall], judge: _Judge) -> Score:
-    verdicts = [[judge(wanted, call) for call in made] for wanted in expected]
+    verdicts = [[Verdict(call.unreadable) if call.unreadable else judge(wanted, call) for call in made]
+                for wanted in expected]  # fmt: skip
     # One right pair outweighs any possible sum of partial credit.
     weight = {rung: place for place, rung in enumerate(RUNGS)}
     weight["correct"] *= min(len(expected), len(made))
@@ -125,11 +133,16 @@ def _lowest(verdicts: Sequence[Verdict]) -> ToolOutcome:
     return min((verdict.rung for verdict in verdicts), key=RUNGS.index)
 
 
-def _made_call(index: int, call: Mapping[str, Any], case: Case, tools: Mapping[str, Mapping[str, Any]]) -> _MadeCall:
+def _made_call(
+    index: int, call: Mapping[str, Any], case: Case, tools: Mapping[str, Mapping[str, Any]], cut_off: bool
+) -> _MadeCall:
     sent_name, arguments = _name(call), call.get("arguments")
     offered, tool = sent_name in tools, tools.get(sent_name, {})
     name = case.function_names.get(sent_name, sent_name)
     prefix = f"/{index}/arguments"
+    if is_broken(call):
+        text = explain(prefix, "broken_call", f"not JSON: {quoted(call['arguments'][NOT_JSON])}")
+        return _MadeCall(index, name, None, offered, (), (text,), unreadable="truncated" if cut_off else "broken_call")
     reason = limit_error(arguments) if isinstance(arguments, Mapping) else "the arguments are not an object"
     if not isinstance(arguments, Mapping) or reason is not None:
         return _MadeCall(index, name, None, offered, broken=(explain(prefix, "type", str(reason)),))
@@ -143,6 +156,8 @@ def _made_call(index: int, call: Mapping[str, Any], case: Case, tools: Mapping[s
 
 
 def _judge_by_tool(call: _MadeCall) -> Verdict:
+    if call.unreadable is not None:
+        return Verdict(call.unreadable)
     if not call.offered:
         return Verdict("wrong_function")
     for argument in call.required:
@@ -200,7 +215,7 @@ def _why(call: _MadeCall, verdict: Verdict, wanted: Mapping[str, Any]) -> tuple[
         case "schema_violation" if verdict.argument:
             detail = call.schema["properties"][verdict.argument].get("type")
             return (explain(at, "type", f"{quoted(arguments[verdict.argument])} is not of type {quoted(detail)}"),)
-        case "schema_violation":
+        case "schema_violation" | "broken_call" | "truncated":
             return call.broken
         case "wrong_value":
             values = _allowed(wanted)[verdict.argument][:5]

@@ -73,6 +73,7 @@ def row_of(
         "error_kind": None if error is None else error.kind,
         "error_status": None if error is None else error.status,
         "error_message": None if error is None else error.message,
+        "retry_after_s": None if error is None else error.retry_after_s,
     }
 
 

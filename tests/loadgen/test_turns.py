@@ -15,7 +15,7 @@ import pytest
 from loadgen import ClosedLoop, OpenLoop, Readings, Request, generate_load
 from loadgen.simulator import Simulator
 from loadgen.turns import UNKNOWN_TOOL, follow_up
-from loadgen.types import RequestError, RequestRecord
+from loadgen.types import NOT_JSON, RequestError, RequestRecord
 from structbench.results.verify import problems
 from structbench.scoring import Answer, score
 from structbench.scoring.text import is_mentioned
@@ -206,7 +206,9 @@ def test_missing_turns_bring_the_other_turn_with_them() -> None:
         ("7", "\u20137 degrees", False), ("7", "\u22127 degrees", False), ("7", "17C", False), ("7C", "17C", False),
         ("50.6", "150.6", False), ("$50", "US$50", True),
         ("C", "7C", True), ("C", "7Cal", False), ("m²", "9m²", True), ("m²", "9cm²", False),
-        ("_Oslo_", "a_Oslo_b", True), ("Oslo", "_Oslo_", True), ("Öl", "Erdöl", False),
+        ("_Oslo_", "a_Oslo_b", True), ("Oslo", "_Oslo_", True), ("Oslo", "**__Oslo__**", True),
+        ("Oslo", "to_Oslo", False), ("Oslo", "Oslo_1", False), ("Oslo", "to__Oslo", False), ("7", "It is _7_.", True),
+        ("7", "___7___", True), ("7", "max_7", False), ("7", "7_000", False), ("Öl", "Erdöl", False),
         ("奥斯陆", "在奥斯陆现在是7度。", True),
     ],
 )  # fmt: skip
@@ -240,3 +242,10 @@ def test_mentions_are_scored_by_group() -> None:
     cut = score(case, Answer(output_text="7 deg", done_reason="length"))
     assert cut is not None
     assert cut.outcome == "truncated"
+
+
+def test_a_call_whose_arguments_are_no_json_is_not_carried_out() -> None:
+    request = Request(index=0, model="m", tool_results={"f": "1"})
+    calls = ({"name": "f", "arguments": {}}, {"name": "f", "arguments": {NOT_JSON: "{"}})
+    assert follow_up(request, RequestRecord(index=0, tool_calls=calls)) is None
+    assert follow_up(request, RequestRecord(index=0, tool_calls=calls[:1])) is not None

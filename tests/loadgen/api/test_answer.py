@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from loadgen.api.answer import Answer, CallPiece, Piece, gathered
+from loadgen.api.answer import REFUSED, Answer, CallPiece, Piece, gathered
+from loadgen.wire.framing import BadWire
 
 
 def calls_of(*pieces: CallPiece) -> tuple[object, ...]:
@@ -28,16 +31,28 @@ def test_whole_calls_stay_apart_whatever_their_index() -> None:
     assert calls_of(*whole) == (f, f, {"name": "g", "arguments": {"b": 2}})
 
 
-def test_equal_calls_are_each_continued_by_their_own_pieces() -> None:
-    twice = [CallPiece("f", "{", 0), CallPiece("f", "{", 0), CallPiece(None, '"a": 1}', 0)]
-    assert calls_of(*twice) == ({"name": "f", "arguments": {"(not JSON)": "{"}}, {"name": "f", "arguments": {"a": 1}})
+def test_a_second_call_of_a_function_begins_once_the_first_is_whole() -> None:
+    twice = [CallPiece("f", '{"a": 0}', 0), CallPiece("f", "{", 0), CallPiece(None, '"a": 1}', 0)]
+    assert calls_of(*twice) == ({"name": "f", "arguments": {"a": 0}}, {"name": "f", "arguments": {"a": 1}})
+
+
+@pytest.mark.parametrize("key", [0, None])
+def test_a_name_repeated_with_each_piece_is_one_call(key: int | None) -> None:
+    pieces = [CallPiece("f", "", key), CallPiece("f", '{"a"', key), CallPiece("f", ": 1}", key)]
+    assert calls_of(*pieces) == ({"name": "f", "arguments": {"a": 1}},)
+
+
+def test_pieces_without_a_place_are_joined_by_their_ids_in_any_order() -> None:
+    pieces = [CallPiece("f", '{"a"', None, "x"), CallPiece("f", '{"a"', None, "y")]
+    pieces += [CallPiece(None, ": 1}", None, "x"), CallPiece(None, ": 2}", None, "y")]
+    assert calls_of(*pieces) == ({"name": "f", "arguments": {"a": 1}}, {"name": "f", "arguments": {"a": 2}})
 
 
 def test_a_call_that_names_no_function_has_an_empty_name() -> None:
     assert calls_of(CallPiece(None, {"a": 1})) == ({"name": "", "arguments": {"a": 1}},)
 
 
-@pytest.mark.parametrize(("arguments", "kept"), [("{at", "{at"), (" ", " ")])
+@pytest.mark.parametrize(("arguments", "kept"), [("{at", "{at"), (" ", " "), ('{"a": NaN}',) * 2, ("[" * 9999,) * 2])
 def test_arguments_that_are_not_json_are_kept_as_they_came(arguments: str, kept: str) -> None:
     assert calls_of(CallPiece("f", arguments)) == ({"name": "f", "arguments": {"(not JSON)": kept}},)
 
@@ -100,3 +115,35 @@ def test_what_the_server_sent_together_is_counted(
         return
     assert gathered(offsets_us, 0) == gathered_chunks
     assert gathered(offsets_us, 10) == max(0, gathered_chunks - 10)  # those that this client read late are its own
+
+
+@pytest.mark.parametrize("piece", [Piece(5), Piece(thinking=["hm"])])  # type: ignore[arg-type]
+def test_a_chunk_whose_text_is_none_is_the_servers_mistake(piece: Piece) -> None:
+    with pytest.raises(BadWire, match="is not a text"):
+        Answer().add(piece, 1)
+
+
+@pytest.mark.parametrize(
+    ("facts", "kept", "told"),
+    [
+        ({"output_tokens": 7.0}, {"output_tokens": 7}, None),
+        ({"output_tokens": 7.5}, {}, "output_tokens is 7.5"),
+        ({"output_tokens": "7"}, {}, "output_tokens is 7"),
+        ({"output_tokens": True}, {}, "output_tokens is True"),
+        ({"done_reason": 3}, {}, "done_reason is 3"),
+        ({"done_reason": None}, {"done_reason": None}, None),
+    ],
+)
+def test_facts_that_no_column_could_hold_are_absent_and_told(facts: Any, kept: Any, told: str | None) -> None:
+    answer = Answer(facts=dict(facts))
+    assert answer.drop_impossible() == told
+    assert answer.facts == kept
+
+
+@pytest.mark.parametrize(("reason", "told"), [("stop", "refusal"), ("length", "length"), (None, None)])
+def test_a_refusal_is_the_reason_of_an_answer_that_just_stopped(reason: str | None, told: str | None) -> None:
+    answer = Answer()
+    answer.add(Piece("I can't", facts={REFUSED: True}), 1)
+    answer.add(Piece(done=True, facts={"done_reason": reason}), 2)
+    fields = answer.fields()
+    assert (fields["done_reason"], fields["output_text"], REFUSED in fields) == (told, "I can't", False)

@@ -26,7 +26,7 @@ def sim() -> Iterator[Simulator]:
 # Faults of the simulated server
 
 PROTOCOL = {"close", "reset", "cut", "garbage", "huge-line", "invalid-utf8", "wrong-content-type"}
-FINE = {"slow-drip", "empty-first", "split-line", "no-done-reason"}
+FINE = {"slow-drip", "empty-first", "split-line", "no-done-reason", "no-counts", "held-back", "gathered"}
 
 
 def expected_error(fault: str) -> tuple[str, int | None] | None:
@@ -35,8 +35,10 @@ def expected_error(fault: str) -> tuple[str, int | None] | None:
             return "connect", None
         case "hang-before" | "hang-mid":
             return "timeout", None
-        case "404" | "429" | "500" | "503":
+        case "404" | "500" | "503":
             return "http", int(fault)
+        case "429":
+            return "rate_limited", 429
         case "error-line":
             return "stream", 200
         case "broken-call":
@@ -66,7 +68,9 @@ def test_each_fault_ends_in_a_record_of_its_kind(sim: Simulator, fault: str, end
     expected = expected_error(fault)
     if expected is None:
         assert record.error is None
-        assert record.output_tokens == options["num_predict"]
+        assert record.output_tokens == (None if fault == "no-counts" else options["num_predict"])
+        assert len(record.chunk_ns) == options["num_predict"] - (4 if fault == "held-back" else 0)
+        assert record.gathered_chunks > 0 or fault != "gathered"
         assert record.done_reason == (None if fault == "no-done-reason" else "length")
         return
     assert record.error is not None
@@ -94,7 +98,7 @@ def test_a_fault_does_not_spoil_the_next_request(sim: Simulator) -> None:
 @pytest.mark.parametrize(
     ("status", "data", "kind", "message"),
     [
-        (429, b'{"error": {"message": "slow down", "code": 7}}', "http", "slow down"),
+        (429, b'{"error": {"message": "slow down", "code": 7}}', "rate_limited", "slow down"),
         (503, b'"overloaded"', "http", "overloaded"),
         (502, b"[]", "http", "[]"),
         (500, b"null", "http", "null"),

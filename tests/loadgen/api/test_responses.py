@@ -64,7 +64,7 @@ def event(kind: str, **fields: Any) -> dict[str, Any]:
         (event("response.created", response={}), Piece()),
         (event("response.output_text.delta", delta="a"), Piece("a")),
         (event("response.output_text.done", text="a"), Piece()),
-        (event("response.refusal.delta", delta="no"), Piece("no")),
+        (event("response.refusal.delta", delta="no"), Piece("no", facts={"refused": True})),
         (event("response.reasoning_text.delta", delta="hm"), Piece(thinking="hm")),
         (event("response.reasoning_summary_text.delta", delta="hm"), Piece(thinking="hm")),
         (event("response.output_item.added", item={"type": "message"}), Piece()),

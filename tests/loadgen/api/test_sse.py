@@ -213,3 +213,144 @@ def test_text_with_a_line_separator_stays_whole() -> None:
 )
 def test_an_errors_text_in_any_form(body: Any, text: str) -> None:
     assert error_text(body) == text
+
+
+@each_api
+@pytest.mark.parametrize(("after", "wait_s"), [("20", 20.0), ("1.5", 1.5), ("soon", None), (None, None)])
+def test_a_rate_limit_is_an_error_of_its_own_with_the_time_to_wait(api: str, after: str | None, wait_s: Any) -> None:
+    came: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        while (request := peer.read()) is not None:
+            came.append(request.data)
+            told = b'{"error": {"message": "slow down", "type": "rate_limit_error"}}'
+            extra = {} if after is None else {"Retry-After": after}
+            peer.head(429, {"Content-Type": "application/json", "Content-Length": str(len(told)), **extra})
+            peer.sock.sendall(told)
+
+    record = asked(api, script)
+    assert failure(record) == (
+        "rate_limited",
+        429,
+        "slow down" + ("" if wait_s is None else f" (Retry-After: {after} s)"),
+    )
+    assert record.error is not None
+    assert record.error.retry_after_s == wait_s
+    assert len(came) == 1, "nothing is sent again"
+
+
+@each_api
+def test_a_busy_server_that_says_how_long_is_not_a_rate_limit(api: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.head(503, {"Content-Type": "text/plain", "Content-Length": "4", "Retry-After": "3"})
+        peer.sock.sendall(b"busy")
+
+    kind, status, message = failure(asked(api, script))
+    assert (kind, status) == ("http", 503)
+    assert message.endswith(" (Retry-After: 3 s)")
+
+
+@each_api
+@pytest.mark.parametrize(
+    "error", [{"type": "rate_limit_error"}, {"code": "rate_limit_exceeded"}, {"code": 429}, {"code": "429"}]
+)
+def test_a_rate_limit_amid_a_stream_is_one(api: str, error: dict[str, Any]) -> None:
+    told = event({"type": "error", "error": {**error, "message": "slow down"}}, "error")
+    assert failure(asked(api, streams(*WHOLE[api][:2], told))) == ("rate_limited", 200, "slow down")
+
+
+def test_responses_that_failed_for_a_rate_limit() -> None:
+    failed = typed("response.failed", response={"error": {"code": "rate_limit_exceeded", "message": "slow"}})
+    assert failure(asked("responses", streams(WHOLE["responses"][0], failed))) == ("rate_limited", 200, "slow")
+
+
+@pytest.mark.parametrize("odd", [{"content": 5}, {"reasoning": ["hm"]}, {"content": [{"type": "text"}]}])
+def test_content_that_is_no_text_is_the_servers_mistake(odd: dict[str, Any]) -> None:
+    assert failure(asked("openai", streams(chat_delta(odd), *WHOLE["openai"])))[0] == "protocol"
+
+
+@pytest.mark.parametrize("number", ["1e400", "NaN"])
+def test_a_duration_that_is_no_number_is_the_servers_mistake(number: str) -> None:
+    told = event('{"choices": [], "timings": {"prompt_ms": ' + number + "}}")
+    assert failure(asked("openai", streams(*WHOLE["openai"][:-1], told)))[0] == "protocol"
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+def test_an_answer_that_the_server_broke_off_is_an_error(reason: str) -> None:
+    kind, status, message = failure(asked("openai", streams(*WHOLE["openai"][:3], chat_delta({}, reason))))
+    assert (kind, status, reason in message) == ("stream", 200, True)
+
+
+def test_thinking_in_parts_as_mistral_sends_it() -> None:
+    thought = {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}
+    said = {"content": [{"type": "text", "text": "Hi"}]}
+    record = asked("openai", streams(chat_delta(thought), chat_delta(said), chat_delta({}, "stop")))
+    assert (record.error, record.thinking_text, record.output_text) == (None, "hm", "Hi")
+    assert (record.first_thinking_ns, record.first_answer_ns) == record.chunk_ns
+
+
+REASONS = {
+    "openai": [(None, "stop", "stop"), (None, "length", "length"), (None, "tool_calls", "tool_calls"),
+               (None, "content_filter", "content_filter"), (None, "eos_token", "stop"), ("No.", "stop", "refusal")],
+    "anthropic": [(None, "end_turn", "stop"), (None, "stop_sequence", "stop"), (None, "max_tokens", "length"),
+                  (None, "tool_use", "tool_calls"), (None, "refusal", "refusal"), (None, "pause_turn", "pause_turn"),
+                  (None, "model_context_window_exceeded", "length")],
+    "responses": [(None, None, "stop"), (None, "max_output_tokens", "length"),
+                  (None, "content_filter", "content_filter"),
+                  ("No.", None, "refusal")],
+}  # fmt: skip
+
+
+def ending(api: str, refusal: str | None, reason: str | None) -> list[bytes]:
+    match api:
+        case "openai":
+            return [chat_delta({"refusal": refusal} if refusal else {}), chat_delta({}, reason)]
+        case "anthropic":
+            return [typed("message_delta", delta={"stop_reason": reason}, usage={"output_tokens": 3})]
+        case _:
+            said = [typed("response.refusal.delta", delta=refusal)] if refusal else []
+            details = {"incomplete_details": {"reason": reason}} if reason else {}
+            return [*said, typed(f"response.{'incomplete' if reason else 'completed'}", response=details)]
+
+
+@pytest.mark.parametrize(
+    ("api", "refusal", "reason", "word"), [(api, *each) for api, found in REASONS.items() for each in found]
+)
+def test_why_an_answer_ended_is_one_word_for_every_api(api: str, refusal: Any, reason: Any, word: str) -> None:
+    record = asked(api, streams(*WHOLE[api][:1], *ending(api, refusal, reason)))
+    assert (record.error, record.done_reason, record.output_text) == (None, word, refusal or "")
+
+
+ITEM = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f"}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [typed("response.output_item.added", output_index=0, item={**ITEM, "arguments": ""}),
+         typed("response.function_call_arguments.delta", output_index=0, item_id="fc_1", delta='{"a"'),
+         typed("response.function_call_arguments.delta", output_index=0, item_id="fc_1", delta=": 1}"),
+         typed("response.function_call_arguments.done", output_index=0, item_id="fc_1", arguments='{"a": 1}')],
+        [typed("response.output_item.added", output_index=0, item={**ITEM, "arguments": '{"a": 1}'}),
+         typed("response.function_call_arguments.done", output_index=0, item_id="fc_1", arguments='{"a": 1}')],
+        [typed("response.output_item.added", output_index=0, item={**ITEM, "arguments": ""}),
+         typed("response.function_call_arguments.done", output_index=0, item_id="fc_1", arguments='{"a": 1}')],
+    ],
+    ids=["in pieces", "whole at once", "whole at its end"],
+)  # fmt: skip
+def test_a_call_of_responses_however_its_arguments_come(events: list[bytes]) -> None:
+    end = typed("response.completed", response={"output": [ITEM]})
+    record = asked("responses", streams(*events, end))
+    assert record.tool_calls == ({"name": "f", "arguments": {"a": 1}},)
+    assert record.done_reason == "tool_calls"
+
+
+def test_the_counts_of_messages_are_of_the_whole_prompt_and_of_nothing_where_nothing_is_told() -> None:
+    start = typed("message_start", message={"usage": {"input_tokens": 2, "cache_read_input_tokens": 5,
+                                                      "output_tokens": 1}})  # fmt: skip
+    end = [typed("message_delta", delta={"stop_reason": "end_turn"}, usage={"input_tokens": 2, "output_tokens": 3})]
+    record = asked("anthropic", streams(start, *end))
+    assert (record.prompt_tokens, record.cached_prompt_tokens, record.output_tokens) == (7, 5, 3)
+    untold = asked("anthropic", streams(start, typed("message_delta", delta={"stop_reason": "end_turn"})))
+    assert (untold.error, untold.prompt_tokens, untold.output_tokens) == (None, 7, None)

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -50,6 +51,23 @@ def test_several_takers_get_each_request_exactly_once() -> None:
         got = [take(feed.reader(turn % 3), feed.payload_fd) for turn in range(20)]
         assert [taken for taken in got if taken is not None] == [(request(i), None) for i in range(20)]
         assert {take(feed.reader(worker), feed.payload_fd) for worker in range(3)} == {None}
+
+
+@pytest.mark.parametrize("due", [None, [0, 10, 20]])
+def test_a_request_that_may_not_be_sent_yet_waits_until_it_may_or_none_is_left_to_be_taken(due: Any) -> None:
+    held = iter([request(0), request(1), None, None, request(2), None, None, request(9)])
+    with opened(Feed(held, due, 1)) as feed:
+        feed.fill()
+        assert (feed.waits, feed.writer) == (True, None)
+        assert [each.index for each in take_all(feed, at_most=1)] == [0]
+        feed.fill()
+        assert feed.waits
+        feed.fill()
+        assert [each.index for each in take_all(feed)] == [1, 2]
+        assert not feed.ran_dry
+        feed.fill()
+        assert (feed.waits, feed.ran_dry, feed.writer) == (False, True, None)
+        assert take(feed.reader(0), feed.payload_fd) is None, "the end"
 
 
 def test_a_closed_loops_worker_that_is_free_takes_whatever_there_is() -> None:

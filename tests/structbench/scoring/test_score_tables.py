@@ -658,6 +658,32 @@ def test_by_bfcls_rules_any_calls_are_right_where_none_is_said() -> None:
     assert score(case, Answer()) == tool_score("no_call", 0, success=False)
 
 
+BROKEN = {"name": "weather", "arguments": {"(not JSON)": '{"city": "Pa'}}
+NOT_JSON_TOLD = '/0/arguments: broken_call: not JSON: \'{"city": "Pa\''
+
+
+@pytest.mark.parametrize("matching", ["strict", "bfcl"])
+@pytest.mark.parametrize(
+    ("expected", "made", "reason", "told"),
+    [
+        ((PARIS,), [BROKEN], "tool_calls", tool_score("broken_call", 1, 0.0, NOT_JSON_TOLD, success=False)),
+        ((PARIS,), [BROKEN], "length", tool_score("truncated", 1, 0.0, NOT_JSON_TOLD, success=False)),
+        ((PARIS, PARIS), [BROKEN, weather(city="Paris")], "stop", tool_score("broken_call", 2, 0.5, NOT_JSON_TOLD)),
+        (None, [BROKEN], "stop", tool_score("broken_call", 1, 0.0, NOT_JSON_TOLD, success=False)),
+    ],
+)  # fmt: skip
+def test_a_call_whose_arguments_are_no_json_is_a_broken_one(
+    expected: Any, made: list[Any], reason: str, told: Score, matching: Any
+) -> None:
+    case = Case(id="t", messages=(), tools=TOOLS, expected_calls=expected, matching=matching)
+    assert score(case, Answer(tool_calls=tuple(made), done_reason=reason)) == told
+
+
+def test_a_broken_call_where_none_was_due_is_an_unwanted_one() -> None:
+    case = Case(id="t", messages=(), tools=TOOLS, expected_calls=())
+    assert score(case, Answer(tool_calls=(BROKEN,))).outcome == "unwanted_call"
+
+
 IN_TEXT = "(root): no_call: a tool call stands in the text"
 
 
