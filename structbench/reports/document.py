@@ -83,7 +83,8 @@ def to_json(document: Document) -> dict[str, Any]:
 
 def _candidate_json(candidate: Candidate) -> dict[str, Any]:
     return {
-        "model": candidate.model, "load": candidate.load, "variant": candidate.variant or None,
+        "model": candidate.model, "load": candidate.load, "server": candidate.server or None,
+        "variant": candidate.variant or None,
         "judged": candidate.judged, "state": candidate.state, "lines": [group.id for group in candidate.groups],
         "checks": [
             {"line": check.group.id, "condition": check.condition.text, "state": check.state, **asdict(check.estimate)}
@@ -107,4 +108,5 @@ def _group_json(group: RunGroup, figures: Figures) -> dict[str, Any]:
         "such_cases": {name: asdict(each) for name, each in figures.such_cases.items()},
         "stream_tokens_per_s": figures.stream_tokens_per_s,
         "outcomes": [{"outcome": name, "failed": failed, "count": n} for name, failed, n in figures.outcomes],
+        "failures": [asdict(each) for each in figures.failures],
     }  # fmt: skip

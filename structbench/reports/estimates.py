@@ -7,9 +7,15 @@ from typing import Any
 
 from structbench.formatting import ABSENT
 from structbench.metrics import Metric
+from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
 from structbench.stats import Estimate
 
+SUCH_CASES = "correct, such cases"
+ABOUT_CASES = (
+    "correct is of these cases: how often they are answered rightly if asked again. Such cases are others like them; "
+    "answers to one case are alike, so that takes 20 cases or more."
+)
 TableCell = Mapping[str, str]
 """The keys value, range and needs: either the first two or only the last is filled."""
 
@@ -34,6 +40,11 @@ def needs_text(estimate: Estimate) -> str:
     if not estimate.n or estimate.needs is None:
         return ABSENT
     return f"needs {estimate.needs} {estimate.unit}"
+
+
+def of_such_cases(figures: Figures) -> Estimate:
+    """Return ``correct`` as a rate of such cases, where the share is of these cases."""
+    return figures.such_cases.get("correct", Estimate(0))
 
 
 def row(group: RunGroup, cells: Sequence[TableCell]) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from structbench import __version__
 from structbench.formatting import markdown_text, share_text
 from structbench.metrics import LATENCIES, METRICS, Metric
 from structbench.reports.document import Document
-from structbench.reports.estimates import estimate_text
+from structbench.reports.estimates import ABOUT_CASES, SUCH_CASES, estimate_text, of_such_cases
+from structbench.reports.summary import MOST_FAILURES
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
+from structbench.stats import Estimate
 
 
 def to_markdown(document: Document) -> str:
@@ -22,10 +24,17 @@ def to_markdown(document: Document) -> str:
     known = [metric for metric in LATENCIES.values() if any(each.has(metric) for each in figures.values())]
     shown = [metric.at(p) for metric in known for p in metric.brief]
     rows = [_row(group, figures[group.id], shown) for group in document.groups]
-    header = ("model", "suite", "load", "requests", "errors", "correct", *(each.label for each in shown), "correct/s",
-              "verdict")  # fmt: skip
+    header = ("model", "suite", "load", "requests", "errors", "correct", SUCH_CASES, *(each.label for each in shown),
+              "correct/s", "verdict")  # fmt: skip
     table = [header, ("---",) * 3 + ("--:",) * (len(header) - 4) + ("---",), *rows]
     parts.append("\n".join(f"| {' | '.join(row)} |" for row in table))
+    failures = [
+        f"- {markdown_text(group.name)}: {failure.count:,} × {markdown_text(failure.text)}"
+        for group in document.groups
+        for failure in figures[group.id].failures[:MOST_FAILURES]
+    ]
+    if failures:
+        parts.append("\n".join(["**Errors**", "", *failures]))
     reasons = [
         f"- {markdown_text(group.name)}: {markdown_text('; '.join(texts))}"
         for group in document.groups
@@ -34,7 +43,7 @@ def to_markdown(document: Document) -> str:
     if reasons:
         parts.append("\n".join(reasons))
     how = "runs of one config pooled" if document.pooled else "one row per run"
-    parts.append(f"<sub>structbench {__version__}, {how}; 95 % intervals in parentheses.</sub>")
+    parts.append(f"<sub>structbench {__version__}, {how}; 95 % intervals in parentheses. {ABOUT_CASES}</sub>")
     return "\n\n".join(parts) + "\n"
 
 
@@ -46,7 +55,12 @@ def _row(group: RunGroup, figures: Figures, shown: Sequence[Metric]) -> tuple[st
     return (
         markdown_text(group.model), markdown_text(group.suite), markdown_text(group.distinct_load),
         f"{counts['requests']:,}{steady}", errors,
-        *(estimate_text(each, figures.of(each)).replace(" ", "\u00a0") for each in (METRICS["correct"], *shown)),
+        _estimate(METRICS["correct"], figures.of(METRICS["correct"])),
+        _estimate(METRICS["correct"], of_such_cases(figures)), *(_estimate(each, figures.of(each)) for each in shown),
         METRICS["correct_goodput"].text(figures.rates["correct_goodput"].value),
         f"**{marks}**" if group.marks else marks,
     )  # fmt: skip
+
+
+def _estimate(metric: Metric, estimate: Estimate) -> str:
+    return estimate_text(metric, estimate).replace(" ", "\u00a0")

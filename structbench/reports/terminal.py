@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from structbench.metrics import LATENCIES, PERCENTILES, Metric, of_kind
+from structbench.metrics import LATENCIES, METRICS, PERCENTILES, Metric, of_kind
 from structbench.reports.document import Document
-from structbench.reports.estimates import estimate_text
+from structbench.reports.estimates import ABOUT_CASES, SUCH_CASES, estimate_text, of_such_cases
 from structbench.reports.summary import Column, ColumnGroup, Row, as_text, print_parts, print_table
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
@@ -33,6 +33,8 @@ def print_document(document: Document, console: Console) -> None:
     print_parts(
         "Intervals (95 %)", name, [*_interval_columns([figures[group.id] for group in document.groups])], rows, console
     )
+    if any(of_such_cases(each).n for each in figures.values()):
+        console.print(as_text(ABOUT_CASES))
     if any(row["too_few"] for row in rows):
         counts = ", ".join(f"{name} {needed(p)}" for name, p in PERCENTILES.items())
         console.print(as_text(f'– or "needs …": too few requests for an interval ({counts}; see docs/statistics.md)'))
@@ -44,7 +46,7 @@ def row_of(group: RunGroup, figures: Figures) -> dict[str, Any]:
         "name": _marked(group, group.name), "model": group.model, "suite": group.suite,
         "load": _marked(group, group.distinct_load), "status": group.status, "planned": group.planned, **figures.counts,
         "verdict": group.verdict, "verdict_reason": "; ".join(group.reasons) or None,
-        "notes": group.notes,
+        "notes": group.notes, "failures": figures.failures,
         **{f"{each.name}_s": figures.of(each).value for each in _SPEED},
         **{each.name: figures.of(each).value for each in of_kind("share", "rate") if each.name != "correct"},
         "stream_tokens_per_s": figures.stream_tokens_per_s, "figures": figures,
@@ -63,7 +65,13 @@ def _interval_columns(found: Sequence[Figures]) -> Iterator[ColumnGroup]:
     for metric in (*of_kind("share"), *_SPEED):
         if any(each.has(metric) and each.of(metric).n for each in found):
             yield (Column(metric.label, partial(_estimate_of, metric)),)
+        if metric.name == "correct" and any(of_such_cases(each).n for each in found):
+            yield (Column(SUCH_CASES.replace(", ", ",\n"), _such_cases),)
 
 
 def _estimate_of(metric: Metric, row: Row) -> str:
     return estimate_text(metric, row["figures"].of(metric))
+
+
+def _such_cases(row: Row) -> str:
+    return estimate_text(METRICS["correct"], of_such_cases(row["figures"]))

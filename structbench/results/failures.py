@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from structbench.metrics import FAILED
@@ -39,3 +39,12 @@ def failures_of(query: Query, run_ids: Sequence[str]) -> dict[str, list[Failure]
     for row in query(_FAILURES, [list(run_ids)]):
         found[row.pop("run_id")].append(Failure(**row))
     return found
+
+
+def together(runs: Iterable[Sequence[Failure]]) -> list[Failure]:
+    """Return the failures of several runs as those of one: the same kind and status are counted together."""
+    found: dict[tuple[str, int | None], Failure] = {}
+    for failure in (each for run in runs for each in run):
+        known = found.setdefault((failure.kind, failure.status), replace(failure, count=0))
+        found[failure.kind, failure.status] = replace(known, count=known.count + failure.count)
+    return sorted(found.values(), key=lambda failure: -failure.count)

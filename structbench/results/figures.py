@@ -19,6 +19,7 @@ from structbench.metrics import (
     of_kind,
     total_sql,
 )
+from structbench.results.failures import Failure, failures_of, together
 from structbench.results.groups import RunGroup
 from structbench.results.intervals import (
     GROUPS,
@@ -82,6 +83,8 @@ class Figures:
     stream_tokens_per_s: float | None
     outcomes: Sequence[tuple[str, bool, int]]
     """Outcome, whether the request failed, and the count; answers first, most frequent first."""
+    failures: Sequence[Failure] = ()
+    """How requests failed, most frequent first."""
 
     def of(self, figure: Metric) -> Estimate:
         """Return the estimate of a share, a rate, or one of PERCENTILES of a latency."""
@@ -114,11 +117,13 @@ def figures_of(reader: Reader, groups: Sequence[RunGroup], gaps: GapCounts | Non
     for row in reader.query(_OUTCOMES, params):
         outcomes.setdefault(row["line"], []).append((row["outcome"], row["failed"], row["count"]))
     rates, cases = rate_estimates(reader, params, _RATES), _of_such_cases(reader, params)
+    failures = failures_of(reader.query, [run_id for group in groups for run_id in group.run_ids])
     none = {name: Estimate(0) for name in PERCENTILES}
     return {
         group.id: _figures(group, counts[group.id],
                           {name: found.get(group.id, none) for name, found in latencies.items()},
-                          rates.get(group.id, {}), cases.get(group.id, {}), outcomes.get(group.id, []))
+                          rates.get(group.id, {}), cases.get(group.id, {}), outcomes.get(group.id, []),
+                          together(failures[run_id] for run_id in group.run_ids))
         for group in groups
     }  # fmt: skip
 
@@ -163,6 +168,7 @@ def _figures(
     rates: Mapping[str, Estimate],
     cases: Mapping[str, Estimate],
     outcomes: Sequence[tuple[str, bool, int]],
+    failures: Sequence[Failure],
 ) -> Figures:
     """Return the figures of one group; ``row`` is empty if it has no requests."""
     counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, group.rate_s
@@ -182,5 +188,5 @@ def _figures(
     return Figures(
         counts=counts, latencies=latencies, shares={metric.name: mean(metric.name) for metric in of_kind("share")},
         rates={metric.name: rate(metric) for metric in of_kind("rate")}, such_cases=cases,
-        stream_tokens_per_s=row.get("stream_tokens_per_s"), outcomes=outcomes,
+        stream_tokens_per_s=row.get("stream_tokens_per_s"), outcomes=outcomes, failures=failures,
     )  # fmt: skip

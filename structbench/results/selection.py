@@ -10,7 +10,7 @@ from typing import Any
 from loadgen.api import DEFAULT_API
 from loadgen.api.server import server_api
 from structbench.errors import BadInput
-from structbench.formatting import did_you_mean
+from structbench.formatting import did_you_mean, place_text
 from structbench.options import RunFilters
 from structbench.store import Reader
 
@@ -22,7 +22,8 @@ _MAX_NAMES = 5
 _AGES = {"d": "days", "h": "hours", "m": "minutes"}
 STATES = ("complete", "interrupted", "running")
 _RUNS = """
-SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash
+SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash, api,
+    coalesce(server_kind, CASE api WHEN 'ollama' THEN 'ollama' END) AS server, config ->> '$.server_address' AS address
 FROM runs ORDER BY started_at NULLS FIRST, run_id
 """
 
@@ -37,8 +38,19 @@ def _is_same_model(run: Run, key: str, word: str) -> bool:
     return run[key] is not None and full_name(run[key]) == full_name(word)
 
 
+def _is_version(run: Run, key: str, word: str) -> bool:
+    """Return whether the run is of this version, which may come without the kind of the server."""
+    return run[key] is not None and word in (run[key], run[key].removeprefix(f"{run['server']} "))
+
+
+def _is_server(run: Run, key: str, word: str) -> bool:
+    """Return whether the run is of this kind of server, or of the server at this address."""
+    return word == run[key] or (run["address"] is not None and place_text(word) == place_text(run["address"]))
+
+
 _KEYS: dict[str, Callable[[Run, str, str], bool]] = {
-    "label": _equals, "model": _is_same_model, "suite": _equals, "version": _equals,
+    "label": _equals, "model": _is_same_model, "suite": _equals, "version": _is_version, "server": _is_server,
+    "api": _equals,
 }  # fmt: skip
 """Key of ``key=word`` -> whether a run matches; a bare word may match by any key."""
 
@@ -46,8 +58,9 @@ _KEYS: dict[str, Callable[[Run, str, str], bool]] = {
 def select_runs(reader: Reader, words: Sequence[str]) -> list[str]:
     """Return the ids of all runs that match any of the words, newest last; all runs if there are no words.
 
-    A word is a run id or the beginning of one, a label, a model, a suite, a server version, a config hash or its
-    beginning, or ``label=…``, ``model=…``, ``suite=…``, ``version=…``. BadInput names the nearest known ones.
+    A word is a run id or the beginning of one, a label, a model, a suite, a server's kind, address or version, an API,
+    a config hash or its beginning, or ``label=…``, ``model=…``, ``suite=…``, ``server=…``, ``version=…``, ``api=…``.
+    BadInput names the nearest known ones.
     """
     runs = reader.query(_RUNS)
     chosen = {run_id for word in words for run_id in _matching(runs, word)}
@@ -112,7 +125,7 @@ def _by_prefix(runs: Sequence[Run], word: str) -> set[str]:
     several = by_id if len(by_id) > 1 else sorted({run["hash"] for run in by_hash}) if not by_id else []
     if len(word) < _MIN_PREFIX or not (by_id or by_hash):
         known = [run[key] for run in runs for key in ("run_id", *_KEYS)]
-        raise BadInput(f"no run, label, model, suite or server version {word!r}: {_suggestion(word, known)}")
+        raise BadInput(f"no run, label, model, suite, server, version or API {word!r}: {_suggestion(word, known)}")
     if len(several) > 1:
         shown = ", ".join(several[:_MAX_NAMES]) + (", …" if len(several) > _MAX_NAMES else "")
         raise BadInput(f"{word!r} matches {len(several)} {'runs' if by_id else 'configs'} ({shown}): type more of it")

@@ -70,6 +70,32 @@ def test_notes_are_in_every_format(path: Path) -> None:
     ]
 
 
+def test_how_requests_failed_is_in_every_format(path: Path) -> None:
+    assert "Errors\n  2 × timeout: total: 300 s (m:1b json c=1 SIMULATED)\n" in shown(path, 400)
+    assert "**Errors**\n\n- m:1b json c=1: 2 × timeout: total: 300 s\n" in to_markdown(document(path))
+    page = to_html(document(path, details=True))
+    assert '<td class="text">timeout</td><td>2</td><td class="text">total: 300 s</td>' in page
+    failures = [line["failures"] for line in to_json(document(path))["lines"] if line["model"] == "m:1b"]
+    assert failures == [[{"kind": "timeout", "status": None, "count": 2, "first": "total: 300 s"}]]
+
+
+def test_a_rate_says_whether_it_is_of_these_cases_or_of_such_cases(path: Path, tmp_path: Path) -> None:
+    """r1 asks 7 cases; 40 cases asked twice each, where the answers to one case are the same, are worth 40."""
+    assert "needs 20 cases" in shown(path, 400)
+    rows = [row for asked in range(2) for row in requests("r", 40, wrong=10)]
+    rows = [{**row, "request_index": i, "case_id": f"c{i % 40}", "repeat": i // 40} for i, row in enumerate(rows)]
+    (line,) = to_json(document(write(tmp_path / "s.duckdb", [run("r")], rows)))["lines"]
+    these, such = line["correct"], line["such_cases"]["correct"]
+    assert (these["value"], these["n"], such["value"], such["n"]) == (0.75, 80, 0.75, 40)
+    assert such["low"] < these["low"] < these["high"] < such["high"]
+    text = f"75.0 % ({such['low'] * 100:.1f}–{such['high'] * 100:.1f} %)"
+    made = document(tmp_path / "s.duckdb")
+    for told in (shown(tmp_path / "s.duckdb", 400), to_markdown(made).replace("\u00a0", " ")):
+        assert text in told
+        assert "correct is of these cases" in told
+    assert text.split(" (")[1].rstrip(")") in to_html(document(tmp_path / "s.duckdb", details=True))
+
+
 # Wording
 
 
@@ -139,7 +165,7 @@ def test_terminal_says_what_too_few_requests_cannot_tell(path: Path, width: int)
 def test_markdown_is_one_table_with_the_figures(path: Path) -> None:
     text = to_markdown(document(path))
     table = [each for each in text.split("\n") if each.startswith("|")]
-    assert {each.count("|") for each in table} == {13}
+    assert {each.count("|") for each in table} == {14}
     assert "95.9\u00a0%\u00a0(90.0–98.4\u00a0%)" in table[3]
     assert "**SIMULATED**" in table[3]
     assert "SIMULATED, degraded" in table[2]
