@@ -96,6 +96,38 @@ def suite_text(suite: str, structured: str | None) -> str:
     return suite if structured in (None, "none", "format") else f"{suite}/{structured}"
 
 
+def identity_text(identity: str | None) -> str:
+    """Return a model's identity: the beginning of a digest, anything else as it is, "" for a bare name."""
+    found = identity or ""
+    if found.startswith("name:"):
+        return ""
+    return found[:12] if re.fullmatch(r"(sha256:)?[0-9a-f]{32,}", found) else found
+
+
+def place_text(address: str | None) -> str:
+    """Return the host and port of a server's address, with the path where that is not the usual one."""
+    place = (address or "").partition("://")[2] or (address or "")
+    return place.rstrip("/").removesuffix("/v1") or ABSENT
+
+
+def server_text(kind: str | None, address: str | None, api: str | None) -> str:
+    """Return which server it is: ``ollama at 127.0.0.1:11434``, ``llama.cpp (openai) at 127.0.0.1:8080``."""
+    told = kind_text(kind, api)
+    by = f" ({api})" if api not in (None, told) else ""
+    return f"{told}{by} at {place_text(address)}"
+
+
+def kind_text(kind: str | None, api: str | None) -> str:
+    """Return the server's software; runs of Ollama's own API from before there were others name none."""
+    return kind or ("ollama" if api in (None, "ollama") else "server")
+
+
+def version_text(kind: str | None, version: str | None, api: str | None) -> str:
+    """Return the server's software and version: ``ollama 0.33.0``, ``llama.cpp b11549``."""
+    told = kind_text(kind, api)
+    return f"{told} {(version or '').removeprefix(told).strip()}".strip()
+
+
 def printable(text: str) -> str:
     """Return text from outside as one line that cannot drive the terminal."""
     if text.isprintable():

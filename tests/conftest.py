@@ -70,7 +70,7 @@ def results_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             row = row_of("20260101T000000-00000000", config_hash(config), 0, "case", 0, failed, None, turn)
             store.append("requests", row)
         for version, result in (("1", "works"), ("2", "refused")):
-            probe = {"server_version": version, "model": "m", "model_digest": "d", "probe": "p"}
+            probe = {"server_version": version, "server_address": "", "model": "m", "model_digest": "d", "probe": "p"}
             store.append("features", {**probe, "result": result})
     with Reader(path):
         pass

@@ -135,7 +135,20 @@ def piece(part: Mapping[str, Any]) -> Piece:
             reason = part["delta"].get("stop_reason")
             facts = _counts(part.get("usage") or {}) | {"done_reason": _REASONS.get(reason, reason)}
             return Piece(done=reason is not None, facts=facts)
+        case "message":
+            return _whole(part)
     return Piece()
+
+
+def _whole(message: Mapping[str, Any]) -> Piece:
+    """Read an answer that was not streamed."""
+    blocks = [_block(block, number) for number, block in enumerate(message["content"])]
+    reason = message.get("stop_reason")
+    facts = _counts(message.get("usage") or {}) | {"done_reason": _REASONS.get(str(reason), reason)}
+    return Piece(
+        "".join(block.text for block in blocks), "".join(block.thinking for block in blocks),
+        [call for block in blocks for call in block.calls], reason is not None, facts,
+    )  # fmt: skip
 
 
 def _delta(delta: Mapping[str, Any], index: int | None) -> Piece:

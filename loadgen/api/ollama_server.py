@@ -261,7 +261,8 @@ class ModelWatcher:
             for entry in models:
                 if full_name(entry["name"]) == full_name(model):
                     expiry_s = _seconds_until(entry.get("expires_at"))
-                    return LoadedModel(int(entry["size"]), int(entry.get("size_vram", 0)), expiry_s)
+                    context = entry.get("context_length")
+                    return LoadedModel(int(entry["size"]), int(entry.get("size_vram", 0)), expiry_s, context or None)
         except ServerError:
             return None
         except _failures():

@@ -116,7 +116,25 @@ def piece(part: Mapping[str, Any]) -> Piece:
             return Piece(calls=(CallPiece(None, part["delta"], part.get("output_index"), part.get("item_id")),))
         case "response.completed" | "response.incomplete" | "response.failed" as end:
             return _end(part, end)
+        case None if part.get("object") == "response":
+            return _whole(part)
     return Piece()
+
+
+def _whole(response: Mapping[str, Any]) -> Piece:
+    """Read an answer that was not streamed."""
+    items = response["output"]
+    contents = [part for item in items for part in item.get("content") or () if item.get("type") != "function_call"]
+    said = [part.get("text") or part.get("refusal") or "" for part in contents if part["type"] != "reasoning_text"]
+    summaries = [part for item in items if item.get("type") == "reasoning" for part in item.get("summary") or ()]
+    thoughts = [part["text"] for part in (*contents, *summaries) if part["type"] in ("reasoning_text", "summary_text")]
+    calls = [
+        CallPiece(item["name"], item.get("arguments") or "", number, _id(item))
+        for number, item in enumerate(items)
+        if item.get("type") == "function_call"
+    ]
+    end = _end({"response": response}, f"response.{response.get('status')}")
+    return Piece("".join(said), "".join(thoughts), calls, True, end.facts)
 
 
 def _id(item: Mapping[str, Any]) -> str | None:

@@ -92,6 +92,8 @@ class LoadedModel:
     vram_bytes: int
     expiry_s: float | None = None
     """Seconds until the server unloads it if it stays idle; None if the server does not report it."""
+    context_tokens: int | None = None
+    """The context it was loaded with; None if the server does not report it."""
 
 
 class Watcher(Protocol):

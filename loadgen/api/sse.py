@@ -102,22 +102,31 @@ async def _answer(response: Any) -> AsyncIterator[Mapping[str, Any]]:
 
 
 async def events(lines: AsyncIterator[str]) -> AsyncIterator[Mapping[str, Any]]:
-    """Yield the data of each event, with its name as ``type``; StreamFailed for an event that reports an error."""
+    """Yield the data of each event: see ``event_of``."""
     async for text in lines:
-        name, data = _parts(text)
-        if data == DONE or name == "ping":
-            continue
-        try:
-            fields = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise BadWire(f"an event is not JSON: {error}") from None
-        if not isinstance(fields, dict):
-            raise BadWire("an event is not a JSON object")
-        if name == "error" or fields.get("error") or fields.get("type") == "error":
-            raise StreamFailed(fields)
-        if name is not None:
-            fields.setdefault("type", name)
-        yield fields
+        if (fields := event_of(text)) is not None:
+            yield fields
+
+
+def event_of(text: str) -> Mapping[str, Any] | None:
+    """Return an event's data, with its name as ``type``; None for a ping or the end.
+
+    Raises StreamFailed for an event that reports an error, BadWire for one that is no JSON object.
+    """
+    name, data = _parts(text)
+    if data == DONE or name == "ping":
+        return None
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadWire(f"an event is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise BadWire("an event is not a JSON object")
+    if name == "error" or fields.get("error") or fields.get("type") == "error":
+        raise StreamFailed(fields)
+    if name is not None:
+        fields.setdefault("type", name)
+    return fields
 
 
 def _parts(text: str) -> tuple[str | None, str]:

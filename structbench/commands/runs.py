@@ -5,14 +5,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from structbench.commands import print_json, print_table
-from structbench.formatting import ABSENT, plural, printable, share_text
+from structbench.formatting import ABSENT, plural, printable, server_text, share_text
 from structbench.options import RunFilters, opt
+
+_COUNTS = ("parameters", "context", "slots")
+_TOLD = ("server", "version", "API", "quantization", *_COUNTS)
 
 
 @dataclass(kw_only=True)
 class Options(RunFilters):
     """List the stored runs: model, suite, load, start, requests, status."""
 
+    wide: bool = opt(False, "show the server too, and what it tells of the model: quantization, size, context, slots")
     json: bool = opt(False, "print JSON")
 
 
@@ -29,10 +33,14 @@ def run(options: Options) -> int:
         print_json([{**row, "notes": [asdict(note) for note in notes[row["run_id"]]]} for row in rows])
         return 0
     if rows:
-        right = ("requests", "errors", "correct")
-        names = ("run", "started (UTC)", "model", "suite", "load", *right, "status", "verdict", "label")
-        columns = [(name, name in right) for name in names]
-        print_table(columns, [_cells(row) for row in rows], [run_line(row) for row in rows])
+        counts = ("requests", "errors", "correct")
+        right = (*counts, *_COUNTS)
+        names = ["run", "started (UTC)", "model", "suite", "load", *counts, "status", "verdict", "label"]
+        cells = [_cells(row) for row in rows]
+        if options.wide:
+            names += _TOLD
+            cells = [[*those, *_server_cells(row)] for those, row in zip(cells, rows, strict=True)]
+        print_table([(name, name in right) for name in names], cells, [_line(row, options.wide) for row in rows])
     print(f"{plural(len(rows), 'run')} in {options.db}")
     return 0
 
@@ -52,6 +60,19 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["label"] or "",
     ]
     return [printable(cell) for cell in cells]  # another's file that was imported may hold anything
+
+
+def _server_cells(row: Mapping[str, Any]) -> list[str]:
+    server = server_text(row["server_kind"], row["server_address"], None)
+    counts = (row[name] for name in ("parameters", "context_tokens", "server_slots"))
+    told = [server, row["server_version"], row["api"], row["quantization"]]
+    cells = [*(ABSENT if value is None else value for value in told)]
+    return [printable(str(cell)) for cell in cells] + [ABSENT if n is None else f"{n:,}" for n in counts]
+
+
+def _line(row: Mapping[str, Any], wide: bool) -> str:
+    told = [f"{name} {cell}" for name, cell in zip(_TOLD, _server_cells(row), strict=True) if cell != ABSENT]
+    return f"{run_line(row)}; {', '.join(told)}" if wide else run_line(row)
 
 
 def run_line(row: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from structbench.identity import canonical_json, differences
 from structbench.results.groups import RunGroup
 from structbench.types import Config
 
-COMPARED = ("model", "model_digest", "server_version", "server_address")
+COMPARED = ("model", "model_digest", "server_version", "server_address", "api")
 """Config fields that may always differ: these are what people compare."""
 _SEVERAL = "more than one cell matches: choose one model on each side, or fewer runs"
 _FIELDS = tuple(field.name for field in fields(Config))
@@ -53,14 +53,17 @@ def check_fields(names: Collection[str]) -> None:
 def pair(a: Sequence[RunGroup], b: Sequence[RunGroup], across: Collection[str] = ()) -> Pairing:
     """Pair each run group of A with its counterpart in B; ``across`` names more fields that may differ.
 
-    Counterparts are equal in all other fields, and of the same model unless each side has only one. A group with no
-    counterpart, or several, is paired with the most similar group of the same suite, as not comparable.
+    Counterparts are equal in all other fields, of the same server and API where both sides have it, and of the same
+    model unless each side has only one. A group with no counterpart, or several, is paired with the most similar group
+    of the same suite, as not comparable.
     """
     free = {*COMPARED, *across}
     one_model = all(len({group.model for group in side}) == 1 for side in (a, b))
     found: list[Pair] = []
     rest_a, rest_b = list(a), list(b)
-    for equal in ({"model", *across}, {"model"}, *([set[str]()] if one_model else [])):
+    same_server = {"model", "server_address", "api"}
+    for equal in ({*same_server, *across}, same_server, {"model", "api", *across}, {"model", "api"},
+                  {"model", *across}, {"model"}, *([set[str]()] if one_model else [])):  # fmt: skip
         for key in dict.fromkeys(_key(group, free - equal) for group in rest_a):
             ours, theirs = ([group for group in rest if _key(group, free - equal) == key] for rest in (rest_a, rest_b))
             if len(ours) == len(theirs) == 1:

@@ -13,7 +13,7 @@ from structbench import __version__
 from structbench.comparison.comparison import Comparison, Result, change_text, interval_text
 from structbench.comparison.samples import Compared
 from structbench.comparison.significance import MIN_RUNS, RESAMPLES
-from structbench.formatting import ABSENT, markdown_text, plural, printable, simple_table
+from structbench.formatting import ABSENT, markdown_text, place_text, plural, printable, simple_table, version_text
 from structbench.results.groups import RunGroup
 
 HEADERS = ("metric", "A", "B", "B - A", "95 % interval", "p", "B is")
@@ -36,7 +36,10 @@ def _group_text(group: RunGroup) -> str:
     runs = group.run_ids[0] if len(group.run_ids) == 1 else plural(len(group.run_ids), "run")
     labels = f", {', '.join(group.labels)}" if group.labels else ""
     marks = f" [{', '.join(group.marks)}]" if group.marks else ""
-    return printable(f"{group.model} {group.suite} {group.load}, Ollama {group.server_version} ({runs}{labels}){marks}")
+    server = version_text(group.server_kind, group.server_version, group.api)
+    by = f" by {group.api}" if group.api not in (None, "ollama") else ""
+    where = place_text(group.config.get("server_address"))
+    return printable(f"{group.model} {group.suite} {group.load}, {server}{by} at {where} ({runs}{labels}){marks}")
 
 
 def _remarks(comparison: Comparison) -> Iterator[str]:

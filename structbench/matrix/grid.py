@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from structbench.formatting import plural, printable, simple_table
-from structbench.matrix.client import PATHS
+from structbench.formatting import identity_text, plural, printable, simple_table
+from structbench.matrix.client import PLACES
+from structbench.matrix.sides import server_of
 
 Row = Mapping[str, Any]
 
@@ -19,29 +20,33 @@ _STYLES = {"works": "green", "refused": "yellow", "ignored": "magenta", "broken"
 
 
 def print_grid(rows: Sequence[Row], console: Console) -> None:
-    """Print the questions down and the endpoints across; ``rows`` are those of one model."""
+    """Print the questions down and the endpoints across; ``rows`` are those of one model on one server."""
     offered = [row for row in rows if row["result"] != "not offered"]
-    columns = dict.fromkeys((row["endpoint"], row["stream"]) for row in offered)
     seen: dict[str, str] = {}
     for row in offered:
         if row["result"] != "works":
             seen[row["evidence"]] = seen.get(row["evidence"]) or row["example"]
     marks = {evidence: _letter(number) for number, evidence in enumerate(seen)}
-    found = {(row["question"], row["think"], row["endpoint"], row["stream"]): row for row in offered}
-    title = f"{rows[0]['model']} ({rows[0]['model_digest'][:12]}) on server version {rows[0]['server_version']}"
-    names = (f"{name}\n{'stream' if stream else 'whole'}" for name, stream in columns)
-    table = _table(["asked", "think", *names], padding=0)
-    for question, think in dict.fromkeys((row["question"], row["think"]) for row in offered):
-        cells = (_cell(found.get((question, think, *column)), marks) for column in columns)
+    found: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for row in offered:
+        found.setdefault((row["question"], row["think"]), {}).setdefault(row["endpoint"], []).append(row)
+    endpoints = dict.fromkeys(row["endpoint"] for row in offered)
+    table = _table(["asked", "think", *endpoints], padding=0)
+    for (question, think), by_endpoint in found.items():
+        cells = (_cell(by_endpoint.get(endpoint, ()), marks) for endpoint in endpoints)
         table.add_row(question, "" if think == "unset" else think, *cells)
-    console.print(Text(printable(title), "bold cyan"), table, sep="\n")
+    console.print(Text(printable(_title(rows[0])), "bold cyan"), table, sep="\n")
     for evidence, letter in marks.items():
         example = f", e.g. {seen[evidence]}" if seen[evidence] else ""
         console.print(Text(f"({letter}) {printable(evidence + example)}"))
-    there = {row["endpoint"] for row in offered}
-    for endpoint in dict.fromkeys(row["endpoint"] for row in rows if row["endpoint"] not in there):
-        console.print(f"The server does not offer {PATHS[endpoint]}.")
+    for endpoint in dict.fromkeys(row["endpoint"] for row in rows if row["endpoint"] not in endpoints):
+        console.print(f"The server does not offer {PLACES[endpoint].path}.")
     console.print()
+
+
+def _title(row: Row) -> str:
+    identity = identity_text(row["model_digest"])
+    return f"{row['model']}{f' ({identity})' if identity else ''} on {server_of(row)} at {row['server_address']}"
 
 
 def _letter(number: int) -> str:
@@ -56,11 +61,18 @@ def _table(headers: Sequence[str], padding: int = 1) -> Table:
     return table
 
 
-def _cell(row: Row | None, marks: Mapping[str, str]) -> Text:
-    if row is None:
+def _cell(rows: Sequence[Row], marks: Mapping[str, str]) -> Text:
+    """Return one word if streamed and whole are alike, else a line for each."""
+    if not rows:
         return Text("–")
-    mark = f" {marks[row['evidence']]}" if row["result"] != "works" else ""
-    return Text(row["result"] + mark, _STYLES.get(row["result"], ""))
+    words = [row["result"] + (f" {marks[row['evidence']]}" if row["result"] != "works" else "") for row in rows]
+    if len(set(words)) == 1:
+        return Text(words[0], _STYLES.get(rows[0]["result"], ""))
+    lines = [
+        Text(f"{'stream' if row['stream'] else 'whole'}: {word}", _STYLES.get(row["result"], ""))
+        for row, word in zip(rows, words, strict=True)
+    ]
+    return Text("\n").join(lines)
 
 
 def print_changes(
@@ -73,7 +85,7 @@ def print_changes(
             table.add_row(Text(f"{model} {probe}".strip()), _told(before), _told(after))
         console.print(table, "")
     for model, digests in _digests(changes).items():
-        console.print(Text(f"{model} is not the same on both sides: digests {' and '.join(digests)}", "yellow"))
+        console.print(Text(f"{model} is not the same on both sides: {' and '.join(digests)}", "yellow"))
     console.print(f"{len(changes)} of {plural(both, 'probe')} that both sides tried differ.")
 
 
@@ -83,9 +95,9 @@ def _told(row: Row) -> Text:
 
 
 def _digests(changes: Sequence[tuple[tuple[str, str], Row, Row]]) -> dict[str, tuple[str, str]]:
-    """Return the digests of models that have the same name on both sides and are not the same."""
+    """Return the identities of models that have the same name on both sides and are not the same."""
     return {
-        before["model"]: (before["model_digest"][:12], after["model_digest"][:12])
+        before["model"]: (identity_text(before["model_digest"]), identity_text(after["model_digest"]))
         for _, before, after in changes
         if before["model"] == after["model"] and before["model_digest"] != after["model_digest"]
     }

@@ -11,25 +11,28 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-from loadgen.api import DEFAULT_API
 from loadgen.api.blame import refusal
-from loadgen.api.server import server_api
-from loadgen.types import Request
-from structbench.errors import BadInput
+from loadgen.api.sending import chat_api
+from loadgen.types import ANSWER, Request
 from structbench.formatting import one_line
-from structbench.matrix.client import Endpoint, Reply
+from structbench.matrix.client import PLACES, Endpoint, Reply
 from structbench.scoring import Answer, score
+from structbench.scoring.answer import answer_text
 from structbench.types import Case, Score
 
 Result = Literal["works", "refused", "ignored", "broken", "unclear", "not offered"]
 Think = Literal["unset", "on", "off"]
-Question = Literal["text", "format", "tools", "no call", "format+tools", "broken schema", "wrong format"]
+Question = str
+"""One of QUESTIONS, TOOL_CHOICES or REFUSALS, or ``format WAY``: another of the API's ways to ask for a schema."""
 
-ENDPOINTS: tuple[Endpoint, ...] = ("chat", "generate", "v1")
 THINK: tuple[Think, ...] = ("unset", "on", "off")
 QUESTIONS: tuple[Question, ...] = ("text", "format", "tools", "no call", "format+tools")
+TOOL_CHOICES: tuple[Question, ...] = ("call required", "call named", "call forbidden")
+"""What ``tool_choice`` should make the model do, with a question that would have it do otherwise."""
 REFUSALS: tuple[Question, ...] = ("broken schema", "wrong format")
 """What a server should refuse; asked without ``think`` only."""
+_WAY = "format "
+_WITH_TOOLS = ("tools", "no call", "format+tools", *TOOL_CHOICES)
 _WORST: tuple[Result, ...] = ("broken", "ignored", "unclear", "works")
 _EXCERPT = 60
 
@@ -50,12 +53,39 @@ WEATHER = {
         },
     },
 }
+TIME = {
+    "type": "function",
+    "function": {
+        "name": "get_time",
+        "description": "Get the time of day in a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+_CHOICES: Mapping[str, Mapping[Question, Any]] = {
+    "openai": {
+        "call required": "required", "call named": {"type": "function", "function": {"name": "get_time"}},
+        "call forbidden": "none",
+    },
+    "responses": {
+        "call required": "required", "call named": {"type": "function", "name": "get_time"}, "call forbidden": "none",
+    },
+    "anthropic": {
+        "call required": {"type": "any"}, "call named": {"type": "tool", "name": "get_time"},
+        "call forbidden": {"type": "none"},
+    },
+}  # fmt: skip
+"""API -> how it says each ``tool_choice``; Ollama's own has none."""
+_PERSON_PROMPT = "Describe a person called Ada, age 36, who lives in London."
+"""It does not ask for JSON: what comes as JSON comes of the schema."""
 _PROMPTS: Mapping[Question, str] = {
     "text": "Name three colours.",
-    "format": "Give a JSON object describing a person called Ada, age 36, who lives in London.",
+    "format": _PERSON_PROMPT,
     "tools": "What is the weather in Paris in celsius?",
     "no call": "Say hello.",
     "format+tools": "What is the weather in Paris in celsius?",
+    "call required": "Say hello.",
+    "call named": "What is the weather in Paris in celsius?",
+    "call forbidden": "What is the weather in Paris in celsius?",
     "broken schema": "hi",
     "wrong format": "hi",
 }
@@ -85,29 +115,52 @@ class Finding:
     example: str = ""
 
 
-def probes() -> Iterator[Probe]:
+def probes(endpoints: Sequence[Endpoint] = tuple(PLACES)) -> Iterator[Probe]:
     """Yield every combination, endpoint by endpoint."""
-    for endpoint, stream in product(ENDPOINTS, (True, False)):
-        for question, think in product(QUESTIONS, THINK):
+    for endpoint, stream in product(endpoints, (True, False)):
+        api = PLACES[endpoint].api_name
+        for question, think in product((*QUESTIONS, *_CHOICES.get(api, ())), THINK):
             yield Probe(endpoint, question, think, stream)
-        for question in REFUSALS:
+        ways = () if endpoint == "generate" else chat_api(api).DIALECTS
+        refusals = REFUSALS if api != "anthropic" else REFUSALS[:1]  # it has no format by name
+        for question in (*(_WAY + way for way in ways), *refusals):
             yield Probe(endpoint, question, "unset", stream)
 
 
 def request_of(probe: Probe, model: str, tokens: int) -> Request:
     """Return the request of a probe, with at most ``tokens`` output tokens."""
-    prompt = _PROMPTS[probe.question]
+    prompt = _PROMPTS.get(probe.question, _PERSON_PROMPT)
     is_generate = probe.endpoint == "generate"
+    api = PLACES[probe.endpoint].api_name
+    choice = _CHOICES.get(api, {}).get(probe.question)
+    options = {"temperature": 0, "seed": 1, "num_predict": tokens}
     return Request(
         index=0, model=model, prompt=prompt if is_generate else None,
         messages=() if is_generate else ({"role": "user", "content": prompt},),
-        format=_format(probe), tools=(WEATHER,) if probe.question in ("tools", "no call", "format+tools") else (),
+        format=_format(probe), tools=_tools(probe), dialect=_way(probe),
         think=None if probe.think == "unset" else probe.think == "on",
-        options={"temperature": 0, "seed": 1, "num_predict": tokens},
+        options=options, body={} if choice is None else {"tool_choice": choice},
     )  # fmt: skip
 
 
+def _way(probe: Probe) -> str | None:
+    """Return the way to ask for the schema, None for the API's own."""
+    return probe.question.removeprefix(_WAY) if probe.question.startswith(_WAY) else None
+
+
+def _tools(probe: Probe) -> tuple[dict[str, Any], ...]:
+    if _way(probe) == "tools":
+        return (
+            {"type": "function", "function": {"name": ANSWER, "description": "Give the answer.", "parameters": PERSON}},
+        )
+    if probe.question == "call named":
+        return WEATHER, TIME
+    return (WEATHER,) if probe.question in _WITH_TOOLS else ()
+
+
 def _format(probe: Probe) -> dict[str, Any] | str | None:
+    if _way(probe) not in (None, "tools"):
+        return PERSON
     match probe.question:
         case "format" | "format+tools":
             return PERSON
@@ -122,8 +175,8 @@ def judge(probe: Probe, reply: Reply) -> Finding:
     """Judge all that the probe asked for by the reply; the finding is the worst of it, with the evidence."""
     if reply.failure is not None:
         return Finding("unclear" if reply.timed_out else "broken", one_line(reply.failure))
-    if reply.status == 404 and not reply.is_json:
-        return Finding("not offered", "HTTP 404")
+    if not reply.offered or (reply.status == 404 and not reply.is_json):
+        return Finding("not offered", f"HTTP {reply.status}")
     if reply.error is not None:
         how = f"HTTP {reply.status}" if reply.status != 200 else "HTTP 200 with an error line"
         return Finding(_refusal(probe, reply), f"{how}: {one_line(reply.error)}")
@@ -166,7 +219,15 @@ def _answer(probe: Probe, reply: Reply) -> Finding:
         if reply.done_reason == "length":
             return Finding("unclear", "the token limit was reached before any answer: give more --tokens")
         return Finding("broken", "the answer is empty")
+    if (way := _way(probe)) is not None:
+        return _format_found(replace(reply, text=answer_text(way, reply.text, reply.calls)))
     match probe.question:
+        case "call required":
+            return _chosen_found(reply, "get_weather")
+        case "call named":
+            return _chosen_found(reply, "get_time")
+        case "call forbidden" if reply.calls:
+            return Finding("ignored", "a call although tool_choice forbids it", _excerpt(str(reply.calls[0]["name"])))
         case "format":
             return _format_found(reply)
         case "tools":
@@ -180,12 +241,13 @@ def _answer(probe: Probe, reply: Reply) -> Finding:
 
 def _format_found(reply: Reply) -> Finding:
     judged = _scored(reply, Case(id="format", messages=(), schema=PERSON))
+    begins = reply.text.lstrip().startswith(("{", "["))
     match judged.outcome:
         case "correct":
             return Finding("works")
-        case "truncated":
+        case "truncated" if begins:
             return Finding("unclear", "the token limit was reached within the JSON: give more --tokens")
-        case "invalid_json" if not reply.text.lstrip().startswith(("{", "[")):
+        case "truncated" | "invalid_json" if not begins:
             return Finding("ignored", "the answer is no JSON", _excerpt(reply.text))
         case "invalid_json":
             return Finding("broken", "the JSON is broken", _excerpt(reply.text))
@@ -219,6 +281,16 @@ def _format_not_tools(reply: Reply) -> Finding:
     return _tools_found(reply) if _looks_like_a_call(reply.text) else found
 
 
+def _chosen_found(reply: Reply, name: str) -> Finding:
+    """Judge an answer that ``tool_choice`` should have made a call to this function; its arguments are not judged."""
+    if not reply.calls:
+        if _looks_like_a_call(reply.text):
+            return Finding("broken", "a tool call is left in the text", _excerpt(reply.text))
+        return Finding("ignored", "no call, as without tool_choice", _excerpt(reply.text))
+    called = str(reply.calls[0]["name"])
+    return Finding("works") if called == name else Finding("ignored", "a call to another tool", _excerpt(called))
+
+
 def _no_call_found(reply: Reply) -> Finding:
     """Judge the answer to a greeting: a call is the model's mistake, a call in the text the parser's."""
     if reply.calls:
@@ -235,47 +307,3 @@ def _scored(reply: Reply, case: Case) -> Score:
 
 def _excerpt(text: str) -> str:
     return one_line(text, _EXCERPT)
-
-
-def changes(
-    before: Mapping[Any, Mapping[str, Any]], after: Mapping[Any, Mapping[str, Any]]
-) -> Iterator[tuple[Any, Mapping[str, Any], Mapping[str, Any]]]:
-    """Yield by key what both tried and what differs: another result or HTTP status, or another reason for it."""
-    for key, one in before.items():
-        other = after.get(key)
-        if other is not None and _shown(one) != _shown(other):
-            yield key, one, other
-
-
-def _shown(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    # How a refusal is worded names the model and changes with every version.
-    return row["result"], row["status"], None if row["result"] == "refused" else row["evidence"]
-
-
-def pick(rows: Sequence[Mapping[str, Any]], name: str) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """Return the findings of a server version (or its beginning), a model, or ``model@version``; BadInput if none.
-
-    The key is what can be compared with another side: for a version model and probe, for a model the probe alone.
-    """
-    model, _, version = name.rpartition("@")
-    if model:
-        chosen = [row for row in rows if _is_model(row, model) and _is_version(row, version)]
-    else:
-        chosen = [row for row in rows if _is_version(row, name)] or [row for row in rows if _is_model(row, name)]
-    if not chosen:
-        versions = dict.fromkeys(row["server_version"] for row in rows)
-        models = dict.fromkeys(row["model"] for row in rows)
-        known = f"there are {', '.join((*versions, *models))}" if rows else "there are none: run `structbench matrix`"
-        raise BadInput(f"no findings of a server version or model {name!r}: {known}")
-    of_version = not model and _is_version(chosen[0], name)
-    return {(row["model"] if of_version else "", row["probe"]): row for row in chosen}  # the newest comes last
-
-
-def _is_version(row: Mapping[str, Any], name: str) -> bool:
-    version = str(row["server_version"])
-    return version == name or version.startswith((f"{name}-", f"{name}."))
-
-
-def _is_model(row: Mapping[str, Any], name: str) -> bool:
-    full_name = server_api(DEFAULT_API).full_name
-    return full_name(str(row["model"])) == full_name(name)

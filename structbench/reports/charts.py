@@ -157,8 +157,8 @@ def chart_values(document: Document, details: Mapping[str, Any]) -> dict[str, An
     return {
         "lines": [
             {"id": group.id, "name": group.name, "short": group.name.replace(f" {group.suite} ", " · ", 1),
-             "model": group.model, "suite": group.suite, "load": group.load, "level": group.level,
-             "kind": group.load_kind, "variant": group.distinct_load.removeprefix(group.load)}
+             "model": group.model, "suite": group.suite, "load": group.load, "server": group.server,
+             "level": group.level, "kind": group.load_kind, "variant": group.distinct_load.removeprefix(group.load)}
             for group in groups
         ],
         "latencies": {metric.key: metric.title for metric in latencies},

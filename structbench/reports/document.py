@@ -83,7 +83,8 @@ def to_json(document: Document) -> dict[str, Any]:
 
 def _candidate_json(candidate: Candidate) -> dict[str, Any]:
     return {
-        "model": candidate.model, "load": candidate.load, "variant": candidate.variant or None,
+        "model": candidate.model, "load": candidate.load, "server": candidate.server or None,
+        "variant": candidate.variant or None,
         "judged": candidate.judged, "state": candidate.state, "lines": [group.id for group in candidate.groups],
         "checks": [
             {"line": check.group.id, "condition": check.condition.text, "state": check.state, **asdict(check.estimate)}

@@ -45,6 +45,8 @@ class Candidate:
     model: str
     load: str
     level: float
+    server: str
+    """Empty if all runs are of one server."""
     variant: str
     """What distinguishes it from the same model at the same load with another config."""
     groups: tuple[RunGroup, ...]
@@ -60,7 +62,8 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        return f"{self.model} at {self.load}{f' ({self.variant})' if self.variant else ''}"
+        told = ", ".join(filter(None, (self.server, self.variant)))
+        return f"{self.model} at {self.load}{f' ({told})' if told else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,11 +132,11 @@ def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
 
 
 def _best_of_each_model(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return for each model the best candidate that meets the rule."""
-    first: dict[str, Candidate] = {}
+    """Return for each model on each server the best candidate that meets the rule."""
+    first: dict[tuple[str, str], Candidate] = {}
     for each in candidates:
         if each.judged and each.state == "met":
-            first.setdefault(each.model, each)
+            first.setdefault((each.model, each.server), each)
     return list(first.values())
 
 
@@ -190,12 +193,16 @@ def _unmet_elsewhere(met: Candidate, candidates: Sequence[Candidate]) -> Iterato
     """Yield the shortfalls in suites that were run at its load only with another config."""
     own = {group.suite for group in met.groups}
     for each in candidates:
-        if each is not met and (each.model, each.load) == (met.model, met.load):
+        if each is not met and _where(each) == _where(met):
             against = _shortfalls(
                 check for check in each.checks if check.state != "met" and check.group.suite not in own
             )
             if against:
                 yield f"Not shown for other suites, which were run as {each.name}: {against}."
+
+
+def _where(candidate: Candidate) -> tuple[str, str, str]:
+    return candidate.model, candidate.load, candidate.server
 
 
 def _config_differences(candidate: Candidate) -> Iterator[str]:
@@ -216,11 +223,12 @@ def _rank(candidate: Candidate) -> tuple[object, ...]:
 def _candidates(
     groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule: Sequence[Condition]
 ) -> Iterator[Candidate]:
-    by_load: dict[tuple[str, str], list[RunGroup]] = {}
+    several = len({group.server for group in groups}) > 1
+    by_load: dict[tuple[str, str, str], list[RunGroup]] = {}
     for group in groups:
         if group.verdict != "invalid":
-            by_load.setdefault((group.model, group.load), []).append(group)
-    for (model, load), at_load in by_load.items():
+            by_load.setdefault((group.model, group.load, group.server if several else ""), []).append(group)
+    for (model, load, server), at_load in by_load.items():
         variants = _variants(at_load)
         configs = [_common_config(members, "structured") for members in variants]
         for members, config in zip(variants, configs, strict=True):
@@ -228,7 +236,7 @@ def _candidates(
             goodputs = [figures[group.id].rates["correct_goodput"].value for group in members]
             known = [value for value in goodputs if value is not None]
             yield Candidate(
-                model=model, load=load, level=members[0].level or 0.0,
+                model=model, load=load, level=members[0].level or 0.0, server=server,
                 variant=", ".join(differing(config, configs)), groups=tuple(members), checks=tuple(checks),
                 judged=bool(known), correct_per_s=min(known, default=0.0),
             )  # fmt: skip

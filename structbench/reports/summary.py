@@ -1,7 +1,8 @@
 """The summary at the end of a load: the table, the overview, and the same as JSON.
 
 A row is one run: the columns of the store's view ``summary`` with ``cache`` (new, resumed, skipped), ``notes``
-(list of Note) and ``warnings`` (list of str) added; a missing key means the same as None. Nothing is computed here but
+(list of Note) and ``warnings`` (list of str) added, and ``server`` where there are several; a missing key means the
+same as None. Nothing is computed here but
 pooled shares, each weighted by the number of answers it is a share of.
 """
 
@@ -21,6 +22,7 @@ from structbench.formatting import (
     plural,
     printable,
     rate_text,
+    server_text,
     share_text,
     simple_table,
     span_text,
@@ -65,7 +67,8 @@ def text(row: Row, key: str) -> str:
 
 def cell_name(row: Row) -> str:
     """Return the name of the cell as the display shows it: ``smollm2:360m json c=4``."""
-    return " ".join(_name(row, key) for key in ("model", "suite", "load") if row.get(key) is not None) or ABSENT
+    name = " ".join(_name(row, key) for key in ("model", "suite", "load") if row.get(key) is not None) or ABSENT
+    return f"{name} on {text(row, 'server')}" if row.get("server") is not None else name
 
 
 def _name(row: Row, key: str) -> str:
@@ -118,11 +121,19 @@ def grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
     return groups
 
 
+def with_servers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with ``server`` as a text, if they are of several."""
+    texts = [server_text(row["server_kind"], row["server_address"], row["api"]) for row in rows]
+    if len(set(texts)) < 2:
+        return rows
+    return [{**row, "server": server} for row, server in zip(rows, texts, strict=True)]
+
+
 def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
     """Return the summary as JSON values: shares from 0 to 1, seconds, instants in ISO 8601, null if unknown.
 
     ``structbench_version``, ``total_s``, ``runs`` (one object a run, RUN_KEYS and what else the view has), and the
-    pooled figures ``by_model``, ``by_suite`` (lists) and ``all``.
+    pooled figures ``by_model``, ``by_suite``, ``by_server`` (lists; the last empty for one server) and ``all``.
     """
     return {
         "structbench_version": __version__,
@@ -130,6 +141,9 @@ def to_json(rows: Sequence[Row], total_s: float) -> dict[str, Any]:
         "runs": [_run(row) for row in rows],
         "by_model": [{"model": name, **pooled(group)} for name, group in grouped(rows, "model").items()],
         "by_suite": [{"suite": name, **pooled(group)} for name, group in grouped(rows, "suite").items()],
+        "by_server": [{"server": name, **pooled(group)} for name, group in grouped(rows, "server").items()]
+        if any(row.get("server") for row in rows)
+        else [],
         "all": pooled(rows),
     }
 
@@ -214,7 +228,8 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     reasons = dict.fromkeys(text(row, "verdict_reason") for row in rows if row.get("verdict_reason"))
     marks = {reason: mark for mark, reason in enumerate(reasons, 1)}
     standing = _verdict_columns(marks, rows)
-    names = tuple(Column(key, partial(_name, key=key), right=False) for key in ("model", "suite", "load"))
+    keys = ("model", "suite", "load", *(["server"] if any(row.get("server") for row in rows) else []))
+    names = tuple(Column(key, partial(_name, key=key), right=False) for key in keys)
     wide = [names, _COUNTS, *_speed(rows), _scores(rows), standing]
     gap = _gap(wide, rows, console.width)
     if gap:
@@ -351,7 +366,9 @@ def print_overview(rows: Sequence[Row], total_s: float, console: Console) -> Non
     """Print success rates by model and by suite if there are several runs, and the total time."""
     if len(rows) > 1:
         lines: list[Row] = []
-        for heading, key in {"by model": "model", "by suite": "suite"}.items():
+        for heading, key in {"by model": "model", "by suite": "suite", "by server": "server"}.items():
+            if key == "server" and not any(row.get(key) for row in rows):
+                continue
             lines.append({"name": heading})
             lines += [{"name": f"  {name}", **pooled(group)} for name, group in grouped(rows, key).items()]
         lines.append({"name": "all", **pooled(rows)})

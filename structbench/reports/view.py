@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from structbench.formatting import ABSENT, printable, rate_text, span_text
+from structbench.formatting import ABSENT, identity_text, printable, rate_text, span_text, version_text
 from structbench.metrics import LATENCIES, METRICS, of_kind
 from structbench.reports.charts import chart_values, charts_of
 from structbench.reports.document import Document
@@ -42,7 +42,8 @@ def view_of(document: Document) -> dict[str, Any]:
         "pooled": "One row per config: its runs are pooled." if document.pooled else "One row per run.",
         "lines": [_run_row(group, figures[group.id]) for group in groups],
         "filters": [
-            (name, list(dict.fromkeys(getattr(group, name) for group in groups))) for name in ("model", "suite", "load")
+            (name, list(dict.fromkeys(getattr(group, name) for group in groups)))
+            for name in ("model", "suite", "load", "server")
         ],
         "answers": _answers_table(groups, figures),
         "about_cases": ABOUT_CASES,
@@ -90,9 +91,7 @@ def _check(check: Check) -> dict[str, str]:
 def _facts(document: Document) -> list[tuple[str, str]]:
     """Return what was run, where and when."""
     groups = document.groups
-    models = dict.fromkeys(
-        f"{group.model}{f' ({group.model_digest[:12]})' if group.model_digest else ''}" for group in groups
-    )
+    models = dict.fromkeys(_model_text(group) for group in groups)
     starts = [group.started_at for group in groups if group.started_at is not None]
     ends = [group.finished_at for group in groups if group.finished_at is not None]
     requests = sum(document.figures[group.id].counts["requests"] for group in groups)
@@ -102,12 +101,25 @@ def _facts(document: Document) -> list[tuple[str, str]]:
         "loads": dict.fromkeys(group.load for group in groups),
         "requests": [f"{requests:,} in {sum(len(group.run_ids) for group in groups):,} runs"],
         "when (UTC)": [f"{_instant_text(min(starts, default=None))} to {_instant_text(max(ends, default=None))}"],
-        "server version": dict.fromkeys(str(group.server_version or ABSENT) for group in groups),
+        "server": dict.fromkeys(
+            printable(version_text(group.server_kind, group.server_version, group.api)) for group in groups
+        ),
+        "API": dict.fromkeys(str(group.api or ABSENT) for group in groups),
         "server address": dict.fromkeys(str(group.config.get("server_address", ABSENT)) for group in groups),
         "client machine": dict.fromkeys(_machine_text(group.environment) for group in groups),
         "limits of correct goodput": dict.fromkeys(limit for group in groups for limit in group.goodput_limits),
     }
     return [(name, ", ".join(values)) for name, values in facts.items() if values]
+
+
+def _model_text(group: RunGroup) -> str:
+    """Return the model with its identity and what its server tells of it."""
+    told = [identity_text(group.model_digest), group.quantization or ""]
+    told += [f"{count:,} {what}" for what, count in (
+        ("parameters", group.parameters), ("tokens of context", group.context_tokens), ("slots", group.server_slots)
+    ) if count is not None]  # fmt: skip
+    known = printable("; ".join(filter(None, told)))
+    return f"{group.model} ({known})" if known else group.model
 
 
 def _machine_text(environment: Mapping[str, Any]) -> str:

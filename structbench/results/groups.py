@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from structbench.formatting import clipped, load_text, printable
+from structbench.formatting import clipped, load_text, printable, server_text
 from structbench.identity import flat
 from structbench.notes import stored_notes
 from structbench.store import Reader
@@ -17,10 +17,14 @@ from structbench.types import Note
 SIMULATED = "SIMULATED"
 N = TypeVar("N", int, float)
 _VERDICTS = ("invalid", "degraded")
+_TOLD = ("server_kind", "api", "quantization", "parameters", "context_tokens", "server_slots")
+SERVER_FIELDS = ("server_address", "server_version", "model_digest", "api")
+"""Config fields in which the same model on two servers differs by nature."""
 _RUNS = """
 SELECT r.run_id, r.config_hash, r.model, r.model_digest, r.server_version, r.suite, r.load_kind, r.concurrency,
     r.rate, r.arrival, r.planned, r.status, r.verdict, r.verdict_reason, r.label, r.config, r.environment,
-    r.goodput_limits, r.started_at, r.finished_at, d.duration_s, d.rate_s, d.model_load_s,
+    r.goodput_limits, r.started_at, r.finished_at, r.api, r.server_kind, r.quantization, r.parameters,
+    r.context_tokens, r.server_slots, d.duration_s, d.rate_s, d.model_load_s,
     coalesce((SELECT bool_or(simulated) FROM segments WHERE segments.run_id = r.run_id), false) AS simulated
 FROM runs AS r LEFT JOIN run_durations AS d USING (run_id)
 WHERE r.run_id IN (SELECT unnest($1::VARCHAR[]))
@@ -48,6 +52,14 @@ class RunGroup:
     environment: Mapping[str, Any]
     model_digest: str | None
     server_version: str | None
+    server: str
+    """``llama.cpp (openai) at 127.0.0.1:8080``: its kind, the API if that is not its own, and where it is."""
+    server_kind: str | None
+    api: str | None
+    quantization: str | None
+    parameters: int | None
+    context_tokens: int | None
+    server_slots: int | None
     planned: int | None
     duration_s: float | None
     rate_s: float | None
@@ -91,12 +103,15 @@ def _run_group(number: int, run: Mapping[str, Any], notes: Iterable[Note]) -> Ru
     model, suite, load = printable(str(run["model"])), printable(str(run["suite"])), load_text(run)
     limits = tuple(f"{name} <= {limit:g}" for name, limit in _json_object(run["goodput_limits"]).items())
     level = run["concurrency"] if run["rate"] is None else run["rate"]
+    config = _json_object(run["config"])
     return RunGroup(
         id=number, name=f"{model} {suite} {load}", model=model, suite=suite, load=load,
         load_kind=str(run["load_kind"]), level=level, run_ids=(run["run_id"],), config_hash=run["config_hash"],
-        labels=_distinct_texts([run["label"]]), config=_json_object(run["config"]),
+        labels=_distinct_texts([run["label"]]), config=config,
         environment=_json_object(run["environment"]), model_digest=run["model_digest"],
-        server_version=run["server_version"], planned=run["planned"], duration_s=run["duration_s"],
+        server_version=run["server_version"],
+        server=printable(server_text(run["server_kind"], config.get("server_address"), run["api"])),
+        **{name: run[name] for name in _TOLD}, planned=run["planned"], duration_s=run["duration_s"],
         rate_s=run["rate_s"],
         model_load_s=run["model_load_s"], status=str(run["status"]), verdict=run["verdict"],
         reasons=_distinct_texts([run["verdict_reason"]]), simulated=run["simulated"],
@@ -161,7 +176,7 @@ def _with_distinct_names(groups: Sequence[RunGroup]) -> list[RunGroup]:
 
 
 def _distinction(group: RunGroup, namesakes: Sequence[RunGroup]) -> str:
-    shown = differing(group.config, [other.config for other in namesakes])
+    shown = differing_by_server(group, namesakes)
     alike = [other for other in namesakes if other.config == group.config]
     if len(alike) > 1 and len({other.labels for other in alike}) == len(alike) and group.labels:
         shown += group.labels
@@ -169,6 +184,16 @@ def _distinction(group: RunGroup, namesakes: Sequence[RunGroup]) -> str:
         number = [other.id for other in alike].index(group.id) + 1
         shown.append(f"run {number} of {len(alike)}")
     return ", ".join(shown)
+
+
+def differing_by_server(group: RunGroup, others: Sequence[RunGroup]) -> list[str]:
+    """Return what distinguishes the group from the others: the server as one text, then config fields."""
+    if all(other.server == group.server for other in others):
+        return differing(group.config, [other.config for other in others])
+    fields = {name: value for name, value in group.config.items() if name not in SERVER_FIELDS}
+    shown = [group.server, *differing(fields, [other.config for other in others])]
+    own = {name: value for name, value in group.config.items() if name in SERVER_FIELDS}
+    return shown + differing(own, [other.config for other in others if other.server == group.server])
 
 
 def differing(config: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> list[str]:

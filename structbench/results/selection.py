@@ -10,8 +10,8 @@ from typing import Any
 from loadgen.api import DEFAULT_API
 from loadgen.api.server import server_api
 from structbench.errors import BadInput
-from structbench.formatting import did_you_mean
-from structbench.options import RunFilters
+from structbench.formatting import did_you_mean, place_text
+from structbench.options import RunFilters, seconds_of
 from structbench.store import Reader
 
 Run = Mapping[str, Any]
@@ -19,10 +19,10 @@ Run = Mapping[str, Any]
 _MIN_PREFIX = 4
 """The minimum length of a prefix of a run id or hash."""
 _MAX_NAMES = 5
-_AGES = {"d": "days", "h": "hours", "m": "minutes"}
 STATES = ("complete", "interrupted", "running")
 _RUNS = """
-SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash
+SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash, api,
+    coalesce(server_kind, CASE api WHEN 'ollama' THEN 'ollama' END) AS server, config ->> '$.server_address' AS address
 FROM runs ORDER BY started_at NULLS FIRST, run_id
 """
 
@@ -37,8 +37,19 @@ def _is_same_model(run: Run, key: str, word: str) -> bool:
     return run[key] is not None and full_name(run[key]) == full_name(word)
 
 
+def _is_version(run: Run, key: str, word: str) -> bool:
+    """Return whether the run is of this version, which may come without the kind of the server."""
+    return run[key] is not None and word in (run[key], run[key].removeprefix(f"{run['server']} "))
+
+
+def _is_server(run: Run, key: str, word: str) -> bool:
+    """Return whether the run is of this kind of server, or of the server at this address."""
+    return word == run[key] or (run["address"] is not None and place_text(word) == place_text(run["address"]))
+
+
 _KEYS: dict[str, Callable[[Run, str, str], bool]] = {
-    "label": _equals, "model": _is_same_model, "suite": _equals, "version": _equals,
+    "label": _equals, "model": _is_same_model, "suite": _equals, "version": _is_version, "server": _is_server,
+    "api": _equals,
 }  # fmt: skip
 """Key of ``key=word`` -> whether a run matches; a bare word may match by any key."""
 
@@ -46,8 +57,9 @@ _KEYS: dict[str, Callable[[Run, str, str], bool]] = {
 def select_runs(reader: Reader, words: Sequence[str]) -> list[str]:
     """Return the ids of all runs that match any of the words, newest last; all runs if there are no words.
 
-    A word is a run id or the beginning of one, a label, a model, a suite, a server version, a config hash or its
-    beginning, or ``label=…``, ``model=…``, ``suite=…``, ``version=…``. BadInput names the nearest known ones.
+    A word is a run id or the beginning of one, a label, a model, a suite, a server's kind, address or version, an API,
+    a config hash or its beginning, or ``label=…``, ``model=…``, ``suite=…``, ``server=…``, ``version=…``, ``api=…``.
+    BadInput names the nearest known ones.
     """
     runs = reader.query(_RUNS)
     chosen = {run_id for word in words for run_id in _matching(runs, word)}
@@ -73,13 +85,12 @@ def filtered_runs(reader: Reader, filters: RunFilters) -> list[str]:
 
 def instant(text: str, option: str) -> datetime:
     """Parse a date, an instant (UTC unless it names a zone) or an age before now; returns UTC without a zone."""
-    age = re.fullmatch(r"(\d+(?:\.\d+)?)([dhm])", text)
     try:
-        if age:
-            return ago(timedelta(**{_AGES[age[2]]: float(age[1])}))
+        if re.search(r"\d\s*[dhms]", text):
+            return ago(timedelta(seconds=seconds_of(text)))
         given = datetime.fromisoformat(text)
         return given if given.tzinfo is None else given.astimezone(UTC).replace(tzinfo=None)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, BadInput):
         raise BadInput(f"{option} {text!r}: give a date such as 2026-01-31, or an age such as 7d, 12h, 30m") from None
 
 
@@ -112,7 +123,7 @@ def _by_prefix(runs: Sequence[Run], word: str) -> set[str]:
     several = by_id if len(by_id) > 1 else sorted({run["hash"] for run in by_hash}) if not by_id else []
     if len(word) < _MIN_PREFIX or not (by_id or by_hash):
         known = [run[key] for run in runs for key in ("run_id", *_KEYS)]
-        raise BadInput(f"no run, label, model, suite or server version {word!r}: {_suggestion(word, known)}")
+        raise BadInput(f"no run, label, model, suite, server, version or API {word!r}: {_suggestion(word, known)}")
     if len(several) > 1:
         shown = ", ".join(several[:_MAX_NAMES]) + (", …" if len(several) > _MAX_NAMES else "")
         raise BadInput(f"{word!r} matches {len(several)} {'runs' if by_id else 'configs'} ({shown}): type more of it")

@@ -15,6 +15,7 @@ from loadgen.telemetry.target import Target, is_disabled
 from loadgen.wire.access import NO_ACCESS, Access, split_userinfo
 from loadgen.wire.deadline import within
 from structbench.errors import BadInput
+from structbench.formatting import place_text, version_text
 from structbench.identity import config_dict, config_hash, differences
 from structbench.metrics import INSTRUMENTS
 from structbench.output import complain
@@ -245,6 +246,33 @@ def _is_enough(cell: Cell, run: StoredRun) -> bool:
     time_was_up = run.asked_requests is None or run.requests < run.asked_requests
     asked_s, had_s = cell.load.duration_s, run.asked_duration_s
     return time_was_up and asked_s is not None and had_s is not None and had_s >= asked_s
+
+
+def who_is_it(cell: Cell) -> str:
+    """Return which server a cell is sent to, and by what the model is known there."""
+    server, identity = cell.server, cell.config.model_digest
+    said, _, revision = identity.partition("revision:")
+    by_user = f", and the revision {revision!r} that you give" if revision else ""
+    software = version_text(server.kind, server.version, server.api_name)
+    return (
+        f"{cell.model} on {software} at {place_text(cell.config.server_address)} (API {server.api_name}): known by "
+        f"{_known_by(said.strip())}{by_user}"
+    )
+
+
+def _known_by(identity: str) -> str:
+    """Return which kind of identity it is, and the identity."""
+    kind, _, value = identity.partition(":")
+    match kind:
+        case "":
+            return "nothing that the server tells"
+        case "name":
+            return f"its name alone ({value}): give --model-revision, or another model of that name counts as the same"
+        case "path":
+            return f"its path ({value}), whatever its files hold: --model-revision tells them apart"
+        case "sha":
+            return f"the commit of its repository ({value})"
+    return f"its digest ({identity})" if " " not in identity else f"its size, type and template ({identity})"
 
 
 def explain(planned: PlannedCell, store: Store) -> str:

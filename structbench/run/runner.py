@@ -11,7 +11,7 @@ import platform
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -33,12 +33,22 @@ from structbench.gates.junit import junit_xml
 from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.notes import stored_notes
 from structbench.output import complain, write_output
+from structbench.reports.summary import with_servers
 from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.budget import TokenBudget
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
 from structbench.run.display import Display
-from structbench.run.plan import CacheState, PlannedCell, explain, find_servers, open_telemetry, plan, pull_missing
+from structbench.run.plan import (
+    CacheState,
+    PlannedCell,
+    explain,
+    find_servers,
+    open_telemetry,
+    plan,
+    pull_missing,
+    who_is_it,
+)
 from structbench.run.segment import Segment, Services, gone, labels_of
 from structbench.run.settings import Settings
 from structbench.run.similarity import Embeddings, score_similarity
@@ -218,6 +228,8 @@ def _plan_lines(settings: Settings, cells: Sequence[Cell], warnings: list[str]) 
         with Store(settings.db) as store:
             planned = plan(settings, cells, store)
             lines = [f"{p.cell.name}: {p.cache}: {explain(p, store) if settings.explain else p.why}" for p in planned]
+    if settings.explain:
+        lines += dict.fromkeys(who_is_it(cell) for cell in cells)
     return lines + warnings
 
 
@@ -272,7 +284,7 @@ class _Runner:
         self.summary.interrupted = bool(self.stop.asked)
         self.summary.db = str(self.services.settings.db)
         store = self.services.store
-        self.summary.rows = _summary_rows(store, caches)
+        self.summary.rows = with_servers(_summary_rows(store, caches))
         failed = {failure.partition(": ")[0] for failure in self.summary.failures}
         names = {run_id: ran.name for ran, run_id in runs}
         for row in () if self.stop.asked else self.summary.rows:
@@ -502,10 +514,19 @@ def rest_of(planned: PlannedCell, segment: Segment, away_s: float) -> PlannedCel
 def server_columns(server: Server, model: str) -> dict[str, Any]:
     """Return the columns of ``runs`` with what the server tells of itself and of the model."""
     told = server.details.get(server.api.full_name(model), ModelDetails())
+    if told.context_tokens is None:
+        told = replace(told, context_tokens=loaded_context(server, model))
     return {
         "api": server.api_name, "server_kind": server.kind or None, "quantization": told.quantization,
         "parameters": told.parameters, "context_tokens": told.context_tokens, "server_slots": told.slots,
     }  # fmt: skip
+
+
+def loaded_context(server: Server, model: str) -> int | None:
+    """Return the context with which the model is loaded, where the server tells it."""
+    with closing(server.api.ModelWatcher(server.address, server.access)) as watcher:
+        loaded = watcher.loaded(model)
+    return None if loaded is None else loaded.context_tokens
 
 
 def pair_up(
@@ -517,10 +538,10 @@ def pair_up(
     """
     modes: dict[tuple[str, ...], dict[str, tuple[Cell, str]]] = {}
     for cell, run_id in runs:
-        key = (cell.model, cell.suite.name, cell.load_name, cell.suite.content_hash)
+        key = (cell.model, cell.suite.name, cell.load_name, cell.suite.content_hash, cell.server.address)
         modes.setdefault(key, {})[cell.config.structured] = cell, run_id
     pairs = []
-    for (model, suite, load, _), found in modes.items():
+    for (model, suite, load, *_), found in modes.items():
         if {"format", "prompt"} <= found.keys():
             (cell, with_format), (_, free) = found["format"], found["prompt"]
             pairs.append({

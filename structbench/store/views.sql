@@ -110,7 +110,9 @@ SELECT run_id, model, suite, structured,
     correct, correct_and_good / nullif(rate_s, 0) AS correct_goodput,
     good / nullif(rate_s, 0) AS goodput, goodput_limits, scored, json_scored, schema_scored, tool_calls_scored,
     semantic_similarity, output_tokens, duration_s, rate_s, steady, model_load_s,
-    status, verdict, verdict_reason, label, config_hash, started_at, finished_at
+    status, verdict, verdict_reason, label, config_hash, started_at, finished_at,
+    server_kind, config ->> '$.server_address' AS server_address, api, quantization, parameters, context_tokens,
+    server_slots
 FROM runs LEFT JOIN figures USING (run_id) LEFT JOIN gap_percentiles AS g USING (run_id)
     LEFT JOIN run_durations USING (run_id);
 
@@ -171,7 +173,7 @@ SELECT run_id, model, suite, load, count(*) AS requests, avg(ttft_due_s) AS ttft
 FROM decomposition GROUP BY run_id, model, suite, load;
 
 CREATE OR REPLACE VIEW exported AS
-SELECT run_id, label, model, model_digest, server_version, suite, CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '') WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END AS load, load_kind, concurrency, rate,
+SELECT run_id, label, model, model_digest, server_kind, server_version, api, suite, CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '') WHEN concurrency IS NOT NULL THEN 'c=' || concurrency ELSE load_kind END AS load, load_kind, concurrency, rate,
     arrival, endpoint, structured, think, status, verdict, started_at, requests.* EXCLUDE (run_id)
 FROM requests JOIN runs USING (run_id);
 

@@ -125,11 +125,14 @@ REQUESTS: dict[str, list[Row]] = {
 }  # fmt: skip
 OPEN: Row = {"load_kind": "open", "rate": 2.5, "arrival": "poisson"}
 SOME: Row = {"ttft_s": 0.3, "tpot_s": 0.4}
+TOLD = ("server_kind", "api", "quantization", "parameters", "context_tokens", "server_slots")
 RUNS: dict[str, Row] = {
     run_id: {
         "run_id": run_id, "config_hash": f"hash of {run_id}", "model": f"model of {run_id}", "suite": f"{run_id} cases",
         **{name: f"{name} of {run_id}" for name in ("model_digest", "server_version", "endpoint", "think", "verdict",
-                                                    "verdict_reason", "label")},
+                                                    "verdict_reason", "label", "server_kind", "api", "quantization")},
+        "config": {"server_address": f"address of {run_id}"},
+        "parameters": 7_000_000 + place, "context_tokens": 4096 + place, "server_slots": 77_000 + place,
         "structured": "format", "load_kind": "closed", "concurrency": None, "rate": None, "arrival": None,
         "planned": 1000 + place, "status": "complete", "forgotten": None, "goodput_limits": None,
         "started_at": START - timedelta(hours=place), "finished_at": START + timedelta(hours=place), **more,
@@ -375,6 +378,8 @@ def _summary(run_id: str, rows: list[Row], itl: Row) -> Row:
         "goodput": ratio(len(counted(good(rows, limits))) if limits and rows else None, seconds),
         "duration_s": duration_s(run_id), "rate_s": seconds, "model_load_s": model_load_s(run_id),
         "steady": sum(row["steady"] is True for row in rows) or None,
+        "server_address": run["config"]["server_address"],
+        **{name: run[name] for name in TOLD},
     }  # fmt: skip
 
 
@@ -459,8 +464,8 @@ def run_decomposition() -> list[Row]:
 
 def exported() -> list[Row]:
     of_run = (
-        "label", "model_digest", "server_version", "load_kind", "concurrency", "rate", "arrival", "endpoint",
-        "structured", "think", "status", "verdict", "started_at",
+        "label", "model_digest", "server_version", "server_kind", "api", "load_kind", "concurrency", "rate", "arrival",
+        "endpoint", "structured", "think", "status", "verdict", "started_at",
     )  # fmt: skip
     return [
         {**row, **named(run_id), **{name: RUNS[run_id][name] for name in of_run}}

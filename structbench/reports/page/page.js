@@ -279,8 +279,8 @@
     }
   }
   function filter() {
-    const [byModel, bySuite, byLoad] = ["model", "suite", "load"].map(chosen);
-    active = data.lines.filter((line) => byModel.has(line.model) && bySuite.has(line.suite) && byLoad.has(line.load));
+    const wanted = ["model", "suite", "load", "server"].map((name) => [name, chosen(name)]);
+    active = data.lines.filter((line) => wanted.every(([name, values]) => values.has(line[name])));
     const ids = new Set(active.map((line) => String(line.id)));
     for (const each of document.querySelectorAll("[data-line]")) each.hidden = !ids.has(each.dataset.line);
     document.getElementById("shown").textContent = `${active.length} of ${data.lines.length} run groups shown`;

@@ -235,11 +235,13 @@ def shown(pairs: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
-def cell(structured: str, model: str = "m", suite: str = "json", load: str = "c=1", content: str = "h") -> Any:
+def cell(
+    structured: str, model: str = "m", suite: str = "json", load: str = "c=1", content: str = "h", address: str = "x"
+) -> Any:
     cases = [Case(id=name, messages=(), schema={"title": name}) for name in "ab"]
     return SimpleNamespace(
         model=model, load_name=load, config=SimpleNamespace(structured=structured),
-        suite=SimpleNamespace(name=suite, content_hash=content, cases=cases),
+        suite=SimpleNamespace(name=suite, content_hash=content, cases=cases), server=SimpleNamespace(address=address),
     )  # fmt: skip
 
 

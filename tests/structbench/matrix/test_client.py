@@ -123,7 +123,7 @@ def test_an_error_is_told_in_the_servers_words(script: Any, status: int, error: 
 
 
 def raw(*lines: bytes) -> Any:
-    return plain(200, b"".join(lines), "text/event-stream")
+    return plain(200, b"".join(lines), "text/event-stream")  # whatever it is: the endpoint says what comes
 
 
 def test_a_line_ends_where_json_says_and_comments_are_no_answers() -> None:
@@ -178,7 +178,7 @@ def test_no_end_and_no_answer_are_failures_and_no_more() -> None:
     broken = reply(lambda peer: peer.reset())
     assert broken.failure is not None
     assert broken.failure.startswith("the connection broke: ")
-    for message, error in (("text", "AttributeError"), ({"content": 5}, "TypeError"), ({"tool_calls": [5]}, "")):
+    for message, error in (("text", "AttributeError"), ({"content": 5}, "BadWire"), ({"tool_calls": [5]}, "")):
         strange = reply(plain(200, {"message": message}))
         assert strange.failure is not None
         assert strange.failure.startswith(f"no answer as /api/chat gives them: {error}")

@@ -12,15 +12,18 @@ from typing import Any
 import duckdb
 import pytest
 
+from loadgen.api.sending import chat_api
 from structbench.cli import main
-from structbench.matrix.client import DIALECTS, PATHS, Reply
-from structbench.matrix.probes import Finding, Probe, Question, Think, judge, pick, probes, request_of
+from structbench.matrix.client import PLACES, Reply
+from structbench.matrix.probes import Finding, Probe, Question, Think, judge, probes, request_of
+from structbench.matrix.sides import pick
 from tests.support.paths import ROOT
 from tests.support.scripted_server import Peer, Scripted
 
 RECORDINGS = ROOT / "tests" / "recordings"
 DOC = ROOT / "docs" / "matrix.md"
 OLD, NEW = "0.5.4-ipexllm-20250407", "0.33.0-rc2"
+APIS = ("--api", "ollama", "openai")  # what was recorded
 MODELS = ("smollm2:135m", "qwen2.5-coder:0.5b", "gemma3:270m")
 
 
@@ -28,10 +31,11 @@ def asked(path: str, body: Any) -> str:
     """What a request asks for, apart from its length; the wording counts where there are tools."""
     if not isinstance(body, dict) or not isinstance(body.get("messages", []), list):
         return ""
-    names = ("model", "format", "response_format", "tools", "think", "stream", "reasoning_effort")
+    names = ("model", "format", "response_format", "tools", "think", "stream", "reasoning_effort", "tool_choice",
+             "structured_outputs", "json_schema")  # fmt: skip
     asked_for = {name: body.get(name) for name in names}
     if isinstance(form := asked_for["response_format"], dict) and "json_schema" in form:
-        asked_for["response_format"] = form["json_schema"]["schema"]  # what it is called is up to the client
+        asked_for["response_format"] = [form["json_schema"]["schema"], form["json_schema"].get("strict")]
     said = body.get("messages") if "tools" in body and body["model"] != "gemma3:270m" else None
     return json.dumps([path, asked_for, said], sort_keys=True)
 
@@ -69,7 +73,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     db = tmp_path_factory.mktemp("matrix") / "x.duckdb"
     for recording in ("ollama-0.5.4", "ollama-0.33.0-rc2"):
         with Replay(recording) as server:
-            assert main(["matrix", "--models", *MODELS, "--host", server.url, "--db", str(db)]) == 0
+            assert main(["matrix", "--models", *MODELS, "--host", server.url, "--db", str(db), *APIS]) == 0
     return db
 
 
@@ -132,19 +136,20 @@ def test_a_comparison_shows_what_changed_between_two_versions(
     assert "ignored: no thinking came" in flat
     assert 'refused: HTTP 400: "smollm2:135m" does not support thinking' in flat
     assert "HTTP 200 with an error line: invalid JSON schema in format" in flat
-    assert re.search(r"smollm2:135m is not the same on both sides: digests b28b\w+ and 1d16\w+", flat)
-    assert "4 of 306 probes that both sides tried differ." in flat
+    assert re.search(r"smollm2:135m is not the same on both sides: b28b\w+ and 1d16\w+", flat)
+    assert "4 of 390 probes that both sides tried differ." in flat
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--compare", "0.5.4"], "--compare takes two"),
-        (["--compare", "0.5.4", "0.6"], "no findings of a server version or model '0.6': there are 0.5.4-ipexllm"),
+        (["--compare", "0.5.4", "0.6"], "no findings of a server or model '0.6': there are ollama 0.5.4-ipexllm"),
         (["--compare", "0.5.4", "gemma3:270m"], "have no probe in common"),
         (["--compare", "a", "b", "--models", "m"], "--compare takes two"),
         (["--compare", "a", "b", "--db", "no.duckdb"], "no.duckdb does not exist"),
         (["--models", "m", "--tokens", "0"], "must be more than 0"),
+        (["--models", "m", "--api", "openapi"], "--api 'openapi': did you mean openai?"),
         ([], "name the models to try"),
     ],
 )
@@ -196,6 +201,7 @@ LEFT = ("broken", "a tool call is left in the text")
         (a("format"), said('{"name": "Ada"}'), ("broken", "the JSON breaks the schema")),
         (a("format"), said(JSON[:-1]), ("broken", "the JSON is broken")),
         (a("format"), said(JSON[:-1], done_reason="length"), ("unclear", "the token limit was reached within")),
+        (a("format"), said("Ada is a per", done_reason="length"), ("ignored", "the answer is no JSON")),
         (a("format", "on"), said("Ada", thinking="hm"), ("ignored", "the answer is no JSON")),
         (a("format", "on"), said('{"a": 1}'), ("broken", "no thinking came; the JSON breaks the schema")),
         (a("tools"), said(calls=[RIGHT]), ("works", "")),
@@ -217,6 +223,18 @@ LEFT = ("broken", "a tool call is left in the text")
         (a("no call"), said(json.dumps(RIGHT)), ("broken", "a tool call is left in the text")),
         (a("no call"), said('{"name": "hello", "arguments": {}}'), ("broken", "a tool call is left in the text")),
         (a("no call"), said('{"name": "hello"}'), ("works", "")),
+        (a("call required"), said(calls=[{"name": "get_weather", "arguments": {}}]), ("works", "")),
+        (a("call required"), said("Hello!"), ("ignored", "no call, as without tool_choice")),
+        (a("call required"), said(json.dumps(RIGHT)), ("broken", "a tool call is left in the text")),
+        (a("call named"), said(calls=[{"name": "get_time", "arguments": {"city": "Paris"}}]), ("works", "")),
+        (a("call named"), said(calls=[RIGHT]), ("ignored", "a call to another tool")),
+        (a("call forbidden"), said("It rains."), ("works", "")),
+        (a("call forbidden"), said(calls=[RIGHT]), ("ignored", "a call although tool_choice forbids it")),
+        (a("format json_schema"), said("Ada is 36."), ("ignored", "the answer is no JSON")),
+        (a("format strict"), said(JSON), ("works", "")),
+        (a("format tools"), said(calls=[{"name": "answer", "arguments": json.loads(JSON)}]), ("works", "")),
+        (a("format tools"), said(calls=[{"name": "answer", "arguments": {}}]), ("broken", "the JSON breaks")),
+        (a("format tools"), said("Ada is 36."), ("ignored", "the answer is no JSON")),
         (a("format+tools"), said(calls=[RIGHT]), ("works", "")),
         (a("format+tools"), said(JSON), ("ignored", "no tool call, the format was kept")),
         (a("format+tools"), said("It rains."), ("ignored", "the answer is no JSON")),
@@ -232,6 +250,8 @@ LEFT = ("broken", "a tool call is left in the text")
         (a("tools"), Reply(status=200, error="runner died"), ("broken", "HTTP 200 with an error line: runner died")),
         (a("text"), said("Re", finished=False), ("broken", "the answer ended without its last message")),
         (a("text"), Reply(status=404, error="404 page not found", is_json=False), ("not offered", "HTTP 404")),
+        (a("text"), Reply(status=404, error="File Not Found", offered=False), ("not offered", "HTTP 404")),
+        (a("text"), Reply(status=405, error="Method Not Allowed", offered=False), ("not offered", "HTTP 405")),
         (a("tools"), Reply(status=404, error="model not found"), ("refused", "HTTP 404: model not found")),
         (a("text"), Reply(failure="no end within 1 s", timed_out=True), ("unclear", "no end within 1 s")),
         (a("text"), Reply(failure="the connection broke: x"), ("broken", "the connection broke")),
@@ -245,23 +265,58 @@ def test_a_finding_is_what_was_seen(probe: Probe, reply: Reply, finding: tuple[s
     assert (found.evidence == "") == (found.result == "works")
 
 
+FORMATS = ("format", "format+tools", "broken schema", "wrong format")
+
+
 def test_every_combination_is_tried_once_and_asked_in_the_endpoints_words() -> None:
     every = list(probes())
-    assert len({probe.name for probe in every}) == len(every) == 102
+    assert len({probe.name for probe in every}) == len(every) == 238
     for probe in every:
-        body = DIALECTS[probe.endpoint].body(request_of(probe, "m", 99), probe.stream)
+        api = PLACES[probe.endpoint].api_name
+        body = chat_api(api).body(request_of(probe, "m", 2099), probe.stream)
         assert body["stream"] is probe.stream
-        if probe.endpoint == "v1":
-            assert body["max_tokens"] == 99
-            assert body.get("reasoning_effort") == {"unset": None, "on": "medium", "off": "none"}[probe.think]
-            assert ("response_format" in body) == (probe.question not in ("text", "tools", "no call"))
-        else:
-            assert body["options"]["num_predict"] == 99
-            assert body.get("think") == {"unset": None, "on": True, "off": False}[probe.think]
-            assert ("format" in body) == (probe.question not in ("text", "tools", "no call"))
+        asks_for_a_format = probe.question in FORMATS or (
+            probe.question.startswith("format ") and probe.question != "format tools"
+        )
+        match api:
+            case "openai":
+                assert body["max_tokens"] == 2099
+                assert body.get("reasoning_effort") == {"unset": None, "on": "medium", "off": "none"}[probe.think]
+                named = {"response_format", "structured_outputs", "json_schema"}
+                assert bool(named & body.keys()) == asks_for_a_format
+            case "responses":
+                assert body["max_output_tokens"] == 2099
+                assert ("text" in body) == asks_for_a_format
+            case "anthropic":
+                assert body["max_tokens"] == 2099
+                assert ("output_config" in body) == asks_for_a_format
+            case _:
+                assert body["options"]["num_predict"] == 2099
+                assert body.get("think") == {"unset": None, "on": True, "off": False}[probe.think]
+                assert ("format" in body) == asks_for_a_format
+                assert "tool_choice" not in body
+
+
+@pytest.mark.parametrize(
+    ("api", "required", "named"),
+    [
+        ("openai", "required", {"type": "function", "function": {"name": "get_time"}}),
+        ("responses", "required", {"type": "function", "name": "get_time"}),
+        ("anthropic", {"type": "any"}, {"type": "tool", "name": "get_time"}),
+    ],
+)
+def test_a_tool_choice_is_in_the_words_of_its_api(api: str, required: Any, named: Any) -> None:
+    (endpoint,) = [name for name, place in PLACES.items() if place.api_name == api]
+
+    def choice(question: Question) -> Any:
+        return chat_api(api).body(request_of(Probe(endpoint, question, "unset", True), "m", 9))["tool_choice"]
+
+    assert (choice("call required"), choice("call named")) == (required, named)
+    assert choice("call forbidden") in ("none", {"type": "none"})
 
 
 def test_the_page_names_every_result_and_endpoint() -> None:
     page = DOC.read_text()
-    for word in ("works", "refused", "ignored", "broken", "unclear", "not offered", *PATHS.values()):
+    paths = [place.path for place in PLACES.values()]
+    for word in ("works", "refused", "ignored", "broken", "unclear", "not offered", *paths):
         assert f"`{word}`" in page

@@ -148,7 +148,7 @@ def test_runs_of_one_config_stand_apart_with_names_of_their_own(twice: Path) -> 
     assert len(set(names.values())) == 5
     assert "run 2 of 3" in names[("a2",)] or "run 3 of 3" in names[("a2",)]
     assert "think true" in names[("b1",)]
-    assert "server_address" in names[("c1",)]
+    assert "ollama at simulated" in names[("c1",)]
 
 
 def test_pooled_runs_are_those_of_one_config_and_the_worst_of_them_marks_the_line(twice: Path) -> None:

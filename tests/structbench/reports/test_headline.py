@@ -20,12 +20,15 @@ RULE = parse_rule(DEFAULT_RULE)
 def group(number: int, model: str = "m", suite: str = "json", concurrency: int = 1, **more: Any) -> RunGroup:
     load = f"c={concurrency}"
     config = {"suite": suite, "structured": "format" if suite == "json" else "none", **more.pop("config", {})}
+    server = {"server": "ollama at h", "server_kind": "ollama", "api": "ollama", "quantization": None,
+              "parameters": None, "context_tokens": None, "server_slots": None}  # fmt: skip
     return RunGroup(
         id=number, name=f"{model} {suite} {load}", model=model, suite=suite, load=load, load_kind="closed",
         level=concurrency, run_ids=(f"r{number}",), config_hash=None, labels=(), config=config,
         environment={}, model_digest=None, server_version=None, planned=None, duration_s=10.0, rate_s=10.0,
         model_load_s=None, started_at=None, finished_at=None, notes=(),
-        **{"status": "complete", "verdict": "valid", "reasons": (), "simulated": False, "goodput_limits": (), **more},
+        **{**server,
+           "status": "complete", "verdict": "valid", "reasons": (), "simulated": False, "goodput_limits": (), **more},
     )  # fmt: skip
 
 

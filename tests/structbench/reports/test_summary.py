@@ -290,7 +290,7 @@ def test_pooling_nothing_claims_nothing() -> None:
 def test_json_has_every_key_and_survives_a_strict_round_trip() -> None:
     found = to_json([*RUNS, {}], 192.3)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert list(found) == ["structbench_version", "total_s", "runs", "by_model", "by_suite", "all"]
+    assert list(found) == ["structbench_version", "total_s", "runs", "by_model", "by_suite", "by_server", "all"]
     assert (found["structbench_version"], found["total_s"]) == (__version__, 192.3)
     assert all(set(RUN_KEYS) <= set(run) for run in found["runs"])
     assert found["runs"][0]["ttft_p50_s"] == 0.0842

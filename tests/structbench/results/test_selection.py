@@ -62,7 +62,7 @@ def test_a_word_selects_runs_newest_last(reader: Reader, words: str, chosen: lis
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("nighly", r"no run, label, model, suite or server version 'nighly': did you mean nightly\?"),
+        ("nighly", r"no run, label, model, suite, server, version or API 'nighly': did you mean nightly\?"),
         ("label=tool", r"no run has label 'tool': did you mean tools\?"),
         ("label=zzz", "no run has label 'zzz': there are text, nightly, tools"),
         ("model=smollm2:135m", r"did you mean smollm2:360m\?"),

@@ -80,6 +80,7 @@ def listed(said: Row) -> Row:
     )  # fmt: skip
     return {
         **{name: said[name] for name in names}, "server_version": run["server_version"],
+        **{name: said[name] for name in ("server_address", *made_up_rows.TOLD)},
         "forgotten": run["forgotten"] is True,
         "notes": [],
         "correct": said["correct"] if said["scored"] else said["scored"],  # of none that were scored none was right
