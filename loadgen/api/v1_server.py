@@ -222,7 +222,10 @@ def _identified(api: V1Server, http: httpx.Client, address: str, access: Access)
         raise ServerError(f"what answers at {address} lists no models (HTTP {answer.status_code}): check --host and "
                           "its path, or give --base-url")  # fmt: skip
     found = kind or kinds.Kind()
-    version, models, details = found.facts(http, entries or ())
+    try:
+        version, models, details = found.facts(http, entries or ())
+    except kinds.UNREADABLE:  # another form than that of this kind: it tells names alone
+        version, models, details = kinds.Kind().facts(http, entries or ())
     named = {entry["id"]: f"name:{entry['id']}" for entry in entries or ()}
     return Server(
         address, f"{found.name} {version}".strip(), {**named, **models}, api.api_name, access=access,
