@@ -262,7 +262,7 @@ class RunFilters:
     """Select the stored runs for a command: each option narrows the choice, several values of one widen it."""
 
     runs: list[str] = opt(
-        (), "run ids, labels, models, suites, server versions or config hashes (default: all runs)", many=True,
+        (), "run ids, labels, models, suites, servers, versions or config hashes (default: all runs)", many=True,
         args=["runs"],
     )  # fmt: skip
     model: list[str] = opt((), "only runs of these models", many=True)
