@@ -5,8 +5,10 @@ argparse_dataclass calls the annotations as types.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from operator import index
 from pathlib import Path
 from typing import Any, Literal, Optional, Protocol
 
@@ -18,14 +20,17 @@ DEFAULT_MODELS = ("gemma3n", "smollm2:360m", "llama3.2:1b")
 
 def opt(
     default: Any, help: str, *, many: bool = False, type: Any = None, metavar: Optional[str] = None,
-    args: Sequence[str] = (), secret: bool = False,
+    args: Sequence[str] = (), secret: bool = False, read: Optional[Callable[[Any], Any]] = None,
+    split: Optional[Callable[[str], list[str]]] = None,
 ) -> Any:  # fmt: skip
-    """Return a dataclass field with the metadata that argparse_dataclass reads.
+    """Return a dataclass field with the metadata that argparse_dataclass and ``Readable`` read.
 
     ``many``: the option takes several values. ``args``: the option's names, where ``--name`` alone is not enough:
     ``["-o", "--output"]``, or ``["name"]`` for a word without dashes. ``secret``: no ``repr`` shows the value.
+    ``read`` makes a value of a word, or of a value given in Python; ``split`` makes several words of one.
     """
-    metadata: dict[str, Any] = {"help": help}
+    metadata: dict[str, Any] = {"help": help, "read": read, "split": split}
+    type = str if type is None and read is not None else type
     if args:
         metadata["args"] = list(args)
     if type is not None:
@@ -42,6 +47,78 @@ def opt(
 
 def _is_word(args: Sequence[str]) -> bool:
     return bool(args) and not args[0].startswith("-")
+
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+_TIME = re.compile(r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d*)?|\.\d+)\s*{unit}(?![a-z]))?" for unit in _UNITS))
+
+
+def seconds_of(given: Any) -> float:
+    """Return the seconds of a number or of a text such as ``30``, ``1m30s`` or ``500ms``; BadInput for others."""
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        found = _TIME.fullmatch(given.strip()) if isinstance(given, str) else None
+    if found is None or not any(found.groups()):
+        raise BadInput("give seconds, or a time such as 30s, 1m30s, 500ms or 2h")
+    return sum(float(number) * _UNITS[unit] for unit, number in found.groupdict().items() if number)
+
+
+def _number(given: Any) -> float:
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise BadInput("give a number") from None
+
+
+def _whole_number(given: Any) -> int:
+    try:
+        return int(given if isinstance(given, str) else index(given))
+    except (TypeError, ValueError):
+        raise BadInput("give a whole number") from None
+
+
+def names_in(word: str) -> list[str]:
+    """Return the names or numbers in a word: ``a,b`` has two."""
+    return [name for part in word.split(",") if (name := part.strip())] or [word]
+
+
+def paths_in(word: str) -> list[str]:
+    """Return the names in a word, of which one may be a file: what exists under the whole word is one."""
+    return [word] if "," in word and Path(word.rpartition(":")[2]).exists() else names_in(word)
+
+
+def addresses_in(word: str) -> list[str]:
+    """Return the addresses in a word; one with a password or a socket's path, which may have commas, stands alone."""
+    return [word] if "@" in word or word.startswith("unix:") else names_in(word)
+
+
+class Readable:
+    """Options whose words are read when they are made, alike from the command line, a file or Python."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            if each.default_factory is not MISSING:
+                setattr(self, each.name, _read_each(each, value))
+            elif value is not None and (read := each.metadata.get("read")) is not None:
+                setattr(self, each.name, _read(each, read, value))
+
+
+def _read_each(option: Any, given: Any) -> list[Any]:
+    """Return an option's values: one may stand alone, and a word may hold several."""
+    split, read = option.metadata.get("split"), option.metadata.get("read")
+    values = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+    if split is not None:
+        values = [part for value in values for part in (split(value) if isinstance(value, str) else [value])]
+    return values if read is None else [_read(option, read, value) for value in values]
+
+
+def _read(option: Any, read: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return read(value)
+    except BadInput as error:
+        raise BadInput(f"--{option.name.replace('_', '-')} {value!r}: {error}") from None
 
 
 class AccessOptions(Protocol):
@@ -108,23 +185,25 @@ def think_value(text: str) -> bool | str:
 
 
 @dataclass(kw_only=True)
-class LoadOptions:
-    """Send load to a server, score its answers and store every request; times are in seconds."""
+class LoadOptions(Readable):
+    """Send load to a server, score its answers and store every request; times are seconds, or such as 1m30s."""
 
-    models: list[str] = opt(DEFAULT_MODELS, "models to measure, as the server names them", many=True)
+    models: list[str] = opt(DEFAULT_MODELS, "models to measure, as the server names them", many=True, split=names_in)
     suites: list[str] = opt(
         ("text", "json", "tools"),
         "suites to run: text, json, tools, turns, numbers, bfcl:CATEGORY, jsonschemabench:PATH, a .jsonl file or a "
         "folder of schemas",
-        many=True,
+        many=True, split=paths_in,
+    )  # fmt: skip
+    tags: list[str] = opt(
+        (), "run only the cases that have one of these tags; not:TAG leaves cases out", many=True, split=names_in
     )
-    tags: list[str] = opt((), "run only the cases that have one of these tags; not:TAG leaves cases out", many=True)
     host: list[str] = opt(
         (),
         "address of the server: 127.0.0.1:11434, https://user:password@gpu.lan, http://127.0.0.1:8080/v1, "
         "unix:///run/server.sock (default: OLLAMA_HOST, then OLLAMA_BASE_URL, then http://127.0.0.1:11434; with --api "
         "openai OPENAI_BASE_URL, with anthropic ANTHROPIC_BASE_URL); several servers make several cells",
-        many=True, secret=True,
+        many=True, secret=True, split=addresses_in,
     )  # fmt: skip
     base_url: Optional[str] = opt(None, "the server's address with its whole path, to which nothing is added",
                                   secret=True)  # fmt: skip
@@ -147,13 +226,13 @@ class LoadOptions:
     concurrency: list[int] = opt(
         (),
         "closed loop: number of requests in flight (default: 1); several values make several cells",
-        many=True,
-    )
+        many=True, read=_whole_number, split=names_in,
+    )  # fmt: skip
     rate: list[float] = opt(
         (),
         "open loop: requests/s to send, however fast the server answers; several values make several cells",
-        many=True,
-    )
+        many=True, read=_number, split=names_in,
+    )  # fmt: skip
     arrival: Literal["constant", "poisson", "gamma"] = opt("constant", "open loop: spacing of the arrivals")
     burstiness: float = opt(1.0, "gamma arrivals: shape; below 1 is burstier than Poisson, above 1 more even")
     max_in_flight: Optional[int] = opt(
@@ -162,19 +241,23 @@ class LoadOptions:
     )
     duration: Optional[float] = opt(
         None,
-        "seconds after which a cell stops sending, unless --requests ends it sooner",
-    )
+        "time after which a cell stops sending, unless --requests ends it sooner",
+        read=seconds_of, metavar="TIME",
+    )  # fmt: skip
     max_tokens_total: Optional[int] = opt(
         None, "end the load before its prompts and answers together pass this many tokens, for APIs that are paid by "
         "the token (default: no limit)", metavar="TOKENS",
     )  # fmt: skip
     warmup: Optional[int] = opt(None, "warm-up requests per cell, left out of the figures (default: one per worker)")
     workers: Optional[int] = opt(None, "worker processes (default: chosen from cores and load)")
-    timeout: float = opt(300.0, "seconds a request may take")
+    timeout: float = opt(300.0, "time a request may take", read=seconds_of, metavar="TIME")
     patience: float = opt(
-        10.0, "seconds to wait for a server that no longer answers amid a load, before the load ends (0: none)"
+        10.0, "time to wait for a server that no longer answers amid a load, before the load ends (0: none)",
+        read=seconds_of, metavar="TIME",
+    )  # fmt: skip
+    grace: float = opt(
+        10.0, "time that requests in flight have to finish after an interruption", read=seconds_of, metavar="TIME"
     )
-    grace: float = opt(10.0, "seconds that requests in flight have to finish after an interruption")
     mean_input_tokens: float = opt(550.0, "text suite: mean prompt length in tokens")
     stddev_input_tokens: float = opt(150.0, "text suite: standard deviation of the prompt length")
     mean_output_tokens: float = opt(150.0, "text suite: mean answer length in tokens")
@@ -182,7 +265,7 @@ class LoadOptions:
     structured: list[str] = opt(
         ("format",), "JSON suites: send the schema as the API's format, or only in the prompt; both: paired cells. "
         "Also: tools (as a tool's parameters), strict, structured_outputs (vLLM), json_schema (llama.cpp)",
-        many=True, metavar="WAY",
+        many=True, metavar="WAY", split=names_in,
     )  # fmt: skip
     think: Optional[str] = opt(
         None,
@@ -216,8 +299,9 @@ class LoadOptions:
     metrics_port: int = opt(9464, "port on which to serve Prometheus metrics (0: off)")
     metrics_host: str = opt("127.0.0.1", "address on which to serve the metrics")
     hold: float = opt(
-        0.0, "seconds to keep serving metrics after the end; two scrape intervals are enough to miss nothing"
-    )
+        0.0, "time to keep serving metrics after the end; two scrape intervals are enough to miss nothing",
+        read=seconds_of, metavar="TIME",
+    )  # fmt: skip
     otlp: Optional[str] = opt(
         None,
         "push metrics and one span per request to this collector, e.g. http://127.0.0.1:4318",
@@ -250,25 +334,19 @@ class LoadOptions:
     quiet: bool = opt(False, "do not show progress")
     simulate: bool = opt(False, "measure the built-in simulated server, not a real one")
 
-    def __post_init__(self) -> None:
-        if isinstance(self.structured, str):  # from Python, one value may stand alone
-            self.structured = [self.structured]
-        if isinstance(self.host, str):
-            self.host = [self.host]
-
 
 @dataclass(kw_only=True)
-class RunFilters:
+class RunFilters(Readable):
     """Select the stored runs for a command: each option narrows the choice, several values of one widen it."""
 
     runs: list[str] = opt(
         (), "run ids, labels, models, suites, servers, versions or config hashes (default: all runs)", many=True,
         args=["runs"],
     )  # fmt: skip
-    model: list[str] = opt((), "only runs of these models", many=True)
-    suite: list[str] = opt((), "only runs of these suites", many=True)
+    model: list[str] = opt((), "only runs of these models", many=True, split=names_in)
+    suite: list[str] = opt((), "only runs of these suites", many=True, split=names_in)
     label: list[str] = opt((), "only runs with these labels", many=True)
-    status: list[str] = opt((), "only runs that are complete, interrupted or running", many=True)
+    status: list[str] = opt((), "only runs that are complete, interrupted or running", many=True, split=names_in)
     since: Optional[str] = opt(None, "only runs started since a date, e.g. 2026-01-31, or within an age: 7d, 12h, 30m")
     db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Optional
 
 from structbench.errors import GATE_FAILED, BadInput
-from structbench.options import opt
+from structbench.options import Readable, names_in, opt
 
 if TYPE_CHECKING:
     from structbench.comparison.comparison import Result
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Options:
+class Options(Readable):
     """Compare two runs, labels, models, server versions or files; each difference has an interval and a verdict."""
 
     a: str = opt("", "baseline: a run, a label, model=…, server=…, version=…, or another structbench file", args=["a"])
@@ -27,7 +27,7 @@ class Options:
     across: list[str] = opt(
         (),
         "config fields allowed to differ, e.g. structured options (model and server always may)",
-        many=True, metavar="FIELD",
+        many=True, metavar="FIELD", split=names_in,
     )  # fmt: skip
     fail_on: list[str] = opt(
         (),

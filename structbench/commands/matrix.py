@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from structbench.commands import print_json
 from structbench.errors import BadInput, RunFailed
 from structbench.formatting import did_you_mean
-from structbench.options import UNCHECKED, access_from, access_opt, opt
+from structbench.options import UNCHECKED, Readable, access_from, access_opt, addresses_in, names_in, opt, seconds_of
 from structbench.output import complain
 
 if TYPE_CHECKING:
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Options:
+class Options(Readable):
     """Try think, format, tools and stream on every API of a server, or compare what is stored of two of them."""
 
-    models: list[str] = opt((), "models to try, as the server names them", many=True)
+    models: list[str] = opt((), "models to try, as the server names them", many=True, split=names_in)
     compare: list[str] = opt(
         (), "show what differs between two servers (kind, version or address) or models in --db; send nothing",
         many=True, metavar="A B",
     )  # fmt: skip
     host: list[str] = opt(
         (), "addresses of the servers, e.g. 127.0.0.1:11434 127.0.0.1:8080 (default: as for load)", many=True,
-        secret=True,
+        secret=True, split=addresses_in,
     )  # fmt: skip
     api: list[str] = opt((), "APIs to try: ollama, openai, responses, anthropic (default: all that a server speaks)",
                          many=True)  # fmt: skip
@@ -44,7 +44,7 @@ class Options:
     cert: list[str] = access_opt("cert")
     insecure: bool = access_opt("insecure")
     tokens: int = opt(128, "output tokens a probe may take; thinking models need more")
-    timeout: float = opt(60.0, "seconds a probe may take")
+    timeout: float = opt(60.0, "time a probe may take", read=seconds_of, metavar="TIME")
     pull: bool = opt(False, "pull missing models first")
     db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
     json: bool = opt(False, "print the findings as JSON on stdout and everything else on stderr")

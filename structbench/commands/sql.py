@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 from structbench.commands import print_json, print_table
 from structbench.errors import BadInput, StructbenchError
 from structbench.formatting import ABSENT, plural, printable
-from structbench.options import opt
+from structbench.options import Readable, opt, seconds_of
 from structbench.output import complain, spreadsheet_text
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ _TABLES = "SELECT view_name AS name FROM duckdb_views() WHERE database_name = 'm
 
 
 @dataclass(kw_only=True)
-class Options:
+class Options(Readable):
     """Query the results with SQL, read-only: one statement, or a prompt without one; docs/sql.md has examples."""
 
     statement: Optional[str] = opt(None, "one SQL statement (default: standard input, or a prompt)", args=["statement"])
     format: Literal["table", "csv", "json"] = opt("table", "output format")
     raw: bool = opt(False, "in CSV, write text that begins with = + - @ as it is: a spreadsheet takes it for a formula")
-    timeout: float = opt(60.0, "stop a statement after this many seconds")
+    timeout: float = opt(60.0, "stop a statement after this time", read=seconds_of, metavar="TIME")
     db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
 
 
@@ -52,7 +52,7 @@ def _show(options: Options, sql: str) -> None:
     from structbench.store.database import ask
 
     if not 0 < options.timeout < inf:
-        raise BadInput(f"--timeout {options.timeout:g}: give a number of seconds above 0")
+        raise BadInput(f"--timeout {options.timeout:g}: give a time above 0")
     answer = ask(options.db, sql, MAX_ROWS if options.format == "table" else None, options.timeout)
     match options.format:
         case "json":

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Optional
 
 from structbench.errors import BadInput
-from structbench.options import UNCHECKED, access_from, access_opt, opt
+from structbench.options import UNCHECKED, Readable, access_from, access_opt, opt, seconds_of
 from structbench.output import complain
 
 
 @dataclass(kw_only=True)
-class Options:
+class Options(Readable):
     """Watch a running load from the metrics that it serves; waits for one that has not begun."""
 
     url: str = opt("http://127.0.0.1:9464/metrics", "metrics endpoint of the load; host:port is enough", secret=True)
@@ -24,7 +24,7 @@ class Options:
     ca: Optional[str] = access_opt("ca")
     cert: list[str] = access_opt("cert")
     insecure: bool = access_opt("insecure")
-    every: float = opt(1.0, "seconds between two scrapes")
+    every: float = opt(1.0, "time between two scrapes", read=seconds_of, metavar="TIME")
 
 
 def run(options: Options) -> int:
@@ -37,7 +37,7 @@ def run(options: Options) -> int:
     from structbench.watch.loop import WatchLoop
 
     if not (isfinite(options.every) and options.every > 0):
-        raise BadInput(f"--every {options.every:g}: give a number of seconds above 0")
+        raise BadInput(f"--every {options.every:g}: give a time above 0")
     address, userinfo = split_userinfo(options.url)
     access = access_from(options, userinfo)
     if options.insecure:

@@ -11,7 +11,7 @@ from loadgen.api import DEFAULT_API
 from loadgen.api.server import server_api
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean, place_text
-from structbench.options import RunFilters
+from structbench.options import RunFilters, seconds_of
 from structbench.store import Reader
 
 Run = Mapping[str, Any]
@@ -19,7 +19,6 @@ Run = Mapping[str, Any]
 _MIN_PREFIX = 4
 """The minimum length of a prefix of a run id or hash."""
 _MAX_NAMES = 5
-_AGES = {"d": "days", "h": "hours", "m": "minutes"}
 STATES = ("complete", "interrupted", "running")
 _RUNS = """
 SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash,
@@ -88,13 +87,12 @@ def filtered_runs(reader: Reader, filters: RunFilters) -> list[str]:
 
 def instant(text: str, option: str) -> datetime:
     """Parse a date, an instant (UTC unless it names a zone) or an age before now; returns UTC without a zone."""
-    age = re.fullmatch(r"(\d+(?:\.\d+)?)([dhm])", text)
     try:
-        if age:
-            return ago(timedelta(**{_AGES[age[2]]: float(age[1])}))
+        if re.search(r"\d\s*[dhms]", text):
+            return ago(timedelta(seconds=seconds_of(text)))
         given = datetime.fromisoformat(text)
         return given if given.tzinfo is None else given.astimezone(UTC).replace(tzinfo=None)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, BadInput):
         raise BadInput(f"{option} {text!r}: give a date such as 2026-01-31, or an age such as 7d, 12h, 30m") from None
 
 

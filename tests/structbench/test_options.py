@@ -7,7 +7,8 @@ from typing import Any, Optional
 import pytest
 from argparse_dataclass import ArgumentParser
 
-from structbench.options import LoadOptions, as_arguments, opt, think_value
+from structbench.errors import BadInput
+from structbench.options import LoadOptions, RunFilters, as_arguments, opt, seconds_of, think_value
 
 DEFAULTS: dict[str, Any] = {
     "models": ["gemma3n", "smollm2:360m", "llama3.2:1b"], "suites": ["text", "json", "tools"], "tags": [], "host": [],
@@ -93,3 +94,43 @@ def test_the_command_that_continues_a_load_gives_the_same_options(given: dict[st
     options = LoadOptions(**given)
     assert " ".join(as_arguments(options)) == words
     assert ArgumentParser(LoadOptions).parse_args(as_arguments(options)) == options
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        (30, 30.0), (0.5, 0.5), ("30", 30.0), ("1e3", 1000.0), ("30s", 30.0), ("1m30s", 90.0), ("1m 30s", 90.0),
+        ("500ms", 0.5), ("250us", 0.00025), ("2h", 7200.0), ("1.5h", 5400.0), (".5m", 30.0), ("1d12h", 129600.0),
+    ],
+)  # fmt: skip
+def test_a_time_is_seconds_or_has_units(given: Any, seconds: float) -> None:
+    assert seconds_of(given) == pytest.approx(seconds)
+    assert LoadOptions(duration=given).duration == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("given", ["", "s", "30x", "30 seconds", "30s1m", "1m1m", "-30s", "3,5", "m30", [3], {}])
+def test_what_is_no_time_is_refused_by_name(given: Any) -> None:
+    with pytest.raises(BadInput, match=r"--timeout .*: give seconds, or a time such as 30s"):
+        LoadOptions(timeout=given)
+
+
+def test_lists_of_names_and_numbers_take_commas_and_values_that_stand_alone(tmp_path: Path) -> None:
+    path = tmp_path / "one,two.jsonl"
+    path.touch()
+    options = LoadOptions(
+        models=["a,b", "c:1b"], suites=[f"json,tools,{tmp_path}", str(path)], concurrency=["1,4", 16],  # type: ignore[list-item]
+        rate=0.5, structured="format,prompt", tags="x, not:y",  # type: ignore[arg-type]
+        host=["one:1,two:2", "https://user:a,b@three", "unix:///a,b.sock"],
+    )  # fmt: skip
+    assert options.models == ["a", "b", "c:1b"]
+    assert options.suites == ["json", "tools", str(tmp_path), str(path)]
+    assert (options.concurrency, options.rate) == ([1, 4, 16], [0.5])
+    assert (options.structured, options.tags) == (["format", "prompt"], ["x", "not:y"])
+    assert options.host == ["one:1", "two:2", "https://user:a,b@three", "unix:///a,b.sock"]
+    assert RunFilters(model=["a,b"], label=["a,b"]) == RunFilters(model=["a", "b"], label=["a,b"])
+
+
+@pytest.mark.parametrize(("name", "given"), [("concurrency", "1,x"), ("concurrency", 1.5), ("rate", "fast")])
+def test_a_list_of_numbers_names_the_one_that_is_none(name: str, given: Any) -> None:
+    with pytest.raises(BadInput, match=f"--{name} .*: give a (whole )?number"):
+        LoadOptions(**{name: given})
