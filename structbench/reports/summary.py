@@ -72,6 +72,8 @@ def cell_name(row: Row) -> str:
 
 
 def _name(row: Row, key: str) -> str:
+    if key == "load" and row.get("variant"):
+        return f"{text(row, key)} {text(row, 'variant')}"
     return suite_text(text(row, key), row.get("structured")) if key == "suite" else text(row, key)
 
 
