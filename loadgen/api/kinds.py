@@ -72,7 +72,9 @@ class _Ollama(Kind):
     name = "ollama"
 
     def speaks(self, http: httpx.Client, listing: httpx.Response, entries: Entries | None) -> bool:
-        return isinstance(_get(http, "/api/version").get("version"), str)
+        if not isinstance(_get(http, "/api/version").get("version"), str):
+            return False
+        return entries is not None or isinstance(_get(http, "/api/tags").get("models"), list)
 
     def facts(self, http: httpx.Client, entries: Entries) -> Facts:
         from loadgen.api import ollama_server

@@ -38,6 +38,12 @@ class ModelDetails:
     slots: int | None = None
     """Requests that it answers at a time."""
 
+    def __post_init__(self) -> None:
+        """What is told in another form than this is not told."""
+        for name, kind in (("quantization", str), ("parameters", int), ("context_tokens", int), ("slots", int)):
+            if not isinstance(getattr(self, name), kind):
+                object.__setattr__(self, name, None)
+
 
 @dataclass(frozen=True, slots=True)
 class Server:

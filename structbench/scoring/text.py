@@ -13,10 +13,13 @@ from structbench.types import Case, JsonOutcome, Score
 _LETTER = "[^\\W\\d_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]"
 """A letter of a script that separates words, as Thai, Lao, Burmese, Khmer, Japanese and Chinese do not."""
 _HYPHEN = "[-\u2010\u2011\u00ad]"
-_AFTER_WORD = f"(?!{_LETTER}|[\\d_\u0300-\u036f]|{_HYPHEN}(?:{_LETTER}|\\d)|'(?!s(?!{_LETTER})){_LETTER})"
-_BEFORE_WORD = f"(?<!{_LETTER})(?<!_)(?<!{_LETTER}{_HYPHEN})(?<!\\d{_HYPHEN})(?<!{_LETTER}')"
+_AFTER_NAME, _BEFORE_NAME = r"_{1,3}[^\W_]", "".join(rf"(?<![^\W_]{'_' * n})" for n in (1, 2, 3))
+"""Underscores that join, as in max_7 and is_open; those of Markdown's _7_ and __open__ stand alone."""
+_AFTER_WORD = f"(?!{_LETTER}|[\\d\u0300-\u036f]|{_AFTER_NAME}|{_HYPHEN}(?:{_LETTER}|\\d)|'(?!s(?!{_LETTER})){_LETTER})"
+_BEFORE_WORD = f"(?<!{_LETTER}){_BEFORE_NAME}(?<!{_LETTER}{_HYPHEN})(?<!\\d{_HYPHEN})(?<!{_LETTER}')"
+_BEFORE_NUMBER = f"(?<!{_LETTER})(?<!\\d){_BEFORE_NAME}(?<!\\d[.,])(?<![-\u2010-\u2013\u2212])"
 _BOUNDARIES = {
-    "digit": (f"(?<!{_LETTER})(?<![\\d_])(?<!\\d[.,])(?<![-\u2010-\u2013\u2212])", r"(?![\d_]|[.,]\d)"),
+    "digit": (_BEFORE_NUMBER, rf"(?!\d|{_AFTER_NAME}|[.,]\d)"),
     "letter": (_BEFORE_WORD, _AFTER_WORD),
     "other": ("", ""),
 }

@@ -206,7 +206,9 @@ def test_missing_turns_bring_the_other_turn_with_them() -> None:
         ("7", "\u20137 degrees", False), ("7", "\u22127 degrees", False), ("7", "17C", False), ("7C", "17C", False),
         ("50.6", "150.6", False), ("$50", "US$50", True),
         ("C", "7C", True), ("C", "7Cal", False), ("m²", "9m²", True), ("m²", "9cm²", False),
-        ("_Oslo_", "a_Oslo_b", True), ("Oslo", "_Oslo_", True), ("Öl", "Erdöl", False),
+        ("_Oslo_", "a_Oslo_b", True), ("Oslo", "_Oslo_", True), ("Oslo", "**__Oslo__**", True),
+        ("Oslo", "to_Oslo", False), ("Oslo", "Oslo_1", False), ("Oslo", "to__Oslo", False), ("7", "It is _7_.", True),
+        ("7", "___7___", True), ("7", "max_7", False), ("7", "7_000", False), ("Öl", "Erdöl", False),
         ("奥斯陆", "在奥斯陆现在是7度。", True),
     ],
 )  # fmt: skip

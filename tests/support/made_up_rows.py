@@ -73,6 +73,8 @@ def requests(run_id: str, outcomes: Mapping[str, int], **fixed: Any) -> list[Row
             **{name: maybe(draw.random() * (place + 1)) for place, name in enumerate(FRACTIONS)},
             **{name: maybe(draw.random() < 0.4 + 0.07 * place, 0.7) for place, name in enumerate(FLAGS)},
             "cached_prompt_tokens": steadily.choice((None, 0, index)),
+            "asked_prompt_tokens": 10 * index + 7, "thinking_tokens": None if index % 3 else 1 + index,
+            "retry_after_s": None if index % 4 else index + 0.5,
             **{name: steadily.choice((True, True, None, False)) for name in STEADY},
             **{name: maybe(draw.randrange(1000 * (place + 1))) for place, name in enumerate(WHOLES)},
             **{name: maybe(f"{name} {index}") for name in TEXTS},

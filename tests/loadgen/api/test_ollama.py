@@ -25,8 +25,12 @@ def sim() -> Iterator[Simulator]:
 
 # Faults of the simulated server
 
-PROTOCOL = {"close", "reset", "cut", "garbage", "huge-line", "invalid-utf8", "wrong-content-type"}
-FINE = {"slow-drip", "empty-first", "split-line", "no-done-reason"}
+PROTOCOL = {"close", "reset", "cut", "garbage", "huge-line", "invalid-utf8", "wrong-content-type",
+            "empty-body"}  # fmt: skip
+FINE = {"slow-drip", "empty-first", "split-line", "no-done-reason", "no-counts", "held-back", "gathered", "close-after",
+        "schema-ignored", "pings", "no-done", "usage-running", "calls-split", "calls-whole", "calls-unindexed",
+        "calls-same-id", "reasoning-content", "reasoning-both"}  # fmt: skip
+"""With many of them only what is under /v1 differs."""
 
 
 def expected_error(fault: str) -> tuple[str, int | None] | None:
@@ -39,7 +43,7 @@ def expected_error(fault: str) -> tuple[str, int | None] | None:
             return "http", int(fault)
         case "429":
             return "rate_limited", 429
-        case "error-line":
+        case "error-line" | "error-event":
             return "stream", 200
         case "broken-call":
             return "broken_call", 500
@@ -68,7 +72,9 @@ def test_each_fault_ends_in_a_record_of_its_kind(sim: Simulator, fault: str, end
     expected = expected_error(fault)
     if expected is None:
         assert record.error is None
-        assert record.output_tokens == options["num_predict"]
+        assert record.output_tokens == (None if fault == "no-counts" else options["num_predict"])
+        assert len(record.chunk_ns) == options["num_predict"] - (4 if fault == "held-back" else 0)
+        assert record.gathered_chunks > 0 or fault != "gathered"
         assert record.done_reason == (None if fault == "no-done-reason" else "length")
         return
     assert record.error is not None

@@ -84,6 +84,13 @@ def test_another_chat_template_is_another_model() -> None:
           "/api/tags": {"models": [{"name": "m:latest", "digest": "d1", "details": {"parameter_size": "1.5B"}}]}},
          "ollama", "ollama 0.9", "d1", ModelDetails(parameters=1_500_000_000)),
         ({"/v1/models": models("somebody")}, "", "", "name:m", None),
+        # Like one of these, and yet in another form: what can be read of it.
+        ({"/v1/models": models("llamacpp", meta="none")}, "llama.cpp", "llama.cpp", "name:m", None),
+        ({"/v1/models": models("organization_owner"), "/api/v0/models": {"data": ["m"]}},
+         "lm-studio", "lm-studio", "name:m", None),
+        ({"/v1/models": models("library"), "/api/version": {"version": "0.9"}, "/api/tags": {"models": "none"}},
+         "ollama", "ollama 0.9", "name:m", None),
+        ({"/v1/models": models("vllm", max_model_len="long")}, "vllm", "vllm", "name:m", ModelDetails()),
     ],
 )  # fmt: skip
 def test_each_kind_of_server_is_told_by_what_it_answers(
@@ -102,9 +109,13 @@ def test_a_server_of_messages_is_asked_beside_its_base_url() -> None:
     assert (server.api_name, server.kind) == ("anthropic", "vllm")
 
 
-def test_what_lists_no_models_and_is_of_no_known_kind_is_told() -> None:
+@pytest.mark.parametrize(
+    "pages",
+    [{}, {"/api/version": {"version": "1.0"}}, {"/api/version": {"version": "1.0"}, "/api/tags": {"models": "no"}}],
+)
+def test_what_lists_no_models_and_is_of_no_known_kind_is_told(pages: dict[str, Any]) -> None:
     with (
-        Scripted(answering({})) as peer,
+        Scripted(answering(pages)) as peer,
         pytest.raises(ServerError, match=r"lists no models \(HTTP 404\): check --host"),
     ):
         OPENAI.probe(f"{peer.url}/v1")

@@ -18,7 +18,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_D
 from loadgen.simulator import Simulator
 from loadgen.telemetry import CellLabels, Telemetry, otlp
 from loadgen.telemetry.target import Target, target_of
-from loadgen.types import NS, RequestRecord
+from loadgen.types import GATHERED, NS, RequestRecord
 from structbench.suites.answer_book import answer_book
 from structbench.suites.catalog import load_suite
 from structbench.suites.generated import TextShape
@@ -143,7 +143,8 @@ def test_histograms_are_exponential_and_hold_every_row(pushed: Pushed) -> None:
         for point in points:
             assert sum(point.positive.bucket_counts) + point.zero_count == point.count
             assert point.min <= point.sum / point.count <= point.max
-    gaps = sum(max(0, row["chunks"] - 1) for row in done)
+    apart = [row for row in done if row["gathered_chunks"] <= GATHERED * row["chunks"]]  # as on a machine at ease
+    gaps = sum(max(0, row["chunks"] - 1) for row in apart)
     assert sum(p.count for p in pushed.seen.last("gen_ai.client.operation.time_per_output_chunk")) == gaps
 
 

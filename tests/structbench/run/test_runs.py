@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +37,7 @@ from structbench.run import runner
 from structbench.run.display import Display
 from structbench.run.runner import Stop, Summary
 from structbench.store import Store
+from structbench.suites.generated import TextShape
 from structbench.types import Note
 from tests.support.gateway import gateway
 from tests.support.loads import MODELS, ask, listening, load, small, until
@@ -114,7 +115,11 @@ def lossy(sim: Simulator, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
     with made_up(these(*records), shown) as engine:
         summary = load(options, display=display, report=reported.append)
         took_s = time.monotonic() - began
+    first = Path(shutil.copy(options.db, folder / "first.duckdb"))
+    outcomes = [row["outcome"] for row in summary.records()]
+    with made_up(answered, shown) as engine_again:
         again = load(replace(options, goodput=None), display=display)
+        skipped = load(replace(options, goodput=None), display=display)
     return SimpleNamespace(**locals())
 
 
@@ -123,7 +128,7 @@ def test_figures_are_of_the_time_from_the_common_start_to_the_last_end(lossy: Si
     assert (row["requests"], row["completed"], row["errors"], row["dropped"], row["planned"]) == (6, 4, 2, 1, 6)
     assert (row["duration_s"], row["requests_per_s"], row["tokens_per_s"], row["goodput"]) == (5.0, 0.8, 2.4, 0.6)
     assert row["correct_goodput"] == 0.6
-    assert one(lossy.options.db, "SELECT duration_s FROM segments") == {"duration_s": 5.0}
+    assert one(lossy.first, "SELECT duration_s FROM segments") == {"duration_s": 5.0}
 
 
 def test_losses_are_counted_and_degrade_a_run_without_failing_it(lossy: SimpleNamespace) -> None:
@@ -132,8 +137,7 @@ def test_losses_are_counted_and_degrade_a_run_without_failing_it(lossy: SimpleNa
     assert row["verdict_reason"] == "1 requests were lost when a worker process died"
     assert (lossy.summary.exit_code, lossy.summary.failures, lossy.summary.interrupted) == (0, [], False)
     assert [gate.outcome for gate in lossy.summary.gates] == ["met", "met"]
-    outcomes = ["correct", "correct", "worker_died", "correct", "correct", "dropped"]
-    assert [each["outcome"] for each in lossy.summary.records()] == outcomes
+    assert lossy.outcomes == ["correct", "correct", "worker_died", "correct", "correct", "dropped"]
 
 
 def test_notes_are_kept_shown_and_given_as_json_and_a_run_that_goes_on_is_judged_as_a_whole(
@@ -161,7 +165,7 @@ def test_notes_are_kept_shown_and_given_as_json_and_a_run_that_goes_on_is_judged
 
 
 def test_the_run_says_what_was_measured_and_where(lossy: SimpleNamespace) -> None:
-    run = one(lossy.options.db, "SELECT * FROM runs")
+    run = one(lossy.first, "SELECT * FROM runs")
     assert re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{8}", run["run_id"])
     assert (run["model"], run["suite"], run["load_kind"], run["rate"]) == ("sim:fast", "numbers", "open", 10.0)
     assert (run["label"], run["status"], json.loads(run["goodput_limits"])) == ("mine", "complete", {"e2e_s": 1.0})
@@ -169,16 +173,17 @@ def test_the_run_says_what_was_measured_and_where(lossy: SimpleNamespace) -> Non
     assert json.loads(run["environment"]) == {
         "structbench": __version__, "python": platform.python_version(), "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "options": {"workers": 1, "grace": 3.0, "metrics_port": 0, "simulate": False},
+        "options": {"workers": 1, "grace": 3.0, "metrics_port": 0, "simulate": False, "text": asdict(TextShape())},
     }  # fmt: skip
-    segment = one(lossy.options.db, "SELECT * FROM segments")
+    segment = one(lossy.first, "SELECT * FROM segments")
     assert segment.pop("started_at") <= segment.pop("finished_at")
     assert segment.pop("model_load_s") >= 0
     assert segment == {
         "run_id": run["run_id"], "segment": 0, "duration_s": 5.0, "planned": 6, "workers": 1, "status": "complete",
         "warmup_requests": 2, "simulated": False, "steady_from_ns": None, "steady_to_ns": None, "away_s": None,
+        "token_limit": None,
     }  # fmt: skip
-    assert one(lossy.options.db, "SELECT run_id, gaps FROM run_gaps") == {"run_id": run["run_id"], "gaps": 4}
+    assert one(lossy.first, "SELECT run_id, gaps FROM run_gaps") == {"run_id": run["run_id"], "gaps": 4}
 
 
 def test_the_summary_is_whole_when_it_is_reported(lossy: SimpleNamespace) -> None:
@@ -187,32 +192,39 @@ def test_the_summary_is_whole_when_it_is_reported(lossy: SimpleNamespace) -> Non
     assert lossy.summary.db == str(lossy.options.db)
 
 
-def test_a_run_with_losses_is_complete_and_skipped_and_judged_again(lossy: SimpleNamespace) -> None:
+def test_what_died_with_its_worker_is_sent_again_and_what_was_dropped_is_not(lossy: SimpleNamespace) -> None:
     (row,), (before,) = lossy.again.rows, lossy.summary.rows
-    assert len(lossy.engine.given) == 1, "nothing was sent again"
+    assert [request.index for request in lossy.engine_again.sent] == [2]
+    assert (row["run_id"], before["cache"], row["cache"]) == (before["run_id"], "new", "resumed")
+    assert (row["requests"], row["completed"], row["errors"], row["dropped"]) == (6, 5, 1, 1)
+    assert (row["status"], lossy.again.exit_code) == ("complete", 0)
+
+
+def test_a_complete_run_is_skipped_and_judged_again(lossy: SimpleNamespace) -> None:
+    (row,), (before,) = lossy.skipped.rows, lossy.again.rows
+    assert len(lossy.engine_again.given) == 1, "nothing was sent"
     assert row == {**before, "cache": "skipped"}, "the limits of --goodput too, unless there are others"
-    assert before["cache"] == "new"
     assert lossy.display.lines[-1:] == [
         f"sim:fast numbers rate=10/s constant: skipped: run {before['run_id']} is complete"
     ]
-    assert [gate.outcome for gate in lossy.again.gates] == ["met", "met"]
-    assert (lossy.again.exit_code, lossy.again.pairs) == (0, [])
+    assert [gate.outcome for gate in lossy.skipped.gates] == ["met", "met"]
+    assert (lossy.skipped.exit_code, lossy.skipped.pairs) == (0, [])
 
 
 def test_look_ups_are_kept_for_the_share_of_hits(lossy: SimpleNamespace) -> None:
     (row,) = lossy.summary.rows
     found = ask(lossy.options.db, "SELECT result, config_hash, run_id FROM lookups ORDER BY looked_up_at")
-    assert found == [(result, row["config_hash"], row["run_id"]) for result in ("miss", "hit")]
+    assert found == [(result, row["config_hash"], row["run_id"]) for result in ("miss", "partial", "hit")]
 
 
 def test_what_is_shown_of_the_cells(lossy: SimpleNamespace) -> None:
-    shown = lossy.shown
-    ((labels, run_id, planned),) = shown.begun
-    assert (labels.model, labels.label, labels.load, planned) == ("sim:fast", "mine", "rate=10/s constant", 6)
-    assert run_id == lossy.summary.rows[0]["run_id"]
-    assert shown.caches == [(labels, "miss"), (labels, "hit")]
-    assert shown.states == [{"running": 1}, {"complete": 1}, {"skipped": 1}]
-    assert shown.ended == [(labels, "degraded")]
+    shown, run_id = lossy.shown, lossy.summary.rows[0]["run_id"]
+    labels = shown.begun[0][0]
+    assert (labels.model, labels.label, labels.load) == ("sim:fast", "mine", "rate=10/s constant")
+    assert shown.begun == [(labels, run_id, 6), (labels, run_id, 1)]
+    assert shown.caches == [(labels, "miss"), (labels, "partial"), (labels, "hit")]
+    assert shown.states == [{"running": 1}, {"complete": 1}, {"running": 1}, {"complete": 1}, {"skipped": 1}]
+    assert shown.ended == [(labels, "degraded"), (labels, lossy.again.rows[0]["verdict"])]
 
 
 def test_the_junit_file_has_each_slo_and_the_run(lossy: SimpleNamespace) -> None:
@@ -469,7 +481,7 @@ def test_a_server_that_is_gone_between_two_cells_is_a_failure_told_once(db: Path
 
     display = Told()
     with made_up(goes_away) as engine:
-        summary = load(small(server, db, models=["deaf", "sim:fast"]), display=display)
+        summary = load(small(server, db, models=["deaf", "sim:fast"], patience=0.0), display=display)
     assert summary.exit_code == 1
     if failing:
         assert (len(engine.given), summary.failures) == (1, ["deaf numbers c=1: told"])

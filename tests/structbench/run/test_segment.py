@@ -585,7 +585,7 @@ def test_each_second_is_kept_and_shown_with_the_verdict_so_far(
     def script(_requests: Iterator[Request], _orders: Orders, _readings: Readings) -> Iterator[RequestRecord]:
         wait_for_a_sample()
         early.extend(shown.verdicts)
-        yield timed(0, clock="read")
+        yield timed(0, clock="read", sent_off_ns=None, chunk_early_ns=None)
         wait_for_a_sample()
 
     run(made, script)

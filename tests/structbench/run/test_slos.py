@@ -23,7 +23,7 @@ from structbench.options import LoadOptions
 from structbench.run import runner
 from structbench.run.runner import Stop, Summary
 from structbench.run.settings import settings_of
-from structbench.store import Reader
+from structbench.store import Reader, ending
 from structbench.suites.answer_book import answer_book
 from structbench.verdict import Verdict, judge
 from tests.support.comparisons import database, requests
@@ -33,7 +33,7 @@ from tests.support.loads import MODELS, ask, inferences, load, small
 @pytest.fixture(autouse=True)
 def _measured_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine makes runs invalid, and then nothing passes: not what is tested here."""
-    monkeypatch.setattr(runner, "judge", lambda facts: Verdict("valid") if facts["completed"] else judge(facts))
+    monkeypatch.setattr(ending, "judge", lambda facts: Verdict("valid") if facts["completed"] else judge(facts))
 
 
 @pytest.fixture(scope="module")
