@@ -293,13 +293,17 @@ def _check_options(settings: Settings, name: str, known: Mapping[str, str]) -> N
             raise BadInput(f"{where}: the API {name} has no counterpart of {unknown[0]} (it has {', '.join(known)}): "
                            f"use --body for a field of the server's own")  # fmt: skip
     for option, where in told.items():
-        ours = {there: here for api in APIS for here, there in chat_api(api).OPTIONS.items()}
-        near = f"did you mean {ours[option]}?" if option in ours else did_you_mean(
-            option, known, otherwise="", cutoff=_MISSPELT
-        )  # fmt: skip
-        if near:
+        if near := _meant_option(option, known):
             raise BadInput(f"{where}: Ollama has no option {option}: {near}")
         complain(f"warning: {where}: {option} is no option of Ollama, which ignores those that it does not know")
+
+
+def _meant_option(option: str, known: Mapping[str, str]) -> str:
+    """Return ``did you mean num_predict?`` for a misspelt name or another API's; empty for one that is like none."""
+    by_other_apis = {theirs: ours for api in APIS for ours, theirs in chat_api(api).OPTIONS.items()}
+    if option in by_other_apis:
+        return f"did you mean {by_other_apis[option]}?"
+    return did_you_mean(option.lower(), known, otherwise="", cutoff=_MISSPELT)
 
 
 def _keep_alive(text: str | None) -> str | float | None:
