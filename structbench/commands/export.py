@@ -41,6 +41,7 @@ _COPY: dict[str, str] = {
 
 def run(options: Options) -> int:
     from structbench.formatting import plural
+    from structbench.output import say
     from structbench.results.selection import filtered_runs
     from structbench.store import Reader
 
@@ -59,7 +60,7 @@ def run(options: Options) -> int:
             name = quote(run_id, safe="")  # a run of somebody else's may be called anything
             _write(options, [run_id], format, options.output / f"{name}.{_ending(format)}")
     where = "standard output" if str(options.output) == "-" else options.output
-    print(f"{plural(len(chosen), 'run')} to {where}", file=sys.stderr)
+    say(f"{plural(len(chosen), 'run')} to {where}", sys.stderr)
     return 0
 
 
