@@ -102,7 +102,8 @@ def identity_text(identity: str | None) -> str:
     found = identity or ""
     if found.startswith("name:"):
         return ""
-    return found[:12] if re.fullmatch(r"(sha256:)?[0-9a-f]{32,}", found) else found
+    digest = found.removeprefix("sha256:")
+    return digest[:12] if re.fullmatch("[0-9a-f]{32,}", digest) else found
 
 
 def place_text(address: str | None) -> str:

@@ -342,7 +342,7 @@ class RunFilters(Readable):
     """Select the stored runs for a command: each option narrows the choice, several values of one widen it."""
 
     runs: list[str] = opt(
-        (), "run ids, labels, models, suites, server versions or config hashes (default: all runs)", many=True,
+        (), "run ids, labels, models, suites, servers, versions or config hashes (default: all runs)", many=True,
         args=["runs"],
     )  # fmt: skip
     model: list[str] = opt((), "only runs of these models", many=True, split=names_in)
