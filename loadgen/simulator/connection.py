@@ -116,7 +116,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.transport.write(response(400, TEXT, b"400 Bad Request", close=True))
+            self._write(response(400, TEXT, b"400 Bad Request", close=True))
             self.close()
             return
         self._next()
@@ -135,7 +135,7 @@ class ClientConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         if self.arriving.headers.get("expect", "").lower() == "100-continue":
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
         self._body.append(data)
@@ -157,7 +157,7 @@ class ClientConnection(asyncio.Protocol):
         data = response(status, content_type, body, not self._keep_alive(), self.headers + more, chunked)
         if self.request is not None and self.request.method == "HEAD":
             data = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-        self.transport.write(data)
+        self._write(data)
         self._answered()
 
     def respond_json(self, value: Any, status: int = 200) -> None:
@@ -170,7 +170,7 @@ class ClientConnection(asyncio.Protocol):
         if not self.head_sent:
             data = head(200, content_type, None, close=not self._keep_alive(), more=self.headers) + data
             self.head_sent = True
-        self.transport.write(data + b"0\r\n\r\n" if last else data)
+        self._write(data + b"0\r\n\r\n" if last else data)
         if last and self.closes_after_stream:
             self.close()
         elif last:
@@ -178,8 +178,12 @@ class ClientConnection(asyncio.Protocol):
 
     def send_short(self, body: bytes) -> None:
         """Send half of what the head promises, then close the connection."""
-        self.transport.write(head(200, JSON, len(body)) + body[: len(body) // 2])
+        self._write(head(200, JSON, len(body)) + body[: len(body) // 2])
         self.close()
+
+    def _write(self, data: bytes) -> None:
+        if not self.transport.is_closing():  # else the client is gone, and asyncio would complain
+            self.transport.write(data)
 
     def reset(self) -> None:
         """Send a TCP RST."""
