@@ -1,4 +1,6 @@
-# structbench from this repository: docker build -t structbench . && docker run --rm --network host structbench load …
+# structbench from this repository: docker build -t structbench . && docker run --rm --network host --read-only
+#   --cap-drop ALL --security-opt no-new-privileges --tmpfs /tmp -v results:/data structbench load …
+# The base image has no digest here: its tag moves with each security fix of Debian, and a digest would keep the faults.
 FROM python:3.13-slim-bookworm
 
 RUN useradd --create-home --uid 10001 structbench && install -d -o structbench /data

@@ -72,7 +72,7 @@ def gap_coverage(n: int, runs: int, seed: int = 4) -> dict[float, tuple[float, f
     return {p: (len(covers) / runs, float(np.mean(covers)) if covers else np.nan) for p, covers in found.items()}
 
 
-def lines(runs: int) -> Iterator[str]:
+def lines(runs: int, independent: int) -> Iterator[str]:
     """Yield the table as Markdown: coverage, and the share of runs that show an interval (–: under 3 %)."""
 
     def cell(shown: float, covers: float) -> str:
@@ -82,7 +82,7 @@ def lines(runs: int) -> Iterator[str]:
     yield "| --- | ---: | --- | --- | --- |"
     for name, simulate in SYSTEMS.items():
         for n in (100, 400, 1000, 4000):
-            found = coverage(simulate, n, runs)
+            found = coverage(simulate, n, independent if simulate is queues.independent else runs)
             yield f"| {name} | {n:,} | {' | '.join(cell(*each) for each in found.values())} |"
     for n in (100, 300):
         cells = [cell(*each) for each in gap_coverage(n, runs // 4).values()]
@@ -94,7 +94,9 @@ def lines(runs: int) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.intervals", description=__doc__)
     parser.add_argument("--runs", type=int, default=400, help="runs for each line (default: 400)")
-    for line in lines(parser.parse_args().runs):
+    parser.add_argument("--independent", type=int, default=2000, help="the same where requests are (default: 2000)")
+    arguments = parser.parse_args()
+    for line in lines(arguments.runs, arguments.independent):
         print(line, flush=True)
 
 

@@ -1,6 +1,7 @@
 """The command line: the list of commands, each a module of ``structbench.commands``, and how their words are parsed."""
 
 import errno
+import logging
 import os
 import sys
 from argparse import Action, Namespace
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 
 from structbench import __version__
 from structbench.errors import BadInput, StructbenchError
-from structbench.formatting import did_you_mean
+from structbench.formatting import did_you_mean, printable_lines
 from structbench.output import complain
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,6 +62,8 @@ def entry() -> NoReturn:
     """Run the command that the shell was given: the entry point of the console script."""
     sys.stdout, sys.stderr = _outlet(sys.stdout), _outlet(sys.stderr)
     os.umask(os.umask(0o077) | 0o077)  # prompts and answers are their owner's
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_PlainFormatter())
     code = main(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -69,6 +72,13 @@ def entry() -> NoReturn:
         code = code or 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+class _PlainFormatter(logging.Formatter):
+    """Writes warnings, which may name files and what servers say, so that they cannot drive the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 _NO_READER = (errno.EPIPE, errno.EIO, errno.ENXIO)

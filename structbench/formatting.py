@@ -135,6 +135,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """Return text from outside that cannot drive the terminal, with its tabs and line ends."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
 def clipped(text: str, length: int) -> str:
     """Cut the text to this length, with "…" at the end if it was longer."""
     return text if len(text) <= length else text[: length - 1] + "…"

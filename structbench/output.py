@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import re
 import shutil
+import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 from structbench.errors import BadInput, RunFailed
-from structbench.formatting import printable
+from structbench.formatting import printable, printable_lines
+
+_ABANDONED_S = 60.0
+"""How old a file of a dead process is, at least: on a shared disk the process may be another machine's."""
 
 
 @contextmanager
@@ -40,12 +46,29 @@ def _replaced(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         yield path
         return
+    sweep(path)
     made = path.with_name(f".{path.name}.{os.getpid()}-part")
     try:
         yield made
         made.replace(path)
     finally:
         made.unlink(missing_ok=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that died while they made such a file, or DuckDB within them, left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        pid = re.match(r"\d+(?=-)", left.name.removeprefix(f".{path.name}."))
+        with suppress(OSError):
+            found = left.lstat()
+            if pid and found.st_uid == os.geteuid() and time.time() - found.st_mtime > _ABANDONED_S:
+                try:
+                    os.kill(int(pid[0]), 0)
+                except ProcessLookupError:
+                    if stat.S_ISDIR(found.st_mode):
+                        shutil.rmtree(left, ignore_errors=True)
+                    else:
+                        left.unlink()
 
 
 def check_output(path: Path, option: str, databases: Sequence[Path]) -> None:
@@ -79,9 +102,19 @@ def write_output(path: Path, text: str) -> None:
 def deliver(text: str, path: Path | None) -> None:
     """Write the text to the file, or to standard output if ``path`` is None."""
     if path is None:
-        sys.stdout.write(text)
+        sys.stdout.write(on_terminal(text))
     else:
         write_output(path, text)
+
+
+def on_terminal(text: str) -> str:
+    """Return what a result is on standard output: as it is for a file or a pipe, harmless for a terminal."""
+    return printable_lines(text) if sys.stdout.isatty() else text
+
+
+def say(text: str, file: IO[str] | None = None) -> None:
+    """Print lines for people, into which text from outside may be woven."""
+    print(printable_lines(text), file=file, flush=True)
 
 
 def complain(text: str) -> None:
@@ -134,7 +167,7 @@ def _standard_output() -> Iterator[Path]:
     def pump() -> None:
         try:
             with os.fdopen(reading, "rb") as source, os.fdopen(os.dup(sys.stdout.fileno()), "wb") as target:
-                shutil.copyfileobj(source, target)
+                _pour(source, target)
         except BrokenPipeError:
             broken.set()
 
@@ -148,3 +181,11 @@ def _standard_output() -> Iterator[Path]:
     finally:
         os.close(writing)
         thread.join()
+
+
+def _pour(source: BinaryIO, target: BinaryIO) -> None:
+    if not sys.stdout.isatty():
+        shutil.copyfileobj(source, target)
+        return
+    for line in source:
+        target.write(printable_lines(line.decode("utf-8", "replace")).encode())

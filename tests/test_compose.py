@@ -86,7 +86,20 @@ def test_each_service_binds_the_loopback_address() -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_images_are_pinned(name: str) -> None:
     image = re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", SERVICES[name]["image"])
-    assert re.fullmatch(r"structbench:local|[a-z/]+:v?\d+\.\d+\.\d+", image)
+    assert re.fullmatch(r"structbench:local|[a-z/]+:v?\d+\.\d+\.\d+@sha256:[0-9a-f]{64}", image)
+
+
+def test_what_is_ours_can_do_nothing_but_write_its_results() -> None:
+    load = SERVICES["load"]
+    assert (load["read_only"], load["cap_drop"], load["user"]) == (True, ["ALL"], "10001:10001")
+    assert {mount.partition(":")[0] for mount in load["tmpfs"]} == {"/tmp", "/home/structbench"}
+    assert "useradd --create-home --uid 10001 structbench" in (ROOT / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("name", ["prometheus", "grafana", "load"])
+def test_nothing_gains_privileges(name: str) -> None:
+    assert SERVICES[name]["cap_drop"] == ["ALL"]
+    assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
 
 
 @pytest.mark.parametrize("name", STAYING)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from loadgen.api import conversation, sse
@@ -38,21 +39,22 @@ def make_client(host: str | None, access: Access = NO_ACCESS) -> Any:
     return sse.make_client(AsyncAnthropic, host, access)
 
 
-async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
+async def call(client: Any, request: Request, timings: WireTimings) -> AsyncGenerator[Any]:
     """Have the client send the request; return the events of its answer."""
     return _counted_whole(await sse.call(client, "/v1/messages", body(request), timings))
 
 
-async def _counted_whole(answer: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _counted_whole(answer: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
     """Yield the events; the counts at an answer's end get those of its start that they leave out, as of a cache."""
     start: Mapping[str, Any] = {}
-    async for event in answer:
-        match event.get("type"):
-            case "message_start":
-                start = event["message"].get("usage") or {}
-            case "message_delta" if told := event.get("usage"):
-                event["usage"] = {**start, **{name: count for name, count in told.items() if count is not None}}
-        yield event
+    async with aclosing(answer):
+        async for event in answer:
+            match event.get("type"):
+                case "message_start":
+                    start = event["message"].get("usage") or {}
+                case "message_delta" if told := event.get("usage"):
+                    event["usage"] = {**start, **{name: count for name, count in told.items() if count is not None}}
+            yield event
 
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:

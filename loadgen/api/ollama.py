@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import traceback
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -77,11 +77,11 @@ async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -
     await transport.preconnect(str(client._client.base_url), count, timeout_s)
 
 
-async def call(client: ollama.AsyncClient, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
+async def call(client: ollama.AsyncClient, request: Request, timings: WireTimings) -> AsyncGenerator[Any]:
     """Have the client send the request and yield its answer, part by part."""
     _SENDING.set((timings, request))
     arguments = body(replace(request, tools=(), body={}))  # the transport inserts them
-    answer: AsyncIterator[Any] = await (client.chat if request.prompt is None else client.generate)(**arguments)
+    answer: AsyncGenerator[Any] = await (client.chat if request.prompt is None else client.generate)(**arguments)
     return answer
 
 

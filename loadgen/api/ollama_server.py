@@ -45,6 +45,8 @@ KEY_VARIABLE = "OLLAMA_API_KEY"
 
 _QUESTION_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
+_FIRST_LINE_S = 60.0
+"""For a pull, which then takes as long as it takes."""
 _WHOLE_NAME = 3
 """Registry, namespace and model with tag."""
 _WANTS_TLS = re.compile(r"https|ssl-enabled", re.IGNORECASE)
@@ -188,7 +190,7 @@ def pull(
 ) -> None:  # fmt: skip
     """Have the server pull the model; ``on_progress(status, completed bytes, total bytes)``."""
     try:
-        with _client(address, None, access) as client:
+        with _client(address, _FIRST_LINE_S, access, whole=False) as client:
             for part in client.pull(model, stream=True):
                 on_progress(part.status or "", part.completed or 0, part.total or 0)
     except _failures() as error:
@@ -307,12 +309,13 @@ def _read_lines(response: httpx.Response) -> None:
 
 
 @contextmanager
-def _client(address: str, timeout_s: float | None, access: Access) -> Iterator[ollama.Client]:
+def _client(address: str, limit_s: float, access: Access, *, whole: bool = True) -> Iterator[ollama.Client]:
+    """Yield the official client, whose answers may take ``limit_s``; of a stream that goes on, the first line may."""
     import ollama
 
-    way = way_to(address, access)
+    way = way_to(address, access, limit_s, whole=whole)
     way["event_hooks"]["response"].append(_read_lines)
-    client = ollama.Client(http_url(address), timeout=timeout_s, **way)
+    client = ollama.Client(http_url(address), timeout=limit_s if whole else None, **way)
     try:
         yield client
     finally:
@@ -324,7 +327,9 @@ def _failures() -> tuple[type[Exception], ...]:
     import httpx
     import ollama
 
-    return (ollama.ResponseError, httpx.RequestError, OSError, *_NOT_OLLAMA)
+    from loadgen.wire.framing import BadWire
+
+    return (ollama.ResponseError, httpx.RequestError, OSError, BadWire, *_NOT_OLLAMA)
 
 
 def _failed(error: Exception, what: str, address: str, access: Access) -> ServerError:

@@ -5,7 +5,7 @@ Many servers speak it, each with fields and habits of its own; what they are is 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from loadgen.api import conversation, sse
@@ -44,7 +44,7 @@ preconnect = sse.preconnect
 error_of = sse.error_of
 
 
-async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
+async def call(client: Any, request: Request, timings: WireTimings) -> AsyncGenerator[Any]:
     """Have the client send the request; return the events of its answer."""
     path = "/chat/completions" if request.prompt is None else "/completions"
     return await sse.call(client, path, body(request), timings)

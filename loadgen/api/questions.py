@@ -12,16 +12,19 @@ if TYPE_CHECKING:
 
 
 def client_of(address: str, timeout_s: float, access: Access) -> httpx.Client:
-    """Return a client for questions to the server at the address."""
+    """Return a client for questions to the server at the address; ``timeout_s`` is the limit of a whole answer."""
     import httpx
 
     from loadgen.wire.access import http_url
 
-    return httpx.Client(base_url=http_url(address), timeout=timeout_s, **way_to(address, access))
+    return httpx.Client(base_url=http_url(address), timeout=timeout_s, **way_to(address, access, timeout_s))
 
 
-def way_to(address: str, access: Access) -> dict[str, Any]:
-    """Return the arguments of httpx with which questions go the way of the load: no redirect is followed."""
+def way_to(address: str, access: Access, limit_s: float, *, whole: bool = True) -> dict[str, Any]:
+    """Return the arguments of httpx with which questions go the way of the load: no redirect is followed.
+
+    ``limit_s`` and ``whole`` as for ``client_arguments``.
+    """
     from loadgen.wire.httpx_adapter import client_arguments
 
     def refuse_redirect(response: httpx.Response) -> None:
@@ -30,8 +33,8 @@ def way_to(address: str, access: Access) -> dict[str, Any]:
             path = asked.removeprefix(address.rstrip("/"))
             raise ServerError(f"{address} redirects to {target.removesuffix(path)}: give that as --host")
 
-    way = {"proxy": _proxy(address), "trust_env": False, "follow_redirects": False}
-    return {**client_arguments(address, access), **way, "event_hooks": {"response": [refuse_redirect]}}
+    way = client_arguments(address, access, limit_s, proxy_to(address), whole=whole)
+    return {**way, "trust_env": False, "follow_redirects": False, "event_hooks": {"response": [refuse_redirect]}}
 
 
 def allowed(answer: httpx.Response, address: str, access: Access) -> httpx.Response:
@@ -43,7 +46,7 @@ def allowed(answer: httpx.Response, address: str, access: Access) -> httpx.Respo
 
 def by_proxy(address: str) -> str:
     """Return which proxy of the environment leads to the server, if any."""
-    proxy = _proxy(address)
+    proxy = proxy_to(address)
     return "" if proxy is None else f" by way of the proxy {proxy.copy_with(username=None, password=None)}"
 
 
@@ -52,12 +55,12 @@ def past_proxy(address: str) -> str | None:
     import httpx
 
     url = httpx.URL(address)
-    if _proxy(address) is None:
+    if proxy_to(address) is None:
         return None
     return f"set no_proxy={url.host} to ask it directly, or correct {url.scheme}_proxy"
 
 
-def _proxy(address: str) -> httpx.URL | None:
+def proxy_to(address: str) -> httpx.URL | None:
     """Return the proxy that requests to the address take; ServerError for one that cannot be used."""
     import httpx
 

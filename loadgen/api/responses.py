@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from loadgen.api import conversation, openai, sse
@@ -27,32 +28,33 @@ preconnect = sse.preconnect
 error_of = sse.error_of
 
 
-async def call(client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
+async def call(client: Any, request: Request, timings: WireTimings) -> AsyncGenerator[Any]:
     """Have the client send the request; return the events of its answer."""
     said = body(request)
     return _told_alike(await sse.call(client, "/responses", said, timings), said.get(_LENGTH))
 
 
-async def _told_alike(answer: AsyncIterator[Any], limit: int | None) -> AsyncIterator[Any]:
+async def _told_alike(answer: AsyncGenerator[Any], limit: int | None) -> AsyncGenerator[Any]:
     """Yield the events in OpenAI's way: of arguments that come whole, one delta, and of a cut answer, its reason.
 
     An answer as long as its limit was cut, which llama.cpp calls completed.
     """
     begun = set()
-    async for event in answer:
-        match event.get("type"):
-            case "response.function_call_arguments.delta":
-                begun.add(event.get("output_index"))
-            case "response.output_item.added" if (event.get("item") or {}).get("arguments"):
-                begun.add(event.get("output_index"))
-            case "response.function_call_arguments.done" if event.get("output_index") not in begun:
-                whole = event.get("arguments") or ""
-                event = {**event, "type": "response.function_call_arguments.delta", "delta": whole}
-            case "response.completed":
-                response = event["response"]
-                if limit is not None and ((response.get("usage") or {}).get("output_tokens") or 0) >= limit:
-                    response["incomplete_details"] = {"reason": _LENGTH}
-        yield event
+    async with aclosing(answer):
+        async for event in answer:
+            match event.get("type"):
+                case "response.function_call_arguments.delta":
+                    begun.add(event.get("output_index"))
+                case "response.output_item.added" if (event.get("item") or {}).get("arguments"):
+                    begun.add(event.get("output_index"))
+                case "response.function_call_arguments.done" if event.get("output_index") not in begun:
+                    whole = event.get("arguments") or ""
+                    event = {**event, "type": "response.function_call_arguments.delta", "delta": whole}
+                case "response.completed":
+                    response = event["response"]
+                    if limit is not None and ((response.get("usage") or {}).get("output_tokens") or 0) >= limit:
+                        response["incomplete_details"] = {"reason": _LENGTH}
+            yield event
 
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:

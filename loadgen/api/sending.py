@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from importlib import import_module
 from time import monotonic_ns, time
@@ -42,7 +43,7 @@ class ChatApi(Protocol):
     async def preconnect(self, client: Any, count: int, timeout_s: float) -> None:
         """Open ``count`` connections in advance, unless a proxy is used."""
 
-    async def call(self, client: Any, request: Request, timings: WireTimings) -> AsyncIterator[Any]:
+    async def call(self, client: Any, request: Request, timings: WireTimings) -> AsyncGenerator[Any]:
         """Have the client send the request and yield its answer, part by part."""
 
     def body(self, request: Request, stream: bool = ...) -> dict[str, Any]:
@@ -74,9 +75,10 @@ async def send(
     error: RequestError | None = None
     try:
         async with asyncio.timeout_at(start_ns / NS + timeouts.total_s):
-            async for part in await api.call(client, request, timings):
-                assert timings.stamp_ns is not None
-                answer.add(api.piece(part), timings.stamp_ns, timings.early_ns, timings.late)
+            async with aclosing(await api.call(client, request, timings)) as parts:
+                async for part in parts:
+                    assert timings.stamp_ns is not None
+                    answer.add(api.piece(part), timings.stamp_ns, timings.early_ns, timings.late)
         error = _incomplete(api, answer, timings)
     except asyncio.CancelledError:
         error = RequestError("cancelled", "cancelled before the answer's end")

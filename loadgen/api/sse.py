@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
@@ -66,7 +66,7 @@ async def preconnect(client: Any, count: int, timeout_s: float) -> None:
     await client._client._transport.preconnect(str(client.base_url), count, timeout_s)
 
 
-async def call(client: Any, path: str, body: Mapping[str, Any], timings: WireTimings) -> AsyncIterator[Any]:
+async def call(client: Any, path: str, body: Mapping[str, Any], timings: WireTimings) -> AsyncGenerator[Any]:
     """Have the client send the body; return the events of the answer."""
     import httpx2
 
@@ -93,7 +93,7 @@ def _innermost(caught: Exception) -> Exception:
     return inner or caught
 
 
-async def _answer(response: Any) -> AsyncIterator[Mapping[str, Any]]:
+async def _answer(response: Any) -> AsyncGenerator[Mapping[str, Any]]:
     try:
         async for event in events(response.aiter_lines()):
             yield event
@@ -101,7 +101,7 @@ async def _answer(response: Any) -> AsyncIterator[Mapping[str, Any]]:
         await response.aclose()
 
 
-async def events(lines: AsyncIterator[str]) -> AsyncIterator[Mapping[str, Any]]:
+async def events(lines: AsyncIterator[str]) -> AsyncGenerator[Mapping[str, Any]]:
     """Yield the data of each event: see ``event_of``."""
     async for text in lines:
         if (fields := event_of(text)) is not None:

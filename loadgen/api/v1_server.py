@@ -206,13 +206,19 @@ def _root(address: str) -> str:
     return f"{url.scheme}://{url.netloc}"
 
 
+def _takes_requests(api: V1Server, http: httpx.Client, address: str, access: Access) -> bool:
+    """Return whether requests are understood where no models are listed, as on Vertex: an empty one is refused."""
+    answer = allowed(http.post(urlsplit(address).path + api.path, json={}), address, access)
+    return answer.status_code in (400, 422)
+
+
 def _identified(api: V1Server, http: httpx.Client, address: str, access: Access) -> Server:
     """Return the server with its kind, version and models, as far as it tells them."""
     answer = allowed(http.get(f"{urlsplit(api._v1(address)).path}/models"), address, access)
     entries = kinds.entries_of(answer)
     hosted = urlsplit(address).hostname in _HOSTED
     kind = None if hosted else kinds.kind_of(http, answer, entries)
-    if entries is None and kind is None and not hosted:
+    if entries is None and kind is None and not hosted and not _takes_requests(api, http, address, access):
         raise ServerError(f"what answers at {address} lists no models (HTTP {answer.status_code}): check --host and "
                           "its path, or give --base-url")  # fmt: skip
     found = kind or kinds.Kind()

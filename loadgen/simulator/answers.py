@@ -68,7 +68,7 @@ def last_user_content(body: Mapping[str, Any]) -> str:
 
 
 def plan(body: Mapping[str, Any], profile: Profile, known: KnownAnswer | None, rng: Random) -> Plan:
-    """Plan the answer to a request to /api/chat or /api/generate."""
+    """Plan the answer to a request to /api/chat or /api/generate, with ``tool_choice`` also as under /v1."""
     options = body.get("options") or {}
     limit = int(options.get("num_predict", -1))
     context = min(profile.context_length, int(options.get("num_ctx") or 4096))
@@ -88,6 +88,8 @@ def _answer(body: Mapping[str, Any], profile: Profile, known: KnownAnswer | None
     known = known or {}
     whole = bool(body.get("tools"))
     tool_answered = bool(body.get("messages")) and body["messages"][-1].get("role") == "tool"
+    if (choice := body.get("tool_choice")) is not None:
+        return _chosen_plan(choice, body["tools"], profile, known, rng)
     if body.get("format"):
         schema = {} if body["format"] == "json" else body["format"]
         return replace(_json_plan(schema, profile.json_shares, known, rng), whole=whole)
@@ -179,6 +181,22 @@ def _tools_plan(tools: Sequence[Any], profile: Profile, known: KnownAnswer, rng:
         return Plan(kind=kind, pieces=pieces, whole=True, done_reason=reason)
     tokens = sum(count_tokens(_dumps(call)) for call in calls)
     return Plan(kind=kind, calls=tuple(calls), call_tokens=tokens, whole=True)
+
+
+def _chosen_plan(choice: str, tools: Sequence[Any], profile: Profile, known: KnownAnswer, rng: Random) -> Plan:
+    """Plan a call where one is required; if a tool is named and JSON is known, that is its arguments."""
+    named = [tool for tool in tools if _function(tool).get("name") == choice]
+    if named and "calls" not in known:
+        made = _json_plan(_function(named[0]).get("parameters") or {}, profile.json_shares, known, rng)
+        call = {"name": choice, "arguments": "".join(made.pieces)}
+        tokens = max(1, len(made.pieces))
+        return Plan(kind=made.kind, calls=(call,), call_tokens=tokens, whole=True, done_reason=made.done_reason)
+    shares = {kind: share for kind, share in profile.tool_shares.items() if kind not in _WITHOUT_CALL}
+    calls = {"calls": known["calls"]} if known.get("calls") else {}
+    return _tools_plan(named or tools, replace(profile, tool_shares=shares), calls, rng)
+
+
+_WITHOUT_CALL = ("no_call", "no_output", "truncated")
 
 
 def _any_call(functions: Mapping[str, Any], rng: Random) -> Call:

@@ -49,23 +49,25 @@ def _http_date(seconds: int) -> str:
     return formatdate(seconds, usegmt=True)
 
 
-def head(status: int, content_type: str, length: int | None, close: bool = False) -> bytes:
-    """Return status line and headers; ``length`` None means chunked."""
+def head(status: int, content_type: str, length: int | None, close: bool = False, more: str = "") -> bytes:
+    """Return status line and headers, with the lines ``more``; ``length`` None means chunked."""
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     end = "Connection: close\r\n\r\n" if close else "\r\n"
     first = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nContent-Type: {content_type}\r\n"
-    return f"{first}Date: {_http_date(int(time.time()))}\r\n{size}\r\n{end}".encode()
+    return f"{first}Date: {_http_date(int(time.time()))}\r\n{size}\r\n{more}{end}".encode()
 
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def response(status: int, content_type: str, body: bytes, close: bool = False) -> bytes:
-    """Return a whole response; like Go's server, chunk it if it is long or written as a stream."""
-    if len(body) > _LONGEST_UNCHUNKED or content_type in (JSON_BARE, NDJSON):
-        return head(status, content_type, None, close) + chunk(body) + b"0\r\n\r\n"
-    return head(status, content_type, len(body), close) + body
+def response(
+    status: int, content_type: str, body: bytes, close: bool = False, more: str = "", chunked: bool = False
+) -> bytes:
+    """Return a whole response; like Go's server, chunk it if it is long, or if it is written as a stream."""
+    if chunked or len(body) > _LONGEST_UNCHUNKED:
+        return head(status, content_type, None, close, more) + chunk(body) + b"0\r\n\r\n"
+    return head(status, content_type, len(body), close, more) + body
 
 
 @dataclass(slots=True)
@@ -83,10 +85,15 @@ class ClientConnection(asyncio.Protocol):
     """HTTP/1.1 over one connection (asyncio itself sets TCP_NODELAY)."""
 
     def __init__(
-        self, handle: Callable[[ClientConnection, HttpRequest], None], connections: set[ClientConnection]
-    ) -> None:
+        self, handle: Callable[[ClientConnection, HttpRequest], None], connections: set[ClientConnection],
+        headers: str = "",
+    ) -> None:  # fmt: skip
         self.handle = handle
         self.connections = connections
+        self.headers = headers
+        """Lines of every answer's head."""
+        self.closes_after_stream = False
+        """Whether it ends with the next stream, although its head announces that it is kept."""
         self.on_lost: Callable[[], None] | None = None
         self.parser = httptools.HttpRequestParser(self)
         self.arriving = HttpRequest()
@@ -109,7 +116,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.transport.write(response(400, TEXT, b"400 Bad Request", close=True))
+            self._write(response(400, TEXT, b"400 Bad Request", close=True))
             self.close()
             return
         self._next()
@@ -128,7 +135,7 @@ class ClientConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         if self.arriving.headers.get("expect", "").lower() == "100-continue":
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
         self._body.append(data)
@@ -145,12 +152,12 @@ class ClientConnection(asyncio.Protocol):
             self.head_sent = False
             self.handle(self, self.request)
 
-    def respond(self, status: int, content_type: str, body: bytes) -> None:
-        """Answer the request with one whole response."""
-        data = response(status, content_type, body, close=not self._keep_alive())
+    def respond(self, status: int, content_type: str, body: bytes, more: str = "", chunked: bool = False) -> None:
+        """Answer the request with one whole response, whose head has the lines ``more``."""
+        data = response(status, content_type, body, not self._keep_alive(), self.headers + more, chunked)
         if self.request is not None and self.request.method == "HEAD":
             data = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-        self.transport.write(data)
+        self._write(data)
         self._answered()
 
     def respond_json(self, value: Any, status: int = 200) -> None:
@@ -161,16 +168,22 @@ class ClientConnection(asyncio.Protocol):
         """Send part of a streamed answer in one write, each of ``parts`` as an HTTP chunk, the first with the head."""
         data = b"".join(map(chunk, parts))
         if not self.head_sent:
-            data = head(200, content_type, None, close=not self._keep_alive()) + data
+            data = head(200, content_type, None, close=not self._keep_alive(), more=self.headers) + data
             self.head_sent = True
-        self.transport.write(data + b"0\r\n\r\n" if last else data)
-        if last:
+        self._write(data + b"0\r\n\r\n" if last else data)
+        if last and self.closes_after_stream:
+            self.close()
+        elif last:
             self._answered()
 
     def send_short(self, body: bytes) -> None:
         """Send half of what the head promises, then close the connection."""
-        self.transport.write(head(200, JSON, len(body)) + body[: len(body) // 2])
+        self._write(head(200, JSON, len(body)) + body[: len(body) // 2])
         self.close()
+
+    def _write(self, data: bytes) -> None:
+        if not self.transport.is_closing():  # else the client is gone, and asyncio would complain
+            self.transport.write(data)
 
     def reset(self) -> None:
         """Send a TCP RST."""

@@ -7,17 +7,17 @@ other; reported durations are what really passed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from time import monotonic_ns
 from typing import Any, Literal
 
-from loadgen.simulator.answers import Plan, prompt_pieces
-from loadgen.simulator.connection import JSON, NDJSON, ClientConnection, encode, timestamp
+from loadgen.simulator.answers import Plan, prompt_pieces, split
+from loadgen.simulator.connection import ClientConnection
+from loadgen.simulator.forms import Ending, Form, Message, arguments_text
 from loadgen.simulator.models import Model, seconds_of
 from loadgen.simulator.truth import Entry, Truth
 
-Endpoint = Literal["chat", "generate"]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 GATHERED = 10
 """Lines that the fault ``gathered`` sends at a time."""
@@ -30,20 +30,18 @@ class Generation:
     """The answer to one request; the client may go away at any moment."""
 
     def __init__(self, connection: ClientConnection, model: Model, body: Mapping[str, Any], plan: Plan, entry: Entry,
-                 truth: Truth, *, endpoint: Endpoint, fault: str | None, rng: Random, old: bool) -> None:  # fmt: skip
+                 truth: Truth, *, form: Form, fault: str | None, rng: Random, one_pass: bool) -> None:  # fmt: skip
         self.connection, self.model, self.plan, self.entry, self.truth = connection, model, plan, entry, truth
-        self.name = body["model"]
         self.streamed = body.get("stream") is not False
         self.keep_alive_s = seconds_of(body.get("keep_alive"))
-        self.endpoint, self.fault, self.old = endpoint, fault, old
-        self.rng = rng
+        self.form, self.fault, self.rng = form, fault, rng
         self.loop = asyncio.get_running_loop()
-        self.events = _events(plan, endpoint, rng, old)
+        self.events = _events(plan, rng, self.streamed and form.calls_in_pieces)
         if fault == "held-back":
-            self.events = _with_half_held_back(self.events, "content" if endpoint == "chat" else "response")
+            self.events = _with_half_held_back(self.events)
         self.gathered: list[bytes] = []
         """Lines that wait for others to be sent with."""
-        twice = body.get("format") and not old and (plan.pieces or plan.done_reason == "stop")
+        twice = body.get("format") and not one_pass and (plan.pieces or plan.done_reason == "stop")
         self.counted_from = len(plan.thinking) if twice else 0
         """The first token that the counts are of: a schema is a second pass, which begins after the thinking."""
         self.next_event = 0
@@ -75,8 +73,11 @@ class Generation:
         self.granted = self.loop.time()
         self.entry.queue_ns = int((self.granted - self.start) * 1e9) - self.entry.load_ns
         self.first = self.granted + self._prompt_s()
+        self.form.begin(self.plan.prompt_tokens, self._told_cached())
         if self.fault == "empty-first" and self.streamed:
-            self._write(self._message(""))
+            self._send([self.form.early()])
+        if self.fault == "pings" and self.streamed and self.form.ping:
+            self._send([self.form.ping])
         self._at(self.first, self._evaluated)
 
     def _prompt_s(self) -> float:
@@ -134,28 +135,28 @@ class Generation:
         """Return the number of tokens, including the one that ends the answer."""
         return max(1, self.plan.tokens + (self.plan.done_reason == "stop"))
 
-    def _line(self, message: Any) -> dict[str, Any]:
-        fields = {"message": {"role": "assistant", **message}} if self.endpoint == "chat" else message
-        return {"model": self.name, "created_at": timestamp(), **fields}
+    def _told_cached(self) -> int | None:
+        return self.cached if self.model.profile.prefix_cache == "told" else None
 
-    def _write(self, message: Any) -> None:
-        self._write_line(encode({**self._line(message), "done": False}))
+    def _write(self, message: Message) -> None:
+        piece = self.form.piece(message)
+        self._send([piece + self.form.ping if self.fault == "pings" else piece])
         if any(message.values()) and not self.gathered:
             self.entry.last_ns = self.written_ns
             if self.entry.first_ns is None:
                 self.entry.first_ns = self.written_ns
 
-    def _write_line(self, line: bytes, last: bool = False) -> None:
-        line += b"\n"
-        half = len(line) // 2
-        parts = [line[:half], line[half:]] if self.fault == "split-line" else [line]
+    def _send(self, parts: Sequence[bytes], last: bool = False) -> None:
+        """Send these HTTP chunks of a stream, or what the fault makes of them."""
+        if self.fault == "split-line":
+            parts = [half for part in parts for half in (part[: len(part) // 2], part[len(part) // 2 :])]
         if self.fault == "gathered":
             self.gathered += parts
             if len(self.gathered) < GATHERED and not last:
                 return
             parts, self.gathered = self.gathered, []
         self.written_ns = monotonic_ns()
-        self.connection.send_chunks(NDJSON, parts, last)
+        self.connection.send_chunks(self.form.content_type, parts, last)
 
     def _finish(self) -> None:
         now = self.loop.time()
@@ -166,13 +167,14 @@ class Generation:
         if self.counted_from:
             entry.prompt_tokens += self.counted_from
             entry.prompt_eval_ns = int(self._second_pass_s() * 1e9)
-        last = self._line(self._message("") if self.streamed else self._whole()) | self._ending(now)
+        end = self._ending(now)
         if self.streamed:
-            self._write_line(encode(last), last=True)
+            self._send(self.form.ending(end), last=True)
         else:
+            whole = self.form.whole(self._whole(), end)
             self.written_ns = monotonic_ns()
-            if not self._strike_whole(last):
-                self.connection.respond_json(last)
+            if not self._strike_whole(whole):
+                self._respond(whole)
             entry.first_ns = entry.last_ns = self.written_ns
         if self.fault == "gathered" and entry.chunks:  # the last of them came with this line
             entry.first_ns, entry.last_ns = entry.first_ns or self.written_ns, self.written_ns
@@ -180,31 +182,20 @@ class Generation:
         broken = not self.streamed and self.fault in _BREAKING
         self._end("faulted" if broken else "completed")
 
-    def _ending(self, now: float) -> dict[str, Any]:
-        """Return the last message's fields without zeros, like Go's ``omitempty``."""
+    def _ending(self, now: float) -> Ending:
         entry = self.entry
-        reason = {} if self.fault == "no-done-reason" else {"done_reason": self.plan.done_reason}
-        done = {**reason, "done": True} if self.old and self.endpoint == "chat" else {"done": True, **reason}
-        figures = {"total_duration": int((now - self.start) * 1e9), "load_duration": entry.load_ns,
-                   "prompt_eval_count": entry.prompt_tokens, "prompt_eval_duration": entry.prompt_eval_ns,
-                   "eval_count": entry.tokens, "eval_duration": entry.eval_ns}  # fmt: skip
-        if self.old:  # whole milliseconds, in the names of nanoseconds
-            figures |= {k: v // 1_000_000 * 1_000_000 for k, v in figures.items() if k.endswith("eval_duration")}
-        if self.fault == "no-counts":
-            figures = {name: value for name, value in figures.items() if not name.endswith("_count")}
-        told = {"prompt_eval_cached_count": self.cached} if self.model.profile.prefix_cache == "told" else {}
-        context = {"context": list(range(1, entry.prompt_tokens + entry.tokens))} if self.endpoint == "generate" else {}
-        return {**done, **context, **{name: value for name, value in figures.items() if value}, **told}
+        return Ending(
+            reason=self.plan.done_reason, prompt_tokens=entry.prompt_tokens, tokens=entry.tokens,
+            cached=self._told_cached(), total_ns=int((now - self.start) * 1e9), load_ns=entry.load_ns,
+            prompt_eval_ns=entry.prompt_eval_ns, eval_ns=entry.eval_ns,
+        )  # fmt: skip
 
-    def _message(self, text: str) -> dict[str, Any]:
-        return {"content": text} if self.endpoint == "chat" else {"response": text}
-
-    def _whole(self) -> Any:
+    def _whole(self) -> Message:
         """Return the message of an answer that is not streamed."""
         text, thinking = "".join(self.plan.pieces), "".join(self.plan.thinking)
         thought = {"thinking": thinking} if thinking else {}
         calls = next(({"tool_calls": m["tool_calls"]} for _, m in self.events if "tool_calls" in m), {})
-        return {**self._message(text), **thought, **calls}
+        return {"content": text, **thought, **calls}
 
     def _strike(self) -> bool:
         """Let the fault strike, if there is one; return True if nothing more will be sent."""
@@ -214,13 +205,13 @@ class Generation:
             case "close":
                 self.connection.close()
             case "cut":
-                self.connection.send_chunks(NDJSON, (), last=True)
+                self._send((), last=True)
             case "repeat-guard":
                 for _ in range(_REPEATS):
-                    self._write(self._message("\n"))
-                self.connection.send_chunks(NDJSON, (), last=True)
-            case "error-line":
-                self._write_line(encode({"error": _LOST}), last=True)
+                    self._write({"content": "\n"})
+                self._send((), last=True)
+            case "error-line" | "error-event":
+                self._send([self.form.error(_LOST, self.fault == "error-event")], last=True)
             case "hang-mid":
                 return True
             case _:
@@ -230,39 +221,44 @@ class Generation:
         return True
 
     def _odd_line(self) -> None:
-        odd = {"garbage": b"this line is not JSON {", "invalid-utf8": self._marked(b"\xff\xfe\xc3("),
-               "huge-line": self._marked(b"x" * _HUGE if self.fault == "huge-line" else b"")}  # fmt: skip
-        if self.fault in odd:
-            self.fault_at = -1
-            self._write_line(odd[self.fault])
+        match self.fault:
+            case "garbage":
+                odd = self.form.line(_GARBAGE)
+            case "invalid-utf8":
+                odd = _marked(self.form.piece(_MARK), _NOT_UTF8)
+            case "huge-line":
+                odd = _marked(self.form.piece(_MARK), b"x" * _HUGE)
+            case _:
+                return
+        self.fault_at = -1
+        self._send([odd])
 
-    def _marked(self, text: bytes) -> bytes:
-        """Return an ordinary line whose text is these bytes."""
-        return encode({**self._line(self._message("@@")), "done": False}).replace(b"@@", text)
-
-    def _strike_whole(self, last: Mapping[str, Any]) -> bool:
+    def _strike_whole(self, whole: bytes) -> bool:
         """Let the fault strike in an answer that is not streamed; return True if nothing is left to send."""
         match self.fault:
             case "reset":
                 self.connection.reset()
             case "close" | "cut":
-                self.connection.send_short(encode(last))
+                self.connection.send_short(whole)
             case "repeat-guard":
                 text = "".join(self.plan.pieces[: self.fault_at]) + "\n" * _REPEATS
-                self.connection.respond_json({**self._line(self._message(text)), "done": False})
+                self._respond(self.form.whole({"content": text}, None))
             case "hang-mid":
                 pass
-            case "error-line":
-                self.connection.respond_json({"error": _LOST}, 500)
+            case "error-line" | "error-event":
+                self._respond(self.form.refusal(500, _LOST), 500)
             case "garbage":
-                self.connection.respond(200, JSON, b"this is not JSON {")
+                self._respond(_GARBAGE)
             case "invalid-utf8":
-                self.connection.respond(200, JSON, self._marked(b"\xff\xfe\xc3("))
+                self._respond(_marked(self.form.whole(_MARK, None), _NOT_UTF8))
             case "huge-line":
-                self.connection.respond(200, JSON, self._marked(b"x" * _HUGE))
+                self._respond(_marked(self.form.whole(_MARK, None), b"x" * _HUGE))
             case _:
                 return False
         return True
+
+    def _respond(self, body: bytes, status: int = 200) -> None:
+        self.connection.respond(status, self.form.whole_type, body)
 
     def _lost(self) -> None:
         """End the answer when the client goes away."""
@@ -283,36 +279,53 @@ class Generation:
             self.model.release()
 
 
-_BREAKING = frozenset({"reset", "close", "cut", "repeat-guard", "hang-mid", "error-line"})
+_BREAKING = frozenset({"reset", "close", "cut", "repeat-guard", "hang-mid", "error-line", "error-event"})
+_GARBAGE = b"this is not JSON {"
+_NOT_UTF8 = b"\xff\xfe\xc3("
+_MARK: Message = {"content": "@@"}
 
 
-def _events(plan: Plan, endpoint: Endpoint, rng: Random, old: bool) -> list[tuple[int, Any]]:
+def _marked(data: bytes, text: bytes) -> bytes:
+    """Return what was made of ``_MARK`` with these bytes as its text."""
+    return data.replace(b"@@", text, 1)
+
+
+def _events(plan: Plan, rng: Random, calls_in_pieces: bool) -> list[tuple[int, Message]]:
     """Return the chunks to send: the number of the token that completes each, and its message."""
-    text = "content" if endpoint == "chat" else "response"
-    events: list[tuple[int, Any]] = [(i, {text: "", "thinking": t}) for i, t in enumerate(plan.thinking)]
-    last = plan.tokens - 1
-    if plan.calls and endpoint == "chat":
-        events.append((last, {"content": "", "tool_calls": [_call(c, i, rng, old) for i, c in enumerate(plan.calls)]}))
-    elif plan.whole and plan.pieces:
-        events.append((last, {text: "".join(plan.pieces)}))
+    events: list[tuple[int, Message]] = [(i, {"content": "", "thinking": t}) for i, t in enumerate(plan.thinking)]
+    start, last = len(plan.thinking), plan.tokens - 1
+    if plan.calls:
+        calls = [_call(call, i, rng) for i, call in enumerate(plan.calls)]
+        if calls_in_pieces:
+            pieces = list(_in_pieces(calls))
+            early = last + 1 - len(pieces)
+            events += [(max(start, early + i), {"content": "", "tool_calls": [p]}) for i, p in enumerate(pieces)]
+        else:
+            events.append((last, {"content": "", "tool_calls": calls}))
+    elif plan.whole and plan.pieces and not calls_in_pieces:
+        events.append((last, {"content": "".join(plan.pieces)}))
     else:
-        start = len(plan.thinking)
-        events += [(start + i, {text: piece}) for i, piece in enumerate(plan.pieces)]
+        events += [(start + i, {"content": piece}) for i, piece in enumerate(plan.pieces)]
     return events
 
 
-def _with_half_held_back(events: list[tuple[int, Any]], text: str) -> list[tuple[int, Any]]:
+def _with_half_held_back(events: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
     """Return the chunks with the texts of the first half, which then come with the first of the others."""
     half = len(events) // 2
-    if not half or any(text not in message or "tool_calls" in message for _, message in events):
+    if not half or any("tool_calls" in message for _, message in events):
         return events
     token, message = events[half]
-    said = "".join(message[text] for _, message in events[: half + 1])
-    return [(token, {**message, text: said}), *events[half + 1 :]]
+    said = "".join(message["content"] for _, message in events[: half + 1])
+    return [(token, {**message, "content": said}), *events[half + 1 :]]
 
 
-def _call(call: Mapping[str, Any], index: int, rng: Random, old: bool) -> dict[str, Any]:
-    function = {"name": call["name"], "arguments": call["arguments"]}
-    if old:
-        return {"function": function}
-    return {"id": "call_" + "".join(rng.choices(_LETTERS, k=8)), "function": {"index": index, **function}}
+def _call(call: Mapping[str, Any], index: int, rng: Random) -> dict[str, Any]:
+    return {"index": index, "id": "call_" + "".join(rng.choices(_LETTERS, k=8)), **call}
+
+
+def _in_pieces(calls: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield each call without arguments, then their text piece by piece."""
+    for call in calls:
+        yield {**call, "arguments": ""}
+        for piece in split(arguments_text(call["arguments"])):
+            yield {"index": call["index"], "id": call["id"], "arguments": piece}

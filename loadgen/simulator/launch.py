@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from loadgen.engine.child import frame, receive, spawn
 from loadgen.simulator.models import PROFILES, KnownAnswer, Profile
 from loadgen.simulator.server import SimulatedServer
+from loadgen.simulator.v1_requests import Kind
 from loadgen.wire.access import unix_path
 from loadgen.wire.tls import server_context
 
@@ -56,8 +57,9 @@ class Simulator:
 
     def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                  seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0,
-                 key: str | None = None, tls: ssl.SSLContext | None = None) -> None:  # fmt: skip
-        self._server = SimulatedServer(profiles, {} if answers is None else answers, seed, version, key)
+                 key: str | None = None, tls: ssl.SSLContext | None = None,
+                 kind: Kind = "ollama") -> None:  # fmt: skip
+        self._server = SimulatedServer(profiles, {} if answers is None else answers, seed, version, key, kind)
         self._address = (host, port)
         self._tls = tls
         self._ready = threading.Event()
@@ -110,10 +112,10 @@ class Simulator:
 
 def run_simulator(profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                   seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0,
-                  key: str | None = None, tls: ssl.SSLContext | None = None, *,
+                  key: str | None = None, tls: ssl.SSLContext | None = None, kind: Kind = "ollama", *,
                   on_ready: Callable[[str], None]) -> None:  # fmt: skip
     """Serve until SIGINT or SIGTERM; ``on_ready`` gets the URL. Raise OSError if the port is taken."""
-    server = SimulatedServer(profiles, {} if answers is None else answers, seed, version, key)
+    server = SimulatedServer(profiles, {} if answers is None else answers, seed, version, key, kind)
 
     def arm(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -127,10 +129,10 @@ class SimulatorProcess:
 
     def __init__(self, profiles: Mapping[str, Profile] = PROFILES, answers: Mapping[str, KnownAnswer] | None = None,
                  seed: int = 0, version: str = "0.33.0", host: str = "127.0.0.1", port: int = 0,
-                 certificate: tuple[str, str] | None = None) -> None:  # fmt: skip
+                 certificate: tuple[str, str] | None = None, kind: Kind = "ollama") -> None:  # fmt: skip
         """``certificate``: its file and its key's, to serve https."""
         self._process, self._sock = spawn("loadgen.simulator.launch:child")
-        self._sock.sendall(frame((dict(profiles), dict(answers or {}), seed, version, host, port, certificate)))
+        self._sock.sendall(frame((dict(profiles), dict(answers or {}), seed, version, host, port, certificate, kind)))
         first = next(receive(self._sock), None)
         if not isinstance(first, str):
             self.close()
@@ -155,8 +157,8 @@ class SimulatorProcess:
 
 def child(sock: socket.socket) -> None:
     """Serve until the parent closes its end of the socket or ends: the entry point of the process."""
-    profiles, answers, seed, version, host, port, certificate = next(receive(sock))
-    server = SimulatedServer(profiles, answers, seed, version)
+    profiles, answers, seed, version, host, port, certificate, kind = next(receive(sock))
+    server = SimulatedServer(profiles, answers, seed, version, kind=kind)
     gc.freeze()
     serving = _serve(
         server, (host, port), lambda url: sock.sendall(frame(url)), lambda loop, stop: loop.add_reader(sock, stop),

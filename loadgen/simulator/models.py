@@ -7,7 +7,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from operator import eq
 from types import MappingProxyType
@@ -28,6 +28,7 @@ TEXT_KINDS = frozenset({"correct", "wrong_value", "no_output"})
 
 EARLY_FAULTS = frozenset({
     "refuse", "hang-before", "404", "429", "500", "503", "broken-call", "repeat-error", "wrong-content-type",
+    "empty-body",
 })  # fmt: skip
 """Faults that strike before the first byte of the answer; the others strike in the answer."""
 FAULTS: Mapping[str, str] = MappingProxyType({
@@ -40,6 +41,7 @@ FAULTS: Mapping[str, str] = MappingProxyType({
     "broken-call": "status 500: the model's tool call cannot be parsed",
     "repeat-error": "status 500: the model repeats one token without end",
     "wrong-content-type": "status 200 with an HTML page",
+    "empty-body": "status 200 and no body",
     "reset": "the connection is reset (TCP RST) halfway through the answer",
     "close": "the connection is closed (TCP FIN) halfway, within the chunked body",
     "cut": "the answer ends properly halfway, without a done message",
@@ -50,12 +52,24 @@ FAULTS: Mapping[str, str] = MappingProxyType({
     "huge-line": "a line of 32 MB halfway, then the rest",
     "invalid-utf8": "a line with bytes that are not UTF-8 halfway, then the rest",
     "error-line": "an error line halfway, and the end",
-    "empty-first": "an empty chunk before the prompt was evaluated, then the answer",
+    "empty-first": "an empty chunk before the prompt was evaluated (under /v1 the role alone), then the answer",
     "split-line": "every line in two HTTP chunks",
     "no-done-reason": "the last message has no done_reason",
     "no-counts": "the last message has no token counts",
     "held-back": "the first half of the tokens comes with the chunk after it, as from a parser that waits",
     "gathered": "chunks are sent ten at a time, as by a gateway",
+    "close-after": "the connection is closed after a stream although the head announced that it is kept",
+    "schema-ignored": "the schema and the choice of a tool are ignored with status 200",
+    "pings": "under /v1, comments or `ping` events before the first piece and after each",
+    "error-event": "under /v1, the other form of an error halfway: `event: error`, `response.failed`, overloaded",
+    "no-done": "under /v1, the stream lacks its end, `[DONE]` or `message_stop`",
+    "usage-running": "/v1/chat/completions and /v1/completions: every piece has the counts so far",
+    "calls-split": "under /v1, the arguments of calls come token by token, as from most servers",
+    "calls-whole": "under /v1, calls come whole, as from Ollama",
+    "calls-unindexed": "/v1/chat/completions: calls have no index",
+    "calls-same-id": "/v1/chat/completions: every piece of a call repeats its id",
+    "reasoning-content": "/v1/chat/completions: thinking is `reasoning_content`, as from llama.cpp",
+    "reasoning-both": "/v1/chat/completions: thinking is in `reasoning` and `reasoning_content`",
 })  # fmt: skip
 
 Shares = Mapping[str, float]
@@ -127,6 +141,8 @@ FAST = Profile(
     size=1_000_000, parameter_size="1M", quantization_level="F16", context_length=131_072,
 )  # fmt: skip
 
+_FAST_THINKING = replace(FAST, capabilities=("completion", "tools", "thinking"))
+
 PROFILES: Mapping[str, Profile] = MappingProxyType({
     "gemma3n": Profile(
         load_s=0.5, prompt_tokens_per_s=3000, tokens_per_s=140, parallel=2, capabilities=("completion",),
@@ -174,6 +190,11 @@ def parse_fault(name: str) -> tuple[str, float] | None:
         return fault, float(share) if at else 1.0
     except ValueError:
         return None
+
+
+def profile_of_fault(fault: str) -> Profile:
+    """Return the profile of the model that is named after the fault."""
+    return _FAST_THINKING if fault.startswith("reasoning") else FAST
 
 
 def fault_of_model(name: str) -> tuple[str, float] | None:

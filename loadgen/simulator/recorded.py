@@ -155,20 +155,23 @@ def check_options(options: dict[str, Any]) -> None:
             raise Refused(500, f'option "{name}" must be of type integer')
 
 
-def check_capabilities(body: dict[str, Any], model: Model, old: bool) -> None:
-    """Refuse tools and thinking that the model lacks; the old server ignored ``think``."""
+def check_capabilities(body: dict[str, Any], model: Model, ignores_think: bool) -> None:
+    """Refuse tools and thinking that the model lacks; the old server and llama.cpp ignore ``think``."""
     capabilities = model.profile.capabilities
     if "completion" not in capabilities:
         raise Refused(400, f'"{body["model"]}" does not support chat')
     if body.get("tools") and "tools" not in capabilities:
         raise Refused(400, f"registry.ollama.ai/library/{model.name} does not support tools")
     if body.get("think") and "thinking" not in capabilities:
-        if not old:
+        if not ignores_think:
             raise Refused(400, f'"{body["model"]}" does not support thinking')
         del body["think"]
 
 
-def check_format(asked: Any, old: bool) -> None:
+_LLAMA_SCHEMA = "Unable to generate parser for this template. Automatic parser generation failed: "
+
+
+def check_format(asked: Any, old: bool, llama: bool = False) -> None:
     """Refuse an invalid format: with status 400 or 500 in the new server, an error line and 200 in the old one."""
     if asked in (None, "", "json"):
         return
@@ -178,6 +181,8 @@ def check_format(asked: Any, old: bool) -> None:
         raise Refused(200 if old else 500, message, NDJSON if old else JSON_BARE)
     if (reason := refusal(asked)) is None:
         return
+    if llama:
+        raise Refused(400, f"{_LLAMA_SCHEMA}JSON schema error at #: {reason}")
     if old:
         raise Refused(200, "invalid JSON schema in format", NDJSON)
     message = f"Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n{reason}"

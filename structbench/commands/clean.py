@@ -10,6 +10,7 @@ from structbench.commands.runs import run_line
 from structbench.errors import BadInput
 from structbench.formatting import bytes_text, plural
 from structbench.options import RunFilters, opt
+from structbench.output import say
 
 if TYPE_CHECKING:
     from structbench.store import Reader
@@ -41,9 +42,9 @@ def run(options: Options) -> int:
             return 0
         done = remove(reader.database, [row["run_id"] for row in rows])
     sizes = f"{options.db}: {bytes_text(done.before_bytes)} before, {bytes_text(done.after_bytes)} now"
-    print(f"Removed {plural(done.runs, 'run')}, {plural(done.requests, 'request')}. {sizes}")
+    say(f"Removed {plural(done.runs, 'run')}, {plural(done.requests, 'request')}. {sizes}")
     if done.why_not_smaller is not None:
-        print(f"The file did not shrink, but its free space will be reused: {done.why_not_smaller}")
+        say(f"The file did not shrink, but its free space will be reused: {done.why_not_smaller}")
     return 0
 
 

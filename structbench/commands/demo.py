@@ -7,6 +7,7 @@ from time import monotonic
 
 from structbench.commands import load
 from structbench.options import DEFAULT_MODELS, LoadOptions, opt
+from structbench.output import say
 
 LIMIT_S = 70
 """Seconds after which the demo asks the load to end; the load then has its grace period."""
@@ -21,7 +22,7 @@ class Options:
 
 def run(options: Options) -> int:
     chosen, text = demo_options(options.db)
-    print(text, flush=True)
+    say(text)
     time_is_up = monotonic() + LIMIT_S
     signal.alarm(LIMIT_S)
     code = load.run(chosen)

@@ -1,5 +1,6 @@
 """``structbench export``: write every request as a row, for other tools."""
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from urllib.parse import quote
 from structbench.errors import BadInput
 from structbench.options import RunFilters, opt
 
-Format = Literal["csv", "parquet", "json", "jsonl", "benchstat"]
+Format = Literal["csv", "parquet", "json", "jsonl", "benchstat", "llmperf"]
 
 
 @dataclass(kw_only=True)
@@ -18,7 +19,9 @@ class Options(RunFilters):
     """Export every request of the chosen runs as a row; docs/store.md lists the columns (view `exported`)."""
 
     format: Optional[str] = opt(
-        None, "csv, parquet, json, jsonl or benchstat (default: from the file extension of -o, else csv)"
+        None,
+        "csv, parquet, json, jsonl, benchstat, or llmperf: LLMPerf's two JSON files for each run, into the folder "
+        "-o (default: from the file extension of -o, else csv)",
     )
     per_run: bool = opt(False, "write one file per run into the folder -o")
     output: Path = opt(Path("-"), "file to write, or - for standard output", type=Path, args=["-o", "--output"])
@@ -38,6 +41,7 @@ _COPY: dict[str, str] = {
 
 def run(options: Options) -> int:
     from structbench.formatting import plural
+    from structbench.output import say
     from structbench.results.selection import filtered_runs
     from structbench.store import Reader
 
@@ -46,7 +50,9 @@ def run(options: Options) -> int:
         chosen = filtered_runs(reader, options)
     if not chosen:
         raise BadInput("no runs match: `structbench runs` lists them")
-    if not options.per_run:
+    if format == "llmperf":
+        _write_llmperf(options, chosen)
+    elif not options.per_run:
         _write(options, chosen, format, options.output)
     else:
         _make_folder(options.output)
@@ -54,8 +60,19 @@ def run(options: Options) -> int:
             name = quote(run_id, safe="")  # a run of somebody else's may be called anything
             _write(options, [run_id], format, options.output / f"{name}.{_ending(format)}")
     where = "standard output" if str(options.output) == "-" else options.output
-    print(f"{plural(len(chosen), 'run')} to {where}", file=sys.stderr)
+    say(f"{plural(len(chosen), 'run')} to {where}", sys.stderr)
     return 0
+
+
+def _write_llmperf(options: Options, run_ids: Sequence[str]) -> None:
+    from structbench.output import write_output
+    from structbench.results.llmperf import files_of
+    from structbench.store import Reader
+
+    _make_folder(options.output)
+    with Reader(options.db) as reader, reader.together():
+        for name, held in files_of(reader, run_ids):
+            write_output(options.output / f"{name}.json", json.dumps(held, indent=4, ensure_ascii=False) + "\n")
 
 
 def _format(options: Options) -> Format:
@@ -73,7 +90,7 @@ def _ending(format: Format) -> str:
 
 def _make_folder(folder: Path) -> None:
     if str(folder) == "-":
-        raise BadInput("--per-run writes several files: give a folder for them, e.g. -o results/")
+        raise BadInput("this writes several files: give a folder for them, e.g. -o results/")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -18,6 +18,7 @@ class Options:
 
 def run(options: Options) -> int:
     from structbench.formatting import plural
+    from structbench.output import say
     from structbench.store import Reader
     from structbench.store.database import PATIENCE_S, Database
     from structbench.store.upkeep import merge
@@ -36,5 +37,5 @@ def run(options: Options) -> int:
             merged = merge(options.db, file)
             counts = {"new": merged.new, "completed": merged.completed, "here already": merged.present}
             shown = ", ".join(f"{len(runs):,} {what}" for what, runs in counts.items() if runs)
-            print(f"{file}: {plural(sum(map(len, counts.values())), 'run')} ({shown})")
+            say(f"{file}: {plural(sum(map(len, counts.values())), 'run')} ({shown})")
     return 0

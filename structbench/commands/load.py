@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from structbench.commands import print_json
 from structbench.options import LoadOptions, as_arguments
-from structbench.output import complain
+from structbench.output import complain, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +34,7 @@ def run(options: LoadOptions) -> int:
         report = partial(_report, options=options, console=console)
         summary = load(settings_of(options), display=display, stop=stop, report=report)
     for line in summary.planned:
-        print(line, file=console.file)
+        say(line, console.file)
     if options.json and summary.planned:
         print_json({"cells": summary.planned})
     return summary.exit_code
@@ -49,13 +49,13 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
     print_pairs(summary.pairs, console)
     print_overview(summary.rows, summary.total_s, console)
     for gate in summary.gates:
-        print(gate.line, file=console.file)
+        say(gate.line, console.file)
     for failure in summary.failures:
         complain(failure)
     if summary.interrupted or summary.failures:
         command = ["structbench", "load", *as_arguments(replace(options, skip_cached=True))]
         complain(f"to continue: {shlex.join(command)}")
-    print(f"every request is in {summary.db}", file=console.file)
+    say(f"every request is in {summary.db}", console.file)
     if options.json:
         gates = [asdict(gate) for gate in summary.gates]
         print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": gates})

@@ -78,24 +78,24 @@ def _finder(paths: list[str]) -> "Callable[[Config], Suite | str]":
 
 
 def _print(each: "Rescored") -> None:
-    from structbench.formatting import plural, printable
+    from structbench.formatting import plural
+    from structbench.output import say
 
-    name = printable(f"run {each.run_id} ({each.name})")
+    name = f"run {each.run_id} ({each.name})"
     if each.skipped is not None:
-        print(f"{name}: not scored again: {printable(each.skipped)}")
+        say(f"{name}: not scored again: {each.skipped}")
     elif not each.current:
         changed = f"{len(each.changes):,} changed" if each.changes else "none changed"
-        print(
-            f"{name}: {plural(each.requests, 'request')} scored again (scorer {each.scorer_version} before), {changed}"
-        )
+        say(f"{name}: {plural(each.requests, 'request')} scored again (scorer {each.scorer_version} before), {changed}")
         for change in each.changes[:_MAX_LISTED]:
-            print(f"  {change.request_index}  {printable(change.case_id)}  {change.before} → {change.after}")
+            say(f"  {change.request_index}  {change.case_id}  {change.before} → {change.after}")
         if len(each.changes) > _MAX_LISTED:
             print(f"  … and {len(each.changes) - _MAX_LISTED:,} more (--json has all)")
 
 
 def _print_total(done: "list[Rescored]") -> None:
     from structbench.formatting import plural
+    from structbench.output import say
     from structbench.scoring import SCORER_VERSION
 
     again = [each for each in done if each.skipped is None and not each.current]
@@ -103,4 +103,4 @@ def _print_total(done: "list[Rescored]") -> None:
     told = "".join(f"; {before} → {after}: {n:,}" for (before, after), n in kinds.most_common())
     current = sum(each.current for each in done)
     rest = f"; {plural(current, 'run')} needed nothing" if current else ""
-    print(f"{plural(len(again), 'run')} scored again by scorer {SCORER_VERSION}{told}{rest}")
+    say(f"{plural(len(again), 'run')} scored again by scorer {SCORER_VERSION}{told}{rest}")

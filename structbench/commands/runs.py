@@ -22,6 +22,7 @@ class Options(RunFilters):
 
 def run(options: Options) -> int:
     from structbench.notes import stored_notes
+    from structbench.output import say
     from structbench.results.selection import filtered_runs
     from structbench.store import Reader
     from structbench.store.views import RUN_LIST
@@ -41,7 +42,7 @@ def run(options: Options) -> int:
             names += _TOLD
             cells = [[*those, *_server_cells(row)] for those, row in zip(cells, rows, strict=True)]
         print_table([(name, name in right) for name in names], cells, [_line(row, options.wide) for row in rows])
-    print(f"{plural(len(rows), 'run')} in {options.db}")
+    say(f"{plural(len(rows), 'run')} in {options.db}")
     return 0
 
 

@@ -4,19 +4,23 @@ import os
 import ssl
 import sys
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from structbench.errors import BadInput
 from structbench.options import opt
 
+if TYPE_CHECKING:
+    from loadgen.simulator import Kind
+
 
 @dataclass(kw_only=True)
 class Options:
-    """Serve simulated models with known speeds, answers and faults, as Ollama would."""
+    """Serve simulated models with known speeds, answers and faults, as Ollama would, or llama.cpp."""
 
     host: str = opt("127.0.0.1", "address to listen on; unix:///path for a unix socket")
     port: int = opt(11500, "port to listen on (0: any free one)")
     seed: int = opt(0, "seed for answers and speeds")
+    kind: str = opt("ollama", "the server to be: ollama (its own API and /v1), or llama.cpp (/v1)")
     api_key_env: Optional[str] = opt(
         None, "environment variable with the key that clients must send (default: anybody may ask)", metavar="NAME"
     )
@@ -30,21 +34,29 @@ def run(options: Options) -> int:
 
     def ready(url: str) -> None:
         print(
-            f"simulated Ollama server at {url}; press Ctrl-C to stop it\n"
+            f"simulated {kind} server at {url}; press Ctrl-C to stop it\n"
             f"try: structbench load --host {url} --models sim:fast"
         )
         sys.stdout.flush()
 
+    kind = _kind(options.kind)
     key, tls = _key(options.api_key_env), _tls(options)
     try:
         book = answer_book(options.seed)
         run_simulator(
-            host=options.host, port=options.port, seed=options.seed, answers=book, key=key, tls=tls, on_ready=ready
-        )
+            host=options.host, port=options.port, seed=options.seed, answers=book, key=key, tls=tls, kind=kind,
+            on_ready=ready,
+        )  # fmt: skip
     except OSError as error:
         where = f"{options.host}:{options.port}"
         raise BadInput(f"cannot listen on {where} ({error.strerror or error}): give another --port") from None
     return 0
+
+
+def _kind(asked: str) -> "Kind":
+    if asked not in ("ollama", "llama.cpp"):
+        raise BadInput(f"--kind {asked}: give ollama or llama.cpp")
+    return "llama.cpp" if asked == "llama.cpp" else "ollama"
 
 
 def _key(variable: Optional[str]) -> Optional[str]:

@@ -4,6 +4,7 @@ Invariant: what comes out of the file is shown as text and cannot drive the term
 """
 
 import csv
+import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from structbench.commands import print_json, print_table
 from structbench.errors import BadInput, StructbenchError
 from structbench.formatting import ABSENT, plural, printable
 from structbench.options import Readable, opt, seconds_of
-from structbench.output import complain, spreadsheet_text
+from structbench.output import complain, deliver, spreadsheet_text
 
 if TYPE_CHECKING:
     from structbench.store.database import QueryResult
@@ -58,9 +59,11 @@ def _show(options: Options, sql: str) -> None:
         case "json":
             print_json([dict(zip(answer.names, row, strict=True)) for row in answer.rows])
         case "csv":
-            writer = csv.writer(sys.stdout, lineterminator="\n")
+            written = io.StringIO()
+            writer = csv.writer(written, lineterminator="\n")
             rows = answer.rows if options.raw else [[spreadsheet_text(value) for value in row] for row in answer.rows]
             writer.writerows([answer.names, *rows])
+            deliver(written.getvalue(), None)
         case "table":
             _print(answer)
 

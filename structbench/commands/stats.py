@@ -32,8 +32,9 @@ class Options:
 
 
 def run(options: Options) -> int:
-    from structbench.formatting import ABSENT, bytes_text, plural, printable, share_text
+    from structbench.formatting import ABSENT, bytes_text, plural, share_text
     from structbench.metrics import FAILED
+    from structbench.output import say
     from structbench.store import Reader
 
     with Reader(options.db) as reader, reader.together():
@@ -51,12 +52,12 @@ def run(options: Options) -> int:
         "runs": f"{runs['runs']:,}: {runs['complete_runs']:,} complete, {runs['interrupted_runs']:,} interrupted, "
                 f"{runs['running_runs']:,} running",
         "completed cells": f"{runs['completed_cells']:,}",
-        "models": ", ".join(map(printable, runs["models"])),
-        "suites": ", ".join(map(printable, runs["suites"])),
+        "models": ", ".join(runs["models"]),
+        "suites": ", ".join(runs["suites"]),
         "requests": f"{requests['requests']:,}, {requests['errors']:,} of them failed",
         "cache hits": looked_up if lookups["lookups"] else "no load with --skip-cached yet",
         "started": f"{first} to {last} UTC",
     }  # fmt: skip
     for name, text in lines.items():
-        print(f"{name:<17}{text}")
+        say(f"{name:<17}{text}")
     return 0

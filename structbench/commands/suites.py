@@ -63,6 +63,7 @@ def _list(what: list[str]) -> int:
 def _check(what: list[str]) -> int:
     """Print each file's problems, or what it holds; raise BadInput at the end if there were any."""
     from structbench.formatting import plural
+    from structbench.output import say
     from structbench.suites.catalog import check_suite
     from structbench.suites.shown import hidden_keywords
 
@@ -75,9 +76,10 @@ def _check(what: list[str]) -> int:
         for line in check_suite(name):
             found += line.problems
             cases += line.cases
-        print("\n".join(found) if found else f"{name}: {_counts(cases)}")
+        for text in found or [f"{name}: {_counts(cases)}"]:
+            say(text)
         for keyword, tools in ({} if found else hidden_keywords(cases)).items():
-            print(
+            say(
                 f"{name}: note: {plural(tools, 'tool')} with {keyword!r}: Ollama does not show it to the model, though "
                 "calls are judged by it: say it in the description too"
             )
@@ -98,6 +100,7 @@ def _counts(cases: "list[Case]") -> str:
 
 
 def _new(what: list[str], output: Optional[str]) -> int:
+    from structbench.output import say
     from structbench.suites.catalog import new_suite
 
     if len(what) != 1 or what[0] not in KINDS:
@@ -113,5 +116,5 @@ def _new(what: list[str], output: Optional[str]) -> int:
         raise BadInput(f"{output} already exists: name another file with -o, or remove it") from None
     except OSError as error:
         raise BadInput(f"cannot write {output}: {error.strerror or error}") from None
-    print(f"wrote an example to {output}: edit it, then run: structbench suites check {output}")
+    say(f"wrote an example to {output}: edit it, then run: structbench suites check {output}")
     return 0

@@ -16,7 +16,8 @@ class Options:
 
 
 def run(options: Options) -> int:
-    from structbench.formatting import plural, printable
+    from structbench.formatting import plural
+    from structbench.output import say
     from structbench.results.verify import problems
     from structbench.store import Reader
 
@@ -28,8 +29,8 @@ def run(options: Options) -> int:
         print_json({**counts, "problems": [asdict(problem) for problem in found]})
         return 1 if found else 0
     for problem in found:
-        print(f"does not hold: {problem.what} ({problem.count:,}x, e.g. {printable(problem.example)})")
+        say(f"does not hold: {problem.what} ({problem.count:,}x, e.g. {problem.example})")
     checked = f"checked {plural(counts['runs'], 'run')} and {plural(counts['requests'], 'request')} in {options.db}"
-    print(f"{checked}: found {plural(len(found), 'problem')}"
+    say(f"{checked}: found {plural(len(found), 'problem')}"
           if found else f"{checked}: everything holds")  # fmt: skip
     return 1 if found else 0

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from structbench.formatting import latency_text, plural, rate_text, share_text, simple_table
+from structbench.formatting import latency_text, plural, printable, rate_text, share_text, simple_table
 from structbench.stats import interval_ranks, needed
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def print_pairs(pairs: Sequence[Mapping[str, Any]], console: Console) -> None:
 
     for pair in pairs:
         table = simple_table()
-        table.add_column(Text(f"{pair['model']} {pair['suite']} {pair['load']}"), overflow="fold")
+        table.add_column(Text(printable(f"{pair['model']} {pair['suite']} {pair['load']}")), overflow="fold")
         for header in ("prompt", "format", "difference", "95 % interval", "n"):
             table.add_column(header, justify="right")
         for key, (name, write, write_change) in _ROWS_SHOWN.items():

@@ -100,7 +100,8 @@ def print_comparison(result: Result, console: Console) -> None:
                 table.add_column(header, justify="left" if last else "right", no_wrap=number == 0, overflow="fold")
             for row in rows:
                 table.add_row(
-                    *(Text(cell) for cell in _cells(row)[:-1]), Text(_cells(row)[-1], _STYLES.get(row.word, ""))
+                    *(Text(printable(cell)) for cell in _cells(row)[:-1]),
+                    Text(printable(_cells(row)[-1]), _STYLES.get(row.word, "")),
                 )
             console.print(table)
         for remark in _remarks(comparison):

@@ -18,6 +18,7 @@ import httpx
 
 from loadgen.api import DEFAULT_API, sse
 from loadgen.api.answer import Answer
+from loadgen.api.questions import proxy_to
 from loadgen.api.sending import ChatApi, chat_api
 from loadgen.api.server import Server
 from loadgen.types import Request
@@ -80,7 +81,8 @@ class Prober:
 
     def __init__(self, address: str, timeout_s: float, access: Access = NO_ACCESS, api_name: str = DEFAULT_API) -> None:
         """``address`` is the server's as that API's ``ServerApi`` has it."""
-        self._http = httpx.Client(timeout=timeout_s, **client_arguments(address, access))
+        way = client_arguments(address, access, timeout_s, proxy_to(address))
+        self._http = httpx.Client(timeout=timeout_s, **way)
         self._address = http_url(address).rstrip("/")
         self._below_v1 = api_name in _BELOW_V1
         self._access = access
@@ -115,8 +117,6 @@ class Prober:
                     reply.failure = f"HTTP {reply.status} redirects to {response.headers['location']}"
                 for part in response.iter_bytes():
                     data += part
-                    if monotonic() - began > self._timeout_s:
-                        raise httpx.ReadTimeout("")
         except httpx.TimeoutException:
             reply.failure, reply.timed_out = f"no end within {self._timeout_s:g} s", True
         except (httpx.HTTPError, OSError) as error:

@@ -34,11 +34,11 @@ def print_grid(rows: Sequence[Row], console: Console) -> None:
     table = _table(["asked", "think", *endpoints], padding=0)
     for (question, think), by_endpoint in found.items():
         cells = (_cell(by_endpoint.get(endpoint, ()), marks) for endpoint in endpoints)
-        table.add_row(question, "" if think == "unset" else think, *cells)
-    console.print(Text(printable(_title(rows[0])), "bold cyan"), table, sep="\n")
+        table.add_row(*map(_text, (question, "" if think == "unset" else think)), *cells)
+    console.print(_text(_title(rows[0]), "bold cyan"), table, sep="\n")
     for evidence, letter in marks.items():
         example = f", e.g. {seen[evidence]}" if seen[evidence] else ""
-        console.print(Text(f"({letter}) {printable(evidence + example)}"))
+        console.print(_text(f"({letter}) {evidence}{example}"))
     for endpoint in dict.fromkeys(row["endpoint"] for row in rows if row["endpoint"] not in endpoints):
         console.print(f"The server does not offer {PLACES[endpoint].path}.")
     console.print()
@@ -57,8 +57,13 @@ def _letter(number: int) -> str:
 def _table(headers: Sequence[str], padding: int = 1) -> Table:
     table = simple_table(padding)
     for header in headers:
-        table.add_column(header, overflow="fold")
+        table.add_column(Text("\n").join(map(_text, header.split("\n"))), overflow="fold")
     return table
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Return literal text: what a server or another's file says may look like markup, or drive the terminal."""
+    return Text(printable(words), style)
 
 
 def _cell(rows: Sequence[Row], marks: Mapping[str, str]) -> Text:
@@ -67,9 +72,9 @@ def _cell(rows: Sequence[Row], marks: Mapping[str, str]) -> Text:
         return Text("–")
     words = [row["result"] + (f" {marks[row['evidence']]}" if row["result"] != "works" else "") for row in rows]
     if len(set(words)) == 1:
-        return Text(words[0], _STYLES.get(rows[0]["result"], ""))
+        return _text(words[0], _STYLES.get(rows[0]["result"], ""))
     lines = [
-        Text(f"{'stream' if row['stream'] else 'whole'}: {word}", _STYLES.get(row["result"], ""))
+        _text(f"{'stream' if row['stream'] else 'whole'}: {word}", _STYLES.get(row["result"], ""))
         for row, word in zip(rows, words, strict=True)
     ]
     return Text("\n").join(lines)
@@ -82,16 +87,16 @@ def print_changes(
     if changes:
         table = _table(["probe", *names])
         for (model, probe), before, after in changes:
-            table.add_row(Text(f"{model} {probe}".strip()), _told(before), _told(after))
+            table.add_row(_text(f"{model} {probe}".strip()), _told(before), _told(after))
         console.print(table, "")
     for model, digests in _digests(changes).items():
-        console.print(Text(f"{model} is not the same on both sides: {' and '.join(digests)}", "yellow"))
+        console.print(_text(f"{model} is not the same on both sides: {' and '.join(digests)}", "yellow"))
     console.print(f"{len(changes)} of {plural(both, 'probe')} that both sides tried differ.")
 
 
 def _told(row: Row) -> Text:
     words = (row["result"], row["evidence"], row["example"])
-    return Text(printable(": ".join(filter(None, words))), _STYLES.get(row["result"], ""))
+    return _text(": ".join(filter(None, words)), _STYLES.get(row["result"], ""))
 
 
 def _digests(changes: Sequence[tuple[tuple[str, str], Row, Row]]) -> dict[str, tuple[str, str]]:

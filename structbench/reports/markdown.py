@@ -49,7 +49,7 @@ def to_markdown(document: Document) -> str:
 
 def _row(group: RunGroup, figures: Figures, shown: Sequence[Metric]) -> tuple[str, ...]:
     counts = figures.counts
-    marks = ", ".join(group.marks) or str(group.verdict)
+    marks = markdown_text(", ".join(group.marks) or str(group.verdict))
     errors = f"{counts['errors']:,} ({share_text(figures.shares['error_rate'].value)})" if counts["errors"] else "0"
     steady = f" ({counts['steady']:,} steady)" if 0 < (counts.get("steady") or 0) < counts["requests"] else ""
     return (

@@ -21,6 +21,7 @@ from structbench.formatting import (
     latency_text,
     plural,
     printable,
+    printable_lines,
     rate_text,
     server_text,
     share_text,
@@ -72,7 +73,9 @@ def cell_name(row: Row) -> str:
 
 
 def _name(row: Row, key: str) -> str:
-    return suite_text(text(row, key), row.get("structured")) if key == "suite" else text(row, key)
+    if key != "suite":
+        return text(row, key)
+    return suite_text(text(row, key), text(row, "structured") if row.get("structured") else None)
 
 
 def pooled(rows: Sequence[Row]) -> dict[str, Any]:
@@ -310,10 +313,10 @@ def _table(groups: Sequence[ColumnGroup], rows: Sequence[Row], room: int, gap: i
 
 
 def as_text(shown: str, style: str = "") -> Text:
-    """Return literal text, since text from outside may look like markup."""
+    """Return literal text, since text from outside may look like markup, or drive the terminal."""
     from rich.text import Text
 
-    return Text(shown, style=style)
+    return Text(printable_lines(shown), style=style)
 
 
 def _notes(rows: Sequence[Row], marks: Mapping[str, int]) -> Iterator[Text]:

@@ -15,7 +15,7 @@ from loadgen.telemetry.target import Target, is_disabled
 from loadgen.wire.access import NO_ACCESS, Access, split_userinfo
 from loadgen.wire.deadline import within
 from structbench.errors import BadInput
-from structbench.formatting import place_text, version_text
+from structbench.formatting import place_text, printable, version_text
 from structbench.identity import config_dict, config_hash, differences
 from structbench.metrics import INSTRUMENTS
 from structbench.output import complain
@@ -144,16 +144,17 @@ def _simulate(seed: int, stack: ExitStack) -> str:
 
 def _pull(server: Server, models: Sequence[str], say: Callable[[str], None]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("pulling {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for model in models:
-            task = progress.add_task(model, total=None)
+            task = progress.add_task(escape(printable(model)), total=None)
 
             def show(status: str, done: int, total: int, model: str = model, task: TaskID = task) -> None:
                 so_far: dict[str, Any] = {"completed": done, "total": total} if total else {}  # else it stays as it is
-                progress.update(task, description=f"{model} ({status})", **so_far)
+                progress.update(task, description=escape(printable(f"{model} ({status})")), **so_far)
 
             server.api.pull(server.address, model, show, server.access)
             say(f"pulled {model}")

@@ -12,7 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -610,6 +610,7 @@ def _environment(settings: Settings) -> dict[str, Any]:
             "grace": settings.grace_s,
             "simulate": settings.simulate,
             "metrics_port": settings.metrics_port or 0,
+            "text": asdict(settings.text),
         },
     }
 

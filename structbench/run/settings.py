@@ -73,6 +73,8 @@ class Settings:
     explain: bool
     dry_run: bool
     label: str | None
+    text: TextShape
+    """Lengths of the suite ``text``."""
     metadata: Mapping[str, str]
     """Facts to store with the runs, which change nothing about them."""
     max_error_rate: float
@@ -102,8 +104,9 @@ def settings_of(options: LoadOptions) -> Settings:
     own, keep_alive = parse_options(options.option), _keep_alive(options.keep_alive)
     collector, notices = _collector(options)
     notices += (UNCHECKED,) if options.insecure else ()
+    shape = _shape(options)
     return Settings(
-        models=tuple(options.models), suites=tuple(_suites(options)), loads=tuple(_loads(options)),
+        models=tuple(options.models), suites=tuple(_suites(options, shape)), text=shape, loads=tuple(_loads(options)),
         structured=tuple(options.structured), requests=options.requests,
         max_tokens_total=options.max_tokens_total,
         warmup=options.warmup, workers=options.workers, timeout_s=options.timeout, grace_s=options.grace,
@@ -256,11 +259,14 @@ def _loads(options: LoadOptions) -> list[Load]:
     return [ClosedLoop(concurrency=n, duration_s=options.duration) for n in options.concurrency or [1]]
 
 
-def _suites(options: LoadOptions) -> list[Suite]:
-    shape = TextShape(
+def _shape(options: LoadOptions) -> TextShape:
+    return TextShape(
         mean_input_tokens=options.mean_input_tokens, stddev_input_tokens=options.stddev_input_tokens,
         mean_output_tokens=options.mean_output_tokens, stddev_output_tokens=options.stddev_output_tokens,
     )  # fmt: skip
+
+
+def _suites(options: LoadOptions, shape: TextShape) -> list[Suite]:
     suites = [load_suite(name, text=shape, seed=options.seed) for name in options.suites]
     if options.tags:
         suites = _with_tags(suites, options.tags)

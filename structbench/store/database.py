@@ -6,7 +6,6 @@ starting it takes 20 ms, attaching the file to it 1 ms.
 
 from __future__ import annotations
 
-import glob
 import os
 import random
 import re
@@ -18,12 +17,13 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
 from structbench.formatting import printable
+from structbench.output import sweep
 from structbench.store.inspection import has_todays_views, version_of
 from structbench.store.overlay import Overlay
 from structbench.store.schema import FILE, MIGRATIONS, TABLES, Columns, migrate, shape, views
@@ -57,8 +57,7 @@ PATIENCE_S = 10.0
 
 
 _BRIEFLY_S = 0.2
-_ABANDONED_S = 60.0
-"""How old a file of a dead process is, at least: on a shared disk the process may be another machine's."""
+_NUMBERS = count()
 
 
 class Locked(Exception):
@@ -76,9 +75,10 @@ class Database:
     ) -> None:
         """``sealed``: false if the caller seals it, once the file is open."""
         self.path = path
-        self.made = path.resolve().with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+        self.made = path.resolve().with_name(f".{path.name}.{os.getpid()}-{next(_NUMBERS)}")
         """Where a new file is made before it takes the place of ``path``."""
-        self._config = {"temp_directory": f"{path.absolute()}.tmp", **config}
+        # A folder of its own: DuckDB names what it puts there without regard to other processes.
+        self._config = {"temp_directory": f"{self.made}.tmp", **config}
         self._reach = [*files_of(path), *files_of(path.resolve()), *files_of(self.made), *others]
         self._sealed = sealed
         self._duckdb: duckdb.DuckDBPyConnection | None = None
@@ -165,7 +165,7 @@ class Database:
         """Create or migrate the file and return its tables' columns; raise BadInput if it cannot be used."""
         _check_place(self.path)
         with usable(self.path):
-            _sweep(self.path)
+            sweep(self.path)
             if not self.path.exists():
                 self._create()
             # Read-only first: a current file needs no writing, and so a reader does not keep a load from starting.
@@ -224,18 +224,6 @@ def _patiently(get: Callable[[], duckdb.DuckDBPyConnection], patience_s: float) 
             if time.monotonic() >= deadline:
                 raise locked from error
         wait_a_little()
-
-
-def _sweep(path: Path) -> None:
-    """Remove what processes that died while they made such a file left beside it."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        pid = re.match(r"\d+(?=-)", left.name.removeprefix(f".{path.name}."))
-        with suppress(OSError):
-            if pid and left.lstat().st_uid == os.geteuid() and time.time() - left.lstat().st_mtime > _ABANDONED_S:
-                try:
-                    os.kill(int(pid[0]), 0)
-                except ProcessLookupError:
-                    left.unlink()
 
 
 def _named(pid: str) -> str:

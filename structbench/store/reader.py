@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
-from structbench.output import spreadsheet_sql
+from structbench.output import spreadsheet_sql, sweep
 from structbench.store.database import Database, Locked, Params, as_columns, fetched, quoted, refuse_folder, usable
 from structbench.store.upkeep import settle, spool_of
 
@@ -105,6 +105,7 @@ class Reader:
         """Merge what dead processes left, if the file is writable; else it waits, and their runs stay ``running``."""
         try:
             if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK | os.X_OK):
+                sweep(self.path)
                 settle(self.database, min(self._patience_s, _SETTLING_S))
         except Locked as held:
             log.warning(

@@ -142,8 +142,9 @@ def screen(snapshot: Snapshot, history: deque[Trend], url: str, width: int, heig
     from rich.console import Group
     from rich.text import Text
 
-    states = ", ".join(f"{n} {printable(state)}" for state, n in snapshot.states.items())
-    title = Text(f"{url}  cells: {states or len(snapshot.cells)}", style="dim", no_wrap=True, overflow="ellipsis")
+    states = ", ".join(f"{n} {state}" for state, n in snapshot.states.items())
+    title = _unwrapped(f"{url}  cells: {states or len(snapshot.cells)}", "dim")
+    title.overflow = "ellipsis"
     newest = snapshot.running[-1:] or snapshot.cells[-1:]
     errors = [f"{printable(cell.key.name)}: {errors_text(cell)}" for cell in snapshot.cells if cell.errors]
     below = [f"client  {client_text(snapshot.client)}", f"server  {server_text(snapshot.server)}"]
@@ -160,7 +161,7 @@ def screen(snapshot: Snapshot, history: deque[Trend], url: str, width: int, heig
         Text(),
         _curves(history, width),
         Text(),
-        *(Text(text) for text in below),
+        *(Text(printable(text)) for text in below),
     )
 
 
@@ -220,7 +221,7 @@ def _table(first: str, *others: str) -> Table:
 def _unwrapped(text: str, style: str = "") -> Text:
     from rich.text import Text
 
-    return Text(text, style=style, no_wrap=True)
+    return Text(printable(text), style=style, no_wrap=True)
 
 
 @dataclass(slots=True)
@@ -286,4 +287,4 @@ class WatchLoop:
                 self._print_line(line(cell))
 
     def _print_line(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, highlight=False, emoji=False, soft_wrap=True)

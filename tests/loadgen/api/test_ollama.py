@@ -25,8 +25,12 @@ def sim() -> Iterator[Simulator]:
 
 # Faults of the simulated server
 
-PROTOCOL = {"close", "reset", "cut", "garbage", "huge-line", "invalid-utf8", "wrong-content-type"}
-FINE = {"slow-drip", "empty-first", "split-line", "no-done-reason", "no-counts", "held-back", "gathered"}
+PROTOCOL = {"close", "reset", "cut", "garbage", "huge-line", "invalid-utf8", "wrong-content-type",
+            "empty-body"}  # fmt: skip
+FINE = {"slow-drip", "empty-first", "split-line", "no-done-reason", "no-counts", "held-back", "gathered", "close-after",
+        "schema-ignored", "pings", "no-done", "usage-running", "calls-split", "calls-whole", "calls-unindexed",
+        "calls-same-id", "reasoning-content", "reasoning-both"}  # fmt: skip
+"""With many of them only what is under /v1 differs."""
 
 
 def expected_error(fault: str) -> tuple[str, int | None] | None:
@@ -39,7 +43,7 @@ def expected_error(fault: str) -> tuple[str, int | None] | None:
             return "http", int(fault)
         case "429":
             return "rate_limited", 429
-        case "error-line":
+        case "error-line" | "error-event":
             return "stream", 200
         case "broken-call":
             return "broken_call", 500

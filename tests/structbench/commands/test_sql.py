@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
+import psutil
 import pytest
 
 from structbench.cli import main
 from structbench.commands import sql as command
 from structbench.errors import BadInput
+from structbench.store import Store
 from structbench.store.database import ask
-from tests.support.loads import ROOT
+from tests.support.loads import ROOT, start, until
 
 DOCS = ROOT / "docs" / "sql.md"
 QUERIES = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.S)
@@ -159,3 +163,40 @@ def test_the_views_work_in_a_plain_duckdb(results_once: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(results_once)], capture_output=True, text=True, cwd="/")
     assert done.stdout.split() == ["True"] * 6, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signals", [1, 3])
+def test_ctrl_c_ends_a_statement(results: Path, signals: int) -> None:
+    endless = "SELECT count(*) FROM range(1000000000000) AS a(x), range(1000) AS b(y) WHERE hash(x + y) = 1"
+    process = start(["sql", endless, "--db", results], results.parent)
+    until(lambda: psutil.Process(process.pid).num_threads() > 2, "the statement runs")
+    for _ in range(signals):
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.startswith("structbench: interrupted")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_an_import_which_then_has_changed_nothing(results: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.duckdb"
+    with Store(other) as store:
+        store.append("runs", {"run_id": "big", "config_hash": "h", "model": "m", "suite": "s", "status": "complete"})
+    with duckdb.connect(other) as con:
+        con.execute("INSERT INTO requests BY NAME SELECT 'big' AS run_id, range AS request_index, "
+                    "repeat(md5(range::VARCHAR), 20) AS output_text FROM range(300000)")  # fmt: skip
+    before = ask(results, "SELECT count(*) FROM requests").rows
+    process = start(["import", other, "--db", results], tmp_path)
+    until(lambda: psutil.Process(process.pid).num_threads() > 2, "the import runs")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    after = ask(results, "SELECT count(*) FROM requests").rows
+    if process.returncode == 130:
+        assert after == before
+        assert err.count("\n") == 1
+    else:  # it was quicker
+        assert (process.returncode, after) == (0, [(before[0][0] + 300000,)])
+        assert "1 run" in out

@@ -20,6 +20,7 @@ from structbench.comparison.significance import (
     Ratio,
     blocks_of,
     difference,
+    difference_of_runs,
     holm,
     min_n,
     paired_by_case,
@@ -95,6 +96,36 @@ def test_equal_rates_are_called_different_in_about_one_of_twenty() -> None:
         false_alarms(lambda generator: difference(rate(generator), rate(generator), paired=False, relative=True))
         <= 0.09
     )
+
+
+@pytest.mark.parametrize(("runs", "most"), [((3, 3), 0.06), ((5, 5), 0.06), ((3, 6), 0.06)])
+def test_runs_that_differ_by_themselves_are_called_different_in_about_one_of_twenty(
+    runs: tuple[int, int], most: float
+) -> None:
+    """Each run has a speed of its own (sd 5 %), which no interval within two single runs can know."""
+    generator = np.random.default_rng(7)
+
+    def make() -> Difference:
+        of_a, of_b = (np.exp(0.05 * generator.standard_normal(n)) for n in runs)
+        return difference_of_runs(of_a.mean(), of_b.mean(), of_a, of_b, relative=True)
+
+    alarms = np.mean([make().p_value < 0.05 for _ in range(1000)])
+    assert 0.015 <= alarms <= most
+
+
+def test_welchs_test_of_runs_is_scipys_on_logarithms() -> None:
+    of_a, of_b = np.array([0.10, 0.11, 0.105]), np.array([0.13, 0.12, 0.14, 0.125])
+    found = difference_of_runs(0.105, 0.13, of_a, of_b, relative=True)
+    own = scipy_stats.ttest_ind(np.log(of_b), np.log(of_a), equal_var=False)
+    low, high = own.confidence_interval(0.95)
+    assert found.p_value == pytest.approx(own.pvalue)
+    assert (found.low, found.high) == pytest.approx((0.105 * np.expm1(low), 0.105 * np.expm1(high)))
+    assert (found.value, found.method) == (pytest.approx(0.025), "Welch's t over runs")
+    shares = difference_of_runs(0.1, 0.2, np.array([0.0, 0.1, 0.2]), np.array([0.1, 0.2, 0.3]), relative=False)
+    assert shares.p_value == pytest.approx(
+        scipy_stats.ttest_ind([0.1, 0.2, 0.3], [0, 0.1, 0.2], equal_var=False).pvalue
+    )
+    assert difference_of_runs(1.0, 1.0, np.ones(3), np.ones(3), relative=True).p_value == 1.0
 
 
 @pytest.mark.usefixtures("quick")

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +37,7 @@ from structbench.run import runner
 from structbench.run.display import Display
 from structbench.run.runner import Stop, Summary
 from structbench.store import Store
+from structbench.suites.generated import TextShape
 from structbench.types import Note
 from tests.support.gateway import gateway
 from tests.support.loads import MODELS, ask, listening, load, small, until
@@ -172,7 +173,7 @@ def test_the_run_says_what_was_measured_and_where(lossy: SimpleNamespace) -> Non
     assert json.loads(run["environment"]) == {
         "structbench": __version__, "python": platform.python_version(), "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "options": {"workers": 1, "grace": 3.0, "metrics_port": 0, "simulate": False},
+        "options": {"workers": 1, "grace": 3.0, "metrics_port": 0, "simulate": False, "text": asdict(TextShape())},
     }  # fmt: skip
     segment = one(lossy.first, "SELECT * FROM segments")
     assert segment.pop("started_at") <= segment.pop("finished_at")

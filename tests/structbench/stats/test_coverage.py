@@ -53,9 +53,9 @@ def test_percentiles_of_a_queue_at_80_percent_are_covered_wherever_an_interval_i
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [100, 400, 1000])
 def test_percentiles_of_independent_requests_are_covered_as_often_as_promised(n: int) -> None:
-    found = coverage(queues.independent, n, 600)
+    found = coverage(queues.independent, n, 2000)
     for shown, covers in found.values():
-        assert 0.925 <= covers <= 0.99, found
+        assert 0.94 <= covers <= 0.985, found
         assert shown >= 0.95, found
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from structbench.cli import main
+from loadgen.simulator import Simulator
+from structbench.cli import COMMANDS, main
 from structbench.errors import BadInput
+from structbench.options import DEFAULT_MODELS
 from structbench.store import Reader, Store, schema
 from structbench.store.inspection import _ELSEWHERE, _OF_COLUMNS
+from tests.support.loads import MODELS
 
 SECRET = "what only the owner of this machine may read"
 
@@ -34,10 +38,39 @@ HOSTILE = {
     "a check": NOTES.format("VARCHAR CHECK (run_id > random()::VARCHAR)", "VARCHAR"),
     "a table without its key": "CREATE OR REPLACE TABLE samples AS FROM samples",
     "an index on an expression": "CREATE INDEX more ON samples (lower(run_id))",
+    "a default from a sequence": "CREATE SEQUENCE n; ALTER TABLE lookups ALTER run_id SET DEFAULT nextval('n')::TEXT",
+    "a type in the place of one": "CREATE TYPE json AS ENUM ('x')",
     "no table of requests": "DROP TABLE requests",
     "a version that its tables are not of": "DELETE FROM migrations WHERE version > 2",
     "a version below the first": "UPDATE migrations SET version = -version",
 }  # fmt: skip
+
+if not duckdb.__version__.startswith("1."):
+    HOSTILE |= {
+        f"a trigger on {event}": f"CREATE TRIGGER t AFTER {event} ON runs FOR EACH STATEMENT DELETE FROM requests"
+        for event in ("INSERT", "UPDATE", "DELETE")
+    }
+
+OPENS = {
+    "load": ["load --requests 1 --suite json --db {db}", "load --dry-run --suite json --db {db}",
+             "load --explain --suite json --db {db}"],
+    "runs": ["runs --db {db}", "runs --json --db {db}"],
+    "stats": ["stats --db {db}"],
+    "compare": ["compare r r --db {db}", "compare {db} {own} --db {own}", "compare {own} {db} --db {own} -o {out}"],
+    "export": ["export --db {db}", "export -o {out} --db {db}", "export --format benchstat --db {db}"],
+    "import": ["import {db} --db {own}", "import {own} --db {db}"],
+    "sql": ["sql 'FROM summary' --db {db}", "sql --format csv 'FROM runs' --db {db}"],
+    "verify": ["verify --db {db}"],
+    "rescore": ["rescore --db {db}", "rescore --json --db {db}"],
+    "clean": ["clean r --yes --db {db}", "clean r --dry-run --db {db}"],
+    "clear-cache": ["clear-cache r --db {db}"],
+    "suites": ["suites check {db}"],
+    "matrix": ["matrix --compare 1 2 --db {db}", "matrix --models smollm2:360m --db {db}"],
+    "demo": ["demo --db {db}"],
+    "report": ["report --db {db}", "report --format html -o {out} --db {db}", "report --format markdown --db {db}"],
+}  # fmt: skip
+"""Each command that opens files, in each way."""
+OPENS_NONE = {"simulate", "watch", "calibrate"}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +80,12 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.append("runs", {"run_id": "r", "config_hash": "h", "model": "m", "suite": "json", "status": "complete"})
         store.append("requests", {"run_id": "r", "request_index": 0, "output_text": "=1+1"})
     return path
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with Simulator(dict.fromkeys(DEFAULT_MODELS, MODELS["sim:fast"])) as running:
+        yield running.url
 
 
 @pytest.fixture
@@ -75,24 +114,32 @@ def test_a_file_that_is_not_ours_to_the_letter_is_refused_unread_and_unchanged(
     assert path.read_bytes() == before
 
 
+def test_every_command_is_tried_with_them() -> None:
+    assert {*OPENS, *OPENS_NONE} == {*COMMANDS}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", HOSTILE)
 def test_no_command_shows_writes_or_does_what_a_file_says(
-    made: Callable[[str], Path], ours: Path, what: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    made: Callable[[str], Path],
+    ours: Path,
+    what: str,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    server: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", server)
     path = str(made(HOSTILE[what]))
     before, own = Path(path).read_bytes(), str(shutil.copy(ours, tmp_path / "own.duckdb"))
-    for command in (
-        "runs", "runs --json", "report", "report --format html -o {out}", "compare r r", "verify", "stats", "export",
-        "export -o {out}", "clean r --yes", "clear-cache r", "load --simulate --requests 1 --suite json",
-    ):  # fmt: skip
-        words = command.replace("{out}", str(tmp_path / "out")).split()
-        assert main([*words, "--db", path]) == 2, command
+    opens = {
+        name: [line.format(db=path, own=own, out=tmp_path / "out") for line in lines] for name, lines in OPENS.items()
+    }
+    for line in (line for lines in opens.values() for line in lines):
+        assert main(shlex.split(line)) == 2, line
         out, err = capfd.readouterr()
-        assert (out, err.count("\n")) == ("", 1), command
-    for words in (["sql", "FROM summary", "--db", path], ["import", path, "--db", own]):
-        assert main(words) == 2
-        assert SECRET not in "".join(capfd.readouterr())
+        assert err.count("\n") == 1, line
+        assert SECRET not in out + err, line
     assert Path(path).read_bytes() == before
     assert not (tmp_path / "out").exists()
 

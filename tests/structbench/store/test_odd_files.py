@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import duckdb
 import pytest
 
 from structbench.errors import BadInput, RunFailed
-from structbench.output import spreadsheet_sql, spreadsheet_text
+from structbench.output import spreadsheet_sql, spreadsheet_text, writable_path
 from structbench.store import Reader, Store
 from structbench.store.database import ask
 from structbench.store.spool import Spool
@@ -144,3 +145,37 @@ def test_text_that_is_a_formula_to_a_spreadsheet_is_shown_as_text_and_numbers_st
     if isinstance(text, str):
         with duckdb.connect() as con:
             assert con.execute(f"SELECT {spreadsheet_sql('x')} FROM (SELECT $1 AS x)", [text]).fetchall() == [(shown,)]
+
+
+def test_what_dead_processes_left_beside_a_file_is_swept_and_nothing_else(path: Path, tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    old = time.time() - 3600
+    left = [f".{name}.{gone.pid}-{what}" for name, what in (
+        ("db.duckdb", "0"), ("db.duckdb", "0.wal"), ("db.duckdb", "1.tmp"), ("out.csv", "part"),
+    )]  # fmt: skip
+    kept = [f".db.duckdb.{os.getpid()}-9", ".db.duckdb.mine", "db.duckdb.tmp", f".other.{gone.pid}-0"]
+    for name in (*left, *kept):
+        made = tmp_path / name
+        if name.endswith(".tmp"):
+            made.mkdir()
+            (made / "duckdb_temp_storage-0.tmp").write_bytes(b"x")
+        else:
+            made.touch()
+        os.utime(made, (old, old))
+    young = tmp_path / f".db.duckdb.{gone.pid}-7"
+    young.touch()
+    with Reader(path):
+        pass
+    with writable_path(tmp_path / "out.csv", [path]) as made:
+        made.write_text("a")
+    assert [name for name in left if (tmp_path / name).exists()] == []
+    assert [name for name in (*kept, young.name) if not (tmp_path / name).exists()] == []
+
+
+def test_two_that_read_one_file_do_not_share_what_duckdb_puts_aside(path: Path) -> None:
+    with Reader(path) as one, Reader(path) as other:
+        asked = "SELECT current_setting('temp_directory') AS folder"
+        folders = {reader.query(asked)[0]["folder"] for reader in (one, other)}
+    assert len(folders) == 2
+    assert all(Path(folder).parent == path.parent for folder in folders)

@@ -1,0 +1,141 @@
+"""docs/llmperf.md against the code: every line of its tables is understood, and every command does what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from structbench.cli import _parse, command_module, main
+from structbench.options import LoadOptions
+from structbench.run.settings import Settings, settings_of
+from tests.support.loads import ROOT, ask
+from tests.support.scripted_server import Peer, Scripted
+
+TEXT = (ROOT / "docs" / "llmperf.md").read_text()
+COMMANDS = [shlex.split(line) for line in re.findall(r"```sh\n(.*?)```", TEXT, re.S)[0].splitlines()]
+LOADS = [words[2:] for words in COMMANDS if words[1] == "load"]
+OPTIONS = (
+    "model", "mean-input-tokens", "stddev-input-tokens", "mean-output-tokens", "stddev-output-tokens",
+    "num-concurrent-requests", "timeout", "max-num-completed-requests", "additional-sampling-params", "results-dir",
+    "llm-api", "metadata",
+)  # fmt: skip
+"""All options of both programs."""
+APIS = ("openai", "anthropic", "litellm", "vertexai", "sagemaker")
+VARIABLES = (
+    "OPENAI_API_BASE", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GCLOUD_PROJECT_ID", "GCLOUD_REGION",
+    "VERTEXAI_ENDPOINT_ID", "GCLOUD_ACCESS_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+    "AWS_REGION_NAME",
+)  # fmt: skip
+KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "LITELLM_KEY", "GCLOUD_ACCESS_TOKEN", "SAGEMAKER_TOKEN")
+
+
+def rows(section: str) -> list[list[str]]:
+    """The cells of the section's table, without its headings."""
+    part = TEXT.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in re.findall(r"^\| `.*\|$", part, re.M)]
+
+
+def understood(cell: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in KEYS:
+        monkeypatch.setenv(name, "sesame")
+    (words,) = re.findall(r"`([^`]+)`", cell)
+    options = _parse("load", LoadOptions, shlex.split(words))
+    assert isinstance(options, LoadOptions)
+    return settings_of(options)
+
+
+def test_every_option_of_both_programs_has_its_line() -> None:
+    named = [re.findall(r"--([a-z-]+)", line[0])[0] for line in rows("Options")]
+    assert tuple(named) == OPTIONS
+
+
+@pytest.mark.parametrize("line", rows("Options"), ids=lambda line: line[0].split()[0])
+def test_what_an_option_is_called_here_is_understood(line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, plain = understood(line[1], monkeypatch), settings_of(LoadOptions())
+    assert settings != plain or line[0].startswith("`--mean") or "stddev-input" in line[0], "it changes something"
+
+
+def test_sampling_parameters_and_metadata_are_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_name = {line[0].split()[0].strip("`"): line for line in rows("Options")}
+    given = json.loads(shlex.split(by_name["--additional-sampling-params"][0].strip("`"))[1])
+    assert understood(by_name["--additional-sampling-params"][1], monkeypatch).body == given
+    assert understood(by_name["--metadata"][1], monkeypatch).metadata == {"name": "foo", "bar": "1"}
+
+
+def test_every_api_and_variable_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tuple(line[0].strip("`") for line in rows("APIs")) == APIS
+    assert [name for name in VARIABLES if f"`{name}`" not in " ".join(line[2] for line in rows("APIs"))] == []
+    for line in rows("APIs"):
+        assert understood(line[1], monkeypatch).api == ("anthropic" if "anthropic" in line[0] else "openai")
+
+
+def serving(path: str, lists_models: bool) -> Any:
+    """A script of a server that answers requests at this path, streamed or whole."""
+    usage = {"prompt_tokens": 20, "completion_tokens": 3, "input_tokens": 20, "output_tokens": 3}
+    chat = [{"choices": [{"delta": {"content": "one 7"}, "finish_reason": "stop"}]}, {"choices": [], "usage": usage}]
+    messages = [
+        {"type": "message_start", "message": {"usage": usage}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "one 7"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage},
+    ]
+
+    def script(peer: Peer) -> None:
+        while (asked := peer.read()) is not None:
+            verb, target, _ = asked.head.split()
+            body = json.loads(asked.data or b"{}")
+            if verb == "GET" and lists_models and target.endswith("/models"):
+                names = [words[words.index("--models") + 1] for words in LOADS]
+                peer.plain(200, json.dumps({"data": [{"id": name, "owned_by": "x"} for name in names]}).encode())
+            elif verb == "GET" or target != path:
+                peer.plain(404, b'{"error": {"message": "no such path"}}')
+            elif not body:
+                peer.plain(400, b'{"error": {"message": "model is missing"}}')
+            elif not body["stream"]:
+                peer.plain(200, json.dumps({"choices": [{}], "content": [{}], "usage": usage}).encode())
+            else:
+                events = messages if target.endswith("/messages") else chat
+                peer.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
+                for event in events:
+                    peer.chunk(f"event: {event.get('type', 'message')}\ndata: {json.dumps(event)}\n\n".encode())
+                peer.chunk()
+
+    return script
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", LOADS, ids=lambda words: words[words.index("--models") + 1])
+def test_every_load_reaches_its_path_with_its_key(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = _parse("load", LoadOptions, words)
+    assert isinstance(options, LoadOptions)
+    given = options.base_url or (options.host[0] if options.host else "")
+    base = re.sub(r"^https?://[^/]+", "", given) or ("" if options.api == "anthropic" else "/v1")
+    path = base + ("/v1/messages" if options.api == "anthropic" else "/chat/completions")
+    with Scripted(serving(path, lists_models=options.base_url is None)) as server:
+        address = server.url + base
+        for name in KEYS:
+            monkeypatch.setenv(name, f"key of {name}")
+        monkeypatch.setenv("OPENAI_API_BASE", address)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
+        here = [address if word == given else word for word in words]
+        db = tmp_path / "s.duckdb"
+        assert main(["load", *here, "--requests", "3", "--metrics-port", "0", "--db", str(db), "--quiet"]) == 0
+        asked = [each for each in server.asked if each.head.startswith(f"POST {path} ") and each.body.get("stream")]
+    assert len(asked) >= 3
+    name = options.api_key_env or ("ANTHROPIC_API_KEY" if options.api == "anthropic" else "OPENAI_API_KEY")
+    assert f"key of {name}" in {asked[-1].headers.get("authorization", "")[7:], asked[-1].headers.get("x-api-key", "")}
+    assert all(each.body["model"] == options.models[0] for each in asked)
+    assert ask(db, "SELECT count(*) FROM requests WHERE error_kind IS NULL AND output_tokens = 3") == [(3,)]
+    assert main(["export", "--format", "llmperf", "--db", str(db), "-o", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").glob("*_summary.json"))) == 1
+
+
+def test_the_command_that_exports_is_understood() -> None:
+    (words,) = [words[2:] for words in COMMANDS if words[1] == "export"]
+    _parse("export", command_module("export").Options, words)
