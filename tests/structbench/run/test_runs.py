@@ -596,7 +596,10 @@ def test_what_is_only_planned_sends_nothing_and_makes_no_file(sim: Simulator, tm
     options = small(sim, tmp_path / "s.duckdb", **{how: True})
     with made_up() as engine:
         summary = load(options)
-    assert summary.planned == [f"sim:fast numbers c=1: new: {options.db} does not exist yet"]
+    assert summary.planned[0] == f"sim:fast numbers c=1: new: {options.db} does not exist yet"
+    assert [line.split(": known by")[0] for line in summary.planned[1:]] == [
+        f"sim:fast on ollama 0.33.0 at {sim.url.removeprefix('http://')} (API ollama)"
+    ] * (how == "explain")
     assert (engine.given, list(tmp_path.iterdir()), summary.rows, summary.records()) == ([], [], [], [])
     assert (summary.db, summary.exit_code) == (str(options.db), 0)
 
