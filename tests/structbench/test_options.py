@@ -17,7 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "requests": None, "concurrency": [], "rate": [], "arrival": "constant", "burstiness": 1.0, "max_in_flight": None,
     "duration": None, "warmup": None, "workers": None, "timeout": 300.0, "patience": 10.0, "grace": 10.0,
     "mean_input_tokens": 550.0, "stddev_input_tokens": 150.0, "mean_output_tokens": 150.0,
-    "stddev_output_tokens": 10.0, "structured": ["format"], "think": None, "endpoint": "chat", "seed": 0, "option": [],
+    "stddev_output_tokens": 10.0, "structured": ["format"], "think": [], "endpoint": "chat", "seed": 0, "option": [],
     "keep_alive": None, "pull": False, "embed_model": None,
     "db": Path("structbench.duckdb"), "skip_cached": False, "explain": False,
     "max_tokens_total": None, "metadata": [],

@@ -33,6 +33,7 @@ def record(index: int = 0, prompt: int | None = 80, output: int | None = 20, **m
     ("more", "tokens"),
     [
         ({}, 150), ({"body": {"max_tokens": 7}}, 107), ({"body": {"max_completion_tokens": 8}}, 108),
+        ({"body": {"max_output_tokens": 6}}, 106),
         ({"body": {"options": {"num_predict": 9}}}, 109), ({"options": {"num_predict": -1}}, 100 + 4096),
         ({"options": {}}, 100 + 4096), ({"format": {"type": "object", "n": "y" * 377}}, 250),
     ],
@@ -80,6 +81,21 @@ def test_requests_in_flight_count_as_what_they_ask_for() -> None:
     budget.settle(record(1))
     budget.settle(record(2))
     assert next(handed) is None, "300 used: 120 are too few"
+
+
+def test_what_just_fits_may_be_sent_and_what_was_not_sent_no_longer_counts() -> None:
+    budget = TokenBudget(150)
+    assert next(budget.admit([asked()])) == asked()
+    assert next(budget.admit([asked()])) is None
+    budget.begin()
+    assert next(budget.admit([asked()])) == asked()
+    assert next(TokenBudget(149).admit([asked()])) is None
+
+
+def test_a_warm_up_counts_as_what_it_asks_for() -> None:
+    budget = TokenBudget(1000)
+    budget.spend([asked(), asked(1)])
+    assert budget.used == 300
 
 
 def test_a_conversation_needs_room_for_both_of_its_turns() -> None:
