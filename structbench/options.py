@@ -294,6 +294,7 @@ class LoadOptions(Readable):
     skip_cached: bool = opt(False, "skip cells that are already complete in --db, and complete the partial ones")
     explain: bool = opt(False, "explain why each cell is new, partial or done; send nothing")
     dry_run: bool = opt(False, "list the cells and their states; send nothing")
+    print_plan: bool = opt(False, "print these options as a plan file, for structbench load PLAN.toml; send nothing")
     label: Optional[str] = opt(None, "name to store with these runs")
     metadata: list[str] = opt((), "facts to store with these runs, e.g. gpu=L4 batch=8", many=True,
                               metavar="KEY=VALUE")  # fmt: skip

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -263,7 +264,9 @@ def _facts(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def check_api(settings: Settings, server: Server) -> None:
-    """Raise BadInput for what the server's API cannot be asked."""
+    """Raise BadInput for what the server's API cannot be asked, or if its official client is not installed."""
+    if find_spec(package := server.api.PROVIDER) is None:
+        raise BadInput(f"the API {server.api_name} needs the package {package}: pip install 'structbench[{package}]'")
     api = chat_api(server.api_name)
     ways = ("format", "prompt", *api.DIALECTS)
     if unknown := [way for way in settings.structured if way not in ways]:

@@ -21,7 +21,8 @@ DEFAULTS: dict[str, Any] = {
     "keep_alive": None, "pull": False, "embed_model": None,
     "db": Path("structbench.duckdb"), "skip_cached": False, "explain": False,
     "max_tokens_total": None, "metadata": [],
-    "dry_run": False, "label": None, "metrics_port": 9464, "metrics_host": "127.0.0.1", "hold": 0.0, "otlp": None,
+    "dry_run": False, "print_plan": False,
+    "label": None, "metrics_port": 9464, "metrics_host": "127.0.0.1", "hold": 0.0, "otlp": None,
     "otlp_content": False, "max_error_rate": 1.0, "json": False, "quiet": False, "simulate": False, "slo": [],
     "abort_on_slo": False, "fsync": False, "goodput": None, "junit": None,
 }  # fmt: skip
