@@ -7,7 +7,7 @@ RUN useradd --create-home --uid 10001 structbench && install -d -o structbench /
 COPY pyproject.toml README.md LICENSE /src/
 COPY loadgen /src/loadgen
 COPY structbench /src/structbench
-RUN pip install --no-cache-dir --disable-pip-version-check /src
+RUN pip install --no-cache-dir --disable-pip-version-check '/src[openai,anthropic]'
 
 USER structbench
 WORKDIR /data

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import machine, results, scoring, store, telemetry, timing, tls
+from benchmarks import apis, machine, results, scoring, store, telemetry, timing, tls
 from benchmarks.table import Figure, lines, markdown
 
 
@@ -19,6 +19,7 @@ def benchmarks(arguments: argparse.Namespace) -> dict[str, Callable[[], list[Fig
     for scenario in timing.SCENARIOS:
         found[scenario.name] = partial(timing.measure, scenario, arguments.seconds, arguments.truthserver)
     found[telemetry.NAME] = partial(telemetry.measure, arguments.seconds, arguments.truthserver)
+    found[apis.NAME] = partial(apis.measure, arguments.seconds, arguments.truthserver)
     found[tls.NAME] = partial(tls.measure, arguments.seconds)
     found |= {store.NAME: store.measure, scoring.NAME: scoring.measure, results.NAME: results.measure}
     return {**found, scoring.LOAD: partial(scoring.measure_load, arguments.seconds)}

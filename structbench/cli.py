@@ -44,7 +44,12 @@ def main(argv: Sequence[str]) -> int:
         if argv[0] not in COMMANDS:
             raise BadInput(f"unknown command {argv[0]!r}: {did_you_mean(argv[0], COMMANDS)}")
         command = command_module(argv[0])
-        return int(command.run(_parse(argv[0], command.Options, argv[1:])))
+        words = argv[1:]
+        if argv[0] == "load":
+            from structbench.run.plan_file import with_plan
+
+            words = with_plan(words)
+        return int(command.run(_parse(argv[0], command.Options, words)))
     except StructbenchError as error:
         complain(str(error))
         return error.exit_code

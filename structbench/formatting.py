@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -101,7 +102,8 @@ def identity_text(identity: str | None) -> str:
     found = identity or ""
     if found.startswith("name:"):
         return ""
-    return found[:12] if re.fullmatch(r"(sha256:)?[0-9a-f]{32,}", found) else found
+    digest = found.removeprefix("sha256:")
+    return digest[:12] if re.fullmatch("[0-9a-f]{32,}", digest) else found
 
 
 def place_text(address: str | None) -> str:
@@ -126,6 +128,14 @@ def version_text(kind: str | None, version: str | None, api: str | None) -> str:
     """Return the server's software and version: ``ollama 0.33.0``, ``llama.cpp b11549``."""
     told = kind_text(kind, api)
     return f"{told} {(version or '').removeprefix(told).strip()}".strip()
+
+
+def setting_text(name: str, value: Any) -> str:
+    """Return a setting with its value: ``num_ctx=2048``, ``think=on``, ``stop=["a","b"]``."""
+    shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if name == "think":
+        shown = {"true": "on", "false": "off"}.get(shown, shown)
+    return f"{name}={clipped(printable(shown), 24)}"
 
 
 def printable(text: str) -> str:
@@ -157,13 +167,19 @@ def without_middle(text: str, length: int, tail: int | None = None) -> str:
 
 
 def did_you_mean(
-    word: str, known: Iterable[str], *, otherwise: str | None = None, most: int = 1, quote: str = ""
+    word: str,
+    known: Iterable[str],
+    *,
+    otherwise: str | None = None,
+    most: int = 1,
+    quote: str = "",
+    cutoff: float = 0.5,
 ) -> str:
     """Return ``did you mean json?`` if a known name is similar, else ``otherwise`` or the list of known names."""
     from difflib import get_close_matches
 
     names = list(known)
-    near = get_close_matches(word, names, n=most, cutoff=0.5)
+    near = get_close_matches(word, names, n=most, cutoff=cutoff)
     if near:
         return f"did you mean {' or '.join(f'{quote}{name}{quote}' for name in near)}?"
     return f"use {', '.join(names)}" if otherwise is None else otherwise

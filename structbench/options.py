@@ -267,18 +267,19 @@ class LoadOptions(Readable):
         "Also: tools (as a tool's parameters), strict, structured_outputs (vLLM), json_schema (llama.cpp)",
         many=True, metavar="WAY", split=names_in,
     )  # fmt: skip
-    think: Optional[str] = opt(
-        None,
-        "thinking: on, off, or a level such as high (default: as the server decides)",
-        metavar="on|off|LEVEL",
-    )
+    think: list[str] = opt(
+        (), "thinking: on, off, or a level such as high (default: as the server decides); several values make several "
+        "cells", many=True, metavar="on|off|LEVEL", split=names_in,
+    )  # fmt: skip
     endpoint: Literal["chat", "generate"] = opt("chat", "endpoint to load: /api/chat or /api/generate")
     seed: int = opt(0, "seed for prompts, arrivals and sampling (sampling uses seed + request index)")
     option: list[str] = opt(
-        (), "options by Ollama's names, e.g. temperature=0 num_predict=64; other APIs get their own names for them",
+        (), "options by Ollama's names, e.g. temperature=0 num_predict=64; other APIs get their own names for them; "
+        "several values of one (num_ctx=2048 num_ctx=8192, or num_ctx=2048,8192) make several cells",
         many=True, metavar="KEY=VALUE",
     )  # fmt: skip
-    body: list[str] = opt((), "fields to add to every request's body, e.g. top_k=40", many=True, metavar="KEY=JSON")
+    body: list[str] = opt((), "fields to add to every request's body, e.g. top_k=40; several values of one make "
+                          "several cells", many=True, metavar="KEY=JSON")  # fmt: skip
     model_revision: Optional[str] = opt(
         None, "what tells this model from another of its name, where the server does not: a commit, a date"
     )
@@ -293,6 +294,7 @@ class LoadOptions(Readable):
     skip_cached: bool = opt(False, "skip cells that are already complete in --db, and complete the partial ones")
     explain: bool = opt(False, "explain why each cell is new, partial or done; send nothing")
     dry_run: bool = opt(False, "list the cells and their states; send nothing")
+    print_plan: bool = opt(False, "print these options as a plan file, for structbench load PLAN.toml; send nothing")
     label: Optional[str] = opt(None, "name to store with these runs")
     metadata: list[str] = opt((), "facts to store with these runs, e.g. gpu=L4 batch=8", many=True,
                               metavar="KEY=VALUE")  # fmt: skip
@@ -340,7 +342,7 @@ class RunFilters(Readable):
     """Select the stored runs for a command: each option narrows the choice, several values of one widen it."""
 
     runs: list[str] = opt(
-        (), "run ids, labels, models, suites, server versions or config hashes (default: all runs)", many=True,
+        (), "run ids, labels, models, suites, servers, versions or config hashes (default: all runs)", many=True,
         args=["runs"],
     )  # fmt: skip
     model: list[str] = opt((), "only runs of these models", many=True, split=names_in)

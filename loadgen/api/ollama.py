@@ -26,7 +26,17 @@ from loadgen.wire.httpx_adapter import HttpxTransport
 FRAMING: type[Framing] = Ndjson
 ENDS_ONCE = True
 PROMPTS = True
-OPTIONS: Mapping[str, str] = {}
+OPTIONS: Mapping[str, str] = {
+    name: name
+    for name in (
+        "temperature", "top_k", "top_p", "min_p", "typical_p", "tfs_z", "seed", "stop", "num_predict", "num_keep",
+        "repeat_last_n", "repeat_penalty", "presence_penalty", "frequency_penalty", "penalize_newline", "mirostat",
+        "mirostat_tau", "mirostat_eta", "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap",
+        "use_mlock", "low_vram", "numa", "f16_kv", "vocab_only", "logits_all", "embedding_only", "num_gqa",
+        "rope_frequency_base", "rope_frequency_scale", "draft_num_predict",
+    )
+}  # fmt: skip
+"""Those of old versions too; it ignores others."""
 DIALECTS: Sequence[str] = ("tools",)
 
 _SENDING: ContextVar[tuple[WireTimings, Request]] = ContextVar("sending")

@@ -31,7 +31,7 @@ class ChatApi(Protocol):
     ENDS_ONCE: bool
     """Whether a second last message is wrong."""
     OPTIONS: Mapping[str, str]
-    """Ollama's name of an option -> the API's own, for those that it has; empty: it takes any."""
+    """Ollama's name of an option -> the API's own, for those that it has."""
     PROMPTS: bool
     """Whether it takes a prompt outside a chat."""
     DIALECTS: Sequence[str]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from loadgen.api import kinds, sse
 from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy
-from loadgen.api.server import REFUSED, AccessRefused, LoadedModel, Server, ServerError, given_host
+from loadgen.api.server import REFUSED, AccessRefused, LoadedModel, NotThisApi, Server, ServerError, given_host
 from loadgen.types import Request
 from loadgen.wire.access import NO_ACCESS, Access, masked_address, split_userinfo
 from loadgen.wire.tls import tls_problem
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _QUESTION_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
+_NOTHING_THERE = (404, 405)
 _HOSTED = ("api.openai.com", "api.anthropic.com")
 """They are not asked what only other servers answer."""
 
@@ -105,10 +106,15 @@ class V1Server:
         self, address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None,
         access: Access = NO_ACCESS,
     ) -> tuple[float | None, str | None]:  # fmt: skip
-        """Send the shortest request, for which a server loads the model; return its seconds, and a refusal."""
+        """Send the shortest request, for which a server loads the model; return its seconds, and a refusal.
+
+        Raises NotThisApi if the server has nothing at the API's path, and AccessRefused.
+        """
         began = monotonic()
         try:
             answer = self._ask(address, model, "Say hello.", access)
+        except (NotThisApi, AccessRefused):
+            raise
         except ServerError as error:
             return None, str(error)
         if "usage" not in answer and not (answer.get("choices") or answer.get("output") or answer.get("content")):
@@ -138,6 +144,9 @@ class V1Server:
         try:
             with client_of(address, _LOAD_TIMEOUT_S, access) as http:
                 answer = http.post(address + self.path, json=body)
+                if answer.status_code in _NOTHING_THERE and model not in answer.text:
+                    raise NotThisApi(f"nothing answers at {address}{self.path} (HTTP {answer.status_code}): check "
+                                     "--host and its path, or choose another --api")  # fmt: skip
                 said = answer.json()
         except (httpx.RequestError, OSError) as error:
             raise ServerError(access.masked(str(error) or type(error).__name__)) from None

@@ -21,6 +21,11 @@ Options = LoadOptions
 
 
 def run(options: LoadOptions) -> int:
+    if options.print_plan:
+        from structbench.run.plan_file import plan_text
+
+        print(plan_text(options))
+        return 0
     from rich.console import Console
 
     from structbench.run.display import Display

@@ -22,7 +22,7 @@ class Options:
 
     runs: list[str] = opt(
         (),
-        "run ids, labels, models, suites, server versions (default: all runs); see `structbench runs`",
+        "run ids, labels, models, suites, servers, versions (default: all runs); see `structbench runs`",
         many=True,
         args=["runs"],
     )

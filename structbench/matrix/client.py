@@ -77,12 +77,16 @@ class Reply:
 
 
 class Prober:
-    """Asks one request after the other over a kept connection; ``timeout_s`` is the limit of each."""
+    """Asks one request after the other; ``timeout_s`` is the limit of each.
+
+    Each has a connection of its own: some servers close theirs after an answer although they said that they keep it.
+    """
 
     def __init__(self, address: str, timeout_s: float, access: Access = NO_ACCESS, api_name: str = DEFAULT_API) -> None:
         """``address`` is the server's as that API's ``ServerApi`` has it."""
         way = client_arguments(address, access, timeout_s, proxy_to(address))
         self._http = httpx.Client(timeout=timeout_s, **way)
+        self._http.headers["Connection"] = "close"
         self._address = http_url(address).rstrip("/")
         self._below_v1 = api_name in _BELOW_V1
         self._access = access

@@ -73,6 +73,8 @@ def cell_name(row: Row) -> str:
 
 
 def _name(row: Row, key: str) -> str:
+    if key == "load" and row.get("variant"):
+        return f"{text(row, key)} {text(row, 'variant')}"
     if key != "suite":
         return text(row, key)
     return suite_text(text(row, key), text(row, "structured") if row.get("structured") else None)

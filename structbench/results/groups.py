@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from structbench.formatting import clipped, load_text, printable, server_text
+from structbench.formatting import clipped, load_text, printable, server_text, setting_text
 from structbench.identity import flat
 from structbench.notes import stored_notes
 from structbench.store import Reader
@@ -197,7 +197,13 @@ def differing_by_server(group: RunGroup, others: Sequence[RunGroup]) -> list[str
 
 
 def differing(config: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the config fields that not all others share, with their values: ``think true``."""
+    """Return the config fields that not all others share, with their values: ``endpoint chat``, ``num_ctx=2048``."""
     own, theirs = flat(config), [flat(other) for other in others]
     paths = [path for path in own if any(other.get(path) != own[path] for other in theirs)]
-    return [f"{'.'.join(path)} {clipped(printable(own[path]).strip(chr(34)), 24)}" for path in paths]
+    return [_field_text(path, own[path]) for path in paths]
+
+
+def _field_text(path: tuple[str, ...], value: str) -> str:
+    if path == ("think",) or (path[0] in ("options", "body") and len(path) > 1):
+        return setting_text(".".join(path[1:] or path), json.loads(value))
+    return f"{'.'.join(path)} {clipped(printable(value).strip(chr(34)), 24)}"

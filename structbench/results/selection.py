@@ -21,8 +21,10 @@ _MIN_PREFIX = 4
 _MAX_NAMES = 5
 STATES = ("complete", "interrupted", "running")
 _RUNS = """
-SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash, api,
-    coalesce(server_kind, CASE api WHEN 'ollama' THEN 'ollama' END) AS server, config ->> '$.server_address' AS address
+SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash,
+    coalesce(api, 'ollama') AS api,
+    coalesce(server_kind, CASE coalesce(api, 'ollama') WHEN 'ollama' THEN 'ollama' END) AS server,
+    config ->> '$.server_address' AS address
 FROM runs ORDER BY started_at NULLS FIRST, run_id
 """
 

@@ -1,4 +1,4 @@
-"""Cells from settings: one for each model × suite × load level × way of sending a schema, with its full identity."""
+"""Cells from settings: one for each model × variant × suite × load × way of sending a schema, with its identity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loadgen.api.server import Server
 from loadgen.types import ClosedLoop, Load
 from structbench.formatting import load_text, suite_text
 from structbench.identity import canonical_json, config_hash
-from structbench.run.settings import Settings
+from structbench.run.settings import Settings, Variant
 from structbench.scoring import SCORER_VERSION
 from structbench.suites.catalog import representative_cases
 from structbench.types import Config, Suite
@@ -34,6 +34,8 @@ class Cell:
     config_hash: str
     spellings: tuple[str, ...] = ()
     """Other names of the model, under which earlier runs of this cell may be stored."""
+    variant: str = ""
+    """What this cell is run with, of the settings that have several values: ``num_ctx=2048``."""
     place: str = ""
     """The server's host and port, where the load has several servers."""
 
@@ -53,7 +55,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.model} {self.suite_name} {self.load_name}" + (f" at {self.place}" if self.place else "")
+        name = " ".join(filter(None, (self.model, self.suite_name, self.load_name, self.variant)))
+        return name + (f" at {self.place}" if self.place else "")
 
 
 def loading_options(cell: Cell, names: frozenset[str]) -> list[dict[str, Any]]:
@@ -83,9 +86,9 @@ def _loading_texts(name: str, sets: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def build_cells(settings: Settings, servers: Sequence[Server]) -> list[Cell]:
-    """Return all cells, server by server and model by model, so that a server loads each model once."""
+    """Return all cells by server, model and variant, so that a server loads each model as rarely as it can."""
     cells = []
-    for server, given, suite in product(servers, settings.models, settings.suites):
+    for server, given, variant, suite in product(servers, settings.models, settings.variants, settings.suites):
         model = server.name_of(given)
         names = (server.listed.get(server.api.full_name(given), given), given)
         spellings = tuple(name for name in dict.fromkeys(names) if name != model)
@@ -93,10 +96,10 @@ def build_cells(settings: Settings, servers: Sequence[Server]) -> list[Cell]:
             requests = settings.requests
             if requests is None and load.duration_s is None:
                 requests = suite.default_requests
-            config = _config(settings, server, model, suite, load, structured)
+            config = _config(settings, server, model, variant, suite, load, structured)
             cells.append(Cell(
                 server=server, model=model, suite=suite, load=load, requests=requests, config=config,
-                config_hash=config_hash(config), spellings=spellings,
+                config_hash=config_hash(config), spellings=spellings, variant=variant.name,
                 place=server.address.partition("://")[2] if len(servers) > 1 else "",
             ))  # fmt: skip
     return cells
@@ -109,7 +112,7 @@ def _structured(wanted: Sequence[str], suite: Suite) -> Sequence[str]:
 
 
 def _config(
-    settings: Settings, server: Server, model: str, suite: Suite, load: Load, structured: str
+    settings: Settings, server: Server, model: str, variant: Variant, suite: Suite, load: Load, structured: str
 ) -> Config:  # fmt: skip
     scored = any(case.kind != "text" for case in representative_cases(suite))
     return Config(
@@ -121,8 +124,8 @@ def _config(
         server_address=SIMULATED if settings.simulate else server.address,
         endpoint=settings.endpoint,
         structured=structured,
-        think=settings.think,
-        options=dict(settings.options),
+        think=variant.think,
+        options=dict(variant.options),
         keep_alive=settings.keep_alive,
         load=_load(load),
         seed=settings.seed,
@@ -130,7 +133,7 @@ def _config(
         timeout_s=settings.timeout_s,
         scorer_version=SCORER_VERSION if scored else None,
         api=server.api_name,
-        body=dict(settings.body) or None,
+        body=dict(variant.body) or None,
         headers=tuple(name for name in settings.access.names if name != "authorization"),
     )
 

@@ -287,6 +287,7 @@ class _Runner:
         self.summary.rows = with_servers(_summary_rows(store, caches))
         failed = {failure.partition(": ")[0] for failure in self.summary.failures}
         names = {run_id: ran.name for ran, run_id in runs}
+        variants = {run_id: ran.variant for ran, run_id in runs if ran.variant}
         for row in () if self.stop.asked else self.summary.rows:
             if (name := names[row["run_id"]]) not in failed and (why := unanswered(row)) is not None:
                 self.summary.failures.append(f"{name}: {why}")
@@ -295,6 +296,8 @@ class _Runner:
                 row["warnings"] = [warning]
         self.summary.pairs = pair_up(runs, lambda run_id: store.query(constrained.ROWS, [run_id], timeout_s=_FLUSH_S))
         for row in self.summary.rows:
+            if row["run_id"] in variants:
+                row["variant"] = variants[row["run_id"]]
             outcomes[row["run_id"]].row = row
         self._judge()
         return self.summary
@@ -538,7 +541,8 @@ def pair_up(
     """
     modes: dict[tuple[str, ...], dict[str, tuple[Cell, str]]] = {}
     for cell, run_id in runs:
-        key = (cell.model, cell.suite.name, cell.load_name, cell.suite.content_hash, cell.server.address)
+        load = " ".join(filter(None, (cell.load_name, cell.variant)))
+        key = (cell.model, cell.suite.name, load, cell.suite.content_hash, cell.server.address)
         modes.setdefault(key, {})[cell.config.structured] = cell, run_id
     pairs = []
     for (model, suite, load, *_), found in modes.items():

@@ -7,19 +7,23 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from loadgen.api import DEFAULT_API
+from loadgen.api import APIS, DEFAULT_API
 from loadgen.api.sending import chat_api
 from loadgen.api.server import Server, server_api
 from loadgen.telemetry.target import Target, is_installed, target_of
 from loadgen.types import ClosedLoop, Load, OpenLoop
 from loadgen.wire.access import Access
 from structbench.errors import BadInput
+from structbench.formatting import did_you_mean, setting_text
 from structbench.gates.expressions import Condition, parse_limits, parse_slo
+from structbench.identity import canonical_json
 from structbench.options import UNCHECKED, LoadOptions, access_from, think_value
-from structbench.output import check_output
+from structbench.output import check_output, complain
 from structbench.suites.catalog import NOT, load_suite, representative_cases, tagged, tags_of
 from structbench.suites.generated import TextShape
 from structbench.types import Suite
@@ -27,6 +31,22 @@ from structbench.types import Suite
 _ABOVE_ZERO = ("requests", "max_tokens_total", "concurrency", "rate", "burstiness", "max_in_flight", "duration",
                "workers", "timeout", "mean_input_tokens", "mean_output_tokens")  # fmt: skip
 _NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
+
+_MISSPELT = 0.75
+"""From this similarity on, an unknown option of Ollama is a known one with a mistake."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """What a load is run with, where several values are given."""
+
+    think: bool | str | None
+    options: Mapping[str, Any]
+    """Ollama options sent with every request."""
+    body: Mapping[str, Any]
+    """Fields added to the body of every request."""
+    name: str
+    """What has several values, with this one's: ``num_ctx=2048 think=on``; empty where nothing has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +69,8 @@ class Settings:
     patience_s: float
     """How long a load waits for a server that no longer answers."""
     endpoint: str
-    think: bool | str | None
-    options: Mapping[str, Any]
-    """Ollama options sent with every request."""
+    variants: tuple[Variant, ...]
+    """Thinking, options and fields of the body; each combination of their values is a cell of its own."""
     keep_alive: str | float | None
     seed: int
     hosts: tuple[str | None, ...] = field(repr=False)
@@ -59,8 +78,6 @@ class Settings:
     api: str | None
     """None: what each server speaks."""
     base_url: str | None = field(repr=False)
-    body: Mapping[str, Any]
-    """Fields added to the body of every request."""
     model_revision: str | None
     access: Access
     """Without the credentials of the address and the API's own key, which ``loadgen.api.server.reach`` adds."""
@@ -101,7 +118,7 @@ def settings_of(options: LoadOptions) -> Settings:
     _check_numbers(options)
     _check_choices(options)
     slos, goodput = _gates(options)
-    own, keep_alive = parse_options(options.option), _keep_alive(options.keep_alive)
+    keep_alive = _keep_alive(options.keep_alive)
     collector, notices = _collector(options)
     notices += (UNCHECKED,) if options.insecure else ()
     shape = _shape(options)
@@ -111,10 +128,10 @@ def settings_of(options: LoadOptions) -> Settings:
         max_tokens_total=options.max_tokens_total,
         warmup=options.warmup, workers=options.workers, timeout_s=options.timeout, grace_s=options.grace,
         patience_s=options.patience,
-        endpoint=options.endpoint, think=None if options.think is None else think_value(options.think),
-        options=own, keep_alive=keep_alive, seed=options.seed, access=access_from(options),
+        endpoint=options.endpoint, variants=tuple(_variants(options)),
+        keep_alive=keep_alive, seed=options.seed, access=access_from(options),
         hosts=tuple(options.host) or (None,), api=None if options.api == "auto" else options.api,
-        base_url=options.base_url, body=body_fields(options.body), model_revision=options.model_revision,
+        base_url=options.base_url, model_revision=options.model_revision,
         simulate=options.simulate,
         pull=options.pull, embed_model=options.embed_model, db=Path(options.db), fsync=options.fsync,
         skip_cached=options.skip_cached,
@@ -168,34 +185,67 @@ def _gates(options: LoadOptions) -> tuple[tuple[Condition, ...], dict[str, float
     return slos, goodput
 
 
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Parse ``key=value`` pairs as Ollama options: true, false, numbers and [lists] are typed, the rest is text."""
-    options: dict[str, Any] = {}
+def _variants(options: LoadOptions) -> list[Variant]:
+    """Return each combination of the values of thinking, options and fields of the body."""
+    thinks: list[Any] = [think_value(text) for text in options.think] or [None]
+    given: dict[tuple[str, str], list[Any]] = {("think", "think"): thinks}
+    given |= {("option", key): values for key, values in parse_options(options.option).items()}
+    given |= {("body", key): values for key, values in body_fields(options.body).items()}
+    for (option, key), values in given.items():
+        texts = [canonical_json(value) for value in values]
+        if twice := [value for value, text in zip(values, texts, strict=True) if texts.count(text) > 1]:
+            raise BadInput(f"--{option} gives {setting_text(key, twice[0])} twice: leave one out")
+    found = []
+    for chosen in product(*given.values()):
+        pairs = list(zip(given, chosen, strict=True))
+        found.append(Variant(
+            think=chosen[0],
+            options={key: value for (option, key), value in pairs if option == "option"},
+            body={key: value for (option, key), value in pairs if option == "body"},
+            name=" ".join(setting_text(key, value) for (option, key), value in pairs if len(given[option, key]) > 1),
+        ))  # fmt: skip
+    return found
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, list[Any]]:
+    """Parse ``key=value`` pairs as Ollama options, each with the values that it is given.
+
+    true, false, numbers and [lists] are typed, the rest is text; several numbers with commas are several values.
+    """
+    options: dict[str, list[Any]] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise BadInput(f"--option {pair!r} has no '=': write key=value, e.g. --option temperature=0")
+        values = [_typed(text)]
+        if "," in text and values == [text]:
+            parts = [_typed(part) for part in text.split(",")]
+            values = parts if all(isinstance(part, int | float) for part in parts) else values
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            value = text
-        options[key] = text if isinstance(value, dict) or value is None else value
-        try:
-            json.dumps(options[key], allow_nan=False)
+            json.dumps(values, allow_nan=False)
         except ValueError:
             raise BadInput(f"--option {pair!r}: give a finite number") from None
+        options.setdefault(key, []).extend(values)
     return options
 
 
-def body_fields(pairs: Sequence[str]) -> dict[str, Any]:
-    """Parse ``KEY=JSON`` pairs, the fields to add to a request's body."""
-    found: dict[str, Any] = {}
+def _typed(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return text if isinstance(value, dict) or value is None else value
+
+
+def body_fields(pairs: Sequence[str]) -> dict[str, list[Any]]:
+    """Parse ``KEY=JSON`` pairs, the fields to add to a request's body, each with the values that it is given."""
+    found: dict[str, list[Any]] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise BadInput(f"--body {pair!r} has no '=': write KEY=JSON, e.g. --body top_k=40")
         try:
-            found[key] = json.loads(text)
+            found.setdefault(key, []).append(json.loads(text))
         except (ValueError, RecursionError):
             raise BadInput(f"--body {key}: {text!r} is not JSON; a text needs quotes, e.g. --body '{key}=\"{text}\"'"
                            ) from None  # fmt: skip
@@ -214,7 +264,9 @@ def _facts(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def check_api(settings: Settings, server: Server) -> None:
-    """Raise BadInput for what the server's API cannot be asked."""
+    """Raise BadInput for what the server's API cannot be asked, or if its official client is not installed."""
+    if find_spec(package := server.api.PROVIDER) is None:
+        raise BadInput(f"the API {server.api_name} needs the package {package}: pip install 'structbench[{package}]'")
     api = chat_api(server.api_name)
     ways = ("format", "prompt", *api.DIALECTS)
     if unknown := [way for way in settings.structured if way not in ways]:
@@ -228,16 +280,33 @@ def check_api(settings: Settings, server: Server) -> None:
 
 
 def _check_options(settings: Settings, name: str, known: Mapping[str, str]) -> None:
-    """Raise BadInput for an option without a counterpart, on the command line or in a case."""
-    if not known:
-        return
-    asked = [("--option", settings.options)]
+    """Raise BadInput for an option without a counterpart, on the command line or in a case.
+
+    Ollama ignores what it does not know, and other servers speak its API: a name that is like none is only told.
+    """
+    asked = [("--option", settings.variants[0].options)]
     for suite in settings.suites:
         asked += [(f"suite {suite.name}, case {case.id}", case.options) for case in representative_cases(suite)]
+    told: dict[str, str] = {}
     for where, options in asked:
-        if unknown := [option for option in options if option not in known]:
+        unknown = [option for option in options if option not in known]
+        if name == DEFAULT_API:
+            told |= {option: where for option in unknown if option not in told}
+        elif unknown:
             raise BadInput(f"{where}: the API {name} has no counterpart of {unknown[0]} (it has {', '.join(known)}): "
                            f"use --body for a field of the server's own")  # fmt: skip
+    for option, where in told.items():
+        if near := _meant_option(option, known):
+            raise BadInput(f"{where}: Ollama has no option {option}: {near}")
+        complain(f"warning: {where}: {option} is no option of Ollama, which ignores those that it does not know")
+
+
+def _meant_option(option: str, known: Mapping[str, str]) -> str:
+    """Return ``did you mean num_predict?`` for a misspelt name or another API's; empty for one that is like none."""
+    by_other_apis = {theirs: ours for api in APIS for ours, theirs in chat_api(api).OPTIONS.items()}
+    if option in by_other_apis:
+        return f"did you mean {by_other_apis[option]}?"
+    return did_you_mean(option.lower(), known, otherwise="", cutoff=_MISSPELT)
 
 
 def _keep_alive(text: str | None) -> str | float | None:

@@ -430,7 +430,7 @@ def test_a_loaded_model_is_seen_with_its_share_on_the_gpu(sim: Simulator, watch:
     found, again = watch.loaded("vram"), watch.loaded("vram:latest")
     assert found is not None
     assert again is not None
-    assert replace(found, expiry_s=None) == replace(again, expiry_s=None) == LoadedModel(4800, 1200)
+    assert replace(found, expiry_s=None) == replace(again, expiry_s=None) == LoadedModel(4800, 1200, None, 4096)
     assert 0 < (again.expiry_s or 0) <= (found.expiry_s or 0) <= 60
     assert watch.loaded("sim:think") is None
     load_model(sim.url, "vram", {}, 0)

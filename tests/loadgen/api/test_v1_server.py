@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loadgen.api.server import AccessRefused, ModelDetails, ServerError, reach, server_api
+from loadgen.api.server import AccessRefused, ModelDetails, NotThisApi, ServerError, reach, server_api
 from loadgen.wire.access import NO_ACCESS, access_of
 from tests.support.paths import ROOT
 from tests.support.scripted_server import Peer, Scripted
@@ -189,8 +189,13 @@ def test_loading_a_model_is_the_shortest_request() -> None:
         seconds, refused = OPENAI.load_model(f"{peer.url}/v1", "m", {}, None)
     assert seconds is not None
     assert refused is None
-    with Scripted(answering({})) as peer:
-        assert OPENAI.load_model(f"{peer.url}/v1", "m", {}, None) == (None, "HTTP 404: no such path")
+
+
+def test_a_path_without_an_api_is_no_model_that_is_missing() -> None:
+    with Scripted(answering({})) as peer, pytest.raises(NotThisApi, match=r"nothing answers at .*/v1/chat/completions"):
+        OPENAI.load_model(f"{peer.url}/v1", "m", {}, None)
+    with Scripted(answering({})) as peer:  # its 404 names the model
+        assert OPENAI.load_model(f"{peer.url}/v1", "no such path", {}, None) == (None, "HTTP 404: no such path")
 
 
 def test_embeddings_are_in_the_order_of_the_texts() -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from loadgen.api.sending import chat_api
 from loadgen.simulator import Simulator
 from loadgen.simulator.v1_requests import Kind
 from loadgen.types import Request, RequestRecord
+from structbench.cli import main
 from tests.loadgen.simulator.test_server import recorded, shape
 from tests.recordings.record import record
 from tests.support.scripted_server import ask
@@ -293,3 +295,38 @@ def test_embeddings_and_a_key(ollama: Simulator) -> None:
         assert httpx.get(sim.url + "/v1/models").json()["error"]["type"] == "authentication_error"
         for header in ({"x-api-key": "secret"}, {"Authorization": "Bearer secret"}):
             assert httpx.get(sim.url + "/v1/models", headers=header).status_code == 200
+
+
+BAD: dict[str, tuple[str, str, str]] = {
+    "a wrong key": ("keyed", "openai", "does not accept the key"),
+    "a wrong key, anthropic": ("keyed", "anthropic", "does not accept the key"),
+    "a wrong path": ("llama", "openai", "nothing answers at"),
+    "an API that the server lacks": ("old", "responses", "nothing answers at"),
+    "another such": ("old", "anthropic", "nothing answers at"),
+    "another server's API": ("llama", "ollama", "is not Ollama"),
+    "a model that it lacks": ("llama", "openai", "does not have gone"),
+    "http for https": ("llama", "openai", "does not speak TLS"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_sends_nothing(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    which, api, said = BAD[case]
+    monkeypatch.setenv("WRONG", "not the key")
+    servers: dict[str, dict[str, Any]] = {"keyed": {"key": "k"}, "llama": {"kind": "llama.cpp"},
+                                          "old": {"version": "0.5.4"}}  # fmt: skip
+    with Simulator({"m:1b": FAST}, **servers[which]) as sim:
+        url = sim.url.replace("http:", "https:") if case == "http for https" else sim.url
+        host = url + "/no/such/v1" if case == "a wrong path" else url
+        model = "gone" if "model" in case else "m:1b"
+        key = ["--api-key-env", "WRONG"] if which == "keyed" else []
+        code = main(["load", "--host", host, "--api", api, "--models", model, "--suites", "json", "--requests", "2",
+                     "--db", str(tmp_path / "db.duckdb"), "--metrics-port", "0", *key])  # fmt: skip
+        assert sim.truth(summary=True)["totals"]["completed"] == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("structbench:")]
+    assert code == 2
+    assert len(told) == 1
+    assert said in told[0]

@@ -147,7 +147,7 @@ def test_runs_of_one_config_stand_apart_with_names_of_their_own(twice: Path) -> 
     names = {group.run_ids: group.name for group in document(twice).groups}
     assert len(set(names.values())) == 5
     assert "run 2 of 3" in names[("a2",)] or "run 3 of 3" in names[("a2",)]
-    assert "think true" in names[("b1",)]
+    assert "think=on" in names[("b1",)]
     assert "ollama at simulated" in names[("c1",)]
 
 

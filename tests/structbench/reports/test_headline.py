@@ -122,7 +122,7 @@ def test_another_config_of_the_same_model_is_another_candidate() -> None:
         (group(2, suite="tools", config=thinking), figures(198)),
     )  # fmt: skip
     assert [(len(each.groups), each.state) for each in found.candidates] == [(2, "met"), (1, "not met")]
-    assert [each.name for each in found.candidates] == ["m at c=1 (think true)", "m at c=1 (think false)"]
+    assert [each.name for each in found.candidates] == ["m at c=1 (think=on)", "m at c=1 (think=off)"]
 
 
 def test_suites_that_were_run_with_different_configs_are_judged_together() -> None:
@@ -133,7 +133,7 @@ def test_suites_that_were_run_with_different_configs_are_judged_together() -> No
     assert [(each.name, len(each.groups), each.state) for each in found.candidates] == [("m at c=1", 2, "not met")]
     assert "which misses tools: correct 44.0 %" in found.text
     assert found.notes == (
-        "Not all suites were run with the same config: json: options.num_predict 300; tools: options.num_predict 200.",
+        "Not all suites were run with the same config: json: num_predict=300; tools: num_predict=200.",
     )
     prompt = (group(2, config={**long, "structured": "prompt"}), figures(199))
     assert [each.state for each in headline(*pairs, prompt).candidates] == ["not met", "not met"]
@@ -144,11 +144,9 @@ def test_a_suite_that_another_config_misses_is_told_beside_the_answer() -> None:
         (group(0, config={"think": True}), figures(199)), (group(1, config={"think": False}), figures(199)),
         (group(2, suite="tools", config={"think": False}), figures(88)),
     )  # fmt: skip
-    assert found.text.startswith("m at c=1 (think true) is correct and fast enough.")
+    assert found.text.startswith("m at c=1 (think=on) is correct and fast enough.")
     (note,) = found.notes
-    assert note.startswith(
-        "Not shown for other suites, which were run as m at c=1 (think false): tools: correct 44.0 %"
-    )
+    assert note.startswith("Not shown for other suites, which were run as m at c=1 (think=off): tools: correct 44.0 %")
 
 
 def test_a_schema_in_the_prompt_is_another_candidate_than_as_a_format_and_tools_go_with_both() -> None:

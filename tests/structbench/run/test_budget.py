@@ -33,6 +33,7 @@ def record(index: int = 0, prompt: int | None = 80, output: int | None = 20, **m
     ("more", "tokens"),
     [
         ({}, 150), ({"body": {"max_tokens": 7}}, 107), ({"body": {"max_completion_tokens": 8}}, 108),
+        ({"body": {"max_output_tokens": 6}}, 106),
         ({"body": {"options": {"num_predict": 9}}}, 109), ({"options": {"num_predict": -1}}, 100 + 4096),
         ({"options": {}}, 100 + 4096), ({"format": {"type": "object", "n": "y" * 377}}, 250),
     ],
@@ -82,6 +83,21 @@ def test_requests_in_flight_count_as_what_they_ask_for() -> None:
     assert next(handed) is None, "300 used: 120 are too few"
 
 
+def test_what_just_fits_may_be_sent_and_what_was_not_sent_no_longer_counts() -> None:
+    budget = TokenBudget(150)
+    assert next(budget.admit([asked()])) == asked()
+    assert next(budget.admit([asked()])) is None
+    budget.begin()
+    assert next(budget.admit([asked()])) == asked()
+    assert next(TokenBudget(149).admit([asked()])) is None
+
+
+def test_a_warm_up_counts_as_what_it_asks_for() -> None:
+    budget = TokenBudget(1000)
+    budget.spend([asked(), asked(1)])
+    assert budget.used == 300
+
+
 def test_a_conversation_needs_room_for_both_of_its_turns() -> None:
     first = asked(0, tool_results={})
     assert next(TokenBudget(299).admit([first])) is None
@@ -119,6 +135,7 @@ def test_numbers_below_one_and_facts_without_a_value_are_refused() -> None:
     assert settings_of(LoadOptions(metadata=["gpu=L4", "x=a=b"])).metadata == {"gpu": "L4", "x": "a=b"}
 
 
+@pytest.mark.slow
 def test_a_load_ends_at_its_tokens_says_so_and_goes_on_another_day(sim: Simulator, tmp_path: Path) -> None:
     db = tmp_path / "s.duckdb"
     options: dict[str, Any] = {"requests": 30, "concurrency": [2], "option": ["num_predict=16"], "metadata": ["gpu=L4"]}
@@ -137,6 +154,7 @@ def test_a_load_ends_at_its_tokens_says_so_and_goes_on_another_day(sim: Simulato
     assert ask(db, "SELECT token_limit FROM segments ORDER BY segment") == [(700,), (None,)]
 
 
+@pytest.mark.slow
 def test_a_load_that_nothing_may_be_sent_of_sends_nothing(sim: Simulator, tmp_path: Path) -> None:
     db = tmp_path / "s.duckdb"
     ended = load(small(sim, db, max_tokens_total=40, rate=[50.0]))

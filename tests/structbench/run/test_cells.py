@@ -18,7 +18,7 @@ from structbench.errors import BadInput
 from structbench.identity import canonical_json, config_dict
 from structbench.options import LoadOptions
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
-from structbench.run.settings import parse_options, settings_of
+from structbench.run.settings import check_api, parse_options, settings_of
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "digest-a", "b:1b": "digest-b"})
 
@@ -161,7 +161,8 @@ def test_only_suites_with_a_schema_know_the_structured_mode() -> None:
      "mean_input_tokens", "mean_output_tokens"],
 )  # fmt: skip
 def test_numbers_that_must_be_above_zero(name: str, value: float) -> None:
-    with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} {value:g}: give more than 0"):
+    told = "give a whole number" if name == "concurrency" and not math.isfinite(value) else "give more than 0"
+    with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} {value:g}: {told}"):
         settings_of(LoadOptions(**{name: [value] if name in ("concurrency", "rate") else value}))
 
 
@@ -231,8 +232,8 @@ def test_what_one_prompt_cannot_hold_is_refused_where_it_would_be_left_out(
 )  # fmt: skip
 def test_options_of_ollama_have_their_type(pair: str, key: str, value: Any) -> None:
     parsed = parse_options([pair])
-    assert parsed == {key: value}
-    assert type(parsed[key]) is type(value)
+    assert parsed == {key: [value]}
+    assert type(parsed[key][0]) is type(value)
 
 
 @pytest.mark.parametrize("pair", ["temperature", "=5", "", "x=NaN", "x=-Infinity", "x=1e999", "x=[1e999]", "x=[NaN]"])
@@ -241,8 +242,61 @@ def test_options_that_cannot_be_meant(pair: str) -> None:
         parse_options([pair])
 
 
-def test_the_last_of_two_options_with_one_name_counts() -> None:
-    assert parse_options(["a=1", "b=2", "a=3"]) == {"a": 3, "b": 2}
+def test_an_option_has_all_the_values_that_it_is_given_and_only_numbers_take_commas() -> None:
+    assert parse_options(["a=1", "b=2", "a=3"]) == {"a": [1, 3], "b": [2]}
+    assert parse_options(["n=1,2.5", "stop=a,b", "s=1,b", "l=[1,2]"]) == {
+        "n": [1, 2.5], "stop": ["a,b"], "s": ["1,b"], "l": [[1, 2]],
+    }  # fmt: skip
+
+
+def test_several_values_of_one_setting_make_cells_and_different_settings_one() -> None:
+    one = cells(option=["num_ctx=2048", "temperature=0"], think=["on"], body=["x=1"])
+    assert [cell.name for cell in one] == ["a numbers c=1"]
+    assert (one[0].config.options, one[0].config.think, one[0].config.body) == (
+        {"num_ctx": 2048, "temperature": 0}, True, {"x": 1},
+    )  # fmt: skip
+    built = cells(
+        models=["a", "b:1b"], option=["num_ctx=2048,8192", "temperature=0"], think="on,off", concurrency=[1, 4]
+    )
+    assert len({cell.config_hash for cell in built}) == len(built) == 16
+    assert [cell.name for cell in built[:5]] == [
+        "a numbers c=1 think=on num_ctx=2048", "a numbers c=4 think=on num_ctx=2048",
+        "a numbers c=1 think=on num_ctx=8192", "a numbers c=4 think=on num_ctx=8192",
+        "a numbers c=1 think=off num_ctx=2048",
+    ]  # fmt: skip
+    assert built[2].config.options == {"num_ctx": 8192, "temperature": 0}
+    assert [cell.name for cell in cells(body=["k=1", "k=null"])] == ["a numbers c=1 k=1", "a numbers c=1 k=null"]
+
+
+def test_a_variant_is_the_same_cell_as_when_it_is_measured_alone() -> None:
+    swept = {cell.config_hash for cell in cells(option=["num_ctx=2048", "num_ctx=8192"], think=["on"])}
+    assert swept == {cells(option=[f"num_ctx={n}"], think=["on"])[0].config_hash for n in (2048, 8192)}
+
+
+@pytest.mark.parametrize("given", [{"option": ["a=1", "a=1"]}, {"think": ["on", "true"]}, {"body": ["a=1", "a=1"]}])
+def test_a_value_that_is_given_twice_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=f"--{next(iter(given))} gives .*=.* twice: leave one out"):
+        cells(**given)
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [("temprature", "temperature"), ("Top_K", "top_k"), ("max_tokens", "num_predict"), ("num-ctx", "num_ctx")],
+)
+def test_an_option_of_ollama_with_a_mistake_is_named(option: str, meant: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=f"--option: Ollama has no option {option}: did you mean {meant}?"):
+        check_api(settings_of(LoadOptions(suites=["numbers"], option=[f"{option}=1"])), SERVER)
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"id": "one", "prompt": "Hi", "options": {option: 1}}))
+    with pytest.raises(BadInput, match=f"case one: Ollama has no option {option}: did you mean {meant}?"):
+        check_api(settings_of(LoadOptions(suites=[str(path)])), SERVER)
+
+
+def test_an_option_that_is_like_none_is_only_told(capsys: pytest.CaptureFixture[str]) -> None:
+    check_api(settings_of(LoadOptions(suites=["numbers"], option=["xtc_probability=1", "num_gqa=8"])), SERVER)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "warning: --option: xtc_probability is no option of Ollama" in said
 
 
 @given(st.lists(st.text(max_size=20).map(lambda text: f"k={text}"), max_size=4))

@@ -15,7 +15,7 @@ from loadgen.simulator import Simulator
 from structbench.errors import BadInput
 from structbench.options import LoadOptions
 from structbench.run.cells import build_cells
-from structbench.run.plan import PlannedCell, explain, find_server, plan, pull_missing
+from structbench.run.plan import PlannedCell, explain, find_server, plan, pull_missing, who_is_it
 from structbench.run.settings import settings_of
 from structbench.store import Store, StoredRun, run_columns
 from tests.support.loads import MODELS, load, small
@@ -249,3 +249,23 @@ def test_the_simulated_server_ends_with_the_load() -> None:
         assert server.digest("gemma3n")
     with pytest.raises(BadInput, match="no server answers"), ExitStack() as stack:
         find_server([], stack, host=server.address, simulate=False, pull=False)
+
+
+@pytest.mark.parametrize(
+    ("identity", "revision", "told"),
+    [
+        ("d" * 64, None, f"by its digest ({'d' * 64})"),
+        ("name:a:latest", None, "by its name alone (a:latest): give --model-revision, or another model of that name"),
+        ("name:a:latest", "r7", "and the revision 'r7' that you give"),
+        ("path:org/model", None, "by its path (org/model), whatever its files hold"),
+        ("sha:0a1b", None, "by the commit of its repository (0a1b)"),
+        ("9 bytes, 4 parameters, Q4, template 0a", None, "by its size, type and template (9 bytes, 4 parameters, Q4"),
+    ],
+)
+def test_it_is_said_by_what_a_model_is_known(identity: str, revision: str | None, told: str) -> None:
+    server = Server("http://h:8080/v1", "vllm 0.32.0", {"a:latest": identity}, "openai", kind="vllm")
+    settings = settings_of(LoadOptions(models=["a:latest"], suites=["numbers"], model_revision=revision))
+    (cell,) = build_cells(settings, [server])
+    line = who_is_it(cell)
+    assert line.startswith("a:latest on vllm 0.32.0 at h:8080 (API openai): known by ")
+    assert told in line

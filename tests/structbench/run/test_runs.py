@@ -596,7 +596,9 @@ def test_what_is_only_planned_sends_nothing_and_makes_no_file(sim: Simulator, tm
     options = small(sim, tmp_path / "s.duckdb", **{how: True})
     with made_up() as engine:
         summary = load(options)
-    assert summary.planned == [f"sim:fast numbers c=1: new: {options.db} does not exist yet"]
+    cell, *identities = summary.planned
+    assert cell == f"sim:fast numbers c=1: new: {options.db} does not exist yet"
+    assert len(identities) == (how == "explain"), "by what the model is known"
     assert (engine.given, list(tmp_path.iterdir()), summary.rows, summary.records()) == ([], [], [], [])
     assert (summary.db, summary.exit_code) == (str(options.db), 0)
 

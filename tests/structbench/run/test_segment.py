@@ -46,6 +46,7 @@ class Parts:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.server = settings, SERVER
         self.telemetry: Any = None
+        self.budget = None
         self.store, self.scorer = self, self
         self.console = Console(file=io.StringIO(), width=200)
         self.display = Display(self.console, every_s=0.0)

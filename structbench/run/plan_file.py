@@ -1,0 +1,84 @@
+"""Plan files: the options of ``structbench load`` as TOML, under the names that the command line has; never secrets."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from loadgen.wire.access import masked_address
+from structbench.errors import BadInput
+from structbench.formatting import did_you_mean
+from structbench.options import LoadOptions
+
+_SECRET = "would be a secret in a file: give it on the command line, or use header_env or api_key_env"
+
+
+def with_plan(words: Sequence[str]) -> list[str]:
+    """Return a load's words with those of the plan file that the first one names; what is given beside it wins."""
+    if not words or words[0].startswith("-"):
+        return list(words)
+    path, rest = Path(words[0]), list(words[1:])
+    given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+    planned = [word for name, value in _read(path) if name not in given for word in _words(name, value)]
+    return [*planned, *rest]
+
+
+def plan_text(options: LoadOptions) -> str:
+    """Return the plan file that holds these options, without those at their default; secrets become a comment."""
+    default, lines = LoadOptions(), []
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if each.name == "print_plan" or value == getattr(default, each.name):
+            continue
+        if _is_secret(each.name, value):
+            lines.append(f"# {each.name} {_SECRET}")
+        else:
+            plain = str(value) if isinstance(value, Path) else value
+            lines.append(f"{each.name} = {json.dumps(plain, ensure_ascii=False)}")
+    return "\n".join(lines)
+
+
+def _read(path: Path) -> list[tuple[str, Any]]:
+    """Return each option of the file, ``--name``, with its value; BadInput for what is no option or a secret."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read the plan {path}: {getattr(error, 'strerror', None) or error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path}: not TOML: {error}") from None
+    known = [each.name for each in fields(LoadOptions) if each.name != "print_plan"]
+    found = []
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise BadInput(f"{path}: {key}: no option of load: {did_you_mean(name, known, otherwise='see --help')}")
+        if _is_secret(name, value):
+            raise BadInput(f"{path}: {key} {_SECRET}")
+        if isinstance(value, dict) and name not in ("option", "body"):
+            raise BadInput(f"{path}: {key}: give one value or a list")
+        found.append((f"--{name.replace('_', '-')}", value))
+    return found
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    """Return whether this is a header's value, or an address with a password."""
+    if name == "header":
+        return True
+    texts = value if isinstance(value, list) else [value]
+    return name in ("host", "base_url", "otlp") and any(masked_address(str(text)) != text for text in texts)
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """Return the command-line words of an option; a table has a value, or a list of several, for each key."""
+    if name != "--think" and isinstance(value, bool):
+        return [name] if value else []
+    if isinstance(value, dict):
+        pairs = [(key, each) for key, many in value.items() for each in (many if isinstance(many, list) else [many])]
+        texts = [f"{key}={json.dumps(each, ensure_ascii=False)}" for key, each in pairs]
+    else:
+        texts = [str(each) for each in (value if isinstance(value, list) else [value])]
+    return [word for text in texts for word in ([f"{name}={text}"] if text.startswith("-") else [name, text])]
