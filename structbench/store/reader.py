@@ -111,7 +111,7 @@ class Reader:
                 settle(self.database, min(self._patience_s, _SETTLING_S))
         except Locked as held:
             self._warn(f"the database is in use by {held}")
-        except (duckdb.IOException, OSError) as error:  # no room
+        except (duckdb.Error, OSError) as error:  # no room
             self._warn(str(error).splitlines()[0])
 
     def _warn(self, why: str) -> None:
