@@ -1,6 +1,7 @@
 """``structbench suites``: list the suites, check your own, or begin a new one."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -115,6 +116,8 @@ def _new(what: list[str], output: Optional[str]) -> int:
     except FileExistsError:
         raise BadInput(f"{output} already exists: name another file with -o, or remove it") from None
     except OSError as error:
+        with suppress(OSError):
+            Path(output).unlink()  # what got there of it
         raise BadInput(f"cannot write {output}: {error.strerror or error}") from None
     say(f"wrote an example to {output}: edit it, then run: structbench suites check {output}")
     return 0

@@ -103,11 +103,16 @@ class Reader:
 
     def _settle(self) -> None:
         """Merge what dead processes left, if the file is writable; else it waits, and their runs stay ``running``."""
+        import duckdb
+
         try:
             if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK | os.X_OK):
                 sweep(self.path)
                 settle(self.database, min(self._patience_s, _SETTLING_S))
         except Locked as held:
-            log.warning(
-                "structbench: rows of a killed load wait in %s: the database is in use by %s", spool_of(self.path), held
-            )
+            self._warn(f"the database is in use by {held}")
+        except (duckdb.Error, OSError) as error:  # no room
+            self._warn(str(error).splitlines()[0])
+
+    def _warn(self, why: str) -> None:
+        log.warning("structbench: rows of a killed load wait in %s: %s", spool_of(self.path), why)

@@ -24,6 +24,7 @@ from structbench.store import Reader
 from tests.support.collector import collecting
 from tests.support.gateway import gateway
 from tests.support.loads import MODELS, ROOT
+from tests.support.scripted_server import Peer, Scripted
 
 KEY, OTHER_KEY, TEAM = "sk-planted-in-a-variable", "planted-in-another", "planted-on-the-command-line"
 PASSWORD = "pl@nted:word"
@@ -144,3 +145,57 @@ def test_options_show_no_secret() -> None:
     assert leaks(" ".join(words)) == []
     assert words == ["--host", "https://***@gpu.lan", "--header-env", "X-Api-Key=K", "--header", "X-Team=***",
                      "--otlp", "http://***@collector"]  # fmt: skip
+
+
+def pages(path: str, body: bytes) -> bytes:
+    """What a server of /v1 says: its models, and a short answer in the words of each API."""
+    if path.endswith("/models"):
+        return json.dumps({"object": "list", "data": [{"id": "usual", "object": "model", "owned_by": "x"}]}).encode()
+    return json.dumps({"error": {"message": f"no {path} of {len(body)} bytes"}}).encode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("api", "variable", "shown"),
+    [("openai", "OPENAI_API_KEY", "authorization"), ("responses", "OPENAI_API_KEY", "authorization"),
+     ("anthropic", "ANTHROPIC_API_KEY", "x-api-key")],
+)  # fmt: skip
+def test_no_secret_of_the_other_apis_is_anywhere_but_at_the_server(
+    tmp_path: Path, api: str, variable: str, shown: str
+) -> None:
+    """Their own variables, a password in --base-url and in several --host; the server repeats what it is shown."""
+    seen: list[str] = []
+
+    def script(peer: Peer) -> None:
+        while (asked := peer.read()) is not None:
+            seen.append(json.dumps(dict(asked.headers)))
+            path = asked.head.split()[1]
+            ok = path.endswith("/models")
+            said = pages(path, asked.data) if ok else json.dumps({"error": {"message": seen[-1]}}).encode()
+            peer.plain(200 if ok else 400, said)
+
+    with Scripted(script) as one, Scripted(script) as other:
+        hidden = [server.url.replace("://", f"://{USERINFO}@") for server in (one, other)]
+        for number, where in enumerate((
+            ("--host", f"{one.url}/v1"), ("--host", f"{hidden[0]}/v1", f"{hidden[1]}/v1"),
+            ("--base-url", f"{hidden[0]}/v1"),
+        )):  # fmt: skip
+            seen.clear()
+            db = tmp_path / f"{number}.duckdb"
+            words = command(
+                "load", "--api", api, "--models", "usual", "--suites", "numbers", "--requests", "4", "--db", str(db),
+                "--metrics-port", "0", "--json", "--header-env", "X-Extra=MY_OTHER_KEY", *where,
+            )  # fmt: skip
+            done = subprocess.run(
+                words, cwd=tmp_path, env=environment(**{variable: KEY}), capture_output=True, text=True
+            )
+            assert any(OTHER_KEY in each for each in seen), done.stderr
+            assert any((KEY if number == 0 else BASIC) in each for each in seen), (shown, done.stderr)
+            assert "Traceback" not in done.stderr
+            assert leaks(done.stdout + done.stderr) == []
+            assert leaks_in_files(tmp_path) == []
+            if db.exists():
+                with Reader(db) as reader:
+                    rows = "".join(str(reader.query(f"SELECT * FROM {table}")) for table in TABLES)
+                assert leaks(rows) == []
+                assert "***" in rows

@@ -135,6 +135,7 @@ def test_numbers_below_one_and_facts_without_a_value_are_refused() -> None:
     assert settings_of(LoadOptions(metadata=["gpu=L4", "x=a=b"])).metadata == {"gpu": "L4", "x": "a=b"}
 
 
+@pytest.mark.slow
 def test_a_load_ends_at_its_tokens_says_so_and_goes_on_another_day(sim: Simulator, tmp_path: Path) -> None:
     db = tmp_path / "s.duckdb"
     options: dict[str, Any] = {"requests": 30, "concurrency": [2], "option": ["num_predict=16"], "metadata": ["gpu=L4"]}
@@ -153,6 +154,7 @@ def test_a_load_ends_at_its_tokens_says_so_and_goes_on_another_day(sim: Simulato
     assert ask(db, "SELECT token_limit FROM segments ORDER BY segment") == [(700,), (None,)]
 
 
+@pytest.mark.slow
 def test_a_load_that_nothing_may_be_sent_of_sends_nothing(sim: Simulator, tmp_path: Path) -> None:
     db = tmp_path / "s.duckdb"
     ended = load(small(sim, db, max_tokens_total=40, rate=[50.0]))

@@ -80,6 +80,7 @@ def test_prompts_and_answers_are_their_owners_only(tmp_path: Path) -> None:
         assert {oct(each.stat().st_mode & 0o077) for each in made} == {"0o0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_file_that_goes_amid_a_load_is_made_anew_with_the_run_that_goes_on(
     path: Path, tmp_path: Path, replaced: bool, capsys: pytest.CaptureFixture[str]
