@@ -185,7 +185,9 @@ def _begins_another(call: CallPiece, begun: CallPiece) -> bool:
         return call.id != begun.id
     if not call.name or not begun.name:
         return False
-    return call.name != begun.name or NOT_JSON not in _arguments(begun.arguments or "{")
+    parsed = None if begun.arguments == "" else _arguments(begun.arguments)
+    is_whole = parsed is not None and not (isinstance(parsed, dict) and NOT_JSON in parsed)
+    return call.name != begun.name or is_whole
 
 
 def _arguments(arguments: Mapping[str, Any] | str) -> Any:
