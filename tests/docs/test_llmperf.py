@@ -63,7 +63,8 @@ def test_what_an_option_is_called_here_is_understood(line: list[str], monkeypatc
 def test_sampling_parameters_and_metadata_are_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     by_name = {line[0].split()[0].strip("`"): line for line in rows("Options")}
     given = json.loads(shlex.split(by_name["--additional-sampling-params"][0].strip("`"))[1])
-    assert understood(by_name["--additional-sampling-params"][1], monkeypatch).body == given
+    (variant,) = understood(by_name["--additional-sampling-params"][1], monkeypatch).variants
+    assert variant.body == given
     assert understood(by_name["--metadata"][1], monkeypatch).metadata == {"name": "foo", "bar": "1"}
 
 

@@ -134,6 +134,7 @@ def rows(db: Path) -> list[tuple[Any, ...]]:
     return ask(db, "SELECT request_index, parent_index, turn, case_id, outcome FROM requests ORDER BY request_index")
 
 
+@pytest.mark.slow
 def test_a_run_of_conversations_has_a_row_and_a_score_for_each_turn(sim: Simulator, tmp_path: Path) -> None:
     options = small(sim, tmp_path / "x.duckdb", suites=["turns"], requests=None, concurrency=[3])
     summary = load(options)
@@ -146,6 +147,7 @@ def test_a_run_of_conversations_has_a_row_and_a_score_for_each_turn(sim: Simulat
     assert told == [(i, True, True) for i in range(0, 16, 2)]
 
 
+@pytest.mark.slow
 def test_a_run_is_complete_without_the_turns_that_never_arose(sim: Simulator, tmp_path: Path) -> None:
     options = small(sim, tmp_path / "x.duckdb", models=["half"], suites=["turns"], requests=15, skip_cached=True)
     summary = load(options)
@@ -170,6 +172,7 @@ def test_a_last_turn_that_never_arose_was_planned_all_the_same(sim: Simulator, t
         assert list(problems(reader)) == []
 
 
+@pytest.mark.slow
 def test_a_conversation_is_continued_from_its_first_turn(sim: Simulator, tmp_path: Path) -> None:
     options = small(sim, tmp_path / "x.duckdb", suites=["turns"], requests=16, skip_cached=True)
     load(options)

@@ -22,6 +22,8 @@ from tests.recordings.record import record
 from tests.support.scripted_server import ask
 from tests.support.simulators import ANSWERS, FAST, MODELS, PERSON, WEATHER, connect, user
 
+pytestmark = pytest.mark.slow
+
 for _package in ("httpx2", "openai", "anthropic"):
     pytest.importorskip(_package, reason="the extras openai and anthropic are not installed")
 
@@ -153,8 +155,8 @@ OUTCOMES: dict[str, tuple[str, int | None] | None] = {
     "cut": ("protocol", 200), "close": ("protocol", None), "error-line": ("stream", 200),
     "error-event": ("stream", 200), "garbage": ("protocol", None), "wrong-content-type": ("protocol", 200),
     "empty-body": ("protocol", 200), "500": ("http", 500), "404": ("http", 404), "pings": None, "no-done": None,
-    "empty-first": None, "split-line": None, "close-after": None, "usage-running": None, "gathered": None,
-    "held-back": None, "no-counts": None,
+    "empty-first": None, "split-line": None, "usage-running": None, "gathered": None, "held-back": None,
+    "no-counts": None, "close-after": None,
 }  # fmt: skip
 """The error of an answer with the fault."""
 

@@ -25,6 +25,8 @@ from structbench.suites.generated import TextShape
 from tests.support.collector import Collector, Manner, attributes, collecting
 from tests.support.loads import MODELS, load, small, until
 
+pytestmark = pytest.mark.slow
+
 CELL = CellLabels(model="m", suite="json", load="c=1", server_address="127.0.0.1", server_port=1)
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
 ROW = Any

@@ -21,6 +21,8 @@ from structbench.store import Reader, Store
 from structbench.types import Note
 from tests.support.loads import ROOT, ask
 
+pytestmark = pytest.mark.slow
+
 OLD = "20260101T000000-00000000"
 
 

@@ -207,6 +207,7 @@ def states(options: LoadOptions) -> Sequence[str]:
     return [row["cache"] for row in load(options).rows]
 
 
+@pytest.mark.slow
 def test_after_clear_cache_cells_run_again_and_no_row_is_lost(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -240,7 +240,7 @@ def cell(
 ) -> Any:
     cases = [Case(id=name, messages=(), schema={"title": name}) for name in "ab"]
     return SimpleNamespace(
-        model=model, load_name=load, config=SimpleNamespace(structured=structured),
+        model=model, load_name=load, variant="", config=SimpleNamespace(structured=structured),
         suite=SimpleNamespace(name=suite, content_hash=content, cases=cases), server=SimpleNamespace(address=address),
     )  # fmt: skip
 

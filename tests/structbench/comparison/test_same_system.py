@@ -7,6 +7,8 @@ import pytest
 from benchmarks.comparisons import INDEPENDENT, QUEUE, RUN_EFFECT, System, compared
 from tests.support.comparisons import fewer_resamples
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_queue_decides_nothing_on_few_requests_and_two_single_runs_cannot_know_their_own_spread() -> None:
     with fewer_resamples():

@@ -19,6 +19,8 @@ from structbench.matrix.probes import Probe, request_of
 from structbench.matrix.sides import paired, pick, server_of
 from tests.support.scripted_server import Peer, Scripted
 
+pytestmark = pytest.mark.slow
+
 PERSON = '{"name": "Ada", "age": 36, "city": "London"}'
 CALL = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
 NO_PATH = {"error": {"code": 404, "message": "File Not Found"}}

@@ -235,6 +235,7 @@ def test_a_cell_bound_by_time_is_complete_when_time_was_up_and_else_starts_again
     assert "a cell that --duration limits starts again" in planned
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_ends_the_run_and_not_what_was_measured(tmp_path: Path) -> None:
     db = tmp_path / "s.duckdb"
     server = Simulator({**MODELS, "slow": SLOW}, answers=answer_book()).__enter__()

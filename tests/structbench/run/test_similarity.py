@@ -22,6 +22,8 @@ from structbench.suites.answer_book import answer_book
 from structbench.types import Case
 from tests.support.loads import FAST, MODELS, ask, inferences, load, small
 
+pytestmark = pytest.mark.slow
+
 VECTOR = st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3)
 
 

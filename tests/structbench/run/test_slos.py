@@ -29,6 +29,8 @@ from structbench.verdict import Verdict, judge
 from tests.support.comparisons import database, requests
 from tests.support.loads import MODELS, ask, inferences, load, small
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _measured_well(monkeypatch: pytest.MonkeyPatch) -> None:

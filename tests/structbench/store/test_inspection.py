@@ -18,6 +18,8 @@ from structbench.store import Reader, Store, schema
 from structbench.store.inspection import _ELSEWHERE, _OF_COLUMNS
 from tests.support.loads import MODELS
 
+pytestmark = pytest.mark.slow
+
 SECRET = "what only the owner of this machine may read"
 
 NOTES = "DROP TABLE notes; CREATE TABLE notes (run_id {}, kind VARCHAR, share DOUBLE, at_s DOUBLE, text {})"

@@ -18,6 +18,8 @@ from structbench.suites import catalog
 from tests.support.loads import load
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 OLD = ROOT / "tests" / "recordings" / "results-schema-2.duckdb.xz"
 """Of structbench 0.1.0, schema 2: text, numbers, json and tools with 4 requests each, numbers and json with 9, numbers
 for 0.4 s at 20/s, and turns with 4, on the simulated server (smollm2:360m, c=2, seed 0, one warm-up request)."""

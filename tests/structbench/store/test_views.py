@@ -127,6 +127,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=())) | st.sampled_from(["a\x
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(ANY_TEXT, st.floats() | st.integers(), st.integers(), st.lists(INT64), st.lists(ANY_TEXT), JSON_VALUES)
 def test_any_text_number_and_json_comes_back_as_it_was(

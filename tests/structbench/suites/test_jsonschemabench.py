@@ -145,6 +145,7 @@ def test_what_cannot_be_judged_is_unscored_with_the_reason_and_nothing_is_fetche
     assert reason in result.validation_errors[0]
 
 
+@pytest.mark.slow
 def test_a_run_says_what_was_valid_and_what_was_not_and_goes_on(data: Path, tmp_path: Path) -> None:
     write(data / "data/Hard/d.json", {"type": "number", "exclusiveMinimum": True})
     db = tmp_path / "runs.duckdb"

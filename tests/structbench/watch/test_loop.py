@@ -206,6 +206,7 @@ def test_a_signal_ends_it_in_good_order(number: signal.Signals, tmp_path: Path) 
     assert (process.returncode, out, err) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_a_real_load_is_watched_to_its_end(tmp_path: Path) -> None:
     """The endpoint of a load in this process, from a process of its own, as somebody else would."""
     seen: list[subprocess.Popen[str]] = []
