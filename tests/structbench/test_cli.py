@@ -174,6 +174,7 @@ def test_no_option_is_taken_for_a_longer_one(capsys: pytest.CaptureFixture[str])
 LOAD = ["load", "--models", "sim:fast", "--suites", "json", "--requests", "6", "--metrics-port", "0"]
 
 
+@pytest.mark.slow
 def test_json_on_stdout_and_peoples_text_on_stderr_and_then_nothing_to_do(
     sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

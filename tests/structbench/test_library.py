@@ -14,6 +14,8 @@ from structbench.errors import BadInput
 from structbench.suites.answer_book import answer_book
 from tests.support.loads import FAST, MODELS, inferences
 
+pytestmark = pytest.mark.slow
+
 
 def test_one_call_measures_scores_and_returns_every_request(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

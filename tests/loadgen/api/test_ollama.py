@@ -74,7 +74,6 @@ def test_each_fault_ends_in_a_record_of_its_kind(sim: Simulator, fault: str, end
         assert record.error is None
         assert record.output_tokens == (None if fault == "no-counts" else options["num_predict"])
         assert len(record.chunk_ns) == options["num_predict"] - (4 if fault == "held-back" else 0)
-        assert record.gathered_chunks > 0 or fault != "gathered"
         assert record.done_reason == (None if fault == "no-done-reason" else "length")
         return
     assert record.error is not None

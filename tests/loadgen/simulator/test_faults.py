@@ -147,6 +147,7 @@ def test_every_fault_is_tested() -> None:
     assert set(FAULTS) == MID | early | counts | v1  # the last in test_v1.py
 
 
+@pytest.mark.slow
 def test_faults_by_header_and_by_share(sim: Simulator) -> None:
     assert post(sim, body(), **{"X-Simulate-Fault": "429"}).status_code == 429
     assert post(sim, body(), **{"X-Simulate-Fault": "nonsense"}).status_code == 400

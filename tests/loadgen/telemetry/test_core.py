@@ -271,6 +271,7 @@ def test_more_requests_make_no_more_series(telemetry: Telemetry) -> None:
     assert "boom" not in text(telemetry)
 
 
+@pytest.mark.slow
 def test_no_server_and_no_scorer_can_invent_series(telemetry: Telemetry) -> None:
     """Every status there can be, and more outcomes than there are words: the number of series stays bounded."""
     for status in range(100, 1000):

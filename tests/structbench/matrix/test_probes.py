@@ -107,6 +107,7 @@ DIFFERENT = {
 }
 
 
+@pytest.mark.slow
 def test_the_matrix_sees_what_the_recorded_servers_did(probed: Path) -> None:
     old, new = findings(probed, OLD), findings(probed, NEW)
     assert {key: old[key][:2] for key in SEEN_BY_BOTH} == {key: new[key][:2] for key in SEEN_BY_BOTH} == SEEN_BY_BOTH

@@ -213,6 +213,7 @@ def test_a_stopped_run_goes_on_where_it_was(sim: Simulator, tmp_path: Path) -> N
     assert planned.startswith("slow numbers c=4: new: "), "without --skip-cached it is a new run"
 
 
+@pytest.mark.slow
 def test_a_cell_bound_by_time_is_complete_when_time_was_up_and_else_starts_again(
     sim: Simulator, tmp_path: Path
 ) -> None:

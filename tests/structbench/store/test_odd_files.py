@@ -20,6 +20,8 @@ from structbench.store.upkeep import spool_of
 from structbench.suites.files import read_suite
 from tests.support.databases import RUN, read, request
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
