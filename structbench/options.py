@@ -138,7 +138,8 @@ def access_opt(name: str) -> Any:
         case "api_key_env":
             return opt(
                 None,
-                "environment variable that holds the key to send as Authorization: Bearer (default: OLLAMA_API_KEY)",
+                "environment variable that holds the key to send as Authorization: Bearer (default: OLLAMA_API_KEY, "
+                "OPENAI_API_KEY or ANTHROPIC_API_KEY, by the API)",
                 metavar="NAME",
             )
         case "header_env":

@@ -52,6 +52,11 @@ def turns(messages: Sequence[Mapping[str, Any]]) -> Iterator[Turn]:
         yield Turn(message["role"], message.get("content") or "", message.get("images") or (), calls, result_of)
 
 
+def data_url(image: str) -> str:
+    """Return an image in base64 as a URL."""
+    return f"data:{media_type(image)};base64,{image}"
+
+
 def media_type(image: str) -> str:
     """Return the media type of an image in base64 by its first bytes."""
     begins = {"iVBOR": "image/png", "R0lGOD": "image/gif", "UklGR": "image/webp"}

@@ -29,13 +29,13 @@ def entries_of(answer: httpx.Response) -> Entries | None:
 
 
 class Kind:
-    """A server that tells no more than the names of its models."""
+    """A server that tells no more than the names of its models, as every one does."""
 
     name: ClassVar[str] = ""
 
     def speaks(self, http: httpx.Client, listing: httpx.Response, entries: Entries | None) -> bool:
         """Return whether the server is of this kind."""
-        raise NotImplementedError
+        return True
 
     def facts(self, http: httpx.Client, entries: Entries) -> Facts:
         return "", {}, {}
@@ -156,13 +156,14 @@ class _LmStudio(Kind):
         return "", {}, details
 
 
-_KINDS: Sequence[Kind] = (_LlamaCpp(), _Vllm(), _Sglang(), _LmStudio(), _Ollama(), _Tgi())
+ANY = Kind()
+_KINDS: Sequence[Kind] = (_LlamaCpp(), _Vllm(), _Sglang(), _LmStudio(), _Ollama(), _Tgi(), ANY)
 """In the order in which they are tried: first those that the list of models tells."""
 
 
-def kind_of(http: httpx.Client, listing: httpx.Response, entries: Entries | None) -> Kind | None:
-    """Return the kind of the server that gave this list of models (None: no list); None for another kind."""
-    return next((kind for kind in _KINDS if kind.speaks(http, listing, entries)), None)
+def kind_of(http: httpx.Client, listing: httpx.Response, entries: Entries | None) -> Kind:
+    """Return the kind of the server that gave this list of models (None: no list)."""
+    return next(kind for kind in _KINDS if kind.speaks(http, listing, entries))
 
 
 def _owned_by(entries: Entries | None, owner: str) -> bool:

@@ -88,8 +88,7 @@ def _messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _message(turn: conversation.Turn) -> dict[str, Any]:
     content: Any = turn.text
     if turn.images:
-        urls = [f"data:{conversation.media_type(image)};base64,{image}" for image in turn.images]
-        images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        images = [{"type": "image_url", "image_url": {"url": conversation.data_url(image)}} for image in turn.images]
         content = [{"type": "text", "text": turn.text}, *images]
     message = {"role": turn.role, "content": content}
     if turn.calls:

@@ -20,7 +20,6 @@ OPTIONS: Mapping[str, str] = {
 }  # fmt: skip
 """Ollama's name of an option -> its name here; what is missing has no counterpart."""
 DIALECTS: Sequence[str] = ("strict", "tools")
-_ENDS = ("response.completed", "response.incomplete", "response.failed")
 _LENGTH = "max_output_tokens"
 
 make_client = openai.make_client
@@ -97,8 +96,8 @@ def _items(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _content(turn: conversation.Turn) -> Any:
     if not turn.images:
         return turn.text
-    urls = [f"data:{conversation.media_type(image)};base64,{image}" for image in turn.images]
-    return [{"type": "input_text", "text": turn.text}, *({"type": "input_image", "image_url": url} for url in urls)]
+    images = [{"type": "input_image", "image_url": conversation.data_url(image)} for image in turn.images]
+    return [{"type": "input_text", "text": turn.text}, *images]
 
 
 def piece(part: Mapping[str, Any]) -> Piece:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
@@ -72,13 +72,9 @@ async def call(client: Any, path: str, body: Mapping[str, Any], timings: WireTim
 
     _SENDING.set(timings)
     try:
+        options = _without_key(_package(client))
         response = await client.post(
-            path,
-            body=body,
-            cast_to=httpx2.Response,
-            options=_without_key(_package(client)),
-            stream=True,
-            stream_cls=object,
+            path, body=body, cast_to=httpx2.Response, options=options, stream=True, stream_cls=object
         )
     except Exception as caught:
         raise _innermost(caught) from None
@@ -94,18 +90,13 @@ def _innermost(caught: Exception) -> Exception:
 
 
 async def _answer(response: Any) -> AsyncGenerator[Mapping[str, Any]]:
+    """Yield the data of each event: see ``event_of``."""
     try:
-        async for event in events(response.aiter_lines()):
-            yield event
+        async for text in response.aiter_lines():
+            if (fields := event_of(text)) is not None:
+                yield fields
     finally:
         await response.aclose()
-
-
-async def events(lines: AsyncIterator[str]) -> AsyncGenerator[Mapping[str, Any]]:
-    """Yield the data of each event: see ``event_of``."""
-    async for text in lines:
-        if (fields := event_of(text)) is not None:
-            yield fields
 
 
 def event_of(text: str) -> Mapping[str, Any] | None:

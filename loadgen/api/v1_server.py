@@ -1,6 +1,6 @@
 """Servers of OpenAI's and Anthropic's APIs as ServerApis: who they are, and what they have.
 
-Servers of many kinds speak these; a kind is told by what only it answers (``_KINDS``). None of them is asked to load or
+Servers of many kinds speak these; a kind is told by what only it answers (``kinds``). None of them is asked to load or
 pull a model: the first request does the one, its operator the other.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from loadgen.api import kinds, sse
 from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy
-from loadgen.api.server import REFUSED, AccessRefused, LoadedModel, NotThisApi, Server, ServerError, given_host
+from loadgen.api.server import AccessRefused, LoadedModel, NotThisApi, Server, ServerError, given_host
 from loadgen.types import Request
 from loadgen.wire.access import NO_ACCESS, Access, masked_address, split_userinfo
 from loadgen.wire.tls import tls_problem
@@ -143,7 +143,7 @@ class V1Server:
         body = chat_api(self.api_name).body(request, stream=False)
         try:
             with client_of(address, _LOAD_TIMEOUT_S, access) as http:
-                answer = http.post(address + self.path, json=body)
+                answer = allowed(http.post(address + self.path, json=body), address, access)
                 if answer.status_code in _NOTHING_THERE and model not in answer.text:
                     raise NotThisApi(f"nothing answers at {address}{self.path} (HTTP {answer.status_code}): check "
                                      "--host and its path, or choose another --api")  # fmt: skip
@@ -152,8 +152,6 @@ class V1Server:
             raise ServerError(access.masked(str(error) or type(error).__name__)) from None
         except kinds.UNREADABLE:
             raise ServerError(f"HTTP {answer.status_code}, and the answer is not JSON") from None
-        if answer.status_code in REFUSED:
-            raise AccessRefused(f"{address} answers {access.refusal(answer.status_code)}")
         if answer.status_code != 200 or not isinstance(said, dict):
             raise ServerError(access.masked(f"HTTP {answer.status_code}: {sse.error_text(said)}"))
         return said
@@ -198,11 +196,7 @@ OPENAI = V1Server(
     PROVIDER="openai", HOST_VARIABLES=("OPENAI_BASE_URL", "OPENAI_API_BASE"), KEY_VARIABLE="OPENAI_API_KEY",
     prompt_count="prompt_tokens",
 )  # fmt: skip
-RESPONSES = V1Server(
-    api_name="responses", path="/responses", usual="/v1", default_address="https://api.openai.com/v1",
-    PROVIDER="openai", HOST_VARIABLES=("OPENAI_BASE_URL", "OPENAI_API_BASE"), KEY_VARIABLE="OPENAI_API_KEY",
-    prompt_count="input_tokens",
-)  # fmt: skip
+RESPONSES = replace(OPENAI, api_name="responses", path="/responses", prompt_count="input_tokens")
 ANTHROPIC = V1Server(
     api_name="anthropic", path="/v1/messages", usual="", default_address="https://api.anthropic.com",
     PROVIDER="anthropic", HOST_VARIABLES=("ANTHROPIC_BASE_URL",), KEY_VARIABLE="ANTHROPIC_API_KEY",
@@ -226,17 +220,16 @@ def _identified(api: V1Server, http: httpx.Client, address: str, access: Access)
     answer = allowed(http.get(f"{urlsplit(api._v1(address)).path}/models"), address, access)
     entries = kinds.entries_of(answer)
     hosted = urlsplit(address).hostname in _HOSTED
-    kind = None if hosted else kinds.kind_of(http, answer, entries)
-    if entries is None and kind is None and not hosted and not _takes_requests(api, http, address, access):
+    kind = kinds.ANY if hosted else kinds.kind_of(http, answer, entries)
+    if entries is None and kind is kinds.ANY and not hosted and not _takes_requests(api, http, address, access):
         raise ServerError(f"what answers at {address} lists no models (HTTP {answer.status_code}): check --host and "
                           "its path, or give --base-url")  # fmt: skip
-    found = kind or kinds.Kind()
     try:
-        version, models, details = found.facts(http, entries or ())
+        version, models, details = kind.facts(http, entries or ())
     except kinds.UNREADABLE:  # another form than that of this kind: it tells names alone
-        version, models, details = kinds.Kind().facts(http, entries or ())
+        version, models, details = kinds.ANY.facts(http, entries or ())
     named = {entry["id"]: f"name:{entry['id']}" for entry in entries or ()}
     return Server(
-        address, f"{found.name} {version}".strip(), {**named, **models}, api.api_name, access=access,
-        kind=found.name, lists_models=entries is not None, details=details,
+        address, f"{kind.name} {version}".strip(), {**named, **models}, api.api_name, access=access,
+        kind=kind.name, lists_models=entries is not None, details=details,
     )  # fmt: skip

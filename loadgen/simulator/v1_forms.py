@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -56,7 +57,7 @@ def _event(fields: Mapping[str, Any], name: str | None = None) -> bytes:
     return data if name is None else b"event: " + name.encode() + b"\n" + data
 
 
-class _V1Form:
+class _V1Form(ABC):
     """What the four forms share."""
 
     api: ClassVar[Api]
@@ -94,11 +95,11 @@ class _V1Form:
     def refusal(self, status: int, text: str) -> bytes:
         return v1_recorded.refusal(self.api, self.asked.kind, status, text, self.asked.old)
 
-    def _opening(self) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _opening(self) -> bytes: ...
 
-    def _piece(self, message: Message) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _piece(self, message: Message) -> bytes: ...
 
     def _timings(self, end: Ending) -> dict[str, Any]:
         """Return llama.cpp's durations, in ms."""
@@ -142,8 +143,8 @@ class _OpenAiForm(_V1Form):
     def _opening(self) -> bytes:
         return b""
 
-    def _last(self, end: Ending) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _last(self, end: Ending) -> bytes: ...
 
     def _usage_event(self, end: Ending) -> bytes:
         timings = {"timings": self._timings(end)} if self.llama else {}
@@ -153,8 +154,8 @@ class _OpenAiForm(_V1Form):
     def _chunk(self) -> str:
         return self.object + ".chunk"
 
-    def _whole_choice(self, message: Message, reason: str | None) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _whole_choice(self, message: Message, reason: str | None) -> dict[str, Any]: ...
 
     def _reason(self, end: Ending) -> str:
         return "" if self.asked.fault == "no-done-reason" else end.reason

@@ -45,21 +45,8 @@ class WireTimings:
     """The instants (``time.monotonic_ns``) of one request on the wire."""
 
     __slots__ = (
-        "clock",
-        "connected_ns",
-        "connecting",
-        "content_type",
-        "due_ns",
-        "early_ns",
-        "late",
-        "out_of_order",
-        "processor_wait_ns",
-        "read_lag_max_ns",
-        "resent",
-        "retry_after",
-        "sent_ns",
-        "sent_off_ns",
-        "stamp_ns",
+        "clock", "connected_ns", "connecting", "content_type", "due_ns", "early_ns", "late", "out_of_order",
+        "processor_wait_ns", "read_lag_max_ns", "resent", "retry_after", "sent_ns", "sent_off_ns", "stamp_ns",
         "timeouts",
     )  # fmt: skip
 

@@ -214,9 +214,7 @@ def parse_options(pairs: Sequence[str]) -> dict[str, list[Any]]:
     """
     options: dict[str, list[Any]] = {}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise BadInput(f"--option {pair!r} has no '=': write key=value, e.g. --option temperature=0")
+        key, text = _split(pair, "--option", "key=value", "temperature=0")
         values = [_typed(text)]
         if "," in text and values == [text]:
             parts = [_typed(part) for part in text.split(",")]
@@ -241,9 +239,7 @@ def body_fields(pairs: Sequence[str]) -> dict[str, list[Any]]:
     """Parse ``KEY=JSON`` pairs, the fields to add to a request's body, each with the values that it is given."""
     found: dict[str, list[Any]] = {}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise BadInput(f"--body {pair!r} has no '=': write KEY=JSON, e.g. --body top_k=40")
+        key, text = _split(pair, "--body", "KEY=JSON", "top_k=40")
         try:
             found.setdefault(key, []).append(json.loads(text))
         except (ValueError, RecursionError):
@@ -254,13 +250,15 @@ def body_fields(pairs: Sequence[str]) -> dict[str, list[Any]]:
 
 def _facts(pairs: Sequence[str]) -> dict[str, str]:
     """Parse the pairs of --metadata."""
-    found: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise BadInput(f"--metadata {pair!r} has no '=': write KEY=VALUE, e.g. --metadata gpu=L4")
-        found[key] = value
-    return found
+    return dict(_split(pair, "--metadata", "KEY=VALUE", "gpu=L4") for pair in pairs)
+
+
+def _split(pair: str, option: str, form: str, example: str) -> tuple[str, str]:
+    """Return the key and the text of ``KEY=TEXT``."""
+    key, equals, text = pair.partition("=")
+    if not equals or not key:
+        raise BadInput(f"{option} {pair!r} has no '=': write {form}, e.g. {option} {example}")
+    return key, text
 
 
 def check_api(settings: Settings, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""SQL that readers share with the views; the views are in ``migrations/``, their columns in docs/store.md."""
+"""SQL that readers share with the views; the views are in ``views.sql``, their columns in docs/store.md."""
 
 from __future__ import annotations
 

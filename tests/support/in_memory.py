@@ -38,6 +38,11 @@ class Tables:
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
+def stored(row: Mapping[str, Any]) -> Row:
+    """Return a row of ``row_of`` without its calls, which only the store writes as JSON."""
+    return {name: value for name, value in row.items() if name != "tool_calls"}
+
+
 @contextmanager
 def tables() -> Iterator[Tables]:
     with duckdb.connect() as con:

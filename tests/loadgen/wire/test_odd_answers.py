@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from loadgen.types import RequestRecord
+from tests.support.played_wire import END, HEAD, chunk, lines
 from tests.support.scripted_server import DONE, Peer, Scripted, ask, chat, said
 
 JSON_LINES = b"Content-Type: application/x-ndjson\r\n"
-HEAD = b"HTTP/1.1 200 OK\r\n" + JSON_LINES + b"Transfer-Encoding: chunked\r\n\r\n"
-END = b"0\r\n\r\n"
-
-
-def lines(*each: Any) -> bytes:
-    return b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in each)
-
-
-def chunk(*each: Any) -> bytes:
-    data = lines(*each)
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def sized(body: bytes, length: int, status: bytes = b"200 OK") -> bytes:

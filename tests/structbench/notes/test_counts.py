@@ -4,42 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-import duckdb
 import pytest
 
 from loadgen.types import RequestError, RequestRecord
 from structbench.notes.counts import COUNTS
 from structbench.store import row_of
-from structbench.store.schema import migrate
 from structbench.types import Note
+from tests.support.in_memory import Tables, stored, tables
 
 MS = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def memory() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as con:
-        migrate(con, 0)
-        yield con
+def memory() -> Iterator[Tables]:
+    with tables() as made:
+        yield made
 
 
-def noted(con: duckdb.DuckDBPyConnection, *records: RequestRecord) -> list[Note]:
+def noted(memory: Tables, *records: RequestRecord) -> list[Note]:
     """The notes on a run of these."""
-    con.execute("DELETE FROM requests").fetchall()
-    for index, record in enumerate(records):
-        row = row_of("r", "h", 0, "case", 0, replace(record, index=index), None)
-        kept = {name: value for name, value in row.items() if name != "tool_calls"}
-        marks = ", ".join("?" for _ in kept)
-        con.execute(f"INSERT INTO requests ({', '.join(kept)}) VALUES ({marks})", list(kept.values())).fetchall()
-
-    def query(sql: str, params: Any) -> list[dict[str, Any]]:
-        found = con.execute(sql, params)
-        names = [column[0] for column in found.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-
-    return list(COUNTS.notes(query(COUNTS.sql, ["r"])))
+    rows = [row_of("r", "h", 0, "case", 0, replace(record, index=i), None) for i, record in enumerate(records)]
+    memory.fill(requests=[stored(row) for row in rows])
+    return list(COUNTS.notes(memory.query(COUNTS.sql, ["r"])))
 
 
 FINE = RequestRecord(
@@ -49,7 +36,7 @@ FINE = RequestRecord(
 
 
 def test_nothing_is_said_of_counts_that_cover_what_was_streamed_nor_of_what_failed(
-    memory: duckdb.DuckDBPyConnection,
+    memory: Tables,
 ) -> None:
     failed = replace(FINE, output_tokens=None, error=RequestError("timeout", "late"))
     whole = replace(FINE, chunk_ns=FINE.chunk_ns[:1])  # as of tool calls
@@ -72,7 +59,7 @@ def test_nothing_is_said_of_counts_that_cover_what_was_streamed_nor_of_what_fail
     ],
 )  # fmt: skip
 def test_what_leaves_a_figure_out_is_said_with_how_many_it_concerns(
-    memory: duckdb.DuckDBPyConnection, record: RequestRecord, kind: str, text: str
+    memory: Tables, record: RequestRecord, kind: str, text: str
 ) -> None:
     (note,) = noted(memory, FINE, record, FINE, FINE)
     assert (note.kind, note.share) == (kind, 0.25)

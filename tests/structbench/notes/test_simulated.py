@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import duckdb
 import pytest
 
 from loadgen.simulator import PROFILES, Profile, Simulator
@@ -14,7 +13,7 @@ from loadgen.types import Request, RequestRecord
 from structbench.notes.counts import COUNTS
 from structbench.notes.prompts import PROMPTS
 from structbench.store import row_of
-from structbench.store.schema import migrate
+from tests.support.in_memory import stored, tables
 from tests.support.scripted_server import ask, chat
 
 SCHEMA = {"type": "object", "properties": {"names": {"type": "array", "items": {"type": "string"}, "minItems": 6}},
@@ -34,22 +33,14 @@ def sim() -> Iterator[Simulator]:
 
 def kinds(records: list[RequestRecord], **more: Any) -> set[str]:
     """The kinds of notes on a run of these."""
-    with duckdb.connect() as con:
-        migrate(con, 0)
-        con.execute("INSERT INTO runs (run_id, suite, config) VALUES ('r', 'text', '{}')").fetchall()
-        for index, record in enumerate(records):
-            row = row_of("r", "h", 0, f"case {index}", 0, replace(record, index=index, tool_calls=()), None, **more)
-            kept = {name: value for name, value in row.items() if name != "tool_calls"}
-            marks = ", ".join("?" for _ in kept)
-            con.execute(f"INSERT INTO requests ({', '.join(kept)}) VALUES ({marks})", list(kept.values())).fetchall()
-
-        def query(sql: str, params: Any) -> list[dict[str, Any]]:
-            found = con.execute(sql, params)
-            names = [column[0] for column in found.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-
+    rows = [
+        row_of("r", "h", 0, f"case {index}", 0, replace(record, index=index, tool_calls=()), None, **more)
+        for index, record in enumerate(records)
+    ]
+    with tables() as made:
+        made.fill(runs=[{"run_id": "r", "suite": "text", "config": "{}"}], requests=[stored(row) for row in rows])
         judges = (COUNTS, PROMPTS)
-        return {note.kind for judge in judges for note in judge.notes(query(judge.sql, ["r"]))}
+        return {note.kind for judge in judges for note in judge.notes(made.query(judge.sql, ["r"]))}
 
 
 def asked(sim: Simulator, model: str, tokens: int = 40, **more: Any) -> list[RequestRecord]:
