@@ -17,11 +17,12 @@ from loadgen.types import MODEL_ERRORS, ErrorKind
 from structbench.formatting import load_text, suite_text
 from structbench.identity import config_hash
 from structbench.scoring import SCORER_VERSION, Answer
+from structbench.scoring.answer import answer_text
 from structbench.scoring.process import Scorer
 from structbench.store import Reader
 from structbench.store.rescoring import replace_scores
 from structbench.store.rows import outcome_columns
-from structbench.suites.requests import case_of
+from structbench.suites.requests import case_of, request_of
 from structbench.types import Case, Config, Score, Suite
 
 PAGE = 500
@@ -119,7 +120,7 @@ def _scored(
                 return f"request {index} was of case {row['case_id']!r}, which the suite has elsewhere now"
             kind = kinds[index] = _kind(row, case, config)
             if kind is None or kind in MODEL_ERRORS:
-                scorer.submit(index, case, _answer(row, kind))
+                scorer.submit(index, case, _answer(row, kind, config))
         scorer.drain()
         for row in rows:
             index = row["request_index"]
@@ -129,9 +130,10 @@ def _scored(
     return made
 
 
-def _answer(row: Row, kind: ErrorKind | None) -> Answer:
+def _answer(row: Row, kind: ErrorKind | None, config: Config) -> Answer:
     calls = [] if row["tool_calls"] is None else json.loads(row["tool_calls"]) or []
-    return Answer(row["output_text"] or "", tuple(calls), row["done_reason"], kind)
+    text = answer_text(config.structured, row["output_text"] or "", calls)
+    return Answer(text, tuple(calls), row["done_reason"], kind)
 
 
 def _kind(row: Row, case: Case, config: Config) -> ErrorKind | None:
@@ -141,8 +143,9 @@ def _kind(row: Row, case: Case, config: Config) -> ErrorKind | None:
         return "truncated" if loops(row["output_text"] or row["thinking_text"] or "") else "protocol"
     if kind not in ("http", "stream", *MODEL_ERRORS):
         return cast("ErrorKind | None", kind)
+    sent = request_of(case, config, row["request_index"])
     return model_error(
-        message, status, model=config.model, format=case.schema is not None and config.structured == "format",
-        tools=bool(case.tools) and config.endpoint == "chat", began=bool(row["chunks"]),
+        message, status, model=config.model, format=sent.format is not None, tools=bool(sent.tools),
+        began=bool(row["chunks"]),
         replayed=case.follows or any(message.get("tool_calls") for message in case.messages),
     ) or ("stream" if status == 200 else "http")  # fmt: skip

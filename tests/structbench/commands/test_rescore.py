@@ -98,6 +98,30 @@ def test_scores_are_replaced_old_ones_kept_and_every_change_told(db: Path, capsy
     assert outcomes(db, "part") == [row["outcome"] for row in ROWS[:2]], "only the chosen run"
 
 
+@pytest.mark.parametrize(
+    ("structured", "row", "after"),
+    [
+        ("tools", {"tool_calls": [{"name": "answer", "arguments": "123"}], "output_text": ""}, "correct"),
+        ("tools", {**FAILED, "outcome": "http", "error_kind": "http", "error_status": 400,
+                   "error_message": "this model does not support tools"}, "rejected"),
+        ("strict", {**FAILED, "outcome": "http", "error_kind": "http", "error_status": 400,
+                    "error_message": "unsupported schema"}, "rejected"),
+    ],
+)  # fmt: skip
+def test_an_answer_is_judged_by_how_its_schema_was_asked_for(
+    db: Path, structured: str, row: dict[str, Any], after: str
+) -> None:
+    run = run_columns(replace(config(), structured=structured))
+    with Store(db) as store:
+        store.append("runs", {**run, "run_id": "asked", "status": "complete", "planned": 1, "verdict": "valid"})
+        store.append("requests", {
+            "run_id": "asked", "config_hash": run["config_hash"], "request_index": 0, "segment": 0, "repeat": 0,
+            "case_id": "digits", "chunks": 0, "gathered_chunks": 0, "outcome": "wrong_value", **row,
+        })  # fmt: skip
+    assert main(["rescore", "--db", str(db), "asked"]) == 0
+    assert outcomes(db, "asked") == [after]
+
+
 @pytest.mark.slow
 def test_the_run_is_then_the_one_of_today_s_cell_and_the_file_verifies(
     db: Path, capsys: pytest.CaptureFixture[str]
