@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +113,12 @@ def when(happened: Callable[[], bool], do: Callable[[], object]) -> threading.Th
 
 
 def start(arguments: Sequence[object], folder: Path) -> subprocess.Popen[str]:
-    """``python -m structbench`` with these arguments."""
+    """``python -m structbench`` with these arguments; Ctrl-C counts even where it is ignored here, as in a job."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     return subprocess.Popen(
         [sys.executable, "-m", "structbench", *map(str, arguments)], cwd=folder, env=environment, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
