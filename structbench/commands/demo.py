@@ -25,8 +25,10 @@ def run(options: Options) -> int:
     say(text)
     time_is_up = monotonic() + LIMIT_S
     signal.alarm(LIMIT_S)
-    code = load.run(chosen)
-    signal.alarm(0)
+    try:
+        code = load.run(chosen)
+    finally:
+        signal.alarm(0)
     if code == 130 and monotonic() >= time_is_up:
         print(f"The demo stopped after {LIMIT_S} s because this server is slow; `structbench load` has no such limit.")
         return 0
