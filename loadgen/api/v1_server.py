@@ -55,7 +55,11 @@ class V1Server:
 
     def how_to_get(self, models: Sequence[str], server: Server) -> str:
         """Return what to do about models that the server lacks."""
-        return f"it has {', '.join(sorted(server.models)) or 'no model'}: load the model there, or name one of these"
+        return f"it has {server.names()}: load the model there, or name one of these"
+
+    def smallest(self, server: Server, most: int) -> list[str]:
+        """Return the only model: of several, some may cost money, and none tells its size."""
+        return list(server.models)[:most] if len(server.models) == 1 else []
 
     def keep_alive(self, text: str) -> str | float:
         raise ValueError("only Ollama's own API has --keep-alive: leave it out")

@@ -15,9 +15,17 @@ from structbench.output import complain, say
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from structbench.reports.document import Document
     from structbench.run.runner import Stop, Summary
 
 Options = LoadOptions
+EXAMPLES = (
+    "structbench load --models qwen3:4b --suites json tools --concurrency 1 4 16",
+    "structbench load --models qwen3:4b --suites text --rate 2 5 10 --arrival poisson --duration 1m",
+    "structbench load --models qwen3:4b --suites json --option num_ctx=2048,8192 --think on off",
+    'structbench load --models qwen3:4b --slo "ttft_p95<0.5" "correct>=90%" --junit out.xml',
+    "structbench load plan.toml --skip-cached --explain",
+)
 
 
 def run(options: LoadOptions) -> int:
@@ -48,22 +56,52 @@ def run(options: LoadOptions) -> int:
 def _report(summary: "Summary", options: LoadOptions, console: "Console") -> None:
     """Print the tables, and for --json the same as JSON on stdout."""
     from structbench.comparison.constrained import print_pairs
-    from structbench.reports import print_overview, print_table, to_json
+    from structbench.reports import print_overview, print_table, runs_text, to_json
+    from structbench.reports.brief import print_answer, print_brief
 
-    print_table(summary.rows, console)
-    print_pairs(summary.pairs, console)
-    print_overview(summary.rows, summary.total_s, console)
-    for gate in summary.gates:
-        say(gate.line, console.file)
+    options = replace(options, models=list(summary.models))
+    gates = [gate.line for gate in summary.gates]
+    ran = f"{runs_text(summary.rows, summary.total_s)}; every request is in {summary.db}"
+    if options.wide or summary.document is None:
+        print_table(summary.rows, console)
+        print_pairs(summary.pairs, console)
+        print_overview(summary.rows, console)
+        for line in (*gates, ran):
+            say(line, console.file)
+    else:
+        print_pairs(summary.pairs, console)
+        warnings = dict.fromkeys(f"warning: {text}" for row in summary.rows for text in row.get("warnings") or ())
+        print_brief(summary.document, console, more={"Limits": gates, "": [*warnings, ran]})
     for failure in summary.failures:
         complain(failure)
+    if summary.document is not None:
+        print_answer(summary.document, console)
     if summary.interrupted or summary.failures:
-        command = ["structbench", "load", *as_arguments(replace(options, skip_cached=True))]
-        complain(f"to continue: {shlex.join(command)}")
-    say(f"every request is in {summary.db}", console.file)
+        complain(f"to continue: {_command(replace(options, skip_cached=True))}")
+    elif summary.document is not None:
+        say(_next_step(summary.document, options), console.file)
     if options.json:
-        gates = [asdict(gate) for gate in summary.gates]
-        print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": gates})
+        slos = [asdict(gate) for gate in summary.gates]
+        print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": slos})
+
+
+def _next_step(document: "Document", options: LoadOptions) -> str:
+    """Return the command that settles what is open, with about how long it takes, else the one that shows more."""
+    from structbench.formatting import span_text
+    from structbench.reports.brief import settling
+
+    if (open_still := settling(document)) is not None:
+        requests, seconds = open_still
+        more = replace(options, requests=requests, duration=None, skip_cached=True)
+        return f"To settle it, in about {span_text(seconds)}: {_command(more)}"
+    words = ["structbench", "report", "-o", "report.html"]
+    words += [] if options.db == LoadOptions.db else ["--db", str(options.db)]
+    words += ["--slo", *options.slo] if options.slo else []
+    return f"All figures as a page: {shlex.join(words)}"
+
+
+def _command(options: LoadOptions) -> str:
+    return shlex.join(["structbench", "load", *as_arguments(options)])
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """``structbench report``: write a report of stored runs, for people and programs."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -8,12 +9,19 @@ from typing import TYPE_CHECKING, Optional
 
 from structbench.errors import GATE_FAILED, BadInput
 from structbench.options import opt
-from structbench.output import complain
+from structbench.output import complain, say
 
 if TYPE_CHECKING:
     from structbench.reports.document import Document
 
 _ENDINGS = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json", ".txt": "terminal"}
+
+
+EXAMPLES = (
+    "structbench report",
+    "structbench report nightly -o report.html",
+    'structbench report --slo "correct>=95%" "ttft_p95<=300ms"',
+)
 
 
 @dataclass(kw_only=True)
@@ -32,6 +40,7 @@ class Options:
     output: Optional[Path] = opt(None, "file to write (default: stdout)", type=Path, args=["-o", "--output"])
     db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
     pool: bool = opt(False, "pool the runs of one config into one row (default: one row per run)")
+    wide: bool = opt(False, "terminal: print every figure with its interval, not one table and at most two screens")
     slo: list[str] = opt(
         (),
         'limits within which a model is correct and fast enough, e.g. "correct>=0.9" "ttft_p95<0.5"; if a run does not '
@@ -46,6 +55,7 @@ def run(options: Options) -> int:
     from rich.console import Console
 
     from structbench.output import check_output, deliver
+    from structbench.reports.brief import print_answer, print_brief
     from structbench.reports.document import document_of
     from structbench.reports.headline import DEFAULT_RULE, parse_rule
     from structbench.reports.terminal import print_document
@@ -63,8 +73,13 @@ def run(options: Options) -> int:
     with Reader(options.db) as reader:
         chosen = select_runs(reader, options.runs)
         document = document_of(reader, chosen, rule, pool=options.pool, details=kind in ("json", "html"))
-    if options.output is None and kind == "terminal":
+    if options.output is None and kind == "terminal" and options.wide:
         print_document(document, Console())
+    elif options.output is None and kind == "terminal":
+        console = Console()
+        print_brief(document, console)
+        print_answer(document, console)
+        say(_as_page(options))
     else:
         deliver(_text(document, kind), options.output)
     if options.output is not None:
@@ -73,6 +88,14 @@ def run(options: Options) -> int:
     for gate in missed:
         complain(gate.line)
     return GATE_FAILED if missed else 0
+
+
+def _as_page(options: Options) -> str:
+    """Return the command that writes the same report as a page."""
+    words = [*options.runs, "-o", "report.html"]
+    words += [] if options.db == Options.db else ["--db", str(options.db)]
+    words += ["--slo", *options.slo] if options.slo else []
+    return f"All figures as a page: {shlex.join(['structbench', 'report', *words])}"
 
 
 def _text(document: "Document", kind: str) -> str:

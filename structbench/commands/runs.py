@@ -12,6 +12,12 @@ _COUNTS = ("parameters", "context", "slots")
 _TOLD = ("server", "version", "API", "quantization", *_COUNTS)
 
 
+EXAMPLES = (
+    "structbench runs --since 7d",
+    "structbench runs nightly --status complete --wide",
+)
+
+
 @dataclass(kw_only=True)
 class Options(RunFilters):
     """List the stored runs: model, suite, load, start, requests, status."""

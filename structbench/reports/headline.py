@@ -20,6 +20,7 @@ from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup, differing
 from structbench.stats import Estimate
 
+_KNOWN = frozenset(PERCENTILES.values())
 DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")
 HeadlineState = Literal["met", "not met", "not decided", "unjudged"]
 _STATES: tuple[Judgement, ...] = ("not met", "not decided", "met")
@@ -85,12 +86,22 @@ class Headline:
         return f"Rule: {limits}, in every suite, for the whole 95 % interval."
 
 
+def rule_of(given: Sequence[Condition]) -> list[Condition]:
+    """Return the limits that were given, of those that reports have, else the default rule."""
+    known = [
+        each
+        for each in given
+        if each.metric.kind in ("share", "rate") or (each.metric.kind == "latency" and each.metric.p in _KNOWN)
+    ]
+    return known or [parse_slo(text) for text in DEFAULT_RULE]
+
+
 def parse_rule(texts: Sequence[str]) -> list[Condition]:
     """Parse the limits; BadInput for a metric that reports do not have."""
     conditions = [parse_slo(text) for text in texts]
     for condition in conditions:
         metric = condition.metric
-        if metric.kind == "latency" and metric.p not in PERCENTILES.values():
+        if metric.kind == "latency" and metric.p not in _KNOWN:
             raise BadInput(f"--slo {condition.text}: a report has only p50, p90, p95 and p99 of a latency")
         if metric.kind == "score":
             raise BadInput(f"--slo {condition.text}: a report has no interval for {metric.name}")

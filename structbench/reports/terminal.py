@@ -1,4 +1,4 @@
-"""A report on the terminal: the headline, the table that a load ends with, and the intervals below it."""
+"""A whole report as text (``--wide``): the headline, a table of all figures, and the intervals below it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPEED = [metric.at(p) for metric in LATENCIES.values() for p in metric.shown]
 
 
 def print_document(document: Document, console: Console) -> None:
-    """Print the whole report."""
+    """Print the whole report, with every figure and its interval."""
     headline = document.headline
     console.print(as_text(headline.text, "bold"), as_text(headline.rule), sep="\n")
     for note in headline.notes:

@@ -25,6 +25,7 @@ from structbench.results.intervals import (
     GROUPS,
     GapCounts,
     Latency,
+    Rows,
     about,
     gap_moments,
     gap_percentile,
@@ -33,7 +34,6 @@ from structbench.results.intervals import (
     rate_estimates,
 )
 from structbench.stats import Estimate, gap_percentiles, such_cases, wilson
-from structbench.store import Reader
 
 _ADDED = {metric: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
 _COUNTS = f"""
@@ -101,7 +101,7 @@ class Figures:
         return not metric.only_where or bool(self.counts.get(metric.only_where))
 
 
-def figures_of(reader: Reader, groups: Sequence[RunGroup], gaps: GapCounts | None) -> dict[int, Figures]:
+def figures_of(reader: Rows, groups: Sequence[RunGroup], gaps: GapCounts | None) -> dict[int, Figures]:
     """Return group id -> its figures; without ``gaps``, each group must be one run, whose ITL the store knows."""
     params = runs_of(groups)
     counts: dict[int, Mapping[str, Any]] = {group.id: {} for group in groups}
@@ -133,7 +133,7 @@ def runs_of(groups: Iterable[RunGroup]) -> dict[str, Any]:
     return params_of((group.id, group.run_ids) for group in groups)
 
 
-def _of_such_cases(reader: Reader, params: Mapping[str, Any]) -> dict[int, dict[str, Estimate]]:
+def _of_such_cases(reader: Rows, params: Mapping[str, Any]) -> dict[int, dict[str, Estimate]]:
     found = reader.columns(_CASES, params)
     return {
         int(group): {
@@ -146,7 +146,7 @@ def _of_such_cases(reader: Reader, params: Mapping[str, Any]) -> dict[int, dict[
 
 
 def _gap_estimates(
-    reader: Reader, params: Mapping[str, Any], completed: Mapping[int, int], gaps: GapCounts | None
+    reader: Rows, params: Mapping[str, Any], completed: Mapping[int, int], gaps: GapCounts | None
 ) -> dict[int, Latency]:
     """Return the percentiles of all gaps, with intervals from a sample of requests."""
     known: Mapping[int, list[float | None]] = (

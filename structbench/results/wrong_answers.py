@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from structbench.errors import BadInput
+from structbench.metrics import FAILED
 from structbench.results.figures import runs_of
 from structbench.results.groups import RunGroup
-from structbench.results.intervals import GROUPS
-from structbench.store import Reader
+from structbench.results.intervals import GROUPS, Rows
 from structbench.suites.catalog import load_suite
 from structbench.suites.generated import TextShape
 from structbench.suites.requests import case_of
@@ -42,8 +43,33 @@ WITH {GROUPS} SELECT count(*) AS n FROM requests JOIN line USING (run_id)
 WHERE outcome NOT IN (SELECT unnest($right::VARCHAR[]))
 """
 
+_KINDS = f"""
+WITH {GROUPS}
+SELECT outcome, count(*) AS count, list(DISTINCT line ORDER BY line) AS lines,
+    arg_min(coalesce(validation_errors[1], json_parse_error, error_message), (line, request_index)) AS first
+FROM requests JOIN line USING (run_id)
+WHERE outcome NOT IN (SELECT unnest($right::VARCHAR[])) AND NOT {FAILED} AND error_kind IS DISTINCT FROM 'cancelled'
+GROUP BY outcome ORDER BY count DESC, outcome
+"""
 
-def wrong_of(reader: Reader, groups: Sequence[RunGroup]) -> dict[str, Any]:
+
+@dataclass(frozen=True, slots=True)
+class WrongKind:
+    """Answers that were wrong alike: ``lines`` are the ids of their run groups, ``first`` what one of them broke."""
+
+    outcome: str
+    count: int
+    lines: Sequence[int]
+    first: str | None
+
+
+def wrong_kinds(rows: Rows, groups: Sequence[RunGroup]) -> list[WrongKind]:
+    """Return what was wrong with answers, the most frequent first; requests that failed are not among them."""
+    found = rows.query(_KINDS, {**runs_of(groups), "right": list(RIGHT)})
+    return [WrongKind(**row) for row in found]
+
+
+def wrong_of(reader: Rows, groups: Sequence[RunGroup]) -> dict[str, Any]:
     """Return ``total`` and ``listed``: the columns of ``requests`` and ``asked`` (see ``asked_of``) or None."""
     params = {**runs_of(groups), "right": list(RIGHT)}
     total = reader.query(_TOTAL, params)[0]["n"]

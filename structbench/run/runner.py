@@ -33,21 +33,25 @@ from structbench.gates.junit import junit_xml
 from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.notes import stored_notes
 from structbench.output import complain, write_output
+from structbench.reports.document import Document, document_of
+from structbench.reports.headline import rule_of
 from structbench.reports.summary import with_servers
 from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.budget import TokenBudget
-from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
+from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, unreached_warning
 from structbench.run.display import Display
 from structbench.run.plan import (
     CacheState,
     PlannedCell,
+    estimate,
     explain,
     find_servers,
     open_telemetry,
     plan,
     pull_missing,
     who_is_it,
+    with_models,
 )
 from structbench.run.segment import Segment, Services, gone, labels_of
 from structbench.run.settings import Settings
@@ -128,9 +132,13 @@ class Summary:
     total_s: float = 0.0
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)
+    document: Document | None = None
+    """The runs as a report, judged by the rule that was given; None where nothing ran."""
     outcomes: list[CellResult] = field(default_factory=list)
     """The result of each planned cell, with its --slo gates."""
     db: str = ""
+    models: tuple[str, ...] = ()
+    """The models that were measured, named or not."""
 
     @property
     def gates(self) -> list[Gate]:
@@ -177,6 +185,9 @@ def load(
                 display.print(notice)
         with stop.interruptible():
             servers = find_servers(settings, stack)
+            settings, chosen = with_models(settings, servers)
+        if chosen is not None:
+            display.print(chosen)
         if settings.dry_run or settings.explain:
             cells = build_cells(settings, servers)
             return Summary(planned=_plan_lines(settings, cells, _warnings(cells)), db=str(settings.db))
@@ -216,19 +227,28 @@ def _close(store: Store) -> None:
 
 
 def _warnings(cells: Sequence[Cell]) -> list[str]:
-    found = (reload_warning(cell, cell.server.api.LOADING_OPTIONS) for cell in cells)
+    found = [reload_warning(cell, cell.server.api.LOADING_OPTIONS) for cell in cells]
+    found += dict.fromkeys(unreached_warning(cell) for cell in cells)
     return [f"warning: {text}" for text in found if text is not None]
 
 
 def _plan_lines(settings: Settings, cells: Sequence[Cell], warnings: list[str]) -> list[str]:
     """Return a line for each cell, and then the warnings; create no database for that."""
     if not settings.db.exists():
-        lines = [f"{cell.name}: new: {settings.db} does not exist yet" for cell in cells]
+        why = f"{settings.db} does not exist yet"
+        planned = [
+            PlannedCell(cell, None, None if cell.requests is None else range(cell.requests), "new", why)
+            for cell in cells
+        ]
+        lines = [f"{each.cell.name}: new: {each.why}" for each in planned]
+        total = estimate(planned, None)
     else:
         with Store(settings.db) as store:
             planned = plan(settings, cells, store)
             lines = [f"{p.cell.name}: {p.cache}: {explain(p, store) if settings.explain else p.why}" for p in planned]
+            total = estimate(planned, store)
     if settings.explain:
+        lines.append(total)
         lines += dict.fromkeys(who_is_it(cell) for cell in cells)
     return lines + warnings
 
@@ -255,6 +275,10 @@ class _Runner:
         runs: list[tuple[Cell, str]] = []
         outcomes: dict[str, CellResult] = {}
         self.states["waiting"] = len(planned)
+        todo = [each for each in planned if each.cache != "skipped"]
+        self.services.display.expect([
+            (None if each.missing is None else len(each.missing), each.cell.load.duration_s) for each in todo
+        ])  # fmt: skip
         self.summary.outcomes = [CellResult(cell.cell.name) for cell in planned]
         self._judge()  # so that what ends early does not count as passed
         for cell, outcome in zip(planned, self.summary.outcomes, strict=True):
@@ -283,6 +307,7 @@ class _Runner:
         warning = self._similarity(runs)
         self.summary.interrupted = bool(self.stop.asked)
         self.summary.db = str(self.services.settings.db)
+        self.summary.models = self.services.settings.models
         store = self.services.store
         self.summary.rows = with_servers(_summary_rows(store, caches))
         failed = {failure.partition(": ")[0] for failure in self.summary.failures}
@@ -300,6 +325,9 @@ class _Runner:
                 row["variant"] = variants[row["run_id"]]
             outcomes[row["run_id"]].row = row
         self._judge()
+        if self.summary.rows:
+            rule = rule_of(self.services.settings.slos)
+            self.summary.document = document_of(store, [*caches], rule, pool=False, details=False)
         return self.summary
 
     def _answers(self, server: Server) -> bool:
@@ -363,6 +391,7 @@ class _Runner:
     def _run_cell(self, planned: PlannedCell, run_id: str) -> bool:
         """Run one cell, in several segments where the server was away between; return False if it could not start."""
         self._change_state("waiting", "running")
+        self.services.display.next_cell()
         part: PlannedCell | None = planned
         segment: Segment | None = None
         while part is not None and (begun := self._run_segment(part, run_id)) is not None:
@@ -378,7 +407,7 @@ class _Runner:
         """Run one segment from loading the model to its verdict; None if that was interrupted before its start."""
         cell, store, continued = planned.cell, self.services.store, planned.continued
         try:
-            with self.stop.interruptible():
+            with self.stop.interruptible(), self.services.display.waiting(f"loading {cell.model}"):
                 loading = loading_options(cell, cell.server.api.LOADING_OPTIONS)[0]
                 model_load_s = self._load_model(cell, loading)
                 cases = self._cases(cell, run_id)
