@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from structbench.formatting import plural, printable
 from structbench.gates.expressions import Condition
-from structbench.metrics import Metric
+from structbench.metrics import IS_WHOLE, Metric, without_stream
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
 from structbench.results.intervals import Rows, estimates_of
@@ -22,6 +22,7 @@ from structbench.stats import Estimate, wilson
 Judgement = Literal["met", "not met", "not decided"]
 GateOutcome = Literal["met", "not met", "not decided", "skip"]
 _REQUIREMENTS = {"gap": "two chunks", "scored answer": "this score", "request": "this latency"}
+_WHOLE = f"SELECT bool_and({IS_WHOLE}) AS whole FROM requests WHERE run_id = $1 AND error_kind IS NULL"
 _MOST = 1_000_000
 """More requests than this are not worth naming."""
 
@@ -177,13 +178,17 @@ def _why_open(estimate: Estimate, needs: int | None) -> str:
 
 def judge_all(slos: Sequence[Condition], rows: Rows, results: Sequence[CellResult]) -> None:
     """Judge each condition on each cell, also on cells that never ran, with the goodput limits of its run."""
-    metrics = [slo.metric for slo in slos]
     for result in results if slos else ():
-        row, found = result.row, dict[str, Estimate]()
+        row, found, metrics = result.row, dict[str, Estimate](), [slo.metric for slo in slos]
         if row is not None:
             known = row["goodput_limits"]
+            if rows.query(_WHOLE, [row["run_id"]])[0]["whole"]:
+                metrics = [without_stream(metric) for metric in metrics]
             found = estimates_of(rows, row["run_id"], metrics, None if known is None else json.loads(known))
-        result.gates = [judge(result.cell, slo, found.get(slo.metric.name, Estimate(0)), row) for slo in slos]
+        result.gates = [
+            judge(result.cell, slo, found.get(metric.name, Estimate(0)), row)
+            for slo, metric in zip(slos, metrics, strict=True)
+        ]
     settle(results)
 
 
@@ -194,7 +199,7 @@ def judge_groups(slos: Sequence[Condition], groups: Sequence[RunGroup], figures:
         own = figures[group.id]
         row = {"status": group.status, "verdict": group.verdict, "verdict_reason": "; ".join(group.reasons),
                "completed": own.counts["completed"]}  # fmt: skip
-        gates = [judge(group.name, slo, own.of(slo.metric), row) for slo in slos]
+        gates = [judge(group.name, slo, own.judged(slo.metric), row) for slo in slos]
         results.append(CellResult(group.name, row, gates))
     settle(results)
     return [gate for result in results for gate in result.gates]

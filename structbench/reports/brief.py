@@ -224,7 +224,7 @@ def _requests(group: RunGroup, own: Figures) -> str:
 
 
 def _latency(own: Figures, name: str) -> str:
-    found = own.of(METRICS[name].at("p50"))
+    found = own.told(METRICS[name].at("p50"))
     return f"needs {found.needs}" if found.value is None and found.n else latency_text(found.value)
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from structbench.errors import BadInput
+from structbench.formatting import plural
 from structbench.gates.expressions import Condition, parse_slo
 from structbench.gates.slo import Judgement, judgement
 from structbench.identity import canonical_json
-from structbench.metrics import PERCENTILES
+from structbench.metrics import PERCENTILES, Metric, without_stream
 from structbench.reports.estimates import estimate_text
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup, differing
@@ -35,6 +36,8 @@ class Check:
 
     group: RunGroup
     condition: Condition
+    metric: Metric
+    """What the condition is on; e2e instead of TTFT where every answer came whole."""
     estimate: Estimate
     state: Judgement
 
@@ -75,6 +78,8 @@ class Headline:
     notes: tuple[str, ...]
     conditions: tuple[Condition, ...]
     candidates: tuple[Candidate, ...]
+    basis: str
+    """The suites of the best candidate with their requests, and those that it lacks."""
 
     @property
     def text(self) -> str:
@@ -83,7 +88,17 @@ class Headline:
     @property
     def rule(self) -> str:
         limits = " and ".join(condition.text for condition in self.conditions)
-        return f"Rule: {limits}, in every suite, for the whole 95 % interval."
+        return f"Rule: {limits}, for the whole 95 % interval{self.basis}."
+
+
+def _basis(best: Candidate, groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> str:
+    """Return what the answer rests on: ``, in json (30 requests) and tools (20); text was not run at this load``."""
+    first, *more = [(group.suite, figures[group.id].counts["requests"]) for group in best.groups]
+    told = [f"{first[0]} ({plural(first[1], 'request')})", *(f"{suite} ({n:,})" for suite, n in more)]
+    own = {group.suite for group in best.groups}
+    others = [suite for suite in dict.fromkeys(group.suite for group in groups) if suite not in own]
+    left = f"; {' and '.join(others)} {'was' if len(others) == 1 else 'were'} not run so" if others else ""
+    return f", in {', '.join(told)}{left}"
 
 
 def rule_of(given: Sequence[Condition]) -> list[Condition]:
@@ -116,6 +131,7 @@ def headline_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule
     return Headline(
         state=state, sentences=tuple(_sentences(judged)), notes=tuple(_notes(groups, candidates)),
         conditions=tuple(rule), candidates=tuple(candidates),
+        basis=_basis(judged[0], groups, figures) if judged else "",
     )  # fmt: skip
 
 
@@ -167,8 +183,7 @@ def _shortfalls(checks: Iterable[Check]) -> str:
 
 
 def _check_text(check: Check) -> str:
-    metric = check.condition.metric
-    return f"{metric.label} {estimate_text(metric, check.estimate)}"
+    return f"{check.metric.label} {estimate_text(check.metric, check.estimate)}"
 
 
 def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:
@@ -281,12 +296,14 @@ def _checks(group: RunGroup, figures: Figures, rule: Sequence[Condition]) -> Ite
     for condition in rule:
         estimate = _estimate(figures, condition)
         if estimate is not None:
-            yield Check(group=group, condition=condition, estimate=estimate, state=judgement(condition, estimate))
+            metric = without_stream(condition.metric) if figures.whole else condition.metric
+            state = judgement(condition, estimate)
+            yield Check(group=group, condition=condition, metric=metric, estimate=estimate, state=state)
 
 
 def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
     """Return the figure of a condition, or None if the suite's answers do not have it (a text has no score)."""
-    metric, found = condition.metric, figures.of(condition.metric)
+    metric, found = condition.metric, figures.judged(condition.metric)
     # Answers that came whole, as tool calls do, have no time between tokens: no limit on it is broken.
     if not found.n and (metric.counts == "scored answer" or metric.may_be_absent):
         return None

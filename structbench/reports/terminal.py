@@ -47,7 +47,7 @@ def row_of(group: RunGroup, figures: Figures) -> dict[str, Any]:
         "load": _marked(group, group.distinct_load), "status": group.status, "planned": group.planned, **figures.counts,
         "verdict": group.verdict, "verdict_reason": "; ".join(group.reasons) or None,
         "notes": group.notes, "failures": figures.failures,
-        **{f"{each.name}_s": figures.of(each).value for each in _SPEED},
+        **{f"{each.name}_s": figures.told(each).value for each in _SPEED},
         **{each.name: figures.of(each).value for each in of_kind("share", "rate") if each.name != "correct"},
         "stream_tokens_per_s": figures.stream_tokens_per_s, "figures": figures,
         "too_few": any(figures.of(each).n and figures.of(each).value is None for each in _SPEED),
@@ -70,7 +70,7 @@ def _interval_columns(found: Sequence[Figures]) -> Iterator[ColumnGroup]:
 
 
 def _estimate_of(metric: Metric, row: Row) -> str:
-    return estimate_text(metric, row["figures"].of(metric))
+    return estimate_text(metric, row["figures"].told(metric))
 
 
 def _such_cases(row: Row) -> str:

@@ -10,6 +10,7 @@ from structbench.metrics import (
     FAILED,
     GOOD_OF_RUN,
     IS_COVERED,
+    IS_WHOLE,
     LATENCIES,
     LIMITS_OF_RUN,
     MEASURED,
@@ -18,6 +19,7 @@ from structbench.metrics import (
     Metric,
     of_kind,
     total_sql,
+    without_stream,
 )
 from structbench.results.failures import Failure, failures_of, together
 from structbench.results.groups import RunGroup
@@ -46,6 +48,7 @@ SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
     CASE WHEN bool_and({IS_COVERED}) FILTER (error_kind IS NULL)
         THEN (sum(output_tokens) FILTER (error_kind IS NULL))::BIGINT END AS output_tokens,
     {", ".join(f"{total_sql(of, sql)} AS {of.name}, count({sql}) AS {of.name}_n" for of, sql in _ADDED.items())},
+    bool_and({IS_WHOLE}) FILTER (error_kind IS NULL) AS whole,
     bool_or(limited) AS limited, median(client_tokens_per_s) FILTER ({MEASURED}) AS stream_tokens_per_s
 FROM requests JOIN line USING (run_id) JOIN limits USING (run_id) GROUP BY line
 """
@@ -85,6 +88,8 @@ class Figures:
     """Outcome, whether the request failed, and the count; answers first, most frequent first."""
     failures: Sequence[Failure] = ()
     """How requests failed, most frequent first."""
+    whole: bool = False
+    """Whether every answer came in one piece, so that there is no first token to tell from the last."""
 
     def of(self, figure: Metric) -> Estimate:
         """Return the estimate of a share, a rate, or one of PERCENTILES of a latency."""
@@ -95,6 +100,14 @@ class Figures:
                 return self.rates[figure.name]
             case _:
                 return self.shares[figure.name]
+
+    def told(self, figure: Metric) -> Estimate:
+        """Return the estimate as tables tell it: none of TTFT where every answer came whole."""
+        return Estimate(0) if self.whole and figure.base == "ttft" else self.of(figure)
+
+    def judged(self, figure: Metric) -> Estimate:
+        """Return the estimate by which a limit on this figure is judged: that of e2e where every answer came whole."""
+        return self.of(without_stream(figure) if self.whole else figure)
 
     def has(self, metric: Metric) -> bool:
         """Return whether the metric adds anything here that others do not (``only_where``)."""
@@ -189,4 +202,5 @@ def _figures(
         counts=counts, latencies=latencies, shares={metric.name: mean(metric.name) for metric in of_kind("share")},
         rates={metric.name: rate(metric) for metric in of_kind("rate")}, such_cases=cases,
         stream_tokens_per_s=row.get("stream_tokens_per_s"), outcomes=outcomes, failures=failures,
+        whole=bool(row.get("whole")),
     )  # fmt: skip

@@ -23,8 +23,8 @@ DEFAULTS: dict[str, Any] = {
     "max_tokens_total": None, "metadata": [],
     "dry_run": False, "print_plan": False,
     "label": None, "metrics_port": 9464, "metrics_host": "127.0.0.1", "hold": 0.0, "otlp": None,
-    "otlp_content": False, "max_error_rate": 1.0, "json": False, "quiet": False, "wide": False, "simulate": False, "slo": [],
-    "abort_on_slo": False, "fsync": False, "goodput": None, "junit": None,
+    "otlp_content": False, "max_error_rate": 1.0, "json": False, "quiet": False, "wide": False, "simulate": False,
+    "slo": [], "abort_on_slo": False, "fsync": False, "goodput": None, "junit": None,
 }  # fmt: skip
 
 
