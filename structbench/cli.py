@@ -51,7 +51,9 @@ def main(argv: Sequence[str]) -> int:
             from structbench.run.plan_file import with_plan
 
             words = with_plan(words)
-        return int(command.run(parser_of(argv[0]).parse_args(words)))
+        options = parser_of(argv[0]).parse_args(words)
+        more = [{name: parser_of(name, add_help=False) for name in COMMANDS}] if argv[0] == "completion" else []
+        return int(command.run(options, *more))
     except StructbenchError as error:
         complain(str(error))
         return error.exit_code

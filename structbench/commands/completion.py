@@ -1,7 +1,8 @@
 """``structbench completion``: print what makes a shell complete structbench's words."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from structbench.options import opt
 
@@ -18,17 +19,15 @@ class Options:
     shell: Literal["bash", "zsh", "tcsh"] = opt("bash", "shell", args=["shell"])
 
 
-def run(options: Options) -> int:
+def run(options: Options, parsers: Mapping[str, Any]) -> int:
+    """Print the completion of these commands, each with its parser."""
     from argparse import ArgumentParser
 
     import shtab
 
-    from structbench.cli import COMMANDS, parser_of
-
     whole = ArgumentParser("structbench")
     commands = whole.add_subparsers()
-    for name in COMMANDS:
-        known = parser_of(name, add_help=False)
+    for name, known in parsers.items():
         commands.add_parser(name, description=known.description, help=known.description, parents=[known])
     print(shtab.complete(whole, options.shell))
     return 0

@@ -1,6 +1,6 @@
 """Wrong answers and failed requests, a few of each kind, with their prompts.
 
-Prompts are in the file; for runs of versions that did not keep them, only if the suite found now is the one that was run.
+Prompts are in the file; for runs of versions that did not keep them, only if the suite found now is that of the run.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[
     for field in fields(LoadOptions):
         assert f"--{field.name.replace('_', '-')}" in shown
     for text in (
-        "(default: gemma3n smollm2:360m llama3.2:1b)", "(default: text json tools)", "(default: 300.0)",
+        "(default: those of gemma3n, smollm2:360m, llama3.2:1b that it has, else its 3 smallest)",
+        "(default: text json tools)", "(default: 300.0)",
         "default by suite: text 50, json 30, tools 20, turns 16, numbers 50",
         "(default: structbench.duckdb)", "(default: 9464)",
         "(default: constant)", "(default: format)", "(default: chat)", "in flight (default: 1)", "(default: 0)",
@@ -137,7 +138,8 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--metrics-port 0", "metrics_port", 0), ("--metrics-host ::1", "metrics_host", "::1"),
         ("--otlp http://c:4318", "otlp", "http://c:4318"), ("--otlp-content", "otlp_content", True),
         ("--hold 3", "hold", 3.0), ("--max-error-rate 0.1", "max_error_rate", 0.1), ("--json", "json", True),
-        ("--quiet", "quiet", True), ("--simulate", "simulate", True), ("--requests 7", "requests", 7),
+        ("--quiet", "quiet", True), ("--wide", "wide", True),
+        ("--simulate", "simulate", True), ("--requests 7", "requests", 7),
         ("--host [::1]:1234 b:1", "host", ["[::1]:1234", "b:1"]),
         ("--model-revision 1a2b", "model_revision", "1a2b"),
         ("--max-tokens-total 900", "max_tokens_total", 900),

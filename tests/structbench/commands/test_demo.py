@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from loadgen.api import ollama_server
 from loadgen.simulator import Profile, Simulator
 from structbench import cli
 from structbench.commands import demo as demo_module
@@ -46,7 +47,8 @@ def test_with_none_of_them_it_measures_the_smallest(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("there", [True, False])
 def test_without_it_measures_the_simulated_server_and_says_so(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     if there:
-        with Simulator({"vectors": replace(FAST, capabilities=("embedding",))}) as sim:
+        monkeypatch.setattr(ollama_server, "smallest", lambda server, most: [])  # noqa: ARG005
+        with Simulator({"vectors": FAST}) as sim:
             monkeypatch.setenv("OLLAMA_HOST", sim.url)
             options, text = demo_options("x.duckdb")
         assert f"because Ollama at {sim.url} has no model that answers prompts" in text

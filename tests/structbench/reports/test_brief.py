@@ -105,3 +105,26 @@ def test_names_from_outside_drive_neither_markup_nor_terminal(tmp_path: Path) ->
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "[red]m[/]" in text
+
+
+def test_answers_that_came_whole_have_no_ttft_and_are_judged_by_e2e(tmp_path: Path) -> None:
+    whole = {"chunks": 1, "chunk_offsets_us": [20_000], "ttft_s": 0.02, "e2e_s": 2.0, "output_tokens": 20}
+    rows = [*requests("r1", 80, **whole), *requests("r2", 80)]
+    found = document(write(tmp_path / "a.duckdb", [run("r1", suite="tools"), run("r2")], rows))
+    line = next(line for line in shown(found, height=50).splitlines() if "2.0 s" in line)
+    assert line.split()[:3] == ["m:1b", "c=1", "80"]
+    assert "–" in line
+    tools = next(group for group in found.groups if group.suite == "tools")
+    assert found.figures[tools.id].latencies["ttft_s"]["p50"].value == 0.02, "the column keeps its value"
+    (check,) = [each for each in found.headline.candidates[0].checks if each.metric.name == "e2e_p95"]
+    assert (check.group.suite, check.state, check.condition.text) == ("tools", "not met", "ttft_p95<=1s")
+    assert "e2e p95 2.00 s where at most 1.00 s" in found.headline.text
+    assert {gate.cell: gate.outcome for gate in found.gates if gate.slo.startswith("ttft")} == {
+        "m:1b json c=1": "not decided", "m:1b tools c=1": "not met",
+    }  # fmt: skip
+
+
+def test_an_answer_of_one_token_has_a_first_one(tmp_path: Path) -> None:
+    one = {"chunks": 1, "chunk_offsets_us": [20_000], "ttft_s": 0.02, "output_tokens": 1}
+    found = document(write(tmp_path / "a.duckdb", [run("r1")], requests("r1", 20, **one)))
+    assert not found.figures[0].whole

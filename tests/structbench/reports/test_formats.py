@@ -93,7 +93,8 @@ def test_a_rate_says_whether_it_is_of_these_cases_or_of_such_cases(path: Path, t
     for told in (shown(tmp_path / "s.duckdb", 400), to_markdown(made).replace("\u00a0", " ")):
         assert text in told
         assert "correct is of these cases" in told
-    assert text.split(" (")[1].rstrip(")") in to_html(document(tmp_path / "s.duckdb", details=True))
+    brief = METRICS["correct"].range_text(such["low"], such["high"], brief=True)
+    assert brief in to_html(document(tmp_path / "s.duckdb", details=True))
 
 
 # Wording

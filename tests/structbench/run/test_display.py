@@ -287,10 +287,10 @@ def test_importing_costs_no_rich() -> None:
 def test_a_load_of_several_cells_says_where_it_is_as_a_whole() -> None:
     shown, out, clock = display()
     with shown:
-        shown.expect([(30, None), (60, None), (None, 45.0)])
+        shown.expect([(60, None), (60, None), (None, 45.0)])
         assert shown.total == "", "before the first cell there is nothing to tell"
         shown.next_cell()
-        play(shown, clock, "m json c=1", 30, 30)
+        play(shown, clock, "m json c=1", 60, 60)
         assert shown.total == "cell 1 of 3, about 1 min left"
         shown.end(complete=True)
         shown.next_cell()

@@ -282,9 +282,9 @@ def test_it_is_said_by_what_a_model_is_known(identity: str, revision: str | None
     assert told in line
 
 
-def chosen(models: dict[str, Profile], **given: Any) -> tuple[tuple[str, ...], str | None]:
+def chosen(there: dict[str, Profile], **given: Any) -> tuple[tuple[str, ...], str | None]:
     """The models that a load measures on a server with these, and what it says."""
-    with Simulator(models) as sim, ExitStack() as stack:
+    with Simulator(there) as sim, ExitStack() as stack:
         settings = settings_of(LoadOptions(host=[sim.url], **given))
         found, told = with_models(settings, find_servers(settings, stack))
         return found.models, told
@@ -307,8 +307,13 @@ def test_with_none_of_them_it_takes_the_smallest_that_complete_and_run_there() -
         ("m2:2b", "m3:3b", "m4:4b"),
         "no --models: measuring m2:2b, m3:3b, m4:4b, the smallest that are installed",
     )
-    with pytest.raises(BadInput, match=r"of nomic-embed-text, qwen3-coder:480b-cloud, vectors at .* none is chosen"):
-        chosen(others)
+
+
+def test_a_server_on_which_none_can_be_chosen_is_told_with_what_it_has() -> None:
+    settings = settings_of(LoadOptions())
+    server = replace(SERVER, models={"a:latest": "d", "b:1b": "e"}, api_name="openai")
+    with pytest.raises(BadInput, match=r"no --models, and of a:latest, b:1b at .* none is chosen unasked: name one"):
+        with_models(settings, [server])
 
 
 def test_how_long_a_load_takes_is_estimated_by_what_is_stored(tmp_path: Path) -> None:
