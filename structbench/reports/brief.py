@@ -294,7 +294,8 @@ def _answer(document: Document, width: int) -> Iterator[tuple[str, str]]:
     headline = document.headline
     warnings = [note for note in headline.notes if note.startswith(SIMULATED)]
     others = [note for note in headline.notes if note not in warnings]
-    told = headline.text.removeprefix(f"{SIMULATED}: ") if warnings else headline.text
+    every = all(group.simulated for group in document.groups)
+    told = headline.text.removeprefix(f"{SIMULATED}: ") if every else headline.text
     texts = [*((each, 3, "bold yellow") for each in warnings), (told, 8, "bold"), (headline.rule, 3, "dim"),
              *((each, 3, "yellow") for each in others)]  # fmt: skip
     for text, most, style in texts:

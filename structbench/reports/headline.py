@@ -209,10 +209,12 @@ def _notes(groups: Sequence[RunGroup], candidates: Sequence[Candidate]) -> Itera
     best = next((each for each in candidates if each.judged), None)
     if best is not None:
         yield from _config_differences(best)
+    marked: dict[str, list[str]] = {}
     for group in best.groups if best is not None else ():
-        marks = [mark for mark in group.marks if mark != SIMULATED]
+        marked.setdefault(", ".join(mark for mark in group.marks if mark != SIMULATED), []).append(group.name)
+    for marks, names in marked.items():
         if marks:
-            yield f"Read with care: {group.name} ({', '.join(marks)})."
+            yield f"Read with care: {', '.join(names)} ({marks})."
 
 
 def _unmet_elsewhere(met: Candidate, candidates: Sequence[Candidate]) -> Iterator[str]:

@@ -63,19 +63,22 @@ def view_of(document: Document) -> dict[str, Any]:
 
 def _answer(headline: Headline) -> dict[str, Any]:
     simulated = [note for note in headline.notes if note.startswith(SIMULATED)]
-    lead, *parts = (text.removeprefix(f"{SIMULATED}: ") if simulated else text for text in headline.sentences)
+    every = all(group.simulated for each in headline.candidates for group in each.groups) and bool(simulated)
+    lead, *parts = (text.removeprefix(f"{SIMULATED}: ") if every else text for text in headline.sentences)
     return {
         "answer": {"state": headline.state.replace(" ", "-"), "lead": lead, "parts": parts, "rule": headline.rule,
                    "notes": [note for note in headline.notes if note not in simulated]},
+        "all_simulated": every,
         "simulated": simulated[0].removeprefix(f"{SIMULATED}: ") if simulated else "",
         "conditions": [condition.text for condition in headline.conditions],
-        "candidates": [_candidate(each, headline) for each in headline.candidates],
+        "candidates": [_candidate(each, headline, every) for each in headline.candidates],
     }  # fmt: skip
 
 
-def _candidate(candidate: Candidate, headline: Headline) -> dict[str, Any]:
+def _candidate(candidate: Candidate, headline: Headline, said: bool) -> dict[str, Any]:
+    """Return a row of the rule's table; ``said``: that all is simulated stands above it."""
     state, style = _STATES[candidate.state] if candidate.judged else ("not judged", "unsure")
-    marks = [mark for group in candidate.groups for mark in group.marks]
+    marks = [mark for group in candidate.groups for mark in group.marks if mark != SIMULATED or not said]
     name = " ".join([candidate.name, *dict.fromkeys(f"[{mark}]" for mark in marks)])
     checks = [
         [_check(check) for check in candidate.checks if check.condition == condition]
