@@ -1,8 +1,9 @@
 """The driver of a load that several nodes send: who gets which request, one common start, one clock, one end.
 
-Closed loop: slots are dealt out to the nodes, requests are not: each node has what its free slots take and a reserve
-that shrinks with what is left, so that none idles while another has some. Open loop: the one schedule is striped, and
-each request goes to its node shortly before it is due. ``Links`` reach the nodes; nothing here knows how.
+Closed loop: slots are dealt out to the nodes, requests are not: each node has what its free slots take and as many in
+reserve, and towards the end only the former, so that none idles while another has some. Open loop: the one schedule
+is striped, and each request goes to its node shortly before it is due. ``Links`` reach the nodes; nothing here knows
+how.
 """
 
 from __future__ import annotations
@@ -23,9 +24,7 @@ _POLL_S = 0.1
 _HURRIED_HOLD_S = 0.02
 _START_AFTER_NS = 250_000_000
 _START_ROUND_TRIPS = 20
-_RESERVE = 2
-"""Requests that wait on a node for each of its slots, at most."""
-_AHEAD = 4, 512
+_AHEAD = 2, 512
 """Requests that the driver makes ahead: for each slot, and at most beyond one for each. So it sees the end come."""
 _HORIZON_NS = 2 * NS
 """How long before it is due a request of an open loop goes to its node."""
@@ -224,8 +223,8 @@ class _Driver:
         return len(node.waiting) + len(node.queue)
 
     def _reserve(self, node: _Node, slots: int) -> int:
-        """Return how many requests may wait on a node beyond what its free slots take: fewer as the end comes near."""
-        return min(_RESERVE * node.slots, len(self.ahead) * node.slots // (2 * slots))
+        """Return how many requests may wait on a node beyond what its free slots take: none near the end."""
+        return 0 if self.exhausted and node.slots < slots else node.slots
 
     def _down(self, node: _Node) -> Down:
         requests, node.queue = tuple(node.queue), []
