@@ -201,8 +201,8 @@ def test_a_run_without_a_request_has_no_facts_and_no_request_completed() -> None
     [
         ([], []),
         ([(0, False, 1_000_000, 0.001), (0, False, 80_000, -0.004), (1, False, 0, 9.0)], []),
-        ([(0, False, 1_250_000, 0.0)], ["the clocks of the nodes are known to 1.2 ms: rates and what was in flight are as "
-                                        "uncertain, latencies are not"]),
+        ([(0, False, 1_250_000, 0.0)], ["the clocks of the nodes are known to 1.2 ms: rates and what was in flight are "
+                                        "as uncertain, latencies are not"]),
         ([(0, False, 0, 0.001), (0, False, 0, None), (0, False, 0, 0.0066)], ["the nodes began 5.6 ms apart"]),
         ([(0, True, 0, None), (0, False, 0, 0.0)], ["1 node died, with 2 requests in flight: the load was smaller from "
                                                     "then on"]),
