@@ -196,8 +196,8 @@ class LoadOptions(Readable):
         "the server": ("host", "base_url", "api", "endpoint", "api_key_env", "header_env", "header", "ca", "cert",
                        "insecure", "pull", "keep_alive", "simulate"),
         "how much, and how fast": ("requests", "concurrency", "rate", "arrival", "burstiness", "max_in_flight",
-                                   "duration", "max_tokens_total", "warmup", "workers", "timeout", "patience", "grace",
-                                   "seed"),
+                                   "duration", "max_tokens_total", "warmup", "timeout", "patience", "grace", "seed"),
+        "where it is sent from": ("workers", "engine", "ray_address", "nodes"),
         "the suite text": ("mean_input_tokens", "stddev_input_tokens", "mean_output_tokens", "stddev_output_tokens"),
         "what must be reached": ("slo", "goodput", "abort_on_slo", "max_error_rate", "junit", "embed_model"),
         "what is stored, and what goes on": ("db", "fsync", "label", "metadata", "skip_cached", "explain", "dry_run",
@@ -271,7 +271,16 @@ class LoadOptions(Readable):
         "the token (default: no limit)", metavar="TOKENS",
     )  # fmt: skip
     warmup: Optional[int] = opt(None, "warm-up requests per cell, left out of the figures (default: one per worker)")
-    workers: Optional[int] = opt(None, "worker processes (default: chosen from cores and load)")
+    workers: Optional[int] = opt(None, "worker processes, with --engine ray on each node (default: chosen from cores "
+                                 "and load)")  # fmt: skip
+    engine: Literal["local", "ray"] = opt("local", "send from this machine, or from nodes of a Ray cluster")
+    ray_address: Optional[str] = opt(
+        None, "HOST:PORT of the Ray cluster's head (default: RAY_ADDRESS, then the cluster on this machine)",
+        metavar="ADDRESS",
+    )  # fmt: skip
+    nodes: Optional[int] = opt(
+        None, "nodes of the Ray cluster to send from (default: all but the server's and this one)"
+    )
     timeout: float = opt(300.0, "time a request may take", read=seconds_of, metavar="TIME")
     patience: float = opt(
         10.0, "time to wait for a server that no longer answers amid a load, before the load ends (0: none)",
