@@ -27,12 +27,13 @@ def range_text(metric: Metric, estimate: Estimate, *, brief: bool = False) -> st
     return estimate.why or ""
 
 
-def estimate_text(metric: Metric, estimate: Estimate) -> str:
-    """Return ``310 ms (280–400 ms)``, ``needs 72 requests``, or the sign for absent."""
+def estimate_text(metric: Metric, estimate: Estimate, *, brief: bool = False) -> str:
+    """Return ``310 ms (280–400 ms)``, ``needs 72 requests``, or the sign for absent; ``brief`` with two digits."""
     if estimate.value is None:
         return needs_text(estimate)
-    interval = range_text(metric, estimate)
-    return f"{metric.text(estimate.value)} ({interval})" if interval else metric.text(estimate.value)
+    interval = range_text(metric, estimate, brief=brief)
+    value = metric.brief_text(estimate.value) if brief else metric.text(estimate.value)
+    return f"{value} ({interval})" if interval else value
 
 
 def needs_text(estimate: Estimate) -> str:

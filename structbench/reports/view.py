@@ -88,7 +88,7 @@ def _candidate(candidate: Candidate, headline: Headline, said: bool) -> dict[str
 
 
 def _check(check: Check) -> dict[str, str]:
-    text = estimate_text(check.metric, check.estimate)
+    text = estimate_text(check.metric, check.estimate, brief=True)
     told = text if check.metric == check.condition.metric else f"{check.metric.label} {text}"
     return {"sign": _SIGNS[check.state], "text": f"{check.group.suite}: {told}"}
 

@@ -26,8 +26,8 @@
     const ms = value * 1000;
     return value < 0.9995 ? `${+ms.toPrecision(2)} ms` : `${value < 99.5 ? +value.toPrecision(2) : value.toFixed(0)} s`;
   }
-  const percent = (share) => `${(share * 100).toFixed(share === 0 || share === 1 || (share >= 0.095 && share <= 0.905) ? 0 : 1)} %`;
-  const perSecond = (value) => (value < 1000 ? `${+value.toPrecision(2)}` : value.toFixed(0));
+  const percent = (share) => share === null ? "–" : `${(share * 100).toFixed(share === 0 || share === 1 || (share >= 0.095 && share <= 0.905) ? 0 : 1)} %`;
+  const perSecond = (value) => (value === null ? "–" : value < 99.5 ? `${+value.toPrecision(2)}` : value.toFixed(0));
 
   // Building blocks
 
@@ -67,7 +67,7 @@
   const SYMBOLS = { circle: d3.symbolCircle, triangle: d3.symbolTriangle, square: d3.symbolSquare, diamond: d3.symbolDiamond2, times: d3.symbolTimes };
 
   function plot(label, options) {
-    const drawn = Plot.plot({ marginTop: 24, ...options });
+    const drawn = Plot.plot({ marginTop: 24, marginLeft: 48, ...options });
     drawn.setAttribute("role", "img");
     // Plot names the groups inside, which an image with one name must not have.
     for (const group of drawn.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
@@ -101,14 +101,15 @@
       scales: { width, height: 64 + group.length * each, marginLeft: 14, marginRight: 22, y: { type: "band", axis: null, domain: group.map(rowName), padding: 0 } },
     };
   }
-  // Round values for the axis of a latency: even ones where it spans little, 1, 2, 5, 10 where it spans much.
-  function logTime(label, values) {
+  // Round values for the axis of a latency, as many as there is room for: even ones where it spans little, else 1, 2, 5, 10.
+  function logTime(label, values, room) {
     const [low, high] = d3.extent(values.filter((value) => value > 0));
     const decades = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1);
-    const steps = high / low > 500 ? [1] : [1, 2, 5];
-    const ticks = high / low < 4 ? d3.ticks(low, high, 5) : decades.flatMap((decade) => steps.map((step) => step * 10 ** decade));
-    // Whatever the values, a label at the edge of a narrow chart must not be cut: the scale ends beyond its last tick.
-    return { type: "log", domain: [low / 1.08, high * 1.08], label: `${label}, log scale →`, labelArrow: "none", tickFormat: seconds, grid: true, ticks: ticks.filter((tick) => tick >= low && tick <= high) };
+    const within = (ticks) => ticks.filter((tick) => tick >= low / 1.08 && tick <= high * 1.08);
+    const all = within(decades.flatMap((decade) => [1, 2, 5].map((step) => step * 10 ** decade)));
+    const tens = within(decades.map((decade) => 10 ** decade));
+    const ticks = high / low < 4 ? d3.ticks(low, high, Math.min(5, room)) : all.length <= room || tens.length < 2 ? all : tens;
+    return { type: "log", domain: [low / 1.08, high * 1.08], label: `${label}, log scale →`, labelArrow: "none", tickFormat: seconds, tickSpacing: 1, grid: true, ticks };
   }
 
   // The charts
@@ -122,13 +123,13 @@
       const own = points.filter((point) => ids.has(point.line) && point.x.value > 0);
       if (!own.length) return null;
       const which = own.every((point) => point.which === own[0].which) ? own[0].which : `${latency}, or ${own.find((point) => point.which !== latency).which}`;
-      const scale = logTime(which, [...own.flatMap(({ x }) => [x.low ?? x.value, x.value, x.high ?? x.value]), ...(limit === null ? [] : [limit])]);
+      const scale = logTime(which, [...own.flatMap(({ x }) => [x.low ?? x.value, x.value, x.high ?? x.value]), ...(limit === null ? [] : [limit])], width / 55);
       const line = (point) => lines.get(point.line);
       const title = (point) => `${line(point).name}\n${percent(point.y.value)} correct (${percent(point.y.low)} – ${percent(point.y.high)})\n${point.which} ${seconds(point.x.value)}${point.x.low === null || point.x.high === null ? "" : ` (${seconds(point.x.low)} – ${seconds(point.x.high)})`}`;
       const region = limit !== null && goal !== null ? [Plot.rect([0], { x1: scale.domain[0], x2: limit, y1: goal, y2: 1, fill: "var(--good)", fillOpacity: 0.13 })] : [];
       const rules = [
         ...(limit === null ? [] : [Plot.ruleX([limit], { stroke: "var(--good)", strokeDasharray: "3 3" }), Plot.text([limit], { x: (at) => at, text: (at) => `rule: ${seconds(at)}`, frameAnchor: "top", textAnchor: limit > Math.sqrt(scale.domain[0] * scale.domain[1]) ? "end" : "start", dy: -10, fill: "var(--good)" })]),
-        ...(goal === null ? [] : [Plot.ruleY([goal], { stroke: "var(--good)", strokeDasharray: "3 3" }), Plot.text([goal], { y: (at) => at, text: (at) => `rule: ${percent(at)}`, frameAnchor: "right", textAnchor: "end", dy: 8, fill: "var(--good)" })]),
+        ...(goal === null ? [] : [Plot.ruleY([goal], { stroke: "var(--good)", strokeDasharray: "3 3" }), Plot.text([goal], { y: (at) => at, text: (at) => `rule: ${percent(at)}`, frameAnchor: "right", textAnchor: "end", dy: 8, fill: "var(--good)", stroke: "var(--paper)", strokeWidth: 4 })]),
       ];
       const levels = new Set(own.map((point) => line(point).load)).size > 1 && own.length <= 12;
       return plot(`correct against latency, ${name}`, {
@@ -153,10 +154,10 @@
       if (!own.length) return null;
       const x = (each) => each.at.level;
       const by = d3.groups(own, (each) => each.latency + each.at.model + each.at.variant).map(([, points]) => points.toSorted((a, b) => x(a) - x(b)));
-      const { domain, ticks } = logTime("", own.flatMap((each) => [each.low ?? each.value, each.high ?? each.value]));
+      const { domain, ticks } = logTime("", own.flatMap((each) => [each.low ?? each.value, each.high ?? each.value]), 9);
       return plot(`latency against load, ${name}`, {
         width, height: 250, marginLeft: 52, x: { type: "point", domain: d3.sort(new Set(own.map(x))), label: own[0].at.kind === "closed" ? "requests in flight →" : "requests sent/s →" },
-        y: { type: "log", domain, ticks, label: "↑ latency, log scale", labelArrow: "none", tickFormat: seconds, grid: true },
+        y: { type: "log", domain, ticks, tickSpacing: 1, label: "↑ latency, log scale", labelArrow: "none", tickFormat: seconds, grid: true },
         marks: [
           ...by.map((points) => Plot.line(points, { x, y: "value", stroke: colourOf(points[0].at), strokeDasharray: points[0].latency === "e2e" ? "2 4" : null, strokeWidth: 2 })),
           Plot.ruleX(own.filter((each) => each.low !== null && each.high !== null), { x, y1: "low", y2: "high", stroke: (each) => colourOf(each.at) }),
@@ -183,7 +184,7 @@
           Plot.dot(here, { ...at, x: "value", fill: COLOURS[i], symbol, r: 4, tip: true, title: (each) => `${lines.get(each.line).name}\n${p} ${seconds(each.value)} (${seconds(each.low)} – ${seconds(each.high)}), n ${each.n}` }),
         ];
       });
-      return plot(`${METRICS[metric]}, ${name}: percentiles with intervals`, { ...table.scales, x: logTime(METRICS[metric], own.flatMap((each) => [each.low ?? each.value, each.high ?? each.value])), marks: [table.named, ...marks] });
+      return plot(`${METRICS[metric]}, ${name}: percentiles with intervals`, { ...table.scales, x: logTime(METRICS[metric], own.flatMap((each) => [each.low ?? each.value, each.high ?? each.value]), width / 55), marks: [table.named, ...marks] });
     });
   }
 
@@ -195,7 +196,7 @@
       if (!own.length) return null;
       const points = own.flatMap((curve) => curve.values.map((x, i) => ({ line: lines.get(curve.line), x, y: (i / 100) * curve.share })).filter((point) => point.x > 0));
       return plot(`${METRICS[metric]}, ${name}: share of requests that took at most this long`, {
-        width, height: 260, x: logTime(METRICS[metric], points.map((point) => point.x)), y: { label: "↑ share of requests", domain: [0, 1], tickFormat: "%", grid: true },
+        width, height: 260, x: logTime(METRICS[metric], points.map((point) => point.x), width / 55), y: { label: "↑ share of requests", domain: [0, 1], tickFormat: "%", grid: true },
         marks: [
           ...group.map((line) => Plot.line(points.filter((point) => point.line === line), { x: "x", y: "y", stroke: colourOf(line), strokeDasharray: dashOf(line), strokeWidth: 1.8 })),
           Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (point) => `${point.line.name}\n${percent(point.y)} within ${seconds(point.x)}` })),
