@@ -52,6 +52,9 @@ def load(
     max_tokens_total: int | None = None,
     warmup: int | None = None,
     workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    nodes: int | None = None,
     timeout: float | str = 300.0,
     patience: float | str = 10.0,
     grace: float | str = 10.0,
@@ -125,7 +128,10 @@ def load(
     max_tokens_total: end the load before its prompts and answers together pass this many tokens, for APIs that are paid
         by the token (default: no limit)
     warmup: warm-up requests per cell, left out of the figures (default: one per worker)
-    workers: worker processes (default: chosen from cores and load)
+    workers: worker processes, with --engine ray on each node (default: chosen from cores and load)
+    engine: send from this machine, or from nodes of a Ray cluster
+    ray_address: HOST:PORT of the Ray cluster's head (default: RAY_ADDRESS, then the cluster on this machine)
+    nodes: nodes of the Ray cluster to send from (default: all but the server's and this one)
     timeout: time a request may take
     patience: time to wait for a server that no longer answers amid a load, before the load ends (0: none)
     grace: time that requests in flight have to finish after an interruption
