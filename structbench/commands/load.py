@@ -37,7 +37,7 @@ def run(options: LoadOptions) -> int:
     from rich.console import Console
 
     from structbench.run.display import Display
-    from structbench.run.runner import Stop, load
+    from structbench.run.runner import Stop, load, print_summary
     from structbench.run.settings import settings_of
 
     console = Console(stderr=options.json)
@@ -46,8 +46,8 @@ def run(options: LoadOptions) -> int:
         display = Display(console, quiet=options.quiet)
         report = partial(_report, options=options, console=console)
         summary = load(settings_of(options), display=display, stop=stop, report=report)
-    for line in summary.planned:
-        say(line, console.file)
+    if summary.planned:
+        print_summary(summary, console)
     if options.json and summary.planned:
         print_json({"cells": summary.planned})
     return summary.exit_code
@@ -55,27 +55,13 @@ def run(options: LoadOptions) -> int:
 
 def _report(summary: "Summary", options: LoadOptions, console: "Console") -> None:
     """Print the tables, and for --json the same as JSON on stdout."""
-    from structbench.comparison.constrained import print_pairs
-    from structbench.reports import print_overview, print_table, runs_text, to_json
-    from structbench.reports.brief import print_answer, print_brief
+    from structbench.reports import to_json
+    from structbench.run.runner import print_summary
 
     options = replace(options, models=list(summary.models))
-    gates = [gate.line for gate in summary.gates]
-    ran = f"{runs_text(summary.rows, summary.total_s)}; every request is in {summary.db}"
-    if options.wide or summary.document is None:
-        print_table(summary.rows, console)
-        print_pairs(summary.pairs, console)
-        print_overview(summary.rows, console)
-        for line in (*gates, ran):
-            say(line, console.file)
-    else:
-        print_pairs(summary.pairs, console)
-        warnings = dict.fromkeys(f"warning: {text}" for row in summary.rows for text in row.get("warnings") or ())
-        print_brief(summary.document, console, more={"Limits": gates, "": [*warnings, ran]})
+    print_summary(summary, console, wide=options.wide)
     for failure in summary.failures:
         complain(failure)
-    if summary.document is not None:
-        print_answer(summary.document, console)
     if summary.interrupted or summary.failures:
         complain(f"to continue: {_command(replace(options, skip_cached=True))}")
     elif summary.document is not None:
