@@ -67,7 +67,11 @@
   const SYMBOLS = { circle: d3.symbolCircle, triangle: d3.symbolTriangle, square: d3.symbolSquare, diamond: d3.symbolDiamond2, times: d3.symbolTimes };
 
   function plot(label, options) {
-    const drawn = Plot.plot({ marginTop: 24, marginLeft: 48, ...options });
+    // Plot leaves out labels of a logarithmic scale as D3 does, 5 before 2; ours are those that have room.
+    const own = ["x", "y"].filter((name) => options[name]?.written);
+    const axes = own.map((name) => Plot[name === "x" ? "axisX" : "axisY"](options[name].ticks, { text: options[name].written, label: options[name].label, labelArrow: "none" }));
+    const scales = Object.fromEntries(own.map((name) => [name, { ...options[name], axis: null }]));
+    const drawn = Plot.plot({ marginTop: 24, marginLeft: 48, ...options, ...scales, marks: [...axes, ...options.marks] });
     drawn.setAttribute("role", "img");
     // Plot names the groups inside, which an image with one name must not have.
     for (const group of drawn.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
@@ -109,7 +113,7 @@
     const all = within(decades.flatMap((decade) => [1, 2, 5].map((step) => step * 10 ** decade)));
     const tens = within(decades.map((decade) => 10 ** decade));
     const ticks = high / low < 4 ? d3.ticks(low, high, Math.min(5, room)) : all.length <= room || tens.length < 2 ? all : tens;
-    return { type: "log", domain: [low / 1.08, high * 1.08], label: `${label}, log scale →`, labelArrow: "none", tickFormat: seconds, tickSpacing: 1, grid: true, ticks };
+    return { type: "log", domain: [low / 1.08, high * 1.08], label: `${label}, log scale →`, written: seconds, grid: true, ticks };
   }
 
   // The charts
@@ -157,7 +161,7 @@
       const { domain, ticks } = logTime("", own.flatMap((each) => [each.low ?? each.value, each.high ?? each.value]), 9);
       return plot(`latency against load, ${name}`, {
         width, height: 250, marginLeft: 52, x: { type: "point", domain: d3.sort(new Set(own.map(x))), label: own[0].at.kind === "closed" ? "requests in flight →" : "requests sent/s →" },
-        y: { type: "log", domain, ticks, tickSpacing: 1, label: "↑ latency, log scale", labelArrow: "none", tickFormat: seconds, grid: true },
+        y: { type: "log", domain, ticks, label: "↑ latency, log scale", written: seconds, grid: true },
         marks: [
           ...by.map((points) => Plot.line(points, { x, y: "value", stroke: colourOf(points[0].at), strokeDasharray: points[0].latency === "e2e" ? "2 4" : null, strokeWidth: 2 })),
           Plot.ruleX(own.filter((each) => each.low !== null && each.high !== null), { x, y1: "low", y2: "high", stroke: (each) => colourOf(each.at) }),
