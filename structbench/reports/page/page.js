@@ -135,7 +135,13 @@
         ...(limit === null ? [] : [Plot.ruleX([limit], { stroke: "var(--good)", strokeDasharray: "3 3" }), Plot.text([limit], { x: (at) => at, text: (at) => `rule: ${seconds(at)}`, frameAnchor: "top", textAnchor: limit > Math.sqrt(scale.domain[0] * scale.domain[1]) ? "end" : "start", dy: -10, fill: "var(--good)" })]),
         ...(goal === null ? [] : [Plot.ruleY([goal], { stroke: "var(--good)", strokeDasharray: "3 3" }), Plot.text([goal], { y: (at) => at, text: (at) => `rule: ${percent(at)}`, frameAnchor: "right", textAnchor: "end", dy: 8, fill: "var(--good)", stroke: "var(--paper)", strokeWidth: 4 })]),
       ];
-      const levels = new Set(own.map((point) => line(point).load)).size > 1 && own.length <= 12;
+      const several = new Set(own.map((point) => line(point).load)).size > 1;
+      const across = d3.scaleLog(scale.domain, [0, width - 66]);
+      const told = [];
+      for (const point of several ? own : []) {
+        const apart = (other) => Math.abs(across(point.x.value) - across(other.x.value)) > 8 + 7 * line(point).load.length || Math.abs(point.y.value - other.y.value) > 0.06;
+        if (told.every(apart)) told.push(point); // else the two would be written over each other; the tip has both
+      }
       return plot(`correct against latency, ${name}`, {
         width, height: 280, marginLeft: 44, marginRight: 22, x: scale, y: { label: "↑ correct", domain: [0, 1], tickFormat: "%", grid: true },
         marks: [
@@ -143,7 +149,7 @@
           Plot.ruleX(own, { x: (point) => point.x.value, y1: (point) => point.y.low, y2: (point) => point.y.high, stroke: (point) => colourOf(line(point)), strokeOpacity: 0.6 }),
           Plot.ruleY(own.filter((point) => point.x.low !== null && point.x.high !== null), { y: (point) => point.y.value, x1: (point) => point.x.low, x2: (point) => point.x.high, stroke: (point) => colourOf(line(point)), strokeOpacity: 0.6 }),
           Plot.dot(own, { x: (point) => point.x.value, y: (point) => point.y.value, fill: (point) => colourOf(line(point)), r: 4.5, title, tip: true }),
-          ...(levels ? [Plot.text(own, { x: (point) => point.x.value, y: (point) => point.y.value, text: (point) => line(point).load, dy: 12, dx: 4, textAnchor: "start", fill: (point) => colourOf(line(point)), stroke: "var(--paper)", strokeWidth: 3 })] : []),
+          ...(told.length ? [Plot.text(told, { x: (point) => point.x.value, y: (point) => point.y.value, text: (point) => line(point).load, dy: 12, dx: 4, textAnchor: "start", fill: (point) => colourOf(line(point)), stroke: "var(--paper)", strokeWidth: 3 })] : []),
         ],
       });
     });
