@@ -36,6 +36,8 @@ class Orders:
     """Send nothing more, and end."""
     hurry: bool = False
     """Do not wait for what is in flight."""
+    enough: bool = False
+    """Hand out nothing more, and end by itself once what the workers have taken has ended."""
 
 
 @dataclass(slots=True)

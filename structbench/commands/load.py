@@ -55,6 +55,8 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
     print_overview(summary.rows, summary.total_s, console)
     for gate in summary.gates:
         say(gate.line, console.file)
+    for cell, settles in summary.settles.items():
+        say(f"not decided: {cell}: {settles.text}", console.file)
     for failure in summary.failures:
         complain(failure)
     if summary.interrupted or summary.failures:
@@ -63,7 +65,10 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
     say(f"every request is in {summary.db}", console.file)
     if options.json:
         gates = [asdict(gate) for gate in summary.gates]
-        print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": gates})
+        print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": gates,
+                    "rule": [{"cell": each.cell, "state": each.state, "checks": [asdict(gate) for gate in each.rule]}
+                             for each in summary.outcomes],
+                    "settles": {cell: asdict(each) for cell, each in summary.settles.items()}})  # fmt: skip
 
 
 @contextmanager

@@ -45,9 +45,10 @@ class Options:
 def run(options: Options) -> int:
     from rich.console import Console
 
+    from structbench.gates.slo import DEFAULT_RULE
     from structbench.output import check_output, deliver
     from structbench.reports.document import document_of
-    from structbench.reports.headline import DEFAULT_RULE, parse_rule
+    from structbench.reports.headline import parse_rule
     from structbench.reports.terminal import print_document
     from structbench.results.selection import select_runs
     from structbench.store import Reader
