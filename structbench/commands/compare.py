@@ -34,6 +34,11 @@ class Options(Readable):
         "exit with code 99 if B differs significantly by this much, e.g. ttft_p95>10% schema_valid<-2pp",
         many=True, metavar="METRIC>CHANGE",
     )  # fmt: skip
+    slo: list[str] = opt(
+        (),
+        "the rule that each side is judged by, as in `report` (default: correct>=90% ttft_p95<=1s error_rate<=5%)",
+        many=True, metavar="LIMIT",
+    )  # fmt: skip
     goodput: Optional[str] = opt(
         None,
         "goodput limits for both sides, e.g. ttft<0.5,tpot<50ms (default: those stored with the runs)",
@@ -49,8 +54,11 @@ def run(options: Options) -> int:
     from structbench.comparison.comparison import compare
     from structbench.comparison.pairing import check_fields, pair
     from structbench.gates.expressions import parse_change, parse_limits
+    from structbench.gates.slo import DEFAULT_RULE
     from structbench.output import check_output
+    from structbench.reports.headline import parse_rule
 
+    rule = parse_rule(options.slo or DEFAULT_RULE)
     changes = [parse_change(text) for text in options.fail_on]
     limits = None if options.goodput is None else parse_limits(options.goodput)
     check_fields(options.across)
@@ -67,7 +75,7 @@ def run(options: Options) -> int:
         if not pairing.pairs and not changes:
             names = [", ".join(dict.fromkeys(group.name for group in groups)) for groups in (groups_a, groups_b)]
             raise BadInput(f"A and B have no suite in common: A has {names[0]}; B has {names[1]}")
-        result = compare((reader_a, reader_b), pairing, changes, limits)
+        result = compare((reader_a, reader_b), pairing, changes, limits, rule)
     _write(result, options)
     return GATE_FAILED if any(gate.is_missed for gate in result.gates) else 0
 

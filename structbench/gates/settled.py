@@ -62,7 +62,7 @@ def confidence_at(requests: int) -> float:
     return _LATER if FIRST < at <= LAST else _STRICT
 
 
-def decide(rule: Sequence[Condition], requests: int, estimates: Estimates) -> Decision:
+def decide(rule: Sequence[Condition], requests: int, estimates: Estimates, *, closed: bool = False) -> Decision:
     """Judge a rule at a look: not met as soon as one condition is not, met once each is that applies.
 
     A condition is decided where the interval of this look and the ordinary one, by which reports judge, both say so.
@@ -76,11 +76,11 @@ def decide(rule: Sequence[Condition], requests: int, estimates: Estimates) -> De
         ordinary = by_level[CONFIDENCE][slo.metric.name]
         if not ordinary.n and ordinary.value is None:
             continue  # a text has no score, an answer in one piece no gaps
-        state = judgement(slo, ordinary)
+        state = judgement(slo, ordinary, closed=closed)
         level = meets_at if state == "met" else misses_at
         strict = _exactly(slo, by_level[level][slo.metric.name], level)
         too_early = is_exact(slo) and state == "met" and requests < FIRST
-        found[slo.text] = "not decided" if too_early or judgement(slo, strict) != state else state
+        found[slo.text] = "not decided" if too_early or judgement(slo, strict, closed=closed) != state else state
     states = set(found.values())
     whole: Judgement = "not met" if "not met" in states else "met" if states == {"met"} else "not decided"
     return Decision(whole, tuple(text for text, each in found.items() if each == "not decided"), requests)

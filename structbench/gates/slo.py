@@ -25,6 +25,8 @@ DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")
 """By what a model is correct and fast enough where no --slo is given: said in sentences, without an exit code."""
 GateOutcome = Literal["met", "not met", "not decided", "skip"]
 _REQUIREMENTS = {"gap": "two chunks", "scored answer": "this score", "request": "this latency"}
+FAR = 2.0
+"""By what factor a closed loop could be slower, or faster, than any of its requests that were seen."""
 _MOST = 1_000_000
 """More requests than this are not worth naming."""
 
@@ -48,11 +50,18 @@ def judged(keeps: Callable[[float], bool], best: float | None, worst: float | No
     return "not decided"
 
 
-def judgement(limit: Condition, estimate: Estimate) -> Judgement:
-    """Judge a figure by its interval; at the edge of what is possible (0 errors, all right) by itself."""
+def judgement(limit: Condition, estimate: Estimate, *, closed: bool = False) -> Judgement:
+    """Judge a figure by its interval; at the edge of what is possible (0 errors, all right) by itself.
+
+    In a ``closed`` loop nobody waits behind more than the other streams: where neighbours are too alike for an end of
+    the interval, it is FAR times as far away as any request was.
+    """
     if is_exact(limit) and estimate.value is not None:
         return "met" if limit.holds(estimate.value) else "not met"
     ends = (estimate.low, estimate.high)
+    if closed and estimate.seen is not None:
+        shortest, longest = estimate.seen
+        ends = (shortest / FAR if ends[0] is None else ends[0], longest * FAR if ends[1] is None else ends[1])
     best, worst = ends if limit.op[0] == "<" else ends[::-1]
     return judged(limit.holds, best, worst)
 
@@ -157,7 +166,8 @@ def judge(
     if not n and value is None and row.get("completed") and why is None:
         text = f"does not apply: no answer here has {_REQUIREMENTS[metric.counts]}"
         return Gate(cell, slo.text, "skip", None, 0, text)
-    outcome, confidence = judgement(slo, estimate), CONFIDENCE
+    closed = str(row.get("load") or "").startswith("c=")
+    outcome, confidence = judgement(slo, estimate, closed=closed), CONFIDENCE
     if looked is not None and slo.text in looked.open:
         outcome, confidence = "not decided", looked.confidence
     if value is None and estimate.low is None and estimate.high is None:
@@ -259,7 +269,7 @@ def judge_groups(slos: Sequence[Condition], groups: Sequence[RunGroup], figures:
 def judge_group(slo: Condition, group: RunGroup, figures: Figures) -> Gate:
     """Judge a condition on a run group, as ``judge_run`` does on a run."""
     row = {"status": group.status, "verdict": group.verdict, "verdict_reason": "; ".join(group.reasons),
-           "completed": figures.counts["completed"]}  # fmt: skip
+           "completed": figures.counts["completed"], "load": group.load}  # fmt: skip
     looked = looked_of(group.settled)
     looked = looked if looked is not None and looked.requests == figures.counts["requests"] else None
     return judge(group.name, slo, figures.of(slo.metric), row, looked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -250,7 +251,7 @@ def _estimate(rows: Rows, run_id: str, metric: Metric, found: Measured, good: st
     if metric.p is None:
         return mean_estimate(values, -1.0 if metric.kind == "score" else 0.0, confidence)
     estimate = percentile_estimate(values, metric.p, confidence)
-    return Estimate(n, value, estimate.low, estimate.high, estimate.needs, why=estimate.why)
+    return replace(estimate, n=n, value=value)
 
 
 def _gap_estimate(

@@ -390,10 +390,16 @@ class _Runner:
         """Return what ends a cell once its rule is decided, if that is to end it."""
         if not planned.cell.until_settled:
             return None
-        settings, load = self.services.settings, planned.cell.load
-        least = _OPENINGS * load.concurrency if isinstance(load, ClosedLoop) and load.concurrency > 1 else 0
-        look = partial(look_at, self.services.store, run_id, settings.rule)
-        return Settling(look, settings.max_time_s, min(least, settings.max_requests))
+        settings, load, store = self.services.settings, planned.cell.load, self.services.store
+        concurrency = load.concurrency if isinstance(load, ClosedLoop) else None
+        least = 0 if concurrency in (1, None) else _OPENINGS * concurrency
+        look = partial(look_at, store, run_id, settings.rule)
+        made = Settling(settings.rule, concurrency, look, settings.max_time_s, min(least, settings.max_requests))
+        if planned.continued is not None:
+            again = set(planned.missing or ())
+            rows = store.query(_REQUEST_ROWS, [run_id])
+            made.rows |= {row["request_index"]: row for row in rows if row["request_index"] not in again}
+        return made
 
     def _after_looks(self, planned: PlannedCell, segment: Segment) -> PlannedCell | None:
         """Return what may still be asked, where what was in flight at the last look leaves the rule open again."""
@@ -426,7 +432,6 @@ class _Runner:
             number=0 if continued is None else continued.next_segment, missing=planned.missing,
             errors=0 if continued is None else continued.errors, first_index=planned.first_index,
             loading=loading, watch=abort_watch(self.services.settings, planned, store.query), settling=settling,
-            earlier=(cell.requests or 0) - len(planned.missing or ()),
         )  # fmt: skip
         self._open(planned, segment, model_load_s)
         self._keep_limits(run_id)

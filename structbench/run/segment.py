@@ -111,8 +111,6 @@ class Segment:
     labels: CellLabels = field(init=False)
     settling: Settling | None = None
     """What ends it once its rule is decided."""
-    earlier: int = 0
-    """Requests that earlier segments have, of a load that goes on until it is settled."""
     received: int = 0
     """Requests that ended."""
     out_of_tokens: bool = False
@@ -134,7 +132,7 @@ class Segment:
         display, bound_s = self.services.display, self.cell.load.duration_s
         if self.settling is not None:
             planned, already, bound_s = None, 0, self.settling.most_s
-            self.settling.begin(self.orders, self.earlier)
+            self.settling.begin(self.orders)
         self.progress = display.begin(self.cell.name, planned, bound_s, already)
         store, cell = self.services.store, self.cell
         with Sampler(cell.server, cell.model, self.readings, lambda: store.backlog, self._store_sample, self._refresh):
@@ -282,7 +280,7 @@ class Segment:
                 if record.index < len(self.done):
                     self.done[record.index] = True
             if self.settling is not None:
-                self.settling.note(self.earlier + self.rows)
+                self.settling.note(row)
             if self.watch is not None:
                 self.watch.add(row)
                 self._end_if_lost(self.watch)

@@ -52,6 +52,8 @@ class Estimate:
     needs: int | None = None
     unit: str = "requests"
     why: str | None = None
+    seen: tuple[float, float] | None = None
+    """Of latencies that are too alike: the shortest and the longest."""
 
     @property
     def has_interval(self) -> bool:
@@ -131,7 +133,7 @@ def percentile_estimate(values: Array, p: float, confidence: float = CONFIDENCE)
     low = float(ordered[0]) if low is None else low
     high = float(ordered[-1]) if high is None else high
     low, high = (low, None) if p >= 0.5 else (None, high)
-    return Estimate(n, value, low, high, needs, why=TOO_ALIKE)
+    return Estimate(n, value, low, high, needs, why=TOO_ALIKE, seen=(float(ordered[0]), float(ordered[-1])))
 
 
 def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> Estimate:

@@ -10,8 +10,9 @@ import pytest
 from loadgen.engine import Orders
 from loadgen.simulator import Simulator
 from structbench.errors import RunFailed
+from structbench.gates.expressions import parse_slo
 from structbench.gates.settled import Decision
-from structbench.gates.slo import Judgement
+from structbench.gates.slo import DEFAULT_RULE, Judgement
 from structbench.options import LoadOptions
 from structbench.run.settling import Settling, column_of
 from structbench.suites.answer_book import answer_book
@@ -26,39 +27,41 @@ def settling(states: Sequence[Judgement], **more: float) -> tuple[Settling, list
         looked.append(1)
         return Decision(states[min(len(looked), len(states)) - 1], (), 80)
 
-    made = Settling(look, more.get("most_s", 100.0), int(more.get("least", 0)))
-    made.begin(Orders(), int(more.get("rows", 0)))
+    rule = [parse_slo("requests_per_s>1")]
+    made = Settling(rule, 1, look, more.get("most_s", 100.0), int(more.get("least", 0)))
+    made.rows |= {index: {} for index in range(int(more.get("rows", 0)))}
+    made.begin(Orders())
     return made, looked
 
 
-def told(made: Settling, rows: Sequence[int]) -> None:
-    for each in rows:
-        made.note(each)
+def told(made: Settling, rows: int) -> None:
+    for index in range(len(made.rows), rows):
+        made.note({"request_index": index})
         if made._busy is not None:
             made._busy.join()
 
 
 def test_it_looks_when_there_are_rows_enough_and_ends_once_decided() -> None:
     made, looked = settling(["not decided", "not decided", "met"])
-    told(made, range(20))
+    told(made, 19)
     assert (len(looked), made.orders.enough) == (1, False)
-    told(made, range(20, 100))
+    told(made, 100)
     assert (len(looked), made.orders.enough) == (3, True)
 
 
 def test_a_run_that_goes_on_is_looked_at_again_later_than_it_was() -> None:
     made, looked = settling(["not decided"], rows=80)
-    told(made, range(81, 100))
+    told(made, 99)
     assert not looked
-    told(made, [100])
+    told(made, 100)
     assert looked
 
 
 def test_nothing_is_looked_at_before_there_is_a_steady_part() -> None:
     made, looked = settling(["met"], least=48)
-    told(made, range(48))
+    told(made, 47)
     assert not looked
-    told(made, [48])
+    told(made, 48)
     assert made.orders.enough
 
 
@@ -68,13 +71,26 @@ def test_it_ends_when_its_time_is_up() -> None:
     assert made.orders.enough
 
 
+def test_a_look_is_at_the_rows_as_they_come() -> None:
+    def look() -> Decision:
+        raise AssertionError("not asked")
+
+    made = Settling([parse_slo(text) for text in DEFAULT_RULE], 1, look, 100.0)
+    made.begin(Orders())
+    answered = {"error_kind": None, "outcome": "correct", "accuracy_score": 1.0}
+    for index in range(80):
+        assert not made.orders.enough
+        made.note({"request_index": index, "ttft_s": 0.1 + index * 37 % 80 / 1000, **answered})
+    assert made.orders.enough
+
+
 def test_a_database_in_use_delays_the_look_only() -> None:
     def look() -> Decision:
         raise RunFailed("held")
 
-    made = Settling(look, 100.0)
-    made.begin(Orders(), 0)
-    told(made, [10])
+    made = Settling([parse_slo("requests_per_s>1")], 1, look, 100.0)
+    made.begin(Orders())
+    told(made, 10)
     assert not made.orders.enough
 
 
