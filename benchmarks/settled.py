@@ -70,7 +70,7 @@ def settle(model: Model, generator: np.random.Generator, most: int = MOST) -> De
                 "error_rate": wilson(int(failed[:n].sum()), n, confidence),
             }
 
-        decision = decide(RULE, n, estimates)
+        decision = decide(RULE, n, estimates, closed=True)
         if decision.state != "not decided" or n == most:
             break
     return decision

@@ -186,6 +186,11 @@ def think_value(text: str) -> bool | str:
     return {"on": True, "true": True, "off": False, "false": False}.get(text.lower(), text)
 
 
+def think_word(value: bool | str) -> str:
+    """Return the word of ``think_value``."""
+    return value if isinstance(value, str) else "on" if value else "off"
+
+
 @dataclass(kw_only=True)
 class LoadOptions(Readable):
     """Send load to a server, score its answers and store every request; times are seconds, or such as 1m30s."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from structbench.capacity.search import Found, Step
 from structbench.formatting import plural, printable, share_text, significant
@@ -53,8 +53,8 @@ def _interval(found: Found, over: str) -> str:
     return f" (not at {level_text(found.broken.level, over)}: {_missed(found.broken.gates)})"
 
 
-def _missed(gates: tuple[Gate, ...] | list[Gate] | object) -> str:
-    open_ones = [gate for gate in gates if gate.outcome not in ("met", "skip")]  # type: ignore[attr-defined]
+def _missed(gates: Sequence[Gate]) -> str:
+    open_ones = [gate for gate in gates if gate.outcome not in ("met", "skip")]
     worst = [gate for gate in open_ones if gate.outcome == "not met"] or open_ones
     return "; ".join(f"{gate.slo}: {printable(gate.text)}" for gate in worst)
 

@@ -12,7 +12,7 @@ from loadgen.api.server import Server
 from loadgen.types import ClosedLoop, Load, OpenLoop
 from structbench.formatting import load_text, suite_text
 from structbench.identity import canonical_json, config_hash
-from structbench.options import LoadOptions, as_arguments, as_setting
+from structbench.options import LoadOptions, as_arguments, as_setting, think_word
 from structbench.run.settings import Settings, Variant
 from structbench.scoring import SCORER_VERSION
 from structbench.suites.catalog import representative_cases
@@ -67,14 +67,13 @@ def words_of(settings: Settings, cell: Cell, *, with_db: bool = True) -> list[st
     """Return the words of a command line that asks for this cell alone, until it is settled; secrets are masked."""
     default, given, variant = LoadOptions(), settings.given, cell.config
     place = next(number for number, suite in enumerate(settings.suites) if suite is cell.suite)
-    thinks = {True: "on", False: "off"}
     return as_arguments(replace(
         given, models=[cell.model], suites=[given.suites[place]], requests=None, duration=None, skip_cached=False,
         host=given.host if len(given.host) < 2 else [cell.server.address],
         concurrency=[cell.load.concurrency] if isinstance(cell.load, ClosedLoop) and given.concurrency else [],
         rate=[cell.load.rate] if isinstance(cell.load, OpenLoop) else [],
         structured=given.structured if len(given.structured) < 2 else [variant.structured],
-        think=[] if variant.think is None else [thinks.get(variant.think, variant.think)],  # type: ignore[call-overload]
+        think=[] if variant.think is None else [think_word(variant.think)],
         option=[as_setting(key, value) for key, value in variant.options.items()],
         body=[f"{key}={json.dumps(value)}" for key, value in (variant.body or {}).items()],
         junit=None, explain=False, dry_run=False, print_plan=False, until=default.until,
