@@ -73,4 +73,4 @@ def test_few_decisions_are_wrong_even_at_a_limit() -> None:
     states, requests = decisions(next(model for model in MODELS if model.name == "correct just below it"), 12)
     assert states["met"] <= 2
     assert requests > 300
-    assert decisions(MODELS[0], 4)[1] == FIRST
+    assert FIRST <= decisions(MODELS[0], 4)[1] < 100
