@@ -192,7 +192,8 @@ def test_only_suites_with_a_schema_know_the_structured_mode() -> None:
      "mean_input_tokens", "mean_output_tokens"],
 )  # fmt: skip
 def test_numbers_that_must_be_above_zero(name: str, value: float) -> None:
-    told = "give a whole number" if name == "concurrency" and not math.isfinite(value) else "give more than 0"
+    whole = name in ("requests", "concurrency", "max_in_flight", "workers")
+    told = "give a whole number" if whole and not math.isfinite(value) else "give more than 0"
     with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} {value:g}: {told}"):
         settings_of(LoadOptions(**{name: [value] if name in ("concurrency", "rate") else value}))
 
