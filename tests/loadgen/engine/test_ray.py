@@ -48,7 +48,7 @@ def server() -> Iterator[Simulator]:
 
 def words(cluster: LocalCluster, server: Simulator, db: Path, *more: str, nodes: int = 2) -> list[str]:
     return [sys.executable, "-m", "structbench", "load", "--host", server.url, "--suites", "numbers", "--db", str(db),
-            "--metrics-port", "0", "--quiet", "--json", "--engine", "ray", "--ray-address", cluster.address, "--nodes",
+            "--metrics-port", "0", "--json", "--engine", "ray", "--ray-address", cluster.address, "--nodes",
             str(nodes), "--models", *(more if more[0] in MODELS else ("sim:fast", *more))]  # fmt: skip
 
 
