@@ -31,9 +31,9 @@ def to_markdown(document: Document) -> str:
     parts.append("\n".join(f"| {' | '.join(row)} |" for row in table))
     if document.nodes:
         header, *texts = node_table(document.nodes, document.groups)
-        texts = [tuple(map(markdown_text, row)) for row in texts]
-        nodes = [header, ("---",) * 2 + ("--:",) * (len(header) - 2), *texts]
-        parts.append("\n".join(["**Nodes**", "", *(f"| {' | '.join(row)} |" for row in nodes)]))
+        lines = [" | ".join(map(markdown_text, row)) for row in texts]
+        lines = [" | ".join(header), " | ".join(("---",) * 2 + ("--:",) * (len(header) - 2)), *lines]
+        parts.append("\n".join(["**Nodes**", "", *(f"| {line} |" for line in lines)]))
     failures = [
         f"- {markdown_text(group.name)}: {failure.count:,} × {markdown_text(failure.text)}"
         for group in document.groups
