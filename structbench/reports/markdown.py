@@ -30,8 +30,8 @@ def to_markdown(document: Document) -> str:
     table = [header, ("---",) * 3 + ("--:",) * (len(header) - 4) + ("---",), *rows]
     parts.append("\n".join(f"| {' | '.join(row)} |" for row in table))
     if document.nodes:
-        header, *texts = node_table(document.nodes, document.groups)
-        lines = [" | ".join(map(markdown_text, row)) for row in texts]
+        header, *told = node_table(document.nodes, document.groups)
+        lines = [" | ".join(map(markdown_text, row)) for row in told]
         lines = [" | ".join(header), " | ".join(("---",) * 2 + ("--:",) * (len(header) - 2)), *lines]
         parts.append("\n".join(["**Nodes**", "", *(f"| {line} |" for line in lines)]))
     failures = [

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +19,7 @@ from loadgen import OpenLoop
 from loadgen.arrivals import due_offsets
 from loadgen.simulator import Simulator
 from structbench.suites.answer_book import answer_book
-from tests.support.loads import FAST, ask, inferences, until
-from tests.support.paths import ROOT
+from tests.support.loads import FAST, ask, inferences, start, until
 from tests.support.ray_cluster import LocalCluster, local_cluster
 
 pytestmark = [
@@ -47,19 +44,14 @@ def server() -> Iterator[Simulator]:
 
 
 def words(cluster: LocalCluster, server: Simulator, db: Path, *more: str, nodes: int = 2) -> list[str]:
-    return [sys.executable, "-m", "structbench", "load", "--host", server.url, "--suites", "numbers", "--db", str(db),
+    return ["load", "--host", server.url, "--suites", "numbers", "--db", str(db),
             "--metrics-port", "0", "--json", "--engine", "ray", "--ray-address", cluster.address, "--nodes",
             str(nodes), "--models", *(more if more[0] in MODELS else ("sim:fast", *more))]  # fmt: skip
 
 
-def start(command: Sequence[str], **environ: str) -> subprocess.Popen[str]:
-    env = {**os.environ, **environ}
-    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def load(cluster: LocalCluster, server: Simulator, db: Path, *more: str, code: int = 0, **environ: str) -> str:
+def load(cluster: LocalCluster, server: Simulator, db: Path, *more: str, code: int = 0, nodes: int = 2) -> str:
     """Run a load to its end; return what it printed."""
-    with start(words(cluster, server, db, *more), **environ) as process:
+    with start(words(cluster, server, db, *more, nodes=nodes), db.parent) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     return out + err
@@ -98,10 +90,7 @@ def test_two_nodes_send_a_closed_loop_as_one_and_a_run_goes_on_with_another_numb
     assert [row[0] for row in told] == [HEAD, OTHER]
     assert sum(row[1] for row in told) == 40
     assert all(row[3] > 0 and row[4] > -0.001 and row[5] > 0 and row[6] > 0 and row[7] is False for row in told)
-    load(cluster, server, db, "slow", "--requests", "50", "--concurrency", "6", "--skip-cached", "--engine", "local",
-         "--nodes", "1", code=2)  # fmt: skip
-    command = words(cluster, server, db, "slow", "--requests", "50", "--concurrency", "6", "--skip-cached", nodes=1)
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    load(cluster, server, db, "slow", "--requests", "50", "--concurrency", "6", "--skip-cached", nodes=1)
     assert ask(db, "SELECT segment, nodes FROM segments ORDER BY 1") == [(0, 2), (1, 1)]
     assert ask(db, "SELECT count(*), count(DISTINCT run_id) FROM requests") == [(50, 1)]
 
@@ -126,18 +115,22 @@ def test_explain_shows_where_it_would_be_sent_from(cluster: LocalCluster, server
     )
 
 
-def test_keys_are_those_of_each_nodes_environment(cluster: LocalCluster, server: Simulator, tmp_path: Path) -> None:
+def test_keys_are_those_of_each_nodes_environment(
+    cluster: LocalCluster, server: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONLY_HERE", "ours")
+    monkeypatch.setenv("GATEWAY", "ours")
     db, before = tmp_path / "s.duckdb", len(inferences(server, "sim:fast"))
-    refused = load(cluster, server, db, "--api-key-env", "ONLY_HERE", code=2, ONLY_HERE="ours")
+    refused = load(cluster, server, db, "--api-key-env", "ONLY_HERE", code=2)
     assert "the variable ONLY_HERE is not set there: export it before `ray start`" in refused
     assert len(inferences(server, "sim:fast")) == before
-    load(cluster, server, db, "--api-key-env", "GATEWAY", "--requests", "4", GATEWAY="ours")
+    load(cluster, server, db, "--api-key-env", "GATEWAY", "--requests", "4")
     assert len(inferences(server, "sim:fast")) > before
 
 
 def test_ctrl_c_ends_all_nodes_in_good_order(cluster: LocalCluster, server: Simulator, tmp_path: Path) -> None:
     db = tmp_path / "s.duckdb"
-    with start(words(cluster, server, db, "slow", "--requests", "4000", "--concurrency", "4")) as process:
+    with start(words(cluster, server, db, "slow", "--requests", "4000", "--concurrency", "4"), tmp_path) as process:
         until(lambda: len(inferences(server, "slow")) > 60, "it sends")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -150,7 +143,7 @@ def test_ctrl_c_ends_all_nodes_in_good_order(cluster: LocalCluster, server: Simu
 def test_the_drivers_death_leaves_no_process_behind(cluster: LocalCluster, server: Simulator, tmp_path: Path) -> None:
     command = words(cluster, server, tmp_path / "s.duckdb", "slow", "--requests", "4000", "--concurrency", "4")
     before = len(inferences(server, "slow"))
-    with start(command) as process:
+    with start(command, tmp_path) as process:
         until(lambda: len(inferences(server, "slow")) > before + 8, "it sends")
         assert len(workers()) == 2
         process.kill()
@@ -161,7 +154,7 @@ def test_an_actor_that_is_killed_loses_what_it_had_and_the_other_does_the_rest(
     cluster: LocalCluster, server: Simulator, tmp_path: Path
 ) -> None:
     db, before = tmp_path / "s.duckdb", len(inferences(server, "slow"))
-    with start(words(cluster, server, db, "slow", "--requests", "60", "--concurrency", "6")) as process:
+    with start(words(cluster, server, db, "slow", "--requests", "60", "--concurrency", "6"), tmp_path) as process:
         until(lambda: len(inferences(server, "slow")) > before + 12, "it sends")
         workers()[0].parent().kill()
         out, err = process.communicate(timeout=60)
@@ -178,7 +171,7 @@ def test_an_actor_that_is_killed_loses_what_it_had_and_the_other_does_the_rest(
 def test_a_node_that_is_lost_is_noticed(server: Simulator, tmp_path: Path) -> None:
     db, before = tmp_path / "s.duckdb", len(inferences(server, "slow"))
     with local_cluster(HEAD, "127.0.0.4") as lossy:
-        with start(words(lossy, server, db, "slow", "--requests", "80", "--concurrency", "6")) as process:
+        with start(words(lossy, server, db, "slow", "--requests", "80", "--concurrency", "6"), tmp_path) as process:
             until(lambda: len(inferences(server, "slow")) > before + 12, "it sends")
             os.kill(lossy.raylets["127.0.0.4"], signal.SIGKILL)
             out, err = process.communicate(timeout=100)
