@@ -15,7 +15,6 @@ from structbench.output import complain, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from structbench.reports.document import Document
     from structbench.run.runner import Stop, Summary
 
 Options = LoadOptions
@@ -65,21 +64,17 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
     if summary.interrupted or summary.failures:
         complain(f"to continue: {_command(replace(options, skip_cached=True))}")
     elif summary.document is not None:
-        say(_next_step(summary.document, options), console.file)
+        say(_page_command(options), console.file)
     if options.json:
-        slos = [asdict(gate) for gate in summary.gates]
-        print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": slos})
+        gates = [asdict(gate) for gate in summary.gates]
+        print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": gates,
+                    "rule": [{"cell": each.cell, "state": each.state, "checks": [asdict(gate) for gate in each.rule]}
+                             for each in summary.outcomes],
+                    "settles": {cell: asdict(each) for cell, each in summary.settles.items()}})  # fmt: skip
 
 
-def _next_step(document: "Document", options: LoadOptions) -> str:
-    """Return the command that settles what is open, with about how long it takes, else the one that shows more."""
-    from structbench.formatting import span_text
-    from structbench.reports.brief import settling
-
-    if (open_still := settling(document)) is not None:
-        requests, seconds = open_still
-        more = replace(options, requests=requests, duration=None, skip_cached=True)
-        return f"To settle it, in about {span_text(seconds)}: {_command(more)}"
+def _page_command(options: LoadOptions) -> str:
+    """Return the command that shows all figures as a page."""
     words = ["structbench", "report", "-o", "report.html"]
     words += [] if options.db == LoadOptions.db else ["--db", str(options.db)]
     words += ["--slo", *options.slo] if options.slo else []

@@ -15,6 +15,7 @@ from structbench.notes import (
     ignored,
     limits,
     machine,
+    nodes,
     opening,
     prompts,
     reached,
@@ -29,7 +30,7 @@ Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 JUDGES: tuple[Judge, ...] = (
     limits.TOKEN_LIMIT, limits.RATE_LIMITED, away.SERVER_AWAY, stationary.STATIONARY, stationary.SATURATION,
     opening.OPENING, reload.RELOAD, cache.CACHED, prompts.PROMPTS, counts.COUNTS,
-    reached.REACHED, ignored.IGNORED, machine.LOST, machine.PRESSED,
+    reached.REACHED, ignored.IGNORED, nodes.NODES_DIFFER, machine.LOST, machine.PRESSED,
 )  # fmt: skip
 
 

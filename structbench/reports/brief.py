@@ -21,7 +21,6 @@ from structbench.formatting import (
     share_text,
     without_middle,
 )
-from structbench.gates.slo import settled_by
 from structbench.metrics import METRICS
 from structbench.notes import reached
 from structbench.reports.document import Document
@@ -99,24 +98,10 @@ def print_brief(
 
 
 def print_answer(document: Document, console: Console) -> None:
-    """Print the sentence, the rule it is by, and what to know of it."""
+    """Print the sentence, the rule it is by, what to know of it, and the command that settles what is open."""
     console.print(*_texts(_answer(document, console.width)), sep="\n")
-
-
-def settling(document: Document) -> tuple[int, float] | None:
-    """Return how many requests of each cell would settle what is open, and the seconds they take; None if unknown."""
-    headline = document.headline
-    if headline.state != "not decided":
-        return None
-    best = next(each for each in headline.candidates if each.judged)
-    needed = [settled_by(check.condition, check.estimate) for check in best.checks if check.state == "not decided"]
-    requests = max((n for n in needed if n is not None), default=0)
-    seconds = 0.0
-    for group in document.groups:
-        own = document.figures[group.id]
-        missing, rate = requests - own.counts["requests"], own.rates["requests_per_s"].value
-        seconds += max(0, missing) / rate if rate else 0.0
-    return (requests, seconds) if requests else None
+    if (command := document.headline.settled_by) is not None:
+        console.print(as_text(command), soft_wrap=True)  # to be copied as one line
 
 
 def _printed(blocks: Iterable[_Block], width: int, most: int) -> Iterator[tuple[str, str]]:
@@ -295,7 +280,8 @@ def _answer(document: Document, width: int) -> Iterator[tuple[str, str]]:
     warnings = [note for note in headline.notes if note.startswith(SIMULATED)]
     others = [note for note in headline.notes if note not in warnings]
     every = all(group.simulated for group in document.groups)
-    told = headline.text.removeprefix(f"{SIMULATED}: ") if every else headline.text
+    told = " ".join(text for text in headline.sentences if text != headline.settled_by)
+    told = told.removeprefix(f"{SIMULATED}: ") if every else told
     texts = [*((each, 3, "bold yellow") for each in warnings), (told, 8, "bold"), (headline.rule, 3, "dim"),
              *((each, 3, "yellow") for each in others)]  # fmt: skip
     for text, most, style in texts:

@@ -25,6 +25,7 @@ from structbench.reports.estimates import (
 from structbench.reports.headline import Candidate, Check, Headline
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup
+from structbench.results.nodes import node_table
 
 _SIGNS = {"met": "✓", "not decided": "?", "not met": "✗"}
 _STATES = {"met": ("met", "good"), "not decided": ("not decided", "unsure"), "not met": ("not met", "")}
@@ -54,6 +55,7 @@ def view_of(document: Document) -> dict[str, Any]:
             for group in groups
             for each in figures[group.id].failures
         ],
+        "nodes": node_table(document.nodes, groups) if document.nodes else [],
         "speed": _speed_table(groups, figures),
         "first_charts": charts[:FIRST], "charts": charts[FIRST:],
         "wrong": _wrong_answers(details["wrong"], groups),
