@@ -68,7 +68,7 @@ def run(options: Options) -> int:
     elif options.output is None and kind == "terminal":
         console = Console()
         print_brief(document, console)
-        print_answer(document, console)
+        print_answer(document, console, options.db)
         say(_as_page(options))
     else:
         deliver(text_of(document, kind), options.output)

@@ -5,9 +5,11 @@ It is at most two screens: rows and lines that find no room are counted, and ``-
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +25,7 @@ from structbench.formatting import (
 )
 from structbench.metrics import METRICS
 from structbench.notes import reached
+from structbench.options import LoadOptions
 from structbench.reports.document import Document
 from structbench.reports.summary import Row, as_text, notes_of
 from structbench.results.failures import together
@@ -97,11 +100,12 @@ def print_brief(
     console.print()
 
 
-def print_answer(document: Document, console: Console) -> None:
-    """Print the sentence, the rule it is by, what to know of it, and the command that settles what is open."""
+def print_answer(document: Document, console: Console, db: Path) -> None:
+    """Print the sentence, the rule it is by, what to know of it, and the command that settles what is open in ``db``."""
     console.print(*_texts(_answer(document, console.width)), sep="\n")
     if (command := document.headline.settled_by) is not None:
-        console.print(as_text(command), soft_wrap=True)  # to be copied as one line
+        where = "" if db == LoadOptions.db else f" --db {shlex.quote(str(db))}"
+        console.print(as_text(command + where), soft_wrap=True)  # to be copied as one line
 
 
 def _printed(blocks: Iterable[_Block], width: int, most: int) -> Iterator[tuple[str, str]]:

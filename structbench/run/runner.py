@@ -217,7 +217,7 @@ def print_summary(summary: Summary, console: Console, *, wide: bool = False) -> 
         warnings = dict.fromkeys(f"warning: {text}" for row in summary.rows for text in row.get("warnings") or ())
         print_brief(document, console, more={"Limits": gates, "": [*warnings, ran]})
     if document is not None:
-        print_answer(document, console)
+        print_answer(document, console, Path(summary.db))
 
 
 def load(

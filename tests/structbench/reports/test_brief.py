@@ -16,10 +16,10 @@ from tests.support.reports import FAILED, document, many, requests, run, write
 HOSTILE = "[red]m[/]\x1b[31m\u202e"
 
 
-def shown(found: Document, width: int = 80, height: int = 24, **more: list[str]) -> str:
+def shown(found: Document, width: int = 80, height: int = 24, db: str = "structbench.duckdb", **more: list[str]) -> str:
     console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
     print_brief(found, console, more=more)
-    print_answer(found, console)
+    print_answer(found, console, Path(db))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -81,6 +81,7 @@ def test_the_command_that_settles_what_is_open_is_one_line_to_copy(tmp_path: Pat
     assert found.headline.settled_by is not None
     assert text.splitlines()[-1] == found.headline.settled_by
     assert "settle it" not in text.replace(found.headline.settled_by, "")
+    assert shown(found, db="my results.duckdb").endswith(f"{found.headline.settled_by} --db 'my results.duckdb'\n")
 
 
 @pytest.mark.parametrize("width", [80, 200])
