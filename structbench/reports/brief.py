@@ -101,7 +101,7 @@ def print_brief(
 
 
 def print_answer(document: Document, console: Console, db: Path) -> None:
-    """Print the sentence, the rule it is by, what to know of it, and the command that settles what is open in ``db``."""
+    """Print the sentence, its rule, what to know of it, and the command that settles what is open in ``db``."""
     console.print(*_texts(_answer(document, console.width)), sep="\n")
     if (command := document.headline.settled_by) is not None:
         where = "" if db == LoadOptions.db else f" --db {shlex.quote(str(db))}"
