@@ -81,7 +81,8 @@ def print_brief(
     width = console.width
     marks = _marks(document.groups)
     blocks = _blocks(document, marks, more)
-    room = max(_MIN_ROWS, _SCREENS * console.height - len([*_answer(document, width)]) - _COMMAND_LINES)
+    ending = len([*_answer(document, width)]) + _COMMAND_LINES + len(document.headline.settled_by or "") // width
+    room = max(_MIN_ROWS, _SCREENS * console.height - ending)
     table = list(_table(document, marks, width, fold=len(document.groups) <= _FEW))
     most, below = 3, list(_printed(blocks, width, 3))
     while len(table) + len(below) > room and (most > 1 or any(block.shown > 1 for block in blocks)):
