@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from structbench.formatting import plural, share_text
-from structbench.metrics import IS_GATHERED
+from structbench.metrics import GOOD_OF_RUN, IS_GATHERED, LIMITS_OF_RUN
 from structbench.notes.judge import Judge, Row
 from structbench.types import Note
 
@@ -41,4 +41,22 @@ COUNTS = Judge(
     FROM requests WHERE run_id = $1 AND error_kind IS NULL
     """,
     _of_counts,
+)
+
+
+def _of_goodput(rows: Sequence[Row]) -> Iterator[Note]:
+    (row,) = rows
+    if row["unjudged"]:
+        of = f"{row['unjudged']:,} of {plural(row['completed'], 'completed answer')}"
+        text = f"goodput is unknown: {of} came in pieces without a TPOT or ITL to hold against its limits"
+        yield Note("goodput_unknown", text, share=row["unjudged"] / row["completed"])
+
+
+GOODPUT = Judge(
+    f"""
+    WITH limits AS (SELECT run_id, {LIMITS_OF_RUN} FROM runs)
+    SELECT count(*) AS completed, count(*) FILTER (WHERE ({GOOD_OF_RUN}) IS NULL) AS unjudged
+    FROM requests JOIN limits USING (run_id) WHERE run_id = $1 AND error_kind IS NULL
+    """,
+    _of_goodput,
 )

@@ -277,6 +277,6 @@ def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
     """Return the figure of a condition, or None if the suite's answers do not have it (a text has no score)."""
     metric, found = condition.metric, figures.of(condition.metric)
     # Answers that came whole, as tool calls do, have no time between tokens: no limit on it is broken.
-    if not found.n and (metric.counts == "scored answer" or metric.may_be_absent):
+    if not found.n and found.why is None and (metric.counts == "scored answer" or metric.may_be_absent):
         return None
     return found
