@@ -82,7 +82,7 @@ def _note(name: str, column: str, rows: Sequence[Row], found: Change) -> Note:
     tenth = len(rows) // 10
     inside, outside = rows[start:stop], [*rows[:start], *rows[stop:]]
     if gradual:
-        inside, outside = rows[min(stop, len(rows) - tenth) :], rows[: max(start, tenth)]
+        inside, outside = rows[min(stop, len(rows) - tenth) :], [*rows[: max(start, tenth)]]
     level, usual = (median(row[column] or row["itl_mean_s"] or 0.0 for row in part) for part in (inside, outside))
     at_s = rows[start]["at_s"]
     until = f"to {seconds_text(rows[stop - 1]['at_s'])}"
