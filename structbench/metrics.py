@@ -34,6 +34,11 @@ IS_GATHERED = f"coalesce(gathered_chunks > {GATHERED} * chunks, false)"
 """SQL: whether so many chunks of a request came together with others that they have no spacing."""
 IS_COVERED = "coalesce(coalesce(chunks, 0) <= output_tokens, false)"
 """SQL: whether a request has a token count, and one of its whole stream."""
+IS_UNLIKELY = (
+    "coalesce(eval_s < 1e-6 * (output_tokens - 1)"
+    " OR coalesce(load_s, 0) + coalesce(prompt_eval_s, 0) + eval_s > 1.05 * e2e_s + 0.002, false)"
+)
+"""SQL: whether the server's durations cannot be those of a request: longer than it took, or next to nothing."""
 CAME_WHOLE = (
     "(coalesce(chunks, 0) < 2 OR NOT coalesce(merged_chunks > 0, false)"
     f" AND (coalesce(gathered_chunks >= chunks - 1, false) OR itl_mean_s IS NULL AND NOT {IS_GATHERED}))"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from structbench.formatting import plural, share_text
-from structbench.metrics import GOOD_OF_RUN, IS_GATHERED, LIMITS_OF_RUN
+from structbench.metrics import GOOD_OF_RUN, IS_GATHERED, IS_UNLIKELY, LIMITS_OF_RUN
 from structbench.notes.judge import Judge, Row
 from structbench.types import Note
 
@@ -15,6 +15,8 @@ _TEXTS = {
     "thinking and format are two passes); TPOT is of the answer where that was counted, else absent",
     "faster_than_made": "{of} came faster than the server says it made the tokens: some were held back before the "
     "first chunk or left out; no TPOT of these",
+    "unlikely_durations": "{of} came with durations of the server that cannot be theirs (longer than the request took, or "
+    "next to nothing): server_tokens_per_s and queue_s of these are wrong, and the parts of TTFT leave them out",
     "gathered_chunks": "{share} of the chunks came together with the one before: the server or a gateway gathers them, "
     "not this client; no ITL and TPOT of {of}",
 }
@@ -36,6 +38,7 @@ COUNTS = Judge(
         count(*) FILTER (
             WHERE chunks <= output_tokens AND tpot_s IS NULL AND itl_mean_s IS NOT NULL
         ) AS faster_than_made,
+        count(*) FILTER (WHERE {IS_UNLIKELY}) AS unlikely_durations,
         count(*) FILTER (WHERE {IS_GATHERED}) AS gathered_chunks,
         sum(gathered_chunks) / nullif(sum(chunks), 0) AS gathered_share
     FROM requests WHERE run_id = $1 AND error_kind IS NULL

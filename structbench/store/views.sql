@@ -172,7 +172,9 @@ SELECT run_id, request_index, model, suite, CASE WHEN rate IS NOT NULL THEN form
     ttft_due_s - send_lag_s - connect_s - coalesce(load_s, 0) - prompt_eval_s AS rest_s
 FROM requests JOIN runs USING (run_id)
 WHERE error_kind IS NULL AND steady IS NOT FALSE AND ttft_due_s IS NOT NULL AND prompt_eval_s IS NOT NULL
-    AND NOT coalesce(chunks > output_tokens, false);
+    AND NOT coalesce(chunks > output_tokens, false)
+    AND NOT coalesce(eval_s < 1e-6 * (output_tokens - 1)
+        OR coalesce(load_s, 0) + coalesce(prompt_eval_s, 0) + eval_s > 1.05 * e2e_s + 0.002, false);
 CREATE OR REPLACE VIEW run_decomposition AS
 SELECT run_id, model, suite, load, count(*) AS requests, avg(ttft_due_s) AS ttft_due_s, avg(send_lag_s) AS send_lag_s,
     avg(connect_s) AS connect_s, avg(load_s) AS load_s, avg(prompt_eval_s) AS prompt_eval_s, avg(rest_s) AS rest_s
