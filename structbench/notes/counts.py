@@ -16,7 +16,7 @@ _TEXTS = {
     "faster_than_made": "{of} came faster than the server says it made the tokens: some were held back before the "
     "first chunk or left out; no TPOT of these",
     "unlikely_durations": "{of} came with durations of the server that cannot be theirs (longer than the request "
-    "took, or next to nothing): server_tokens_per_s and queue_s of these are wrong, and the parts of TTFT leave them out",
+    "took, or next to nothing): server_tokens_per_s and queue_s of these are wrong, the parts of TTFT leave them out",
     "gathered_chunks": "{share} of the chunks came together with the one before: the server or a gateway gathers them, "
     "not this client; no ITL and TPOT of {of}",
 }

@@ -52,7 +52,7 @@ def test_nothing_is_said_of_counts_that_cover_what_was_streamed_nor_of_what_fail
          "1 of 4 completed answers came without a token count: no tokens/s of the run, no TPOT of these"),
         (replace(FINE, output_tokens=9), "partly_counted",
          "1 of 4 completed answers had more chunks than output tokens"),
-        (replace(FINE, output_tokens=80, eval_ns=800 * MS), "faster_than_made",
+        (replace(FINE, due_ns=-600 * MS, sent_ns=-600 * MS, output_tokens=80, eval_ns=800 * MS), "faster_than_made",
          "1 of 4 completed answers came faster than the server says it made the tokens"),
         (replace(FINE, eval_ns=1), "unlikely_durations",
          "1 of 4 completed answers came with durations of the server that cannot be theirs"),
