@@ -238,7 +238,8 @@ def _candidates(
             yield Candidate(
                 model=model, load=load, level=members[0].level or 0.0, server=server,
                 variant=", ".join(differing(config, configs)), groups=tuple(members), checks=tuple(checks),
-                judged=bool(known), correct_per_s=min(known, default=0.0),
+                judged=any(figures[group.id].counts["scored"] for group in members),
+                correct_per_s=min(known, default=0.0),
             )  # fmt: skip
 
 

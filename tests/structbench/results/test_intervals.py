@@ -10,6 +10,7 @@ import pytest
 from structbench.gates.expressions import parse_slo
 from structbench.gates.slo import judge_groups, judgement
 from structbench.metrics import METRICS, Metric
+from structbench.reports.headline import headline_of
 from structbench.results.figures import figures_of
 from structbench.results.groups import run_groups
 from structbench.results.intervals import estimates_of
@@ -78,3 +79,5 @@ def test_a_limit_on_what_no_answer_tells_is_not_decided(reader: Reader) -> None:
     (tpot, good) = judge_groups([parse_slo("tpot_p50<50ms"), parse_slo("goodput>=1/s")], [never], figures)
     assert (tpot.outcome, tpot.text) == ("not decided", "TPOT of 400 answers is unknown")
     assert (good.outcome, good.value) == ("not decided", None)
+    rule = [parse_slo("correct>=90%"), parse_slo("tpot_p50<50ms")]
+    assert headline_of([never], figures, rule).state == "not decided"
