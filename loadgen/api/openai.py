@@ -162,8 +162,8 @@ def _facts(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def own_count(prompt: int | None, output: int | None, usage: Mapping[str, Any]) -> int | None:
     """Return the output tokens, or None if they seem to have the prompt's among them: the total is less than both."""
-    total = usage.get("total_tokens")
-    return None if None not in (prompt, output, total) and 0 < total < prompt + output else output
+    total: int | None = usage.get("total_tokens")
+    return None if prompt and output and total and total < prompt + output else output
 
 
 def durations(timings: Mapping[str, Any]) -> dict[str, Any]:
