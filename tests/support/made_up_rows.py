@@ -76,7 +76,7 @@ def requests(run_id: str, outcomes: Mapping[str, int], **fixed: Any) -> list[Row
             **{name: maybe(draw.random() < 0.4 + 0.07 * place, 0.7) for place, name in enumerate(FLAGS)},
             "cached_prompt_tokens": steadily.choice((None, 0, index)),
             "asked_prompt_tokens": 10 * index + 7, "thinking_tokens": None if index % 3 else 1 + index,
-            "retry_after_s": None if index % 4 else index + 0.5,
+            "retry_after_s": None if index % 4 else index + 0.5, "node": None if index % 3 else f"node {index}",
             **{name: steadily.choice((True, True, None, False)) for name in STEADY},
             **{name: maybe(draw.randrange(1000 * (place + 1))) for place, name in enumerate(WHOLES)},
             **{name: maybe(f"{name} {index}") for name in TEXTS},
@@ -470,12 +470,22 @@ def errors() -> list[Row]:
 PARTS = ("send_lag_s", "connect_s", "load_s", "prompt_eval_s")
 
 
+def has_likely_durations(row: Row) -> bool:
+    """The server's durations are no longer than the request, and no placeholders."""
+    if row["eval_s"] is None:
+        return True
+    told = (row["load_s"] or 0) + (row["prompt_eval_s"] or 0) + row["eval_s"]
+    placeholder = row["output_tokens"] is not None and row["eval_s"] < 1e-6 * (row["output_tokens"] - 1)
+    return not placeholder and (row["e2e_s"] is None or told <= 1.05 * row["e2e_s"] + 0.002)
+
+
 def decomposition() -> list[Row]:
     found = []
     for run_id, rows in stored():
         for row in steady(completed(rows)):
             all_told = row["output_tokens"] is None or (row["chunks"] or 0) <= row["output_tokens"]
-            if row["ttft_due_s"] is not None and row["prompt_eval_s"] is not None and all_told:
+            known = row["ttft_due_s"] is not None and row["prompt_eval_s"] is not None
+            if known and all_told and has_likely_durations(row):
                 parts = {name: row[name] for name in PARTS} | {"load_s": row["load_s"] or 0}
                 rest = None if None in parts.values() else row["ttft_due_s"] - sum(parts.values())
                 found.append({**named(run_id), **parts, "request_index": row["request_index"],
