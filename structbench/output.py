@@ -122,7 +122,8 @@ def complain(text: str) -> None:
     print(f"structbench: {printable(text)}", file=sys.stderr, flush=True)
 
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_FORMULA = re.compile("'*[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
+"""With the wide forms of the signs, which a spreadsheet may take for them."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 

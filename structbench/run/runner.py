@@ -489,7 +489,7 @@ class _Runner:
             **ended, "segment": segment.number, "duration_s": segment.duration_s, "token_limit": limit
         })  # fmt: skip
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
-        ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
+        ending = store.together(lambda query: ending_of(query, segment.run_id), _FLUSH_S)
         planned = ending.reached if complete and cell.load.duration_s else cell.requests
         store.append("runs", {**ended, **ending.columns, "planned": planned})  # one fact: all of it, or none
         for note in () if segment.paused else ending.notes:
@@ -581,11 +581,11 @@ def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> Abort
 
 
 def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:
-    sql = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
-    rows = store.query(sql, [list(caches)], timeout_s=_FLUSH_S)
+    sql, run_ids = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))", [*caches]
+    rows, notes, failures = store.together(
+        lambda query: (query(sql, [run_ids]), stored_notes(query, run_ids), failures_of(query, run_ids)), _FLUSH_S
+    )
     by_id = {row["run_id"]: row for row in rows}
-    query = partial(store.query, timeout_s=_FLUSH_S)
-    notes, failures = stored_notes(query, [*caches]), failures_of(query, [*caches])
     return [
         {**by_id[run_id], "cache": cache, "notes": notes[run_id], "failures": failures[run_id]}
         for run_id, cache in caches.items()
