@@ -50,6 +50,8 @@ PAUSE_S = 0.9
 PAUSE_MAX_S = 5.0
 DUTY = 20
 """The file is open for at most one part in twenty of the time: others must be able to read it during a load."""
+MANY = 10_000
+"""Rows from which on it may be open for longer: the file must keep up with the load."""
 HOLD_S = 0.3
 """How long the file is held at a time, before other processes get their turn."""
 HELD_S = 1.0
@@ -336,7 +338,8 @@ class Store:
                     self._failure = error
                     self._state.notify_all()
                 return
-            pause_s = min(max(PAUSE_S, DUTY * (time.monotonic() - started)), PAUSE_MAX_S)
+            took_s = time.monotonic() - started
+            pause_s = PAUSE_S if self.backlog > MANY else min(max(PAUSE_S, DUTY * took_s), PAUSE_MAX_S)
 
     def _move(self) -> bool:
         """Insert the oldest spool files, for ``HOLD_S`` at most; return False if more is left to do."""
