@@ -174,9 +174,10 @@ def test_a_statement_that_takes_too_long_is_stopped(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("=1+1", "'=1+1"), ("+a", "'+a"), ("-a", "'-a"), ("@x", "'@x"), ("\tx", "'\tx"), ("\rx", "'\rx"), ("\n=x", "'\n=x"),
-        ("'=x", "''=x"), ("-5", "-5"), ("+1.5e-3", "+1.5e-3"), ("-5 + 3", "'-5 + 3"), ("plain", "plain"), ("", ""),
-        ("'x", "'x"), (None, None), (-5, -5), ("x=1", "x=1"),
+        ("=1+1", "'=1+1"), ("+a", "'+a"), ("-a", "'-a"), ("@x", "'@x"), ("\tx", "'\tx"), ("\rx", "'\rx"),
+        ("\n=x", "'\n=x"),
+        ("'=x", "''=x"), ("-5", "-5"), ("+1.5e-3", "+1.5e-3"), ("-5 + 3", "'-5 + 3"), ("plain", "plain"),
+        ("", ""), ("'x", "'x"), (None, None), (-5, -5), ("x=1", "x=1"),
         *((f"{sign}1", f"'{sign}1") for sign in "\uff1d\uff0b\uff0d\uff20"),
     ],
 )  # fmt: skip
