@@ -323,15 +323,18 @@ def usable(path: Path) -> Iterator[None]:
         raise BadInput(f"{path} cannot be opened as a DuckDB database ({reason}): give another --db") from error
 
 
-def refuse_folder(path: Path) -> None:
-    """Raise BadInput if the path is a folder."""
+def refuse_odd(path: Path) -> None:
+    """Raise BadInput if the path is a folder, or a pipe or device (or its log is one), on which DuckDB would wait."""
     if path.is_dir():
         raise BadInput(f"{path} is a folder: give a file in it, e.g. --db {path / 'structbench.duckdb'}")
+    for file in files_of(path):
+        if file.exists() and not file.is_file():
+            raise BadInput(f"{file} is not a regular file: give another --db")
 
 
 def _check_place(path: Path) -> None:
     parent = path.parent
-    refuse_folder(path)
+    refuse_odd(path)
     if not parent.is_dir():
         raise BadInput(f"the folder {parent} does not exist: create it or give another --db")
     if not os.access(parent, os.W_OK | os.X_OK):

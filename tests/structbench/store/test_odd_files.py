@@ -62,6 +62,16 @@ def test_lines_that_do_not_fit_are_set_aside_with_one_warning_and_stop_no_other(
         assert caplog.text == ""
 
 
+@pytest.mark.parametrize("odd", ["db.duckdb", "db.duckdb.wal"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(path: Path, odd: str) -> None:
+    pipe = path.with_name(odd)
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    for opened in (Reader, Store):
+        with pytest.raises(BadInput, match="is not a regular file: give another --db"):
+            opened(path)
+
+
 def test_links_in_a_spool_lead_nowhere(path: Path, tmp_path: Path) -> None:
     """A folder that somebody packed may hold links to files of ours: nothing is read, written or removed there."""
     mine = tmp_path / "mine"
