@@ -98,8 +98,9 @@ def judge(what: str, seen: Watched, stored: int) -> list[str]:
     for role, samples in sorted(seen.memory.items()):
         values = thirds(samples, began, ended)
         if len(values) == 3 and role != "server":
+            most = max((value for at, value in samples if at >= ended), default=samples[-1][1])
             print(f"  {role:<12}{', '.join(f'{value / 2**20:.1f}' for value in values)} MiB by thirds, "
-                  f"last to first {values[2] / values[0]:.3f}")  # fmt: skip
+                  f"last to first {values[2] / values[0]:.3f}; at the end at most {most / 2**20:.1f} MiB")  # fmt: skip
             if values[2] > _MOST * values[0]:
                 grows.append(f"memory of {role}")
     opened = thirds(seen.descriptors, began, ended)
