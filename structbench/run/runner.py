@@ -64,6 +64,8 @@ from structbench.types import Case
 
 _FLUSH_S = 60.0
 _POLL_S = 0.1
+_MANY_ROWS = 20_000
+"""Rows whose way into the database takes seconds."""
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {"skipped": "hit", "resumed": "partial", "new": "miss"}
 
@@ -489,6 +491,8 @@ class _Runner:
             **ended, "segment": segment.number, "duration_s": segment.duration_s, "token_limit": limit
         })  # fmt: skip
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
+        if (waiting := store.backlog) > _MANY_ROWS:
+            self.services.display.print(f"{cell.name}: waiting for {plural(waiting, 'row')} to get into the database")
         ending = store.together(lambda query: ending_of(query, segment.run_id), _FLUSH_S)
         planned = ending.reached if complete and cell.load.duration_s else cell.requests
         store.append("runs", {**ended, **ending.columns, "planned": planned})  # one fact: all of it, or none
