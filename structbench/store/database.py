@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
 from structbench.formatting import printable
-from structbench.output import sweep
+from structbench.output import refuse_unnamable, sweep
 from structbench.store.inspection import has_todays_views, version_of
 from structbench.store.overlay import Overlay
 from structbench.store.schema import FILE, MIGRATIONS, TABLES, Columns, migrate, shape, views
@@ -324,7 +324,8 @@ def usable(path: Path) -> Iterator[None]:
 
 
 def refuse_odd(path: Path) -> None:
-    """Raise BadInput if the path is a folder, or a pipe or device (or its log is one), on which DuckDB would wait."""
+    """Raise BadInput if the path (or its log) is a folder, a pipe or a device, or has a name that DuckDB cannot take."""
+    refuse_unnamable(path, "--db")
     if path.is_dir():
         raise BadInput(f"{path} is a folder: give a file in it, e.g. --db {path / 'structbench.duckdb'}")
     for file in files_of(path):

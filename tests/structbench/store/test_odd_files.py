@@ -72,6 +72,16 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(path: Path,
             opened(path)
 
 
+def test_a_name_that_is_no_utf_8_is_refused_in_one_line(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    odd.mkdir()
+    for opened in (Reader, Store):
+        with pytest.raises(BadInput, match="is not UTF-8: give another"):
+            opened(odd / "db.duckdb")
+    with pytest.raises(BadInput, match="is not UTF-8: give another"), writable_path(odd / "out.csv", []):
+        pass
+
+
 def test_links_in_a_spool_lead_nowhere(path: Path, tmp_path: Path) -> None:
     """A folder that somebody packed may hold links to files of ours: nothing is read, written or removed there."""
     mine = tmp_path / "mine"
