@@ -324,7 +324,7 @@ def usable(path: Path) -> Iterator[None]:
 
 
 def refuse_odd(path: Path) -> None:
-    """Raise BadInput if the path (or its log) is a folder, a pipe or a device, or has a name that DuckDB cannot take."""
+    """Raise BadInput if the path (or its log) is a folder, pipe or device, or has a name that DuckDB cannot take."""
     refuse_unnamable(path, "--db")
     if path.is_dir():
         raise BadInput(f"{path} is a folder: give a file in it, e.g. --db {path / 'structbench.duckdb'}")
