@@ -392,7 +392,11 @@ def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> Que
     statements = con.extract_statements(sql)
     if len(statements) != 1:
         raise BadInput(f"give one statement at a time, not {len(statements)}")
-    if statements[0].type in (duckdb.StatementType.ATTACH, duckdb.StatementType.DETACH):
+    try:
+        kind = statements[0].type
+    except ValueError:  # one of which DuckDB's package has no name
+        raise BadInput("this prompt runs no such statement: it reads") from None
+    if kind in (duckdb.StatementType.ATTACH, duckdb.StatementType.DETACH):
         raise BadInput("this prompt reads the results database and no other")
     result = con.execute(statements[0])
     names = [column[0] for column in result.description or ()]

@@ -191,6 +191,11 @@ def test_a_statement_that_takes_too_long_is_stopped(path: Path) -> None:
         )
 
 
+def test_a_statement_that_has_no_name_is_refused_in_one_line(path: Path) -> None:
+    with pytest.raises(BadInput):
+        ask(path, "UPDATE EXTENSIONS")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
