@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -117,6 +118,9 @@ def _join(cluster: Cluster) -> None:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     _joined.set()
+    # Else Ray writes what it has to say of nodes and workers among our lines on stdout, also without their logs.
+    if (worker := sys.modules.get("ray._private.worker")) is not None:
+        worker._worker_logs_enabled = False  # type: ignore[attr-defined]
 
 
 def _reach_head(address: str) -> None:

@@ -180,8 +180,8 @@ def test_an_actor_that_is_killed_loses_what_it_had_and_the_other_does_the_rest(
     assert kinds["done"] + kinds["node_died"] == 60
     assert kinds["node_died"] in range(1, 8)
     assert sorted(ask(db, "SELECT died FROM nodes")) == [(False,), (True,)]
-    (row,) = json.loads(out)["cells"] if "cells" in json.loads(out) else json.loads(out)["runs"]
-    assert "1 node died" in row["verdict_reason"]
+    (run,) = json.loads(out)["runs"]
+    assert "1 node died" in run["verdict_reason"]
     until(lambda: not workers(), "no process is left")
 
 
