@@ -217,7 +217,8 @@ def _state(cell: Cell, found: StoredRun | None, settings: Settings, store: Store
     if not cell.until_settled or found is None or found.status != "complete":
         return "not decided"
     (row,) = store.query("SELECT * FROM summary WHERE run_id = $1", [found.run_id])
-    return state_of(judge_run(store, cell.name, row, settings.rule))
+    # By its figures, as the looks are: to ask more does not make an invalid measurement valid.
+    return state_of(judge_run(store, cell.name, {**row, "verdict": None}, settings.rule))
 
 
 def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool, state: Judgement = "not decided") -> PlannedCell:
