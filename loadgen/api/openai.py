@@ -147,7 +147,7 @@ def _facts(part: Mapping[str, Any]) -> dict[str, Any]:
         prompt, output = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
         facts = {
             "prompt_tokens": usage.get("prompt_tokens"),
-            "output_tokens": usage.get("completion_tokens"),
+            "output_tokens": own_count(usage.get("prompt_tokens"), usage.get("completion_tokens"), usage),
             "cached_prompt_tokens": prompt.get("cached_tokens", usage.get("prompt_cache_hit_tokens")),  # DeepSeek
             "thinking_tokens": output.get("reasoning_tokens", usage.get("reasoning_tokens")),
         }
@@ -158,6 +158,12 @@ def _facts(part: Mapping[str, Any]) -> dict[str, Any]:
         facts["prompt_eval_ns"] = None if first is None or queue is None else round((first - queue) * _MS)
         facts["eval_ns"] = _ns(metrics.get("generation_time_ms"))
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def own_count(prompt: int | None, output: int | None, usage: Mapping[str, Any]) -> int | None:
+    """Return the output tokens, or None if they seem to have the prompt's among them: the total is less than both."""
+    total: int | None = usage.get("total_tokens")
+    return None if prompt and output and total and total < prompt + output else output
 
 
 def durations(timings: Mapping[str, Any]) -> dict[str, Any]:
