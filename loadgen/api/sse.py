@@ -24,8 +24,12 @@ DONE = "[DONE]"
 _SENDING: ContextVar[WireTimings] = ContextVar("sending")
 """The current task's request: the official clients offer no way to pass it to their transport."""
 _CLIENTS = ("openai", "anthropic")
+_ERROR_WORDS = ("message", "detail", "msg", "errors", "error_code")
+"""Fields of an error that is sent by itself amid a stream."""
 _SHAPE = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
 """What reading an answer of another shape raises."""
+_READERS = ("piece", "_told_alike", "_counted_whole")
+"""Functions of the APIs that read an answer."""
 
 
 class StreamFailed(Exception):
@@ -105,16 +109,18 @@ def event_of(text: str) -> Mapping[str, Any] | None:
     Raises StreamFailed for an event that reports an error, BadWire for one that is no JSON object.
     """
     name, data = _parts(text)
-    if data == DONE or name == "ping":
+    if data == DONE or name == "ping" or not (data or name == "error"):
         return None
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise BadWire(f"an event is not JSON: {error}") from None
+        if name == "error":
+            raise StreamFailed({"message": data or "an error event without a text"}) from None
+        raise BadWire(f"an event is not JSON ({error}): {data:.100}") from None
+    if name == "error" or (isinstance(fields, dict) and _is_error(fields)):
+        raise StreamFailed(fields)
     if not isinstance(fields, dict):
         raise BadWire("an event is not a JSON object")
-    if name == "error" or fields.get("error") or fields.get("type") == "error":
-        raise StreamFailed(fields)
     if name is not None:
         fields.setdefault("type", name)
     return fields
@@ -123,7 +129,7 @@ def event_of(text: str) -> Mapping[str, Any] | None:
 def _parts(text: str) -> tuple[str | None, str]:
     """Return an event's name and data."""
     if text.startswith("data: ") and text.find("\n") >= len(text) - 2:  # nearly always
-        return None, text[6:].rstrip()
+        return None, text[6:].strip()
     name, data = None, []
     for line in text.split("\n"):  # not splitlines(): JSON may contain U+2028
         field, _, value = line.partition(":")
@@ -132,7 +138,18 @@ def _parts(text: str) -> tuple[str | None, str]:
             data.append(value)
         elif field == "event":
             name = value
-    return name, "\n".join(data)
+        elif field == "error":  # as old versions of llama.cpp write it
+            name, data = "error", [value]
+    return name, "\n".join(data).strip()
+
+
+def _is_error(fields: Mapping[str, Any]) -> bool:
+    """Return whether an event reports an error, in any of the forms that servers use."""
+    if fields.get("error") or fields.get("type") == "error" or fields.get("object") == "error":
+        return True
+    if "choices" in fields or "type" in fields or "object" in fields:
+        return False
+    return any(fields.get(name) for name in _ERROR_WORDS) and not isinstance(fields.get("message"), dict)
 
 
 def error_text(fields: Any) -> str:
@@ -140,7 +157,9 @@ def error_text(fields: Any) -> str:
     match fields:
         case {"error": {"message": str(text)}} | {"error": str(text)} | {"message": str(text)} | {"detail": str(text)}:
             return text
-        case {"response": {"error": {"message": str(text)}}}:
+        case {"response": {"error": {"message": str(text)}}} | {"error": {"error": {"message": str(text)}}}:
+            return text
+        case {"msg": str(text)} | {"errors": [{"message": str(text)}, *_]} | {"error": [{"message": str(text)}, *_]}:
             return text
         case str():
             return fields
@@ -164,4 +183,4 @@ def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:  #
 
 def _in_an_answer(caught: BaseException) -> bool:
     """Return whether it was raised while an answer was read, whose shape is the server's."""
-    return any(frame.f_code.co_name == "piece" for frame, _ in traceback.walk_tb(caught.__traceback__))
+    return any(frame.f_code.co_name in _READERS for frame, _ in traceback.walk_tb(caught.__traceback__))
