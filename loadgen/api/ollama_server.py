@@ -198,8 +198,9 @@ def pull(
 
 
 def load_model(
-    address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None, access: Access = NO_ACCESS
-) -> tuple[float | None, str | None]:
+    address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None, access: Access = NO_ACCESS,
+    limit_field: str | None = None,  # noqa: ARG001
+) -> tuple[float | None, str | None]:  # fmt: skip
     """Have the model loaded; return the seconds this took, and the error if the server refused.
 
     The server's own seconds if it reports them (old versions do not for an empty prompt), else those of the call.
@@ -220,8 +221,9 @@ def load_model(
 
 
 def prompt_tokens(
-    address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool, access: Access = NO_ACCESS
-) -> int | None:
+    address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool, access: Access = NO_ACCESS,
+    limit_field: str | None = None,  # noqa: ARG001
+) -> int | None:  # fmt: skip
     """Return the number of tokens of the prompt with its template; None if the server does not report it."""
     few = {**options, "num_predict": 1}
     try:
@@ -235,6 +237,11 @@ def prompt_tokens(
     except _failures():
         return None
     return counts[-1] if counts else None
+
+
+def refused_limit(refusal: str) -> str | None:  # noqa: ARG001
+    """Return None: there is one field for the limit of an answer."""
+    return None
 
 
 def embed(

@@ -23,6 +23,8 @@ OPTIONS: Mapping[str, str] = {
     "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
 }  # fmt: skip
 """Ollama's name of an option -> its name here; what is missing has no counterpart."""
+LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
+"""The usual field of an answer's limit, which every server knows, and the one that OpenAI's own models insist on."""
 DIALECTS: Sequence[str] = ("strict", "structured_outputs", "json_schema", "tools")
 REASONS: Mapping[str, str] = {
     "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "complete": "stop",
@@ -66,6 +68,8 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
         **_constraint(request.format, request.dialect),
     }
     options = {OPTIONS[name]: value for name, value in request.options.items() if name in OPTIONS}
+    if request.limit_field is not None and request.prompt is None and LIMIT_FIELDS[0] in options:
+        options[request.limit_field] = options.pop(LIMIT_FIELDS[0])
     said = {"model": request.model, "stream": stream} | {k: v for k, v in optional.items() if v is not None}
     return said | options | dict(request.body)
 

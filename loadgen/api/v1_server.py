@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from loadgen.api import kinds, sse
+from loadgen.api import DEFAULT_API, kinds, openai, sse
 from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy
 from loadgen.api.server import AccessRefused, LoadedModel, NotThisApi, Server, ServerError, given_host
 from loadgen.types import Request
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _QUESTION_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
 _NOTHING_THERE = (404, 405)
-_HOSTED = ("api.openai.com", "api.anthropic.com")
+_OPENAIS_OWN = "api.openai.com"
+_HOSTED = (_OPENAIS_OWN, "api.anthropic.com")
 """They are not asked what only other servers answer."""
 
 
@@ -55,7 +56,10 @@ class V1Server:
 
     def how_to_get(self, models: Sequence[str], server: Server) -> str:
         """Return what to do about models that the server lacks."""
-        return f"it has {', '.join(sorted(server.models)) or 'no model'}: load the model there, or name one of these"
+        has = f"it has {', '.join(sorted(server.listed.values())) or 'no model'}"
+        if server.kind == DEFAULT_API:
+            return f"{has}: run `{'; '.join(f'ollama pull {model}' for model in models)}`, or name one of these"
+        return f"{has}: load the model there, or name one of these"
 
     def keep_alive(self, text: str) -> str | float:
         raise ValueError("only Ollama's own API has --keep-alive: leave it out")
@@ -104,7 +108,7 @@ class V1Server:
 
     def load_model(
         self, address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None,
-        access: Access = NO_ACCESS,
+        access: Access = NO_ACCESS, limit_field: str | None = None,
     ) -> tuple[float | None, str | None]:  # fmt: skip
         """Send the shortest request, for which a server loads the model; return its seconds, and a refusal.
 
@@ -112,7 +116,7 @@ class V1Server:
         """
         began = monotonic()
         try:
-            answer = self._ask(address, model, "Say hello.", access)
+            answer = self._ask(address, model, "Say hello.", access, limit_field)
         except (NotThisApi, AccessRefused):
             raise
         except ServerError as error:
@@ -121,25 +125,32 @@ class V1Server:
             return None, f"the answer is not what this API sends: {json.dumps(answer)[:200]}"
         return monotonic() - began, None
 
+    def refused_limit(self, refusal: str) -> str | None:
+        """Return the field in which the limit of an answer is to be given, if the server refused the usual one."""
+        other = openai.LIMIT_FIELDS[1]
+        return other if self.api_name == OPENAI.api_name and other in refusal else None
+
     def prompt_tokens(
-        self, address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool, access: Access = NO_ACCESS
-    ) -> int | None:
+        self, address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool,
+        access: Access = NO_ACCESS, limit_field: str | None = None,
+    ) -> int | None:  # fmt: skip
         """Return the number of tokens of the prompt with its template; None if the server does not report it."""
         try:
-            usage = self._ask(address, model, prompt, access).get("usage") or {}
+            usage = self._ask(address, model, prompt, access, limit_field).get("usage") or {}
         except ServerError:
             return None
         counts = (self.prompt_count, "cache_read_input_tokens", "cache_creation_input_tokens")
         return None if usage.get(self.prompt_count) is None else sum(usage.get(name) or 0 for name in counts)
 
-    def _ask(self, address: str, model: str, prompt: str, access: Access) -> Mapping[str, Any]:
+    def _ask(self, address: str, model: str, prompt: str, access: Access, limit_field: str | None) -> Mapping[str, Any]:
         """Ask for one token; ServerError with the server's reason if there is no answer."""
         import httpx
 
         from loadgen.api.sending import chat_api
 
         message = {"role": "user", "content": prompt}
-        request = Request(index=-1, model=model, messages=(message,), options={"num_predict": 1})
+        few = {"num_predict": 1}
+        request = Request(index=-1, model=model, messages=(message,), options=few, limit_field=limit_field)
         body = chat_api(self.api_name).body(request, stream=False)
         try:
             with client_of(address, _LOAD_TIMEOUT_S, access) as http:
@@ -228,8 +239,11 @@ def _identified(api: V1Server, http: httpx.Client, address: str, access: Access)
         version, models, details = kind.facts(http, entries or ())
     except kinds.UNREADABLE:  # another form than that of this kind: it tells names alone
         version, models, details = kinds.ANY.facts(http, entries or ())
-    named = {entry["id"]: f"name:{entry['id']}" for entry in entries or ()}
+    names = [entry["id"] for entry in entries or ()]
+    named = {kind.full_name(name): f"name:{name}" for name in names}
+    on_openai = api.api_name == OPENAI.api_name and urlsplit(address).hostname == _OPENAIS_OWN
     return Server(
         address, f"{kind.name} {version}".strip(), {**named, **models}, api.api_name, access=access,
-        kind=kind.name, lists_models=entries is not None, details=details,
+        listed={kind.full_name(name): name for name in names}, kind=kind.name, lists_models=entries is not None,
+        limit_field=openai.LIMIT_FIELDS[1] if on_openai else None, details=details,
     )  # fmt: skip

@@ -60,6 +60,7 @@ FAULTS: Mapping[str, str] = MappingProxyType({
     "gathered": "chunks are sent ten at a time, as by a gateway",
     "close-after": "the connection is closed after a stream although the head announced that it is kept",
     "schema-ignored": "the schema and the choice of a tool are ignored with status 200",
+    "max-tokens-refused": "/v1/chat/completions: status 400 for `max_tokens`, as OpenAI's models that think answer",
     "pings": "under /v1, comments or `ping` events before the first piece and after each",
     "error-event": "under /v1, the other form of an error halfway: `event: error`, `response.failed`, overloaded",
     "no-done": "under /v1, the stream lacks its end, `[DONE]` or `message_stop`",

@@ -99,7 +99,7 @@ def test_each_kind_of_server_is_told_by_what_it_answers(
     with Scripted(answering(pages)) as peer:
         server = OPENAI.probe(f"{peer.url}/v1")
     assert (server.kind, server.version, server.digest("m")) == (kind, version, identity)
-    assert server.details.get("m") == details
+    assert server.details.get(server.full_name("m")) == details
 
 
 def test_a_server_of_messages_is_asked_beside_its_base_url() -> None:
@@ -211,3 +211,28 @@ def test_what_only_ollama_has_is_refused() -> None:
         OPENAI.pull("http://a/v1", "m", lambda *_: None)
     with pytest.raises(ValueError, match="keep-alive"):
         OPENAI.keep_alive("10m")
+
+
+def test_ollamas_models_have_ollamas_names_under_v1_too() -> None:
+    pages = {
+        "/v1/models": {"data": [{"id": "Gemma3n:latest"}, {"id": "me/M:1b"}]},
+        "/api/version": {"version": "0.9"},
+        "/api/tags": {"models": [{"name": "Gemma3n:latest", "digest": "d1"}, {"name": "me/M:1b", "digest": "d2"}]},
+    }
+    with Scripted(answering(pages)) as peer:
+        server = OPENAI.probe(f"{peer.url}/v1")
+    for name in ("gemma3n", "gemma3n:latest", "Gemma3n", "registry.ollama.ai/library/gemma3n"):
+        assert (server.digest(name), server.name_of(name)) == ("d1", "Gemma3n")
+    assert (server.digest("ME/m:1B"), server.name_of("me/m:1b")) == ("d2", "me/M:1b")
+    assert server.digest("m:1b") is None
+    told = server.api.how_to_get(["m:1b"], server)
+    assert told == "it has Gemma3n:latest, me/M:1b: run `ollama pull m:1b`, or name one of these"
+
+
+@pytest.mark.parametrize(
+    ("api", "field"), [("openai", "max_completion_tokens"), ("responses", None), ("anthropic", None)]
+)
+def test_a_refused_limit_names_the_field_to_use(api: str, field: str | None) -> None:
+    refusal = "HTTP 400: Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+    assert server_api(api).refused_limit(refusal) == field
+    assert server_api(api).refused_limit("HTTP 400: context is too long") is None

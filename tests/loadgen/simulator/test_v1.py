@@ -19,6 +19,7 @@ from loadgen.types import Request, RequestRecord
 from structbench.cli import main
 from tests.loadgen.simulator.test_server import recorded, shape
 from tests.recordings.record import record
+from tests.support.loads import ask as ask_db
 from tests.support.scripted_server import ask
 from tests.support.simulators import ANSWERS, FAST, MODELS, PERSON, WEATHER, connect, user
 
@@ -332,3 +333,16 @@ def test_bad_input_is_one_line_and_sends_nothing(
     assert code == 2
     assert len(told) == 1
     assert said in told[0]
+
+
+def test_a_load_learns_the_field_for_the_limit_before_it_begins_and_goes_on_with_it(
+    ollama: Simulator, tmp_path: Path
+) -> None:
+    db = tmp_path / "s.duckdb"
+    words = ["load", "--host", f"{ollama.url}/v1", "--models", "fault:max-tokens-refused", "--suites", "text",
+             "--skip-cached", "--metrics-port", "0", "--workers", "1", "--db", str(db), "--quiet"]  # fmt: skip
+    assert main([*words, "--requests", "3"]) == 0
+    assert main([*words, "--requests", "5"]) == 0, "the same run goes on"
+    found = ask_db(db, "SELECT count(*), count(error_kind), max(config->>'limit_field'), count(DISTINCT run_id) "
+                       "FROM requests JOIN runs USING (run_id)")  # fmt: skip
+    assert found == [(5, 0, "max_completion_tokens", 1)]
