@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy, way_to
+from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy, unanswered, way_to
 from loadgen.api.server import (
     REFUSED,
     AccessRefused,
@@ -49,10 +49,6 @@ _FIRST_LINE_S = 60.0
 """For a pull, which then takes as long as it takes."""
 _WHOLE_NAME = 3
 """Registry, namespace and model with tag."""
-_WANTS_TLS = re.compile(r"https|ssl-enabled", re.IGNORECASE)
-"""In the answer of a server that was spoken to in plain http, where only https is understood."""
-_WANTS_CERTIFICATE = "No required SSL certificate"
-"""In nginx's answer to a client without one."""
 _NOT_OLLAMA = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """Raised for an answer that is not JSON, or JSON of another shape."""
 _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
@@ -125,18 +121,11 @@ def probe(address: str, access: Access = NO_ACCESS) -> Server:
     try:
         with client_of(address, _QUESTION_TIMEOUT_S, access) as http:
             answer = allowed(http.get("/api/version"), address, access)
-            if answer.status_code == 400 and _WANTS_TLS.search(answer.text) and address.startswith("http:"):
-                raise ServerError(f"{address} speaks https: give --host https{address.removeprefix('http')}")
-            if answer.status_code == 400 and _WANTS_CERTIFICATE in answer.text:
-                raise ServerError(f"{address} asks for a client certificate: give --cert")
             version = answer.json()["version"] if answer.status_code == 200 else None
             names, models, details = listed(allowed(http.get("/api/tags"), address, access).json())
     except (httpx.RequestError, OSError) as error:
-        if (problem := tls_problem(error, address)) is not None:
-            raise ServerError(problem) from None
-        raise ServerError(f"no server answers at {address}{by_proxy(address)} ({_reason(error)}): "
-                          + (past_proxy(address) or "start it with `ollama serve`, or give --host, or --simulate")
-                          ) from None  # fmt: skip
+        how = "start it with `ollama serve`, or give --host, or --simulate"
+        raise unanswered(error, address, how) from None
     except _NOT_OLLAMA:
         version = None
     if not isinstance(version, str):

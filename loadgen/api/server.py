@@ -24,6 +24,10 @@ class AccessRefused(ServerError):
     """The server answers 401 or 403: the message says what to set."""
 
 
+class NoSuchModel(ServerError):
+    """The server does not have the model, as it says when it is asked for an answer."""
+
+
 class NotThisApi(ServerError):
     """Something answers, but not as a server of this API."""
 

@@ -8,18 +8,18 @@ pull a model: the first request does the one, its operator the other.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from loadgen.api import DEFAULT_API, kinds, openai, sse
-from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy
-from loadgen.api.server import AccessRefused, LoadedModel, NotThisApi, Server, ServerError, given_host
+from loadgen.api import DEFAULT_API, blame, kinds, openai, sse
+from loadgen.api.questions import allowed, client_of, unanswered
+from loadgen.api.server import AccessRefused, LoadedModel, NoSuchModel, NotThisApi, Server, ServerError, given_host
 from loadgen.types import Request
 from loadgen.wire.access import NO_ACCESS, Access, masked_address, split_userinfo
-from loadgen.wire.tls import tls_problem
 
 if TYPE_CHECKING:
     import httpx
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 _QUESTION_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
 _NOTHING_THERE = (404, 405)
+_LACKING = (400, 404, 422)
+_NO_SUCH_MODEL = re.compile(
+    r"\bmodel\b.{0,60}\bnot (found|exist|available|supported|a valid)|\b(unknown|invalid|no such) model\b",
+    re.IGNORECASE,
+)
+_TOLD = 300
+_MOST_NAMES = 12
 _OPENAIS_OWN = "api.openai.com"
 _HOSTED = (_OPENAIS_OWN, "api.anthropic.com")
 """They are not asked what only other servers answer."""
@@ -56,7 +63,9 @@ class V1Server:
 
     def how_to_get(self, models: Sequence[str], server: Server) -> str:
         """Return what to do about models that the server lacks."""
-        has = f"it has {', '.join(sorted(server.listed.values())) or 'no model'}"
+        names = sorted(server.listed.values())
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        has = f"it has {', '.join(names[:_MOST_NAMES]) or 'no model'}{more}"
         if server.kind == DEFAULT_API:
             return f"{has}: run `{'; '.join(f'ollama pull {model}' for model in models)}`, or name one of these"
         return f"{has}: load the model there, or name one of these"
@@ -76,7 +85,10 @@ class V1Server:
         if not valid or url.query or url.fragment:
             raise ServerError(f"{masked_address(given)!r} is not a valid server address: "
                               f"give --host like http://127.0.0.1:8000{self.usual}")  # fmt: skip
-        return urlunsplit((url.scheme, url.netloc, url.path.rstrip("/") or self.usual, "", ""))
+        path = url.path.rstrip("/")
+        if self.path.startswith("/v1/"):
+            path = path.removesuffix("/v1")
+        return urlunsplit((url.scheme, url.netloc, path or self.usual, "", ""))
 
     def probe(self, address: str, access: Access = NO_ACCESS) -> Server:
         """Return the server at the base URL; ServerError if there is none, or it does not speak this API."""
@@ -86,9 +98,7 @@ class V1Server:
             with client_of(_root(address), _QUESTION_TIMEOUT_S, access) as http:
                 return _identified(self, http, address, access)
         except (httpx.RequestError, OSError) as error:
-            how = past_proxy(address) or "start it, or give --host"
-            problem = f"no server answers at {address}{by_proxy(address)} ({error}): {how}"
-            raise ServerError(tls_problem(error, address) or problem) from None
+            raise unanswered(error, address, "start it, or give --host") from None
 
     def answers(self, address: str, access: Access = NO_ACCESS) -> bool:
         """Return whether the server still answers, whatever it says."""
@@ -112,12 +122,12 @@ class V1Server:
     ) -> tuple[float | None, str | None]:  # fmt: skip
         """Send the shortest request, for which a server loads the model; return its seconds, and a refusal.
 
-        Raises NotThisApi if the server has nothing at the API's path, and AccessRefused.
+        Raises NotThisApi if the server has nothing at the API's path, NoSuchModel and AccessRefused.
         """
         began = monotonic()
         try:
             answer = self._ask(address, model, "Say hello.", access, limit_field)
-        except (NotThisApi, AccessRefused):
+        except (NotThisApi, NoSuchModel, AccessRefused):
             raise
         except ServerError as error:
             return None, str(error)
@@ -163,9 +173,12 @@ class V1Server:
             raise ServerError(access.masked(str(error) or type(error).__name__)) from None
         except kinds.UNREADABLE:
             raise ServerError(f"HTTP {answer.status_code}, and the answer is not JSON") from None
-        if answer.status_code != 200 or not isinstance(said, dict):
-            raise ServerError(access.masked(f"HTTP {answer.status_code}: {sse.error_text(said)}"))
-        return said
+        if answer.status_code == 200 and isinstance(said, dict):
+            return said
+        told = access.masked(sse.error_text(said))
+        if _NO_SUCH_MODEL.search(blame.own_words(told, model)) and answer.status_code in _LACKING:
+            raise NoSuchModel(f"the server at {address} does not have {model}: it says {told[:_TOLD]!r}")
+        raise ServerError(f"HTTP {answer.status_code}: {told}")
 
     def embed(
         self, address: str, model: str, texts: Sequence[str], access: Access = NO_ACCESS

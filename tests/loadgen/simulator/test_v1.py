@@ -313,9 +313,10 @@ BAD: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", ["load", "matrix"])
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_sends_nothing(
-    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    case: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     which, api, said = BAD[case]
     monkeypatch.setenv("WRONG", "not the key")
@@ -326,8 +327,9 @@ def test_bad_input_is_one_line_and_sends_nothing(
         host = url + "/no/such/v1" if case == "a wrong path" else url
         model = "gone" if "model" in case else "m:1b"
         key = ["--api-key-env", "WRONG"] if which == "keyed" else []
-        code = main(["load", "--host", host, "--api", api, "--models", model, "--suites", "json", "--requests", "2",
-                     "--db", str(tmp_path / "db.duckdb"), "--metrics-port", "0", *key])  # fmt: skip
+        more = ["--suites", "json", "--requests", "2", "--metrics-port", "0"] if command == "load" else []
+        db = str(tmp_path / "db.duckdb")
+        code = main([command, "--host", host, "--api", api, "--models", model, "--db", db, *more, *key])
         assert sim.truth(summary=True)["totals"]["completed"] == 0
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("structbench:")]
     assert code == 2
