@@ -21,6 +21,8 @@ from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Sse
 
 DONE = "[DONE]"
+_PLAIN = "identity"
+"""The content encoding that is none."""
 _SENDING: ContextVar[WireTimings] = ContextVar("sending")
 """The current task's request: the official clients offer no way to pass it to their transport."""
 _CLIENTS = ("openai", "anthropic")
@@ -48,7 +50,7 @@ def make_client(client_class: Any, host: str | None, access: Access) -> Any:
 
     transport = Httpx2Transport(_SENDING.get, Sse, bytes, host, access)
     # A gateway that compresses an answer gathers its chunks.
-    headers: Any = {**access.encoded_headers, "Accept-Encoding": "identity"}
+    headers: Any = {**access.encoded_headers, "Accept-Encoding": _PLAIN}
     http = httpx2.AsyncClient(
         transport=transport, headers=headers, trust_env=False, timeout=None, follow_redirects=False
     )
@@ -82,6 +84,9 @@ async def call(client: Any, path: str, body: Mapping[str, Any], timings: WireTim
         )
     except Exception as caught:
         raise _innermost(caught) from None
+    if (encoding := response.headers.get("content-encoding", _PLAIN)) != _PLAIN:
+        await response.aclose()
+        raise BadWire(f"the answer is compressed ({encoding}), although that was not asked for")
     return _answer(response)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -250,10 +251,11 @@ def test_an_answer_of_responses_that_the_server_gave_up_is_an_error(end: bytes) 
         read("responses", end)
 
 
-def counts(api: str, parts: Sequence[bytes]) -> Any:
+def counts(api: str, parts: Sequence[bytes], **more: str) -> Any:
     def script(peer: Any) -> None:
         peer.read()
-        peer.head(200, {"Content-Type": "Text/Event-Stream; charset=utf-8", "Transfer-Encoding": "chunked"})
+        head = {"Content-Type": "Text/Event-Stream; charset=utf-8", "Transfer-Encoding": "chunked"}
+        peer.head(200, {**head, **more})
         peer.chunk(*parts)
         peer.chunk()
 
@@ -280,3 +282,27 @@ def test_an_end_or_a_start_of_another_shape_fails_one_request_and_no_load(api: s
     error = counts(api, [odd]).error
     assert error is not None
     assert (error.kind, error.status) == ("protocol", 200)
+
+
+@pytest.mark.parametrize("api", ["openai", "responses", "anthropic"])
+def test_a_compressed_answer_is_told_as_such(api: str) -> None:
+    error = counts(api, [gzip.compress(ENDED)], **{"Content-Encoding": "gzip"}).error
+    assert (error.kind, error.message) == (
+        "protocol", "the answer is compressed (gzip), although that was not asked for"
+    )  # fmt: skip
+
+
+def test_a_chunk_that_is_cut_amid_a_character_is_no_answer() -> None:
+    text = 'data: {"choices": [{"delta": {"content": "😀'.encode()
+    assert counts("openai", [text[:-2]]).error.kind == "protocol"
+
+
+def test_trailers_and_extensions_of_chunks_change_nothing() -> None:
+    def script(peer: Any) -> None:
+        peer.read()
+        peer.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", "Trailer": "X-A"})
+        body = ONE + END + DONE
+        peer.sock.sendall(b"%x;a=b\r\n%b\r\n0;last\r\nX-A: 1\r\n\r\n" % (len(body), body))
+
+    (record,) = ask_script(script, api=chat_api("openai"))
+    assert (record.error, record.output_text) == (None, "é😀")
