@@ -88,9 +88,12 @@ class Answer:
         if whole:
             text, thinking = "" if self.texts else text, "" if self.thoughts else thinking
             calls = () if done and self.calls else [new for call in calls if (new := self._new_of(call)) is not None]
-        if self.done and (text or thinking or calls or (done and self.ends_once)):
+        says = bool(text or thinking or calls)
+        if self.done and (says or (done and self.ends_once)):
             self.overrun = True
-        if text or thinking or calls:
+        if self.done and done and not (says or facts):  # it only says once more that this is the end
+            return
+        if says:
             if not (isinstance(text, str) and isinstance(thinking, str)):
                 raise BadWire(f"the text of a chunk is not a text: {text or thinking!r:.100}")
             self.merged += late

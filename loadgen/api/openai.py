@@ -53,7 +53,7 @@ error_of = sse.error_of
 async def call(client: Any, request: Request, timings: WireTimings) -> AsyncGenerator[Any]:
     """Have the client send the request; return the events of its answer."""
     path = "/chat/completions" if request.prompt is None else "/completions"
-    return await sse.call(client, path, body(request), timings)
+    return await sse.call(client, path, body(request), timings, with_end=True)
 
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:
@@ -113,8 +113,8 @@ def piece(part: Mapping[str, Any]) -> Piece:
     """Read a chunk of a stream, or a whole answer."""
     facts = _facts(part) if "usage" in part or "timings" in part or "metrics" in part else {}
     choices = part.get("choices")
-    if not choices:  # the usage, after the answer
-        return Piece(facts=facts)
+    if not choices:  # the usage, after the answer, or its end
+        return Piece(facts=facts, done=part is sse.END)
     choice = choices[0]
     if choice.get("index"):  # one of several answers (n=2): the first is read
         choice = next((each for each in choices if not each.get("index")), None)

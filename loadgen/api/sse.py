@@ -21,6 +21,8 @@ from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Sse
 
 DONE = "[DONE]"
+END: Mapping[str, Any] = {"type": DONE}
+"""With what chat completions end, whether or not they say why."""
 _PLAIN = "identity"
 """The content encoding that is none."""
 _SENDING: ContextVar[WireTimings] = ContextVar("sending")
@@ -72,8 +74,10 @@ async def preconnect(client: Any, count: int, timeout_s: float) -> None:
     await client._client._transport.preconnect(str(client.base_url), count, timeout_s)
 
 
-async def call(client: Any, path: str, body: Mapping[str, Any], timings: WireTimings) -> AsyncGenerator[Any]:
-    """Have the client send the body; return the events of the answer."""
+async def call(
+    client: Any, path: str, body: Mapping[str, Any], timings: WireTimings, *, with_end: bool = False
+) -> AsyncGenerator[Any]:
+    """Have the client send the body; return the events of the answer, and END if it is to be among them."""
     import httpx2
 
     _SENDING.set(timings)
@@ -87,7 +91,7 @@ async def call(client: Any, path: str, body: Mapping[str, Any], timings: WireTim
     if (encoding := response.headers.get("content-encoding", _PLAIN)) != _PLAIN:
         await response.aclose()
         raise BadWire(f"the answer is compressed ({encoding}), although that was not asked for")
-    return _answer(response)
+    return _answer(response, None if with_end else END)
 
 
 def _innermost(caught: Exception) -> Exception:
@@ -98,23 +102,25 @@ def _innermost(caught: Exception) -> Exception:
     return inner or caught
 
 
-async def _answer(response: Any) -> AsyncGenerator[Mapping[str, Any]]:
-    """Yield the data of each event: see ``event_of``."""
+async def _answer(response: Any, left_out: Mapping[str, Any] | None) -> AsyncGenerator[Mapping[str, Any]]:
+    """Yield the data of each event but that one: see ``event_of``."""
     try:
         async for text in response.aiter_lines():
-            if (fields := event_of(text)) is not None:
+            if (fields := event_of(text)) is not None and fields is not left_out:
                 yield fields
     finally:
         await response.aclose()
 
 
 def event_of(text: str) -> Mapping[str, Any] | None:
-    """Return an event's data, with its name as ``type``; None for a ping or the end.
+    """Return an event's data, with its name as ``type``, or END; None for a ping.
 
     Raises StreamFailed for an event that reports an error, BadWire for one that is no JSON object.
     """
     name, data = _parts(text)
-    if data == DONE or name == "ping" or not (data or name == "error"):
+    if data == DONE:
+        return END
+    if name == "ping" or not (data or name == "error"):
         return None
     try:
         fields = json.loads(data)

@@ -306,3 +306,11 @@ def test_trailers_and_extensions_of_chunks_change_nothing() -> None:
 
     (record,) = ask_script(script, api=chat_api("openai"))
     assert (record.error, record.output_text) == (None, "é😀")
+
+
+@pytest.mark.parametrize("finish", [None, ""])
+def test_an_answer_that_ends_without_a_reason_is_whole_if_the_server_says_that_it_ends(finish: str | None) -> None:
+    said = [chat({"content": "a"}, finish), chat({}, finish, usage=USAGE)]
+    record = counts("openai", [*said, DONE])
+    assert (record.error, record.output_text, record.done_reason, record.output_tokens) == (None, "a", None, 3)
+    assert counts("openai", said).error.kind == "protocol"
