@@ -157,7 +157,8 @@ OUTCOMES: dict[str, tuple[str, int | None] | None] = {
     "error-event": ("stream", 200), "garbage": ("protocol", None), "wrong-content-type": ("protocol", 200),
     "empty-body": ("protocol", 200), "500": ("http", 500), "404": ("http", 404), "pings": None, "no-done": None,
     "empty-first": None, "split-line": None, "usage-running": None, "gathered": None, "held-back": None,
-    "no-counts": None, "close-after": None,
+    "no-counts": None, "usage-null": None, "error-flat": ("stream", 200), "reason-empty": None, "text-parts": None,
+    "close-after": None,
 }  # fmt: skip
 """The error of an answer with the fault."""
 
@@ -177,7 +178,7 @@ def test_each_fault_is_what_it_says(ollama: Simulator, api: str) -> None:
             assert answered.output_tokens == (None if fault == "no-counts" else 12)
 
 
-CALLS = ("calls-split", "calls-whole", "calls-unindexed", "calls-same-id")
+CALLS = ("calls-split", "calls-whole", "calls-unindexed", "calls-same-id", "calls-same-index")
 
 
 @pytest.mark.parametrize("api", PATHS)
