@@ -250,7 +250,16 @@ class LoadOptions(Readable):
         "the token (default: no limit)", metavar="TOKENS",
     )  # fmt: skip
     warmup: Optional[int] = opt(None, "warm-up requests per cell, left out of the figures (default: one per worker)")
-    workers: Optional[int] = opt(None, "worker processes (default: chosen from cores and load)")
+    workers: Optional[int] = opt(None, "worker processes, with --engine ray on each node (default: chosen from cores "
+                                 "and load)")  # fmt: skip
+    engine: Literal["local", "ray"] = opt("local", "send from this machine, or from nodes of a Ray cluster")
+    ray_address: Optional[str] = opt(
+        None, "HOST:PORT of the Ray cluster's head (default: RAY_ADDRESS, then the cluster on this machine)",
+        metavar="ADDRESS",
+    )  # fmt: skip
+    nodes: Optional[int] = opt(
+        None, "nodes of the Ray cluster to send from (default: all but the server's and this one)"
+    )
     timeout: float = opt(300.0, "time a request may take", read=seconds_of, metavar="TIME")
     patience: float = opt(
         10.0, "time to wait for a server that no longer answers amid a load, before the load ends (0: none)",

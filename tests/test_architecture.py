@@ -46,7 +46,8 @@ HOMES = {
     "ollama": ["loadgen/api/ollama.py", "loadgen/api/ollama_server.py"],
     "httpx": ["loadgen/api/", "loadgen/wire/httpx_adapter.py", "structbench/matrix/client.py"],
     "httptools": ["loadgen/wire/connection.py", "loadgen/simulator/"],
-    "psutil": ["structbench/run/sampler.py", "structbench/calibration/measuring.py"],
+    "ray": ["loadgen/engine/ray.py"],
+    "psutil": ["loadgen/engine/agent.py", "structbench/run/sampler.py", "structbench/calibration/measuring.py"],
     "jinja2": ["structbench/reports/html.py"],
     "scipy": ["structbench/stats/", "structbench/comparison/significance.py", "structbench/scoring/rules.py"],
 }

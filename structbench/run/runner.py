@@ -38,6 +38,7 @@ from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.budget import TokenBudget
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
+from structbench.run.cluster import join_cluster, node_rows
 from structbench.run.display import Display
 from structbench.run.plan import (
     CacheState,
@@ -177,9 +178,12 @@ def load(
                 display.print(notice)
         with stop.interruptible():
             servers = find_servers(settings, stack)
+            placed = () if settings.dry_run else join_cluster(settings, servers, stack)
         if settings.dry_run or settings.explain:
             cells = build_cells(settings, servers)
-            return Summary(planned=_plan_lines(settings, cells, _warnings(cells)), db=str(settings.db))
+            return Summary(planned=[*_plan_lines(settings, cells, _warnings(cells)), *placed], db=str(settings.db))
+        for line in placed:
+            display.print(line)
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
         store = Store(settings.db, fsync=settings.fsync)
         stack.callback(_close, store)
@@ -495,8 +499,11 @@ class _Runner:
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
         limit = self.services.settings.max_tokens_total if segment.out_of_tokens else None
         store.append("segments", {
-            **ended, "segment": segment.number, "duration_s": segment.duration_s, "token_limit": limit
+            **ended, "segment": segment.number, "duration_s": segment.duration_s, "token_limit": limit,
+            **segment.of_nodes,
         })  # fmt: skip
+        for row in node_rows(segment.run_id, segment.number, segment.readings.nodes):
+            store.append("nodes", row)
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
         ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
         planned = ending.reached if complete and cell.load.duration_s else cell.requests
@@ -620,6 +627,7 @@ def _environment(settings: Settings) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "options": {
             "workers": settings.workers,
+            "engine": settings.engine,
             "grace": settings.grace_s,
             "simulate": settings.simulate,
             "metrics_port": settings.metrics_port or 0,
