@@ -115,11 +115,7 @@ def piece(part: Mapping[str, Any]) -> Piece:
     choices = part.get("choices")
     if not choices:  # the usage, after the answer, or its end
         return Piece(facts=facts, done=part is sse.END)
-    choice = choices[0]
-    if choice.get("index"):  # one of several answers (n=2): the first is read
-        choice = next((each for each in choices if not each.get("index")), None)
-        if choice is None:
-            return Piece(facts=facts)
+    choice = choices[0]  # whose index may be anything: some servers count chunks there
     said, finish = choice.get("delta"), choice.get("finish_reason")
     if said is None:
         said = choice.get("message") or choice

@@ -132,16 +132,22 @@ def _whole(response: Mapping[str, Any]) -> Piece:
 
 def _said(items: Sequence[Mapping[str, Any]]) -> tuple[str, str, Sequence[CallPiece]]:
     """Return the text, the thinking and the calls of an answer's items."""
-    contents = [part for item in items for part in item.get("content") or () if item.get("type") != "function_call"]
-    said = [part.get("text") or part.get("refusal") or "" for part in contents if part["type"] != "reasoning_text"]
-    summaries = [part for item in items if item.get("type") == "reasoning" for part in item.get("summary") or ()]
-    thoughts = [part["text"] for part in (*contents, *summaries) if part["type"] in ("reasoning_text", "summary_text")]
+    contents = [part for item in items for part in _parts(item, "content") if item.get("type") != "function_call"]
+    said = [part.get("text") or part.get("refusal") or "" for part in contents if part.get("type") != "reasoning_text"]
+    summaries = [part for item in items if item.get("type") == "reasoning" for part in _parts(item, "summary")]
+    kinds = ("reasoning_text", "summary_text")
+    thoughts = [part.get("text") or "" for part in (*contents, *summaries) if part.get("type") in kinds]
     calls = [
-        CallPiece(item["name"], item.get("arguments") or "", number, _id(item))
+        CallPiece(item.get("name"), item.get("arguments") or "", number, _id(item))
         for number, item in enumerate(items)
         if item.get("type") == "function_call"
     ]
     return "".join(said), "".join(thoughts), calls
+
+
+def _parts(item: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    found = item.get(name)
+    return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else ()
 
 
 def _id(item: Mapping[str, Any]) -> str | None:

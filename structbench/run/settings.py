@@ -285,6 +285,8 @@ def check_api(settings: Settings, server: Server) -> None:
     only = api.OPTIONS["num_predict"]
     if settings.limit_field not in (None, only) and (server.api_name != "openai" or settings.endpoint == "generate"):
         raise BadInput(f"--limit-field {settings.limit_field}: the limit of an answer is {only} here: leave it out")
+    if several := [variant.body["n"] for variant in settings.variants if variant.body.get("n", 1) != 1]:
+        raise BadInput(f"--body n={several[0]}: a request is measured by its one answer: leave it out")
     _check_options(settings, server.api_name, api.OPTIONS)
 
 

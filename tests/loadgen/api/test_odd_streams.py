@@ -136,11 +136,9 @@ def test_text_and_thinking_in_every_form(delta: Any, text: str, thinking: str) -
     assert (answer.text, answer.thinking, len(answer.chunk_ns)) == (text, thinking, 1)
 
 
-def test_of_several_answers_the_first_is_read() -> None:
-    both = [{"index": 1, "delta": {"content": "B"}}, {"index": 0, "delta": {"content": "A"}}]
-    other = [{"index": 1, "delta": {"content": "B"}, "finish_reason": "stop"}]
-    answer = read("openai", event({"choices": other}), event({"choices": both}), chat({"content": "a"}, "stop"))
-    assert (answer.text, answer.overrun) == ("Aa", False)
+def test_an_index_that_counts_chunks_makes_no_other_answer() -> None:
+    counted = [event({"choices": [{"index": n, "delta": {"content": "a"}, "finish_reason": None}]}) for n in range(3)]
+    assert read("openai", *counted, chat({}, "stop")).text == "aaa"
 
 
 @pytest.mark.parametrize("goes_on", ["", "null", None])
@@ -215,6 +213,8 @@ ENDED = of("response.completed", response={"usage": {"input_tokens": 7, "output_
          of("response.output_text.done", text="Hi!"), of("response.completed", response={"output": [MESSAGE]})],
         [of("response.output_text.done", text="Hi!"), ENDED],
         [of("response.completed", response={"output": [MESSAGE]})],
+        [of("response.output_text.delta", delta="Hi!"),
+         of("response.completed", response={"output": [{"content": "Hi!"}, {"type": "reasoning", "summary": ["?"]}]})],
     ],
 )  # fmt: skip
 def test_text_of_responses_is_read_once_whichever_event_has_it(parts: list[bytes]) -> None:

@@ -398,3 +398,9 @@ def test_no_two_cells_have_the_same_labels_or_name() -> None:
     assert [own_attributes(labels_of(cell, None))["structbench.load"] for cell in built] == [
         f"c=1 num_ctx={n} at 127.0.0.1:{port}" for port in (11434, 8080) for n in (1, 2)
     ]
+
+
+def test_several_answers_to_one_request_are_refused() -> None:
+    assert of_v1(body=["n=1"]).config.body == {"n": 1}
+    with pytest.raises(BadInput, match="--body n=2: a request is measured by its one answer"):
+        of_v1(body=["n=2"])
