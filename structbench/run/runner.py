@@ -15,10 +15,13 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
 
 from loadgen.api.server import ModelDetails, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
@@ -26,14 +29,16 @@ from loadgen.types import ClosedLoop
 from structbench import __version__
 from structbench.calibration import kept as calibrated_machine
 from structbench.comparison import constrained
+from structbench.comparison.constrained import print_pairs
 from structbench.errors import GATE_FAILED, BadInput
 from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
 from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.notes import stored_notes
-from structbench.output import complain, write_output
-from structbench.reports.summary import with_servers
+from structbench.output import complain, say, write_output
+from structbench.reports.frames import as_html, frame
+from structbench.reports.summary import print_overview, print_table, with_servers
 from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.budget import TokenBudget
@@ -63,8 +68,12 @@ from structbench.suites.generated import calibrate, calibration_prompts, word_co
 from structbench.suites.requests import case_of, whole_conversations
 from structbench.types import Case
 
+if TYPE_CHECKING:
+    import pandas
+
 _FLUSH_S = 60.0
 _POLL_S = 0.1
+_TEXT_WIDTH = 120
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {"skipped": "hit", "resumed": "partial", "new": "miss"}
 
@@ -155,6 +164,33 @@ class Summary:
         which = "WHERE run_id IN (SELECT unnest($1::VARCHAR[])) ORDER BY run_id, request_index"
         with Store(Path(self.db)) as store:
             return store.query(f"SELECT {columns} FROM requests {which}", [runs])
+
+    def df(self, of: Literal["cells", "requests"] = "cells") -> pandas.DataFrame:
+        """Return a data frame of ``rows``, or of the requests as ``records()`` has them, with their cell in front."""
+        if of == "cells":
+            return frame(self.rows)
+        cells = {row["run_id"]: {key: row[key] for key in ("model", "suite", "load")} for row in self.rows}
+        return frame([{**cells[record["run_id"]], **record} for record in self.records()])
+
+    def __str__(self) -> str:
+        made = StringIO()
+        print_summary(self, Console(file=made, width=_TEXT_WIDTH))
+        return made.getvalue()
+
+    def _repr_html_(self) -> str:
+        return as_html(str(self))
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Print what was measured: the tables, pairs, the overview and the gates; or the cells that were planned."""
+    for line in summary.planned:
+        say(line, console.file)
+    if not summary.planned:
+        print_table(summary.rows, console)
+        print_pairs(summary.pairs, console)
+        print_overview(summary.rows, summary.total_s, console)
+    for gate in summary.gates:
+        say(gate.line, console.file)
 
 
 def load(
