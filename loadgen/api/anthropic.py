@@ -53,7 +53,8 @@ async def _counted_whole(answer: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
                 case "message_start":
                     start = event["message"].get("usage") or {}
                 case "message_delta" if told := event.get("usage"):
-                    event["usage"] = {**start, **{name: count for name, count in told.items() if count}}
+                    new = {name: count for name, count in told.items() if count or start.get(name) is None}
+                    event["usage"] = {**start, **new}
             yield event
 
 

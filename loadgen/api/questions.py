@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import httpx
 
 _BAD_REQUEST = 400
-_WANTS_TLS = re.compile(r"https|ssl-enabled", re.IGNORECASE)
+_WANTS_TLS = re.compile(r"https(?!:)|ssl-enabled", re.IGNORECASE)
 """In the answer of a server that was spoken to in plain http, where only https is understood."""
 _WANTS_CERTIFICATE = "No required SSL certificate"
 """In nginx's answer to a client without one."""

@@ -269,10 +269,10 @@ def test_a_model_that_only_an_answer_shows_to_be_missing(api: str, status: int, 
 
 
 def test_a_request_that_a_server_refuses_is_no_missing_model() -> None:
-    told = b'{"error": {"message": "this model does not support tools"}}'
+    told = b'{"error": {"message": "this model does not support tools, see https://docs"}}'
     with Scripted(lambda peer: (peer.read(), peer.plain(400, told))) as peer:
         refused = OPENAI.load_model(f"{peer.url}/v1", "m", {}, None)
-    assert refused == (None, "HTTP 400: this model does not support tools")
+    assert refused == (None, "HTTP 400: this model does not support tools, see https://docs")
 
 
 @pytest.mark.parametrize("api", [*EACH, "ollama"])
