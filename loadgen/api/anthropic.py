@@ -136,7 +136,7 @@ def piece(part: Mapping[str, Any]) -> Piece:
             return Piece(facts=_counts({**usage, "output_tokens": None}))  # of an answer that has only begun
         case "message_delta":
             reason = (part.get("delta") or {}).get("stop_reason")
-            facts = _counts(part.get("usage") or {}) | {"done_reason": _REASONS.get(reason, reason)}
+            facts = _counts(part.get("usage") or {}) | {"done_reason": _REASONS.get(str(reason), reason)}
             return Piece(done=reason is not None, facts=facts)
         case "message":
             return _whole(part)
