@@ -109,9 +109,9 @@ def _probe(options: Options, server: "Server", store: "Store", model: str) -> It
     limit = server.limit_field
     ask = partial(server.api.load_model, server.address, model, {}, None, server.access)
     try:
-        _, refusal = ask(limit_field=limit)
+        _, refusal = ask(limit)
         if refusal is not None and limit is None and (limit := server.api.refused_limit(refusal)) is not None:
-            _, refusal = ask(limit_field=limit)
+            _, refusal = ask(limit)
     except ServerError as error:
         raise BadInput(str(error)) from None
     if refusal is not None:

@@ -477,11 +477,11 @@ class _Runner:
         server, say = cell.server, self.services.display.print
         ask = partial(server.api.load_model, server.address, cell.model, {**cell.config.options, **loading},
                       cell.config.keep_alive, server.access)  # fmt: skip
-        seconds, refusal = ask(limit_field=cell.config.limit_field)
+        seconds, refusal = ask(cell.config.limit_field)
         if refusal is not None and (limited := cell.limited_by(server.api.refused_limit(refusal))) is not cell:
             cell = limited
             say(f"{cell.name}: the server refuses the usual limit of an answer: {cell.config.limit_field} is sent")
-            seconds, refusal = ask(limit_field=cell.config.limit_field)
+            seconds, refusal = ask(cell.config.limit_field)
         if refusal is not None:
             say(f"{cell.name}: loading the model failed: {refusal}")
         return cell, seconds
