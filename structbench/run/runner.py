@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from loadgen.api.server import ModelDetails, Server, ServerError
+from loadgen.api.server import LoadedModel, ModelDetails, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
 from structbench import __version__
@@ -46,6 +46,7 @@ from structbench.run.budget import TokenBudget
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, words_of
 from structbench.run.cluster import join_cluster, node_rows
 from structbench.run.display import Display
+from structbench.run.hardware import hardware, is_here
 from structbench.run.plan import (
     CacheState,
     PlannedCell,
@@ -552,12 +553,17 @@ class _Runner:
                "asked_requests": planned_now, "asked_duration_s": cell.load.duration_s,
                "verdict": None, "verdict_reason": None, "finished_at": None}  # fmt: skip
         if planned.continued is None:
+            loaded = loaded_model(cell.server, cell.model)
             run |= {
-                **server_columns(cell.server, cell.model),
+                **server_columns(cell.server, cell.model, loaded),
                 "label": settings.label,
                 "metadata": settings.metadata or None,
                 "started_at": now,
-                "environment": {**_environment(settings), "command": words_of(settings, cell, with_db=False)},
+                "environment": {
+                    **_environment(settings),
+                    **_placement(cell.server, loaded),
+                    "command": words_of(settings, cell, with_db=False),
+                },
             }
         self.services.store.append("runs", run)
         self.services.store.append("segments", {
@@ -611,22 +617,29 @@ def rest_of(planned: PlannedCell, segment: Segment, away_s: float | None) -> Pla
                    first_index=segment.highest + 1)  # fmt: skip
 
 
-def server_columns(server: Server, model: str) -> dict[str, Any]:
+def server_columns(server: Server, model: str, loaded: LoadedModel | None) -> dict[str, Any]:
     """Return the columns of ``runs`` with what the server tells of itself and of the model."""
     told = server.details.get(server.full_name(model), ModelDetails())
-    if told.context_tokens is None:
-        told = replace(told, context_tokens=loaded_context(server, model))
+    if told.context_tokens is None and loaded is not None:
+        told = replace(told, context_tokens=loaded.context_tokens)
     return {
         "api": server.api_name, "server_kind": server.kind or None, "quantization": told.quantization,
         "parameters": told.parameters, "context_tokens": told.context_tokens, "server_slots": told.slots,
     }  # fmt: skip
 
 
-def loaded_context(server: Server, model: str) -> int | None:
-    """Return the context with which the model is loaded, where the server tells it."""
+def loaded_model(server: Server, model: str) -> LoadedModel | None:
+    """Return what the server tells of the model as it is loaded, if it does."""
     with closing(server.api.ModelWatcher(server.address, server.access)) as watcher:
-        loaded = watcher.loaded(model)
-    return None if loaded is None else loaded.context_tokens
+        return watcher.loaded(model)
+
+
+def _placement(server: Server, loaded: LoadedModel | None) -> dict[str, Any]:
+    """Return whether this machine is the server's, and which share of the model's memory is a GPU's."""
+    found: dict[str, Any] = {"server_is_here": is_here(server.address)}
+    if loaded is not None and loaded.size_bytes > 0:
+        found["model_on_gpu"] = min(1.0, loaded.vram_bytes / loaded.size_bytes)
+    return found
 
 
 def pair_up(
@@ -706,6 +719,7 @@ def _environment(settings: Settings) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": os.cpu_count(),
+        **hardware(),
         "options": {
             "workers": settings.workers,
             "engine": settings.engine,
