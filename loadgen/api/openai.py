@@ -37,6 +37,8 @@ _NO_REASON = ("", "null")
 _BROKEN_OFF = ("abort", "aborted", "error", "cancelled", "insufficient_system_resource")
 EFFORT: Mapping[bool | str | None, str] = {True: "medium", False: "none"}
 _MS = NS // 1000
+_COUNTS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+"""The counts, and what some servers call them."""
 
 
 def make_client(host: str | None, access: Access = NO_ACCESS) -> Any:
@@ -179,9 +181,10 @@ def _facts(part: Mapping[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if usage := _object(part, "usage"):
         prompt, output = _object(usage, "prompt_tokens_details"), _object(usage, "completion_tokens_details")
+        asked, said = (usage.get(name, usage.get(other)) for name, other in _COUNTS)
         facts = {
-            "prompt_tokens": usage.get("prompt_tokens", usage.get("input_tokens")),
-            "output_tokens": usage.get("completion_tokens", usage.get("output_tokens")),
+            "prompt_tokens": asked,
+            "output_tokens": own_count(asked, said, usage),
             "cached_prompt_tokens": prompt.get("cached_tokens", usage.get("prompt_cache_hit_tokens")),  # DeepSeek
             "thinking_tokens": output.get("reasoning_tokens", usage.get("reasoning_tokens")),
             "prompt_eval_ns": _ns(usage.get("prompt_time"), NS),  # Groq
@@ -200,6 +203,12 @@ def _object(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return the object of that name; an empty one for what is something else, which is not what it means here."""
     found = fields.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def own_count(prompt: int | None, output: int | None, usage: Mapping[str, Any]) -> int | None:
+    """Return the output tokens, or None if they seem to have the prompt's among them: the total is less than both."""
+    total: int | None = usage.get("total_tokens")
+    return None if prompt and output and total and total < prompt + output else output
 
 
 def durations(timings: Mapping[str, Any]) -> dict[str, Any]:

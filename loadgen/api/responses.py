@@ -170,7 +170,7 @@ def _end(part: Mapping[str, Any], end: str) -> Piece:
     facts = {
         "done_reason": reason,
         "prompt_tokens": usage.get("input_tokens"),
-        "output_tokens": usage.get("output_tokens"),
+        "output_tokens": openai.own_count(usage.get("input_tokens"), usage.get("output_tokens"), usage),
         "cached_prompt_tokens": (usage.get("input_tokens_details") or {}).get("cached_tokens"),
         "thinking_tokens": (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
         **openai.durations(part.get("timings") or {}),

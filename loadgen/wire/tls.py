@@ -130,6 +130,7 @@ def _trust(context: ssl.SSLContext, given: Sequence[tuple[str, str]]) -> None:
 
 
 def _trust_path(context: ssl.SSLContext, path: str, given_by: str) -> None:
+    _refuse_odd(path, f"{given_by} {path}")
     try:
         is_folder = Path(path).is_dir()
         context.load_verify_locations(capath=path) if is_folder else context.load_verify_locations(cafile=path)
@@ -142,6 +143,12 @@ def _trust_path(context: ssl.SSLContext, path: str, given_by: str) -> None:
         ) from None
 
 
+def _refuse_odd(path: str | None, given: str) -> None:
+    """Raise ValueError for a pipe or a device, of which OpenSSL would wait for the end."""
+    if path is not None and Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        raise ValueError(f"{given}: {path} is not a regular file: save what it gives in one")
+
+
 def _identify(context: ssl.SSLContext, option: str, cert: str, key: str | None = None) -> None:
     """Load our own certificate and its key."""
     given = f"{option} {cert}" if key is None else f"{option} {cert} with the key {key}"
@@ -149,6 +156,8 @@ def _identify(context: ssl.SSLContext, option: str, cert: str, key: str | None =
     def no_password() -> str:
         raise ValueError(f"{given}: the key is encrypted: give one without a password (openssl pkey -in A -out B)")
 
+    for each in (cert, key):
+        _refuse_odd(each, given)
     try:
         context.load_cert_chain(cert, key, no_password)
     except ssl.SSLError as error:

@@ -76,6 +76,8 @@ if TYPE_CHECKING:
 
 _FLUSH_S = 60.0
 _POLL_S = 0.1
+_MANY_ROWS = 20_000
+"""Rows whose way into the database takes seconds."""
 _OPENINGS = 3
 """A closed loop is first looked at after so many times the requests that are in flight: it has a steady part then."""
 _TEXT_WIDTH = 120
@@ -586,7 +588,9 @@ class _Runner:
         for row in node_rows(segment.run_id, segment.number, segment.readings.nodes):
             store.append("nodes", row)
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
-        ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
+        if (waiting := store.backlog) > _MANY_ROWS:
+            self.services.display.print(f"{cell.name}: waiting for {plural(waiting, 'row')} to get into the database")
+        ending = store.together(lambda query: ending_of(query, segment.run_id), _FLUSH_S)
         planned = cell.requests
         if cell.load.duration_s or cell.until_settled:
             planned = ending.reached if complete else None if cell.until_settled else planned
@@ -691,11 +695,11 @@ def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> Abort
 
 
 def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:
-    sql = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
-    rows = store.query(sql, [list(caches)], timeout_s=_FLUSH_S)
+    sql, run_ids = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))", [*caches]
+    rows, notes, failures = store.together(
+        lambda query: (query(sql, [run_ids]), stored_notes(query, run_ids), failures_of(query, run_ids)), _FLUSH_S
+    )
     by_id = {row["run_id"]: row for row in rows}
-    query = partial(store.query, timeout_s=_FLUSH_S)
-    notes, failures = stored_notes(query, [*caches]), failures_of(query, [*caches])
     return [
         {**by_id[run_id], "cache": cache, "notes": notes[run_id], "failures": failures[run_id]}
         for run_id, cache in caches.items()

@@ -57,6 +57,11 @@ def delta(said: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         (delta({"reasoning": "hm"}), Piece(thinking="hm")),
         (delta({}, "length"), Piece(done=True, facts={"done_reason": "length"})),
         ({"choices": [], "usage": {"completion_tokens": 3}}, Piece(facts={"output_tokens": 3})),
+        # A total that is less than its parts: the prompt is among the output. More: what was thought is in neither.
+        ({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 12}},
+         Piece(facts={"prompt_tokens": 9})),
+        ({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 40}},
+         Piece(facts={"prompt_tokens": 9, "output_tokens": 3})),
         ({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]},
          Piece("a", done=True, facts={"done_reason": "stop"})),
     ],
