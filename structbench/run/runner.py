@@ -500,7 +500,8 @@ class _Runner:
         try:
             with self.stop.interruptible(), self.services.display.waiting(f"loading {cell.model}"):
                 loading = loading_options(cell, cell.server.api.LOADING_OPTIONS)[0]
-                model_load_s = self._load_model(cell, loading)
+                cell, model_load_s = self._load_model(cell, loading)
+                planned = replace(planned, cell=cell)
                 cases = self._cases(cell, run_id)
         except KeyboardInterrupt:
             return None
@@ -548,14 +549,22 @@ class _Runner:
         say(f"{name}: the server answers again, after {away_s:.1f} s")
         return rest_of(planned, segment, away_s)
 
-    def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> float | None:
-        """Load the model and return the seconds that took, so that no request of the load pays for it."""
-        config, server = cell.config, cell.server
-        options = {**config.options, **loading}
-        seconds, refusal = server.api.load_model(server.address, cell.model, options, config.keep_alive, server.access)
+    def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> tuple[Cell, float | None]:
+        """Load the model and return the seconds that took, so that no request of the load pays for it.
+
+        The cell has the field in which the server takes the limit of an answer, if it refused the usual one.
+        """
+        server, say = cell.server, self.services.display.print
+        ask = partial(server.api.load_model, server.address, cell.model, {**cell.config.options, **loading},
+                      cell.config.keep_alive, server.access)  # fmt: skip
+        seconds, refusal = ask(cell.config.limit_field)
+        if refusal is not None and (limited := cell.limited_by(server.api.refused_limit(refusal))) is not cell:
+            cell = limited
+            say(f"{cell.name}: the server refuses the usual limit of an answer: {cell.config.limit_field} is sent")
+            seconds, refusal = ask(cell.config.limit_field)
         if refusal is not None:
-            self.services.display.print(f"{cell.name}: loading the model failed: {refusal}")
-        return seconds
+            say(f"{cell.name}: loading the model failed: {refusal}")
+        return cell, seconds
 
     def _cases(self, cell: Cell, run_id: str) -> Sequence[Case]:
         """Return the suite's cases; those of ``text`` are this run's, with lengths fitted to the model's tokenizer."""
@@ -568,7 +577,7 @@ class _Runner:
             for prompt in calibration_prompts(config.seed, run_id):
                 chat = config.endpoint == "chat"
                 tokens = server.api.prompt_tokens(
-                    server.address, cell.model, prompt, config.options, chat, server.access
+                    server.address, cell.model, prompt, config.options, chat, server.access, config.limit_field
                 )
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
@@ -653,7 +662,7 @@ def rest_of(planned: PlannedCell, segment: Segment, away_s: float | None) -> Pla
 
 def server_columns(server: Server, model: str, loaded: LoadedModel | None) -> dict[str, Any]:
     """Return the columns of ``runs`` with what the server tells of itself and of the model."""
-    told = server.details.get(server.api.full_name(model), ModelDetails())
+    told = server.details.get(server.full_name(model), ModelDetails())
     if told.context_tokens is None and loaded is not None:
         told = replace(told, context_tokens=loaded.context_tokens)
     return {
