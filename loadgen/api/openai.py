@@ -123,6 +123,9 @@ def piece(part: Mapping[str, Any]) -> Piece:
     return Piece(text, thinking, _calls(calls) if calls else (), finish is not None, facts)
 
 
+usual = sse.usual_with(piece)
+
+
 def _in_parts(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """Return the text and the thinking of content in parts, as Mistral sends where a model thinks."""
     thoughts = [inner["text"] for part in parts if part["type"] == "thinking" for inner in part["thinking"]]

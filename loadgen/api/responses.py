@@ -122,6 +122,9 @@ def piece(part: Mapping[str, Any]) -> Piece:
     return Piece()
 
 
+usual = sse.usual_with(piece)
+
+
 def _whole(response: Mapping[str, Any]) -> Piece:
     """Read an answer that was not streamed."""
     items = response["output"]

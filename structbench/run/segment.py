@@ -215,7 +215,7 @@ class Segment:
         case, _ = case_of(self.cases, record.index)
         if record.following is not None:
             self._expect(record.following)
-        if record.failed:
+        if record.failed or case.kind == "text":
             self._store_row(record, None)
         else:
             failure = None if record.error is None else record.error.kind
