@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 ErrorKind = Literal[
     "connect", "timeout", "http", "rate_limited", "rejected", "broken_call", "truncated", "stream", "protocol",
-    "dropped", "cancelled", "worker_died",
+    "dropped", "cancelled", "worker_died", "node_died",
 ]  # fmt: skip
 MODEL_ERRORS: tuple[ErrorKind, ...] = ("rejected", "broken_call", "truncated")
 """Kinds that say something about the model: such a request is scored, and is in no error rate."""
@@ -131,6 +131,8 @@ class RequestRecord:
     """
 
     index: int
+    node: str | None = None
+    """The machine of a cluster that sent it; None: this one, or none did."""
     worker: int | None = None
     due_ns: int | None = None
     sent_ns: int | None = None

@@ -1,7 +1,8 @@
 """structbench: a load generator that also checks whether the answers are right.
 
-``structbench.load(models=[…], suites=[…], …)`` does what the command ``structbench load`` does; its
-keywords are the command's options (see ``structbench.LoadOptions``).
+``structbench.load(models="qwen3:4b", suites="json", …)`` does what the command ``structbench load`` does, with its
+options as keywords; ``structbench.report()`` and ``structbench.compare(a, b)`` read what is stored. docs/python.md
+has a tour.
 """
 
 from __future__ import annotations
@@ -9,31 +10,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["LoadOptions", "StructbenchError", "Summary", "__version__", "load"]
+__all__ = ["CellProgress", "Comparison", "LoadOptions", "Report", "StructbenchError", "Summary", "__version__",
+           "compare", "load", "report"]  # fmt: skip
 
 if TYPE_CHECKING:
     from structbench.errors import StructbenchError
+    from structbench.functions import Comparison, Report, compare, load, report
     from structbench.options import LoadOptions
+    from structbench.run.progress import CellProgress
     from structbench.run.runner import Summary
 
-
-def load(**options: Any) -> Summary:
-    """Run a load and return its summary: a row per cell in ``rows``, every request from ``records()``.
-
-    Raises BadInput (a StructbenchError) before anything is sent. Metrics are off unless ``metrics_port`` is given.
-    """
-    from structbench.options import LoadOptions
-    from structbench.run.runner import load as run
-    from structbench.run.settings import settings_of
-
-    return run(settings_of(LoadOptions(**{"metrics_port": 0, **options})))
+_HOMES = {
+    "CellProgress": "run.progress", "Comparison": "functions", "LoadOptions": "options", "Report": "functions",
+    "StructbenchError": "errors", "Summary": "run.runner", "compare": "functions", "load": "functions",
+    "report": "functions",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     # Late, so that `structbench --help` does not import what only a load needs.
     from importlib import import_module
 
-    homes = {"LoadOptions": "options", "StructbenchError": "errors", "Summary": "run.runner"}
-    if name not in homes:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"structbench.{homes[name]}"), name)
+    return getattr(import_module(f"structbench.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

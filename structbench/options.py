@@ -4,13 +4,14 @@ Each option's name, default, unit and meaning stands here once. No ``from __futu
 argparse_dataclass calls the annotations as types.
 """
 
+import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from operator import index
 from pathlib import Path
-from typing import Any, Literal, Optional, Protocol
+from typing import Any, Literal, Optional, Protocol, Union, get_args, get_origin
 
 from loadgen.wire.access import Access, access_of, masked_address, masked_header
 from structbench.errors import BadInput
@@ -93,32 +94,99 @@ def addresses_in(word: str) -> list[str]:
     return [word] if "@" in word or word.startswith("unix:") else names_in(word)
 
 
+def _text(given: Any) -> str:
+    """Return a text, also of a number, and of True and False as ``on`` and ``off``."""
+    if isinstance(given, bool):
+        return "on" if given else "off"
+    if isinstance(given, (str, int, float, Path)):
+        return str(given)
+    raise BadInput("give a text")
+
+
+def _flag(given: Any) -> bool:
+    if not isinstance(given, bool):
+        raise BadInput("give True or False")
+    return given
+
+
+def _path(given: Any) -> Path:
+    if not isinstance(given, (str, os.PathLike)):
+        raise BadInput("give the name of a file")
+    return Path(given)
+
+
+_READERS = {int: _whole_number, float: _number, str: _text, bool: _flag, Path: _path}
+
+
+def _reader(option: Any) -> Callable[[Any], Any]:
+    """Return what reads one value of the option: its own ``read``, else that of its type."""
+    if option.metadata.get("read") is not None:
+        read: Callable[[Any], Any] = option.metadata["read"]
+        return read
+    kinds = [kind for kind in get_args(option.type) if kind is not type(None)] or [option.type]
+    if get_origin(option.type) is not Literal:
+        return _READERS[kinds[0]]
+
+    def choose(given: Any) -> Any:
+        if given not in kinds:
+            raise BadInput(f"give {', '.join(kinds[:-1])} or {kinds[-1]}")
+        return given
+
+    return choose
+
+
 class Readable:
-    """Options whose words are read when they are made, alike from the command line, a file or Python."""
+    """Options whose values are read when they are made, alike from the command line, a file or Python."""
 
     def __post_init__(self) -> None:
         for each in fields(self):  # type: ignore[arg-type]
             value = getattr(self, each.name)
             if each.default_factory is not MISSING:
                 setattr(self, each.name, _read_each(each, value))
-            elif value is not None and (read := each.metadata.get("read")) is not None:
-                setattr(self, each.name, _read(each, read, value))
+            elif value is not None or get_origin(each.type) is not Union:
+                setattr(self, each.name, _read(each, value))
 
 
 def _read_each(option: Any, given: Any) -> list[Any]:
-    """Return an option's values: one may stand alone, and a word may hold several."""
-    split, read = option.metadata.get("split"), option.metadata.get("read")
-    values = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+    """Return an option's values: one may stand alone, a word may hold several, a table has KEY=VALUE."""
+    if isinstance(given, Mapping):
+        values: list[Any] = _pairs(option, given)
+    elif given is None:
+        values = []
+    else:
+        one = isinstance(given, (str, bytes)) or not isinstance(given, Iterable)
+        values = [given] if one else list(given)
+    split = option.metadata.get("split")
     if split is not None:
         values = [part for value in values for part in (split(value) if isinstance(value, str) else [value])]
-    return values if read is None else [_read(option, read, value) for value in values]
+    return [_read(option, value) for value in values]
 
 
-def _read(option: Any, read: Callable[[Any], Any], value: Any) -> Any:
+JSON_VALUES = ("option", "body")
+"""Options whose values, KEY=VALUE, are JSON."""
+
+
+def pairs_in(table: Mapping[str, Any]) -> list[str]:
+    """Return ``KEY=JSON`` for each value of a table; a list holds several values of its key."""
+    pairs = [(key, each) for key, many in table.items() for each in (many if isinstance(many, list) else [many])]
+    return [f"{key}={json.dumps(each, ensure_ascii=False)}" for key, each in pairs]
+
+
+def _pairs(option: Any, table: Mapping[str, Any]) -> list[str]:
+    if option.name not in JSON_VALUES:
+        return [f"{key}={value}" for key, value in table.items()]
     try:
-        return read(value)
+        return pairs_in(table)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"--{option.name}: a value that JSON does not have: {error}") from None
+
+
+def _read(option: Any, value: Any) -> Any:
+    try:
+        return _reader(option)(value)
     except BadInput as error:
-        raise BadInput(f"--{option.name.replace('_', '-')} {value!r}: {error}") from None
+        shown = f" {value!r}" if option.repr else ""
+        raise BadInput(f"--{option.name.replace('_', '-')}{shown}: {error}") from None
 
 
 class AccessOptions(Protocol):
@@ -250,7 +318,16 @@ class LoadOptions(Readable):
         "the token (default: no limit)", metavar="TOKENS",
     )  # fmt: skip
     warmup: Optional[int] = opt(None, "warm-up requests per cell, left out of the figures (default: one per worker)")
-    workers: Optional[int] = opt(None, "worker processes (default: chosen from cores and load)")
+    workers: Optional[int] = opt(None, "worker processes, with --engine ray on each node (default: chosen from cores "
+                                 "and load)")  # fmt: skip
+    engine: Literal["local", "ray"] = opt("local", "send from this machine, or from nodes of a Ray cluster")
+    ray_address: Optional[str] = opt(
+        None, "HOST:PORT of the Ray cluster's head (default: RAY_ADDRESS, then the cluster on this machine)",
+        metavar="ADDRESS",
+    )  # fmt: skip
+    nodes: Optional[int] = opt(
+        None, "nodes of the Ray cluster to send from (default: all but the server's and this one)"
+    )
     timeout: float = opt(300.0, "time a request may take", read=seconds_of, metavar="TIME")
     patience: float = opt(
         10.0, "time to wait for a server that no longer answers amid a load, before the load ends (0: none)",
@@ -368,7 +445,7 @@ def as_arguments(options: LoadOptions) -> list[str]:
         value, name = getattr(options, each.name), f"--{each.name.replace('_', '-')}"
         if value == getattr(default, each.name):
             continue
-        texts = [] if value is True else [_text(item) for item in (value if isinstance(value, list) else [value])]
+        texts = [] if value is True else [_word(item) for item in (value if isinstance(value, list) else [value])]
         if texts and texts[0].startswith("-"):
             words.append(f"{name}={texts[0]}")
         else:
@@ -376,5 +453,5 @@ def as_arguments(options: LoadOptions) -> list[str]:
     return words
 
 
-def _text(value: Any) -> str:
+def _word(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

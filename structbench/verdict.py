@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from loadgen.types import MODEL_ERRORS, NS, RequestRecord
+from structbench.formatting import plural
 from structbench.stats import needed, percentile
 
 VerdictWord = Literal["valid", "degraded", "invalid"]
@@ -36,6 +37,10 @@ FULL_SHARE = (0.90, 0.60)
 """Mean share of a closed loop's concurrency that was in flight; below, the load was not the one asked for. Judged
 only if nearly all requests completed: what a server refuses at once is in flight for no time."""
 NEARLY_ALL = 0.9
+CLOCKS_S = 0.001
+"""How well the clocks of several nodes must be known."""
+TOGETHER_S = 0.005
+"""How far apart several nodes may begin."""
 _GAPS = 2_000_000
 """Gaps that are judged at most: those of requests spread evenly over the run."""
 
@@ -70,7 +75,13 @@ SELECT count(*) AS requests, coalesce(max(request_index) + 1, 0) AS reached,
     count(*) FILTER (WHERE contains(error_message, '{NO_MORE_FILES}')) AS no_more_files,
     count(*) FILTER (WHERE clock = 'stepped') AS stepped,
     count(*) FILTER (WHERE error_kind IS NULL AND ttft_s IS NOT NULL AND ttft_off_s IS NULL) AS unknown,
-    count(*) FILTER (WHERE error_kind = 'worker_died') AS died
+    count(*) FILTER (WHERE error_kind = 'worker_died') AS died,
+    count(*) FILTER (WHERE error_kind = 'node_died') AS lost_with_nodes,
+    (SELECT count(*) FROM nodes WHERE run_id = $1 AND died) AS nodes_died,
+    (SELECT max(clock_error_ns) / 1e9 FROM nodes WHERE run_id = $1) AS clock_error_s,
+    (SELECT max(apart_s) FROM (
+        SELECT max(start_lag_s) - min(start_lag_s) AS apart_s FROM nodes WHERE run_id = $1 GROUP BY segment
+    )) AS start_apart_s
 FROM requests WHERE run_id = $1
 """
 """SQL for the facts that ``judge`` needs about a run, without the gaps; ``reached`` also counts second turns that never
@@ -216,6 +227,14 @@ def _mishaps(facts: Mapping[str, Any]) -> Iterator[tuple[VerdictWord, str]]:
     """Yield what happened to this client, whatever figures it touches."""
     if facts["died"]:
         yield "degraded", f"{facts['died']} requests were lost when a worker process died"
+    if nodes := facts.get("nodes_died"):
+        lost = plural(facts["lost_with_nodes"], "request")
+        yield "degraded", f"{plural(nodes, 'node')} died, with {lost} in flight: the load was smaller from then on"
+    if (error_s := facts.get("clock_error_s") or 0.0) > CLOCKS_S:
+        known = f"the clocks of the nodes are known to {error_s * 1000:.1f} ms"
+        yield "degraded", f"{known}: rates and what was in flight are as uncertain, latencies are not"
+    if (apart_s := facts.get("start_apart_s") or 0.0) > TOGETHER_S:
+        yield "degraded", f"the nodes began {apart_s * 1000:.1f} ms apart"
     if files := facts["no_more_files"]:
         yield "invalid", f"{files} requests failed because this client could not open more files: raise `ulimit -n`"
     if facts["unknown"]:

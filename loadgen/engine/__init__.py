@@ -1,4 +1,5 @@
-"""Engines send a load: each is a module with a generator ``records``; "local" runs worker processes on this machine.
+"""Engines send a load: each is a module with a generator ``records``; "local" runs worker processes on this machine,
+"ray" the same on each node of a cluster.
 
 Each request ends in exactly one record, on the clock (``time.monotonic_ns``) of the process that called
 ``generate_load``, wherever it was sent from.
@@ -17,7 +18,7 @@ from loadgen.arrivals import due_offsets
 from loadgen.types import ClosedLoop, Load, OpenLoop, Request, RequestRecord, Timeouts
 from loadgen.wire.access import NO_ACCESS, Access
 
-ENGINES: Mapping[str, str] = {"local": "loadgen.engine.local"}
+ENGINES: Mapping[str, str] = {"local": "loadgen.engine.local", "ray": "loadgen.engine.ray"}
 """Name -> the module with ``records(requests, due, job, orders, readings)``, imported on first use; ``due``: when each
 request of an open loop is due, in ns from the common start."""
 _STREAMS_PER_WORKER = 32
@@ -36,6 +37,36 @@ class Orders:
     """Send nothing more, and end."""
     hurry: bool = False
     """Do not wait for what is in flight."""
+    start_ns: int | None = 0
+    """When to start, if all is ready by then, else as soon as it is; None: not before this is set."""
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeReadings:
+    """One node of a cluster during a load; instants are on the caller's clock."""
+
+    name: str
+    workers: int = 0
+    cores: int = 0
+    requests: int = 0
+    """Those with a record, whatever became of them."""
+    in_flight: int = 0
+    loop_lag_s: float = 0.0
+    """The worst delay of a worker's event loop in the last second or so."""
+    loop_lag_max_s: float = 0.0
+    cpu_s: float = 0.0
+    """Processor time of the node's processes since the common start."""
+    server_rtt_s: float | None = None
+    """The shortest of some TCP handshakes with the server; None: not measured."""
+    start_lag_s: float | None = None
+    """The node's first request sent - when it should have been."""
+    clock_offset_ns: int = 0
+    """The caller's clock - the node's, at the last measurement."""
+    clock_error_ns: int = 0
+    """By how much instants of this node may be off after conversion."""
+    clock_drift_ppm: float = 0.0
+    """By how much the node's clock goes slower than the caller's."""
+    died: bool = False
 
 
 @dataclass(slots=True)
@@ -44,6 +75,8 @@ class Readings:
 
     started_ns: int | None = None
     """The common start."""
+    ready: bool = False
+    """Whether all workers are ready to start."""
     stopped_ns: int | None = None
     """When the workers were told to stop; None if the load ended by itself."""
     in_flight: int = 0
@@ -54,6 +87,24 @@ class Readings:
     workers_died: int = 0
     pids: tuple[int, ...] = ()
     """The sending processes of this machine."""
+    nodes: tuple[NodeReadings, ...] = ()
+    """The nodes of a cluster; none for a load from this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Which nodes an engine of many machines sends from."""
+
+    address: str | None = None
+    """None: the cluster that the environment names, or that runs on this machine."""
+    nodes: int | None = None
+    """None: all that can be had without the server's and the caller's."""
+    workers: int | None = None
+    """Worker processes on each node; None: by its cores and its share of the load."""
+
+
+class NotReady(Exception):
+    """An engine cannot begin; the text is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +121,32 @@ class Job:
     """Divided among the workers, sent before the common start."""
     grace_s: float = 10.0
     """How long a load that is stopped waits for what is in flight."""
+    slots: range | None = None
+    """Which of a closed loop's slots are sent from here; None: all."""
+    cluster: Cluster | None = None
+
+    @property
+    def own_slots(self) -> range:
+        """The slots of a closed loop that are sent from here; none of an open loop."""
+        if not isinstance(self.load, ClosedLoop):
+            return range(0)
+        return range(self.load.concurrency) if self.slots is None else self.slots
+
+
+def make_ready(
+    engine: str, cluster: Cluster, servers: Sequence[tuple[str, Access]], loads: Sequence[Load]
+) -> tuple[str, ...]:
+    """Find out from where an engine of many machines will send to servers, given by address and access.
+
+    Return that in lines for the user; NotReady if it cannot. ``leave(engine)`` undoes what this began.
+    """
+    ready: tuple[str, ...] = import_module(ENGINES[engine]).make_ready(cluster, servers, loads)
+    return ready
+
+
+def leave(engine: str) -> None:
+    """Leave what ``make_ready`` joined."""
+    import_module(ENGINES[engine]).leave()
 
 
 def default_workers(load: Load) -> int:
@@ -98,6 +175,7 @@ def generate_load(
     orders: Orders | None = None,
     readings: Readings | None = None,
     engine: str = "local",
+    cluster: Cluster | None = None,
 ) -> Iterator[RequestRecord]:
     """Send the requests under the load; yield one record for each, in the order they end.
 
@@ -118,6 +196,6 @@ def generate_load(
     else:
         workers = min(workers, load.concurrency)
     job = Job(load=load, workers=workers, api=api, host=host, access=access, timeouts=timeouts or Timeouts(),
-              warmup=tuple(warmup), grace_s=grace_s)  # fmt: skip
+              warmup=tuple(warmup), grace_s=grace_s, cluster=cluster)  # fmt: skip
     records = import_module(ENGINES[engine]).records
     yield from records(requests, due, job, orders or Orders(), readings or Readings())

@@ -7,13 +7,15 @@ next, its end says that there are no more, and its size limits how far ahead req
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
 import pickle
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle, repeat
 
 from loadgen.types import Request
@@ -25,12 +27,78 @@ _AHEAD = 512
 """Requests made ahead for each pipe: enough to bridge a delay of this process, few enough not to delay the start."""
 
 
+class Incoming:
+    """Requests that another thread puts in while a Feed takes them out; ``fileno()`` is readable once there are more.
+
+    Its end is only where ``end()`` was called, however long nothing comes.
+    """
+
+    def __init__(self, taken: Callable[[int], None]) -> None:
+        """``taken`` is called with the index of each request that a worker takes."""
+        self.taken = taken
+        self._waiting: deque[tuple[Request, int | None]] = deque()
+        self._due: deque[int | None] = deque()
+        self._ended = False
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+
+    def put(self, requests: Iterable[tuple[Request, int | None]]) -> None:
+        """Add requests, each with when it is due in ns from the start."""
+        self._waiting.extend(requests)
+        self.wake()
+
+    def end(self) -> None:
+        """Say that nothing more will come."""
+        self._ended = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Make ``fileno()`` readable."""
+        with contextlib.suppress(BlockingIOError):  # full: it is readable
+            os.write(self._write, b"!")
+
+    def fileno(self) -> int:
+        return self._read
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+    @property
+    def due(self) -> Iterator[int | None]:
+        """When each request is due that ``next`` has returned, in their order."""
+        while True:
+            yield self._due.popleft()
+
+    def __iter__(self) -> Iterator[Request | None]:
+        return self
+
+    def __next__(self) -> Request | None:
+        if not self._waiting:  # what comes after this wakes us again
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._read, 1 << 16)
+        ended = self._ended
+        try:
+            request, due = self._waiting.popleft()
+        except IndexError:
+            if ended:
+                raise StopIteration from None
+            return None
+        self._due.append(due)
+        return request
+
+
 class Feed:
     """The parent's side: call ``fill()`` when ``writer`` has room, and ``taken()`` when a worker says so."""
 
-    def __init__(self, requests: Iterable[Request | None], due: list[int] | None, workers: int) -> None:
-        """A request that is None may not be handed out yet: it is asked for again while others wait to be taken."""
+    def __init__(self, requests: Iterable[Request | None], due: Iterable[int | None] | None, workers: int) -> None:
+        """A request that is None may not be handed out yet: it is asked for again while others wait to be taken.
+
+        From an ``Incoming``, whose end is told, it is asked for again in any case.
+        """
         self._requests = iter(requests)
+        self.incoming = requests if isinstance(requests, Incoming) else None
         self._due: Iterator[int | None] = repeat(None) if due is None else iter(due)
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the load
         self.payload_fd = self._file.fileno()
@@ -71,7 +139,7 @@ class Feed:
             if self._pending is None:
                 try:
                     request = next(self._requests)
-                    if request is None and self._untaken:
+                    if request is None and (self._untaken or self.incoming is not None):
                         self.waits = True
                         return
                     self.ran_dry = request is None
@@ -89,6 +157,8 @@ class Feed:
 
     def taken(self, index: int) -> None:
         self._untaken.pop(index, None)
+        if self.incoming is not None:
+            self.incoming.taken(index)
 
     def end(self) -> None:
         """Hand out nothing more: workers find the pipe's end."""

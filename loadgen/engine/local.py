@@ -30,7 +30,7 @@ _STOPPED = RequestError("cancelled", "stopped")
 
 
 def records(
-    requests: Iterable[Request | None], due: list[int] | None, job: Job, orders: Orders, readings: Readings
+    requests: Iterable[Request | None], due: Iterable[int | None] | None, job: Job, orders: Orders, readings: Readings
 ) -> Iterator[RequestRecord]:
     """Run the load in ``job.workers`` processes of this machine."""
     run = _Load(job, orders, readings, InFlight(job.workers), Feed(requests, due, job.workers))
@@ -71,15 +71,18 @@ class _Load:
     def records(self) -> Iterator[RequestRecord]:
         for worker in range(self.job.workers):
             self._spawn(worker, self.job)
+        if self.feed.incoming is not None:
+            self.selector.register(self.feed.incoming, selectors.EVENT_READ, self.feed)
         while self.children:
             self._watch_writer()
             for key, _ in self.selector.select(_POLL_S):
-                if key.data is None:
-                    self.feed.fill()
-                else:
+                if isinstance(key.data, _Child):
                     yield from self._receive(key.data)
+                else:
+                    self.feed.fill()
             if self.feed.waits:
                 self.feed.fill()
+            self._start()
             self.readings.ran_dry = self.feed.ran_dry
             self.readings.in_flight = self.counts.total()
             yield from self._stop_if_asked()
@@ -137,18 +140,18 @@ class _Load:
                     self.readings.loop_lag_s = max(self.lags_s.values())
                 case ("ready",):
                     child.ready = True
-                    self._start()
                 case ("bye",):
                     child.finished = True
         if not data:
             yield from self._on_exit(child)
 
     def _start(self) -> None:
-        """Start all workers together once they are ready; a later replacement starts at once."""
+        """Start all workers together once they are ready and may; a later replacement starts at once."""
         if self.readings.started_ns is None:
-            if not all(child.ready for child in self.children.values()):
+            self.readings.ready = all(child.ready for child in self.children.values())
+            if not self.readings.ready or self.orders.start_ns is None or not self.children:
                 return
-            self.readings.started_ns = monotonic_ns() + _START_DELAY_NS
+            self.readings.started_ns = max(self.orders.start_ns, monotonic_ns() + _START_DELAY_NS)
         for child in self.children.values():
             if child.ready and not child.started:
                 child.started = True

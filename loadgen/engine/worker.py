@@ -103,8 +103,7 @@ class Worker:
 
         for request in self._job.warmup[self._number :: self._job.workers]:
             await send(self._api, self._client, request, self._job.timeouts, access=self._job.access)
-        slots = len(self._slots(self._job.load)) if isinstance(self._job.load, ClosedLoop) else 0
-        await self._api.preconnect(self._client, slots, self._job.timeouts.connect_s)
+        await self._api.preconnect(self._client, len(self._slots), self._job.timeouts.connect_s)
 
     async def run(self) -> None:
         """Report that the worker is ready, wait for the start, and send all there is to take."""
@@ -119,13 +118,14 @@ class Worker:
         lag.cancel()
         await self._client.close()
 
-    def _slots(self, load: ClosedLoop) -> range:
-        return range(self._number, load.concurrency, self._job.workers)
+    @property
+    def _slots(self) -> range:
+        return self._job.own_slots[self._number :: self._job.workers]
 
     async def _closed(self, load: ClosedLoop, start_ns: int) -> None:
         end_ns = None if load.duration_s is None else start_ns + round(load.duration_s * NS)
         async with asyncio.TaskGroup() as group:
-            for slot in self._slots(load):
+            for slot in self._slots:
                 group.create_task(self._slot(start_ns + start_offset_ns(slot, load.concurrency), end_ns))
 
     async def _slot(self, first_ns: int, end_ns: int | None) -> None:

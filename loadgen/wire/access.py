@@ -26,6 +26,7 @@ _OURS = frozenset({
 """Headers that belong to the connection, to the body or to the official client."""
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 """Anything else may be the value itself, by mistake, and is not repeated."""
+_IN_ADDRESS = "the user and password in the address"
 _USERINFO = re.compile(r"^((?:[a-z][a-z0-9+.-]*://)?)([^/?#]*)@", re.IGNORECASE)
 
 
@@ -46,6 +47,8 @@ class Access:
     """Take any certificate."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Texts that no message may contain."""
+    variables: tuple[tuple[str, str, str], ...] = ()
+    """Each header whose value is an environment variable's: its name, what stands before the value, the variable."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,13 +71,38 @@ class Access:
         if userinfo is not None:
             user, _, password = (unquote(part) for part in userinfo.partition(":"))
             token = b64encode(f"{user}:{password}".encode()).decode()
-            access = access.and_header("Authorization", f"Basic {token}", "the user and password in the address")
+            access = access.and_header("Authorization", f"Basic {token}", _IN_ADDRESS)
             return replace(access, secrets=(*access.secrets, password, userinfo, unquote(userinfo)))
         if access.given_by is None and key_variable is not None and (key := environ.get(key_variable, "").strip()):
-            return access.and_header(
-                "Authorization", f"Bearer {checked(key, key_variable)}", f"the key in {key_variable}"
-            )
+            return access.and_variable("Authorization", checked(key, key_variable), f"the key in {key_variable}",
+                                       key_variable, before="Bearer ")  # fmt: skip
         return access
+
+    def by_name(self) -> Access:
+        """Return the access without the values of variables, which ``from_environment`` adds on another machine.
+
+        ValueError if a secret was given otherwise.
+        """
+        if self.given_by == _IN_ADDRESS:
+            raise ValueError(f"{_IN_ADDRESS} would be sent to other machines: give --header-env Authorization=VARIABLE")
+        named = {header for header, _, _ in self.variables}
+        headers = tuple(pair for pair in self.headers if pair[0] not in named)
+        return replace(self, headers=headers, secrets=(), given_by=None)
+
+    def from_environment(self, environ: Mapping[str, str]) -> Access:
+        """Add the values to what ``by_name`` returned; ValueError if a variable is not set."""
+        access = replace(self, variables=())
+        for header, before, variable in self.variables:
+            if not environ.get(variable, "").strip():
+                raise ValueError(f"the variable {variable} is not set")
+            value, given_by = checked(environ[variable], variable), f"the key in {variable}"
+            access = access.and_variable(header, value, given_by, variable, before=before)
+        return access
+
+    def and_variable(self, name: str, value: str, given_by: str, variable: str, *, before: str = "") -> Access:
+        """Add a header with the value of a variable."""
+        access = self.and_header(name, f"{before}{value}", given_by)
+        return replace(access, variables=(*self.variables, (name, before, variable)))
 
     def and_header(self, name: str, value: str, given_by: str) -> Access:
         """Add a header; what names the sender in the words of ``given_by`` is Authorization."""
@@ -116,10 +144,11 @@ def access_of(
     access = Access(ca=ca, cert=tuple(cert), insecure=insecure)
     if api_key_env is not None:
         key = _value_of(api_key_env, "--api-key-env", environ)
-        access = access.and_header("Authorization", f"Bearer {key}", f"the key in {api_key_env}")
+        access = access.and_variable("Authorization", key, f"the key in {api_key_env}", api_key_env, before="Bearer ")
     for pair in header_env:
         name, variable = _pair(pair, "--header-env", "NAME=VARIABLE")
-        access = access.and_header(name, _value_of(variable, f"--header-env {name}", environ), f"--header-env {name}")
+        value = _value_of(variable, f"--header-env {name}", environ)
+        access = access.and_variable(name, value, f"--header-env {name}", variable)
     for pair in header:
         name, value = _pair(pair, "--header", "NAME=VALUE")
         access = access.and_header(name, checked(value, f"--header {name}"), f"--header {name}")

@@ -3,7 +3,6 @@
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Optional
 
@@ -46,16 +45,24 @@ class Options(Readable):
 
 
 def run(options: Options) -> int:
+    from structbench.output import check_output
+
+    if options.output is not None:
+        check_output(options.output, "-o", [options.db, *(_file(word, options) for word in (options.a, options.b))])
+    result = compared(options)
+    _write(result, options)
+    return GATE_FAILED if any(gate.is_missed for gate in result.gates) else 0
+
+
+def compared(options: Options) -> "Result":
+    """Return the comparison that the options ask for."""
     from structbench.comparison.comparison import compare
     from structbench.comparison.pairing import check_fields, pair
     from structbench.gates.expressions import parse_change, parse_limits
-    from structbench.output import check_output
 
     changes = [parse_change(text) for text in options.fail_on]
     limits = None if options.goodput is None else parse_limits(options.goodput)
     check_fields(options.across)
-    if options.output is not None:
-        check_output(options.output, "-o", [options.db, *(_file(word, options) for word in (options.a, options.b))])
     with ExitStack() as stack:
         sides = [_side(word, options, stack) for word in (options.a, options.b)]
         (reader_a, groups_a), (reader_b, groups_b) = sides
@@ -67,9 +74,7 @@ def run(options: Options) -> int:
         if not pairing.pairs and not changes:
             names = [", ".join(dict.fromkeys(group.name for group in groups)) for groups in (groups_a, groups_b)]
             raise BadInput(f"A and B have no suite in common: A has {names[0]}; B has {names[1]}")
-        result = compare((reader_a, reader_b), pairing, changes, limits)
-    _write(result, options)
-    return GATE_FAILED if any(gate.is_missed for gate in result.gates) else 0
+        return compare((reader_a, reader_b), pairing, changes, limits)
 
 
 def _file(word: str, options: Options) -> Path:
@@ -98,16 +103,14 @@ def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[
 def _write(result: "Result", options: Options) -> None:
     from rich.console import Console
 
-    from structbench.comparison.render import markdown, print_comparison, to_json
+    from structbench.comparison.render import markdown, print_comparison, text_of, to_json
     from structbench.output import deliver
 
     if options.format == "terminal" and options.output is None:
         print_comparison(result, Console())
         return
     if options.format == "terminal":
-        made = StringIO()
-        print_comparison(result, Console(file=made, width=120))
-        text = made.getvalue()
+        text = text_of(result)
     else:
         text = markdown(result) if options.format == "markdown" else json.dumps(to_json(result), indent=2) + "\n"
     deliver(text, options.output)

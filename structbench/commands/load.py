@@ -29,7 +29,7 @@ def run(options: LoadOptions) -> int:
     from rich.console import Console
 
     from structbench.run.display import Display
-    from structbench.run.runner import Stop, load
+    from structbench.run.runner import Stop, load, print_summary
     from structbench.run.settings import settings_of
 
     console = Console(stderr=options.json)
@@ -38,8 +38,8 @@ def run(options: LoadOptions) -> int:
         display = Display(console, quiet=options.quiet)
         report = partial(_report, options=options, console=console)
         summary = load(settings_of(options), display=display, stop=stop, report=report)
-    for line in summary.planned:
-        say(line, console.file)
+    if summary.planned:
+        print_summary(summary, console)
     if options.json and summary.planned:
         print_json({"cells": summary.planned})
     return summary.exit_code
@@ -47,14 +47,10 @@ def run(options: LoadOptions) -> int:
 
 def _report(summary: "Summary", options: LoadOptions, console: "Console") -> None:
     """Print the tables, and for --json the same as JSON on stdout."""
-    from structbench.comparison.constrained import print_pairs
-    from structbench.reports import print_overview, print_table, to_json
+    from structbench.reports import to_json
+    from structbench.run.runner import print_summary
 
-    print_table(summary.rows, console)
-    print_pairs(summary.pairs, console)
-    print_overview(summary.rows, summary.total_s, console)
-    for gate in summary.gates:
-        say(gate.line, console.file)
+    print_summary(summary, console)
     for failure in summary.failures:
         complain(failure)
     if summary.interrupted or summary.failures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from io import StringIO
 from typing import Any
 
 from rich.console import Console
@@ -111,6 +112,13 @@ def print_comparison(result: Result, console: Console) -> None:
         say(text)
     for gate in result.gates:
         say(gate.line)
+
+
+def text_of(result: Result) -> str:
+    """Return what ``print_comparison`` prints, 120 columns wide."""
+    made = StringIO()
+    print_comparison(result, Console(file=made, width=120))
+    return made.getvalue()
 
 
 def markdown(result: Result) -> str:

@@ -128,7 +128,7 @@ def problems(reader: Reader) -> Iterator[Problem]:
             "a complete run has all its requests": _COUNTS,
             "kept gap percentiles are those of the chunks": _GAPS,
             **{f"rows of {table} belong to a run": _ORPHANS.format(table)
-               for table in ("requests", "segments", "samples", "run_gaps", "old_scores")},
+               for table in ("requests", "segments", "samples", "run_gaps", "nodes", "old_scores")},
         }.items():  # fmt: skip
             rows = reader.query(sql)
             if rows:

@@ -20,7 +20,7 @@ from structbench.formatting import (
     without_middle,
 )
 from structbench.metrics import METRICS
-from structbench.run.progress import Progress
+from structbench.run.progress import CellProgress, Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -202,17 +202,20 @@ class Display:
         quiet: bool = False,
         every_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[CellProgress], None] | None = None,
     ) -> None:
+        """Draw on ``console`` unless ``quiet``, and ``tell`` the same, if given, as figures."""
         from rich.console import Console
 
         self._console = Console() if console is None else console
         self._quiet = quiet
         self._clock = clock
+        self._tell = tell
         self._lock = threading.RLock()
         self._cells: list[_DisplayedCell] = []
         self._next = 0.0
         self._live = None if quiet else live_view(self._console)
-        self._every_s = every_s if self._live is None else TERMINAL_EVERY_S
+        self._every_s = every_s if self._live is None and tell is None else TERMINAL_EVERY_S
 
     def __enter__(self) -> Display:
         if self._live is not None:
@@ -234,6 +237,7 @@ class Display:
             self._cells.append(cell)
             self._next = self._clock() + self._every_s
             self._draw()
+            self._tell_of(cell)
             return cell.progress
 
     def refresh(self, in_flight: int) -> None:
@@ -271,7 +275,18 @@ class Display:
             with self._lock:
                 self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
+    def _tell_of(self, cell: _DisplayedCell) -> None:
+        if self._tell is not None:
+            progress = cell.progress
+            self._tell(CellProgress(
+                name=cell.name, state=cell.state, done=cell.done, planned=cell.planned, share=cell.share,
+                in_flight=cell.in_flight, errors=progress.errors, elapsed_s=progress.elapsed_s, eta_s=cell.eta_s,
+                requests_per_s=progress.requests_per_s, tokens_per_s=progress.tokens_per_s,
+                ttft_p50_s=progress.ttft_p50_s, share_correct=progress.share_correct,
+            ))  # fmt: skip
+
     def _update(self, cell: _DisplayedCell) -> None:
+        self._tell_of(cell)
         if self._live is None:
             self.print(line(cell))
         else:

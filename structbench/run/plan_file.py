@@ -12,7 +12,7 @@ from typing import Any
 from loadgen.wire.access import masked_address
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean
-from structbench.options import LoadOptions
+from structbench.options import JSON_VALUES, LoadOptions, pairs_in
 
 _SECRET = "would be a secret in a file: give it on the command line, or use header_env or api_key_env"
 
@@ -58,7 +58,7 @@ def _read(path: Path) -> list[tuple[str, Any]]:
             raise BadInput(f"{path}: {key}: no option of load: {did_you_mean(name, known, otherwise='see --help')}")
         if _is_secret(name, value):
             raise BadInput(f"{path}: {key} {_SECRET}")
-        if isinstance(value, dict) and name not in ("option", "body"):
+        if isinstance(value, dict) and name not in JSON_VALUES:
             raise BadInput(f"{path}: {key}: give one value or a list")
         found.append((f"--{name.replace('_', '-')}", value))
     return found
@@ -77,8 +77,7 @@ def _words(name: str, value: Any) -> list[str]:
     if name != "--think" and isinstance(value, bool):
         return [name] if value else []
     if isinstance(value, dict):
-        pairs = [(key, each) for key, many in value.items() for each in (many if isinstance(many, list) else [many])]
-        texts = [f"{key}={json.dumps(each, ensure_ascii=False)}" for key, each in pairs]
+        texts = pairs_in(value)
     else:
         texts = [str(each) for each in (value if isinstance(value, list) else [value])]
     return [word for text in texts for word in ([f"{name}={text}"] if text.startswith("-") else [name, text])]

@@ -21,6 +21,27 @@ MIN_IN_WINDOW = 10
 MAX_TTFTS = 1000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellProgress:
+    """How far a cell is: what the display shows of it, as figures; rates are those of the last 10 s or 10 requests."""
+
+    name: str
+    state: Literal["starting", "running", "done", "stopped"]
+    done: int
+    planned: int | None
+    """None: only the time is limited."""
+    share: float | None
+    """Share done, by requests or by time, whichever is nearer the end."""
+    in_flight: int
+    errors: int
+    elapsed_s: float | None
+    eta_s: float | None
+    requests_per_s: float | None
+    tokens_per_s: float | None
+    ttft_p50_s: float | None
+    share_correct: float | None
+
+
 @dataclass(slots=True)
 class _Counts:
     """Counts of requests that ended within one second of the clock, or in the whole cell."""

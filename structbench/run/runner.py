@@ -15,10 +15,13 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
 
 from loadgen.api.server import ModelDetails, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
@@ -26,18 +29,21 @@ from loadgen.types import ClosedLoop
 from structbench import __version__
 from structbench.calibration import kept as calibrated_machine
 from structbench.comparison import constrained
+from structbench.comparison.constrained import print_pairs
 from structbench.errors import GATE_FAILED, BadInput
 from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
 from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.notes import stored_notes
-from structbench.output import complain, write_output
-from structbench.reports.summary import with_servers
+from structbench.output import complain, say, write_output
+from structbench.reports.frames import as_html, frame
+from structbench.reports.summary import print_overview, print_table, with_servers
 from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.budget import TokenBudget
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
+from structbench.run.cluster import join_cluster, node_rows
 from structbench.run.display import Display
 from structbench.run.plan import (
     CacheState,
@@ -62,8 +68,12 @@ from structbench.suites.generated import calibrate, calibration_prompts, word_co
 from structbench.suites.requests import case_of, whole_conversations
 from structbench.types import Case
 
+if TYPE_CHECKING:
+    import pandas
+
 _FLUSH_S = 60.0
 _POLL_S = 0.1
+_TEXT_WIDTH = 120
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {"skipped": "hit", "resumed": "partial", "new": "miss"}
 
@@ -155,6 +165,33 @@ class Summary:
         with Store(Path(self.db)) as store:
             return store.query(f"SELECT {columns} FROM requests {which}", [runs])
 
+    def df(self, of: Literal["cells", "requests"] = "cells") -> pandas.DataFrame:
+        """Return a data frame of ``rows``, or of the requests as ``records()`` has them, with their cell in front."""
+        if of == "cells":
+            return frame(self.rows)
+        cells = {row["run_id"]: {key: row[key] for key in ("model", "suite", "load")} for row in self.rows}
+        return frame([{**cells[record["run_id"]], **record} for record in self.records()])
+
+    def __str__(self) -> str:
+        made = StringIO()
+        print_summary(self, Console(file=made, width=_TEXT_WIDTH))
+        return made.getvalue()
+
+    def _repr_html_(self) -> str:
+        return as_html(str(self))
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Print what was measured: the tables, pairs, the overview and the gates; or the cells that were planned."""
+    for line in summary.planned:
+        say(line, console.file)
+    if not summary.planned:
+        print_table(summary.rows, console)
+        print_pairs(summary.pairs, console)
+        print_overview(summary.rows, summary.total_s, console)
+    for gate in summary.gates:
+        say(gate.line, console.file)
+
 
 def load(
     settings: Settings,
@@ -177,9 +214,12 @@ def load(
                 display.print(notice)
         with stop.interruptible():
             servers = find_servers(settings, stack)
+            placed = () if settings.dry_run else join_cluster(settings, servers, stack)
         if settings.dry_run or settings.explain:
             cells = build_cells(settings, servers)
-            return Summary(planned=_plan_lines(settings, cells, _warnings(cells)), db=str(settings.db))
+            return Summary(planned=[*_plan_lines(settings, cells, _warnings(cells)), *placed], db=str(settings.db))
+        for line in placed:
+            display.print(line)
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
         store = Store(settings.db, fsync=settings.fsync)
         stack.callback(_close, store)
@@ -486,8 +526,11 @@ class _Runner:
         ended = {"run_id": segment.run_id, "status": "complete" if complete else "interrupted", "finished_at": _now()}
         limit = self.services.settings.max_tokens_total if segment.out_of_tokens else None
         store.append("segments", {
-            **ended, "segment": segment.number, "duration_s": segment.duration_s, "token_limit": limit
+            **ended, "segment": segment.number, "duration_s": segment.duration_s, "token_limit": limit,
+            **segment.of_nodes,
         })  # fmt: skip
+        for row in node_rows(segment.run_id, segment.number, segment.readings.nodes):
+            store.append("nodes", row)
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
         ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
         planned = ending.reached if complete and cell.load.duration_s else cell.requests
@@ -611,6 +654,7 @@ def _environment(settings: Settings) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "options": {
             "workers": settings.workers,
+            "engine": settings.engine,
             "grace": settings.grace_s,
             "simulate": settings.simulate,
             "metrics_port": settings.metrics_port or 0,

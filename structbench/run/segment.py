@@ -178,6 +178,12 @@ class Segment:
         return self.workers if chosen is None else chosen
 
     @property
+    def of_nodes(self) -> Mapping[str, int]:
+        """Columns of ``segments`` that are known once the nodes of a cluster are ready; none without a cluster."""
+        nodes = self.readings.nodes
+        return {"nodes": len(nodes), "workers": sum(node.workers for node in nodes)} if nodes else {}
+
+    @property
     def duration_s(self) -> float | None:
         """Seconds from the common start to the last record."""
         started_ns = self.readings.started_ns
@@ -203,6 +209,8 @@ class Segment:
             grace_s=self.services.settings.grace_s,
             orders=self.orders,
             readings=self.readings,
+            engine=self.services.settings.engine,
+            cluster=self.services.settings.cluster,
         )
 
     def _receive(self, record: RequestRecord) -> None:

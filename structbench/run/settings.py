@@ -15,6 +15,7 @@ from typing import Any
 from loadgen.api import APIS, DEFAULT_API
 from loadgen.api.sending import chat_api
 from loadgen.api.server import Server, server_api
+from loadgen.engine import Cluster
 from loadgen.telemetry.target import Target, is_installed, target_of
 from loadgen.types import ClosedLoop, Load, OpenLoop
 from loadgen.wire.access import Access
@@ -29,7 +30,7 @@ from structbench.suites.generated import TextShape
 from structbench.types import Suite
 
 _ABOVE_ZERO = ("requests", "max_tokens_total", "concurrency", "rate", "burstiness", "max_in_flight", "duration",
-               "workers", "timeout", "mean_input_tokens", "mean_output_tokens")  # fmt: skip
+               "workers", "nodes", "timeout", "mean_input_tokens", "mean_output_tokens")  # fmt: skip
 _NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
 
 _MISSPELT = 0.75
@@ -64,6 +65,9 @@ class Settings:
     """Tokens that the whole load may use."""
     warmup: int | None
     workers: int | None
+    engine: str
+    cluster: Cluster | None
+    """Which machines send; None: this one."""
     timeout_s: float
     grace_s: float
     patience_s: float
@@ -126,7 +130,8 @@ def settings_of(options: LoadOptions) -> Settings:
         models=tuple(options.models), suites=tuple(_suites(options, shape)), text=shape, loads=tuple(_loads(options)),
         structured=tuple(options.structured), requests=options.requests,
         max_tokens_total=options.max_tokens_total,
-        warmup=options.warmup, workers=options.workers, timeout_s=options.timeout, grace_s=options.grace,
+        warmup=options.warmup, workers=options.workers, engine=options.engine,
+        cluster=_cluster(options), timeout_s=options.timeout, grace_s=options.grace,
         patience_s=options.patience,
         endpoint=options.endpoint, variants=tuple(_variants(options)),
         keep_alive=keep_alive, seed=options.seed, access=access_from(options),
@@ -324,6 +329,15 @@ def _loads(options: LoadOptions) -> list[Load]:
             for rate in options.rate
         ]  # fmt: skip
     return [ClosedLoop(concurrency=n, duration_s=options.duration) for n in options.concurrency or [1]]
+
+
+def _cluster(options: LoadOptions) -> Cluster | None:
+    if options.engine != "local":
+        return Cluster(address=options.ray_address, nodes=options.nodes, workers=options.workers)
+    for name in ("ray_address", "nodes"):
+        if getattr(options, name) is not None:
+            raise BadInput(f"--{name.replace('_', '-')} is for a cluster: add --engine ray, or leave it out")
+    return None
 
 
 def _shape(options: LoadOptions) -> TextShape:

@@ -7,8 +7,6 @@ own, which is killed when the time is up; nearly all searches cannot, and are do
 from __future__ import annotations
 
 import atexit
-import fcntl
-import os
 import re
 import signal
 import socket
@@ -129,27 +127,15 @@ atexit.register(_helper.close)
 def serve(sock: socket.socket) -> None:
     """Run in the process: answer questions until the other end is closed.
 
-    The system ends it amid a search that takes too long, or whose asker is gone: Python sees no signal until then.
+    The system ends it amid a search that takes too long: Python sees no signal until the search is over. That is also
+    how a search ends whose asker is gone, so SIGPROF is unblocked, whatever the asker had blocked.
     """
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF, signal.SIGIO})
-    fcntl.fcntl(sock, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(sock, fcntl.F_SETFL, fcntl.fcntl(sock, fcntl.F_GETFL) | os.O_ASYNC)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     with sock, suppress(OSError):
         for pattern, text, limit in receive(sock):
             signal.setitimer(signal.ITIMER_PROF, limit)
-            signal.signal(signal.SIGIO, signal.SIG_DFL)  # until the answer, the other end can only close
-            if _is_closed(sock):
-                return
             regex = compiled(pattern)
             found = regex is not None and regex.find(text) is not None
-            signal.signal(signal.SIGIO, signal.SIG_IGN)
             signal.setitimer(signal.ITIMER_PROF, 0)
             sock.sendall(frame(found))
-
-
-def _is_closed(sock: socket.socket) -> bool:
-    with suppress(BlockingIOError):
-        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    return False

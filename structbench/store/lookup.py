@@ -14,7 +14,7 @@ from structbench.metrics import FAILED
 if TYPE_CHECKING:
     import duckdb
 
-SENT_AGAIN = ("cancelled", "connect", "worker_died")
+SENT_AGAIN = ("cancelled", "connect", "worker_died", "node_died")
 """Error kinds after which a continued run sends the request again."""
 
 

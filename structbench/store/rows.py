@@ -20,7 +20,8 @@ from structbench.types import Config, Score
 INT64 = 2**63
 
 _RECORD_COLUMNS = (
-    "worker", "due_ns", "sent_ns", "end_ns", "ttft_s", "ttft_off_s", "ttft_due_s", "first_thinking_s", "first_answer_s",
+    "node", "worker", "due_ns", "sent_ns", "end_ns",
+    "ttft_s", "ttft_off_s", "ttft_due_s", "first_thinking_s", "first_answer_s",
     "first_tool_call_s", "itl_mean_s", "tpot_s", "e2e_s", "e2e_due_s", "send_lag_s", "connect_s", "merged_chunks",
     "gathered_chunks", "resent_segments", "out_of_order_segments",
     "clock", "prompt_tokens", "cached_prompt_tokens", "output_tokens", "thinking_tokens",

@@ -22,7 +22,7 @@ from structbench.store.steady import mark_steady
 if TYPE_CHECKING:
     import duckdb
 
-_OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps", "notes", "old_scores")
+_OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps", "nodes", "notes", "old_scores")
 _WHICH = "WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
 _COMPARED = """
 SELECT theirs.run_id, CASE

@@ -149,7 +149,9 @@ COLUMNS = {
 NO_MORE_FILES = f"no connection to 127.0.0.1:11434: {strerror(EMFILE)}"
 
 
-def facts_of(rows: Iterable[dict[str, Any]], concurrency: int | None = 4) -> dict[str, Any]:
+def facts_of(
+    rows: Iterable[dict[str, Any]], concurrency: int | None = 4, nodes: Sequence[tuple[Any, ...]] = ()
+) -> dict[str, Any]:
     """The facts of run r with these rows, beside a run that has everything wrong."""
     wrong = {"run_id": "other", "segment": 0, "send_lag_s": 9.0, "ttft_s": 9.0, "processor_wait_s": 9.0, "chunks": 2,
              "chunk_offsets_us": [0, 900], "chunk_early_us": [9, 9]}  # fmt: skip
@@ -160,6 +162,11 @@ def facts_of(rows: Iterable[dict[str, Any]], concurrency: int | None = 4) -> dic
     ]  # fmt: skip
     with duckdb.connect() as con:
         con.execute(f"CREATE TABLE requests ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})")
+        con.execute("CREATE TABLE nodes (run_id VARCHAR, segment INTEGER, died BOOLEAN, clock_error_ns BIGINT,"
+                    " start_lag_s DOUBLE); INSERT INTO nodes VALUES ('other', 0, true, 9000000, 9), "
+                    "('other', 0, true, 0, 0)")  # fmt: skip
+        for node in nodes:
+            con.execute("INSERT INTO nodes VALUES ('r', ?, ?, ?, ?)", node)
         con.execute("CREATE TABLE runs AS SELECT unnest(['other', 'r']) AS run_id, unnest([1, $1]) AS concurrency",
                     [concurrency])  # fmt: skip
         values = [
@@ -180,12 +187,35 @@ NO_FACTS = {
     "requests": 0, "reached": 0, "completed": 0, "firsts": 0, "ttft": None, "ttft_low": None, "ttft_due": None,
     "processor_wait": None, "chunks": None, "with_early_chunks": 0, "in_flight_mean": None, "concurrency": 4,
     "of_model": 0, "no_more_files": 0, "stepped": 0, "unknown": 0, "died": 0,
+    "lost_with_nodes": 0, "nodes_died": 0, "clock_error_s": None, "start_apart_s": None,
 }  # fmt: skip
 
 
 def test_a_run_without_a_request_has_no_facts_and_no_request_completed() -> None:
     assert facts_of([]) == NO_FACTS
     assert judge(facts_of([])) == Verdict("invalid", "no request completed")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reasons"),
+    [
+        ([], []),
+        ([(0, False, 1_000_000, 0.001), (0, False, 80_000, -0.004), (1, False, 0, 9.0)], []),
+        ([(0, False, 1_250_000, 0.0)], ["the clocks of the nodes are known to 1.2 ms: rates and what was in flight are "
+                                        "as uncertain, latencies are not"]),
+        ([(0, False, 0, 0.001), (0, False, 0, None), (0, False, 0, 0.0066)], ["the nodes began 5.6 ms apart"]),
+        ([(0, True, 0, None), (0, False, 0, 0.0)], ["1 node died, with 2 requests in flight: the load was smaller from "
+                                                    "then on"]),
+    ],
+)  # fmt: skip
+def test_nodes_that_died_and_clocks_and_starts_that_are_apart_degrade_a_run(
+    nodes: list[tuple[Any, ...]], reasons: list[str]
+) -> None:
+    rows = [{"request_index": i, "sent_ns": i, "end_ns": i + 10**8, "ttft_s": 0.1, "ttft_off_s": 0.0, "send_lag_s": 0.0}
+            for i in range(5)]  # fmt: skip
+    rows += [{"request_index": 5 + i, "error_kind": "node_died"} for i in range(2)]
+    verdict = judge(facts_of(rows, None, nodes))
+    assert verdict == (Verdict("degraded", "; ".join(reasons)) if reasons else Verdict("valid"))
 
 
 def test_what_became_of_the_requests_is_counted() -> None:

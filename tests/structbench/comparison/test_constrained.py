@@ -32,6 +32,7 @@ from structbench.suites.answer_book import answer_book
 from structbench.types import Case
 from tests.support.comparisons import database
 from tests.support.loads import FAST, ask, load, small
+from tests.support.signature import keywords
 
 
 def row(index: int, ttft_s: float | None = 0.1, **more: Any) -> dict[str, Any]:
@@ -151,7 +152,8 @@ def test_a_load_of_both_kinds_says_what_the_database_says(tmp_path: Path) -> Non
     with Simulator({"m": model}, answers=answer_book()) as sim:
         options = small(sim, db, models=["m"], suites=["json", "numbers"], structured=["format", "prompt"], requests=36)
         summary = load(options)
-        alone = structbench.load(**{**vars(options), "suites": ["json"], "structured": "prompt", "skip_cached": True})
+        again = {each.name: getattr(options, each.name) for each in keywords()}
+        alone = structbench.load(**{**again, "suites": ["json"], "structured": "prompt", "skip_cached": True})
     assert [(row["suite"], row["structured"]) for row in summary.rows] == [
         ("json", "format"), ("json", "prompt"), ("numbers", "none"),
     ]  # fmt: skip

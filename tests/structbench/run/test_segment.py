@@ -356,6 +356,7 @@ def test_the_load_is_what_the_options_ask_for() -> None:
         "load": ClosedLoop(concurrency=5), "api": "ollama", "count": 2, "host": SERVER.address, "access": NO_ACCESS,
         "workers": 3,
         "timeouts": Timeouts.of(7.0), "grace_s": 1.5, "orders": made.orders, "readings": made.readings,
+        "engine": "local", "cluster": None,
     }  # fmt: skip
     assert [request.index for request in engine.sent] == [2, 3], "what is missing, and nothing else"
     assert engine.sent == [request_of(NUMBERS[i], made.cell.config, i) for i in (2, 3)]

@@ -1,0 +1,158 @@
+"""Clocks that are apart and drift, made up: what is found of them, and that instants come out right."""
+
+from __future__ import annotations
+
+import random
+import threading
+from itertools import count
+from time import monotonic_ns
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadgen.engine.clocks import (
+    PROBES,
+    SAME,
+    Clock,
+    Echo,
+    Line,
+    Probe,
+    Watch,
+    ask,
+    fitted,
+    on_our_clock,
+    reach,
+    shortest,
+)
+from loadgen.types import NS, RequestRecord
+
+US, MS = 1_000, 1_000_000
+offsets = st.integers(-(10**15), 10**15)  # a fortnight
+drifts = st.floats(-100e-6, 100e-6)
+seeds = st.integers(0, 2**32)
+
+
+class Apart:
+    """A clock that was ``offset_ns`` behind ours at 0, and goes slower than ours by ``drift``."""
+
+    def __init__(self, offset_ns: int, drift: float, seed: int = 0, way_us: tuple[int, int] = (20, 400)) -> None:
+        self.offset_ns, self.drift, self.random, self.way_us = offset_ns, drift, random.Random(seed), way_us
+
+    def at(self, our_ns: int) -> int:
+        return round((our_ns - self.offset_ns) / (1 + self.drift))
+
+    def probe(self, our_ns: int) -> Probe:
+        """A round trip whose two ways take what they take."""
+        there, here, back = (self.random.randint(*self.way_us) * US for _ in range(3))
+        return Probe(our_ns, self.at(our_ns + there), self.at(our_ns + there + here), our_ns + there + here + back)
+
+    def probes(self, our_ns: int) -> list[Probe]:
+        return [self.probe(our_ns + 2 * MS * number) for number in range(PROBES)]
+
+
+@given(offset=offsets, there=st.integers(0, MS), here=st.integers(0, MS), back=st.integers(0, MS))
+def test_the_offset_is_known_to_half_the_round_trip_however_uneven_the_two_ways(
+    offset: int, there: int, here: int, back: int
+) -> None:
+    probe = Probe(0, there - offset, there + here - offset, there + here + back)
+    assert probe.round_trip_ns == there + back
+    assert abs(probe.offset_ns - offset) <= probe.bound_ns <= (there + back) / 2 + 1
+    if there == back:
+        assert probe.offset_ns == offset
+
+
+def test_a_mean_would_be_misled_where_the_shortest_is_not() -> None:
+    good, delayed = Probe(0, 110, 110, 20), Probe(0, 1100, 1100, 1010)
+    assert (good.offset_ns, delayed.offset_ns) == (-100, -595)
+    assert shortest([delayed, good, delayed]) is good
+
+
+@given(offset=offsets, drift=drifts, seed=seeds)
+@settings(max_examples=30)
+def test_a_drifting_clock_is_followed_within_the_error_that_is_told(offset: int, drift: float, seed: int) -> None:
+    other, clock = Apart(offset, drift, seed), Clock()
+    for second in (0, 1, 3, 7, 15, 25, 35, 45, 55, 65):
+        clock.measured(other.probes(second * NS))
+        our_ns = second * NS + 2 * MS * PROBES
+        wrong_ns = abs(clock.line.ours(other.at(our_ns)) - our_ns)
+        assert wrong_ns <= clock.error_ns + 10 * US
+    assert clock.line.drift == pytest.approx(drift, abs=15e-6)
+    for ahead_s in (1, 5, 10):
+        our_ns = (65 + ahead_s) * NS
+        assert abs(clock.line.ours(other.at(our_ns)) - our_ns) < 0.4 * MS
+    assert clock.round_trip_ns < 400 * US
+
+
+@given(offset=offsets, drift=drifts, at=offsets, moment=offsets)
+def test_there_and_back_is_the_same_instant(offset: int, drift: float, at: int, moment: int) -> None:
+    line = Line(at, offset, drift)
+    assert abs(line.theirs(line.ours(moment)) - moment) <= 2
+
+
+def test_what_a_clock_strays_until_the_next_measurement_counts_as_error() -> None:
+    clock, other = Clock(), Apart(5 * NS, 200e-6, way_us=(10, 10))
+    clock.measured(other.probes(0))
+    assert clock.error_ns == pytest.approx(10 * US, abs=10)
+    clock.measured(other.probes(10 * NS))
+    assert clock.error_ns == pytest.approx(2 * MS, rel=0.02), "200 ppm of 10 s, before the drift was known"
+    assert clock.line.drift == pytest.approx(200e-6, rel=1e-3)
+
+
+def test_one_measurement_tells_no_drift() -> None:
+    (probe,) = [Probe(0, 100, 120, 20)]
+    assert fitted([probe]) == Line(at_ns=110, offset_ns=-100, drift=0.0)
+    assert fitted([probe, probe]).drift == 0.0
+
+
+instants = st.none() | st.integers(0, 10**12)
+
+
+@given(
+    line=st.builds(Line, offsets, offsets, drifts), sent=instants, due=instants, end=instants,
+    chunks=st.lists(st.integers(0, 10**12)).map(sorted),
+)  # fmt: skip
+def test_a_record_is_moved_as_a_whole_so_that_no_duration_changes(
+    line: Line, sent: int | None, due: int | None, end: int | None, chunks: list[int]
+) -> None:
+    record = RequestRecord(
+        index=3, due_ns=due, sent_ns=sent, end_ns=end, chunk_ns=tuple(chunks), connected_ns=sent, output_text="a",
+        first_answer_ns=chunks[0] if chunks else None, read_lag_max_ns=7,
+    )  # fmt: skip
+    ours = on_our_clock(record, line, "there")
+    names = [name for name, value in vars(RequestRecord).items() if isinstance(value, property) and name != "first_ns"]
+    assert {name: getattr(ours, name) for name in names} == {name: getattr(record, name) for name in names}
+    first = next((ns for ns in (sent, due, end) if ns is not None), None)
+    if first is not None:
+        assert next(ns for ns in (ours.sent_ns, ours.due_ns, ours.end_ns) if ns is not None) == line.ours(first)
+    assert (ours.node, ours.index, ours.output_text, ours.read_lag_max_ns) == ("there", 3, "a", 7)
+
+
+def test_an_echo_answers_by_its_own_clock_whoever_knows_the_token() -> None:
+    hour = 3600 * NS
+    echo = Echo("127.0.0.1", clock=lambda: monotonic_ns() + hour)
+    watch = Watch([("127.0.0.1", echo.port, echo.token)])
+    watch.begin()
+    (clock,) = watch.clocks
+    assert abs(clock.line.offset_ns + hour) <= clock.error_ns
+    with reach("127.0.0.1", echo.port, bytes(16)) as stranger, pytest.raises(OSError):  # noqa: PT011 - reset or closed
+        ask(stranger)
+    watch.end()
+    assert abs(clock.line.offset_ns + hour) <= clock.error_ns
+    echo.close()
+    with pytest.raises(OSError):  # noqa: PT011 - refused, or reset
+        ask(reach("127.0.0.1", echo.port, echo.token))
+
+
+def test_an_echo_that_is_gone_ends_no_watch() -> None:
+    ticks = count()
+    echo = Echo("127.0.0.1", clock=lambda: next(ticks))
+    watch = Watch([("127.0.0.1", echo.port, echo.token)])
+    watch.begin()
+    before = threading.active_count()
+    echo.close()
+    watch._connections[0].close()  # type: ignore[union-attr]
+    watch.measure()
+    watch.end()
+    assert watch.clocks[0].line != SAME
+    assert threading.active_count() <= before
