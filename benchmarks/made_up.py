@@ -1,7 +1,8 @@
 """Run ``structbench load`` of the current folder's tree with an engine that makes up records: the main process alone.
 
-``python -c RUN_THIS ARGUMENTS OF LOAD`` prints, as its last line, the records/s from the first prompt to the end of
-the command, and this process's processor time a record. It must run in trees of other commits, so it names only what they share (``benchmarks.earlier``).
+With the arguments of ``load``, it prints as its last line the records/s from the first prompt to the end of the
+command, and this process's processor time a record. It runs in trees of other commits (``benchmarks.earlier``), so it
+names only what they share.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Engine:
         readings = more.get("readings") or more["control"]
         readings.started_ns = start_ns = time.monotonic_ns()
         packed, said = template(), object.__setattr__
-        for self.made, request in enumerate(requests, self.made + 1):
+        for request in requests:
+            self.made += 1
             record = pickle.loads(packed)
             said(record, "index", request.index)
             for name in ("due_ns", "sent_ns", "first_answer_ns", "end_ns"):

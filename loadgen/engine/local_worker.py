@@ -1,6 +1,7 @@
 """A worker process of the local engine: a Worker with ``feed`` and a socket to the parent (``local``).
 
-The parent sends ``(number, job, descriptors)``, then start · stop · cancel; it gets lists of what a Worker tells, and "bye".
+The parent sends ``(number, job, descriptors)``, then start · stop · cancel; it gets lists of what a Worker tells,
+and "bye".
 """
 
 from __future__ import annotations

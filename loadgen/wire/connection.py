@@ -169,7 +169,7 @@ class Connection:
         return self._failure or ConnectFailed(f"the connection was lost while sending: {error.strerror}")
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield each chunk that was not taken, its stamp in ``WireTimings``; an error's body comes as it is received."""
+        """Yield each chunk that was not taken, its stamp in ``WireTimings``; an error's body as it is received."""
         timings = self._timings
         assert timings is not None
         self._reading = True
@@ -305,7 +305,10 @@ class Connection:
             if self._is_local and self._selector is not None:
                 timings.processor_wait_ns = self._selector.processor_wait_ns
         self._last_ns = stamp_ns = read_ns if received_ns is None else received_ns
-        since_ns = None if self._selector is None else self._selector.readable_since_ns
+        since_ns = None
+        if self._selector is not None:
+            since_ns = self._selector.readable_since_ns
+            self._selector.note_read(len(chunks))
         early_ns = None if since_ns is None else max(0, stamp_ns - since_ns)
         self._last_early_ns = early_ns if received_ns is None else 0
         if len(chunks) > 1 and since_ns is not None:

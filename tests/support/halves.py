@@ -63,8 +63,8 @@ class _End:
             data = self.sock.recv(1 << 16)
             if not data:
                 return None
-            for said in self._frames.feed(data):
-                self._waiting += said if isinstance(said, list) else [said]
+            for message in self._frames.feed(data):
+                self._waiting += message if isinstance(message, list) else [message]
         return self._waiting.pop(0)
 
     def is_quiet(self) -> bool:

@@ -19,8 +19,9 @@ from tests.loadgen.api.test_v1_recordings import APIS, RECORDINGS
 from tests.support.scripted_server import DONE, answers, ask_script, chat, said
 
 MODULES = {"openai": openai, "responses": responses, "anthropic": anthropic}
-CHAT = '{{"model":"m:1","created_at":"2026-11-26T01:02:03.4Z","message":{{"role":"assistant","content":{}{}}},"done":false}}\n'
-COMPLETION = '{{"model":"m:1","created_at":"2026-11-26T01:02:03.4Z","response":{}{},"done":false}}\n'
+BEGIN = '{{"model":"m:1","created_at":"2026-11-26T01:02:03.4Z",'
+CHAT = BEGIN + '"message":{{"role":"assistant","content":{}{}}},"done":false}}\n'
+COMPLETION = BEGIN + '"response":{}{},"done":false}}\n'
 
 
 def by_client(line: str) -> Piece | None:
