@@ -36,6 +36,7 @@ def compose() -> list[str] | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("check_jsonschema") is None, reason="needs `pip install check-jsonschema`")
 def test_it_satisfies_the_compose_specification() -> None:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]

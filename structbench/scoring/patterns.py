@@ -7,12 +7,15 @@ own, which is killed when the time is up; nearly all searches cannot, and are do
 from __future__ import annotations
 
 import atexit
+import fcntl
+import os
 import re
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
+from select import select
 from typing import TYPE_CHECKING, Any
 
 from loadgen.engine.child import frame, receive, spawn
@@ -90,15 +93,16 @@ class _Helper:
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._replies: Iterator[Any] = iter(())
+        self._life = -1
+        """The end of a pipe that is never written to: the system closes it when this process is gone."""
 
     def search(self, pattern: str, text: str) -> bool:
         seconds = limit_s()
         limit = SEARCH_LIMIT_S if seconds is None else seconds
         if self._sock is None:
-            self._process, self._sock = spawn("structbench.scoring.patterns:serve")
-            self._replies = receive(self._sock)
+            self._start()
+        assert self._sock is not None
         try:
-            self._sock.settimeout(_GRACE_S)
             self._sock.sendall(frame((pattern, text, limit)))
             for found in self._replies:
                 return bool(found)
@@ -112,9 +116,20 @@ class _Helper:
             raise OutOfTime
         raise BadPattern(f"a search for {pattern!r} took longer than {limit:g} s of CPU time")
 
+    def _start(self) -> None:
+        theirs, self._life = os.pipe()
+        try:
+            self._process, self._sock = spawn("structbench.scoring.patterns:serve", fds=[theirs])
+        finally:
+            os.close(theirs)
+        self._sock.settimeout(_GRACE_S)
+        self._sock.sendall(frame(theirs))
+        self._replies = receive(self._sock)
+
     def close(self) -> None:
         if self._sock is not None and self._process is not None:
             self._sock.close()
+            os.close(self._life)
             self._process.kill()
             self._process.wait()
         self._process = self._sock = None
@@ -127,13 +142,21 @@ atexit.register(_helper.close)
 def serve(sock: socket.socket) -> None:
     """Run in the process: answer questions until the other end is closed.
 
-    The system ends it amid a search that takes too long: Python sees no signal until the search is over. That is also
-    how a search ends whose asker is gone, so SIGPROF is unblocked, whatever the asker had blocked.
+    The system ends it amid a search that takes too long (SIGPROF), or whose asker is gone (SIGIO of the pipe that only
+    the asker holds): Python sees no signal until the search is over. What the asker had blocked is unblocked.
     """
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
+    ends = {signal.SIGPROF, signal.SIGIO}
+    for number in ends:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
     with sock, suppress(OSError):
-        for pattern, text, limit in receive(sock):
+        messages = receive(sock)
+        life = next(messages)
+        fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
+        for pattern, text, limit in messages:
+            if select([life], [], [], 0)[0]:  # it was closed before its signal was asked for
+                return
             signal.setitimer(signal.ITIMER_PROF, limit)
             regex = compiled(pattern)
             found = regex is not None and regex.find(text) is not None

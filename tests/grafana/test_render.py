@@ -39,6 +39,7 @@ def answer(_url: str, target: ask.PanelQuery, span: ask.Span) -> list[dict[str, 
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("empty", [False, True], ids=["data", "no data"])
 @pytest.mark.parametrize("name", ask.boards())
 def test_a_dashboard_is_drawn(name: str, empty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,7 @@ def test_a_run_is_complete_without_the_turns_that_never_arose(sim: Simulator, tm
     assert load(options).rows[0]["cache"] == "skipped"
 
 
+@pytest.mark.slow
 def test_a_last_turn_that_never_arose_was_planned_all_the_same(sim: Simulator, tmp_path: Path) -> None:
     summary = load(small(sim, tmp_path / "x.duckdb", models=["silent"], suites=["turns"], requests=4))
     assert [row[0] for row in rows(tmp_path / "x.duckdb")] == [0, 2]

@@ -310,6 +310,7 @@ def test_a_server_that_wants_a_key_says_so_before_anything_is_sent(
         assert "HTTP 401: the server does not accept the key in OLLAMA_API_KEY" in refused("--host", locked.url)
 
 
+@pytest.mark.slow
 def test_a_gateway_that_lets_nobody_ask_a_model_says_so_before_anything_is_stored(refused: Refused) -> None:
     with gateway(refused.sim.url, lambda path, _headers, _body: 403 if path == "/api/generate" else None) as front:
         code = main(["load", "--models", "sim:fast", "--suites", "numbers", "--metrics-port", "0", "--host", front.url])

@@ -259,6 +259,7 @@ def test_first_chunks_that_were_read_late_are_not_diluted_among_all_chunks() -> 
     assert judge(facts_of(rows)) == Verdict("degraded", FIRST.format("p99", "33%"))
 
 
+@pytest.mark.slow
 def test_chunks_that_a_server_sends_together_are_not_this_clients_doing() -> None:
     together = [60_000 + 100_000 * (i // 10) for i in range(100)]
     own = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import signal
 
 Array = np.ndarray[Any, Any]
 Generator = np.random.Generator
@@ -17,6 +16,8 @@ def independent(generator: Generator, n: int) -> Array:
 
 def autoregressive(generator: Generator, n: int, memory: float = 0.5) -> Array:
     """Skewed, and each like the one before it."""
+    from scipy import signal  # late: takes most of a second
+
     noise = generator.standard_normal(n + 200)
     noise[1:] *= np.sqrt(1 - memory**2)
     return np.exp(0.5 * signal.lfilter([1.0], [1.0, -memory], noise))[200:]

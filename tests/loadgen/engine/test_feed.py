@@ -200,6 +200,7 @@ sizes = st.lists(st.integers(0, 700), min_size=1, max_size=8)
 steps = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 60)), max_size=60)
 
 
+@pytest.mark.slow
 @given(sizes=sizes, steps=steps, wrap=st.integers(200, 8000), closed=st.booleans())
 @settings(deadline=None, max_examples=150)
 def test_the_ring_never_overwrites_what_is_untaken(

@@ -125,6 +125,7 @@ def test_connections_stand_before_the_start(url: str) -> None:
         assert record.due_ns == record.sent_ns >= readings.started_ns
 
 
+@pytest.mark.slow
 def test_a_slow_answer_holds_up_its_own_slot_only() -> None:
     """The first answer comes when all the others have been given, however long that takes."""
     others, came = threading.Semaphore(0), []
@@ -158,6 +159,7 @@ def test_no_requests_at_all_is_an_end(url: str) -> None:
     assert run([], OpenLoop(rate=5.0), url, workers=1) == []
 
 
+@pytest.mark.slow
 def test_all_start_together_when_the_slowest_has_warmed_up_which_is_not_yielded(url: str) -> None:
     def truth() -> Any:
         return httpx.get(url + "/truth", timeout=20).json()["requests"]
@@ -178,6 +180,7 @@ def test_all_start_together_when_the_slowest_has_warmed_up_which_is_not_yielded(
 # Open loop
 
 
+@pytest.mark.slow
 def test_each_is_sent_when_due_striped_over_the_workers_at_really_constant_gaps(url: str) -> None:
     readings = Readings()
     records = run(some(40, "sim:fast", 2), OpenLoop(rate=100.0), url, workers=2, readings=readings)
@@ -199,6 +202,7 @@ def test_slow_answers_do_not_hold_up_what_is_due(url: str) -> None:
     assert max(in_flight_at_sends(records)) > 8
 
 
+@pytest.mark.slow
 def test_beyond_the_cap_requests_are_dropped_and_never_sent(url: str) -> None:
     load = OpenLoop(rate=200.0, max_in_flight=3)
     records = run(some(40, "steady", 20), load, url, workers=2)
@@ -232,6 +236,7 @@ def test_an_open_loop_takes_its_number_from_the_requests_or_says_it_needs_one(ur
 # Workers that die
 
 
+@pytest.mark.slow
 def test_a_killed_workers_requests_are_recorded_and_another_takes_over(url: str) -> None:
     orders, readings = Orders(), Readings()
     records: list[RequestRecord] = []
@@ -258,6 +263,7 @@ def test_a_killed_workers_requests_are_recorded_and_another_takes_over(url: str)
     assert readings.in_flight == 0
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_had_in_flight_does_not_count_against_the_cap_for_ever(url: str) -> None:
     requests = [chat("hangs", i, "fault:hang-before") for i in range(4)]
     requests += [replace(request, index=request.index + 4) for request in some(80, "sim:fast", 1)]
@@ -313,6 +319,7 @@ def stop_after(records: int, url: str, load: Any, requests: Iterable[Request], *
     return got, stopped_ns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [ClosedLoop(concurrency=4), OpenLoop(rate=60.0, duration_s=60.0)])
 def test_after_a_stop_nothing_new_is_sent_and_what_is_in_flight_finishes(url: str, load: Any) -> None:
     records, stopped_ns = stop_after(6, url, load, endless(tokens=20))

@@ -416,6 +416,7 @@ def test_a_worker_that_still_warms_up_is_not_waited_for_when_the_load_is_stopped
     assert (records, heard, readings.started_ns) == ([], [None, None], None)
 
 
+@pytest.mark.slow
 def test_workers_have_two_seconds_for_a_cancel_and_are_then_killed_with_records_for_what_they_had() -> None:
     """Three loads at once: in a hurry, after the grace period, and in a hurry long after the stop, where it obeys."""
     outcomes: dict[str, tuple[list[RequestRecord], int]] = {}

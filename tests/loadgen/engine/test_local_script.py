@@ -53,6 +53,7 @@ def script(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_works_and_leaves_at_any_time(url: str, tmp_path: Path) -> None:
     with script(tmp_path, url, "sim:fast", "leave") as process:
         out, _ = process.communicate(timeout=60)
@@ -62,6 +63,7 @@ def test_a_script_without_a_main_guard_works_and_leaves_at_any_time(url: str, tm
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(url: str, tmp_path: Path) -> None:
     with script(tmp_path, url, "llama3.2:1b", "stay") as process:
         assert process.stdout is not None

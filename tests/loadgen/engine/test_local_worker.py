@@ -377,6 +377,7 @@ def test_a_request_that_is_cancelled_before_it_was_begun_has_its_record() -> Non
 # What it says of itself, and how it ends
 
 
+@pytest.mark.slow
 def test_a_worker_that_waits_sleeps_and_says_once_a_second_how_late_its_event_loop_was() -> None:
     held_up_s = 0.3
     results = Results(taken=lambda: time.sleep(held_up_s))

@@ -237,6 +237,7 @@ def test_alterations_stay_valid_and_change_every_part() -> None:
         assert all(changed[key] != value[key] for key in value)
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_pieces_add_up_to_the_text(text: str) -> None:
     assert "".join(planning.split(text)) == text

@@ -23,6 +23,7 @@ from tests.support.simulators import ANSWERS, PERSON, body, connect, post, user,
 _ROOT = ROOT / "tests"
 
 
+@pytest.mark.slow
 def test_one_slot_means_one_at_a_time(client: ollama.Client, sim: Simulator) -> None:
     client.generate("one", "")
     sim.reset_truth()

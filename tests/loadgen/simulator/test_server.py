@@ -152,6 +152,7 @@ def shape(value: Any) -> Any:
     return type(value).__name__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", RECORDED)
 def test_recorded_requests_get_answers_of_the_recorded_form(version: str) -> None:
     exchanges = [e for e in recorded(RECORDED[version]) if not e["request"]["path"].startswith("/v1/")]

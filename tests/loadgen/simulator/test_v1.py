@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from tests.support.simulators import ANSWERS, FAST, MODELS, PERSON, WEATHER, con
 
 pytestmark = pytest.mark.slow
 
-for _package in ("httpx2", "openai", "anthropic"):
-    pytest.importorskip(_package, reason="the extras openai and anthropic are not installed")
+if not all(map(find_spec, ("httpx2", "openai", "anthropic"))):
+    pytest.skip("the extras openai and anthropic are not installed", allow_module_level=True)
 
 PATHS = {"openai": "/v1", "responses": "/v1", "anthropic": ""}
 TWO_CALLS = [{"name": "get_weather", "arguments": {"city": city}} for city in ("Oslo", "Rome")]

@@ -151,6 +151,7 @@ def test_stats_count_cells_requests_and_cache_hits(results: Path, capsys: pytest
     assert "5: 4 complete, 1 interrupted, 0 running" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_clean_removes_what_was_named_and_the_file_gets_smaller(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -103,6 +103,7 @@ def test_two_runs_of_the_same_are_no_different(reader: Reader) -> None:
     assert (result.tested, result.gated) == (15, 0)
 
 
+@pytest.mark.slow
 def test_the_first_answer_is_compared_where_some_answer_had_thinking_or_a_gate_asks_for_it(tmp_path: Path) -> None:
     def thought(seed: int, thinking_s: float | None) -> list[dict[str, Any]]:
         later = 0.0 if thinking_s is None else thinking_s
@@ -374,6 +375,7 @@ def test_nothing_to_compare_is_no_silent_pass(reader: Reader) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_cell_that_b_lacks_is_no_silent_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tools = config(suite="tools")
     path = database(
@@ -447,6 +449,7 @@ def command(db: Path, *argv: str) -> int:
     return main(["compare", *argv, "--db", str(db)])
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_the_exit_code_tells(
     db: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -475,6 +478,7 @@ def test_the_command_writes_a_file_whole(db: Path, tmp_path: Path, kind: str) ->
         json.loads(text)
 
 
+@pytest.mark.slow
 def test_two_files_are_compared(db: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = database(tmp_path / "other.duckdb", elsewhere=RUNS["slow"])
     baseline = database(tmp_path / "baseline.duckdb", then=RUNS["plain"])

@@ -83,6 +83,7 @@ def test_figures_agree_with_the_view_that_a_load_ends_with(path: Path) -> None:
         }
 
 
+@pytest.mark.slow
 def test_the_first_answer_is_reported_where_some_answer_had_thinking(tmp_path: Path) -> None:
     thought = {"first_thinking_s": 0.001, "first_answer_s": 0.25}
     rows = [*requests("r1", 80, **thought), *requests("r2", 80, first_answer_s=0.001)]
@@ -217,6 +218,7 @@ def test_a_continued_run_s_second_segment_comes_after_its_first(tmp_path: Path) 
     assert instants[-1] > instants[9] >= 0.18
 
 
+@pytest.mark.slow
 def test_a_large_file_is_sampled_and_says_so(tmp_path: Path) -> None:
     found = document(many(tmp_path / "many.duckdb", 2, 4000), details=True)
     details = found.details or {}

@@ -161,6 +161,7 @@ def test_dry_run_and_explain_tell_and_send_nothing(first: First, sim: Simulator,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_options_reach_the_server_and_the_command_lines_win(sim: Simulator, tmp_path: Path) -> None:
     with listening(sim) as heard:
         given: dict[str, Any] = {
@@ -185,6 +186,7 @@ def counts(sim: Simulator, model: str, least: int) -> Any:
     return lambda: sum(entry["outcome"] == "completed" for entry in inferences(sim, model)) >= least
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_where_it_was(sim: Simulator, tmp_path: Path) -> None:
     db = tmp_path / "s.duckdb"
     options = small(sim, db, models=["slow"], requests=40, concurrency=[4], warmup=0)
@@ -252,6 +254,7 @@ def test_a_server_that_goes_away_ends_the_run_and_not_what_was_measured(tmp_path
     assert set(outcomes) <= {"correct", "connect", "protocol", "cancelled"}
 
 
+@pytest.mark.slow
 def test_too_many_errors_fail_the_run_only_where_a_limit_was_set(sim: Simulator, tmp_path: Path) -> None:
     options = small(sim, tmp_path / "s.duckdb", models=["fault:500@0.5"], requests=20, warmup=0, concurrency=[2])
     failed = load(replace(options, max_error_rate=0.1))
@@ -264,6 +267,7 @@ def test_too_many_errors_fail_the_run_only_where_a_limit_was_set(sim: Simulator,
                                       " WHERE error_kind = 'http'") == [("http", 500, None)]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_metrics_can_be_scraped_until_the_hold_ends(sim: Simulator, tmp_path: Path) -> None:
     port = free_port()
     stop, scraped = Stop(), []

@@ -140,6 +140,7 @@ def test_losses_are_counted_and_degrade_a_run_without_failing_it(lossy: SimpleNa
     assert lossy.outcomes == ["correct", "correct", "worker_died", "correct", "correct", "dropped"]
 
 
+@pytest.mark.slow
 def test_notes_are_kept_shown_and_given_as_json_and_a_run_that_goes_on_is_judged_as_a_whole(
     sim: Simulator, db: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -523,6 +524,7 @@ def test_who_asks_for_the_end_while_a_model_loads_does_not_wait_for_it(
     assert ask(options.db, "SELECT count(*) FROM runs") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_run_that_somebody_deletes_meanwhile_is_not_in_the_summary(sim: Simulator, db: Path) -> None:
     db = db
     with made_up():
@@ -606,6 +608,7 @@ def test_what_is_only_planned_sends_nothing_and_makes_no_file(sim: Simulator, tm
 # --- what each cell is measured with
 
 
+@pytest.mark.slow
 def test_schemas_told_in_two_ways_are_paired(sim: Simulator, db: Path) -> None:
     answer: dict[str, Any] = {
         "output_text": '{"name": "Maria Lindqvist", "age": 34, "email": "maria.lindqvist@example.org"}'
@@ -645,6 +648,7 @@ def test_prompts_are_as_long_as_asked_in_each_models_own_tokens(
 # --- answers compared with their references
 
 
+@pytest.mark.slow
 def test_why_answers_were_not_compared_stands_at_each_run(
     sim: Simulator, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -681,6 +685,7 @@ def test_why_answers_were_not_compared_stands_at_each_run(
     assert (broken_off.exit_code, len(asked), "warnings" in broken_off.rows[0]) == (130, 2, False)
 
 
+@pytest.mark.slow
 def test_a_model_that_a_gateway_keeps_to_itself_costs_its_own_cells_only(sim: Simulator, db: Path) -> None:
     def refuses(path: str, _headers: Mapping[str, str], body: bytes) -> int | None:
         return 403 if path == "/api/generate" and b"mixed" in body else None

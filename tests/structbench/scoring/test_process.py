@@ -108,6 +108,7 @@ def test_a_catastrophic_pattern_costs_one_answer_and_no_process(scorer: Scorer, 
     assert child_of(scorer) == child
 
 
+@pytest.mark.slow
 def test_a_child_that_hangs_beyond_its_alarm_is_replaced(
     scorer: Scorer, scores: Scores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +214,7 @@ class Message(dict[str, str]):
     """A message that a weak reference may be of."""
 
 
+@pytest.mark.slow
 def test_more_cases_than_are_kept_are_told_apart_and_the_first_ones_let_go(
     scorer: Scorer, scores: Scores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +243,7 @@ class Bomb:
         return os._exit, (3,)
 
 
+@pytest.mark.slow
 def test_an_answer_that_kills_the_child_costs_only_itself(scorer: Scorer, scores: Scores) -> None:
     scorer.submit(1, CASES["json"], Answer(tool_calls=({"name": "f", "arguments": Bomb()},)))
     scorer.submit(2, CASES["json"], Answer(output_text="[2]"))
@@ -360,6 +363,7 @@ def test_ctrl_c_in_the_terminal_does_not_stop_scoring(scorer: Scorer, scores: Sc
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
+@pytest.mark.slow
 def test_the_child_ends_with_its_parent() -> None:
     code = (
         "import os, signal, sys; sys.path[:] = sys.argv[1:]\n"

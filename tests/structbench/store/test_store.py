@@ -51,6 +51,7 @@ def test_kill_9_loses_no_row_and_counts_none_twice(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_reader_that_holds_the_file_delays_no_append_and_loses_no_row(path: Path) -> None:
     with Store(path) as store:
         with held(path, "read") as release:
@@ -71,6 +72,7 @@ def test_a_reader_that_holds_the_file_delays_no_append_and_loses_no_row(path: Pa
         assert store.query("SELECT count(*) AS n FROM requests") == [{"n": 500}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["read", "write"])
 def test_what_is_kept_from_the_file_is_read_from_the_spool_and_changes_what_the_file_says(path: Path, how: str) -> None:
     with Store(path) as store:
@@ -93,6 +95,7 @@ def test_what_is_kept_from_the_file_is_read_from_the_spool_and_changes_what_the_
     assert read(path, "SELECT r.status, n.text FROM runs AS r JOIN notes AS n USING (run_id)") == [("complete", "t")]
 
 
+@pytest.mark.slow
 def test_a_run_can_be_claimed_while_a_reader_has_the_file(path: Path) -> None:
     with Store(path) as store:
         store.append("runs", {**RUN, "status": "interrupted"})
@@ -125,6 +128,7 @@ def test_another_program_reads_between_flushes(path: Path) -> None:
             assert read(path, "SELECT count(*) FROM requests") == [(index + 1,)]
 
 
+@pytest.mark.slow
 def test_rows_reach_the_file_without_a_flush(path: Path) -> None:
     with Store(path) as store:
         store.append("requests", request(0))
@@ -258,6 +262,7 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(path: Path, monkeypatch: p
     assert read(path, "SELECT run_id FROM summary") == [("old",)]
 
 
+@pytest.mark.slow
 def test_views_of_another_version_are_replaced_in_a_file_that_is_written_and_never_read(path: Path) -> None:
     Store(path).close()
     with duckdb.connect(path) as con:
@@ -349,6 +354,7 @@ def test_a_file_held_by_another_process_is_refused_with_its_pid(path: Path) -> N
         Store(path, patience_s=0.2)
 
 
+@pytest.mark.slow
 def test_a_file_held_for_a_moment_is_waited_for(path: Path) -> None:
     Store(path).close()
     with held(path, "write") as release:

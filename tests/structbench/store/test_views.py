@@ -252,6 +252,7 @@ def test_nearest_takes_the_same_load_first_and_never_another_model(store: Store)
 # Views.
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 50), max_size=8), min_size=1, max_size=6))
 def test_gap_percentiles_are_those_of_all_gaps(memory: duckdb.DuckDBPyConnection, streams: list[list[int]]) -> None:
@@ -302,6 +303,7 @@ def test_ttft_taken_apart_adds_up_and_lacks_nothing_but_what_failed(store: Store
     assert mean["rest_s"] == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0, 1000), max_size=12), st.integers(0, 4))
 def test_percentiles_are_over_completed_requests_and_adjusted_ones_count_failures_as_infinite(
