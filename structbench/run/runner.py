@@ -26,6 +26,7 @@ from rich.console import Console
 from loadgen.api.server import ModelDetails, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
+from loadgen.wire.deadline import together
 from structbench import __version__
 from structbench.calibration import kept as calibrated_machine
 from structbench.comparison import constrained
@@ -484,12 +485,11 @@ class _Runner:
         key = cell.server.address, cell.model
         if key not in self.calibration:
             config, server = cell.config, cell.server
+            prompts, chat = calibration_prompts(config.seed, run_id), config.endpoint == "chat"
+            ask = partial(server.api.prompt_tokens, server.address, cell.model)
+            counts = together([partial(ask, prompt, config.options, chat, server.access) for prompt in prompts])
             samples = []
-            for prompt in calibration_prompts(config.seed, run_id):
-                chat = config.endpoint == "chat"
-                tokens = server.api.prompt_tokens(
-                    server.address, cell.model, prompt, config.options, chat, server.access
-                )
+            for prompt, tokens in zip(prompts, counts, strict=True):
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
                     if self.services.budget is not None:
