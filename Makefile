@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 unexport PYTHONDONTWRITEBYTECODE
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not (ollama or llamacpp or prometheus or chromium or data or slow)"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not (ollama or llamacpp or prometheus or chromium or data or slow or ray)"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

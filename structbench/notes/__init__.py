@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from structbench.notes import away, cache, counts, ignored, limits, machine, opening, prompts, reload, stationary
+from structbench.notes import away, cache, counts, ignored, limits, machine, nodes, opening, prompts, reload, stationary
 from structbench.notes.judge import Judge
 from structbench.types import Note
 
@@ -17,7 +17,7 @@ Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 JUDGES: tuple[Judge, ...] = (
     limits.TOKEN_LIMIT, limits.RATE_LIMITED, away.SERVER_AWAY, stationary.STATIONARY, stationary.SATURATION,
     opening.OPENING, reload.RELOAD, cache.CACHED, prompts.PROMPTS, counts.COUNTS,
-    ignored.IGNORED, machine.LOST, machine.PRESSED,
+    ignored.IGNORED, nodes.NODES_DIFFER, machine.LOST, machine.PRESSED,
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from structbench.results.chart_data import curves_of, parts_of, positions_of, ti
 from structbench.results.figures import Figures, figures_of, runs_of
 from structbench.results.groups import RunGroup, run_groups
 from structbench.results.intervals import gap_counts
+from structbench.results.nodes import NodeFigures, nodes_of
 from structbench.results.wrong_answers import wrong_of
 from structbench.stats import CONFIDENCE
 from structbench.store import Reader
@@ -33,6 +34,8 @@ class Document:
     headline: Headline
     gates: Sequence[Gate]
     """The rule judged on each run group."""
+    nodes: Sequence[NodeFigures]
+    """The nodes of a cluster that sent the runs of each group; none for loads from one machine."""
     details: dict[str, Any] | None
     """curves, positions, parts, timeline, wrong: too much for tables; None if not requested."""
 
@@ -46,6 +49,7 @@ def document_of(
         # Tens of millions of gaps take a second or more to count, so only where they are needed.
         gaps = gap_counts(reader, runs_of(groups)) if details or pool else None
         figures = figures_of(reader, groups, gaps)
+        nodes = nodes_of(reader, groups)
         found = None
         if details and gaps is not None:
             found = {
@@ -57,7 +61,7 @@ def document_of(
             }
     return Document(
         made_at=datetime.now(UTC).replace(microsecond=0), database=reader.path.name, pooled=pool, groups=groups,
-        figures=figures, headline=headline_of(groups, figures, rule),
+        figures=figures, nodes=nodes, headline=headline_of(groups, figures, rule),
         gates=judge_groups(rule, groups, figures), details=found,
     )  # fmt: skip
 
@@ -77,6 +81,7 @@ def to_json(document: Document) -> dict[str, Any]:
         },
         "slos": [asdict(gate) for gate in document.gates],
         "lines": [_group_json(group, document.figures[group.id]) for group in document.groups],
+        "nodes": [asdict(each) for each in document.nodes],
         **(document.details or {}),
     }  # fmt: skip
 

@@ -12,6 +12,7 @@ from structbench.reports.estimates import ABOUT_CASES, SUCH_CASES, estimate_text
 from structbench.reports.summary import MOST_FAILURES
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
+from structbench.results.nodes import node_table
 from structbench.stats import Estimate
 
 
@@ -28,6 +29,11 @@ def to_markdown(document: Document) -> str:
               "correct/s", "verdict")  # fmt: skip
     table = [header, ("---",) * 3 + ("--:",) * (len(header) - 4) + ("---",), *rows]
     parts.append("\n".join(f"| {' | '.join(row)} |" for row in table))
+    if document.nodes:
+        header, *told = node_table(document.nodes, document.groups)
+        lines = [" | ".join(map(markdown_text, row)) for row in told]
+        lines = [" | ".join(header), " | ".join(("---",) * 2 + ("--:",) * (len(header) - 2)), *lines]
+        parts.append("\n".join(["**Nodes**", "", *(f"| {line} |" for line in lines)]))
     failures = [
         f"- {markdown_text(group.name)}: {failure.count:,} × {markdown_text(failure.text)}"
         for group in document.groups

@@ -14,6 +14,7 @@ from structbench.reports.estimates import ABOUT_CASES, SUCH_CASES, estimate_text
 from structbench.reports.summary import Column, ColumnGroup, Row, as_text, print_parts, print_table
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
+from structbench.results.nodes import node_table
 from structbench.stats import needed
 
 _SPEED = [metric.at(p) for metric in LATENCIES.values() for p in metric.shown]
@@ -33,11 +34,19 @@ def print_document(document: Document, console: Console) -> None:
     print_parts(
         "Intervals (95 %)", name, [*_interval_columns([figures[group.id] for group in document.groups])], rows, console
     )
+    if document.nodes:
+        header, *texts = node_table(document.nodes, document.groups)
+        name, *others = [Column(title, partial(_text_at, place), right=place > 1) for place, title in enumerate(header)]
+        print_parts("Nodes", name, [(each,) for each in others], [{"texts": row} for row in texts], console)
     if any(of_such_cases(each).n for each in figures.values()):
         console.print(as_text(ABOUT_CASES))
     if any(row["too_few"] for row in rows):
         counts = ", ".join(f"{name} {needed(p)}" for name, p in PERCENTILES.items())
         console.print(as_text(f'– or "needs …": too few requests for an interval ({counts}; see docs/statistics.md)'))
+
+
+def _text_at(place: int, row: Row) -> str:
+    return str(row["texts"][place])
 
 
 def row_of(group: RunGroup, figures: Figures) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from structbench.reports.estimates import (
 from structbench.reports.headline import Candidate, Check, Headline
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup
+from structbench.results.nodes import node_table
 from structbench.results.wrong_answers import RIGHT
 
 _SIGNS = {"met": "✓", "not decided": "?", "not met": "✗"}
@@ -53,6 +54,7 @@ def view_of(document: Document) -> dict[str, Any]:
             for group in groups
             for each in figures[group.id].failures
         ],
+        "nodes": node_table(document.nodes, groups) if document.nodes else [],
         "speed": _speed_table(groups, figures),
         "charts": charts_of(groups, figures, details),
         "wrong": _wrong_answers(details["wrong"], groups, figures),
