@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 from loadgen.api.server import Server
-from loadgen.engine import LoadFailed, Orders, Readings, default_workers, generate_load
+from loadgen.engine import LoadFailed, Orders, Readings, default_warmup, default_workers, generate_load
 from loadgen.telemetry import CellLabels, Telemetry
 from loadgen.types import NS, ClosedLoop, Request, RequestRecord, Timeouts
 from structbench.errors import StructbenchError
@@ -175,7 +175,7 @@ class Segment:
     @property
     def warmup(self) -> int:
         chosen = self.services.settings.warmup
-        return self.workers if chosen is None else chosen
+        return default_warmup(self.cell.load) if chosen is None else chosen
 
     @property
     def of_nodes(self) -> Mapping[str, int]:
