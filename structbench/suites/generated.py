@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
 from statistics import StatisticsError, linear_regression
-from typing import overload
+from typing import TypeVar, overload
 
 from structbench.types import Case
+
+T = TypeVar("T")
 
 TEXT_VERSION = 2
 NUMBERS_VERSION = 1
@@ -171,7 +173,7 @@ def _normal(rng: Random, mean: float, stddev: float) -> float:
     return mean + stddev * radius * math.cos(2 * math.pi * rng.random())
 
 
-def _pick(rng: Random, items: Sequence[str]) -> str:
+def _pick(rng: Random, items: Sequence[T]) -> T:
     return items[int(rng.random() * len(items))]
 
 
