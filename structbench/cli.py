@@ -20,8 +20,8 @@ from structbench.output import complain
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 COMMANDS = (
-    "load", "runs", "stats", "compare", "export", "import", "sql", "verify", "rescore", "clean", "clear-cache",
-    "suites", "matrix", "simulate", "demo", "watch", "report", "calibrate",
+    "load", "capacity", "runs", "stats", "compare", "export", "import", "sql", "verify", "rescore", "clean",
+    "clear-cache", "suites", "matrix", "simulate", "demo", "watch", "report", "calibrate",
 )  # fmt: skip
 """The commands, in the order of the overview."""
 

@@ -43,6 +43,9 @@ def load(
     cert: str | Sequence[str] = (),
     insecure: bool = False,
     requests: int | None = None,
+    until: Literal["auto", "settled"] = "auto",
+    max_requests: int = 1000,
+    max_time: float | str = 300.0,
     concurrency: int | Sequence[int] = (),
     rate: float | Sequence[float] = (),
     arrival: Literal["constant", "poisson", "gamma"] = "constant",
@@ -117,8 +120,12 @@ def load(
         REQUESTS_CA_BUNDLE, else the system's)
     cert: client certificate and its key, in one file or in two
     insecure: do not check the server's certificate: anybody could answer in its place
-    requests: requests per cell (default by suite: text 50, json 30, tools 20, turns 16, numbers 50, a file one per
-        case; with --duration: no limit)
+    requests: ask for exactly so many requests per cell (default: see --until)
+    until: settled: go on with each cell until its rule is met or not met (--slo, else correct>=90% ttft_p95<=1s
+        error_rate<=5%), and no longer; auto: that for text and suites with scores, where neither --requests nor
+        --duration is given, and else one request per case
+    max_requests: until settled: requests per cell after which it ends undecided
+    max_time: until settled: time after which a cell ends undecided
     concurrency: closed loop: number of requests in flight (default: 1); several values make several cells
     rate: open loop: requests/s to send, however fast the server answers; several values make several cells
     arrival: open loop: spacing of the arrivals

@@ -253,6 +253,11 @@ def think_value(text: str) -> bool | str:
     return {"on": True, "true": True, "off": False, "false": False}.get(text.lower(), text)
 
 
+def think_word(value: bool | str) -> str:
+    """Return the word of ``think_value``."""
+    return value if isinstance(value, str) else "on" if value else "off"
+
+
 @dataclass(kw_only=True)
 class LoadOptions(Readable):
     """Send load to a server, score its answers and store every request; times are seconds, or such as 1m30s."""
@@ -287,10 +292,16 @@ class LoadOptions(Readable):
     ca: Optional[str] = access_opt("ca")
     cert: list[str] = access_opt("cert")
     insecure: bool = access_opt("insecure")
-    requests: Optional[int] = opt(
-        None,
-        "requests per cell (default by suite: text 50, json 30, tools 20, turns 16, numbers 50, a file one per case; "
-        "with --duration: no limit)",
+    requests: Optional[int] = opt(None, "ask for exactly so many requests per cell (default: see --until)")
+    until: Literal["auto", "settled"] = opt(
+        "auto",
+        "settled: go on with each cell until its rule is met or not met (--slo, else correct>=90% ttft_p95<=1s "
+        "error_rate<=5%), and no longer; auto: that for text and suites with scores, where neither --requests nor "
+        "--duration is given, and else one request per case",
+    )
+    max_requests: int = opt(1000, "until settled: requests per cell after which it ends undecided")
+    max_time: float = opt(
+        300.0, "until settled: time after which a cell ends undecided", read=seconds_of, metavar="TIME"
     )
     concurrency: list[int] = opt(
         (),
@@ -455,6 +466,11 @@ def as_arguments(options: LoadOptions) -> list[str]:
         else:
             words += [name, *texts]
     return words
+
+
+def as_setting(key: str, value: Any) -> str:
+    """Return ``KEY=VALUE`` as --option and --body read it back."""
+    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def _word(value: Any) -> str:

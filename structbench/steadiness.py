@@ -54,3 +54,34 @@ def _first_sign_ns(row: Row) -> int:
     if row["ttft_s"] is None or row["sent_ns"] is None:
         return row["end_ns"] or 0
     return int(row["sent_ns"] + round(row["ttft_s"] * 1e9))
+
+
+def steady_rows(concurrency: int | None, rows: Sequence[Row]) -> list[bool | None]:
+    """Return for each row whether it is of the steady part of its segment, as the store marks a run that has ended."""
+    if concurrency == 1:
+        return [True] * len(rows)
+    by_segment: dict[int, list[Row]] = {}
+    for row in rows:
+        if asked_ns(row) is not None:
+            by_segment.setdefault(row["segment"], []).append(row)
+    spans = {number: span for number, own in by_segment.items() if (span := _span_ns(concurrency, own)) is not None}
+    if not spans:
+        return [None] * len(rows)
+    found: list[bool | None] = []
+    for row in rows:
+        at, span = asked_ns(row), spans.get(row["segment"])
+        found.append(at is not None and span is not None and span[0] < at <= span[1])
+    return found
+
+
+def _span_ns(concurrency: int | None, rows: Sequence[Row]) -> tuple[int, int] | None:
+    """Return after which instant, and up to which, a segment's requests are steady; None if too few are."""
+    asked = [(at, row) for row in rows if (at := asked_ns(row)) is not None]
+    asked.sort(key=lambda each: each[0])
+    from_ns = opening_end_ns(concurrency, [row for _, row in asked[: opening_size(concurrency)]])
+    to_ns = max((at for at, row in asked if row["turn"] != 2), default=None)
+    if from_ns is None or to_ns is None:
+        return None
+    steady = sum(from_ns < at <= to_ns for at, _ in asked)
+    is_long = concurrency is not None or to_ns - from_ns >= from_ns - asked[0][0]
+    return (from_ns, to_ns) if steady >= max(FEWEST, concurrency or 0) and is_long else None

@@ -79,6 +79,7 @@ class Suite:
     cases: Sequence[Case]
     content_hash: str
     default_requests: int
+    """How many are asked where neither a number, a time nor a rule says so: each case once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ LAYERS = (
     ("structbench.__main__",),
     ("structbench.cli", "structbench.functions"),
     ("structbench.commands",),
+    ("structbench.capacity",),
     ("structbench.run", "structbench.matrix"),
     ("structbench.reports", "structbench.comparison", "structbench.watch"),
     ("structbench.gates",),

@@ -38,6 +38,8 @@ class Orders:
     """Send nothing more, and end."""
     hurry: bool = False
     """Do not wait for what is in flight."""
+    enough: bool = False
+    """Hand out nothing more, and end by itself once what the workers have taken has ended."""
     start_ns: int | None = 0
     """When to start, if all is ready by then, else as soon as it is; None: not before this is set."""
 

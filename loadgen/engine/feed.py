@@ -170,7 +170,7 @@ class Feed:
             self._pending = None
 
     def left(self) -> Iterator[int]:
-        """Yield the indices of the requests that nobody took; call it when no worker is left."""
+        """Hand out nothing more; yield the indices of the requests that nobody took, and now nobody can."""
         self.end()
         for fd in self._read:
             while token := os.read(fd, _TOKEN.size):

@@ -85,6 +85,8 @@ class _Load:
             self._start()
             self.readings.ran_dry = self.feed.ran_dry
             self.readings.in_flight = self.counts.total()
+            if self.orders.enough:
+                self._discard_untaken()
             yield from self._stop_if_asked()
         yield from self._unaccounted()
 
@@ -179,10 +181,14 @@ class _Load:
         due_ns = heard_ns if offset is None or started_ns is None else started_ns + offset
         return RequestRecord(index=index, worker=worker, due_ns=due_ns, error=error)
 
-    def _unaccounted(self) -> Iterator[RequestRecord]:
-        """Yield the requests that a worker took but died before it could report that."""
+    def _discard_untaken(self) -> None:
+        """Take back what no worker has taken yet: they take in order, so that no index is left out."""
         for index in self.feed.left():
             self.feed.outstanding.pop(index, None)
+
+    def _unaccounted(self) -> Iterator[RequestRecord]:
+        """Yield the requests that a worker took but died before it could report that."""
+        self._discard_untaken()
         for index in list(self.feed.outstanding):
             yield self._lost_record(index, None)
 

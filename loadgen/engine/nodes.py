@@ -184,7 +184,10 @@ class _Driver:
             self.made += 1
 
     def _may_make(self) -> bool:
-        if self.orders.stop:
+        if self.orders.enough:
+            self.exhausted = True
+            self.ahead.clear()  # later than what nodes have, so that no index is left out
+        if self.orders.stop or self.orders.enough:
             return False
         if self.due is None:
             slots, (each, beyond) = _concurrency(self.job), _AHEAD

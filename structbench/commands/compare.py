@@ -33,6 +33,11 @@ class Options(Readable):
         "exit with code 99 if B differs significantly by this much, e.g. ttft_p95>10% schema_valid<-2pp",
         many=True, metavar="METRIC>CHANGE",
     )  # fmt: skip
+    slo: list[str] = opt(
+        (),
+        "the rule that each side is judged by, as in `report` (default: correct>=90% ttft_p95<=1s error_rate<=5%)",
+        many=True, metavar="LIMIT",
+    )  # fmt: skip
     goodput: Optional[str] = opt(
         None,
         "goodput limits for both sides, e.g. ttft<0.5,tpot<50ms (default: those stored with the runs)",
@@ -59,7 +64,10 @@ def compared(options: Options) -> "Result":
     from structbench.comparison.comparison import compare
     from structbench.comparison.pairing import check_fields, pair
     from structbench.gates.expressions import parse_change, parse_limits
+    from structbench.gates.slo import DEFAULT_RULE
+    from structbench.reports.headline import parse_rule
 
+    rule = parse_rule(options.slo or DEFAULT_RULE)
     changes = [parse_change(text) for text in options.fail_on]
     limits = None if options.goodput is None else parse_limits(options.goodput)
     check_fields(options.across)
@@ -74,7 +82,7 @@ def compared(options: Options) -> "Result":
         if not pairing.pairs and not changes:
             names = [", ".join(dict.fromkeys(group.name for group in groups)) for groups in (groups_a, groups_b)]
             raise BadInput(f"A and B have no suite in common: A has {names[0]}; B has {names[1]}")
-        return compare((reader_a, reader_b), pairing, changes, limits)
+        return compare((reader_a, reader_b), pairing, changes, limits, rule)
 
 
 def _file(word: str, options: Options) -> Path:

@@ -59,7 +59,10 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
     say(f"every request is in {summary.db}", console.file)
     if options.json:
         gates = [asdict(gate) for gate in summary.gates]
-        print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": gates})
+        print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": gates,
+                    "rule": [{"cell": each.cell, "state": each.state, "checks": [asdict(gate) for gate in each.rule]}
+                             for each in summary.outcomes],
+                    "settles": {cell: asdict(each) for cell, each in summary.settles.items()}})  # fmt: skip
 
 
 @contextmanager

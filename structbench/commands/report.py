@@ -67,8 +67,9 @@ def run(options: Options) -> int:
 
 def read(options: Options, *, details: bool) -> "Document":
     """Return the report that the options ask for; ``details``: with what only the page and JSON show."""
+    from structbench.gates.slo import DEFAULT_RULE
     from structbench.reports.document import document_of
-    from structbench.reports.headline import DEFAULT_RULE, parse_rule
+    from structbench.reports.headline import parse_rule
     from structbench.results.selection import select_runs
     from structbench.store import Reader
 

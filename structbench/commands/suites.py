@@ -50,9 +50,9 @@ def _list(what: list[str]) -> int:
         raise BadInput(
             f"`structbench suites list` takes no arguments, not {what[0]!r}: did you mean `structbench suites check`?"
         )
-    print(f"{'suite':<10}{'cases':>10}{'requests':>10}  what")
-    for name, cases, requests, text in describe_suites():
-        print(f"{name:<10}{cases:>10}{requests:>10}  {text}")
+    print(f"{'suite':<10}{'cases':>10}  what")
+    for name, cases, text in describe_suites():
+        print(f"{name:<10}{cases:>10}  {text}")
     print()
     for name, count, text in describe_public():
         print(f"{name:<28}{'' if count is None else count:>6}  {text}")

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from structbench.comparison.pairing import Pair, Pairing
+from structbench.comparison.rule import rule_note
 from structbench.comparison.samples import Compared, compared
 from structbench.comparison.significance import NO_CASE_DIFFERS, Difference, holm
 from structbench.formatting import ABSENT
-from structbench.gates.expressions import Change, limits_text
+from structbench.gates.expressions import Change, Condition, limits_text
 from structbench.gates.slo import CellResult, Gate, GateOutcome, Judgement, doubt, judged, settle
 from structbench.identity import canonical_json
 from structbench.metrics import COMPARED
@@ -42,9 +43,10 @@ class Result:
 
 
 def compare(
-    readers: tuple[Reader, Reader], pairing: Pairing, changes: Sequence[Change], limits: Mapping[str, float] | None
-) -> Result:
-    """Compare every pair, adjust the p-values over all of them, and judge --fail-on.
+    readers: tuple[Reader, Reader], pairing: Pairing, changes: Sequence[Change], limits: Mapping[str, float] | None,
+    rule: Sequence[Condition] = (),
+) -> Result:  # fmt: skip
+    """Compare every pair, adjust the p-values over all of them, and judge --fail-on and each side by the ``rule``.
 
     The goodput ``limits`` apply to both sides; None: those that all runs of a pair share.
     """
@@ -53,7 +55,7 @@ def compare(
     comparisons = []
     for each in pairing.pairs:
         rows: list[Compared] = []
-        notes = notes_of(each)
+        notes = notes_of(each) + ((rule_note(readers, each, rule),) if rule else ())
         if not each.blocking:
             bounds = limits
             if limits is None:

@@ -9,21 +9,35 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
+from statistics import NormalDist
 from typing import Any, Literal
 
 from structbench.formatting import plural, printable
-from structbench.gates.expressions import Condition
+from structbench.gates.expressions import Condition, parse_slo
 from structbench.metrics import Metric
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
 from structbench.results.intervals import Rows, estimates_of
-from structbench.stats import Estimate, wilson
+from structbench.stats import CONFIDENCE, Estimate, wilson
 
 Judgement = Literal["met", "not met", "not decided"]
+DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")
+"""By what a model is correct and fast enough where no --slo is given: said in sentences, without an exit code."""
 GateOutcome = Literal["met", "not met", "not decided", "skip"]
 _REQUIREMENTS = {"gap": "two chunks", "scored answer": "this score", "request": "this latency"}
+FAR = 2.0
+"""By what factor a closed loop could be slower, or faster, than any of its requests that were seen."""
 _MOST = 1_000_000
 """More requests than this are not worth naming."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the looks at a run left open (``gates.settled``), and by which confidence, when it had ``requests``."""
+
+    open: tuple[str, ...]
+    requests: int
+    confidence: float
 
 
 def judged(keeps: Callable[[float], bool], best: float | None, worst: float | None) -> Judgement:
@@ -36,11 +50,18 @@ def judged(keeps: Callable[[float], bool], best: float | None, worst: float | No
     return "not decided"
 
 
-def judgement(limit: Condition, estimate: Estimate) -> Judgement:
-    """Judge a figure by its interval; at the edge of what is possible (0 errors, all right) by itself."""
+def judgement(limit: Condition, estimate: Estimate, *, closed: bool = False) -> Judgement:
+    """Judge a figure by its interval; at the edge of what is possible (0 errors, all right) by itself.
+
+    In a ``closed`` loop nobody waits behind more than the other streams: where neighbours are too alike for an end of
+    the interval, it is FAR times as far away as any request was.
+    """
     if is_exact(limit) and estimate.value is not None:
         return "met" if limit.holds(estimate.value) else "not met"
     ends = (estimate.low, estimate.high)
+    if closed and estimate.seen is not None:
+        shortest, longest = estimate.seen
+        ends = (shortest / FAR if ends[0] is None else ends[0], longest * FAR if ends[1] is None else ends[1])
     best, worst = ends if limit.op[0] == "<" else ends[::-1]
     return judged(limit.holds, best, worst)
 
@@ -57,25 +78,29 @@ def is_exact(limit: Condition) -> bool:
             return metric.p in (0, 1)
 
 
-def settled_by(limit: Condition, estimate: Estimate) -> int | None:
-    """Return about how many requests would decide, if the figure stayed as it is; None if that is not known."""
+def settled_by(limit: Condition, estimate: Estimate, confidence: float = CONFIDENCE) -> int | None:
+    """Return about how many requests would decide, if the figure stayed as it is; None if that is not known.
+
+    ``confidence`` is that of the interval that decides; the estimate has the ordinary one.
+    """
     value, n = estimate.value, estimate.n
     if estimate.needs is not None or value is None or value == limit.value or not n:
         return estimate.needs
     if limit.metric.kind == "share":
         more = (n * 1.05**power for power in range(1, 300))
-        found = next((ceil(each) for each in more if _is_settled_share(limit, value, each)), None)
-        while found is not None and _is_settled_share(limit, value, found - 1):
+        found = next((ceil(each) for each in more if _is_settled_share(limit, value, each, confidence)), None)
+        while found is not None and _is_settled_share(limit, value, found - 1, confidence):
             found -= 1
     elif (end := estimate.low if value > limit.value else estimate.high) is not None:
-        found = ceil(n * ((end - value) / (limit.value - value)) ** 2)
+        wider = NormalDist().inv_cdf((1 + confidence) / 2) / NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+        found = ceil(n * (wider * (end - value) / (limit.value - value)) ** 2)
     else:
         return None
     return None if found is None or found > _MOST else found
 
 
-def _is_settled_share(limit: Condition, share: float, n: float) -> bool:
-    return judgement(limit, wilson(share * ceil(n), ceil(n))) != "not decided"
+def _is_settled_share(limit: Condition, share: float, n: float, confidence: float) -> bool:
+    return judgement(limit, wilson(share * ceil(n), ceil(n), confidence)) != "not decided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +138,38 @@ class CellResult:
     row: Mapping[str, Any] | None = None
     """The cell's run in the view ``summary``; None if it did not run."""
     gates: list[Gate] = field(default_factory=list)
+    rule: list[Gate] = field(default_factory=list)
+    """The gates of --slo, or else of the default rule, by which nothing fails."""
+
+    @property
+    def state(self) -> Judgement:
+        """Whether the cell's run keeps the rule."""
+        return state_of(self.rule)
 
 
-def judge(cell: str, slo: Condition, estimate: Estimate, row: Mapping[str, Any] | None) -> Gate:
-    """Judge one SLO; ``row`` is the run in the view ``summary``, None if there is none."""
+def state_of(gates: Iterable[Gate]) -> Judgement:
+    """Return whether a rule is kept, from its gates: one that is not met is enough, one that does not apply is none."""
+    outcomes = {gate.outcome for gate in gates} - {"skip"}
+    return "not met" if "not met" in outcomes else "met" if outcomes == {"met"} else "not decided"
+
+
+def judge(
+    cell: str, slo: Condition, estimate: Estimate, row: Mapping[str, Any] | None, looked: Looked | None = None
+) -> Gate:
+    """Judge one SLO; ``row`` is the run in the view ``summary``, None if there is none.
+
+    ``looked`` is what its looks left open, where the load went on until its rule was decided.
+    """
     if row is None:
         return Gate(cell, slo.text, "not decided", None, 0, "the cell was not run")
     metric, value, n, why = slo.metric, estimate.value, estimate.n, doubt(row)
     if not n and value is None and row.get("completed") and why is None:
         text = f"does not apply: no answer here has {_REQUIREMENTS[metric.counts]}"
         return Gate(cell, slo.text, "skip", None, 0, text)
-    outcome = judgement(slo, estimate)
+    closed = str(row.get("load") or "").startswith("c=")
+    outcome, confidence = judgement(slo, estimate, closed=closed), CONFIDENCE
+    if looked is not None and slo.text in looked.open:
+        outcome, confidence = "not decided", looked.confidence
     if value is None and estimate.low is None and estimate.high is None:
         needs = estimate.needs or 1
         text = f"needs {needs:,} {estimate.unit}, but there are {n:,}"
@@ -131,9 +177,9 @@ def judge(cell: str, slo: Condition, estimate: Estimate, row: Mapping[str, Any] 
             text = f"needs at least {plural(1, metric.counts)}, but there is none"
         return Gate(cell, slo.text, "not decided", None, n, text, needs=estimate.needs)
     text = f"{_figure_text(slo, estimate)}, n = {plural(n, metric.counts)}"
-    needs_more = settled_by(slo, estimate) if outcome == "not decided" else None
+    needs_more = settled_by(slo, estimate, confidence) if outcome == "not decided" else None
     if outcome == "not decided":
-        text += f": {_why_open(estimate, needs_more)}"
+        text += f": {_why_open(estimate, needs_more, confidence)}"
     if outcome == "met" and why is not None:
         outcome = "not decided"
     if why is None and row.get("verdict") == "degraded":
@@ -162,7 +208,7 @@ def _figure_text(slo: Condition, estimate: Estimate) -> str:
     return f"{shown} ({interval})" if interval else shown
 
 
-def _why_open(estimate: Estimate, needs: int | None) -> str:
+def _why_open(estimate: Estimate, needs: int | None, confidence: float) -> str:
     """Return why a figure is neither met nor missed, and what would tell."""
     if estimate.why is not None:
         return estimate.why if needs is None else f"{estimate.why}; needs about {needs:,} requests"
@@ -170,46 +216,76 @@ def _why_open(estimate: Estimate, needs: int | None) -> str:
         return f"too few for an interval; needs {estimate.needs:,} {estimate.unit}"
     if not estimate.has_interval:
         return "no interval is known for this figure"
-    if needs is None:
-        return "the 95 % interval contains the limit"
-    return f"the 95 % interval contains the limit; needs about {needs:,} if it stays as it is"
+    which = "interval" if confidence == CONFIDENCE else "interval of this look"
+    told = f"the {confidence * 100:g} % {which} contains the limit"
+    return told if needs is None else f"{told}; needs about {needs:,} if it stays as it is"
 
 
 def judge_all(slos: Sequence[Condition], rows: Rows, results: Sequence[CellResult]) -> None:
-    """Judge each condition on each cell, also on cells that never ran, with the goodput limits of its run."""
-    metrics = [slo.metric for slo in slos]
+    """Judge each condition on each cell, also on cells that never ran; without any, only its rule, by the default."""
+    rule = slos or tuple(parse_slo(text) for text in DEFAULT_RULE)
+    for result in results:
+        result.rule = judge_run(rows, result.cell, result.row, rule)
+    if slos:
+        settle(results)
     for result in results if slos else ():
-        row, found = result.row, dict[str, Estimate]()
-        if row is not None:
-            known = row["goodput_limits"]
-            found = estimates_of(rows, row["run_id"], metrics, None if known is None else json.loads(known))
-        result.gates = [judge(result.cell, slo, found.get(slo.metric.name, Estimate(0)), row) for slo in slos]
-    settle(results)
+        result.gates = result.rule
+
+
+def judge_run(rows: Rows, cell: str, row: Mapping[str, Any] | None, rule: Sequence[Condition]) -> list[Gate]:
+    """Judge a rule on one run, its row of the view ``summary``, with the run's goodput limits."""
+    if row is None:
+        return [judge(cell, slo, Estimate(0), None) for slo in rule]
+    known, looked = row["goodput_limits"], looked_at(rows, row["run_id"])
+    limits = None if known is None else json.loads(known)
+    found = estimates_of(rows, row["run_id"], [slo.metric for slo in rule], limits)
+    looked = looked if looked is not None and looked.requests == row["requests"] else None
+    return [judge(cell, slo, found[slo.metric.name], row, looked) for slo in rule]
+
+
+def looked_at(rows: Rows, run_id: str) -> Looked | None:
+    """Return what the looks at a run left open, if it went on until its rule was decided."""
+    found = rows.query("SELECT settled FROM runs WHERE run_id = $1", [run_id])
+    return looked_of(found[0]["settled"] if found else None)
+
+
+def looked_of(text: str | None) -> Looked | None:
+    """Return the same from the column ``settled``."""
+    told = None if text is None else json.loads(text)
+    return None if told is None else Looked(tuple(told["open"]), told["requests"], told["confidence"])
 
 
 def judge_groups(slos: Sequence[Condition], groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> list[Gate]:
     """Judge each condition on each run group of a report, as ``judge_all`` does after a load."""
-    results = []
+    results: list[CellResult] = []
     for group in groups:
         own = figures[group.id]
-        row = {"status": group.status, "verdict": group.verdict, "verdict_reason": "; ".join(group.reasons),
-               "completed": own.counts["completed"]}  # fmt: skip
-        gates = [judge(group.name, slo, own.of(slo.metric), row) for slo in slos]
-        results.append(CellResult(group.name, row, gates))
-    settle(results)
-    return [gate for result in results for gate in result.gates]
+        results.append(CellResult(group.name, rule=[judge_group(slo, group, own) for slo in slos]))
+    if [slo.text for slo in slos] != [*DEFAULT_RULE]:
+        settle(results)
+    return [gate for result in results for gate in result.rule]
+
+
+def judge_group(slo: Condition, group: RunGroup, figures: Figures) -> Gate:
+    """Judge a condition on a run group, as ``judge_run`` does on a run."""
+    row = {"status": group.status, "verdict": group.verdict, "verdict_reason": "; ".join(group.reasons),
+           "completed": figures.counts["completed"], "load": group.load}  # fmt: skip
+    looked = looked_of(group.settled)
+    looked = looked if looked is not None and looked.requests == figures.counts["requests"] else None
+    return judge(group.name, slo, figures.of(slo.metric), row, looked)
 
 
 def settle(results: Iterable[CellResult]) -> None:
     """Make an SLO that applies to no cell not decided in each, since nothing was judged by it."""
     by_slo: dict[str, list[tuple[CellResult, int]]] = {}
     for result in results:
-        for number, gate in enumerate(result.gates):
+        for number, gate in enumerate(result.rule or result.gates):
             by_slo.setdefault(gate.slo, []).append((result, number))
     for places in by_slo.values():
-        if all(result.gates[number].outcome == "skip" for result, number in places):
-            for result, number in places:
-                result.gates[number] = replace(result.gates[number], outcome="not decided")
+        judged_by = [(result.rule or result.gates, number) for result, number in places]
+        if all(gates[number].outcome == "skip" for gates, number in judged_by):
+            for gates, number in judged_by:
+                gates[number] = replace(gates[number], outcome="not decided")
 
 
 def doubt(row: Mapping[str, Any]) -> str | None:

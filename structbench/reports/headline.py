@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from structbench.errors import BadInput
 from structbench.gates.expressions import Condition, parse_slo
-from structbench.gates.slo import Judgement, judgement
+from structbench.gates.next_command import Settles, settles_of
+from structbench.gates.slo import Judgement, judge_group
 from structbench.identity import canonical_json
 from structbench.metrics import PERCENTILES
 from structbench.reports.estimates import estimate_text
@@ -20,7 +21,6 @@ from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup, differing
 from structbench.stats import Estimate
 
-DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")
 HeadlineState = Literal["met", "not met", "not decided", "unjudged"]
 _STATES: tuple[Judgement, ...] = ("not met", "not decided", "met")
 _OPS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
@@ -55,6 +55,8 @@ class Candidate:
     """Whether some of its answers were scored in a valid measurement."""
     correct_per_s: float
     """Correct goodput in the suite where it is lowest."""
+    settles: tuple[Settles, ...] = ()
+    """What would decide each of its run groups that is not decided."""
 
     @property
     def state(self) -> Judgement:
@@ -126,6 +128,7 @@ def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
         case "not decided":
             yield f"{mark}No model has been shown to be correct and fast enough; {best.name} may be."
             yield f"Not settled: {_candidate_shortfalls(best)}."
+            yield from (f"{each.text[0].upper()}{each.text[1:]}" for each in best.settles[:1])
         case "not met":
             yield f"{mark}No model is correct and fast enough at any load measured."
             yield f"The nearest is {best.name}, which misses {_candidate_shortfalls(best)}."
@@ -239,6 +242,7 @@ def _candidates(
                 model=model, load=load, level=members[0].level or 0.0, server=server,
                 variant=", ".join(differing(config, configs)), groups=tuple(members), checks=tuple(checks),
                 judged=bool(known), correct_per_s=min(known, default=0.0),
+                settles=tuple(_settles(members, figures, rule)),
             )  # fmt: skip
 
 
@@ -268,9 +272,20 @@ def _common_config(groups: Sequence[RunGroup], *more: str) -> dict[str, Any]:
 
 def _checks(group: RunGroup, figures: Figures, rule: Sequence[Condition]) -> Iterator[Check]:
     for condition in rule:
-        estimate = _estimate(figures, condition)
-        if estimate is not None:
-            yield Check(group=group, condition=condition, estimate=estimate, state=judgement(condition, estimate))
+        estimate, gate = _estimate(figures, condition), judge_group(condition, group, figures)
+        if estimate is not None and gate.outcome != "skip":
+            yield Check(group=group, condition=condition, estimate=estimate, state=gate.outcome)
+
+
+def _settles(
+    groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule: Sequence[Condition]
+) -> Iterator[Settles]:
+    for group in groups:
+        row = {"status": group.status, "verdict": group.verdict, "duration_s": group.duration_s,
+               "requests": figures[group.id].counts["requests"]}  # fmt: skip
+        gates = [judge_group(condition, group, figures[group.id]) for condition in rule]
+        if (found := settles_of(gates, row, group.environment.get("command"))) is not None:
+            yield found
 
 
 def _estimate(figures: Figures, condition: Condition) -> Estimate | None:

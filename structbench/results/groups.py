@@ -23,7 +23,7 @@ SERVER_FIELDS = ("server_address", "server_version", "model_digest", "api")
 _RUNS = """
 SELECT r.run_id, r.config_hash, r.model, r.model_digest, r.server_version, r.suite, r.load_kind, r.concurrency,
     r.rate, r.arrival, r.planned, r.status, r.verdict, r.verdict_reason, r.label, r.config, r.environment,
-    r.goodput_limits, r.started_at, r.finished_at, r.api, r.server_kind, r.quantization, r.parameters,
+    r.goodput_limits, r.settled, r.started_at, r.finished_at, r.api, r.server_kind, r.quantization, r.parameters,
     r.context_tokens, r.server_slots, d.duration_s, d.rate_s, d.model_load_s,
     coalesce((SELECT bool_or(simulated) FROM segments WHERE segments.run_id = r.run_id), false) AS simulated
 FROM runs AS r LEFT JOIN run_durations AS d USING (run_id)
@@ -72,6 +72,8 @@ class RunGroup:
     simulated: bool
     goodput_limits: tuple[str, ...]
     """The --goodput limits on single requests, which apply to correct goodput: ``ttft_s <= 0.5``."""
+    settled: str | None = None
+    """JSON of what the looks at one run left open, where it went on until its rule was decided."""
     started_at: datetime | None
     finished_at: datetime | None
 
@@ -116,7 +118,7 @@ def _run_group(number: int, run: Mapping[str, Any], notes: Iterable[Note]) -> Ru
         model_load_s=run["model_load_s"], status=str(run["status"]), verdict=run["verdict"],
         reasons=_distinct_texts([run["verdict_reason"]]), simulated=run["simulated"],
         notes=tuple(replace(note, text=printable(note.text)) for note in notes),
-        goodput_limits=limits, started_at=run["started_at"],
+        goodput_limits=limits, settled=run["settled"], started_at=run["started_at"],
         finished_at=run["finished_at"],
     )  # fmt: skip
 
@@ -154,6 +156,7 @@ def _pool(number: int, members: Sequence[RunGroup]) -> RunGroup:
         rate_s=_sum(group.rate_s for group in members),
         status=next((group.status for group in members if group.status != "complete"), "complete"), verdict=worst,
         simulated=any(group.simulated for group in members),
+        settled=first.settled if len(members) == 1 else None,
         goodput_limits=_distinct_texts(limit for group in members for limit in group.goodput_limits),
         started_at=min(starts, default=None), finished_at=max(ends, default=None),
     )  # fmt: skip

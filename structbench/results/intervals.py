@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from structbench.metrics import IS_GATHERED, LIMITS_OF_RUN, MEASURED, Metric, gaps_sql, good_sql
 from structbench.results.measures import Measured, measured
 from structbench.stats import (
+    CONFIDENCE,
     MAX_STRETCHES,
     MIN_STRETCHES,
     VALUES_A_STRETCH,
@@ -199,7 +201,9 @@ def stretches(n: int) -> int:
     return max(1, min(n, max(MIN_STRETCHES, min(MAX_STRETCHES, n // VALUES_A_STRETCH))))
 
 
-def rate_estimates(rows: Rows, params: Mapping[str, Any], added: Mapping[str, str]) -> dict[int, dict[str, Estimate]]:
+def rate_estimates(
+    rows: Rows, params: Mapping[str, Any], added: Mapping[str, str], confidence: float = CONFIDENCE
+) -> dict[int, dict[str, Estimate]]:
     """Return group -> name -> a rate with its interval over slices of time; ``added``: SQL of what a row adds."""
     import numpy as np
 
@@ -215,7 +219,7 @@ def rate_estimates(rows: Rows, params: Mapping[str, Any], added: Mapping[str, st
         def estimate(values: Array, place: Array = slice_of, ended: Array = ended, count: int = slices,
                      length: float = slice_s) -> Estimate:  # fmt: skip
             sums = np.bincount(place[ended], np.nan_to_num(values)[ended], count)
-            return ratio_estimate(sums, np.full(count, length), int(ended.sum()), 0.0)
+            return ratio_estimate(sums, np.full(count, length), int(ended.sum()), 0.0, confidence)
 
         found[group] = {name: estimate(own[name].astype(float)) for name in added}
     return found
@@ -231,44 +235,48 @@ def about(figure: Estimate, value: float | None, n: int) -> Estimate:
 
 
 def estimates_of(
-    rows: Rows, run_id: str, metrics: Iterable[Metric], limits: Mapping[str, float] | None
-) -> dict[str, Estimate]:
+    rows: Rows, run_id: str, metrics: Iterable[Metric], limits: Mapping[str, float] | None,
+    confidence: float = CONFIDENCE,
+) -> dict[str, Estimate]:  # fmt: skip
     """Return metric name -> its figure in this run with its interval; ``limits`` are those of goodput."""
     wanted = {metric.name: metric for metric in metrics}
     values = measured(rows.query, run_id, wanted.values(), limits)
     good = good_sql({column: repr(limit) for column, limit in (limits or {}).items()})
-    return {name: _estimate(rows, run_id, metric, values[name], good) for name, metric in wanted.items()}
+    return {name: _estimate(rows, run_id, metric, values[name], good, confidence) for name, metric in wanted.items()}
 
 
-def _estimate(rows: Rows, run_id: str, metric: Metric, found: Measured, good: str) -> Estimate:
+def _estimate(rows: Rows, run_id: str, metric: Metric, found: Measured, good: str, confidence: float) -> Estimate:
     """Return one figure; a value that has no interval of its own keeps none."""
     params, (value, n) = params_of([(0, [run_id])]), found
     if value is None:
         return Estimate(n)
     if metric.kind == "share":
-        return wilson(min(value * n, n), n)
+        return wilson(min(value * n, n), n, confidence)
     if metric.kind == "rate":
-        return about(rate_estimates(rows, params, {"rate": metric.sql.format(good=good)})[0]["rate"], value, n)
+        added = {"rate": metric.sql.format(good=good)}
+        return about(rate_estimates(rows, params, added, confidence)[0]["rate"], value, n)
     if metric.counts == "gap":
-        return _gap_estimate(rows, params, metric, found)
+        return _gap_estimate(rows, params, metric, found, confidence)
     source = (_SCORE if metric.kind == "score" else _LATENCY).format(column=metric.column)
     values = dict(in_order(rows, source, params))[0]
     if metric.p is None:
-        return mean_estimate(values, -1.0 if metric.kind == "score" else 0.0)
-    estimate = percentile_estimate(values, metric.p)
-    return Estimate(n, value, estimate.low, estimate.high, estimate.needs, why=estimate.why)
+        return mean_estimate(values, -1.0 if metric.kind == "score" else 0.0, confidence)
+    estimate = percentile_estimate(values, metric.p, confidence)
+    return replace(estimate, n=n, value=value)
 
 
-def _gap_estimate(rows: Rows, params: Mapping[str, Any], metric: Metric, found: Measured) -> Estimate:
+def _gap_estimate(
+    rows: Rows, params: Mapping[str, Any], metric: Metric, found: Measured, confidence: float
+) -> Estimate:
     import numpy as np
 
     (completed,) = rows.query(_COMPLETED, params["run_ids"])
     requests, moments = gap_moments(rows, params, {0: completed["n"]})[0]
     if metric.p is None:
         sums, sizes = (np.array([f(each) for each in moments], dtype=float) for f in (np.sum, len))
-        estimate = ratio_estimate(sums, sizes, requests, 0.0)
+        estimate = ratio_estimate(sums, sizes, requests, 0.0, confidence)
         shift = 0.0 if estimate.value is None or found.value is None else found.value - estimate.value
         low, high = (None if end is None else end + shift for end in (estimate.low, estimate.high))
         return Estimate(found.n, found.value, low, high, estimate.needs, unit="gaps", why=estimate.why)
-    (estimate,) = gap_percentiles(moments, [metric.p], [found.value], requests)
+    (estimate,) = gap_percentiles(moments, [metric.p], [found.value], requests, confidence)
     return Estimate(found.n, found.value, estimate.low, estimate.high, estimate.needs, estimate.unit, estimate.why)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
 from loadgen.api.server import Server
-from loadgen.types import ClosedLoop, Load
+from loadgen.types import ClosedLoop, Load, OpenLoop
 from structbench.formatting import load_text, suite_text
 from structbench.identity import canonical_json, config_hash
+from structbench.options import LoadOptions, as_arguments, as_setting, think_word
 from structbench.run.settings import Settings, Variant
 from structbench.scoring import SCORER_VERSION
 from structbench.suites.catalog import representative_cases
@@ -29,7 +31,9 @@ class Cell:
     suite: Suite
     load: Load
     requests: int | None
-    """None: as many as the duration allows."""
+    """None: as many as the duration allows; where the rule ends it, at most so many."""
+    until_settled: bool = False
+    """Whether it goes on until its rule is decided."""
     config: Config
     config_hash: str
     spellings: tuple[str, ...] = ()
@@ -57,6 +61,24 @@ class Cell:
     def name(self) -> str:
         name = " ".join(filter(None, (self.model, self.suite_name, self.load_name, self.variant)))
         return name + (f" at {self.place}" if self.place else "")
+
+
+def words_of(settings: Settings, cell: Cell, *, with_db: bool = True) -> list[str]:
+    """Return the words of a command line that asks for this cell alone, until it is settled; secrets are masked."""
+    default, given, variant = LoadOptions(), settings.given, cell.config
+    place = next(number for number, suite in enumerate(settings.suites) if suite is cell.suite)
+    return as_arguments(replace(
+        given, models=[cell.model], suites=[given.suites[place]], requests=None, duration=None, skip_cached=False,
+        host=given.host if len(given.host) < 2 else [cell.server.address],
+        concurrency=[cell.load.concurrency] if isinstance(cell.load, ClosedLoop) and given.concurrency else [],
+        rate=[cell.load.rate] if isinstance(cell.load, OpenLoop) else [],
+        structured=given.structured if len(given.structured) < 2 else [variant.structured],
+        think=[] if variant.think is None else [think_word(variant.think)],
+        option=[as_setting(key, value) for key, value in variant.options.items()],
+        body=[f"{key}={json.dumps(value)}" for key, value in (variant.body or {}).items()],
+        junit=None, explain=False, dry_run=False, print_plan=False, until=default.until,
+        max_requests=default.max_requests, max_time=default.max_time, db=given.db if with_db else default.db,
+    ))  # fmt: skip
 
 
 def loading_options(cell: Cell, names: frozenset[str]) -> list[dict[str, Any]]:
@@ -93,13 +115,16 @@ def build_cells(settings: Settings, servers: Sequence[Server]) -> list[Cell]:
         names = (server.listed.get(server.api.full_name(given), given), given)
         spellings = tuple(name for name in dict.fromkeys(names) if name != model)
         for load, structured in product(settings.loads, _structured(settings.structured, suite)):
-            requests = settings.requests
+            settled = settings.until_settled
+            if settled is None:
+                settled = suite.name == "text" or _is_scored(suite)
+            requests = settings.max_requests if settled else settings.requests
             if requests is None and load.duration_s is None:
                 requests = suite.default_requests
             config = _config(settings, server, model, variant, suite, load, structured)
             cells.append(Cell(
-                server=server, model=model, suite=suite, load=load, requests=requests, config=config,
-                config_hash=config_hash(config), spellings=spellings, variant=variant.name,
+                server=server, model=model, suite=suite, load=load, requests=requests, until_settled=settled,
+                config=config, config_hash=config_hash(config), spellings=spellings, variant=variant.name,
                 place=server.address.partition("://")[2] if len(servers) > 1 else "",
             ))  # fmt: skip
     return cells
@@ -111,10 +136,13 @@ def _structured(wanted: Sequence[str], suite: Suite) -> Sequence[str]:
     return wanted if has_schema else ("none",)
 
 
+def _is_scored(suite: Suite) -> bool:
+    return any(case.kind != "text" for case in representative_cases(suite))
+
+
 def _config(
     settings: Settings, server: Server, model: str, variant: Variant, suite: Suite, load: Load, structured: str
 ) -> Config:  # fmt: skip
-    scored = any(case.kind != "text" for case in representative_cases(suite))
     return Config(
         suite=suite.name,
         suite_hash=suite.content_hash,
@@ -131,7 +159,7 @@ def _config(
         seed=settings.seed,
         warmup=settings.warmup,
         timeout_s=settings.timeout_s,
-        scorer_version=SCORER_VERSION if scored else None,
+        scorer_version=SCORER_VERSION if _is_scored(suite) else None,
         api=server.api_name,
         body=dict(variant.body) or None,
         headers=tuple(name for name in settings.access.names if name != "authorization"),

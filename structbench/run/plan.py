@@ -15,7 +15,8 @@ from loadgen.telemetry.target import Target, is_disabled
 from loadgen.wire.access import NO_ACCESS, Access, split_userinfo
 from loadgen.wire.deadline import within
 from structbench.errors import BadInput
-from structbench.formatting import place_text, printable, version_text
+from structbench.formatting import place_text, plural, printable, version_text
+from structbench.gates.slo import Judgement, judge_run, state_of
 from structbench.identity import config_dict, config_hash, differences
 from structbench.metrics import INSTRUMENTS
 from structbench.output import complain
@@ -189,7 +190,9 @@ def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[Planne
     for cell, *others in ways:
         known = [way for way in (cell, *others) if way.config_hash in found]
         best = min(known, key=lambda way: found[way.config_hash].rank, default=cell)
-        judged = _plan(best, found.get(best.config_hash), skip_cached=settings.skip_cached)
+        stored = found.get(best.config_hash)
+        state = _state(best, stored, settings, store)
+        judged = _plan(best, stored, skip_cached=settings.skip_cached, state=state)
         if not known and (older := _scored_earlier((cell, *others), store)) is not None:
             judged = replace(judged, why=f"{judged.why}; {older}", notice=older)
         planned.append(replace(judged, cell=cell) if judged.cache == "new" else judged)
@@ -209,7 +212,15 @@ def _scored_earlier(ways: Sequence[Cell], store: Store) -> str | None:
     return f"run {run_id} was scored by an earlier scorer: `structbench rescore {run_id}` makes it count"
 
 
-def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool) -> PlannedCell:
+def _state(cell: Cell, found: StoredRun | None, settings: Settings, store: Store) -> Judgement:
+    """Return whether a complete run decides the rule until which its cell would go on."""
+    if not cell.until_settled or found is None or found.status != "complete":
+        return "not decided"
+    (row,) = store.query("SELECT * FROM summary WHERE run_id = $1", [found.run_id])
+    return state_of(judge_run(store, cell.name, row, settings.rule))
+
+
+def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool, state: Judgement = "not decided") -> PlannedCell:
     everything = None if cell.requests is None else range(cell.requests)
 
     def new(why: str) -> PlannedCell:
@@ -220,10 +231,11 @@ def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool) -> PlannedC
     run = f"run {found.run_id}"
     if found.status == "running":
         return new(f"{run} of this config is still running in another process")
-    if found.status == "complete" and _is_enough(cell, found):
+    if found.status == "complete" and (state != "not decided" or _is_enough(cell, found)):
+        whole = f"{run} is complete" + (f", and its rule is {state}" if state != "not decided" else "")
         if skip_cached:
-            return PlannedCell(cell, found, (), "skipped", f"{run} is complete")
-        return new(f"{run} is complete; --skip-cached would skip it")
+            return PlannedCell(cell, found, (), "skipped", whole)
+        return new(f"{whole}; --skip-cached would skip it")
     if found.ended and found.lost and found.held > (cell.requests or 0) and cell.requests is not None:
         cell, everything = replace(cell, requests=found.held), range(found.held)
     if found.ended and found.lost and (cell.load.duration_s is not None or everything is None) and skip_cached:
@@ -234,7 +246,10 @@ def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool) -> PlannedC
         return new(f"{run} {what}; a cell that --duration limits starts again")
     left = [index for index in everything if index not in found.done]
     missing = whole_conversations(cell.suite.cases, left, len(everything))
-    done = f"{run} has {len(everything) - len(missing)} of {len(everything)} requests"
+    has = len(everything) - len(missing)
+    done = f"{run} has {has} of {len(everything)} requests"
+    if cell.until_settled:
+        done = f"{run} has {plural(has, 'request')}, by which its rule is not decided"
     if skip_cached:
         return PlannedCell(cell, found, missing, "resumed", done)
     return new(f"{done}; --skip-cached would continue it")

@@ -35,6 +35,7 @@ from structbench.errors import GATE_FAILED, BadInput
 from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
+from structbench.gates.next_command import Settles, settles_of
 from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.notes import stored_notes
 from structbench.output import complain, say, write_output
@@ -43,7 +44,7 @@ from structbench.reports.summary import print_overview, print_table, with_server
 from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.budget import TokenBudget
-from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
+from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, words_of
 from structbench.run.cluster import join_cluster, node_rows
 from structbench.run.display import Display
 from structbench.run.plan import (
@@ -58,6 +59,7 @@ from structbench.run.plan import (
 )
 from structbench.run.segment import Segment, Services, gone, labels_of
 from structbench.run.settings import Settings
+from structbench.run.settling import Settling, column_of, look_at
 from structbench.run.similarity import Embeddings, score_similarity
 from structbench.scoring.process import Scorer
 from structbench.steadiness import opening_size
@@ -74,6 +76,8 @@ if TYPE_CHECKING:
 
 _FLUSH_S = 60.0
 _POLL_S = 0.1
+_OPENINGS = 3
+"""A closed loop is first looked at after so many times the requests that are in flight: it has a steady part then."""
 _TEXT_WIDTH = 120
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {"skipped": "hit", "resumed": "partial", "new": "miss"}
@@ -143,6 +147,9 @@ class Summary:
     """The result of each planned cell, with its --slo gates."""
     db: str = ""
 
+    settles: dict[str, Settles] = field(default_factory=dict)
+    """Name of a cell whose rule (--slo, else the default) is not decided -> what would decide it."""
+
     @property
     def gates(self) -> list[Gate]:
         """The --slo gates of all cells."""
@@ -192,6 +199,8 @@ def print_summary(summary: Summary, console: Console) -> None:
         print_overview(summary.rows, summary.total_s, console)
     for gate in summary.gates:
         say(gate.line, console.file)
+    for cell, settles in summary.settles.items():
+        say(f"not decided: {cell}: {settles.text}", console.file)
 
 
 def load(
@@ -341,6 +350,10 @@ class _Runner:
                 row["variant"] = variants[row["run_id"]]
             outcomes[row["run_id"]].row = row
         self._judge()
+        for each, outcome in zip(planned, self.summary.outcomes, strict=True):
+            words = words_of(self.services.settings, each.cell)
+            if (settles := settles_of(outcome.rule, outcome.row, words)) is not None:
+                self.summary.settles[outcome.cell] = settles
         return self.summary
 
     def _answers(self, server: Server) -> bool:
@@ -406,16 +419,41 @@ class _Runner:
         self._change_state("waiting", "running")
         part: PlannedCell | None = planned
         segment: Segment | None = None
-        while part is not None and (begun := self._run_segment(part, run_id)) is not None:
+        settling = self._settling(planned, run_id)
+        while part is not None and (begun := self._run_segment(part, run_id, settling)) is not None:
             segment = begun
-            part = self._after_pause(part, segment) if segment.paused else None
+            part = self._after_pause(part, segment) if segment.paused else self._after_looks(part, segment)
         if segment is not None and segment.failure is not None:
             self.summary.failures.append(segment.failure)
         complete = part is None and segment is not None and segment.is_complete
         self._change_state("running", "complete" if complete else "interrupted")
         return segment is not None
 
-    def _run_segment(self, planned: PlannedCell, run_id: str) -> Segment | None:
+    def _settling(self, planned: PlannedCell, run_id: str) -> Settling | None:
+        """Return what ends a cell once its rule is decided, if that is to end it."""
+        if not planned.cell.until_settled:
+            return None
+        settings, load, store = self.services.settings, planned.cell.load, self.services.store
+        concurrency = load.concurrency if isinstance(load, ClosedLoop) else None
+        least = 0 if concurrency in (1, None) else _OPENINGS * concurrency
+        look = partial(look_at, store, run_id, settings.rule)
+        made = Settling(settings.rule, concurrency, look, settings.max_time_s, min(least, settings.max_requests))
+        if planned.continued is not None:
+            again = set(planned.missing or ())
+            rows = store.query(_REQUEST_ROWS, [run_id])
+            made.rows |= {row["request_index"]: row for row in rows if row["request_index"] not in again}
+        return made
+
+    def _after_looks(self, planned: PlannedCell, segment: Segment) -> PlannedCell | None:
+        """Return what may still be asked, where what was in flight at the last look leaves the rule open again."""
+        settling, missing = segment.settling, segment.missing or ()
+        if settling is None or settling.decision is None or settling.decision.state != "not decided":
+            return None
+        if self.stop.asked or settling.is_out_of_time or segment.rows >= len(missing):
+            return None
+        return rest_of(planned, segment, None)
+
+    def _run_segment(self, planned: PlannedCell, run_id: str, settling: Settling | None = None) -> Segment | None:
         """Run one segment from loading the model to its verdict; None if that was interrupted before its start."""
         cell, store, continued = planned.cell, self.services.store, planned.continued
         try:
@@ -436,7 +474,7 @@ class _Runner:
             services=self.services, cell=cell, cases=cases, run_id=run_id,
             number=0 if continued is None else continued.next_segment, missing=planned.missing,
             errors=0 if continued is None else continued.errors, first_index=planned.first_index,
-            loading=loading, watch=abort_watch(self.services.settings, planned, store.query),
+            loading=loading, watch=abort_watch(self.services.settings, planned, store.query), settling=settling,
         )  # fmt: skip
         self._open(planned, segment, model_load_s)
         self._keep_limits(run_id)
@@ -500,8 +538,9 @@ class _Runner:
     def _open(self, planned: PlannedCell, segment: Segment, model_load_s: float | None) -> None:
         cell, settings = planned.cell, self.services.settings
         now = _now()
-        run = {**run_columns(cell.config), "run_id": segment.run_id, "status": "running", "planned": cell.requests,
-               "asked_requests": cell.requests, "asked_duration_s": cell.load.duration_s,
+        planned_now = None if cell.until_settled else cell.requests
+        run = {**run_columns(cell.config), "run_id": segment.run_id, "status": "running", "planned": planned_now,
+               "asked_requests": planned_now, "asked_duration_s": cell.load.duration_s,
                "verdict": None, "verdict_reason": None, "finished_at": None}  # fmt: skip
         if planned.continued is None:
             run |= {
@@ -509,7 +548,7 @@ class _Runner:
                 "label": settings.label,
                 "metadata": settings.metadata or None,
                 "started_at": now,
-                "environment": _environment(settings),
+                "environment": {**_environment(settings), "command": words_of(settings, cell, with_db=False)},
             }
         self.services.store.append("runs", run)
         self.services.store.append("segments", {
@@ -533,8 +572,14 @@ class _Runner:
             store.append("nodes", row)
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
         ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
-        planned = ending.reached if complete and cell.load.duration_s else cell.requests
-        store.append("runs", {**ended, **ending.columns, "planned": planned})  # one fact: all of it, or none
+        planned = cell.requests
+        if cell.load.duration_s or cell.until_settled:
+            planned = ending.reached if complete else None if cell.until_settled else planned
+        settled: dict[str, Any] = {}
+        if segment.settling is not None and complete:
+            settled = {"settled": column_of(segment.settling.finish()), "asked_requests": planned}
+        # One fact: all of it, or none.
+        store.append("runs", {**ended, **ending.columns, **settled, "planned": planned})
         for note in () if segment.paused else ending.notes:
             self.services.display.print(f"{cell.name}: note: {note.text}")
         if complete:
@@ -543,8 +588,8 @@ class _Runner:
             self.services.telemetry.end(segment.labels, ending.verdict.word)
 
 
-def rest_of(planned: PlannedCell, segment: Segment, away_s: float) -> PlannedCell:
-    """Return what is left of a run whose segment was paused, for the segment after it."""
+def rest_of(planned: PlannedCell, segment: Segment, away_s: float | None) -> PlannedCell:
+    """Return what is left of a run whose segment was paused or did not decide it, for the segment after it."""
     missing, left_s = segment.missing, segment.left_s
     if missing is not None:
         open_indices = [index for index in missing if not segment.done[index]]

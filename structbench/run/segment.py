@@ -23,6 +23,7 @@ from structbench.run.display import Display
 from structbench.run.progress import Progress
 from structbench.run.sampler import Sampler
 from structbench.run.settings import Settings
+from structbench.run.settling import Settling
 from structbench.scoring import Answer
 from structbench.scoring.answer import answer_text
 from structbench.scoring.process import Scorer
@@ -108,6 +109,10 @@ class Segment:
     counting: threading.Lock = field(default_factory=threading.Lock)
     progress: Progress = field(init=False)
     labels: CellLabels = field(init=False)
+    settling: Settling | None = None
+    """What ends it once its rule is decided."""
+    received: int = 0
+    """Requests that ended."""
     out_of_tokens: bool = False
     """Whether --max-tokens-total ended the load."""
     so_far: VerdictSoFar = field(default_factory=VerdictSoFar)
@@ -124,8 +129,11 @@ class Segment:
             self.services.telemetry.begin(self.labels, self.run_id, planned_now)
         planned = self.cell.requests
         already = max(0, (planned or 0) - len(self.missing or ()))
-        display = self.services.display
-        self.progress = display.begin(self.cell.name, planned, self.cell.load.duration_s, already)
+        display, bound_s = self.services.display, self.cell.load.duration_s
+        if self.settling is not None:
+            planned, already, bound_s = None, 0, self.settling.most_s
+            self.settling.begin(self.orders)
+        self.progress = display.begin(self.cell.name, planned, bound_s, already)
         store, cell = self.services.store, self.cell
         with Sampler(cell.server, cell.model, self.readings, lambda: store.backlog, self._store_sample, self._refresh):
             try:
@@ -149,7 +157,7 @@ class Segment:
         """Whether every request has its row or the time was up; a stop after that changes nothing."""
         if self.failure is not None or self.cancelled or self.paused:
             return False
-        if self.rows == self.expected:
+        if self.rows == self.expected or (self.orders.enough and self.rows == self.received):
             return True
         left_s = self.left_s
         return left_s is not None and (self.readings.stopped_ns is None or left_s <= 0)
@@ -214,6 +222,7 @@ class Segment:
         )
 
     def _receive(self, record: RequestRecord) -> None:
+        self.received += 1
         self.progress.add(record)
         self.so_far.add(record)
         if self.services.budget is not None:
@@ -278,6 +287,8 @@ class Segment:
                 self.answered += 1
                 if record.index < len(self.done):
                     self.done[record.index] = True
+            if self.settling is not None:
+                self.settling.note(row)
             if self.watch is not None:
                 self.watch.add(row)
                 self._end_if_lost(self.watch)
@@ -321,6 +332,8 @@ class Segment:
                 self.services.telemetry.verdict(self.labels, verdict.word)
 
     def _refresh(self) -> None:
+        if self.settling is not None:
+            self.settling.watch_time()
         self.services.display.refresh(self.readings.in_flight)
         if self.services.telemetry is not None:
             self.services.telemetry.in_flight(self.labels, self.readings.in_flight)

@@ -22,6 +22,7 @@ from loadgen.wire.access import Access
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean, setting_text
 from structbench.gates.expressions import Condition, parse_limits, parse_slo
+from structbench.gates.slo import DEFAULT_RULE
 from structbench.identity import canonical_json
 from structbench.options import UNCHECKED, LoadOptions, access_from, think_value
 from structbench.output import check_output, complain
@@ -29,8 +30,9 @@ from structbench.suites.catalog import NOT, load_suite, representative_cases, ta
 from structbench.suites.generated import TextShape
 from structbench.types import Suite
 
-_ABOVE_ZERO = ("requests", "max_tokens_total", "concurrency", "rate", "burstiness", "max_in_flight", "duration",
-               "workers", "nodes", "timeout", "mean_input_tokens", "mean_output_tokens")  # fmt: skip
+_ABOVE_ZERO = ("requests", "max_requests", "max_time", "max_tokens_total", "concurrency", "rate", "burstiness",
+               "max_in_flight", "duration", "workers", "nodes", "timeout", "mean_input_tokens",
+               "mean_output_tokens")  # fmt: skip
 _NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
 
 _MISSPELT = 0.75
@@ -60,7 +62,15 @@ class Settings:
     structured: tuple[str, ...]
     """How JSON suites send their schemas; each way is a cell of its own."""
     requests: int | None
-    """None: the suite's default, or as many as the duration allows."""
+    """None: as many as the duration allows, as settle the rule, or as the suite has cases."""
+    until_settled: bool | None
+    """Whether cells go on until the rule is decided; None: those of ``text`` and of suites with scores."""
+    max_requests: int
+    max_time_s: float
+    rule: tuple[Condition, ...]
+    """By what a cell is settled: --slo, else the default rule."""
+    given: LoadOptions = field(repr=False)
+    """The options themselves, for the command that goes on with a cell."""
     max_tokens_total: int | None
     """Tokens that the whole load may use."""
     warmup: int | None
@@ -129,6 +139,8 @@ def settings_of(options: LoadOptions) -> Settings:
     return Settings(
         models=tuple(options.models), suites=tuple(_suites(options, shape)), text=shape, loads=tuple(_loads(options)),
         structured=tuple(options.structured), requests=options.requests,
+        until_settled=_until_settled(options), max_requests=options.max_requests, max_time_s=options.max_time,
+        rule=slos or tuple(parse_slo(text) for text in DEFAULT_RULE), given=options,
         max_tokens_total=options.max_tokens_total,
         warmup=options.warmup, workers=options.workers, engine=options.engine,
         cluster=_cluster(options), timeout_s=options.timeout, grace_s=options.grace,
@@ -146,6 +158,14 @@ def settings_of(options: LoadOptions) -> Settings:
         goodput=goodput, junit=options.junit, metrics_port=options.metrics_port or None,
         metrics_host=options.metrics_host, collector=collector, notices=notices, hold_s=options.hold,
     )  # fmt: skip
+
+
+def _until_settled(options: LoadOptions) -> bool | None:
+    asked = [f"--{name}" for name in ("requests", "duration") if getattr(options, name) is not None]
+    if options.until == "settled" and asked:
+        raise BadInput(f"--until settled and {asked[0]} cannot be combined: leave one out, or bound the former by "
+                       "--max-requests and --max-time")  # fmt: skip
+    return False if asked else True if options.until == "settled" else None
 
 
 def _check_numbers(options: LoadOptions) -> None:

@@ -52,6 +52,8 @@ class Estimate:
     needs: int | None = None
     unit: str = "requests"
     why: str | None = None
+    seen: tuple[float, float] | None = None
+    """Of latencies that are too alike: the shortest and the longest."""
 
     @property
     def has_interval(self) -> bool:
@@ -103,7 +105,7 @@ def _binomial_quantile(q: float, n: int, p: float) -> int:
     return k - 1 if bdtr(k - 1, n, p) >= q else k
 
 
-def percentile_estimate(values: Array, p: float) -> Estimate:
+def percentile_estimate(values: Array, p: float, confidence: float = CONFIDENCE) -> Estimate:
     """Return the percentile of values in the order they were sent, with the interval that their memory leaves.
 
     The order statistics are those of as many independent values as these are worth. Where that is too few, or where
@@ -116,7 +118,7 @@ def percentile_estimate(values: Array, p: float) -> Estimate:
         return Estimate(0, needs=wanted)
     memory = memory_of(values, p)
     worth = max(1, memory.effective_n)
-    ranks = interval_ranks(worth, p)
+    ranks = interval_ranks(worth, p, confidence)
     ordered = np.sort(values)
     low = None if ranks[0] is None else float(ordered[max(1, ranks[0] * n // worth) - 1])
     high = None if ranks[1] is None else float(ordered[min(n, -(-ranks[1] * n // worth)) - 1])
@@ -131,7 +133,7 @@ def percentile_estimate(values: Array, p: float) -> Estimate:
     low = float(ordered[0]) if low is None else low
     high = float(ordered[-1]) if high is None else high
     low, high = (low, None) if p >= 0.5 else (None, high)
-    return Estimate(n, value, low, high, needs, why=TOO_ALIKE)
+    return Estimate(n, value, low, high, needs, why=TOO_ALIKE, seen=(float(ordered[0]), float(ordered[-1])))
 
 
 def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> Estimate:
@@ -152,7 +154,19 @@ def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> Estimate
     return Estimate(n, p, min(max(low, 0.0), p), max(min(high, 1.0), p), unit="answers")
 
 
-def ratio_estimate(above: Array, below: Array, n: int, least: float = -math.inf) -> Estimate:
+def exact_rate(successes: float, n: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Return a proportion with the exact interval of Clopper and Pearson (Biometrika 26, 1934), never too narrow.
+
+    ``successes`` may be a sum of scores from 0 to 1, as in ``wilson``.
+    """
+    if n == 0:
+        return Estimate(0, needs=1, unit="answers")
+    return Estimate(n, successes / n, *_clopper_pearson(successes, n, confidence), unit="answers")
+
+
+def ratio_estimate(
+    above: Array, below: Array, n: int, least: float = -math.inf, confidence: float = CONFIDENCE
+) -> Estimate:
     """Return a sum divided by another, given both for each stretch of a run, with Student's interval over stretches.
 
     What ended in each slice of time / its length is a rate; the sum of latencies in a block of requests / their
@@ -169,7 +183,7 @@ def ratio_estimate(above: Array, below: Array, n: int, least: float = -math.inf)
     if n < MIN_CLUSTERS or count < MIN_STRETCHES:
         return Estimate(n, value, needs=MIN_CLUSTERS)
     spread = float(((above - value * below) ** 2).sum()) * count / (count - 1)
-    reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * math.sqrt(spread) / total
+    reach = float(stdtrit(count - 1, (1 + confidence) / 2)) * math.sqrt(spread) / total
     return Estimate(n, value, max(value - reach, least), value + reach)
 
 
@@ -179,7 +193,7 @@ def such_cases(sums: Array, sizes: Array) -> Estimate:
     Answers to one case are alike, so that n answers are worth n / deff: the design effect over cases, with Student's
     for the normal quantile, in Clopper and Pearson's interval (Korn and Graubard, Survey Methodology 24, 1998).
     """
-    from scipy.special import betaincinv, stdtrit
+    from scipy.special import stdtrit
 
     cases, n = len(sums), float(sizes.sum())
     if cases < MIN_CLUSTERS:
@@ -190,13 +204,19 @@ def such_cases(sums: Array, sizes: Array) -> Estimate:
     if variance > 0:
         shrunk = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2) / stdtrit(cases - 1, (1 + CONFIDENCE) / 2)) ** 2
         worth = min(n, p * (1 - p) / variance * shrunk)
-    right, wrong, tail = p * worth, (1 - p) * worth, (1 - CONFIDENCE) / 2
+    found = _clopper_pearson(p * worth, worth, CONFIDENCE)
+    return Estimate(cases, p, min(found[0], p), max(found[1], p), unit="cases")
+
+
+def _clopper_pearson(right: float, n: float, confidence: float) -> tuple[float, float]:
+    from scipy.special import betaincinv
+
+    wrong, tail = n - right, (1 - confidence) / 2
     low = float(betaincinv(right, wrong + 1, tail)) if right > 0 else 0.0
-    high = float(betaincinv(right + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
-    return Estimate(cases, p, min(low, p), max(high, p), unit="cases")
+    return low, float(betaincinv(right + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
 
 
-def mean_estimate(values: Array, least: float = -math.inf) -> Estimate:
+def mean_estimate(values: Array, least: float = -math.inf, confidence: float = CONFIDENCE) -> Estimate:
     """Return the mean of values in the order they were sent, over blocks of neighbours longer than their memory."""
     import numpy as np
 
@@ -209,7 +229,7 @@ def mean_estimate(values: Array, least: float = -math.inf) -> Estimate:
         return Estimate(n, float(values.mean()), why=TOO_ALIKE)
     count = max(1, min(n, max(count, MIN_STRETCHES)))
     block = np.arange(n) * count // n
-    return ratio_estimate(np.bincount(block, values), np.bincount(block).astype(float), n, least)
+    return ratio_estimate(np.bincount(block, values), np.bincount(block).astype(float), n, least, confidence)
 
 
 def percentile_of_counts(values: Array, counts: Array, p: float) -> float | None:
@@ -250,6 +270,7 @@ def gap_percentiles(
     ps: Sequence[float],
     known: Sequence[float | None] | None = None,
     requests: int | None = None,
+    confidence: float = CONFIDENCE,
 ) -> list[Estimate]:
     """Return percentiles of all gaps, with intervals by bootstrap over moments: gaps of one moment are dependent.
 
@@ -269,7 +290,7 @@ def gap_percentiles(
     values, owner = np.concatenate(moments).astype(float), np.repeat(np.arange(count), sizes)
     ordered = np.sort(values)
     exact = [float(each) for each in np.quantile(ordered, ps)] if known is None else known
-    ends = _bootstrap(values, owner, sizes, [_grid(ordered, p, count) for p in ps], ps)
+    ends = _bootstrap(values, owner, sizes, [_grid(ordered, p, count) for p in ps], ps, confidence)
 
     def estimate(p: float, value: float | None, low: float, high: float) -> Estimate:
         wanted = TAIL_CLUSTERS if p >= TAIL else MIN_CLUSTERS
@@ -293,7 +314,7 @@ def _grid(ordered: Array, p: float, clusters: int) -> Array:
 
 
 def _bootstrap(
-    values: Array, owner: Array, sizes: Array, grids: Sequence[Array], ps: Sequence[float]
+    values: Array, owner: Array, sizes: Array, grids: Sequence[Array], ps: Sequence[float], confidence: float
 ) -> list[tuple[float, float]]:
     """Return the intervals' bounds. A redrawn sample is a weight for each request: its percentile is the first grid
     value up to which the weighted count of gaps reaches p, so that no gap is copied or sorted again."""
@@ -310,7 +331,7 @@ def _bootstrap(
     for p, grid, count in zip(ps, grids, counts, strict=True):
         reached = count >= p * total[:, None]
         found = grid[np.where(reached.any(axis=1), reached.argmax(axis=1), _GRID - 1)]
-        low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
         ends.append((float(low), float(high)))
     return ends
 

@@ -30,20 +30,19 @@ from structbench.types import Case, Suite
 
 @dataclass(frozen=True, slots=True)
 class ShippedSuite:
-    default_requests: int
     description: str
     generated: bool
 
 
 SHIPPED: Mapping[str, ShippedSuite] = {
-    "text": ShippedSuite(
-        50, "load-test prompts of random length, no two with the same beginning, in no two runs", True
-    ),
-    "json": ShippedSuite(30, "structured output: persons, arrays of books, nested product catalogs", False),
-    "tools": ShippedSuite(20, "tool calls: weather, tips, e-mail; one, several, a choice, or none", False),
-    "turns": ShippedSuite(16, "two turns: a tool call, then a sentence about the tool's result", False),
-    "numbers": ShippedSuite(50, "number words to digits", True),
+    "text": ShippedSuite("load-test prompts of random length, no two with the same beginning, in no two runs", True),
+    "json": ShippedSuite("structured output: persons, books, catalogs, travel, bills, recipes and more", False),
+    "tools": ShippedSuite("tool calls: 23 tools; one call, several, a choice, or none", False),
+    "turns": ShippedSuite("two turns: a tool call, then a sentence about the tool's result", False),
+    "numbers": ShippedSuite("number words to digits", True),
 }
+GENERATED_REQUESTS = 80
+"""How many cases of a generated suite are asked where neither a number, a time nor a rule says so."""
 NOT = "not:"
 """Before a tag: without the cases that have it."""
 PUBLIC: Mapping[str, Callable[[str], Suite]] = {"bfcl": load_bfcl, "jsonschemabench": load_jsonschemabench}
@@ -60,10 +59,9 @@ def load_suite(name_or_path: str, *, text: TextShape, seed: int) -> Suite:
     if name_or_path == "numbers":
         identity = {"generator": "numbers", "version": NUMBERS_VERSION, "seed": seed}
         cases = GeneratedCases(partial(number_case, seed=seed))
-        return Suite("numbers", cases, _hash(identity), SHIPPED["numbers"].default_requests)
+        return Suite("numbers", cases, _hash(identity), GENERATED_REQUESTS)
     if name_or_path in SHIPPED:
-        lines = read_lines(shipped_bytes(name_or_path), f"{name_or_path}.jsonl")
-        return _file_suite(name_or_path, lines, SHIPPED[name_or_path].default_requests)
+        return _file_suite(name_or_path, read_lines(shipped_bytes(name_or_path), f"{name_or_path}.jsonl"))
     prefix, colon, rest = name_or_path.partition(":")
     if colon and prefix in PUBLIC:
         return PUBLIC[prefix](rest)
@@ -93,7 +91,7 @@ def tagged(suite: Suite, tags: Sequence[str]) -> Suite:
         raise BadInput(f"no case in suite {suite.name} has any of --tags {' '.join(tags)}: drop the suite or the tags")
     if isinstance(suite.cases, GeneratedCases):
         return suite
-    return suite_of(f"{suite.name}[{','.join(tags)}]", kept, min(suite.default_requests, len(kept)))
+    return suite_of(f"{suite.name}[{','.join(tags)}]", kept)
 
 
 def tags_of(suite: Suite) -> set[str]:
@@ -121,13 +119,12 @@ def cases_of_run(suite: Suite, run_id: str, tokens_per_word: float, overhead: in
     return GeneratedCases(make)
 
 
-def describe_suites() -> list[tuple[str, int | Literal["generated"], int, str]]:
-    """List the shipped suites as (name, number of cases, default requests, description)."""
+def describe_suites() -> list[tuple[str, int | Literal["generated"], str]]:
+    """List the shipped suites as (name, number of cases, description)."""
     return [
         (
             name,
             "generated" if shipped.generated else sum(1 for _ in lines_of(shipped_bytes(name))),
-            shipped.default_requests,
             shipped.description,
         )
         for name, shipped in SHIPPED.items()
@@ -150,26 +147,25 @@ def _text_suite(shape: TextShape, seed: int) -> Suite:
     parameters = {field: float(value) for field, value in asdict(shape).items()}
     identity = {"generator": "text", "version": TEXT_VERSION, "seed": seed, "shape": parameters}
     cases = GeneratedCases(partial(text_case, shape=shape, seed=seed))
-    return Suite("text", cases, _hash(identity), SHIPPED["text"].default_requests)
+    return Suite("text", cases, _hash(identity), GENERATED_REQUESTS)
 
 
-def _file_suite(name: str, lines: Iterable[SuiteLine], default_requests: int | None = None) -> Suite:
+def _file_suite(name: str, lines: Iterable[SuiteLine]) -> Suite:
     """Make a suite of the lines; BadInput with the first problem found."""
     cases: list[Case] = []
     for line in lines:
         if line.problems:
             raise BadInput(line.problems[0])
         cases += line.cases
-    return suite_of(name, cases, default_requests)
+    return suite_of(name, cases)
 
 
-def suite_of(name: str, cases: Sequence[Case], default_requests: int | None = None) -> Suite:
-    """Make a suite whose hash covers its cases entirely; each is asked once unless ``default_requests`` is given.
+def suite_of(name: str, cases: Sequence[Case]) -> Suite:
+    """Make a suite whose hash covers its cases entirely.
 
     Fields left at their default are not in the hash, so that adding a field to Case does not change old suites.
     """
-    requests = len(cases) if default_requests is None else default_requests
-    return Suite(name, tuple(cases), _hash([_identity_fields(case) for case in cases]), requests)
+    return Suite(name, tuple(cases), _hash([_identity_fields(case) for case in cases]), len(cases))
 
 
 def _identity_fields(case: Case) -> dict[str, Any]:

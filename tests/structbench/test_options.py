@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "dry_run": False, "print_plan": False,
     "label": None, "metrics_port": 9464, "metrics_host": "127.0.0.1", "hold": 0.0, "otlp": None,
     "otlp_content": False, "max_error_rate": 1.0, "json": False, "quiet": False, "simulate": False, "slo": [],
+    "until": "auto", "max_requests": 1000, "max_time": 300.0,
     "abort_on_slo": False, "fsync": False, "goodput": None, "junit": None,
 }  # fmt: skip
 

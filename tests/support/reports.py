@@ -10,8 +10,9 @@ from typing import Any
 
 import duckdb
 
+from structbench.gates.slo import DEFAULT_RULE
 from structbench.reports.document import Document, document_of
-from structbench.reports.headline import DEFAULT_RULE, parse_rule
+from structbench.reports.headline import parse_rule
 from structbench.results.selection import select_runs
 from structbench.store import Reader, Store
 from structbench.store.schema import migrate

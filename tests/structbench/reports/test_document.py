@@ -278,6 +278,7 @@ def test_json_is_strict_and_has_the_same_figures(path: Path) -> None:
         "needs": 368,
         "unit": "requests",
         "why": None,
+        "seen": None,
     }
     assert group["marks"] == ["degraded"]
     assert group["started_at"] == "2026-09-01T12:00:00+00:00"

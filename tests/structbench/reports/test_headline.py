@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from structbench.errors import BadInput
+from structbench.gates.slo import DEFAULT_RULE
 from structbench.metrics import LATENCIES, PERCENTILES, of_kind
-from structbench.reports.headline import DEFAULT_RULE, Headline, headline_of, parse_rule
+from structbench.reports.headline import Headline, headline_of, parse_rule
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
 from structbench.stats import Estimate, wilson

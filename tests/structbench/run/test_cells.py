@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from loadgen.types import ClosedLoop, OpenLoop
 from structbench.errors import BadInput
 from structbench.identity import canonical_json, config_dict
 from structbench.options import LoadOptions
-from structbench.run.cells import Cell, build_cells, loading_options, reload_warning
+from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, words_of
 from structbench.run.settings import check_api, parse_options, settings_of
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "digest-a", "b:1b": "digest-b"})
@@ -35,16 +36,46 @@ def test_a_cell_for_each_model_suite_and_load_with_the_model_changing_least() ->
     assert len({cell.config_hash for cell in built}) == 8
 
 
-def test_defaults_are_one_request_at_a_time_and_the_suites_own_number() -> None:
+def test_defaults_are_one_request_at_a_time_until_the_rule_is_settled() -> None:
     built = cells(suites=["text", "json", "tools", "numbers"])
     assert [cell.load for cell in built] == [ClosedLoop(concurrency=1)] * 4
-    assert [cell.requests for cell in built] == [50, 30, 20, 50]
+    assert [(cell.requests, cell.until_settled) for cell in built] == [(1000, True)] * 4
+    assert [cell.requests for cell in cells(max_requests=50)] == [50]
+
+
+@pytest.mark.parametrize("asked", [{"requests": 9}, {"duration": 5.0}])
+def test_what_is_asked_for_is_asked_for_exactly(asked: dict[str, Any]) -> None:
+    assert [cell.until_settled for cell in cells(**asked)] == [False]
+    with pytest.raises(BadInput, match=f"--until settled and --{next(iter(asked))} cannot be combined"):
+        cells(until="settled", **asked)
+
+
+def test_how_much_is_asked_for_is_no_part_of_the_identity() -> None:
+    hashes = {cells(**given)[0].config_hash for given in ({}, {"requests": 9}, {"max_requests": 5}, {"max_time": "9m"})}
+    assert len(hashes) == 1
+
+
+def test_the_words_of_a_cell_ask_for_it_alone(tmp_path: Path) -> None:
+    options = LoadOptions(
+        models=["a"], suites=["numbers", "json"], concurrency=[1, 4], option=["num_ctx=2048,4096"], think=["off"],
+        requests=5, skip_cached=True, slo=["correct>=80%"], db=tmp_path / "x.duckdb",
+    )  # fmt: skip
+    settings = settings_of(options)
+    built = {cell.name: cell for cell in build_cells(settings, [SERVER])}
+    words = words_of(settings, built["a json c=4 num_ctx=4096"], with_db=False)
+    assert shlex.join(words) == (
+        "--models a --suites json --concurrency 4 --think off --option num_ctx=4096 --slo 'correct>=80%'"
+    )
+    same = build_cells(settings_of(LoadOptions(
+        models=["a"], suites=["json"], concurrency=[4], think=["off"], option=["num_ctx=4096"])), [SERVER])  # fmt: skip
+    assert [cell.config_hash for cell in same] == [built["a json c=4 num_ctx=4096"].config_hash]
 
 
 def test_a_file_of_ones_own_has_as_many_requests_as_cases(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"id": "a", "prompt": "x"}\n{"id": "b", "prompt": "y"}\n')
     assert [cell.requests for cell in cells(suites=[str(path)])] == [2]
+    assert [cell.requests for cell in cells(suites=[str(path)], until="settled")] == [1000]
     assert [cell.requests for cell in cells(suites=[str(path)], requests=7)] == [7]
 
 
@@ -161,7 +192,8 @@ def test_only_suites_with_a_schema_know_the_structured_mode() -> None:
      "mean_input_tokens", "mean_output_tokens"],
 )  # fmt: skip
 def test_numbers_that_must_be_above_zero(name: str, value: float) -> None:
-    told = "give a whole number" if name == "concurrency" and not math.isfinite(value) else "give more than 0"
+    whole = name in ("requests", "concurrency", "max_in_flight", "workers")
+    told = "give a whole number" if whole and not math.isfinite(value) else "give more than 0"
     with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} {value:g}: {told}"):
         settings_of(LoadOptions(**{name: [value] if name in ("concurrency", "rate") else value}))
 

@@ -14,6 +14,7 @@ from loadgen.api.server import Server
 from loadgen.simulator import Simulator
 from structbench.errors import BadInput
 from structbench.options import LoadOptions
+from structbench.run import plan as module
 from structbench.run.cells import build_cells
 from structbench.run.plan import PlannedCell, explain, find_server, plan, pull_missing, who_is_it
 from structbench.run.settings import settings_of
@@ -73,6 +74,20 @@ def test_an_interrupted_run_goes_on_with_what_is_missing() -> None:
 def test_an_interrupted_run_with_every_row_only_lacks_its_end() -> None:
     cell = planned(Memory(status="partial", done=frozenset(range(6))), skip_cached=True)
     assert (cell.cache, cell.missing) == ("resumed", [])
+
+
+@pytest.mark.parametrize(("state", "skipped"), [("met", True), ("not met", True), ("not decided", False)])
+def test_a_complete_run_is_done_if_it_decides_the_rule(
+    state: str, skipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(module, "_state", lambda *_: state)
+    found = Memory(status="complete", done=frozenset(range(6)), requests=6)
+    cell = planned(found, skip_cached=True, requests=None)
+    if skipped:
+        assert (cell.cache, cell.why) == ("skipped", f"run r1 is complete, and its rule is {state}")
+    else:
+        assert (cell.cache, cell.missing) == ("resumed", [*range(6, 1000)])
+        assert cell.why == "run r1 has 6 requests, by which its rule is not decided"
 
 
 class Held(Memory):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from structbench.steadiness import steady_rows
 from structbench.store.steady import mark_steady
 from tests.support.in_memory import Row, Tables, tables
 
@@ -41,6 +42,9 @@ def marked(con: Tables, rows: Sequence[Row], **run: Any) -> tuple[Marks, list[An
     con.fill(runs=[{"run_id": "r", "status": "complete", **run}], segments=segments, requests=rows)
     mark_steady(con.con, "r")
     marks = con.query("SELECT steady, ended_steady FROM requests ORDER BY segment, request_index")
+    concurrency = run["concurrency"] if run["load_kind"] == "closed" else None
+    known = con.query("SELECT * FROM requests ORDER BY segment, request_index")
+    assert steady_rows(concurrency, known) == [row["steady"] for row in marks], "as a load that goes on sees it"
     spans = con.query("SELECT steady_from_ns, steady_to_ns FROM segments ORDER BY segment")
     return [tuple(row.values()) for row in marks], [tuple(row.values()) for row in spans]
 

@@ -8,6 +8,7 @@ import pickle
 import re
 import statistics
 import urllib.request
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from structbench.errors import BadInput
+from structbench.gates.settled import FIRST
+from structbench.scoring import Answer, score
 from structbench.suites.answer_book import answer_book
 from structbench.suites.catalog import SHIPPED, cases_of_run, describe_suites, load_suite
 from structbench.suites.generated import (
@@ -42,6 +45,21 @@ def load(name: str, *, seed: int = 0, text: TextShape = SHAPE) -> Suite:
 
 def question(case: Case) -> str:
     return str(case.messages[-1]["content"])
+
+
+def all_acceptable(case: Case) -> Iterator[tuple[dict[str, Any], ...]]:
+    """The expected calls with each acceptable value of each argument in turn."""
+
+    def made(call: Mapping[str, Any], name: str = "", value: Any = "") -> dict[str, Any]:
+        chosen = {each: value if each == name else values[0] for each, values in call["arguments"].items()}
+        return {"name": call["name"], "arguments": {each: given for each, given in chosen.items() if given != ""}}
+
+    calls = case.expected_calls or ()
+    yield tuple(map(made, calls))
+    for place, call in enumerate(calls):
+        for name, values in call["arguments"].items():
+            for value in values:
+                yield (*map(made, calls[:place]), made(call, name, value), *map(made, calls[place + 1 :]))
 
 
 def at(document: Any, pointer: str) -> Any:
@@ -93,10 +111,32 @@ def test_the_shipped_suites_cover_what_the_issue_lists() -> None:
 
 
 @pytest.mark.parametrize("name", ["json", "tools"])
-def test_a_run_with_the_default_requests_meets_every_tag(name: str) -> None:
-    suite = load(name)
-    asked = suite.cases[: suite.default_requests]
-    assert {tag for case in asked for tag in case.tags} == {tag for case in suite.cases for tag in case.tags}
+def test_a_perfect_model_is_settled_before_a_case_is_asked_again(name: str) -> None:
+    assert len(load(name).cases) >= FIRST
+
+
+@pytest.mark.parametrize("name", ["json", "tools"])
+def test_no_two_cases_are_alike(name: str) -> None:
+    cases = load(name).cases
+    assert len({case.id for case in cases}) == len(cases)
+    asking = [case for case in cases if "none" not in case.tags]
+    wanted = [json.dumps([case.expected_calls, case.expected, case.schema]) for case in asking]
+    assert len(set(wanted)) == len(wanted)
+    words = [frozenset(question(case).lower().split()) for case in cases]
+    for place, one in enumerate(words):
+        alike = max(len(one & other) / len(one | other) for other in words[:place] + words[place + 1 :])
+        assert alike < 0.8, cases[place].id
+
+
+def test_every_expected_answer_is_right_by_the_scorer_itself() -> None:
+    """Also by the rules of the case: what is expected at a place is what the schema allows there."""
+    book = answer_book()
+    for case in load("json").cases:
+        found = score(case, Answer(json.dumps(book[question(case)]["json"]), (), "stop", None))
+        assert found.outcome == "correct", (case.id, found)
+    for case in load("tools").cases:
+        for calls in all_acceptable(case):
+            assert score(case, Answer("", calls, "stop", None)).outcome == "correct", (case.id, calls)
 
 
 def test_no_small_model_can_run_for_ever_and_no_answer_is_cut() -> None:
@@ -132,13 +172,10 @@ def test_the_answer_book_knows_numbers_of_its_seed() -> None:
 
 
 def test_the_list_of_suites_counts_what_is_loaded() -> None:
-    rows = {name: (count, default) for name, count, default, _ in describe_suites()}
+    rows = {name: count for name, count, _ in describe_suites()}
     assert list(rows) == ["text", "json", "tools", "turns", "numbers"]
-    assert [default for _, default in rows.values()] == [50, 30, 20, 16, 50]
-    for name, (count, default) in rows.items():
-        suite = load(name)
-        assert suite.default_requests == default
-        asked = "generated" if SHIPPED[name].generated else sum(not case.follows for case in suite.cases)
+    for name, count in rows.items():
+        asked = "generated" if SHIPPED[name].generated else sum(not case.follows for case in load(name).cases)
         assert count == asked
 
 

@@ -1,0 +1,92 @@
+"""``structbench capacity``: the highest load at which the rule holds, for each model and suite."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Optional
+
+from structbench.commands import print_json
+from structbench.errors import BadInput
+from structbench.options import LoadOptions, opt, seconds_of
+from structbench.output import complain, say
+
+if TYPE_CHECKING:
+    from structbench.capacity.search import Found
+
+
+@dataclass(kw_only=True)
+class Options(LoadOptions):
+    """Find the highest load at which the rule (--slo) holds, what is served there, and what limits it.
+
+    Loads are doubled, then halved in between; each is a cell that goes on until the rule is met or not met.
+    """
+
+    over: Literal["concurrency", "rate"] = opt("concurrency", "what to raise: requests in flight, or requests/s")
+    start: float = opt(1.0, "the load to begin with")
+    most: float = opt(256.0, "the highest load to try")
+    within: float = opt(
+        300.0, "time for each model and suite, after which what is known is said", read=seconds_of, metavar="TIME"
+    )
+    max_requests: int = opt(200, "requests per load after which it counts as not decided")
+
+
+def run(options: Options) -> int:
+    from structbench.commands.load import signals
+    from structbench.run.runner import Stop
+
+    _check(options)
+    found: list[dict[str, Any]] = []
+    stop = Stop()
+    with signals(stop):
+        for model in options.models:
+            for suite in options.suites:
+                if not stop.asked:
+                    found.append(_search(options, model, suite, stop))
+    if options.json:
+        print_json({"capacity": found})
+    return 130 if stop.asked else 0
+
+
+def _check(options: Options) -> None:
+    for name in ("concurrency", "rate", "requests", "duration", "explain", "dry_run", "print_plan", "junit"):
+        if getattr(options, name):
+            raise BadInput(f"--{name.replace('_', '-')} is no option of capacity, which chooses the loads itself: "
+                           "leave it out, or give --start, --most and --over")  # fmt: skip
+    if not 0 < options.start <= options.most:
+        raise BadInput(f"--start {options.start:g} --most {options.most:g}: give a start above 0 and no more than most")
+    if options.over == "concurrency" and (options.start % 1 or options.most % 1):
+        raise BadInput("--start and --most are requests in flight: give whole numbers, or --over rate")
+    if len(options.host) > 1 or len(options.structured) > 1 or len(options.think) > 1:
+        raise BadInput("capacity takes one --host, one --structured and one --think: measure others one by one")
+
+
+def _search(options: Options, model: str, suite: str, stop: Any) -> dict[str, Any]:
+    from rich.console import Console
+
+    from structbench.capacity.limits import line, sentences
+    from structbench.capacity.steps import Steps
+    from structbench.run.display import Display
+
+    console = Console(stderr=options.json)
+    base = {each: getattr(options, each) for each in LoadOptions.__dataclass_fields__}
+    asked = LoadOptions(**{**base, "models": [model], "suites": [suite], "json": False})
+    display = Display(console, quiet=options.quiet)
+    steps = Steps(asked, options.over, options.within, display, stop, complain)
+    found = steps.search(options.start, options.most)
+    text = " ".join(sentences(found, options.over))
+    for step in found.steps:
+        say(f"  {line(step, options.over)}", console.file)
+    say(f"{model} {suite}: {text}", console.file)
+    return as_json(model, suite, options.over, found, text)
+
+
+def as_json(model: str, suite: str, over: str, found: "Found", text: str) -> dict[str, Any]:
+    """Return what was found as JSON values, as docs/capacity.md describes."""
+
+    def level(step: Any) -> Optional[float]:
+        return None if step is None else step.level
+
+    return {
+        "model": model, "suite": suite, "over": over, "holds": level(found.holds), "broken": level(found.broken),
+        "saturates": level(found.saturates), "complete": found.complete, "text": text,
+        "steps": [{**asdict(replace(step, gates=())), "gates": [asdict(gate) for gate in step.gates]}
+                  for step in found.steps],
+    }  # fmt: skip

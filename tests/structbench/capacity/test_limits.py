@@ -1,0 +1,60 @@
+"""What limits, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from structbench.capacity.limits import limits, sentences
+from structbench.capacity.search import Found, Step
+from structbench.gates.slo import Gate, Judgement
+
+
+def gate(slo: str, outcome: Any) -> Gate:
+    return Gate("m json", slo, outcome, 1.2, 24, "1.20 s (1.10–1.30 s), n = 24 requests")
+
+
+def step(level: float, state: Judgement, slo: str = "ttft_p95<=1s", rate: float = 5.0, **facts: Any) -> Step:
+    return Step(level=level, state=state, requests=80, correct_per_s=rate, gates=(gate(slo, state),), facts=facts)
+
+
+def found(*steps: Step, complete: bool = True) -> Found:
+    return Found(steps, complete)
+
+
+def test_the_answer_names_the_load_the_throughput_and_the_slots() -> None:
+    told = " ".join(
+        sentences(found(step(4, "met", rate=11.7), step(5, "not met", rate=11.8, served=0.8)), "concurrency")
+    )
+    assert told == (
+        "the rule holds up to 4 in flight (not at 5 in flight: ttft_p95<=1s: 1.20 s (1.10–1.30 s), n = 24 requests). "
+        "There it gives 11.7 correct answers/s. More than about 4 in flight brings no more. The server answers 4 at a "
+        "time (OLLAMA_NUM_PARALLEL), and requests wait 20 % of their time for their turn."
+    )
+
+
+@pytest.mark.parametrize(("facts", "text"), [
+    ({"served": 0.5, "slots": 2, "kind": "llama.cpp"}, "the server answers 2 at a time (--parallel)"),
+    ({"vram_share": 0.4}, "partly on the processor (40 % on the GPU)"),
+    ({"vram_share": 0.0}, "the model runs on the processor"),
+    ({"verdict": "invalid", "verdict_reason": "late"}, "this client is invalid there: late"),
+    ({"notes": {"reload": "3 of 9 requests made the server load"}}, "3 of 9 requests made the server load"),
+    ({"notes": {"prompt_cut": "prompts were cut"}}, "prompts were cut"),
+    ({}, "what limits is not seen from here"),
+])  # fmt: skip
+def test_each_limit_has_its_words(facts: dict[str, Any], text: str) -> None:
+    assert any(text in each for each in limits(found(step(1, "met"), step(2, "not met", **facts)), "concurrency"))
+
+
+def test_wrong_answers_are_not_the_loads_doing() -> None:
+    told = [*sentences(found(step(1, "not met", slo="correct>=90%")), "concurrency")]
+    assert told[0].startswith("the rule is not met even at 1 in flight: correct>=90%")
+    assert told[1] == "It is not the load: the answers are not right often enough."
+
+
+def test_a_rule_that_never_breaks_holds_at_least_so_far() -> None:
+    told = [*sentences(found(step(1, "met", rate=1), step(2, "met", rate=2), complete=False), "rate")]
+    assert told[0] == "the rule holds up to 2.00 requests/s at least, the highest load that was measured."
+    assert told[2] == "Throughput still grows at the highest load that was measured."
+    assert told[-1].endswith("give it more by --within.")
