@@ -230,3 +230,37 @@ def significant(value: float, digits: int = 3) -> str:
         return "0"
     decimals = max(0, digits - 1 - floor(log10(abs(float(f"{value:.{digits}g}")))))
     return f"{value:,.{decimals}f}"
+
+
+def machine_text(environment: Mapping[str, Any]) -> str:
+    """Return a machine as a run's ``environment`` has it: processor, cores, memory, GPUs with their drivers."""
+    cores, memory = environment.get("cores"), environment.get("memory_bytes")
+    gpus = environment.get("gpus")
+    told = [environment.get("processor"), f"{cores} cores" if cores else None]
+    told += [f"{bytes_text(memory)} memory"] if isinstance(memory, (int, float)) else []
+    for gpu in gpus if isinstance(gpus, list) else []:
+        size, driver = gpu.get("memory_bytes"), gpu.get("driver")
+        told.append(", ".join([
+            str(gpu.get("name")), *([bytes_text(size)] if size else []), *([f"driver {driver}"] if driver else []),
+        ]))  # fmt: skip
+    return printable("; ".join(str(each) for each in told if each)) or ABSENT
+
+
+def placement_text(environment: Mapping[str, Any]) -> str:
+    """Return where the model was: how much of it on a GPU, as the server tells it."""
+    share = environment.get("model_on_gpu")
+    return (
+        ABSENT
+        if not isinstance(share, (int, float))
+        else "GPU"
+        if share >= 1
+        else "processor"
+        if share <= 0
+        else f"{share:.0%} on GPU"
+    )
+
+
+def json_object(text: str | None) -> dict[str, Any]:
+    """Return a stored JSON object; an empty one for anything else."""
+    value = {} if text is None else json.loads(text)
+    return value if isinstance(value, dict) else {}

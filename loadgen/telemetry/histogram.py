@@ -251,6 +251,11 @@ class Histograms:
                 for histogram in (known.get((of.CHUNK_GAP, ())) or self._begin(cell, of.CHUNK_GAP, _NO_LABELS)).views:
                     histogram.add_all(gaps_s, exemplar)
 
+    def forget(self, cell: CellLabels) -> None:
+        """Show the cell's series no longer."""
+        with self.lock:
+            self._series.pop(cell, None)
+
     def _begin(self, cell: CellLabels, name: str, besides: Labels) -> HistogramSeries:
         instrument = self.instruments[name]
         base = genai_attributes(cell) if name.startswith("gen_ai.") else own_attributes(cell)

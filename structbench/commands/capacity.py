@@ -23,7 +23,7 @@ class Options(LoadOptions):
     start: float = opt(1.0, "the load to begin with")
     most: float = opt(256.0, "the highest load to try")
     within: float = opt(
-        300.0, "time for each model and suite, after which what is known is said", read=seconds_of, metavar="TIME"
+        270.0, "time for each model and suite, after which what is known is said", read=seconds_of, metavar="TIME"
     )
     max_requests: int = opt(200, "requests per load after which it counts as not decided")
 

@@ -5,18 +5,31 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from structbench.commands import print_json, print_table
-from structbench.formatting import ABSENT, plural, printable, server_text, share_text
+from structbench.formatting import (
+    ABSENT,
+    json_object,
+    machine_text,
+    placement_text,
+    plural,
+    printable,
+    server_text,
+    share_text,
+)
 from structbench.options import RunFilters, opt
 
 _COUNTS = ("parameters", "context", "slots")
-_TOLD = ("server", "version", "API", "quantization", *_COUNTS)
+_TOLD = ("server", "version", "API", "quantization", *_COUNTS, "model on", "client machine")
 
 
 @dataclass(kw_only=True)
 class Options(RunFilters):
     """List the stored runs: model, suite, load, start, requests, status."""
 
-    wide: bool = opt(False, "show the server too, and what it tells of the model: quantization, size, context, slots")
+    wide: bool = opt(
+        False,
+        "show the server too, what it tells of the model (quantization, size, context, slots, whether it is on a GPU), "
+        "and the machine that measured",
+    )
     json: bool = opt(False, "print JSON")
 
 
@@ -31,7 +44,16 @@ def run(options: Options) -> int:
         rows = reader.query(RUN_LIST, [filtered_runs(reader, options)])
         notes = stored_notes(reader.query, [row["run_id"] for row in rows])
     if options.json:
-        print_json([{**row, "notes": [asdict(note) for note in notes[row["run_id"]]]} for row in rows])
+        print_json(
+            [
+                {
+                    **row,
+                    "environment": json_object(row["environment"]),
+                    "notes": [asdict(note) for note in notes[row["run_id"]]],
+                }
+                for row in rows
+            ]
+        )
         return 0
     if rows:
         counts = ("requests", "errors", "correct")
@@ -68,7 +90,11 @@ def _server_cells(row: Mapping[str, Any]) -> list[str]:
     counts = (row[name] for name in ("parameters", "context_tokens", "server_slots"))
     told = [server, row["server_version"], row["api"], row["quantization"]]
     cells = [*(ABSENT if value is None else value for value in told)]
-    return [printable(str(cell)) for cell in cells] + [ABSENT if n is None else f"{n:,}" for n in counts]
+    environment = json_object(row["environment"])
+    return [
+        *(printable(str(cell)) for cell in cells), *(ABSENT if n is None else f"{n:,}" for n in counts),
+        placement_text(environment), machine_text(environment),
+    ]  # fmt: skip
 
 
 def _line(row: Mapping[str, Any], wide: bool) -> str:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from structbench.formatting import ABSENT, identity_text, printable, rate_text, span_text, version_text
+from structbench.formatting import (
+    ABSENT,
+    identity_text,
+    machine_text,
+    placement_text,
+    printable,
+    rate_text,
+    span_text,
+    version_text,
+)
 from structbench.metrics import LATENCIES, METRICS, of_kind
 from structbench.reports.charts import chart_values, charts_of
 from structbench.reports.document import Document
@@ -108,7 +117,7 @@ def _facts(document: Document) -> list[tuple[str, str]]:
         ),
         "API": dict.fromkeys(str(group.api or ABSENT) for group in groups),
         "server address": dict.fromkeys(str(group.config.get("server_address", ABSENT)) for group in groups),
-        "client machine": dict.fromkeys(_machine_text(group.environment) for group in groups),
+        **_machines(groups),
         "limits of correct goodput": dict.fromkeys(limit for group in groups for limit in group.goodput_limits),
     }
     return [(name, ", ".join(values)) for name, values in facts.items() if values]
@@ -124,11 +133,22 @@ def _model_text(group: RunGroup) -> str:
     return f"{group.model} ({known})" if known else group.model
 
 
+def _machines(groups: Sequence[RunGroup]) -> dict[str, Iterable[str]]:
+    """Return the machines by whose they were; of a server elsewhere nothing is known but what --metadata says."""
+    found: dict[str, dict[str, None]] = {}
+    for group in groups:
+        here = group.environment.get("server_is_here")
+        whose = "machine of client and server" if here else "client machine"
+        found.setdefault(whose, {})[_machine_text(group.environment)] = None
+        if (placement := placement_text(group.environment)) != ABSENT:
+            found.setdefault("model loaded on", {})[placement] = None
+    return {**found}
+
+
 def _machine_text(environment: Mapping[str, Any]) -> str:
-    known = [str(environment["system"])] if environment.get("system") else []
-    known += [f"{environment['cores']} cores"] if environment.get("cores") else []
+    known = [machine_text(environment), environment.get("system")]
     known += [f"Python {environment['python']}"] if environment.get("python") else []
-    return "; ".join(known) or ABSENT
+    return "; ".join(str(each) for each in known if each and each != ABSENT) or ABSENT
 
 
 def _run_row(group: RunGroup, figures: Figures) -> dict[str, Any]:

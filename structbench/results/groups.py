@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from structbench.formatting import clipped, load_text, printable, server_text, setting_text
+from structbench.formatting import clipped, json_object, load_text, printable, server_text, setting_text
 from structbench.identity import flat
 from structbench.notes import stored_notes
 from structbench.store import Reader
@@ -103,14 +103,14 @@ def run_groups(reader: Reader, run_ids: Sequence[str], *, pool: bool) -> list[Ru
 
 def _run_group(number: int, run: Mapping[str, Any], notes: Iterable[Note]) -> RunGroup:
     model, suite, load = printable(str(run["model"])), printable(str(run["suite"])), load_text(run)
-    limits = tuple(f"{name} <= {limit:g}" for name, limit in _json_object(run["goodput_limits"]).items())
+    limits = tuple(f"{name} <= {limit:g}" for name, limit in json_object(run["goodput_limits"]).items())
     level = run["concurrency"] if run["rate"] is None else run["rate"]
-    config = _json_object(run["config"])
+    config = json_object(run["config"])
     return RunGroup(
         id=number, name=f"{model} {suite} {load}", model=model, suite=suite, load=load,
         load_kind=str(run["load_kind"]), level=level, run_ids=(run["run_id"],), config_hash=run["config_hash"],
         labels=_distinct_texts([run["label"]]), config=config,
-        environment=_json_object(run["environment"]), model_digest=run["model_digest"],
+        environment=json_object(run["environment"]), model_digest=run["model_digest"],
         server_version=run["server_version"],
         server=printable(server_text(run["server_kind"], config.get("server_address"), run["api"])),
         **{name: run[name] for name in _TOLD}, planned=run["planned"], duration_s=run["duration_s"],
@@ -125,11 +125,6 @@ def _run_group(number: int, run: Mapping[str, Any], notes: Iterable[Note]) -> Ru
 
 def _distinct_texts(values: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(printable(value) for value in values if value is not None))
-
-
-def _json_object(text: str | None) -> dict[str, Any]:
-    value = {} if text is None else json.loads(text)
-    return value if isinstance(value, dict) else {}
 
 
 def _pooled_by_config(groups: Sequence[RunGroup]) -> list[RunGroup]:

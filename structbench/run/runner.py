@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from loadgen.api.server import ModelDetails, Server, ServerError
+from loadgen.api.server import LoadedModel, ModelDetails, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
 from loadgen.wire.deadline import together
@@ -47,6 +47,7 @@ from structbench.run.budget import TokenBudget
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, words_of
 from structbench.run.cluster import join_cluster, node_rows
 from structbench.run.display import Display
+from structbench.run.hardware import hardware, is_here
 from structbench.run.plan import (
     CacheState,
     PlannedCell,
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
 
 _FLUSH_S = 60.0
 _POLL_S = 0.1
+_MANY_ROWS = 20_000
+"""Rows whose way into the database takes seconds."""
 _OPENINGS = 3
 """A closed loop is first looked at after so many times the requests that are in flight: it has a steady part then."""
 _TEXT_WIDTH = 120
@@ -459,7 +462,8 @@ class _Runner:
         try:
             with self.stop.interruptible():
                 loading = loading_options(cell, cell.server.api.LOADING_OPTIONS)[0]
-                model_load_s = self._load_model(cell, loading)
+                cell, model_load_s = self._load_model(cell, loading)
+                planned = replace(planned, cell=cell)
                 cases = self._cases(cell, run_id)
         except KeyboardInterrupt:
             return None
@@ -507,14 +511,22 @@ class _Runner:
         say(f"{name}: the server answers again, after {away_s:.1f} s")
         return rest_of(planned, segment, away_s)
 
-    def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> float | None:
-        """Load the model and return the seconds that took, so that no request of the load pays for it."""
-        config, server = cell.config, cell.server
-        options = {**config.options, **loading}
-        seconds, refusal = server.api.load_model(server.address, cell.model, options, config.keep_alive, server.access)
+    def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> tuple[Cell, float | None]:
+        """Load the model and return the seconds that took, so that no request of the load pays for it.
+
+        The cell has the field in which the server takes the limit of an answer, if it refused the usual one.
+        """
+        server, say = cell.server, self.services.display.print
+        ask = partial(server.api.load_model, server.address, cell.model, {**cell.config.options, **loading},
+                      cell.config.keep_alive, server.access)  # fmt: skip
+        seconds, refusal = ask(cell.config.limit_field)
+        if refusal is not None and (limited := cell.limited_by(server.api.refused_limit(refusal))) is not cell:
+            cell = limited
+            say(f"{cell.name}: the server refuses the usual limit of an answer: {cell.config.limit_field} is sent")
+            seconds, refusal = ask(cell.config.limit_field)
         if refusal is not None:
-            self.services.display.print(f"{cell.name}: loading the model failed: {refusal}")
-        return seconds
+            say(f"{cell.name}: loading the model failed: {refusal}")
+        return cell, seconds
 
     def _cases(self, cell: Cell, run_id: str) -> Sequence[Case]:
         """Return the suite's cases; those of ``text`` are this run's, with lengths fitted to the model's tokenizer."""
@@ -525,7 +537,8 @@ class _Runner:
             config, server = cell.config, cell.server
             prompts, chat = calibration_prompts(config.seed, run_id), config.endpoint == "chat"
             ask = partial(server.api.prompt_tokens, server.address, cell.model)
-            counts = together([partial(ask, prompt, config.options, chat, server.access) for prompt in prompts])
+            how = config.options, chat, server.access, config.limit_field
+            counts = together([partial(ask, prompt, *how) for prompt in prompts])
             samples = []
             for prompt, tokens in zip(prompts, counts, strict=True):
                 if tokens is not None:
@@ -543,12 +556,17 @@ class _Runner:
                "asked_requests": planned_now, "asked_duration_s": cell.load.duration_s,
                "verdict": None, "verdict_reason": None, "finished_at": None}  # fmt: skip
         if planned.continued is None:
+            loaded = loaded_model(cell.server, cell.model)
             run |= {
-                **server_columns(cell.server, cell.model),
+                **server_columns(cell.server, cell.model, loaded),
                 "label": settings.label,
                 "metadata": settings.metadata or None,
                 "started_at": now,
-                "environment": {**_environment(settings), "command": words_of(settings, cell, with_db=False)},
+                "environment": {
+                    **_environment(settings),
+                    **_placement(cell.server, loaded),
+                    "command": words_of(settings, cell, with_db=False),
+                },
             }
         self.services.store.append("runs", run)
         self.services.store.append("segments", {
@@ -571,7 +589,9 @@ class _Runner:
         for row in node_rows(segment.run_id, segment.number, segment.readings.nodes):
             store.append("nodes", row)
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
-        ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
+        if (waiting := store.backlog) > _MANY_ROWS:
+            self.services.display.print(f"{cell.name}: waiting for {plural(waiting, 'row')} to get into the database")
+        ending = store.together(lambda query: ending_of(query, segment.run_id), _FLUSH_S)
         planned = cell.requests
         if cell.load.duration_s or cell.until_settled:
             planned = ending.reached if complete else None if cell.until_settled else planned
@@ -602,22 +622,29 @@ def rest_of(planned: PlannedCell, segment: Segment, away_s: float | None) -> Pla
                    first_index=segment.highest + 1)  # fmt: skip
 
 
-def server_columns(server: Server, model: str) -> dict[str, Any]:
+def server_columns(server: Server, model: str, loaded: LoadedModel | None) -> dict[str, Any]:
     """Return the columns of ``runs`` with what the server tells of itself and of the model."""
-    told = server.details.get(server.api.full_name(model), ModelDetails())
-    if told.context_tokens is None:
-        told = replace(told, context_tokens=loaded_context(server, model))
+    told = server.details.get(server.full_name(model), ModelDetails())
+    if told.context_tokens is None and loaded is not None:
+        told = replace(told, context_tokens=loaded.context_tokens)
     return {
         "api": server.api_name, "server_kind": server.kind or None, "quantization": told.quantization,
         "parameters": told.parameters, "context_tokens": told.context_tokens, "server_slots": told.slots,
     }  # fmt: skip
 
 
-def loaded_context(server: Server, model: str) -> int | None:
-    """Return the context with which the model is loaded, where the server tells it."""
+def loaded_model(server: Server, model: str) -> LoadedModel | None:
+    """Return what the server tells of the model as it is loaded, if it does."""
     with closing(server.api.ModelWatcher(server.address, server.access)) as watcher:
-        loaded = watcher.loaded(model)
-    return None if loaded is None else loaded.context_tokens
+        return watcher.loaded(model)
+
+
+def _placement(server: Server, loaded: LoadedModel | None) -> dict[str, Any]:
+    """Return whether this machine is the server's, and which share of the model's memory is a GPU's."""
+    found: dict[str, Any] = {"server_is_here": is_here(server.address)}
+    if loaded is not None and loaded.size_bytes > 0:
+        found["model_on_gpu"] = min(1.0, loaded.vram_bytes / loaded.size_bytes)
+    return found
 
 
 def pair_up(
@@ -669,11 +696,11 @@ def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> Abort
 
 
 def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:
-    sql = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
-    rows = store.query(sql, [list(caches)], timeout_s=_FLUSH_S)
+    sql, run_ids = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))", [*caches]
+    rows, notes, failures = store.together(
+        lambda query: (query(sql, [run_ids]), stored_notes(query, run_ids), failures_of(query, run_ids)), _FLUSH_S
+    )
     by_id = {row["run_id"]: row for row in rows}
-    query = partial(store.query, timeout_s=_FLUSH_S)
-    notes, failures = stored_notes(query, [*caches]), failures_of(query, [*caches])
     return [
         {**by_id[run_id], "cache": cache, "notes": notes[run_id], "failures": failures[run_id]}
         for run_id, cache in caches.items()
@@ -697,6 +724,7 @@ def _environment(settings: Settings) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": os.cpu_count(),
+        **hardware(),
         "options": {
             "workers": settings.workers,
             "engine": settings.engine,

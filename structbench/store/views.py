@@ -52,7 +52,7 @@ RUN_LIST = f"""
 SELECT run_id, model, suite, {_LOAD} AS load, started_at, finished_at, planned, coalesce(requests, 0) AS requests,
     coalesce(errors, 0) AS errors, scored, correct, status, verdict, verdict_reason, label, server_kind, server_version,
     config ->> '$.server_address' AS server_address, api, quantization, parameters, context_tokens, server_slots,
-    config_hash, coalesce(forgotten, false) AS forgotten
+    config_hash, coalesce(forgotten, false) AS forgotten, environment
 FROM runs LEFT JOIN (
     SELECT run_id, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors, count(accuracy_score) AS scored,
         count(*) FILTER (WHERE outcome = 'correct') AS correct

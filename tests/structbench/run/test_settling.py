@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from loadgen.engine import Orders
-from loadgen.simulator import Simulator
+from loadgen.simulator import PROFILES, Simulator
 from structbench.errors import RunFailed
 from structbench.gates.expressions import parse_slo
 from structbench.gates.settled import Decision
@@ -100,26 +101,24 @@ def test_what_is_kept_says_what_is_open_and_by_which_interval() -> None:
     }  # fmt: skip
 
 
+STATES = "SELECT model, settled ->> '$.state', (settled ->> '$.requests')::INT FROM runs ORDER BY model"
+PACED = replace(PROFILES["sim:fast"], service_s=0.02)
+
+
 @pytest.mark.slow
 def test_a_perfect_model_takes_80_requests_and_a_hopeless_one_10(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from loadgen.simulator import PROFILES
-
-    models = {"right": PROFILES["sim:fast"], "wrong": replace(PROFILES["sim:fast"], json_shares={"invalid_json": 1.0})}
+    """By its figures: whether the client was quick enough on this machine is the verdict's business."""
+    models = {"right": PACED, "wrong": replace(PACED, json_shares={"invalid_json": 1.0})}
     db = tmp_path / "s.duckdb"
     with Simulator(models, answers=answer_book()) as simulator:
-        options = LoadOptions(models=[*models], suites=["json"], host=simulator.url, db=db, metrics_port=0)
-        summary = load(options)
-        assert [outcome.state for outcome in summary.outcomes] == ["met", "not met"]
-        assert summary.exit_code == 0
-        assert not summary.settles
-        right, wrong = (row["requests"] for row in summary.rows)
-        assert 80 <= right < 100
-        assert 10 <= wrong < 40
-        again = load(LoadOptions(models=[*models], suites=["json"], host=simulator.url, db=db, metrics_port=0,
-                                 skip_cached=True))  # fmt: skip
-        assert [row["cache"] for row in again.rows] == ["skipped", "skipped"]
+        options = LoadOptions(models=[*models], suites=["json"], host=simulator.url, db=db, metrics_port=0,
+                              slo=["correct>=90%", "error_rate<=5%"], skip_cached=True)  # fmt: skip
+        load(options)
+        (_, right, held), (_, wrong, few) = ask(db, STATES)
+        assert (right, wrong) == ("met", "not met")
+        assert 80 <= held < 200
+        assert 10 <= few < 80
+        assert [row["cache"] for row in load(options).rows] == ["skipped", "skipped"]
 
 
 @pytest.mark.slow
@@ -127,14 +126,15 @@ def test_30_requests_are_added_to_until_they_decide(tmp_path: Path) -> None:
     db = tmp_path / "s.duckdb"
 
     def run(**more: object) -> list[tuple[int, ...]]:
-        load(LoadOptions(**{"models": ["sim:fast"], "suites": ["numbers"], "host": simulator.url, "db": db,
-                            "metrics_port": 0, "skip_cached": True, **more}))  # fmt: skip
+        load(LoadOptions(**{"models": ["paced"], "suites": ["numbers"], "host": simulator.url, "db": db,
+                            "metrics_port": 0, "skip_cached": True, "slo": ["correct>=90%", "error_rate<=5%"],
+                            **more}))  # fmt: skip
         return ask(db, "SELECT count(*)::INT, count(DISTINCT run_id)::INT FROM requests")
 
-    with Simulator(answers=answer_book()) as simulator:
+    with Simulator({"paced": PACED}, answers=answer_book()) as simulator:
         assert run(requests=30) == [(30, 1)]
         assert run(requests=60) == [(60, 1)]
         ((held, runs),) = run()
-        assert 80 <= held < 100
+        assert 80 <= held < 200
         assert runs == 1
         assert run() == [(held, 1)]

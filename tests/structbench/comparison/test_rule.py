@@ -1,0 +1,55 @@
+"""Load, report and compare judge one rule with one result, also what the looks at a load left open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from structbench.comparison.pairing import pair
+from structbench.comparison.rule import rule_note
+from structbench.gates.expressions import parse_slo
+from structbench.gates.slo import DEFAULT_RULE, CellResult, judge_all, state_of
+from structbench.reports.headline import headline_of
+from structbench.results.figures import figures_of
+from structbench.results.groups import run_groups
+from structbench.store import Reader
+from tests.support.comparisons import database, requests
+
+RULE = [parse_slo(text) for text in DEFAULT_RULE]
+OPEN = {"state": "not decided", "open": ["correct>=90%"], "requests": 100, "confidence": 0.99}
+RUNS: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "right": (requests(100), {}, "met"),
+    "wrong": (requests(100, wrong=range(60)), {}, "not met"),
+    "few": (requests(30), {}, "not decided"),
+    "interrupted": (requests(100), {"status": "interrupted"}, "not decided"),
+    "looked": (requests(100, wrong=range(3)), {"settled": OPEN}, "not decided"),
+    "looked-and-more": (requests(100, wrong=range(3)), {"settled": {**OPEN, "requests": 80}}, "met"),
+}
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    runs = {name: (rows, run) for name, (rows, run, _) in RUNS.items()}
+    with Reader(database(tmp_path_factory.mktemp("rule") / "a.duckdb", other=(requests(80), {}), **runs)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_one_rule_has_one_result_everywhere(name: str, reader: Reader) -> None:
+    state = RUNS[name][2]
+    group, other = (run_groups(reader, [run_id], pool=False)[0] for run_id in (name, "other"))
+    (row,) = reader.query("SELECT * FROM summary WHERE run_id = $1", [name])
+    after_load = CellResult(name, row)
+    judge_all([], reader, [after_load])
+    assert after_load.state == state
+    assert not after_load.gates, "the default rule fails nothing"
+    judge_all(RULE, reader, [after_load])
+    assert state_of(after_load.gates) == state
+    headline = headline_of([group], figures_of(reader, [group], None), RULE)
+    assert headline.state == state
+    assert bool(headline.candidates[0].settles) == (state == "not decided")
+    (found,) = pair([group], [other]).pairs
+    said = {"met": "is met by A", "not met": "is not met by A", "not decided": "is not decided for A"}[state]
+    assert said in rule_note((reader, reader), found, RULE)
