@@ -174,7 +174,7 @@ def usual(chunk: bytes) -> Piece | None:
 def _decoded(written: bytes) -> str:
     """Return what a text in JSON says."""
     text = written.decode()
-    return json.loads(f'"{text}"') if "\\" in text else text  # type: ignore[no-any-return]
+    return json.loads(f'"{text}"') if "\\" in text else text
 
 
 def _calls(calls: Any) -> list[CallPiece]:
