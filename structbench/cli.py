@@ -17,6 +17,8 @@ from structbench.errors import BadInput, StructbenchError
 from structbench.formatting import did_you_mean, printable_lines
 from structbench.output import complain
 
+_INTERRUPTED_QUERY = "Query interrupted"
+"""What DuckDB makes of KeyboardInterrupt while it works."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 COMMANDS = (
@@ -58,7 +60,9 @@ def main(argv: Sequence[str]) -> int:
             raise
         complain(f"cannot write {error.filename or 'the output'}: {os.strerror(error.errno)}: free some space")
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and str(error) != _INTERRUPTED_QUERY:
+            raise
         complain("interrupted; what was measured is stored, and --skip-cached continues it")
         return 130
 

@@ -73,6 +73,7 @@ def sweep(path: Path) -> None:
 
 def check_output(path: Path, option: str, databases: Sequence[Path]) -> None:
     """Raise BadInput if the file cannot be written, or is one of the databases; create and change nothing."""
+    refuse_unnamable(path, option)
     if path.is_dir():
         raise BadInput(f"{option} {path} is a folder: give a file in it")
     if not path.parent.is_dir():
@@ -81,6 +82,14 @@ def check_output(path: Path, option: str, databases: Sequence[Path]) -> None:
         raise BadInput(f"{option} {path} is not writable: change its permissions or give another path")
     if any(_is_same(path, database) for database in databases):
         raise BadInput(f"{option} {path} is the database itself: give another path")
+
+
+def refuse_unnamable(path: Path, option: str) -> None:
+    """Raise BadInput if the path is not UTF-8, which is all that DuckDB takes."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{option} {path}: the name, or that of a folder above it, is not UTF-8: give another") from None
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -122,7 +131,8 @@ def complain(text: str) -> None:
     print(f"structbench: {printable(text)}", file=sys.stderr, flush=True)
 
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_FORMULA = re.compile("'*[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
+"""With the wide forms of the signs, which a spreadsheet may take for them."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 

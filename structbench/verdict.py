@@ -157,7 +157,8 @@ def judge(facts: Mapping[str, Any]) -> Verdict:
         if share < FULL_SHARE[0]:
             text = f"{in_flight:.1f} of {concurrency} requests were in flight on average"
             word: VerdictWord = "invalid" if share < FULL_SHARE[1] else "degraded"
-            found.append((word, f"{text}: use more cores or fewer streams"))
+            died = facts.get("nodes_died")
+            found.append((word, f"{text}: {f'{_nodes(died)} died' if died else 'use more cores or fewer streams'}"))
     found += _mishaps(facts)
     for word in ("invalid", "degraded"):
         reasons = [reason for found_word, reason in found if found_word == word]
@@ -175,6 +176,10 @@ def _judged(n: int) -> Iterator[tuple[int, str]]:
     for place, (name, p) in enumerate(JUDGED.items()):
         if n and (name == "p50" or n >= needed(p)):
             yield place, name
+
+
+def _nodes(count: int) -> str:
+    return plural(count, "node")
 
 
 def _share(off_s: float, true_s: float) -> float:
@@ -230,7 +235,7 @@ def _mishaps(facts: Mapping[str, Any]) -> Iterator[tuple[VerdictWord, str]]:
         yield "degraded", f"{facts['died']} requests were lost when a worker process died"
     if nodes := facts.get("nodes_died"):
         lost = plural(facts["lost_with_nodes"], "request")
-        yield "degraded", f"{plural(nodes, 'node')} died, with {lost} in flight: the load was smaller from then on"
+        yield "degraded", f"{_nodes(nodes)} died, with {lost} in flight: the load was smaller from then on"
     if (error_s := facts.get("clock_error_s") or 0.0) > CLOCKS_S:
         known = f"the clocks of the nodes are known to {error_s * 1000:.1f} ms"
         yield "degraded", f"{known}: rates and what was in flight are as uncertain, latencies are not"

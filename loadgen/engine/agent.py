@@ -109,7 +109,7 @@ class Agent:
         try:
             job = replace(job, access=job.access.from_environment(os.environ))
         except ValueError as error:
-            raise NotReady(f"{error} there: export it before `ray start`") from None
+            raise NotReady(f"{error} there") from None
         rtt_s = handshake_s(job.host)
         self._slots = len(job.own_slots)
         chosen = workers or default_workers(_share(job, self._slots))

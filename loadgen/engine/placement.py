@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from loadgen.engine import NotReady
 from loadgen.types import ClosedLoop, Load
@@ -36,6 +37,32 @@ class Placement:
 
     chosen: tuple[Member, ...]
     said: tuple[str, ...]
+
+
+class Looked(NamedTuple):
+    """What a node says of itself before anything is sent."""
+
+    version: str | None
+    """The version of structbench, None without one."""
+    python: str
+    missing: Sequence[str]
+    """Variables of keys that are not set there."""
+    unreached: Sequence[tuple[str, int, str]]
+    """Servers that cannot be reached from there, and why."""
+
+
+def misfit(node: Looked, version: str | None, python: str) -> str | None:
+    """Return why a node cannot send a load that is driven with these versions, and what to do; None if it can."""
+    if node.version != version:
+        has = "no structbench" if node.version is None else f"structbench {node.version}"
+        return f"has {has}, this machine {version or 'none'}: install the same on every node"
+    if node.python.split(".")[:2] != python.split(".")[:2]:
+        return f"has Python {node.python}, this machine {python}: install the same minor version"
+    for variable in node.missing:
+        return f"lacks the variable {variable}: export it there before `ray start`"
+    for host, port, why in node.unreached:
+        return f"does not reach the server at {host}:{port} ({why}): give an address that every node reaches"
+    return None
 
 
 def place(members: Sequence[Member], wanted: int | None, loads: Sequence[Load] = ()) -> Placement:

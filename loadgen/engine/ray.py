@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -29,7 +30,7 @@ from loadgen.engine import Cluster, Job, LoadFailed, NotReady, Orders, Readings,
 from loadgen.engine.agent import Agent, Down, Prepared, Up, target_of
 from loadgen.engine.clocks import Watch
 from loadgen.engine.nodes import Lost
-from loadgen.engine.placement import Member, Placement, place
+from loadgen.engine.placement import Looked, Member, Placement, misfit, place
 from loadgen.types import Load, Request, RequestRecord
 from loadgen.wire.access import Access, unix_path
 
@@ -117,6 +118,9 @@ def _join(cluster: Cluster) -> None:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     _joined.set()
+    # Else Ray writes what it has to say of nodes and workers among our lines on stdout, also without their logs.
+    if (worker := sys.modules.get("ray._private.worker")) is not None:
+        worker._worker_logs_enabled = False  # type: ignore[attr-defined]
 
 
 def _reach_head(address: str) -> None:
@@ -219,21 +223,9 @@ def _check(placement: Placement, servers: Sequence[tuple[str, Access]]) -> None:
         ).remote(variables, targets)
         for member in placement.chosen
     }
-    ours, python = _versions()
     for name, answer in asked.items():
-        theirs, their_python, missing, unreached = _told(name, answer)
-        if theirs != ours:
-            have = "no structbench" if theirs is None else f"structbench {theirs}"
-            raise NotReady(f"node {name} has {have}, this machine {ours}: install the same on every node")
-        if their_python.split(".")[:2] != python.split(".")[:2]:
-            raise NotReady(
-                f"node {name} has Python {their_python}, this machine {python}: install the same minor version"
-            )
-        if missing:
-            raise NotReady(f"node {name}: the variable {missing[0]} is not set there: export it before `ray start`")
-        for host, port, why in unreached:
-            reached = "give an address that every node reaches"
-            raise NotReady(f"node {name} does not reach the server at {host}:{port} ({why}): {reached}")
+        if (why := misfit(Looked(*_told(name, answer)), *_versions())) is not None:
+            raise NotReady(f"node {name} {why}")
 
 
 def _told(name: str, answer: Any, limit_s: float = _READY_S) -> Any:

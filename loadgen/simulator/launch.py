@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from loadgen.engine.child import frame, receive, spawn
@@ -157,14 +158,17 @@ class SimulatorProcess:
 
 def child(sock: socket.socket) -> None:
     """Serve until the parent closes its end of the socket or ends: the entry point of the process."""
-    profiles, answers, seed, version, host, port, certificate, kind = next(receive(sock))
+    if (told := next(receive(sock), None)) is None:
+        return  # the parent has ended already
+    profiles, answers, seed, version, host, port, certificate, kind = told
     server = SimulatedServer(profiles, answers, seed, version, kind=kind)
     gc.freeze()
     serving = _serve(
         server, (host, port), lambda url: sock.sendall(frame(url)), lambda loop, stop: loop.add_reader(sock, stop),
         None if certificate is None else server_context(*certificate),
     )  # fmt: skip
-    try:
-        asyncio.run(serving)
-    except OSError as error:
-        sock.sendall(frame((error.errno, error.strerror)))
+    with suppress(BrokenPipeError):  # the parent has ended meanwhile
+        try:
+            asyncio.run(serving)
+        except OSError as error:
+            sock.sendall(frame((error.errno, error.strerror)))

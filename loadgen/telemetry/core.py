@@ -31,6 +31,8 @@ CellState = Literal["waiting", "running", "complete", "interrupted", "skipped"]
 VERDICTS = {"valid": 0, "degraded": 1, "invalid": 2}
 MAX_OUTCOMES = 100
 """Endings distinguished in one cell; about 30 exist. Any beyond that count as ``other``."""
+MAX_CELLS = 200
+"""Cells that are shown, the newest: a load of thousands would else grow, and be too much for a scrape."""
 SAMPLED = {
     of.CLIENT_CPU: "client_cpu_cores", of.CLIENT_MEMORY: "client_rss_bytes", of.LOOP_LAG: "loop_lag_max_s",
     of.WORKERS: "workers", of.BACKLOG: "store_backlog", of.MODEL_SIZE: "server_size_bytes",
@@ -211,6 +213,10 @@ class Telemetry:
         state = self._cells.get(cell)
         if state is None:
             state = self._cells[cell] = _Cell(own_attributes(cell))
+            if len(self._cells) > MAX_CELLS:
+                oldest = next(iter(self._cells))
+                del self._cells[oldest]
+                self._histograms.forget(oldest)
         return state
 
     def _declare(self, meter: Meter) -> None:

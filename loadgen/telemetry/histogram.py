@@ -246,6 +246,12 @@ class Histograms:
                 for histogram in self._views(cell, of.CHUNK_GAP, _NO_LABELS):
                     histogram.add_all(gaps_s, exemplar)
 
+    def forget(self, cell: CellLabels) -> None:
+        """Show the cell's series no longer."""
+        with self.lock:
+            for key in [key for key in self._series if key[0] == cell]:
+                del self._series[key]
+
     def _views(self, cell: CellLabels, name: str, besides: Labels) -> tuple[Histogram, ...]:
         key = cell, name, tuple(besides.values())
         series = self._series.get(key)

@@ -7,6 +7,7 @@ completes. Handshakes, session tickets and key updates bring no bytes of an answ
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -14,6 +15,7 @@ from pathlib import Path
 
 _RECORD = 1 << 14
 """Bytes in the longest record."""
+_TRIAL_S = 3.0
 _EXPIRED = 10
 _NOT_YET_VALID = 9
 _UNTRUSTED = (2, 18, 19, 20, 21)
@@ -128,6 +130,7 @@ def _trust(context: ssl.SSLContext, given: Sequence[tuple[str, str]]) -> None:
 
 
 def _trust_path(context: ssl.SSLContext, path: str, given_by: str) -> None:
+    _refuse_odd(path, f"{given_by} {path}")
     try:
         is_folder = Path(path).is_dir()
         context.load_verify_locations(capath=path) if is_folder else context.load_verify_locations(cafile=path)
@@ -140,6 +143,12 @@ def _trust_path(context: ssl.SSLContext, path: str, given_by: str) -> None:
         ) from None
 
 
+def _refuse_odd(path: str | None, given: str) -> None:
+    """Raise ValueError for a pipe or a device, of which OpenSSL would wait for the end."""
+    if path is not None and Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        raise ValueError(f"{given}: {path} is not a regular file: save what it gives in one")
+
+
 def _identify(context: ssl.SSLContext, option: str, cert: str, key: str | None = None) -> None:
     """Load our own certificate and its key."""
     given = f"{option} {cert}" if key is None else f"{option} {cert} with the key {key}"
@@ -147,6 +156,8 @@ def _identify(context: ssl.SSLContext, option: str, cert: str, key: str | None =
     def no_password() -> str:
         raise ValueError(f"{given}: the key is encrypted: give one without a password (openssl pkey -in A -out B)")
 
+    for each in (cert, key):
+        _refuse_odd(each, given)
     try:
         context.load_cert_chain(cert, key, no_password)
     except ssl.SSLError as error:
@@ -161,6 +172,20 @@ def _identify(context: ssl.SSLContext, option: str, cert: str, key: str | None =
 def no_trust() -> ssl.SSLContext:
     """Return a context for clients that use no TLS but want one: nothing is trusted, and nothing is read for it."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def answers_tls(host: str, port: int) -> bool:
+    """Return whether TLS is spoken at the port, whoever it is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), _TRIAL_S) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def tls_problem(error: BaseException | None, host: str) -> str | None:

@@ -61,8 +61,8 @@ def _show(options: Options, sql: str) -> None:
         case "csv":
             written = io.StringIO()
             writer = csv.writer(written, lineterminator="\n")
-            rows = answer.rows if options.raw else [[spreadsheet_text(value) for value in row] for row in answer.rows]
-            writer.writerows([answer.names, *rows])
+            rows = [answer.names, *answer.rows]
+            writer.writerows(rows if options.raw else [map(spreadsheet_text, row) for row in rows])
             deliver(written.getvalue(), None)
         case "table":
             _print(answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -212,7 +213,8 @@ class Display:
         self._clock = clock
         self._tell = tell
         self._lock = threading.RLock()
-        self._cells: list[_DisplayedCell] = []
+        self._cells: deque[_DisplayedCell] = deque(maxlen=MAX_BARS)
+        self._begun = 0
         self._next = 0.0
         self._live = None if quiet else live_view(self._console)
         self._every_s = every_s if self._live is None and tell is None else TERMINAL_EVERY_S
@@ -235,6 +237,7 @@ class Display:
             self.end()
             cell = _DisplayedCell(printable(name), planned, duration_s, already_done, Progress(self._clock))
             self._cells.append(cell)
+            self._begun += 1
             self._next = self._clock() + self._every_s
             self._draw()
             self._tell_of(cell)
@@ -295,6 +298,5 @@ class Display:
     def _draw(self) -> None:
         if self._live is not None:
             size = self._console.size
-            kept = min(MAX_BARS, max(1, size.height - 4))
-            hidden = max(0, len(self._cells) - kept)
-            self._live.update(bars(self._cells[hidden:], hidden, size.width), refresh=True)
+            kept = [*self._cells][-max(1, size.height - 4) :]
+            self._live.update(bars(kept, self._begun - len(kept), size.width), refresh=True)

@@ -184,8 +184,10 @@ def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[Planne
 
     What is stored under another name of the same model is continued under that name.
     """
-    ways = [(cell, *map(cell.under, cell.spellings)) for cell in cells]
+    ways = [cell.ways for cell in cells]
     found = store.find([way.config_hash for same in ways for way in same])
+    unknown = [same for same in ways if not any(way.config_hash in found for way in same)]
+    older = _scored_earlier(unknown, store)
     planned = []
     for cell, *others in ways:
         known = [way for way in (cell, *others) if way.config_hash in found]
@@ -193,23 +195,30 @@ def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[Planne
         stored = found.get(best.config_hash)
         state = _state(best, stored, settings, store)
         judged = _plan(best, stored, skip_cached=settings.skip_cached, state=state)
-        if not known and (older := _scored_earlier((cell, *others), store)) is not None:
-            judged = replace(judged, why=f"{judged.why}; {older}", notice=older)
+        if (notice := older.get(cell.config_hash)) is not None:
+            judged = replace(judged, why=f"{judged.why}; {notice}", notice=notice)
         planned.append(replace(judged, cell=cell) if judged.cache == "new" else judged)
     return planned
 
 
-def _scored_earlier(ways: Sequence[Cell], store: Store) -> str | None:
-    """Return how to make use of a complete run of the same cell that an earlier scorer has scored, if there is one."""
-    version = ways[0].config.scorer_version
-    if version is None:
-        return None
-    earlier = [replace(way.config, scorer_version=number) for way in ways for number in range(1, version)]
-    runs = store.find([config_hash(config) for config in earlier]).values()
-    run_id = next((run.run_id for run in runs if run.status == "complete"), None)
-    if run_id is None:
-        return None
-    return f"run {run_id} was scored by an earlier scorer: `structbench rescore {run_id}` makes it count"
+def _scored_earlier(unknown: Sequence[Sequence[Cell]], store: Store) -> dict[str, str]:
+    """Return, by a cell's hash, how to make use of a complete run of it that an earlier scorer has scored.
+
+    ``unknown`` are cells, each under all its names; one question for all, since there may be thousands.
+    """
+    earlier = {
+        config_hash(replace(way.config, scorer_version=number)): cell.config_hash
+        for cell, *others in unknown
+        for way in (cell, *others)
+        for number in range(1, way.config.scorer_version or 1)
+    }
+    runs = store.find([*earlier]) if earlier else {}
+    return {
+        earlier[key]: f"run {run.run_id} was scored by an earlier scorer: `structbench rescore {run.run_id}` makes it"
+        " count"
+        for key, run in runs.items()
+        if run.status == "complete"
+    }
 
 
 def _state(cell: Cell, found: StoredRun | None, settings: Settings, store: Store) -> Judgement:

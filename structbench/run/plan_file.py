@@ -13,6 +13,7 @@ from loadgen.wire.access import masked_address
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean
 from structbench.options import JSON_VALUES, LoadOptions, pairs_in
+from structbench.suites.reading import read_bytes
 
 _SECRET = "would be a secret in a file: give it on the command line, or use header_env or api_key_env"
 
@@ -45,10 +46,8 @@ def plan_text(options: LoadOptions) -> str:
 def _read(path: Path) -> list[tuple[str, Any]]:
     """Return each option of the file, ``--name``, with its value; BadInput for what is no option or a secret."""
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read the plan {path}: {getattr(error, 'strerror', None) or error}") from None
-    except tomllib.TOMLDecodeError as error:
+        table = tomllib.loads(read_bytes(path).decode())
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not TOML: {error}") from None
     known = [each.name for each in fields(LoadOptions) if each.name != "print_plan"]
     found = []

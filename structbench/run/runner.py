@@ -76,6 +76,8 @@ if TYPE_CHECKING:
 
 _FLUSH_S = 60.0
 _POLL_S = 0.1
+_MANY_ROWS = 20_000
+"""Rows whose way into the database takes seconds."""
 _TEXT_WIDTH = 120
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {"skipped": "hit", "resumed": "partial", "new": "miss"}
@@ -457,7 +459,8 @@ class _Runner:
         try:
             with self.stop.interruptible():
                 loading = loading_options(cell, cell.server.api.LOADING_OPTIONS)[0]
-                model_load_s = self._load_model(cell, loading)
+                cell, model_load_s = self._load_model(cell, loading)
+                planned = replace(planned, cell=cell)
                 cases = self._cases(cell, run_id)
         except KeyboardInterrupt:
             return None
@@ -505,14 +508,22 @@ class _Runner:
         say(f"{name}: the server answers again, after {away_s:.1f} s")
         return rest_of(planned, segment, away_s)
 
-    def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> float | None:
-        """Load the model and return the seconds that took, so that no request of the load pays for it."""
-        config, server = cell.config, cell.server
-        options = {**config.options, **loading}
-        seconds, refusal = server.api.load_model(server.address, cell.model, options, config.keep_alive, server.access)
+    def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> tuple[Cell, float | None]:
+        """Load the model and return the seconds that took, so that no request of the load pays for it.
+
+        The cell has the field in which the server takes the limit of an answer, if it refused the usual one.
+        """
+        server, say = cell.server, self.services.display.print
+        ask = partial(server.api.load_model, server.address, cell.model, {**cell.config.options, **loading},
+                      cell.config.keep_alive, server.access)  # fmt: skip
+        seconds, refusal = ask(cell.config.limit_field)
+        if refusal is not None and (limited := cell.limited_by(server.api.refused_limit(refusal))) is not cell:
+            cell = limited
+            say(f"{cell.name}: the server refuses the usual limit of an answer: {cell.config.limit_field} is sent")
+            seconds, refusal = ask(cell.config.limit_field)
         if refusal is not None:
-            self.services.display.print(f"{cell.name}: loading the model failed: {refusal}")
-        return seconds
+            say(f"{cell.name}: loading the model failed: {refusal}")
+        return cell, seconds
 
     def _cases(self, cell: Cell, run_id: str) -> Sequence[Case]:
         """Return the suite's cases; those of ``text`` are this run's, with lengths fitted to the model's tokenizer."""
@@ -525,7 +536,7 @@ class _Runner:
             for prompt in calibration_prompts(config.seed, run_id):
                 chat = config.endpoint == "chat"
                 tokens = server.api.prompt_tokens(
-                    server.address, cell.model, prompt, config.options, chat, server.access
+                    server.address, cell.model, prompt, config.options, chat, server.access, config.limit_field
                 )
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
@@ -575,7 +586,9 @@ class _Runner:
         for row in node_rows(segment.run_id, segment.number, segment.readings.nodes):
             store.append("nodes", row)
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
-        ending = ending_of(partial(store.query, timeout_s=_FLUSH_S), segment.run_id)
+        if (waiting := store.backlog) > _MANY_ROWS:
+            self.services.display.print(f"{cell.name}: waiting for {plural(waiting, 'row')} to get into the database")
+        ending = store.together(lambda query: ending_of(query, segment.run_id), _FLUSH_S)
         planned = cell.requests
         if cell.load.duration_s or cell.until_settled:
             planned = ending.reached if complete else None if cell.until_settled else planned
@@ -608,7 +621,7 @@ def rest_of(planned: PlannedCell, segment: Segment, away_s: float | None) -> Pla
 
 def server_columns(server: Server, model: str, loaded: LoadedModel | None) -> dict[str, Any]:
     """Return the columns of ``runs`` with what the server tells of itself and of the model."""
-    told = server.details.get(server.api.full_name(model), ModelDetails())
+    told = server.details.get(server.full_name(model), ModelDetails())
     if told.context_tokens is None and loaded is not None:
         told = replace(told, context_tokens=loaded.context_tokens)
     return {
@@ -680,11 +693,11 @@ def abort_watch(settings: Settings, planned: PlannedCell, query: Query) -> Abort
 
 
 def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[str, Any]]:
-    sql = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
-    rows = store.query(sql, [list(caches)], timeout_s=_FLUSH_S)
+    sql, run_ids = "SELECT * FROM summary WHERE run_id IN (SELECT unnest($1::VARCHAR[]))", [*caches]
+    rows, notes, failures = store.together(
+        lambda query: (query(sql, [run_ids]), stored_notes(query, run_ids), failures_of(query, run_ids)), _FLUSH_S
+    )
     by_id = {row["run_id"]: row for row in rows}
-    query = partial(store.query, timeout_s=_FLUSH_S)
-    notes, failures = stored_notes(query, [*caches]), failures_of(query, [*caches])
     return [
         {**by_id[run_id], "cache": cache, "notes": notes[run_id], "failures": failures[run_id]}
         for run_id, cache in caches.items()

@@ -44,17 +44,22 @@ if TYPE_CHECKING:
 __all__ = ["Reader", "Store", "StoredRun", "row_of", "run_columns"]
 
 T = TypeVar("T")
+Query = Callable[..., list[dict[str, Any]]]
 
 PAUSE_S = 0.9
 PAUSE_MAX_S = 5.0
 DUTY = 20
 """The file is open for at most one part in twenty of the time: others must be able to read it during a load."""
+MANY = 10_000
+"""Rows from which on it may be open for longer: the file must keep up with the load."""
 HOLD_S = 0.3
 """How long the file is held at a time, before other processes get their turn."""
 HELD_S = 1.0
 """How long another process may have the file before a query takes the rows from the spool instead of waiting."""
 CLOSING_S = 3.0
 """The same at the end, after which the rows wait in the spool for the next command."""
+TRIED_S = 5.0
+"""For how long a query believes that the file is still taken: on a busy machine the writer's next try may take that."""
 RECENT = 2
 """Runs of which the store keeps the rows of ``runs`` and ``segments``: the one that goes on, and the one before."""
 NICENESS = 10
@@ -84,6 +89,8 @@ class Store:
         self._state = threading.Condition()
         self._appended = sum(count for _, count in self._files)
         self._stored = 0
+        self._moved = 0
+        """How often rows got into DuckDB."""
         self.held_by: str | None = None
         """Who last kept the file from being written."""
         self._held = (0.0, 0.0)
@@ -116,14 +123,20 @@ class Store:
         names (``runs``, ``segments``). ``runs.owner`` is filled in; ``notes`` of ``runs`` take the place of the run's,
         and ``steady`` marks its requests.
         """
-        besides = {name: row[name] for name in BESIDES if table == "runs" and name in row}
-        row = {name: value for name, value in row.items() if name not in besides}
+        besides = {}
+        if table == "runs":
+            besides = {name: row[name] for name in BESIDES if name in row}
+            row = {name: value for name, value in row.items() if name not in besides}
         columns = self._columns.get(table, {}) if table in KEYS else {}
         unknown = [name for name in row if name not in columns]
         missing = [name for name in KEYS.get(table, ()) if row.get(name) is None]
         if not columns or unknown or missing:
             raise ValueError(f"table {table}: no column {unknown}, no value for {missing}")
-        kept = {name: storable(value, f"{table}.{name}", columns[name]) for name, value in row.items()}
+        kept = {
+            name: storable(value, name, columns[name])
+            for name, value in row.items()
+            if value is not None or table in UPDATED  # where an absent column means that it does not change
+        }
         if table == "runs":
             kept["owner"] = self.owner
         kept |= besides
@@ -150,16 +163,19 @@ class Store:
     def flush(self, timeout_s: float = 10.0, *, held_s: float = HELD_S, tried_s: float = 0.0) -> bool:
         """Wait until all rows appended so far are in DuckDB; return False if not (nothing is lost).
 
-        That is if time ran out, or if another process has kept the file for more than ``held_s``, as was found since
-        now or up to ``tried_s`` ago.
+        That is if for ``timeout_s`` none got there, or if another process has kept the file for more than ``held_s``,
+        as was found since now or up to ``tried_s`` ago.
         """
         began = time.monotonic() - tried_s
         with self._state:
-            goal = self._appended
+            goal, deadline = self._appended, time.monotonic() + timeout_s
             self._wake.set()
-            self._state.wait_for(
-                lambda: self._stored >= goal or self._failure is not None or self._is_held(began, held_s), timeout_s
-            )
+            while self._stored < goal and self._failure is None and not self._is_held(began, held_s):
+                moved = self._moved
+                if not self._state.wait(max(0.0, deadline - time.monotonic())):
+                    break
+                if self._moved != moved:
+                    deadline = time.monotonic() + timeout_s
             done = self._stored >= goal
         self._raise_failure()
         return done
@@ -191,12 +207,18 @@ class Store:
 
         Raises RunFailed if another process holds the file for longer than ``timeout_s``.
         """
+        return self.together(lambda query: query(sql, params), timeout_s)
 
-        def ask(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    def together(self, work: Callable[[Query], T], timeout_s: float = 10.0) -> T:
+        """Return what ``work`` makes of a function that does what ``query`` does, on the same rows each time."""
+
+        def ask(
+            con: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None
+        ) -> list[dict[str, Any]]:
             self._database.make_views(con, sql)
             return fetched(con, sql, params)
 
-        return self._read(ask, timeout_s)
+        return self._read(lambda con: work(partial(ask, con)), timeout_s)
 
     def columns(
         self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None
@@ -250,8 +272,8 @@ class Store:
         self, work: Callable[[duckdb.DuckDBPyConnection], T], timeout_s: float = 10.0, *, read_only: bool = True
     ) -> T:
         """Return what ``work`` makes of the file, with all rows appended so far in it."""
+        done = self._closed or self.flush(timeout_s, tried_s=TRIED_S)
         deadline = time.monotonic() + timeout_s
-        done = self._closed or self.flush(timeout_s, tried_s=HELD_S)
         while done or not read_only:
             if not done:
                 raise RunFailed(f"{self.path} is in use by {self.held_by}: {self.backlog} rows wait in the spool")
@@ -316,7 +338,8 @@ class Store:
                     self._failure = error
                     self._state.notify_all()
                 return
-            pause_s = min(max(PAUSE_S, DUTY * (time.monotonic() - started)), PAUSE_MAX_S)
+            took_s = time.monotonic() - started
+            pause_s = PAUSE_S if self.backlog > MANY else min(max(PAUSE_S, DUTY * took_s), PAUSE_MAX_S)
 
     def _move(self) -> bool:
         """Insert the oldest spool files, for ``HOLD_S`` at most; return False if more is left to do."""
@@ -351,6 +374,8 @@ class Store:
                 self._state.notify_all()
         with self._state:
             self._held = (0.0, 0.0)
+            self._moved += 1
+            self._state.notify_all()
             return not self._files
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
 from structbench.formatting import printable
-from structbench.output import sweep
+from structbench.output import refuse_unnamable, sweep
 from structbench.store.inspection import has_todays_views, version_of
 from structbench.store.overlay import Overlay
 from structbench.store.schema import FILE, MIGRATIONS, TABLES, Columns, migrate, shape, views
@@ -323,15 +323,19 @@ def usable(path: Path) -> Iterator[None]:
         raise BadInput(f"{path} cannot be opened as a DuckDB database ({reason}): give another --db") from error
 
 
-def refuse_folder(path: Path) -> None:
-    """Raise BadInput if the path is a folder."""
+def refuse_odd(path: Path) -> None:
+    """Raise BadInput if the path (or its log) is a folder, pipe or device, or has a name that DuckDB cannot take."""
+    refuse_unnamable(path, "--db")
     if path.is_dir():
         raise BadInput(f"{path} is a folder: give a file in it, e.g. --db {path / 'structbench.duckdb'}")
+    for file in files_of(path):
+        if file.exists() and not file.is_file():
+            raise BadInput(f"{file} is not a regular file: give another --db")
 
 
 def _check_place(path: Path) -> None:
     parent = path.parent
-    refuse_folder(path)
+    refuse_odd(path)
     if not parent.is_dir():
         raise BadInput(f"the folder {parent} does not exist: create it or give another --db")
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -388,7 +392,11 @@ def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> Que
     statements = con.extract_statements(sql)
     if len(statements) != 1:
         raise BadInput(f"give one statement at a time, not {len(statements)}")
-    if statements[0].type in (duckdb.StatementType.ATTACH, duckdb.StatementType.DETACH):
+    try:
+        kind = statements[0].type
+    except ValueError:  # one of which DuckDB's package has no name
+        raise BadInput("this prompt runs no such statement: it reads") from None
+    if kind in (duckdb.StatementType.ATTACH, duckdb.StatementType.DETACH):
         raise BadInput("this prompt reads the results database and no other")
     result = con.execute(statements[0])
     names = [column[0] for column in result.description or ()]

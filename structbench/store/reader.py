@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
 from structbench.output import spreadsheet_sql, sweep
-from structbench.store.database import Database, Locked, Params, as_columns, fetched, quoted, refuse_folder, usable
+from structbench.store.database import Database, Locked, Params, as_columns, fetched, quoted, refuse_odd, usable
 from structbench.store.upkeep import settle, spool_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Reader:
         self._target = target
         self.database = Database(self.path, others=() if target is None else (target,))
         self._shared: duckdb.DuckDBPyConnection | None = None
-        refuse_folder(self.path)
+        refuse_odd(self.path)
         if not self.path.exists():
             raise BadInput(f"{self.path} does not exist: run `structbench load` to create it, or give another --db")
         with usable(self.path), self.together():

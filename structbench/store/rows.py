@@ -108,8 +108,6 @@ def storable(value: Any, column: str, sql_type: str) -> Any:
     if value is None:
         return None
     try:
-        if sql_type.endswith("[]"):
-            return [_STORABLE[sql_type[:-2]](item) for item in value]
         return _STORABLE[sql_type](value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"column {column} ({sql_type}) cannot hold {type(value).__name__}: {error}") from error
@@ -184,9 +182,15 @@ def _clean(value: Any) -> Any:
             return value
 
 
+def _list_of(convert: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
+    return lambda values: [convert(value) for value in values]
+
+
 _STORABLE: dict[str, Callable[[Any], Any]] = {
     "VARCHAR": _text,
+    "VARCHAR[]": _list_of(_text),
     "BIGINT": _integer,
+    "BIGINT[]": _list_of(_integer),
     "DOUBLE": _double,
     "BOOLEAN": _boolean,
     "TIMESTAMP": _timestamp,

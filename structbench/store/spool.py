@@ -7,10 +7,12 @@ Invariant: a row is in a spool file from the moment ``append`` returns until its
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
 import os
+import re
 import secrets
 import stat
 import time
@@ -32,8 +34,13 @@ CHUNK_ROWS = 1000
 CHUNK_BYTES = 4_000_000
 """Limits of one insertion, whichever comes first: about 0.15 s of work, of which the statement takes 0.02 s."""
 
+_OURS = re.compile(r"\d+-\w+\.(\d{8}\.jsonl|lock|bad)")
+"""The names of the spool's files: in somebody else's folder a link may lead to files that are none."""
+
 BESIDES = ("notes", "steady")
 """What a row of ``runs`` may bring that is no column: it is done in the row's transaction."""
+
+_encoded = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 TableRow = tuple[str, dict[str, Any]]
 SpooledRow = tuple[str, dict[str, Any], int]
@@ -57,7 +64,7 @@ class Spool:
 
     def append(self, table: str, row: dict[str, Any]) -> None:
         """Write one row; raise OSError if the disk does not take it, leaving no part of it behind."""
-        line = json.dumps({"table": table, "row": row}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = _encoded({"table": table, "row": row}).encode() + b"\n"
         if self._file is None:
             self._file = os.open(self._current(), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         written = os.write(self._file, line)
@@ -109,6 +116,8 @@ class Spool:
     def _claim_own(self) -> int:
         path = self._lock_of(self.owner)
         while True:
+            if self.folder.is_symlink():
+                raise OSError(errno.ELOOP, "it is a link", str(self.folder))
             self.folder.mkdir(mode=0o700, exist_ok=True)
             # Between these steps another process may take us for dead or remove the empty folder: then try again.
             with contextlib.suppress(FileNotFoundError):
@@ -155,16 +164,22 @@ def has_orphaned_rows(folder: Path) -> bool:
 
 
 def _is_own(path: Path) -> bool:
-    """Return whether this user made the file: rows that somebody else puts there are not taken in."""
+    """Return whether it is a spool's file that this user made: what others put there is not taken in, nor links."""
     with contextlib.suppress(FileNotFoundError):
         found = path.lstat()
-        return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and path.suffix in (".jsonl", ".lock")
+        is_file = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        return is_file and _OURS.fullmatch(path.name) is not None and not path.parent.is_symlink()
     return False
 
 
 def _lock_file(path: Path, create: int, how: int) -> int | None:
-    """Return an open, locked file descriptor, or None if another process holds the lock."""
-    file = os.open(path, os.O_RDWR | create, 0o600)
+    """Return an open, locked file descriptor, or None if another process holds the lock, or a link stands there."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | create, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
     try:
         fcntl.flock(file, how)
     except BlockingIOError:
@@ -207,7 +222,8 @@ def read_rows(path: Path, columns: Columns | None = None) -> Iterator[tuple[str,
 def set_aside(path: Path, line: bytes) -> None:
     """Keep a line that does not fit beside the spool file, so that it stops no other; warn of the first."""
     kept = path.parent / f"{path.name.split('.')[0]}.bad"
-    if not kept.exists():
+    if not _is_own(kept):
+        kept.unlink(missing_ok=True)  # a link would lead the line anywhere
         log.warning("structbench: lines of %s do not fit and are kept in %s", path, kept)
     with kept.open("ab") as file:
         file.write(line if line.endswith(b"\n") else line + b"\n")
@@ -260,23 +276,24 @@ def _insert_chunk(
 
 def _insert_rows(con: duckdb.DuckDBPyConnection, columns: Columns, chunk: list[TableRow]) -> None:
     con.execute("BEGIN").fetchall()
-    for table, row in chunk:
-        if unknown := row.keys() - columns[table].keys() - {*(BESIDES if table == "runs" else ())}:
-            raise KeyError(*unknown)
     runs = [row for table, row in chunk if table == "runs"]
-    plain = [
-        (table, {name: value for name, value in row.items() if table != "runs" or name not in BESIDES})
-        for table, row in chunk
-    ]
+    plain = [(table, _without_besides(row) if table == "runs" else row) for table, row in chunk]
+    for table, row in plain:
+        if not row.keys() <= columns[table].keys():
+            raise KeyError(*(row.keys() - columns[table].keys()))
     for (table, names), rows in _grouped(columns, plain).items():
         types = {name: columns[table][name] for name in names}
-        con.execute(_statement(table, types), [json.dumps(rows), structure(types)]).fetchall()
+        con.execute(_statement(table, types), [_encoded(rows), structure(types)]).fetchall()
     for row in runs:
         if row.get("steady"):
             mark_steady(con, row["run_id"])
         if "notes" in row:
             keep_notes(con, row["run_id"], row["notes"])
     con.execute("COMMIT").fetchall()
+
+
+def _without_besides(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in BESIDES}
 
 
 def keep_notes(con: duckdb.DuckDBPyConnection, run_id: str, notes: Iterable[Mapping[str, Any]]) -> None:

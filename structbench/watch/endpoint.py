@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
-from math import inf, isfinite
+from itertools import accumulate
+from math import inf, isfinite, isnan
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin, urlsplit
@@ -88,7 +89,7 @@ class Metrics:
         if inf not in counts:
             return None
         bounds = tuple(sorted(counts))
-        return Buckets(bounds, tuple(counts[bound] for bound in bounds))
+        return Buckets(bounds, tuple(accumulate((counts[bound] for bound in bounds), max)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,8 @@ def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> S
             for sample in family.samples:
                 if not isfinite(sample.value):
                     continue
+                if sample.name.endswith("_bucket") and isnan(float(sample.labels.get("le", "nan"))):
+                    raise ValueError
                 key = _cell(sample.labels)
                 series = scrape.cells.setdefault(key, Metrics()) if any(key) else scrape.rest
                 series.samples.setdefault(sample.name, []).append(MetricSample(sample.labels, sample.value))

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 import structbench
@@ -283,6 +284,24 @@ def test_an_interruption_before_the_load_is_no_traceback(
 
     monkeypatch.setattr(load, "run", interrupted)
     assert main(["load"]) == 130
+    assert capsys.readouterr().err.startswith("structbench: interrupted")
+
+
+def test_ctrl_c_while_the_database_works_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def endless(_: Any) -> int:
+        with duckdb.connect() as con:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            con.execute("SELECT count(*) FROM range(1000000000) a, range(1000) b WHERE hash(a.range) = 1").fetchall()
+        return 0
+
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    monkeypatch.setattr(load, "run", endless)
+    try:
+        assert main(["load"]) == 130
+    finally:
+        signal.signal(signal.SIGALRM, before)
     assert capsys.readouterr().err.startswith("structbench: interrupted")
 
 

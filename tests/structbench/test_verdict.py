@@ -218,6 +218,13 @@ def test_nodes_that_died_and_clocks_and_starts_that_are_apart_degrade_a_run(
     assert verdict == (Verdict("degraded", "; ".join(reasons)) if reasons else Verdict("valid"))
 
 
+def test_a_load_that_a_nodes_death_halved_says_whose_doing_that_is() -> None:
+    rows = [{"request_index": i, "sent_ns": i * 10**8, "end_ns": (i + 1) * 10**8, "ttft_s": 0.1, "ttft_off_s": 0.0,
+             "send_lag_s": 0.0} for i in range(40)]  # fmt: skip
+    died = judge(facts_of(rows, 2, [(0, True, 0, None)]))
+    assert died == Verdict("invalid", "1.0 of 2 requests were in flight on average: 1 node died")
+
+
 def test_what_became_of_the_requests_is_counted() -> None:
     kinds = [None] * 7 + ["rejected"] * 4 + ["worker_died"] * 3 + ["connect"] * 2 + ["dropped"]
     rows: list[dict[str, Any]] = [

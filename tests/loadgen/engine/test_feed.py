@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.engine import feed as feed_module
-from loadgen.engine.feed import Feed, InFlight, take
+from loadgen.engine.feed import Feed, Incoming, InFlight, take
 from loadgen.types import Request
 from tests.support.halves import fill_with_room_for
 
@@ -263,3 +263,38 @@ def test_counts_are_shared_between_processes_and_each_has_its_own_place() -> Non
     counts[1] = 0
     assert counts.total() == 2
     counts.close()
+
+
+def test_requests_that_come_from_elsewhere_are_waited_for_until_their_end_is_told() -> None:
+    taken: list[int] = []
+    incoming = Incoming(taken.append)
+    with opened(Feed(incoming, incoming.due, 1)) as feed:
+        feed.fill()
+        assert feed.waits
+        assert not select.select([incoming], [], [], 0)[0]
+        incoming.put([(request(4), 70), (request(2), None)])
+        assert select.select([incoming], [], [], 0)[0]
+        feed.fill()
+        assert not select.select([incoming], [], [], 0)[0]
+        assert [take(feed.reader(0), feed.payload_fd) for _ in range(2)] == [(request(4), 70), (request(2), None)]
+        for index in (4, 2):
+            feed.taken(index)
+        assert taken == [4, 2]
+        feed.fill()
+        assert feed.waits, "nothing waits to be taken, and still more may come"
+        incoming.put([(request(9), 80)])
+        incoming.end()
+        feed.fill()
+        assert not feed.waits
+        assert not feed.ran_dry
+        assert take(feed.reader(0), feed.payload_fd) == (request(9), 80)
+        assert take(feed.reader(0), feed.payload_fd) is None
+    incoming.close()
+
+
+def test_waking_more_often_than_anybody_looks_blocks_nobody() -> None:
+    incoming = Incoming(lambda _: None)
+    for _ in range(100_000):
+        incoming.wake()
+    assert select.select([incoming], [], [], 0)[0]
+    incoming.close()

@@ -6,7 +6,7 @@ import pytest
 
 from loadgen import ClosedLoop, OpenLoop
 from loadgen.engine import NotReady
-from loadgen.engine.placement import Member, place
+from loadgen.engine.placement import Looked, Member, misfit, place
 
 
 def member(number: int, **more: object) -> Member:
@@ -56,6 +56,23 @@ def test_too_few_nodes_are_no_cluster_for_this() -> None:
         place([small, member(3)], 2)
     with pytest.raises(NotReady, match="has 0 nodes"):
         place([small], None)
+
+
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        (Looked("1.2", "3.11.9", (), ()), None),
+        (Looked("1.1", "3.11.7", (), ()), "has structbench 1.1, this machine 1.2: install the same on every node"),
+        (Looked(None, "3.11.7", (), ()), "has no structbench, this machine 1.2: install the same on every node"),
+        (Looked("1.2", "3.12.7", ("KEY",), ()),
+         "has Python 3.12.7, this machine 3.11.7: install the same minor version"),
+        (Looked("1.2", "3.11.7", ("KEY", "B"), ()), "lacks the variable KEY: export it there before `ray start`"),
+        (Looked("1.2", "3.11.7", (), [("h", 80, "refused")]),
+         "does not reach the server at h:80 (refused): give an address that every node reaches"),
+    ],
+)  # fmt: skip
+def test_a_node_that_cannot_do_its_part_is_told_in_one_line(node: Looked, why: str | None) -> None:
+    assert misfit(node, "1.2", "3.11.7") == why
 
 
 def test_nodes_with_one_address_have_numbers() -> None:

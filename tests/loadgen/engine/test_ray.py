@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,8 @@ from loadgen import OpenLoop
 from loadgen.arrivals import due_offsets
 from loadgen.simulator import Simulator
 from structbench.suites.answer_book import answer_book
-from tests.support.loads import FAST, ask, inferences, start, until
+from tests.support.loads import FAST, ask, inferences, start
+from tests.support.loads import until as until_within
 from tests.support.ray_cluster import LocalCluster, local_cluster
 
 pytestmark = [
@@ -49,9 +53,22 @@ def words(cluster: LocalCluster, server: Simulator, db: Path, *more: str, nodes:
             str(nodes), "--models", *(more if more[0] in MODELS else ("sim:fast", *more))]  # fmt: skip
 
 
+@contextmanager
+def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command as a process, which does not outlive the test."""
+    with start(command, folder) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+until = partial(until_within, limit_s=120.0)
+
+
 def load(cluster: LocalCluster, server: Simulator, db: Path, *more: str, code: int = 0, nodes: int = 2) -> str:
     """Run a load to its end; return what it printed."""
-    with start(words(cluster, server, db, *more, nodes=nodes), db.parent) as process:
+    with running(words(cluster, server, db, *more, nodes=nodes), db.parent) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     return out + err
@@ -122,7 +139,7 @@ def test_keys_are_those_of_each_nodes_environment(
     monkeypatch.setenv("GATEWAY", "ours")
     db, before = tmp_path / "s.duckdb", len(inferences(server, "sim:fast"))
     refused = load(cluster, server, db, "--api-key-env", "ONLY_HERE", code=2)
-    assert "the variable ONLY_HERE is not set there: export it before `ray start`" in refused
+    assert "lacks the variable ONLY_HERE: export it there before `ray start`" in refused
     assert len(inferences(server, "sim:fast")) == before
     load(cluster, server, db, "--api-key-env", "GATEWAY", "--requests", "4")
     assert len(inferences(server, "sim:fast")) > before
@@ -130,7 +147,7 @@ def test_keys_are_those_of_each_nodes_environment(
 
 def test_ctrl_c_ends_all_nodes_in_good_order(cluster: LocalCluster, server: Simulator, tmp_path: Path) -> None:
     db = tmp_path / "s.duckdb"
-    with start(words(cluster, server, db, "slow", "--requests", "4000", "--concurrency", "4"), tmp_path) as process:
+    with running(words(cluster, server, db, "slow", "--requests", "4000", "--concurrency", "4"), tmp_path) as process:
         until(lambda: len(inferences(server, "slow")) > 60, "it sends")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -143,7 +160,7 @@ def test_ctrl_c_ends_all_nodes_in_good_order(cluster: LocalCluster, server: Simu
 def test_the_drivers_death_leaves_no_process_behind(cluster: LocalCluster, server: Simulator, tmp_path: Path) -> None:
     command = words(cluster, server, tmp_path / "s.duckdb", "slow", "--requests", "4000", "--concurrency", "4")
     before = len(inferences(server, "slow"))
-    with start(command, tmp_path) as process:
+    with running(command, tmp_path) as process:
         until(lambda: len(inferences(server, "slow")) > before + 8, "it sends")
         assert len(workers()) == 2
         process.kill()
@@ -154,7 +171,7 @@ def test_an_actor_that_is_killed_loses_what_it_had_and_the_other_does_the_rest(
     cluster: LocalCluster, server: Simulator, tmp_path: Path
 ) -> None:
     db, before = tmp_path / "s.duckdb", len(inferences(server, "slow"))
-    with start(words(cluster, server, db, "slow", "--requests", "60", "--concurrency", "6"), tmp_path) as process:
+    with running(words(cluster, server, db, "slow", "--requests", "60", "--concurrency", "6"), tmp_path) as process:
         until(lambda: len(inferences(server, "slow")) > before + 12, "it sends")
         workers()[0].parent().kill()
         out, err = process.communicate(timeout=60)
@@ -163,15 +180,15 @@ def test_an_actor_that_is_killed_loses_what_it_had_and_the_other_does_the_rest(
     assert kinds["done"] + kinds["node_died"] == 60
     assert kinds["node_died"] in range(1, 8)
     assert sorted(ask(db, "SELECT died FROM nodes")) == [(False,), (True,)]
-    (row,) = json.loads(out)["cells"] if "cells" in json.loads(out) else json.loads(out)["runs"]
-    assert "1 node died" in row["verdict_reason"]
+    (run,) = json.loads(out)["runs"]
+    assert "1 node died" in run["verdict_reason"]
     until(lambda: not workers(), "no process is left")
 
 
 def test_a_node_that_is_lost_is_noticed(server: Simulator, tmp_path: Path) -> None:
     db, before = tmp_path / "s.duckdb", len(inferences(server, "slow"))
     with local_cluster(HEAD, "127.0.0.4") as lossy:
-        with start(words(lossy, server, db, "slow", "--requests", "80", "--concurrency", "6"), tmp_path) as process:
+        with running(words(lossy, server, db, "slow", "--requests", "80", "--concurrency", "6"), tmp_path) as process:
             until(lambda: len(inferences(server, "slow")) > before + 12, "it sends")
             os.kill(lossy.raylets["127.0.0.4"], signal.SIGKILL)
             out, err = process.communicate(timeout=100)

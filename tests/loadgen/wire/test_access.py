@@ -198,3 +198,33 @@ def test_the_path_of_a_socket(address: str, path: str | None) -> None:
 def test_headers_of_the_connection_the_body_and_the_client_are_not_given(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name.title()}: structbench sets this header itself"):
         access_of({}, header=[f"{name.title()}=x"])
+
+
+# Access by name, for another machine
+
+
+def test_values_of_variables_are_left_out_and_taken_from_the_other_machines_environment() -> None:
+    ours = {"GATEWAY_KEY": "ours-1", "TEAM_KEY": "ours-2", "OPENAI_API_KEY": "ours-3"}
+    theirs = {name: value.replace("ours", "theirs") for name, value in ours.items()}
+    access = access_of(ours, api_key_env="GATEWAY_KEY", header_env=["X-Team-Key=TEAM_KEY"], header=["X-Note=a"])
+    told = access.by_name()
+    assert told.headers == (("X-Note", "a"),)
+    assert "ours" not in repr([getattr(told, name) for name in ("headers", "secrets", "variables", "given_by")])
+    there = told.from_environment(theirs)
+    assert dict(there.headers) == {
+        "X-Note": "a", "Authorization": "Bearer theirs-1", "X-Team-Key": "theirs-2"
+    }  # fmt: skip
+    assert there.masked("theirs-1 theirs-2") == "*** ***"
+    assert dict(told.from_environment(ours).headers) == dict(access.headers)
+    own = Access().completed(None, "OPENAI_API_KEY", ours).by_name()
+    assert own.headers == ()
+    assert own.from_environment(theirs).headers == (("Authorization", "Bearer theirs-3"),)
+
+
+def test_a_variable_that_another_machine_lacks_and_a_password_in_the_address_are_told() -> None:
+    told = access_of({"KEY": "k"}, api_key_env="KEY").by_name()
+    for environ in ({}, {"KEY": "  "}):
+        with pytest.raises(ValueError, match=r"^the variable KEY is not set$"):
+            told.from_environment(environ)
+    with pytest.raises(ValueError, match="would be sent to other machines: give --header-env Authorization=VARIABLE"):
+        Access().completed("user:secret", None, {}).by_name()

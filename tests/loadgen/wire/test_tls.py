@@ -204,6 +204,9 @@ def test_a_gateway_that_asks_who_we_are_over_http_is_understood() -> None:
         ({"cert": ["me.pem", "locked.key"]},
          "--cert me.pem with the key locked.key: the key is encrypted: give one without a password "
          "(openssl pkey -in A -out B)"),
+        ({"ca": "/dev/zero"}, "--ca /dev/zero: /dev/zero is not a regular file: save what it gives in one"),
+        ({"cert": ["me.pem", "/dev/zero"]},
+         "--cert me.pem with the key /dev/zero: /dev/zero is not a regular file: save what it gives in one"),
     ],
 )  # fmt: skip
 def test_files_that_are_not_right_are_one_line(

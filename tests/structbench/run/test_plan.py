@@ -135,10 +135,11 @@ def test_each_cell_has_a_state_of_its_own() -> None:
     cells = build_cells(settings, [SERVER])
     told: dict[str, Any] = {"run_id": "r1", "requests": 6, "next_segment": 2, "label": None, "started_at": None}
     store: Any = Memory()
-    store.find = lambda _: {
+    stored = {
         cells[0].config_hash: StoredRun(**told, status="complete"),
         cells[2].config_hash: StoredRun(**told, status="partial", done=frozenset({5})),
     }
+    store.find = lambda hashes: {key: run for key, run in stored.items() if key in hashes}
     found = [(each.cell.load_name, each.cache, each.missing) for each in plan(settings, cells, store)]
     assert found == [("c=1", "skipped", ()), ("c=2", "new", range(6)), ("c=4", "resumed", [0, 1, 2, 3, 4])]
 

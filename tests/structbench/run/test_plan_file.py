@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,22 @@ def test_a_printed_plan_gives_the_same_options(tmp_path: Path, capsys: pytest.Ca
 def test_what_a_plan_cannot_hold_is_one_line(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(BadInput, match=said.replace("?", "\\?")):
         with_plan([written(tmp_path, text)])
-    with pytest.raises(BadInput, match="cannot read the plan"):
+    with pytest.raises(BadInput, match=r"none\.toml cannot be read: No such file"):
         with_plan([str(tmp_path / "none.toml")])
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 5000, "a = '\xff'"])
+def test_a_plan_that_no_parser_takes_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(BadInput, match=r"plan\.toml: not TOML"):
+        with_plan([str(path)])
+
+
+def test_a_pipe_is_no_plan(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "plan.toml")
+    with pytest.raises(BadInput, match="not a regular file"):
+        with_plan([str(tmp_path / "plan.toml")])
 
 
 def test_secrets_never_come_into_a_plan() -> None:

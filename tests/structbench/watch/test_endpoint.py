@@ -80,6 +80,8 @@ def test_a_load_that_has_only_begun_is_no_mistake() -> None:
         ("<html>hello</html>", "but not those of a load"),
         ('structbench_requests_total{a="b} 1\n', "did not return metrics"),
         ("structbench_requests_total many\n", "did not return metrics"),
+        ("structbench_x_bucket 1\n", "did not return metrics"),
+        ('structbench_x_bucket{le="wide"} 1\n', "did not return metrics"),
     ],
 )
 def test_other_texts_are_bad_input(text: str, why: str) -> None:
