@@ -60,7 +60,7 @@ from structbench.run.plan import (
 )
 from structbench.run.segment import Segment, Services, gone, labels_of
 from structbench.run.settings import Settings
-from structbench.run.settling import Settling, column_of, look_at
+from structbench.run.settling import OPENINGS, Settling, column_of, look_at
 from structbench.run.similarity import Embeddings, score_similarity
 from structbench.scoring.process import Scorer
 from structbench.steadiness import opening_size
@@ -79,8 +79,6 @@ _FLUSH_S = 60.0
 _POLL_S = 0.1
 _MANY_ROWS = 20_000
 """Rows whose way into the database takes seconds."""
-_OPENINGS = 3
-"""A closed loop is first looked at after so many times the requests that are in flight: it has a steady part then."""
 _TEXT_WIDTH = 120
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {"skipped": "hit", "resumed": "partial", "new": "miss"}
@@ -438,7 +436,7 @@ class _Runner:
             return None
         settings, load, store = self.services.settings, planned.cell.load, self.services.store
         concurrency = load.concurrency if isinstance(load, ClosedLoop) else None
-        least = 0 if concurrency in (1, None) else _OPENINGS * concurrency
+        least = 0 if concurrency in (1, None) else OPENINGS * concurrency
         look = partial(look_at, store, run_id, settings.rule)
         made = Settling(settings.rule, concurrency, look, settings.max_time_s, min(least, settings.max_requests))
         if planned.continued is not None:
