@@ -92,9 +92,33 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_a_far_hosts_clock_is_known_to_half_its_round_trip_and_its_instants_are_the_drivers(hosts: Path) -> None:
     db = hosts / "s.duckdb"
-    command = inside(IN_A, sys.executable, "-m", "structbench", "load", "--host", f"{A}:{SERVER}", "--models",
-                     "sim:fast", "--suites", "numbers", "--requests", "120", "--rate", "20", "--engine", "ray",
-                     "--nodes", "2", "--ray-address", f"{A}:{PORT}", "--db", str(db), "--metrics-port", "0")  # fmt: skip
+    command = inside(
+        IN_A,
+        sys.executable,
+        "-m",
+        "structbench",
+        "load",
+        "--host",
+        f"{A}:{SERVER}",
+        "--models",
+        "sim:fast",
+        "--suites",
+        "numbers",
+        "--requests",
+        "120",
+        "--rate",
+        "20",
+        "--engine",
+        "ray",
+        "--nodes",
+        "2",
+        "--ray-address",
+        f"{A}:{PORT}",
+        "--db",
+        str(db),
+        "--metrics-port",
+        "0",
+    )
     done = subprocess.run(command, cwd=hosts, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{A} runs the server and this command too: not enough other nodes remain" in done.stderr
