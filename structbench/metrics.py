@@ -34,6 +34,16 @@ IS_GATHERED = f"coalesce(gathered_chunks > {GATHERED} * chunks, false)"
 """SQL: whether so many chunks of a request came together with others that they have no spacing."""
 IS_COVERED = "coalesce(coalesce(chunks, 0) <= output_tokens, false)"
 """SQL: whether a request has a token count, and one of its whole stream."""
+IS_UNLIKELY = (
+    "coalesce(eval_s < 1e-6 * (output_tokens - 1)"
+    " OR coalesce(load_s, 0) + coalesce(prompt_eval_s, 0) + eval_s > 1.05 * e2e_s + 0.002, false)"
+)
+"""SQL: whether the server's durations cannot be those of a request: longer than it took, or next to nothing."""
+CAME_WHOLE = (
+    "(coalesce(chunks, 0) < 2 OR NOT coalesce(merged_chunks > 0, false)"
+    f" AND (coalesce(gathered_chunks >= chunks - 1, false) OR itl_mean_s IS NULL AND NOT {IS_GATHERED}))"
+)
+"""SQL: whether an answer came in one piece, so that nobody waited between its tokens."""
 _UNIT = re.compile(r" ?(ms|s|%|/s)$")
 SHARE_BUCKETS = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
 YES_NO_BUCKETS = (0.0, 1.0)
@@ -54,8 +64,8 @@ class Metric:
     """The label for a narrow column, unless it is simply the label with one word per line."""
     sql: str
     """SQL: what a row of ``requests`` adds; NULL does not count. ``{good}``: whether it keeps the goodput limits."""
-    adds: Callable[[Row, bool], float | None]
-    """The same in Python, from a row and whether it is good."""
+    adds: Callable[[Row, bool | None], float | None]
+    """The same in Python, from a row and whether it is good (None: unknown)."""
     column: str = ""
     """The column of ``requests`` that a row adds, if it is one column."""
     n_sql: str = ""
@@ -65,10 +75,12 @@ class Metric:
     scored: str = ""
     """The column of the view ``summary`` that holds n."""
     lower_is_better: bool = False
-    of_all: bool = False
-    """A sum that is known only if every completed request adds to it."""
-    may_be_absent: bool = False
-    """A completed answer may lack it (an answer in one piece has no gaps) without breaking a limit on it."""
+    all_of: str = ""
+    """SQL: which rows must each add to a sum, or it is unknown."""
+    without_sql: str = "false"
+    """SQL: whether a completed answer that lacks this latency keeps a limit on it; NULL if nobody can tell."""
+    without: Callable[[Row], bool | None] = lambda _: False
+    """The same in Python."""
     only_where: str = ""
     """The column of ``summary`` that must be nonzero for some run, or tables omit this metric."""
     title: str = ""
@@ -100,6 +112,16 @@ class Metric:
     def columns(self) -> tuple[str, ...]:
         """Return its columns in the view ``summary``; that of ``correct`` is a count there."""
         return tuple(f"{self.name}_{p}_s" for p in self.shown) if self.kind == "latency" else (self.name,)
+
+    @property
+    def may_be_absent(self) -> bool:
+        """Return whether an answer may lack this latency without breaking a limit on it."""
+        return self.without_sql != "false"
+
+    @property
+    def unknown_sql(self) -> str:
+        """Return SQL: whether a completed answer lacks this latency though it should have it."""
+        return f"{self.column} IS NULL AND ({self.without_sql}) IS NOT TRUE"
 
     def at(self, word: str) -> Metric:
         """Return a latency's figure at ``p95``, ``p99.9`` or ``mean``."""
@@ -143,11 +165,18 @@ error rate are of all requests: whether an answer is right does not depend on wh
 
 
 _COMPLETED = f"count(*) FILTER (WHERE {COUNTED})"
+_IN_TIME = "ended_steady IS NOT FALSE"
 
 
 def total_sql(metric: Metric, each: str) -> str:
     """Return SQL for the sum over rows of what ``each`` adds to a rate, NULL where that is not known."""
-    return f"CASE WHEN count({each}) = {_COMPLETED} THEN sum({each}) END" if metric.of_all else f"sum({each})"
+    total, of = f"sum({each})", metric.all_of
+    return f"CASE WHEN count({each}) = count(*) FILTER (WHERE {of}) THEN {total} END" if of else total
+
+
+def n_sql(metric: Metric, each: str) -> str:
+    """Return SQL for n over rows, each of which adds ``each``."""
+    return metric.n_sql or f"count({each})"
 
 
 def _is_completed(row: Row) -> bool:
@@ -162,7 +191,14 @@ def _is_covered(row: Row) -> bool:
     return row["output_tokens"] is not None and (row.get("chunks") or 0) <= row["output_tokens"]
 
 
-def _covered_tokens(row: Row, _: bool) -> float | None:
+def _came_whole(row: Row) -> bool:
+    chunks, gathered = row.get("chunks") or 0, row.get("gathered_chunks") or 0
+    if chunks < 2 or row.get("merged_chunks"):
+        return chunks < 2
+    return gathered >= chunks - 1 or (row["itl_mean_s"] is None and gathered <= GATHERED * chunks)
+
+
+def _covered_tokens(row: Row, _: bool | None) -> float | None:
     return row["output_tokens"] if _is_completed(row) and _is_counted(row) and _is_covered(row) else None
 
 
@@ -187,12 +223,24 @@ def _score(name: str, label: str, column: str, kind: Kind = "share", **more: Any
     )  # fmt: skip
 
 
-def _is_right(row: Row, good: bool) -> float | None:
-    return None if row["accuracy_score"] is None else float(good and row["outcome"] == "correct")
+def _is_right(row: Row, good: bool | None) -> float | None:
+    if row["accuracy_score"] is None:
+        return None
+    return _as_number(good) if row["outcome"] == "correct" else 0.0
 
 
-def _is_right_in_time(row: Row, good: bool) -> float | None:
+def _is_right_in_time(row: Row, good: bool | None) -> float | None:
     return _is_right(row, good) if _is_counted(row) else None
+
+
+def _as_number(good: bool | None) -> float | None:
+    return None if good is None else float(good)
+
+
+_PACE: dict[str, Any] = {
+    "without_sql": f"nullif({CAME_WHOLE}, false)", "without": lambda row: _came_whole(row) or None,
+}  # fmt: skip
+"""A pace between tokens: an answer in one piece has none to keep; of one in pieces that lacks it, nobody knows it."""
 
 
 def _instrument(name: str, meaning: str, buckets: tuple[float, ...]) -> Instrument:
@@ -203,15 +251,17 @@ _TABLE = (
     _latency("ttft", "TTFT", "ttft_s", title="time to first token", shown=("p50", "p95", "p99"),
              compared=("p50", "p95"), brief=("p50", "p95"), benchstat="ttft-sec", instrument=BY_NAME[of.FIRST_CHUNK]),
     _latency("ttft_due", "TTFT from due", "ttft_due_s"),
-    _latency("first_answer", "first answer", "first_answer_s", may_be_absent=True, only_where="thinking",
+    _latency("first_answer", "first answer", "first_answer_s", only_where="thinking",
+             without_sql="first_tool_call_s IS NOT NULL",
+             without=lambda row: row.get("first_tool_call_s") is not None,
              title="time to first token of the answer", shown=("p50", "p95"), compared=("p50", "p95"), brief=("p95",),
              benchstat="first-answer-sec", instrument=Instrument(
                  "structbench.first_answer", "histogram", "s", "Sent to first chunk with answer text (not thinking)",
                  (), of.LATENCY_BUCKETS)),
-    _latency("itl", "ITL", "itl_mean_s", counts="gap", may_be_absent=True, title="gap between chunks",
+    _latency("itl", "ITL", "itl_mean_s", counts="gap", **_PACE, title="gap between chunks",
              shown=("p50", "p99"), compared=("p50", "p99"), brief=("p99",), benchstat="itl-sec",
              instrument=BY_NAME[of.CHUNK_GAP]),
-    _latency("tpot", "TPOT", "tpot_s", may_be_absent=True, title="time per output token", shown=("p50",),
+    _latency("tpot", "TPOT", "tpot_s", **_PACE, title="time per output token", shown=("p50",),
              compared=("p50",), brief=("p50",), benchstat="tpot-sec"),
     _latency("e2e", "e2e", "e2e_s", title="whole answer", shown=("p50", "p95"), compared=("p50", "p95"),
              benchstat="e2e-sec", instrument=BY_NAME[of.DURATION]),
@@ -221,14 +271,16 @@ _TABLE = (
            n_sql=_COMPLETED),
     Metric(name="tokens_per_s", base="tokens_per_s", kind="rate", label="output tokens/s", column="output_tokens",
            benchstat="tok/s", sql=f"CASE WHEN {COUNTED} AND {IS_COVERED} THEN output_tokens END",
-           of_all=True, adds=_covered_tokens,
-           n_sql=_COMPLETED),
+           all_of=COUNTED, adds=_covered_tokens, n_sql=_COMPLETED),
     Metric(name="goodput", base="goodput", kind="rate", label="goodput",
-           sql="CASE WHEN ended_steady IS NOT FALSE THEN ({good})::BIGINT END",
-           adds=lambda row, good: float(good) if _is_counted(row) else None),
+           sql=f"CASE WHEN {_IN_TIME} THEN ({{good}})::BIGINT END", all_of=_IN_TIME,
+           n_sql=f"count(*) FILTER (WHERE {_IN_TIME})",
+           adds=lambda row, good: _as_number(good) if _is_counted(row) else None),
     Metric(name="correct_goodput", base="correct_goodput", kind="rate", label="correct goodput", benchstat="correct/s",
            counts="scored answer", adds=_is_right_in_time,
-           sql="CASE WHEN accuracy_score IS NOT NULL AND ended_steady IS NOT FALSE"
+           all_of=f"accuracy_score IS NOT NULL AND {_IN_TIME}",
+           n_sql=f"count(accuracy_score) FILTER (WHERE {_IN_TIME})",
+           sql=f"CASE WHEN accuracy_score IS NOT NULL AND {_IN_TIME}"
                " THEN (outcome = 'correct' AND {good})::BIGINT END"),
     _score("json_valid", "JSON valid", "json_valid", scored="json_scored",
            instrument=_instrument("json_valid", "Answer is JSON: 1, is not: 0", YES_NO_BUCKETS)),
@@ -297,21 +349,32 @@ def observed(record: RequestRecord, score: Score | None) -> dict[str, float]:
     return found
 
 
-def is_good(row: Row, limits: Mapping[str, float]) -> bool:
-    """Return whether a request completed within every goodput limit (column -> seconds), as ``good_sql`` does."""
-    return _is_completed(row) and all(
-        _BY_COLUMN[column].may_be_absent if row[column] is None else row[column] <= limit
+def is_good(row: Row, limits: Mapping[str, float]) -> bool | None:
+    """Return whether a request completed within every goodput limit (column -> seconds), as ``good_sql`` does.
+
+    None: it breaks none that it can be held against, and one of them cannot be judged.
+    """
+    kept = [
+        row[column] <= limit if row[column] is not None else _BY_COLUMN[column].without(row)
         for column, limit in limits.items()
-    )
+    ]
+    if not _is_completed(row) or False in kept:
+        return False
+    return None if None in kept else True
 
 
 def good_sql(limits: Mapping[str, str]) -> str:
     """Return SQL for whether a request completed within every limit (column -> limit as SQL, NULL for none)."""
     kept = [
-        f"coalesce({column} <= {limit}, {'true' if _BY_COLUMN[column].may_be_absent else f'{limit} IS NULL'})"
+        f"coalesce({column} <= {limit}, {limit} IS NULL OR {_BY_COLUMN[column].without_sql})"
         for column, limit in limits.items()
     ]
     return " AND ".join(["error_kind IS NULL", *kept])
+
+
+def possibly(good: str) -> str:
+    """Return SQL for whether a request may be good, of that for whether it is."""
+    return f"coalesce({good}, true)"
 
 
 _BY_COLUMN = {metric.column: metric for metric in LATENCIES.values()}

@@ -372,6 +372,10 @@ class LoadOptions(Readable):
     model_revision: Optional[str] = opt(
         None, "what tells this model from another of its name, where the server does not: a commit, a date"
     )
+    limit_field: Literal["auto", "max_tokens", "max_completion_tokens"] = opt(
+        "auto", "chat completions: the field for the limit of an answer (default: max_completion_tokens on "
+        "api.openai.com and where the server refuses max_tokens)",
+    )  # fmt: skip
     keep_alive: Optional[str] = opt(
         None,
         "how long the server keeps the model loaded: 10m, seconds, or -1 for ever (default: as the server decides)",

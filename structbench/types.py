@@ -114,6 +114,8 @@ class Config:
     """Fields that the user adds to the body of every request."""
     headers: tuple[str, ...] = ()
     """Names of headers that the user adds."""
+    limit_field: str | None = None
+    """The field with the limit of an answer, where it is not the API's usual one."""
 
 
 @dataclass(frozen=True, slots=True)

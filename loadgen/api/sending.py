@@ -112,7 +112,7 @@ async def send(
 
 def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestError | None:
     """Return the error of a stream that ended, if it is not a complete answer."""
-    if not timings.content_type.startswith(api.FRAMING.CONTENT_TYPES):
+    if not timings.content_type.lower().startswith(api.FRAMING.CONTENT_TYPES):
         return RequestError("protocol", f"content type {timings.content_type!r} is not {api.FRAMING.NAME}", 200)
     if answer.overrun:
         return RequestError("protocol", "the stream went on after its done message", 200)

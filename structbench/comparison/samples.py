@@ -42,6 +42,7 @@ WITH {_WANTED}
 SELECT run, request_index, case_id, repeat, segment, {COUNTED} AS counted,
     first_thinking_s AS thinking,
     {", ".join(f"({metric.sql})::DOUBLE AS {metric.name}" for metric in METRICS.values())},
+    {", ".join(f"{of.all_of} AND ({of.sql}) IS NULL AS no_{of.name}" for of in METRICS.values() if of.all_of)},
     {END_S} AS end_s
 FROM requests JOIN wanted USING (run_id)
     LEFT JOIN (SELECT run_id, segment, steady_from_ns FROM segments) USING (run_id, segment)
@@ -165,7 +166,7 @@ class CellSamples:
         added = self.rows[metric.name]
         if not slice_s or np.isnan(added).all() or (metric.name == "goodput" and not self.limited):
             return None
-        if metric.of_all and np.isnan(added[self._counted(metric)]).any():
+        if metric.all_of and self.rows[f"no_{metric.name}"].any():
             return None
         counts = np.nan_to_num(added)
         ended = slice_of >= 0

@@ -1,4 +1,8 @@
-"""SLOs of a cell under way: those that no answer still to come can save, so that the load may end early. Pure."""
+"""SLOs of a cell under way: those that no answer still to come can save, so that the load may end early. Pure.
+
+A figure that misses its limit is not met, or not decided, by the rule of ``gates.slo``: whatever is given up here ends
+the load as the whole run would have.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +75,7 @@ class AbortWatch:
         self._add_to(row, steady_only=True)
 
     def _add_to(self, row: Mapping[str, Any], *, steady_only: bool) -> None:
-        good = is_good(row, self.limits)
+        good = is_good(row, self.limits) is not False  # what cannot be judged may have been good
         for state in self._states:
             value = state.slo.metric.adds(row, good) if state.of_steady == steady_only else None
             if value is not None:

@@ -163,7 +163,7 @@ def judge(
     if row is None:
         return Gate(cell, slo.text, "not decided", None, 0, "the cell was not run")
     metric, value, n, why = slo.metric, estimate.value, estimate.n, doubt(row)
-    if not n and value is None and row.get("completed") and why is None:
+    if not n and value is None and row.get("completed") and why is None and estimate.why is None:
         text = f"does not apply: no answer here has {_REQUIREMENTS[metric.counts]}"
         return Gate(cell, slo.text, "skip", None, 0, text)
     closed = str(row.get("load") or "").startswith("c=")
@@ -174,7 +174,7 @@ def judge(
         needs = estimate.needs or 1
         text = f"needs {needs:,} {estimate.unit}, but there are {n:,}"
         if not n or needs == 1:
-            text = f"needs at least {plural(1, metric.counts)}, but there is none"
+            text = estimate.why or f"needs at least {plural(1, metric.counts)}, but there is none"
         return Gate(cell, slo.text, "not decided", None, n, text, needs=estimate.needs)
     text = f"{_figure_text(slo, estimate)}, n = {plural(n, metric.counts)}"
     needs_more = settled_by(slo, estimate, confidence) if outcome == "not decided" else None
@@ -192,11 +192,8 @@ def _figure_text(slo: Condition, estimate: Estimate) -> str:
     """Return the value with its interval, if that decides: ``84.0 ms (80.1–90.2 ms)``."""
     metric, value = slo.metric, estimate.value
     if value is None:
-        return (
-            f"at least {metric.text(estimate.low)}"
-            if estimate.high is None
-            else f"at most {metric.text(estimate.high)}"
-        )
+        ends = (("at least", estimate.low), ("at most", estimate.high))
+        return ", ".join(f"{word} {metric.text(end)}" for word, end in ends if end is not None)
     shown = _distinct_text(metric, value, slo.value)
     if is_exact(slo):
         return shown

@@ -16,7 +16,7 @@ Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 
 JUDGES: tuple[Judge, ...] = (
     limits.TOKEN_LIMIT, limits.RATE_LIMITED, away.SERVER_AWAY, stationary.STATIONARY, stationary.SATURATION,
-    opening.OPENING, reload.RELOAD, cache.CACHED, prompts.PROMPTS, counts.COUNTS,
+    opening.OPENING, reload.RELOAD, cache.CACHED, prompts.PROMPTS, counts.COUNTS, counts.GOODPUT,
     ignored.IGNORED, nodes.NODES_DIFFER, machine.LOST, machine.PRESSED,
 )  # fmt: skip
 

@@ -1,9 +1,11 @@
-"""Whether a series has one level throughout, or another one from some place on, or for a while. Pure.
+"""Whether a series has one level throughout, another one from some place on or for a while, or goes up or down. Pure.
 
 The logarithms of the values are averaged in blocks, and every stretch of blocks is held against the others; the
 largest standardized difference must exceed what series without a change reach. Neighbours that are alike (a queue, a
 shared batch) make such differences by themselves: likeness left between values once each stretch has its own level
-shrinks the difference. The limits were found by simulation: ``tests/structbench/notes/test_change.py`` repeats it.
+shrinks the difference. A level that rises or falls steadily, over the whole series or a part of it, is told from one
+that steps by which of them fits the values better. The limits were found by simulation:
+``tests/structbench/notes/test_change.py`` repeats it.
 """
 
 from __future__ import annotations
@@ -21,37 +23,86 @@ _SHORTEST = 3
 _EDGE, _INNER = 4.6, 5.6
 """What standardized differences of two parts, and of a part in the middle from both ends, are measured by."""
 _MOST_ALIKE = 0.7
+_RAMPS = [(start / 10, stop / 10) for start in range(8) for stop in range(start + 3, 11)]
+"""Where a ramp may begin and end, as shares of the series."""
 
 
 class Change(NamedTuple):
-    """Values ``[start, stop)`` lie at ``ratio`` times the level of the others."""
+    """Values ``[start, stop)`` lie at ``ratio`` times the level of the others.
+
+    ``gradual``: they lead from one level to ``ratio`` times that, which those after them have.
+    """
 
     start: int
     stop: int
     ratio: float
+    gradual: bool = False
 
 
 def change_of(values: Sequence[float]) -> Change | None:
     """Return where a positive series in order of time has another level; None if one level explains it."""
     import numpy as np
 
-    n = len(values)
-    if n < FEWEST:
+    if len(values) < FEWEST:
         return None
     logs = np.log(np.maximum(np.asarray(values, dtype=float), 1e-9))
-    edges = np.linspace(0, n, _BLOCKS + 1).round().astype(int)
-    means = np.add.reduceat(logs, edges[:-1]) / np.diff(edges)
+    edges = np.linspace(0, len(values), _BLOCKS + 1).round().astype(int)
+    found = [each for each in (_step(logs, edges), _ramp(logs, edges)) if each is not None]
+    material = [each for each in found if max(each[1].ratio, 1 / each[1].ratio) >= MATERIAL]
+    return min(material, key=lambda each: each[0])[1] if material else None
+
+
+def _step(logs: Any, edges: Any) -> tuple[float, Change] | None:
+    """Return the stretch whose level differs most, if more than by chance, and the variance that it leaves."""
+    import numpy as np
+
+    n, means = len(logs), _block_means(logs, edges)
     _, begin, end = max((_standardized(means, start, stop), start, stop) for start, stop in _stretches())
     start, stop = _refined(logs, edges, begin, end)
     rest = logs - np.where(_inside(n, start, stop), logs[start:stop].mean(), _outside(logs, start, stop).mean())
-    over = _standardized(np.add.reduceat(rest, edges[:-1]) / np.diff(edges), begin, end,
+    over = _standardized(_block_means(rest, edges), begin, end,
                          logs[start:stop].mean() - _outside(logs, start, stop).mean())  # fmt: skip
     if over * _independent_share(rest) <= 0.75 + 28 / n:
         return None
     if start == 0:  # what came later is the change
         start, stop = stop, n
     ratio = float(np.exp(np.median(logs[start:stop]) - np.median(_outside(logs, start, stop))))
-    return Change(start, stop, ratio) if max(ratio, 1 / ratio) >= MATERIAL else None
+    return float(rest.var()), Change(start, stop, ratio)
+
+
+def _ramp(logs: Any, edges: Any) -> tuple[float, Change] | None:
+    """Return the ramp that fits best, if it rises or falls more than by chance, and the variance that it leaves."""
+    import numpy as np
+
+    n, means = len(logs), _block_means(logs, edges)
+    places = (np.arange(n) + 0.5) / n
+    shapes = [np.clip((places - start) / (stop - start), 0, 1) for start, stop in _RAMPS]
+    over, rise, best = max((*_slope(means, _block_means(shape, edges)), k) for k, shape in enumerate(shapes))
+    rest = logs - rise * shapes[best]
+    rest -= rest.mean()
+    if over * _independent_share(rest) <= 3.5 + 90 / n:
+        return None
+    start, stop = (round(share * n) for share in _RAMPS[best])
+    return float(rest.var()), Change(start, stop, float(np.exp(rise)), gradual=True)
+
+
+def _slope(means: Any, shape: Any) -> tuple[float, float]:
+    """Return how many standard errors a regression on the shape rises or falls, and how much."""
+    import numpy as np
+
+    shape = shape - shape.mean()
+    rise = float(shape @ means) / float(shape @ shape)
+    rest = means - means.mean() - rise * shape
+    squares, alike = _likeness(rest)
+    alike = min(max(alike, 0.0), 0.9)  # a shape that fits roughly leaves neighbours alike
+    variance = squares / (len(means) - 2) * (1 + alike) / (1 - alike) / float(shape @ shape)
+    return float(abs(rise) / np.sqrt(variance)), rise
+
+
+def _block_means(values: Any, edges: Any) -> Any:
+    import numpy as np
+
+    return np.add.reduceat(values, edges[:-1]) / np.diff(edges)
 
 
 def _stretches() -> list[tuple[int, int]]:
@@ -105,15 +156,20 @@ def _standardized(means: Any, start: int, stop: int, difference: float | None = 
     if difference is None:
         difference = means[inside].mean() - means[~inside].mean()
         rest = means - np.where(inside, means[inside].mean(), means[~inside].mean())
-    squares = max(float(rest @ rest), 1e-9)
-    # Fitting two levels makes neighbours look less alike than they are.
-    alike = float(rest[:-1] @ rest[1:]) / squares + 3 / len(means)
+    squares, alike = _likeness(rest)
     if alike > _MOST_ALIKE:
         return 0.0
     wider = max(1.0, (1 + alike) / (1 - alike))
     variance = squares / (len(means) - 2) * wider * (1 / inside.sum() + 1 / (~inside).sum())
     limit = _EDGE if start == 0 or stop == len(means) else _INNER
     return float(abs(difference) / np.sqrt(variance)) / limit
+
+
+def _likeness(rest: Any) -> tuple[float, float]:
+    """Return the squares of what is left of block means, and how alike neighbours are in it."""
+    squares = max(float(rest @ rest), 1e-9)
+    # Fitting levels makes neighbours look less alike than they are.
+    return squares, float(rest[:-1] @ rest[1:]) / squares + 3 / len(rest)
 
 
 def _independent_share(rest: Any) -> float:

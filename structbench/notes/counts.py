@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from structbench.formatting import plural, share_text
-from structbench.metrics import IS_GATHERED
+from structbench.metrics import GOOD_OF_RUN, IS_GATHERED, IS_UNLIKELY, LIMITS_OF_RUN
 from structbench.notes.judge import Judge, Row
 from structbench.types import Note
 
@@ -15,6 +15,8 @@ _TEXTS = {
     "thinking and format are two passes); TPOT is of the answer where that was counted, else absent",
     "faster_than_made": "{of} came faster than the server says it made the tokens: some were held back before the "
     "first chunk or left out; no TPOT of these",
+    "unlikely_durations": "{of} came with durations of the server that cannot be theirs (longer than the request "
+    "took, or next to nothing): server_tokens_per_s and queue_s of these are wrong, the parts of TTFT leave them out",
     "gathered_chunks": "{share} of the chunks came together with the one before: the server or a gateway gathers them, "
     "not this client; no ITL and TPOT of {of}",
 }
@@ -36,9 +38,28 @@ COUNTS = Judge(
         count(*) FILTER (
             WHERE chunks <= output_tokens AND tpot_s IS NULL AND itl_mean_s IS NOT NULL
         ) AS faster_than_made,
+        count(*) FILTER (WHERE {IS_UNLIKELY}) AS unlikely_durations,
         count(*) FILTER (WHERE {IS_GATHERED}) AS gathered_chunks,
         sum(gathered_chunks) / nullif(sum(chunks), 0) AS gathered_share
     FROM requests WHERE run_id = $1 AND error_kind IS NULL
     """,
     _of_counts,
+)
+
+
+def _of_goodput(rows: Sequence[Row]) -> Iterator[Note]:
+    (row,) = rows
+    if row["unjudged"]:
+        of = f"{row['unjudged']:,} of {plural(row['completed'], 'completed answer')}"
+        text = f"goodput is unknown: {of} came in pieces without a TPOT or ITL to hold against its limits"
+        yield Note("goodput_unknown", text, share=row["unjudged"] / row["completed"])
+
+
+GOODPUT = Judge(
+    f"""
+    WITH limits AS (SELECT run_id, {LIMITS_OF_RUN} FROM runs)
+    SELECT count(*) AS completed, count(*) FILTER (WHERE ({GOOD_OF_RUN}) IS NULL) AS unjudged
+    FROM requests JOIN limits USING (run_id) WHERE run_id = $1 AND error_kind IS NULL
+    """,
+    _of_goodput,
 )

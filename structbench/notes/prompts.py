@@ -22,7 +22,7 @@ LONG = 256
 
 _TEXTS = {
     "prompt_cut": "{of} were cut: the server evaluated {seen:,.0f} tokens of about {asked:,.0f}; give it a larger "
-    "context (--option num_ctx=N) or shorter prompts",
+    "context{how} or shorter prompts",
     "prompt_partly_counted": "{of} were counted with far fewer tokens than they have ({seen:,.0f} of about "
     "{asked:,.0f}), each differently: as where a cache held the rest, or a history was cut",
 }
@@ -34,7 +34,8 @@ def _of_prompts(rows: Sequence[Row]) -> Iterator[Note]:
     def note(kind: str, which: str) -> Iterator[Note]:
         row = found[which]
         of = f"{row['n']:,} of {plural(row['of_all'], 'prompt')}"
-        text = _TEXTS[kind].format(of=of, seen=row["seen"], asked=row["asked"])
+        how = " (--option num_ctx=N)" if row["api"] in (None, "ollama") else ""
+        text = _TEXTS[kind].format(of=of, seen=row["seen"], asked=row["asked"], how=how)
         yield Note(kind, text, share=row["n"] / row["of_all"])
 
     short, level = found.get("short"), found.get("level")
@@ -61,7 +62,7 @@ PROMPTS = Judge(
                 + CASE WHEN cached_prompt_tokens > prompt_tokens THEN cached_prompt_tokens ELSE 0 END) AS seen,
             max(asked_prompt_tokens) AS asked,
             CASE WHEN any_value(suite) = 'text' THEN {MADE} ELSE {ESTIMATED} END AS share,
-            any_value(config ->> '$.options.num_ctx')::BIGINT AS num_ctx
+            any_value(api) AS api, any_value(config ->> '$.options.num_ctx')::BIGINT AS num_ctx
         FROM requests JOIN runs USING (run_id)
         WHERE run_id = $1 AND error_kind IS NULL AND prompt_tokens IS NOT NULL AND asked_prompt_tokens > 0
         GROUP BY case_id
@@ -74,6 +75,7 @@ PROMPTS = Judge(
         FROM asked
     )
     SELECT which, sum(n)::BIGINT AS n, any_value(of_all)::BIGINT AS of_all, count(*) AS cases,
+        any_value(api) AS api,
         median(seen) AS seen, median(asked) AS asked, min(seen) AS least_seen, max(seen) AS most_seen,
         min(asked) AS least_asked, max(asked) AS most_asked
     FROM (SELECT * REPLACE (unnest(which) AS which) FROM sorted) GROUP BY which

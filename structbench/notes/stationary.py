@@ -78,17 +78,21 @@ def _own_levels(cases: Sequence[str], logs: Sequence[float]) -> dict[str, float]
 
 
 def _note(name: str, column: str, rows: Sequence[Row], found: Change) -> Note:
-    inside, outside = rows[found.start : found.stop], [*rows[: found.start], *rows[found.stop :]]
+    start, stop, ratio, gradual = found
+    tenth = len(rows) // 10
+    inside, outside = rows[start:stop], [*rows[:start], *rows[stop:]]
+    if gradual:
+        inside, outside = rows[min(stop, len(rows) - tenth) :], [*rows[: max(start, tenth)]]
     level, usual = (median(row[column] or row["itl_mean_s"] or 0.0 for row in part) for part in (inside, outside))
-    at_s, until_s = inside[0]["at_s"], inside[-1]["at_s"]
-    when = f"from {seconds_text(at_s)} on" if found.stop == len(rows) else (
-        f"from {seconds_text(at_s)} to {seconds_text(until_s)}")  # fmt: skip
-    ratio = found.ratio
-    how = f"{share_text(ratio - 1, 0)} longer" if ratio > 1 else f"{share_text(1 - ratio, 0)} shorter"
+    at_s = rows[start]["at_s"]
+    until = f"to {seconds_text(rows[stop - 1]['at_s'])}"
+    when = f"from {seconds_text(at_s)} {'on' if stop == len(rows) and not gradual else until}"
+    change = f"{share_text(ratio - 1, 0)} longer" if ratio > 1 else f"{share_text(1 - ratio, 0)} shorter"
+    how = f"became {change} little by little" if gradual else f"was {change}"
     return Note(
         "slow_down" if ratio > 1 else "drift",
-        f"{when}, {name} was {how} (p50 {seconds_text(level)} instead of {seconds_text(usual)}): the server was not in "
-        "one state, and figures are of both", len(inside) / len(rows), at_s,
+        f"{when}, {name} {how} (p50 {seconds_text(level)} instead of {seconds_text(usual)}): the server was not in "
+        "one state, and figures are of both", (len(rows) - start if gradual else len(inside)) / len(rows), at_s,
     )  # fmt: skip
 
 

@@ -241,7 +241,8 @@ def _candidates(
             yield Candidate(
                 model=model, load=load, level=members[0].level or 0.0, server=server,
                 variant=", ".join(differing(config, configs)), groups=tuple(members), checks=tuple(checks),
-                judged=bool(known), correct_per_s=min(known, default=0.0),
+                judged=any(figures[group.id].counts["scored"] for group in members),
+                correct_per_s=min(known, default=0.0),
                 settles=tuple(_settles(members, figures, rule)),
             )  # fmt: skip
 
@@ -292,6 +293,6 @@ def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
     """Return the figure of a condition, or None if the suite's answers do not have it (a text has no score)."""
     metric, found = condition.metric, figures.of(condition.metric)
     # Answers that came whole, as tool calls do, have no time between tokens: no limit on it is broken.
-    if not found.n and (metric.counts == "scored answer" or metric.may_be_absent):
+    if not found.n and found.why is None and (metric.counts == "scored answer" or metric.may_be_absent):
         return None
     return found

@@ -16,7 +16,9 @@ from structbench.metrics import (
     PERCENTILES,
     SCORES,
     Metric,
+    n_sql,
     of_kind,
+    possibly,
     total_sql,
 )
 from structbench.results.failures import Failure, failures_of, together
@@ -26,11 +28,13 @@ from structbench.results.intervals import (
     GapCounts,
     Latency,
     about,
+    bounds,
     gap_moments,
     gap_percentile,
     latency_estimates,
     params_of,
     rate_estimates,
+    why_unknown,
 )
 from structbench.stats import Estimate, gap_percentiles, such_cases, wilson
 from structbench.store import Reader
@@ -45,11 +49,16 @@ SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
     CASE WHEN bool_or(steady) THEN count(*) FILTER (steady IS NOT FALSE) ELSE 0 END AS steady,
     CASE WHEN bool_and({IS_COVERED}) FILTER (error_kind IS NULL)
         THEN (sum(output_tokens) FILTER (error_kind IS NULL))::BIGINT END AS output_tokens,
-    {", ".join(f"{total_sql(of, sql)} AS {of.name}, count({sql}) AS {of.name}_n" for of, sql in _ADDED.items())},
+    {", ".join(f"{total_sql(of, sql)} AS {of.name}, {n_sql(of, sql)} AS {of.name}_n" for of, sql in _ADDED.items())},
+    {", ".join(f"count(*) FILTER ({MEASURED} AND {of.unknown_sql}) AS no_{of.name}" for of in LATENCIES.values())},
     bool_or(limited) AS limited, median(client_tokens_per_s) FILTER ({MEASURED}) AS stream_tokens_per_s
 FROM requests JOIN line USING (run_id) JOIN limits USING (run_id) GROUP BY line
 """
-_RATES = {metric.name: _ADDED[metric] for metric in of_kind("rate")}
+_RATES = {metric.name: _ADDED[metric] for metric in of_kind("rate")} | {
+    f"most_{metric.name}": metric.sql.format(good=possibly(GOOD_OF_RUN))
+    for metric in of_kind("rate")
+    if "{good}" in metric.sql
+}
 _COUNTED = ("requests", "completed", "errors", "dropped", "scored", "thinking", "steady", "output_tokens")
 _CASES = f"""
 WITH {GROUPS}
@@ -118,14 +127,22 @@ def figures_of(reader: Reader, groups: Sequence[RunGroup], gaps: GapCounts | Non
         outcomes.setdefault(row["line"], []).append((row["outcome"], row["failed"], row["count"]))
     rates, cases = rate_estimates(reader, params, _RATES), _of_such_cases(reader, params)
     failures = failures_of(reader.query, [run_id for group in groups for run_id in group.run_ids])
-    none = {name: Estimate(0) for name in PERCENTILES}
     return {
         group.id: _figures(group, counts[group.id],
-                          {name: found.get(group.id, none) for name, found in latencies.items()},
+                          {name: _or_why(found.get(group.id, {}), name, counts[group.id])
+                           for name, found in latencies.items()},
                           rates.get(group.id, {}), cases.get(group.id, {}), outcomes.get(group.id, []),
                           together(failures[run_id] for run_id in group.run_ids))
         for group in groups
     }  # fmt: skip
+
+
+def _or_why(found: Latency, key: str, row: Mapping[str, Any]) -> Latency:
+    """Return the percentiles of a latency, or why there are none."""
+    if any(estimate.n for estimate in found.values()):
+        return found
+    (metric,) = (metric for metric in LATENCIES.values() if metric.key == key)
+    return dict.fromkeys(PERCENTILES, Estimate(0, why=why_unknown(metric, row.get(f"no_{metric.name}", 0))))
 
 
 def runs_of(groups: Iterable[RunGroup]) -> dict[str, Any]:
@@ -180,8 +197,10 @@ def _figures(
     def rate(metric: Metric) -> Estimate:
         scored = metric.counts == "scored answer"
         n = row.get(f"{metric.name}_n", 0) if scored else counts["completed"]
-        total = row.get(metric.name) if metric.of_all else row.get(metric.name) or 0
+        total = row.get(metric.name) if metric.all_of else row.get(metric.name) or 0
         known = seconds and (n or not scored) and (metric.name != "goodput" or row.get("limited"))
+        if known and total is None and f"most_{metric.name}" in rates:
+            return bounds(rates[metric.name], rates[f"most_{metric.name}"], n)
         value = total / seconds if known and seconds and total is not None else None
         return about(rates.get(metric.name, Estimate(0)), value, n)
 

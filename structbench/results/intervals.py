@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from structbench.metrics import IS_GATHERED, LIMITS_OF_RUN, MEASURED, Metric, gaps_sql, good_sql
+from structbench.formatting import plural
+from structbench.metrics import IS_GATHERED, LIMITS_OF_RUN, MEASURED, Metric, gaps_sql, good_sql, possibly
 from structbench.results.measures import Measured, measured
 from structbench.stats import (
     CONFIDENCE,
@@ -223,6 +224,13 @@ def about(figure: Estimate, value: float | None, n: int) -> Estimate:
     return Estimate(n, value, max(0.0, value - (figure.value - figure.low)), value + figure.high - figure.value)
 
 
+def bounds(least: Estimate, most: Estimate, n: int) -> Estimate:
+    """Return what is known of a rate to which some answers add nobody knows what: where it begins and ends."""
+    if least.value == most.value:
+        return Estimate(n)
+    return Estimate(n, None, least.low, most.high, why="whether some answers keep the limits of goodput is unknown")
+
+
 def estimates_of(
     rows: Rows, run_id: str, metrics: Iterable[Metric], limits: Mapping[str, float] | None,
     confidence: float = CONFIDENCE,
@@ -237,8 +245,11 @@ def estimates_of(
 def _estimate(rows: Rows, run_id: str, metric: Metric, found: Measured, good: str, confidence: float) -> Estimate:
     """Return one figure; a value that has no interval of its own keeps none."""
     params, (value, n) = params_of([(0, [run_id])]), found
+    if value is None and "{good}" in metric.sql and n:
+        ends = {"least": metric.sql.format(good=good), "most": metric.sql.format(good=possibly(good))}
+        return bounds(**rate_estimates(rows, params, ends, confidence)[0], n=n)
     if value is None:
-        return Estimate(n)
+        return Estimate(n, why=_why_unknown(rows, run_id, metric) if metric.kind == "latency" and not n else None)
     if metric.kind == "share":
         return wilson(min(value * n, n), n, confidence)
     if metric.kind == "rate":
@@ -252,6 +263,18 @@ def _estimate(rows: Rows, run_id: str, metric: Metric, found: Measured, good: st
         return mean_estimate(values, -1.0 if metric.kind == "score" else 0.0, confidence)
     estimate = percentile_estimate(values, metric.p, confidence)
     return replace(estimate, n=n, value=value)
+
+
+def _why_unknown(rows: Rows, run_id: str, metric: Metric) -> str | None:
+    """Return why no answer has a latency that it should have; None if there is nothing to have."""
+    sql = f"SELECT count(*) AS n FROM requests WHERE run_id = $1 AND {MEASURED} AND {metric.unknown_sql}"
+    (unknown,) = rows.query(sql, [run_id])
+    return why_unknown(metric, unknown["n"])
+
+
+def why_unknown(metric: Metric, unknown: int) -> str | None:
+    """Return why a latency is absent that so many answers should have; None if there are none."""
+    return f"{metric.label.split()[0]} of {plural(unknown, 'answer')} is unknown" if unknown else None
 
 
 def _gap_estimate(

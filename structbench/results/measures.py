@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from structbench.metrics import Metric, gaps_sql, good_sql, total_sql
+from structbench.metrics import Metric, gaps_sql, good_sql, n_sql, total_sql
 from structbench.store.views import gap_percentiles_of
 
 Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
@@ -47,7 +47,7 @@ def measured(
 def _sql(metric: Metric, limits: Mapping[str, float] | None) -> tuple[str, str]:
     """Return SQL for the metric over the rows of one run, and for its n."""
     each = metric.sql.format(good=meets(limits))
-    n = metric.n_sql or f"count({each})"
+    n = n_sql(metric, each)
     if metric.counts == "scored answer":
         n = f"coalesce(nullif({n}, 0), {_UNSCORED})"
     if metric.name == "goodput" and not limits:

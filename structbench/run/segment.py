@@ -57,7 +57,7 @@ def gone(server: Server) -> str:
 def labels_of(cell: Cell, label: str | None) -> CellLabels:
     """Return the labels of a cell's metrics."""
     return CellLabels(
-        model=cell.model, suite=cell.suite_name, load=cell.load_name, provider=cell.server.api.PROVIDER,
+        model=cell.model, suite=cell.suite_name, load=cell.setting, provider=cell.server.api.PROVIDER,
         server_address=cell.server.host, server_port=cell.server.port,
         operation="chat" if cell.config.endpoint == "chat" else "text_completion", label=label,
     )  # fmt: skip

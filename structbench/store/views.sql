@@ -57,10 +57,14 @@ WITH limits AS (
         (goodput_limits ->> '$.e2e_due_s')::DOUBLE AS max_e2e_due_s
     FROM runs
 ), judged AS (
-    SELECT *, error_kind IS NULL AND coalesce(ttft_s <= max_ttft_s, max_ttft_s IS NULL)
+    SELECT *, coalesce(chunks, 0) < 2 OR NOT coalesce(merged_chunks > 0, false)
+            AND (coalesce(gathered_chunks >= chunks - 1, false)
+                OR itl_mean_s IS NULL AND NOT coalesce(gathered_chunks > 0.2 * chunks, false)) AS came_whole,
+        error_kind IS NULL AND coalesce(ttft_s <= max_ttft_s, max_ttft_s IS NULL)
         AND coalesce(ttft_due_s <= max_ttft_due_s, max_ttft_due_s IS NULL)
-        AND coalesce(first_answer_s <= max_first_answer_s, true)
-        AND coalesce(itl_mean_s <= max_itl_mean_s, true) AND coalesce(tpot_s <= max_tpot_s, true)
+        AND coalesce(first_answer_s <= max_first_answer_s, max_first_answer_s IS NULL OR first_tool_call_s IS NOT NULL)
+        AND coalesce(itl_mean_s <= max_itl_mean_s, max_itl_mean_s IS NULL OR nullif(came_whole, false))
+        AND coalesce(tpot_s <= max_tpot_s, max_tpot_s IS NULL OR nullif(came_whole, false))
         AND coalesce(e2e_s <= max_e2e_s, max_e2e_s IS NULL)
         AND coalesce(e2e_due_s <= max_e2e_due_s, max_e2e_due_s IS NULL) AS good,
         error_kind IS NULL AND steady IS NOT FALSE AS measured,
@@ -90,9 +94,11 @@ WITH limits AS (
         avg(tool_call_accuracy) AS tool_call_accuracy, avg(accuracy_score) AS accuracy,
         avg(semantic_similarity) AS semantic_similarity,
         CASE WHEN count(accuracy_score) > 0 THEN count(*) FILTER (WHERE outcome = 'correct') END AS correct,
-        CASE WHEN count(accuracy_score) > 0 THEN
-            count(*) FILTER (WHERE outcome = 'correct' AND good AND counted) END AS correct_and_good,
-        CASE WHEN bool_or(limited) THEN count(*) FILTER (WHERE good AND counted) END AS good
+        CASE WHEN count(accuracy_score) > 0
+            AND count(*) FILTER (WHERE outcome = 'correct' AND good IS NULL AND counted) = 0
+            THEN count(*) FILTER (WHERE outcome = 'correct' AND good AND counted) END AS correct_and_good,
+        CASE WHEN bool_or(limited) AND count(*) FILTER (WHERE good IS NULL AND counted) = 0
+            THEN count(*) FILTER (WHERE good AND counted) END AS good
     FROM judged GROUP BY run_id
 )
 SELECT run_id, model, suite, structured,
@@ -166,7 +172,9 @@ SELECT run_id, request_index, model, suite, CASE WHEN rate IS NOT NULL THEN form
     ttft_due_s - send_lag_s - connect_s - coalesce(load_s, 0) - prompt_eval_s AS rest_s
 FROM requests JOIN runs USING (run_id)
 WHERE error_kind IS NULL AND steady IS NOT FALSE AND ttft_due_s IS NOT NULL AND prompt_eval_s IS NOT NULL
-    AND NOT coalesce(chunks > output_tokens, false);
+    AND NOT coalesce(chunks > output_tokens, false)
+    AND NOT coalesce(eval_s < 1e-6 * (output_tokens - 1)
+        OR coalesce(load_s, 0) + coalesce(prompt_eval_s, 0) + eval_s > 1.05 * e2e_s + 0.002, false);
 CREATE OR REPLACE VIEW run_decomposition AS
 SELECT run_id, model, suite, load, count(*) AS requests, avg(ttft_due_s) AS ttft_due_s, avg(send_lag_s) AS send_lag_s,
     avg(connect_s) AS connect_s, avg(load_s) AS load_s, avg(prompt_eval_s) AS prompt_eval_s, avg(rest_s) AS rest_s

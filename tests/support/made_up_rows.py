@@ -26,8 +26,8 @@ LIMITS = {
     "ttft_s": 0.4, "ttft_due_s": 0.5, "itl_mean_s": 0.6, "tpot_s": 0.7, "e2e_s": 0.8, "e2e_due_s": 0.9,
     "first_answer_s": 0.95,
 }  # fmt: skip
-MAY_LACK = ("tpot_s", "itl_mean_s", "first_answer_s")
-"""An answer in one piece has no pace, one without text no first answer: they break no limit on it."""
+PACE = ("tpot_s", "itl_mean_s")
+"""An answer in one piece has none and breaks no limit on it; of one in pieces without it, nobody can tell."""
 METRICS = (
     *LIMITS, "first_thinking_s", "first_tool_call_s", "send_lag_s", "read_lag_max_s", "connect_s",
     "load_s", "prompt_eval_s", "eval_s", "queue_s",
@@ -42,6 +42,8 @@ TEXTS = (
     "config_hash", "clock", "done_reason", "json_source", "json_parse_error", "output_text", "thinking_text",
     "tool_calls",
 )  # fmt: skip
+UNPACED = ("text", "open")
+"""Runs in which answers in pieces lack a pace."""
 UNCOUNTED = ("text", "recorded")
 """Runs in which some requests have no token count, or fewer tokens than chunks."""
 FAILED = ("connect", "timeout", "http", "rejected", "stream", "dropped", "cancelled", "worker_died")
@@ -74,7 +76,7 @@ def requests(run_id: str, outcomes: Mapping[str, int], **fixed: Any) -> list[Row
             **{name: maybe(draw.random() < 0.4 + 0.07 * place, 0.7) for place, name in enumerate(FLAGS)},
             "cached_prompt_tokens": steadily.choice((None, 0, index)),
             "asked_prompt_tokens": 10 * index + 7, "thinking_tokens": None if index % 3 else 1 + index,
-            "retry_after_s": None if index % 4 else index + 0.5,
+            "retry_after_s": None if index % 4 else index + 0.5, "node": None if index % 3 else f"node {index}",
             **{name: steadily.choice((True, True, None, False)) for name in STEADY},
             **{name: maybe(draw.randrange(1000 * (place + 1))) for place, name in enumerate(WHOLES)},
             **{name: maybe(f"{name} {index}") for name in TEXTS},
@@ -87,6 +89,8 @@ def requests(run_id: str, outcomes: Mapping[str, int], **fixed: Any) -> list[Row
             "outcome": outcome, "error_kind": outcome if failed else None, "error_status": status,
             "error_message": maybe(f"{outcome} {status}", 0.6) if failed else None, **fixed,
         })  # fmt: skip
+        if run_id not in UNPACED and None in [rows[-1][name] for name in PACE]:
+            rows[-1]["chunks"] = index % 2 or None
         if run_id not in UNCOUNTED:
             rows[-1]["output_tokens"] = (rows[-1]["chunks"] or 0) + other.randrange(6000)
         if outcome == "correct" and rows[-1]["accuracy_score"] is None:  # what was never scored is not correct
@@ -99,7 +103,7 @@ def at_the_limits(rows: Iterable[Row]) -> list[Row]:
     cases: list[Row] = [{}, *({name: LIMITS[name] + 0.001} for name in LIMITS), *({name: None} for name in LIMITS)]
     left = list(rows)
     for row, case in zip([row for row in left if row["outcome"] == "correct"], cases, strict=False):
-        row |= {**LIMITS, **case}
+        row |= {**LIMITS, **case, **({"chunks": 1} if None in [case.get(name, 0) for name in PACE] else {})}
     return left
 
 
@@ -254,12 +258,32 @@ def with_outcome(rows: Iterable[Row], outcome: str) -> list[Row]:
 
 
 def good(rows: Iterable[Row], limits: Mapping[str, float] | None) -> list[Row]:
-    """Completed within each limit; what an answer may lack breaks none."""
+    """Completed within each limit."""
+    return [row for row in completed(rows) if set(_kept(row, limits)) <= {True}]
 
-    def keeps(row: Row, name: str, most: float) -> bool:
-        return name in MAY_LACK if row[name] is None else bool(row[name] <= most)
 
-    return [row for row in completed(rows) if all(keeps(row, *limit) for limit in (limits or {}).items())]
+def unjudged(rows: Iterable[Row], limits: Mapping[str, float] | None) -> list[Row]:
+    """Completed, with no limit broken, and at least one of which nobody can tell."""
+    return [row for row in completed(rows) if set(_kept(row, limits)) in ({None}, {None, True})]
+
+
+def _kept(row: Row, limits: Mapping[str, float] | None) -> list[bool | None]:
+    def keeps(name: str, most: float) -> bool | None:
+        if row[name] is not None:
+            return bool(row[name] <= most)
+        if name in PACE:
+            return True if in_one_piece(row) else None
+        return name == "first_answer_s" and row["first_tool_call_s"] is not None
+
+    return [keeps(*limit) for limit in (limits or {}).items()]
+
+
+def in_one_piece(row: Row) -> bool:
+    """One chunk, or all at one instant through no doing of the client."""
+    chunks, gathered = row["chunks"] or 0, row["gathered_chunks"] or 0
+    if chunks < 2 or (row["merged_chunks"] or 0) > 0:
+        return chunks < 2
+    return gathered >= chunks - 1 or (row["itl_mean_s"] is None and share(row) <= 0.2)
 
 
 def covered(row: Row) -> bool:
@@ -375,9 +399,13 @@ def _summary(run_id: str, rows: list[Row], itl: Row) -> Row:
         "semantic_similarity": mean(values(rows, "semantic_similarity")),
         "correct": len(with_outcome(rows, "correct")) if scored else None,
         "correct_goodput": ratio(
-            len(with_outcome(counted(good(rows, limits)), "correct")) if scored else None, seconds
+            len(with_outcome(counted(good(rows, limits)), "correct"))
+            if scored and not with_outcome(counted(unjudged(rows, limits)), "correct") else None, seconds
         ),
-        "goodput": ratio(len(counted(good(rows, limits))) if limits and rows else None, seconds),
+        "goodput": ratio(
+            len(counted(good(rows, limits))) if limits and rows and not counted(unjudged(rows, limits)) else None,
+            seconds,
+        ),
         "duration_s": duration_s(run_id), "rate_s": seconds, "model_load_s": model_load_s(run_id),
         "steady": sum(row["steady"] is True for row in rows) or None,
         "server_address": run["config"]["server_address"],
@@ -442,12 +470,22 @@ def errors() -> list[Row]:
 PARTS = ("send_lag_s", "connect_s", "load_s", "prompt_eval_s")
 
 
+def has_likely_durations(row: Row) -> bool:
+    """The server's durations are no longer than the request, and no placeholders."""
+    if row["eval_s"] is None:
+        return True
+    told = (row["load_s"] or 0) + (row["prompt_eval_s"] or 0) + row["eval_s"]
+    placeholder = row["output_tokens"] is not None and row["eval_s"] < 1e-6 * (row["output_tokens"] - 1)
+    return not placeholder and (row["e2e_s"] is None or told <= 1.05 * row["e2e_s"] + 0.002)
+
+
 def decomposition() -> list[Row]:
     found = []
     for run_id, rows in stored():
         for row in steady(completed(rows)):
             all_told = row["output_tokens"] is None or (row["chunks"] or 0) <= row["output_tokens"]
-            if row["ttft_due_s"] is not None and row["prompt_eval_s"] is not None and all_told:
+            known = row["ttft_due_s"] is not None and row["prompt_eval_s"] is not None
+            if known and all_told and has_likely_durations(row):
                 parts = {name: row[name] for name in PARTS} | {"load_s": row["load_s"] or 0}
                 rest = None if None in parts.values() else row["ttft_due_s"] - sum(parts.values())
                 found.append({**named(run_id), **parts, "request_index": row["request_index"],

@@ -8,6 +8,7 @@ import pytest
 
 from loadgen.api.answer import CallPiece, Piece
 from loadgen.api.openai import body, piece
+from loadgen.types import Request
 from tests.support.scripted_server import chat
 from tests.support.simulators import WEATHER
 
@@ -35,6 +36,15 @@ def test_thinking_is_an_effort(think: bool | str, effort: str) -> None:
     assert body(chat(think=think))["reasoning_effort"] == effort
 
 
+def test_the_limit_of_an_answer_stands_in_the_field_that_the_server_takes() -> None:
+    request = chat(options={"num_predict": 9}, limit_field="max_completion_tokens")
+    assert {"max_tokens", "max_completion_tokens"} & body(request).keys() == {"max_completion_tokens"}
+    assert body(request)["max_completion_tokens"] == 9
+    assert "max_completion_tokens" not in body(chat(limit_field="max_completion_tokens"))
+    prompt = Request(index=0, model="m", prompt="hi", options={"num_predict": 9}, limit_field="max_completion_tokens")
+    assert body(prompt)["max_tokens"] == 9, "completions have no other field"
+
+
 def delta(said: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
     return {"choices": [{"delta": said, "finish_reason": finish}]}
 
@@ -47,6 +57,11 @@ def delta(said: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         (delta({"reasoning": "hm"}), Piece(thinking="hm")),
         (delta({}, "length"), Piece(done=True, facts={"done_reason": "length"})),
         ({"choices": [], "usage": {"completion_tokens": 3}}, Piece(facts={"output_tokens": 3})),
+        # A total that is less than its parts: the prompt is among the output. More: what was thought is in neither.
+        ({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 12}},
+         Piece(facts={"prompt_tokens": 9})),
+        ({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 40}},
+         Piece(facts={"prompt_tokens": 9, "output_tokens": 3})),
         ({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]},
          Piece("a", done=True, facts={"done_reason": "stop"})),
     ],

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement, product
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structbench.gates.abort import AbortWatch
 from structbench.gates.expressions import Condition, parse_slo
+from structbench.gates.slo import judgement
 from structbench.metrics import LATENCIES, is_good, of_kind
-from structbench.stats import percentile
+from structbench.stats import mean_estimate, percentile, percentile_estimate, wilson
 
-NOTHING: dict[str, Any] = {
+Row = dict[str, Any]
+NOTHING: Row = {
     **dict.fromkeys(metric.column for metric in LATENCIES.values()), "error_kind": None, "output_tokens": None,
     "outcome": "completed", "accuracy_score": None,
     "json_valid": None, "schema_valid": None, "tool_call_accuracy": None,
@@ -26,19 +29,44 @@ def row(**more: Any) -> dict[str, Any]:
     return {**NOTHING, **more}
 
 
+IN_PIECES: dict[str, Any] = {"chunks": 9, "gathered_chunks": 0, "merged_chunks": 0}
+GATHERED: dict[str, Any] = {"chunks": 45, "gathered_chunks": 43, "merged_chunks": 0}
+
+
 @pytest.mark.parametrize(
     ("values", "good"),
-    [({"ttft_s": 0.5, "tpot_s": 0.05}, True), ({"ttft_s": 0.51, "tpot_s": 0.01}, False), ({"ttft_s": 0.1}, True),
-     ({"ttft_s": 0.1, "tpot_s": 0.06}, False), ({"tpot_s": 0.01}, False),
-     ({"ttft_s": 0.1, "first_answer_s": 1.1}, False)],
+    [({"ttft_s": 0.5, "tpot_s": 0.05, "first_answer_s": 1.0}, True), ({"ttft_s": 0.51, "tpot_s": 0.01}, False),
+     ({"ttft_s": 0.1, "tpot_s": 0.06, "first_answer_s": 0.2}, False), ({"tpot_s": 0.01, "first_answer_s": 0.2}, False),
+     ({"ttft_s": 0.1, "first_answer_s": 1.1}, False),
+     # No text: a tool call is the answer; after thinking alone none ever came.
+     ({"ttft_s": 0.1, "first_tool_call_s": 0.1, "chunks": 1}, True), ({"ttft_s": 0.1, "chunks": 1}, False),
+     # Whole: in one chunk, in one burst, at one instant. In pieces and without a pace: nobody knows.
+     ({"ttft_s": 0.1, "first_answer_s": 0.1, "chunks": 40, "gathered_chunks": 39}, True),
+     ({"ttft_s": 0.1, "first_answer_s": 0.1, "chunks": 40, "itl_mean_s": None}, True),
+     ({"ttft_s": 0.1, "first_answer_s": 0.1, "chunks": 40, "merged_chunks": 39}, None),
+     ({"ttft_s": 0.1, "first_answer_s": 0.1, **IN_PIECES, "itl_mean_s": 0.01}, None),
+     ({"ttft_s": 0.1, "first_answer_s": 0.1, **GATHERED}, None), ({"ttft_s": 0.6, **GATHERED}, False),
+     ({"ttft_s": 0.1, "first_answer_s": 0.1, **GATHERED, "error_kind": "stream"}, False)],
 )  # fmt: skip
-def test_an_answer_in_one_piece_breaks_no_limit_on_its_pace_but_one_without_a_first_token_does(
-    values: dict[str, float], good: bool
+def test_a_pace_that_is_absent_is_kept_by_an_answer_in_one_piece_and_unknown_of_one_in_pieces(
+    values: dict[str, Any], good: bool | None
 ) -> None:
     assert is_good(row(**values), {"ttft_s": 0.5, "tpot_s": 0.05, "first_answer_s": 1.0}) is good
+
+
+def test_an_answer_without_anything_keeps_limits_on_its_pace_only() -> None:
     assert [column for column in (each.column for each in LATENCIES.values()) if is_good(row(), {column: 1.0})] == [
-        "first_answer_s", "itl_mean_s", "tpot_s"
+        "itl_mean_s", "tpot_s"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pace", "elapsed_s", "lost"),
+    [({"tpot_s": 0.06}, 9, True), ({"tpot_s": None}, 9, False), ({"tpot_s": None}, 11, True)],
+)
+def test_an_answer_that_cannot_be_judged_may_have_been_good(pace: Row, elapsed_s: float, lost: bool) -> None:
+    rows = [row(**IN_PIECES, itl_mean_s=0.01, **pace)] * 9
+    assert broken(parse_slo("goodput>=1"), rows, 10, elapsed_s, {"tpot_s": 0.05}) is lost
 
 
 def broken(
@@ -234,3 +262,31 @@ def test_rows_of_earlier_segments_count_where_they_are_steady() -> None:
     earlier = [sent(i, 0.0, 5.0, steady=True) for i in range(8)]
     assert opened("ttft_p95<1", earlier)
     assert not opened("ttft_p95<1", [{**each, "request_index": 9, "steady": None} for each in earlier])
+
+
+@settings(deadline=None)  # the first one imports scipy
+@given(
+    st.lists(st.tuples(st.booleans(), st.floats(0.01, 1)), min_size=1, max_size=90), st.integers(0, 89),
+    st.sampled_from(["correct>=90%", "correct>=100%", "error_rate<=5%", "error_rate<=0%", "ttft_p50<0.4",
+                     "ttft_p95<0.4", "ttft_mean<0.4", "ttft_p100<=0.5"]),
+)  # fmt: skip
+def test_what_is_given_up_is_never_met_by_the_one_rule(came: list[tuple[bool, float]], seen: int, slo: str) -> None:
+    """Whatever the rest is like: not met or, where the interval contains the limit, not decided. Both end with 99."""
+    limit = parse_slo(slo)
+    failing = limit.metric.name == "error_rate"
+    rows = [
+        row(ttft_s=ttft_s, accuracy_score=float(right), outcome="correct" if right else "wrong_value",
+            error_kind="http" if failing and not right else None)
+        for right, ttft_s in came
+    ]  # fmt: skip
+    if seen >= len(rows) or not broken(limit, rows[:seen], len(rows)):
+        return
+    added = [value for each in rows if (value := limit.metric.adds(each, True)) is not None]
+    values = np.array(added)
+    if limit.metric.kind == "share":
+        estimate = wilson(sum(added), len(added))
+    elif limit.metric.p is None:
+        estimate = mean_estimate(values, 0.0)
+    else:
+        estimate = percentile_estimate(values, limit.metric.p)
+    assert judgement(limit, estimate) != "met"

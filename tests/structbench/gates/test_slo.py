@@ -23,6 +23,7 @@ def sure(value: float, n: int = 200) -> Estimate:
 FEW = Estimate(30, 0.084, 0.05, None, needs=72)
 ALIKE = Estimate(1000, 0.084, 0.05, None, needs=2300, why="too short: neighbours alike")
 NONE = Estimate(0)
+UNJUDGED = Estimate(90, None, 2.0, 3.0, why="nobody knows")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,12 @@ NONE = Estimate(0)
          "1.50/s, n = 9 requests: too few for an interval; needs 20 requests", 20),
         ("ttft_mean<0.5", Estimate(1, 0.084), GOOD_RUN, "not decided",
          "84.0 ms, n = 1 request: no interval is known for this figure", None),
+        ("goodput>=2/s", UNJUDGED, GOOD_RUN, "met", "at least 2.00/s, at most 3.00/s, n = 90 requests", None),
+        ("goodput>=3.5/s", UNJUDGED, GOOD_RUN, "not met", "at least 2.00/s, at most 3.00/s, n = 90 requests", None),
+        ("goodput>=2.5/s", UNJUDGED, GOOD_RUN, "not decided",
+         "at least 2.00/s, at most 3.00/s, n = 90 requests: nobody knows", None),
+        ("tpot_p50<1", Estimate(0, why="TPOT of 9 answers is unknown"), GOOD_RUN, "not decided",
+         "TPOT of 9 answers is unknown", None),
         ("ttft_p50<0.5", sure(0.08), STOPPED, "not decided",
          "80.0 ms (72.0–88.0 ms), n = 200 requests; the run is interrupted", None),
         ("ttft_p50<0.01", sure(0.08), STOPPED, "not met",

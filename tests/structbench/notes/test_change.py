@@ -85,6 +85,25 @@ def test_a_slow_down_half_way_is_nearly_always_told(n: int, spread: float, least
     assert sum(change_of(slower(independent(rng, n, spread), 0.5)) is not None for _ in range(100)) >= least
 
 
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "all along": lambda x: 1 + 0.6 * x, "from half way on": lambda x: 1 + 1.2 * np.maximum(0, x - 0.5),
+    "until half way": lambda x: 1 + 0.6 * np.minimum(1, 2 * x), "to a limit": lambda x: 1.6 - 0.6 * np.exp(-x / 0.2),
+    "threefold": lambda x: 1 + 2 * x, "in steps": lambda x: 1 + 0.2 * np.floor(4 * x),
+    "faster and faster": lambda x: 1 + 0.8 * x**2, "shorter": lambda x: 1 - 0.4 * x,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("n", [80, 1000])
+def test_a_server_that_heats_up_little_by_little_is_told(form: str, n: int) -> None:
+    change = FORMS[form](np.arange(n) / n)
+    found = change_of(0.1 * change * independent(np.random.default_rng(4), n, 0.07))
+    assert found is not None
+    assert found.gradual
+    assert found.ratio == pytest.approx(change[-1] / change[0], rel=0.2)
+    assert form != "from half way on" or abs(found.start - n / 2) <= 0.15 * n
+
+
 def test_a_neighbour_that_comes_and_goes_is_told() -> None:
     found = change_of(slower(independent(np.random.default_rng(1), 200, 0.1), 0.4, 0.65, 1.5))
     assert found is not None
@@ -101,7 +120,7 @@ def test_a_slow_beginning_is_told_as_the_faster_rest() -> None:
 
 def test_a_change_too_small_to_matter_is_none_however_certain() -> None:
     assert change_of([1.0] * 100 + [1.1] * 100) is None
-    assert change_of([1.0] * 100 + [1.2] * 100) == (100, 200, pytest.approx(1.2))
+    assert change_of([1.0] * 100 + [1.2] * 100) == (100, 200, pytest.approx(1.2), False)
 
 
 def test_nothing_is_said_of_a_constant_series_and_of_a_short_one() -> None:

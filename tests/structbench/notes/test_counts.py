@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from loadgen.types import RequestError, RequestRecord
-from structbench.notes.counts import COUNTS
+from structbench.notes.counts import COUNTS, GOODPUT
 from structbench.store import row_of
 from structbench.types import Note
 from tests.support.in_memory import Tables, stored, tables
@@ -51,8 +52,11 @@ def test_nothing_is_said_of_counts_that_cover_what_was_streamed_nor_of_what_fail
          "1 of 4 completed answers came without a token count: no tokens/s of the run, no TPOT of these"),
         (replace(FINE, output_tokens=9), "partly_counted",
          "1 of 4 completed answers had more chunks than output tokens"),
-        (replace(FINE, output_tokens=80, eval_ns=800 * MS), "faster_than_made",
+        (replace(FINE, due_ns=-600 * MS, sent_ns=-600 * MS, output_tokens=80, eval_ns=800 * MS), "faster_than_made",
          "1 of 4 completed answers came faster than the server says it made the tokens"),
+        (replace(FINE, eval_ns=1), "unlikely_durations",
+         "1 of 4 completed answers came with durations of the server that cannot be theirs"),
+        (replace(FINE, prompt_eval_ns=10_000 * MS), "unlikely_durations", "1 of 4 completed answers came with"),
         (replace(FINE, gathered_chunks=18), "gathered_chunks",
          "22.5 % of the chunks came together with the one before: the server or a gateway gathers them, not this "
          "client; no ITL and TPOT of 1 of 4 completed answers"),
@@ -64,4 +68,19 @@ def test_what_leaves_a_figure_out_is_said_with_how_many_it_concerns(
     (note,) = noted(memory, FINE, record, FINE, FINE)
     assert (note.kind, note.share) == (kind, 0.25)
     assert note.text.startswith(text)
-    assert record.tpot_s is None
+    assert (record.tpot_s is None) is (kind != "unlikely_durations")
+
+
+@pytest.mark.parametrize(
+    ("limits", "share"), [({"tpot_s": 0.05}, 0.5), ({"itl_mean_s": 0.05}, 0.25), ({"ttft_s": 0.05}, None), (None, None),
+                          ({"tpot_s": 0.05, "ttft_s": 0.001}, None)],
+)  # fmt: skip
+def test_limits_that_nobody_can_hold_some_answers_against_are_said(
+    memory: Tables, limits: dict[str, float] | None, share: float | None
+) -> None:
+    gathered, uncounted = replace(FINE, gathered_chunks=18), replace(FINE, output_tokens=None)
+    noted(memory, FINE, gathered, uncounted, replace(FINE, chunk_ns=FINE.chunk_ns[:1]))
+    memory.put("runs", {"run_id": "r", "goodput_limits": json.dumps(limits) if limits else None})
+    notes = list(GOODPUT.notes(memory.query(GOODPUT.sql, ["r"])))
+    assert [(note.kind, note.share) for note in notes] == ([] if share is None else [("goodput_unknown", share)])
+    assert all(note.text.startswith(f"goodput is unknown: {4 * note.share:.0f} of 4 completed") for note in notes)

@@ -26,7 +26,8 @@ DURATION_S = max(row["end_ns"] for row in ROWS) / 1e9
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     whole = [
-        {**row, "chunk_offsets_us": row["chunk_offsets_us"][:1], "tpot_s": None, "itl_mean_s": None} for row in DONE
+        {**row, "chunk_offsets_us": row["chunk_offsets_us"][:1], "chunks": 1, "tpot_s": None, "itl_mean_s": None}
+        for row in DONE
     ]
     path = database(
         tmp_path_factory.mktemp("measures") / "s.duckdb", r=(ROWS, {}), limited=(ROWS, {"goodput_limits": LIMITS}),
@@ -145,6 +146,7 @@ def figures(run_id: str, limits: Mapping[str, float] | None) -> dict[str, tuple[
     done = made_up_rows.completed(rows)
     timed, ended = made_up_rows.steady(done), made_up_rows.counted(done)
     good = made_up_rows.counted(made_up_rows.good(rows, limits))
+    unjudged = made_up_rows.counted(made_up_rows.unjudged(rows, limits))
     right = made_up_rows.with_outcome(rows, "correct")
     unscored = len(made_up_rows.with_outcome(rows, "unscored"))
     latencies = {
@@ -166,11 +168,13 @@ def figures(run_id: str, limits: Mapping[str, float] | None) -> dict[str, tuple[
     return figures | {
         "correct": (made_up_rows.ratio(len(right), len(scored)), figures["correct"][1]),
         "correct_goodput": (
-            made_up_rows.ratio(len(good_and_right), seconds) if in_time else None,
+            made_up_rows.ratio(len(good_and_right), seconds)
+            if in_time and not made_up_rows.with_outcome(unjudged, "correct")
+            else None,
             len(in_time) or unscored,
         ),
         "goodput": (
-            made_up_rows.ratio(len(good), seconds) if limits and rows else None,
+            made_up_rows.ratio(len(good), seconds) if limits and rows and not unjudged else None,
             len(made_up_rows.counted(rows)),
         ),
         "requests_per_s": (made_up_rows.ratio(len(ended), seconds) if rows else None, len(ended)),
