@@ -136,7 +136,8 @@ def load(
     duration: time after which a cell stops sending, unless --requests ends it sooner
     max_tokens_total: end the load before its prompts and answers together pass this many tokens, for APIs that are paid
         by the token (default: no limit)
-    warmup: warm-up requests per cell, left out of the figures (default: one per worker)
+    warmup: warm-up requests per cell, left out of the figures (default: by the load, one for each 64 streams or 50
+        requests/s, at most 32)
     workers: worker processes, with --engine ray on each node (default: chosen from cores and load)
     engine: send from this machine, or from nodes of a Ray cluster
     ray_address: HOST:PORT of the Ray cluster's head (default: RAY_ADDRESS, then the cluster on this machine)

@@ -350,7 +350,11 @@ class LoadOptions(Readable):
         None, "end the load before its prompts and answers together pass this many tokens, for APIs that are paid by "
         "the token (default: no limit)", metavar="TOKENS",
     )  # fmt: skip
-    warmup: Optional[int] = opt(None, "warm-up requests per cell, left out of the figures (default: one per worker)")
+    warmup: Optional[int] = opt(
+        None,
+        "warm-up requests per cell, left out of the figures (default: by the load, one for each 64 streams or "
+        "50 requests/s, at most 32)",
+    )
     workers: Optional[int] = opt(None, "worker processes, with --engine ray on each node (default: chosen from cores "
                                  "and load)")  # fmt: skip
     engine: Literal["local", "ray"] = opt("local", "send from this machine, or from nodes of a Ray cluster")

@@ -26,6 +26,7 @@ from rich.console import Console
 from loadgen.api.server import LoadedModel, ModelDetails, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
+from loadgen.wire.deadline import together
 from structbench import __version__
 from structbench.calibration import kept as calibrated_machine
 from structbench.comparison import constrained
@@ -64,7 +65,7 @@ from structbench.run.plan import (
 )
 from structbench.run.segment import Segment, Services, gone, labels_of
 from structbench.run.settings import Settings
-from structbench.run.settling import Settling, column_of, look_at
+from structbench.run.settling import OPENINGS, Settling, column_of, look_at
 from structbench.run.similarity import Embeddings, score_similarity
 from structbench.scoring.process import Scorer
 from structbench.steadiness import opening_size
@@ -83,8 +84,6 @@ _FLUSH_S = 60.0
 _POLL_S = 0.1
 _MANY_ROWS = 20_000
 """Rows whose way into the database takes seconds."""
-_OPENINGS = 3
-"""A closed loop is first looked at after so many times the requests that are in flight: it has a steady part then."""
 _TEXT_WIDTH = 120
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {"skipped": "hit", "resumed": "partial", "new": "miss"}
@@ -476,7 +475,7 @@ class _Runner:
             return None
         settings, load, store = self.services.settings, planned.cell.load, self.services.store
         concurrency = load.concurrency if isinstance(load, ClosedLoop) else None
-        least = 0 if concurrency in (1, None) else _OPENINGS * concurrency
+        least = 0 if concurrency in (1, None) else OPENINGS * concurrency
         look = partial(look_at, store, run_id, settings.rule)
         made = Settling(settings.rule, concurrency, look, settings.max_time_s, min(least, settings.max_requests))
         if planned.continued is not None:
@@ -573,12 +572,12 @@ class _Runner:
         key = cell.server.address, cell.model
         if key not in self.calibration:
             config, server = cell.config, cell.server
+            prompts, chat = calibration_prompts(config.seed, run_id), config.endpoint == "chat"
+            ask = partial(server.api.prompt_tokens, server.address, cell.model)
+            how = config.options, chat, server.access, config.limit_field
+            counts = together([partial(ask, prompt, *how) for prompt in prompts])
             samples = []
-            for prompt in calibration_prompts(config.seed, run_id):
-                chat = config.endpoint == "chat"
-                tokens = server.api.prompt_tokens(
-                    server.address, cell.model, prompt, config.options, chat, server.access, config.limit_field
-                )
+            for prompt, tokens in zip(prompts, counts, strict=True):
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
                     if self.services.budget is not None:
