@@ -2,23 +2,30 @@
 
 A server answers ``slots`` requests at a time, each in a known time. The rule allows half of what the first request too
 many must wait, so that the capacity is the number of slots. Beside the requests that it took: those of a plain
-bisection with 100 requests a step.
+bisection with 100 requests a step. With ``--played`` the queue is computed, in no time: the search and its looks alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+import numpy as np
+
 from loadgen.simulator import PROFILES, Simulator
 from structbench.capacity.search import Found, Step, search
 from structbench.capacity.steps import Steps
+from structbench.gates.expressions import parse_slo
+from structbench.gates.settled import decide, looks
 from structbench.options import LoadOptions
 from structbench.run.display import Display
+from structbench.run.settling import OPENINGS
+from structbench.stats import percentile_estimate
 from structbench.suites.answer_book import answer_book
 
 A_STEP = 100
@@ -53,6 +60,38 @@ def measure(server: Server, folder: Path) -> Found:
         return Steps(options, "concurrency", 300.0, Display(quiet=True)).search(2, 64)
 
 
+def play(server: Server, seed: int, most: int = 200) -> Found:
+    """Search the capacity of a computed queue by the same looks and the same search."""
+    generator, rule = np.random.default_rng(seed), [parse_slo(server.slo)]
+
+    def measure(level: float) -> Step:
+        streams = int(level)
+        took = np.array(queue(server, streams, most + streams, generator))
+        for at in looks():
+            n = min(max(at, OPENINGS * streams if streams > 1 else 0), most)
+            steady = took[streams if streams > 1 else 0 : n]
+            decision = decide(rule, n, lambda c, s=steady: {"e2e_p95": percentile_estimate(s, 0.95, c)}, closed=True)
+            if decision.state != "not decided" or n == most:
+                break
+        return Step(level=level, state=decision.state, requests=n + streams - 1)  # those in flight end too
+
+    return search(measure, 2, 64, whole=True, in_time=lambda: True)
+
+
+def queue(server: Server, streams: int, n: int, generator: np.random.Generator) -> list[float]:
+    """Return how long each of n requests takes in a closed loop: its wait for a slot, and its service."""
+    free = [0.0] * server.slots
+    ready = sorted(generator.random(streams) * 0.005 * streams)
+    took = []
+    for slack in generator.random(n):
+        sent, slot = heapq.heappop(ready), heapq.heappop(free)
+        end = max(sent, slot) + server.service_s * (1 + 0.02 * slack)
+        heapq.heappush(free, end)
+        heapq.heappush(ready, end + 0.001)
+        took.append(end - sent)
+    return took
+
+
 def plain_requests(server: Server) -> int:
     """Return what a bisection with A_STEP requests at each step takes that is never wrong."""
 
@@ -72,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity", description=__doc__)
     parser.add_argument("--tries", type=int, default=20, help="servers to search (default: 20)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the servers (default: 1)")
+    parser.add_argument("--played", action="store_true", help="compute the queue instead of asking a server")
     arguments = parser.parse_args()
     print("| slots | seconds each | holds at | not at | inside | requests | plain bisection |")
     print("| ---: | ---: | ---: | ---: | --- | ---: | ---: |")
@@ -79,7 +119,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, server in enumerate(servers(arguments.tries, arguments.seed)):
             (own := Path(folder) / str(number)).mkdir()
-            found, reference = measure(server, own), plain_requests(server)
+            found = play(server, number) if arguments.played else measure(server, own)
+            reference = plain_requests(server)
             requests = sum(step.requests for step in found.steps)
             right, asked, plain = right + inside(found, server), asked + requests, plain + reference
             bounds = [("–" if step is None else f"{step.level:g}") for step in (found.holds, found.broken)]

@@ -53,6 +53,8 @@ class Request:
     """How the schema is asked for, where not in the API's own way."""
     body: Mapping[str, Any] = field(default_factory=dict)
     """Fields added to the body as they are."""
+    limit_field: str | None = None
+    """The field with the limit of an answer, where it is not the API's usual one."""
     tool_results: Mapping[str, str] | None = None
     """What each tool returns: an answer that calls tools is followed at once by the request ``index + 1`` with the
     results (``loadgen.turns``). No other request may have that index."""

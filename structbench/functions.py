@@ -72,6 +72,7 @@ def load(
     option: Mapping[str, Any] | str | Sequence[str] = (),
     body: Mapping[str, Any] | str | Sequence[str] = (),
     model_revision: str | None = None,
+    limit_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto",
     keep_alive: str | None = None,
     pull: bool = False,
     embed_model: str | None = None,
@@ -134,7 +135,8 @@ def load(
     duration: time after which a cell stops sending, unless --requests ends it sooner
     max_tokens_total: end the load before its prompts and answers together pass this many tokens, for APIs that are paid
         by the token (default: no limit)
-    warmup: warm-up requests per cell, left out of the figures (default: one per worker)
+    warmup: warm-up requests per cell, left out of the figures (default: by the load, one for each 64 streams or 50
+        requests/s, at most 32)
     workers: worker processes, with --engine ray on each node (default: chosen from cores and load)
     engine: send from this machine, or from nodes of a Ray cluster
     ray_address: HOST:PORT of the Ray cluster's head (default: RAY_ADDRESS, then the cluster on this machine)
@@ -156,6 +158,8 @@ def load(
         several values of one (num_ctx=2048 num_ctx=8192, or num_ctx=2048,8192) make several cells
     body: fields to add to every request's body, e.g. top_k=40; several values of one make several cells
     model_revision: what tells this model from another of its name, where the server does not: a commit, a date
+    limit_field: chat completions: the field for the limit of an answer (default: max_completion_tokens on
+        api.openai.com and where the server refuses max_tokens)
     keep_alive: how long the server keeps the model loaded: 10m, seconds, or -1 for ever (default: as the server
         decides)
     pull: pull missing models first

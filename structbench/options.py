@@ -328,7 +328,11 @@ class LoadOptions(Readable):
         None, "end the load before its prompts and answers together pass this many tokens, for APIs that are paid by "
         "the token (default: no limit)", metavar="TOKENS",
     )  # fmt: skip
-    warmup: Optional[int] = opt(None, "warm-up requests per cell, left out of the figures (default: one per worker)")
+    warmup: Optional[int] = opt(
+        None,
+        "warm-up requests per cell, left out of the figures (default: by the load, one for each 64 streams or "
+        "50 requests/s, at most 32)",
+    )
     workers: Optional[int] = opt(None, "worker processes, with --engine ray on each node (default: chosen from cores "
                                  "and load)")  # fmt: skip
     engine: Literal["local", "ray"] = opt("local", "send from this machine, or from nodes of a Ray cluster")
@@ -372,6 +376,10 @@ class LoadOptions(Readable):
     model_revision: Optional[str] = opt(
         None, "what tells this model from another of its name, where the server does not: a commit, a date"
     )
+    limit_field: Literal["auto", "max_tokens", "max_completion_tokens"] = opt(
+        "auto", "chat completions: the field for the limit of an answer (default: max_completion_tokens on "
+        "api.openai.com and where the server refuses max_tokens)",
+    )  # fmt: skip
     keep_alive: Optional[str] = opt(
         None,
         "how long the server keeps the model loaded: 10m, seconds, or -1 for ever (default: as the server decides)",

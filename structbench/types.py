@@ -104,7 +104,7 @@ class Config:
     """kind, concurrency or rate, arrival, burstiness, max_in_flight, seed."""
     seed: int
     warmup: int | None
-    """None: one per worker."""
+    """None: by the load."""
     timeout_s: float
     scorer_version: int | None = None
     """None: the suite's answers are not scored."""
@@ -114,6 +114,8 @@ class Config:
     """Fields that the user adds to the body of every request."""
     headers: tuple[str, ...] = ()
     """Names of headers that the user adds."""
+    limit_field: str | None = None
+    """The field with the limit of an answer, where it is not the API's usual one."""
 
 
 @dataclass(frozen=True, slots=True)

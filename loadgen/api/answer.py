@@ -54,6 +54,8 @@ class Piece(NamedTuple):
     """It is the server's last message, or the one that says why the answer ends."""
     facts: Mapping[str, Any] = {}
     """Fields of the RequestRecord that the server reports: ``done_reason``, counts and durations."""
+    whole: bool = False
+    """It repeats what came in pieces: of it, only what has not come is new."""
 
 
 @dataclass(slots=True)
@@ -82,10 +84,16 @@ class Answer:
 
         ``late``: it was read late, together with a later one, so that its own instant is lost.
         """
-        text, thinking, calls, done, facts = piece
-        if self.done and (text or thinking or calls or (done and self.ends_once)):
+        text, thinking, calls, done, facts, whole = piece
+        if whole:
+            text, thinking = "" if self.texts else text, "" if self.thoughts else thinking
+            calls = () if done and self.calls else [new for call in calls if (new := self._new_of(call)) is not None]
+        says = bool(text or thinking or calls)
+        if self.done and (says or (done and self.ends_once)):
             self.overrun = True
-        if text or thinking or calls:
+        if self.done and done and not (says or facts):  # it only says once more that this is the end
+            return
+        if says:
             if not (isinstance(text, str) and isinstance(thinking, str)):
                 raise BadWire(f"the text of a chunk is not a text: {text or thinking!r:.100}")
             self.merged += late
@@ -106,25 +114,41 @@ class Answer:
                     self.first_tool_call_ns = stamp_ns
         self.last_ns = stamp_ns
         self.done = self.done or done
-        if facts:
-            self.facts |= facts
+        if facts:  # a zero or a null does not take back what was told before
+            self.facts |= {name: told for name, told in facts.items() if told or name not in self.facts}
 
-    def _add_call(self, call: CallPiece) -> None:
+    def _place_of(self, call: CallPiece) -> int | None:
+        """Return where the call is whose id or key the piece has; None if there is none."""
         known = [i for i, begun in enumerate(self.calls) if call.id and begun.id == call.id]
         same = known or [i for i, begun in enumerate(self.calls) if call.key is None or begun.key == call.key]
-        if not same or _begins_another(call, self.calls[same[-1]]):
+        return same[-1] if same else None
+
+    def _new_of(self, call: CallPiece) -> CallPiece | None:
+        """Return what a whole call brings that its pieces did not; None if there is nothing."""
+        place = self._place_of(call)
+        if place is None:
+            return call
+        begun = self.calls[place]
+        name, arguments = None if begun.name else call.name, "" if begun.arguments else call.arguments
+        return call._replace(name=name, arguments=arguments) if name or arguments else None
+
+    def _add_call(self, call: CallPiece) -> None:
+        place = self._place_of(call)
+        if place is None or _begins_another(call, self.calls[place]):
             self.calls.append(call)
         else:
-            begun = self.calls[same[-1]]
-            arguments = (
-                f"{begun.arguments}{call.arguments}"
-                if begun.arguments and call.arguments
-                else (call.arguments or begun.arguments)
-            )
-            self.calls[same[-1]] = begun._replace(name=begun.name or call.name, arguments=arguments)
+            begun = self.calls[place]
+            arguments = _joined(begun.arguments, call.arguments)
+            self.calls[place] = begun._replace(name=begun.name or call.name, arguments=arguments)
 
     def drop_impossible(self) -> str | None:
-        """Drop counts, durations and reasons that cannot be, which no database could hold; name the first of them."""
+        """Drop counts, durations and reasons that cannot be, which no database could hold; name the first of them.
+
+        A prompt of no tokens, and an answer of none that has a text, were not counted.
+        """
+        for name, counted in (("prompt_tokens", True), ("output_tokens", bool(self.chunk_ns))):
+            if counted and self.facts.get(name) == 0:
+                del self.facts[name]
         whole = {k: int(v) for k, v in self.facts.items() if isinstance(v, float) and v.is_integer()}  # as 7.0
         self.facts |= whole
         impossible = [name for name, value in self.facts.items() if value is not None and not _is_possible(name, value)]
@@ -180,14 +204,34 @@ def _is_possible(name: str, value: Any) -> bool:
 
 
 def _begins_another(call: CallPiece, begun: CallPiece) -> bool:
-    """Return whether the piece begins a call of its own: some servers repeat a call's id or name in each piece."""
-    if call.id and begun.id:
-        return call.id != begun.id
-    if not call.name or not begun.name:
+    """Return whether the piece begins a call of its own.
+
+    Some servers repeat a call's id or name in each piece, some give each piece a new id, or all calls the same one.
+    """
+    if not call.name:
         return False
-    parsed = None if begun.arguments == "" else _arguments(begun.arguments)
-    is_whole = parsed is not None and not (isinstance(parsed, dict) and NOT_JSON in parsed)
-    return call.name != begun.name or is_whole
+    if call.id and begun.id and call.id != begun.id:
+        return True
+    if not begun.name or call.name != begun.name:
+        return bool(begun.name)
+    if call.id and call.id == begun.id and call.key == begun.key:
+        return False
+    return _is_whole(begun) or (call.key != begun.key and call.arguments == "")
+
+
+def _joined(before: Mapping[str, Any] | str, more: Mapping[str, Any] | str) -> Mapping[str, Any] | str:
+    """Return the arguments with another piece of them; what is whole already, they begin anew."""
+    if not more or not before:
+        return more or before
+    if not (isinstance(before, str) and isinstance(more, str)):
+        return more
+    again = before.endswith("}") and more.startswith("{") and _is_whole(CallPiece(None, before))
+    return more if again else before + more
+
+
+def _is_whole(call: CallPiece) -> bool:
+    parsed = None if call.arguments == "" else _arguments(call.arguments)
+    return parsed is not None and not (isinstance(parsed, dict) and NOT_JSON in parsed)
 
 
 def _arguments(arguments: Mapping[str, Any] | str) -> Any:

@@ -53,7 +53,8 @@ async def _counted_whole(answer: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
                 case "message_start":
                     start = event["message"].get("usage") or {}
                 case "message_delta" if told := event.get("usage"):
-                    event["usage"] = {**start, **{name: count for name, count in told.items() if count is not None}}
+                    new = {name: count for name, count in told.items() if count or start.get(name) is None}
+                    event["usage"] = {**start, **new}
             yield event
 
 
@@ -134,12 +135,15 @@ def piece(part: Mapping[str, Any]) -> Piece:
             usage = part["message"].get("usage") or {}
             return Piece(facts=_counts({**usage, "output_tokens": None}))  # of an answer that has only begun
         case "message_delta":
-            reason = part["delta"].get("stop_reason")
-            facts = _counts(part.get("usage") or {}) | {"done_reason": _REASONS.get(reason, reason)}
+            reason = (part.get("delta") or {}).get("stop_reason")
+            facts = _counts(part.get("usage") or {}) | {"done_reason": _REASONS.get(str(reason), reason)}
             return Piece(done=reason is not None, facts=facts)
         case "message":
             return _whole(part)
     return Piece()
+
+
+usual = sse.usual_with(piece)
 
 
 def _whole(message: Mapping[str, Any]) -> Piece:
@@ -168,7 +172,7 @@ def _block(block: Mapping[str, Any], index: int | None) -> Piece:
     """Read the start of a block: a call's input may already be whole."""
     match block.get("type"):
         case "tool_use":
-            return Piece(calls=(CallPiece(block["name"], block.get("input") or "", index, block.get("id")),))
+            return Piece(calls=(CallPiece(block.get("name"), block.get("input") or "", index, block.get("id")),))
         case "text":
             return Piece(block.get("text") or "")
         case "thinking":

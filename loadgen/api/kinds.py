@@ -40,6 +40,10 @@ class Kind:
     def facts(self, http: httpx.Client, entries: Entries) -> Facts:
         return "", {}, {}
 
+    def full_name(self, model: str) -> str:
+        """Return the one form of all names that mean the same model, by which ``facts`` tells of it."""
+        return model
+
 
 class _LlamaCpp(Kind):
     """llama.cpp: no digest, but size, parameters, type and chat template; it answers for any model's name."""
@@ -83,10 +87,12 @@ class _Ollama(Kind):
             _, digests, details = ollama_server.listed(_get(http, "/api/tags"))
         except UNREADABLE:
             digests, details = {}, {}
-        names = {entry["id"] for entry in entries} | set(digests)
-        found = {name: digests[full] for name in names if (full := ollama_server.full_name(name)) in digests}
-        told = {name: details[full] for name in found if (full := ollama_server.full_name(name)) in details}
-        return _get(http, "/api/version")["version"], found, told
+        return _get(http, "/api/version")["version"], digests, details
+
+    def full_name(self, model: str) -> str:
+        from loadgen.api import ollama_server
+
+        return ollama_server.full_name(model)
 
 
 class _Vllm(Kind):

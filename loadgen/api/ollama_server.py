@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy, way_to
+from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy, unanswered, way_to
 from loadgen.api.server import (
     REFUSED,
     AccessRefused,
@@ -49,10 +49,6 @@ _FIRST_LINE_S = 60.0
 """For a pull, which then takes as long as it takes."""
 _WHOLE_NAME = 3
 """Registry, namespace and model with tag."""
-_WANTS_TLS = re.compile(r"https|ssl-enabled", re.IGNORECASE)
-"""In the answer of a server that was spoken to in plain http, where only https is understood."""
-_WANTS_CERTIFICATE = "No required SSL certificate"
-"""In nginx's answer to a client without one."""
 _NOT_OLLAMA = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """Raised for an answer that is not JSON, or JSON of another shape."""
 _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
@@ -125,18 +121,11 @@ def probe(address: str, access: Access = NO_ACCESS) -> Server:
     try:
         with client_of(address, _QUESTION_TIMEOUT_S, access) as http:
             answer = allowed(http.get("/api/version"), address, access)
-            if answer.status_code == 400 and _WANTS_TLS.search(answer.text) and address.startswith("http:"):
-                raise ServerError(f"{address} speaks https: give --host https{address.removeprefix('http')}")
-            if answer.status_code == 400 and _WANTS_CERTIFICATE in answer.text:
-                raise ServerError(f"{address} asks for a client certificate: give --cert")
             version = answer.json()["version"] if answer.status_code == 200 else None
             names, models, details = listed(allowed(http.get("/api/tags"), address, access).json())
     except (httpx.RequestError, OSError) as error:
-        if (problem := tls_problem(error, address)) is not None:
-            raise ServerError(problem) from None
-        raise ServerError(f"no server answers at {address}{by_proxy(address)} ({_reason(error)}): "
-                          + (past_proxy(address) or "start it with `ollama serve`, or give --host, or --simulate")
-                          ) from None  # fmt: skip
+        how = "start it with `ollama serve`, or give --host, or --simulate"
+        raise unanswered(error, address, how) from None
     except _NOT_OLLAMA:
         version = None
     if not isinstance(version, str):
@@ -198,8 +187,9 @@ def pull(
 
 
 def load_model(
-    address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None, access: Access = NO_ACCESS
-) -> tuple[float | None, str | None]:
+    address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None, access: Access = NO_ACCESS,
+    limit_field: str | None = None,  # noqa: ARG001
+) -> tuple[float | None, str | None]:  # fmt: skip
     """Have the model loaded; return the seconds this took, and the error if the server refused.
 
     The server's own seconds if it reports them (old versions do not for an empty prompt), else those of the call.
@@ -220,8 +210,9 @@ def load_model(
 
 
 def prompt_tokens(
-    address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool, access: Access = NO_ACCESS
-) -> int | None:
+    address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool, access: Access = NO_ACCESS,
+    limit_field: str | None = None,  # noqa: ARG001
+) -> int | None:  # fmt: skip
     """Return the number of tokens of the prompt with its template; None if the server does not report it."""
     few = {**options, "num_predict": 1}
     try:
@@ -235,6 +226,11 @@ def prompt_tokens(
     except _failures():
         return None
     return counts[-1] if counts else None
+
+
+def refused_limit(refusal: str) -> str | None:  # noqa: ARG001
+    """Return None: there is one field for the limit of an answer."""
+    return None
 
 
 def embed(

@@ -23,14 +23,22 @@ OPTIONS: Mapping[str, str] = {
     "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
 }  # fmt: skip
 """Ollama's name of an option -> its name here; what is missing has no counterpart."""
+LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
+"""The usual field of an answer's limit, which every server knows, and the one that OpenAI's own models insist on."""
 DIALECTS: Sequence[str] = ("strict", "structured_outputs", "json_schema", "tools")
 REASONS: Mapping[str, str] = {
-    "eos_token": "stop", "stop_sequence": "stop", "max_tokens": "length", "function_call": "tool_calls",
+    "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "complete": "stop",
+    "max_tokens": "length", "model_length": "length",
+    "function_call": "tool_calls", "tool_call": "tool_calls", "tool_use": "tool_calls",
 }  # fmt: skip
-"""What some servers call a reason -> what most call it."""
-_BROKEN_OFF = ("abort", "error", "cancelled")
+"""What some servers call a reason, in lower case -> what most call it."""
+_NO_REASON = ("", "null")
+"""How some servers say in each chunk that the answer goes on."""
+_BROKEN_OFF = ("abort", "aborted", "error", "cancelled", "insufficient_system_resource")
 EFFORT: Mapping[bool | str | None, str] = {True: "medium", False: "none"}
 _MS = NS // 1000
+_COUNTS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+"""The counts, and what some servers call them."""
 
 
 def make_client(host: str | None, access: Access = NO_ACCESS) -> Any:
@@ -47,7 +55,7 @@ error_of = sse.error_of
 async def call(client: Any, request: Request, timings: WireTimings) -> AsyncGenerator[Any]:
     """Have the client send the request; return the events of its answer."""
     path = "/chat/completions" if request.prompt is None else "/completions"
-    return await sse.call(client, path, body(request), timings)
+    return await sse.call(client, path, body(request), timings, with_end=True)
 
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:
@@ -62,6 +70,8 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
         **_constraint(request.format, request.dialect),
     }
     options = {OPTIONS[name]: value for name, value in request.options.items() if name in OPTIONS}
+    if request.limit_field is not None and request.prompt is None and LIMIT_FIELDS[0] in options:
+        options[request.limit_field] = options.pop(LIMIT_FIELDS[0])
     said = {"model": request.model, "stream": stream} | {k: v for k, v in optional.items() if v is not None}
     return said | options | dict(request.body)
 
@@ -105,35 +115,64 @@ def piece(part: Mapping[str, Any]) -> Piece:
     """Read a chunk of a stream, or a whole answer."""
     facts = _facts(part) if "usage" in part or "timings" in part or "metrics" in part else {}
     choices = part.get("choices")
-    if not choices:  # the usage, after the answer
-        return Piece(facts=facts)
-    choice = choices[0]
-    said, finish = choice.get("delta") or choice.get("message") or choice, choice.get("finish_reason")
-    if finish in _BROKEN_OFF:
-        raise sse.StreamFailed({"message": f"the server broke the answer off: finish_reason {finish}"})
+    if not choices:  # the usage, after the answer, or its end
+        return Piece(facts=facts, done=part is sse.END)
+    choice = choices[0]  # whose index may be anything: some servers count chunks there
+    said, finish = choice.get("delta"), choice.get("finish_reason")
+    if said is None:
+        said = choice.get("message") or choice
     if finish is not None:
-        facts = facts | {"done_reason": REASONS.get(finish, finish) or None}
+        finish, facts = None if finish in _NO_REASON else finish, _ending(part, choice, finish) | facts
     text = said.get("content") or said.get("text") or ""
     if refusal := said.get("refusal"):
         text, facts = text or refusal, facts | {REFUSED: True}
     thinking = said.get("reasoning_content") or said.get("reasoning") or said.get("thinking") or ""
-    if isinstance(text, list):
-        text, thinking = _in_parts(text)
-    calls = said.get("tool_calls")
+    if not isinstance(text, str):
+        text, thought = _in_parts(text)
+        thinking = thinking or thought
+    elif not text and not thinking and "reasoning_details" in said:  # OpenRouter, MiniMax
+        thinking = "".join(part.get("text") or part.get("summary") or "" for part in said["reasoning_details"] or ())
+    calls = said.get("tool_calls") or (said["function_call"] and [said] if "function_call" in said else ())
     return Piece(text, thinking, _calls(calls) if calls else (), finish is not None, facts)
 
 
-def _in_parts(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the text and the thinking of content in parts, as Mistral sends where a model thinks."""
-    thoughts = [inner["text"] for part in parts if part["type"] == "thinking" for inner in part["thinking"]]
-    return "".join(part["text"] for part in parts if part["type"] == "text"), "".join(thoughts)
+usual = sse.usual_with(piece)
+
+
+def _ending(part: Mapping[str, Any], choice: Mapping[str, Any], finish: Any) -> dict[str, Any]:
+    """Return the reason of a chunk that has one, in one form, and counts where some servers hide them.
+
+    Raises StreamFailed for a reason with which a server breaks an answer off.
+    """
+    if finish in _NO_REASON:
+        return {}
+    word = finish.lower() if isinstance(finish, str) else finish
+    if word in _BROKEN_OFF:
+        told = choice.get("error") or f"the server broke the answer off: finish_reason {finish}"
+        raise sse.StreamFailed({"error": told})
+    hidden = choice.get("usage") or (part.get("x_groq") or {}).get("usage")  # Moonshot; Groq
+    return {**(_facts({"usage": hidden}) if hidden else {}), "done_reason": REASONS.get(word, word)}
+
+
+def _in_parts(content: Any) -> tuple[str, str]:
+    """Return the text and the thinking of content in one or several parts, as Mistral sends where a model thinks."""
+    texts: dict[bool, list[str]] = {False: [], True: []}
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            texts[False].append(part)
+        elif part["type"] == "thinking":
+            inner = part["thinking"]
+            texts[True] += [inner] if isinstance(inner, str) else [each["text"] for each in inner]
+        elif "text" in part["type"]:  # text, output_text
+            texts[False].append(part["text"])
+    return "".join(texts[False]), "".join(texts[True])
 
 
 def _calls(calls: Sequence[Mapping[str, Any]]) -> list[CallPiece]:
     """Read tool calls: the arguments are JSON text in one or several pieces; some servers send them parsed."""
     pieces = []
     for call in calls:
-        function = call.get("function") or {}
+        function = call.get("function") or call.get("function_call") or call
         pieces.append(
             CallPiece(function.get("name"), function.get("arguments") or "", call.get("index"), call.get("id"))
         )
@@ -143,21 +182,30 @@ def _calls(calls: Sequence[Mapping[str, Any]]) -> list[CallPiece]:
 def _facts(part: Mapping[str, Any]) -> dict[str, Any]:
     """Read counts (running ones replace each other) and the durations that llama.cpp and vLLM tell."""
     facts: dict[str, Any] = {}
-    if usage := part.get("usage"):
-        prompt, output = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
+    if usage := _object(part, "usage"):
+        prompt, output = _object(usage, "prompt_tokens_details"), _object(usage, "completion_tokens_details")
+        asked, said = (usage.get(name, usage.get(other)) for name, other in _COUNTS)
         facts = {
-            "prompt_tokens": usage.get("prompt_tokens"),
-            "output_tokens": own_count(usage.get("prompt_tokens"), usage.get("completion_tokens"), usage),
+            "prompt_tokens": asked,
+            "output_tokens": own_count(asked, said, usage),
             "cached_prompt_tokens": prompt.get("cached_tokens", usage.get("prompt_cache_hit_tokens")),  # DeepSeek
             "thinking_tokens": output.get("reasoning_tokens", usage.get("reasoning_tokens")),
-        }
-    if timings := part.get("timings"):
+            "prompt_eval_ns": _ns(usage.get("prompt_time"), NS),  # Groq
+            "eval_ns": _ns(usage.get("completion_time"), NS),
+        }  # fmt: skip
+    if timings := _object(part, "timings"):
         facts |= durations(timings)
-    if metrics := part.get("metrics"):  # vLLM with --enable-per-request-metrics
+    if metrics := _object(part, "metrics"):  # vLLM with --enable-per-request-metrics
         first, queue = metrics.get("time_to_first_token_ms"), metrics.get("queue_time_ms")
         facts["prompt_eval_ns"] = None if first is None or queue is None else round((first - queue) * _MS)
         facts["eval_ns"] = _ns(metrics.get("generation_time_ms"))
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _object(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the object of that name; an empty one for what is something else, which is not what it means here."""
+    found = fields.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def own_count(prompt: int | None, output: int | None, usage: Mapping[str, Any]) -> int | None:
@@ -171,5 +219,5 @@ def durations(timings: Mapping[str, Any]) -> dict[str, Any]:
     return {"prompt_eval_ns": _ns(timings.get("prompt_ms")), "eval_ns": _ns(timings.get("predicted_ms"))}
 
 
-def _ns(milliseconds: float | None) -> int | None:
-    return None if milliseconds is None else round(milliseconds * _MS)
+def _ns(duration: float | None, unit: int = _MS) -> int | None:
+    return None if duration is None else round(duration * unit)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from loadgen.api.server import REFUSED, AccessRefused, ServerError
 from loadgen.wire.access import Access
+from loadgen.wire.tls import answers_tls, tls_problem
 
 if TYPE_CHECKING:
     import httpx
+
+_BAD_REQUEST = 400
+_WANTS_TLS = re.compile(r"https(?!:)|ssl-enabled", re.IGNORECASE)
+"""In the answer of a server that was spoken to in plain http, where only https is understood."""
+_WANTS_CERTIFICATE = "No required SSL certificate"
+"""In nginx's answer to a client without one."""
 
 
 def client_of(address: str, timeout_s: float, access: Access) -> httpx.Client:
@@ -38,10 +47,29 @@ def way_to(address: str, access: Access, limit_s: float, *, whole: bool = True) 
 
 
 def allowed(answer: httpx.Response, address: str, access: Access) -> httpx.Response:
-    """Return an answer that is not a refusal; else raise AccessRefused."""
+    """Return an answer that is not a refusal; else raise AccessRefused, or ServerError for a matter of TLS."""
     if answer.status_code in REFUSED:
         raise AccessRefused(f"{address} answers {access.refusal(answer.status_code)}")
+    if answer.status_code == _BAD_REQUEST and address.startswith("http:") and _WANTS_TLS.search(answer.text):
+        raise ServerError(_for_https(address))
+    if answer.status_code == _BAD_REQUEST and _WANTS_CERTIFICATE in answer.text:
+        raise ServerError(f"{address} asks for a client certificate: give --cert")
     return answer
+
+
+def _for_https(address: str) -> str:
+    return f"{address} speaks https: give --host https{address.removeprefix('http')}"
+
+
+def unanswered(error: Exception, address: str, how: str) -> ServerError:
+    """Return the error for a server that did not answer, with what to do: ``how``, unless something else is wrong."""
+    if (problem := tls_problem(error, address)) is not None:
+        return ServerError(problem)
+    url = urlsplit(address)
+    if url.scheme == "http" and url.hostname and answers_tls(url.hostname, url.port or 80):
+        return ServerError(_for_https(address))
+    reason = str(error) or type(error).__name__
+    return ServerError(f"no server answers at {address}{by_proxy(address)} ({reason}): {past_proxy(address) or how}")
 
 
 def by_proxy(address: str) -> str:

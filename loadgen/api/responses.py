@@ -21,6 +21,8 @@ OPTIONS: Mapping[str, str] = {
 """Ollama's name of an option -> its name here; what is missing has no counterpart."""
 DIALECTS: Sequence[str] = ("strict", "tools")
 _LENGTH = "max_output_tokens"
+_THOUGHTS = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta", "response.reasoning.delta",
+             "response.reasoning_summary.delta")  # fmt: skip
 
 make_client = openai.make_client
 preconnect = sse.preconnect
@@ -34,25 +36,13 @@ async def call(client: Any, request: Request, timings: WireTimings) -> AsyncGene
 
 
 async def _told_alike(answer: AsyncGenerator[Any], limit: int | None) -> AsyncGenerator[Any]:
-    """Yield the events in OpenAI's way: of arguments that come whole, one delta, and of a cut answer, its reason.
-
-    An answer as long as its limit was cut, which llama.cpp calls completed.
-    """
-    begun = set()
+    """Yield the events; an answer as long as its limit was cut, which llama.cpp calls completed."""
     async with aclosing(answer):
         async for event in answer:
-            match event.get("type"):
-                case "response.function_call_arguments.delta":
-                    begun.add(event.get("output_index"))
-                case "response.output_item.added" if (event.get("item") or {}).get("arguments"):
-                    begun.add(event.get("output_index"))
-                case "response.function_call_arguments.done" if event.get("output_index") not in begun:
-                    whole = event.get("arguments") or ""
-                    event = {**event, "type": "response.function_call_arguments.delta", "delta": whole}
-                case "response.completed":
-                    response = event["response"]
-                    if limit is not None and ((response.get("usage") or {}).get("output_tokens") or 0) >= limit:
-                        response["incomplete_details"] = {"reason": _LENGTH}
+            if limit is not None and event.get("type") == "response.completed":
+                response = event["response"]
+                if ((response.get("usage") or {}).get("output_tokens") or 0) >= limit:
+                    response["incomplete_details"] = {"reason": _LENGTH}
             yield event
 
 
@@ -101,41 +91,66 @@ def _content(turn: conversation.Turn) -> Any:
 
 
 def piece(part: Mapping[str, Any]) -> Piece:
-    """Read one event; what a ``done`` event repeats of the deltas before it is left out."""
+    """Read one event; some servers send only the ``done`` events, with what deltas should have brought before."""
     match part.get("type"):
         case "response.output_text.delta":
             return Piece(part["delta"])
         case "response.refusal.delta":
             return Piece(part["delta"], facts={REFUSED: True})
-        case "response.reasoning_text.delta" | "response.reasoning_summary_text.delta":
+        case kind if kind in _THOUGHTS:
             return Piece(thinking=part["delta"])
-        case "response.output_item.added" if part["item"].get("type") == "function_call":
+        case "response.output_item.added" | "response.output_item.done" as kind:
             item = part["item"]
-            call = CallPiece(item.get("name"), item.get("arguments") or "", part.get("output_index"), _id(item))
-            return Piece(calls=(call,))
+            return _call(part, item, _id(item), kind) if item.get("type") == "function_call" else Piece()
         case "response.function_call_arguments.delta":
             return Piece(calls=(CallPiece(None, part["delta"], part.get("output_index"), part.get("item_id")),))
-        case "response.completed" | "response.incomplete" | "response.failed" as end:
+        case "response.function_call_arguments.done" as kind:
+            return _call(part, part, part.get("item_id"), kind)
+        case "response.output_text.done":
+            return Piece(part.get("text") or "", whole=True)
+        case "response.refusal.done":
+            return Piece(part.get("refusal") or "", facts={REFUSED: True}, whole=True)
+        case "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled" as end:
             return _end(part, end)
         case None if part.get("object") == "response":
             return _whole(part)
     return Piece()
 
 
+usual = sse.usual_with(piece)
+
+
+def _call(part: Mapping[str, Any], said: Mapping[str, Any], call_id: str | None, kind: str) -> Piece:
+    """Read the call in an event of that kind; a ``done`` event repeats it whole."""
+    call = CallPiece(said.get("name"), said.get("arguments") or "", part.get("output_index"), call_id)
+    return Piece(calls=(call,), whole=kind.endswith(".done"))
+
+
 def _whole(response: Mapping[str, Any]) -> Piece:
     """Read an answer that was not streamed."""
-    items = response["output"]
-    contents = [part for item in items for part in item.get("content") or () if item.get("type") != "function_call"]
-    said = [part.get("text") or part.get("refusal") or "" for part in contents if part["type"] != "reasoning_text"]
-    summaries = [part for item in items if item.get("type") == "reasoning" for part in item.get("summary") or ()]
-    thoughts = [part["text"] for part in (*contents, *summaries) if part["type"] in ("reasoning_text", "summary_text")]
+    end = _end({"response": response}, f"response.{response.get('status')}")
+    text, thinking, calls = _said(response["output"])
+    return Piece(text, thinking, calls, True, end.facts)
+
+
+def _said(items: Sequence[Mapping[str, Any]]) -> tuple[str, str, Sequence[CallPiece]]:
+    """Return the text, the thinking and the calls of an answer's items."""
+    contents = [part for item in items for part in _parts(item, "content") if item.get("type") != "function_call"]
+    said = [part.get("text") or part.get("refusal") or "" for part in contents if part.get("type") != "reasoning_text"]
+    summaries = [part for item in items if item.get("type") == "reasoning" for part in _parts(item, "summary")]
+    kinds = ("reasoning_text", "summary_text")
+    thoughts = [part.get("text") or "" for part in (*contents, *summaries) if part.get("type") in kinds]
     calls = [
-        CallPiece(item["name"], item.get("arguments") or "", number, _id(item))
+        CallPiece(item.get("name"), item.get("arguments") or "", number, _id(item))
         for number, item in enumerate(items)
         if item.get("type") == "function_call"
     ]
-    end = _end({"response": response}, f"response.{response.get('status')}")
-    return Piece("".join(said), "".join(thoughts), calls, True, end.facts)
+    return "".join(said), "".join(thoughts), calls
+
+
+def _parts(item: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    found = item.get(name)
+    return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else ()
 
 
 def _id(item: Mapping[str, Any]) -> str | None:
@@ -146,11 +161,14 @@ def _id(item: Mapping[str, Any]) -> str | None:
 def _end(part: Mapping[str, Any], end: str) -> Piece:
     """Read the last event: why the answer ended, and its counts."""
     response = part["response"]
-    if end == "response.failed":
-        raise sse.StreamFailed(response)
-    usage = response.get("usage") or {}
+    if end in ("response.failed", "response.cancelled"):
+        told = (response or {}).get("error")
+        raise sse.StreamFailed({"error": told or f"the server ended the answer as {end.partition('.')[2]}"})
+    usage, output = response.get("usage") or {}, response.get("output") or ()
     why = (response.get("incomplete_details") or {}).get("reason")
-    called = any(item.get("type") == "function_call" for item in response.get("output") or ())
+    if why is None and "incomplete" in (end.partition(".")[2], response.get("status")):
+        why = "incomplete"
+    called = any(item.get("type") == "function_call" for item in output)
     reason = "length" if why == _LENGTH else why or ("tool_calls" if called else "stop")
     facts = {
         "done_reason": reason,
@@ -160,4 +178,6 @@ def _end(part: Mapping[str, Any], end: str) -> Piece:
         "thinking_tokens": (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
         **openai.durations(part.get("timings") or {}),
     }
-    return Piece(done=True, facts={name: value for name, value in facts.items() if value is not None})
+    text, thinking, calls = _said(output)
+    told = {name: value for name, value in facts.items() if value is not None}
+    return Piece(text, thinking, calls, True, told, whole=True)

@@ -24,6 +24,10 @@ class AccessRefused(ServerError):
     """The server answers 401 or 403: the message says what to set."""
 
 
+class NoSuchModel(ServerError):
+    """The server does not have the model, as it says when it is asked for an answer."""
+
+
 class NotThisApi(ServerError):
     """Something answers, but not as a server of this API."""
 
@@ -60,6 +64,8 @@ class Server:
     """The server's software, where that can be told: ollama, llama.cpp, vllm, …"""
     lists_models: bool = True
     """False: any model may be there."""
+    limit_field: str | None = None
+    """In what it takes the limit of an answer, where that is known not to be the API's usual field."""
     details: Mapping[str, ModelDetails] = field(default_factory=dict)
     """Full name of a model -> what is known of it."""
 
@@ -77,16 +83,21 @@ class Server:
         url = urlsplit(self.address)
         return 0 if url.scheme == "unix" else url.port or (443 if url.scheme == "https" else 80)
 
+    def full_name(self, model: str) -> str:
+        """Return the one form of all names that mean the same model to the server, by Ollama's rule on its /v1 too."""
+        rule = DEFAULT_API if self.kind == DEFAULT_API else self.api_name
+        return server_api(rule).full_name(model)
+
     def name_of(self, model: str) -> str:
         """Return the one name of a model, however it was given: the listed one, without a tag that is understood."""
-        full_name = self.api.full_name
+        full_name = self.full_name
         listed = self.listed.get(full_name(model), model)
         bare = listed.rpartition(":")[0]
         return bare if bare and full_name(bare) == full_name(listed) else listed
 
     def digest(self, model: str) -> str | None:
         """Return the model's identity; None if the server does not have it."""
-        found = self.models.get(self.api.full_name(model))
+        found = self.models.get(self.full_name(model))
         return f"name:{model}" if found is None and not self.lists_models else found
 
 
@@ -133,11 +144,16 @@ class ServerApi(Protocol):
         self, address: str, model: str, on_progress: Callable[[str, int, int], None], access: Access = ...
     ) -> None: ...
     def load_model(
-        self, address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None, access: Access = ...
-    ) -> tuple[float | None, str | None]: ...
+        self, address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None,
+        access: Access = ..., limit_field: str | None = ...,
+    ) -> tuple[float | None, str | None]: ...  # fmt: skip
     def prompt_tokens(
-        self, address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool, access: Access = ...
-    ) -> int | None: ...
+        self, address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool,
+        access: Access = ..., limit_field: str | None = ...,
+    ) -> int | None: ...  # fmt: skip
+    def refused_limit(self, refusal: str) -> str | None:
+        """Return the field in which the limit of an answer is to be given, if the server refused the usual one."""
+
     def embed(
         self, address: str, model: str, texts: Sequence[str], access: Access = ...
     ) -> Sequence[Sequence[float]]: ...

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from typing import Any
 
+from loadgen.api.answer import Piece
 from loadgen.api.rate_limits import is_rate_limit
 from loadgen.types import RequestError
 from loadgen.wire.access import Access, http_url
@@ -21,11 +22,19 @@ from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Sse
 
 DONE = "[DONE]"
+END: Mapping[str, Any] = {"type": DONE}
+"""With what chat completions end, whether or not they say why."""
+_PLAIN = "identity"
+"""The content encoding that is none."""
 _SENDING: ContextVar[WireTimings] = ContextVar("sending")
 """The current task's request: the official clients offer no way to pass it to their transport."""
 _CLIENTS = ("openai", "anthropic")
+_ERROR_WORDS = ("message", "detail", "msg", "errors", "error_code")
+"""Fields of an error that is sent by itself amid a stream."""
 _SHAPE = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
 """What reading an answer of another shape raises."""
+_READERS = ("piece", "_told_alike", "_counted_whole")
+"""Functions of the APIs that read an answer."""
 
 
 class StreamFailed(Exception):
@@ -44,7 +53,7 @@ def make_client(client_class: Any, host: str | None, access: Access) -> Any:
 
     transport = Httpx2Transport(_SENDING.get, Sse, bytes, host, access)
     # A gateway that compresses an answer gathers its chunks.
-    headers: Any = {**access.encoded_headers, "Accept-Encoding": "identity"}
+    headers: Any = {**access.encoded_headers, "Accept-Encoding": _PLAIN}
     http = httpx2.AsyncClient(
         transport=transport, headers=headers, trust_env=False, timeout=None, follow_redirects=False
     )
@@ -66,8 +75,10 @@ async def preconnect(client: Any, count: int, timeout_s: float) -> None:
     await client._client._transport.preconnect(str(client.base_url), count, timeout_s)
 
 
-async def call(client: Any, path: str, body: Mapping[str, Any], timings: WireTimings) -> AsyncGenerator[Any]:
-    """Have the client send the body; return the events of the answer."""
+async def call(
+    client: Any, path: str, body: Mapping[str, Any], timings: WireTimings, *, with_end: bool = False
+) -> AsyncGenerator[Any]:
+    """Have the client send the body; return the events of the answer, and END if it is to be among them."""
     import httpx2
 
     _SENDING.set(timings)
@@ -78,7 +89,10 @@ async def call(client: Any, path: str, body: Mapping[str, Any], timings: WireTim
         )
     except Exception as caught:
         raise _innermost(caught) from None
-    return _answer(response)
+    if (encoding := response.headers.get("content-encoding", _PLAIN)) != _PLAIN:
+        await response.aclose()
+        raise BadWire(f"the answer is compressed ({encoding}), although that was not asked for")
+    return _answer(response, None if with_end else END)
 
 
 def _innermost(caught: Exception) -> Exception:
@@ -89,41 +103,61 @@ def _innermost(caught: Exception) -> Exception:
     return inner or caught
 
 
-async def _answer(response: Any) -> AsyncGenerator[Mapping[str, Any]]:
-    """Yield the data of each event: see ``event_of``."""
+async def _answer(response: Any, left_out: Mapping[str, Any] | None) -> AsyncGenerator[Mapping[str, Any]]:
+    """Yield the data of each event but that one: see ``event_of``."""
     try:
         async for text in response.aiter_lines():
-            if (fields := event_of(text)) is not None:
+            if (fields := event_of(text)) is not None and fields is not left_out:
                 yield fields
     finally:
         await response.aclose()
 
 
 def event_of(text: str) -> Mapping[str, Any] | None:
-    """Return an event's data, with its name as ``type``; None for a ping or the end.
+    """Return an event's data, with its name as ``type``, or END; None for a ping.
 
     Raises StreamFailed for an event that reports an error, BadWire for one that is no JSON object.
     """
     name, data = _parts(text)
-    if data == DONE or name == "ping":
+    if data == DONE:
+        return END
+    if name == "ping" or not (data or name == "error"):
         return None
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise BadWire(f"an event is not JSON: {error}") from None
+        if name == "error":
+            raise StreamFailed({"message": data or "an error event without a text"}) from None
+        raise BadWire(f"an event is not JSON ({error}): {data:.100}") from None
+    if name == "error" or (isinstance(fields, dict) and _is_error(fields)):
+        raise StreamFailed(fields)
     if not isinstance(fields, dict):
         raise BadWire("an event is not a JSON object")
-    if name == "error" or fields.get("error") or fields.get("type") == "error":
-        raise StreamFailed(fields)
     if name is not None:
         fields.setdefault("type", name)
     return fields
 
 
+def usual_with(piece: Callable[[Mapping[str, Any]], Piece]) -> Callable[[bytes], Piece | None]:
+    """Make a ``ChatApi.usual``, of events that bring text and nothing else."""
+
+    def usual(chunk: bytes) -> Piece | None:
+        try:
+            fields = event_of(chunk.decode())
+            found = None if fields is None else piece(fields)
+        except (StreamFailed, BadWire, *_SHAPE):
+            return None
+        if found is None or not (isinstance(found.text, str) and isinstance(found.thinking, str)):
+            return None
+        return found if found == Piece(found.text, found.thinking) else None
+
+    return usual
+
+
 def _parts(text: str) -> tuple[str | None, str]:
     """Return an event's name and data."""
     if text.startswith("data: ") and text.find("\n") >= len(text) - 2:  # nearly always
-        return None, text[6:].rstrip()
+        return None, text[6:].strip()
     name, data = None, []
     for line in text.split("\n"):  # not splitlines(): JSON may contain U+2028
         field, _, value = line.partition(":")
@@ -132,7 +166,18 @@ def _parts(text: str) -> tuple[str | None, str]:
             data.append(value)
         elif field == "event":
             name = value
-    return name, "\n".join(data)
+        elif field == "error":  # as old versions of llama.cpp write it
+            name, data = "error", [value]
+    return name, "\n".join(data).strip()
+
+
+def _is_error(fields: Mapping[str, Any]) -> bool:
+    """Return whether an event reports an error, in any of the forms that servers use."""
+    if fields.get("error") or fields.get("type") == "error" or fields.get("object") == "error":
+        return True
+    if "choices" in fields or "type" in fields or "object" in fields:
+        return False
+    return any(fields.get(name) for name in _ERROR_WORDS) and not isinstance(fields.get("message"), dict)
 
 
 def error_text(fields: Any) -> str:
@@ -140,7 +185,9 @@ def error_text(fields: Any) -> str:
     match fields:
         case {"error": {"message": str(text)}} | {"error": str(text)} | {"message": str(text)} | {"detail": str(text)}:
             return text
-        case {"response": {"error": {"message": str(text)}}}:
+        case {"response": {"error": {"message": str(text)}}} | {"error": {"error": {"message": str(text)}}}:
+            return text
+        case {"msg": str(text)} | {"errors": [{"message": str(text)}, *_]} | {"error": [{"message": str(text)}, *_]}:
             return text
         case str():
             return fields
@@ -164,4 +211,4 @@ def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:  #
 
 def _in_an_answer(caught: BaseException) -> bool:
     """Return whether it was raised while an answer was read, whose shape is the server's."""
-    return any(frame.f_code.co_name == "piece" for frame, _ in traceback.walk_tb(caught.__traceback__))
+    return any(frame.f_code.co_name in _READERS for frame, _ in traceback.walk_tb(caught.__traceback__))

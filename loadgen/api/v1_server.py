@@ -8,18 +8,18 @@ pull a model: the first request does the one, its operator the other.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from loadgen.api import kinds, sse
-from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy
-from loadgen.api.server import AccessRefused, LoadedModel, NotThisApi, Server, ServerError, given_host
+from loadgen.api import DEFAULT_API, blame, kinds, openai, sse
+from loadgen.api.questions import allowed, client_of, unanswered
+from loadgen.api.server import AccessRefused, LoadedModel, NoSuchModel, NotThisApi, Server, ServerError, given_host
 from loadgen.types import Request
 from loadgen.wire.access import NO_ACCESS, Access, masked_address, split_userinfo
-from loadgen.wire.tls import tls_problem
 
 if TYPE_CHECKING:
     import httpx
@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 _QUESTION_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
 _NOTHING_THERE = (404, 405)
-_HOSTED = ("api.openai.com", "api.anthropic.com")
+_LACKING = (400, 404, 422)
+_NO_SUCH_MODEL = re.compile(
+    r"\bmodel\b.{0,60}\bnot (found|exist|available|supported|a valid)|\b(unknown|invalid|no such) model\b",
+    re.IGNORECASE,
+)
+_TOLD = 300
+_MOST_NAMES = 12
+_OPENAIS_OWN = "api.openai.com"
+_HOSTED = (_OPENAIS_OWN, "api.anthropic.com")
 """They are not asked what only other servers answer."""
 
 
@@ -55,7 +63,12 @@ class V1Server:
 
     def how_to_get(self, models: Sequence[str], server: Server) -> str:
         """Return what to do about models that the server lacks."""
-        return f"it has {', '.join(sorted(server.models)) or 'no model'}: load the model there, or name one of these"
+        names = sorted(server.listed.values())
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        has = f"it has {', '.join(names[:_MOST_NAMES]) or 'no model'}{more}"
+        if server.kind == DEFAULT_API:
+            return f"{has}: run `{'; '.join(f'ollama pull {model}' for model in models)}`, or name one of these"
+        return f"{has}: load the model there, or name one of these"
 
     def keep_alive(self, text: str) -> str | float:
         raise ValueError("only Ollama's own API has --keep-alive: leave it out")
@@ -72,7 +85,10 @@ class V1Server:
         if not valid or url.query or url.fragment:
             raise ServerError(f"{masked_address(given)!r} is not a valid server address: "
                               f"give --host like http://127.0.0.1:8000{self.usual}")  # fmt: skip
-        return urlunsplit((url.scheme, url.netloc, url.path.rstrip("/") or self.usual, "", ""))
+        path = url.path.rstrip("/")
+        if self.path.startswith("/v1/"):
+            path = path.removesuffix("/v1")
+        return urlunsplit((url.scheme, url.netloc, path or self.usual, "", ""))
 
     def probe(self, address: str, access: Access = NO_ACCESS) -> Server:
         """Return the server at the base URL; ServerError if there is none, or it does not speak this API."""
@@ -82,9 +98,7 @@ class V1Server:
             with client_of(_root(address), _QUESTION_TIMEOUT_S, access) as http:
                 return _identified(self, http, address, access)
         except (httpx.RequestError, OSError) as error:
-            how = past_proxy(address) or "start it, or give --host"
-            problem = f"no server answers at {address}{by_proxy(address)} ({error}): {how}"
-            raise ServerError(tls_problem(error, address) or problem) from None
+            raise unanswered(error, address, "start it, or give --host") from None
 
     def answers(self, address: str, access: Access = NO_ACCESS) -> bool:
         """Return whether the server still answers, whatever it says."""
@@ -104,16 +118,16 @@ class V1Server:
 
     def load_model(
         self, address: str, model: str, options: Mapping[str, Any], keep_alive: str | float | None,
-        access: Access = NO_ACCESS,
+        access: Access = NO_ACCESS, limit_field: str | None = None,
     ) -> tuple[float | None, str | None]:  # fmt: skip
         """Send the shortest request, for which a server loads the model; return its seconds, and a refusal.
 
-        Raises NotThisApi if the server has nothing at the API's path, and AccessRefused.
+        Raises NotThisApi if the server has nothing at the API's path, NoSuchModel and AccessRefused.
         """
         began = monotonic()
         try:
-            answer = self._ask(address, model, "Say hello.", access)
-        except (NotThisApi, AccessRefused):
+            answer = self._ask(address, model, "Say hello.", access, limit_field)
+        except (NotThisApi, NoSuchModel, AccessRefused):
             raise
         except ServerError as error:
             return None, str(error)
@@ -121,25 +135,32 @@ class V1Server:
             return None, f"the answer is not what this API sends: {json.dumps(answer)[:200]}"
         return monotonic() - began, None
 
+    def refused_limit(self, refusal: str) -> str | None:
+        """Return the field in which the limit of an answer is to be given, if the server refused the usual one."""
+        other = openai.LIMIT_FIELDS[1]
+        return other if self.api_name == OPENAI.api_name and other in refusal else None
+
     def prompt_tokens(
-        self, address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool, access: Access = NO_ACCESS
-    ) -> int | None:
+        self, address: str, model: str, prompt: str, options: Mapping[str, Any], chat: bool,
+        access: Access = NO_ACCESS, limit_field: str | None = None,
+    ) -> int | None:  # fmt: skip
         """Return the number of tokens of the prompt with its template; None if the server does not report it."""
         try:
-            usage = self._ask(address, model, prompt, access).get("usage") or {}
+            usage = self._ask(address, model, prompt, access, limit_field).get("usage") or {}
         except ServerError:
             return None
         counts = (self.prompt_count, "cache_read_input_tokens", "cache_creation_input_tokens")
         return None if usage.get(self.prompt_count) is None else sum(usage.get(name) or 0 for name in counts)
 
-    def _ask(self, address: str, model: str, prompt: str, access: Access) -> Mapping[str, Any]:
+    def _ask(self, address: str, model: str, prompt: str, access: Access, limit_field: str | None) -> Mapping[str, Any]:
         """Ask for one token; ServerError with the server's reason if there is no answer."""
         import httpx
 
         from loadgen.api.sending import chat_api
 
         message = {"role": "user", "content": prompt}
-        request = Request(index=-1, model=model, messages=(message,), options={"num_predict": 1})
+        few = {"num_predict": 1}
+        request = Request(index=-1, model=model, messages=(message,), options=few, limit_field=limit_field)
         body = chat_api(self.api_name).body(request, stream=False)
         try:
             with client_of(address, _LOAD_TIMEOUT_S, access) as http:
@@ -152,9 +173,12 @@ class V1Server:
             raise ServerError(access.masked(str(error) or type(error).__name__)) from None
         except kinds.UNREADABLE:
             raise ServerError(f"HTTP {answer.status_code}, and the answer is not JSON") from None
-        if answer.status_code != 200 or not isinstance(said, dict):
-            raise ServerError(access.masked(f"HTTP {answer.status_code}: {sse.error_text(said)}"))
-        return said
+        if answer.status_code == 200 and isinstance(said, dict):
+            return said
+        told = access.masked(sse.error_text(said))
+        if _NO_SUCH_MODEL.search(blame.own_words(told, model)) and answer.status_code in _LACKING:
+            raise NoSuchModel(f"the server at {address} does not have {model}: it says {told[:_TOLD]!r}")
+        raise ServerError(f"HTTP {answer.status_code}: {told}")
 
     def embed(
         self, address: str, model: str, texts: Sequence[str], access: Access = NO_ACCESS
@@ -228,8 +252,11 @@ def _identified(api: V1Server, http: httpx.Client, address: str, access: Access)
         version, models, details = kind.facts(http, entries or ())
     except kinds.UNREADABLE:  # another form than that of this kind: it tells names alone
         version, models, details = kinds.ANY.facts(http, entries or ())
-    named = {entry["id"]: f"name:{entry['id']}" for entry in entries or ()}
+    names = [entry["id"] for entry in entries or ()]
+    named = {kind.full_name(name): f"name:{name}" for name in names}
+    on_openai = api.api_name == OPENAI.api_name and urlsplit(address).hostname == _OPENAIS_OWN
     return Server(
         address, f"{kind.name} {version}".strip(), {**named, **models}, api.api_name, access=access,
-        kind=kind.name, lists_models=entries is not None, details=details,
+        listed={kind.full_name(name): name for name in names}, kind=kind.name, lists_models=entries is not None,
+        limit_field=openai.LIMIT_FIELDS[1] if on_openai else None, details=details,
     )  # fmt: skip

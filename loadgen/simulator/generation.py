@@ -210,7 +210,7 @@ class Generation:
                 for _ in range(_REPEATS):
                     self._write({"content": "\n"})
                 self._send((), last=True)
-            case "error-line" | "error-event":
+            case "error-line" | "error-event" | "error-flat":
                 self._send([self.form.error(_LOST, self.fault == "error-event")], last=True)
             case "hang-mid":
                 return True
@@ -245,7 +245,7 @@ class Generation:
                 self._respond(self.form.whole({"content": text}, None))
             case "hang-mid":
                 pass
-            case "error-line" | "error-event":
+            case "error-line" | "error-event" | "error-flat":
                 self._respond(self.form.refusal(500, _LOST), 500)
             case "garbage":
                 self._respond(_GARBAGE)
@@ -279,7 +279,7 @@ class Generation:
             self.model.release()
 
 
-_BREAKING = frozenset({"reset", "close", "cut", "repeat-guard", "hang-mid", "error-line", "error-event"})
+_BREAKING = frozenset({"reset", "close", "cut", "repeat-guard", "hang-mid", "error-line", "error-event", "error-flat"})
 _GARBAGE = b"this is not JSON {"
 _NOT_UTF8 = b"\xff\xfe\xc3("
 _MARK: Message = {"content": "@@"}

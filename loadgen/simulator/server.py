@@ -36,6 +36,8 @@ _INFERENCE: dict[str, Endpoint] = {
     **dict.fromkeys(PATHS, "chat"),
 }  # fmt: skip
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
+_WRONG_LIMIT = ("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+                "instead.")  # fmt: skip
 _STATUS_FAULTS: Mapping[str, tuple[int, str]] = {
     "404": (404, "model '{}' not found"),
     "429": (429, "too many requests"),
@@ -261,6 +263,8 @@ class SimulatedServer:
         check_options(body.get("options", {}))
         if model.full():
             raise Refused(503, _BUSY)
+        if entry.fault == "max-tokens-refused" and asked.api == "chat" and "max_tokens" in asked.sent:
+            raise Refused(400, _WRONG_LIMIT)
         if _only_loads(body):
             return self._load(connection, model, body, entry, endpoint)
         known = self.answers.get(answers.last_user_content(body))

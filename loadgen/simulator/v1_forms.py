@@ -138,6 +138,8 @@ class _OpenAiForm(_V1Form):
     def error(self, text: str, named: bool) -> bytes:
         if named:
             return _event({"message": text, "code": 500}, "error")
+        if self.asked.fault == "error-flat":
+            return _event({"object": "error", "message": text, "type": "InternalServerError", "code": 500})
         return _event({"error": {"message": text, "type": "server_error", "code": 500}})
 
     def _opening(self) -> bytes:
@@ -181,7 +183,7 @@ class _OpenAiForm(_V1Form):
     def _running(self) -> dict[str, Any]:
         """Return the counts so far, where each chunk has them."""
         if self.asked.fault != "usage-running":
-            return {}
+            return {"usage": None} if self.asked.fault == "usage-null" else {}
         self.said += 1
         total = self.prompt_tokens + self.said
         counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.said, "total_tokens": total}
@@ -208,7 +210,9 @@ class ChatForm(_OpenAiForm):
         role = {} if self.llama else {"role": "assistant"}
         thinking = self._thinking(message.get("thinking"))
         calls = message.get("tool_calls")
-        content = {} if self.llama and (thinking or calls) else {"content": message["content"]}
+        text = message["content"]
+        text = [{"type": "text", "text": text}] if text and self.asked.fault == "text-parts" else text
+        content = {} if self.llama and (thinking or calls) else {"content": text}
         said = {"tool_calls": [self._call(call) for call in calls]} if calls else {}
         self.called = self.called or bool(calls)
         return self._delta({**role, **content, **thinking, **said}, **self._running())
@@ -222,7 +226,8 @@ class ChatForm(_OpenAiForm):
         return {"reasoning_content" if named else "reasoning": text}
 
     def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        place = {} if self.asked.fault == "calls-unindexed" else {"index": call["index"]}
+        index = 0 if self.asked.fault == "calls-same-index" else call["index"]
+        place = {} if self.asked.fault == "calls-unindexed" else {"index": index}
         if "name" not in call:
             repeated = {"id": call["id"]} if self.asked.fault == "calls-same-id" else {}
             return {**place, **repeated, "function": {"arguments": call["arguments"]}}
@@ -239,6 +244,7 @@ class ChatForm(_OpenAiForm):
         return "tool_calls" if calls and self.asked.fault != "no-done-reason" else super()._reason(end)
 
     def _delta(self, delta: Mapping[str, Any], reason: str | None = None, **more: Any) -> bytes:
+        reason = "" if reason is None and self.asked.fault == "reason-empty" else reason
         if self.llama:
             choice = {"finish_reason": reason, "index": 0, "delta": delta}
         else:

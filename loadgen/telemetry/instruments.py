@@ -159,7 +159,7 @@ class CellLabels:
     model: str
     suite: str
     load: str
-    """The load level as text, such as ``c=4`` or ``rate=2.5/s constant``."""
+    """The load level as text, such as ``c=4`` or ``rate=2.5/s constant``, and what else sets the cell apart."""
     server_address: str
     server_port: int
     operation: Literal["chat", "text_completion"] = "chat"
@@ -175,7 +175,7 @@ def own_attributes(cell: CellLabels) -> Labels:
     label = {} if cell.label is None else {"structbench.label": sendable(cell.label[:LABEL_CHARACTERS])}
     return {
         "gen_ai.request.model": sendable(cell.model), "structbench.suite": sendable(cell.suite),
-        "structbench.load": cell.load, **label,
+        "structbench.load": sendable(cell.load), **label,
     }  # fmt: skip
 
 

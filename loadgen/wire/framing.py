@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Protocol
 
 _MAX_CHUNK = 16 << 20
+_BOM = b"\xef\xbb\xbf"
+"""May stand before the first event."""
 
 
 class BadWire(Exception):
@@ -83,11 +85,12 @@ class Sse:
         self._rest = events.pop() + held
         if len(self._rest) > _MAX_CHUNK:
             raise BadWire(f"an event of the answer is longer than {_MAX_CHUNK >> 20} MiB")
-        return [event + b"\n\n" for event in events if _has_data(event)]
+        return [event.removeprefix(_BOM) + b"\n\n" for event in events if _has_data(event)]
 
     def rest(self) -> bytes:
         return self._rest if _has_data(self._rest) else b""
 
 
 def _has_data(event: bytes) -> bool:
-    return event.startswith(b"data:") or b"\ndata:" in event
+    begins = event.startswith((b"data:", b"error:", _BOM + b"data:"))
+    return begins or b"\ndata:" in event

@@ -7,6 +7,7 @@ completes. Handshakes, session tickets and key updates bring no bytes of an answ
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -14,6 +15,7 @@ from pathlib import Path
 
 _RECORD = 1 << 14
 """Bytes in the longest record."""
+_TRIAL_S = 3.0
 _EXPIRED = 10
 _NOT_YET_VALID = 9
 _UNTRUSTED = (2, 18, 19, 20, 21)
@@ -170,6 +172,20 @@ def _identify(context: ssl.SSLContext, option: str, cert: str, key: str | None =
 def no_trust() -> ssl.SSLContext:
     """Return a context for clients that use no TLS but want one: nothing is trusted, and nothing is read for it."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def answers_tls(host: str, port: int) -> bool:
+    """Return whether TLS is spoken at the port, whoever it is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), _TRIAL_S) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def tls_problem(error: BaseException | None, host: str) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -105,8 +106,12 @@ def _probe(options: Options, server: "Server", store: "Store", model: str) -> It
     from structbench.matrix.client import Prober, endpoints_of
     from structbench.matrix.probes import probes
 
+    limit = server.limit_field
+    ask = partial(server.api.load_model, server.address, model, {}, None, server.access)
     try:
-        _, refusal = server.api.load_model(server.address, model, {}, None, server.access)
+        _, refusal = ask(limit)
+        if refusal is not None and limit is None and (limit := server.api.refused_limit(refusal)) is not None:
+            _, refusal = ask(limit)
     except ServerError as error:
         raise BadInput(str(error)) from None
     if refusal is not None:
@@ -115,7 +120,7 @@ def _probe(options: Options, server: "Server", store: "Store", model: str) -> It
     todo = list(probes(endpoints_of(server, options.api)))
     with closing(Prober(server.address, options.timeout, server.access, server.api_name)) as prober:
         for probe in track(todo, description=model, console=shown, transient=True, disable=not sys.stderr.isatty()):
-            row, failure = _try_one(prober, probe, server, model, options)
+            row, failure = _try_one(prober, probe, server, model, options, limit)
             store.append("features", {**row, "probed_at": datetime.now(UTC)})
             yield row
             if failure is not None and not server.api.answers(server.address, server.access):
@@ -123,19 +128,19 @@ def _probe(options: Options, server: "Server", store: "Store", model: str) -> It
 
 
 def _try_one(
-    prober: "Prober", probe: "Probe", server: "Server", model: str, options: Options
+    prober: "Prober", probe: "Probe", server: "Server", model: str, options: Options, limit_field: Optional[str]
 ) -> tuple[dict[str, Any], Optional[str]]:
     """Return the row of one probe, and why its answer did not arrive (None if it did)."""
     from structbench.matrix.client import PLACES
     from structbench.matrix.probes import judge, request_of
     from structbench.run.cells import SIMULATED
 
-    reply = prober.ask(probe.endpoint, request_of(probe, model, options.tokens), probe.stream)
+    reply = prober.ask(probe.endpoint, request_of(probe, model, options.tokens, limit_field), probe.stream)
     finding = judge(probe, reply)
     row = {
         "server_version": server.version.removeprefix(server.kind).strip(), "server_kind": server.kind or None,
         "server_address": SIMULATED if options.simulate else server.address,
-        "model": server.listed.get(server.api.full_name(model), model), "model_digest": server.digest(model) or "",
+        "model": server.listed.get(server.full_name(model), model), "model_digest": server.digest(model) or "",
         "probe": probe.name, "api": PLACES[probe.endpoint].api_name, "endpoint": probe.endpoint,
         "stream": probe.stream, "think": probe.think, "question": probe.question, "result": finding.result,
         "status": reply.status, "evidence": finding.evidence, "example": finding.example, "seconds": reply.seconds,

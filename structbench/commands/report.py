@@ -62,6 +62,9 @@ def run(options: Options) -> int:
     missed = [gate for gate in document.gates if gate.is_missed] if options.slo else []
     for gate in missed:
         complain(gate.line)
+    where = "" if options.db == Options().db else f" --db {options.db}"
+    for settles in [each for candidate in document.headline.candidates for each in candidate.settles] if missed else []:
+        complain(f"not decided: {settles.text}{where}")
     return GATE_FAILED if missed else 0
 
 

@@ -6,20 +6,26 @@ Invariant: "better" and "worse" mean significant after adjusting for all tests m
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from structbench.comparison.pairing import Pair, Pairing
 from structbench.comparison.rule import rule_note
 from structbench.comparison.samples import Compared, compared
 from structbench.comparison.significance import NO_CASE_DIFFERS, Difference, holm
-from structbench.formatting import ABSENT
+from structbench.formatting import ABSENT, span_text
 from structbench.gates.expressions import Change, Condition, limits_text
 from structbench.gates.slo import CellResult, Gate, GateOutcome, Judgement, doubt, judged, settle
 from structbench.identity import canonical_json
 from structbench.metrics import COMPARED
 from structbench.results.groups import RunGroup
 from structbench.store import Reader
+
+_MARGIN = 1.2
+_MOST = 100_000
+"""More requests than this are not worth naming."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,8 @@ def _gate(comparison: Comparison, change: Change) -> Gate:
         return gate("not decided", row.why or f"{'A' if row.a is None else 'B'} does not have this figure", row)
     shown = f"{change_text(row)} ({interval_text(row)})"
     outcome, said = _judged(change, row.difference)
+    if outcome == "not decided":
+        said += "".join(f"; {text}" for text in _more(change, row, row.difference, pair))
     if outcome != "not met" and unsure:
         return gate("not decided", f"{shown}; but {' and '.join(unsure)}", row)
     return gate(outcome, f"{shown}: {said}", row)
@@ -176,6 +184,21 @@ def _judged(change: Change, found: Difference) -> tuple[Judgement, str]:
             return "not decided", "the interval contains 0, as it does without any change: allow a margin, e.g. 5 %"
         case _:
             return "not decided", "the interval contains the limit: only more requests or runs can tell"
+
+
+def _more(change: Change, row: Compared, found: Difference, pair: Pair) -> Iterator[str]:
+    """Yield for each side what would decide a change, if it stayed as it is, where the side kept its command."""
+    limit = change.value * found.a if change.relative else change.value
+    distance, n = abs(limit - found.value), max(row.n_a, row.n_b)
+    needs = ceil(n * _MARGIN * ((found.high - found.low) / 2 / distance) ** 2) if distance else _MOST
+    for side, group, has in (("A", pair.a, row.n_a), ("B", pair.b, row.n_b)):
+        words = group.environment.get("command")
+        if words is None or not n < needs < _MOST:
+            continue
+        takes_s = group.duration_s * (needs - has) / has if group.duration_s and has else None
+        takes = "" if takes_s is None else f" ({span_text(takes_s)} there)"
+        command = shlex.join(["structbench", "load", *words, "--skip-cached", "--requests", str(needs)])
+        yield f"about {needs:,} requests would tell, for {side}{takes}: {command}"
 
 
 def _doubts(comparison: Comparison) -> Iterator[str]:

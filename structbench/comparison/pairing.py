@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean
 from structbench.identity import canonical_json, differences
-from structbench.results.groups import RunGroup
+from structbench.results.groups import RunGroup, differing_by_server
 from structbench.types import Config
 
 COMPARED = ("model", "model_digest", "server_version", "server_address", "api")
@@ -27,13 +27,19 @@ class Pair:
     changed: tuple[str, ...]
     """What differs and is allowed to: ``model: smollm2:135m → qwen2.5-coder:0.5b``."""
     blocking: tuple[str, ...] = ()
+    distinction: str = ""
+    """What tells it from other pairs of the same models, suite and load: ``num_ctx=2048``."""
 
     @property
     def name(self) -> str:
         """Return the name of the cell, with both models if they differ."""
+        extra = f" ({self.distinction})" if self.distinction else ""
         if self.a.model == self.b.model:
-            return f"{self.a.model} {self.a.suite} {self.a.load}"
-        return f"{self.a.model} → {self.b.model} {self.b.suite} {self.b.load}"
+            return f"{self.a.model} {self.a.suite} {self.a.load}{extra}"
+        return f"{self.a.model} → {self.b.model} {self.b.suite} {self.b.load}{extra}"
+
+
+_SIDES: Sequence[Callable[[Pair], RunGroup]] = (lambda pair: pair.a, lambda pair: pair.b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +84,18 @@ def pair(a: Sequence[RunGroup], b: Sequence[RunGroup], across: Collection[str] =
     ]
     seen = {id(group) for each in blocked for group in (each.a, each.b)}
     return Pairing(
-        tuple(sorted([*found, *blocked], key=lambda each: each.a.id)),
+        tuple(_with_distinct_names(sorted([*found, *blocked], key=lambda each: each.a.id))),
         tuple(group for group in rest_a if id(group) not in seen),
         tuple(group for group in rest_b if id(group) not in seen),
     )
+
+
+def _with_distinct_names(pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """Yield the pairs; those of one name get what differs between them, on the side that it differs on."""
+    for each in pairs:
+        alike = [other for other in pairs if other.name == each.name]
+        told = [differing_by_server(side(each), [side(other) for other in alike]) for side in _SIDES]
+        yield replace(each, distinction=", ".join(told[0] or told[1]))
 
 
 def _key(group: RunGroup, free: Collection[str]) -> str:

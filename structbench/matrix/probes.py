@@ -127,8 +127,11 @@ def probes(endpoints: Sequence[Endpoint] = tuple(PLACES)) -> Iterator[Probe]:
             yield Probe(endpoint, question, "unset", stream)
 
 
-def request_of(probe: Probe, model: str, tokens: int) -> Request:
-    """Return the request of a probe, with at most ``tokens`` output tokens."""
+def request_of(probe: Probe, model: str, tokens: int, limit_field: str | None = None) -> Request:
+    """Return the request of a probe, with at most ``tokens`` output tokens.
+
+    ``limit_field`` has that limit over chat completions, where it is not the usual field.
+    """
     prompt = _PROMPTS.get(probe.question, _PERSON_PROMPT)
     is_generate = probe.endpoint == "generate"
     api = PLACES[probe.endpoint].api_name
@@ -139,7 +142,7 @@ def request_of(probe: Probe, model: str, tokens: int) -> Request:
         messages=() if is_generate else ({"role": "user", "content": prompt},),
         format=_format(probe), tools=_tools(probe), dialect=_way(probe),
         think=None if probe.think == "unset" else probe.think == "on",
-        options=options, body={} if choice is None else {"tool_choice": choice},
+        options=options, body={} if choice is None else {"tool_choice": choice}, limit_field=limit_field,
     )  # fmt: skip
 
 

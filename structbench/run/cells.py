@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
+from loadgen.api.openai import LIMIT_FIELDS
 from loadgen.api.server import Server
 from loadgen.types import ClosedLoop, Load, OpenLoop
 from structbench.formatting import load_text, suite_text
@@ -42,11 +43,27 @@ class Cell:
     """What this cell is run with, of the settings that have several values: ``num_ctx=2048``."""
     place: str = ""
     """The server's host and port, where the load has several servers."""
+    limit_open: bool = False
+    """Whether the server may yet refuse the usual field for the limit of an answer."""
 
     def under(self, model: str) -> Cell:
         """Return the same cell with the model under another of its names."""
         config = replace(self.config, model=model)
         return replace(self, model=model, config=config, config_hash=config_hash(config))
+
+    def limited_by(self, limit_field: str | None) -> Cell:
+        """Return the same cell with this field for the limit of an answer; itself if it has one already."""
+        if not self.limit_open or self.config.limit_field is not None or limit_field is None:
+            return self
+        config = replace(self.config, limit_field=limit_field)
+        return replace(self, config=config, config_hash=config_hash(config))
+
+    @property
+    def ways(self) -> list[Cell]:
+        """This cell, and the others under which its runs may be stored: other names and fields of one meaning."""
+        named = [self, *map(self.under, self.spellings)]
+        limited = [way.limited_by(LIMIT_FIELDS[1]) for way in named if self.server.api_name == "openai"]
+        return named + [way for way in limited if way not in named]
 
     @property
     def load_name(self) -> str:
@@ -58,9 +75,14 @@ class Cell:
         return suite_text(self.suite.name, self.config.structured)
 
     @property
+    def setting(self) -> str:
+        """The load, and what else tells the cell from others of its model and suite: ``c=4 num_ctx=2048``."""
+        place = f"at {self.place}" if self.place else ""
+        return " ".join(filter(None, (self.load_name, self.variant, place)))
+
+    @property
     def name(self) -> str:
-        name = " ".join(filter(None, (self.model, self.suite_name, self.load_name, self.variant)))
-        return name + (f" at {self.place}" if self.place else "")
+        return f"{self.model} {self.suite_name} {self.setting}"
 
 
 def words_of(settings: Settings, cell: Cell, *, with_db: bool = True) -> list[str]:
@@ -112,7 +134,7 @@ def build_cells(settings: Settings, servers: Sequence[Server]) -> list[Cell]:
     cells = []
     for server, given, variant, suite in product(servers, settings.models, settings.variants, settings.suites):
         model = server.name_of(given)
-        names = (server.listed.get(server.api.full_name(given), given), given)
+        names = (server.listed.get(server.full_name(given), given), given)
         spellings = tuple(name for name in dict.fromkeys(names) if name != model)
         for load, structured in product(settings.loads, _structured(settings.structured, suite)):
             settled = settings.until_settled
@@ -126,6 +148,7 @@ def build_cells(settings: Settings, servers: Sequence[Server]) -> list[Cell]:
                 server=server, model=model, suite=suite, load=load, requests=requests, until_settled=settled,
                 config=config, config_hash=config_hash(config), spellings=spellings, variant=variant.name,
                 place=server.address.partition("://")[2] if len(servers) > 1 else "",
+                limit_open=settings.limit_field is None and settings.endpoint == "chat",
             ))  # fmt: skip
     return cells
 
@@ -163,7 +186,15 @@ def _config(
         api=server.api_name,
         body=dict(variant.body) or None,
         headers=tuple(name for name in settings.access.names if name != "authorization"),
+        limit_field=_limit_field(settings, server),
     )
+
+
+def _limit_field(settings: Settings, server: Server) -> str | None:
+    """Return the field for the limit of an answer, as given or as the server is known to want; None for the usual."""
+    if settings.endpoint != "chat" or settings.limit_field == LIMIT_FIELDS[0]:
+        return None
+    return settings.limit_field or server.limit_field
 
 
 def identity_of(server: Server, model: str, revision: str | None) -> str:

@@ -184,7 +184,7 @@ def plan(settings: Settings, cells: Sequence[Cell], store: Store) -> list[Planne
 
     What is stored under another name of the same model is continued under that name.
     """
-    ways = [(cell, *map(cell.under, cell.spellings)) for cell in cells]
+    ways = [cell.ways for cell in cells]
     found = store.find([way.config_hash for same in ways for way in same])
     unknown = [same for same in ways if not any(way.config_hash in found for way in same)]
     older = _scored_earlier(unknown, store)

@@ -26,6 +26,7 @@ from rich.console import Console
 from loadgen.api.server import LoadedModel, ModelDetails, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
+from loadgen.wire.deadline import together
 from structbench import __version__
 from structbench.calibration import kept as calibrated_machine
 from structbench.comparison import constrained
@@ -59,7 +60,7 @@ from structbench.run.plan import (
 )
 from structbench.run.segment import Segment, Services, gone, labels_of
 from structbench.run.settings import Settings
-from structbench.run.settling import Settling, column_of, look_at
+from structbench.run.settling import OPENINGS, Settling, column_of, look_at
 from structbench.run.similarity import Embeddings, score_similarity
 from structbench.scoring.process import Scorer
 from structbench.steadiness import opening_size
@@ -78,8 +79,6 @@ _FLUSH_S = 60.0
 _POLL_S = 0.1
 _MANY_ROWS = 20_000
 """Rows whose way into the database takes seconds."""
-_OPENINGS = 3
-"""A closed loop is first looked at after so many times the requests that are in flight: it has a steady part then."""
 _TEXT_WIDTH = 120
 _REQUEST_ROWS = "SELECT * EXCLUDE (chunk_offsets_us, output_text, thinking_text) FROM requests WHERE run_id = $1"
 _CACHE_RESULT: Mapping[CacheState, CacheResult] = {"skipped": "hit", "resumed": "partial", "new": "miss"}
@@ -437,7 +436,7 @@ class _Runner:
             return None
         settings, load, store = self.services.settings, planned.cell.load, self.services.store
         concurrency = load.concurrency if isinstance(load, ClosedLoop) else None
-        least = 0 if concurrency in (1, None) else _OPENINGS * concurrency
+        least = 0 if concurrency in (1, None) else OPENINGS * concurrency
         look = partial(look_at, store, run_id, settings.rule)
         made = Settling(settings.rule, concurrency, look, settings.max_time_s, min(least, settings.max_requests))
         if planned.continued is not None:
@@ -461,7 +460,8 @@ class _Runner:
         try:
             with self.stop.interruptible():
                 loading = loading_options(cell, cell.server.api.LOADING_OPTIONS)[0]
-                model_load_s = self._load_model(cell, loading)
+                cell, model_load_s = self._load_model(cell, loading)
+                planned = replace(planned, cell=cell)
                 cases = self._cases(cell, run_id)
         except KeyboardInterrupt:
             return None
@@ -509,14 +509,22 @@ class _Runner:
         say(f"{name}: the server answers again, after {away_s:.1f} s")
         return rest_of(planned, segment, away_s)
 
-    def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> float | None:
-        """Load the model and return the seconds that took, so that no request of the load pays for it."""
-        config, server = cell.config, cell.server
-        options = {**config.options, **loading}
-        seconds, refusal = server.api.load_model(server.address, cell.model, options, config.keep_alive, server.access)
+    def _load_model(self, cell: Cell, loading: Mapping[str, Any]) -> tuple[Cell, float | None]:
+        """Load the model and return the seconds that took, so that no request of the load pays for it.
+
+        The cell has the field in which the server takes the limit of an answer, if it refused the usual one.
+        """
+        server, say = cell.server, self.services.display.print
+        ask = partial(server.api.load_model, server.address, cell.model, {**cell.config.options, **loading},
+                      cell.config.keep_alive, server.access)  # fmt: skip
+        seconds, refusal = ask(cell.config.limit_field)
+        if refusal is not None and (limited := cell.limited_by(server.api.refused_limit(refusal))) is not cell:
+            cell = limited
+            say(f"{cell.name}: the server refuses the usual limit of an answer: {cell.config.limit_field} is sent")
+            seconds, refusal = ask(cell.config.limit_field)
         if refusal is not None:
-            self.services.display.print(f"{cell.name}: loading the model failed: {refusal}")
-        return seconds
+            say(f"{cell.name}: loading the model failed: {refusal}")
+        return cell, seconds
 
     def _cases(self, cell: Cell, run_id: str) -> Sequence[Case]:
         """Return the suite's cases; those of ``text`` are this run's, with lengths fitted to the model's tokenizer."""
@@ -525,12 +533,12 @@ class _Runner:
         key = cell.server.address, cell.model
         if key not in self.calibration:
             config, server = cell.config, cell.server
+            prompts, chat = calibration_prompts(config.seed, run_id), config.endpoint == "chat"
+            ask = partial(server.api.prompt_tokens, server.address, cell.model)
+            how = config.options, chat, server.access, config.limit_field
+            counts = together([partial(ask, prompt, *how) for prompt in prompts])
             samples = []
-            for prompt in calibration_prompts(config.seed, run_id):
-                chat = config.endpoint == "chat"
-                tokens = server.api.prompt_tokens(
-                    server.address, cell.model, prompt, config.options, chat, server.access
-                )
+            for prompt, tokens in zip(prompts, counts, strict=True):
                 if tokens is not None:
                     samples.append((word_count(prompt), tokens))
                     if self.services.budget is not None:
@@ -614,7 +622,7 @@ def rest_of(planned: PlannedCell, segment: Segment, away_s: float | None) -> Pla
 
 def server_columns(server: Server, model: str, loaded: LoadedModel | None) -> dict[str, Any]:
     """Return the columns of ``runs`` with what the server tells of itself and of the model."""
-    told = server.details.get(server.api.full_name(model), ModelDetails())
+    told = server.details.get(server.full_name(model), ModelDetails())
     if told.context_tokens is None and loaded is not None:
         told = replace(told, context_tokens=loaded.context_tokens)
     return {

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 from loadgen.api.server import Server
-from loadgen.engine import LoadFailed, Orders, Readings, default_workers, generate_load
+from loadgen.engine import LoadFailed, Orders, Readings, default_warmup, default_workers, generate_load
 from loadgen.telemetry import CellLabels, Telemetry
 from loadgen.types import NS, ClosedLoop, Request, RequestRecord, Timeouts
 from structbench.errors import StructbenchError
@@ -57,7 +57,7 @@ def gone(server: Server) -> str:
 def labels_of(cell: Cell, label: str | None) -> CellLabels:
     """Return the labels of a cell's metrics."""
     return CellLabels(
-        model=cell.model, suite=cell.suite_name, load=cell.load_name, provider=cell.server.api.PROVIDER,
+        model=cell.model, suite=cell.suite_name, load=cell.setting, provider=cell.server.api.PROVIDER,
         server_address=cell.server.host, server_port=cell.server.port,
         operation="chat" if cell.config.endpoint == "chat" else "text_completion", label=label,
     )  # fmt: skip
@@ -183,7 +183,7 @@ class Segment:
     @property
     def warmup(self) -> int:
         chosen = self.services.settings.warmup
-        return self.workers if chosen is None else chosen
+        return default_warmup(self.cell.load) if chosen is None else chosen
 
     @property
     def of_nodes(self) -> Mapping[str, int]:
@@ -232,7 +232,7 @@ class Segment:
         case, _ = case_of(self.cases, record.index)
         if record.following is not None:
             self._expect(record.following)
-        if record.failed:
+        if record.failed or case.kind == "text":
             self._store_row(record, None)
         else:
             failure = None if record.error is None else record.error.kind

@@ -93,6 +93,8 @@ class Settings:
     """None: what each server speaks."""
     base_url: str | None = field(repr=False)
     model_revision: str | None
+    limit_field: str | None
+    """The field for the limit of an answer; None: as the server takes it."""
     access: Access
     """Without the credentials of the address and the API's own key, which ``loadgen.api.server.reach`` adds."""
     simulate: bool
@@ -149,6 +151,7 @@ def settings_of(options: LoadOptions) -> Settings:
         keep_alive=keep_alive, seed=options.seed, access=access_from(options),
         hosts=tuple(options.host) or (None,), api=None if options.api == "auto" else options.api,
         base_url=options.base_url, model_revision=options.model_revision,
+        limit_field=None if options.limit_field == "auto" else options.limit_field,
         simulate=options.simulate,
         pull=options.pull, embed_model=options.embed_model, db=Path(options.db), fsync=options.fsync,
         skip_cached=options.skip_cached,
@@ -299,6 +302,11 @@ def check_api(settings: Settings, server: Server) -> None:
                        f"{server.api_name}: leave it out")  # fmt: skip
     if settings.endpoint == "generate" and not api.PROMPTS:
         raise BadInput(f"--endpoint generate: the API {server.api_name} takes no prompt outside a chat: leave it out")
+    only = api.OPTIONS["num_predict"]
+    if settings.limit_field not in (None, only) and (server.api_name != "openai" or settings.endpoint == "generate"):
+        raise BadInput(f"--limit-field {settings.limit_field}: the limit of an answer is {only} here: leave it out")
+    if several := [variant.body["n"] for variant in settings.variants if variant.body.get("n", 1) != 1]:
+        raise BadInput(f"--body n={several[0]}: a request is measured by its one answer: leave it out")
     _check_options(settings, server.api_name, api.OPTIONS)
 
 

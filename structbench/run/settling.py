@@ -19,6 +19,8 @@ from structbench.stats import Estimate, mean_estimate, percentile_estimate, wils
 from structbench.steadiness import steady_rows
 from structbench.store import Store
 
+OPENINGS = 3
+"""A closed loop is first looked at after so many times the requests that are in flight: it has a steady part then."""
 Row = Mapping[str, Any]
 _ROWS = """
 SELECT count(requests.run_id) AS n, any_value(goodput_limits) AS limits, any_value(load_kind) = 'closed' AS closed

@@ -78,6 +78,7 @@ def request_of(case: Case, config: Config, index: int, planned: int | None = Non
         "think": config.think,
         "options": options,
         "keep_alive": config.keep_alive,
+        "limit_field": config.limit_field,
     }
     if config.endpoint == "generate":
         return Request(prompt=as_prompt(messages), **shared)
@@ -98,7 +99,9 @@ def warmup_requests(config: Config, count: int, loading: Mapping[str, Any]) -> l
     asked: dict[str, Any] = {"messages": ({"role": "user", "content": text},)}
     if config.endpoint == "generate":
         asked = {"prompt": text}
-    shared: dict[str, Any] = {"model": config.model, "options": options, "keep_alive": config.keep_alive}
+    shared: dict[str, Any] = {
+        "model": config.model, "options": options, "keep_alive": config.keep_alive, "limit_field": config.limit_field,
+    }  # fmt: skip
     return [Request(index=-1 - i, **asked, **shared) for i in range(count)]
 
 

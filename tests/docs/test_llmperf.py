@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from loadgen.simulator import Simulator
 from structbench.cli import _parse, command_module, main
 from structbench.options import LoadOptions
 from structbench.run.settings import Settings, settings_of
+from structbench.suites.answer_book import answer_book
+from tests.support.gateway import Refuses, gateway
 from tests.support.loads import ROOT, ask
-from tests.support.scripted_server import Peer, Scripted
+from tests.support.simulators import FAST
 
 TEXT = (ROOT / "docs" / "llmperf.md").read_text()
 COMMANDS = [shlex.split(line) for line in re.findall(r"```sh\n(.*?)```", TEXT, re.S)[0].splitlines()]
@@ -75,51 +78,36 @@ def test_every_api_and_variable_has_its_line(monkeypatch: pytest.MonkeyPatch) ->
         assert understood(line[1], monkeypatch).api == ("anthropic" if "anthropic" in line[0] else "openai")
 
 
-def serving(path: str, lists_models: bool) -> Any:
-    """A script of a server that answers requests at this path, streamed or whole."""
-    usage = {"prompt_tokens": 20, "completion_tokens": 3, "input_tokens": 20, "output_tokens": 3}
-    chat = [{"choices": [{"delta": {"content": "one 7"}, "finish_reason": "stop"}]}, {"choices": [], "usage": usage}]
-    messages = [
-        {"type": "message_start", "message": {"usage": usage}},
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "one 7"}},
-        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage},
-    ]
+def front_of(options: LoadOptions, base: str) -> tuple[Refuses, str]:
+    """What a provider's front door refuses (another key, another path), and the path of requests."""
+    path = base + ("/v1/messages" if options.api == "anthropic" else "/chat/completions")
+    key = options.api_key_env or ("ANTHROPIC_API_KEY" if options.api == "anthropic" else "OPENAI_API_KEY")
 
-    def script(peer: Peer) -> None:
-        while (asked := peer.read()) is not None:
-            verb, target, _ = asked.head.split()
-            body = json.loads(asked.data or b"{}")
-            if verb == "GET" and lists_models and target.endswith("/models"):
-                names = [words[words.index("--models") + 1] for words in LOADS]
-                peer.plain(200, json.dumps({"data": [{"id": name, "owned_by": "x"} for name in names]}).encode())
-            elif verb == "GET" or target != path:
-                peer.plain(404, b'{"error": {"message": "no such path"}}')
-            elif not body:
-                peer.plain(400, b'{"error": {"message": "model is missing"}}')
-            elif not body["stream"]:
-                peer.plain(200, json.dumps({"choices": [{}], "content": [{}], "usage": usage}).encode())
-            else:
-                events = messages if target.endswith("/messages") else chat
-                peer.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
-                for event in events:
-                    peer.chunk(f"event: {event.get('type', 'message')}\ndata: {json.dumps(event)}\n\n".encode())
-                peer.chunk()
+    def refuses(asked: str, headers: Mapping[str, str], body: bytes) -> int | None:  # noqa: ARG001
+        if f"Bearer key of {key}" != headers.get("authorization"):
+            return 401
+        return None if asked == path else 404
 
-    return script
+    return refuses, path
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", LOADS, ids=lambda words: words[words.index("--models") + 1])
-def test_every_load_reaches_its_path_with_its_key(
+def test_every_load_runs_against_the_simulated_server_behind_its_providers_path_and_key(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = _parse("load", LoadOptions, words)
     assert isinstance(options, LoadOptions)
+    (model,) = options.models
     given = options.base_url or (options.host[0] if options.host else "")
     base = re.sub(r"^https?://[^/]+", "", given) or ("" if options.api == "anthropic" else "/v1")
-    path = base + ("/v1/messages" if options.api == "anthropic" else "/chat/completions")
-    with Scripted(serving(path, lists_models=options.base_url is None)) as server:
-        address = server.url + base
+    refuses, path = front_of(options, base)
+
+    def path_there(asked: str) -> str:
+        return asked if options.api == "anthropic" else "/v1" + asked.removeprefix(base)
+
+    with Simulator({model: FAST}, answer_book(0)) as sim, gateway(sim.url, refuses, path_there) as front:
+        address = front.url + base
         for name in KEYS:
             monkeypatch.setenv(name, f"key of {name}")
         monkeypatch.setenv("OPENAI_API_BASE", address)
@@ -127,12 +115,10 @@ def test_every_load_reaches_its_path_with_its_key(
         here = [address if word == given else word for word in words]
         db = tmp_path / "s.duckdb"
         assert main(["load", *here, "--requests", "3", "--metrics-port", "0", "--db", str(db), "--quiet"]) == 0
-        asked = [each for each in server.asked if each.head.startswith(f"POST {path} ") and each.body.get("stream")]
-    assert len(asked) >= 3
-    name = options.api_key_env or ("ANTHROPIC_API_KEY" if options.api == "anthropic" else "OPENAI_API_KEY")
-    assert f"key of {name}" in {asked[-1].headers.get("authorization", "")[7:], asked[-1].headers.get("x-api-key", "")}
-    assert all(each.body["model"] == options.models[0] for each in asked)
-    assert ask(db, "SELECT count(*) FROM requests WHERE error_kind IS NULL AND output_tokens = 3") == [(3,)]
+        assert {each["model"] for each in sim.truth()["requests"] if each["outcome"] == "completed"} == {model}
+    assert front.let_in[path] >= 3
+    assert not front.turned_away[path]
+    assert ask(db, "SELECT count(*) FROM requests WHERE error_kind IS NULL AND output_tokens > 0") == [(3,)]
     assert main(["export", "--format", "llmperf", "--db", str(db), "-o", str(tmp_path / "out")]) == 0
     assert len(list((tmp_path / "out").glob("*_summary.json"))) == 1
 

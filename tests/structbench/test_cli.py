@@ -79,7 +79,7 @@ def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[
         assert f"--{field.name.replace('_', '-')}" in shown
     for text in (
         "(default: gemma3n smollm2:360m llama3.2:1b)", "(default: text json tools)", "(default: 300.0)",
-        "default by suite: text 50, json 30, tools 20, turns 16, numbers 50",
+        "(default: see --until)", "(default: auto)", "(default: 1000)", "error_rate<=5%), and no longer",
         "(default: structbench.duckdb)", "(default: 9464)",
         "(default: constant)", "(default: format)", "(default: chat)", "in flight (default: 1)", "(default: 0)",
         "time a request may take",
@@ -111,7 +111,7 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
     assert main(["suites"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:6]] == ["text", "json", "tools", "turns", "numbers"]
-    assert [line.split()[2] for line in lines[1:6]] == ["50", "30", "20", "16", "50"]
+    assert [line.split()[1] for line in lines[1:6]] == ["generated", "82", "88", "8", "generated"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,10 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--arrival gamma", "arrival", "gamma"), ("--burstiness 0.5", "burstiness", 0.5),
         ("--max-in-flight 9", "max_in_flight", 9), ("--duration 1.5", "duration", 1.5), ("--warmup 0", "warmup", 0),
         ("--workers 2", "workers", 2), ("--timeout 2m", "timeout", 120.0), ("--grace 0", "grace", 0.0),
-        ("--patience 0", "patience", 0.0),
+        ("--patience 0", "patience", 0.0), ("--until settled", "until", "settled"),
+        ("--engine ray", "engine", "ray"), ("--ray-address a:6379", "ray_address", "a:6379"), ("--nodes 2", "nodes", 2),
+        ("--limit-field max_tokens", "limit_field", "max_tokens"),
+        ("--max-requests 90", "max_requests", 90), ("--max-time 2m", "max_time", 120.0),
         ("--mean-input-tokens 5", "mean_input_tokens", 5.0), ("--stddev-input-tokens 0", "stddev_input_tokens", 0.0),
         ("--mean-output-tokens 6", "mean_output_tokens", 6.0),
         ("--stddev-output-tokens 1", "stddev_output_tokens", 1.0),

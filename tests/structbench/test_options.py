@@ -12,7 +12,7 @@ from structbench.options import LoadOptions, RunFilters, as_arguments, opt, seco
 
 DEFAULTS: dict[str, Any] = {
     "models": ["gemma3n", "smollm2:360m", "llama3.2:1b"], "suites": ["text", "json", "tools"], "tags": [], "host": [],
-    "base_url": None, "api": "auto", "body": [], "model_revision": None,
+    "base_url": None, "api": "auto", "body": [], "model_revision": None, "limit_field": "auto",
     "api_key_env": None, "header_env": [], "header": [], "ca": None, "cert": [], "insecure": False,
     "requests": None, "concurrency": [], "rate": [], "arrival": "constant", "burstiness": 1.0, "max_in_flight": None,
     "duration": None, "warmup": None, "workers": None, "engine": "local", "ray_address": None, "nodes": None,

@@ -24,8 +24,8 @@ class Gateway:
 
 
 @contextmanager
-def gateway(onward: str, refuses: Refuses) -> Iterator[Gateway]:
-    """Run a gateway to the server at ``onward``."""
+def gateway(onward: str, refuses: Refuses, path_there: Callable[[str], str] = str) -> Iterator[Gateway]:
+    """Run a gateway to the server at ``onward``, where each path is called ``path_there(path)``."""
     made, host = Gateway(), onward.removeprefix("http://")
 
     class Handler(BaseHTTPRequestHandler):
@@ -40,7 +40,7 @@ def gateway(onward: str, refuses: Refuses) -> Iterator[Gateway]:
                 said = json.dumps({"error": f"not with {given.get('authorization')} and {given.get('x-api-key')}"})
                 return self.answer(status, "application/json", said.encode())
             connection = http.client.HTTPConnection(host, timeout=20)
-            connection.request(self.command, self.path, body, {"Content-Type": "application/json"})
+            connection.request(self.command, path_there(self.path), body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             self.answer(answer.status, answer.headers["Content-Type"], answer.read())
             connection.close()

@@ -29,7 +29,8 @@ PROTOCOL = {"close", "reset", "cut", "garbage", "huge-line", "invalid-utf8", "wr
             "empty-body"}  # fmt: skip
 FINE = {"slow-drip", "empty-first", "split-line", "no-done-reason", "no-counts", "held-back", "gathered", "close-after",
         "schema-ignored", "pings", "no-done", "usage-running", "calls-split", "calls-whole", "calls-unindexed",
-        "calls-same-id", "reasoning-content", "reasoning-both"}  # fmt: skip
+        "calls-same-id", "reasoning-content", "reasoning-both", "max-tokens-refused", "usage-null", "reason-empty",
+        "text-parts", "calls-same-index"}  # fmt: skip
 """With many of them only what is under /v1 differs."""
 
 
@@ -43,7 +44,7 @@ def expected_error(fault: str) -> tuple[str, int | None] | None:
             return "http", int(fault)
         case "429":
             return "rate_limited", 429
-        case "error-line" | "error-event":
+        case "error-line" | "error-event" | "error-flat":
             return "stream", 200
         case "broken-call":
             return "broken_call", 500

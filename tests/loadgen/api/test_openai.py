@@ -8,6 +8,7 @@ import pytest
 
 from loadgen.api.answer import CallPiece, Piece
 from loadgen.api.openai import body, piece
+from loadgen.types import Request
 from tests.support.scripted_server import chat
 from tests.support.simulators import WEATHER
 
@@ -33,6 +34,15 @@ def test_everything_a_request_holds_has_its_word() -> None:
 @pytest.mark.parametrize(("think", "effort"), [(True, "medium"), (False, "none"), ("high", "high")])
 def test_thinking_is_an_effort(think: bool | str, effort: str) -> None:
     assert body(chat(think=think))["reasoning_effort"] == effort
+
+
+def test_the_limit_of_an_answer_stands_in_the_field_that_the_server_takes() -> None:
+    request = chat(options={"num_predict": 9}, limit_field="max_completion_tokens")
+    assert {"max_tokens", "max_completion_tokens"} & body(request).keys() == {"max_completion_tokens"}
+    assert body(request)["max_completion_tokens"] == 9
+    assert "max_completion_tokens" not in body(chat(limit_field="max_completion_tokens"))
+    prompt = Request(index=0, model="m", prompt="hi", options={"num_predict": 9}, limit_field="max_completion_tokens")
+    assert body(prompt)["max_tokens"] == 9, "completions have no other field"
 
 
 def delta(said: dict[str, Any], finish: str | None = None) -> dict[str, Any]:

@@ -63,16 +63,17 @@ def event(kind: str, **fields: Any) -> dict[str, Any]:
     [
         (event("response.created", response={}), Piece()),
         (event("response.output_text.delta", delta="a"), Piece("a")),
-        (event("response.output_text.done", text="a"), Piece()),
+        (event("response.output_text.done", text="a"), Piece("a", whole=True)),
         (event("response.refusal.delta", delta="no"), Piece("no", facts={"refused": True})),
         (event("response.reasoning_text.delta", delta="hm"), Piece(thinking="hm")),
         (event("response.reasoning_summary_text.delta", delta="hm"), Piece(thinking="hm")),
         (event("response.output_item.added", item={"type": "message"}), Piece()),
-        (event("response.completed", response={"usage": None}), Piece(done=True, facts={"done_reason": "stop"})),
+        (event("response.completed", response={"usage": None}),
+         Piece(done=True, facts={"done_reason": "stop"}, whole=True)),
         (event("response.incomplete", response={"incomplete_details": {"reason": "max_output_tokens"}}),
-         Piece(done=True, facts={"done_reason": "length"})),
+         Piece(done=True, facts={"done_reason": "length"}, whole=True)),
         (event("response.incomplete", response={"incomplete_details": {"reason": "content_filter"}}),
-         Piece(done=True, facts={"done_reason": "content_filter"})),
+         Piece(done=True, facts={"done_reason": "content_filter"}, whole=True)),
     ],
 )  # fmt: skip
 def test_what_an_event_brings(part: dict[str, Any], brings: Piece) -> None:

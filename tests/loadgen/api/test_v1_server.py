@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from loadgen.api.server import AccessRefused, ModelDetails, NotThisApi, ServerError, reach, server_api
+from loadgen.api.server import (
+    AccessRefused,
+    ModelDetails,
+    NoSuchModel,
+    NotThisApi,
+    Server,
+    ServerError,
+    reach,
+    server_api,
+)
 from loadgen.wire.access import NO_ACCESS, access_of
 from tests.support.paths import ROOT
 from tests.support.scripted_server import Peer, Scripted
+from tests.support.tls import certificates
 
 OPENAI, ANTHROPIC = server_api("openai"), server_api("anthropic")
 
@@ -99,7 +110,7 @@ def test_each_kind_of_server_is_told_by_what_it_answers(
     with Scripted(answering(pages)) as peer:
         server = OPENAI.probe(f"{peer.url}/v1")
     assert (server.kind, server.version, server.digest("m")) == (kind, version, identity)
-    assert server.details.get("m") == details
+    assert server.details.get(server.full_name("m")) == details
 
 
 def test_a_server_of_messages_is_asked_beside_its_base_url() -> None:
@@ -211,3 +222,97 @@ def test_what_only_ollama_has_is_refused() -> None:
         OPENAI.pull("http://a/v1", "m", lambda *_: None)
     with pytest.raises(ValueError, match="keep-alive"):
         OPENAI.keep_alive("10m")
+
+
+def test_ollamas_models_have_ollamas_names_under_v1_too() -> None:
+    pages = {
+        "/v1/models": {"data": [{"id": "Gemma3n:latest"}, {"id": "me/M:1b"}]},
+        "/api/version": {"version": "0.9"},
+        "/api/tags": {"models": [{"name": "Gemma3n:latest", "digest": "d1"}, {"name": "me/M:1b", "digest": "d2"}]},
+    }
+    with Scripted(answering(pages)) as peer:
+        server = OPENAI.probe(f"{peer.url}/v1")
+    for name in ("gemma3n", "gemma3n:latest", "Gemma3n", "registry.ollama.ai/library/gemma3n"):
+        assert (server.digest(name), server.name_of(name)) == ("d1", "Gemma3n")
+    assert (server.digest("ME/m:1B"), server.name_of("me/m:1b")) == ("d2", "me/M:1b")
+    assert server.digest("m:1b") is None
+    told = server.api.how_to_get(["m:1b"], server)
+    assert told == "it has Gemma3n:latest, me/M:1b: run `ollama pull m:1b`, or name one of these"
+
+
+@pytest.mark.parametrize(
+    ("api", "field"), [("openai", "max_completion_tokens"), ("responses", None), ("anthropic", None)]
+)
+def test_a_refused_limit_names_the_field_to_use(api: str, field: str | None) -> None:
+    refusal = "HTTP 400: Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+    assert server_api(api).refused_limit(refusal) == field
+    assert server_api(api).refused_limit("HTTP 400: context is too long") is None
+
+
+EACH = ("openai", "responses", "anthropic")
+
+
+@pytest.mark.parametrize("api", EACH)
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (404, {"error": {"message": "The model `m` does not exist", "code": "model_not_found"}}),
+        (400, {"error": {"message": "invalid model ID"}}), (404, {"error": 'model "m" not found, try pulling it'}),
+        (422, {"detail": "unknown model m"}),
+    ],
+)  # fmt: skip
+def test_a_model_that_only_an_answer_shows_to_be_missing(api: str, status: int, told: Any) -> None:
+    with Scripted(lambda peer: (peer.read(), peer.plain(status, json.dumps(told).encode()))) as peer:
+        address = server_api(api).address_of(peer.url)
+        with pytest.raises(NoSuchModel, match=f"the server at {address} does not have m: it says "):
+            server_api(api).load_model(address, "m", {}, None)
+
+
+def test_a_request_that_a_server_refuses_is_no_missing_model() -> None:
+    told = b'{"error": {"message": "this model does not support tools, see https://docs"}}'
+    with Scripted(lambda peer: (peer.read(), peer.plain(400, told))) as peer:
+        refused = OPENAI.load_model(f"{peer.url}/v1", "m", {}, None)
+    assert refused == (None, "HTTP 400: this model does not support tools, see https://docs")
+
+
+@pytest.mark.parametrize("api", [*EACH, "ollama"])
+def test_a_server_that_wants_https_says_so_or_is_asked(api: str) -> None:
+    page = b"<title>400 The plain HTTP request was sent to HTTPS port</title>"
+    with Scripted(lambda peer: (peer.read(), peer.plain(400, page, "text/html"))) as peer:
+        address = server_api(api).address_of(peer.url)
+        with pytest.raises(ServerError, match=f"speaks https: give --host https{address.removeprefix('http')}"):
+            server_api(api).probe(address)
+
+
+@pytest.mark.parametrize("api", [*EACH, "ollama"])
+def test_a_server_that_hangs_up_on_http_is_asked_whether_it_speaks_tls(api: str) -> None:
+    context = certificates().server()
+
+    def script(peer: Peer) -> None:
+        first = peer.sock.recv(1, socket.MSG_PEEK)
+        if first == b"\x16":  # a handshake
+            context.wrap_socket(peer.sock, server_side=True).close()
+        else:
+            peer.reset()
+
+    with Scripted(script) as peer:
+        address = server_api(api).address_of(peer.url)
+        with pytest.raises(ServerError, match="speaks https: give --host https://"):
+            server_api(api).probe(address)
+    with Scripted(Peer.reset) as peer:
+        address = server_api(api).address_of(peer.url)
+        with pytest.raises(ServerError, match=r"no server answers at .* reset"):
+            server_api(api).probe(address)
+
+
+@pytest.mark.parametrize("given", ["http://h:1", "http://h:1/v1", "http://h:1/v1/"])
+def test_the_path_of_anthropics_api_stands_once(given: str) -> None:
+    assert server_api("anthropic").address_of(given) == "http://h:1"
+    assert server_api("anthropic").address_of("http://h:1/proxy/v1") == "http://h:1/proxy"
+
+
+def test_only_so_many_names_of_models_are_told() -> None:
+    names = {f"m{n:02}": "d" for n in range(20)}
+    told = OPENAI.how_to_get(["x"], Server("http://h/v1", "", names, "openai", listed={name: name for name in names}))
+    assert told.startswith("it has m00, m01,")
+    assert told.endswith("m11 and 8 more: load the model there, or name one of these")

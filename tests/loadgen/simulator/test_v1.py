@@ -20,6 +20,7 @@ from loadgen.types import Request, RequestRecord
 from structbench.cli import main
 from tests.loadgen.simulator.test_server import recorded, shape
 from tests.recordings.record import record
+from tests.support.loads import ask as ask_db
 from tests.support.scripted_server import ask
 from tests.support.simulators import ANSWERS, FAST, MODELS, PERSON, WEATHER, connect, user
 
@@ -157,7 +158,8 @@ OUTCOMES: dict[str, tuple[str, int | None] | None] = {
     "error-event": ("stream", 200), "garbage": ("protocol", None), "wrong-content-type": ("protocol", 200),
     "empty-body": ("protocol", 200), "500": ("http", 500), "404": ("http", 404), "pings": None, "no-done": None,
     "empty-first": None, "split-line": None, "usage-running": None, "gathered": None, "held-back": None,
-    "no-counts": None, "close-after": None,
+    "no-counts": None, "usage-null": None, "error-flat": ("stream", 200), "reason-empty": None, "text-parts": None,
+    "close-after": None,
 }  # fmt: skip
 """The error of an answer with the fault."""
 
@@ -177,7 +179,7 @@ def test_each_fault_is_what_it_says(ollama: Simulator, api: str) -> None:
             assert answered.output_tokens == (None if fault == "no-counts" else 12)
 
 
-CALLS = ("calls-split", "calls-whole", "calls-unindexed", "calls-same-id")
+CALLS = ("calls-split", "calls-whole", "calls-unindexed", "calls-same-id", "calls-same-index")
 
 
 @pytest.mark.parametrize("api", PATHS)
@@ -313,9 +315,10 @@ BAD: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", ["load", "matrix"])
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_sends_nothing(
-    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    case: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     which, api, said = BAD[case]
     monkeypatch.setenv("WRONG", "not the key")
@@ -326,10 +329,24 @@ def test_bad_input_is_one_line_and_sends_nothing(
         host = url + "/no/such/v1" if case == "a wrong path" else url
         model = "gone" if "model" in case else "m:1b"
         key = ["--api-key-env", "WRONG"] if which == "keyed" else []
-        code = main(["load", "--host", host, "--api", api, "--models", model, "--suites", "json", "--requests", "2",
-                     "--db", str(tmp_path / "db.duckdb"), "--metrics-port", "0", *key])  # fmt: skip
+        more = ["--suites", "json", "--requests", "2", "--metrics-port", "0"] if command == "load" else []
+        db = str(tmp_path / "db.duckdb")
+        code = main([command, "--host", host, "--api", api, "--models", model, "--db", db, *more, *key])
         assert sim.truth(summary=True)["totals"]["completed"] == 0
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("structbench:")]
     assert code == 2
     assert len(told) == 1
     assert said in told[0]
+
+
+def test_a_load_learns_the_field_for_the_limit_before_it_begins_and_goes_on_with_it(
+    ollama: Simulator, tmp_path: Path
+) -> None:
+    db = tmp_path / "s.duckdb"
+    words = ["load", "--host", f"{ollama.url}/v1", "--models", "fault:max-tokens-refused", "--suites", "text",
+             "--skip-cached", "--metrics-port", "0", "--workers", "1", "--db", str(db), "--quiet"]  # fmt: skip
+    assert main([*words, "--requests", "3"]) == 0
+    assert main([*words, "--requests", "5"]) == 0, "the same run goes on"
+    found = ask_db(db, "SELECT count(*), count(error_kind), max(config->>'limit_field'), count(DISTINCT run_id) "
+                       "FROM requests JOIN runs USING (run_id)")  # fmt: skip
+    assert found == [(5, 0, "max_completion_tokens", 1)]

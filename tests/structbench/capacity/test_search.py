@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import structbench
 from structbench.capacity.search import Found, Step, search
 from structbench.gates.slo import Judgement
+
+sys.path.insert(0, str(Path(structbench.__file__).parents[1]))  # benchmarks/ is not installed
+
+from benchmarks.capacity import Server, inside, plain_requests, play
 
 
 def searched(capacity: float, start: float = 1, most: float = 256, whole: bool = True) -> Found:
@@ -74,3 +82,10 @@ def test_a_search_whose_time_is_up_says_what_it_knows(calls: int) -> None:
     left = iter([True] * calls + [False] * 9)
     found = search(lambda level: Step(level=level, state="met"), 1, 64, whole=True, in_time=lambda: next(left))
     assert (len(found.steps), found.complete) == (calls, False)
+
+
+def test_the_slots_of_a_queue_are_found_with_fewer_requests_than_by_a_plain_bisection() -> None:
+    server = Server(5, 0.12)
+    found = play(server, 1)
+    assert inside(found, server)
+    assert sum(step.requests for step in found.steps) <= 1.5 * plain_requests(server)

@@ -549,3 +549,16 @@ def test_the_example_in_the_docs_is_what_the_command_writes() -> None:
     said = {word.split(":")[0] for name, word in table if name not in ("metric", "---")}
     assert said <= {"better", "worse", "no detectable difference", "too few", "not comparable"}
     assert "SIMULATED" not in text
+
+
+def test_an_undecided_change_comes_with_what_would_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the runs kept their command; 4 of 100 wrong against 8 may be a fall by 5 points, and may not."""
+    environment = {"system": "Linux", "cores": 2, "command": ["--models", "m:1b", "--suites", "json"]}
+    runs = {name: (requests(100, wrong=range(wrong)), {"label": name, "environment": environment})
+            for name, wrong in (("before", 4), ("after", 8))}  # fmt: skip
+    path = database(tmp_path / "a.duckdb", **runs)
+    assert main(["compare", "before", "after", "--db", str(path), "--fail-on", "correct<-5pp"]) == 99
+    told = capsys.readouterr()
+    text = " ".join((told.out + told.err).split())
+    assert re.search(r"about [\d,]+ requests would tell, for A \([^)]+ there\): structbench load --models m:1b "
+                     r"--suites json --skip-cached --requests \d+; about", text), text  # fmt: skip

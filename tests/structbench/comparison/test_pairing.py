@@ -21,6 +21,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "changed": {"suite_hash": "def"}, "tools": {"suite": "tools"}, "rescored": {"scorer_version": 2},
     "elsewhere": {"server_address": "http://10.0.0.2:11434"},
     "third": {"model": "m:70b", "model_digest": "f"}, "warm": {"options": {"temperature": 0.7}},
+    "newer_warm": {"options": {"temperature": 0.7}, "server_version": "0.6.0"},
+    "newer_prompted": {"structured": "prompt", "server_version": "0.6.0"},
 }  # fmt: skip
 
 
@@ -85,6 +87,14 @@ def test_a_pair_is_named_by_its_cell_and_by_both_models(reader: Reader) -> None:
     for b, name in (("newer", "m:1b json c=1"), ("large", "m:1b → m:8b json c=1"), ("loaded", "m:1b json c=1")):
         (each,) = paired(reader, "small", b).pairs
         assert each.name == name
+
+
+def test_no_two_pairs_have_one_name(reader: Reader) -> None:
+    pairs = paired(reader, "small warm prompted", "newer newer_warm newer_prompted").pairs
+    names = [each.name for each in pairs]
+    assert len(set(names)) == 3
+    assert all(name.startswith("m:1b json c=1 (structured ") for name in names)
+    assert [sum(word in name for name in names) for word in ("temperature=0.7", "structured prompt")] == [1, 1]
 
 
 def test_pairs_stand_in_the_order_of_a_s_cells(reader: Reader) -> None:

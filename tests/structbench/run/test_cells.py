@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from hypothesis import strategies as st
 
 from loadgen.api.ollama_server import LOADING_OPTIONS
 from loadgen.api.server import Server
+from loadgen.telemetry.instruments import own_attributes
 from loadgen.types import ClosedLoop, OpenLoop
 from structbench.errors import BadInput
 from structbench.identity import canonical_json, config_dict
 from structbench.options import LoadOptions
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, words_of
+from structbench.run.segment import labels_of
 from structbench.run.settings import check_api, parse_options, settings_of
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "digest-a", "b:1b": "digest-b"})
@@ -378,3 +381,58 @@ def test_names_of_headers_are_part_of_a_cell_and_keys_are_not(monkeypatch: pytes
     (one,), (same,) = cells(header=["X-Team=a", "X-Org=b"]), cells(header=["x-org=c"], header_env=["x-TEAM=KEY"])
     assert one.config.headers == ("x-org", "x-team")
     assert one.config_hash == same.config_hash != plain.config_hash, "of a header its name counts, not its value"
+
+
+V1 = Server("http://127.0.0.1:8080/v1", "", {"a": "name:a"}, "openai")
+OTHER_LIMIT = "max_completion_tokens"
+
+
+def of_v1(server: Server = V1, **given: Any) -> Cell:
+    options = LoadOptions(**{"models": ["a"], "suites": ["numbers"], **given})
+    settings = settings_of(options)
+    check_api(settings, server)
+    (cell,) = build_cells(settings, [server])
+    return cell
+
+
+def test_the_usual_field_for_the_limit_of_an_answer_is_absent_from_the_identity() -> None:
+    assert "limit_field" not in config_dict(of_v1().config)
+    assert of_v1(limit_field="max_tokens").config_hash == of_v1().config_hash
+
+
+def test_another_field_for_the_limit_is_part_of_the_identity_whoever_chose_it() -> None:
+    hosted = replace(V1, limit_field=OTHER_LIMIT)
+    refused = of_v1().limited_by(V1.api.refused_limit("HTTP 400: Use 'max_completion_tokens' instead."))
+    found = [of_v1(hosted), of_v1(limit_field=OTHER_LIMIT), refused]
+    assert {config_dict(cell.config)["limit_field"] for cell in found} == {OTHER_LIMIT}
+    assert len({cell.config_hash for cell in found}) == 1
+    assert of_v1(hosted, limit_field="max_tokens").config.limit_field is None
+
+
+def test_a_run_with_either_field_is_one_of_the_cell_unless_the_field_was_given() -> None:
+    assert [way.config.limit_field for way in of_v1().ways] == [None, OTHER_LIMIT]
+    assert [way.config.limit_field for way in of_v1(limit_field="max_tokens").ways] == [None]
+    assert [way.config.limit_field for way in of_v1(endpoint="generate").ways] == [None]
+    assert len(of_v1(replace(V1, api_name="responses")).ways) == 1
+
+
+@pytest.mark.parametrize(("api", "endpoint"), [("anthropic", "chat"), ("ollama", "chat"), ("openai", "generate")])
+def test_a_field_that_an_api_does_not_have_is_refused(api: str, endpoint: str) -> None:
+    with pytest.raises(BadInput, match=r"--limit-field max_completion_tokens: the limit of an answer is \w+ here"):
+        of_v1(replace(V1, api_name=api), limit_field=OTHER_LIMIT, endpoint=endpoint)
+
+
+def test_no_two_cells_have_the_same_labels_or_name() -> None:
+    settings = settings_of(LoadOptions(models=["a"], suites=["numbers"], option=["num_ctx=1", "num_ctx=2"]))
+    built = build_cells(settings, [SERVER, replace(SERVER, address="http://127.0.0.1:8080")])
+    assert len(built) == 4
+    assert len({cell.name for cell in built}) == 4
+    assert [own_attributes(labels_of(cell, None))["structbench.load"] for cell in built] == [
+        f"c=1 num_ctx={n} at 127.0.0.1:{port}" for port in (11434, 8080) for n in (1, 2)
+    ]
+
+
+def test_several_answers_to_one_request_are_refused() -> None:
+    assert of_v1(body=["n=1"]).config.body == {"n": 1}
+    with pytest.raises(BadInput, match="--body n=2: a request is measured by its one answer"):
+        of_v1(body=["n=2"])

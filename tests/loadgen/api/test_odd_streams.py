@@ -1,0 +1,316 @@
+"""Answers that some server or gateway writes in a way of its own, byte by byte, and what each means."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from loadgen.api import sse
+from loadgen.api.answer import Answer
+from loadgen.api.sending import chat_api
+from loadgen.wire.framing import Sse
+from tests.support.scripted_server import ask_script
+from tests.support.scripted_server import chat as chat_request
+
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3}
+DONE = b"data: [DONE]\n\n"
+
+
+def event(fields: Any, name: str | None = None) -> bytes:
+    return (f"event: {name}\n" if name else "").encode() + b"data: " + json.dumps(fields).encode() + b"\n\n"
+
+
+def chat(delta: Any = None, finish: Any = None, **more: Any) -> bytes:
+    return event({"choices": [{"index": 0, "delta": delta or {}, "finish_reason": finish}], **more})
+
+
+def calling(*calls: dict[str, Any]) -> bytes:
+    return chat({"tool_calls": list(calls)})
+
+
+def function(name: str | None = None, arguments: Any = None) -> dict[str, Any]:
+    return {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+
+
+def of(kind: str, **fields: Any) -> bytes:
+    return event({"type": kind, **fields}, kind)
+
+
+def read(api: str, *parts: bytes) -> Answer:
+    """The answer in these bytes, as they would come."""
+    answer, framing = Answer(), Sse()
+    chunks = [chunk for part in parts for chunk in framing.feed(part)]
+    for number, chunk in enumerate([*chunks, *([framing.rest()] if framing.rest() else [])]):
+        if (fields := sse.event_of(chunk.decode())) is not None:
+            answer.add(chat_api(api).piece(fields), number)
+    answer.drop_impossible()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [chat({"content": "a"}, usage={**USAGE, "completion_tokens": 1}), chat({}, "stop", usage=USAGE)],
+        [chat({"content": "a"}, usage=None), chat({}, "stop"), event({"choices": [], "usage": USAGE})],
+        [chat({"content": "a"}, usage=USAGE), chat({}, "stop", usage={"prompt_tokens": None})],
+        [chat({"content": "a"}), chat({}, "stop", usage=USAGE), event({"usage": {"prompt_tokens": 0,
+                                                                                "completion_tokens": 0}})],
+        [chat({"content": "a"}), chat({}, "stop", x_groq={"usage": USAGE})],
+        [chat({"content": "a"}), event({"choices": [{"finish_reason": "stop", "usage": USAGE}]})],
+        [chat({"content": "a"}), chat({}, "stop", usage={"input_tokens": 7, "output_tokens": 3})],
+        [chat({"content": "a"}), chat({}, "stop", usage={**USAGE, "prompt_tokens_details": 5}, timings=[], metrics="")],
+    ],
+)  # fmt: skip
+def test_counts_wherever_they_stand(parts: list[bytes]) -> None:
+    answer = read("openai", *parts, DONE)
+    assert (answer.facts["prompt_tokens"], answer.facts["output_tokens"], answer.text) == (7, 3, "a")
+
+
+@pytest.mark.parametrize("usage", [None, [], {}, {"prompt_tokens": 0, "completion_tokens": 0}])
+def test_what_was_not_counted_is_absent(usage: Any) -> None:
+    facts = read("openai", chat({"content": "a"}), chat({}, "stop", usage=usage)).facts
+    assert (facts.get("prompt_tokens"), facts.get("output_tokens")) == (None, None)
+
+
+def test_groqs_durations_are_the_servers() -> None:
+    facts = read("openai", chat({}, "stop", usage={**USAGE, "prompt_time": 0.25, "completion_time": 1.5})).facts
+    assert (facts["prompt_eval_ns"], facts["eval_ns"]) == (250_000_000, 1_500_000_000)
+
+
+F = {"name": "f", "arguments": {"a": 1}}
+G = {"name": "f", "arguments": {"a": 2}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "calls"),
+    [
+        ([calling({"id": "c", "function": function("f", '{"a"')}), calling({"function": function(None, ": 1}")})], [F]),
+        ([calling({"index": 0, "id": "c", "function": function("f", '{"a": 1}')}),
+          calling({"index": 1, "id": "c", "function": function("f", '{"a": 2}')})], [F, G]),  # one id for all
+        ([calling({"index": 0, "id": "c", "function": function("f", "")}),
+          calling({"index": 1, "id": "c", "function": function("f", "")}),
+          calling({"index": 0, "function": function(None, '{"a": 1}')}),
+          calling({"index": 1, "function": function(None, '{"a": 2}')})], [F, G]),
+        ([calling({"index": 0, "id": "c1", "function": function("f", '{"a": 1}')}),
+          calling({"index": 0, "id": "c2", "function": function("f", '{"a": 2}')})], [F, G]),  # one index for all
+        ([calling({"index": 0, "id": "c1", "function": function("f", '{"a"')}),
+          calling({"index": 0, "id": "c2", "function": function(None, ": 1}")})], [F]),  # an id for each piece
+        ([calling({"index": 0, "id": "c", "function": function("f", {"a": 1})})], [F]),
+        ([calling({"index": 0, "function": {"name": "f", "arguments": None}}),
+          calling({"index": 0, "function": function(None, '{"a": 1}')})], [F]),
+        ([calling({"index": 0, "function": function("f", "{}")}),
+          calling({"index": 0, "function": function(None, '{"a": 1}')})], [F]),
+        ([calling({"index": 0, "function": function("f", '{"a": 1}')}),
+          calling({"index": 0, "function": function(None, '{"a": 1}')})], [F]),  # again, whole
+        ([calling({"index": 0, "id": "c", "name": "f", "arguments": '{"a": 1}'})], [F]),
+        ([chat({"function_call": function("f", '{"a"')}), chat({"function_call": function(None, ": 1}")})], [F]),
+        ([chat({"function_call": function("f", '{"a": 1}'),
+                "tool_calls": [{"index": 0, "function": function("f", '{"a": 1}')}]})], [F]),
+        ([chat({"content": "a", "tool_calls": None, "function_call": None})], []),
+    ],
+)  # fmt: skip
+def test_calls_however_they_are_numbered_and_cut(parts: list[bytes], calls: list[Any]) -> None:
+    assert list(read("openai", *parts, chat({}, "tool_calls")).tool_calls) == calls
+
+
+@pytest.mark.parametrize(
+    ("delta", "text", "thinking"),
+    [
+        ({"content": [{"type": "text", "text": "a"}]}, "a", ""),
+        ({"content": [{"type": "output_text", "text": "a"}]}, "a", ""),
+        ({"content": {"type": "text", "text": "a"}}, "a", ""),
+        ({"content": ["a", {"type": "image"}]}, "a", ""),
+        ({"content": [{"type": "text", "text": "a"}], "reasoning_content": "b"}, "a", "b"),
+        ({"content": [{"type": "thinking", "thinking": "b"}]}, "", "b"),
+        ({"reasoning": "b", "reasoning_content": "b", "reasoning_details": [{"text": "b"}]}, "", "b"),
+        ({"reasoning_details": [{"type": "reasoning.text", "text": "b"}], "content": ""}, "", "b"),
+        ({"refusal": "a", "content": None}, "a", ""),
+    ],
+)
+def test_text_and_thinking_in_every_form(delta: Any, text: str, thinking: str) -> None:
+    answer = read("openai", chat(delta), chat({}, "stop"))
+    assert (answer.text, answer.thinking, len(answer.chunk_ns)) == (text, thinking, 1)
+
+
+def test_an_index_that_counts_chunks_makes_no_other_answer() -> None:
+    counted = [event({"choices": [{"index": n, "delta": {"content": "a"}, "finish_reason": None}]}) for n in range(3)]
+    assert read("openai", *counted, chat({}, "stop")).text == "aaa"
+
+
+@pytest.mark.parametrize("goes_on", ["", "null", None])
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [("stop", "stop"), ("MAX_TOKENS", "length"), ("STOP", "stop"), ("LENGTH", "length"), ("eos", "stop"),
+     ("model_length", "length"), ("tool_use", "tool_calls"), ("whatever", "whatever")],
+)  # fmt: skip
+def test_reasons_in_the_words_of_some_servers(goes_on: str | None, finish: str, reason: str) -> None:
+    answer = read("openai", chat({"content": "a"}, goes_on), chat({"content": "b"}, goes_on), chat({}, finish))
+    assert (answer.text, answer.done, answer.overrun, answer.facts["done_reason"]) == ("ab", True, False, reason)
+
+
+ONE, END = chat({"content": "é😀"}), chat({}, "stop")
+HALF = ONE.index(b'"delta"')
+WAYS = {
+    "crlf": [part.replace(b"\n", b"\r\n") for part in (ONE, END, DONE)],
+    "cr": [part.replace(b"\n", b"\r") for part in (ONE, END, DONE)],
+    "crlf in halves": [ONE[:-2] + b"\r", b"\n\r", b"\n" + END[:-2] + b"\r\n", b"\r\n", DONE],
+    "comments": [b": hi\n\n", b":\n\n", b": x\n" + ONE, ONE[:0] + END[:-1] + b": y\n\n", DONE],
+    "data in lines": [ONE[:HALF] + b"\ndata: " + ONE[HALF:], END, DONE],
+    "names": [b"event: chunk\n" + ONE, b"event: message\n" + END, b"event: done\ndata:\n\n"],
+    "a mark of byte order": [b"\xef\xbb\xbf" + ONE, END, DONE],
+    "half a mark of byte order": [b"\xef", b"\xbb\xbf" + ONE, END, DONE],
+    "ids and retries": [b"retry: 3000\n\n", b"id: 1\nretry: 9\n" + ONE, b"id: 2\n" + END, DONE],
+    "no space": [part.replace(b"data: ", b"data:") for part in (ONE, END, DONE)],
+    "two spaces": [part.replace(b"data: ", b"data:  ") for part in (ONE, END, DONE)],
+    "events without data": [b"data:\n\n", b"data: \n\n", ONE, b"data\n\n", END],
+    "blank lines": [b"\n\n\n" + ONE + b"\n\n", END + b"\n", DONE],
+    "no last line's end": [ONE, END[:-2]],
+    "byte by byte": [bytes([byte]) for byte in ONE + END + DONE],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_events_in_every_form_that_their_standard_allows(way: str) -> None:
+    answer = read("openai", *WAYS[way])
+    assert (answer.text, len(answer.chunk_ns), answer.facts["done_reason"]) == ("é😀", 1, "stop")
+
+
+@pytest.mark.parametrize("api", ["openai", "responses", "anthropic"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        event({"error": "boom"}), event({"error": {"message": "boom", "code": 500}}),
+        event({"error": [{"message": "boom"}]}), event({"object": "error", "message": "boom", "code": 400}),
+        event({"detail": "boom"}), event({"message": "boom"}), event({"code": 500, "msg": "boom"}),
+        event({"errors": [{"message": "boom"}]}), event("boom", "error"),
+        event({"type": "error", "message": "boom"}), b"event: error\ndata: boom\n\n", b'error: {"message": "boom"}\n\n',
+    ],
+)  # fmt: skip
+def test_an_error_amid_a_stream_in_every_form(api: str, told: bytes) -> None:
+    with pytest.raises(sse.StreamFailed, match=r"^boom$"):
+        read(api, told)
+
+
+def test_an_error_in_a_choice_is_the_servers_own_word() -> None:
+    failed = {"choices": [{"delta": {"content": ""}, "finish_reason": "error", "error": {"message": "boom"}}]}
+    with pytest.raises(sse.StreamFailed, match="boom"):
+        read("openai", event(failed))
+
+
+ITEM = {"type": "function_call", "id": "fc", "call_id": "c", "name": "f", "arguments": '{"a": 1}'}
+MESSAGE = {"type": "message", "content": [{"type": "output_text", "text": "Hi!"}]}
+ENDED = of("response.completed", response={"usage": {"input_tokens": 7, "output_tokens": 3}})
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [of("response.output_text.delta", delta="Hi"), of("response.output_text.delta", delta="!"),
+         of("response.output_text.done", text="Hi!"), of("response.completed", response={"output": [MESSAGE]})],
+        [of("response.output_text.done", text="Hi!"), ENDED],
+        [of("response.completed", response={"output": [MESSAGE]})],
+        [of("response.output_text.delta", delta="Hi!"),
+         of("response.completed", response={"output": [{"content": "Hi!"}, {"type": "reasoning", "summary": ["?"]}]})],
+    ],
+)  # fmt: skip
+def test_text_of_responses_is_read_once_whichever_event_has_it(parts: list[bytes]) -> None:
+    answer = read("responses", *parts)
+    assert (answer.text, answer.done, answer.facts["done_reason"]) == ("Hi!", True, "stop")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [of("response.output_item.done", output_index=0, item=ITEM)],
+        [of("response.output_item.added", output_index=0, item={**ITEM, "arguments": ""}),
+         of("response.function_call_arguments.delta", output_index=0, item_id="fc", delta='{"a": 1}'),
+         of("response.function_call_arguments.done", output_index=0, item_id="fc", arguments='{"a": 1}'),
+         of("response.output_item.done", output_index=0, item=ITEM)],
+        [of("response.output_item.added", output_index=0, item={"type": "function_call", "id": "fc"}),
+         of("response.function_call_arguments.delta", output_index=0, item_id="other", delta='{"a": 1}'),
+         of("response.output_item.done", output_index=0, item=ITEM)],
+        [],
+    ],
+)  # fmt: skip
+def test_calls_of_responses_are_read_once_whichever_event_has_them(parts: list[bytes]) -> None:
+    answer = read("responses", *parts, of("response.completed", response={"output": [ITEM]}))
+    assert answer.tool_calls == (F,)
+
+
+def test_an_incomplete_answer_without_a_reason_did_not_just_stop() -> None:
+    assert read("responses", of("response.incomplete", response={})).facts["done_reason"] == "incomplete"
+
+
+@pytest.mark.parametrize("end", [of("response.failed", response=None), of("response.cancelled", response={})])
+def test_an_answer_of_responses_that_the_server_gave_up_is_an_error(end: bytes) -> None:
+    with pytest.raises(sse.StreamFailed, match="the server ended the answer as"):
+        read("responses", end)
+
+
+def counts(api: str, parts: Sequence[bytes], **more: str) -> Any:
+    def script(peer: Any) -> None:
+        peer.read()
+        head = {"Content-Type": "Text/Event-Stream; charset=utf-8", "Transfer-Encoding": "chunked"}
+        peer.head(200, {**head, **more})
+        peer.chunk(*parts)
+        peer.chunk()
+
+    (record,) = ask_script(script, chat_request(options={"num_predict": 3}), api=chat_api(api))
+    return record
+
+
+def test_zeros_at_the_end_of_a_message_take_nothing_back() -> None:
+    start = of("message_start", message={"usage": {"input_tokens": 2, "cache_read_input_tokens": 5}})
+    end = of("message_delta", delta={"stop_reason": "end_turn"}, usage={"input_tokens": 0, "output_tokens": 3})
+    record = counts("anthropic", [start, end])
+    assert (record.error, record.prompt_tokens, record.output_tokens) == (None, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("api", "odd"),
+    [
+        ("responses", of("response.completed")),
+        ("responses", of("response.completed", response={"usage": {"output_tokens": "3"}})),
+        ("anthropic", of("message_start", message=None)),
+    ],
+)
+def test_an_end_or_a_start_of_another_shape_fails_one_request_and_no_load(api: str, odd: bytes) -> None:
+    error = counts(api, [odd]).error
+    assert error is not None
+    assert (error.kind, error.status) == ("protocol", 200)
+
+
+@pytest.mark.parametrize("api", ["openai", "responses", "anthropic"])
+def test_a_compressed_answer_is_told_as_such(api: str) -> None:
+    error = counts(api, [gzip.compress(ENDED)], **{"Content-Encoding": "gzip"}).error
+    assert (error.kind, error.message) == (
+        "protocol", "the answer is compressed (gzip), although that was not asked for"
+    )  # fmt: skip
+
+
+def test_a_chunk_that_is_cut_amid_a_character_is_no_answer() -> None:
+    text = 'data: {"choices": [{"delta": {"content": "😀'.encode()
+    assert counts("openai", [text[:-2]]).error.kind == "protocol"
+
+
+def test_trailers_and_extensions_of_chunks_change_nothing() -> None:
+    def script(peer: Any) -> None:
+        peer.read()
+        peer.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", "Trailer": "X-A"})
+        body = ONE + END + DONE
+        peer.sock.sendall(b"%x;a=b\r\n%b\r\n0;last\r\nX-A: 1\r\n\r\n" % (len(body), body))
+
+    (record,) = ask_script(script, api=chat_api("openai"))
+    assert (record.error, record.output_text) == (None, "é😀")
+
+
+@pytest.mark.parametrize("finish", [None, ""])
+def test_an_answer_that_ends_without_a_reason_is_whole_if_the_server_says_that_it_ends(finish: str | None) -> None:
+    said = [chat({"content": "a"}, finish), chat({}, finish, usage=USAGE)]
+    record = counts("openai", [*said, DONE])
+    assert (record.error, record.output_text, record.done_reason, record.output_tokens) == (None, "a", None, 3)
+    assert counts("openai", said).error.kind == "protocol"
