@@ -122,9 +122,9 @@ def settle() -> None:
 
 
 def timed_load(
-    scenario: Scenario, seconds: float, server: Server, *more: str
+    scenario: Scenario, seconds: float, server: Server, *more: str, tree: Path = ROOT
 ) -> tuple[Usage, dict[str, Any], ServerTiming]:
-    """Run one load with ``more`` options; return its usage, its stored figures and the server's own."""
+    """Run one load of ``tree``'s program with ``more`` options; return its usage, stored figures, the server's own."""
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder) / "benchmark.duckdb"
         command = [
@@ -132,7 +132,7 @@ def timed_load(
             *scenario.arguments(seconds), "--db", str(db), *more, "--json",
         ]  # fmt: skip
         server.forget()
-        usage = machine.run(command, server_pid=server.pid, cwd=ROOT)
+        usage = machine.run(command, server_pid=server.pid, cwd=tree)
         if usage.exit_code != 0:
             raise SystemExit(f"{' '.join(command)} ended with {usage.exit_code}:\n{usage.output[-_MAX_OUTPUT:]}")
         truth = server.truth()

@@ -104,7 +104,7 @@ class Config:
     """kind, concurrency or rate, arrival, burstiness, max_in_flight, seed."""
     seed: int
     warmup: int | None
-    """None: one per worker."""
+    """None: by the load."""
     timeout_s: float
     scorer_version: int | None = None
     """None: the suite's answers are not scored."""

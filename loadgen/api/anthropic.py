@@ -143,6 +143,9 @@ def piece(part: Mapping[str, Any]) -> Piece:
     return Piece()
 
 
+usual = sse.usual_with(piece)
+
+
 def _whole(message: Mapping[str, Any]) -> Piece:
     """Read an answer that was not streamed."""
     blocks = [_block(block, number) for number, block in enumerate(message["content"])]

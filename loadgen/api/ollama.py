@@ -42,6 +42,14 @@ DIALECTS: Sequence[str] = ("tools",)
 _SENDING: ContextVar[tuple[WireTimings, Request]] = ContextVar("sending")
 """The current task's request: the official client offers no way to pass it to its transport."""
 _TOOLS_OR_NESTING = re.compile(rb'"tools":\s*\[\]|"(?:[^"\\]|\\.)*+"|[{}\[\]]')
+_TEXT = rb'"([^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u00[0-9a-f]{2})[^"\\\x00-\x1f]*+)*+)"'
+"""A text in JSON; of the characters written by number only those of one UTF-16 unit that is no surrogate."""
+_NAME = rb'"[^"\\\x00-\x1f\x80-\xff]*+"'
+_USUAL = re.compile(
+    rb'\{"model":%s,"created_at":%s,(?:"message":\{"role":"assistant","content":%s(?:,"thinking":%s)?\}|"response":%s'
+    rb'(?:,"thinking":%s)?),"done":false\}\n' % (_NAME, _NAME, _TEXT, _TEXT, _TEXT, _TEXT)
+)
+"""A line with a piece of text, as Ollama writes it."""
 _FACTS = {
     "done_reason": "done_reason",
     "prompt_tokens": "prompt_eval_count",
@@ -149,6 +157,24 @@ def piece(part: Any) -> Piece:
     if not whole.get("done"):
         return said
     return said._replace(done=True, facts={field: whole.get(name) for field, name in _FACTS.items()})
+
+
+def usual(chunk: bytes) -> Piece | None:
+    """Read a line with text, as ``piece`` reads the client's model of it; None: the client has to read it."""
+    found = _USUAL.fullmatch(chunk)
+    if found is None:
+        return None
+    content, thought, response, thinking = found.groups(b"")
+    try:
+        return Piece(_decoded(content or response), _decoded(thought or thinking))
+    except UnicodeDecodeError:
+        return None
+
+
+def _decoded(written: bytes) -> str:
+    """Return what a text in JSON says."""
+    text = written.decode()
+    return json.loads(f'"{text}"') if "\\" in text else text
 
 
 def _calls(calls: Any) -> list[CallPiece]:

@@ -136,6 +136,9 @@ def piece(part: Mapping[str, Any]) -> Piece:
     return Piece(text, thinking, _calls(calls) if calls else (), finish is not None, facts)
 
 
+usual = sse.usual_with(piece)
+
+
 def _ending(part: Mapping[str, Any], choice: Mapping[str, Any], finish: Any) -> dict[str, Any]:
     """Return the reason of a chunk that has one, in one form, and counts where some servers hide them.
 

@@ -117,6 +117,9 @@ def piece(part: Mapping[str, Any]) -> Piece:
     return Piece()
 
 
+usual = sse.usual_with(piece)
+
+
 def _call(part: Mapping[str, Any], said: Mapping[str, Any], call_id: str | None, kind: str) -> Piece:
     """Read the call in an event of that kind; a ``done`` event repeats it whole."""
     call = CallPiece(said.get("name"), said.get("arguments") or "", part.get("output_index"), call_id)

@@ -17,7 +17,7 @@ from loadgen.api.rate_limits import TOO_MANY, seconds_of
 from loadgen.api.server import REFUSED
 from loadgen.types import NS, ErrorKind, Request, RequestError, RequestRecord, Timeouts
 from loadgen.wire.access import NO_ACCESS, Access
-from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
+from loadgen.wire.connection import ConnectFailed, Take, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Framing, NoAnswer
 
 _MESSAGE_LIMIT = 500
@@ -52,6 +52,12 @@ class ChatApi(Protocol):
     def piece(self, part: Any) -> Piece:
         """Read one part of an answer."""
 
+    def usual(self, chunk: bytes) -> Piece | None:
+        """Read a chunk of the form that nearly all have as ``piece`` reads what the client makes of it.
+
+        None for any other, which the client is then to read.
+        """
+
     def error_of(self, caught: Exception, timings: WireTimings) -> RequestError | None:
         """Convert the client's exception to our error; None if it is a bug of ours.
 
@@ -71,6 +77,7 @@ async def send(
     """Send at ``due_ns`` (None: now), read the streamed answer to its end, and return the record."""
     timings = WireTimings(timeouts, due_ns)
     answer = Answer(ends_once=api.ENDS_ONCE)
+    timings.take = _taker(api, answer)
     start_ns = monotonic_ns() if due_ns is None else due_ns
     error: RequestError | None = None
     try:
@@ -108,6 +115,20 @@ async def send(
         error=error,
         **answer.fields(timings.sent_ns),
     )
+
+
+def _taker(api: ChatApi, answer: Answer) -> Take:
+    """Make a function that adds a chunk of the usual form to the answer as it is read, past the client's generators."""
+    usual, add = api.usual, answer.add
+
+    def take(chunk: bytes, stamp_ns: int, early_ns: int | None, late: bool) -> bool:
+        piece = usual(chunk)
+        if piece is None:
+            return False
+        add(piece, stamp_ns, early_ns, late)
+        return True
+
+    return take
 
 
 def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestError | None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from typing import Any
 
+from loadgen.api.answer import Piece
 from loadgen.api.rate_limits import is_rate_limit
 from loadgen.types import RequestError
 from loadgen.wire.access import Access, http_url
@@ -135,6 +136,22 @@ def event_of(text: str) -> Mapping[str, Any] | None:
     if name is not None:
         fields.setdefault("type", name)
     return fields
+
+
+def usual_with(piece: Callable[[Mapping[str, Any]], Piece]) -> Callable[[bytes], Piece | None]:
+    """Make a ``ChatApi.usual``, of events that bring text and nothing else."""
+
+    def usual(chunk: bytes) -> Piece | None:
+        try:
+            fields = event_of(chunk.decode())
+            found = None if fields is None else piece(fields)
+        except (StreamFailed, BadWire, *_SHAPE):
+            return None
+        if found is None or not (isinstance(found.text, str) and isinstance(found.thinking, str)):
+            return None
+        return found if found == Piece(found.text, found.thinking) else None
+
+    return usual
 
 
 def _parts(text: str) -> tuple[str | None, str]:

@@ -21,8 +21,9 @@ from loadgen.wire.access import NO_ACCESS, Access
 ENGINES: Mapping[str, str] = {"local": "loadgen.engine.local", "ray": "loadgen.engine.ray"}
 """Name -> the module with ``records(requests, due, job, orders, readings)``, imported on first use; ``due``: when each
 request of an open loop is due, in ns from the common start."""
-_STREAMS_PER_WORKER = 32
+_STREAMS_PER_WORKER = 64
 _REQUESTS_PER_S_AND_WORKER = 50
+_MOST_WARMUP = 32
 
 
 class LoadFailed(Exception):
@@ -151,15 +152,23 @@ def leave(engine: str) -> None:
     import_module(ENGINES[engine]).leave()
 
 
-def default_workers(load: Load) -> int:
-    """Return one worker per 32 streams or 50 requests/s, at most one per core."""
+def _wanted(load: Load) -> int:
     match load:
         case ClosedLoop(concurrency=concurrency):
-            wanted = ceil(concurrency / _STREAMS_PER_WORKER)
+            return max(1, ceil(concurrency / _STREAMS_PER_WORKER))
         case OpenLoop(rate=rate):
-            wanted = ceil(rate / _REQUESTS_PER_S_AND_WORKER)
+            return max(1, ceil(rate / _REQUESTS_PER_S_AND_WORKER))
+
+
+def default_warmup(load: Load) -> int:
+    """Return how many requests warm up: as many as the load wants workers, however many there are."""
+    return min(_wanted(load), _MOST_WARMUP)
+
+
+def default_workers(load: Load) -> int:
+    """Return one worker per 64 streams or 50 requests/s, at most one per core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(wanted, cores))
+    return min(_wanted(load), cores)
 
 
 def generate_load(

@@ -102,6 +102,7 @@ class Agent:
         self._ended = False
         self._cpu_before_s = 0.0
         self._processes: dict[int, psutil.Process] = {}
+        self._cpu_of: dict[int, float] = {}
         self._thread: threading.Thread | None = None
 
     def prepare(self, job: Job, workers: int | None) -> Prepared:
@@ -188,15 +189,14 @@ class Agent:
         return down.low is not None and len(self._put) - free <= down.low
 
     def _cpu_s(self) -> float:
-        """Return the processor time of this process and its workers."""
-        total = 0.0
+        """Return the processor time of this process and its workers, those that have ended included."""
         for pid in (os.getpid(), *self._readings.pids):
             try:
                 times = self._processes.setdefault(pid, psutil.Process(pid)).cpu_times()
-                total += times.user + times.system
+                self._cpu_of[pid] = times.user + times.system
             except psutil.Error:
                 self._processes.pop(pid, None)
-        return total
+        return sum(self._cpu_of.values())
 
 
 def target_of(host: str | None) -> tuple[str, int] | None:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from time import monotonic_ns
 from typing import Any
 
@@ -123,7 +124,7 @@ class _Load:
             data = child.sock.recv(1 << 18)
         except ConnectionResetError:
             data = b""
-        for message in child.framer.feed(data):
+        for message in chain.from_iterable(child.framer.feed(data)):
             match message:
                 case ("record", RequestRecord() as record):
                     self.deaths_in_a_row = 0

@@ -1,6 +1,7 @@
 """A worker process of the local engine: a Worker with ``feed`` and a socket to the parent (``local``).
 
-The parent sends ``(number, job, descriptors)``, then start · stop · cancel; it gets what a Worker tells, and "bye".
+The parent sends ``(number, job, descriptors)``, then start · stop · cancel; it gets lists of what a Worker tells,
+and "bye".
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from loadgen.wire.stamps import TimestampingSelector
 
 _UNUSED = ("click", "trio")
 """httpx and httpcore import these if they are installed, which costs 0.2 s at the start of each worker."""
+_COLLECTED = ("taken", "record")
+_COLLECT_S = 0.02
+"""How long these messages are collected."""
 
 
 def main(sock: socket.socket) -> None:
@@ -49,15 +53,13 @@ async def _work(sock: socket.socket) -> None:
     number, job, (pipe_fd, payload_fd, in_flight_fd) = told
     counts = InFlight(job.workers, in_flight_fd)
 
-    def tell(*message: Any) -> None:
-        # Not awaited: what the parent has not read yet waits in memory and delays no request.
-        writer.write(frame(message))
+    post = _Post(writer)
 
     def count(many: int) -> int:
         counts[number] = many
         return counts.total()
 
-    worker = Worker(number, job, take=_taker(pipe_fd, payload_fd, lambda: worker.wake()), tell=tell, count=count)
+    worker = Worker(number, job, take=_taker(pipe_fd, payload_fd, lambda: worker.wake()), tell=post.tell, count=count)
     listener = asyncio.create_task(_listen(messages, worker))
     await worker.prepare()
     gc.collect()
@@ -65,9 +67,33 @@ async def _work(sock: socket.socket) -> None:
     await worker.run()
     counts.close()
     listener.cancel()
-    tell("bye")
+    post.tell("bye")
     writer.close()
     await writer.wait_closed()  # the parent may not have read everything yet
+
+
+class _Post:
+    """Messages to the parent, several at a time: to wake it for each one costs more than to make it.
+
+    Nobody waits for them: what the parent has not read yet is kept in memory and delays no request.
+    """
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._messages: list[tuple[Any, ...]] = []
+
+    def tell(self, *message: Any) -> None:
+        self._messages.append(message)
+        if message[0] not in _COLLECTED:
+            self._send()
+        elif len(self._messages) == 1:
+            self._loop.call_later(_COLLECT_S, self._send)
+
+    def _send(self) -> None:
+        if self._messages:
+            self._writer.write(frame(self._messages))
+            self._messages = []
 
 
 async def _messages(reader: asyncio.StreamReader) -> AsyncIterator[Any]:

@@ -11,7 +11,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, chain
 from threading import Lock
@@ -65,7 +65,12 @@ class Histogram:
         """Count one value."""
         place = self.place(value)
         self.counts[place] += 1
-        self._account(1, value, value, value)
+        self.n += 1
+        self.total += value
+        if value < self.low:
+            self.low = value
+        if value > self.high:
+            self.high = value
         if exemplar is not None:
             self.exemplars[place] = value, exemplar
 
@@ -73,17 +78,11 @@ class Histogram:
         """Count several values of one request; the largest of them becomes the exemplar."""
         self.counts.update(map(self.place, values))
         high = max(values)
-        self._account(len(values), sum(values), min(values), high)
+        self.n += len(values)
+        self.total += sum(values)
+        self.low, self.high = min(self.low, *values), max(self.high, high)
         if exemplar is not None:
             self.exemplars[self.place(high)] = high, exemplar
-
-    def _account(self, n: int, total: float, low: float, high: float) -> None:
-        self.n += n
-        self.total += total
-        if low < self.low:
-            self.low = low
-        if high > self.high:
-            self.high = high
 
 
 def explicit(bounds: Sequence[float]) -> Histogram:
@@ -218,6 +217,10 @@ class HistogramSeries:
     labels: Labels
     served: Histogram
     pushed: Histogram | None
+    views: tuple[Histogram, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.views = (self.served,) if self.pushed is None else (self.served, self.pushed)
 
 
 class Histograms:
@@ -231,7 +234,7 @@ class Histograms:
     ) -> None:
         self.instruments = {**of.BY_NAME, **{instrument.name: instrument for instrument in given}}
         self._pushed = pushed
-        self._series: dict[tuple[CellLabels, str, tuple[str | int, ...]], HistogramSeries] = {}
+        self._series: dict[CellLabels, dict[tuple[str, tuple[str | int, ...]], HistogramSeries]] = {}
         self.lock = Lock()
 
     def add(self, cell: CellLabels, record: RequestRecord, values: Values, failure: str | None,
@@ -239,35 +242,34 @@ class Histograms:
         """Add what one finished request gives; ``values``: to the instruments that were given."""
         given = ((name, _NO_LABELS, float(value)) for name, value in values.items())
         with self.lock:
+            known = self._series.setdefault(cell, {})
             for name, besides, value in chain(values_of(record, failure), given):
-                for histogram in self._views(cell, name, besides):
+                key = name, tuple(besides.values())
+                for histogram in (known.get(key) or self._begin(cell, name, besides)).views:
                     histogram.add(value, exemplar)
             if record.completed and not record.is_gathered and (gaps_s := record.gaps_s):
-                for histogram in self._views(cell, of.CHUNK_GAP, _NO_LABELS):
+                for histogram in (known.get((of.CHUNK_GAP, ())) or self._begin(cell, of.CHUNK_GAP, _NO_LABELS)).views:
                     histogram.add_all(gaps_s, exemplar)
 
     def forget(self, cell: CellLabels) -> None:
         """Show the cell's series no longer."""
         with self.lock:
-            for key in [key for key in self._series if key[0] == cell]:
-                del self._series[key]
+            self._series.pop(cell, None)
 
-    def _views(self, cell: CellLabels, name: str, besides: Labels) -> tuple[Histogram, ...]:
-        key = cell, name, tuple(besides.values())
-        series = self._series.get(key)
-        if series is None:
-            instrument = self.instruments[name]
-            base = genai_attributes(cell) if name.startswith("gen_ai.") else own_attributes(cell)
-            pushed = None if self._pushed is None else self._pushed(instrument)
-            series = HistogramSeries({**base, **besides}, explicit(instrument.buckets), pushed)
-            self._series[key] = series
-        return (series.served,) if series.pushed is None else (series.served, series.pushed)
+    def _begin(self, cell: CellLabels, name: str, besides: Labels) -> HistogramSeries:
+        instrument = self.instruments[name]
+        base = genai_attributes(cell) if name.startswith("gen_ai.") else own_attributes(cell)
+        pushed = None if self._pushed is None else self._pushed(instrument)
+        series = HistogramSeries({**base, **besides}, explicit(instrument.buckets), pushed)
+        self._series[cell][name, tuple(besides.values())] = series
+        return series
 
     def by_instrument(self) -> Mapping[str, list[HistogramSeries]]:
         """Return instrument name -> its series; call it and use the result under the lock."""
         found: dict[str, list[HistogramSeries]] = {}
-        for (_, name, _), series in self._series.items():
-            found.setdefault(name, []).append(series)
+        for of_cell in self._series.values():
+            for (name, _), series in of_cell.items():
+                found.setdefault(name, []).append(series)
         return found
 
     def collect(self) -> Iterable[Metric]:

@@ -87,7 +87,7 @@ class Adapter:
         """Open ``count`` connections in advance, unless a proxy is used."""
         parts = self.library.URL(url)
         if self._httpx_transport(parts) is None:
-            await self._pool(parts).learn(self._address(parts))
+            self._pool(parts).learn(self._address(parts))
             await self._pool(parts).preconnect(self._address(parts), count, timeout_s)
 
     def _httpx_transport(self, url: Any) -> Any:

@@ -41,19 +41,25 @@ class ConnectFailed(Exception):
     """There is no connection, or it was lost before any answer."""
 
 
+Take = Callable[[bytes, int, int | None, bool], bool]
+"""Gets a chunk, its stamp, by how much it may be early and whether it is late; returns whether it took it."""
+
+
 class WireTimings:
     """The instants (``time.monotonic_ns``) of one request on the wire."""
 
     __slots__ = (
         "clock", "connected_ns", "connecting", "content_type", "due_ns", "early_ns", "late", "out_of_order",
         "processor_wait_ns", "read_lag_max_ns", "resent", "retry_after", "sent_ns", "sent_off_ns", "stamp_ns",
-        "timeouts",
+        "take", "timeouts",
     )  # fmt: skip
 
     def __init__(self, timeouts: Timeouts, due_ns: int | None = None) -> None:
         self.timeouts = timeouts
         self.due_ns = due_ns
         """Hold the request back until then; None: send at once."""
+        self.take: Take | None = None
+        """Takes a chunk of the usual form as it is read, so that nobody needs to be woken for it."""
         self.sent_ns: int | None = None
         self.sent_off_ns: int | None = None
         """How much later than ``sent_ns``, at most, it was sent by this client's own doing: from when the connection
@@ -125,7 +131,7 @@ class Connection:
         self._chunks: deque[tuple[bytes, int, int | None, bool]] = deque()
         self._body: list[bytes] = []
         self._failure: Exception | None = None
-        self._headers_done = self._started = self.complete = self._sized = False
+        self._headers_done = self._started = self._reading = self.complete = self._sized = False
         self._watch("first_chunk", timings.timeouts.first_chunk_s)
         if self._tls is not None:
             data = self._tls.encrypt(data)
@@ -163,9 +169,10 @@ class Connection:
         return self._failure or ConnectFailed(f"the connection was lost while sending: {error.strerror}")
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield each chunk with its stamp in ``WireTimings``; the body of an error comes as it is received."""
+        """Yield each chunk that was not taken, its stamp in ``WireTimings``; an error's body as it is received."""
         timings = self._timings
         assert timings is not None
+        self._reading = True
         while True:
             while self._chunks:
                 chunk, timings.stamp_ns, timings.early_ns, timings.late = self._chunks.popleft()
@@ -255,7 +262,8 @@ class Connection:
             self._fail(BadWire("the server sent more than the answer" if self.complete else str(error)))
         except BadWire as error:
             self._fail(error)
-        self._wake()
+        if self._chunks or self.complete or not self._reading:
+            self._wake()
         if self._tls is not None and self._tls.ended:
             self._lost("the connection was closed")
         return None
@@ -297,16 +305,20 @@ class Connection:
             if self._is_local and self._selector is not None:
                 timings.processor_wait_ns = self._selector.processor_wait_ns
         self._last_ns = stamp_ns = read_ns if received_ns is None else received_ns
-        since_ns = None if self._selector is None else self._selector.readable_since_ns
+        since_ns = None
+        if self._selector is not None:
+            since_ns = self._selector.readable_since_ns
+            self._selector.note_read(len(chunks))
         early_ns = None if since_ns is None else max(0, stamp_ns - since_ns)
         self._last_early_ns = early_ns if received_ns is None else 0
         if len(chunks) > 1 and since_ns is not None:
             timings.read_lag_max_ns = max(timings.read_lag_max_ns, read_ns - since_ns)
         late = read_ns - (stamp_ns if since_ns is None else since_ns) > _LATE_READ_NS
-        for chunk in chunks[:-1]:
-            self._chunks.append((chunk, stamp_ns, early_ns, late))
-        for chunk in chunks[-1:]:
-            self._chunks.append((chunk, stamp_ns, self._last_early_ns, False))
+        take = timings.take if self.status == HTTP_OK else None
+        for left, chunk in zip(range(len(chunks) - 1, -1, -1), chunks, strict=True):
+            early_ns, late = (early_ns, late) if left else (self._last_early_ns, False)
+            if take is None or self._chunks or not take(chunk, stamp_ns, early_ns, late):  # never out of their order
+                self._chunks.append((chunk, stamp_ns, early_ns, late))
 
     def _take_rest(self) -> None:
         """Take what is left at the body's end as the last chunk."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -28,3 +28,24 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     if not result:
         raise TimeoutError(f"no complete answer within {seconds:g} s")
     return result[0]
+
+
+def together(works: Sequence[Callable[[], T]]) -> list[T]:
+    """Return what each returns, all done at the same time; raise what the first that fails raises."""
+    results: dict[int, T] = {}
+    problems: list[BaseException] = []
+
+    def run(place: int) -> None:
+        try:
+            results[place] = works[place]()
+        except BaseException as error:  # handed to the caller
+            problems.append(error)
+
+    threads = [threading.Thread(target=run, args=[place], daemon=True) for place in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+        if problems:
+            raise problems[0]
+    return [results[place] for place in range(len(works))]

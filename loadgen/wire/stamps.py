@@ -13,7 +13,7 @@ import selectors
 import socket
 import struct
 import sys
-from time import monotonic_ns, time_ns
+from time import monotonic_ns, sleep, time_ns
 from typing import Any
 
 from loadgen.types import NS
@@ -30,6 +30,13 @@ _RESENT_AT, _OUT_OF_ORDER_AT = 100, 224
 _SAME_INSTANT_NS = 20_000
 _SLEPT_NS = 200_000
 """A ``select`` that took longer than this, besides waiting for a processor, slept until something was readable."""
+_PAUSE_NS = 700_000
+"""How long a busy selector leaves things alone: waking up costs more than a chunk, and the kernel keeps its instant."""
+_SOON_S = 0.005
+"""It does not pause while a timer is due so soon."""
+_SPOILS, _SPOILT, _MOST_SPOILT = 20, 40, 2000
+"""It does not pause either where chunks come so fast that several are read at once: each such read counts for so many
+others, up to a limit, and it pauses while the count is low."""
 
 
 def ask_for_stamps(sock: socket.socket) -> None:
@@ -61,6 +68,8 @@ class TimestampingSelector(selectors.DefaultSelector):
     """How long this thread waited for a processor in the last call, or since the one before if it had no time to
     sleep; None: unknown."""
     _looked_ns = 0
+    _found = False
+    _spoilt = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,8 +81,13 @@ class TimestampingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         if timeout != 0:
             self._waited_ns = self._waited_so_far_ns() or 0
+        if self._found and self._spoilt < _SPOILT and (timeout is None or timeout > _SOON_S):
+            pause_ns = self._looked_ns + _PAUSE_NS - monotonic_ns()
+            if pause_ns > 0:
+                sleep(pause_ns / NS)
         entered_ns = monotonic_ns()
         found = super().select(timeout)
+        self._found = bool(found)
         waited_ns, now = self._waited_so_far_ns(), monotonic_ns()
         wait_ns = 0
         if waited_ns is not None:
@@ -87,6 +101,10 @@ class TimestampingSelector(selectors.DefaultSelector):
             self.readable_since_ns = entered_ns if waited_ns is None else max(entered_ns, now - wait_ns)
         self._looked_ns = now
         return found
+
+    def note_read(self, chunks: int) -> None:
+        """Note how many chunks one read brought: of several, all but the last have lost their instants."""
+        self._spoilt = min(_MOST_SPOILT, self._spoilt + _SPOILS) if chunks > 1 else max(0, self._spoilt - 1)
 
     def close(self) -> None:
         super().close()

@@ -30,7 +30,7 @@ class Connections:
         self._idle: dict[Address, list[Connection]] = {}
         self._closing: set[Address] = set()
         """Servers that close each connection after an answer although they say that they keep it (llama.cpp)."""
-        self._spares: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def send(
         self, address: Address, message: bytes, timings: WireTimings, framing: Callable[[], Framing]
@@ -49,22 +49,34 @@ class Connections:
             connection.close()
             raise
         if address in self._closing:  # the next request will need a new connection: it is opened meanwhile
-            spare = asyncio.create_task(
-                self.preconnect(address, len(self._idle[address]) + 1, timings.timeouts.connect_s)
-            )
-            self._spares.add(spare)
-            spare.add_done_callback(self._spares.discard)
+            more = len(self._idle[address]) + 1
+            self._keep(asyncio.create_task(self.preconnect(address, more, timings.timeouts.connect_s)))
         return connection
 
-    async def learn(self, address: Address) -> None:
-        """Find out whether the server closes a connection after an answer, if it has answered."""
-        idle = self._idle.get(address, [])
-        if idle:
+    def learn(self, address: Address) -> None:
+        """Find out, now and a moment later, whether the server closes a connection after an answer, if it has."""
+        answered = list(self._idle.get(address, ()))
+        self._drop_closed(address, answered)
+
+        async def look_again() -> None:
             await asyncio.sleep(_CLOSES_WITHIN_S)
-            still = [connection for connection in idle if connection.usable()]
-            if len(still) < len(idle):
+            self._drop_closed(address, answered)
+
+        if answered:
+            self._keep(asyncio.create_task(look_again()))
+
+    def _drop_closed(self, address: Address, answered: list[Connection]) -> None:
+        """Drop those of the connections that the server has closed, and note that it does."""
+        idle = self._idle.get(address, [])
+        for connection in answered:
+            if connection in idle and not connection.usable():
+                idle.remove(connection)
                 self._closing.add(address)
-            idle[:] = still
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """Hold on to what goes on in the background."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def give_back(self, connection: Connection) -> None:
         """Keep the connection for the next request, or close it if the answer was not read to its end."""
@@ -89,8 +101,8 @@ class Connections:
         return None
 
     def close(self) -> None:
-        for spare in self._spares:
-            spare.cancel()
+        for task in self._tasks:
+            task.cancel()
         for idle in self._idle.values():
             for connection in idle:
                 connection.close()

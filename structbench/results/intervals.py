@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from structbench.formatting import plural
 from structbench.metrics import IS_GATHERED, LIMITS_OF_RUN, MEASURED, Metric, gaps_sql, good_sql, possibly
@@ -26,8 +24,11 @@ from structbench.stats import (
     wilson,
 )
 
-Array = np.ndarray[Any, Any]
-Columns = Mapping[str, Array]
+if TYPE_CHECKING:
+    import numpy as np
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+Columns: TypeAlias = Mapping[str, Array]
 Latency = dict[str, Estimate]
 """p50, p90, p95, p99 -> the estimate."""
 GapCounts = Mapping[int, tuple[Array, Array]]
@@ -105,6 +106,8 @@ def sample_of(counts: Mapping[int, int], most: int) -> dict[str, Any]:
 
 def in_order(rows: Rows, source: str, params: Mapping[str, Any]) -> Iterator[tuple[int, Array]]:
     """Yield key -> its values in the order sent; ``source`` selects ``key``, ``run``, ``request_index``, ``value``."""
+    import numpy as np
+
     found = rows.columns(_IN_ORDER.format(source=source), params)
     keys, firsts = np.unique(found["key"], return_index=True)
     if len(keys):
@@ -144,6 +147,8 @@ def gap_moments(
     rows: Rows, params: Mapping[str, Any], completed: Mapping[int, int]
 ) -> dict[int, tuple[int, list[Array]]]:
     """Return group -> the number of sampled requests, and their gaps by moment."""
+    import numpy as np
+
     drawn: dict[int, list[dict[str, Any]]] = {group: [] for group in completed}
     for row in rows.query(_SAMPLE, {**params, **sample_of(completed, GAP_REQUESTS)}):
         drawn[row["line"]].append(row)
@@ -165,6 +170,8 @@ def end_to_end(
 
     A segment of unknown length (interrupted or killed) lasted as long as its rows show.
     """
+    import numpy as np
+
     at, total = at_s.astype(float).copy(), 0.0
     for key in sorted({*lengths, *zip(map(int, run), map(int, segment), strict=True)}):
         inside = (run == key[0]) & (segment == key[1])
@@ -178,6 +185,8 @@ def end_to_end(
 def slices_of(rows: Columns, segments: Columns) -> tuple[Array, int, float]:
     """Divide the total time of all segments into equal slices: the slice in which each request ended (-1 if it never
     did), their number and their length in seconds."""
+    import numpy as np
+
     keys = zip(map(int, segments["run"]), map(int, segments["segment"]), strict=True)
     lengths = dict(zip(keys, segments["duration_s"].astype(float), strict=True))
     at, total = end_to_end(rows["end_s"], rows["run"], rows["segment"], lengths)
@@ -197,6 +206,8 @@ def rate_estimates(
     rows: Rows, params: Mapping[str, Any], added: Mapping[str, str], confidence: float = CONFIDENCE
 ) -> dict[int, dict[str, Estimate]]:
     """Return group -> name -> a rate with its interval over slices of time; ``added``: SQL of what a row adds."""
+    import numpy as np
+
     columns = ", ".join(f"({sql})::DOUBLE AS {name}" for name, sql in added.items())
     ends, segments = rows.columns(_ENDS.format(added=columns), params), rows.columns(_LENGTHS, params)
     found: dict[int, dict[str, Estimate]] = {}
@@ -280,6 +291,8 @@ def why_unknown(metric: Metric, unknown: int) -> str | None:
 def _gap_estimate(
     rows: Rows, params: Mapping[str, Any], metric: Metric, found: Measured, confidence: float
 ) -> Estimate:
+    import numpy as np
+
     (completed,) = rows.query(_COMPLETED, params["run_ids"])
     requests, moments = gap_moments(rows, params, {0: completed["n"]})[0]
     if metric.p is None:

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
 from statistics import StatisticsError, linear_regression
-from typing import overload
+from typing import TypeVar, overload
 
 from structbench.types import Case
+
+T = TypeVar("T")
 
 TEXT_VERSION = 2
 NUMBERS_VERSION = 1
@@ -171,7 +173,7 @@ def _normal(rng: Random, mean: float, stddev: float) -> float:
     return mean + stddev * radius * math.cos(2 * math.pi * rng.random())
 
 
-def _pick(rng: Random, items: Sequence[str]) -> str:
+def _pick(rng: Random, items: Sequence[T]) -> T:
     return items[int(rng.random() * len(items))]
 
 
@@ -196,8 +198,7 @@ def _lead_in(seed: int, index: int) -> str:
     Multiplying by a number without a common factor with 60 permutes the numbers below 60**6;
     one near its golden section also changes the first syllable at every step.
     """
-    offset = int(Random(f"structbench lead-in {seed}").random() * LEAD_INS)
-    code = (index * LEAD_IN_STEP + offset) % LEAD_INS
+    code = (index * LEAD_IN_STEP + _first_lead_in(seed)) % LEAD_INS
     syllables = []
     for _ in range(6):
         code, digit = divmod(code, 60)
@@ -206,22 +207,45 @@ def _lead_in(seed: int, index: int) -> str:
     return f"{name[:6].capitalize()} {name[6:].capitalize()}"
 
 
+@lru_cache
+def _first_lead_in(seed: int) -> int:
+    return int(Random(f"structbench lead-in {seed}").random() * LEAD_INS)
+
+
 def _sentences(rng: Random, words: int) -> str:
     """Write sentences of exactly ``words`` words in total; a list of things fills up the end."""
     parts: list[str] = []
     left = words
     while left > 0:
         sentence = _sentence(rng)
-        if word_count(sentence) > left:
-            sentence = ", ".join(_pick(rng, VOCABULARY["THING"]) for _ in range(left)) + "."
+        many = word_count(sentence)
+        if many > left:
+            sentence, many = ", ".join(_pick(rng, VOCABULARY["THING"]) for _ in range(left)) + ".", left
         parts.append(sentence[0].upper() + sentence[1:])
-        left -= word_count(sentence)
+        left -= many
     return " ".join(parts)
 
 
 def _sentence(rng: Random) -> str:
-    filled = re.sub(r"[A-Z]{3,}", lambda slot: _pick(rng, VOCABULARY[slot.group()]), _pick(rng, SENTENCES))
-    return re.sub(r"\b([Aa]) (?=[aeio])", r"\1n ", filled)
+    blanks, end = _pick(rng, TEMPLATES)
+    random = rng.random
+    return "".join([before + fillings[int(random() * len(fillings))] for before, fillings in blanks]) + end
+
+
+Template = tuple[tuple[tuple[str, tuple[str, ...]], ...], str]
+"""What stands before each blank, and all that may fill it; and what stands after the last one."""
+
+
+def _template(sentence: str) -> Template:
+    """Take a sentence apart at its slots; where "a" stands before a slot, the fillings begin with the rest of "an"."""
+    *blanks, end = re.split(r"([A-Z]{3,})", sentence)
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for before, slot in zip(blanks[::2], blanks[1::2], strict=True):
+        fillings = VOCABULARY[slot]
+        if re.search(r"\b[Aa] $", before):
+            before, fillings = before[:-1], tuple(f"n {word}" if word[0] in "aeio" else f" {word}" for word in fillings)
+        found.append((before, fillings))
+    return tuple(found), end
 
 
 SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprstvzj" for vowel in "aeio")
@@ -295,3 +319,4 @@ PHRASES = {
 VOCABULARY = {slot: tuple(words.split()) for slot, words in SINGLE_WORDS.items()} | {
     slot: tuple(phrases.split("|")) for slot, phrases in PHRASES.items()
 }
+TEMPLATES = tuple(map(_template, SENTENCES))

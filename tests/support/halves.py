@@ -63,7 +63,8 @@ class _End:
             data = self.sock.recv(1 << 16)
             if not data:
                 return None
-            self._waiting += self._frames.feed(data)
+            for message in self._frames.feed(data):
+                self._waiting += message if isinstance(message, list) else [message]
         return self._waiting.pop(0)
 
     def is_quiet(self) -> bool:
@@ -223,6 +224,9 @@ class Played(_End):
     def __post_init__(self) -> None:
         super().__init__(self.sock)
         self.pid = (1 << 30) + self.number
+
+    def tell(self, *message: Any) -> None:
+        self.sock.sendall(frame([message]))
 
     def begin(self) -> int:
         """Warmed up: when all start."""

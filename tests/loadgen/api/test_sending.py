@@ -316,6 +316,9 @@ class MadeUp:
     def piece(self, part: Any) -> Piece:
         return openai.piece(part)
 
+    def usual(self, chunk: bytes) -> Piece | None:  # noqa: ARG002
+        return None
+
     def error_of(self, caught: Exception, timings: WireTimings) -> RequestError | None:  # noqa: ARG002
         return RequestError("http", caught.args[1], caught.args[0]) if isinstance(caught, LookupError) else None
 

@@ -13,7 +13,7 @@ import pytest
 
 from loadgen import ClosedLoop, OpenLoop, Orders, Readings, RequestRecord, Timeouts, generate_load
 from loadgen.arrivals import due_offsets
-from loadgen.engine import ENGINES, Job, default_workers
+from loadgen.engine import ENGINES, Job, default_warmup, default_workers
 from tests.support.paths import ROOT
 from tests.support.scripted_server import chat
 
@@ -66,12 +66,19 @@ def test_nothing_is_imported_or_started_before_the_first_record_is_asked_for() -
 
 @pytest.mark.parametrize(
     ("load", "wanted"),
-    [(ClosedLoop(concurrency=1), 1), (ClosedLoop(concurrency=32), 1), (ClosedLoop(concurrency=33), 2),
+    [(ClosedLoop(concurrency=1), 1), (ClosedLoop(concurrency=64), 1), (ClosedLoop(concurrency=65), 2),
      (ClosedLoop(concurrency=9999), 4), (OpenLoop(rate=50.0), 1), (OpenLoop(rate=50.1), 2), (OpenLoop(rate=1e6), 4)],
 )  # fmt: skip
 def test_default_workers(monkeypatch: pytest.MonkeyPatch, load: Any, wanted: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     assert default_workers(load) == wanted
+
+
+@pytest.mark.parametrize(
+    ("load", "wanted"), [(ClosedLoop(concurrency=64), 1), (ClosedLoop(concurrency=9999), 32), (OpenLoop(rate=101.0), 3)]
+)
+def test_what_warms_up_does_not_depend_on_the_machine(load: Any, wanted: int) -> None:
+    assert default_warmup(load) == wanted
 
 
 @pytest.mark.parametrize(("cores", "wanted"), [(3, 3), (None, 1)])

@@ -79,7 +79,7 @@ def test_each_worker_has_its_place_and_the_job_of_all(monkeypatch: pytest.Monkey
         assert (worker.job.workers, worker.job.api, worker.job.host) == (2, "other", "http://h:1")
         assert (worker.job.load, worker.job.timeouts, worker.job.warmup) == (load, SOON, tuple(warmup))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
-    assert len(run(script, some(3), ClosedLoop(concurrency=33), workers=None)[1]) == 2
+    assert len(run(script, some(3), ClosedLoop(concurrency=65), workers=None)[1]) == 2
     (worker,) = run(script, some(3), ClosedLoop(concurrency=1), workers=9)[1]
     assert (worker.job.api, worker.job.host) == ("ollama", None)
     assert (worker.job.timeouts, worker.job.warmup) == (Timeouts(), ())

@@ -98,8 +98,8 @@ def test_two_nodes_send_a_closed_loop_as_one_and_a_run_goes_on_with_another_numb
     assert rows == [(40, 40, True)]
     assert [node for (node,) in ask(db, "SELECT DISTINCT node FROM requests ORDER BY 1")] == [HEAD, OTHER]
     most = ask(db, """
-        WITH steps AS (SELECT sent_ns AS at, 1 AS step FROM requests UNION ALL SELECT end_ns, -1 FROM requests)
-        SELECT max(busy) FROM (SELECT sum(step) OVER (ORDER BY at, step) AS busy FROM steps)
+        WITH steps AS (SELECT sent_ns AS moment, 1 AS step FROM requests UNION ALL SELECT end_ns, -1 FROM requests)
+        SELECT max(busy) FROM (SELECT sum(step) OVER (ORDER BY moment, step) AS busy FROM steps)
     """)  # fmt: skip
     assert most == [(6,)]
     told = ask(db, "SELECT node, requests, workers, clock_error_ns, start_lag_s, server_rtt_s, cpu_s, died FROM nodes "

@@ -147,6 +147,7 @@ def test_timings_of_what_has_not_begun_claim_nothing() -> None:
         "clock": None, "connected_ns": None, "connecting": False, "content_type": "", "due_ns": None,
         "early_ns": None, "late": False, "out_of_order": None, "processor_wait_ns": None, "read_lag_max_ns": 0,
         "resent": None, "retry_after": "", "sent_ns": None, "sent_off_ns": None, "stamp_ns": None,
+        "take": None,
     }  # fmt: skip
 
 

@@ -114,7 +114,8 @@ def test_what_is_found_was_readable_since_the_last_look_or_since_it_woke_us(
 ) -> None:
     """A thread that was woken and had to wait for a processor woke up when it began to wait."""
     entered = 50 * MS
-    times = iter([100, 110, entered, entered + took_ns])
+    before = [] if timeout == 0 else [entered]  # whether to pause
+    times = iter([100, 110, *before, entered, entered + took_ns])
     monkeypatch.setattr(stamps_module, "monotonic_ns", lambda: next(times))
     if waited_ns is None:
         waits.unlink()
@@ -131,6 +132,40 @@ def test_what_is_found_was_readable_since_the_last_look_or_since_it_woke_us(
         expected = {"looked": 110, "now": entered + took_ns, "woken": entered + took_ns - (waited_ns or 0),
                     "entered": entered}[since]  # fmt: skip
         assert (selector.readable_since_ns, selector.processor_wait_ns) == (expected, waited_ns)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "reads", "since_ns", "pauses"),
+    [
+        (None, [], 100_000, [0.0006]),
+        (0.3, [1, 1], 100_000, [0.0006]),
+        (0.3, [], 700_000, []),  # it has taken as long by itself
+        (0.005, [], 0, []),  # a timer is due
+        (0, [], 0, []),
+        (None, [2], 0, [0.0007]),
+        (None, [2, 3], 0, []),  # chunks come faster than it looks
+        (None, [2, 2, 1], 0, [0.0007]),
+        (None, [2] * 1000 + [1] * 1960, 0, []),
+        (None, [2] * 1000 + [1] * 1961, 0, [0.0007]),
+    ],
+)
+def test_a_busy_selector_leaves_things_alone_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch, timeout: float | None, reads: list[int], since_ns: int, pauses: list[float]
+) -> None:
+    now, paused = 50 * MS, []
+    monkeypatch.setattr(stamps_module, "monotonic_ns", lambda: now)
+    monkeypatch.setattr(stamps_module, "sleep", paused.append)
+    ours, theirs = socket.socketpair()
+    with TimestampingSelector() as selector, ours, theirs:
+        selector.register(ours, 1)
+        theirs.sendall(b"x")
+        selector.select(1.0)
+        assert paused == [], "nothing was found before"
+        for chunks in reads:
+            selector.note_read(chunks)
+        now += since_ns
+        selector.select(timeout)
+        assert paused == pauses
 
 
 def test_a_closed_selector_leaves_nothing_open(waits: Path) -> None:

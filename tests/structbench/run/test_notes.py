@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,10 @@ def test_a_short_run_says_that_its_figures_are_of_all(sim: Simulator, tmp_path: 
 def test_a_cell_s_cached_prompts_are_told_and_those_of_text_are_in_no_cache(
     sim: Simulator, tmp_path: Path, model: str, told: bool
 ) -> None:
-    db = tmp_path / "s.duckdb"
-    summary = load(small(sim, db, models=[model], suites=["json"], requests=40, concurrency=[1, 2]))
+    db, few = tmp_path / "s.duckdb", tmp_path / "few.jsonl"
+    cases = (files("structbench.suites") / "data" / "json.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    few.write_text("".join(cases[:20]), encoding="utf-8")  # each is asked twice
+    summary = load(small(sim, db, models=[model], suites=[str(few)], requests=40, concurrency=[1, 2]))
     first, second = notes(summary, 0), notes(summary, 1)
     assert "asked again" in first["cached_prompts"].text
     assert ("of the prompt tokens in its cache" in second["cached_prompts"].text) is told

@@ -328,7 +328,7 @@ def test_complete_means_a_row_for_each_second_turn_that_arises(arises: bool) -> 
 
 def test_workers_and_warm_up_follow_the_load_unless_given() -> None:
     assert (segment().workers, segment().warmup) == (1, 1)
-    assert (segment(workers=3).workers, segment(workers=3).warmup) == (3, 3)
+    assert (segment(workers=3).workers, segment(workers=3).warmup) == (3, 1), "what warms up is of the load alone"
     assert segment(workers=3, warmup=0).warmup == 0
 
 
