@@ -377,13 +377,12 @@ class _Runner:
         for row in () if self.stop.asked else self.summary.rows:
             if (name := names[row["run_id"]]) not in failed and (why := unanswered(row)) is not None:
                 self.summary.failures.append(f"{name}: {why}")
-        if warning is not None:
-            for row in self.summary.rows:
-                row["warnings"] = [warning]
         self.summary.pairs = pair_up(runs, lambda run_id: store.query(constrained.ROWS, [run_id], timeout_s=_FLUSH_S))
         for row in self.summary.rows:
             if row["run_id"] in variants:
                 row["variant"] = variants[row["run_id"]]
+            if warning is not None:
+                row["warnings"] = [warning]
             outcomes[row["run_id"]].row = row
         self._judge()
         if self.summary.rows:
