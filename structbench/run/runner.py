@@ -359,9 +359,8 @@ class _Runner:
                 self._keep_limits(run_id)
                 caches[run_id] = cell.cache
             elif cell.continued is not None and not self.services.store.claim(cell.continued):
-                self.services.display.print(
-                    f"{cell.cell.name}: skipped: another process is now continuing run {run_id}"
-                )
+                what = f"skipped: another process is now continuing run {run_id}"
+                self.services.display.print(f"{cell.cell.name}: {what}")
                 self._change_state("waiting", "skipped")
             elif self._run_cell(cell, run_id):
                 caches[run_id] = cell.cache
