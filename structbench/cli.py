@@ -4,8 +4,8 @@ import errno
 import logging
 import os
 import sys
-from argparse import Action, Namespace
-from collections.abc import Sequence
+from argparse import Action, HelpFormatter, Namespace
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from importlib import import_module
 from io import BufferedWriter, FileIO, TextIOWrapper
@@ -23,7 +23,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 COMMANDS = (
     "load", "capacity", "runs", "stats", "compare", "export", "import", "sql", "verify", "rescore", "clean",
-    "clear-cache", "suites", "matrix", "simulate", "demo", "watch", "report", "calibrate",
+    "clear-cache", "suites", "matrix", "simulate", "demo", "watch", "report", "calibrate", "completion",
 )  # fmt: skip
 """The commands, in the order of the overview."""
 
@@ -37,6 +37,8 @@ def command_module(command: str) -> ModuleType:
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     try:
+        if argv[:1] == ["help"] and len(argv) > 1:
+            argv = [argv[1], "--help"]
         if not argv or argv[0] in ("-h", "--help", "help"):
             print(_overview())
             return 0 if argv else 2
@@ -51,7 +53,9 @@ def main(argv: Sequence[str]) -> int:
             from structbench.run.plan_file import with_plan
 
             words = with_plan(words)
-        return int(command.run(_parse(argv[0], command.Options, words)))
+        options = parser_of(argv[0]).parse_args(words)
+        more = [{name: parser_of(name, add_help=False) for name in COMMANDS}] if argv[0] == "completion" else []
+        return int(command.run(options, *more))
     except StructbenchError as error:
         complain(str(error))
         return error.exit_code
@@ -125,8 +129,12 @@ def _outlet(stream: Any) -> TextIOWrapper:
     return _Outlet(file, stream.encoding, "replace", line_buffering=at_once)
 
 
-def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
+def parser_of(command: str, **more: Any) -> Any:
+    """Return the parser of a command's words, with its help in groups and examples below it."""
     from argparse_dataclass import ArgumentParser
+
+    module = command_module(command)
+    options_class = module.Options
 
     class Parser(ArgumentParser):  # type: ignore[misc]
         def add_argument(self, *names: str, **more: Any) -> Any:
@@ -142,12 +150,35 @@ def _parse(command: str, options_class: type[Any], argv: Sequence[str]) -> Any:
                 message = f"unknown option {word}: {did_you_mean(word, known)}"
             raise BadInput(f"{message} (see `structbench {command} --help`)")
 
-    parser = Parser(options_class, prog=f"structbench {command}", description=options_class.__doc__, allow_abbrev=False)
+    parser = Parser(
+        options_class, prog=f"structbench {command}", description=options_class.__doc__, allow_abbrev=False,
+        formatter_class=_Formatter, epilog="\n".join(["examples:", *(f"  {each}" for each in module.EXAMPLES)]), **more,
+    )  # fmt: skip
     by_name = {field.name: field for field in fields(options_class)}
     for action in parser._actions:
         if action.dest in by_name:
             action.help = _help(by_name[action.dest], action.help or "")
-    return parser.parse_args(list(argv))
+    if groups := getattr(options_class, "GROUPS", {}):
+        parser.usage = f"structbench {command} [PLAN.toml] [OPTIONS]"
+        _group(parser, groups)
+    return parser
+
+
+def _group(parser: Any, groups: Mapping[str, Sequence[str]]) -> None:
+    """Show the options in groups; one that is in none stays among the others."""
+    by_name = {action.dest: action for action in parser._actions}
+    for title, names in groups.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            parser._optionals._group_actions.remove(by_name[name])
+            group._group_actions.append(by_name[name])
+
+
+class _Formatter(HelpFormatter):
+    """Wraps the description, and leaves the examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
 
 
 class _Gather(Action):
@@ -169,7 +200,7 @@ def _help(field: "Field[Any]", text: str) -> str:
 
 def _overview() -> str:
     lines = [f"structbench {__version__}: load-test an LLM server and find out whether its answers are right", "",
-             "usage: structbench COMMAND [OPTIONS]     structbench COMMAND --help", ""]  # fmt: skip
+             "usage: structbench COMMAND [OPTIONS]     structbench help COMMAND", ""]  # fmt: skip
     for name in COMMANDS:
         lines.append(f"  {name:<13}{command_module(name).Options.__doc__.splitlines()[0]}")
     codes = "exit codes: 0 done · 1 the run failed · 2 bad input, nothing sent · 99 a gate failed · 130 interrupted"

@@ -48,6 +48,15 @@ def span_text(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min"
 
 
+def about_text(seconds: float) -> str:
+    """Format a time that is only estimated: ``less than a minute``, ``about 9 min``, ``about 2 h 10 min``."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    hours, minutes = divmod(minutes, 60)
+    return f"about {hours} h {minutes:02} min" if hours else f"about {minutes} min"
+
+
 def clock_text(seconds: float | None) -> str:
     """Format a time for a narrow column: ``0:44``, ``3:20``, ``1:05:00``."""
     if seconds is None or not isfinite(seconds):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from structbench.errors import BadInput
-from structbench.options import DEFAULT_MODELS, LoadOptions
+from structbench.options import LoadOptions
 from structbench.reports.frames import as_html, frame
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # The keywords and their texts are made of the options: see tests/support/signature.py
 def load(
     *,
-    models: str | Sequence[str] = DEFAULT_MODELS,
+    models: str | Sequence[str] = (),
     suites: str | Sequence[str] = ("text", "json", "tools"),
     tags: str | Sequence[str] = (),
     host: str | Sequence[str] = (),
@@ -102,7 +102,8 @@ def load(
     BadInput (a StructbenchError) before anything is sent. Metrics are off unless ``metrics_port`` is given.
 
     progress: called with a CellProgress about twice a second and at each cell's end; True: a bar by tqdm
-    models: models to measure, as the server names them
+    models: models to measure, as the server names them (default: those of gemma3n, smollm2:360m, llama3.2:1b that it
+        has, else its 3 smallest)
     suites: suites to run: text, json, tools, turns, numbers, bfcl:CATEGORY, jsonschemabench:PATH, a .jsonl file or a
         folder of schemas
     tags: run only the cases that have one of these tags; not:TAG leaves cases out

@@ -32,6 +32,11 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 """The percentiles that reports give for each latency."""
 IS_GATHERED = f"coalesce(gathered_chunks > {GATHERED} * chunks, false)"
 """SQL: whether so many chunks of a request came together with others that they have no spacing."""
+IS_WHOLE = (
+    "(coalesce(chunks, 0) <= 1 AND coalesce(output_tokens, 2) > 1)"
+    f" OR ({IS_GATHERED} AND e2e_s - ttft_s <= 0.001 + 0.01 * e2e_s)"
+)
+"""SQL: whether an answer came in one piece, as tool calls do, so that its TTFT is the time of the whole answer."""
 IS_COVERED = "coalesce(coalesce(chunks, 0) <= output_tokens, false)"
 """SQL: whether a request has a token count, and one of its whole stream."""
 IS_UNLIKELY = (
@@ -140,11 +145,17 @@ class Metric:
             case "score":
                 return ABSENT if value is None else f"{value:.{2 + more}f}"
 
-    def range_text(self, low: float | None, high: float | None) -> str:
+    def brief_text(self, value: float | None) -> str:
+        """Format a value with two significant digits; a share near 100 % with two of what it lacks."""
+        if self.kind == "share" and value is not None:
+            return share_text(value, 0 if value in (0, 1) or 0.095 <= value <= 0.905 else 1)
+        return self.text(value, -1)
+
+    def range_text(self, low: float | None, high: float | None, *, brief: bool = False) -> str:
         """Format an interval in the metric's unit, ``280–400 ms``; an empty text without both ends or a width."""
         if low is None or high is None or low == high:
             return ""
-        first, last = self.text(low), self.text(high)
+        first, last = (self.brief_text(end) if brief else self.text(end) for end in (low, high))
         unit = _UNIT.search(last)
         if unit is None or not first.endswith(unit[0]):
             return f"{first} – {last}"
@@ -326,6 +337,15 @@ _OBSERVED = tuple(
 )
 INSTRUMENTS = tuple(instrument for _, instrument in _OBSERVED)
 """The histograms that structbench adds to those of loadgen."""
+
+
+def without_stream(figure: Metric) -> Metric:
+    """Return what is told, and judged, of answers that came whole instead of this figure: e2e instead of TTFT."""
+    if figure.base != "ttft":
+        return figure
+    return METRICS["e2e"].at(
+        "mean" if figure.p is None else f"p{Decimal(str(figure.p)) * 100:f}".rstrip("0").rstrip(".")
+    )
 
 
 def metric_of(name: str) -> Metric | None:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from operator import index
 from pathlib import Path
-from typing import Any, Literal, Optional, Protocol, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Optional, Protocol, Union, get_args, get_origin
 
 from loadgen.wire.access import Access, access_of, masked_address, masked_header
 from structbench.errors import BadInput
 
 DEFAULT_MODELS = ("gemma3n", "smollm2:360m", "llama3.2:1b")
+MOST_UNASKED = 3
+"""As many models at most are measured where none is named and the server has none of the default ones."""
 
 
 def opt(
@@ -262,7 +264,27 @@ def think_word(value: bool | str) -> str:
 class LoadOptions(Readable):
     """Send load to a server, score its answers and store every request; times are seconds, or such as 1m30s."""
 
-    models: list[str] = opt(DEFAULT_MODELS, "models to measure, as the server names them", many=True, split=names_in)
+    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {
+        "what is measured": ("models", "suites", "tags", "structured", "think", "option", "body", "model_revision"),
+        "the server": ("host", "base_url", "api", "endpoint", "api_key_env", "header_env", "header", "ca", "cert",
+                       "insecure", "pull", "keep_alive", "simulate"),
+        "how much, and how fast": ("requests", "until", "max_requests", "max_time", "duration", "max_tokens_total",
+                                   "concurrency", "rate", "arrival", "burstiness", "max_in_flight", "warmup", "timeout",
+                                   "patience", "grace", "seed"),
+        "where it is sent from": ("workers", "engine", "ray_address", "nodes"),
+        "the suite text": ("mean_input_tokens", "stddev_input_tokens", "mean_output_tokens", "stddev_output_tokens"),
+        "what must be reached": ("slo", "goodput", "abort_on_slo", "max_error_rate", "junit", "embed_model"),
+        "what is stored, and what goes on": ("db", "fsync", "label", "metadata", "skip_cached", "explain", "dry_run",
+                                             "print_plan"),
+        "what is shown": ("wide", "quiet", "json", "metrics_port", "metrics_host", "hold", "otlp", "otlp_content"),
+    }  # fmt: skip
+    """Title -> the options under it in --help."""
+
+    models: list[str] = opt(
+        (), f"models to measure, as the server names them (default: those of {', '.join(DEFAULT_MODELS)} that it has, "
+        f"else its {MOST_UNASKED} smallest)",
+        many=True, split=names_in,
+    )  # fmt: skip
     suites: list[str] = opt(
         ("text", "json", "tools"),
         "suites to run: text, json, tools, turns, numbers, bfcl:CATEGORY, jsonschemabench:PATH, a .jsonl file or a "
@@ -431,6 +453,7 @@ class LoadOptions(Readable):
     )
     json: bool = opt(False, "print the summary as JSON on stdout and everything else on stderr")
     quiet: bool = opt(False, "do not show progress")
+    wide: bool = opt(False, "end with every figure, not with one table")
     simulate: bool = opt(False, "measure the built-in simulated server, not a real one")
 
 

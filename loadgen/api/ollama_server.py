@@ -69,9 +69,29 @@ def full_name(model: str) -> str:
     return "/".join(parts) + ("" if ":" in parts[-1] else ":latest")
 
 
-def how_to_get(models: Sequence[str], server: Server) -> str:  # noqa: ARG001
-    """Return what to do about models that the server lacks."""
-    return f"run `{'; '.join(f'ollama pull {model}' for model in models)}`, or add --pull"
+def how_to_get(models: Sequence[str], server: Server) -> str:
+    """Return what to do about models that the server lacks, and what it has."""
+    get = "; ".join(f"ollama pull {model}" for model in models)
+    return f"run `{get}`, or add --pull; it has {server.names()}"
+
+
+def smallest(server: Server, most: int) -> list[str]:
+    """Return the names of the smallest models that run there and complete texts; older servers are asked for each."""
+    import httpx
+
+    found: list[str] = []
+    able = {name: told for name, told in server.details.items() if told.completes}
+    with client_of(server.address, _QUESTION_TIMEOUT_S, server.access) as http:
+        for name in sorted(able, key=lambda name: (able[name].size_bytes or 0, name)):
+            if len(found) == most:
+                break
+            try:
+                told = http.post("/api/show", json={"model": server.name_of(name)}).json()
+            except (httpx.RequestError, ValueError):
+                continue
+            if "completion" in told.get("capabilities", ("completion",)):
+                found.append(server.name_of(name))
+    return found
 
 
 def keep_alive(text: str) -> str | float:
@@ -143,9 +163,18 @@ def listed(tags: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str], dic
         told = model.get("details") or {}
         details[name] = ModelDetails(
             quantization=told.get("quantization_level") or None, parameters=_parameters(told.get("parameter_size")),
-            context_tokens=told.get("context_length"),
+            context_tokens=told.get("context_length"), size_bytes=model.get("size"),
+            completes=_completes(model, told),
         )  # fmt: skip
     return names, digests, details
+
+
+def _completes(model: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
+    """Return whether an entry of /api/tags is of a model that runs there and completes texts, as far as it tells."""
+    name = str(model["name"]).lower()
+    in_cloud = bool(model.get("remote_host") or model.get("remote_model")) or name.endswith("cloud")
+    makes_vectors = "bert" in str(told.get("family")).lower() or "embed" in name
+    return not in_cloud and not makes_vectors and "completion" in (model.get("capabilities") or ("completion",))
 
 
 def _parameters(size: str | None) -> int | None:

@@ -41,10 +41,19 @@ class ModelDetails:
     context_tokens: int | None = None
     slots: int | None = None
     """Requests that it answers at a time."""
+    size_bytes: int | None = None
+    completes: bool = True
+    """Whether it runs on this server and answers prompts: no model in a cloud, and none for embeddings."""
 
     def __post_init__(self) -> None:
         """What is told in another form than this is not told."""
-        for name, kind in (("quantization", str), ("parameters", int), ("context_tokens", int), ("slots", int)):
+        for name, kind in (
+            ("quantization", str),
+            ("parameters", int),
+            ("context_tokens", int),
+            ("slots", int),
+            ("size_bytes", int),
+        ):
             if not isinstance(getattr(self, name), kind):
                 object.__setattr__(self, name, None)
 
@@ -95,6 +104,12 @@ class Server:
         bare = listed.rpartition(":")[0]
         return bare if bare and full_name(bare) == full_name(listed) else listed
 
+    def names(self, most: int = 10) -> str:
+        """Return the models by name, as many as are worth reading: ``a:1b, b:7b and 3 more``."""
+        known = sorted(dict.fromkeys(self.name_of(name) for name in self.models))
+        more = f" and {len(known) - most} more" if len(known) > most else ""
+        return (", ".join(known[:most]) or "no model") + more
+
     def digest(self, model: str) -> str | None:
         """Return the model's identity; None if the server does not have it."""
         found = self.models.get(self.full_name(model))
@@ -135,6 +150,9 @@ class ServerApi(Protocol):
     def full_name(self, model: str) -> str: ...
     def how_to_get(self, models: Sequence[str], server: Server) -> str:
         """Return what to do about models that the server lacks."""
+
+    def smallest(self, server: Server, most: int) -> list[str]:
+        """Return the names of the smallest models that can be measured unasked; none where that cannot be told."""
 
     def keep_alive(self, text: str) -> str | float: ...
     def address_of(self, host: str | None) -> str: ...

@@ -70,6 +70,10 @@ class V1Server:
             return f"{has}: run `{'; '.join(f'ollama pull {model}' for model in models)}`, or name one of these"
         return f"{has}: load the model there, or name one of these"
 
+    def smallest(self, server: Server, most: int) -> list[str]:
+        """Return the only model: of several, some may cost money, and none tells its size."""
+        return list(server.models)[:most] if len(server.models) == 1 else []
+
     def keep_alive(self, text: str) -> str | float:
         raise ValueError("only Ollama's own API has --keep-alive: leave it out")
 

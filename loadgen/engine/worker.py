@@ -31,9 +31,6 @@ _LAG_TICK_S = 0.1
 _BACK_OFF_S = 0.02, 0.5
 """How long a closed loop's stream pauses after it found nobody, or a rate limit: at first, doubled, and at most."""
 _GOLDEN = 0.6180339887498949
-_INSTANTS = (
-    "due_ns", "sent_ns", "connected_ns", "first_thinking_ns", "first_answer_ns", "first_tool_call_ns", "end_ns"
-)  # fmt: skip
 
 
 def start_offset_ns(slot: int, concurrency: int) -> int:
@@ -45,21 +42,10 @@ def start_offset_ns(slot: int, concurrency: int) -> int:
     return round(min(NS, concurrency * 5_000_000) * (slot * _GOLDEN % 1.0))
 
 
-def on_callers_clock(record: RequestRecord, offset_ns: int) -> RequestRecord:
-    """Add the offset (caller's clock - worker's clock, 0 on one machine) to each instant; durations do not change."""
-    if offset_ns == 0:
-        return record
-    instants = {name: at_ns + offset_ns for name in _INSTANTS if (at_ns := getattr(record, name)) is not None}
-    return replace(record, chunk_ns=tuple(at_ns + offset_ns for at_ns in record.chunk_ns), **instants)
-
-
 class Worker:
     """Worker ``number`` of a load: ``prepare()``, then ``run()`` until there is nothing more to send."""
 
-    def __init__(
-        self, number: int, job: Job, *, take: Take, tell: Tell, count: Count, clock_offset_ns: int = 0
-    ) -> None:
-        """``clock_offset_ns`` is the caller's clock - this one."""
+    def __init__(self, number: int, job: Job, *, take: Take, tell: Tell, count: Count) -> None:
         from loadgen.api.sending import chat_api
 
         self._number = number
@@ -67,7 +53,6 @@ class Worker:
         self._take = take
         self._tell = tell
         self._count_all = count
-        self._clock_offset_ns = clock_offset_ns
         self._api = chat_api(job.api)
         self._client = self._api.make_client(job.host, job.access)
         self._stopped = asyncio.Event()
@@ -77,8 +62,8 @@ class Worker:
         self._started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def start(self, start_ns: int) -> None:
-        """Set the common start, on the caller's clock."""
-        self._started.set_result(start_ns - self._clock_offset_ns)
+        """Set the common start."""
+        self._started.set_result(start_ns)
 
     def stop(self) -> None:
         """Send nothing more; what is in flight goes on."""
@@ -210,7 +195,7 @@ class Worker:
         return self._tell_record(RequestRecord(index=request.index, worker=self._number, due_ns=due_ns, error=error))
 
     def _tell_record(self, record: RequestRecord) -> RequestRecord:
-        self._tell("record", on_callers_clock(record, self._clock_offset_ns))
+        self._tell("record", record)
         return record
 
     def _count(self, change: int) -> int:

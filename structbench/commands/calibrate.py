@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from structbench.commands import print_json
 from structbench.options import opt
 
+EXAMPLES = ("structbench calibrate",)
+
 
 @dataclass(kw_only=True)
 class Options:

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from structbench.capacity.search import Found
 
 
+EXAMPLES = (
+    "structbench capacity --models qwen3:4b --suites json tools",
+    'structbench capacity --models qwen3:4b --suites text --over rate --slo "ttft_p95<=2s"',
+)
+
+
 @dataclass(kw_only=True)
 class Options(LoadOptions):
     """Find the highest load at which the rule (--slo) holds, what is served there, and what limits it.
@@ -46,6 +52,8 @@ def run(options: Options) -> int:
 
 
 def _check(options: Options) -> None:
+    if not options.models:
+        raise BadInput("capacity searches for each model: name them with --models")
     for name in ("concurrency", "rate", "requests", "duration", "explain", "dry_run", "print_plan", "junit"):
         if getattr(options, name):
             raise BadInput(f"--{name.replace('_', '-')} is no option of capacity, which chooses the loads itself: "

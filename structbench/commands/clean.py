@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _MAX_LISTED = 10
 
 
+EXAMPLES = ("structbench clean --status interrupted",)
+
+
 @dataclass(kw_only=True)
 class Options(RunFilters):
     """Remove runs with all their requests, and shrink the file."""

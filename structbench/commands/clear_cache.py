@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from structbench.options import RunFilters
 
+EXAMPLES = ("structbench clear-cache",)
+
 
 @dataclass(kw_only=True)
 class Options(RunFilters):

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from structbench.store import Reader
 
 
+EXAMPLES = (
+    "structbench compare before after",
+    "structbench compare model=qwen3:4b model=llama3.2:1b",
+)
+
+
 @dataclass(kw_only=True)
 class Options(Readable):
     """Compare two runs, labels, models, server versions or files; each difference has an interval and a verdict."""

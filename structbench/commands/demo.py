@@ -13,6 +13,9 @@ LIMIT_S = 70
 """Seconds after which the demo asks the load to end; the load then has its grace period."""
 
 
+EXAMPLES = ("structbench demo",)
+
+
 @dataclass(kw_only=True)
 class Options:
     """Run a small load in under 90 seconds, on your Ollama if it is running, else on the simulated server."""
@@ -44,7 +47,7 @@ def demo_options(db: str) -> tuple[LoadOptions, str]:
     try:
         api = server_api(DEFAULT_API)
         server = api.probe(*reach(api, None, NO_ACCESS))
-        present = [model for model in DEFAULT_MODELS if server.digest(model) is not None]
+        present = [model for model in DEFAULT_MODELS if server.digest(model) is not None] or api.smallest(server, 1)
         if present:
             # One model and a bounded time for each suite: a model on a laptop's processor may take its time.
             options = LoadOptions(
@@ -52,7 +55,7 @@ def demo_options(db: str) -> tuple[LoadOptions, str]:
                 mean_input_tokens=120, stddev_input_tokens=30, mean_output_tokens=48, stddev_output_tokens=8,
             )  # fmt: skip
             return options, f"Measuring {present[0]} on Ollama {server.version} at {server.address}."
-        why = f"Ollama at {server.address} has none of {', '.join(DEFAULT_MODELS)}"
+        why = f"Ollama at {server.address} has no model that answers prompts"
     except ServerError as error:
         why = str(error).split(": ", 1)[0]
     options = LoadOptions(requests=10, concurrency=[2], simulate=True, db=Path(db), label="demo", metrics_port=0)

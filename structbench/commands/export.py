@@ -14,6 +14,12 @@ from structbench.options import RunFilters, opt
 Format = Literal["csv", "parquet", "json", "jsonl", "benchstat", "llmperf"]
 
 
+EXAMPLES = (
+    "structbench export -o all.parquet",
+    "structbench export nightly -o requests.csv",
+)
+
+
 @dataclass(kw_only=True)
 class Options(RunFilters):
     """Export every request of the chosen runs as a row; docs/store.md lists the columns (view `exported`)."""

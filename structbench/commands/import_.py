@@ -7,6 +7,8 @@ from pathlib import Path
 from structbench.errors import BadInput
 from structbench.options import opt
 
+EXAMPLES = ("structbench import other-machine.duckdb",)
+
 
 @dataclass(kw_only=True)
 class Options:

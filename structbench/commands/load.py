@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from structbench.run.runner import Stop, Summary
 
 Options = LoadOptions
+EXAMPLES = (
+    "structbench load --models qwen3:4b --suites json tools --concurrency 1 4 16",
+    "structbench load --models qwen3:4b --suites text --rate 2 5 10 --arrival poisson --duration 1m",
+    "structbench load --models qwen3:4b --suites json --option num_ctx=2048,8192 --think on off",
+    'structbench load --models qwen3:4b --slo "ttft_p95<0.5" "correct>=90%" --junit out.xml',
+    "structbench load plan.toml --skip-cached --explain",
+)
 
 
 def run(options: LoadOptions) -> int:
@@ -50,19 +57,32 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
     from structbench.reports import to_json
     from structbench.run.runner import print_summary
 
-    print_summary(summary, console)
+    options = replace(options, models=list(summary.models))
+    print_summary(summary, console, wide=options.wide)
     for failure in summary.failures:
         complain(failure)
     if summary.interrupted or summary.failures:
-        command = ["structbench", "load", *as_arguments(replace(options, skip_cached=True))]
-        complain(f"to continue: {shlex.join(command)}")
-    say(f"every request is in {summary.db}", console.file)
+        complain(f"to continue: {_command(replace(options, skip_cached=True))}")
+    elif summary.document is not None:
+        say(_page_command(options), console.file)
     if options.json:
         gates = [asdict(gate) for gate in summary.gates]
         print_json({**to_json(summary.rows, summary.total_s), "pairs": summary.pairs, "slos": gates,
                     "rule": [{"cell": each.cell, "state": each.state, "checks": [asdict(gate) for gate in each.rule]}
                              for each in summary.outcomes],
                     "settles": {cell: asdict(each) for cell, each in summary.settles.items()}})  # fmt: skip
+
+
+def _page_command(options: LoadOptions) -> str:
+    """Return the command that shows all figures as a page."""
+    words = ["structbench", "report", "-o", "report.html"]
+    words += [] if options.db == LoadOptions.db else ["--db", str(options.db)]
+    words += ["--slo", *options.slo] if options.slo else []
+    return f"All figures as a page: {shlex.join(words)}"
+
+
+def _command(options: LoadOptions) -> str:
+    return shlex.join(["structbench", "load", *as_arguments(options)])
 
 
 @contextmanager

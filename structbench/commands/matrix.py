@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from structbench.store import Store
 
 
+EXAMPLES = (
+    "structbench matrix --models qwen3:4b",
+    "structbench matrix --models qwen3:4b --host 127.0.0.1:11434 127.0.0.1:8080",
+)
+
+
 @dataclass(kw_only=True)
 class Options(Readable):
     """Try think, format, tools and stream on every API of a server, or compare what is stored of two of them."""

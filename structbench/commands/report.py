@@ -1,15 +1,23 @@
 """``structbench report``: write a report of stored runs, for people and programs."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from structbench.errors import GATE_FAILED, BadInput
 from structbench.options import Readable, opt
-from structbench.output import complain
+from structbench.output import complain, say
 
 if TYPE_CHECKING:
     from structbench.reports.document import Document
+
+
+EXAMPLES = (
+    "structbench report",
+    "structbench report nightly -o report.html",
+    'structbench report --slo "correct>=95%" "ttft_p95<=300ms"',
+)
 
 
 @dataclass(kw_only=True)
@@ -28,6 +36,7 @@ class Options(Readable):
     output: Optional[Path] = opt(None, "file to write (default: stdout)", type=Path, args=["-o", "--output"])
     db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
     pool: bool = opt(False, "pool the runs of one config into one row (default: one row per run)")
+    wide: bool = opt(False, "terminal: print every figure with its interval, not one table and at most two screens")
     slo: list[str] = opt(
         (),
         'limits within which a model is correct and fast enough, e.g. "correct>=0.9" "ttft_p95<0.5"; if a run does not '
@@ -42,6 +51,7 @@ def run(options: Options) -> int:
     from rich.console import Console
 
     from structbench.output import check_output, deliver
+    from structbench.reports.brief import print_answer, print_brief
     from structbench.reports.terminal import print_document
     from structbench.reports.writing import FORMATS, text_of
 
@@ -53,8 +63,13 @@ def run(options: Options) -> int:
     if kind not in FORMATS.values():
         raise BadInput(f"--format {kind}: give terminal, markdown, json or html")
     document = read(options, details=kind in ("json", "html"))
-    if options.output is None and kind == "terminal":
+    if options.output is None and kind == "terminal" and options.wide:
         print_document(document, Console())
+    elif options.output is None and kind == "terminal":
+        console = Console()
+        print_brief(document, console)
+        print_answer(document, console, options.db)
+        say(_as_page(options))
     else:
         deliver(text_of(document, kind), options.output)
     if options.output is not None:
@@ -66,6 +81,14 @@ def run(options: Options) -> int:
     for settles in [each for candidate in document.headline.candidates for each in candidate.settles] if missed else []:
         complain(f"not decided: {settles.text}{where}")
     return GATE_FAILED if missed else 0
+
+
+def _as_page(options: Options) -> str:
+    """Return the command that writes the same report as a page."""
+    words = [*options.runs, "-o", "report.html"]
+    words += [] if options.db == Options.db else ["--db", str(options.db)]
+    words += ["--slo", *options.slo] if options.slo else []
+    return f"All figures as a page: {shlex.join(['structbench', 'report', *words])}"
 
 
 def read(options: Options, *, details: bool) -> "Document":

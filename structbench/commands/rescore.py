@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _MAX_LISTED = 20
 
 
+EXAMPLES = ("structbench rescore nightly",)
+
+
 @dataclass(kw_only=True)
 class Options(RunFilters):
     """Score stored answers again with the present scorer; the old scores are kept in the table old_scores."""

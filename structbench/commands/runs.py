@@ -21,6 +21,12 @@ _COUNTS = ("parameters", "context", "slots")
 _TOLD = ("server", "version", "API", "quantization", *_COUNTS, "model on", "client machine")
 
 
+EXAMPLES = (
+    "structbench runs --since 7d",
+    "structbench runs nightly --status complete --wide",
+)
+
+
 @dataclass(kw_only=True)
 class Options(RunFilters):
     """List the stored runs: model, suite, load, start, requests, status."""

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from loadgen.simulator import Kind
 
 
+EXAMPLES = (
+    "structbench simulate",
+    "structbench simulate --kind llama.cpp",
+)
+
+
 @dataclass(kw_only=True)
 class Options:
     """Serve simulated models with known speeds, answers and faults, as Ollama would, or llama.cpp."""

@@ -26,6 +26,9 @@ MAX_ROWS = 200
 _TABLES = "SELECT view_name AS name FROM duckdb_views() WHERE database_name = 'memory' AND NOT internal ORDER BY name"
 
 
+EXAMPLES = ('structbench sql "SELECT model, suite, load, correct_goodput, ttft_p95_s FROM summary ORDER BY ALL"',)
+
+
 @dataclass(kw_only=True)
 class Options(Readable):
     """Query the results with SQL, read-only: one statement, or a prompt without one; docs/sql.md has examples."""

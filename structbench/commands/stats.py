@@ -23,6 +23,9 @@ SELECT count(*) AS lookups, count(*) FILTER (WHERE result = 'hit') AS hits,
 """
 
 
+EXAMPLES = ("structbench stats",)
+
+
 @dataclass(kw_only=True)
 class Options:
     """Count what the file holds: completed cells, models, suites, requests, cache hits, size."""

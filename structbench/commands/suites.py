@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 KINDS = ("json", "tools")
 
 
+EXAMPLES = (
+    "structbench suites",
+    "structbench suites new json -o mine.jsonl",
+    "structbench suites check mine.jsonl",
+)
+
+
 @dataclass(kw_only=True)
 class Options:
     """List the available suites, check your own (`check FILE`), or create a new one (`new json`)."""

@@ -6,6 +6,8 @@ from pathlib import Path
 from structbench.commands import print_json
 from structbench.options import opt
 
+EXAMPLES = ("structbench verify",)
+
 
 @dataclass(kw_only=True)
 class Options:

@@ -10,6 +10,8 @@ from structbench.errors import BadInput
 from structbench.options import UNCHECKED, Readable, access_from, access_opt, opt, seconds_of
 from structbench.output import complain
 
+EXAMPLES = ("structbench watch",)
+
 
 @dataclass(kw_only=True)
 class Options(Readable):

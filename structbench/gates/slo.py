@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from structbench.formatting import plural, printable
 from structbench.gates.expressions import Condition, parse_slo
-from structbench.metrics import Metric
+from structbench.metrics import IS_WHOLE, Metric, without_stream
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
 from structbench.results.intervals import Rows, estimates_of
@@ -25,6 +25,7 @@ DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")
 """By what a model is correct and fast enough where no --slo is given: said in sentences, without an exit code."""
 GateOutcome = Literal["met", "not met", "not decided", "skip"]
 _REQUIREMENTS = {"gap": "two chunks", "scored answer": "this score", "request": "this latency"}
+_WHOLE = f"SELECT bool_and({IS_WHOLE}) AS whole FROM requests WHERE run_id = $1 AND error_kind IS NULL"
 FAR = 2.0
 """By what factor a closed loop could be slower, or faster, than any of its requests that were seen."""
 _MOST = 1_000_000
@@ -235,9 +236,11 @@ def judge_run(rows: Rows, cell: str, row: Mapping[str, Any] | None, rule: Sequen
         return [judge(cell, slo, Estimate(0), None) for slo in rule]
     known, looked = row["goodput_limits"], looked_at(rows, row["run_id"])
     limits = None if known is None else json.loads(known)
-    found = estimates_of(rows, row["run_id"], [slo.metric for slo in rule], limits)
+    whole = rows.query(_WHOLE, [row["run_id"]])[0]["whole"]
+    metrics = [without_stream(slo.metric) if whole else slo.metric for slo in rule]
+    found = estimates_of(rows, row["run_id"], metrics, limits)
     looked = looked if looked is not None and looked.requests == row["requests"] else None
-    return [judge(cell, slo, found[slo.metric.name], row, looked) for slo in rule]
+    return [judge(cell, slo, found[metric.name], row, looked) for slo, metric in zip(rule, metrics, strict=True)]
 
 
 def looked_at(rows: Rows, run_id: str) -> Looked | None:
@@ -269,7 +272,7 @@ def judge_group(slo: Condition, group: RunGroup, figures: Figures) -> Gate:
            "completed": figures.counts["completed"], "load": group.load}  # fmt: skip
     looked = looked_of(group.settled)
     looked = looked if looked is not None and looked.requests == figures.counts["requests"] else None
-    return judge(group.name, slo, figures.of(slo.metric), row, looked)
+    return judge(group.name, slo, figures.judged(slo.metric), row, looked)
 
 
 def settle(results: Iterable[CellResult]) -> None:

@@ -8,7 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from structbench.notes import away, cache, counts, ignored, limits, machine, nodes, opening, prompts, reload, stationary
+from structbench.notes import (
+    away,
+    cache,
+    counts,
+    ignored,
+    limits,
+    machine,
+    nodes,
+    opening,
+    prompts,
+    reached,
+    reload,
+    stationary,
+)
 from structbench.notes.judge import Judge
 from structbench.types import Note
 
@@ -17,7 +30,7 @@ Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 JUDGES: tuple[Judge, ...] = (
     limits.TOKEN_LIMIT, limits.RATE_LIMITED, away.SERVER_AWAY, stationary.STATIONARY, stationary.SATURATION,
     opening.OPENING, reload.RELOAD, cache.CACHED, prompts.PROMPTS, counts.COUNTS, counts.GOODPUT,
-    ignored.IGNORED, nodes.NODES_DIFFER, machine.LOST, machine.PRESSED,
+    reached.REACHED, ignored.IGNORED, nodes.NODES_DIFFER, machine.LOST, machine.PRESSED,
 )  # fmt: skip
 
 

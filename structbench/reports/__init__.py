@@ -4,6 +4,6 @@ Importing this package is cheap: each format imports what it needs when it is us
 figures, ``comparison`` presents two sides.
 """
 
-from structbench.reports.summary import RUN_KEYS, pooled, print_overview, print_table, to_json
+from structbench.reports.summary import RUN_KEYS, pooled, print_overview, print_table, runs_text, to_json
 
-__all__ = ["RUN_KEYS", "pooled", "print_overview", "print_table", "to_json"]
+__all__ = ["RUN_KEYS", "pooled", "print_overview", "print_table", "runs_text", "to_json"]

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from structbench.formatting import ABSENT, latency_text, share_text
-from structbench.metrics import CHARTED, METRICS, PERCENTILES, SCORES, Metric
+from structbench.metrics import CHARTED, METRICS, PERCENTILES, SCORES, Metric, without_stream
 from structbench.reports.document import Document
 from structbench.reports.estimates import TableCell, cell, plain, row
 from structbench.results.chart_data import PARTS
@@ -17,6 +17,7 @@ from structbench.results.groups import RunGroup
 from structbench.stats import Estimate
 
 _TENTHS = range(0, 101, 10)
+_BY_LOAD = tuple(METRICS[name].at(p) for name in ("ttft", "e2e") for p in ("p50", "p95"))
 
 
 class Chart(NamedTuple):
@@ -30,10 +31,17 @@ class Chart(NamedTuple):
     """Whether the reader can choose the latency."""
 
 
-def charts_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], details: Mapping[str, Any]) -> list[Chart]:
+FIRST = 3
+"""How many of the charts stand right below the answer."""
+
+
+def charts_of(document: Document, details: Mapping[str, Any]) -> list[Chart]:
     """Return the charts in page order."""
+    groups, figures = document.groups, document.figures
     by_id = {group.id: group for group in groups}
     return [
+        _tradeoff(document),
+        _load(groups, figures),
         _throughput(groups, figures),
         _shares(groups, figures),
         _outcomes(groups, figures),
@@ -43,6 +51,42 @@ def charts_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], detail
         _parts(by_id, details["parts"]),
         _timeline(by_id, details["timeline"]),
     ]
+
+
+def latency_of_rule(document: Document) -> tuple[Metric, float | None]:
+    """Return the latency that the rule limits and its limit, or the median where nothing has as many requests."""
+    conditions = [each for each in document.headline.conditions if each.metric.kind == "latency"]
+    for each in conditions:
+        if any(own.judged(each.metric).value is not None for own in document.figures.values()):
+            return each.metric, each.value
+    return METRICS[conditions[0].metric.base if conditions else "ttft"].at("p50"), None
+
+
+def _tradeoff(document: Document) -> Chart:
+    latency, limit = latency_of_rule(document)
+    rows = [
+        row(group, [cell(METRICS["correct"], own.of(METRICS["correct"])), cell(latency, own.judged(latency)),
+                    plain(without_stream(latency).label if own.whole else latency.label)])
+        for group in document.groups if (own := document.figures[group.id])
+    ]  # fmt: skip
+    how = "the shaded region is what the rule asks for" if limit is not None else "too few requests for the rule's own"
+    return Chart(
+        "tradeoff", "Correct against latency",
+        f"A point for each run group, with the intervals of both: {latency.label}, and the share of correct answers; "
+        f"{how}. Answers that came whole have {without_stream(latency).label} instead.",
+        ["correct", "latency", "which"], rows,
+    )  # fmt: skip
+
+
+def _load(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> Chart:
+    rows = [
+        row(group, [plain(group.load), *(cell(each, figures[group.id].told(each)) for each in _BY_LOAD)])
+        for group in groups
+    ]
+    return Chart(
+        "load", "Latency against load", "TTFT and the whole answer (e2e) at each load: medians with their intervals.",
+        ["load", *(each.label for each in _BY_LOAD)], rows,
+    )  # fmt: skip
 
 
 def _throughput(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> Chart:
@@ -82,8 +126,8 @@ def _percentiles(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> 
     rows = []
     for group in groups:
         for metric in charted_latencies(figures):
-            estimates = figures[group.id].latencies[metric.key]
-            rows.append(row(group, [plain(metric.label), *(cell(metric, estimates[p]) for p in PERCENTILES)]))
+            own = figures[group.id]
+            rows.append(row(group, [plain(metric.label), *(cell(metric, own.told(metric.at(p))) for p in PERCENTILES)]))
     text = "Each percentile with its 95 % interval; a percentile is not drawn where there are too few requests."
     return Chart("percentiles", "Latency percentiles", text, ["latency", *PERCENTILES], rows, metric=True)
 
@@ -149,10 +193,15 @@ def _thirds(each: Mapping[str, Any]) -> list[TableCell]:
     return [plain(f"{each['shown']:,}"), plain(f"{each['requests']:,}"), *map(plain, texts)]
 
 
+def _ends(estimate: Estimate) -> dict[str, float | None]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
 def chart_values(document: Document, details: Mapping[str, Any]) -> dict[str, Any]:
     """Return the data that page.js draws."""
     groups, figures = document.groups, document.figures
     limits = [each.value for each in document.headline.conditions if each.metric.name == "correct"]
+    latency, limit = latency_of_rule(document)
     latencies = charted_latencies(figures)
     return {
         "lines": [
@@ -188,5 +237,20 @@ def chart_values(document: Document, details: Mapping[str, Any]) -> dict[str, An
             for group in groups
         },
         "limit_correct": limits[0] if limits else None,
+        "tradeoff": {
+            "latency": latency.label, "limit": limit,
+            "points": [
+                {"line": group.id, "which": without_stream(latency).label if own.whole else latency.label,
+                 "x": _ends(own.judged(latency)), "y": _ends(own.of(METRICS["correct"]))}
+                for group in groups
+                if (own := figures[group.id]).of(METRICS["correct"]).value is not None
+                and own.judged(latency).value is not None
+            ],
+        },
+        "by_load": [
+            {"line": group.id, "latency": name, **_ends(own.told(METRICS[name].at("p50")))}
+            for group in groups for name in ("ttft", "e2e")
+            if (own := figures[group.id]).told(METRICS[name].at("p50")).value is not None
+        ],
         **{name: details[name] for name in ("curves", "positions", "parts", "timeline")},
     }  # fmt: skip

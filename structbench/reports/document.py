@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,9 +19,9 @@ from structbench.results.figures import Figures, figures_of, runs_of
 from structbench.results.groups import RunGroup, run_groups
 from structbench.results.intervals import gap_counts
 from structbench.results.nodes import NodeFigures, nodes_of
-from structbench.results.wrong_answers import wrong_of
+from structbench.results.wrong_answers import WrongKind, wrong_kinds, wrong_of
 from structbench.stats import CONFIDENCE
-from structbench.store import Reader
+from structbench.store import Reader, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ class Document:
     headline: Headline
     gates: Sequence[Gate]
     """The rule judged on each run group."""
+    wrong: Sequence[WrongKind]
+    """What was wrong with answers, by kind."""
     nodes: Sequence[NodeFigures]
     """The nodes of a cluster that sent the runs of each group; none for loads from one machine."""
     details: dict[str, Any] | None
@@ -41,14 +44,14 @@ class Document:
 
 
 def document_of(
-    reader: Reader, run_ids: Sequence[str], rule: Sequence[Condition], *, pool: bool, details: bool
+    reader: Reader | Store, run_ids: Sequence[str], rule: Sequence[Condition], *, pool: bool, details: bool
 ) -> Document:
-    """Read the report with one connection, so that a concurrent load cannot make figures disagree."""
-    with reader.together():
+    """Read the report, from a file with one connection, so that a concurrent load cannot make figures disagree."""
+    with reader.together() if isinstance(reader, Reader) else nullcontext():
         groups = run_groups(reader, run_ids, pool=pool)
         # Tens of millions of gaps take a second or more to count, so only where they are needed.
         gaps = gap_counts(reader, runs_of(groups)) if details or pool else None
-        figures = figures_of(reader, groups, gaps)
+        figures, wrong = figures_of(reader, groups, gaps), wrong_kinds(reader, groups)
         nodes = nodes_of(reader, groups)
         found = None
         if details and gaps is not None:
@@ -62,7 +65,7 @@ def document_of(
     return Document(
         made_at=datetime.now(UTC).replace(microsecond=0), database=reader.path.name, pooled=pool, groups=groups,
         figures=figures, nodes=nodes, headline=headline_of(groups, figures, rule),
-        gates=judge_groups(rule, groups, figures), details=found,
+        gates=judge_groups(rule, groups, figures), wrong=wrong, details=found,
     )  # fmt: skip
 
 

@@ -17,22 +17,23 @@ ABOUT_CASES = (
     "answers to one case are alike, so that takes 20 cases or more."
 )
 TableCell = Mapping[str, str]
-"""The keys value, range and needs: either the first two or only the last is filled."""
+"""The keys value, range and needs: either the first two or only the last is filled; ``sort`` where it is a number."""
 
 
-def range_text(metric: Metric, estimate: Estimate) -> str:
+def range_text(metric: Metric, estimate: Estimate, *, brief: bool = False) -> str:
     """Return ``280–400 ms``; why there is no interval; or an empty text."""
     if estimate.has_interval:
-        return metric.range_text(estimate.low, estimate.high)
+        return metric.range_text(estimate.low, estimate.high, brief=brief)
     return estimate.why or ""
 
 
-def estimate_text(metric: Metric, estimate: Estimate) -> str:
-    """Return ``310 ms (280–400 ms)``, ``needs 72 requests``, or the sign for absent."""
+def estimate_text(metric: Metric, estimate: Estimate, *, brief: bool = False) -> str:
+    """Return ``310 ms (280–400 ms)``, ``needs 72 requests``, or the sign for absent; ``brief`` with two digits."""
     if estimate.value is None:
         return needs_text(estimate)
-    interval = range_text(metric, estimate)
-    return f"{metric.text(estimate.value)} ({interval})" if interval else metric.text(estimate.value)
+    interval = range_text(metric, estimate, brief=brief)
+    value = metric.brief_text(estimate.value) if brief else metric.text(estimate.value)
+    return f"{value} ({interval})" if interval else value
 
 
 def needs_text(estimate: Estimate) -> str:
@@ -53,6 +54,7 @@ def row(group: RunGroup, cells: Sequence[TableCell]) -> dict[str, Any]:
 
 
 def line_of(group: RunGroup) -> dict[str, Any]:
+    """Return the run group as tables name it."""
     return {"id": group.id, "name": group.name, "marks": group.marks}
 
 
@@ -60,7 +62,8 @@ def cell(metric: Metric, estimate: Estimate) -> TableCell:
     if estimate.value is None:
         needs = needs_text(estimate)
         return {"value": "", "range": "", "needs": needs} if needs != ABSENT else plain(ABSENT)
-    return {"value": metric.text(estimate.value), "range": range_text(metric, estimate), "needs": ""}
+    interval = range_text(metric, estimate, brief=True)
+    return {"value": metric.brief_text(estimate.value), "range": interval, "needs": "", "sort": f"{estimate.value:g}"}
 
 
 def plain(text: str) -> TableCell:

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from structbench.errors import BadInput
+from structbench.formatting import plural
 from structbench.gates.expressions import Condition, parse_slo
 from structbench.gates.next_command import Settles, settles_of
-from structbench.gates.slo import Judgement, judge_group
+from structbench.gates.slo import DEFAULT_RULE, Judgement, judge_group
 from structbench.identity import canonical_json
-from structbench.metrics import PERCENTILES
+from structbench.metrics import PERCENTILES, Metric, without_stream
 from structbench.reports.estimates import estimate_text
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup, differing
 from structbench.stats import Estimate
 
+_KNOWN = frozenset(PERCENTILES.values())
 HeadlineState = Literal["met", "not met", "not decided", "unjudged"]
 _STATES: tuple[Judgement, ...] = ("not met", "not decided", "met")
 _OPS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
@@ -34,6 +36,8 @@ class Check:
 
     group: RunGroup
     condition: Condition
+    metric: Metric
+    """What the condition is on; e2e instead of TTFT where every answer came whole."""
     estimate: Estimate
     state: Judgement
 
@@ -76,15 +80,42 @@ class Headline:
     notes: tuple[str, ...]
     conditions: tuple[Condition, ...]
     candidates: tuple[Candidate, ...]
+    basis: str
+    """The suites of the best candidate with their requests, and those that it lacks."""
 
     @property
     def text(self) -> str:
         return " ".join(self.sentences)
 
     @property
+    def settled_by(self) -> str | None:
+        """The last sentence, if it has the command that settles what is open."""
+        return self.sentences[-1] if self.state == "not decided" and "settle it: " in self.sentences[-1] else None
+
+    @property
     def rule(self) -> str:
         limits = " and ".join(condition.text for condition in self.conditions)
-        return f"Rule: {limits}, in every suite, for the whole 95 % interval."
+        return f"Rule: {limits}, for the whole 95 % interval{self.basis}."
+
+
+def _basis(best: Candidate, groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> str:
+    """Return what the answer rests on: ``, in json (30 requests) and tools (20); text was not run at this load``."""
+    first, *more = [(group.suite, figures[group.id].counts["requests"]) for group in best.groups]
+    told = [f"{first[0]} ({plural(first[1], 'request')})", *(f"{suite} ({n:,})" for suite, n in more)]
+    own = {group.suite for group in best.groups}
+    others = [suite for suite in dict.fromkeys(group.suite for group in groups) if suite not in own]
+    left = f"; {' and '.join(others)} {'was' if len(others) == 1 else 'were'} not run so" if others else ""
+    return f", in {', '.join(told)}{left}"
+
+
+def rule_of(given: Sequence[Condition]) -> list[Condition]:
+    """Return the limits that were given, of those that reports have, else the default rule."""
+    known = [
+        each
+        for each in given
+        if each.metric.kind in ("share", "rate") or (each.metric.kind == "latency" and each.metric.p in _KNOWN)
+    ]
+    return known or [parse_slo(text) for text in DEFAULT_RULE]
 
 
 def parse_rule(texts: Sequence[str]) -> list[Condition]:
@@ -92,7 +123,7 @@ def parse_rule(texts: Sequence[str]) -> list[Condition]:
     conditions = [parse_slo(text) for text in texts]
     for condition in conditions:
         metric = condition.metric
-        if metric.kind == "latency" and metric.p not in PERCENTILES.values():
+        if metric.kind == "latency" and metric.p not in _KNOWN:
             raise BadInput(f"--slo {condition.text}: a report has only p50, p90, p95 and p99 of a latency")
         if metric.kind == "score":
             raise BadInput(f"--slo {condition.text}: a report has no interval for {metric.name}")
@@ -107,6 +138,7 @@ def headline_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule
     return Headline(
         state=state, sentences=tuple(_sentences(judged)), notes=tuple(_notes(groups, candidates)),
         conditions=tuple(rule), candidates=tuple(candidates),
+        basis=_basis(judged[0], groups, figures) if judged else "",
     )  # fmt: skip
 
 
@@ -159,8 +191,7 @@ def _shortfalls(checks: Iterable[Check]) -> str:
 
 
 def _check_text(check: Check) -> str:
-    metric = check.condition.metric
-    return f"{metric.label} {estimate_text(metric, check.estimate)}"
+    return f"{check.metric.label} {estimate_text(check.metric, check.estimate)}"
 
 
 def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:
@@ -186,10 +217,12 @@ def _notes(groups: Sequence[RunGroup], candidates: Sequence[Candidate]) -> Itera
     best = next((each for each in candidates if each.judged), None)
     if best is not None:
         yield from _config_differences(best)
+    marked: dict[str, list[str]] = {}
     for group in best.groups if best is not None else ():
-        marks = [mark for mark in group.marks if mark != SIMULATED]
+        marked.setdefault(", ".join(mark for mark in group.marks if mark != SIMULATED), []).append(group.name)
+    for marks, names in marked.items():
         if marks:
-            yield f"Read with care: {group.name} ({', '.join(marks)})."
+            yield f"Read with care: {', '.join(names)} ({marks})."
 
 
 def _unmet_elsewhere(met: Candidate, candidates: Sequence[Candidate]) -> Iterator[str]:
@@ -275,7 +308,8 @@ def _checks(group: RunGroup, figures: Figures, rule: Sequence[Condition]) -> Ite
     for condition in rule:
         estimate, gate = _estimate(figures, condition), judge_group(condition, group, figures)
         if estimate is not None and gate.outcome != "skip":
-            yield Check(group=group, condition=condition, estimate=estimate, state=gate.outcome)
+            metric = without_stream(condition.metric) if figures.whole else condition.metric
+            yield Check(group=group, condition=condition, metric=metric, estimate=estimate, state=gate.outcome)
 
 
 def _settles(
@@ -291,7 +325,7 @@ def _settles(
 
 def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
     """Return the figure of a condition, or None if the suite's answers do not have it (a text has no score)."""
-    metric, found = condition.metric, figures.of(condition.metric)
+    metric, found = condition.metric, figures.judged(condition.metric)
     # Answers that came whole, as tool calls do, have no time between tokens: no limit on it is broken.
     if not found.n and found.why is None and (metric.counts == "scored answer" or metric.may_be_absent):
         return None

@@ -62,7 +62,7 @@ def _row(group: RunGroup, figures: Figures, shown: Sequence[Metric]) -> tuple[st
         markdown_text(group.model), markdown_text(group.suite), markdown_text(group.distinct_load),
         f"{counts['requests']:,}{steady}", errors,
         _estimate(METRICS["correct"], figures.of(METRICS["correct"])),
-        _estimate(METRICS["correct"], of_such_cases(figures)), *(_estimate(each, figures.of(each)) for each in shown),
+        _estimate(METRICS["correct"], of_such_cases(figures)), *(_estimate(each, figures.told(each)) for each in shown),
         METRICS["correct_goodput"].text(figures.rates["correct_goodput"].value),
         f"**{marks}**" if group.marks else marks,
     )  # fmt: skip

@@ -244,7 +244,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         print_parts("Speed", name, _speed(rows), rows, console)
         print_parts("Answers", name, (_COUNTS, _scores(rows), standing), rows, console)
     print_failures(rows, console)
-    notes = list(_notes(rows, marks))
+    notes = [as_text(*note) for note in notes_of(rows, marks)]
     if notes:
         console.print(*notes, "", sep="\n")
 
@@ -321,31 +321,34 @@ def as_text(shown: str, style: str = "") -> Text:
     return Text(printable_lines(shown), style=style)
 
 
-def _notes(rows: Sequence[Row], marks: Mapping[str, int]) -> Iterator[Text]:
-    """Yield the notes below the table: interruptions, the reasons of verdicts, notes (each kind once), warnings."""
-    if any("*" in _requests(row) for row in rows):
-        yield as_text("* interrupted: run the same command with --skip-cached to continue", "yellow")
+def notes_of(rows: Sequence[Row], marks: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Yield the notes below the table and their styles: interruptions, verdicts, notes (each kind once), warnings."""
+    unfinished = {row.get("status") for row in rows if "*" in _requests(row)}
+    if "running" in unfinished:
+        yield "* still running", "yellow"
+    if unfinished - {"running"}:
+        yield "* interrupted: run the same command with --skip-cached to continue", "yellow"
     for reason, mark in marks.items():
-        yield as_text(f"({mark}) {reason}")
+        yield f"({mark}) {reason}", ""
     unsteady = [row for row in rows if number(row, "steady") and row["steady"] < (number(row, "requests") or 0)]
     if unsteady:
         row = unsteady[0]
         more = f"; {len(unsteady) - 1} more likewise" if len(unsteady) > 1 else ""
         steady = f"{row['steady']:,} of {row['requests']:,} requests are steady, and latencies and rates of those"
-        yield as_text(f"{steady}{_of(row, 1, len(rows))}{more}")
+        yield f"{steady}{_of(row, 1, len(rows))}{more}", ""
     told: dict[str, list[tuple[Note, Row]]] = {}
     for row in rows:
         for note in row.get("notes") or ():
             told.setdefault(note.kind, []).append((note, row))
     for found in told.values():
         note, row = max(found, key=lambda each: each[0].share or 0.0)
-        yield as_text(f"note: {printable(note.text)}{_of(row, len(found), len(rows))}")
+        yield f"note: {printable(note.text)}{_of(row, len(found), len(rows))}", ""
     warned: dict[str, list[Row]] = {}
     for row in rows:
         for warning in dict.fromkeys(row.get("warnings") or ()):
             warned.setdefault(printable(str(warning)), []).append(row)
     for warning, those in warned.items():
-        yield as_text(f"warning: {warning}{_of(those[0], len(those), len(rows))}", "yellow")
+        yield f"warning: {warning}{_of(those[0], len(those), len(rows))}", "yellow"
 
 
 def _of(row: Row, concerned: int, runs: int) -> str:
@@ -367,8 +370,8 @@ _POOLED: tuple[ColumnGroup, ...] = (
 )
 
 
-def print_overview(rows: Sequence[Row], total_s: float, console: Console) -> None:
-    """Print success rates by model and by suite if there are several runs, and the total time."""
+def print_overview(rows: Sequence[Row], console: Console) -> None:
+    """Print success rates by model and by suite if there are several runs."""
     if len(rows) > 1:
         lines: list[Row] = []
         for heading, key in {"by model": "model", "by suite": "suite", "by server": "server"}.items():
@@ -378,7 +381,10 @@ def print_overview(rows: Sequence[Row], total_s: float, console: Console) -> Non
             lines += [{"name": f"  {name}", **pooled(group)} for name, group in grouped(rows, key).items()]
         lines.append({"name": "all", **pooled(rows)})
         print_parts("Success rates", Column("", lambda row: text(row, "name"), right=False), _POOLED, lines, console)
+
+
+def runs_text(rows: Sequence[Row], total_s: float) -> str:
+    """Return how many runs there were, and the total time: ``3 runs (2 new, 1 skipped) in 44 s``."""
     states = [str(row.get("cache")) for row in rows]
     known = [f"{states.count(state)} {state}" for state in ("new", "resumed", "skipped") if state in states]
-    runs = plural(len(rows), "run") + (f" ({', '.join(known)})" if known else "")
-    console.print(as_text(f"{runs} in {span_text(total_s)}"))
+    return plural(len(rows), "run") + (f" ({', '.join(known)})" if known else "") + f" in {span_text(total_s)}"

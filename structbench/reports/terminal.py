@@ -1,4 +1,4 @@
-"""A report on the terminal: the headline, the table that a load ends with, and the intervals below it."""
+"""A whole report as text (``--wide``): the headline, a table of all figures, and the intervals below it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPEED = [metric.at(p) for metric in LATENCIES.values() for p in metric.shown]
 
 
 def print_document(document: Document, console: Console) -> None:
-    """Print the whole report."""
+    """Print the whole report, with every figure and its interval."""
     headline = document.headline
     console.print(as_text(headline.text, "bold"), as_text(headline.rule), sep="\n")
     for note in headline.notes:
@@ -56,7 +56,7 @@ def row_of(group: RunGroup, figures: Figures) -> dict[str, Any]:
         "load": _marked(group, group.distinct_load), "status": group.status, "planned": group.planned, **figures.counts,
         "verdict": group.verdict, "verdict_reason": "; ".join(group.reasons) or None,
         "notes": group.notes, "failures": figures.failures,
-        **{f"{each.name}_s": figures.of(each).value for each in _SPEED},
+        **{f"{each.name}_s": figures.told(each).value for each in _SPEED},
         **{each.name: figures.of(each).value for each in of_kind("share", "rate") if each.name != "correct"},
         "stream_tokens_per_s": figures.stream_tokens_per_s, "figures": figures,
         "too_few": any(figures.of(each).n and figures.of(each).value is None for each in _SPEED),
@@ -79,7 +79,7 @@ def _interval_columns(found: Sequence[Figures]) -> Iterator[ColumnGroup]:
 
 
 def _estimate_of(metric: Metric, row: Row) -> str:
-    return estimate_text(metric, row["figures"].of(metric))
+    return estimate_text(metric, row["figures"].told(metric))
 
 
 def _such_cases(row: Row) -> str:

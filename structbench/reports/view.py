@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -18,7 +19,7 @@ from structbench.formatting import (
     version_text,
 )
 from structbench.metrics import LATENCIES, METRICS, of_kind
-from structbench.reports.charts import chart_values, charts_of
+from structbench.reports.charts import FIRST, chart_values, charts_of
 from structbench.reports.document import Document
 from structbench.reports.estimates import (
     ABOUT_CASES,
@@ -34,7 +35,6 @@ from structbench.reports.headline import Candidate, Check, Headline
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup
 from structbench.results.nodes import node_table
-from structbench.results.wrong_answers import RIGHT
 
 _SIGNS = {"met": "✓", "not decided": "?", "not met": "✗"}
 _STATES = {"met": ("met", "good"), "not decided": ("not decided", "unsure"), "not met": ("not met", "")}
@@ -44,6 +44,7 @@ def view_of(document: Document) -> dict[str, Any]:
     """Return everything the template names."""
     details = document.details or {}
     groups, figures, headline = document.groups, document.figures, document.headline
+    charts = charts_of(document, details)
     return {
         "title": headline.sentences[0],
         "made_at": _instant_text(document.made_at), "database": document.database,
@@ -65,27 +66,30 @@ def view_of(document: Document) -> dict[str, Any]:
         ],
         "nodes": node_table(document.nodes, groups) if document.nodes else [],
         "speed": _speed_table(groups, figures),
-        "charts": charts_of(groups, figures, details),
-        "wrong": _wrong_answers(details["wrong"], groups, figures),
+        "first_charts": charts[:FIRST], "charts": charts[FIRST:],
+        "wrong": _wrong_answers(details["wrong"], groups),
         "drawn": chart_values(document, details),
     }  # fmt: skip
 
 
 def _answer(headline: Headline) -> dict[str, Any]:
     simulated = [note for note in headline.notes if note.startswith(SIMULATED)]
-    lead, *parts = headline.sentences
+    every = all(group.simulated for each in headline.candidates for group in each.groups) and bool(simulated)
+    lead, *parts = (text.removeprefix(f"{SIMULATED}: ") if every else text for text in headline.sentences)
     return {
         "answer": {"state": headline.state.replace(" ", "-"), "lead": lead, "parts": parts, "rule": headline.rule,
                    "notes": [note for note in headline.notes if note not in simulated]},
+        "all_simulated": every,
         "simulated": simulated[0].removeprefix(f"{SIMULATED}: ") if simulated else "",
         "conditions": [condition.text for condition in headline.conditions],
-        "candidates": [_candidate(each, headline) for each in headline.candidates],
+        "candidates": [_candidate(each, headline, every) for each in headline.candidates],
     }  # fmt: skip
 
 
-def _candidate(candidate: Candidate, headline: Headline) -> dict[str, Any]:
+def _candidate(candidate: Candidate, headline: Headline, said: bool) -> dict[str, Any]:
+    """Return a row of the rule's table; ``said``: that all is simulated stands above it."""
     state, style = _STATES[candidate.state] if candidate.judged else ("not judged", "unsure")
-    marks = [mark for group in candidate.groups for mark in group.marks]
+    marks = [mark for group in candidate.groups for mark in group.marks if mark != SIMULATED or not said]
     name = " ".join([candidate.name, *dict.fromkeys(f"[{mark}]" for mark in marks)])
     checks = [
         [_check(check) for check in candidate.checks if check.condition == condition]
@@ -95,8 +99,9 @@ def _candidate(candidate: Candidate, headline: Headline) -> dict[str, Any]:
 
 
 def _check(check: Check) -> dict[str, str]:
-    text = estimate_text(check.condition.metric, check.estimate)
-    return {"sign": _SIGNS[check.state], "text": f"{check.group.suite}: {text}"}
+    text = estimate_text(check.metric, check.estimate, brief=True)
+    told = text if check.metric == check.condition.metric else f"{check.metric.label} {text}"
+    return {"sign": _SIGNS[check.state], "text": f"{check.group.suite}: {told}"}
 
 
 def _facts(document: Document) -> list[tuple[str, str]]:
@@ -192,7 +197,7 @@ def _speed_table(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> 
     rows = []
     for group in groups:
         own = figures[group.id]
-        cells = [cell(figure, own.of(figure)) for figure in shown]
+        cells = [cell(figure, own.told(figure)) for figure in shown]
         cells += [plain(rate_text(own.stream_tokens_per_s))]
         cells += [cell(METRICS[name], own.rates[name]) for name in ("tokens_per_s", "requests_per_s")]
         rows.append(row(group, cells))
@@ -201,61 +206,70 @@ def _speed_table(groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> 
     return {"caption": "Speed of answers", "header": header, "rows": rows}
 
 
-def _wrong_answers(
-    wrong: Mapping[str, Any], groups: Sequence[RunGroup], figures: Mapping[int, Figures]
-) -> dict[str, Any]:
-    """Return ``text`` and, for each run group with wrong answers, ``line``, ``count`` and ``listed``."""
-    listed: dict[int, list[dict[str, Any]]] = {}
+def _wrong_answers(wrong: Mapping[str, Any], groups: Sequence[RunGroup]) -> dict[str, Any]:
+    """Return ``text``, and ``cases``: each with what was asked and every listed answer to it, most answers first."""
+    by_id = {group.id: group for group in groups}
+    cases: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for each in wrong["listed"]:
-        listed.setdefault(each["line"], []).append(_entry(each))
+        case = str(each["case_id"] or f"request {each['request_index']}")
+        cases.setdefault((by_id[each["line"]].suite, case), []).append(each)
     shown, total = len(wrong["listed"]), wrong["total"]
     if not total:
         text = "None: every scored answer was correct and no request failed."
     elif shown == total:
-        text = f"All {total:,} are listed."
+        text = f"All {total:,} are listed, by case."
     else:
-        text = f"{shown:,} of {total:,}: a few of each run group and outcome, from different cases where possible."
-    sections = []
-    for group in groups:
-        if group.id in listed:
-            count = sum(n for outcome, _, n in figures[group.id].outcomes if outcome not in RIGHT)
-            of = f"{len(listed[group.id]):,} of {count:,}"
-            sections.append({"line": line_of(group), "listed": listed[group.id], "count": of})
-    return {"text": text, "groups": sections}
+        text = f"{shown:,} of {total:,}, by case: a few of each run group and outcome."
+    found = [
+        _case(suite, case, answers, by_id)
+        for (suite, case), answers in sorted(cases.items(), key=lambda item: -len(item[1]))
+    ]
+    return {"text": text, "cases": found}
 
 
-def _entry(answer: Mapping[str, Any]) -> dict[str, Any]:
+def _case(suite: str, case: str, answers: Sequence[Mapping[str, Any]], by_id: Mapping[int, RunGroup]) -> dict[str, Any]:
+    """Return a case: what it asks, with schema and tools apart, and what each answer to it has and should have."""
+    asked = next((each["asked"] for each in answers if each["asked"] is not None), None)
+    prompts = [("Prompt", _NOT_KEPT)]
+    if asked is not None:
+        prompts = [(f"Prompt ({printable(each['role'])})", visible(each["content"])) for each in asked["messages"]]
+    kept = asked or {"schema": None, "tools": None, "expected": None}
+    folded = [(title, visible(kept[key])) for title, key in (("Schema", "schema"), ("Tools", "tools")) if kept[key]]
+    outcomes = Counter(printable(str(each["outcome"])).replace("_", " ") for each in answers)
     return {
-        "outcome": printable(str(answer["outcome"])),
-        "case": printable(str(answer["case_id"] or f"request {answer['request_index']}")),
-        "texts": [(title, visible(text)) for title, text in _texts(answer)],
-    }
+        "suite": printable(suite), "case": printable(case), "outcomes": list(outcomes.items()), "prompts": prompts,
+        "folded": folded, "expected": visible(kept["expected"] or ""),
+        "answers": [
+            {"line": line_of(by_id[each["line"]]), "outcome": printable(str(each["outcome"])).replace("_", " "),
+             "wrong": visible(_what_was_wrong(each)),
+             "texts": [(title, visible(text)) for title, text in _answer_texts(each)]}
+            for each in answers
+        ],
+    }  # fmt: skip
 
 
-def _texts(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the prompt, what was expected, the answer, and what was wrong with it."""
-    asked = answer["asked"]
-    if asked is None:
-        yield "Prompt", "(not available: the suite has changed, is not in this folder, or was fitted to the model)"
-    else:
-        for message in asked["messages"]:
-            yield f"Prompt ({printable(message['role'])})", message["content"]
-        for title, key in {"Schema": "schema", "Tools": "tools", "Expected": "expected"}.items():
-            if asked[key] is not None:
-                yield title, asked[key]
-    for title, key in {"Thinking": "thinking", "Answer": "output"}.items():
-        if answer[f"{key}_text"]:
-            yield title, _cut(answer[f"{key}_text"], answer[f"{key}_letters"])
-    if answer["tool_calls"] not in (None, "null", "[]"):
-        yield "Tool calls", _cut(answer["tool_calls"], answer["tool_calls_letters"])
-    if answer["error_kind"] is None and not answer["output_text"] and answer["tool_calls"] in (None, "null", "[]"):
-        yield "Answer", "(empty)"
-    wrong = [each for each in (*(answer["validation_errors"] or ()), answer["json_parse_error"]) if each]
-    if wrong:
-        yield "What was wrong", "\n".join(wrong)
+_NOT_KEPT = "(not kept: a run of an earlier version whose suite has changed, or of text, whose prompts are made up)"
+
+
+def _what_was_wrong(answer: Mapping[str, Any]) -> str:
     if answer["error_kind"] is not None:
         status = "" if answer["error_status"] is None else f" {answer['error_status']}"
-        yield "Failure", f"{answer['error_kind']}{status}: {answer['error_message'] or ABSENT}"
+        return f"{answer['error_kind']}{status}: {answer['error_message'] or ABSENT}"
+    found = [each for each in (*(answer["validation_errors"] or ()), answer["json_parse_error"]) if each]
+    return "\n".join(found)
+
+
+def _answer_texts(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the answer in its parts: thinking, text, calls."""
+    none = answer["tool_calls"] in (None, "null", "[]")
+    if answer["output_text"]:
+        yield "Answer", _cut(answer["output_text"], answer["output_letters"])
+    if not none:
+        yield "Tool calls", _cut(answer["tool_calls"], answer["tool_calls_letters"])
+    if answer["error_kind"] is None and not answer["output_text"] and none:
+        yield "Answer", "(empty)"
+    if answer["thinking_text"]:
+        yield "Thinking", _cut(answer["thinking_text"], answer["thinking_letters"])
 
 
 def _cut(text: str, letters: int) -> str:

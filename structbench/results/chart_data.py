@@ -13,12 +13,12 @@ from structbench.results.intervals import (
     IN_SAMPLE,
     SAMPLED,
     GapCounts,
+    Rows,
     gap_percentile,
     order_estimates,
     sample_of,
 )
 from structbench.stats import Estimate, needed
-from structbench.store import Reader
 
 CURVE = [i / 100 for i in range(101)]
 POSITION_REQUESTS = 2000
@@ -70,7 +70,7 @@ WHERE {IN_SAMPLE} AND error_kind IS DISTINCT FROM 'cancelled' ORDER BY line, t_s
 
 
 def curves_of(
-    reader: Reader, groups: Sequence[RunGroup], figures: Mapping[int, Figures], gaps: GapCounts
+    reader: Rows, groups: Sequence[RunGroup], figures: Mapping[int, Figures], gaps: GapCounts
 ) -> dict[str, list[dict[str, Any]]]:
     """Return ``Metric.key`` -> for each run group its values at every percent and ``share``, the completed share.
 
@@ -87,7 +87,7 @@ def curves_of(
     return found
 
 
-def _request_curves(reader: Reader, groups: Sequence[RunGroup], column: str) -> dict[int, list[float]]:
+def _request_curves(reader: Rows, groups: Sequence[RunGroup], column: str) -> dict[int, list[float]]:
     rows = reader.query(_CURVES.format(column=column), {**runs_of(groups), "curve": CURVE})
     return {row["line"]: [_rounded(value) for value in row["found"]] for row in rows}
 
@@ -103,7 +103,7 @@ def _completed_share(figures: Figures, metric: Metric) -> float:
     return float(figures.counts["completed"] / figures.counts["requests"])
 
 
-def positions_of(reader: Reader, groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> list[dict[str, Any]]:
+def positions_of(reader: Rows, groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> list[dict[str, Any]]:
     """Return the median and p95 of the mean gap in each bin, over requests whose answer reaches the bin's end."""
     counts = {group.id: figures[group.id].counts["completed"] for group in groups}
     params = {**runs_of(groups), **sample_of(counts, POSITION_REQUESTS), "edges": list(EDGES)}
@@ -115,13 +115,13 @@ def positions_of(reader: Reader, groups: Sequence[RunGroup], figures: Mapping[in
     ]  # fmt: skip
 
 
-def parts_of(reader: Reader, groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
+def parts_of(reader: Rows, groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
     """Return the parts of TTFT from the due instant: the means of the parts add up to the mean TTFT."""
     rows = reader.query(_PARTS, runs_of(groups))
     return sorted(({key: _rounded(value) for key, value in row.items()} for row in rows), key=lambda row: row["line"])
 
 
-def timeline_of(reader: Reader, groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> list[dict[str, Any]]:
+def timeline_of(reader: Rows, groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> list[dict[str, Any]]:
     """Return for each run group an even sample of its requests by the time they were sent, one list per column.
 
     Segments of a resumed run, and pooled runs, are placed as if there were no pause between them.

@@ -10,6 +10,7 @@ from structbench.metrics import (
     FAILED,
     GOOD_OF_RUN,
     IS_COVERED,
+    IS_WHOLE,
     LATENCIES,
     LIMITS_OF_RUN,
     MEASURED,
@@ -20,6 +21,7 @@ from structbench.metrics import (
     of_kind,
     possibly,
     total_sql,
+    without_stream,
 )
 from structbench.results.failures import Failure, failures_of, together
 from structbench.results.groups import RunGroup
@@ -27,6 +29,7 @@ from structbench.results.intervals import (
     GROUPS,
     GapCounts,
     Latency,
+    Rows,
     about,
     bounds,
     gap_moments,
@@ -37,7 +40,6 @@ from structbench.results.intervals import (
     why_unknown,
 )
 from structbench.stats import Estimate, gap_percentiles, such_cases, wilson
-from structbench.store import Reader
 
 _ADDED = {metric: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
 _COUNTS = f"""
@@ -51,6 +53,7 @@ SELECT line, count(*) AS requests, count(*) FILTER ({FAILED}) AS errors,
         THEN (sum(output_tokens) FILTER (error_kind IS NULL))::BIGINT END AS output_tokens,
     {", ".join(f"{total_sql(of, sql)} AS {of.name}, {n_sql(of, sql)} AS {of.name}_n" for of, sql in _ADDED.items())},
     {", ".join(f"count(*) FILTER ({MEASURED} AND {of.unknown_sql}) AS no_{of.name}" for of in LATENCIES.values())},
+    bool_and({IS_WHOLE}) FILTER (error_kind IS NULL) AS whole,
     bool_or(limited) AS limited, median(client_tokens_per_s) FILTER ({MEASURED}) AS stream_tokens_per_s
 FROM requests JOIN line USING (run_id) JOIN limits USING (run_id) GROUP BY line
 """
@@ -94,6 +97,8 @@ class Figures:
     """Outcome, whether the request failed, and the count; answers first, most frequent first."""
     failures: Sequence[Failure] = ()
     """How requests failed, most frequent first."""
+    whole: bool = False
+    """Whether every answer came in one piece, so that there is no first token to tell from the last."""
 
     def of(self, figure: Metric) -> Estimate:
         """Return the estimate of a share, a rate, or one of PERCENTILES of a latency."""
@@ -105,12 +110,20 @@ class Figures:
             case _:
                 return self.shares[figure.name]
 
+    def told(self, figure: Metric) -> Estimate:
+        """Return the estimate as tables tell it: none of TTFT where every answer came whole."""
+        return Estimate(0) if self.whole and figure.base == "ttft" else self.of(figure)
+
+    def judged(self, figure: Metric) -> Estimate:
+        """Return the estimate by which a limit on this figure is judged: that of e2e where every answer came whole."""
+        return self.of(without_stream(figure) if self.whole else figure)
+
     def has(self, metric: Metric) -> bool:
         """Return whether the metric adds anything here that others do not (``only_where``)."""
         return not metric.only_where or bool(self.counts.get(metric.only_where))
 
 
-def figures_of(reader: Reader, groups: Sequence[RunGroup], gaps: GapCounts | None) -> dict[int, Figures]:
+def figures_of(reader: Rows, groups: Sequence[RunGroup], gaps: GapCounts | None) -> dict[int, Figures]:
     """Return group id -> its figures; without ``gaps``, each group must be one run, whose ITL the store knows."""
     params = runs_of(groups)
     counts: dict[int, Mapping[str, Any]] = {group.id: {} for group in groups}
@@ -150,7 +163,7 @@ def runs_of(groups: Iterable[RunGroup]) -> dict[str, Any]:
     return params_of((group.id, group.run_ids) for group in groups)
 
 
-def _of_such_cases(reader: Reader, params: Mapping[str, Any]) -> dict[int, dict[str, Estimate]]:
+def _of_such_cases(reader: Rows, params: Mapping[str, Any]) -> dict[int, dict[str, Estimate]]:
     found = reader.columns(_CASES, params)
     return {
         int(group): {
@@ -163,7 +176,7 @@ def _of_such_cases(reader: Reader, params: Mapping[str, Any]) -> dict[int, dict[
 
 
 def _gap_estimates(
-    reader: Reader, params: Mapping[str, Any], completed: Mapping[int, int], gaps: GapCounts | None
+    reader: Rows, params: Mapping[str, Any], completed: Mapping[int, int], gaps: GapCounts | None
 ) -> dict[int, Latency]:
     """Return the percentiles of all gaps, with intervals from a sample of requests."""
     known: Mapping[int, list[float | None]] = (
@@ -208,4 +221,5 @@ def _figures(
         counts=counts, latencies=latencies, shares={metric.name: mean(metric.name) for metric in of_kind("share")},
         rates={metric.name: rate(metric) for metric in of_kind("rate")}, such_cases=cases,
         stream_tokens_per_s=row.get("stream_tokens_per_s"), outcomes=outcomes, failures=failures,
+        whole=bool(row.get("whole")),
     )  # fmt: skip

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from structbench.formatting import clipped, json_object, load_text, printable, server_text, setting_text
 from structbench.identity import flat
-from structbench.notes import stored_notes
-from structbench.store import Reader
+from structbench.notes import reached, stored_notes
+from structbench.results.intervals import Rows
 from structbench.types import Note
 
 SIMULATED = "SIMULATED"
@@ -88,10 +88,11 @@ class RunGroup:
         found += [self.verdict] if self.verdict in _VERDICTS else []
         found += ["no verdict"] if self.verdict is None else []
         found += [self.status] if self.status != "complete" else []
+        found += ["load not reached"] if any(note.kind == reached.KIND for note in self.notes) else []
         return tuple(found)
 
 
-def run_groups(reader: Reader, run_ids: Sequence[str], *, pool: bool) -> list[RunGroup]:
+def run_groups(reader: Rows, run_ids: Sequence[str], *, pool: bool) -> list[RunGroup]:
     """Return the selected runs by model, suite and load, each as a group; with ``pool``, one group per config."""
     notes = stored_notes(reader.query, run_ids)
     runs = reader.query(_RUNS, [list(run_ids)])

@@ -9,8 +9,7 @@ from itertools import groupby
 from structbench.formatting import ABSENT, latency_text
 from structbench.metrics import FAILED, MEASURED
 from structbench.results.groups import RunGroup
-from structbench.results.intervals import GROUPS, params_of
-from structbench.store import Reader
+from structbench.results.intervals import GROUPS, Rows, params_of
 
 _NODES = f"""
 WITH {GROUPS}, told AS (
@@ -50,7 +49,7 @@ class NodeFigures:
     died: bool
 
 
-def nodes_of(reader: Reader, groups: Sequence[RunGroup]) -> list[NodeFigures]:
+def nodes_of(reader: Rows, groups: Sequence[RunGroup]) -> list[NodeFigures]:
     """Return the nodes of all run groups, in order; none for loads from one machine."""
     rows = reader.query(_NODES, params_of((group.id, group.run_ids) for group in groups))
     return [NodeFigures(**row) for row in rows]

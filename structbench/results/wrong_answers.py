@@ -1,16 +1,20 @@
-"""Wrong answers and failed requests, a few of each kind; with prompts only if the suite is the one that was run."""
+"""Wrong answers and failed requests, a few of each kind, with their prompts.
+
+Prompts are in the file; for runs of versions that did not keep them, only if the suite found now is that of the run.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from structbench.errors import BadInput
+from structbench.metrics import FAILED
 from structbench.results.figures import runs_of
 from structbench.results.groups import RunGroup
-from structbench.results.intervals import GROUPS
-from structbench.store import Reader
+from structbench.results.intervals import GROUPS, Rows
 from structbench.suites.catalog import load_suite
 from structbench.suites.generated import TextShape
 from structbench.suites.requests import case_of
@@ -34,23 +38,57 @@ SELECT c.line, c.run_id, c.request_index, r.case_id, r.repeat, r.outcome, r.erro
     r.error_message, r.accuracy_score, r.json_parse_error, r.validation_errors, r.done_reason,
     left(r.output_text, $letters) AS output_text, length(r.output_text) AS output_letters,
     left(r.thinking_text, $letters) AS thinking_text, length(r.thinking_text) AS thinking_letters,
-    left(r.tool_calls::VARCHAR, $letters) AS tool_calls, length(r.tool_calls::VARCHAR) AS tool_calls_letters
-FROM chosen AS c JOIN requests AS r USING (run_id, request_index) ORDER BY c.line, r.outcome, r.request_index
+    left(r.tool_calls::VARCHAR, $letters) AS tool_calls, length(r.tool_calls::VARCHAR) AS tool_calls_letters,
+    k.asked AS kept
+FROM chosen AS c JOIN requests AS r USING (run_id, request_index) JOIN runs USING (run_id)
+    LEFT JOIN cases AS k ON k.suite_hash = runs.config ->> '$.suite_hash' AND k.case_id = r.case_id
+ORDER BY c.line, r.outcome, r.request_index
 """
 _TOTAL = f"""
 WITH {GROUPS} SELECT count(*) AS n FROM requests JOIN line USING (run_id)
 WHERE outcome NOT IN (SELECT unnest($right::VARCHAR[]))
 """
 
+_KINDS = f"""
+WITH {GROUPS}
+SELECT outcome, count(*) AS count, list(DISTINCT line ORDER BY line) AS lines,
+    arg_min(coalesce(validation_errors[1], json_parse_error, error_message), (line, request_index)) AS first
+FROM requests JOIN line USING (run_id)
+WHERE outcome NOT IN (SELECT unnest($right::VARCHAR[])) AND NOT {FAILED} AND error_kind IS DISTINCT FROM 'cancelled'
+GROUP BY outcome ORDER BY count DESC, outcome
+"""
 
-def wrong_of(reader: Reader, groups: Sequence[RunGroup]) -> dict[str, Any]:
+
+@dataclass(frozen=True, slots=True)
+class WrongKind:
+    """Answers that were wrong alike: ``lines`` are the ids of their run groups, ``first`` what one of them broke."""
+
+    outcome: str
+    count: int
+    lines: Sequence[int]
+    first: str | None
+
+
+def wrong_kinds(rows: Rows, groups: Sequence[RunGroup]) -> list[WrongKind]:
+    """Return what was wrong with answers, the most frequent first; requests that failed are not among them."""
+    found = rows.query(_KINDS, {**runs_of(groups), "right": list(RIGHT)})
+    return [WrongKind(**row) for row in found]
+
+
+def wrong_of(reader: Rows, groups: Sequence[RunGroup]) -> dict[str, Any]:
     """Return ``total`` and ``listed``: the columns of ``requests`` and ``asked`` (see ``asked_of``) or None."""
     params = {**runs_of(groups), "right": list(RIGHT)}
     total = reader.query(_TOTAL, params)[0]["n"]
     limits = {"per_outcome": MAX_PER_OUTCOME, "most": MAX_LISTED, "letters": MAX_CHARACTERS}
     rows = reader.query(_CHOSEN, {**params, **limits})
-    suites = {group.id: _suite_of(group.config) for group in groups}
-    return {"total": total, "listed": [{**row, "asked": _asked_by_row(suites[row["line"]], row)} for row in rows]}
+    older = {row["line"] for row in rows if row["kept"] is None}
+    suites = {group.id: _suite_of(group.config) for group in groups if group.id in older}
+    listed = []
+    for row in rows:
+        kept = row.pop("kept")
+        asked = _asked_by_row(suites[row["line"]], row) if kept is None else json.loads(kept)
+        listed.append({**row, "asked": asked})
+    return {"total": total, "listed": listed}
 
 
 def _suite_of(config: Mapping[str, Any]) -> Suite | None:
@@ -76,12 +114,17 @@ def asked_of(case: Case) -> dict[str, Any]:
     """Return ``messages`` (role, content) and, as JSON text or None, ``schema``, ``tools`` and ``expected``."""
     expected = [each for each in (case.expected, case.expected_calls, case.expected_text) if each is not None]
     return {
-        "messages": [{"role": str(each["role"]), "content": str(each.get("content"))} for each in case.messages],
+        "messages": [{"role": str(each["role"]), "content": _cut(str(each.get("content")))} for each in case.messages],
         "schema": _json_text(case.schema),
         "tools": _json_text(list(case.tools) or None),
         "expected": _json_text(expected[0] if expected else None),
     }
 
 
+def _cut(text: str) -> str:
+    more = len(text) - MAX_CHARACTERS
+    return text if more <= 0 else f"{text[:MAX_CHARACTERS]}\n… and {more:,} more characters"
+
+
 def _json_text(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False, indent=1)[:MAX_CHARACTERS]
+    return None if value is None else _cut(json.dumps(value, ensure_ascii=False, indent=1))

@@ -125,6 +125,20 @@ def reload_warning(cell: Cell, names: frozenset[str]) -> str | None:
     )
 
 
+def unreached_warning(cell: Cell) -> str | None:
+    """Return a line if a closed loop is asked for fewer requests at a time than its load has places for."""
+    if not isinstance(cell.load, ClosedLoop) or cell.requests is None or cell.requests >= 2 * cell.load.concurrency:
+        return None
+    cases = representative_cases(cell.suite)
+    most = sum(not cases[index % len(cases)].follows for index in range(cell.requests))
+    if most >= cell.load.concurrency:
+        return None
+    return (
+        f"{cell.load_name} is never reached with {cell.requests} requests of {cell.suite.name}: at most {most} are in "
+        f"flight; give --requests {4 * cell.load.concurrency} or more"
+    )
+
+
 def _loading_texts(name: str, sets: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(canonical_json(each[name]) if name in each else "unset" for each in sets))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from structbench.formatting import (
+    about_text,
     clock_text,
     latency_text,
     live_view,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _TTFT = METRICS["ttft"].at("p50").label
 TERMINAL_EVERY_S = 0.5
+WAITING_EVERY_S = 1.0
 MAX_BARS = 10
 MIN_NAME, FAIR_NAME = 20, 32
 MIN_BAR, FAIR_BAR, MAX_BAR = 5, 15, 30
@@ -163,8 +166,8 @@ def fit(widths: list[int], room: int) -> list[int]:
     return least
 
 
-def bars(cells: list[_DisplayedCell], hidden: int, room: int) -> Table:
-    """Return the cells as rows of a table that fits the terminal."""
+def bars(cells: list[_DisplayedCell], hidden: int, room: int, below: str = "") -> Table:
+    """Return the cells as rows of a table that fits the terminal, with a line below it."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -190,6 +193,8 @@ def bars(cells: list[_DisplayedCell], hidden: int, room: int) -> Table:
     if hidden:
         table.title = Text(f"{plural(hidden, 'earlier cell')} not shown", style="dim")
         table.title_justify = "left"
+    if below:
+        table.caption, table.caption_justify = Text(below, style="dim", no_wrap=True), "left"
     return table
 
 
@@ -216,6 +221,9 @@ class Display:
         self._cells: deque[_DisplayedCell] = deque(maxlen=MAX_BARS)
         self._begun = 0
         self._next = 0.0
+        self._expected: Sequence[tuple[int | None, float | None]] = ()
+        self._number = 0
+        self._waiting = ""
         self._live = None if quiet else live_view(self._console)
         self._every_s = every_s if self._live is None and tell is None else TERMINAL_EVERY_S
 
@@ -230,6 +238,63 @@ class Display:
         finally:
             if self._live is not None:
                 self._live.stop()
+
+    def expect(self, cells: Sequence[tuple[int | None, float | None]]) -> None:
+        """Set what there is to do: the requests of each cell to come, or None, and its duration in seconds, or None."""
+        self._expected = cells
+
+    def next_cell(self) -> None:
+        """Go on to the next of the expected cells."""
+        self._number += 1
+
+    @property
+    def total(self) -> str:
+        """Where the load is: ``cell 3 of 12, about 9 min left``; empty for a single cell."""
+        if len(self._expected) < 2 or not self._number:
+            return ""
+        left_s = self._left_s()
+        more = "" if left_s is None else f", {about_text(left_s)} left"
+        return f"cell {self._number} of {len(self._expected)}{more}"
+
+    def _left_s(self) -> float | None:
+        """Return the seconds until all cells are done, if what is to come goes at the pace so far; None if unknown."""
+        done = sum(cell.progress.done for cell in self._cells)
+        took_s = sum(cell.progress.elapsed_s or 0.0 for cell in self._cells)
+        left_s = self._cells[-1].eta_s if self._cells and self._cells[-1].state == "running" else 0.0
+        if left_s is None or not done:
+            return None
+        for requests, duration_s in self._expected[self._number :]:
+            ends = [*([] if requests is None else [requests * took_s / done]), *([duration_s] if duration_s else [])]
+            left_s += min(ends, default=0.0)
+        return left_s
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show what is waited for, and for how long already; it may take minutes."""
+        began, over = self._clock(), threading.Event()
+        what = printable(what)
+
+        def tick() -> None:
+            shown = False
+            while not over.wait(WAITING_EVERY_S):
+                with self._lock:
+                    self._waiting = f"{what} … {clock_text(self._clock() - began)}"
+                    self._draw()
+                    if self._live is None and not shown:
+                        self.print(f"{what} …")
+                shown = True
+
+        if self._live is not None:
+            self._waiting = f"{what} …"
+            self._draw()
+        thread = threading.Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self._waiting = ""
 
     def begin(self, name: str, planned: int | None, duration_s: float | None = None, already_done: int = 0) -> Progress:
         """Start a cell and return its Progress: add to it, call ``refresh`` often, then ``end``."""
@@ -291,7 +356,8 @@ class Display:
     def _update(self, cell: _DisplayedCell) -> None:
         self._tell_of(cell)
         if self._live is None:
-            self.print(line(cell))
+            total = self.total if cell.state == "running" else ""
+            self.print(f"{line(cell)}; {total}" if total else line(cell))
         else:
             self._draw()
 
@@ -299,4 +365,5 @@ class Display:
         if self._live is not None:
             size = self._console.size
             kept = [*self._cells][-max(1, size.height - 4) :]
-            self._live.update(bars(kept, self._begun - len(kept), size.width), refresh=True)
+            below = "; ".join(filter(None, (self._waiting, self.total)))
+            self._live.update(bars(kept, self._begun - len(kept), size.width, below), refresh=True)

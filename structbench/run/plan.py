@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,13 +12,15 @@ from loadgen.api import DEFAULT_API
 from loadgen.api.server import NotThisApi, Server, ServerApi, ServerError, reach, server_api
 from loadgen.telemetry import Telemetry
 from loadgen.telemetry.target import Target, is_disabled
+from loadgen.types import OpenLoop
 from loadgen.wire.access import NO_ACCESS, Access, split_userinfo
 from loadgen.wire.deadline import within
 from structbench.errors import BadInput
-from structbench.formatting import place_text, plural, printable, version_text
+from structbench.formatting import place_text, plural, printable, span_text, version_text
 from structbench.gates.slo import Judgement, judge_run, state_of
 from structbench.identity import config_dict, config_hash, differences
 from structbench.metrics import INSTRUMENTS
+from structbench.options import DEFAULT_MODELS, MOST_UNASKED
 from structbench.output import complain
 from structbench.run.cells import Cell
 from structbench.run.settings import Settings, check_api
@@ -81,6 +83,30 @@ def find_servers(settings: Settings, stack: ExitStack) -> list[Server]:
     for server in servers:
         check_api(settings, server)
     return servers
+
+
+def with_models(settings: Settings, servers: Sequence[Server]) -> tuple[Settings, str | None]:
+    """Return the settings with models to measure, and a line that says which if none was named; else BadInput."""
+    if settings.models:
+        return settings, None
+    if settings.simulate or settings.pull:
+        return replace(settings, models=DEFAULT_MODELS), None
+
+    def everywhere(names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if all(each.lists_models and each.digest(name) for each in servers))
+
+    server = servers[0]
+    if installed := everywhere(DEFAULT_MODELS):
+        others = [name for name in DEFAULT_MODELS if name not in installed]
+        why = f"the default models that are installed (not {', '.join(others)})" if others else None
+    else:
+        installed = everywhere(server.api.smallest(server, MOST_UNASKED))
+        why = "the smallest that are installed" if len(server.models) > 1 else "the one that is installed"
+    if not installed:
+        get = "name one with --models"
+        get += f", or run `ollama pull {DEFAULT_MODELS[1]}`" if server.kind == "ollama" else ""
+        raise BadInput(f"no --models, and of {server.names()} at {server.address} none is chosen unasked: {get}")
+    return replace(settings, models=installed), why and f"no --models: measuring {', '.join(installed)}, {why}"
 
 
 def _probe(host: str | None, access: Access, api: str | None, base_url: str | None) -> Server:
@@ -299,6 +325,40 @@ def _known_by(identity: str) -> str:
         case "sha":
             return f"the commit of its repository ({value})"
     return f"its digest ({identity})" if " " not in identity else f"its size, type and template ({identity})"
+
+
+_PACE = """
+SELECT duration_s / requests AS request_s FROM summary
+WHERE model = $1 AND suite = $2 AND duration_s > 0 AND requests > 0 ORDER BY load = $3 DESC, started_at DESC LIMIT 1
+"""
+
+
+def estimate(planned: Sequence[PlannedCell], store: Store | None) -> str:
+    """Return how many requests are to be sent, and about how long that takes by what is stored of these models."""
+    seconds, requests, limited, unknown = 0.0, 0, 0, 0
+    todo = [each for each in planned if each.cache != "skipped"]
+    for each in todo:
+        cell, n = each.cell, None if each.missing is None else len(each.missing)
+        requests += n or 0
+        took_s = None if n is None else n * pace_s if (pace_s := _pace_s(cell, store)) is not None else None
+        ends = [end for end in (took_s, cell.load.duration_s) if end is not None]
+        seconds += min(ends, default=0.0)
+        limited += n is None
+        unknown += not ends
+    text = f"{plural(requests, 'request')} in {plural(len(todo), 'cell')}"
+    text += f", and what {plural(limited, 'cell')} can in their time" if limited else ""
+    if unknown == len(todo):
+        return f"{text}: how long that takes is not known, since nothing like it was measured" if todo else text
+    more = f", and {plural(unknown, 'cell')} of which nothing like it was measured" if unknown else ""
+    return f"{text}: about {span_text(seconds)}{more}"
+
+
+def _pace_s(cell: Cell, store: Store | None) -> float | None:
+    """Return the seconds from one request to the next in this cell, or in the last one like it; None if unknown."""
+    if isinstance(cell.load, OpenLoop):
+        return 1 / cell.load.rate
+    rows = [] if store is None else store.query(_PACE, [cell.model, cell.suite.name, cell.load_name])
+    return rows[0]["request_s"] if rows else None
 
 
 def explain(planned: PlannedCell, store: Store) -> str:

@@ -39,24 +39,29 @@ from structbench.gates.next_command import Settles, settles_of
 from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.notes import stored_notes
 from structbench.output import complain, say, write_output
+from structbench.reports.brief import print_answer, print_brief
+from structbench.reports.document import Document, document_of
 from structbench.reports.frames import as_html, frame
-from structbench.reports.summary import print_overview, print_table, with_servers
+from structbench.reports.headline import rule_of
+from structbench.reports.summary import print_overview, print_table, runs_text, with_servers
 from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.budget import TokenBudget
-from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, words_of
+from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, unreached_warning, words_of
 from structbench.run.cluster import join_cluster, node_rows
 from structbench.run.display import Display
 from structbench.run.hardware import hardware, is_here
 from structbench.run.plan import (
     CacheState,
     PlannedCell,
+    estimate,
     explain,
     find_servers,
     open_telemetry,
     plan,
     pull_missing,
     who_is_it,
+    with_models,
 )
 from structbench.run.segment import Segment, Services, gone, labels_of
 from structbench.run.settings import Settings
@@ -144,9 +149,13 @@ class Summary:
     total_s: float = 0.0
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)
+    document: Document | None = None
+    """The runs as a report, judged by the rule that was given; None where nothing ran."""
     outcomes: list[CellResult] = field(default_factory=list)
     """The result of each planned cell, with its --slo gates."""
     db: str = ""
+    models: tuple[str, ...] = ()
+    """The models that were measured, named or not."""
 
     settles: dict[str, Settles] = field(default_factory=dict)
     """Name of a cell whose rule (--slo, else the default) is not decided -> what would decide it."""
@@ -190,18 +199,27 @@ class Summary:
         return as_html(str(self))
 
 
-def print_summary(summary: Summary, console: Console) -> None:
-    """Print what was measured: the tables, pairs, the overview and the gates; or the cells that were planned."""
+def print_summary(summary: Summary, console: Console, *, wide: bool = False) -> None:
+    """Print what was measured, ``wide`` with every figure, and the answer; or the cells that were planned."""
     for line in summary.planned:
         say(line, console.file)
-    if not summary.planned:
+    if summary.planned:
+        return
+    gates = [gate.line for gate in summary.gates]
+    ran = f"{runs_text(summary.rows, summary.total_s)}; every request is in {summary.db}"
+    document = summary.document
+    if wide or document is None:
         print_table(summary.rows, console)
         print_pairs(summary.pairs, console)
-        print_overview(summary.rows, summary.total_s, console)
-    for gate in summary.gates:
-        say(gate.line, console.file)
-    for cell, settles in summary.settles.items():
-        say(f"not decided: {cell}: {settles.text}", console.file)
+        print_overview(summary.rows, console)
+        for line in (*gates, ran):
+            say(line, console.file)
+    else:
+        print_pairs(summary.pairs, console)
+        warnings = dict.fromkeys(f"warning: {text}" for row in summary.rows for text in row.get("warnings") or ())
+        print_brief(document, console, more={"Limits": gates, "": [*warnings, ran]})
+    if document is not None:
+        print_answer(document, console, Path(summary.db))
 
 
 def load(
@@ -225,7 +243,10 @@ def load(
                 display.print(notice)
         with stop.interruptible():
             servers = find_servers(settings, stack)
+            settings, chosen = with_models(settings, servers)
             placed = () if settings.dry_run else join_cluster(settings, servers, stack)
+        if chosen is not None:
+            display.print(chosen)
         if settings.dry_run or settings.explain:
             cells = build_cells(settings, servers)
             return Summary(planned=[*_plan_lines(settings, cells, _warnings(cells)), *placed], db=str(settings.db))
@@ -267,19 +288,28 @@ def _close(store: Store) -> None:
 
 
 def _warnings(cells: Sequence[Cell]) -> list[str]:
-    found = (reload_warning(cell, cell.server.api.LOADING_OPTIONS) for cell in cells)
+    found = [reload_warning(cell, cell.server.api.LOADING_OPTIONS) for cell in cells]
+    found += dict.fromkeys(unreached_warning(cell) for cell in cells)
     return [f"warning: {text}" for text in found if text is not None]
 
 
 def _plan_lines(settings: Settings, cells: Sequence[Cell], warnings: list[str]) -> list[str]:
     """Return a line for each cell, and then the warnings; create no database for that."""
     if not settings.db.exists():
-        lines = [f"{cell.name}: new: {settings.db} does not exist yet" for cell in cells]
+        why = f"{settings.db} does not exist yet"
+        planned = [
+            PlannedCell(cell, None, None if cell.requests is None else range(cell.requests), "new", why)
+            for cell in cells
+        ]
+        lines = [f"{each.cell.name}: new: {each.why}" for each in planned]
+        total = estimate(planned, None)
     else:
         with Store(settings.db) as store:
             planned = plan(settings, cells, store)
             lines = [f"{p.cell.name}: {p.cache}: {explain(p, store) if settings.explain else p.why}" for p in planned]
+            total = estimate(planned, store)
     if settings.explain:
+        lines.append(total)
         lines += dict.fromkeys(who_is_it(cell) for cell in cells)
     return lines + warnings
 
@@ -306,6 +336,10 @@ class _Runner:
         runs: list[tuple[Cell, str]] = []
         outcomes: dict[str, CellResult] = {}
         self.states["waiting"] = len(planned)
+        todo = [each for each in planned if each.cache != "skipped"]
+        self.services.display.expect([
+            (None if each.missing is None else len(each.missing), each.cell.load.duration_s) for each in todo
+        ])  # fmt: skip
         self.summary.outcomes = [CellResult(cell.cell.name) for cell in planned]
         self._judge()  # so that what ends early does not count as passed
         for cell, outcome in zip(planned, self.summary.outcomes, strict=True):
@@ -334,6 +368,7 @@ class _Runner:
         warning = self._similarity(runs)
         self.summary.interrupted = bool(self.stop.asked)
         self.summary.db = str(self.services.settings.db)
+        self.summary.models = self.services.settings.models
         store = self.services.store
         self.summary.rows = with_servers(_summary_rows(store, caches))
         failed = {failure.partition(": ")[0] for failure in self.summary.failures}
@@ -351,6 +386,9 @@ class _Runner:
                 row["variant"] = variants[row["run_id"]]
             outcomes[row["run_id"]].row = row
         self._judge()
+        if self.summary.rows:
+            rule = rule_of(self.services.settings.slos)
+            self.summary.document = document_of(store, [*caches], rule, pool=False, details=False)
         for each, outcome in zip(planned, self.summary.outcomes, strict=True):
             words = words_of(self.services.settings, each.cell)
             if (settles := settles_of(outcome.rule, outcome.row, words)) is not None:
@@ -418,6 +456,7 @@ class _Runner:
     def _run_cell(self, planned: PlannedCell, run_id: str) -> bool:
         """Run one cell, in several segments where the server was away between; return False if it could not start."""
         self._change_state("waiting", "running")
+        self.services.display.next_cell()
         part: PlannedCell | None = planned
         segment: Segment | None = None
         settling = self._settling(planned, run_id)
@@ -458,7 +497,7 @@ class _Runner:
         """Run one segment from loading the model to its verdict; None if that was interrupted before its start."""
         cell, store, continued = planned.cell, self.services.store, planned.continued
         try:
-            with self.stop.interruptible():
+            with self.stop.interruptible(), self.services.display.waiting(f"loading {cell.model}"):
                 loading = loading_options(cell, cell.server.api.LOADING_OPTIONS)[0]
                 cell, model_load_s = self._load_model(cell, loading)
                 planned = replace(planned, cell=cell)

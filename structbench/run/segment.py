@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from loadgen.types import NS, ClosedLoop, Request, RequestRecord, Timeouts
 from structbench.errors import StructbenchError
 from structbench.gates.abort import AbortWatch
 from structbench.metrics import observed
+from structbench.results.wrong_answers import asked_of
 from structbench.run.budget import TokenBudget
 from structbench.run.cells import Cell
 from structbench.run.display import Display
@@ -48,6 +50,8 @@ class Services:
     scorer: Scorer
     display: Display
     budget: TokenBudget | None = None
+    kept_cases: set[tuple[str, str]] = field(default_factory=set)
+    """The suite's hash and the id of each case that is stored."""
 
 
 def gone(server: Server) -> str:
@@ -274,10 +278,19 @@ class Segment:
             self._give_up(str(error))
             raise
 
+    def _keep_case(self, case: Case) -> None:
+        """Store what the case asks, once for its suite; a text's prompt is made up for the run, and not kept."""
+        key = self.cell.suite.content_hash, case.id
+        if case.kind != "text" and key not in self.services.kept_cases:
+            self.services.kept_cases.add(key)
+            asked = json.dumps(asked_of(case), ensure_ascii=False)
+            self.services.store.append("cases", {"suite_hash": key[0], "case_id": key[1], "asked": asked})
+
     def _store_row(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
         asked = asked_tokens(case)
         row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn, asked)
+        self._keep_case(case)
         self.services.store.append("requests", row)
         self._observe(record, score, case)
         with self.counting:

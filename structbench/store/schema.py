@@ -33,6 +33,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "run_gaps": ("run_id",),
     "nodes": ("run_id", "segment", "node"),
     "lookups": ("looked_up_at", "config_hash"),
+    "cases": ("suite_hash", "case_id"),
 }
 TABLES = (*KEYS, "notes", "old_scores", "migrations")
 UPDATED = ("runs", "segments")
@@ -61,7 +62,7 @@ SELECT config_hash, any_value(config), bool_or(suite = 'text' OR EXISTS (
 MIGRATIONS = (
     "0001-tables", "0002-views", "0003-identity", "0004-views", "0005-notes", "0006-client-lag", "0007-old-scores",
     "0008-steady", "0009-counts", "0010-away", "0011-prompts", "0012-machine", "0013-servers", "0014-limits",
-    "0015-features", "0016-nodes", "0017-settled",
+    "0015-features", "0016-nodes", "0017-settled", "0018-cases",
 )  # fmt: skip
 """The migrations, each an SQL file in ``migrations/``; the schema version is the number applied."""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _OF_A_RUN = ("runs", "segments", "requests", "samples", "run_gaps", "nodes", "notes", "old_scores")
 _WHICH = "WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
+_SUITES = "SELECT config ->> '$.suite_hash' FROM runs WHERE config IS NOT NULL"
 _COMPARED = """
 SELECT theirs.run_id, CASE
     WHEN ours.run_id IS NULL THEN 'new'
@@ -92,6 +93,7 @@ def remove(database: Database, run_ids: Sequence[str], patience_s: float = PATIE
         requests = con.execute(f"SELECT count(*) FROM requests {_WHICH}", [going]).fetchall()[0][0]
         for table in _OF_A_RUN:
             con.execute(f"DELETE FROM {table} {_WHICH}", [going]).fetchall()
+        con.execute(f"DELETE FROM cases WHERE suite_hash NOT IN ({_SUITES})").fetchall()
     try:
         _compact(database, patience_s)
     except (Locked, OSError, duckdb.Error) as error:  # the runs are gone all the same
@@ -158,6 +160,8 @@ def _copy_runs(con: duckdb.DuckDBPyConnection) -> Merged:
             columns = _AS_INTERRUPTED if table in ("runs", "segments") else "*"
             source = f"SELECT {columns} FROM other_file.{table} {_WHICH}"
             con.execute(f"INSERT INTO {table} BY NAME {source}", [new + completed]).fetchall()
+        theirs = f"SELECT * FROM other_file.cases WHERE suite_hash IN ({_SUITES})"
+        con.execute(f"INSERT OR IGNORE INTO cases BY NAME {theirs}").fetchall()
     return Merged(new, completed, present)
 
 

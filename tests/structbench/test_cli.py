@@ -78,7 +78,8 @@ def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[
     for field in fields(LoadOptions):
         assert f"--{field.name.replace('_', '-')}" in shown
     for text in (
-        "(default: gemma3n smollm2:360m llama3.2:1b)", "(default: text json tools)", "(default: 300.0)",
+        "(default: those of gemma3n, smollm2:360m, llama3.2:1b that it has, else its 3 smallest)",
+        "(default: text json tools)", "(default: 300.0)",
         "(default: see --until)", "(default: auto)", "(default: 1000)", "error_rate<=5%), and no longer",
         "(default: structbench.duckdb)", "(default: 9464)",
         "(default: constant)", "(default: format)", "(default: chat)", "in flight (default: 1)", "(default: 0)",
@@ -141,7 +142,8 @@ def test_suites_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
         ("--metrics-port 0", "metrics_port", 0), ("--metrics-host ::1", "metrics_host", "::1"),
         ("--otlp http://c:4318", "otlp", "http://c:4318"), ("--otlp-content", "otlp_content", True),
         ("--hold 3", "hold", 3.0), ("--max-error-rate 0.1", "max_error_rate", 0.1), ("--json", "json", True),
-        ("--quiet", "quiet", True), ("--simulate", "simulate", True), ("--requests 7", "requests", 7),
+        ("--quiet", "quiet", True), ("--wide", "wide", True),
+        ("--simulate", "simulate", True), ("--requests 7", "requests", 7),
         ("--host [::1]:1234 b:1", "host", ["[::1]:1234", "b:1"]),
         ("--model-revision 1a2b", "model_revision", "1a2b"),
         ("--max-tokens-total 900", "max_tokens_total", 900),
@@ -196,7 +198,7 @@ def test_json_on_stdout_and_peoples_text_on_stderr_and_then_nothing_to_do(
     lines = err.splitlines()
     assert re.match(r"sim:fast json c=2: 6/6 requests, .* 100 % correct, 0 errors, done in ", lines[0])
     assert "\x1b" not in err, "no terminal, no colours"
-    for word in ("TTFT", "ITL", "TPOT", "accuracy", "verdict", "cache", f"every request is in {db}"):
+    for word in ("TTFT p50", "e2e p50", "correct/s", "All figures as a page: structbench", f"every request is in {db}"):
         assert word in err
     sim.reset_truth()
     assert main([*arguments, "--skip-cached", "--dry-run"]) == 0

@@ -11,7 +11,7 @@ from structbench.errors import BadInput
 from structbench.options import LoadOptions, RunFilters, as_arguments, opt, seconds_of, think_value
 
 DEFAULTS: dict[str, Any] = {
-    "models": ["gemma3n", "smollm2:360m", "llama3.2:1b"], "suites": ["text", "json", "tools"], "tags": [], "host": [],
+    "models": [], "suites": ["text", "json", "tools"], "tags": [], "host": [],
     "base_url": None, "api": "auto", "body": [], "model_revision": None, "limit_field": "auto",
     "api_key_env": None, "header_env": [], "header": [], "ca": None, "cert": [], "insecure": False,
     "requests": None, "concurrency": [], "rate": [], "arrival": "constant", "burstiness": 1.0, "max_in_flight": None,
@@ -24,9 +24,9 @@ DEFAULTS: dict[str, Any] = {
     "max_tokens_total": None, "metadata": [],
     "dry_run": False, "print_plan": False,
     "label": None, "metrics_port": 9464, "metrics_host": "127.0.0.1", "hold": 0.0, "otlp": None,
-    "otlp_content": False, "max_error_rate": 1.0, "json": False, "quiet": False, "simulate": False, "slo": [],
+    "otlp_content": False, "max_error_rate": 1.0, "json": False, "quiet": False, "wide": False, "simulate": False,
     "until": "auto", "max_requests": 1000, "max_time": 300.0,
-    "abort_on_slo": False, "fsync": False, "goodput": None, "junit": None,
+    "slo": [], "abort_on_slo": False, "fsync": False, "goodput": None, "junit": None,
 }  # fmt: skip
 
 

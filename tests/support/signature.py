@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 
 FILE = ROOT / "structbench/functions.py"
 BLOCK = re.compile(r"(?<=: see tests/support/signature.py\n).*?(?=    given = locals\(\))", re.DOTALL)
-FOR_TERMINALS = ("print_plan", "json", "quiet")
+FOR_TERMINALS = ("print_plan", "json", "quiet", "wide")
 TABLES = ("option", "body", "metadata", "header", "header_env")
 
 
@@ -68,8 +68,6 @@ def default(each: Field[Any]) -> str:
     if each.name == "metrics_port":
         return "0"
     value = tuple(each.default_factory()) if each.default_factory is not MISSING else each.default
-    if each.name == "models":
-        return "DEFAULT_MODELS"
     return _quoted(str(value) if isinstance(value, Path) else value)
 
 

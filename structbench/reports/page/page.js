@@ -24,10 +24,10 @@
     if (value === null || value === undefined) return "–";
     if (value === 0) return "0";
     const ms = value * 1000;
-    return value < 0.9995 ? `${+ms.toPrecision(3)} ms` : `${+value.toPrecision(value < 100 ? 3 : 4)} s`;
+    return value < 0.9995 ? `${+ms.toPrecision(2)} ms` : `${value < 99.5 ? +value.toPrecision(2) : value.toFixed(0)} s`;
   }
-  const percent = (share) => `${(share * 100).toFixed(1)} %`;
-  const perSecond = (value) => (value < 1000 ? `${+value.toPrecision(3)}` : value.toFixed(0));
+  const percent = (share) => share === null ? "–" : `${(share * 100).toFixed(share === 0 || share === 1 || (share >= 0.095 && share <= 0.905) ? 0 : 1)} %`;
+  const perSecond = (value) => (value === null ? "–" : value < 99.5 ? `${+value.toPrecision(2)}` : value.toFixed(0));
 
   // Building blocks
 
@@ -67,7 +67,11 @@
   const SYMBOLS = { circle: d3.symbolCircle, triangle: d3.symbolTriangle, square: d3.symbolSquare, diamond: d3.symbolDiamond2, times: d3.symbolTimes };
 
   function plot(label, options) {
-    const drawn = Plot.plot({ marginTop: 24, ...options });
+    // Plot leaves out labels of a logarithmic scale as D3 does, 5 before 2; ours are those that have room.
+    const own = ["x", "y"].filter((name) => options[name]?.written);
+    const axes = own.map((name) => Plot[name === "x" ? "axisX" : "axisY"](options[name].ticks, { text: options[name].written, label: options[name].label, labelArrow: "none" }));
+    const scales = Object.fromEntries(own.map((name) => [name, { ...options[name], axis: null }]));
+    const drawn = Plot.plot({ marginTop: 24, marginLeft: 48, ...options, ...scales, marks: [...axes, ...options.marks] });
     drawn.setAttribute("role", "img");
     // Plot names the groups inside, which an image with one name must not have.
     for (const group of drawn.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
@@ -88,24 +92,90 @@
     if (!grid.children.length) grid.append(element("p", { class: "soft" }, "Nothing to draw: there are too few requests, or none of the run groups shown has these figures."));
   }
   const suiteOf = (line) => line.suite;
-  // The names on the left of a chart whose rows are lines; long ones are cut, the tip has them whole.
+  // A chart whose rows are lines has each name above its row, on as many lines as it needs: no name is ever cut.
   const rowName = (line) => line.short;
-  const clip = (text, letters) => (text.length > letters ? `${text.slice(0, letters - 1)}…` : text);
-  function rows(group, width) {
-    const letters = Math.max(14, Math.floor(width / 20));
-    const longest = Math.min(letters, d3.max(group, (line) => rowName(line).length));
-    return { marginLeft: 12 + longest * 6.6, y: { label: null, domain: group.map(rowName), tickFormat: (text) => clip(text, letters), tickSize: 0 } };
+  const LETTER = 6.3;
+  function rows(group, width, height) {
+    const above = 14 * Math.max(...group.map((line) => Math.ceil((rowName(line).length * LETTER) / (width - 36)))) + 2;
+    const each = above + height;
+    return {
+      shift: above / 2,
+      above,
+      named: Plot.text(group, { y: rowName, text: rowName, frameAnchor: "left", textAnchor: "start", lineAnchor: "top", dx: -10, dy: -each / 2 + 1, lineWidth: (width - 36) / 11, fontWeight: 600 }),
+      scales: { width, height: 64 + group.length * each, marginLeft: 14, marginRight: 22, y: { type: "band", axis: null, domain: group.map(rowName), padding: 0 } },
+    };
   }
-  // Round values for the axis of a latency: even ones where it spans little, 1, 2, 5, 10 where it spans much.
-  function logTime(label, values) {
+  // Round values for the axis of a latency, as many as there is room for: even ones where it spans little, else 1, 2, 5, 10.
+  function logTime(label, values, room) {
     const [low, high] = d3.extent(values.filter((value) => value > 0));
     const decades = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1);
-    const steps = high / low > 500 ? [1] : [1, 2, 5];
-    const ticks = high / low < 4 ? d3.ticks(low, high, 5) : decades.flatMap((decade) => steps.map((step) => step * 10 ** decade));
-    return { type: "log", label, tickFormat: seconds, grid: true, ticks: ticks.filter((tick) => tick >= low && tick <= high) };
+    const within = (ticks) => ticks.filter((tick) => tick >= low / 1.08 && tick <= high * 1.08);
+    const all = within(decades.flatMap((decade) => [1, 2, 5].map((step) => step * 10 ** decade)));
+    const tens = within(decades.map((decade) => 10 ** decade));
+    const ticks = high / low < 4 ? d3.ticks(low, high, Math.min(5, room)) : all.length <= room || tens.length < 2 ? all : tens;
+    return { type: "log", domain: [low / 1.08, high * 1.08], label: `${label}, log scale →`, written: seconds, grid: true, ticks };
   }
 
   // The charts
+
+  function tradeoff(place) {
+    place.append(legend(shown("model", active).map((model) => [model, colourOf({ model }), "symbol", d3.symbolCircle])));
+    const { latency, limit, points } = data.tradeoff;
+    const goal = data.limit_correct;
+    panels(place, suiteOf, (group, width, name) => {
+      const ids = new Set(group.map((line) => line.id));
+      const own = points.filter((point) => ids.has(point.line) && point.x.value > 0);
+      if (!own.length) return null;
+      const which = own.every((point) => point.which === own[0].which) ? own[0].which : `${latency}, or ${own.find((point) => point.which !== latency).which}`;
+      const scale = logTime(which, [...own.flatMap(({ x }) => [x.low ?? x.value, x.value, x.high ?? x.value]), ...(limit === null ? [] : [limit])], width / 55);
+      const line = (point) => lines.get(point.line);
+      const title = (point) => `${line(point).name}\n${percent(point.y.value)} correct (${percent(point.y.low)} – ${percent(point.y.high)})\n${point.which} ${seconds(point.x.value)}${point.x.low === null || point.x.high === null ? "" : ` (${seconds(point.x.low)} – ${seconds(point.x.high)})`}`;
+      const region = limit !== null && goal !== null ? [Plot.rect([0], { x1: scale.domain[0], x2: limit, y1: goal, y2: 1, fill: "var(--good)", fillOpacity: 0.13 })] : [];
+      const rules = [
+        ...(limit === null ? [] : [Plot.ruleX([limit], { stroke: "var(--good)", strokeDasharray: "3 3" }), Plot.text([limit], { x: (at) => at, text: (at) => `rule: ${seconds(at)}`, frameAnchor: "top", textAnchor: limit > Math.sqrt(scale.domain[0] * scale.domain[1]) ? "end" : "start", dy: -10, fill: "var(--good)" })]),
+        ...(goal === null ? [] : [Plot.ruleY([goal], { stroke: "var(--good)", strokeDasharray: "3 3" }), Plot.text([goal], { y: (at) => at, text: (at) => `rule: ${percent(at)}`, frameAnchor: "right", textAnchor: "end", dy: 8, fill: "var(--good)", stroke: "var(--paper)", strokeWidth: 4 })]),
+      ];
+      const several = new Set(own.map((point) => line(point).load)).size > 1;
+      const across = d3.scaleLog(scale.domain, [0, width - 66]);
+      const told = [];
+      for (const point of several ? own : []) {
+        const apart = (other) => Math.abs(across(point.x.value) - across(other.x.value)) > 8 + 7 * line(point).load.length || Math.abs(point.y.value - other.y.value) > 0.06;
+        if (told.every(apart)) told.push(point); // else the two would be written over each other; the tip has both
+      }
+      return plot(`correct against latency, ${name}`, {
+        width, height: 280, marginLeft: 44, marginRight: 22, x: scale, y: { label: "↑ correct", domain: [0, 1], tickFormat: "%", grid: true },
+        marks: [
+          ...region, ...rules,
+          Plot.ruleX(own, { x: (point) => point.x.value, y1: (point) => point.y.low, y2: (point) => point.y.high, stroke: (point) => colourOf(line(point)), strokeOpacity: 0.6 }),
+          Plot.ruleY(own.filter((point) => point.x.low !== null && point.x.high !== null), { y: (point) => point.y.value, x1: (point) => point.x.low, x2: (point) => point.x.high, stroke: (point) => colourOf(line(point)), strokeOpacity: 0.6 }),
+          Plot.dot(own, { x: (point) => point.x.value, y: (point) => point.y.value, fill: (point) => colourOf(line(point)), r: 4.5, title, tip: true }),
+          ...(told.length ? [Plot.text(told, { x: (point) => point.x.value, y: (point) => point.y.value, text: (point) => line(point).load, dy: 12, dx: 4, textAnchor: "start", fill: (point) => colourOf(line(point)), stroke: "var(--paper)", strokeWidth: 3 })] : []),
+        ],
+      });
+    });
+  }
+
+  function load(place) {
+    place.append(legend([...modelLegend(), ["TTFT p50", "currentColor", "line", null], ["whole answer (e2e) p50", "currentColor", "line", "2 4"]]));
+    const kinds = new Set(data.lines.map((line) => line.kind));
+    panels(place, (line) => line.suite + (kinds.size > 1 ? ` · ${line.kind} loop` : ""), (group, width, name) => {
+      const ids = new Set(group.map((line) => line.id));
+      const own = data.by_load.filter((each) => ids.has(each.line) && each.value > 0).map((each) => ({ ...each, at: lines.get(each.line) })).filter((each) => each.at.level !== null);
+      if (!own.length) return null;
+      const x = (each) => each.at.level;
+      const by = d3.groups(own, (each) => each.latency + each.at.model + each.at.variant).map(([, points]) => points.toSorted((a, b) => x(a) - x(b)));
+      const { domain, ticks } = logTime("", own.flatMap((each) => [each.low ?? each.value, each.high ?? each.value]), 9);
+      return plot(`latency against load, ${name}`, {
+        width, height: 250, marginLeft: 52, x: { type: "point", domain: d3.sort(new Set(own.map(x))), label: own[0].at.kind === "closed" ? "requests in flight →" : "requests sent/s →" },
+        y: { type: "log", domain, ticks, label: "↑ latency, log scale", written: seconds, grid: true },
+        marks: [
+          ...by.map((points) => Plot.line(points, { x, y: "value", stroke: colourOf(points[0].at), strokeDasharray: points[0].latency === "e2e" ? "2 4" : null, strokeWidth: 2 })),
+          Plot.ruleX(own.filter((each) => each.low !== null && each.high !== null), { x, y1: "low", y2: "high", stroke: (each) => colourOf(each.at) }),
+          Plot.dot(own, { x, y: "value", fill: (each) => (each.latency === "e2e" ? "var(--paper)" : colourOf(each.at)), stroke: (each) => colourOf(each.at), r: 3.5, tip: true, title: (each) => `${each.at.name}\n${each.latency === "e2e" ? "e2e" : "TTFT"} p50 ${seconds(each.value)}` }),
+        ],
+      });
+    });
+  }
 
   function percentiles(place) {
     const found = data.percentiles[metric].filter((each) => each.value > 0 && active.some((line) => line.id === each.line));
@@ -115,15 +185,16 @@
       const ids = new Set(group.map((line) => line.id));
       const own = found.filter((each) => ids.has(each.line));
       if (!own.length) return null;
+      const table = rows(group, width, 30);
       const marks = PERCENTILES.flatMap(([p, symbol], i) => {
         const here = own.filter((each) => each.p === p);
-        const at = { dy: (i - 1.5) * 7, y: (each) => rowName(lines.get(each.line)) };
+        const at = { dy: (i - 1.5) * 7 + table.shift, y: (each) => rowName(lines.get(each.line)) };
         return [
           Plot.ruleY(here, { ...at, x1: "low", x2: "high", stroke: COLOURS[i], strokeWidth: 2 }),
           Plot.dot(here, { ...at, x: "value", fill: COLOURS[i], symbol, r: 4, tip: true, title: (each) => `${lines.get(each.line).name}\n${p} ${seconds(each.value)} (${seconds(each.low)} – ${seconds(each.high)}), n ${each.n}` }),
         ];
       });
-      return plot(`${METRICS[metric]}, ${name}: percentiles with intervals`, { ...rows(group, width), width, height: 50 + group.length * 36, x: logTime(`${METRICS[metric]} →`, own.flatMap((each) => [each.low, each.high])), marks });
+      return plot(`${METRICS[metric]}, ${name}: percentiles with intervals`, { ...table.scales, x: logTime(METRICS[metric], own.flatMap((each) => [each.low ?? each.value, each.high ?? each.value]), width / 55), marks: [table.named, ...marks] });
     });
   }
 
@@ -135,7 +206,7 @@
       if (!own.length) return null;
       const points = own.flatMap((curve) => curve.values.map((x, i) => ({ line: lines.get(curve.line), x, y: (i / 100) * curve.share })).filter((point) => point.x > 0));
       return plot(`${METRICS[metric]}, ${name}: share of requests that took at most this long`, {
-        width, height: 260, x: logTime(`${METRICS[metric]} →`, points.map((point) => point.x)), y: { label: "↑ share of requests", domain: [0, 1], tickFormat: "%", grid: true },
+        width, height: 260, x: logTime(METRICS[metric], points.map((point) => point.x), width / 55), y: { label: "↑ share of requests", domain: [0, 1], tickFormat: "%", grid: true },
         marks: [
           ...group.map((line) => Plot.line(points.filter((point) => point.line === line), { x: "x", y: "y", stroke: colourOf(line), strokeDasharray: dashOf(line), strokeWidth: 1.8 })),
           Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (point) => `${point.line.name}\n${percent(point.y)} within ${seconds(point.x)}` })),
@@ -153,7 +224,7 @@
       const at = (bin) => Math.sqrt(bin.from * bin.to);
       const bins = (line) => own.filter((bin) => bin.line === line.id);
       return plot(`gap between chunks along the answer, ${name}`, {
-        width, height: 250, x: { type: "log", base: 2, label: "position in the answer, chunks →", tickFormat: "d", ticks: 6 },
+        width, height: 250, x: { type: "log", base: 2, label: "position in the answer, chunks, log scale →", labelArrow: "none", tickFormat: "d", ticks: 6 },
         y: { label: "↑ gap", tickFormat: seconds, grid: true, zero: true },
         marks: group.flatMap((line) => [
           Plot.areaY(bins(line), { x: at, y1: (bin) => bin.p50.low, y2: (bin) => bin.p50.high, fill: colourOf(line), fillOpacity: 0.18 }),
@@ -196,16 +267,20 @@
       const ids = new Set(group.map((line) => line.id));
       const own = found.filter((each) => ids.has(each.line));
       if (!own.length) return null;
+      const table = rows(group, width, Math.max(24, known.length * 8 + 4));
       const marks = known.flatMap(({ key, text, symbol, colour }, i) => {
         const here = own.filter((each) => each.share === key);
-        const at = { dy: (i - (known.length - 1) / 2) * 7, y: (each) => rowName(lines.get(each.line)) };
+        const at = { dy: (i - (known.length - 1) / 2) * 7 + table.shift, y: (each) => rowName(lines.get(each.line)) };
         return [
           Plot.ruleY(here, { ...at, x1: "low", x2: "high", stroke: colour, strokeWidth: 2 }),
           Plot.dot(here, { ...at, x: "value", [symbol === "times" ? "stroke" : "fill"]: colour, symbol, r: 4, tip: true, title: (each) => `${lines.get(each.line).name}\n${text} ${percent(each.value)} (${percent(each.low)} – ${percent(each.high)}) of ${each.n}` }),
         ];
       });
-      const limit = data.limit_correct === null ? [] : [Plot.ruleX([data.limit_correct], { stroke: "currentColor", strokeDasharray: "3 3" })];
-      return plot(`shares of right answers with intervals, ${name}`, { ...rows(group, width), width, height: 50 + group.length * Math.max(30, known.length * 9), x: { domain: [0, 1], tickFormat: "%", grid: true, label: "share of answers →" }, marks: [...limit, ...marks] });
+      const limit = data.limit_correct === null ? [] : [
+        Plot.ruleX([data.limit_correct], { stroke: "currentColor", strokeDasharray: "3 3" }),
+        Plot.text([data.limit_correct], { x: (at) => at, text: (at) => `rule: correct ${percent(at)}`, frameAnchor: "top", textAnchor: data.limit_correct > 0.5 ? "end" : "start", dy: -10 }),
+      ];
+      return plot(`shares of right answers with intervals, ${name}`, { ...table.scales, x: { domain: [0, 1], tickFormat: "%", grid: true, label: "share of answers →" }, marks: [table.named, ...limit, ...marks] });
     });
   }
 
@@ -223,9 +298,10 @@
       const own = found.filter((each) => ids.has(each.line));
       if (!own.length) return null;
       const how = { y: (each) => rowName(lines.get(each.line)), x, order, ...(normalise ? { offset: "normalize" } : {}) };
+      const table = rows(group, width, 20);
       return plot(`${label}, ${name}`, {
-        ...rows(group, width), width, height: 56 + group.length * 30, x: axis,
-        marks: [Plot.barX(own, Plot.stackX({ ...how, fill: (each) => colours.get(each.part), stroke: "var(--paper)", strokeWidth: 1, insetTop: 2, insetBottom: 2, title: (each) => `${lines.get(each.line).name}\n${tip(each)}`, tip: true }))],
+        ...table.scales, x: axis,
+        marks: [table.named, Plot.barX(own, Plot.stackX({ ...how, fill: (each) => colours.get(each.part), stroke: "var(--paper)", strokeWidth: 1, insetTop: table.above, insetBottom: 4, title: (each) => `${lines.get(each.line).name}\n${tip(each)}`, tip: true }))],
       });
     });
   }
@@ -265,9 +341,39 @@
     });
   }
 
+  // Sorting: a button in each heading; figures by their values, other cells as text with its numbers in order
+
+  const numbers = new Intl.Collator("en", { numeric: true });
+  const plainOf = (cell) => cell.firstChild?.textContent.trim() ?? "";
+  function key(cell) {
+    if (cell.dataset.sort !== undefined) return Number(cell.dataset.sort);
+    const text = plainOf(cell).replaceAll(",", "");
+    return text === "" || text === "–" ? null : Number.isFinite(Number(text)) ? Number(text) : text;
+  }
+  function inOrder(a, b) {
+    if (a === null || b === null) return (a === null) - (b === null);
+    return typeof a === "number" && typeof b === "number" ? a - b : numbers.compare(a, b);
+  }
+  function sortBy(heading, column) {
+    const turn = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    for (const other of heading.parentNode.children) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", turn === 1 ? "ascending" : "descending");
+    const body = heading.closest("table").tBodies[0];
+    const found = [...body.rows].map((row) => [key(row.cells[column]), row]);
+    found.sort(([a], [b]) => (a === null || b === null ? inOrder(a, b) : turn * inOrder(a, b)));
+    body.append(...found.map(([, row]) => row));
+  }
+  for (const row of document.querySelectorAll("thead tr")) {
+    [...row.cells].forEach((heading, column) => {
+      const button = element("button", { type: "button" }, ...heading.childNodes);
+      button.addEventListener("click", () => sortBy(heading, column));
+      heading.append(button);
+    });
+  }
+
   // Filter and drawing
 
-  const CHARTS = { percentiles, curves, positions, throughput, shares, outcomes, parts, timeline };
+  const CHARTS = { tradeoff, load, percentiles, curves, positions, throughput, shares, outcomes, parts, timeline };
   const form = document.getElementById("filter");
   const chosen = (name) => new Set([...form.querySelectorAll(`input[name="${name}"]:checked`)].map((box) => box.value));
 
@@ -283,6 +389,7 @@
     active = data.lines.filter((line) => wanted.every(([name, values]) => values.has(line[name])));
     const ids = new Set(active.map((line) => String(line.id)));
     for (const each of document.querySelectorAll("[data-line]")) each.hidden = !ids.has(each.dataset.line);
+    for (const each of document.querySelectorAll(".case")) each.hidden = [...each.querySelectorAll(".answered")].every((answer) => answer.hidden);
     document.getElementById("shown").textContent = `${active.length} of ${data.lines.length} run groups shown`;
     draw();
   }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import fields
 from itertools import count
 from time import monotonic_ns
 
@@ -31,6 +32,15 @@ US, MS = 1_000, 1_000_000
 offsets = st.integers(-(10**15), 10**15)  # a fortnight
 drifts = st.floats(-100e-6, 100e-6)
 seeds = st.integers(0, 2**32)
+
+DURATIONS = {
+    "read_lag_max_ns", "load_ns", "prompt_eval_ns", "eval_ns", "sent_off_ns", "chunk_early_ns", "processor_wait_ns",
+}  # fmt: skip
+WHOLE = RequestRecord(
+    index=7, due_ns=1000, sent_ns=1010, connected_ns=1012, chunk_ns=(1100, 1150, 1300), first_thinking_ns=1100,
+    first_answer_ns=1150, first_tool_call_ns=1300, end_ns=1310, read_lag_max_ns=3, output_text="a", output_tokens=5,
+    load_ns=20, prompt_eval_ns=50, eval_ns=200, sent_off_ns=2, chunk_early_ns=(1, 0, 4), processor_wait_ns=6,
+)  # fmt: skip
 
 
 class Apart:
@@ -126,6 +136,18 @@ def test_a_record_is_moved_as_a_whole_so_that_no_duration_changes(
     if first is not None:
         assert next(ns for ns in (ours.sent_ns, ours.due_ns, ours.end_ns) if ns is not None) == line.ours(first)
     assert (ours.node, ours.index, ours.output_text, ours.read_lag_max_ns) == ("there", 3, "a", 7)
+
+
+def test_every_instant_moves_and_nothing_else() -> None:
+    moved = on_our_clock(WHOLE, Line(0, 10**15, 0.0), "there")
+    for name in (each.name for each in fields(RequestRecord)):
+        before, after = getattr(WHOLE, name), getattr(moved, name)
+        if name == "chunk_ns":
+            assert after == tuple(10**15 + at_ns for at_ns in before)
+        elif name.endswith("_ns") and name not in DURATIONS:
+            assert after == before + 10**15, name
+        else:
+            assert after == (before if name != "node" else "there"), name
 
 
 def test_an_echo_answers_by_its_own_clock_whoever_knows_the_token() -> None:

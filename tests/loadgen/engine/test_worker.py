@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from time import monotonic_ns
 from typing import Any
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.engine import Job
-from loadgen.engine.worker import Taken, Worker, on_callers_clock, start_offset_ns
+from loadgen.engine.worker import Taken, Worker, start_offset_ns
 from loadgen.simulator import Simulator
 from loadgen.turns import follow_up
 from loadgen.types import NS, ClosedLoop, Load, OpenLoop, Request, RequestError, RequestRecord
@@ -23,16 +23,6 @@ from tests.support.scripted_server import SOON, chat
 from tests.support.simulators import ANSWERS, CALL, MODELS, WEATHER, user
 
 MS = 1_000_000
-HOUR_NS = 3600 * NS
-DURATIONS = {
-    "read_lag_max_ns", "load_ns", "prompt_eval_ns", "eval_ns", "sent_off_ns", "chunk_early_ns", "processor_wait_ns",
-}  # fmt: skip
-WHOLE = RequestRecord(
-    index=7, due_ns=1000, sent_ns=1010, connected_ns=1012, chunk_ns=(1100, 1150, 1300), first_thinking_ns=1100,
-    first_answer_ns=1150, first_tool_call_ns=1300, end_ns=1310, read_lag_max_ns=3, output_text="a", output_tokens=5,
-    load_ns=20, prompt_eval_ns=50, eval_ns=200, sent_off_ns=2, chunk_early_ns=(1, 0, 4), processor_wait_ns=6,
-)  # fmt: skip
-DERIVED = [name for name, value in vars(RequestRecord).items() if isinstance(value, property) and name != "first_ns"]
 
 
 @given(concurrency=st.integers(1, 2000))
@@ -78,7 +68,6 @@ class Engine:
     """What there is to take; None stands for the end."""
     elsewhere: int = 0
     """How many requests other workers have in flight."""
-    clock_offset_ns: int = 0
     told: list[tuple[Any, ...]] = field(default_factory=list)
     counted: list[int] = field(default_factory=list)
     start_ns: int = 0
@@ -101,17 +90,13 @@ class Engine:
 
     async def _run(self, meanwhile: Callable[[Worker], None]) -> None:
         job = Job(load=self.load, workers=1, api="ollama", host=self.url, timeouts=SOON, warmup=())
-        worker = Worker(0, job, take=self.take, tell=self.tell, count=self.count, clock_offset_ns=self.clock_offset_ns)
+        worker = Worker(0, job, take=self.take, tell=self.tell, count=self.count)
         await worker.prepare()
         running = asyncio.create_task(worker.run())
-        self.start_ns = self.now_ns()
+        self.start_ns = monotonic_ns()
         worker.start(self.start_ns)
         asyncio.get_running_loop().call_later(0.05, meanwhile, worker)
         await running
-
-    def now_ns(self) -> int:
-        """The time on the caller's clock."""
-        return monotonic_ns() + self.clock_offset_ns
 
     @property
     def records(self) -> dict[int, RequestRecord]:
@@ -170,63 +155,3 @@ def test_a_record_tells_the_turn_that_follows_and_the_worker_sends_that_one(url:
     assert [message[0] for message in engine.told[1:5]] == ["taken", "record", "taken", "record"]
     assert [record.following for index, record in engine.records.items() if index != 4] == [None, None]
     assert sorted(engine.records) == [4, 5, 6]
-
-
-# Records leave on the caller's clock
-
-
-@pytest.mark.parametrize("offset_ns", [-HOUR_NS, HOUR_NS])
-@pytest.mark.parametrize(
-    "load", [ClosedLoop(concurrency=2), OpenLoop(rate=1.0, max_in_flight=2)], ids=["closed", "open"]
-)
-def test_the_records_of_a_worker_whose_clock_is_off_are_on_the_callers_clock(
-    url: str, load: Load, offset_ns: int
-) -> None:
-    """It starts when the caller says, and no duration has an hour in it."""
-    due_ns = None if isinstance(load, ClosedLoop) else 10 * MS
-    engine = Engine(url, load, some(5, due_ns), clock_offset_ns=offset_ns).run()
-    ended_ns = engine.now_ns()
-    assert sorted(engine.records) == list(range(5))
-    for record in engine.records.values():
-        if record.sent_ns is None:
-            assert record.error == RequestError("dropped", "2 requests were in flight")
-        else:
-            assert record.end_ns is not None
-            assert engine.start_ns <= record.sent_ns < record.chunk_ns[0] <= record.chunk_ns[-1] <= record.end_ns
-            assert record.end_ns <= ended_ns
-            assert 0 < (record.ttft_s or 0) <= (record.e2e_s or 0) < 60
-        if due_ns is not None:
-            assert record.due_ns == engine.start_ns + due_ns
-
-
-# From the worker's clock to the caller's
-
-
-def test_every_instant_moves_and_nothing_else() -> None:
-    moved = on_callers_clock(WHOLE, 10**15)
-    for name in (each.name for each in fields(RequestRecord)):
-        before, after = getattr(WHOLE, name), getattr(moved, name)
-        if name == "chunk_ns":
-            assert after == tuple(10**15 + at_ns for at_ns in before)
-        elif name.endswith("_ns") and name not in DURATIONS:
-            assert after == before + 10**15, name
-        else:
-            assert after == before, name
-
-
-@given(offset_ns=st.integers(-(10**18), 10**18), absent=st.sets(st.sampled_from(["due_ns", "connected_ns", "end_ns"])))
-def test_no_duration_changes_and_what_is_absent_stays_absent(offset_ns: int, absent: set[str]) -> None:
-    record = replace(WHOLE, **dict.fromkeys(absent))
-    moved = on_callers_clock(record, offset_ns)
-    assert [getattr(moved, name) for name in DERIVED] == [getattr(record, name) for name in DERIVED]
-    assert {name for name in absent if getattr(moved, name) is not None} == set()
-    assert on_callers_clock(moved, -offset_ns) == record
-
-
-def test_a_record_on_the_same_clock_is_not_made_anew() -> None:
-    assert on_callers_clock(WHOLE, 0) is WHOLE
-
-
-@pytest.mark.parametrize("name", sorted(DURATIONS))
-def test_what_the_server_measured_is_no_instant(name: str) -> None:
-    assert getattr(on_callers_clock(WHOLE, 5), name) == getattr(WHOLE, name)

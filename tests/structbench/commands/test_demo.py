@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from loadgen.api import ollama_server
 from loadgen.simulator import Profile, Simulator
 from structbench import cli
 from structbench.commands import demo as demo_module
@@ -34,13 +36,22 @@ def test_with_ollama_it_measures_the_first_default_model_that_is_there(
     assert capsys.readouterr().out == f"Measuring smollm2:360m on Ollama 0.33.0 at {sim.url}.\n"
 
 
+def test_with_none_of_them_it_measures_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Simulator({"big:7b": replace(FAST, size=9_000), "small:1b": replace(FAST, size=2_000)}) as sim:
+        monkeypatch.setenv("OLLAMA_HOST", sim.url)
+        options, text = demo_options("x.duckdb")
+    assert (options.models, options.simulate) == (["small:1b"], False)
+    assert text.startswith("Measuring small:1b on Ollama")
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_without_it_measures_the_simulated_server_and_says_so(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     if there:
-        with Simulator({"other": FAST}) as sim:
+        monkeypatch.setattr(ollama_server, "smallest", lambda server, most: [])  # noqa: ARG005
+        with Simulator({"vectors": FAST}) as sim:
             monkeypatch.setenv("OLLAMA_HOST", sim.url)
             options, text = demo_options("x.duckdb")
-        assert f"because Ollama at {sim.url} has none of gemma3n, smollm2:360m, llama3.2:1b" in text
+        assert f"because Ollama at {sim.url} has no model that answers prompts" in text
     else:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))

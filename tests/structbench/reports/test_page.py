@@ -21,7 +21,18 @@ pytestmark = [
     ),
 ]
 
-CHARTS = ("throughput", "shares", "outcomes", "percentiles", "curves", "positions", "parts", "timeline")
+CHARTS = (
+    "tradeoff",
+    "load",
+    "throughput",
+    "shares",
+    "outcomes",
+    "percentiles",
+    "curves",
+    "positions",
+    "parts",
+    "timeline",
+)
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking",
@@ -147,11 +158,11 @@ def test_the_filter_works_on_tables_charts_and_wrong_answers(page: Path, opened:
         ))  # fmt: skip
 
     before, shapes = state(), {chart: drawn(browser, chart) for chart in CHARTS}
-    assert before[1:] == (8, "8 of 8 run groups shown")
+    assert before[1:] == (40, "8 of 8 run groups shown")
     box = browser.find_element("css selector", "input[name=model][value='a:1b']")
     box.send_keys(" ")  # by keyboard
     after = state()
-    assert (after[0] * 2, *after[1:]) == (before[0], 4, "4 of 8 run groups shown")
+    assert (after[0] * 2, *after[1:]) == (before[0], 20, "4 of 8 run groups shown")
     assert all(drawn(browser, chart) < shapes[chart] for chart in CHARTS)
     browser.find_element("css selector", "input[name=model][value='b:3b']").click()
     assert state() == (0, 0, "0 of 8 run groups shown")
@@ -193,6 +204,50 @@ def test_no_width_makes_the_page_scroll_sideways(page: Path, opened: Open, width
         assert browser.execute_script(over) <= 0
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_no_label_of_a_chart_is_cut_on_a_phone_with_36_runs(tmp_path: Path, opened: Open) -> None:
+    runs, rows = [], []
+    for model in ("hf.co/bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M", "qwen2.5-coder:0.5b", "m"):
+        for suite in ("json", "tools", "jsonschemabench:data/medium"):
+            for concurrency in (1, 4, 16, 64):
+                name = f"{model}-{suite}-{concurrency}"
+                runs.append(run(name, model, suite, concurrency))
+                rows += requests(name, 40, wrong=4)
+    page = written(tmp_path, write(tmp_path / "a.duckdb", runs, rows))
+    browser = opened(page)
+    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        time.sleep(1.5)
+        cut = browser.execute_script(
+            "return [...document.querySelectorAll('[data-chart] svg text')].filter(each => {"
+            " const box = each.getBoundingClientRect(), room = document.documentElement.clientWidth;"
+            " return box.width && (box.left < -0.5 || box.right > room + 0.5 || each.textContent.includes('…')) })"
+            ".map(each => each.textContent)"
+        )
+        assert cut == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_table_sorts_by_its_headings_with_what_is_absent_last(page: Path, opened: Open) -> None:
+    browser = opened(page)
+
+    def column(number: int) -> list[str]:
+        return browser.execute_script(
+            "return [...document.querySelector('#figures').parentNode.querySelector('tbody').rows]"
+            ".map(row => row.cells[arguments[0]].firstChild.textContent.trim())", number,
+        )  # fmt: skip
+
+    button = "document.querySelector('#figures').parentNode.querySelectorAll('thead button')[arguments[0]].click()"
+    names = column(0)
+    browser.execute_script(button, 0)
+    assert column(0) == sorted(names)
+    browser.execute_script(button, 0)
+    assert column(0) == sorted(names, reverse=True)
+    head = "return getComputedStyle(document.querySelector('#figures').parentNode.querySelector('thead th')).position"
+    assert browser.execute_script(head) == "sticky"
 
 
 def test_what_a_model_wrote_never_runs(tmp_path: Path, opened: Open) -> None:

@@ -29,7 +29,7 @@ from structbench.formatting import (
     span_text,
 )
 from structbench.metrics import METRICS
-from structbench.reports import RUN_KEYS, pooled, print_overview, print_table, to_json
+from structbench.reports import RUN_KEYS, pooled, print_overview, print_table, runs_text, to_json
 from structbench.store.schema import migrate
 
 JSON_RUN: dict[str, Any] = {
@@ -68,7 +68,8 @@ def table(rows: list[dict[str, Any]], width: int) -> str:
 
 def overview(rows: list[dict[str, Any]], width: int, total_s: float = 192.3) -> str:
     shown, out = console(width)
-    print_overview(rows, total_s, shown)
+    print_overview(rows, shown)
+    shown.print(runs_text(rows, total_s))
     return "\n".join(line.rstrip() for line in out.getvalue().split("\n"))
 
 
@@ -214,7 +215,7 @@ def test_names_from_outside_drive_neither_markup_nor_terminal(width: int) -> Non
     row = {**TOOLS_RUN, **hostile, "verdict_reason": "said [/x]\nand \x1b]0;t\x07", "warnings": ["w [/y]"]}
     shown, out = console(width, force_terminal=True, color_system="truecolor", _environ={"TERM": "xterm"})
     print_table([row, row], shown)
-    print_overview([row, row], 1.0, shown)
+    print_overview([row, row], shown)
     text = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
     assert "\x1b" not in text
     assert "[red]m[/] :smile:" in text

@@ -20,7 +20,7 @@ from loadgen.types import ClosedLoop, OpenLoop
 from structbench.errors import BadInput
 from structbench.identity import canonical_json, config_dict
 from structbench.options import LoadOptions
-from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, words_of
+from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, unreached_warning, words_of
 from structbench.run.segment import labels_of
 from structbench.run.settings import check_api, parse_options, settings_of
 
@@ -347,6 +347,19 @@ def cell_of(path: Path, *options: dict[str, Any], **given: Any) -> Cell:
     lines = [json.dumps({"id": f"c{i}", "prompt": "Hi", "options": each}) for i, each in enumerate(options)]
     path.write_text("\n".join(lines))
     return cells(models=["a"], suites=[str(path)], **given)[0]
+
+
+def test_a_load_that_its_requests_never_fill_is_told_before() -> None:
+    (cell,) = cells(suites=["json"], requests=8, concurrency=[64])
+    assert unreached_warning(cell) == (
+        "c=64 is never reached with 8 requests of json: at most 8 are in flight; give --requests 256 or more"
+    )
+    assert unreached_warning(cells(suites=["json"], requests=64, concurrency=[64])[0]) is None
+    assert unreached_warning(cells(suites=["json"], rate=[64.0], requests=8)[0]) is None
+    assert unreached_warning(cells(suites=["json"], duration=9.0, concurrency=[64])[0]) is None
+    turns = unreached_warning(cells(suites=["turns"], requests=16, concurrency=[12])[0])
+    assert turns is not None
+    assert "at most 8 are in flight" in turns, "a second turn waits for the first"
 
 
 def test_cases_that_load_the_model_alike_need_no_warning(tmp_path: Path) -> None:

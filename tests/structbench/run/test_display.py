@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -280,3 +282,42 @@ def test_importing_costs_no_rich() -> None:
         "print([name for name in ('rich', 'duckdb', 'httpx') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_load_of_several_cells_says_where_it_is_as_a_whole() -> None:
+    shown, out, clock = display()
+    with shown:
+        shown.expect([(60, None), (60, None), (None, 45.0)])
+        assert shown.total == "", "before the first cell there is nothing to tell"
+        shown.next_cell()
+        play(shown, clock, "m json c=1", 60, 60)
+        assert shown.total == "cell 1 of 3, about 1 min left"
+        shown.end(complete=True)
+        shown.next_cell()
+        shown.begin("m text c=1", 60)
+        assert shown.total.startswith("cell 2 of 3")
+    assert "; cell 1 of 3, " in out.getvalue()
+
+
+def test_a_load_of_one_cell_needs_no_total() -> None:
+    shown, _, _ = display()
+    shown.expect([(30, None)])
+    shown.next_cell()
+    assert shown.total == ""
+
+
+def test_what_is_waited_for_is_on_the_terminal_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, out, clock = display(terminal=True)
+    monkeypatch.setattr("structbench.run.display.WAITING_EVERY_S", 0.001)
+    with shown, shown.waiting("loading qwen3:32b"):
+        assert "loading qwen3:32b …" in out.getvalue()
+        clock.now += 42
+        until(lambda: "loading qwen3:32b … 0:42" in out.getvalue())
+    shown, out, _ = display()
+    with shown, shown.waiting("loading qwen3:32b"):
+        until(lambda: out.getvalue() == "loading qwen3:32b …\n")
+
+
+def until(holds: Callable[[], bool]) -> None:
+    while not holds():
+        time.sleep(0.001)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,25 @@ from typing import Any
 import pytest
 
 from loadgen.api.server import Server
-from loadgen.simulator import Simulator
+from loadgen.simulator import Profile, Simulator
 from structbench.errors import BadInput
-from structbench.options import LoadOptions
+from structbench.options import DEFAULT_MODELS, LoadOptions
 from structbench.run import plan as module
 from structbench.run.cells import build_cells
-from structbench.run.plan import PlannedCell, explain, find_server, plan, pull_missing, who_is_it
+from structbench.run.plan import (
+    PlannedCell,
+    estimate,
+    explain,
+    find_server,
+    find_servers,
+    plan,
+    pull_missing,
+    who_is_it,
+    with_models,
+)
 from structbench.run.settings import settings_of
 from structbench.store import Store, StoredRun, run_columns
-from tests.support.loads import MODELS, load, small
+from tests.support.loads import FAST, MODELS, load, small
 from tests.support.scripted_server import Peer, Scripted
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "d"})
@@ -285,3 +296,50 @@ def test_it_is_said_by_what_a_model_is_known(identity: str, revision: str | None
     line = who_is_it(cell)
     assert line.startswith("a:latest on vllm 0.32.0 at h:8080 (API openai): known by ")
     assert told in line
+
+
+def chosen(there: dict[str, Profile], **given: Any) -> tuple[tuple[str, ...], str | None]:
+    """The models that a load measures on a server with these, and what it says."""
+    with Simulator(there) as sim, ExitStack() as stack:
+        settings = settings_of(LoadOptions(host=[sim.url], **given))
+        found, told = with_models(settings, find_servers(settings, stack))
+        return found.models, told
+
+
+def test_a_load_that_names_no_model_takes_the_default_ones_that_are_there() -> None:
+    assert chosen({"llama3.2:1b": FAST, "gemma3n": FAST, "other": FAST}) == (
+        ("gemma3n", "llama3.2:1b"),
+        "no --models: measuring gemma3n, llama3.2:1b, the default models that are installed (not smollm2:360m)",
+    )
+    assert chosen({"other": FAST}, models=["other"]) == (("other",), None)
+    assert chosen({"other": FAST}, pull=True)[0] == DEFAULT_MODELS
+
+
+def test_with_none_of_them_it_takes_the_smallest_that_complete_and_run_there() -> None:
+    models = {f"m{i}:{i}b": replace(FAST, size=i * 1000) for i in (9, 3, 4, 2)}
+    others = {"nomic-embed-text": replace(FAST, size=1), "vectors": replace(FAST, size=2, capabilities=("embedding",)),
+              "qwen3-coder:480b-cloud": replace(FAST, size=3)}  # fmt: skip
+    assert chosen({**others, **models}) == (
+        ("m2:2b", "m3:3b", "m4:4b"),
+        "no --models: measuring m2:2b, m3:3b, m4:4b, the smallest that are installed",
+    )
+
+
+def test_a_server_on_which_none_can_be_chosen_is_told_with_what_it_has() -> None:
+    settings = settings_of(LoadOptions())
+    server = replace(SERVER, models={"a:latest": "d", "b:1b": "e"}, api_name="openai")
+    with pytest.raises(BadInput, match=r"no --models, and of a:latest, b:1b at .* none is chosen unasked: name one"):
+        with_models(settings, [server])
+
+
+def test_how_long_a_load_takes_is_estimated_by_what_is_stored(tmp_path: Path) -> None:
+    with Simulator({"a": FAST}) as sim, ExitStack() as stack, Store(tmp_path / "a.duckdb") as store:
+        settings = settings_of(LoadOptions(host=[sim.url], models=["a"], suites=["json"], requests=8))
+        cells = build_cells(settings, find_servers(settings, stack))
+        planned = plan(settings, cells, store)
+        assert estimate(planned, store) == (
+            "8 requests in 1 cell: how long that takes is not known, since nothing like it was measured"
+        )
+        open_loop = settings_of(LoadOptions(host=[sim.url], models=["a"], suites=["json"], requests=60, rate=[0.5]))
+        planned = plan(open_loop, build_cells(open_loop, find_servers(open_loop, stack)), store)
+        assert estimate(planned, store) == "60 requests in 1 cell: about 2 min 00 s"
