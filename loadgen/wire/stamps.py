@@ -85,6 +85,7 @@ class TimestampingSelector(selectors.DefaultSelector):
             pause_ns = self._looked_ns + _PAUSE_NS - monotonic_ns()
             if pause_ns > 0:
                 sleep(pause_ns / NS)
+                timeout = None if timeout is None else timeout - pause_ns / NS
         entered_ns = monotonic_ns()
         found = super().select(timeout)
         self._found = bool(found)
