@@ -54,6 +54,21 @@ def settles_of(gates: Sequence[Gate], row: Mapping[str, Any] | None, words: Sequ
     return Settles(_command(words, ("--skip-cached", *_bounds(most, seconds))), most - has, seconds)
 
 
+def together(found: Sequence[Settles]) -> Settles:
+    """Return what would decide several suites under one load: one command, where theirs differ in the suite alone."""
+    named = [shlex.split(each.command) for each in found if each.command is not None]
+    places = [words.index("--suites") + 1 if "--suites" in words else 0 for words in named]
+    rests = {(*words[:place], *words[place + 1 :]) for words, place in zip(named, places, strict=True)}
+    if len(named) < len(found) or 0 in places or len(rests) > 1:
+        return found[0]
+    suites = [words[place] for words, place in zip(named, places, strict=True)]
+    first = named[0]
+    command = shlex.join([*first[: places[0]], *dict.fromkeys(suites), *first[places[0] + 1 :]])
+    mores, seconds = [each.more for each in found], [each.seconds for each in found]
+    more = None if None in mores else sum(each for each in mores if each is not None)
+    return Settles(command, more, None if None in seconds else sum(each for each in seconds if each is not None))
+
+
 def _bounds(most: int, seconds: float | None) -> list[str]:
     """Return the options that let a load go on for so long, where the defaults would not."""
     default, words = LoadOptions(), list[str]()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from structbench.errors import BadInput
 from structbench.formatting import plural
 from structbench.gates.expressions import Condition, parse_slo
-from structbench.gates.next_command import Settles, settles_of
+from structbench.gates.next_command import Settles, settles_of, together
 from structbench.gates.slo import DEFAULT_RULE, Judgement, judge_group
 from structbench.identity import canonical_json
 from structbench.metrics import PERCENTILES, Metric, without_stream
@@ -160,7 +160,9 @@ def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
         case "not decided":
             yield f"{mark}No model has been shown to be correct and fast enough; {best.name} may be."
             yield f"Not settled: {_candidate_shortfalls(best)}."
-            yield from (f"{each.text[0].upper()}{each.text[1:]}" for each in best.settles[:1])
+            if best.settles:
+                text = together(best.settles).text
+                yield f"{text[0].upper()}{text[1:]}"
         case "not met":
             yield f"{mark}No model is correct and fast enough at any load measured."
             yield f"The nearest is {best.name}, which misses {_candidate_shortfalls(best)}."

@@ -359,9 +359,8 @@ class _Runner:
                 self._keep_limits(run_id)
                 caches[run_id] = cell.cache
             elif cell.continued is not None and not self.services.store.claim(cell.continued):
-                self.services.display.print(
-                    f"{cell.cell.name}: skipped: another process is now continuing run {run_id}"
-                )
+                what = f"skipped: another process is now continuing run {run_id}"
+                self.services.display.print(f"{cell.cell.name}: {what}")
                 self._change_state("waiting", "skipped")
             elif self._run_cell(cell, run_id):
                 caches[run_id] = cell.cache
@@ -377,13 +376,12 @@ class _Runner:
         for row in () if self.stop.asked else self.summary.rows:
             if (name := names[row["run_id"]]) not in failed and (why := unanswered(row)) is not None:
                 self.summary.failures.append(f"{name}: {why}")
-        if warning is not None:
-            for row in self.summary.rows:
-                row["warnings"] = [warning]
         self.summary.pairs = pair_up(runs, lambda run_id: store.query(constrained.ROWS, [run_id], timeout_s=_FLUSH_S))
         for row in self.summary.rows:
             if row["run_id"] in variants:
                 row["variant"] = variants[row["run_id"]]
+            if warning is not None:
+                row["warnings"] = [warning]
             outcomes[row["run_id"]].row = row
         self._judge()
         if self.summary.rows:

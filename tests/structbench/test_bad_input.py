@@ -174,7 +174,7 @@ def test_a_model_that_cannot_be_pulled(refused: Refused) -> None:
         (["--junit", "nowhere/out.xml"], "--junit nowhere/out.xml: the folder nowhere does not exist"),
         (["--junit", "new.duckdb", "--db", "./new.duckdb"], "--junit new.duckdb is the database itself"),
         (["--suites", "tools", "--endpoint", "generate"], "use --endpoint chat"),
-        (["--suites", "json", "--tags", "prson"], "no case of these suites has this tag; they have bill, books, catalog"),
+        (["--suites", "json", "--tags", "prson"], "no case of these suites has this tag; they have bill, books"),
         (["--suites", "mine.jsonl"], "suite file mine.jsonl does not exist"),
         (["--suites", "."], "is a folder"),
     ],

@@ -188,12 +188,12 @@ def test_an_actor_that_is_killed_loses_what_it_had_and_the_other_does_the_rest(
 def test_a_node_that_is_lost_is_noticed(server: Simulator, tmp_path: Path) -> None:
     db, before = tmp_path / "s.duckdb", len(inferences(server, "slow"))
     with local_cluster(HEAD, "127.0.0.4") as lossy:
-        with running(words(lossy, server, db, "slow", "--requests", "80", "--concurrency", "6"), tmp_path) as process:
+        with running(words(lossy, server, db, "slow", "--requests", "400", "--concurrency", "6"), tmp_path) as process:
             until(lambda: len(inferences(server, "slow")) > before + 12, "it sends")
             os.kill(lossy.raylets["127.0.0.4"], signal.SIGKILL)
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=200)
         assert process.returncode == 0, err
     rows: Any = ask(db, "SELECT count(*), count(*) FILTER (WHERE error_kind = 'node_died') FROM requests")
-    assert rows[0][0] == 80
+    assert rows[0][0] == 400
     assert rows[0][1] in range(1, 8)
     assert "node died" in out

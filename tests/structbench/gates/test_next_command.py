@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from structbench.gates.next_command import Settles, settles_of
+from structbench.gates.next_command import Settles, settles_of, together
 from structbench.gates.slo import Gate
 
 ROW: dict[str, Any] = {"status": "complete", "verdict": "valid", "requests": 30, "duration_s": 15.0}
@@ -51,3 +51,13 @@ def test_a_run_that_did_not_keep_its_command_is_told_so() -> None:
     found = settles_of([gate()], ROW, None)
     assert found is not None
     assert found.text.endswith("the same load with --skip-cached --until settled")
+
+
+def test_suites_of_one_load_are_settled_by_one_command() -> None:
+    one = Settles("structbench load --models m --suites json --skip-cached", 50, 5.0)
+    two = Settles("structbench load --models m --suites tools --skip-cached", 20, 1.0)
+    assert together([one, two]) == Settles("structbench load --models m --suites json tools --skip-cached", 70, 6.0)
+    longer = Settles("structbench load --models m --suites tools --skip-cached --max-requests 2000", 9, 1.0)
+    assert together([one, longer]) == one
+    assert together([one, Settles(None, None, None)]) == one
+    assert together([one]) == one

@@ -54,6 +54,8 @@ def test_nothing_is_said_of_counts_that_cover_what_was_streamed_nor_of_what_fail
          "1 of 4 completed answers had more chunks than output tokens"),
         (replace(FINE, due_ns=-600 * MS, sent_ns=-600 * MS, output_tokens=80, eval_ns=800 * MS), "faster_than_made",
          "1 of 4 completed answers came faster than the server says it made the tokens"),
+        (replace(FINE, due_ns=-600 * MS, sent_ns=-600 * MS, output_tokens=20, done_reason="length", eval_ns=800 * MS),
+         "faster_than_made", "1 of 4 completed answers came faster"),
         (replace(FINE, eval_ns=1), "unlikely_durations",
          "1 of 4 completed answers came with durations of the server that cannot be theirs"),
         (replace(FINE, prompt_eval_ns=10_000 * MS), "unlikely_durations", "1 of 4 completed answers came with"),

@@ -158,11 +158,11 @@ def test_the_filter_works_on_tables_charts_and_wrong_answers(page: Path, opened:
         ))  # fmt: skip
 
     before, shapes = state(), {chart: drawn(browser, chart) for chart in CHARTS}
-    assert before[1:] == (48, "8 of 8 run groups shown")
+    assert before[1:] == (40, "8 of 8 run groups shown")
     box = browser.find_element("css selector", "input[name=model][value='a:1b']")
     box.send_keys(" ")  # by keyboard
     after = state()
-    assert (after[0] * 2, *after[1:]) == (before[0], 24, "4 of 8 run groups shown")
+    assert (after[0] * 2, *after[1:]) == (before[0], 20, "4 of 8 run groups shown")
     assert all(drawn(browser, chart) < shapes[chart] for chart in CHARTS)
     browser.find_element("css selector", "input[name=model][value='b:3b']").click()
     assert state() == (0, 0, "0 of 8 run groups shown")
