@@ -32,7 +32,6 @@ from benchmarks.timing import ANSWERS, OTHERS, ROOT, SCENARIOS, SHORT, Scenario,
 
 _STREAMS = next(scenario for scenario in SCENARIOS if scenario.concurrency == 128)
 _START = Scenario(name="start", concurrency=4, requests=4, tokens=4, timetable=replace(SHORT, itl_s=0.001))
-_RECORDS = 20_000
 _MADE_UP = f"import runpy; runpy.run_path({str(ROOT / 'benchmarks' / 'made_up.py')!r}, run_name='__main__')"
 _AT_MOST = {"token": 0.65, "record": 1 / 2.5}
 """What may be left of the earlier commit's cost."""
@@ -65,11 +64,11 @@ def token(server: Server, seconds: float, tree: Path) -> Measured:
     }
 
 
-def record(server: Server, suite: str, tree: Path) -> Measured:
+def record(server: Server, suite: str, records: int, tree: Path) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-c", _MADE_UP, "load", "--host", server.url, "--models", server.model, "--suites", suite,
-            "--concurrency", "16", "--requests", str(_RECORDS), "--db", str(Path(folder) / "records.duckdb"),
+            "--concurrency", "16", "--requests", str(records), "--db", str(Path(folder) / "records.duckdb"),
             "--metrics-port", str(free_port()),
         ]  # fmt: skip
         usage = machine.run(command, server_pid=server.pid, cwd=tree)
@@ -116,6 +115,7 @@ def main() -> None:
     parser.add_argument("commit", help="what to compare with, as git names it")
     parser.add_argument("--truthserver", type=Path, help="truth server: a binary or its .c file (default: simulator)")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of each load of streams (default: 60)")
+    parser.add_argument("--records", type=int, default=20_000, help="records that are made up (default: 20,000)")
     parser.add_argument("--pairs", type=int, default=3, help="how often each is run in both trees (default: 3)")
     parser.add_argument("--only", default="", choices=("", "token", "record", "start"), help="one of the three")
     asked = parser.parse_args()
@@ -128,8 +128,8 @@ def main() -> None:
 
     with tree_of(asked.commit) as before:
         run("token", _STREAMS.timetable, lambda server, tree: token(server, asked.seconds, tree))
-        run("record (suite text)", SHORT, lambda server, tree: record(server, "text", tree))
-        run("record (scored answers)", SHORT, lambda server, tree: record(server, str(ANSWERS), tree))
+        run("record (suite text)", SHORT, lambda server, tree: record(server, "text", asked.records, tree))
+        run("record (scored answers)", SHORT, lambda server, tree: record(server, str(ANSWERS), asked.records, tree))
         run("start", _START.timetable, start)
     print(f"{machine.describe()}\nnow against {asked.commit}, medians of {asked.pairs} pairs\n")
     print(markdown(lines([figures])))

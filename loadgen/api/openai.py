@@ -118,6 +118,8 @@ def piece(part: Mapping[str, Any]) -> Piece:
     if not choices:  # the usage, after the answer, or its end
         return Piece(facts=facts, done=part is sse.END)
     choice = choices[0]  # whose index may be anything: some servers count chunks there
+    if choice.get("error"):
+        raise sse.StreamFailed(choice)
     said, finish = choice.get("delta"), choice.get("finish_reason")
     if said is None:
         said = choice.get("message") or choice
@@ -148,8 +150,7 @@ def _ending(part: Mapping[str, Any], choice: Mapping[str, Any], finish: Any) -> 
         return {}
     word = finish.lower() if isinstance(finish, str) else finish
     if word in _BROKEN_OFF:
-        told = choice.get("error") or f"the server broke the answer off: finish_reason {finish}"
-        raise sse.StreamFailed({"error": told})
+        raise sse.StreamFailed({"error": f"the server broke the answer off: finish_reason {finish}"})
     hidden = choice.get("usage") or (part.get("x_groq") or {}).get("usage")  # Moonshot; Groq
     return {**(_facts({"usage": hidden}) if hidden else {}), "done_reason": REASONS.get(word, word)}
 

@@ -137,7 +137,7 @@ def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestEr
         return RequestError("protocol", f"content type {timings.content_type!r} is not {api.FRAMING.NAME}", 200)
     if answer.overrun:
         return RequestError("protocol", "the stream went on after its done message", 200)
-    if answer.done:
+    if answer.done and (answer.chunk_ns or "done_reason" in answer.facts):
         return None
     # A body that is cut off is an error of the wire; what comes here has ended as HTTP wants it.
     if loops(answer.text or answer.thinking):

@@ -49,6 +49,9 @@ def _nowhere(found: Found, over: str) -> Iterator[str]:
 
 def _interval(found: Found, over: str) -> str:
     if found.broken is None:
+        above = [step for step in found.steps if found.holds is not None and step.level > found.holds.level]
+        if above:
+            return f" at least; {level_text(above[0].level, over)} is not decided"
         return " at least, the highest load that was measured"
     return f" (not at {level_text(found.broken.level, over)}: {_missed(found.broken.gates)})"
 

@@ -1,6 +1,6 @@
 """``structbench capacity``: the highest load at which the rule holds, for each model and suite."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from structbench.commands import print_json
@@ -74,7 +74,7 @@ def _search(options: Options, model: str, suite: str, stop: Any) -> dict[str, An
     from structbench.run.display import Display
 
     console = Console(stderr=options.json)
-    base = {each: getattr(options, each) for each in LoadOptions.__dataclass_fields__}
+    base = {each.name: getattr(options, each.name) for each in fields(LoadOptions)}
     asked = LoadOptions(**{**base, "models": [model], "suites": [suite], "json": False})
     display = Display(console, quiet=options.quiet)
     steps = Steps(asked, options.over, options.within, display, stop, complain)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.simulator import Simulator
-from structbench.cli import _parse, command_module, main
+from structbench.cli import main, parser_of
 from structbench.options import LoadOptions
 from structbench.run.settings import Settings, settings_of
 from structbench.suites.answer_book import answer_book
@@ -47,7 +47,7 @@ def understood(cell: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in KEYS:
         monkeypatch.setenv(name, "sesame")
     (words,) = re.findall(r"`([^`]+)`", cell)
-    options = _parse("load", LoadOptions, shlex.split(words))
+    options = parser_of("load").parse_args(shlex.split(words))
     assert isinstance(options, LoadOptions)
     return settings_of(options)
 
@@ -96,7 +96,7 @@ def front_of(options: LoadOptions, base: str) -> tuple[Refuses, str]:
 def test_every_load_runs_against_the_simulated_server_behind_its_providers_path_and_key(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = _parse("load", LoadOptions, words)
+    options = parser_of("load").parse_args(words)
     assert isinstance(options, LoadOptions)
     (model,) = options.models
     given = options.base_url or (options.host[0] if options.host else "")
@@ -125,4 +125,4 @@ def test_every_load_runs_against_the_simulated_server_behind_its_providers_path_
 
 def test_the_command_that_exports_is_understood() -> None:
     (words,) = [words[2:] for words in COMMANDS if words[1] == "export"]
-    _parse("export", command_module("export").Options, words)
+    parser_of("export").parse_args(words)

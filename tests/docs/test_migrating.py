@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from structbench.cli import _parse, command_module
+from structbench.cli import command_module, parser_of
 from tests.support.loads import ROOT
 
 TEXT = (ROOT / "docs" / "migrating.md").read_text()
@@ -24,7 +24,7 @@ EARLIER = (
 def test_every_command_line_is_understood(line: str) -> None:
     program, command, *words = shlex.split(line)
     assert program == "structbench"
-    _parse(command, command_module(command).Options, words)
+    parser_of(command).parse_args(words)
 
 
 def test_inline_commands_and_options_exist() -> None:

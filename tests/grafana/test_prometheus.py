@@ -19,6 +19,7 @@ from grafana import ask
 from grafana.queries import E2E, ITL, TTFT
 from loadgen.simulator import Simulator
 from loadgen.telemetry.instruments import GAP_BUCKETS, LATENCY_BUCKETS
+from loadgen.types import GATHERED
 from structbench.run.runner import Summary
 from structbench.suites.answer_book import answer_book
 from tests.support.loads import FAST, MODELS, load
@@ -130,8 +131,10 @@ def test_percentiles_are_within_one_bucket(
     exact = {
         TTFT: [row["ttft_s"] for row in rows],
         E2E: [row["e2e_s"] for row in rows],
-        ITL: [(b - a) / 1e6 for row in rows for a, b in pairwise(row["chunk_offsets_us"])],
-    }[metric]
+        # A busy machine reads several chunks at once, and so gathers an answer, whose gaps then count nowhere.
+        ITL: [(b - a) / 1e6 for row in rows if row["gathered_chunks"] <= GATHERED * len(row["chunk_offsets_us"])
+              for a, b in pairwise(row["chunk_offsets_us"])],
+    }[metric]  # fmt: skip
     where = f'structbench_suite="json", structbench_load="{load_name}"'
     for q in (0.5, 0.95, 0.99):
         read = measured.value(f"histogram_quantile({q}, sum by (le) ({metric}_bucket{{{where}}}))")

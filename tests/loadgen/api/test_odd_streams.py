@@ -195,8 +195,9 @@ def test_an_error_amid_a_stream_in_every_form(api: str, told: bytes) -> None:
         read(api, told)
 
 
-def test_an_error_in_a_choice_is_the_servers_own_word() -> None:
-    failed = {"choices": [{"delta": {"content": ""}, "finish_reason": "error", "error": {"message": "boom"}}]}
+@pytest.mark.parametrize("finish", ["error", None])
+def test_an_error_in_a_choice_is_the_servers_own_word(finish: str | None) -> None:
+    failed = {"choices": [{"delta": {"content": ""}, "finish_reason": finish, "error": {"message": "boom"}}]}
     with pytest.raises(sse.StreamFailed, match="boom"):
         read("openai", event(failed))
 
@@ -314,3 +315,4 @@ def test_an_answer_that_ends_without_a_reason_is_whole_if_the_server_says_that_i
     record = counts("openai", [*said, DONE])
     assert (record.error, record.output_text, record.done_reason, record.output_tokens) == (None, "a", None, 3)
     assert counts("openai", said).error.kind == "protocol"
+    assert counts("openai", [event({"choices": []}), DONE]).error.kind == "protocol", "it says nothing at all"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from time import monotonic_ns, sleep
+from typing import Any
 
 import pytest
 
@@ -295,3 +296,38 @@ def test_whether_it_was_still_connecting_is_told_of_a_request_that_ran_out_of_ti
     record = play(script)
     assert record.error == RequestError("timeout", f"{limit}: nothing within 20 s")
     assert (record.connected_ns is None) is not opens
+
+
+class Idle:
+    """An idle connection that the server closes after so many looks at it."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def usable(self) -> bool:
+        self.looks -= 1
+        return self.looks >= 0
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("looks", "closes"), [((0, 9), "now"), ((1, 9), "later"), ((9, 9), "never")])
+def test_a_server_that_closes_connections_is_found_out_now_or_a_moment_later(
+    monkeypatch: pytest.MonkeyPatch, looks: tuple[int, ...], closes: str
+) -> None:
+    monkeypatch.setattr(wire, "_CLOSES_WITHIN_S", 0.0)
+    here = ("server", 1)
+
+    async def look() -> None:
+        pool = wire.Connections()
+        idle: list[Any] = [Idle(each) for each in looks]
+        pool._idle[here] = list(idle)
+        pool.learn(here)
+        assert (here in pool._closing) == (closes == "now")
+        await asyncio.gather(*pool._tasks)
+        assert (here in pool._closing) == (closes != "never")
+        assert pool._idle[here] == (idle if closes == "never" else idle[1:])
+        pool.close()
+
+    asyncio.run(look())

@@ -58,3 +58,8 @@ def test_a_rule_that_never_breaks_holds_at_least_so_far() -> None:
     assert told[0] == "the rule holds up to 2.00 requests/s at least, the highest load that was measured."
     assert told[2] == "Throughput still grows at the highest load that was measured."
     assert told[-1].endswith("give it more by --within.")
+
+
+def test_what_is_open_above_is_said() -> None:
+    told = [*sentences(found(step(4, "met"), step(8, "not decided")), "concurrency")]
+    assert told[0] == "the rule holds up to 4 in flight at least; 8 in flight is not decided."

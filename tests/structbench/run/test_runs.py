@@ -600,7 +600,7 @@ def test_what_is_only_planned_sends_nothing_and_makes_no_file(sim: Simulator, tm
         summary = load(options)
     cell, *identities = summary.planned
     assert cell == f"sim:fast numbers c=1: new: {options.db} does not exist yet"
-    assert len(identities) == (how == "explain"), "by what the model is known"
+    assert len(identities) == 2 * (how == "explain"), "how much there is to send, and by what the model is known"
     assert (engine.given, list(tmp_path.iterdir()), summary.rows, summary.records()) == ([], [], [], [])
     assert (summary.db, summary.exit_code) == (str(options.db), 0)
 
@@ -706,6 +706,6 @@ def test_a_load_beyond_what_this_machine_was_calibrated_for_is_warned_once_and_g
                                    calibrated_at="2026-11-26T19:00:00Z")  # fmt: skip
     monkeypatch.setattr(calibrated_machine, "kept", lambda: able)
     display = Told()
-    summary = load(small(sim, tmp_path / "s.duckdb", concurrency=[9, 4], dry_run=True), display=display)
+    summary = load(small(sim, tmp_path / "s.duckdb", concurrency=[9, 4], requests=9, dry_run=True), display=display)
     assert len(summary.planned) == 2
     assert [line.split(":")[0] for line in display.lines] == ["9 streams"] * warned
