@@ -35,6 +35,7 @@ from structbench.options import LoadOptions
 from structbench.reports.summary import to_json
 from structbench.run import runner
 from structbench.run.display import Display
+from structbench.run.hardware import hardware
 from structbench.run.runner import Stop, Summary
 from structbench.store import Store
 from structbench.suites.generated import TextShape
@@ -171,10 +172,14 @@ def test_the_run_says_what_was_measured_and_where(lossy: SimpleNamespace) -> Non
     assert (run["model"], run["suite"], run["load_kind"], run["rate"]) == ("sim:fast", "numbers", "open", 10.0)
     assert (run["label"], run["status"], json.loads(run["goodput_limits"])) == ("mine", "complete", {"e2e_s": 1.0})
     assert run["started_at"] <= run["finished_at"]
-    assert json.loads(run["environment"]) == {
+    environment = json.loads(run["environment"])
+    assert "--rate" in environment.pop("command")
+    assert environment == {
+        **hardware(), "server_is_here": True, "model_on_gpu": 1.0,
         "structbench": __version__, "python": platform.python_version(), "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "options": {"workers": 1, "grace": 3.0, "metrics_port": 0, "simulate": False, "text": asdict(TextShape())},
+        "options": {"workers": 1, "engine": "local", "grace": 3.0, "metrics_port": 0, "simulate": False,
+                    "text": asdict(TextShape())},
     }  # fmt: skip
     segment = one(lossy.first, "SELECT * FROM segments")
     assert segment.pop("started_at") <= segment.pop("finished_at")
