@@ -187,7 +187,7 @@ def test_the_run_says_what_was_measured_and_where(lossy: SimpleNamespace) -> Non
     assert segment == {
         "run_id": run["run_id"], "segment": 0, "duration_s": 5.0, "planned": 6, "workers": 1, "status": "complete",
         "warmup_requests": 2, "simulated": False, "steady_from_ns": None, "steady_to_ns": None, "away_s": None,
-        "token_limit": None,
+        "token_limit": None, "nodes": None,
     }  # fmt: skip
     assert one(lossy.first, "SELECT run_id, gaps FROM run_gaps") == {"run_id": run["run_id"], "gaps": 4}
 
