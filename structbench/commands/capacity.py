@@ -52,8 +52,6 @@ def run(options: Options) -> int:
 
 
 def _check(options: Options) -> None:
-    if not options.models:
-        raise BadInput("capacity searches for each model: name them with --models")
     for name in ("concurrency", "rate", "requests", "duration", "explain", "dry_run", "print_plan", "junit"):
         if getattr(options, name):
             raise BadInput(f"--{name.replace('_', '-')} is no option of capacity, which chooses the loads itself: "
@@ -64,6 +62,8 @@ def _check(options: Options) -> None:
         raise BadInput("--start and --most are requests in flight: give whole numbers, or --over rate")
     if len(options.host) > 1 or len(options.structured) > 1 or len(options.think) > 1:
         raise BadInput("capacity takes one --host, one --structured and one --think: measure others one by one")
+    if not options.models:
+        raise BadInput("capacity searches for each model: name them with --models")
 
 
 def _search(options: Options, model: str, suite: str, stop: Any) -> dict[str, Any]:

@@ -30,10 +30,11 @@ WRITES = {
     "matrix": ["matrix --simulate --models sim:fast --db new.duckdb"],
     "demo": ["demo --db new.duckdb"],
     "report": ["report -o out.html --db {db}"],
+    "capacity": ["capacity --simulate --models sim:fast --suites numbers --most 1 --metrics-port 0 --db new.duckdb"],
 }  # fmt: skip
 MERGES = ("runs", "stats", "verify", "rescore", "sql")
 """They write what a dead process left, and so does every other that opens a file."""
-WRITES_NOTHING = {"simulate", "watch", "calibrate"}
+WRITES_NOTHING = {"simulate", "watch", "calibrate", "completion"}
 
 
 def on_a_full_disk(line: str, folder: Path, most_bytes: int, **paths: Path) -> tuple[int, str]:

@@ -149,7 +149,8 @@ def test_dry_run_and_explain_tell_and_send_nothing(first: First, sim: Simulator,
     assert [line.split(": ")[1] for line in summary.planned] == ["skipped"] * 4
     explained, sent_too = again(first, sim, explain=True, skip_cached=True, timeout=7.0, suites=["json"])
     assert (sent, sent_too, summary.rows, summary.records()) == (0, 0, [], [])
-    assert [": known by its digest" in line for line in explained.planned] == [False, False, True, True]
+    assert [": known by its digest" in line for line in explained.planned] == [False, False, False, True, True]
+    assert "requests in 2 cells" in explained.planned[2]
     run_id = first[1].rows[0]["run_id"]
     assert explained.planned[0] == (
         f"mixed json c=1: new: no run of this config yet; it differs from run {run_id} in timeout_s: 300 → 7"

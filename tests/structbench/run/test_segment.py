@@ -52,6 +52,8 @@ class Parts:
         self.display = Display(self.console, every_s=0.0)
         self.rows: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
+        self.cases: list[dict[str, Any]] = []
+        self.kept_cases: set[tuple[str, str]] = set()
         self.backlog = 7
         self.answers: list[Answer] = []
         self.unscored: list[tuple[Any, Case, Answer]] = []
@@ -61,7 +63,7 @@ class Parts:
         """How often the scores are not there in time."""
 
     def append(self, table: str, row: dict[str, Any]) -> None:
-        {"requests": self.rows, "samples": self.samples}[table].append(row)
+        {"requests": self.rows, "samples": self.samples, "cases": self.cases}[table].append(row)
 
     def submit(self, key: object, case: Case, answer: Answer) -> None:
         self.answers.append(answer)

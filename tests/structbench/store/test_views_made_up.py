@@ -83,6 +83,7 @@ def listed(said: Row) -> Row:
         **{name: said[name] for name in ("server_address", *made_up_rows.TOLD)},
         "forgotten": run["forgotten"] is True,
         "notes": [],
+        "environment": {},
         "correct": said["correct"] if said["scored"] else said["scored"],  # of none that were scored none was right
         **{name: f"{run[name].isoformat()}+00:00" if run[name] else None for name in ("started_at", "finished_at")},
     }  # fmt: skip
