@@ -242,7 +242,7 @@ def test_two_loads_and_a_reader_on_one_file_lose_nothing(sim: Simulator, tmp_pat
     ]  # fmt: skip
     assert "sim:fast json c=1: 6/6 requests" in plain, "no terminal: plain lines"
     assert "6/6 requests" not in quiet, "--quiet: no progress"
-    assert all("accuracy" in out and "1 run (1 new)" in out and "\x1b" not in out for out in (plain, quiet))
+    assert all("correct/s" in out and "1 run (1 new)" in out and "\x1b" not in out for out in (plain, quiet))
 
 
 def try_wait(process: subprocess.Popen[str], seconds: float) -> None:

@@ -69,10 +69,11 @@ OPENS = {
     "suites": ["suites check {db}"],
     "matrix": ["matrix --compare 1 2 --db {db}", "matrix --models smollm2:360m --db {db}"],
     "demo": ["demo --db {db}"],
+    "capacity": ["capacity --models smollm2:360m --suites json --most 1 --db {db}"],
     "report": ["report --db {db}", "report --format html -o {out} --db {db}", "report --format markdown --db {db}"],
 }  # fmt: skip
 """Each command that opens files, in each way."""
-OPENS_NONE = {"simulate", "watch", "calibrate"}
+OPENS_NONE = {"simulate", "watch", "calibrate", "completion"}
 
 
 @pytest.fixture(scope="module")

@@ -39,11 +39,12 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_was_done_is_skipped_and_nothing_is_sent(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ollama_server, "load_model", lambda *_: pytest.fail("nothing is to be sent"))
-    every = {"suites": ["text", "numbers", "json", "tools"], "requests": 4, "concurrency": [2]}
-    most = {"suites": ["numbers", "json"], "requests": 9, "concurrency": [2]}
+    # json and tools have other cases than then, and so are other cells.
+    every = {"suites": ["text", "numbers"], "requests": 4, "concurrency": [2]}
+    most = {"suites": ["numbers"], "requests": 9, "concurrency": [2]}
     timed = {"suites": ["numbers"], "duration": 0.4, "rate": [20.0]}
     turns = {"suites": ["turns"], "requests": 4}
-    for given, n in ((every, 4), (most, 2), (timed, 1), (turns, 1)):
+    for given, n in ((every, 2), (most, 1), (timed, 1), (turns, 1)):
         summary = load(LoadOptions(**GIVEN, **given, db=old))
         assert [row["cache"] for row in summary.rows] == ["skipped"] * n, given
         assert summary.exit_code == 0
