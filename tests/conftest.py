@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -47,8 +49,25 @@ def client(sim: Simulator) -> Iterator[ollama.Client]:
 
 @pytest.fixture(scope="session")
 def results_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with four complete runs, loaded for real, and one that was interrupted, with errors."""
-    path = tmp_path_factory.mktemp("results") / "structbench.duckdb"
+    """A file with four complete runs, loaded for real, and one that was interrupted, with errors.
+
+    Made once for all processes of a run, of which the others wait for the first.
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "results"
+    folder.mkdir(exist_ok=True)
+    path = folder / "structbench.duckdb"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            making = folder / "making" / path.name
+            making.parent.mkdir()
+            make_results(making)
+            making.replace(path)
+    return path
+
+
+def make_results(path: Path) -> None:
     with Simulator(loading.MODELS, answers=answer_book(), seed=4) as server:  # answers of every kind
         load(loading.small(server, path, models=["sim:fast", "mixed"], suites=["json", "tools"], label="first",
                            concurrency=[2], skip_cached=True))  # fmt: skip
@@ -74,7 +93,6 @@ def results_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             store.append("features", {**probe, "result": result})
     with Reader(path):
         pass
-    return path
 
 
 @pytest.fixture

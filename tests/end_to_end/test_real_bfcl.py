@@ -43,7 +43,7 @@ def test_three_cases_in_bfcls_format(tmp_path: Path) -> None:
         (folder / "BFCL_v4_simple_python.json").write_text("\n".join(json.dumps(pair[part]) for pair in CASES))
     summary = structbench.load(
         models=["qwen2.5-coder:0.5b"], suites=[f"bfcl:{tmp_path}/simple_python"], host=HOST, db=tmp_path / "db.duckdb",
-        option=["temperature=0", "num_predict=64"], metrics_port=0,
+        requests=len(CASES), option={"temperature": 0, "num_predict": 64},
     )  # fmt: skip
     assert summary.exit_code == 0
     rows = summary.records()
