@@ -220,7 +220,12 @@ class HistogramSeries:
     views: tuple[Histogram, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.views = (self.served,) if self.pushed is None else (self.served, self.pushed)
+        self.push(self.pushed)
+
+    def push(self, pushed: Histogram | None) -> None:
+        """Count into this one too from now on, in place of the one before."""
+        self.pushed = pushed
+        self.views = (self.served,) if pushed is None else (self.served, pushed)
 
 
 class Histograms:

@@ -134,7 +134,7 @@ class Push:
             data = ExponentialHistogram([_exponential_point(view, shared) for view, shared in points], temporality)
         for row, view in views:
             if self._is_delta:
-                row.pushed = self.view_of(instrument)
+                row.push(self.view_of(instrument))
             else:
                 view.exemplars.clear()
         return Metric(instrument.name, instrument.meaning, instrument.unit, data)

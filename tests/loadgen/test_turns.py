@@ -136,7 +136,7 @@ def rows(db: Path) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 def test_a_run_of_conversations_has_a_row_and_a_score_for_each_turn(sim: Simulator, tmp_path: Path) -> None:
-    options = small(sim, tmp_path / "x.duckdb", suites=["turns"], requests=None, concurrency=[3])
+    options = small(sim, tmp_path / "x.duckdb", suites=["turns"], requests=16, concurrency=[3])
     summary = load(options)
     found = rows(options.db)
     assert [row[:3] for row in found[:4]] == [(0, None, 1), (1, 0, 2), (2, None, 1), (3, 2, 2)]
