@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from structbench.run.hardware import hardware
+
 NS = 1_000_000_000
 _PERIOD_S = 0.25
 QUIET_CORES = 0.15
@@ -149,10 +151,8 @@ def wait_until_quiet(limit_s: float) -> bool:
 
 def describe() -> str:
     """Describe the machine in one line."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     memory = psutil.virtual_memory().total / 2**30
     return (
-        f"{psutil.cpu_count()} cores ({names[0] if names else platform.processor()}), {memory:.0f} GiB, "
+        f"{psutil.cpu_count()} cores ({hardware().get('processor', '')}), {memory:.0f} GiB, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from io import StringIO
 from math import floor, isfinite, log10
 from typing import TYPE_CHECKING, Any
 
@@ -212,6 +213,15 @@ def simple_table(gap: int = 1) -> Table:
     from rich.table import Table
 
     return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
+
+
+def printed(draw: Callable[[Console], None], width: int) -> str:
+    """Return what is drawn on a console that is so wide and no terminal."""
+    from rich.console import Console
+
+    made = StringIO()
+    draw(Console(file=made, width=width))
+    return made.getvalue()
 
 
 def live_view(console: Console) -> Live | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from io import StringIO
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,16 @@ from structbench import __version__
 from structbench.comparison.comparison import Comparison, Result, change_text, interval_text
 from structbench.comparison.samples import Compared
 from structbench.comparison.significance import MIN_RUNS, RESAMPLES
-from structbench.formatting import ABSENT, markdown_text, place_text, plural, printable, simple_table, version_text
+from structbench.formatting import (
+    ABSENT,
+    markdown_text,
+    place_text,
+    plural,
+    printable,
+    printed,
+    simple_table,
+    version_text,
+)
 from structbench.results.groups import RunGroup
 
 HEADERS = ("metric", "A", "B", "B - A", "95 % interval", "p", "B is")
@@ -116,9 +125,7 @@ def print_comparison(result: Result, console: Console) -> None:
 
 def text_of(result: Result) -> str:
     """Return what ``print_comparison`` prints, 120 columns wide."""
-    made = StringIO()
-    print_comparison(result, Console(file=made, width=120))
-    return made.getvalue()
+    return printed(partial(print_comparison, result), 120)
 
 
 def markdown(result: Result) -> str:

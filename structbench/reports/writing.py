@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from structbench.errors import BadInput
+from structbench.formatting import printed
 
 if TYPE_CHECKING:
     from structbench.reports.document import Document
@@ -41,10 +42,6 @@ def text_of(document: Document, kind: str) -> str:
 
             return to_html(document)
         case _:
-            from rich.console import Console
-
             from structbench.reports.terminal import print_document
 
-            text = StringIO()
-            print_document(document, Console(file=text, width=_WIDTH))
-            return text.getvalue()
+            return printed(partial(print_document, document), _WIDTH)

@@ -12,16 +12,28 @@ from collections.abc import Iterator
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
+from threading import Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 _NVIDIA = ("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
 _LIMIT_S = 5.0
+_READING = Lock()
+
+
+def read_ahead() -> None:
+    """Ask the system meanwhile: a GPU's driver may take a second to answer."""
+    Thread(target=hardware, name="structbench-hardware", daemon=True).start()
+
+
+def hardware() -> dict[str, Any]:
+    """Return ``processor``, ``memory_bytes`` and ``gpus`` (``name``, ``memory_bytes``, ``driver``), as far as known."""
+    with _READING:
+        return _hardware()
 
 
 @cache
-def hardware() -> dict[str, Any]:
-    """Return ``processor``, ``memory_bytes`` and ``gpus`` (``name``, ``memory_bytes``, ``driver``), as far as known."""
+def _hardware() -> dict[str, Any]:
     found = {"processor": _processor(), "memory_bytes": _memory_bytes(), "gpus": [*_nvidia(), *_amd()]}
     return {name: value for name, value in found.items() if value}
 

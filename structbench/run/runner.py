@@ -15,13 +15,10 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal
-
-from rich.console import Console
 
 from loadgen.api.server import LoadedModel, ModelDetails, Server, ServerError
 from loadgen.telemetry import CacheResult, CellState
@@ -32,7 +29,7 @@ from structbench.calibration import kept as calibrated_machine
 from structbench.comparison import constrained
 from structbench.comparison.constrained import print_pairs
 from structbench.errors import GATE_FAILED, BadInput
-from structbench.formatting import plural
+from structbench.formatting import plural, printed
 from structbench.gates.abort import AbortWatch
 from structbench.gates.junit import junit_xml
 from structbench.gates.next_command import Settles, settles_of
@@ -50,7 +47,7 @@ from structbench.run.budget import TokenBudget
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, unreached_warning, words_of
 from structbench.run.cluster import join_cluster, node_rows
 from structbench.run.display import Display
-from structbench.run.hardware import hardware, is_here
+from structbench.run.hardware import hardware, is_here, read_ahead
 from structbench.run.plan import (
     CacheState,
     PlannedCell,
@@ -79,6 +76,7 @@ from structbench.types import Case
 
 if TYPE_CHECKING:
     import pandas
+    from rich.console import Console
 
 _FLUSH_S = 60.0
 _POLL_S = 0.1
@@ -191,9 +189,7 @@ class Summary:
         return frame([{**cells[record["run_id"]], **record} for record in self.records()])
 
     def __str__(self) -> str:
-        made = StringIO()
-        print_summary(self, Console(file=made, width=_TEXT_WIDTH))
-        return made.getvalue()
+        return printed(partial(print_summary, self), _TEXT_WIDTH)
 
     def _repr_html_(self) -> str:
         return as_html(str(self))
@@ -252,6 +248,7 @@ def load(
             return Summary(planned=[*_plan_lines(settings, cells, _warnings(cells)), *placed], db=str(settings.db))
         for line in placed:
             display.print(line)
+        read_ahead()
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
         store = Store(settings.db, fsync=settings.fsync)
         stack.callback(_close, store)
@@ -364,6 +361,17 @@ class _Runner:
                 self._change_state("waiting", "skipped")
             elif self._run_cell(cell, run_id):
                 caches[run_id] = cell.cache
+        self._summarize(runs, caches, outcomes)
+        for each, outcome in zip(planned, self.summary.outcomes, strict=True):
+            words = words_of(self.services.settings, each.cell)
+            if (settles := settles_of(outcome.rule, outcome.row, words)) is not None:
+                self.summary.settles[outcome.cell] = settles
+        return self.summary
+
+    def _summarize(
+        self, runs: Sequence[tuple[Cell, str]], caches: Mapping[str, CacheState], outcomes: Mapping[str, CellResult]
+    ) -> None:
+        """Fill the summary with what the database has of these runs, and judge them."""
         warning = self._similarity(runs)
         self.summary.interrupted = bool(self.stop.asked)
         self.summary.db = str(self.services.settings.db)
@@ -371,15 +379,14 @@ class _Runner:
         store = self.services.store
         self.summary.rows = with_servers(_summary_rows(store, caches))
         failed = {failure.partition(": ")[0] for failure in self.summary.failures}
-        names = {run_id: ran.name for ran, run_id in runs}
-        variants = {run_id: ran.variant for ran, run_id in runs if ran.variant}
+        cells = {run_id: cell for cell, run_id in runs}
         for row in () if self.stop.asked else self.summary.rows:
-            if (name := names[row["run_id"]]) not in failed and (why := unanswered(row)) is not None:
+            if (name := cells[row["run_id"]].name) not in failed and (why := unanswered(row)) is not None:
                 self.summary.failures.append(f"{name}: {why}")
         self.summary.pairs = pair_up(runs, lambda run_id: store.query(constrained.ROWS, [run_id], timeout_s=_FLUSH_S))
         for row in self.summary.rows:
-            if row["run_id"] in variants:
-                row["variant"] = variants[row["run_id"]]
+            if variant := cells[row["run_id"]].variant:
+                row["variant"] = variant
             if warning is not None:
                 row["warnings"] = [warning]
             outcomes[row["run_id"]].row = row
@@ -387,11 +394,6 @@ class _Runner:
         if self.summary.rows:
             rule = rule_of(self.services.settings.slos)
             self.summary.document = document_of(store, [*caches], rule, pool=False, details=False)
-        for each, outcome in zip(planned, self.summary.outcomes, strict=True):
-            words = words_of(self.services.settings, each.cell)
-            if (settles := settles_of(outcome.rule, outcome.row, words)) is not None:
-                self.summary.settles[outcome.cell] = settles
-        return self.summary
 
     def _answers(self, server: Server) -> bool:
         """Return whether the server is still there; one that is gone is not asked again."""

@@ -32,7 +32,8 @@ def run(command: list[str], folder: Path) -> str:
 
 def test_the_python_example_prints_its_figures(tmp_path: Path) -> None:
     printed = run([sys.executable, str(ROOT / "examples/load.py")], tmp_path)
-    assert re.search(r"llama3\.2:1b json: [\d.]+ requests/s, \d+% accurate, TTFT p50 \d+ ms, verdict \w+", printed)
+    figures = r"llama3\.2:1b json: [\d.]+ requests/s, \d+% accurate, TTFT p50 \d+ ms, verdict (valid|degraded)"
+    assert re.search(figures, printed)
     assert "slowest: " in printed
 
 

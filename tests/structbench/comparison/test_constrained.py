@@ -171,7 +171,7 @@ def test_a_load_of_both_kinds_says_what_the_database_says(tmp_path: Path) -> Non
     by_case = [median(differences[index::82]) for index in range(82)]  # the suite has 82 cases, eight came twice
     assert pair["ttft_s"]["difference"] == pytest.approx(median(by_case))
     assert pair["schema_valid"]["n"] == pair["ttft_s"]["n"] == 82
-    assert pair["new_schema_ttft_s"]["n"] >= 6
+    assert (pair["new_schema_ttft_s"]["n"], pair["new_schema_ttft_s"]["low"] is None) == (8, False)
     assert [row["cache"] for row in alone.rows] == ["skipped"], "one mode alone is the same cell as in the pair"
     assert alone.pairs == []
 
