@@ -99,7 +99,7 @@ def next_command(options: Options, found: "Found") -> Optional[str]:
     """Return the command that goes on with what the search of one model and suite left open; None: nothing."""
     if found.complete and not found.left_open:
         return None
-    more = {"within": 2 * options.within} if not found.complete else {}
+    more: dict[str, Any] = {} if found.complete else {"within": 2 * options.within}
     if found.left_open:
         more["max_requests"] = 4 * options.max_requests
     return shlex.join(["structbench", "capacity", *as_arguments(replace(options, skip_cached=True, **more))])
