@@ -333,7 +333,12 @@ WHERE model = $1 AND suite = $2 AND duration_s > 0 AND requests > 0 ORDER BY loa
 """
 
 
-def estimate(planned: Sequence[PlannedCell], store: Store | None) -> str:
+def bound_s(cell: Cell, settings: Settings) -> float | None:
+    """Return the time after which a cell ends, whatever it has by then; None: it has no such time."""
+    return settings.max_time_s if cell.until_settled else cell.load.duration_s
+
+
+def estimate(planned: Sequence[PlannedCell], store: Store | None, settings: Settings) -> str:
     """Return how many requests are to be sent, and about how long that takes by what is stored of these models."""
     seconds, requests, limited, unknown = 0.0, 0, 0, 0
     todo = [each for each in planned if each.cache != "skipped"]
@@ -341,16 +346,17 @@ def estimate(planned: Sequence[PlannedCell], store: Store | None) -> str:
         cell, n = each.cell, None if each.missing is None else len(each.missing)
         requests += n or 0
         took_s = None if n is None else n * pace_s if (pace_s := _pace_s(cell, store)) is not None else None
-        ends = [end for end in (took_s, cell.load.duration_s) if end is not None]
+        ends = [end for end in (took_s, bound_s(cell, settings)) if end is not None]
         seconds += min(ends, default=0.0)
         limited += n is None
         unknown += not ends
-    text = f"{plural(requests, 'request')} in {plural(len(todo), 'cell')}"
+    settled = any(each.cell.until_settled for each in todo)
+    text = f"{'at most ' if settled else ''}{plural(requests, 'request')} in {plural(len(todo), 'cell')}"
     text += f", and what {plural(limited, 'cell')} can in their time" if limited else ""
     if unknown == len(todo):
         return f"{text}: how long that takes is not known, since nothing like it was measured" if todo else text
     more = f", and {plural(unknown, 'cell')} of which nothing like it was measured" if unknown else ""
-    return f"{text}: about {span_text(seconds)}{more}"
+    return f"{text}: {'at most' if settled else 'about'} {span_text(seconds)}{more}"
 
 
 def _pace_s(cell: Cell, store: Store | None) -> float | None:
