@@ -61,12 +61,7 @@ extracted from a text. `--explain` says what that would take, and sends nothing:
     """That is the answer: the last lines say it in a sentence, with the figures that it rests on. The exit code is 0
 if every model keeps the rule that you gave, and 99 if one does not, so a script can ask the same.
 
-## What was wrong?
-
-The page has every wrong answer beside what was expected, and latency against what was right
-([this one](examples/report.html)):""",
-    Typed(f"structbench report {RULE} -o report.html", (0, 99)),
-    """## How much better is one than the other?""",
+## How much better is one than the other?""",
     Typed(f"structbench compare {' '.join(f'model={model}' for model in MODELS)} {RULE}"),
     """*Better* and *worse* are said only of what the requests show; [compare.md](compare.md) has the words.
 
@@ -74,6 +69,11 @@ The page has every wrong answer beside what was expected, and latency against wh
 
 So far one request was in flight at a time. How many may there be before the rule no longer holds?""",
     Typed(f"structbench capacity --models {MODELS[1]} --suites json --tags person {RULE}"),
+    """## All of it on a page
+
+The page has the answer, latency against what was right and against the load, and every wrong answer beside what was
+expected ([this one](examples/report.html)):""",
+    Typed(f"structbench report {RULE} -o report.html", (0, 99)),
     """## And now
 
 - Your own questions: `structbench suites new json > mine.jsonl` writes a suite to start from, and `--suites mine.jsonl`
