@@ -259,8 +259,8 @@ class Display:
         if len(self._expected) < 2 or not self._number:
             return ""
         left_s = self._left_s()
-        left = about_text(left_s or 0.0)
-        more = "" if left_s is None else f", {left.replace('about', 'at most') if self._at_most else left} left"
+        about = "at most" if self._at_most else "about"
+        more = "" if left_s is None else f", {about_text(left_s, about)} left"
         return f"cell {self._number} of {len(self._expected)}{more}"
 
     def _left_s(self) -> float | None:

@@ -16,7 +16,7 @@ from loadgen.types import OpenLoop
 from loadgen.wire.access import NO_ACCESS, Access, split_userinfo
 from loadgen.wire.deadline import within
 from structbench.errors import BadInput
-from structbench.formatting import place_text, plural, printable, span_text, version_text
+from structbench.formatting import about_text, place_text, plural, printable, version_text
 from structbench.gates.slo import Judgement, judge_run, state_of
 from structbench.identity import config_dict, config_hash, differences
 from structbench.metrics import INSTRUMENTS
@@ -356,7 +356,7 @@ def estimate(planned: Sequence[PlannedCell], store: Store | None, settings: Sett
     if unknown == len(todo):
         return f"{text}: how long that takes is not known, since nothing like it was measured" if todo else text
     more = f", and {plural(unknown, 'cell')} of which nothing like it was measured" if unknown else ""
-    return f"{text}: {'at most' if settled else 'about'} {span_text(seconds)}{more}"
+    return f"{text}: {about_text(seconds, 'at most' if settled else 'about')}{more}"
 
 
 def _pace_s(cell: Cell, store: Store | None) -> float | None:
