@@ -111,7 +111,7 @@ class Server:
         return (", ".join(known[:most]) or "no model") + more
 
     def meant(self, models: Sequence[str]) -> str:
-        """Return ``did you mean a:1b? `` if the server has one whose name is like that of one it lacks; else nothing."""
+        """Return ``did you mean a:1b? `` where a name of the server is like one that it lacks, else nothing."""
         from difflib import get_close_matches
 
         known = [self.name_of(name) for name in self.models]

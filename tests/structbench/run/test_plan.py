@@ -228,7 +228,7 @@ def test_missing_models_are_all_named_with_the_command_that_pulls_them() -> None
             find_server(["sim:fast", "later", "nosuch:1b"], stack, host=sim.url, simulate=False, pull=False)
         assert "does not have later, nosuch:1b" in str(caught.value)
         assert "ollama pull later; ollama pull nosuch:1b" in str(caught.value)
-        with pytest.raises(BadInput, match="sim:fats: did you mean sim:fast[?] Else run `ollama pull sim:fats`"):
+        with pytest.raises(BadInput, match=r"sim:fats: did you mean sim:fast[?] Else run `ollama pull sim:fats`"):
             find_server(["sim:fats"], stack, host=sim.url, simulate=False, pull=False)
 
 
