@@ -138,6 +138,8 @@ def timed_load(
         truth = server.truth()
         with Store(db) as store:
             facts = store.query(_FACTS)[0] | store.query("SELECT verdict, verdict_reason FROM runs")[0]
+            facts |= store.query("SELECT max(workers) AS workers FROM segments")[0]
+            facts["notes"] = [row["text"] for row in store.query("SELECT text FROM notes ORDER BY kind")]
     if facts["errors"]:
         raise SystemExit(f"{facts['errors']} of {facts['requests']} requests failed: the benchmark is not valid")
     if facts["verdict"] != "valid":
