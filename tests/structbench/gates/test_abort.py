@@ -174,7 +174,7 @@ KINDS = {
 
 
 def figure(name: str, rows: Sequence[dict[str, Any]], elapsed_s: float) -> float | None:
-    """docs/metrics.md, on rows; None: nothing counts there."""
+    """docs/methods.md, on rows; None: nothing counts there."""
     done = [each for each in rows if each["error_kind"] is None]
     scored = [each for each in rows if each["accuracy_score"] is not None]
     good = [each for each in done if (each["ttft_s"] or 0) <= 0.5 and (each["tpot_s"] or 0) <= 0.25]

@@ -148,7 +148,7 @@ def test_percentile_of_no_counts() -> None:
 
 
 def test_the_documentation_says_the_same() -> None:
-    text = (ROOT / "docs/statistics.md").read_text()
+    text = (ROOT / "docs/methods.md").read_text()
     p50, p90, p95, p99 = (needed(p) for p in (0.5, 0.9, 0.95, 0.99))
     assert f"| {p50}, {p90}, {p95}, {p99} requests; more where neighbours are alike |" in text
     assert f"{p50} for the median, {p90} for p90, {p95} for p95, {p99} for p99" in text
