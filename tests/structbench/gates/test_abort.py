@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from structbench.gates.abort import AbortWatch
@@ -264,7 +264,6 @@ def test_rows_of_earlier_segments_count_where_they_are_steady() -> None:
     assert not opened("ttft_p95<1", [{**each, "request_index": 9, "steady": None} for each in earlier])
 
 
-@settings(deadline=None)  # the first one imports scipy
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(0.01, 1)), min_size=1, max_size=90), st.integers(0, 89),
     st.sampled_from(["correct>=90%", "correct>=100%", "error_rate<=5%", "error_rate<=0%", "ttft_p50<0.4",
