@@ -25,10 +25,12 @@ EXAMPLES = (
 class Options(Readable):
     """Compare two runs, labels, models, server versions or files; each difference has an interval and a verdict."""
 
-    a: str = opt("", "baseline: a run, a label, model=…, server=…, version=…, or another structbench file", args=["a"])
+    a: str = opt(
+        "", "baseline: a run, a label, model=…, load=c=4, server=…, version=…, or another structbench file", args=["a"]
+    )
     b: str = opt("", "what to compare with it, given the same way", args=["b"])
     db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
-    only: list[str] = opt((), "restrict both sides, e.g. suite=json", many=True, metavar="WORD")
+    only: list[str] = opt((), "restrict both sides, e.g. suite=json load=c=4", many=True, metavar="WORD")
     across: list[str] = opt(
         (),
         "config fields allowed to differ, e.g. structured options (model and server always may)",

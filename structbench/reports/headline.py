@@ -17,7 +17,7 @@ from structbench.gates.next_command import Settles, settles_of, together
 from structbench.gates.slo import DEFAULT_RULE, Judgement, judge_group
 from structbench.identity import canonical_json
 from structbench.metrics import PERCENTILES, Metric, without_stream
-from structbench.reports.estimates import estimate_text
+from structbench.reports.estimates import judged_text
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup, differing
 from structbench.stats import Estimate
@@ -203,7 +203,7 @@ def _shortfalls(checks: Iterable[Check]) -> str:
 
 
 def _check_text(check: Check) -> str:
-    return f"{check.metric.label} {estimate_text(check.metric, check.estimate)}"
+    return f"{check.metric.label} {judged_text(check.metric, check.estimate)}"
 
 
 def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:

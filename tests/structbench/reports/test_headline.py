@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,6 +77,14 @@ def test_a_rule_that_does_not_ask_for_both_calls_nobody_correct_and_fast_enough(
     found = headline_of([group(0, "a")], {0: figures(right)}, parse_rule(["correct>=90%"]))
     assert said in found.text
     assert "correct and fast" not in found.text
+
+
+def test_a_percentile_of_which_one_end_alone_is_known_is_told_as_that() -> None:
+    """Of 8 requests each took longer than the limit: 'misses TTFT p95 needs 72 requests' said nothing."""
+    own = figures(8, n=8)
+    slow = {**own.latencies["ttft_s"], "p95": Estimate(8, low=1.1, needs=72)}
+    found = headline((group(0), replace(own, latencies={**own.latencies, "ttft_s": slow})))
+    assert "misses json: TTFT p95 1.10 s or more where at most 1.00 s is required" in found.text
 
 
 def test_who_else_meets_such_a_rule_is_named() -> None:
