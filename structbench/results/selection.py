@@ -71,6 +71,16 @@ def select_runs(reader: Reader, words: Sequence[str]) -> list[str]:
     return [run["run_id"] for run in runs if not words or run["run_id"] in chosen]
 
 
+def restricted(reader: Reader, words: Sequence[str]) -> set[str]:
+    """Return the ids of the runs that match a word of each key: ``suite=json load=c=4`` are both asked for."""
+    by_key: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, _ = word.partition("=")
+        by_key.setdefault(key if equals and key in _KEYS else "", []).append(word)
+    found = [set(select_runs(reader, each)) for each in by_key.values()]
+    return set.intersection(*found) if found else set(select_runs(reader, ()))
+
+
 def filtered_runs(reader: Reader, filters: RunFilters) -> list[str]:
     """Return the ids of the runs that pass every filter, newest last; BadInput for a word that matches nothing."""
     chosen = select_runs(reader, filters.runs)

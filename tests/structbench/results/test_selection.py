@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from structbench.errors import BadInput
-from structbench.results.selection import select_runs
+from structbench.results.selection import restricted, select_runs
 from structbench.store import Reader, Store
 
 RUNS = (
@@ -59,6 +59,14 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 )
 def test_a_word_selects_runs_newest_last(reader: Reader, words: str, chosen: list[str]) -> None:
     assert select_runs(reader, words.split()) == chosen
+
+
+def test_what_restricts_asks_for_a_word_of_each_key(reader: Reader) -> None:
+    assert restricted(reader, ["suite=json", "model=gemma3n"]) == {B}
+    assert restricted(reader, ["suite=json", "suite=tools", "model=smollm2:360m"]) == {A, C}
+    assert restricted(reader, ["suite=tools", "load=c=4"]) == set()
+    assert restricted(reader, ["nightly", "suite=json"]) == {A, B}
+    assert restricted(reader, []) == {A, B, C, ODD}
 
 
 @pytest.mark.parametrize(
