@@ -40,8 +40,9 @@ class Typed:
 
 PAGE: tuple[str | Typed, ...] = (
     """Which of two models extracts data as JSON, correctly and soon enough? From a fresh clone to the
-answer, and what to ask next. All of this was typed by `python -m benchmarks.first_ten_minutes`, on {machine}, on
-{date}, with {server} on the same machine. Nothing is left out but the lines that say how far a load is.
+answer, and what to ask next. All of this was typed by `python -m benchmarks.first_ten_minutes`, on {machine} (load
+average when it began: {load}), on {date}, with {server} on the same machine. Nothing is left out but the lines that
+say how far a load is.
 
 ## Set up
 
@@ -167,11 +168,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_ten_minutes", description=__doc__)
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder to write to (default: docs)")
     docs = parser.parse_args().docs.resolve()
+    load = f"{os.getloadavg()[0]:.1f}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clone, env = folder / "structbench", environment(folder / "structbench" / ".venv")
         paragraphs = ["# Choose a model in ten minutes", *page(folder)]
-        told = {"{machine}": machine.describe(), "{server}": server(env, clone), "{date}": str(date.today())}
+        told = {
+            "{load}": load,
+            "{machine}": machine.describe(),
+            "{server}": server(env, clone),
+            "{date}": str(date.today()),
+        }
         text = "\n\n".join(paragraphs)
         for mark, fact in told.items():
             text = text.replace(mark, fact)
