@@ -56,20 +56,20 @@ The question is a rule: what share of the answers must be right, and how soon mu
 60 % right and half of them within 3 seconds are enough here (without `--slo` the rule is `correct>=90% ttft_p95<=1s
 error_rate<=5%`). What is asked is the suite `json`, of which only the cases in which the data of a person are to be
 extracted from a text. `--explain` says what that would take, and sends nothing:""",
-    Typed(f"structbench load --models {' '.join(MODELS)} --suites json --tags person {RULE} --explain"),
+    Typed(f"structbench load --models {' '.join(MODELS)} \\\n    --suites json --tags person {RULE} --explain"),
     """Then without it. Each model is asked until the rule is met or not met, and no longer:""",
-    Typed(f"structbench load --models {' '.join(MODELS)} --suites json --tags person {RULE}", (0, 99)),
+    Typed(f"structbench load --models {' '.join(MODELS)} \\\n    --suites json --tags person {RULE}", (0, 99)),
     """That is the answer: the last lines say it in a sentence, with the figures that it rests on. The exit code is 0
 if every model keeps the rule that you gave, and 99 if one does not, so a script can ask the same.
 
 ## How much better is one than the other?""",
-    Typed(f"structbench compare {' '.join(f'model={model}' for model in MODELS)} {RULE}"),
+    Typed(f"structbench compare {' '.join(f'model={model}' for model in MODELS)} \\\n    {RULE}"),
     """*Better* and *worse* are said only of what the requests show; [compare.md](compare.md) has the words.
 
 ## Up to which load?
 
 So far one request was in flight at a time. How many may there be before the rule no longer holds?""",
-    Typed(f"structbench capacity --models {MODELS[1]} --suites json --tags person {RULE}"),
+    Typed(f"structbench capacity --models {MODELS[1]} \\\n    --suites json --tags person {RULE}"),
     """## All of it on a page
 
 The page has the answer, latency against what was right and against the load, and every wrong answer beside what was
@@ -116,9 +116,10 @@ def page(folder: Path) -> Iterator[str]:
         started = time.monotonic()
         text = each.text.replace("ADDRESS", str(ROOT))
         printed = typed(text, clone if clone.exists() else folder, env, each.codes).replace(str(folder), "…")
-        printed = "".join(line for line in printed.splitlines(keepends=True) if " in flight, " not in line)
+        lines = [line for line in printed.rstrip().splitlines() if " in flight, " not in line]
+        folded = [line[i : i + COLUMNS] for line in lines for i in range(0, max(1, len(line)), COLUMNS)]
         took = span_text(time.monotonic() - started)
-        yield "\n".join(("```console", f"$ {each.text}", *printed.rstrip().splitlines(), "```", "", f"({took})"))
+        yield "\n".join(("```console", f"$ {each.text}", *folded, "```", "", f"({took})"))
     yield f"All of it took {span_text(time.monotonic() - began)}."
 
 
@@ -184,7 +185,7 @@ def main() -> None:
             text = text.replace(mark, fact)
         (docs / "first-ten-minutes.md").write_text(text + "\n")
         shutil.copy(clone / "report.html", docs / "examples" / "report.html")
-        comparison = f"structbench compare {' '.join(f'model={model}' for model in MODELS)} {RULE}"
+        comparison = f"structbench compare {' '.join(f'model={model}' for model in MODELS)} \\\n    {RULE}"
         typed(f"{comparison} --format markdown -o {docs / 'examples' / 'comparison.md'}", clone, env)
         pictures(clone, env, docs / "images")
 
