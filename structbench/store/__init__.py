@@ -31,9 +31,19 @@ from structbench.store.database import (
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
 from structbench.store.overlay import Overlay
 from structbench.store.reader import Reader
-from structbench.store.rows import row_of, run_columns, storable
+from structbench.store.rows import row_of, run_columns, storable_row
 from structbench.store.schema import KEYS, UPDATED
-from structbench.store.spool import BESIDES, Spool, SpooledRow, count_lines, insert, is_alive, read_rows, set_aside
+from structbench.store.spool import (
+    BESIDES,
+    Spool,
+    SpooledRow,
+    count_lines,
+    insert,
+    is_alive,
+    read_rows,
+    set_aside,
+    written_rows,
+)
 from structbench.store.upkeep import spool_of
 from structbench.store.views import GAPS_TO_KEEP
 
@@ -77,6 +87,8 @@ class Store:
         self.path = Path(path)
         self._database = Database(self.path, config=BESIDE_A_LOAD)
         self._columns = self._database.prepare(patience_s)
+        self._filled: dict[str, set[str]] = {}
+        """The columns that any row of a table has had so far."""
         try:
             self._spool = Spool(spool_of(self.path), fsync=fsync)
         except OSError as error:
@@ -128,15 +140,11 @@ class Store:
             besides = {name: row[name] for name in BESIDES if name in row}
             row = {name: value for name, value in row.items() if name not in besides}
         columns = self._columns.get(table, {}) if table in KEYS else {}
-        unknown = [name for name in row if name not in columns]
         missing = [name for name in KEYS.get(table, ()) if row.get(name) is None]
-        if not columns or unknown or missing:
+        if not columns or missing or not row.keys() <= columns.keys():
+            unknown = [name for name in row if name not in columns]
             raise ValueError(f"table {table}: no column {unknown}, no value for {missing}")
-        kept = {
-            name: storable(value, name, columns[name])
-            for name, value in row.items()
-            if value is not None or table in UPDATED  # where an absent column means that it does not change
-        }
+        kept = storable_row(row, columns, absent=table in UPDATED)  # where an absent column means that it stays
         if table == "runs":
             kept["owner"] = self.owner
         kept |= besides
@@ -150,6 +158,8 @@ class Store:
             self._appended += 1
             if table in UPDATED:
                 self._remember(table, kept)
+            elif not kept.keys() <= self._filled.setdefault(table, set()):
+                self._filled[table] |= kept.keys()
         self._raise_failure()
 
     def _remember(self, table: str, row: dict[str, Any]) -> None:
@@ -347,6 +357,10 @@ class Store:
             if not self._files:
                 self._rotate()
             files = [file for file, _ in self._files]
+            filled = {
+                table: {name: kind for name, kind in self._columns[table].items() if name in names}
+                for table, names in self._filled.items()
+            }
         done = 0
         try:
             if file_number(self.path) != self._file_number:
@@ -355,8 +369,9 @@ class Store:
                 until = time.monotonic() + HOLD_S
                 for file in files:
                     mine = file.name.startswith(self.owner)
-                    self._rows = self._rows or read_rows(file, None if mine else self._columns)
-                    if not insert(con, self._columns, self._rows, until, partial(set_aside, file)):
+                    self._rows = self._rows or (written_rows(file) if mine else read_rows(file, self._columns))
+                    aside = partial(set_aside, file)
+                    if not insert(con, self._columns, self._rows, until, aside, filled):
                         break
                     self._rows = None
                     done += 1
