@@ -11,7 +11,7 @@ import platform
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +20,10 @@ from threading import Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal
 
+from loadgen.api import DEFAULT_API
 from loadgen.api.server import LoadedModel, ModelDetails, Server, ServerError
+from loadgen.engine import default_workers
+from loadgen.engine.local import spare_workers
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
 from loadgen.wire.deadline import together
@@ -58,6 +61,7 @@ from structbench.run.plan import (
     plan,
     pull_missing,
     who_is_it,
+    who_sends,
     with_models,
 )
 from structbench.run.segment import Segment, Services, gone, labels_of
@@ -237,6 +241,8 @@ def load(
         for notice in (*settings.notices, calibrated_machine.warning(settings.loads, calibrated_machine.kept())):
             if notice is not None:
                 display.print(notice)
+        if not (settings.dry_run or settings.explain):
+            stack.enter_context(_workers_ahead(settings))
         with stop.interruptible():
             servers = find_servers(settings, stack)
             settings, chosen = with_models(settings, servers)
@@ -258,7 +264,8 @@ def load(
         planned = plan(settings, cells, store)
         for warning in _warnings([each.cell for each in planned if each.cache != "skipped"]):
             display.print(warning)
-        scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
+        is_scored = any(each.cell.config.scorer_version is not None for each in planned if each.cache != "skipped")
+        scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score), start_now=is_scored))
         budget = None if settings.max_tokens_total is None else TokenBudget(settings.max_tokens_total)
         services = Services(settings, store, telemetry, scorer, display, budget)
         runner = _Runner(services, stop)
@@ -272,6 +279,17 @@ def load(
             report(summary)
         _hold(settings.hold_s, stop)
         return summary
+
+
+def _workers_ahead(settings: Settings) -> AbstractContextManager[None]:
+    """Start what will send the first cell, as far as that is known, while its server is asked who it is."""
+    if settings.engine != "local":
+        return nullcontext()
+    load = settings.loads[0]
+    many = default_workers(load) if settings.workers is None else settings.workers
+    return spare_workers(
+        min(many, load.concurrency) if isinstance(load, ClosedLoop) else many, settings.api or DEFAULT_API
+    )
 
 
 def _close(store: Store) -> None:
@@ -308,6 +326,8 @@ def _plan_lines(settings: Settings, cells: Sequence[Cell], warnings: list[str]) 
     if settings.explain:
         lines.append(total)
         lines += dict.fromkeys(who_is_it(cell) for cell in cells)
+        if settings.engine == "local":
+            lines += dict.fromkeys(who_sends(cell, settings.workers) for cell in cells)
     return lines + warnings
 
 
@@ -621,7 +641,7 @@ class _Runner:
         limit = self.services.settings.max_tokens_total if segment.out_of_tokens else None
         store.append("segments", {
             **ended, "segment": segment.number, "duration_s": segment.duration_s, "token_limit": limit,
-            **segment.of_nodes,
+            **segment.senders,
         })  # fmt: skip
         for row in node_rows(segment.run_id, segment.number, segment.readings.nodes):
             store.append("nodes", row)
