@@ -11,7 +11,7 @@ import platform
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loadgen.api import DEFAULT_API
 from loadgen.api.server import LoadedModel, ModelDetails, Server, ServerError
-from loadgen.engine import default_workers
-from loadgen.engine.local import spare_workers
+from loadgen.engine import started_ahead
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
 from loadgen.wire.deadline import together
@@ -242,7 +241,8 @@ def load(
             if notice is not None:
                 display.print(notice)
         if not (settings.dry_run or settings.explain):
-            stack.enter_context(_workers_ahead(settings))
+            api = settings.api or DEFAULT_API
+            stack.enter_context(started_ahead(settings.engine, settings.loads[0], settings.workers, api))
         with stop.interruptible():
             servers = find_servers(settings, stack)
             settings, chosen = with_models(settings, servers)
@@ -279,17 +279,6 @@ def load(
             report(summary)
         _hold(settings.hold_s, stop)
         return summary
-
-
-def _workers_ahead(settings: Settings) -> AbstractContextManager[None]:
-    """Start what will send the first cell, as far as that is known, while its server is asked who it is."""
-    if settings.engine != "local":
-        return nullcontext()
-    load = settings.loads[0]
-    many = default_workers(load) if settings.workers is None else settings.workers
-    return spare_workers(
-        min(many, load.concurrency) if isinstance(load, ClosedLoop) else many, settings.api or DEFAULT_API
-    )
 
 
 def _close(store: Store) -> None:

@@ -303,7 +303,7 @@ def test_it_is_said_by_what_a_model_is_known(identity: str, revision: str | None
     ("given", "told"),
     [
         ({"concurrency": [1]}, "c=1: 1 worker, by its streams; the tokens/s of the warm-up decide"),
-        ({"rate": [2.0]}, "rate=2: 1 worker, by its rate"),
+        ({"rate": [2.0]}, "rate=2/s constant: 1 worker, by its rate"),
         ({"concurrency": [8], "workers": 3}, "c=8: 3 workers, by --workers"),
     ],
 )
