@@ -50,7 +50,7 @@ def quickly_pickled(kind: type[T]) -> type[T]:
     def set_state(self: T, state: tuple[Any, ...]) -> None:
         any(map(put, repeat(self), names, state))  # none of which returns anything
 
-    kind.__getstate__ = get_state  # type: ignore[attr-defined]
+    kind.__getstate__ = get_state  # type: ignore[method-assign, assignment]
     kind.__setstate__ = set_state  # type: ignore[attr-defined]
     return kind
 

@@ -215,7 +215,7 @@ def load_model(
     The server's own seconds if it reports them (old versions do not for an empty prompt), else those of the call.
     Raises AccessRefused.
     """
-    body = {"model": model, "prompt": "", "options": {**options, "num_predict": 1}}
+    body: dict[str, Any] = {"model": model, "prompt": "", "options": {**options, "num_predict": 1}}
     body |= {} if keep_alive is None else {"keep_alive": keep_alive}
     began_ns = monotonic_ns()
     try:
@@ -233,7 +233,7 @@ def prompt_tokens(
     limit_field: str | None = None,  # noqa: ARG001
 ) -> int | None:  # fmt: skip
     """Return the number of tokens of the prompt with its template; None if the server does not report it."""
-    said = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
+    said: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
     body = {"model": model, **said, "options": {**options, "num_predict": 1}}
     path = "/api/chat" if chat else "/api/generate"
     try:

@@ -385,6 +385,13 @@ class _Runner:
         self.summary.interrupted = bool(self.stop.asked)
         self.summary.db = str(self.services.settings.db)
         self.summary.models = self.services.settings.models
+        with self.services.store.held():
+            self._read_summary(runs, caches, outcomes, warning)
+
+    def _read_summary(
+        self, runs: Sequence[tuple[Cell, str]], caches: Mapping[str, CacheState], outcomes: Mapping[str, CellResult],
+        warning: str | None,
+    ) -> None:  # fmt: skip
         store = self.services.store
         self.summary.rows = with_servers(_summary_rows(store, caches))
         failed = {failure.partition(": ")[0] for failure in self.summary.failures}

@@ -6,13 +6,13 @@ database: rows go to a spool on disk at once, and a thread moves them into DuckD
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -108,6 +108,8 @@ class Store:
         self._held = (0.0, 0.0)
         """When the file was first and last found taken, since it was last written."""
         self._overlay = Overlay()
+        self._held_open = threading.local()
+        """The connection of a thread that holds the file open, as ``con``."""
         self._recent: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
         self._file_number = file_number(self.path)
         self._failure: BaseException | None = None
@@ -241,6 +243,21 @@ class Store:
 
         return self._read(ask)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the file open for all that this thread asks within the block: to open it takes as long as to ask.
+
+        What is appended meanwhile is not found, and reaches the file afterwards.
+        """
+        with ExitStack() as stack:
+            if self.flush(tried_s=TRIED_S):
+                with suppress(Locked):
+                    con = stack.enter_context(self._database.opened(read_only=True))
+                    self._overlay.drop(con)
+                    self._held_open.con = con
+                    stack.callback(setattr, self._held_open, "con", None)
+            yield
+
     def find(self, config_hashes: Sequence[str]) -> dict[str, StoredRun]:
         """Return each known hash's largest complete run, else the newest to continue, else one still running."""
         return self._read(lambda con: find_runs(con, config_hashes, self._is_alive))
@@ -282,6 +299,8 @@ class Store:
         self, work: Callable[[duckdb.DuckDBPyConnection], T], timeout_s: float = 10.0, *, read_only: bool = True
     ) -> T:
         """Return what ``work`` makes of the file, with all rows appended so far in it."""
+        if read_only and (held := getattr(self._held_open, "con", None)) is not None:
+            return work(held)
         done = self._closed or self.flush(timeout_s, tried_s=TRIED_S)
         deadline = time.monotonic() + timeout_s
         while done or not read_only:
@@ -398,5 +417,5 @@ def _yield_to_others() -> None:
     """Lower the priority of the calling thread, where the system has one for each thread."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)

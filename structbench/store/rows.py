@@ -103,12 +103,10 @@ def run_columns(config: Config) -> dict[str, Any]:
 
 def storable_row(row: Mapping[str, Any], types: Mapping[str, str], *, absent: bool = False) -> dict[str, Any]:
     """Return a row with each value as ``storable`` does; without those that are None unless ``absent``."""
+    convert = _STORABLE
     try:
-        return {
-            name: None if value is None else _STORABLE[types[name]](value)
-            for name, value in row.items()
-            if absent or value is not None
-        }
+        kept = {name: convert[types[name]](value) for name, value in row.items() if value is not None}
+        return {**dict.fromkeys(row), **kept} if absent else kept
     except (TypeError, ValueError):
         for name, value in row.items():
             storable(value, name, types[name])  # which says what is wrong
