@@ -29,7 +29,6 @@ from structbench.store.database import (
     wait_a_little,
 )  # fmt: skip
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
-from structbench.store.overlay import Overlay
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
 from structbench.store.schema import KEYS, UPDATED
@@ -95,7 +94,8 @@ class Store:
         """Who last kept the file from being written."""
         self._held = (0.0, 0.0)
         """When the file was first and last found taken, since it was last written."""
-        self._overlay = Overlay()
+        self._shown = 0.0
+        """When the writer last took new rows into the overlay."""
         self._recent: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
         self._file_number = file_number(self.path)
         self._failure: BaseException | None = None
@@ -279,13 +279,12 @@ class Store:
                 raise RunFailed(f"{self.path} is in use by {self.held_by}: {self.backlog} rows wait in the spool")
             try:
                 with self._database.opened(read_only=read_only) as con:
-                    self._overlay.drop(con)
                     return work(con)
             except Locked as held:
                 if time.monotonic() > deadline:
                     raise RunFailed(f"{self.path} is in use by {held}: stop that process and try again") from held
             wait_a_little()
-        with self._database.opened_with(self._overlay, self._waiting) as con:
+        with self._database.opened_with(self._waiting) as con:
             return work(con)
 
     def _waiting(self) -> list[Path]:
@@ -306,7 +305,7 @@ class Store:
         """
         if not self.path.exists():
             complain(f"{self.path} was removed: it is made anew, and holds what comes from now on")
-            self._database.prepare(PAUSE_S)
+        self._database.make_current(0)
         with self._database.opened(read_only=False) as con:
             known = {run_id for (run_id,) in con.execute("SELECT run_id FROM runs").fetchall()}
             with self._state:
@@ -316,8 +315,9 @@ class Store:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
+            why = next(iter(str(self._failure).splitlines()), type(self._failure).__name__)
             raise RunFailed(
-                f"cannot write {self.path} ({self._failure}); the rows wait in {self._spool.folder}"
+                f"cannot write {self.path} ({why}); the rows wait in {self._spool.folder}"
             ) from self._failure
 
     def _write(self) -> None:
@@ -332,6 +332,7 @@ class Store:
                 goal = self._appended
                 while self._stored < goal and not self._closing:
                     if not self._move():
+                        self._show_what_waits()
                         wait_a_little()  # so that whoever waits for the file gets it
             except BaseException as error:  # handed to whoever appends or flushes next
                 with self._state:
@@ -340,6 +341,16 @@ class Store:
                 return
             took_s = time.monotonic() - started
             pause_s = PAUSE_S if self.backlog > MANY else min(max(PAUSE_S, DUTY * took_s), PAUSE_MAX_S)
+
+    def _show_what_waits(self) -> None:
+        """While another process keeps the file, take new rows into memory, so that no query has to take them all."""
+        import duckdb
+
+        first, last = self._held
+        if last - first > HELD_S and time.monotonic() - self._shown > PAUSE_S:
+            with contextlib.suppress(duckdb.Error), self._database.opened_with(self._waiting):
+                pass  # what went wrong, the next query will say
+            self._shown = time.monotonic()
 
     def _move(self) -> bool:
         """Insert the oldest spool files, for ``HOLD_S`` at most; return False if more is left to do."""

@@ -11,6 +11,7 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -57,6 +58,9 @@ PATIENCE_S = 10.0
 
 
 _BRIEFLY_S = 0.2
+_OPENINGS = 100
+"""After so many, DuckDB is started anew: it keeps some 200 bytes for each block that it once had in memory, the 500 of
+a small cell's rows and figures for example, until there are tens of thousands, and has no setting for that."""
 _NUMBERS = count()
 
 
@@ -84,8 +88,11 @@ class Database:
         self._duckdb: duckdb.DuckDBPyConnection | None = None
         self._named: set[str] = set()
         """The tables and views that a reader can name by now: each takes a while to make."""
+        self._openings = 0
+        self._overlay = Overlay()
         self._version = 0
         self._inspected: object = None
+        self._let_go: Callable[[], object] | None = None
         self._turn = threading.Lock()
 
     @contextmanager
@@ -97,41 +104,55 @@ class Database:
         A reader sees the file's tables and, after ``make_views``, today's views; nothing else in it is ever read, and
         a file that is not ours raises BadInput.
         """
-        import duckdb  # late: takes 100 ms
-
         with self._turn:
-            if self._duckdb is None:
-                self._duckdb = duckdb.connect(config=dict(self._config))
-                if self._sealed:
-                    _seal(self._duckdb, self._reach)
-            path = path or self.path
-            with (
-                attached(self._duckdb, path, FILE, read_only=read_only, patience_s=patience_s),
-                self._duckdb.cursor() as con,
-            ):
+            running, path = self._running(), path or self.path
+            with attached(running, path, FILE, read_only=read_only, patience_s=patience_s), running.cursor() as con:
+                self._overlay.drop(con)
                 if self._inspected != (file := file_number(path)):
                     self._version, self._inspected = version_of(con, path), file
+                    self._keep_number(path)
                 if not read_only:
                     con.execute(f"USE {FILE}").fetchall()
                 elif self.is_current:
                     self._name_tables(con)
                 yield con
+            self._openings += 1
+            if self._openings == _OPENINGS:
+                self._stop()  # here, where nothing is open, nor do rows wait in memory
+
+    def _keep_number(self, path: Path) -> None:
+        """Keep what tells the file from others from being given to one of them, as Linux does with a removed file's."""
+        if self._let_go is not None:
+            self._let_go()
+        self._let_go = None
+        if hasattr(os, "O_PATH"):  # not by opening it for reading: to close that again would end DuckDB's locks
+            with suppress(FileNotFoundError):
+                self._let_go = weakref.finalize(self, os.close, os.open(path, os.O_PATH))
+
+    def _running(self) -> duckdb.DuckDBPyConnection:
+        import duckdb  # late: takes 100 ms
+
+        if self._duckdb is None:
+            self._duckdb = duckdb.connect(config=dict(self._config))
+            if self._sealed:
+                _seal(self._duckdb, self._reach)
+        return self._duckdb
 
     @contextmanager
-    def opened_with(self, overlay: Overlay, files: Callable[[], Iterable[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
+    def opened_with(self, files: Callable[[], Iterable[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the file for reading, or not at all while a writer has it, with the rows of these spool files in front.
 
         ``files`` is called when nobody else has the turn.
         """
         with self._turn, ExitStack() as stack:
-            assert self._duckdb is not None
+            running = self._running()
             try:
-                stack.enter_context(attached(self._duckdb, self.path, FILE, read_only=True, patience_s=_BRIEFLY_S))
+                stack.enter_context(attached(running, self.path, FILE, read_only=True, patience_s=_BRIEFLY_S))
                 with_file = True
             except Locked:
                 with_file = False
-            con = stack.enter_context(self._duckdb.cursor())
-            overlay.show(con, files(), with_file=with_file)
+            con = stack.enter_context(running.cursor())
+            self._overlay.show(con, files(), with_file=with_file)
             self._named.difference_update(TABLES)
             yield con
 
@@ -156,27 +177,37 @@ class Database:
     def close(self) -> None:
         """Stop DuckDB and free its memory."""
         with self._turn:
-            if self._duckdb is not None:
-                self._duckdb.close()
-                self._duckdb = None
-                self._named.clear()
+            self._stop()
+            if self._let_go is not None:
+                self._let_go()
+            self._let_go = self._inspected = None
+
+    def _stop(self) -> None:
+        if self._duckdb is not None:
+            self._duckdb.close()
+            self._duckdb, self._openings, self._overlay = None, 0, Overlay()
+            self._named.clear()
 
     def prepare(self, patience_s: float) -> Columns:
         """Create or migrate the file and return its tables' columns; raise BadInput if it cannot be used."""
         _check_place(self.path)
         with usable(self.path):
             sweep(self.path)
-            if not self.path.exists():
-                self._create()
-            # Read-only first: a current file needs no writing, and so a reader does not keep a load from starting.
-            with self.opened(read_only=True, patience_s=patience_s) as con:
-                is_current, has_views = self.is_current, has_todays_views(con)
-            if not is_current:
-                self._migrate(patience_s)
-            elif not has_views:  # they are for other programs, and can wait for a reader
-                with suppress(Locked):
-                    self._migrate(0)
+            self.make_current(patience_s)
         return shape(MIGRATIONS).columns
+
+    def make_current(self, patience_s: float) -> None:
+        """Create the file, if there is none, or migrate it; raise Locked, or what is wrong with it."""
+        if not self.path.exists():
+            self._create()
+        # Read-only first: a current file needs no writing, and so a reader does not keep a load from starting.
+        with self.opened(read_only=True, patience_s=patience_s) as con:
+            is_current, has_views = self.is_current, has_todays_views(con)
+        if not is_current:
+            self._migrate(patience_s)
+        elif not has_views:  # they are for other programs, and can wait for a reader
+            with suppress(Locked):
+                self._migrate(0)
 
     @property
     def is_current(self) -> bool:

@@ -48,7 +48,7 @@ class Overlay:
         for file in files:
             if file not in self._read:
                 with suppress(FileNotFoundError):  # by now it is in the database
-                    insert(con, columns, read_rows(file))
+                    insert(con, columns, read_rows(file, aside=_later), aside=_later)
                 self._read.add(file)
         con.execute("USE memory").fetchall()
         for table in TABLES:
@@ -64,3 +64,7 @@ class Overlay:
             con.execute(f"DETACH {_WAITING}").fetchall()
             self._read.clear()
             self._is_made = False
+
+
+def _later(_line: bytes) -> None:
+    """Leave out a line that does not fit: it is set aside when its file gets into the database."""

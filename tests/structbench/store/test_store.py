@@ -106,6 +106,35 @@ def test_what_is_kept_from_the_file_is_read_from_the_spool_and_changes_what_the_
 
 
 @pytest.mark.slow
+def test_what_got_into_the_file_between_two_readers_is_read_with_what_waits(path: Path) -> None:
+    with Store(path) as store:
+        store.append("runs", RUN)
+        assert store.flush()
+        with held(path, "read") as release:
+            store.append("requests", request(0))
+            assert store.query("SELECT label FROM runs", timeout_s=0.1) == [{"label": None}]
+            release()
+        store.append("runs", {"run_id": "r", "label": "between"})
+        assert store.flush()
+        with held(path, "read"):
+            store.append("requests", request(1))
+            assert store.query("SELECT label, requests FROM summary", timeout_s=0.1) == [
+                {"label": "between", "requests": 2}
+            ]
+
+
+@pytest.mark.slow
+def test_while_a_reader_has_the_file_the_writer_takes_in_what_waits_and_no_query_has_to(path: Path) -> None:
+    with Store(path) as store, held(path, "read"):
+        for index in range(100):
+            store.append("requests", request(index))
+        while not store._database._overlay._read:
+            store.flush(0.1)
+        with store._database.opened_with(list) as con:
+            assert con.execute("SELECT count(*) FROM requests").fetchall() == [(100,)]
+
+
+@pytest.mark.slow
 def test_a_run_can_be_claimed_while_a_reader_has_the_file(path: Path) -> None:
     with Store(path) as store:
         store.append("runs", {**RUN, "status": "interrupted"})
