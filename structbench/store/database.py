@@ -1,7 +1,7 @@
 """Opening the DuckDB file; the only caller of ``duckdb.connect``.
 
-Invariant: the file is open only for moments, so that other processes get their turn. DuckDB itself stays running:
-starting it takes 20 ms, attaching the file to it 1 ms.
+Invariant: the file is open only for moments, so that other processes get their turn. DuckDB itself stays running
+for many of them: starting it takes 20 ms, attaching the file to it 1 ms.
 """
 
 from __future__ import annotations
