@@ -117,7 +117,7 @@ class Database:
                     self._name_tables(con)
                 yield con
             self._openings += 1
-            if self._openings == _OPENINGS:
+            if self._openings >= _OPENINGS:
                 self._stop()  # here, where nothing is open, nor do rows wait in memory
 
     def _keep_number(self, path: Path) -> None:

@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 from structbench.errors import BadInput, RunFailed
-from structbench.store import Reader, Store, schema
+from structbench.store import Reader, Store, database, schema
 from structbench.store.database import Database
 from structbench.store.spool import Spool, is_alive
 from tests.support.databases import APPEND, RUN, held, python, read, request
@@ -59,6 +59,26 @@ def test_what_a_second_row_of_a_request_lacks_is_absent_and_of_a_run_stays(path:
         store.append("requests", request(0, ttft_s=None, e2e_s=2.0))
         assert store.query("SELECT ttft_s, e2e_s FROM requests") == [{"ttft_s": None, "e2e_s": 2.0}]
         assert store.query("SELECT label, verdict FROM runs") == [{"label": "night", "verdict": None}]
+
+
+def test_duckdb_is_started_anew_after_many_openings_and_finds_what_it_found(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    connect = duckdb.connect
+
+    def counted(*args: Any, **how: Any) -> duckdb.DuckDBPyConnection:
+        started.append(args)
+        return connect(*args, **how)
+
+    with Store(path) as store:
+        monkeypatch.setattr(database, "_OPENINGS", 2)
+        monkeypatch.setattr(duckdb, "connect", counted)
+        for index in range(4):
+            store.append("requests", request(index))
+            assert store.query("SELECT count(*) AS n FROM requests") == [{"n": index + 1}]
+            assert store.query("SELECT run_id FROM summary") == []
+    assert len(started) >= 4
 
 
 @pytest.mark.slow
