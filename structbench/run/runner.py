@@ -627,7 +627,7 @@ class _Runner:
         for row in node_rows(segment.run_id, segment.number, segment.readings.nodes):
             store.append("nodes", row)
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
-        if (waiting := store.backlog) > _MANY_ROWS:
+        if (waiting := store.backlog) > _MANY_ROWS and not store.is_held:
             self.services.display.print(f"{cell.name}: waiting for {plural(waiting, 'row')} to get into the database")
         ending = store.together(lambda query: ending_of(query, segment.run_id), _FLUSH_S)
         planned = cell.requests

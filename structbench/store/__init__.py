@@ -180,6 +180,12 @@ class Store:
         self._raise_failure()
         return done
 
+    @property
+    def is_held(self) -> bool:
+        """Whether another process keeps the file, so that nothing waits for it: rows are read from the spool."""
+        with self._state:
+            return self._is_held(time.monotonic() - TRIED_S, HELD_S)
+
     def _is_held(self, began: float, held_s: float) -> bool:
         """Whether a try since ``began`` found the file taken, as it has been for longer than ``held_s``."""
         first, last = self._held

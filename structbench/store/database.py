@@ -43,6 +43,8 @@ BESIDE_A_LOAD: Mapping[str, str] = {**_POWERLESS, "threads": "1", "memory_limit"
 """One thread, the caller's, whose priority then counts, and less memory."""
 _FOR_USERS: Mapping[str, str] = {**_ALONE, "temp_directory": ""}
 """For statements of users: DuckDB lets them read its temporary folder."""
+MOST_BYTES = 1 << 30
+"""What the rows of a user's statement may take, beside DuckDB's own memory."""
 
 _NO_LOCKS = re.compile("|".join([
     "file locks are not supported", *(re.escape(os.strerror(number)) for number in (ENOLCK, ENOSYS, EOPNOTSUPP)),
@@ -432,9 +434,23 @@ def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> Que
     result = con.execute(statements[0])
     names = [column[0] for column in result.description or ()]
     if limit is None:
-        return QueryResult(names, result.fetchall())
+        return QueryResult(names, _all_rows(result))
     rows = result.fetchmany(limit + 1)
     return QueryResult(names, rows[:limit], more=len(rows) > limit)
+
+
+def _all_rows(result: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    """Return the rows; RunFailed once they take more memory than DuckDB may, which limits itself alone."""
+    import psutil
+
+    this = psutil.Process()
+    most = this.memory_info().rss + MOST_BYTES
+    rows: list[tuple[Any, ...]] = []
+    while batch := result.fetchmany(10_000):
+        rows += batch
+        if this.memory_info().rss > most:
+            raise RunFailed(f"stopped after {len(rows):,} rows, which take {MOST_BYTES >> 30} GB: select fewer")
+    return rows
 
 
 def _one_line_error(error: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from structbench.errors import BadInput, RunFailed
 from structbench.output import spreadsheet_sql, spreadsheet_text, writable_path
-from structbench.store import Reader, Store, schema
+from structbench.store import Reader, Store, database, schema
 from structbench.store.database import ask
 from structbench.store.spool import Spool
 from structbench.store.upkeep import spool_of
@@ -238,6 +238,12 @@ def test_a_statement_that_takes_too_long_is_stopped(path: Path) -> None:
             "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 3",
             timeout_s=0.2,
         )
+
+
+def test_a_result_that_takes_too_much_memory_is_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MOST_BYTES", 20 << 20)
+    with pytest.raises(RunFailed, match=r"stopped after [\d,]+ rows, which take .* GB: select fewer"):
+        ask(path, "FROM range(1000000)")
 
 
 def test_a_statement_that_has_no_name_is_refused_in_one_line(path: Path) -> None:
