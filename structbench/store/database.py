@@ -60,9 +60,9 @@ PATIENCE_S = 10.0
 
 
 _BRIEFLY_S = 0.2
-_OPENINGS = 100
-"""After so many, DuckDB is started anew: it keeps some 200 bytes for each block that it once had in memory, the 500 of
-a small cell's rows and figures for example, until there are tens of thousands, and has no setting for that."""
+_OPEN_S = 5.0
+"""After it has had files open for so long in all, DuckDB is started anew: it keeps some 200 bytes for each block that it
+once had in memory (500 blocks for a cell of ten requests) until there are tens of thousands, and has no setting for it."""
 _NUMBERS = count()
 
 
@@ -90,7 +90,8 @@ class Database:
         self._duckdb: duckdb.DuckDBPyConnection | None = None
         self._named: set[str] = set()
         """The tables and views that a reader can name by now: each takes a while to make."""
-        self._openings = 0
+        self._open_s = 0.0
+        """How long this DuckDB has had files open."""
         self._overlay = Overlay()
         self._version = 0
         self._inspected: object = None
@@ -109,6 +110,7 @@ class Database:
         with self._turn:
             running, path = self._running(), path or self.path
             with attached(running, path, FILE, read_only=read_only, patience_s=patience_s), running.cursor() as con:
+                began = time.monotonic()
                 self._overlay.drop(con)
                 if self._inspected != (file := file_number(path)):
                     self._version, self._inspected = version_of(con, path), file
@@ -118,8 +120,8 @@ class Database:
                 elif self.is_current:
                     self._name_tables(con)
                 yield con
-            self._openings += 1
-            if self._openings >= _OPENINGS:
+            self._open_s += time.monotonic() - began
+            if self._open_s > _OPEN_S:
                 self._stop()  # here, where nothing is open, nor do rows wait in memory
 
     def _keep_number(self, path: Path) -> None:
@@ -187,7 +189,7 @@ class Database:
     def _stop(self) -> None:
         if self._duckdb is not None:
             self._duckdb.close()
-            self._duckdb, self._openings, self._overlay = None, 0, Overlay()
+            self._duckdb, self._open_s, self._overlay = None, 0.0, Overlay()
             self._named.clear()
 
     def prepare(self, patience_s: float) -> Columns:

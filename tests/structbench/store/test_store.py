@@ -61,7 +61,7 @@ def test_what_a_second_row_of_a_request_lacks_is_absent_and_of_a_run_stays(path:
         assert store.query("SELECT label, verdict FROM runs") == [{"label": "night", "verdict": None}]
 
 
-def test_duckdb_is_started_anew_after_many_openings_and_finds_what_it_found(
+def test_duckdb_is_started_anew_now_and_then_and_finds_what_it_found(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[object] = []
@@ -72,7 +72,7 @@ def test_duckdb_is_started_anew_after_many_openings_and_finds_what_it_found(
         return connect(*args, **how)
 
     with Store(path) as store:
-        monkeypatch.setattr(database, "_OPENINGS", 2)
+        monkeypatch.setattr(database, "_OPEN_S", 0.0)
         monkeypatch.setattr(duckdb, "connect", counted)
         for index in range(4):
             store.append("requests", request(index))
