@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import apis, machine, results, scoring, store, telemetry, timing, tls
+from benchmarks import apis, machine, peers, results, scoring, store, telemetry, timing, tls
 from benchmarks.table import Figure, lines, markdown
 
 
@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
         "--repeats", type=int, default=3, help="runs of each benchmark, of which the median counts (default: 3)"
     )
     parser.add_argument("--only", default="", metavar="TEXT", help="run only benchmarks whose name contains this text")
+    parser.add_argument(
+        "--peers", action="store_true", help="AIPerf and GuideLLM beside structbench, instead: they are installed first"
+    )
     return parser
 
 
@@ -53,6 +56,9 @@ def undisturbed(run: Callable[[], list[Figure]], tries: int = 4) -> list[Figure]
 def main() -> None:
     arguments = parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and loads end with us
+    if arguments.peers:
+        peers.compare(arguments.truthserver)
+        return
     chosen = {name: run for name, run in benchmarks(arguments).items() if arguments.only in name}
     if not chosen:
         sys.exit(f"no benchmark's name contains {arguments.only!r}: use {', '.join(benchmarks(arguments))}")

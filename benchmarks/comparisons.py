@@ -2,7 +2,7 @@
 
 Runs of simulated systems are written to a database and compared as ``structbench compare`` does: an open loop against
 four slots at 80 % of what they can do (M/D/4), requests that have nothing to do with one another, and runs that each
-have a speed of their own (standard deviation 5 %), one and several on a side. Prints the table of docs/compare.md.
+have a speed of their own (standard deviation 5 %), one and several on a side. Prints the table of docs/methods.md.
 """
 
 from __future__ import annotations

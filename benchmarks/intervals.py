@@ -1,7 +1,7 @@
 """``python -m benchmarks.intervals``: how often intervals cover the true figures of simulated systems.
 
 Independent requests, AR(.5), M/D/4 at 80, 90 and 95 % load: what an open loop against four slots looks like. Prints the
-table of docs/statistics.md; ``--runs`` is the number of runs for each line.
+table of docs/methods.md; ``--runs`` is the number of runs for each line.
 """
 
 from __future__ import annotations

@@ -42,6 +42,9 @@ class ServerTiming:
     requests: int
     ttft_p50_s: float
     ttft_p99_s: float
+    first_ns: int
+    """When the first request came, and the last, by the monotonic clock."""
+    last_ns: int
 
 
 class Server(Protocol):
@@ -85,7 +88,11 @@ class Simulated:
             r for r in _ask(self.url + "/truth", None, self.context)["requests"] if r["first_ns"] and r["chunks"]
         ]
         ttfts = [(r["first_ns"] - r["received_ns"]) / 1e9 for r in requests]
-        return ServerTiming(requests=len(ttfts), ttft_p50_s=_quantile(ttfts, 0.5), ttft_p99_s=_quantile(ttfts, 0.99))
+        asked = [r["received_ns"] for r in requests]
+        return ServerTiming(
+            requests=len(ttfts), ttft_p50_s=_quantile(ttfts, 0.5), ttft_p99_s=_quantile(ttfts, 0.99),
+            first_ns=min(asked, default=0), last_ns=max(asked, default=0),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,11 @@ class TruthServer:
 def truth_of_stats(stats: dict[str, Any]) -> ServerTiming:
     """Return the figures from the truth server's statistics."""
     ttft = stats["ttft_ms"]
-    return ServerTiming(requests=stats["completed"], ttft_p50_s=ttft["p50"] / 1e3, ttft_p99_s=ttft["p99"] / 1e3)
+    return ServerTiming(
+        requests=stats["completed"], ttft_p50_s=ttft["p50"] / 1e3, ttft_p99_s=ttft["p99"] / 1e3,
+        first_ns=round(stats["first_request_monotonic_s"] * 1e9),
+        last_ns=round(stats["last_request_monotonic_s"] * 1e9),
+    )  # fmt: skip
 
 
 @contextmanager

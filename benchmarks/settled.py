@@ -1,7 +1,7 @@
 """``python -m benchmarks.settled``: how many decisions of ``--until settled`` are wrong, and how long they take.
 
 Models whose true figures are known are measured look by look, as a load does, under the default rule. At its limit a
-rule is met, so that "not met" is wrong there; just below it "met" is. Prints the table of docs/statistics.md.
+rule is met, so that "not met" is wrong there; just below it "met" is. Prints the table of docs/methods.md.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ SELECT count(*) AS requests, count(*) FILTER (WHERE error_kind IS NOT NULL) AS e
     quantile_cont(ttft_s, 0.5) AS ttft_p50_s, quantile_cont(ttft_s, 0.99) AS ttft_p99_s,
     quantile_cont(send_lag_s, 0.5) AS send_lag_p50_s, quantile_cont(send_lag_s, 0.99) AS send_lag_p99_s,
     quantile_cont(read_lag_max_s, 0.99) AS read_lag_p99_s, min(sent_ns) AS first_ns, max(end_ns) AS last_ns,
-    sum(merged_chunks) / sum(chunks) AS merged_share
+    sum(merged_chunks) / sum(chunks) AS merged_share,
+    (SELECT max(busy) FROM (SELECT sum(step) OVER (ORDER BY moment, step) AS busy FROM (
+        SELECT sent_ns AS moment, 1 AS step FROM requests UNION ALL SELECT end_ns, -1 FROM requests))) AS most_in_flight
 FROM requests
 """
 
@@ -138,6 +140,8 @@ def timed_load(
         truth = server.truth()
         with Store(db) as store:
             facts = store.query(_FACTS)[0] | store.query("SELECT verdict, verdict_reason FROM runs")[0]
+            facts |= store.query("SELECT max(workers) AS workers FROM segments")[0]
+            facts["notes"] = [row["text"] for row in store.query("SELECT text FROM notes ORDER BY kind")]
     if facts["errors"]:
         raise SystemExit(f"{facts['errors']} of {facts['requests']} requests failed: the benchmark is not valid")
     if facts["verdict"] != "valid":

@@ -61,8 +61,8 @@ def boards() -> dict[str, dict[str, Any]]:
 
 
 def filled(expr: str, span: Span, chosen: Mapping[str, str] | None = None) -> str:
-    """Fill in the query's variables; one that is not in ``chosen`` (name -> regular expression) is All."""
-    values = {"model": ".*", "suite": ".*", "load": ".*", "label": ".*", **(chosen or {})}
+    """Fill in the query's variables; one that is not in ``chosen`` is All (name -> regular expression), or 1 cell."""
+    values = {"model": ".*", "suite": ".*", "load": ".*", "label": ".*", "cells": "1", **(chosen or {})}
     values |= {"__rate_interval": f"{RATE_INTERVAL_S}s", "__range": f"{max(1, round(span.end_s - span.start_s))}s"}
     for name in sorted(values, key=len, reverse=True):
         expr = expr.replace(f"${name}", values[name])

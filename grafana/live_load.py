@@ -12,6 +12,7 @@ from grafana.queries import (
     FAILED,
     REQUESTS,
     mean,
+    newest,
     or_zero,
     quantile,
     rate,
@@ -34,31 +35,36 @@ def build() -> Any:
         "Can the figures be trusted?": _trust(),
     }
     text = "A load as it runs: rate, latency, correctness, errors, and whether the client keeps up."
-    return parts.board("structbench-live-load", "Live load", text, rows, live=True)
+    return parts.board("structbench-live-load", "Live load", text, rows, live=True, newest=True)
 
 
 def _now() -> list[Any]:
-    done, planned = total(series(REQUESTS)), total(series(queries.PLANNED))
-    failed, correct = or_zero(total(series(REQUESTS, FAILED))), or_zero(total(series(REQUESTS, queries.CORRECT)))
+    done, planned = total(newest(series(REQUESTS))), total(newest(series(queries.PLANNED)))
+    failed = or_zero(total(newest(series(REQUESTS, FAILED))))
+    correct = or_zero(total(newest(series(REQUESTS, queries.CORRECT))))
     return [
         parts.number(
-            "Requests", "Requests of the chosen cells that have ended since the load started.", COUNT, Query(done)
+            "Requests", "Requests of the running cell that have ended; choose more cells above.", COUNT, Query(done)
         ),
         parts.number(
             "Done",
-            "Ended requests / planned ones, for cells that have begun. Empty if only --duration ends a cell.",
+            "Ended requests / planned ones. Empty if only --duration ends the cell.",
             SHARE,
             Query(f"{done} / {planned}"),
             max=1,
         ),
-        parts.number("In flight", "Requests sent and not yet ended.", COUNT, Query(total(series(queries.IN_FLIGHT)))),
-        parts.number("Requests/s", "Requests that ended, per second.", PER_SECOND, Query(total(rate(REQUESTS)))),
+        parts.number(
+            "In flight", "Requests sent and not yet ended.", COUNT, Query(total(newest(series(queries.IN_FLIGHT))))
+        ),
+        parts.number(
+            "Requests/s", "Requests that ended, per second.", PER_SECOND, Query(total(newest(rate(REQUESTS))))
+        ),
         parts.number(
             "Output tokens/s",
             "Output tokens of all streams, as the server counted them; they are added when their request ends. "
             "Empty where an answer came without a count that covers it.",
             TOKENS_PER_S,
-            Query(queries.tokens_per_s(())),
+            Query(total(newest(queries.tokens_per_s()))),
         ),
         parts.number(
             "Correct",
@@ -78,9 +84,9 @@ def _now() -> list[Any]:
         ),
         parts.number(
             "Verdict",
-            "The worst verdict of the chosen cells so far. It judges the measuring client, not the server.",
+            "The verdict so far. It judges the measuring client, not the server.",
             "none",
-            Query(f"max({series(queries.VERDICT)})"),
+            Query(f"max({newest(series(queries.VERDICT))})"),
             states=parts.VERDICTS,
             limits=parts.VERDICT,
         ),
@@ -94,20 +100,20 @@ def _latency(metric: Metric) -> list[Any]:
     return [
         parts.graph(
             f"{metric.label} percentiles",
-            f"{text} Percentiles of each cell over the last minute, interpolated between bucket bounds. "
+            f"{text} Percentiles over the last minute, interpolated between bucket bounds. "
             "A single point is one request (an exemplar).",
             SECONDS,
-            *(Query(series(queries.recorded(metric.name, q)), f"p{q} {CELL_LEGEND}") for q in (50, 95, 99)),
-            Query(quantile(1, recent(f"{histogram}_bucket", more)), "slowest bucket", exemplar=True),
+            *(Query(newest(series(queries.recorded(metric.name, q))), f"p{q} {CELL_LEGEND}") for q in (50, 95, 99)),
+            Query(quantile(1, newest(recent(f"{histogram}_bucket", more))), "slowest bucket", exemplar=True),
             limits=parts.NO_LIMIT if metric.counts == "gap" else parts.WAIT,
             width=14,
             height=9,
         ),
         parts.density(
             f"{metric.label} distribution",
-            f"{text} Values per second in each bucket, over all chosen cells.",
+            f"{text} Values per second in each bucket.",
             SECONDS,
-            Query(total(rate(f"{histogram}_bucket", more), ("le",)), "{{le}}", exemplar=True),
+            Query(total(newest(rate(f"{histogram}_bucket", more)), ("le",)), "{{le}}", exemplar=True),
             width=10,
             height=9,
         ),
@@ -115,40 +121,40 @@ def _latency(metric: Metric) -> list[Any]:
 
 
 def _throughput() -> list[Any]:
-    one_stream = quantile(0.5, recent(f"{queries.STREAM_RATE}_bucket"), CELL)
+    one_stream = quantile(0.5, newest(recent(f"{queries.STREAM_RATE}_bucket")), CELL)
     return [
         parts.graph(
             "Requests/s",
-            "Requests that ended, per second, by cell; and failed ones over all chosen cells.",
+            "Requests that ended, and those of them that failed, per second.",
             PER_SECOND,
-            Query(total(rate(REQUESTS), CELL), CELL_LEGEND),
-            Query(or_zero(total(rate(REQUESTS, FAILED))), "failed"),
+            Query(total(newest(rate(REQUESTS)), CELL), CELL_LEGEND),
+            Query(or_zero(total(newest(rate(REQUESTS, FAILED)))), "failed"),
         ),
         parts.graph(
             "In flight",
-            "Requests sent and not yet ended, by cell.",
+            "Requests sent and not yet ended, second by second.",
             COUNT,
-            Query(series(queries.IN_FLIGHT), CELL_LEGEND),
+            Query(newest(series(queries.IN_FLIGHT)), CELL_LEGEND),
         ),
         parts.graph(
             "Output tokens/s",
-            "Output tokens of all streams, by cell (empty where an answer has no count); and the median of one stream "
+            "Output tokens of all streams (empty where an answer has no count), and the median of one stream "
             "(1 / TPOT) over the last minute.",
             TOKENS_PER_S,
-            Query(queries.tokens_per_s(CELL), f"all {CELL_LEGEND}"),
+            Query(newest(queries.tokens_per_s()), f"all {CELL_LEGEND}"),
             Query(one_stream, f"one stream {CELL_LEGEND}"),
         ),
     ]
 
 
 def _answers() -> list[Any]:
-    errors = total(rate(REQUESTS, FAILED), ("structbench_outcome", "error_type"))
+    errors = total(newest(rate(REQUESTS, FAILED)), ("structbench_outcome", "error_type"))
     return [
         parts.graph(
             "Accuracy",
-            "Mean accuracy score of the answers of the last minute, by cell. A failed request has none.",
+            "Mean accuracy score of the answers of the last minute. A failed request has none.",
             SHARE,
-            Query(mean(shown_as("accuracy"), CELL), CELL_LEGEND),
+            Query(newest(mean(shown_as("accuracy"), CELL)), CELL_LEGEND),
             limits=parts.GOOD_FROM,
             below="red",
             max=1,
@@ -157,7 +163,7 @@ def _answers() -> list[Any]:
             "Outcomes",
             "How requests ended, per second; docs/scoring.md explains the words.",
             PER_SECOND,
-            Query(total(rate(REQUESTS), ("structbench_outcome",)), "{{structbench_outcome}}"),
+            Query(total(newest(rate(REQUESTS)), ("structbench_outcome",)), "{{structbench_outcome}}"),
             stacked=True,
             bars=True,
         ),
@@ -176,12 +182,13 @@ def _answers() -> list[Any]:
 def _trust() -> list[Any]:
     alerts = 'count by (alertname) (ALERTS{alertname=~"Structbench.*", alertstate="firing"})'
     ttft = series(queries.recorded("ttft", 99))
-    merged = f"{total(recent(prometheus(of.MERGED_CHUNKS)))} / {total(recent(prometheus(of.CHUNKS)))}"
+    lag = {name: newest(f"{series(queries.recorded(name, 99))} / {ttft}") for name in ("send_lag", "read_lag")}
+    merged, chunks = (total(newest(recent(prometheus(name)))) for name in (of.MERGED_CHUNKS, of.CHUNKS))
     return [
         parts.bands(
             "Verdict",
-            "The verdict of each cell so far. It judges the measuring client, not the server.",
-            Query(series(queries.VERDICT), CELL_LEGEND),
+            "The verdict so far. It judges the measuring client, not the server.",
+            Query(newest(series(queries.VERDICT)), CELL_LEGEND),
             states=parts.VERDICTS,
             limits=parts.VERDICT,
         ),
@@ -190,8 +197,8 @@ def _trust() -> list[Any]:
             "How late requests were sent, and how long received bytes waited, as shares of TTFT: p99 / p99 over the "
             "last minute. The verdict judges what that does to the figures: degraded from 5 % on.",
             SHARE,
-            Query(f"{series(queries.recorded('send_lag', 99))} / {ttft}", f"send lag {CELL_LEGEND}"),
-            Query(f"{series(queries.recorded('read_lag', 99))} / {ttft}", f"read lag {CELL_LEGEND}"),
+            Query(lag["send_lag"], f"send lag {CELL_LEGEND}"),
+            Query(lag["read_lag"], f"read lag {CELL_LEGEND}"),
             limits=parts.LAG,
         ),
         parts.graph(
@@ -200,7 +207,7 @@ def _trust() -> list[Any]:
             "was lost, because one read had several.",
             COUNT,
             Query(or_zero(alerts), "alerts {{alertname}}"),
-            Query(merged, "share of merged chunks"),
+            Query(f"{merged} / {chunks}", "share of merged chunks"),
             limits=((1, "red"),),
         ),
     ]

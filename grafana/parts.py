@@ -26,7 +26,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from grafana.queries import LABEL, LOAD, MODEL, REQUESTS, VARIABLES
+from grafana.queries import LABEL, LOAD, MODEL, REQUESTS, SHOWN, VARIABLES
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 SECONDS, SHARE, PER_SECOND, TOKENS_PER_S, BYTES, COUNT = "s", "percentunit", "reqps", "suffix: tok/s", "bytes", "short"
@@ -160,6 +160,7 @@ class Column(NamedTuple):
     unit: str
     limits: Limits = NO_LIMIT
     below: str = "green"
+    states: States | None = None
 
 
 def figures(title: str, text: str, keys: Mapping[str, str], columns: Sequence[Column]) -> Any:
@@ -171,6 +172,8 @@ def figures(title: str, text: str, keys: Mapping[str, str], columns: Sequence[Co
     made = made.with_transformation(_transformation("organize", tidy))
     for column in columns:
         properties = [models.DynamicConfigValue(id_val="unit", value=column.unit)]
+        if column.states is not None:
+            properties.append(models.DynamicConfigValue(id_val="mappings", value=[_mapping(column.states)]))
         if column.limits:
             limits = _thresholds(column.limits, column.below).build()
             properties.append(models.DynamicConfigValue(id_val="thresholds", value=limits))
@@ -181,8 +184,10 @@ def figures(title: str, text: str, keys: Mapping[str, str], columns: Sequence[Co
     return _with_queries(made, asked, instant=True, form=PromQueryFormat.TABLE)
 
 
-def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[Any]], *, live: bool) -> models.Dashboard:
-    """Return a dashboard with the variables that all of ours have."""
+def board(
+    uid: str, title: str, description: str, rows: Mapping[str, Sequence[Any]], *, live: bool, newest: bool = False
+) -> models.Dashboard:
+    """Return a dashboard with the variables that all of ours have; ``newest``: and how many cells to show."""
     made = (
         dashboard.Dashboard(title)
         .uid(uid)
@@ -206,6 +211,8 @@ def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[An
     )
     for name, label in VARIABLES.items():
         made = made.with_variable(_variable(name, label))
+    if newest:
+        made = made.with_variable(_how_many_cells())
     identifiers = count(1)  # of their own, so that a link to one panel stays good
     for heading, panels in rows.items():
         made = made.with_row(dashboard.Row(heading).id(next(identifiers)))
@@ -234,6 +241,14 @@ def _variable(name: str, label: str) -> dashboard.QueryVariable:
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.NATURAL_ASC)
     )
+
+
+def _how_many_cells() -> dashboard.CustomVariable:
+    """Return the variable of how many cells panels are of: the running one, unless another number is chosen."""
+    named = {"1": "the running one", "3": "the last three", "1000": "all"}
+    options = [models.VariableOption(selected=value == "1", text=text, value=value) for value, text in named.items()]
+    values = ",".join(f"{text} : {value}" for value, text in named.items())
+    return dashboard.CustomVariable(SHOWN).label(SHOWN).values(values).options(options).current(options[0])
 
 
 def _with_look(made: Any, title: str, text: str, unit: str, look: Look, *, scaled: bool = True) -> Any:

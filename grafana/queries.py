@@ -16,6 +16,8 @@ VARIABLES = {"model": MODEL, "suite": SUITE, "load": LOAD, "label": LABEL}
 """Dashboard variable -> label of the series."""
 CELL = tuple(VARIABLES.values())
 CELL_LEGEND = " ".join(f"{{{{{label}}}}}" for label in CELL)
+SHOWN = "cells"
+"""Dashboard variable of *Live load*: of how many cells panels are, those first that had requests in flight last."""
 CHOICE = ", ".join(f'{label}=~"${variable}"' for variable, label in VARIABLES.items())
 
 REQUESTS = prometheus(of.REQUESTS)
@@ -56,6 +58,12 @@ TTFT, ITL, E2E = (shown_as(name) for name in ("ttft", "itl", "e2e"))
 def series(name: str, more: str = "") -> str:
     """Return PromQL for the metric's series of the chosen cells."""
     return f"{name}{{{CHOICE}{', ' if more else ''}{more}}}"
+
+
+def newest(expr: str) -> str:
+    """Return PromQL for the expression's series of the running cell, or of as many of the last ones as are chosen."""
+    at_work = f"max_over_time(timestamp({series(IN_FLIGHT)} > 0)[$__range:2s] @ end())"
+    return f"({expr}) and on ({', '.join(CELL)}) topk(${SHOWN}, {at_work})"
 
 
 def rate(name: str, more: str = "") -> str:
@@ -107,16 +115,13 @@ def per_busy_second(counter: str, by: tuple[str, ...], more: str = "") -> str:
     return f"{or_zero(total(last(counter, more), by), seconds)} / {seconds}"
 
 
-def tokens_per_s(by: tuple[str, ...]) -> str:
-    """Return PromQL for output tokens per second now; absent while a running cell has an answer without a count."""
-    tokens = total(rate(f"{TOKENS}_sum", OUTPUT), by)
+def tokens_per_s() -> str:
+    """Return PromQL for each cell's output tokens per second now; absent where an answer has no count."""
+    tokens = total(rate(f"{TOKENS}_sum", OUTPUT), CELL)
     counted, completed = (
         total(read, CELL) for read in (series(f"{TOKENS}_count", _COUNTED), series(f"{E2E}_count", COMPLETED))
     )
-    if by:
-        return f"{tokens} and {counted} >= {completed}"
-    uncounted = f"{completed} > {or_zero(counted, completed)} and {total(series(IN_FLIGHT), CELL)} > 0"
-    return f"{tokens} unless on() ({uncounted})"
+    return f"{tokens} and {counted} >= {completed}"
 
 
 def tokens_per_busy_second(by: tuple[str, ...]) -> str:
@@ -126,10 +131,12 @@ def tokens_per_busy_second(by: tuple[str, ...]) -> str:
 
 
 def server_speed(tokens: str, duration: str) -> str:
-    """Return PromQL for tokens / the server's duration by cell; absent where an answer has only one of the two."""
-    speed = f"{total(recent(f'{TOKENS}_sum', tokens), CELL)} / {total(recent(f'{duration}_sum'), CELL)}"
+    """Return PromQL for tokens / the server's duration by model, of cells whose answers all have both."""
     counted = total(series(f"{TOKENS}_count", f"{tokens}, {COMPLETED}"), CELL)
-    return f"{speed} and {counted} == {total(series(f'{duration}_count'), CELL)}"
+    both = f"and on ({', '.join(CELL)}) ({counted} == {total(series(f'{duration}_count'), CELL)})"
+    made = total(f"{recent(f'{TOKENS}_sum', tokens)} {both}", (MODEL,))
+    took = total(f"{recent(f'{duration}_sum')} {both}", (MODEL,))
+    return f"{made} / {took}"
 
 
 def with_level(expr: str) -> str:

@@ -17,9 +17,11 @@ from grafana.queries import CELL
 
 COLUMNS = 24
 WIDTH_IN = 15.0
+SMALL, SMALLER = 8.5, 7.5
+"""Sizes of type in points: legends and figures, and the ticks of axes."""
 ROW_IN = 0.42
 """Height of one unit of Grafana's grid."""
-MAX_SERIES = 12
+MAX_NAMES = 12
 HEAD_IN = 0.6
 _TIME_KINDS = ("timeseries", "heatmap", "state-timeline")
 _NAMES_AT_LEFT = ("bargauge", "state-timeline")
@@ -57,8 +59,8 @@ def draw(board: Mapping[str, Any], url: str, span: ask.Span, path: Path, note: s
     figure.text(0.01, 1 - 0.58 / height, note, fontsize=9)
     for panel in panels:
         axes = figure.add_axes(_place(panel, height))
-        axes.set_title(panel["title"], fontsize=9, loc="left", fontweight="bold")
-        axes.tick_params(labelsize=6.5)
+        axes.set_title(panel["title"], fontsize=10, loc="left", fontweight="bold")
+        axes.tick_params(labelsize=SMALLER)
         _DRAW[panel["type"]](axes, panel, _answers(panel, url, span))
         if panel["type"] in _TIME_KINDS:
             axes.set_xlim(0, span.end_s - span.start_s)
@@ -112,8 +114,8 @@ def _draw_lines(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> 
                 [at for at, _ in known], [value for _, value in known], label=legend, linewidth=1, marker=".", ms=2
             )
     axes.set_ylim(0, (axes.get_ylim()[1] or 1) * (1.1 if len(lines) < 5 else 1.5))  # room for the legend
-    axes.yaxis.set_major_formatter(lambda value, _: _text(value, panel))
-    axes.set_xlabel("s since the start of the range", fontsize=7)
+    _write_values(axes.yaxis, panel)
+    axes.set_xlabel("s since the start of the range", fontsize=SMALLER)
     _add_legend(axes, 1 if len(lines) < 5 else 2)
 
 
@@ -123,9 +125,15 @@ def _stack(axes: Any, lines: Sequence[tuple[str, list[tuple[float, float]]]]) ->
     axes.stackplot(instants, heights, labels=[legend for legend, _ in lines], alpha=0.7)
 
 
+def _write_values(axis: Any, panel: Mapping[str, Any]) -> None:
+    """Write four or five round values on the axis, in the panel's unit."""
+    axis.get_major_locator().set_params(nbins=4)
+    axis.set_major_formatter(lambda value, _: _text(value, panel))
+
+
 def _add_legend(axes: Any, columns: int) -> None:
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=5.5, ncols=columns, loc="upper left", framealpha=0.5)
+        axes.legend(fontsize=SMALL, ncols=columns, loc="upper left", framealpha=0.5)
 
 
 def _draw_heatmap(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
@@ -145,17 +153,18 @@ def _draw_heatmap(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -
     bounds = [float(each["metric"]["le"]) for each in found][used[0] : used[-1] + 1] if used else []
     blank = [[value if value > 1e-9 else math.nan for value in row] for row in shown]
     axes.pcolormesh([*instants, instants[-1] + ask.STEP_S], range(len(bounds) + 1), blank, cmap="Spectral_r")
-    axes.set_yticks(range(1, len(bounds) + 1), [_text(bound, panel) for bound in bounds])
-    axes.set_xlabel("s since the start of the range; upper bounds of the buckets", fontsize=7)
+    every = 1 + len(bounds) // MAX_NAMES
+    axes.set_yticks(range(1, len(bounds) + 1, every), [_text(bound, panel) for bound in bounds[::every]])
+    axes.set_xlabel("s since the start of the range; upper bounds of the buckets", fontsize=SMALLER)
 
 
 def _draw_states(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
-    bands = [(_legend(query, each), each["points"]) for query, found in answers for each in found][:MAX_SERIES]
+    bands = [(_legend(query, each), each["points"]) for query, found in answers for each in found][:MAX_NAMES]
     for y, (_, points) in enumerate(bands):
         for at, value in points:
             axes.barh(y, ask.STEP_S, left=at, color=_color([value], panel), height=0.7)
     axes.set_yticks(range(len(bands)), [legend for legend, _ in bands])
-    axes.set_xlabel("s since the start of the range; green: valid, orange: degraded, red: invalid", fontsize=7)
+    axes.set_xlabel("s since the start of the range; green: valid, orange: degraded, red: invalid", fontsize=SMALLER)
 
 
 def _draw_bars(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
@@ -163,9 +172,9 @@ def _draw_bars(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> N
     known = [(legend, value) for legend, value in sorted(bars, reverse=True) if not math.isnan(value)]
     colors = [_color([value], panel) for _, value in known]
     drawn = axes.barh([legend for legend, _ in known], [value for _, value in known], color=colors)
-    axes.bar_label(drawn, [_text(value, panel) for _, value in known], fontsize=7, padding=2)
-    axes.set_xlim(0, max([value for _, value in known], default=1) * 1.25 or 1)
-    axes.xaxis.set_major_formatter(lambda value, _: _text(value, panel))
+    axes.bar_label(drawn, [_text(value, panel) for _, value in known], fontsize=SMALL, padding=2)
+    axes.set_xlim(0, max([value for _, value in known], default=1) * 1.35 or 1)
+    _write_values(axes.xaxis, panel)
 
 
 def _draw_groups(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
@@ -181,24 +190,23 @@ def _draw_groups(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) ->
         }
         places = [x + (i - (len(cells) - 1) / 2) * width for x, (_, load) in enumerate(loads) if load in values]
         drawn = axes.bar(places, [values[load] for _, load in loads if load in values], width * 0.92, label=cell)
-        axes.bar_label(drawn, [_text(values[load], panel) for _, load in loads if load in values], fontsize=5.5)
+        axes.bar_label(drawn, [_text(values[load], panel) for _, load in loads if load in values], fontsize=SMALLER)
     axes.set_xticks(range(len(loads)), [load for _, load in loads])
     highest = max((each["points"][-1][1] for each in found), default=0) or 1
     axes.set_ylim(0, highest * 1.4)
-    axes.set_yticks([highest * i / 4 for i in range(5)])
-    axes.yaxis.set_major_formatter(lambda value, _: _text(value, panel))
+    _write_values(axes.yaxis, panel)
     _add_legend(axes, 2)
 
 
 def _draw_table(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:
     axes.axis("off")
     rows: dict[tuple[str, ...], dict[str, str]] = {}
-    units = {each["matcher"]["options"]: each["properties"][0]["value"] for each in panel["fieldConfig"]["overrides"]}
+    columns = {each["matcher"]["options"]: _defaults_of(each) for each in panel["fieldConfig"]["overrides"]}
     for query, found in answers:
         name = query["legendFormat"]
         for each in found:
             key = tuple(each["metric"].get(label, "") for label in CELL)
-            rows.setdefault(key, {})[name] = _written(each["points"][-1][1], units[name])
+            rows.setdefault(key, {})[name] = _text(each["points"][-1][1], columns[name])
     names = [query["legendFormat"] for query, _ in answers]
     texts = [
         [" ".join(filter(None, key)), *(row.get(name, "–") for name in names)] for key, row in sorted(rows.items())
@@ -209,8 +217,13 @@ def _draw_table(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> 
             texts, colLabels=["", *names], colWidths=widths, loc="upper center", cellLoc="right", edges="B"
         )
         table.auto_set_font_size(False)
-        table.set_fontsize(7)
+        table.set_fontsize(SMALL)
         table.scale(1, 1.2)
+
+
+def _defaults_of(override: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table's column as a panel whose defaults are the column's own."""
+    return {"fieldConfig": {"defaults": {each["id"]: each["value"] for each in override["properties"]}}}
 
 
 _DRAW = {

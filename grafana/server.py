@@ -6,7 +6,7 @@ from typing import Any
 
 from grafana import parts
 from grafana.parts import BYTES, COUNT, SECONDS, SHARE, TOKENS_PER_S, Query
-from grafana.queries import CELL_LEGEND, INPUT, MODEL, OUTPUT, last, mean, quantile, recent, series, server_speed, total
+from grafana.queries import INPUT, MODEL, OUTPUT, last, mean, quantile, recent, series, server_speed, total
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.instruments import prometheus
 
@@ -82,8 +82,8 @@ def _time() -> list[Any]:
             "tokens per second of evaluation. A prompt found in a cache looks fast. Empty where an answer lacks one of "
             "them.",
             TOKENS_PER_S,
-            Query(server_speed(INPUT, PROMPT), f"prompt {CELL_LEGEND}"),
-            Query(server_speed(OUTPUT, EVALUATION), f"output {CELL_LEGEND}"),
+            Query(server_speed(INPUT, PROMPT), f"prompt {BY_MODEL}"),
+            Query(server_speed(OUTPUT, EVALUATION), f"output {BY_MODEL}"),
         ),
     ]
 
@@ -144,7 +144,7 @@ def _client() -> list[Any]:
             "Workers",
             "Living worker processes. If the number drops, one died, and its requests with it.",
             COUNT,
-            Query(series(prometheus(of.WORKERS)), CELL_LEGEND),
+            Query(_worst(prometheus(of.WORKERS)), "workers"),
             limits=((1, "green"),),
             below="red",
         ),
@@ -152,7 +152,7 @@ def _client() -> list[Any]:
             "Rows waiting for the database",
             "Rows on disk that are not yet in DuckDB. A peak is normal, a steady rise is not.",
             COUNT,
-            Query(series(prometheus(of.BACKLOG)), CELL_LEGEND),
+            Query(_worst(prometheus(of.BACKLOG)), "rows"),
             limits=((10_000, "orange"),),
         ),
     ]

@@ -106,7 +106,7 @@ def _table() -> Any:
         Column("e2e p95", _percentile(0.95, E2E, COMPLETED), SECONDS, parts.WAIT),
         Column("tokens/s", queries.tokens_per_busy_second(BY), TOKENS_PER_S),
         Column("correct goodput", goodput(BY), PER_SECOND),
-        Column("verdict", verdict, "none", parts.VERDICT),
+        Column("verdict", verdict, "none", parts.VERDICT, states=parts.VERDICTS),
     ]
-    text = "All figures of every load level; verdict: 0 valid, 1 degraded, 2 invalid." + _RUN
+    text = "All figures of every load level." + _RUN
     return parts.figures("Levels", text, {MODEL: "model", SUITE: "suite", LOAD: "load"}, columns)

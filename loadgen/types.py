@@ -1,7 +1,7 @@
 """Requests, loads and records: frozen data.
 
 Instants are stored in integer nanoseconds of ``time.monotonic_ns``; durations are properties in float seconds, None
-where they cannot be computed, never 0. docs/metrics.md repeats each formula.
+where they cannot be computed, never 0. docs/methods.md repeats each formula.
 """
 
 from __future__ import annotations

@@ -3,7 +3,10 @@
 import errno
 import logging
 import os
+import re
+import shutil
 import sys
+import textwrap
 from argparse import Action, HelpFormatter, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
@@ -15,6 +18,7 @@ from typing import Any, NoReturn
 from structbench import __version__
 from structbench.errors import BadInput, StructbenchError
 from structbench.formatting import did_you_mean, printable_lines
+from structbench.options import seconds_of, time_word
 from structbench.output import complain
 
 _INTERRUPTED_QUERY = "Query interrupted"
@@ -150,7 +154,7 @@ def parser_of(command: str, **more: Any) -> Any:
                 known = [name for action in self._actions for name in action.option_strings]
                 word = unknown.split()[0]
                 message = f"unknown option {word}: {did_you_mean(word, known)}"
-            raise BadInput(f"{message} (see `structbench {command} --help`)")
+            raise BadInput(f"{_plain(message, self._actions)} (see `structbench {command} --help`)")
 
     parser = Parser(
         options_class, prog=f"structbench {command}", description=options_class.__doc__, allow_abbrev=False,
@@ -160,8 +164,9 @@ def parser_of(command: str, **more: Any) -> Any:
     for action in parser._actions:
         if action.dest in by_name:
             action.help = _help(by_name[action.dest], action.help or "")
+            action.metavar = action.metavar or _METAVARS.get(action.type)
     if groups := getattr(options_class, "GROUPS", {}):
-        parser.usage = f"structbench {command} [PLAN.toml] [OPTIONS]"
+        parser.usage = f"structbench {command}{' [PLAN.toml]' if command == 'load' else ''} [OPTIONS]"
         _group(parser, groups)
     return parser
 
@@ -174,6 +179,23 @@ def _group(parser: Any, groups: Mapping[str, Sequence[str]]) -> None:
         for name in names:
             parser._optionals._group_actions.remove(by_name[name])
             group._group_actions.append(by_name[name])
+
+
+_METAVARS = {int: "N", float: "NUMBER"}
+_WANTED = {"int": "a whole number", "float": "a number"}
+
+
+def _plain(message: str, actions: Sequence[Action]) -> str:
+    """Return argparse's complaint as ours: what was given, and what to give."""
+    if not (found := re.fullmatch(r"argument ([^\s:/]+)\S*: (.*)", message)):
+        return re.sub("the following arguments are required: (.*)", r"give \1 too", message)
+    name, what = found.groups()
+    if kind := re.match(r"invalid (int|float) value: (.*)", what):
+        return f"{name} {kind[2]}: give {_WANTED[kind[1]]}"
+    if word := re.match(r"invalid choice: '(.*?)'", what):
+        choices = next((each.choices for each in actions if name in (*each.option_strings, each.dest)), None)
+        return f"{name} {word[1]}: {did_you_mean(word[1], map(str, choices or ()), cutoff=0.6)}"
+    return f"{name}: give a value" if re.match("expected (one|at least one) argument", what) else message
 
 
 class _Formatter(HelpFormatter):
@@ -196,14 +218,21 @@ def _help(field: "Field[Any]", text: str) -> str:
     default = field.default if field.default_factory is MISSING else field.default_factory()
     if "(default" in text or default is None or default is False or default in ([], ""):
         return text.replace("%", "%%")
-    shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+    if isinstance(default, float):
+        shown = time_word(default) if field.metadata.get("read") is seconds_of else f"{default:g}"
+    else:
+        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
     return f"{text} (default: {shown})".replace("%", "%%")
 
 
 def _overview() -> str:
-    lines = [f"structbench {__version__}: load-test an LLM server and find out whether its answers are right", "",
-             "usage: structbench COMMAND [OPTIONS]     structbench help COMMAND", ""]  # fmt: skip
-    for name in COMMANDS:
-        lines.append(f"  {name:<13}{command_module(name).Options.__doc__.splitlines()[0]}")
+    width = max(60, shutil.get_terminal_size().columns - 1)
+    told = [(name, command_module(name).Options.__doc__.splitlines()[0]) for name in COMMANDS]
     codes = "exit codes: 0 done · 1 the run failed · 2 bad input, nothing sent · 99 a gate failed · 130 interrupted"
-    return "\n".join([*lines, "", codes])
+    return "\n".join((
+        f"structbench {__version__}: load-test an LLM server and find out whether its answers are right", "",
+        "usage: structbench COMMAND [OPTIONS]     structbench help COMMAND", "",
+        *(textwrap.fill(text, width, initial_indent=f"  {name:<13}", subsequent_indent=" " * 15)
+          for name, text in told),
+        "", textwrap.fill(codes, width),
+    ))  # fmt: skip

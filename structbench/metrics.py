@@ -2,7 +2,7 @@
 
 A new metric is a row here and, where it needs one, a column of ``requests``. ``gates.expressions`` parses the names,
 ``results`` and ``comparison`` compute by the SQL, ``reports`` write by kind and label, ``run`` gives the instruments to
-``loadgen.telemetry``, ``grafana`` and ``watch`` look for them. docs/metrics.md has the formulas. Light to import.
+``loadgen.telemetry``, ``grafana`` and ``watch`` look for them. docs/methods.md has the formulas. Light to import.
 """
 
 from __future__ import annotations

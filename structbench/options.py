@@ -67,6 +67,17 @@ def seconds_of(given: Any) -> float:
     return sum(float(number) * _UNITS[unit] for unit, number in found.groupdict().items() if number)
 
 
+def time_word(seconds: float) -> str:
+    """Return the shortest word for whole seconds that ``seconds_of`` reads: ``4m30s``; others as a number."""
+    if seconds % 1 or not seconds:
+        return f"{seconds:g}"
+    whole, word = int(seconds), ""
+    for unit in ("h", "m", "s"):
+        n, whole = divmod(whole, int(_UNITS[unit]))
+        word += f"{n}{unit}" if n else ""
+    return word
+
+
 def _number(given: Any) -> float:
     try:
         return float(given)
@@ -267,7 +278,7 @@ class LoadOptions(Readable):
     GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {
         "what is measured": ("models", "suites", "tags", "structured", "think", "option", "body", "model_revision"),
         "the server": ("host", "base_url", "api", "endpoint", "api_key_env", "header_env", "header", "ca", "cert",
-                       "insecure", "pull", "keep_alive", "simulate"),
+                       "insecure", "pull", "keep_alive", "limit_field", "simulate"),
         "how much, and how fast": ("requests", "until", "max_requests", "max_time", "duration", "max_tokens_total",
                                    "concurrency", "rate", "arrival", "burstiness", "max_in_flight", "warmup", "timeout",
                                    "patience", "grace", "seed"),
@@ -474,8 +485,8 @@ class RunFilters(Readable):
 
 
 def as_arguments(options: LoadOptions) -> list[str]:
-    """Return the command-line words that give these options, without those at their default, with secrets masked."""
-    default = LoadOptions()
+    """Return the words of the options' command that give them, without those at their default, with secrets masked."""
+    default = type(options)()
     options = replace(
         options, header=[masked_header(pair) for pair in options.header],
         host=[masked_address(host) for host in options.host],

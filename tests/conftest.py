@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ollama
 import pytest
+from hypothesis import HealthCheck, settings
 
 from loadgen.simulator import Simulator
 from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
@@ -22,6 +23,10 @@ from structbench.types import Config
 from tests.support import loads as loading
 from tests.support.loads import load
 from tests.support.simulators import ANSWERS, MODELS
+
+# Nothing here is judged by how fast the machine is.
+settings.register_profile("structbench", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
+settings.load_profile("structbench")
 
 FAILED: tuple[ErrorKind, ...] = ("timeout", "dropped", "http", "http")
 

@@ -156,7 +156,7 @@ def test_a_worker_knows_no_process_and_no_caller_an_engine() -> None:
 
 def test_every_folder_has_its_row_in_the_docs_and_every_path_there_exists() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
-    rows = set(re.findall(r"^\| `([\w/]+/)`", text, re.M))
+    rows = set(re.findall(r"^- `([\w/]+/)`", text, re.M))
     folders = {f"{path.parent.relative_to(ROOT)}/" for path in MODULES}
     assert rows >= folders, f"without a row: {sorted(folders - rows)}"
     for path in re.findall(r"`((?:structbench|loadgen|grafana|tests|docs)/[\w./-]+)`", text):

@@ -1,7 +1,7 @@
 """The instruments of every load (name, kind, unit, meaning, attributes and buckets of each) and the labels of series.
 
 Other values of a request, such as its scores, are passed to ``Telemetry`` as more instruments when it is created.
-docs/metrics.md has each formula, docs/live-metrics.md what Prometheus makes of it; tests compare them.
+docs/methods.md has each formula, docs/live-metrics.md what Prometheus makes of it; tests compare them.
 """
 
 from __future__ import annotations

@@ -56,6 +56,18 @@ class Found:
         return next((step for step in reversed(below) if step.state == "met"), None)
 
     @property
+    def left_open(self) -> tuple[Step, ...]:
+        """The loads between the two at which the rule is neither met nor not met."""
+        low, high = self.holds, self.broken
+        return tuple(
+            step
+            for step in self.steps
+            if step.state == "not decided"
+            and (low is None or step.level > low.level)
+            and (high is None or step.level < high.level)
+        )
+
+    @property
     def saturates(self) -> Step | None:
         """The lowest load with nearly the highest throughput; None if that still grows at the highest load."""
         known = [step for step in self.steps if step.throughput is not None]

@@ -1,11 +1,13 @@
 """``structbench capacity``: the highest load at which the rule holds, for each model and suite."""
 
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
 from structbench.commands import print_json
 from structbench.errors import BadInput
-from structbench.options import LoadOptions, opt, seconds_of
+from structbench.options import LoadOptions, as_arguments, opt, seconds_of
 from structbench.output import complain, say
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ class Options(LoadOptions):
 
     Loads are doubled, then halved in between; each is a cell that goes on until the rule is met or not met.
     """
+
+    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {
+        "what is looked for": ("over", "start", "most", "within"), **LoadOptions.GROUPS
+    }  # fmt: skip
 
     over: Literal["concurrency", "rate"] = opt("concurrency", "what to raise: requests in flight, or requests/s")
     start: float = opt(1.0, "the load to begin with")
@@ -83,10 +89,23 @@ def _search(options: Options, model: str, suite: str, stop: Any) -> dict[str, An
     for step in found.steps:
         say(f"  {line(step, options.over)}", console.file)
     say(f"{model} {suite}: {text}", console.file)
-    return as_json(model, suite, options.over, found, text)
+    settles = next_command(replace(options, models=[model], suites=[suite]), found)
+    if settles is not None:
+        say(f"To settle what is open: {settles}", console.file)
+    return as_json(model, suite, options.over, found, text, settles)
 
 
-def as_json(model: str, suite: str, over: str, found: "Found", text: str) -> dict[str, Any]:
+def next_command(options: Options, found: "Found") -> Optional[str]:
+    """Return the command that goes on with what the search of one model and suite left open; None: nothing."""
+    if found.complete and not found.left_open:
+        return None
+    more: dict[str, Any] = {} if found.complete else {"within": 2 * options.within}
+    if found.left_open:
+        more["max_requests"] = 4 * options.max_requests
+    return shlex.join(["structbench", "capacity", *as_arguments(replace(options, skip_cached=True, **more))])
+
+
+def as_json(model: str, suite: str, over: str, found: "Found", text: str, settles: Optional[str]) -> dict[str, Any]:
     """Return what was found as JSON values, as docs/capacity.md describes."""
 
     def level(step: Any) -> Optional[float]:
@@ -95,6 +114,7 @@ def as_json(model: str, suite: str, over: str, found: "Found", text: str) -> dic
     return {
         "model": model, "suite": suite, "over": over, "holds": level(found.holds), "broken": level(found.broken),
         "saturates": level(found.saturates), "complete": found.complete, "text": text,
+        "next": settles,
         "steps": [{**asdict(replace(step, gates=())), "gates": [asdict(gate) for gate in step.gates]}
                   for step in found.steps],
     }  # fmt: skip

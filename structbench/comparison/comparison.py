@@ -1,4 +1,4 @@
-"""Compares A with B, metric by metric; docs/compare.md has the methods.
+"""Compares A with B, metric by metric; docs/methods.md has the methods.
 
 Invariant: "better" and "worse" mean significant after adjusting for all tests made together (Holm).
 """

@@ -1,7 +1,7 @@
 """Constrained vs free: what passing a schema as ``format`` gains and costs, request by request. Pure.
 
 The same cases with the same seeds are asked twice, with the schema as Ollama's ``format`` and with the schema in
-the prompt only; docs/metrics.md has the formulas. Intervals are of paired differences; the unit is the case, however
+the prompt only; docs/methods.md has the formulas. Intervals are of paired differences; the unit is the case, however
 often it was asked, and with too few cases there is no interval.
 """
 

@@ -1,4 +1,4 @@
-"""The difference of a figure between two runs, with interval and p-value. Pure; docs/compare.md has the sources.
+"""The difference of a figure between two runs, with interval and p-value. Pure; docs/methods.md has the sources.
 
 Invariant: the resampled unit is a stretch of the load (a block of neighbouring requests, a slice of time) or a case,
 never a single request out of its queue; the same data give the same result.

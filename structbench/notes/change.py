@@ -17,6 +17,8 @@ FEWEST = 60
 """Values below which nothing is said."""
 MATERIAL = 1.15
 """The ratio of two levels from which on a change is worth a word."""
+_FEWEST_TO_AND_FRO, _MATERIAL_TO_AND_FRO = 200, 1.2
+"""Both for halves of a series, which are looked at where the whole has no change."""
 _BLOCKS = 20
 _SHORTEST = 3
 """The fewest blocks that may have a level of their own."""
@@ -40,7 +42,22 @@ class Change(NamedTuple):
 
 
 def change_of(values: Sequence[float]) -> Change | None:
-    """Return where a positive series in order of time has another level; None if one level explains it."""
+    """Return where a positive series in order of time has another level; None if one level explains it.
+
+    Of a series that goes to and fro, the first change found in one of its halves.
+    """
+    whole = _change(values, MATERIAL)
+    if whole is not None or len(values) < _FEWEST_TO_AND_FRO:
+        return whole
+    half = len(values) // 2
+    for begin in (0, half // 2, len(values) - half):
+        part = _change(values[begin : begin + half], _MATERIAL_TO_AND_FRO)
+        if part is not None:
+            return part._replace(start=begin + part.start, stop=begin + part.stop)
+    return None
+
+
+def _change(values: Sequence[float], at_least: float) -> Change | None:
     import numpy as np
 
     if len(values) < FEWEST:
@@ -48,7 +65,7 @@ def change_of(values: Sequence[float]) -> Change | None:
     logs = np.log(np.maximum(np.asarray(values, dtype=float), 1e-9))
     edges = np.linspace(0, len(values), _BLOCKS + 1).round().astype(int)
     found = [each for each in (_step(logs, edges), _ramp(logs, edges)) if each is not None]
-    material = [each for each in found if max(each[1].ratio, 1 / each[1].ratio) >= MATERIAL]
+    material = [each for each in found if max(each[1].ratio, 1 / each[1].ratio) >= at_least]
     return min(material, key=lambda each: each[0])[1] if material else None
 
 

@@ -42,7 +42,7 @@ def print_document(document: Document, console: Console) -> None:
         console.print(as_text(ABOUT_CASES))
     if any(row["too_few"] for row in rows):
         counts = ", ".join(f"{name} {needed(p)}" for name, p in PERCENTILES.items())
-        console.print(as_text(f'– or "needs …": too few requests for an interval ({counts}; see docs/statistics.md)'))
+        console.print(as_text(f'– or "needs …": too few requests for an interval ({counts}; see docs/methods.md)'))
 
 
 def _text_at(place: int, row: Row) -> str:

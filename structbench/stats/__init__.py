@@ -1,4 +1,4 @@
-"""Percentiles, rates and their intervals; docs/statistics.md explains each. Pure.
+"""Percentiles, rates and their intervals; docs/methods.md explains each. Pure.
 
 Invariant: a percentile is everywhere linear interpolation (type 7), as DuckDB's ``quantile_cont`` computes it.
 """

@@ -1,4 +1,4 @@
-"""How alike neighbouring values of a run are, and what that leaves of their number (docs/statistics.md). Pure.
+"""How alike neighbouring values of a run are, and what that leaves of their number (docs/methods.md). Pure.
 
 Requests that wait in one queue come fast together and slow together: a thousand of them can say as little as fifty.
 Values are in the order in which they were sent. Functions import numpy late, as ``stats`` does.

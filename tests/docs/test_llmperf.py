@@ -20,7 +20,8 @@ from tests.support.loads import ROOT, ask
 from tests.support.simulators import FAST
 
 TEXT = (ROOT / "docs" / "llmperf.md").read_text()
-COMMANDS = [shlex.split(line) for line in re.findall(r"```sh\n(.*?)```", TEXT, re.S)[0].splitlines()]
+BLOCK = re.findall(r"```sh\n(.*?)```", TEXT, re.S)[0]
+COMMANDS = [shlex.split(line) for line in BLOCK.replace("\\\n", "").splitlines()]
 LOADS = [words[2:] for words in COMMANDS if words[1] == "load"]
 OPTIONS = (
     "model", "mean-input-tokens", "stddev-input-tokens", "mean-output-tokens", "stddev-output-tokens",

@@ -11,7 +11,9 @@ from structbench.cli import command_module, parser_of
 from tests.support.loads import ROOT
 
 TEXT = (ROOT / "docs" / "migrating.md").read_text()
-LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
+LINES = [
+    line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.replace("\\\n", "").splitlines()
+]
 EARLIER = (
     "stats", "list", "consolidate", "clean --days 7", "clear-cache", "json_benchmark", "tool_calling_benchmark",
     "token_benchmark", "llm_correctness", "master_benchmark", "--model M", "--mean-input-tokens",

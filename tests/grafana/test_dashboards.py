@@ -44,7 +44,8 @@ def test_there_are_four() -> None:
 @every_board
 def test_a_dashboard_can_be_narrowed_and_left_for_another(board: dict[str, Any]) -> None:
     variables = {variable["name"]: variable for variable in board["templating"]["list"]}
-    assert list(variables) == ["datasource", *queries.VARIABLES]
+    how_many = [queries.SHOWN] if board["title"] == "Live load" else []
+    assert list(variables) == ["datasource", *queries.VARIABLES, *how_many]
     assert variables["datasource"]["type"] == "datasource"
     for name in queries.VARIABLES:
         assert variables[name]["multi"]
@@ -88,6 +89,18 @@ def test_a_panel_asks_the_chosen_source_for_the_chosen_cells(panel: dict[str, An
         assert target["expr"].count("{") in (target["expr"].count('=~"$label"'), target["expr"].count("ALERTS"))
 
 
+def test_live_load_is_of_the_running_cell_unless_more_are_chosen() -> None:
+    """25 curves in one panel say nothing: a load of eight cells had so many."""
+    board = BOARDS["live-load.json"]
+    (variable,) = (each for each in board["templating"]["list"] if each["name"] == queries.SHOWN)
+    assert variable["current"] == {"selected": True, "text": "the running one", "value": "1"}
+    for target in ask.targets(board):
+        expr = target.query["expr"]
+        assert f"topk(${queries.SHOWN}, " in expr or "ALERTS{" in expr, expr
+        assert expr.count("[$__range:2s] @ end()") == expr.count("topk("), "fixed at the end of the range: no jumping"
+    assert "topk(1, " in ask.filled(expr, ask.Span(0, 90))
+
+
 def test_latency_comes_with_exemplars_and_from_the_metric_that_has_them() -> None:
     titled = r"(TTFT|first answer|ITL|e2e) (percentiles|dist)"
     latencies = [panel for _, panel in PANELS if re.match(titled, panel["title"])]
@@ -100,7 +113,7 @@ def test_latency_comes_with_exemplars_and_from_the_metric_that_has_them() -> Non
 
 def names_in(expr: str) -> set[str]:
     """The metrics of a query: what stands before a brace or a bracket, or alone as a sum's argument."""
-    without_labels = re.sub(r"by \([^)]*\)|\{[^}]*\}|\"[^\"]*\"", "", expr)
+    without_labels = re.sub(r"(by|on) \([^)]*\)|\{[^}]*\}|\"[^\"]*\"", "", expr)
     return set(re.findall(r"\b(?:cell:|structbench_|gen_ai_client_)[a-z0-9_:]+", without_labels))
 
 

@@ -159,7 +159,7 @@ def test_recorded_percentiles_are_of_each_cell(measured: Measured) -> None:
 def test_no_panel_is_empty_after_a_load(measured: Measured, name: str) -> None:
     empty = []
     for target in ask.targets(ask.boards()[name]):
-        found = ask.result(measured.prometheus.url, target, measured.span)
+        found = ask.result(measured.prometheus.url, target, measured.span, {"cells": "1000"})
         values = [float(v) for series in found for _, v in series.get("values", [series.get("value")])]
         if not any(not math.isnan(value) for value in values):
             empty.append(f"{target.panel['title']}: {target.query['expr']}")
@@ -175,6 +175,20 @@ def test_a_choice_of_cells_holds_for_every_panel(measured: Measured) -> None:
             found = ask.result(measured.prometheus.url, target, measured.span, {"label": "another"})
             values = {float(v) for series in found for _, v in series.get("values", [series.get("value")])}
             assert values <= {0.0}, f"{target.panel['title']}: {target.query['expr']}"
+
+
+def test_live_load_has_the_curves_of_the_newest_cell(measured: Measured) -> None:
+    cells, most = set(), 0
+    for target in ask.targets(ask.boards()["live-load.json"]):
+        if target.panel["type"] == "timeseries":
+            found = ask.result(measured.prometheus.url, target, measured.span)
+            named = [
+                (each["metric"].get("structbench_suite"), each["metric"].get("structbench_load")) for each in found
+            ]
+            cells |= {each for each in named if each[0] is not None}
+            most = max(most, len(set(named)))
+    assert cells == {("tools", "c=4")}
+    assert most == 1
 
 
 def test_loads_stand_beside_each_other_with_their_level(measured: Measured) -> None:

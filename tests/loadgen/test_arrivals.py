@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import fmean, pvariance
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.arrivals import due_offsets
@@ -62,7 +62,6 @@ def test_another_seed_is_another_schedule() -> None:
 
 
 @given(load=loads, count=st.integers(0, 300))
-@settings(deadline=None)
 def test_ascending_from_zero_and_the_same_again(load: OpenLoop, count: int) -> None:
     offsets = due_offsets(load, count)
     assert len(offsets) == count
@@ -73,7 +72,6 @@ def test_ascending_from_zero_and_the_same_again(load: OpenLoop, count: int) -> N
 
 
 @given(load=loads, duration_s=st.floats(0.001, 0.5))
-@settings(deadline=None)
 def test_duration_cuts_the_same_schedule_and_nothing_is_due_at_its_end(load: OpenLoop, duration_s: float) -> None:
     whole = due_offsets(load, 5000)
     cut = due_offsets(OpenLoop(rate=load.rate, arrival=load.arrival, burstiness=load.burstiness, seed=load.seed,

@@ -15,12 +15,14 @@ from typing import Any
 
 import duckdb
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import structbench
 from loadgen.simulator import Simulator
-from structbench.cli import COMMANDS, main
+from structbench.cli import COMMANDS, main, parser_of
 from structbench.commands import load
-from structbench.options import LoadOptions
+from structbench.options import LoadOptions, seconds_of, time_word
 from structbench.run.runner import Stop
 from structbench.suites.answer_book import answer_book
 from tests.support.loads import MODELS, ROOT, ask, start, until
@@ -79,7 +81,7 @@ def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[
         assert f"--{field.name.replace('_', '-')}" in shown
     for text in (
         "(default: those of gemma3n, smollm2:360m, llama3.2:1b that it has, else its 3 smallest)",
-        "(default: text json tools)", "(default: 300.0)",
+        "(default: text json tools)", "(default: 5m)", "(default: 10s)", "(default: 550)",
         "(default: see --until)", "(default: auto)", "(default: 1000)", "error_rate<=5%), and no longer",
         "(default: structbench.duckdb)", "(default: 9464)",
         "(default: constant)", "(default: format)", "(default: chat)", "in flight (default: 1)", "(default: 0)",
@@ -87,6 +89,45 @@ def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[
     ):  # fmt: skip
         assert text in shown, text
     assert not re.search(r"default: (None|False|\[\])", shown)
+
+
+@pytest.mark.parametrize("command", ["load", "capacity"])
+def test_every_option_stands_in_a_group_of_the_help(command: str) -> None:
+    loose = [action.dest for action in parser_of(command)._optionals._group_actions]
+    assert loose == ["help"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("load --api olama", "--api olama: did you mean ollama?"),
+        ("completion fish", "shell fish: use bash, zsh, tcsh"),
+        ("load --requests 1.5", "--requests '1.5': give a whole number"),
+        ("load --max-error-rate few", "--max-error-rate 'few': give a number"),
+        ("load --models", "--models: give a value"), ("load --requests", "--requests: give a value"),
+        ("compare before", "give b too"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_in_our_words_not_argparses(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = words.split()[0]
+    assert main(words.split()) == 2
+    assert capsys.readouterr().err == f"structbench: {said} (see `structbench {command} --help`)\n"
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_overview_fits_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["help"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines()[1:] if len(line) >= columns] == []
+
+
+@given(st.integers(0, 10**6))
+def test_a_time_is_written_as_it_is_read(seconds: int) -> None:
+    assert seconds_of(time_word(seconds)) == seconds
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -229,7 +229,7 @@ NESTED: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
 )
 
 
-@settings(max_examples=50, deadline=None, database=None)
+@settings(max_examples=50, database=None)
 @given(NESTED, NESTED)
 def test_no_difference_is_kept_back_and_both_directions_tell_the_same_fields(one: Any, other: Any) -> None:
     there, back = differences(one, other), differences(other, one)

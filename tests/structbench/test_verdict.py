@@ -283,7 +283,7 @@ def test_chunks_that_a_server_sends_together_are_not_this_clients_doing() -> Non
     assert (verdict.word, (verdict.reason or "")[:17]) == ("invalid", "ITL p50 may be of")
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.data())
 def test_the_true_percentiles_lie_between_those_that_are_judged(data: st.DataObject) -> None:
     """Whatever the true instants were within what the client knows of its own delay."""

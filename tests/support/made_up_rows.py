@@ -1,6 +1,6 @@
 """Runs that nobody measured, in which no two columns, quantiles or counts are alike, and what the docs say of them.
 
-The figures are computed here in plain Python, from docs/metrics.md and docs/store.md alone: SQL that takes the wrong
+The figures are computed here in plain Python, from docs/methods.md and docs/store.md alone: SQL that takes the wrong
 column, quantile, filter or join for one of them comes to another value.
 """
 

@@ -202,7 +202,7 @@ steps = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 60)), max_size=60)
 
 @pytest.mark.slow
 @given(sizes=sizes, steps=steps, wrap=st.integers(200, 8000), closed=st.booleans())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_the_ring_never_overwrites_what_is_untaken(
     sizes: list[int], steps: list[tuple[int, int]], wrap: int, closed: bool
 ) -> None:

@@ -148,7 +148,7 @@ def some(many: int) -> Iterator[Request]:
 @given(
     concurrency=st.integers(1, 20), many=st.integers(0, 150), speeds=st.lists(st.integers(0, 4), min_size=1, max_size=4)
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_request_ends_once_and_no_slot_idles_while_the_driver_has_work(
     concurrency: int, many: int, speeds: list[int]
 ) -> None:

@@ -209,7 +209,7 @@ def validator(schema: Any) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SCHEMAS, st.integers(0, 1000))
 def test_instances_are_valid(schema: dict[str, Any], seed: int) -> None:
     value = instance(schema, Random(seed))
@@ -217,7 +217,7 @@ def test_instances_are_valid(schema: dict[str, Any], seed: int) -> None:
     assert json.dumps(value) == json.dumps(instance(schema, Random(seed)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SCHEMAS, st.integers(0, 1000))
 def test_violations_are_invalid_and_alterations_valid(schema: dict[str, Any], seed: int) -> None:
     value = instance(schema, Random(seed))

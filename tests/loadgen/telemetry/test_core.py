@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_fd_to_metric_families
@@ -43,7 +42,6 @@ DURATION = "gen_ai_client_operation_duration_seconds"
 FIRST_CHUNK = "gen_ai_client_operation_time_to_first_chunk_seconds"
 GAP = "gen_ai_client_operation_time_per_output_chunk_seconds"
 LIVE = ROOT / "docs" / "live-metrics.md"
-FORMULAS = ROOT / "docs" / "metrics.md"
 ALL_RIGHT = Score(
     outcome="correct", accuracy_score=1.0, json_valid=True, schema_valid=True, tool_call_accuracy=1.0
 )  # fmt: skip
@@ -474,11 +472,18 @@ def feed_every_instrument(telemetry: Telemetry) -> None:
     telemetry.verdict(CELL, "degraded")
 
 
-def table(page: Path, header: str) -> list[list[str]]:
-    """The rows of the table on the page whose first column is called ``header``."""
-    _, _, rest = page.read_text(encoding="utf-8").partition(f"| {header} |")
+def table(header: str) -> list[list[str]]:
+    """The rows of the table of the page whose first column is called ``header``."""
+    _, _, rest = LIVE.read_text(encoding="utf-8").partition(f"| {header} |")
     rows = rest.partition("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def items(section: str) -> list[list[str]]:
+    """The items of the section of the page, each as what stands before and after its colon."""
+    _, _, rest = LIVE.read_text(encoding="utf-8").partition(f"\n## {section}\n")
+    lines = rest.partition("\n## ")[0].replace("\n  ", " ").splitlines()
+    return [line.removeprefix("- ").split(": ", 1) for line in lines if line.startswith("- ")]
 
 
 def test_documented_instruments_are_those_exposed() -> None:
@@ -487,11 +492,14 @@ def test_documented_instruments_are_those_exposed() -> None:
         exposition = text(telemetry)
     families = {f.name: f for f in text_string_to_metric_families(exposition) if f.name != "target_info"}
     instruments = {instrument.name: instrument for instrument in (*INSTRUMENTS, *OF_METRICS)}
-    bounds = {row[0]: [float(bound) for bound in row[1].split()] for row in table(LIVE, "Set")}
+    bounds = {
+        re.findall(r"\*\*(.+?)\*\*", name)[0]: [float(bound) for bound in values.split()]
+        for name, values in items("Buckets")
+    }
     cell_labels = {"gen_ai_request_model", "structbench_suite", "structbench_load"}
     genai_labels = {"gen_ai_operation_name", "gen_ai_provider_name", "server_address", "server_port"}
 
-    rows = table(LIVE, "OpenTelemetry")
+    rows = table("OpenTelemetry")
     assert {row[0].strip("`"): (row[2], row[3].strip("`")) for row in rows} == {
         i.name: (i.kind, i.unit) for i in instruments.values()
     }
@@ -514,7 +522,7 @@ def test_documented_instruments_are_those_exposed() -> None:
 
 
 def test_every_instrument_has_its_formula_in_the_docs() -> None:
-    rows = table(FORMULAS, "metric")
+    rows = items("What each counts")
     documented = [name for row in rows for name in re.findall(r"`([^`]+)`", row[0])]
     assert sorted(documented) == sorted(instrument.name for instrument in (*INSTRUMENTS, *OF_METRICS))
     assert all(len(row) == 2 and row[1] for row in rows)

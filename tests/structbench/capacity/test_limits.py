@@ -8,6 +8,7 @@ import pytest
 
 from structbench.capacity.limits import limits, sentences
 from structbench.capacity.search import Found, Step
+from structbench.commands.capacity import Options, next_command
 from structbench.gates.slo import Gate, Judgement
 
 
@@ -63,3 +64,19 @@ def test_a_rule_that_never_breaks_holds_at_least_so_far() -> None:
 def test_what_is_open_above_is_said() -> None:
     told = [*sentences(found(step(4, "met"), step(8, "not decided")), "concurrency")]
     assert told[0] == "the rule holds up to 4 in flight at least; 8 in flight is not decided."
+
+
+@pytest.mark.parametrize(("what", "more"), [
+    (found(step(1, "met"), step(2, "not met")), None),
+    (found(step(1, "not met")), None),
+    (found(step(1, "met"), step(2, "not decided"), step(3, "not met")), "--max-requests 800"),
+    (found(step(2, "not decided")), "--max-requests 800"),
+    (found(step(1, "not decided"), step(2, "met"), step(3, "not met")), None),
+    (found(step(1, "met"), complete=False), "--within 540"),
+    (found(step(1, "met"), step(2, "not decided"), complete=False), "--max-requests 800 --within 540"),
+])  # fmt: skip
+def test_what_is_left_open_comes_with_the_command_that_goes_on(what: Found, more: str | None) -> None:
+    options = Options(models=["m:1b"], suites=["json"], slo=["ttft_p50<=3s"])
+    told = next_command(options, what)
+    begin = "structbench capacity --models m:1b --suites json --slo 'ttft_p50<=3s' --skip-cached"
+    assert told is None if more is None else sorted(told.split()) == sorted(f"{begin} {more}".split())

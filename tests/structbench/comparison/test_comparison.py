@@ -492,7 +492,7 @@ def test_two_files_are_compared(db: Path, tmp_path: Path, capsys: pytest.Capture
     ("argv", "said"),
     [
         (["plain", "plain"], "both include run plain: choose two that share no run"),
-        (["plain", "pain"], "did you mean plain"), (["plain"], "arguments are required: b"),
+        (["plain", "pain"], "did you mean plain"), (["plain"], "give b too"),
         (["plain", "slow", "--fail-on", "ttft_p95>10"], '--fail-on "ttft_p95>10", at the end: expected the unit %'),
         (["plain", "slow", "--goodput", "tft<1"], "did you mean ttft?"),
         (["plain", "slow", "--across", "structure"], "did you mean structured"),

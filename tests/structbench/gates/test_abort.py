@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from structbench.gates.abort import AbortWatch
@@ -174,7 +174,7 @@ KINDS = {
 
 
 def figure(name: str, rows: Sequence[dict[str, Any]], elapsed_s: float) -> float | None:
-    """docs/metrics.md, on rows; None: nothing counts there."""
+    """docs/methods.md, on rows; None: nothing counts there."""
     done = [each for each in rows if each["error_kind"] is None]
     scored = [each for each in rows if each["accuracy_score"] is not None]
     good = [each for each in done if (each["ttft_s"] or 0) <= 0.5 and (each["tpot_s"] or 0) <= 0.25]
@@ -264,7 +264,6 @@ def test_rows_of_earlier_segments_count_where_they_are_steady() -> None:
     assert not opened("ttft_p95<1", [{**each, "request_index": 9, "steady": None} for each in earlier])
 
 
-@settings(deadline=None)  # the first one imports scipy
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(0.01, 1)), min_size=1, max_size=90), st.integers(0, 89),
     st.sampled_from(["correct>=90%", "correct>=100%", "error_rate<=5%", "error_rate<=0%", "ttft_p50<0.4",

@@ -8,6 +8,9 @@ import pytest
 
 from structbench.notes.away import SERVER_AWAY
 from structbench.types import Note
+from tests.support.in_memory import tables
+
+S = 1_000_000_000
 
 
 def pause(at_s: float, away_s: float | None, failed: int = 0) -> dict[str, Any]:
@@ -38,3 +41,21 @@ def pause(at_s: float, away_s: float | None, failed: int = 0) -> dict[str, Any]:
 )  # fmt: skip
 def test_the_note_says_when_and_for_how_long(rows: list[dict[str, Any]], notes: list[Note]) -> None:
     assert list(SERVER_AWAY.notes(rows)) == notes
+
+
+def test_when_an_open_loop_found_nobody_and_when_a_closed_one_waited() -> None:
+    failed = {2: {"error_kind": "connect"}, 3: {"error_kind": "timeout", "error_message": "connect: no answer"},
+              4: {"error_kind": "http", "error_status": 502}, 7: {"error_kind": "connect"}}  # fmt: skip
+    rows = [{"run_id": "r", "segment": 0, "request_index": at, "due_ns": (5 + at) * S, "end_ns": (6 + at) * S,
+             **failed.get(at, {})} for at in range(10)]  # fmt: skip
+    later = [{"run_id": "r", "segment": 1, "request_index": 10, "due_ns": 100 * S, "end_ns": 101 * S}]
+    segments = [{"run_id": "r", "segment": 0, "away_s": None}, {"run_id": "r", "segment": 1, "away_s": 2.5}]
+    with tables() as store:
+        store.fill(runs=[{"run_id": "r", "load_kind": "open"}], segments=segments, requests=[*rows, *later])
+        waited = {"at_s": 10.0, "away_s": 2.5, "failed": 0, "requests": None}
+        assert store.query(SERVER_AWAY.sql, ["r"]) == [
+            {"at_s": 2.0, "away_s": 3.0, "failed": 3, "requests": 11},
+            waited,
+        ]
+        store.fill(runs=[{"run_id": "r", "load_kind": "closed"}], segments=segments, requests=[*rows, *later])
+        assert store.query(SERVER_AWAY.sql, ["r"]) == [waited]

@@ -111,6 +111,17 @@ def test_a_neighbour_that_comes_and_goes_is_told() -> None:
     assert found.ratio == pytest.approx(1.5, rel=0.05)
 
 
+@pytest.mark.parametrize("stretches", [4, 5, 6])
+def test_a_server_that_goes_to_and_fro_is_told_with_one_of_its_changes(stretches: int) -> None:
+    values = independent(np.random.default_rng(1), 600, 0.1)
+    for number in range(1, stretches, 2):
+        values = slower(values, number / stretches, (number + 1) / stretches, 1.5)
+    found = change_of(values)
+    assert found is not None
+    assert min(abs(found.start - 600 * number / stretches) for number in range(1, stretches)) <= 3
+    assert max(found.ratio, 1 / found.ratio) == pytest.approx(1.5, rel=0.06)
+
+
 def test_a_slow_beginning_is_told_as_the_faster_rest() -> None:
     found = change_of(slower(independent(np.random.default_rng(1), 200, 0.1), 0.0, 0.3, 1.5))
     assert found is not None

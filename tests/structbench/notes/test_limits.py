@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from structbench.notes.limits import RATE_LIMITED, TOKEN_LIMIT
 from structbench.types import Note
+from tests.support.in_memory import Tables, tables
+
+S = 1_000_000_000
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Tables]:
+    with tables() as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(
@@ -34,3 +45,24 @@ def test_nothing_is_said_where_no_limit_was_met() -> None:
 def test_a_load_that_tokens_ended_says_so() -> None:
     text = "ended before another request could pass --max-tokens-total 5,000; --skip-cached continues it"
     assert list(TOKEN_LIMIT.notes([{"token_limit": 5000}])) == [Note("token_limit", text)]
+
+
+def test_refusals_are_counted_and_placed_from_the_first_request_on(store: Tables) -> None:
+    kinds = [None, "rate_limited", None, "http", "rate_limited", "dropped"]
+    asked = [{"due_ns": 7 * S + index * S, "error_kind": kind} for index, kind in enumerate(kinds)]
+    asked[4]["retry_after_s"] = 20.0
+    own = [{"run_id": "r", "segment": 0, "request_index": index, **row} for index, row in enumerate(asked)]
+    never = {"run_id": "r", "segment": 0, "request_index": 6, "error_kind": "rate_limited"}
+    other = {"run_id": "other", "segment": 0, "request_index": 0, "due_ns": 0, "error_kind": "rate_limited"}
+    store.fill(requests=[*own, never, {**other, "retry_after_s": 99.0}])
+    assert store.query(RATE_LIMITED.sql, ["r"]) == [
+        {"requests": 6, "limited": 2, "first_s": 1.0, "last_s": 4.0, "wait_s": 20.0}
+    ]
+
+
+def test_only_the_last_part_of_a_run_tells_whether_tokens_ended_it(store: Tables) -> None:
+    store.fill(segments=[
+        {"run_id": "r", "segment": 1, "token_limit": None}, {"run_id": "r", "segment": 2, "token_limit": 900},
+        {"run_id": "r", "segment": 0, "token_limit": 50}, {"run_id": "other", "segment": 3, "token_limit": 7},
+    ])  # fmt: skip
+    assert store.query(TOKEN_LIMIT.sql, ["r"]) == [{"token_limit": 900}]

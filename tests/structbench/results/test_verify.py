@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.api.answer import gathered
@@ -74,7 +74,7 @@ def memory() -> Iterator[InMemory]:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(records(), st.sampled_from(sorted(_DERIVED)))
 def test_the_formulas_in_sql_are_those_of_the_record(memory: InMemory, record: RequestRecord, column: str) -> None:
     row = row_of("r", "h", 0, "case", 0, record, None)

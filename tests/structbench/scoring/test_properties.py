@@ -109,7 +109,7 @@ def judged(schema: Any, value: Any) -> Score:
 
 
 @pytest.mark.parametrize("keyword", KEYWORDS)
-@settings(max_examples=15, deadline=None, database=None)
+@settings(max_examples=15, database=None)
 @given(data=st.data())
 def test_an_instance_is_valid_and_breaking_one_keyword_names_it(keyword: str, data: st.DataObject) -> None:
     inner, fitting, broken = KEYWORDS[keyword]
@@ -140,7 +140,7 @@ def equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=200, database=None)
 @given(st.lists(values, max_size=6))
 def test_unique_items_are_those_that_differ_pairwise(items: list[Any]) -> None:
     unique = not any(equal(one, other) for i, one in enumerate(items) for other in items[:i])

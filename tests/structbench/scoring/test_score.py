@@ -622,13 +622,13 @@ def check_any(case: Case, answer: Answer) -> None:
     assert all(len(line.encode("utf-8")) > 0 and len(line) <= MAX_LINE for line in result.validation_errors)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(CASES), any_text, any_json, st.sampled_from([None, "stop", "length"]), st.booleans())
 def test_no_text_makes_scoring_fail(case: Case, text: str, value: Any, reason: str | None, dump: bool) -> None:
     check_any(case, Answer(output_text=json.dumps(value) if dump else text, done_reason=reason))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(CASES),
     st.lists(st.fixed_dictionaries({}, optional={"name": st.sampled_from(["weather", "tip", "x", 7, None]),

@@ -72,7 +72,7 @@ def test_lies_between_the_two_values_around_its_place(values: list[float], p: fl
     assert ordered[math.floor(place)] - 1e-6 <= found <= ordered[math.ceil(place)] + 1e-6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(VALUES, P)
 def test_agrees_with_duckdb_so_that_live_and_stored_figures_do(values: list[float], p: float) -> None:
     sql = f"SELECT quantile_cont(v, {p!r}::DOUBLE) FROM unnest($1::DOUBLE[]) AS t(v)"
@@ -106,7 +106,6 @@ def test_too_few_values_still_bound_a_percentile_on_one_side() -> None:
     assert percentile_estimate(np.array([]), 0.5) == Estimate(0, needs=6)
 
 
-@settings(deadline=None)
 @given(st.integers(6, 5000), st.sampled_from([0.5, 0.75, 0.9, 0.95, 0.99]))
 def test_the_ranks_enclose_the_true_percentile_as_often_as_promised(n: int, p: float) -> None:
     low, high = interval_ranks(n, p)
@@ -123,7 +122,7 @@ def test_a_confidence_that_ranks_keep_exactly_takes_no_further_rank() -> None:
     assert interval_ranks(6, 0.5, confidence=1 - 2 * 7 / 64) == (1, 5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 1e3, allow_subnormal=False), min_size=40, max_size=200, unique=True))
 def test_percentile_estimate_is_that_of_scipy(values: list[float]) -> None:
     for p in (0.5, 0.9):
@@ -149,7 +148,7 @@ def test_percentile_of_no_counts() -> None:
 
 
 def test_the_documentation_says_the_same() -> None:
-    text = (ROOT / "docs/statistics.md").read_text()
+    text = (ROOT / "docs/methods.md").read_text()
     p50, p90, p95, p99 = (needed(p) for p in (0.5, 0.9, 0.95, 0.99))
     assert f"| {p50}, {p90}, {p95}, {p99} requests; more where neighbours are alike |" in text
     assert f"{p50} for the median, {p90} for p90, {p95} for p95, {p99} for p99" in text

@@ -128,7 +128,7 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ANY_TEXT, st.floats() | st.integers(), st.integers(), st.lists(INT64), st.lists(ANY_TEXT), JSON_VALUES)
 def test_any_text_number_and_json_comes_back_as_it_was(
     memory: duckdb.DuckDBPyConnection,
@@ -253,7 +253,7 @@ def test_nearest_takes_the_same_load_first_and_never_another_model(store: Store)
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 50), max_size=8), min_size=1, max_size=6))
 def test_gap_percentiles_are_those_of_all_gaps(memory: duckdb.DuckDBPyConnection, streams: list[list[int]]) -> None:
     rows = [
@@ -304,7 +304,7 @@ def test_ttft_taken_apart_adds_up_and_lacks_nothing_but_what_failed(store: Store
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1000), max_size=12), st.integers(0, 4))
 def test_percentiles_are_over_completed_requests_and_adjusted_ones_count_failures_as_infinite(
     memory: duckdb.DuckDBPyConnection, times: list[float], failures: int

@@ -117,7 +117,7 @@ def test_no_warm_up_is_none() -> None:
     assert warmup_requests(config(), 0, {}) == []
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 5))
 def test_text_prompts_differ_from_their_first_words_on(one: int, two: int, seed: int) -> None:
     options = LoadOptions(models=["m"], suites=["text"], seed=seed, mean_input_tokens=60, stddev_input_tokens=5)
