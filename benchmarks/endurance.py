@@ -46,11 +46,12 @@ _SHORT = ("--suites", "numbers", "--models", "sim:fast", "--simulate", "--quiet"
 
 @dataclass(slots=True)
 class Watched:
-    """Samples of a command: memory of each process and descriptors, bytes on the disk (with the spool), rows so far."""
+    """Samples of a command: memory of each process and descriptors, bytes of the file and beside it, rows so far."""
 
     memory: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     descriptors: list[tuple[float, int]] = field(default_factory=list)
     file: list[tuple[float, int]] = field(default_factory=list)
+    beside: list[int] = field(default_factory=list)
     rows: list[tuple[float, int]] = field(default_factory=list)
     code: int = 0
 
@@ -68,7 +69,9 @@ def watch(command: Sequence[str], db: Path) -> Watched:
                 for each in (parent, *parent.children(recursive=True)):
                     seen.memory[_role(each, parent)].append((now, each.memory_info().rss))
                 seen.descriptors.append((now, parent.num_fds()))
-                seen.file.append((now, sum(each.stat().st_size for each in db.parent.rglob("*") if each.is_file())))
+                seen.file.append((now, db.stat().st_size))
+                files = [each for each in db.parent.rglob("*") if each.is_file() and each != db]
+                seen.beside.append(sum(each.stat().st_size for each in files))
             time.sleep(_PERIOD_S)
         reader.join()
         seen.code = process.returncode
@@ -116,7 +119,8 @@ def judge(what: str, seen: Watched, stored: int) -> list[str]:
         rates.append((last[1] - first[1]) / (last[0] - first[0]))
         sizes.append((last[2] - first[2]) / max(1, last[1] - first[1]))
     print(f"  rate        {', '.join(f'{rate:,.0f}' for rate in rates)} requests/s by thirds")
-    print(f"  disk        {', '.join(f'{size:,.0f}' for size in sizes)} bytes a request by thirds")
+    print(f"  file        {', '.join(f'{size:,.0f}' for size in sizes)} bytes a request by thirds; at most "
+          f"{max(seen.beside) / 1e6:,.1f} MB waited beside it")  # fmt: skip
     print(f"  {'grows: ' + ', '.join(grows) if grows else 'nothing grows'}", flush=True)
     return grows
 

@@ -29,9 +29,10 @@ from structbench.store.database import (
     wait_a_little,
 )  # fmt: skip
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
+from structbench.store.overlay import Waiting
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable
-from structbench.store.schema import KEYS, UPDATED
+from structbench.store.schema import KEYS, UPDATED, Columns
 from structbench.store.spool import BESIDES, Spool, SpooledRow, count_lines, insert, is_alive, read_rows, set_aside
 from structbench.store.upkeep import spool_of
 from structbench.store.views import GAPS_TO_KEEP
@@ -293,11 +294,14 @@ class Store:
         with self._database.opened_with(self._waiting) as con:
             return work(con)
 
-    def _waiting(self) -> list[Path]:
+    def _waiting(self) -> list[Waiting]:
         """Return the spool files that are not in DuckDB yet, the current one with them; no other is then written."""
         with self._state:
             self._rotate()
-            return [file for file, _ in self._files]
+            return [(file, self._checks(file)) for file, _ in self._files]
+
+    def _checks(self, file: Path) -> Columns | None:
+        return None if file.name.startswith(self.owner) else self._columns
 
     def _rotate(self) -> None:
         file = self._spool.rotate()
@@ -371,8 +375,7 @@ class Store:
             with self._database.opened(read_only=False) as con:
                 until = time.monotonic() + HOLD_S
                 for file in files:
-                    mine = file.name.startswith(self.owner)
-                    self._rows = self._rows or read_rows(file, None if mine else self._columns)
+                    self._rows = self._rows or read_rows(file, self._checks(file))
                     if not insert(con, self._columns, self._rows, until, partial(set_aside, file)):
                         break
                     self._rows = None

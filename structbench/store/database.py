@@ -20,13 +20,14 @@ from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
 from structbench.formatting import printable
 from structbench.output import refuse_unnamable, sweep
 from structbench.store.inspection import has_todays_views, version_of
-from structbench.store.overlay import Overlay
+from structbench.store.overlay import Overlay, Waiting
 from structbench.store.schema import FILE, MIGRATIONS, TABLES, Columns, migrate, shape, views
 
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ PATIENCE_S = 10.0
 
 _BRIEFLY_S = 0.2
 _OPEN_S = 2.0
-"""After it has had files open for so long in all, DuckDB is started anew: it keeps some 200 bytes for each block that it
-once had in memory (500 blocks for a cell of ten requests) until there are tens of thousands, and has no setting for it."""
+"""After it has had files open for so long in all, DuckDB is started anew: it keeps some 200 bytes for each block that
+it once had in memory (500 blocks for a cell of ten requests) until there are tens of thousands, and has no setting for
+that."""
 _NUMBERS = count()
 
 
@@ -143,7 +145,7 @@ class Database:
         return self._duckdb
 
     @contextmanager
-    def opened_with(self, files: Callable[[], Iterable[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
+    def opened_with(self, files: Callable[[], Iterable[Waiting]]) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the file for reading, or not at all while a writer has it, with the rows of these spool files in front.
 
         ``files`` is called when nobody else has the turn.
@@ -443,16 +445,20 @@ def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> Que
 
 def _all_rows(result: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
     """Return the rows; RunFailed once they take more memory than DuckDB may, which limits itself alone."""
-    import psutil
-
-    this = psutil.Process()
-    most = this.memory_info().rss + MOST_BYTES
     rows: list[tuple[Any, ...]] = []
+    size = 0.0
     while batch := result.fetchmany(10_000):
         rows += batch
-        if this.memory_info().rss > most:
+        looked_at = batch[::100]
+        size += sum(map(_size, looked_at)) * len(batch) / len(looked_at)
+        if size > MOST_BYTES:
             raise RunFailed(f"stopped after {len(rows):,} rows, which take {MOST_BYTES >> 30} GB: select fewer")
     return rows
+
+
+def _size(row: tuple[Any, ...]) -> int:
+    values = [*row, *(item for value in row if isinstance(value, list) for item in value)]
+    return getsizeof(row) + sum(map(getsizeof, values))
 
 
 def _one_line_error(error: str) -> str:
