@@ -17,8 +17,8 @@ FEWEST = 60
 """Values below which nothing is said."""
 MATERIAL = 1.15
 """The ratio of two levels from which on a change is worth a word."""
-_FEWEST_TO_AND_FRO, _MATERIAL_TO_AND_FRO = 200, 1.2
-"""Both for halves of a series, which are looked at where the whole has no change."""
+_FEWEST_TO_AND_FRO, _SURER = 200, 1.3
+"""Values from which on halves are looked at where the whole has no change, and how much surer one must be then."""
 _BLOCKS = 20
 _SHORTEST = 3
 """The fewest blocks that may have a level of their own."""
@@ -46,30 +46,30 @@ def change_of(values: Sequence[float]) -> Change | None:
 
     Of a series that goes to and fro, the first change found in one of its halves.
     """
-    whole = _change(values, MATERIAL)
+    whole = _change(values)
     if whole is not None or len(values) < _FEWEST_TO_AND_FRO:
         return whole
     half = len(values) // 2
     for begin in (0, half // 2, len(values) - half):
-        part = _change(values[begin : begin + half], _MATERIAL_TO_AND_FRO)
+        part = _change(values[begin : begin + half], _SURER)
         if part is not None:
             return part._replace(start=begin + part.start, stop=begin + part.stop)
     return None
 
 
-def _change(values: Sequence[float], at_least: float) -> Change | None:
+def _change(values: Sequence[float], surer: float = 1.0) -> Change | None:
     import numpy as np
 
     if len(values) < FEWEST:
         return None
     logs = np.log(np.maximum(np.asarray(values, dtype=float), 1e-9))
     edges = np.linspace(0, len(values), _BLOCKS + 1).round().astype(int)
-    found = [each for each in (_step(logs, edges), _ramp(logs, edges)) if each is not None]
-    material = [each for each in found if max(each[1].ratio, 1 / each[1].ratio) >= at_least]
+    found = [each for each in (_step(logs, edges, surer), _ramp(logs, edges, surer)) if each is not None]
+    material = [each for each in found if max(each[1].ratio, 1 / each[1].ratio) >= MATERIAL]
     return min(material, key=lambda each: each[0])[1] if material else None
 
 
-def _step(logs: Any, edges: Any) -> tuple[float, Change] | None:
+def _step(logs: Any, edges: Any, surer: float) -> tuple[float, Change] | None:
     """Return the stretch whose level differs most, if more than by chance, and the variance that it leaves."""
     import numpy as np
 
@@ -79,7 +79,7 @@ def _step(logs: Any, edges: Any) -> tuple[float, Change] | None:
     rest = logs - np.where(_inside(n, start, stop), logs[start:stop].mean(), _outside(logs, start, stop).mean())
     over = _standardized(_block_means(rest, edges), begin, end,
                          logs[start:stop].mean() - _outside(logs, start, stop).mean())  # fmt: skip
-    if over * _independent_share(rest) <= 0.75 + 28 / n:
+    if over * _independent_share(rest) <= surer * (0.75 + 28 / n):
         return None
     if start == 0:  # what came later is the change
         start, stop = stop, n
@@ -87,7 +87,7 @@ def _step(logs: Any, edges: Any) -> tuple[float, Change] | None:
     return float(rest.var()), Change(start, stop, ratio)
 
 
-def _ramp(logs: Any, edges: Any) -> tuple[float, Change] | None:
+def _ramp(logs: Any, edges: Any, surer: float) -> tuple[float, Change] | None:
     """Return the ramp that fits best, if it rises or falls more than by chance, and the variance that it leaves."""
     import numpy as np
 
@@ -97,7 +97,7 @@ def _ramp(logs: Any, edges: Any) -> tuple[float, Change] | None:
     over, rise, best = max((*_slope(means, _block_means(shape, edges)), k) for k, shape in enumerate(shapes))
     rest = logs - rise * shapes[best]
     rest -= rest.mean()
-    if over * _independent_share(rest) <= 3.5 + 90 / n:
+    if over * _independent_share(rest) <= surer * (3.5 + 90 / n):
         return None
     start, stop = (round(share * n) for share in _RAMPS[best])
     return float(rest.var()), Change(start, stop, float(np.exp(rise)), gradual=True)

@@ -12,8 +12,8 @@ from structbench.comparison.rule import rule_note
 from structbench.gates.expressions import parse_slo
 from structbench.gates.slo import DEFAULT_RULE, CellResult, judge_all, state_of
 from structbench.reports.headline import headline_of
-from structbench.results.figures import figures_of
-from structbench.results.groups import run_groups
+from structbench.results.figures import Figures, figures_of
+from structbench.results.groups import RunGroup, run_groups
 from structbench.store import Reader
 from tests.support.comparisons import database, requests
 
@@ -36,10 +36,21 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def groups(reader: Reader) -> dict[str, RunGroup]:
+    return {group.run_ids[0]: group for group in run_groups(reader, [*RUNS, "other"], pool=False)}
+
+
+@pytest.fixture(scope="module")
+def figures(reader: Reader, groups: dict[str, RunGroup]) -> dict[int, Figures]:
+    return figures_of(reader, [*groups.values()], None)
+
+
 @pytest.mark.parametrize("name", RUNS)
-def test_one_rule_has_one_result_everywhere(name: str, reader: Reader) -> None:
-    state = RUNS[name][2]
-    group, other = (run_groups(reader, [run_id], pool=False)[0] for run_id in (name, "other"))
+def test_one_rule_has_one_result_everywhere(
+    name: str, reader: Reader, groups: dict[str, RunGroup], figures: dict[int, Figures]
+) -> None:
+    state, group, other = RUNS[name][2], groups[name], groups["other"]
     (row,) = reader.query("SELECT * FROM summary WHERE run_id = $1", [name])
     after_load = CellResult(name, row)
     judge_all([], reader, [after_load])
@@ -47,7 +58,7 @@ def test_one_rule_has_one_result_everywhere(name: str, reader: Reader) -> None:
     assert not after_load.gates, "the default rule fails nothing"
     judge_all(RULE, reader, [after_load])
     assert state_of(after_load.gates) == state
-    headline = headline_of([group], figures_of(reader, [group], None), RULE)
+    headline = headline_of([group], figures, RULE)
     assert headline.state == state
     assert bool(headline.candidates[0].settles) == (state == "not decided")
     (found,) = pair([group], [other]).pairs

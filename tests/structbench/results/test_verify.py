@@ -136,8 +136,14 @@ def test_each_thing_that_does_not_hold_is_found_with_an_example(
     assert line.startswith("does not hold: ")
     assert example in line
     assert "problem" in out
+
+
+def test_programs_read_problems_as_json(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with duckdb.connect(results) as con:
+        con.execute("DELETE FROM runs WHERE label = 'older'").fetchall()
     assert main(["verify", "--json", "--db", str(results)]) == 1
-    assert json.loads(capsys.readouterr().out)["problems"]
+    found = json.loads(capsys.readouterr().out)["problems"]
+    assert "rows of samples belong to a run" in [problem["what"] for problem in found]
 
 
 def test_a_run_under_way_is_not_held_against_its_plan(results: Path) -> None:
