@@ -60,29 +60,31 @@ WITH sent AS (
 ), first AS (
     SELECT ttft_s AS high, ttft_s - coalesce(ttft_off_s, 0) AS low, ttft_s + send_lag_s AS due, processor_wait_s AS wait
     FROM requests WHERE run_id = $1 AND error_kind IS NULL AND ttft_s IS NOT NULL
+), of_first AS (
+    SELECT count(*) AS firsts, quantile_cont(high, [{_P}]) AS ttft, quantile_cont(low, [{_P}]) AS ttft_low,
+        quantile_cont(due, [{_P}]) AS ttft_due, quantile_cont(wait, [{_P}]) AS processor_wait FROM first
+), of_nodes AS (
+    SELECT count(*) FILTER (WHERE died) AS nodes_died, max(clock_error_ns) / 1e9 AS clock_error_s FROM nodes
+    WHERE run_id = $1
+), of_requests AS (
+    SELECT count(*) AS requests, coalesce(max(request_index) + 1, 0) AS reached,
+        count(*) FILTER (WHERE error_kind IS NULL) AS completed,
+        sum(chunks) FILTER (WHERE error_kind IS NULL) AS chunks,
+        count(*) FILTER (WHERE error_kind IS NULL AND len(chunk_early_us) > 0) AS with_early_chunks,
+        count(*) FILTER (WHERE error_kind IN ({_MODEL_ERRORS})) AS of_model,
+        count(*) FILTER (WHERE contains(error_message, '{NO_MORE_FILES}')) AS no_more_files,
+        count(*) FILTER (WHERE clock = 'stepped') AS stepped,
+        count(*) FILTER (WHERE error_kind IS NULL AND ttft_s IS NOT NULL AND ttft_off_s IS NULL) AS unknown,
+        count(*) FILTER (WHERE error_kind = 'worker_died') AS died,
+        count(*) FILTER (WHERE error_kind = 'node_died') AS lost_with_nodes
+    FROM requests WHERE run_id = $1
 )
-SELECT count(*) AS requests, coalesce(max(request_index) + 1, 0) AS reached,
-    count(*) FILTER (WHERE error_kind IS NULL) AS completed,
-    (SELECT count(*) FROM first) AS firsts,
-    (SELECT quantile_cont(high, [{_P}]) FROM first) AS ttft, (SELECT quantile_cont(low, [{_P}]) FROM first) AS ttft_low,
-    (SELECT quantile_cont(due, [{_P}]) FROM first) AS ttft_due,
-    (SELECT quantile_cont(wait, [{_P}]) FROM first) AS processor_wait,
-    sum(chunks) FILTER (WHERE error_kind IS NULL) AS chunks,
-    count(*) FILTER (WHERE error_kind IS NULL AND len(chunk_early_us) > 0) AS with_early_chunks,
-    (SELECT sum(held_ns) / nullif(sum(to_ns - from_ns), 0) FROM held) AS in_flight_mean,
+SELECT *, (SELECT sum(held_ns) / nullif(sum(to_ns - from_ns), 0) FROM held) AS in_flight_mean,
     (SELECT concurrency FROM runs WHERE run_id = $1) AS concurrency,
-    count(*) FILTER (WHERE error_kind IN ({_MODEL_ERRORS})) AS of_model,
-    count(*) FILTER (WHERE contains(error_message, '{NO_MORE_FILES}')) AS no_more_files,
-    count(*) FILTER (WHERE clock = 'stepped') AS stepped,
-    count(*) FILTER (WHERE error_kind IS NULL AND ttft_s IS NOT NULL AND ttft_off_s IS NULL) AS unknown,
-    count(*) FILTER (WHERE error_kind = 'worker_died') AS died,
-    count(*) FILTER (WHERE error_kind = 'node_died') AS lost_with_nodes,
-    (SELECT count(*) FROM nodes WHERE run_id = $1 AND died) AS nodes_died,
-    (SELECT max(clock_error_ns) / 1e9 FROM nodes WHERE run_id = $1) AS clock_error_s,
     (SELECT max(apart_s) FROM (
         SELECT max(start_lag_s) - min(start_lag_s) AS apart_s FROM nodes WHERE run_id = $1 GROUP BY segment
     )) AS start_apart_s
-FROM requests WHERE run_id = $1
+FROM of_requests, of_first, of_nodes
 """
 """SQL for the facts that ``judge`` needs about a run, without the gaps; ``reached`` also counts second turns that never
 arose.

@@ -335,6 +335,8 @@ class _Runner:
     states: Counter[CellState] = field(default_factory=Counter)
     gone: set[str] = field(default_factory=set)
     """Addresses of servers that no longer answer."""
+    away_since_s: float = 0.0
+    """Since when (``time.monotonic``) the server of this cell has answered no request, where it is away."""
 
     def run_all(self, planned: Sequence[PlannedCell]) -> Summary:
         """Run cell by cell; leave out those of a server that is gone, but go on after any other failure."""
@@ -549,14 +551,13 @@ class _Runner:
         server, patience_s, name = segment.cell.server, self.services.settings.patience_s, segment.cell.name
         assert segment.away_since_s is not None
         say = self.services.display.print
-        if planned.away_s is not None and not segment.answered:
-            segment.failure = f"{name}: the server went away again before it answered anything"
-            return None
+        if planned.away_s is None or segment.answered:  # else it went away again before it answered anything
+            self.away_since_s = segment.away_since_s
         say(f"{name}: the server at {server.address} is away: waiting up to {patience_s:g} s for it (--patience)")
         while not server.api.answers(server.address, server.access):
             if self.stop.asked:
                 return None
-            if monotonic() - segment.away_since_s > patience_s:
+            if monotonic() - self.away_since_s > patience_s:
                 segment.failure = f"{name}: {gone(server)}"
                 return None
             sleep(_POLL_S)
@@ -642,7 +643,7 @@ class _Runner:
         for row in node_rows(segment.run_id, segment.number, segment.readings.nodes):
             store.append("nodes", row)
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
-        if (waiting := store.backlog) > _MANY_ROWS:
+        if (waiting := store.backlog) > _MANY_ROWS and not store.is_held:
             self.services.display.print(f"{cell.name}: waiting for {plural(waiting, 'row')} to get into the database")
         ending = store.together(lambda query: ending_of(query, segment.run_id), _FLUSH_S)
         planned = cell.requests

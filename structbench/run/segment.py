@@ -51,8 +51,8 @@ class Services:
     scorer: Scorer
     display: Display
     budget: TokenBudget | None = None
-    kept_cases: set[tuple[str, str]] = field(default_factory=set)
-    """The suite's hash and the id of each case that is stored."""
+    kept_cases: dict[str, bytearray] = field(default_factory=dict)
+    """The suite's hash -> by a case's place, whether it is stored."""
 
 
 def gone(server: Server) -> str:
@@ -281,19 +281,22 @@ class Segment:
             self._give_up(str(error))
             raise
 
-    def _keep_case(self, case: Case) -> None:
+    def _keep_case(self, case: Case, place: int) -> None:
         """Store what the case asks, once for its suite; a text's prompt is made up for the run, and not kept."""
-        key = self.cell.suite.content_hash, case.id
-        if case.kind != "text" and key not in self.services.kept_cases:
-            self.services.kept_cases.add(key)
-            asked = json.dumps(asked_of(case), ensure_ascii=False)
-            self.services.store.append("cases", {"suite_hash": key[0], "case_id": key[1], "asked": asked})
+        suite_hash = self.cell.suite.content_hash
+        kept = self.services.kept_cases.setdefault(suite_hash, bytearray())
+        if case.kind == "text" or (place < len(kept) and kept[place]):
+            return
+        kept.extend(bytes(max(0, place + 1 - len(kept))))
+        kept[place] = True
+        asked = json.dumps(asked_of(case), ensure_ascii=False)
+        self.services.store.append("cases", {"suite_hash": suite_hash, "case_id": case.id, "asked": asked})
 
     def _store_row(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
         asked = asked_tokens(case)
         row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn, asked)
-        self._keep_case(case)
+        self._keep_case(case, record.index % len(self.cases))
         self.services.store.append("requests", row)
         self._observe(record, score, case)
         with self.counting:

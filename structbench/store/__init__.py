@@ -29,10 +29,10 @@ from structbench.store.database import (
     wait_a_little,
 )  # fmt: skip
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
-from structbench.store.overlay import Overlay
+from structbench.store.overlay import Waiting
 from structbench.store.reader import Reader
 from structbench.store.rows import row_of, run_columns, storable_row
-from structbench.store.schema import KEYS, UPDATED
+from structbench.store.schema import KEYS, UPDATED, Columns
 from structbench.store.spool import (
     BESIDES,
     Spool,
@@ -107,7 +107,8 @@ class Store:
         """Who last kept the file from being written."""
         self._held = (0.0, 0.0)
         """When the file was first and last found taken, since it was last written."""
-        self._overlay = Overlay()
+        self._shown = 0.0
+        """When the writer last took new rows into the overlay."""
         self._held_open = threading.local()
         """The connection of a thread that holds the file open, as ``con``."""
         self._recent: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
@@ -192,6 +193,12 @@ class Store:
         self._raise_failure()
         return done
 
+    @property
+    def is_held(self) -> bool:
+        """Whether another process keeps the file, so that nothing waits for it: rows are read from the spool."""
+        with self._state:
+            return self._is_held(time.monotonic() - TRIED_S, HELD_S)
+
     def _is_held(self, began: float, held_s: float) -> bool:
         """Whether a try since ``began`` found the file taken, as it has been for longer than ``held_s``."""
         first, last = self._held
@@ -253,7 +260,6 @@ class Store:
             if self.flush(tried_s=TRIED_S):
                 with suppress(Locked):
                     con = stack.enter_context(self._database.opened(read_only=True))
-                    self._overlay.drop(con)
                     self._held_open.con = con
                     stack.callback(setattr, self._held_open, "con", None)
             yield
@@ -308,20 +314,22 @@ class Store:
                 raise RunFailed(f"{self.path} is in use by {self.held_by}: {self.backlog} rows wait in the spool")
             try:
                 with self._database.opened(read_only=read_only) as con:
-                    self._overlay.drop(con)
                     return work(con)
             except Locked as held:
                 if time.monotonic() > deadline:
                     raise RunFailed(f"{self.path} is in use by {held}: stop that process and try again") from held
             wait_a_little()
-        with self._database.opened_with(self._overlay, self._waiting) as con:
+        with self._database.opened_with(self._waiting) as con:
             return work(con)
 
-    def _waiting(self) -> list[Path]:
+    def _waiting(self) -> list[Waiting]:
         """Return the spool files that are not in DuckDB yet, the current one with them; no other is then written."""
         with self._state:
             self._rotate()
-            return [file for file, _ in self._files]
+            return [(file, self._checks(file)) for file, _ in self._files]
+
+    def _checks(self, file: Path) -> Columns | None:
+        return None if file.name.startswith(self.owner) else self._columns
 
     def _rotate(self) -> None:
         file = self._spool.rotate()
@@ -335,7 +343,7 @@ class Store:
         """
         if not self.path.exists():
             complain(f"{self.path} was removed: it is made anew, and holds what comes from now on")
-            self._database.prepare(PAUSE_S)
+        self._database.make_current(0)
         with self._database.opened(read_only=False) as con:
             known = {run_id for (run_id,) in con.execute("SELECT run_id FROM runs").fetchall()}
             with self._state:
@@ -345,8 +353,9 @@ class Store:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
+            why = next(iter(str(self._failure).splitlines()), type(self._failure).__name__)
             raise RunFailed(
-                f"cannot write {self.path} ({self._failure}); the rows wait in {self._spool.folder}"
+                f"cannot write {self.path} ({why}); the rows wait in {self._spool.folder}"
             ) from self._failure
 
     def _write(self) -> None:
@@ -361,6 +370,7 @@ class Store:
                 goal = self._appended
                 while self._stored < goal and not self._closing:
                     if not self._move():
+                        self._show_what_waits()
                         wait_a_little()  # so that whoever waits for the file gets it
             except BaseException as error:  # handed to whoever appends or flushes next
                 with self._state:
@@ -369,6 +379,16 @@ class Store:
                 return
             took_s = time.monotonic() - started
             pause_s = PAUSE_S if self.backlog > MANY else min(max(PAUSE_S, DUTY * took_s), PAUSE_MAX_S)
+
+    def _show_what_waits(self) -> None:
+        """While another process keeps the file, take new rows into memory, so that no query has to take them all."""
+        import duckdb
+
+        first, last = self._held
+        if last - first > HELD_S and time.monotonic() - self._shown > PAUSE_S:
+            with suppress(duckdb.Error), self._database.opened_with(self._waiting):
+                pass  # what went wrong, the next query will say
+            self._shown = time.monotonic()
 
     def _move(self) -> bool:
         """Insert the oldest spool files, for ``HOLD_S`` at most; return False if more is left to do."""
@@ -387,8 +407,8 @@ class Store:
             with self._database.opened(read_only=False) as con:
                 until = time.monotonic() + HOLD_S
                 for file in files:
-                    mine = file.name.startswith(self.owner)
-                    self._rows = self._rows or (written_rows(file) if mine else read_rows(file, self._columns))
+                    checks = self._checks(file)
+                    self._rows = self._rows or (written_rows(file) if checks is None else read_rows(file, checks))
                     aside = partial(set_aside, file)
                     if not insert(con, self._columns, self._rows, until, aside, filled):
                         break

@@ -17,6 +17,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,12 +202,15 @@ def count_lines(path: Path) -> int:
         return sum(1 for line in file if line.endswith(b"\n"))
 
 
-def read_rows(path: Path, columns: Columns | None = None) -> Iterator[tuple[str, dict[str, Any], int]]:
+def read_rows(
+    path: Path, columns: Columns | None = None, aside: Callable[[bytes], None] | None = None
+) -> Iterator[tuple[str, dict[str, Any], int]]:
     """Yield each row of a spool file as table, row, bytes; drop a line that the owner's end cut short.
 
-    A whole line that is no row of ours is set aside, and with ``columns`` one whose values these cannot hold: nobody
-    has checked what another process left.
+    A whole line that is no row of ours is set aside (or ``aside`` takes it), and with ``columns`` one whose values
+    these cannot hold: nobody has checked what another process left.
     """
+    aside = aside or partial(set_aside, path)
     with path.open("rb") as file:
         for line in file:
             try:
@@ -219,7 +223,7 @@ def read_rows(path: Path, columns: Columns | None = None) -> Iterator[tuple[str,
                         storable(row[name], name, columns[table][name])
             except (ValueError, TypeError, KeyError, RecursionError):
                 if line.endswith(b"\n"):
-                    set_aside(path, line)
+                    aside(line)
                 else:
                     log.warning("structbench: %s: dropped a line of %d bytes that was cut short", path, len(line))
                 continue
