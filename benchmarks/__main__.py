@@ -21,7 +21,8 @@ def benchmarks(arguments: argparse.Namespace) -> dict[str, Callable[[], list[Fig
     found[telemetry.NAME] = partial(telemetry.measure, arguments.seconds, arguments.truthserver)
     found[apis.NAME] = partial(apis.measure, arguments.seconds, arguments.truthserver)
     found[tls.NAME] = partial(tls.measure, arguments.seconds)
-    found |= {store.NAME: store.measure, scoring.NAME: scoring.measure, results.NAME: results.measure}
+    found |= {store.NAME: store.measure, store.FSYNC: store.measure_fsync}
+    found |= {scoring.NAME: scoring.measure, results.NAME: results.measure}
     return {**found, scoring.LOAD: partial(scoring.measure_load, arguments.seconds)}
 
 

@@ -1,14 +1,14 @@
 """What grows: memory of each process, descriptors and file size over very many requests, and over very many cells.
 
 Run as ``python -m benchmarks.endurance [REQUESTS] [CELLS] [SECONDS]`` (300,000, 2,000 and 180 by default; 0 leaves a
-trial out). The first two are of records that are made up, since a server would be the bottleneck; the third sends to
-the simulated server.
-Each figure is the median of a third of the time; exit code 1 if memory grows by more than 5 % from the first to the
-last third, or descriptors are left open.
+trial out; with a dozen cores they run side by side). The first two are of records that are made up, since a server
+would be the bottleneck; the third sends to the simulated server. Each figure is the median of a third of the time; exit
+code 1 if memory grows by more than 5 % from the first to the last third, or descriptors are left open.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -16,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,17 +38,20 @@ _FEW = 3
 """Descriptors that are open for moments: the database, the spool's file, a scrape."""
 _RATE = 2000
 """Made-up requests a second, so that the writer of the database keeps up."""
+_CORES = 12
+"""From so many on, the trials run side by side: each takes two or three."""
 _ROLES = {"local_worker": "worker", "scoring.process": "scorer", "simulator": "server"}
 _SHORT = ("--suites", "numbers", "--models", "sim:fast", "--simulate", "--quiet")
 
 
 @dataclass(slots=True)
 class Watched:
-    """Samples of a command: memory of each process and descriptors, bytes on the disk (with the spool), rows so far."""
+    """Samples of a command: memory of each process and descriptors, bytes of the file and beside it, rows so far."""
 
     memory: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     descriptors: list[tuple[float, int]] = field(default_factory=list)
     file: list[tuple[float, int]] = field(default_factory=list)
+    beside: list[int] = field(default_factory=list)
     rows: list[tuple[float, int]] = field(default_factory=list)
     code: int = 0
 
@@ -65,7 +69,9 @@ def watch(command: Sequence[str], db: Path) -> Watched:
                 for each in (parent, *parent.children(recursive=True)):
                     seen.memory[_role(each, parent)].append((now, each.memory_info().rss))
                 seen.descriptors.append((now, parent.num_fds()))
-                seen.file.append((now, sum(each.stat().st_size for each in db.parent.rglob("*") if each.is_file())))
+                seen.file.append((now, db.stat().st_size))
+                files = [each for each in db.parent.rglob("*") if each.is_file() and each != db]
+                seen.beside.append(sum(each.stat().st_size for each in files))
             time.sleep(_PERIOD_S)
         reader.join()
         seen.code = process.returncode
@@ -113,7 +119,8 @@ def judge(what: str, seen: Watched, stored: int) -> list[str]:
         rates.append((last[1] - first[1]) / (last[0] - first[0]))
         sizes.append((last[2] - first[2]) / max(1, last[1] - first[1]))
     print(f"  rate        {', '.join(f'{rate:,.0f}' for rate in rates)} requests/s by thirds")
-    print(f"  disk        {', '.join(f'{size:,.0f}' for size in sizes)} bytes a request by thirds")
+    print(f"  file        {', '.join(f'{size:,.0f}' for size in sizes)} bytes a request by thirds; at most "
+          f"{max(seen.beside) / 1e6:,.1f} MB waited beside it")  # fmt: skip
     print(f"  {'grows: ' + ', '.join(grows) if grows else 'nothing grows'}", flush=True)
     return grows
 
@@ -166,26 +173,31 @@ def _free_port() -> str:
         return str(server.getsockname()[1])
 
 
+def trial(words: Sequence[str]) -> tuple[Watched, int]:
+    """Watch a load with these words into a file of its own; return what was seen, and how many rows the file has."""
+    with TemporaryDirectory() as folder:
+        db = Path(folder) / "s.duckdb"
+        more = [*_SHORT, "--metrics-port", _free_port(), "--db", str(db)]
+        seen = watch([sys.executable, "-m", "benchmarks.endurance", *words, *more], db)
+        with Reader(db) as reader:
+            (found,) = reader.query("SELECT count(*) AS rows FROM requests")
+        return seen, found["rows"]
+
+
 def main(requests: int, cells: int, seconds: float) -> int:
     """Run the three trials; return 1 if anything grows."""
-    grows = []
-    for amount, what, words in (
-        (requests, f"{requests:,} requests in one run, made up",
-         ["--made-up", "--requests", str(requests), "--concurrency", "32"]),
-        (cells, f"{cells:,} cells in one file, made up",
-         ["--made-up", "--requests", "10", "--concurrency", *map(str, range(1, cells + 1))]),
-        (seconds, f"{seconds:g} s against the simulated server",
-         ["--sent", "--duration", f"{seconds:g}", "--concurrency", "32"]),
-    ):  # fmt: skip
-        if not amount:
-            continue
-        with TemporaryDirectory() as folder:
-            db = Path(folder) / "s.duckdb"
-            more = [*_SHORT, "--metrics-port", _free_port(), "--db", str(db)]
-            seen = watch([sys.executable, "-m", "benchmarks.endurance", *words, *more], db)
-            with Reader(db) as reader:
-                (found,) = reader.query("SELECT count(*) AS rows FROM requests")
-            grows += judge(what, seen, found["rows"])
+    trials = {
+        f"{requests:,} requests in one run, made up":
+            ["--made-up", "--requests", str(requests), "--concurrency", "32"] if requests else [],
+        f"{cells:,} cells in one file, made up":
+            ["--made-up", "--requests", "10", "--concurrency", *map(str, range(1, cells + 1))] if cells else [],
+        f"{seconds:g} s against the simulated server":
+            ["--sent", "--duration", f"{seconds:g}", "--concurrency", "32"] if seconds else [],
+    }  # fmt: skip
+    asked = {what: words for what, words in trials.items() if words}
+    with ThreadPoolExecutor(len(trials) if (os.cpu_count() or 1) >= _CORES else 1) as side_by_side:
+        found = side_by_side.map(trial, asked.values())
+        grows = [each for what, (seen, stored) in zip(asked, found, strict=True) for each in judge(what, seen, stored)]
     return 1 if grows else 0
 
 

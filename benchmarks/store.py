@@ -1,4 +1,4 @@
-"""The store alone: how long appending, flushing and looking up take."""
+"""The store alone: how long appending, flushing and looking up take, and what --fsync costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from loadgen.types import RequestRecord
 from structbench.store import Store, row_of
 
 NAME = "the store, 100,000 requests of 64 chunks"
+FSYNC = "--fsync, 500 requests of 64 chunks"
 _ROWS = 100_000
+_SYNCED_ROWS = 500
 _MS = 1_000_000
 
 
@@ -23,6 +25,22 @@ def _record(index: int) -> RequestRecord:
         end_ns=stamps[-1], read_lag_max_ns=1000, clock="kernel", output_text=" token" * 64, done_reason="stop",
         prompt_tokens=550, output_tokens=64, load_ns=_MS, prompt_eval_ns=100 * _MS, eval_ns=630 * _MS,
     )  # fmt: skip
+
+
+def measure_fsync() -> list[Figure]:
+    """Measure how long ``append`` keeps a row, with and without --fsync, on the disk of the working folder."""
+    figures = []
+    for fsync, name in ((False, "row made and appended"), (True, "the same with --fsync")):
+        with (
+            tempfile.TemporaryDirectory(dir=Path.cwd()) as folder,
+            Store(Path(folder) / "benchmark.duckdb", fsync=fsync) as store,
+        ):
+            began = perf_counter()
+            for index in range(_SYNCED_ROWS):
+                store.append("requests", row_of("run", "s1:benchmark", 0, "case", index, _record(index), None))
+            took_s = perf_counter() - began
+        figures.append(Figure(benchmark=FSYNC, name=name, value=took_s / _SYNCED_ROWS * 1e6, unit="µs"))
+    return figures
 
 
 def measure() -> list[Figure]:

@@ -87,7 +87,6 @@ def entry() -> NoReturn:
     except OSError as error:
         complain(f"cannot write the output: {os.strerror(error.errno or 0)}")
         code = code or 1
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
@@ -102,7 +101,10 @@ _NO_READER = (errno.EPIPE, errno.EIO, errno.ENXIO)
 
 
 class _Outlet(TextIOWrapper):
-    """A stream whose reader may go (``| head``, a closed terminal): the rest is dropped, the exit code stays."""
+    """A stream whose reader may go (``| head``, a closed terminal): the rest is dropped, the exit code stays.
+
+    What else keeps it from being written, as a full disk, is raised once.
+    """
 
     def write(self, text: str) -> int:
         try:
@@ -118,12 +120,12 @@ class _Outlet(TextIOWrapper):
             self._let_go(error)
 
     def _let_go(self, error: OSError) -> None:
-        if error.errno not in _NO_READER:
-            raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
         super().flush()  # what is still in the buffers
+        if error.errno not in _NO_READER:
+            raise error
 
 
 def _outlet(stream: Any) -> TextIOWrapper:

@@ -172,25 +172,27 @@ def json_value(value: Any) -> Any:
 def _standard_output() -> Iterator[Path]:
     """Yield the path of a pipe to standard output; a reader that stops early (``| head``) is not an error."""
     reading, writing = os.pipe()
-    broken = threading.Event()
+    failed: list[OSError] = []
 
     def pump() -> None:
         try:
             with os.fdopen(reading, "rb") as source, os.fdopen(os.dup(sys.stdout.fileno()), "wb") as target:
                 _pour(source, target)
-        except BrokenPipeError:
-            broken.set()
+        except OSError as error:  # a reader that has gone, or a full disk
+            failed.append(error)
 
     thread = threading.Thread(target=pump)
     thread.start()
     try:
         yield Path(f"/dev/fd/{writing}")
     except (BadInput, OSError):
-        if not broken.is_set():
+        if not failed:
             raise
     finally:
         os.close(writing)
         thread.join()
+    if failed and not isinstance(failed[0], BrokenPipeError):
+        raise failed[0]
 
 
 def _pour(source: BinaryIO, target: BinaryIO) -> None:

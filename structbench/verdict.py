@@ -60,29 +60,31 @@ WITH sent AS (
 ), first AS (
     SELECT ttft_s AS high, ttft_s - coalesce(ttft_off_s, 0) AS low, ttft_s + send_lag_s AS due, processor_wait_s AS wait
     FROM requests WHERE run_id = $1 AND error_kind IS NULL AND ttft_s IS NOT NULL
+), of_first AS (
+    SELECT count(*) AS firsts, quantile_cont(high, [{_P}]) AS ttft, quantile_cont(low, [{_P}]) AS ttft_low,
+        quantile_cont(due, [{_P}]) AS ttft_due, quantile_cont(wait, [{_P}]) AS processor_wait FROM first
+), of_nodes AS (
+    SELECT count(*) FILTER (WHERE died) AS nodes_died, max(clock_error_ns) / 1e9 AS clock_error_s FROM nodes
+    WHERE run_id = $1
+), of_requests AS (
+    SELECT count(*) AS requests, coalesce(max(request_index) + 1, 0) AS reached,
+        count(*) FILTER (WHERE error_kind IS NULL) AS completed,
+        sum(chunks) FILTER (WHERE error_kind IS NULL) AS chunks,
+        count(*) FILTER (WHERE error_kind IS NULL AND len(chunk_early_us) > 0) AS with_early_chunks,
+        count(*) FILTER (WHERE error_kind IN ({_MODEL_ERRORS})) AS of_model,
+        count(*) FILTER (WHERE contains(error_message, '{NO_MORE_FILES}')) AS no_more_files,
+        count(*) FILTER (WHERE clock = 'stepped') AS stepped,
+        count(*) FILTER (WHERE error_kind IS NULL AND ttft_s IS NOT NULL AND ttft_off_s IS NULL) AS unknown,
+        count(*) FILTER (WHERE error_kind = 'worker_died') AS died,
+        count(*) FILTER (WHERE error_kind = 'node_died') AS lost_with_nodes
+    FROM requests WHERE run_id = $1
 )
-SELECT count(*) AS requests, coalesce(max(request_index) + 1, 0) AS reached,
-    count(*) FILTER (WHERE error_kind IS NULL) AS completed,
-    (SELECT count(*) FROM first) AS firsts,
-    (SELECT quantile_cont(high, [{_P}]) FROM first) AS ttft, (SELECT quantile_cont(low, [{_P}]) FROM first) AS ttft_low,
-    (SELECT quantile_cont(due, [{_P}]) FROM first) AS ttft_due,
-    (SELECT quantile_cont(wait, [{_P}]) FROM first) AS processor_wait,
-    sum(chunks) FILTER (WHERE error_kind IS NULL) AS chunks,
-    count(*) FILTER (WHERE error_kind IS NULL AND len(chunk_early_us) > 0) AS with_early_chunks,
-    (SELECT sum(held_ns) / nullif(sum(to_ns - from_ns), 0) FROM held) AS in_flight_mean,
+SELECT *, (SELECT sum(held_ns) / nullif(sum(to_ns - from_ns), 0) FROM held) AS in_flight_mean,
     (SELECT concurrency FROM runs WHERE run_id = $1) AS concurrency,
-    count(*) FILTER (WHERE error_kind IN ({_MODEL_ERRORS})) AS of_model,
-    count(*) FILTER (WHERE contains(error_message, '{NO_MORE_FILES}')) AS no_more_files,
-    count(*) FILTER (WHERE clock = 'stepped') AS stepped,
-    count(*) FILTER (WHERE error_kind IS NULL AND ttft_s IS NOT NULL AND ttft_off_s IS NULL) AS unknown,
-    count(*) FILTER (WHERE error_kind = 'worker_died') AS died,
-    count(*) FILTER (WHERE error_kind = 'node_died') AS lost_with_nodes,
-    (SELECT count(*) FROM nodes WHERE run_id = $1 AND died) AS nodes_died,
-    (SELECT max(clock_error_ns) / 1e9 FROM nodes WHERE run_id = $1) AS clock_error_s,
     (SELECT max(apart_s) FROM (
         SELECT max(start_lag_s) - min(start_lag_s) AS apart_s FROM nodes WHERE run_id = $1 GROUP BY segment
     )) AS start_apart_s
-FROM requests WHERE run_id = $1
+FROM of_requests, of_first, of_nodes
 """
 """SQL for the facts that ``judge`` needs about a run, without the gaps; ``reached`` also counts second turns that never
 arose.
@@ -257,13 +259,16 @@ class _Sample:
     seen: int = 0
     every: int = 1
 
-    def add(self, *value: float) -> None:
-        if self.seen % self.every == 0:
-            self.values.append(value)
-            if len(self.values) > _KEPT:
-                del self.values[1::2]
-                self.every *= 2
-        self.seen += 1
+    def wanted(self, many: int = 1) -> range:
+        """Return which of the next so many values to keep."""
+        first, self.seen = -self.seen % self.every, self.seen + many
+        return range(first, many, self.every)
+
+    def keep(self, *value: float) -> None:
+        self.values.append(value)
+        if len(self.values) > _KEPT:
+            del self.values[1::2]
+            self.every *= 2
 
     def percentiles(self, place: int) -> list[float]:
         return [percentile((value[place] for value in self.values), p) or 0.0 for p in JUDGED.values()]
@@ -289,7 +294,8 @@ class VerdictSoFar:
         """Add one finished request."""
         counts, error, ttft_s = self.counts, record.error, record.ttft_s
         counts["requests"] += 1
-        counts["stepped"] += record.clock == "stepped"
+        if record.clock == "stepped":
+            counts["stepped"] += 1
         if error is not None:
             counts["of_model"] += error.kind in MODEL_ERRORS
             counts["died"] += error.kind == "worker_died"
@@ -301,13 +307,15 @@ class VerdictSoFar:
             self._add_times(record, ttft_s)
 
     def _add_times(self, record: RequestRecord, ttft_s: float) -> None:
-        wait_s = (record.processor_wait_ns or 0) / NS
-        self.firsts.add(ttft_s, ttft_s - (record.ttft_off_s or 0), ttft_s + (record.send_lag_s or 0), wait_s)
-        chunk_ns = record.chunk_ns
-        early = record.chunk_early_ns or (0,) * len(chunk_ns)
-        for i in range(0, len(chunk_ns) - 1, _EVERY):
+        if self.firsts.wanted():
+            wait_s = (record.processor_wait_ns or 0) / NS
+            self.firsts.keep(ttft_s, ttft_s - (record.ttft_off_s or 0), ttft_s + (record.send_lag_s or 0), wait_s)
+        chunk_ns, early = record.chunk_ns, record.chunk_early_ns
+        for place in self.gaps.wanted(len(range(0, len(chunk_ns) - 1, _EVERY))):
+            i = place * _EVERY
             gap = chunk_ns[i + 1] - chunk_ns[i]
-            self.gaps.add(gap / NS, max(0, gap - early[i + 1]) / NS, (gap + early[i]) / NS)
+            low, high = (max(0, gap - early[i + 1]), gap + early[i]) if early else (gap, gap)
+            self.gaps.keep(gap / NS, low / NS, high / NS)
 
     def verdict(self) -> Verdict | None:
         """Return the verdict so far, or None before the first request has ended."""

@@ -20,7 +20,9 @@ from threading import Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal
 
+from loadgen.api import DEFAULT_API
 from loadgen.api.server import LoadedModel, ModelDetails, Server, ServerError
+from loadgen.engine import started_ahead
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
 from loadgen.wire.deadline import together
@@ -59,6 +61,7 @@ from structbench.run.plan import (
     plan,
     pull_missing,
     who_is_it,
+    who_sends,
     with_models,
 )
 from structbench.run.segment import Segment, Services, gone, labels_of
@@ -238,6 +241,9 @@ def load(
         for notice in (*settings.notices, calibrated_machine.warning(settings.loads, calibrated_machine.kept())):
             if notice is not None:
                 display.print(notice)
+        if not (settings.dry_run or settings.explain):
+            api = settings.api or DEFAULT_API
+            stack.enter_context(started_ahead(settings.engine, settings.loads[0], settings.workers, api))
         with stop.interruptible():
             servers = find_servers(settings, stack)
             settings, chosen = with_models(settings, servers)
@@ -259,7 +265,8 @@ def load(
         planned = plan(settings, cells, store)
         for warning in _warnings([each.cell for each in planned if each.cache != "skipped"]):
             display.print(warning)
-        scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
+        is_scored = any(each.cell.config.scorer_version is not None for each in planned if each.cache != "skipped")
+        scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score), start_now=is_scored))
         budget = None if settings.max_tokens_total is None else TokenBudget(settings.max_tokens_total)
         services = Services(settings, store, telemetry, scorer, display, budget)
         runner = _Runner(services, stop)
@@ -309,6 +316,8 @@ def _plan_lines(settings: Settings, cells: Sequence[Cell], warnings: list[str]) 
     if settings.explain:
         lines.append(total)
         lines += dict.fromkeys(who_is_it(cell) for cell in cells)
+        if settings.engine == "local":
+            lines += dict.fromkeys(who_sends(cell, settings.workers) for cell in cells)
     return lines + warnings
 
 
@@ -327,6 +336,8 @@ class _Runner:
     states: Counter[CellState] = field(default_factory=Counter)
     gone: set[str] = field(default_factory=set)
     """Addresses of servers that no longer answer."""
+    away_since_s: float = 0.0
+    """Since when (``time.monotonic``) the server of this cell has answered no request, where it is away."""
 
     def run_all(self, planned: Sequence[PlannedCell]) -> Summary:
         """Run cell by cell; leave out those of a server that is gone, but go on after any other failure."""
@@ -379,6 +390,13 @@ class _Runner:
         self.summary.interrupted = bool(self.stop.asked)
         self.summary.db = str(self.services.settings.db)
         self.summary.models = self.services.settings.models
+        with self.services.store.held():
+            self._read_summary(runs, caches, outcomes, warning)
+
+    def _read_summary(
+        self, runs: Sequence[tuple[Cell, str]], caches: Mapping[str, CacheState], outcomes: Mapping[str, CellResult],
+        warning: str | None,
+    ) -> None:  # fmt: skip
         store = self.services.store
         self.summary.rows = with_servers(_summary_rows(store, caches))
         failed = {failure.partition(": ")[0] for failure in self.summary.failures}
@@ -536,14 +554,13 @@ class _Runner:
         server, patience_s, name = segment.cell.server, self.services.settings.patience_s, segment.cell.name
         assert segment.away_since_s is not None
         say = self.services.display.print
-        if planned.away_s is not None and not segment.answered:
-            segment.failure = f"{name}: the server went away again before it answered anything"
-            return None
+        if planned.away_s is None or segment.answered:  # else it went away again before it answered anything
+            self.away_since_s = segment.away_since_s
         say(f"{name}: the server at {server.address} is away: waiting up to {patience_s:g} s for it (--patience)")
         while not server.api.answers(server.address, server.access):
             if self.stop.asked:
                 return None
-            if monotonic() - segment.away_since_s > patience_s:
+            if monotonic() - self.away_since_s > patience_s:
                 segment.failure = f"{name}: {gone(server)}"
                 return None
             sleep(_POLL_S)
@@ -624,12 +641,12 @@ class _Runner:
         limit = self.services.settings.max_tokens_total if segment.out_of_tokens else None
         store.append("segments", {
             **ended, "segment": segment.number, "duration_s": segment.duration_s, "token_limit": limit,
-            **segment.of_nodes,
+            **segment.senders,
         })  # fmt: skip
         for row in node_rows(segment.run_id, segment.number, segment.readings.nodes):
             store.append("nodes", row)
         store.append("runs", {"run_id": segment.run_id, "steady": True})  # marked once the rows before it are in
-        if (waiting := store.backlog) > _MANY_ROWS:
+        if (waiting := store.backlog) > _MANY_ROWS and not store.is_held:
             self.services.display.print(f"{cell.name}: waiting for {plural(waiting, 'row')} to get into the database")
         ending = store.together(lambda query: ending_of(query, segment.run_id), _FLUSH_S)
         planned = cell.requests

@@ -16,6 +16,7 @@ from loadgen.engine import LoadFailed, Orders, Readings, default_warmup, default
 from loadgen.telemetry import CellLabels, Telemetry
 from loadgen.types import NS, ClosedLoop, Request, RequestRecord, Timeouts
 from structbench.errors import StructbenchError
+from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.metrics import observed
 from structbench.results.wrong_answers import asked_of
@@ -50,8 +51,8 @@ class Services:
     scorer: Scorer
     display: Display
     budget: TokenBudget | None = None
-    kept_cases: set[tuple[str, str]] = field(default_factory=set)
-    """The suite's hash and the id of each case that is stored."""
+    kept_cases: dict[str, bytearray] = field(default_factory=dict)
+    """The suite's hash -> by a case's place, whether it is stored."""
 
 
 def gone(server: Server) -> str:
@@ -119,6 +120,7 @@ class Segment:
     """Requests that ended."""
     out_of_tokens: bool = False
     """Whether --max-tokens-total ended the load."""
+    told_senders: bool = False
     so_far: VerdictSoFar = field(default_factory=VerdictSoFar)
 
     def __post_init__(self) -> None:
@@ -190,10 +192,11 @@ class Segment:
         return default_warmup(self.cell.load) if chosen is None else chosen
 
     @property
-    def of_nodes(self) -> Mapping[str, int]:
-        """Columns of ``segments`` that are known once the nodes of a cluster are ready; none without a cluster."""
-        nodes = self.readings.nodes
-        return {"nodes": len(nodes), "workers": sum(node.workers for node in nodes)} if nodes else {}
+    def senders(self) -> Mapping[str, int]:
+        """Columns of ``segments`` that are known once all that sends is ready; none before."""
+        if nodes := self.readings.nodes:
+            return {"nodes": len(nodes), "workers": sum(node.workers for node in nodes)}
+        return {"workers": self.readings.workers} if self.readings.workers else {}
 
     @property
     def duration_s(self) -> float | None:
@@ -215,7 +218,7 @@ class Segment:
             api=self.cell.server.api_name,
             host=self.cell.server.address,
             access=self.cell.server.access,
-            workers=self.workers,
+            workers=self.services.settings.workers,
             warmup=warmup,
             timeouts=Timeouts.of(self.services.settings.timeout_s),
             grace_s=self.services.settings.grace_s,
@@ -278,19 +281,22 @@ class Segment:
             self._give_up(str(error))
             raise
 
-    def _keep_case(self, case: Case) -> None:
+    def _keep_case(self, case: Case, place: int) -> None:
         """Store what the case asks, once for its suite; a text's prompt is made up for the run, and not kept."""
-        key = self.cell.suite.content_hash, case.id
-        if case.kind != "text" and key not in self.services.kept_cases:
-            self.services.kept_cases.add(key)
-            asked = json.dumps(asked_of(case), ensure_ascii=False)
-            self.services.store.append("cases", {"suite_hash": key[0], "case_id": key[1], "asked": asked})
+        suite_hash = self.cell.suite.content_hash
+        kept = self.services.kept_cases.setdefault(suite_hash, bytearray())
+        if case.kind == "text" or (place < len(kept) and kept[place]):
+            return
+        kept.extend(bytes(max(0, place + 1 - len(kept))))
+        kept[place] = True
+        asked = json.dumps(asked_of(case), ensure_ascii=False)
+        self.services.store.append("cases", {"suite_hash": suite_hash, "case_id": case.id, "asked": asked})
 
     def _store_row(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
         asked = asked_tokens(case)
         row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn, asked)
-        self._keep_case(case)
+        self._keep_case(case, record.index % len(self.cases))
         self.services.store.append("requests", row)
         self._observe(record, score, case)
         with self.counting:
@@ -344,7 +350,20 @@ class Segment:
             if verdict is not None:
                 self.services.telemetry.verdict(self.labels, verdict.word)
 
+    def _say_who_sends(self) -> None:
+        """Say how many workers were chosen, where it could have been another number."""
+        many, load = self.readings.workers, self.cell.load
+        if self.services.settings.workers is not None or not isinstance(load, ClosedLoop):
+            return
+        if max(many, self.workers) > 1:
+            rate = self.readings.stream_tokens_per_s
+            seen = "of unknown speed" if rate is None else f"of {rate:,.0f} tokens/s each in the warm-up"
+            self._say(f"{plural(many, 'worker')} for {plural(load.concurrency, 'stream')} {seen} (--workers)")
+
     def _refresh(self) -> None:
+        if not self.told_senders and self.readings.workers:
+            self.told_senders = True
+            self._say_who_sends()
         if self.settling is not None:
             self.settling.watch_time()
         self.services.display.refresh(self.readings.in_flight)

@@ -1,7 +1,7 @@
 """Opening the DuckDB file; the only caller of ``duckdb.connect``.
 
-Invariant: the file is open only for moments, so that other processes get their turn. DuckDB itself stays running:
-starting it takes 20 ms, attaching the file to it 1 ms.
+Invariant: the file is open only for moments, so that other processes get their turn. DuckDB itself stays running
+for many of them: starting it takes 20 ms, attaching the file to it 1 ms.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -19,13 +20,14 @@ from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
 from structbench.formatting import printable
 from structbench.output import refuse_unnamable, sweep
 from structbench.store.inspection import has_todays_views, version_of
-from structbench.store.overlay import Overlay
+from structbench.store.overlay import Overlay, Waiting
 from structbench.store.schema import FILE, MIGRATIONS, TABLES, Columns, migrate, shape, views
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ BESIDE_A_LOAD: Mapping[str, str] = {**_POWERLESS, "threads": "1", "memory_limit"
 """One thread, the caller's, whose priority then counts, and less memory."""
 _FOR_USERS: Mapping[str, str] = {**_ALONE, "temp_directory": ""}
 """For statements of users: DuckDB lets them read its temporary folder."""
+MOST_BYTES = 1 << 30
+"""What the rows of a user's statement may take, beside DuckDB's own memory."""
 
 _NO_LOCKS = re.compile("|".join([
     "file locks are not supported", *(re.escape(os.strerror(number)) for number in (ENOLCK, ENOSYS, EOPNOTSUPP)),
@@ -57,6 +61,10 @@ PATIENCE_S = 10.0
 
 
 _BRIEFLY_S = 0.2
+_OPEN_S = 2.0
+"""After it has had files open for so long in all, DuckDB is started anew: it keeps some 200 bytes for each block that
+it once had in memory (500 blocks for a cell of ten requests) until there are tens of thousands, and has no setting for
+that."""
 _NUMBERS = count()
 
 
@@ -84,8 +92,12 @@ class Database:
         self._duckdb: duckdb.DuckDBPyConnection | None = None
         self._named: set[str] = set()
         """The tables and views that a reader can name by now: each takes a while to make."""
+        self._open_s = 0.0
+        """How long this DuckDB has had files open."""
+        self._overlay = Overlay()
         self._version = 0
         self._inspected: object = None
+        self._let_go: Callable[[], object] | None = None
         self._turn = threading.Lock()
 
     @contextmanager
@@ -97,41 +109,56 @@ class Database:
         A reader sees the file's tables and, after ``make_views``, today's views; nothing else in it is ever read, and
         a file that is not ours raises BadInput.
         """
-        import duckdb  # late: takes 100 ms
-
         with self._turn:
-            if self._duckdb is None:
-                self._duckdb = duckdb.connect(config=dict(self._config))
-                if self._sealed:
-                    _seal(self._duckdb, self._reach)
-            path = path or self.path
-            with (
-                attached(self._duckdb, path, FILE, read_only=read_only, patience_s=patience_s),
-                self._duckdb.cursor() as con,
-            ):
+            running, path = self._running(), path or self.path
+            with attached(running, path, FILE, read_only=read_only, patience_s=patience_s), running.cursor() as con:
+                began = time.monotonic()
+                self._overlay.drop(con)
                 if self._inspected != (file := file_number(path)):
                     self._version, self._inspected = version_of(con, path), file
+                    self._keep_number(path)
                 if not read_only:
                     con.execute(f"USE {FILE}").fetchall()
                 elif self.is_current:
                     self._name_tables(con)
                 yield con
+            self._open_s += time.monotonic() - began
+            if self._open_s > _OPEN_S:
+                self._stop()  # here, where nothing is open, nor do rows wait in memory
+
+    def _keep_number(self, path: Path) -> None:
+        """Keep what tells the file from others from being given to one of them, as Linux does with a removed file's."""
+        if self._let_go is not None:
+            self._let_go()
+        self._let_go = None
+        if hasattr(os, "O_PATH"):  # not by opening it for reading: to close that again would end DuckDB's locks
+            with suppress(FileNotFoundError):
+                self._let_go = weakref.finalize(self, os.close, os.open(path, os.O_PATH))
+
+    def _running(self) -> duckdb.DuckDBPyConnection:
+        import duckdb  # late: takes 100 ms
+
+        if self._duckdb is None:
+            self._duckdb = duckdb.connect(config=dict(self._config))
+            if self._sealed:
+                _seal(self._duckdb, self._reach)
+        return self._duckdb
 
     @contextmanager
-    def opened_with(self, overlay: Overlay, files: Callable[[], Iterable[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
+    def opened_with(self, files: Callable[[], Iterable[Waiting]]) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the file for reading, or not at all while a writer has it, with the rows of these spool files in front.
 
         ``files`` is called when nobody else has the turn.
         """
         with self._turn, ExitStack() as stack:
-            assert self._duckdb is not None
+            running = self._running()
             try:
-                stack.enter_context(attached(self._duckdb, self.path, FILE, read_only=True, patience_s=_BRIEFLY_S))
+                stack.enter_context(attached(running, self.path, FILE, read_only=True, patience_s=_BRIEFLY_S))
                 with_file = True
             except Locked:
                 with_file = False
-            con = stack.enter_context(self._duckdb.cursor())
-            overlay.show(con, files(), with_file=with_file)
+            con = stack.enter_context(running.cursor())
+            self._overlay.show(con, files(), with_file=with_file)
             self._named.difference_update(TABLES)
             yield con
 
@@ -156,27 +183,37 @@ class Database:
     def close(self) -> None:
         """Stop DuckDB and free its memory."""
         with self._turn:
-            if self._duckdb is not None:
-                self._duckdb.close()
-                self._duckdb = None
-                self._named.clear()
+            self._stop()
+            if self._let_go is not None:
+                self._let_go()
+            self._let_go = self._inspected = None
+
+    def _stop(self) -> None:
+        if self._duckdb is not None:
+            self._duckdb.close()
+            self._duckdb, self._open_s, self._overlay = None, 0.0, Overlay()
+            self._named.clear()
 
     def prepare(self, patience_s: float) -> Columns:
         """Create or migrate the file and return its tables' columns; raise BadInput if it cannot be used."""
         _check_place(self.path)
         with usable(self.path):
             sweep(self.path)
-            if not self.path.exists():
-                self._create()
-            # Read-only first: a current file needs no writing, and so a reader does not keep a load from starting.
-            with self.opened(read_only=True, patience_s=patience_s) as con:
-                is_current, has_views = self.is_current, has_todays_views(con)
-            if not is_current:
-                self._migrate(patience_s)
-            elif not has_views:  # they are for other programs, and can wait for a reader
-                with suppress(Locked):
-                    self._migrate(0)
+            self.make_current(patience_s)
         return shape(MIGRATIONS).columns
+
+    def make_current(self, patience_s: float) -> None:
+        """Create the file, if there is none, or migrate it; raise Locked, or what is wrong with it."""
+        if not self.path.exists():
+            self._create()
+        # Read-only first: a current file needs no writing, and so a reader does not keep a load from starting.
+        with self.opened(read_only=True, patience_s=patience_s) as con:
+            is_current, has_views = self.is_current, has_todays_views(con)
+        if not is_current:
+            self._migrate(patience_s)
+        elif not has_views:  # they are for other programs, and can wait for a reader
+            with suppress(Locked):
+                self._migrate(0)
 
     @property
     def is_current(self) -> bool:
@@ -401,9 +438,27 @@ def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> Que
     result = con.execute(statements[0])
     names = [column[0] for column in result.description or ()]
     if limit is None:
-        return QueryResult(names, result.fetchall())
+        return QueryResult(names, _all_rows(result))
     rows = result.fetchmany(limit + 1)
     return QueryResult(names, rows[:limit], more=len(rows) > limit)
+
+
+def _all_rows(result: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    """Return the rows; RunFailed once they take more memory than DuckDB may, which limits itself alone."""
+    rows: list[tuple[Any, ...]] = []
+    size = 0.0
+    while batch := result.fetchmany(10_000):
+        rows += batch
+        looked_at = batch[::100]
+        size += sum(map(_size, looked_at)) * len(batch) / len(looked_at)
+        if size > MOST_BYTES:
+            raise RunFailed(f"stopped after {len(rows):,} rows, which take {MOST_BYTES >> 30} GB: select fewer")
+    return rows
+
+
+def _size(row: tuple[Any, ...]) -> int:
+    values = [*row, *(item for value in row if isinstance(value, list) for item in value)]
+    return getsizeof(row) + sum(map(getsizeof, values))
 
 
 def _one_line_error(error: str) -> str:

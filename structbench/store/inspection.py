@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 _OURS = f"database_name = '{FILE}' AND schema_name = 'main'"
 _WRITER = f"SELECT max(version), max_by(structbench_version, version) FROM {FILE}.main.migrations"
-_BUILT_IN = "SELECT function_name FROM duckdb_functions() WHERE internal"
-_TYPES = "SELECT type_name FROM (FROM duckdb_types() WHERE NOT internal)"
-_BUILT_IN_TYPES = "SELECT type_name FROM duckdb_types() WHERE internal"
+_BUILT_IN = "SELECT lower(function_name) FROM duckdb_functions() WHERE internal"
+_TYPES = "SELECT lower(type_name) FROM (FROM duckdb_types() WHERE NOT internal)"
+_BUILT_IN_TYPES = "SELECT lower(type_name) FROM duckdb_types() WHERE internal"
 _ELSEWHERE = re.compile(
     r"\b(FROM|JOIN)[\s(]*(['\"]|(?!(unnest|values|select)\b)\w+\s*\()"
     r"|\b(read_\w+|\w+_scan|glob|sniff_\w+|parquet_\w+|getenv|query|query_table)\s*\(",
@@ -43,7 +43,7 @@ def version_of(con: duckdb.DuckDBPyConnection, path: object) -> int:
     tables = {name: sql for name, sql in _found(con, "SELECT table_name, sql FROM duckdb_tables()") if name in TABLES}
     if not tables:
         return 0
-    if tables.get("migrations") != shape(()).tables["migrations"]:
+    if tables.get("migrations") != shape(MIGRATIONS).tables["migrations"]:
         name = "migrations" if "migrations" in tables else min(tables)
         raise BadInput(foreign.format(f"a table {name!r}"))
     version, writer = con.execute(_WRITER).fetchall()[0]
@@ -66,17 +66,17 @@ def _in_the_way(con: duckdb.DuckDBPyConnection) -> str | None:
     """Return what stands in the place of a name that we use, or is done when a table of ours changes."""
     import duckdb
 
-    for name, sql in _found(con, "SELECT view_name, sql FROM duckdb_views()"):
+    for name, sql in _found(con, "SELECT lower(view_name), sql FROM duckdb_views()"):
         if name in TABLES or (name in views() and _ELSEWHERE.search(sql)):
             return f"a view {name!r}"
-    macros = {name for (name,) in _found(con, "SELECT function_name FROM duckdb_functions()")}
+    macros = {name for (name,) in _found(con, "SELECT lower(function_name) FROM duckdb_functions()")}
     if macros and (used := macros & {*TABLES, *views(), *(name for (name,) in con.execute(_BUILT_IN).fetchall())}):
         return f"a macro {min(used)!r}"
-    types = {name.lower() for (name,) in _found(con, _TYPES)}
-    if types and (used := types & {name.lower() for (name,) in con.execute(_BUILT_IN_TYPES).fetchall()}):
+    types = {name for (name,) in _found(con, _TYPES)}
+    if types and (used := types & {name for (name,) in con.execute(_BUILT_IN_TYPES).fetchall()}):
         return f"a type {min(used)!r}"  # of an extension, as JSON is: a file may put another in its place
     if not duckdb.__version__.startswith("1."):
-        for name, table in _found(con, "SELECT trigger_name, table_name FROM duckdb_triggers()"):
+        for name, table in _found(con, "SELECT trigger_name, lower(table_name) FROM duckdb_triggers()"):
             if table in TABLES:
                 return f"a trigger {name!r} on {table}"
     return None

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from structbench.store.schema import FILE, KEYS, MIGRATIONS, TABLES, shape
+from structbench.store.schema import FILE, KEYS, MIGRATIONS, TABLES, Columns, shape
 from structbench.store.spool import insert, read_rows
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ runs that go on."""
 _RUNNING = f"SELECT run_id FROM {FILE}.main.runs WHERE status = 'running'"
 
 
+Waiting = tuple[Path, Columns | None]
+"""A spool file, and the columns with which its rows are to be compared, if another process wrote it."""
+
+
 class Overlay:
     """Tables in memory that grow with the spool, and names that mean them and the file's together."""
 
@@ -30,7 +34,7 @@ class Overlay:
         self._read: set[Path] = set()
         self._is_made = self._with_file = False
 
-    def show(self, con: duckdb.DuckDBPyConnection, files: Iterable[Path], *, with_file: bool) -> None:
+    def show(self, con: duckdb.DuckDBPyConnection, files: Iterable[Waiting], *, with_file: bool) -> None:
         """Take in what these spool files hold; ``with_file``: whether the file is open too."""
         columns = shape(MIGRATIONS).columns
         if with_file and not self._with_file:
@@ -45,10 +49,10 @@ class Overlay:
                     which = "" if table in _WHOLE else f"WHERE run_id IN ({_RUNNING})"
                     con.execute(f"INSERT INTO {table} FROM {FILE}.main.{table} {which}").fetchall()
             self._is_made, self._with_file = True, with_file
-        for file in files:
+        for file, checks in files:
             if file not in self._read:
                 with suppress(FileNotFoundError):  # by now it is in the database
-                    insert(con, columns, read_rows(file))
+                    insert(con, columns, read_rows(file, checks, _later), aside=_later)
                 self._read.add(file)
         con.execute("USE memory").fetchall()
         for table in TABLES:
@@ -64,3 +68,7 @@ class Overlay:
             con.execute(f"DETACH {_WAITING}").fetchall()
             self._read.clear()
             self._is_made = False
+
+
+def _later(_line: bytes) -> None:
+    """Leave out a line that does not fit: it is set aside when its file gets into the database."""

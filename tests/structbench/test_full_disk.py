@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -77,6 +78,26 @@ def test_what_a_dead_process_left_waits_for_room(command: str, results: Path, tm
     assert "Traceback" not in told, told
     assert code in (0, 1, 2)
     assert stored(results) == before + 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line",
+    ["--version", "help", "runs", "stats", "stats --json", "sql 'FROM requests'", "sql --format csv 'FROM requests'",
+     "export -o -", "export --format json -o -", "export --format benchstat", "report --format json", "report",
+     "compare model=sim:fast model=mixed", "suites", "suites new json", "completion bash"],
+)  # fmt: skip
+def test_a_full_disk_behind_standard_output_is_one_line(line: str, results_once: Path) -> None:
+    words = shlex.split(line)
+    words += ["--db", str(results_once)] if words[0] not in ("--version", "help", "suites", "completion") else []
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "structbench", *words], stdout=full, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert [each for each in done.stderr.splitlines() if "cannot write" in each] == [done.stderr.splitlines()[-1]]
+    assert "Traceback" not in done.stderr
 
 
 def stored(path: Path) -> int:

@@ -53,7 +53,7 @@ class Parts:
         self.rows: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
         self.cases: list[dict[str, Any]] = []
-        self.kept_cases: set[tuple[str, str]] = set()
+        self.kept_cases: dict[str, bytearray] = {}
         self.backlog = 7
         self.answers: list[Answer] = []
         self.unscored: list[tuple[Any, Case, Answer]] = []

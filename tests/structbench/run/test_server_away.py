@@ -114,6 +114,20 @@ def test_a_closed_loop_waits_and_sends_what_found_nobody(
     capsys.readouterr()
 
 
+def test_a_server_that_comes_up_and_goes_down_again_is_waited_for_as_one_that_is_away(restarted: Restarted) -> None:
+    def twice() -> None:
+        restarted.kill()
+        time.sleep(0.5)
+        restarted.start()
+        restarted.restart()
+
+    summary = restarted.load(twice)
+    assert (summary.exit_code, summary.failures) == (0, [])
+    assert ask(restarted.db, "SELECT status, planned FROM runs") == [("complete", 60)]
+    ((rows, failed),) = ask(restarted.db, "SELECT count(*), count(error_kind) FROM requests")
+    assert (rows, failed <= 6) == (60, True), "only answers that were under way are lost"
+
+
 def test_a_closed_loop_bound_by_time_goes_on_for_the_rest_of_it(restarted: Restarted) -> None:
     summary = restarted.load(restarted.restart, requests=None, duration=4.0)
     assert (summary.exit_code, summary.failures) == (0, [])

@@ -29,6 +29,8 @@ HOSTILE = {
     "a view of ours that reads a file by its name": "CREATE OR REPLACE VIEW exported AS SELECT * FROM '{secret}'",
     "a macro in the place of a function": "CREATE MACRO median(a) AS (SELECT content FROM read_text('{secret}'))",
     "a macro in the place of an aggregate": "CREATE MACRO count(a) AS (SELECT content FROM read_text('{secret}'))",
+    "a macro in capitals": "CREATE MACRO \"MAX\"(a) AS (SELECT content FROM read_text('{secret}'))",
+    "a view of ours in capitals": "DROP VIEW summary; CREATE VIEW \"Summary\" AS FROM read_text('{secret}')",
     "a table macro in the place of a table": "CREATE MACRO requests() AS TABLE FROM read_text('{secret}')",
     "a table macro in the place of the catalog": "CREATE MACRO duckdb_views() AS TABLE SELECT 1 AS view_name",
     "a table with another column": "ALTER TABLE samples ADD COLUMN more VARCHAR",

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -13,12 +14,12 @@ import pytest
 
 from structbench.errors import BadInput, RunFailed
 from structbench.output import spreadsheet_sql, spreadsheet_text, writable_path
-from structbench.store import Reader, Store
+from structbench.store import Reader, Store, database, schema
 from structbench.store.database import ask
 from structbench.store.spool import Spool
 from structbench.store.upkeep import spool_of
 from structbench.suites.files import read_suite
-from tests.support.databases import RUN, read, request
+from tests.support.databases import RUN, held, read, request
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +61,21 @@ def test_lines_that_do_not_fit_are_set_aside_with_one_warning_and_stop_no_other(
     caplog.clear()
     with Reader(path):
         assert caplog.text == ""
+
+
+def test_lines_that_do_not_fit_stop_no_load_while_a_reader_has_the_file_and_are_set_aside_once(path: Path) -> None:
+    dead = Spool(spool_of(path))
+    dead.append("requests", request(7))
+    with (dead.folder / f"{dead.owner}.00000000.jsonl").open("ab") as file:
+        file.write(b"".join(MISFITS))
+    dead.close()
+    with held(path, "read") as release, Store(path, patience_s=0.1) as store:
+        assert len(store.query("SELECT request_index FROM requests", timeout_s=0.1)) == 2
+        assert list(dead.folder.glob("*.bad")) == []
+        release()
+        assert store.flush()
+        (kept,) = dead.folder.glob("*.bad")
+        assert len(kept.read_bytes().splitlines()) == len(MISFITS)
 
 
 @pytest.mark.parametrize("odd", ["db.duckdb", "db.duckdb.wal"])
@@ -139,27 +155,60 @@ def test_prompts_and_answers_are_their_owners_only(tmp_path: Path) -> None:
         assert {oct(each.stat().st_mode & 0o077) for each in made} == {"0o0"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("replaced", [False, True])
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _make_anew(path: Path) -> None:
+    path.unlink()  # Linux gives the number of what was removed to the next that is made
+    Store(path).close()
+
+
+def _replace(path: Path) -> None:
+    Store(path.with_name("other.duckdb")).close()
+    path.with_name("other.duckdb").replace(path)
+
+
+def _replace_by_an_older_one(path: Path) -> None:
+    with duckdb.connect(path.with_name("other.duckdb")) as con, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        patch.setattr(schema, "views_sql", lambda: "CREATE VIEW summary AS SELECT 'older' AS run_id")
+        schema.migrate(con, 0)
+    path.with_name("other.duckdb").replace(path)
+
+
+@pytest.mark.parametrize("goes", [_remove, _make_anew, _replace, _replace_by_an_older_one])
 def test_a_file_that_goes_amid_a_load_is_made_anew_with_the_run_that_goes_on(
-    path: Path, tmp_path: Path, replaced: bool, capsys: pytest.CaptureFixture[str]
+    path: Path, goes: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Store(tmp_path / "other.duckdb").close()
     with Store(path) as store:
         store.append("runs", {**RUN, "run_id": "live", "label": "mine"})
         store.append("segments", {"run_id": "live", "segment": 0, "workers": 3})
         assert store.flush()
-        if replaced:
-            (tmp_path / "other.duckdb").replace(path)
-        else:
-            path.unlink()
+        goes(path)
         store.append("requests", {"run_id": "live", "request_index": 5})
         assert store.flush()
         store.append("runs", {"run_id": "live", "status": "complete", "verdict": "valid"})
     assert read(path, "SELECT run_id, label, status FROM runs") == [("live", "mine", "complete")]
     assert read(path, "SELECT workers FROM segments") == [(3,)]
     assert read(path, "SELECT request_index FROM requests") == [(5,)]
-    assert ("was removed" in capsys.readouterr().err) == (not replaced)
+    assert ("was removed" in capsys.readouterr().err) == (goes is _remove)
+
+
+def test_a_file_of_another_program_in_its_place_ends_the_load_in_one_line_and_stays_as_it_is(path: Path) -> None:
+    store = Store(path)
+    store.append("runs", RUN)
+    assert store.flush()
+    path.unlink()
+    with duckdb.connect(path) as con:
+        con.execute("CREATE TABLE requests (a INTEGER)").fetchall()
+    store.append("requests", request(1))
+    with pytest.raises(RunFailed, match="a table 'requests' that structbench did not make") as caught:
+        store.flush()
+    with pytest.raises(RunFailed):
+        store.close()
+    assert "\n" not in str(caught.value)
+    assert read(path, "SELECT count(*) FROM requests") == [(0,)]
 
 
 def test_what_processes_that_died_left_beside_it_is_swept(path: Path) -> None:
@@ -189,6 +238,12 @@ def test_a_statement_that_takes_too_long_is_stopped(path: Path) -> None:
             "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 3",
             timeout_s=0.2,
         )
+
+
+def test_a_result_that_takes_too_much_memory_is_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MOST_BYTES", 20 << 20)
+    with pytest.raises(RunFailed, match=r"stopped after [\d,]+ rows, which take .* GB: select fewer"):
+        ask(path, "FROM range(1000000)")
 
 
 def test_a_statement_that_has_no_name_is_refused_in_one_line(path: Path) -> None:

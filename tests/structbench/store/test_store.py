@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 from structbench.errors import BadInput, RunFailed
-from structbench.store import Reader, Store, schema
+from structbench.store import Reader, Store, database, schema
 from structbench.store.database import Database
 from structbench.store.spool import Spool, is_alive
 from tests.support.databases import APPEND, RUN, held, python, read, request
@@ -59,6 +59,26 @@ def test_what_a_second_row_of_a_request_lacks_is_absent_and_of_a_run_stays(path:
         store.append("requests", request(0, ttft_s=None, e2e_s=2.0))
         assert store.query("SELECT ttft_s, e2e_s FROM requests") == [{"ttft_s": None, "e2e_s": 2.0}]
         assert store.query("SELECT label, verdict FROM runs") == [{"label": "night", "verdict": None}]
+
+
+def test_duckdb_is_started_anew_now_and_then_and_finds_what_it_found(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    connect = duckdb.connect
+
+    def counted(*args: Any, **how: Any) -> duckdb.DuckDBPyConnection:
+        started.append(args)
+        return connect(*args, **how)
+
+    with Store(path) as store:
+        monkeypatch.setattr(database, "_OPEN_S", 0.0)
+        monkeypatch.setattr(duckdb, "connect", counted)
+        for index in range(4):
+            store.append("requests", request(index))
+            assert store.query("SELECT count(*) AS n FROM requests") == [{"n": index + 1}]
+            assert store.query("SELECT run_id FROM summary") == []
+    assert len(started) >= 4
 
 
 @pytest.mark.slow
@@ -103,6 +123,35 @@ def test_what_is_kept_from_the_file_is_read_from_the_spool_and_changes_what_the_
         assert store.flush()
         assert store.query("SELECT label, requests FROM summary") == [{"label": "mine", "requests": 2}]
     assert read(path, "SELECT r.status, n.text FROM runs AS r JOIN notes AS n USING (run_id)") == [("complete", "t")]
+
+
+@pytest.mark.slow
+def test_what_got_into_the_file_between_two_readers_is_read_with_what_waits(path: Path) -> None:
+    with Store(path) as store:
+        store.append("runs", RUN)
+        assert store.flush()
+        with held(path, "read") as release:
+            store.append("requests", request(0))
+            assert store.query("SELECT label FROM runs", timeout_s=0.1) == [{"label": None}]
+            release()
+        store.append("runs", {"run_id": "r", "label": "between"})
+        assert store.flush()
+        with held(path, "read"):
+            store.append("requests", request(1))
+            assert store.query("SELECT label, requests FROM summary", timeout_s=0.1) == [
+                {"label": "between", "requests": 2}
+            ]
+
+
+@pytest.mark.slow
+def test_while_a_reader_has_the_file_the_writer_takes_in_what_waits_and_no_query_has_to(path: Path) -> None:
+    with Store(path) as store, held(path, "read"):
+        for index in range(100):
+            store.append("requests", request(index))
+        while not store._database._overlay._read:
+            store.flush(0.1)
+        with store._database.opened_with(list) as con:
+            assert con.execute("SELECT count(*) FROM requests").fetchall() == [(100,)]
 
 
 @pytest.mark.slow
