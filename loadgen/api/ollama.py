@@ -91,7 +91,7 @@ def make_client(host: str | None, access: Access = NO_ACCESS) -> ollama.AsyncCli
     headers: Any = {**access.encoded_headers, "Accept-Encoding": "identity"}
     client = _client()(http_url(host or ""), transport=transport, trust_env=False, headers=headers,
                        follow_redirects=False)  # fmt: skip
-    client._client.stream = Stream(client._client, transport)  # type: ignore[method-assign, assignment]
+    client._client.stream = Stream(client._client, transport)
     return client
 
 
