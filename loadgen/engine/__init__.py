@@ -25,7 +25,7 @@ request of an open loop is due, in ns from the common start."""
 _STREAM_TOKENS_PER_S = 100.0
 """What a stream is taken to have where no warm-up tells."""
 _TOKENS_PER_S_AND_WORKER = 6_400
-"""A token costs the less, the more of them one process finds at a time; with twice as many, several workers are late."""
+"""A token costs less the more of them a process finds at a time; with twice as many, several workers read late."""
 _REQUESTS_PER_S_AND_WORKER = 50
 _STREAMS_PER_WARMUP = 64
 _MOST_WARMUP = 32
