@@ -29,7 +29,7 @@ KINDS = {"TTFT, e2e": (LATENCY_BUCKETS, 0.02, 10.0), "ITL": (GAP_BUCKETS, 0.01, 
 def errors(bounds: Sequence[float], values: queues.Array) -> list[float]:
     """Return by what share each of PERCENTILES that is read from the buckets is off."""
     histogram = explicit(bounds)
-    histogram.add_all(values.tolist())
+    histogram.add(values)
     buckets = buckets_of(histogram, bounds)
     exact = np.quantile(values, PERCENTILES)
     return [abs((buckets.quantile(p) or 0.0) / own - 1) for p, own in zip(PERCENTILES, exact, strict=True)]

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from itertools import pairwise, repeat
+from operator import attrgetter
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
 
 ErrorKind = Literal[
     "connect", "timeout", "http", "rate_limited", "rejected", "broken_call", "truncated", "stream", "protocol",
@@ -36,6 +39,23 @@ CLOSE_NS = 2_000_000
 """A stream in less than this share of the time that the server gives, and by more than this, came faster than made."""
 
 
+def quickly_pickled(kind: type[T]) -> type[T]:
+    """Have a frozen dataclass with slots go to another process in a third of the time that dataclasses' code takes."""
+    names = tuple(field.name for field in fields(kind))  # type: ignore[arg-type]
+    get, put = attrgetter(*names), object.__setattr__
+
+    def get_state(self: T) -> Any:
+        return get(self)
+
+    def set_state(self: T, state: tuple[Any, ...]) -> None:
+        any(map(put, repeat(self), names, state))  # none of which returns anything
+
+    kind.__getstate__ = get_state  # type: ignore[method-assign, assignment]
+    kind.__setstate__ = set_state  # type: ignore[attr-defined]
+    return kind
+
+
+@quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One request to the server: a chat with ``messages``, or a completion of ``prompt`` if that is set."""
@@ -124,6 +144,7 @@ class RequestError:
         return self.nobody_there or self.kind == "rate_limited"
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
     """What one request did; every request ends in exactly one of these.
@@ -300,7 +321,7 @@ class RequestRecord:
     @property
     def client_tokens_per_s(self) -> float | None:
         """Output tokens per second of this stream as the client saw it: 1 / TPOT."""
-        return None if not self.tpot_s else 1 / self.tpot_s
+        return 1 / tpot_s if (tpot_s := self.tpot_s) else None
 
     @property
     def server_tokens_per_s(self) -> float | None:
@@ -325,9 +346,10 @@ class RequestRecord:
 
         None where the server's figures are of a part of the stream.
         """
-        if self.e2e_s is None or self.eval_s is None or self.prompt_eval_s is None or self.is_covered is False:
+        e2e_s, eval_s, prompt_eval_s = self.e2e_s, self.eval_s, self.prompt_eval_s
+        if e2e_s is None or eval_s is None or prompt_eval_s is None or self.is_covered is False:
             return None
-        return self.e2e_s - (self.connect_s or 0.0) - (self.load_s or 0.0) - self.prompt_eval_s - self.eval_s
+        return e2e_s - (self.connect_s or 0.0) - (self.load_s or 0.0) - prompt_eval_s - eval_s
 
 
 def is_broken(call: Mapping[str, Any]) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from loadgen.types import quickly_pickled
+
 CaseKind = Literal["text", "json", "tools", "answer"]
 
 JsonOutcome = Literal[
@@ -132,6 +134,7 @@ class Note:
     at_s: float | None = None
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """The score of an answer; a field is None if the case does not ask for it.

@@ -259,13 +259,16 @@ class _Sample:
     seen: int = 0
     every: int = 1
 
-    def add(self, *value: float) -> None:
-        if self.seen % self.every == 0:
-            self.values.append(value)
-            if len(self.values) > _KEPT:
-                del self.values[1::2]
-                self.every *= 2
-        self.seen += 1
+    def wanted(self, many: int = 1) -> range:
+        """Return which of the next so many values to keep."""
+        first, self.seen = -self.seen % self.every, self.seen + many
+        return range(first, many, self.every)
+
+    def keep(self, *value: float) -> None:
+        self.values.append(value)
+        if len(self.values) > _KEPT:
+            del self.values[1::2]
+            self.every *= 2
 
     def percentiles(self, place: int) -> list[float]:
         return [percentile((value[place] for value in self.values), p) or 0.0 for p in JUDGED.values()]
@@ -291,7 +294,8 @@ class VerdictSoFar:
         """Add one finished request."""
         counts, error, ttft_s = self.counts, record.error, record.ttft_s
         counts["requests"] += 1
-        counts["stepped"] += record.clock == "stepped"
+        if record.clock == "stepped":
+            counts["stepped"] += 1
         if error is not None:
             counts["of_model"] += error.kind in MODEL_ERRORS
             counts["died"] += error.kind == "worker_died"
@@ -303,13 +307,15 @@ class VerdictSoFar:
             self._add_times(record, ttft_s)
 
     def _add_times(self, record: RequestRecord, ttft_s: float) -> None:
-        wait_s = (record.processor_wait_ns or 0) / NS
-        self.firsts.add(ttft_s, ttft_s - (record.ttft_off_s or 0), ttft_s + (record.send_lag_s or 0), wait_s)
-        chunk_ns = record.chunk_ns
-        early = record.chunk_early_ns or (0,) * len(chunk_ns)
-        for i in range(0, len(chunk_ns) - 1, _EVERY):
+        if self.firsts.wanted():
+            wait_s = (record.processor_wait_ns or 0) / NS
+            self.firsts.keep(ttft_s, ttft_s - (record.ttft_off_s or 0), ttft_s + (record.send_lag_s or 0), wait_s)
+        chunk_ns, early = record.chunk_ns, record.chunk_early_ns
+        for place in self.gaps.wanted(len(range(0, len(chunk_ns) - 1, _EVERY))):
+            i = place * _EVERY
             gap = chunk_ns[i + 1] - chunk_ns[i]
-            self.gaps.add(gap / NS, max(0, gap - early[i + 1]) / NS, (gap + early[i]) / NS)
+            low, high = (max(0, gap - early[i + 1]), gap + early[i]) if early else (gap, gap)
+            self.gaps.keep(gap / NS, low / NS, high / NS)
 
     def verdict(self) -> Verdict | None:
         """Return the verdict so far, or None before the first request has ended."""

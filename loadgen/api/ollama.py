@@ -11,10 +11,10 @@ import traceback
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import ollama
 
 from loadgen.api.answer import CallPiece, Piece
 from loadgen.types import Request, RequestError
@@ -22,6 +22,9 @@ from loadgen.wire.access import NO_ACCESS, Access, http_url
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Ndjson
 from loadgen.wire.httpx_adapter import HttpxTransport
+
+if TYPE_CHECKING:
+    import ollama
 
 FRAMING: type[Framing] = Ndjson
 ENDS_ONCE = True
@@ -62,22 +65,24 @@ _FACTS = {
 """Fields of the RequestRecord -> those of Ollama's last message."""
 
 
-class _ChatAnswer(ollama.ChatResponse):
-    prompt_eval_cached_count: int | None = None
+@cache
+def _client() -> type[ollama.AsyncClient]:
+    """Return the official client, with what newer servers tell and its own model of an answer drops."""
+    import ollama  # late: takes 0.3 s
 
+    class ChatAnswer(ollama.ChatResponse):
+        prompt_eval_cached_count: int | None = None
 
-class _Completion(ollama.GenerateResponse):
-    prompt_eval_cached_count: int | None = None
+    class Completion(ollama.GenerateResponse):
+        prompt_eval_cached_count: int | None = None
 
+    with_more: Mapping[Any, Any] = {ollama.ChatResponse: ChatAnswer, ollama.GenerateResponse: Completion}
 
-_WITH_MORE: Mapping[Any, Any] = {ollama.ChatResponse: _ChatAnswer, ollama.GenerateResponse: _Completion}
+    class Client(ollama.AsyncClient):
+        async def _request(self, cls: Any, *args: Any, **kwargs: Any) -> Any:
+            return await super()._request(with_more.get(cls, cls), *args, **kwargs)
 
-
-class _Client(ollama.AsyncClient):
-    """The official client, with what newer servers tell and its own model of an answer drops."""
-
-    async def _request(self, cls: Any, *args: Any, **kwargs: Any) -> Any:
-        return await super()._request(_WITH_MORE.get(cls, cls), *args, **kwargs)
+    return Client
 
 
 def make_client(host: str | None, access: Access = NO_ACCESS) -> ollama.AsyncClient:
@@ -85,7 +90,8 @@ def make_client(host: str | None, access: Access = NO_ACCESS) -> ollama.AsyncCli
     transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools, host, access)
     # A gateway that compresses an answer gathers its chunks.
     headers: Any = {**access.encoded_headers, "Accept-Encoding": "identity"}
-    return _Client(http_url(host or ""), transport=transport, trust_env=False, headers=headers, follow_redirects=False)
+    return _client()(http_url(host or ""), transport=transport, trust_env=False, headers=headers,
+                     follow_redirects=False)  # fmt: skip
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:
@@ -189,6 +195,8 @@ def _fields(value: Any) -> Mapping[str, Any]:
 
 def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:
     """Convert the client's exception to our error, its message in full; None if it is a bug of ours."""
+    import ollama
+
     text = str(caught) or type(caught).__name__
     match caught:
         case ollama.ResponseError():
@@ -221,6 +229,8 @@ def _not_ollama(caught: Exception, text: str, timings: WireTimings) -> RequestEr
 
 def _hidden(caught: BaseException) -> tuple[Any, int] | None:
     """Find the server's error and status if the client's own exception failed because the error is not a text."""
+    import ollama
+
     for frame, _ in traceback.walk_tb(caught.__traceback__):
         if frame.f_code is ollama.ResponseError.__init__.__code__:
             return frame.f_locals["error"], frame.f_locals["status_code"]

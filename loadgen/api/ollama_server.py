@@ -1,20 +1,23 @@
 """An Ollama server as a ServerApi: its version and models, loading and pulling one.
 
-The official client is imported on use, so that names and durations are read at once. During a load only ``loaded()``
-runs, once a second.
+The questions are asked without the official client, whose import takes 0.3 s before a load. During a load only
+``loaded()`` runs, once a second.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from datetime import UTC, datetime
+from ipaddress import IPv6Address, ip_address
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import urlsplit
 
-from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy, unanswered, way_to
+from loadgen.api.questions import allowed, by_proxy, client_of, past_proxy, unanswered
 from loadgen.api.server import (
     REFUSED,
     AccessRefused,
@@ -27,12 +30,9 @@ from loadgen.api.server import (
     socket_address,
 )
 from loadgen.types import NS
-from loadgen.wire.access import NO_ACCESS, Access, http_url, masked_address, split_userinfo
-from loadgen.wire.tls import no_trust, tls_problem
-
-if TYPE_CHECKING:
-    import httpx
-    import ollama
+from loadgen.wire.access import NO_ACCESS, Access, masked_address, split_userinfo
+from loadgen.wire.framing import BadWire, Ndjson
+from loadgen.wire.tls import tls_problem
 
 PROVIDER = "ollama"
 LOADING_OPTIONS = frozenset({
@@ -51,6 +51,9 @@ _WHOLE_NAME = 3
 """Registry, namespace and model with tag."""
 _NOT_OLLAMA = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """Raised for an answer that is not JSON, or JSON of another shape."""
+_PORTS = {"http": 80, "https": 443}
+_PORT = 11434
+"""Where an address has no scheme either."""
 _DURATION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+")
 """A duration as Go reads it, in which Ollama is written."""
 
@@ -120,9 +123,7 @@ def address_of(host: str | None) -> str:
     if (at_socket := socket_address(bare)) is not None:
         return at_socket
     try:
-        url = _url_of(bare)
-    except OSError as error:  # the official client reads the environment's certificates when it is imported
-        raise ServerError(_certificates_problem() or str(error)) from None
+        url = httpx.URL(_url_of(bare))
     except (ValueError, httpx.InvalidURL) as error:
         raise ServerError(f"{shown} is not a valid server address ({error}): give --host like 127.0.0.1:11434"
                           ) from None  # fmt: skip
@@ -183,15 +184,6 @@ def _parameters(size: str | None) -> int | None:
     return None if found is None else round(float(found[1]) * 1000 ** " KMBT".index(found[2] or " "))
 
 
-def _certificates_problem() -> str | None:
-    """Return what is wrong with the certificates that the environment names."""
-    try:
-        NO_ACCESS.tls  # noqa: B018  # reads them
-    except ValueError as error:
-        return str(error)
-    return None
-
-
 def answers(address: str, access: Access = NO_ACCESS) -> bool:
     """Return whether the server still answers, if only that it lets nobody in."""
     import httpx
@@ -208,9 +200,8 @@ def pull(
 ) -> None:  # fmt: skip
     """Have the server pull the model; ``on_progress(status, completed bytes, total bytes)``."""
     try:
-        with _client(address, _FIRST_LINE_S, access, whole=False) as client:
-            for part in client.pull(model, stream=True):
-                on_progress(part.status or "", part.completed or 0, part.total or 0)
+        for part in _messages(address, "/api/pull", {"model": model}, _FIRST_LINE_S, access, whole=False):
+            on_progress(str(part.get("status") or ""), int(part.get("completed") or 0), int(part.get("total") or 0))
     except _failures() as error:
         raise _failed(error, f"{model} cannot be pulled", address, access) from None
 
@@ -224,12 +215,11 @@ def load_model(
     The server's own seconds if it reports them (old versions do not for an empty prompt), else those of the call.
     Raises AccessRefused.
     """
+    body: dict[str, Any] = {"model": model, "prompt": "", "options": {**options, "num_predict": 1}}
+    body |= {} if keep_alive is None else {"keep_alive": keep_alive}
+    began_ns = monotonic_ns()
     try:
-        with _client(address, _LOAD_TIMEOUT_S, access) as client:
-            began_ns = monotonic_ns()  # making a client takes a while by itself
-            few = {**options, "num_predict": 1}
-            parts = client.generate(model, "", stream=True, options=few, keep_alive=keep_alive)
-            durations = [part.load_duration for part in parts if part.load_duration is not None]
+        durations = _counts("load_duration", _messages(address, "/api/generate", body, _LOAD_TIMEOUT_S, access))
     except _failures() as error:
         failure = _failed(error, model, address, access)
         if isinstance(failure, AccessRefused):
@@ -243,15 +233,11 @@ def prompt_tokens(
     limit_field: str | None = None,  # noqa: ARG001
 ) -> int | None:  # fmt: skip
     """Return the number of tokens of the prompt with its template; None if the server does not report it."""
-    few = {**options, "num_predict": 1}
+    said: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
+    body = {"model": model, **said, "options": {**options, "num_predict": 1}}
+    path = "/api/chat" if chat else "/api/generate"
     try:
-        with _client(address, _LOAD_TIMEOUT_S, access) as client:
-            parts: Any
-            if chat:
-                parts = client.chat(model, [{"role": "user", "content": prompt}], stream=True, options=few)
-            else:
-                parts = client.generate(model, prompt, stream=True, options=few)
-            counts = [part.prompt_eval_count for part in parts if part.prompt_eval_count is not None]
+        counts = _counts("prompt_eval_count", _messages(address, path, body, _LOAD_TIMEOUT_S, access))
     except _failures():
         return None
     return counts[-1] if counts else None
@@ -267,8 +253,9 @@ def embed(
 ) -> Sequence[Sequence[float]]:  # fmt: skip
     """Return a vector for each text by /api/embed; ServerError with the reason if there are none."""
     try:
-        with _client(address, _LOAD_TIMEOUT_S, access) as client:
-            vectors = client.embed(model, list(texts)).embeddings
+        body = {"model": model, "input": list(texts)}
+        (told,) = _messages(address, "/api/embed", body, _LOAD_TIMEOUT_S, access)
+        vectors = [[float(number) for number in vector] for vector in told["embeddings"]]
     except _failures() as error:
         raise _failed(error, f"{model} makes no embeddings", address, access) from None
     if len(vectors) != len(texts):
@@ -309,68 +296,78 @@ def _seconds_until(instant: object) -> float | None:
     return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _url_of(host: str) -> httpx.URL:
+def _url_of(host: str) -> str:
     """Return what the official client makes of an address."""
-    import ollama
+    scheme, _, rest = host.partition("://")
+    usual = _PORTS.get(scheme, _PORT)
+    if not rest:
+        scheme, rest, usual = "http", host, _PORT
+    parts = urlsplit(f"{scheme}://{rest}")
+    name, port = parts.hostname or "127.0.0.1", parts.port or usual
+    with suppress(ValueError):  # a name
+        name = f"[{name}]" if isinstance(ip_address(name), IPv6Address) else name
+    return f"{scheme}://{name}:{port}/{parts.path.strip('/')}"
 
-    client = ollama.Client(host or "127.0.0.1", verify=no_trust())
-    url: httpx.URL = client._client.base_url
-    client._client.close()
-    return url
+
+class _Refused(Exception):
+    """The server sent an error, with this status."""
+
+    def __init__(self, error: Any, status: int) -> None:
+        super().__init__(error if isinstance(error, str) else json.dumps(error, ensure_ascii=False))
+        self.status = status
 
 
-def _read_lines(response: httpx.Response) -> None:
-    """Have lines end where Ollama ends them: httpx also ends them at U+0085 and its like, which JSON may contain."""
-    from loadgen.wire.framing import Ndjson
+def _messages(
+    address: str, path: str, body: Mapping[str, Any], limit_s: float, access: Access, *, whole: bool = True
+) -> Iterator[dict[str, Any]]:
+    """Yield the messages of an answer, which may take ``limit_s``; of a stream that goes on, the first line may.
 
-    def lines() -> Iterator[str]:
-        framing = Ndjson()
+    Lines end where Ollama ends them: httpx also ends them at U+0085 and its like, which JSON may contain.
+    """
+    framing = Ndjson()
+    with (
+        client_of(address, limit_s, access, whole=whole) as http,
+        http.stream("POST", path, json=body) as response,
+    ):
+        if not response.is_success:
+            text = response.read().decode(errors="replace")
+            try:
+                raise _Refused(json.loads(text).get("error", text), response.status_code)
+            except ValueError:
+                raise _Refused(text, response.status_code) from None
         for data in response.iter_bytes():
-            yield from (line.decode() for line in framing.feed(data))
-        if rest := framing.rest():
-            yield rest.decode()
-
-    response.iter_lines = lines  # type: ignore[method-assign]
+            yield from map(_message, framing.feed(data))
+    if rest := framing.rest():
+        yield _message(rest)
 
 
-@contextmanager
-def _client(address: str, limit_s: float, access: Access, *, whole: bool = True) -> Iterator[ollama.Client]:
-    """Yield the official client, whose answers may take ``limit_s``; of a stream that goes on, the first line may."""
-    import ollama
+def _message(line: bytes) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(line)
+    if (error := told.get("error")) is not None:
+        raise _Refused(error, 200)
+    return told
 
-    way = way_to(address, access, limit_s, whole=whole)
-    way["event_hooks"]["response"].append(_read_lines)
-    client = ollama.Client(http_url(address), timeout=limit_s if whole else None, **way)
-    try:
-        yield client
-    finally:
-        client._client.close()
+
+def _counts(name: str, messages: Iterator[Mapping[str, Any]]) -> list[int]:
+    """Return each number of that name in the messages."""
+    return [told[name] for told in messages if isinstance(told.get(name), int)]
 
 
 def _failures() -> tuple[type[Exception], ...]:
     """Return the exceptions of a failed call that are not bugs of ours."""
     import httpx
-    import ollama
 
-    from loadgen.wire.framing import BadWire
-
-    return (ollama.ResponseError, httpx.RequestError, OSError, BadWire, *_NOT_OLLAMA)
+    return (_Refused, httpx.RequestError, OSError, BadWire, *_NOT_OLLAMA)
 
 
 def _failed(error: Exception, what: str, address: str, access: Access) -> ServerError:
     """Return the error for a call that failed, with what to do where that is known."""
-    import ollama
-
-    if isinstance(error, ollama.ResponseError) and error.status_code in REFUSED:
-        return AccessRefused(f"{address} answers {access.refusal(error.status_code)}")
+    if isinstance(error, _Refused) and error.status in REFUSED:
+        return AccessRefused(f"{address} answers {access.refusal(error.status)}")
     return ServerError(f"{what}: {access.masked(tls_problem(error, address) or _reason(error))}")
 
 
 def _reason(error: Exception) -> str:
-    import ollama
-
-    if isinstance(error, ollama.ResponseError):
-        return str(error.error)
     if isinstance(error, _NOT_OLLAMA):
         return "the answer is not what Ollama sends"
     return str(error) or type(error).__name__

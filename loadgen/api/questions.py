@@ -20,13 +20,17 @@ _WANTS_CERTIFICATE = "No required SSL certificate"
 """In nginx's answer to a client without one."""
 
 
-def client_of(address: str, timeout_s: float, access: Access) -> httpx.Client:
-    """Return a client for questions to the server at the address; ``timeout_s`` is the limit of a whole answer."""
+def client_of(address: str, timeout_s: float, access: Access, *, whole: bool = True) -> httpx.Client:
+    """Return a client for questions to the server at the address.
+
+    ``timeout_s`` is the limit of a whole answer, or (``whole`` False) of its first line.
+    """
     import httpx
 
     from loadgen.wire.access import http_url
 
-    return httpx.Client(base_url=http_url(address), timeout=timeout_s, **way_to(address, access, timeout_s))
+    way = way_to(address, access, timeout_s, whole=whole)
+    return httpx.Client(base_url=http_url(address), timeout=timeout_s if whole else None, **way)
 
 
 def way_to(address: str, access: Access, limit_s: float, *, whole: bool = True) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from math import ceil
@@ -21,8 +22,12 @@ from loadgen.wire.access import NO_ACCESS, Access
 ENGINES: Mapping[str, str] = {"local": "loadgen.engine.local", "ray": "loadgen.engine.ray"}
 """Name -> the module with ``records(requests, due, job, orders, readings)``, imported on first use; ``due``: when each
 request of an open loop is due, in ns from the common start."""
-_STREAMS_PER_WORKER = 64
+_STREAM_TOKENS_PER_S = 100.0
+"""What a stream is taken to have where no warm-up tells."""
+_TOKENS_PER_S_AND_WORKER = 12_800
+"""A token costs the less, the more of them one process finds at a time; with twice as many it would be late."""
 _REQUESTS_PER_S_AND_WORKER = 50
+_STREAMS_PER_WARMUP = 64
 _MOST_WARMUP = 32
 
 
@@ -85,6 +90,10 @@ class Readings:
     in_flight: int = 0
     loop_lag_s: float = 0.0
     """The worst delay of a worker's event loop in the last second or so."""
+    workers: int = 0
+    """The worker processes of this machine that send, once that is known."""
+    stream_tokens_per_s: float | None = None
+    """Of one stream in the warm-up, where the number of workers depends on it."""
     ran_dry: bool = False
     """Whether it ended because no further request could be handed out."""
     workers_died: int = 0
@@ -127,6 +136,8 @@ class Job:
     slots: range | None = None
     """Which of a closed loop's slots are sent from here; None: all."""
     cluster: Cluster | None = None
+    adapts: bool = False
+    """Whether there may be other than ``workers`` once the warm-up has told how many tokens come."""
 
     @property
     def own_slots(self) -> range:
@@ -152,23 +163,41 @@ def leave(engine: str) -> None:
     import_module(ENGINES[engine]).leave()
 
 
-def _wanted(load: Load) -> int:
+def default_warmup(load: Load) -> int:
+    """Return how many requests warm up: one per 64 streams or 50 requests/s, however many workers there are."""
     match load:
         case ClosedLoop(concurrency=concurrency):
-            return max(1, ceil(concurrency / _STREAMS_PER_WORKER))
+            return min(ceil(concurrency / _STREAMS_PER_WARMUP), _MOST_WARMUP)
         case OpenLoop(rate=rate):
-            return max(1, ceil(rate / _REQUESTS_PER_S_AND_WORKER))
+            return min(ceil(rate / _REQUESTS_PER_S_AND_WORKER), _MOST_WARMUP)
 
 
-def default_warmup(load: Load) -> int:
-    """Return how many requests warm up: as many as the load wants workers, however many there are."""
-    return min(_wanted(load), _MOST_WARMUP)
+def default_workers(load: Load, stream_tokens_per_s: float | None = None) -> int:
+    """Return how many workers a load gets: at least one, at most one per core.
 
-
-def default_workers(load: Load) -> int:
-    """Return one worker per 64 streams or 50 requests/s, at most one per core."""
+    One for 12,800 tokens/s, where each stream of a closed loop has as many as one of the warm-up had, 100/s if that is
+    not known; one for 50 requests/s of an open loop.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_wanted(load), cores)
+    match load:
+        case ClosedLoop(concurrency=concurrency):
+            wanted = round(concurrency * (stream_tokens_per_s or _STREAM_TOKENS_PER_S) / _TOKENS_PER_S_AND_WORKER)
+        case OpenLoop(rate=rate):
+            wanted = ceil(rate / _REQUESTS_PER_S_AND_WORKER)
+    return min(max(1, wanted), cores)
+
+
+def started_ahead(
+    engine: str, load: Load, workers: int | None = None, api: str = DEFAULT_API
+) -> AbstractContextManager[None]:
+    """Start what will send a load that begins within the ``with`` block: the processes take 0.3 s until they can."""
+    if engine != "local":
+        return nullcontext()
+    many = default_workers(load) if workers is None else workers
+    if isinstance(load, ClosedLoop):
+        many = min(many, load.concurrency)
+    ahead: AbstractContextManager[None] = import_module(ENGINES[engine]).spare_workers(many, api)
+    return ahead
 
 
 def generate_load(
@@ -193,10 +222,12 @@ def generate_load(
     ``requests`` is consumed on demand and may be endless if the load has a duration; an open loop without one needs
     ``count``, or sized ``requests``, for its schedule. None among them says that the next may not be sent yet: it is
     asked for again as long as others are still to be taken by a worker, and then ends the load. ``warmup`` requests are
-    divided among the workers, sent before the common start, and not yielded. Other threads can stop the load by
+    divided among the workers, sent before the common start, and not yielded; without ``workers``, it tells how many
+    workers a closed loop needs (``Readings.workers``). Other threads can stop the load by
     ``orders`` and watch it in ``readings``.
     Closing the generator ends the workers.
     """
+    adapts = workers is None and engine == "local" and isinstance(load, ClosedLoop)
     if workers is None:
         workers = default_workers(load)
     due = None
@@ -207,6 +238,6 @@ def generate_load(
     else:
         workers = min(workers, load.concurrency)
     job = Job(load=load, workers=workers, api=api, host=host, access=access, timeouts=timeouts or Timeouts(),
-              warmup=tuple(warmup), grace_s=grace_s, cluster=cluster)  # fmt: skip
+              warmup=tuple(warmup), grace_s=grace_s, cluster=cluster, adapts=adapts)  # fmt: skip
     records = import_module(ENGINES[engine]).records
     yield from records(requests, due, job, orders or Orders(), readings or Readings())

@@ -18,7 +18,7 @@ from typing import Any
 _LENGTH = struct.Struct("<I")
 _START = (
     "import sys,json;a=json.loads(sys.argv[1]);sys.path[:]=a['path'];"
-    "from loadgen.engine.child import _enter;_enter(a['target'],a['socket'])"
+    "from loadgen.engine.child import _enter;_enter(a['target'],a['socket'],a['words'])"
 )
 
 
@@ -26,14 +26,14 @@ PARENTS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUI
 """Signals that the parent alone acts on."""
 
 
-def spawn(target: str, *, fds: Sequence[int] = ()) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start ``module:function(socket)`` in a new interpreter; return it and our end of the socket.
+def spawn(target: str, *words: str, fds: Sequence[int] = ()) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start ``module:function(socket, *words)`` in a new interpreter; return it and our end of the socket.
 
     ``fds`` stay open in the child under the same numbers. The signals of a terminal and SIGTERM are blocked in the
     child, since Ctrl-C reaches the whole process group and the parent decides when it ends.
     """
     ours, theirs = socket.socketpair()
-    arguments = json.dumps({"path": sys.path, "target": target, "socket": theirs.fileno()})
+    arguments = json.dumps({"path": sys.path, "target": target, "socket": theirs.fileno(), "words": words})
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS)
     try:
         process = subprocess.Popen(
@@ -48,11 +48,11 @@ def spawn(target: str, *, fds: Sequence[int] = ()) -> tuple[subprocess.Popen[byt
     return process, ours
 
 
-def _enter(target: str, fd: int) -> None:
+def _enter(target: str, fd: int, words: Sequence[str]) -> None:
     import importlib
 
     module, function = target.split(":")
-    getattr(importlib.import_module(module), function)(socket.socket(fileno=fd))
+    getattr(importlib.import_module(module), function)(socket.socket(fileno=fd), *words)
 
 
 def frame(message: Any) -> bytes:

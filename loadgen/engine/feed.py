@@ -218,11 +218,23 @@ def take(pipe_fd: int, payload_fd: int) -> tuple[Request, int | None] | None:
 class InFlight:
     """The requests in flight of each worker, in shared memory: a worker writes only its own count."""
 
-    def __init__(self, workers: int, fd: int | None = None) -> None:
-        self._file = tempfile.TemporaryFile() if fd is None else os.fdopen(fd, "r+b")  # noqa: SIM115
+    def __init__(self, workers: int) -> None:
+        """Make room for the counts of so many workers."""
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self._file.truncate(_COUNT.size * workers)
+        self._map()
+
+    @classmethod
+    def of(cls, fd: int) -> InFlight:
+        """Return the counts in a file that another process has made."""
+        counts = cls.__new__(cls)
+        counts._file = os.fdopen(fd, "r+b")
+        counts._map()
+        return counts
+
+    def _map(self) -> None:
         self.fd = self._file.fileno()
-        self._memory = mmap.mmap(self.fd, _COUNT.size * workers)
+        self._memory = mmap.mmap(self.fd, 0)
         self._places = memoryview(self._memory).cast("q")
 
     def __setitem__(self, worker: int, count: int) -> None:

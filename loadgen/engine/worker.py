@@ -43,13 +43,14 @@ def start_offset_ns(slot: int, concurrency: int) -> int:
 
 
 class Worker:
-    """Worker ``number`` of a load: ``prepare()``, then ``run()`` until there is nothing more to send."""
+    """Worker ``number`` of a load: ``warm_up()``, ``connect()``, then ``run()`` until there is nothing more to send."""
 
     def __init__(self, number: int, job: Job, *, take: Take, tell: Tell, count: Count) -> None:
         from loadgen.api.sending import chat_api
 
         self._number = number
         self._job = job
+        self._workers = job.workers
         self._take = take
         self._tell = tell
         self._count_all = count
@@ -82,12 +83,19 @@ class Worker:
             self._woken.set_result(None)
             self._woken = None
 
-    async def prepare(self) -> None:
-        """Do what would delay the first request: imports, connections, the client's first call."""
+    async def warm_up(self) -> float | None:
+        """Send this worker's part of the warm-up; return the tokens/s of a stream, if that tells."""
         from loadgen.api.sending import send
 
+        rates = []
         for request in self._job.warmup[self._number :: self._job.workers]:
-            await send(self._api, self._client, request, self._job.timeouts, access=self._job.access)
+            record = await send(self._api, self._client, request, self._job.timeouts, access=self._job.access)
+            rates.append(record.client_tokens_per_s or record.server_tokens_per_s)
+        return max((rate for rate in rates if rate is not None), default=None)
+
+    async def connect(self, workers: int) -> None:
+        """Open a connection for each stream that this one of so many workers has."""
+        self._workers = workers
         await self._api.preconnect(self._client, len(self._slots), self._job.timeouts.connect_s)
 
     async def run(self) -> None:
@@ -105,7 +113,7 @@ class Worker:
 
     @property
     def _slots(self) -> range:
-        return self._job.own_slots[self._number :: self._job.workers]
+        return self._job.own_slots[self._number :: self._workers]
 
     async def _closed(self, load: ClosedLoop, start_ns: int) -> None:
         end_ns = None if load.duration_s is None else start_ns + round(load.duration_s * NS)

@@ -25,6 +25,8 @@ _SHORTEST = 3
 _EDGE, _INNER = 4.6, 5.6
 """What standardized differences of two parts, and of a part in the middle from both ends, are measured by."""
 _MOST_ALIKE = 0.7
+_FITTED = 3
+"""Fitting levels makes neighbours look less alike than they are, by this over their number."""
 _RAMPS = [(start / 10, stop / 10) for start in range(8) for stop in range(start + 3, 11)]
 """Where a ramp may begin and end, as shares of the series."""
 
@@ -74,11 +76,12 @@ def _step(logs: Any, edges: Any, surer: float) -> tuple[float, Change] | None:
     import numpy as np
 
     n, means = len(logs), _block_means(logs, edges)
-    _, begin, end = max((_standardized(means, start, stop), start, stop) for start, stop in _stretches())
+    starts, stops = zip(*_stretches(), strict=True)
+    _, begin, end = max(zip(_standardized(means, starts, stops), starts, stops, strict=True))
     start, stop = _refined(logs, edges, begin, end)
     rest = logs - np.where(_inside(n, start, stop), logs[start:stop].mean(), _outside(logs, start, stop).mean())
-    over = _standardized(_block_means(rest, edges), begin, end,
-                         logs[start:stop].mean() - _outside(logs, start, stop).mean())  # fmt: skip
+    (over,) = _standardized(_block_means(rest, edges), [begin], [end],
+                            logs[start:stop].mean() - _outside(logs, start, stop).mean())  # fmt: skip
     if over * _independent_share(rest) <= surer * (0.75 + 28 / n):
         return None
     if start == 0:  # what came later is the change
@@ -147,46 +150,57 @@ def _outside(values: Any, start: int, stop: int) -> Any:
 
 def _refined(logs: Any, edges: Any, begin: int, end: int) -> tuple[int, int]:
     """Return where, within a block of its edges, the stretch begins and ends best: a block may hold both levels."""
-
-    def misfit(start: int, stop: int) -> float:
-        return float(logs[start:stop].var() * (stop - start) + _outside(logs, start, stop).var() * (n - stop + start))
+    import numpy as np
 
     n, start, stop = len(logs), int(edges[begin]), int(edges[end])
+    sums = np.concatenate([[0.0], np.cumsum(logs - logs.mean())])
+
+    def explained(start: Any, stop: Any) -> Any:
+        """Return how much of the squares two levels explain."""
+        inside, many = sums[stop] - sums[start], stop - start
+        return inside**2 / many + (sums[n] - inside) ** 2 / (n - many)
+
     if begin > 0:
-        near = range(int(edges[begin - 1]) + 1, int(edges[begin + 1]))
-        start = min(near, key=lambda place: misfit(place, stop))
+        near = np.arange(edges[begin - 1] + 1, edges[begin + 1])
+        start = int(near[np.argmax(explained(near, stop))])
     if end < len(edges) - 1:
-        near = range(int(edges[end - 1]) + 1, int(edges[end + 1]))
-        stop = min(near, key=lambda place: misfit(start, place))
+        near = np.arange(edges[end - 1] + 1, edges[end + 1])
+        stop = int(near[np.argmax(explained(start, near))])
     return start, stop
 
 
-def _standardized(means: Any, start: int, stop: int, difference: float | None = None) -> float:
-    """Return the difference of blocks ``[start, stop)`` from the others, 1 where it is as large as chance makes it.
+def _standardized(
+    means: Any, starts: Sequence[int], stops: Sequence[int], difference: float | None = None
+) -> list[float]:
+    """Return how much blocks ``[start, stop)`` differ from the others, 1 where it is as much as chance makes it.
 
     With ``difference`` given, the blocks are what is left of it.
     """
     import numpy as np
 
-    inside = _inside(len(means), start, stop)
-    rest = means
-    if difference is None:
-        difference = means[inside].mean() - means[~inside].mean()
-        rest = means - np.where(inside, means[inside].mean(), means[~inside].mean())
-    squares, alike = _likeness(rest)
-    if alike > _MOST_ALIKE:
-        return 0.0
-    wider = max(1.0, (1 + alike) / (1 - alike))
-    variance = squares / (len(means) - 2) * wider * (1 / inside.sum() + 1 / (~inside).sum())
-    limit = _EDGE if start == 0 or stop == len(means) else _INNER
-    return float(abs(difference) / np.sqrt(variance)) / limit
+    n, places = len(means), np.arange(len(means))
+    begin, end = np.array(starts)[:, None], np.array(stops)[:, None]
+    inside = (places >= begin) & (places < end)
+    many = inside.sum(axis=1)
+    rest, differences = np.broadcast_to(means, inside.shape), difference
+    if differences is None:
+        own = inside @ means / many
+        others = ~inside @ means / (n - many)
+        rest, differences = means - np.where(inside, own[:, None], others[:, None]), own - others
+    squares = np.maximum((rest**2).sum(axis=1), 1e-9)
+    alike = (rest[:, :-1] * rest[:, 1:]).sum(axis=1) / squares + _FITTED / n
+    trusted = np.minimum(alike, _MOST_ALIKE)
+    wider = np.maximum(1.0, (1 + trusted) / (1 - trusted))
+    variance = squares / (n - 2) * wider * (1 / many + 1 / (n - many))
+    limit = np.where((begin == 0) | (end == n), _EDGE, _INNER)[:, 0]
+    over: list[float] = np.where(alike > _MOST_ALIKE, 0.0, np.abs(differences) / np.sqrt(variance) / limit).tolist()
+    return over
 
 
 def _likeness(rest: Any) -> tuple[float, float]:
     """Return the squares of what is left of block means, and how alike neighbours are in it."""
     squares = max(float(rest @ rest), 1e-9)
-    # Fitting levels makes neighbours look less alike than they are.
-    return squares, float(rest[:-1] @ rest[1:]) / squares + 3 / len(rest)
+    return squares, float(rest[:-1] @ rest[1:]) / squares + _FITTED / len(rest)
 
 
 def _independent_share(rest: Any) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import exp, log
 from statistics import fmean, median
-from typing import Any
 
 from structbench.formatting import plural, seconds_text, share_text
 from structbench.notes.change import Change, change_of
@@ -66,15 +65,16 @@ def _by_case(series: list[tuple[Row, float]], alone: bool = True) -> list[tuple[
 
 def _own_levels(cases: Sequence[str], logs: Sequence[float]) -> dict[str, float]:
     """Return each case's own level, the level of the time apart: means of either, without the other, in turns."""
-    times = [place * _SLICES // len(cases) for place in range(len(cases))]
-    of_case, of_time = dict.fromkeys(cases, 0.0), dict.fromkeys(times, 0.0)
+    import numpy as np
+
+    places: dict[str, int] = {}
+    case = np.array([places.setdefault(each, len(places)) for each in cases])
+    time = np.unique(np.arange(len(cases)) * _SLICES // len(cases), return_inverse=True)[1]
+    values, of_time = np.array(logs), np.zeros(time.max() + 1)
     for _ in range(_TURNS):
-        for levels, keys, others, of_other in ((of_case, cases, times, of_time), (of_time, times, cases, of_case)):
-            rest: dict[Any, list[float]] = {}
-            for key, other, value in zip(keys, others, logs, strict=True):
-                rest.setdefault(key, []).append(value - of_other[other])  # type: ignore[index]
-            levels.update({key: fmean(values) for key, values in rest.items()})
-    return of_case
+        of_case = np.bincount(case, values - of_time[time]) / np.bincount(case)
+        of_time = np.bincount(time, values - of_case[case]) / np.bincount(time)
+    return dict(zip(places, of_case.tolist(), strict=True))
 
 
 def _note(name: str, column: str, rows: Sequence[Row], found: Change) -> Note:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from loadgen.api import DEFAULT_API
 from loadgen.api.server import NotThisApi, Server, ServerApi, ServerError, reach, server_api
+from loadgen.engine import default_workers
 from loadgen.telemetry import Telemetry
 from loadgen.telemetry.target import Target, is_disabled
-from loadgen.types import OpenLoop
+from loadgen.types import ClosedLoop, OpenLoop
 from loadgen.wire.access import NO_ACCESS, Access, split_userinfo
 from loadgen.wire.deadline import within
 from structbench.errors import BadInput
@@ -310,6 +311,15 @@ def who_is_it(cell: Cell) -> str:
         f"{cell.model} on {software} at {place_text(cell.config.server_address)} (API {server.api_name}): known by "
         f"{_known_by(said.strip())}{by_user}"
     )
+
+
+def who_sends(cell: Cell, workers: int | None) -> str:
+    """Return how many worker processes of this machine send a cell, and what decides it."""
+    by_streams = isinstance(cell.load, ClosedLoop)
+    why = "by --workers"
+    if workers is None:
+        why = "by its streams; the tokens/s of the warm-up decide" if by_streams else "by its rate"
+    return f"{cell.load_name}: {plural(workers or default_workers(cell.load), 'worker')}, {why}"
 
 
 def _known_by(identity: str) -> str:

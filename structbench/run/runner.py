@@ -20,7 +20,9 @@ from threading import Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal
 
+from loadgen.api import DEFAULT_API
 from loadgen.api.server import LoadedModel, ModelDetails, Server, ServerError
+from loadgen.engine import started_ahead
 from loadgen.telemetry import CacheResult, CellState
 from loadgen.types import ClosedLoop
 from loadgen.wire.deadline import together
@@ -58,6 +60,7 @@ from structbench.run.plan import (
     plan,
     pull_missing,
     who_is_it,
+    who_sends,
     with_models,
 )
 from structbench.run.segment import Segment, Services, gone, labels_of
@@ -237,6 +240,9 @@ def load(
         for notice in (*settings.notices, calibrated_machine.warning(settings.loads, calibrated_machine.kept())):
             if notice is not None:
                 display.print(notice)
+        if not (settings.dry_run or settings.explain):
+            api = settings.api or DEFAULT_API
+            stack.enter_context(started_ahead(settings.engine, settings.loads[0], settings.workers, api))
         with stop.interruptible():
             servers = find_servers(settings, stack)
             settings, chosen = with_models(settings, servers)
@@ -258,7 +264,8 @@ def load(
         planned = plan(settings, cells, store)
         for warning in _warnings([each.cell for each in planned if each.cache != "skipped"]):
             display.print(warning)
-        scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score)))
+        is_scored = any(each.cell.config.scorer_version is not None for each in planned if each.cache != "skipped")
+        scorer = stack.enter_context(Scorer(lambda key, score: key[0].scored(key[1], score), start_now=is_scored))
         budget = None if settings.max_tokens_total is None else TokenBudget(settings.max_tokens_total)
         services = Services(settings, store, telemetry, scorer, display, budget)
         runner = _Runner(services, stop)
@@ -308,6 +315,8 @@ def _plan_lines(settings: Settings, cells: Sequence[Cell], warnings: list[str]) 
     if settings.explain:
         lines.append(total)
         lines += dict.fromkeys(who_is_it(cell) for cell in cells)
+        if settings.engine == "local":
+            lines += dict.fromkeys(who_sends(cell, settings.workers) for cell in cells)
     return lines + warnings
 
 
@@ -378,6 +387,13 @@ class _Runner:
         self.summary.interrupted = bool(self.stop.asked)
         self.summary.db = str(self.services.settings.db)
         self.summary.models = self.services.settings.models
+        with self.services.store.held():
+            self._read_summary(runs, caches, outcomes, warning)
+
+    def _read_summary(
+        self, runs: Sequence[tuple[Cell, str]], caches: Mapping[str, CacheState], outcomes: Mapping[str, CellResult],
+        warning: str | None,
+    ) -> None:  # fmt: skip
         store = self.services.store
         self.summary.rows = with_servers(_summary_rows(store, caches))
         failed = {failure.partition(": ")[0] for failure in self.summary.failures}
@@ -622,7 +638,7 @@ class _Runner:
         limit = self.services.settings.max_tokens_total if segment.out_of_tokens else None
         store.append("segments", {
             **ended, "segment": segment.number, "duration_s": segment.duration_s, "token_limit": limit,
-            **segment.of_nodes,
+            **segment.senders,
         })  # fmt: skip
         for row in node_rows(segment.run_id, segment.number, segment.readings.nodes):
             store.append("nodes", row)

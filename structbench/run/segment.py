@@ -16,6 +16,7 @@ from loadgen.engine import LoadFailed, Orders, Readings, default_warmup, default
 from loadgen.telemetry import CellLabels, Telemetry
 from loadgen.types import NS, ClosedLoop, Request, RequestRecord, Timeouts
 from structbench.errors import StructbenchError
+from structbench.formatting import plural
 from structbench.gates.abort import AbortWatch
 from structbench.metrics import observed
 from structbench.results.wrong_answers import asked_of
@@ -119,6 +120,7 @@ class Segment:
     """Requests that ended."""
     out_of_tokens: bool = False
     """Whether --max-tokens-total ended the load."""
+    told_senders: bool = False
     so_far: VerdictSoFar = field(default_factory=VerdictSoFar)
 
     def __post_init__(self) -> None:
@@ -190,10 +192,11 @@ class Segment:
         return default_warmup(self.cell.load) if chosen is None else chosen
 
     @property
-    def of_nodes(self) -> Mapping[str, int]:
-        """Columns of ``segments`` that are known once the nodes of a cluster are ready; none without a cluster."""
-        nodes = self.readings.nodes
-        return {"nodes": len(nodes), "workers": sum(node.workers for node in nodes)} if nodes else {}
+    def senders(self) -> Mapping[str, int]:
+        """Columns of ``segments`` that are known once all that sends is ready; none before."""
+        if nodes := self.readings.nodes:
+            return {"nodes": len(nodes), "workers": sum(node.workers for node in nodes)}
+        return {"workers": self.readings.workers} if self.readings.workers else {}
 
     @property
     def duration_s(self) -> float | None:
@@ -215,7 +218,7 @@ class Segment:
             api=self.cell.server.api_name,
             host=self.cell.server.address,
             access=self.cell.server.access,
-            workers=self.workers,
+            workers=self.services.settings.workers,
             warmup=warmup,
             timeouts=Timeouts.of(self.services.settings.timeout_s),
             grace_s=self.services.settings.grace_s,
@@ -347,7 +350,20 @@ class Segment:
             if verdict is not None:
                 self.services.telemetry.verdict(self.labels, verdict.word)
 
+    def _say_who_sends(self) -> None:
+        """Say how many workers were chosen, where it could have been another number."""
+        many, load = self.readings.workers, self.cell.load
+        if self.services.settings.workers is not None or not isinstance(load, ClosedLoop):
+            return
+        if max(many, self.workers) > 1:
+            rate = self.readings.stream_tokens_per_s
+            seen = "of unknown speed" if rate is None else f"of {rate:,.0f} tokens/s each in the warm-up"
+            self._say(f"{plural(many, 'worker')} for {plural(load.concurrency, 'stream')} {seen} (--workers)")
+
     def _refresh(self) -> None:
+        if not self.told_senders and self.readings.workers:
+            self.told_senders = True
+            self._say_who_sends()
         if self.settling is not None:
             self.settling.watch_time()
         self.services.display.refresh(self.readings.in_flight)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from unicodedata import category, normalize
 
-from loadgen.types import NOT_JSON, is_broken
+from loadgen.types import NOT_JSON, is_broken, quickly_pickled
 from structbench.formatting import without_middle
 from structbench.types import Score
 
@@ -19,6 +19,7 @@ MAX_LINE = 300
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to a request, without its timing."""

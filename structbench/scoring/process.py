@@ -13,7 +13,7 @@ import selectors
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from queue import Empty, SimpleQueue
@@ -122,10 +122,7 @@ class Scorer:
             self._ready_child()
         self._started.set()
         while (batch := self._next_batch()) and not self._closed:
-            for (key, _, _), score in zip(batch, self._scores(batch), strict=True):
-                if self._closed:
-                    break
-                self._deliver(key, score)
+            self._deliver(batch, self._scores(batch))
         self._drop_child()
         self._closing.close()
 
@@ -146,13 +143,18 @@ class Scorer:
                 break
         return batch
 
-    def _deliver(self, key: Any, score: Score | None) -> None:
-        try:
-            self._on_score(key, score)
-        except BaseException as error:  # the caller's own, raised again by drain()
-            self._failure = self._failure if self._failure is not None else error
+    def _deliver(self, batch: Sequence[Item], scores: Sequence[Score | None]) -> None:
+        delivered = 0
+        for (key, _, _), score in zip(batch, scores, strict=True):
+            if self._closed:
+                break
+            try:
+                self._on_score(key, score)
+            except BaseException as error:  # the caller's own, raised again by drain()
+                self._failure = self._failure if self._failure is not None else error
+            delivered += 1
         with self._idle:
-            self._pending -= 1
+            self._pending -= delivered
             self._idle.notify_all()
 
     def _scores(self, batch: list[Item]) -> list[Score | None]:

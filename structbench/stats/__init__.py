@@ -12,6 +12,7 @@ from math import floor
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
+from structbench.stats.distributions import binomial_quantile, student_quantile
 from structbench.stats.neighbours import memory_of
 
 if TYPE_CHECKING:
@@ -93,16 +94,8 @@ def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[in
     if n < 1:
         return None, None
     tail = (1 - confidence) / 2
-    low, high = _binomial_quantile(tail, n, p), _binomial_quantile(1 - tail, n, p) + 1
+    low, high = binomial_quantile(tail, n, p), binomial_quantile(1 - tail, n, p) + 1
     return low if low >= 1 else None, high if high <= n else None
-
-
-def _binomial_quantile(q: float, n: int, p: float) -> int:
-    """Return the smallest k with P(B <= k) >= q, as scipy.stats.binom.ppf does, whose import takes a second."""
-    from scipy.special import bdtr, bdtrik
-
-    k: int = math.ceil(bdtrik(q, n, p))
-    return k - 1 if bdtr(k - 1, n, p) >= q else k
 
 
 def percentile_estimate(values: Array, p: float, confidence: float = CONFIDENCE) -> Estimate:
@@ -174,7 +167,6 @@ def ratio_estimate(
     fewer than MIN_CLUSTERS values ``n``, there is no interval. ``least``: what the ratio cannot be below.
     """
     import numpy as np
-    from scipy.special import stdtrit
 
     count, total = len(above), float(np.sum(below))
     if total <= 0:
@@ -183,7 +175,7 @@ def ratio_estimate(
     if n < MIN_CLUSTERS or count < MIN_STRETCHES:
         return Estimate(n, value, needs=MIN_CLUSTERS)
     spread = float(((above - value * below) ** 2).sum()) * count / (count - 1)
-    reach = float(stdtrit(count - 1, (1 + confidence) / 2)) * math.sqrt(spread) / total
+    reach = student_quantile((1 + confidence) / 2, count - 1) * math.sqrt(spread) / total
     return Estimate(n, value, max(value - reach, least), value + reach)
 
 
@@ -193,8 +185,6 @@ def such_cases(sums: Array, sizes: Array) -> Estimate:
     Answers to one case are alike, so that n answers are worth n / deff: the design effect over cases, with Student's
     for the normal quantile, in Clopper and Pearson's interval (Korn and Graubard, Survey Methodology 24, 1998).
     """
-    from scipy.special import stdtrit
-
     cases, n = len(sums), float(sizes.sum())
     if cases < MIN_CLUSTERS:
         return Estimate(cases, needs=MIN_CLUSTERS, unit="cases")
@@ -202,7 +192,8 @@ def such_cases(sums: Array, sizes: Array) -> Estimate:
     variance = float(((sums - p * sizes) ** 2).sum()) * cases / (cases - 1) / n**2
     worth = float(cases)
     if variance > 0:
-        shrunk = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2) / stdtrit(cases - 1, (1 + CONFIDENCE) / 2)) ** 2
+        upper = (1 + CONFIDENCE) / 2
+        shrunk = (student_quantile(upper, round(n) - 1) / student_quantile(upper, cases - 1)) ** 2
         worth = min(n, p * (1 - p) / variance * shrunk)
     found = _clopper_pearson(p * worth, worth, CONFIDENCE)
     return Estimate(cases, p, min(found[0], p), max(found[1], p), unit="cases")

@@ -6,13 +6,13 @@ database: rows go to a spool on disk at once, and a thread moves them into DuckD
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,9 +31,19 @@ from structbench.store.database import (
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
 from structbench.store.overlay import Waiting
 from structbench.store.reader import Reader
-from structbench.store.rows import row_of, run_columns, storable
+from structbench.store.rows import row_of, run_columns, storable_row
 from structbench.store.schema import KEYS, UPDATED, Columns
-from structbench.store.spool import BESIDES, Spool, SpooledRow, count_lines, insert, is_alive, read_rows, set_aside
+from structbench.store.spool import (
+    BESIDES,
+    Spool,
+    SpooledRow,
+    count_lines,
+    insert,
+    is_alive,
+    read_rows,
+    set_aside,
+    written_rows,
+)
 from structbench.store.upkeep import spool_of
 from structbench.store.views import GAPS_TO_KEEP
 
@@ -77,6 +87,8 @@ class Store:
         self.path = Path(path)
         self._database = Database(self.path, config=BESIDE_A_LOAD)
         self._columns = self._database.prepare(patience_s)
+        self._filled: dict[str, set[str]] = {}
+        """The columns that any row of a table has had so far."""
         try:
             self._spool = Spool(spool_of(self.path), fsync=fsync)
         except OSError as error:
@@ -97,6 +109,8 @@ class Store:
         """When the file was first and last found taken, since it was last written."""
         self._shown = 0.0
         """When the writer last took new rows into the overlay."""
+        self._held_open = threading.local()
+        """The connection of a thread that holds the file open, as ``con``."""
         self._recent: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
         self._file_number = file_number(self.path)
         self._failure: BaseException | None = None
@@ -129,15 +143,11 @@ class Store:
             besides = {name: row[name] for name in BESIDES if name in row}
             row = {name: value for name, value in row.items() if name not in besides}
         columns = self._columns.get(table, {}) if table in KEYS else {}
-        unknown = [name for name in row if name not in columns]
         missing = [name for name in KEYS.get(table, ()) if row.get(name) is None]
-        if not columns or unknown or missing:
+        if not columns or missing or not row.keys() <= columns.keys():
+            unknown = [name for name in row if name not in columns]
             raise ValueError(f"table {table}: no column {unknown}, no value for {missing}")
-        kept = {
-            name: storable(value, name, columns[name])
-            for name, value in row.items()
-            if value is not None or table in UPDATED  # where an absent column means that it does not change
-        }
+        kept = storable_row(row, columns, absent=table in UPDATED)  # where an absent column means that it stays
         if table == "runs":
             kept["owner"] = self.owner
         kept |= besides
@@ -151,6 +161,8 @@ class Store:
             self._appended += 1
             if table in UPDATED:
                 self._remember(table, kept)
+            elif not kept.keys() <= self._filled.setdefault(table, set()):
+                self._filled[table] |= kept.keys()
         self._raise_failure()
 
     def _remember(self, table: str, row: dict[str, Any]) -> None:
@@ -238,6 +250,20 @@ class Store:
 
         return self._read(ask)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the file open for all that this thread asks within the block: to open it takes as long as to ask.
+
+        What is appended meanwhile is not found, and reaches the file afterwards.
+        """
+        with ExitStack() as stack:
+            if self.flush(tried_s=TRIED_S):
+                with suppress(Locked):
+                    con = stack.enter_context(self._database.opened(read_only=True))
+                    self._held_open.con = con
+                    stack.callback(setattr, self._held_open, "con", None)
+            yield
+
     def find(self, config_hashes: Sequence[str]) -> dict[str, StoredRun]:
         """Return each known hash's largest complete run, else the newest to continue, else one still running."""
         return self._read(lambda con: find_runs(con, config_hashes, self._is_alive))
@@ -279,6 +305,8 @@ class Store:
         self, work: Callable[[duckdb.DuckDBPyConnection], T], timeout_s: float = 10.0, *, read_only: bool = True
     ) -> T:
         """Return what ``work`` makes of the file, with all rows appended so far in it."""
+        if read_only and (held := getattr(self._held_open, "con", None)) is not None:
+            return work(held)
         done = self._closed or self.flush(timeout_s, tried_s=TRIED_S)
         deadline = time.monotonic() + timeout_s
         while done or not read_only:
@@ -358,7 +386,7 @@ class Store:
 
         first, last = self._held
         if last - first > HELD_S and time.monotonic() - self._shown > PAUSE_S:
-            with contextlib.suppress(duckdb.Error), self._database.opened_with(self._waiting):
+            with suppress(duckdb.Error), self._database.opened_with(self._waiting):
                 pass  # what went wrong, the next query will say
             self._shown = time.monotonic()
 
@@ -368,6 +396,10 @@ class Store:
             if not self._files:
                 self._rotate()
             files = [file for file, _ in self._files]
+            filled = {
+                table: {name: kind for name, kind in self._columns[table].items() if name in names}
+                for table, names in self._filled.items()
+            }
         done = 0
         try:
             if file_number(self.path) != self._file_number:
@@ -375,8 +407,10 @@ class Store:
             with self._database.opened(read_only=False) as con:
                 until = time.monotonic() + HOLD_S
                 for file in files:
-                    self._rows = self._rows or read_rows(file, self._checks(file))
-                    if not insert(con, self._columns, self._rows, until, partial(set_aside, file)):
+                    checks = self._checks(file)
+                    self._rows = self._rows or (written_rows(file) if checks is None else read_rows(file, checks))
+                    aside = partial(set_aside, file)
+                    if not insert(con, self._columns, self._rows, until, aside, filled):
                         break
                     self._rows = None
                     done += 1
@@ -403,5 +437,5 @@ def _yield_to_others() -> None:
     """Lower the priority of the calling thread, where the system has one for each thread."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)

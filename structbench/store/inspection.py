@@ -43,7 +43,7 @@ def version_of(con: duckdb.DuckDBPyConnection, path: object) -> int:
     tables = {name: sql for name, sql in _found(con, "SELECT table_name, sql FROM duckdb_tables()") if name in TABLES}
     if not tables:
         return 0
-    if tables.get("migrations") != shape(()).tables["migrations"]:
+    if tables.get("migrations") != shape(MIGRATIONS).tables["migrations"]:
         name = "migrations" if "migrations" in tables else min(tables)
         raise BadInput(foreign.format(f"a table {name!r}"))
     version, writer = con.execute(_WRITER).fetchall()[0]

@@ -9,7 +9,7 @@ from typing import Any
 from structbench.store.database import PATIENCE_S, Database, usable
 from structbench.store.rows import SCORE_COLUMNS, storable
 from structbench.store.schema import MIGRATIONS, shape
-from structbench.store.spool import CHUNK_ROWS, structure
+from structbench.store.spool import CHUNK_ROWS, READ_LINES, structure
 from structbench.store.upkeep import transaction
 
 _REPLACED = ("error_kind", "outcome", *SCORE_COLUMNS)
@@ -55,10 +55,8 @@ def replace_scores(
         for start in range(0, len(rows), CHUNK_ROWS):
             part = rows[start : start + CHUNK_ROWS]
             written = [{name: storable(row[name], name, kind) for name, kind in types.items()} for row in part]
-            con.execute(
-                "INSERT INTO new_scores SELECT r.* FROM (SELECT unnest(from_json($1::JSON, $2)) AS r)",
-                [json.dumps(written), structure(types)],
-            ).fetchall()
+            lines = "\n".join(map(json.dumps, written))
+            con.execute(f"INSERT INTO new_scores SELECT r.* FROM ({READ_LINES})", [lines, structure(types)]).fetchall()
         con.execute(_KEEP, [run_id, scorer_version]).fetchall()
         con.execute(_REPLACE, [run_id, after]).fetchall()
         con.execute("DROP INDEX runs_by_config").fetchall()  # DuckDB cannot update a column that is indexed

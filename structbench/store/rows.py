@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from loadgen.types import RequestRecord
@@ -28,6 +29,7 @@ _RECORD_COLUMNS = (
     "load_s", "prompt_eval_s", "eval_s", "queue_s",
     "server_tokens_per_s", "client_tokens_per_s", "done_reason", "output_text", "thinking_text",
 )  # fmt: skip
+_of_record = attrgetter(*_RECORD_COLUMNS)
 _CONFIG_COLUMNS = ("model", "model_digest", "server_version", "suite", "endpoint", "structured")
 SCORE_COLUMNS = tuple(field.name for field in fields(Score) if field.name != "outcome")
 
@@ -60,7 +62,7 @@ def row_of(
         "case_id": case_id,
         "asked_prompt_tokens": asked_tokens,
         "repeat": repeat,
-        **{column: getattr(record, column) for column in _RECORD_COLUMNS},
+        **dict(zip(_RECORD_COLUMNS, _of_record(record), strict=True)),
         "read_lag_max_s": None if record.read_lag_max_ns is None else record.read_lag_max_ns / 1e9,
         "processor_wait_s": None if record.processor_wait_ns is None else record.processor_wait_ns / 1e9,
         "chunks": len(record.chunk_ns),
@@ -99,6 +101,18 @@ def run_columns(config: Config) -> dict[str, Any]:
     }
 
 
+def storable_row(row: Mapping[str, Any], types: Mapping[str, str], *, absent: bool = False) -> dict[str, Any]:
+    """Return a row with each value as ``storable`` does; without those that are None unless ``absent``."""
+    convert = _STORABLE
+    try:
+        kept = {name: convert[types[name]](value) for name, value in row.items() if value is not None}
+        return {**dict.fromkeys(row), **kept} if absent else kept
+    except (TypeError, ValueError):
+        for name, value in row.items():
+            storable(value, name, types[name])  # which says what is wrong
+        raise
+
+
 def storable(value: Any, column: str, sql_type: str) -> Any:
     """Return the value as JSON can carry it to a column of this type; raise TypeError if the type cannot hold it.
 
@@ -127,14 +141,21 @@ def _integer(value: Any) -> int | None:
     return value if -INT64 <= value < INT64 else None
 
 
+def _integers(values: Any) -> list[int | None]:
+    if {*map(type, values)} == {int} and min(values) >= -INT64 and max(values) < INT64:  # nearly always
+        return list(values)
+    return [_integer(value) for value in values]
+
+
 def _double(value: Any) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError("not a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    if type(value) is not float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise TypeError("not a number")
+        try:
+            value = float(value)
+        except OverflowError:
+            return None
+    return value if math.isfinite(value) else None
 
 
 def _boolean(value: Any) -> bool:
@@ -154,7 +175,7 @@ def _timestamp(value: Any) -> str:
 def _json(value: Any) -> str:
     """Return JSON text, so that DuckDB keeps numbers of any length as they were written."""
     try:
-        text = json.dumps(value, allow_nan=False, default=_mapping)
+        text = _encoded(value)
         return json.dumps(_clean(value)) if "\\ud" in text else text
     except ValueError:
         return json.dumps(_clean(value))
@@ -166,6 +187,9 @@ def _mapping(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+_encoded = json.JSONEncoder(allow_nan=False, default=_mapping).encode
 
 
 def _clean(value: Any) -> Any:
@@ -182,15 +206,15 @@ def _clean(value: Any) -> Any:
             return value
 
 
-def _list_of(convert: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
-    return lambda values: [convert(value) for value in values]
+def _texts(values: Any) -> list[str]:
+    return [_text(value) for value in values]
 
 
 _STORABLE: dict[str, Callable[[Any], Any]] = {
     "VARCHAR": _text,
-    "VARCHAR[]": _list_of(_text),
+    "VARCHAR[]": _texts,
     "BIGINT": _integer,
-    "BIGINT[]": _list_of(_integer),
+    "BIGINT[]": _integers,
     "DOUBLE": _double,
     "BOOLEAN": _boolean,
     "TIMESTAMP": _timestamp,

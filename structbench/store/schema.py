@@ -53,6 +53,11 @@ CREATE TABLE IF NOT EXISTS migrations (
 )
 """
 
+_APPLIED = """
+INSERT INTO migrations
+SELECT unnest($1::BIGINT[]), unnest($2::VARCHAR[]), CAST(now() AT TIME ZONE 'UTC' AS TIMESTAMP), $3
+"""
+
 _STORED = """
 SELECT config_hash, any_value(config), bool_or(suite = 'text' OR EXISTS (
     FROM requests WHERE requests.run_id = runs.run_id AND outcome = 'completed'
@@ -125,13 +130,9 @@ def migrate(con: duckdb.DuckDBPyConnection, version: int) -> None:
         today = shape(MIGRATIONS)
         made = [sql for table, sql in today.tables.items() if table != "migrations"]
         con.execute(";".join([_HISTORY, *made, *today.indexes])).fetchall()
-    for number in range(version + 1, len(MIGRATIONS) + 1):
-        if version > 0:
-            _apply(con, MIGRATIONS[number - 1])
-        con.execute(
-            "INSERT INTO migrations VALUES ($1, $2, CAST(now() AT TIME ZONE 'UTC' AS TIMESTAMP), $3)",
-            [number, MIGRATIONS[number - 1], __version__],
-        ).fetchall()
+    for migration in MIGRATIONS[version:] if version > 0 else ():
+        _apply(con, migration)
+    con.execute(_APPLIED, [[*range(version + 1, len(MIGRATIONS) + 1)], [*MIGRATIONS[version:]], __version__]).fetchall()
     con.execute(views_sql()).fetchall()
     con.execute(f"COMMENT ON VIEW summary IS '{views_mark()}'").fetchall()
     con.execute("COMMIT").fetchall()

@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
 from statistics import StatisticsError, linear_regression
-from typing import TypeVar, overload
+from typing import overload
 
 from structbench.types import Case
-
-T = TypeVar("T")
 
 TEXT_VERSION = 2
 NUMBERS_VERSION = 1
@@ -173,10 +171,6 @@ def _normal(rng: Random, mean: float, stddev: float) -> float:
     return mean + stddev * radius * math.cos(2 * math.pi * rng.random())
 
 
-def _pick(rng: Random, items: Sequence[T]) -> T:
-    return items[int(rng.random() * len(items))]
-
-
 def _text_prompt(rng: Random, seed: int, index: int, run_id: str, words: int, output_tokens: int) -> str:
     """Write a prompt of ``words`` words, or only its frame if that is longer."""
     opening = f"{_nonce(run_id, index)} {_lead_in(seed, index)} wrote these notes."
@@ -215,36 +209,36 @@ def _first_lead_in(seed: int) -> int:
 def _sentences(rng: Random, words: int) -> str:
     """Write sentences of exactly ``words`` words in total; a list of things fills up the end."""
     parts: list[str] = []
-    left = words
+    random, things, left = rng.random, VOCABULARY["THING"], words
     while left > 0:
-        sentence = _sentence(rng)
-        many = word_count(sentence)
+        blanks, end = TEMPLATES[int(random() * len(TEMPLATES))]
+        sentence = "".join([fillings[int(random() * len(fillings))] for fillings in blanks]) + end
+        many = sentence.count(" ") + 1
         if many > left:
-            sentence, many = ", ".join(_pick(rng, VOCABULARY["THING"]) for _ in range(left)) + ".", left
-        parts.append(sentence[0].upper() + sentence[1:])
+            listed = ", ".join([things[int(random() * len(things))] for _ in range(left)])
+            sentence, many = f"{listed[0].upper()}{listed[1:]}.", left
+        parts.append(sentence)
         left -= many
     return " ".join(parts)
 
 
-def _sentence(rng: Random) -> str:
-    blanks, end = _pick(rng, TEMPLATES)
-    random = rng.random
-    return "".join([before + fillings[int(random() * len(fillings))] for before, fillings in blanks]) + end
-
-
-Template = tuple[tuple[tuple[str, tuple[str, ...]], ...], str]
-"""What stands before each blank, and all that may fill it; and what stands after the last one."""
+Template = tuple[tuple[tuple[str, ...], ...], str]
+"""All that may stand at each blank, with what stands before it; and what stands after the last one."""
 
 
 def _template(sentence: str) -> Template:
-    """Take a sentence apart at its slots; where "a" stands before a slot, the fillings begin with the rest of "an"."""
+    """Take a sentence apart at its slots, and begin it with a capital.
+
+    Where "a" stands before a slot, the fillings begin with the rest of "an".
+    """
     *blanks, end = re.split(r"([A-Z]{3,})", sentence)
-    found: list[tuple[str, tuple[str, ...]]] = []
+    found: list[tuple[str, ...]] = []
     for before, slot in zip(blanks[::2], blanks[1::2], strict=True):
         fillings = VOCABULARY[slot]
         if re.search(r"\b[Aa] $", before):
             before, fillings = before[:-1], tuple(f"n {word}" if word[0] in "aeio" else f" {word}" for word in fillings)
-        found.append((before, fillings))
+        found.append(tuple(before + filling for filling in fillings))
+    found[0] = tuple(first[0].upper() + first[1:] for first in found[0])
     return tuple(found), end
 
 

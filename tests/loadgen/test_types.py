@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
@@ -22,6 +23,12 @@ WHOLE = RequestRecord(
 )  # fmt: skip
 FAILED = RequestError("stream", "broken")
 DERIVED = [name for name, value in vars(RequestRecord).items() if isinstance(value, property)]
+
+
+def test_what_goes_to_another_process_arrives_as_it_was() -> None:
+    for sent in (WHOLE, replace(WHOLE, error=FAILED), Request(index=1, model="m", options={"seed": 1})):
+        arrived = pickle.loads(pickle.dumps(sent))
+        assert (arrived, type(arrived)) == (sent, type(sent))
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def alone(
     def work() -> None:
         # Nobody may be there any more for its goodbye.
         with contextlib.closing(theirs), contextlib.suppress(ConnectionError):
-            main(theirs)
+            main(theirs, "ollama")
 
     thread = threading.Thread(target=work, daemon=True)
     feed, counts = Feed(requests, due, workers), InFlight(workers)
@@ -170,8 +170,8 @@ def alone(
             thread.start()
             job = Job(load=load, workers=workers, api="ollama", host=host, timeouts=timeouts, warmup=tuple(warmup))
             if told:
-                fds = feed.reader(worker), feed.payload_fd, os.dup(counts.fd)
-                ours.sendall(frame((worker, job, fds)))
+                socket.send_fds(ours, [b"-"], (feed.reader(worker), feed.payload_fd, counts.fd))
+                ours.sendall(frame((worker, job)))
             yield parent
         finally:
             with contextlib.suppress(OSError):
@@ -214,6 +214,10 @@ class Played(_End):
     pid: int = field(init=False)
     killed: bool = False
     waited_for: bool = False
+    warmed: float | None = None
+    """The tokens/s of a stream that it saw in the warm-up."""
+    among: int | None = None
+    """How many workers it was told there are, where the warm-up decides that."""
     place: int = field(init=False)
     """Which of the load's workers it is: that of the one that it replaces."""
     job: Job = field(init=False)
@@ -265,33 +269,52 @@ class Played(_End):
         self.thread.join(WAIT_S)
         assert not self.thread.is_alive()
 
-    def run(self, script: Callable[[Played], None], fd: int) -> None:
-        self.thread = threading.Thread(target=self._play, args=(script, fd), daemon=True)
+    def _is_needed(self) -> bool:
+        """Warmed up, it hears how many there are; whoever is not needed, hears nothing any more."""
+        if not self.job.adapts:
+            return True
+        self.tell("warmed", self.warmed)
+        told = self.receive()
+        assert told is None or told[0] == "workers"
+        self.among = None if told is None else told[1]
+        return told is not None
+
+    def run(self, script: Callable[[Played], None]) -> None:
+        self.thread = threading.Thread(target=self._play, args=(script,), daemon=True)
         self.thread.start()
 
-    def _play(self, script: Callable[[Played], None], fd: int) -> None:
+    def _play(self, script: Callable[[Played], None]) -> None:
         # The other side may be closed at any time: that is how a worker is killed.
         with contextlib.closing(self.sock), contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.place, self.job, (self.pipe_fd, self.payload_fd, _) = self.receive()
-            self.counts = InFlight(self.job.workers, fd)
-            with contextlib.closing(self.counts):
-                script(self)
+            _, (self.pipe_fd, self.payload_fd, fd), _, _ = socket.recv_fds(self.sock, 1, 3)
+            try:
+                self.place, self.job = self.receive()
+                self.counts = InFlight.of(fd)
+                with contextlib.closing(self.counts):
+                    if self._is_needed():
+                        script(self)
+            finally:
+                os.close(self.pipe_fd)
+                os.close(self.payload_fd)
 
 
 @contextlib.contextmanager
-def played(script: Callable[[Played], None]) -> Iterator[list[Played]]:
+def played(script: Callable[[Played], None], warmed: Sequence[float | None] = ()) -> Iterator[list[Played]]:
     """Each worker that a load starts here is played by the script; those that were started.
+
+    The first of them saw these tokens/s in the warm-up.
 
     A load that has ended leaves none of them, and no descriptor.
     """
     started: list[Played] = []
     numbers = count()
 
-    def spawn(_: str, *, fds: Sequence[int]) -> tuple[Played, socket.socket]:
+    def spawn(*_: str) -> tuple[Played, socket.socket]:
         ours, theirs = socket.socketpair()
         worker = Played(next(numbers), theirs)
+        worker.warmed = dict(enumerate(warmed)).get(worker.number)
         started.append(worker)
-        worker.run(script, os.dup(fds[-1]))
+        worker.run(script)
         return worker, ours
 
     before = descriptors()

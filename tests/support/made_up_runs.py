@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -75,7 +75,7 @@ class Engine:
 class Judge:
     """In the place of ``Scorer``: judges at once, in this process."""
 
-    def __init__(self, on_score: Callable[[Any, Score | None], None]) -> None:
+    def __init__(self, on_score: Callable[[Any, Score | None], None], *, start_now: bool) -> None:  # noqa: ARG002
         self._on_score = on_score
 
     def submit(self, key: Any, case: Case, answer: Answer) -> None:
@@ -143,6 +143,7 @@ def made_up(script: Script = answered, shown: Shown | None = None) -> Iterator[E
     engine = Engine(script)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("structbench.run.segment.generate_load", engine)
+        patch.setattr("structbench.run.runner.started_ahead", lambda *_: nullcontext())
         patch.setattr("structbench.run.runner.Scorer", Judge)
         if shown is not None:
             patch.setattr("structbench.run.runner.open_telemetry", lambda *_: shown)

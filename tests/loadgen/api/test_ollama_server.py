@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loadgen.api import ollama_server as server_module
 from loadgen.api.ollama_server import (
@@ -87,6 +90,27 @@ def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_every_form_that_the_official_client_takes(host: str | None, address: str) -> None:
     assert address_of(host) == address
+
+
+@given(
+    scheme=st.sampled_from(["", "http://", "https://"]),
+    name=st.sampled_from(["", "10.0.0.7", "example.org", "Host", "[::1]", "[FE80::1]", "::1"]),
+    port=st.sampled_from(["", ":", ":80", ":443", ":11434", ":8080"]),
+    path=st.sampled_from(["", "/", "/a", "/a/b/", "//a"]),
+)
+def test_an_address_is_what_the_official_client_makes_of_it(scheme: str, name: str, port: str, path: str) -> None:
+    import ollama
+
+    def theirs() -> str:
+        return str(ollama.Client(f"{scheme}{name}{port}{path}" or "127.0.0.1")._client.base_url).rstrip("/")
+
+    try:
+        expected = theirs()
+    except (ValueError, httpx.InvalidURL):
+        with pytest.raises(ServerError, match="give --host like"):
+            address_of(f"{scheme}{name}{port}{path}")
+    else:
+        assert address_of(f"{scheme}{name}{port}{path}") == expected
 
 
 def test_the_environment_is_asked_in_order_and_the_argument_wins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,7 +255,7 @@ def test_counts_are_shared_between_processes_and_each_has_its_own_place() -> Non
     counts = InFlight(3)
     pid = os.fork()
     if pid == 0:  # the other process: only system calls until it ends
-        InFlight(3, os.dup(counts.fd))[1] = 5
+        InFlight.of(os.dup(counts.fd))[1] = 5
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
     counts[0] = 2

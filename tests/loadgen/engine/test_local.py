@@ -284,9 +284,9 @@ def test_what_a_killed_worker_had_in_flight_does_not_count_against_the_cap_for_e
 def test_workers_that_always_die_end_the_load_instead_of_looping(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "short_lived.py").write_text("def main(sock):\n    sock.recv(1)\n")
+    (tmp_path / "short_lived.py").write_text("def main(sock, api):\n    sock.recv(1)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(engine_module, "spawn", lambda _, fds: spawn("short_lived:main", fds=fds))
+    monkeypatch.setattr(engine_module, "spawn", lambda _, api: spawn("short_lived:main", api))
     readings = Readings()
     with pytest.raises(LoadFailed, match="died 6 times in a row"):
         run(some(10), ClosedLoop(concurrency=4), url, workers=2, readings=readings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from time import monotonic_ns
 from typing import Any
@@ -62,7 +62,7 @@ def ends(records: Iterable[RequestRecord]) -> dict[int, str]:
 # What workers get
 
 
-def test_each_worker_has_its_place_and_the_job_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_has_its_place_and_the_job_of_all() -> None:
     def script(worker: Played) -> None:
         worker.begin()
         work(worker)
@@ -78,11 +78,42 @@ def test_each_worker_has_its_place_and_the_job_of_all(monkeypatch: pytest.Monkey
         assert worker.place == number
         assert (worker.job.workers, worker.job.api, worker.job.host) == (2, "other", "http://h:1")
         assert (worker.job.load, worker.job.timeouts, worker.job.warmup) == (load, SOON, tuple(warmup))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
-    assert len(run(script, some(3), ClosedLoop(concurrency=65), workers=None)[1]) == 2
     (worker,) = run(script, some(3), ClosedLoop(concurrency=1), workers=9)[1]
     assert (worker.job.api, worker.job.host) == ("ollama", None)
     assert (worker.job.timeouts, worker.job.warmup) == (Timeouts(), ())
+
+
+@pytest.mark.parametrize(
+    ("warmed", "sending"),
+    [
+        ((), [0, 1]),  # by its streams
+        ((99.9, 100.0), [0, 1]),
+        ((40.0, 70.0), [0]),  # no more than 17,920 tokens/s: 1.4 workers
+        ((None, 260.0), [0, 1, 2, 3, 4]),
+        ((1e6,), [*range(8)]),  # there are as many cores
+    ],
+)
+def test_as_many_workers_send_as_the_tokens_of_the_warm_up_ask_for(
+    warmed: Sequence[float | None], sending: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each knows how many they are, so that every stream is some worker's; who is not needed has sent nothing."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    sent: list[int] = []
+
+    def script(worker: Played) -> None:
+        sent.append(worker.place)
+        worker.begin()
+        work(worker)
+        worker.tell("bye")
+
+    readings = Readings()
+    with played(script, warmed) as workers:
+        done = list(generate_load(some(3), ClosedLoop(concurrency=256), grace_s=600.0, readings=readings))
+    assert ends(done) == dict.fromkeys(range(3), "done")
+    assert sorted(sent) == sending
+    assert {worker.among for worker in workers if worker.place in sending} == {len(sending)} == {readings.workers}
+    assert readings.stream_tokens_per_s == max((rate for rate in warmed if rate is not None), default=None)
 
 
 def test_what_a_load_says_of_itself_before_it_runs() -> None:

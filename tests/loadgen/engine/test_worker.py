@@ -91,7 +91,8 @@ class Engine:
     async def _run(self, meanwhile: Callable[[Worker], None]) -> None:
         job = Job(load=self.load, workers=1, api="ollama", host=self.url, timeouts=SOON, warmup=())
         worker = Worker(0, job, take=self.take, tell=self.tell, count=self.count)
-        await worker.prepare()
+        assert await worker.warm_up() is None
+        await worker.connect(1)
         running = asyncio.create_task(worker.run())
         self.start_ns = monotonic_ns()
         worker.start(self.start_ns)

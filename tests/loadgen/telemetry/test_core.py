@@ -324,8 +324,9 @@ def test_the_exporter_would_give_the_same_names_labels_and_numbers() -> None:
             for failure, record in ((None, served(*chunks)), ("stream", replace(served(*chunks), error=STREAM))):
                 histograms.add(cell, record, {POLITE.name: True}, failure, None)
                 instruments[POLITE.name].record(1.0, labels_for(POLITE.name, cell))
-                for name, besides, value in values_of(record, failure):
-                    instruments[name].record(value, {**labels_for(name, cell), **besides})
+                for name, besides, (value,) in values_of([record], failure):
+                    if value is not None:
+                        instruments[name].record(value, {**labels_for(name, cell), **besides})
                 for gap in record.gaps_s if failure is None else ():
                     instruments[CHUNK_GAP].record(gap, labels_for(CHUNK_GAP, cell))
 

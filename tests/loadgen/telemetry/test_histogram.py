@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from loadgen.telemetry.histogram import (
     exponential,
     exponential_index,
     fitted,
+    gaps_of,
 )
 from loadgen.telemetry.instruments import GAP_BUCKETS, INSTRUMENTS, LAG_BUCKETS
 
@@ -29,8 +31,9 @@ values = st.lists(st.floats(1e-7, 1e6) | st.sampled_from([0.0, 1.0, 0.005, 2**-1
 
 
 def filled(histogram: Histogram, numbers: Sequence[float]) -> Histogram:
+    """One by one."""
     for number in numbers:
-        histogram.add(number)
+        histogram.add(np.array([number]))
     return histogram
 
 
@@ -46,7 +49,7 @@ def test_every_value_is_in_exactly_the_buckets_at_or_above_it(numbers: list[floa
 def test_many_at_once_are_the_same_as_one_by_one(numbers: list[float]) -> None:
     for make in (exponential, lambda: explicit(GAP_BUCKETS)):
         one, all_ = filled(make(), numbers), make()
-        all_.add_all(numbers)
+        all_.add(np.array(numbers))
         assert (one.counts, one.n, one.low, one.high) == (all_.counts, all_.n, all_.low, all_.high)
         assert one.total == pytest.approx(all_.total)
 
@@ -112,13 +115,20 @@ def test_opentelemetry_would_count_the_same(numbers: list[float]) -> None:
     provider.shutdown()
 
 
-def test_a_bucket_shows_its_latest_request_and_of_many_gaps_the_longest() -> None:
+def test_a_bucket_shows_its_latest_request_that_is_known() -> None:
     histogram = explicit((1.0, 2.0))
     first, second = Exemplar("r", 1, 0), Exemplar("r", 2, 0)
-    histogram.add(0.5, first)
-    histogram.add(0.7, second)
-    histogram.add_all([0.1, 1.5, 0.2], first)
+    histogram.exemplify(np.array([0.5, 1.5, 0.6]), [second, first, None])
+    histogram.exemplify(np.array([0.4, 0.7]), [first, second])
     assert [found for _, _, found in cumulative(histogram, (1.0, 2.0))] == [(0.7, second), (1.5, first), None]
+
+
+@given(st.lists(st.lists(st.integers(0, 10**12), min_size=2, max_size=9).map(sorted), min_size=1, max_size=9))
+def test_gaps_are_within_streams_and_the_longest_is_each_stream_s(streams: list[list[int]]) -> None:
+    gaps_s, longest_s = gaps_of([tuple(chunks) for chunks in streams])
+    expected = [[(b - a) / 1e9 for a, b in pairwise(chunks)] for chunks in streams]
+    assert gaps_s.tolist() == [gap for gaps in expected for gap in gaps]
+    assert longest_s.tolist() == [max(gaps) for gaps in expected]
 
 
 @given(st.lists(st.floats(0, 9.0), min_size=1, max_size=60), st.floats(0.01, 1.0))

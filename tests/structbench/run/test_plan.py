@@ -26,6 +26,7 @@ from structbench.run.plan import (
     plan,
     pull_missing,
     who_is_it,
+    who_sends,
     with_models,
 )
 from structbench.run.settings import settings_of
@@ -296,6 +297,20 @@ def test_it_is_said_by_what_a_model_is_known(identity: str, revision: str | None
     line = who_is_it(cell)
     assert line.startswith("a:latest on vllm 0.32.0 at h:8080 (API openai): known by ")
     assert told in line
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"concurrency": [1]}, "c=1: 1 worker, by its streams; the tokens/s of the warm-up decide"),
+        ({"rate": [2.0]}, "rate=2/s constant: 1 worker, by its rate"),
+        ({"concurrency": [8], "workers": 3}, "c=8: 3 workers, by --workers"),
+    ],
+)
+def test_it_is_said_how_many_workers_send_and_why(given: dict[str, Any], told: str) -> None:
+    settings = settings_of(LoadOptions(models=["a"], suites=["numbers"], **given))
+    (cell,) = build_cells(settings, [Server("http://h:1", "0.12.0", {"a:latest": "sha256:0"}, kind="ollama")])
+    assert who_sends(cell, settings.workers) == told
 
 
 def chosen(there: dict[str, Profile], **given: Any) -> tuple[tuple[str, ...], str | None]:

@@ -149,7 +149,8 @@ def test_dry_run_and_explain_tell_and_send_nothing(first: First, sim: Simulator,
     assert [line.split(": ")[1] for line in summary.planned] == ["skipped"] * 4
     explained, sent_too = again(first, sim, explain=True, skip_cached=True, timeout=7.0, suites=["json"])
     assert (sent, sent_too, summary.rows, summary.records()) == (0, 0, [], [])
-    assert [": known by its digest" in line for line in explained.planned] == [False, False, False, True, True]
+    assert [": known by its digest" in line for line in explained.planned] == [False] * 3 + [True] * 2 + [False]
+    assert explained.planned[5] == "c=1: 1 worker, by --workers"
     assert "requests in 2 cells" in explained.planned[2]
     run_id = first[1].rows[0]["run_id"]
     assert explained.planned[0] == (

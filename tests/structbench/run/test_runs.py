@@ -603,9 +603,9 @@ def test_what_is_only_planned_sends_nothing_and_makes_no_file(sim: Simulator, tm
     options = small(sim, tmp_path / "s.duckdb", **{how: True})
     with made_up() as engine:
         summary = load(options)
-    cell, *identities = summary.planned
+    cell, *more = summary.planned
     assert cell == f"sim:fast numbers c=1: new: {options.db} does not exist yet"
-    assert len(identities) == 2 * (how == "explain"), "how much there is to send, and by what the model is known"
+    assert len(more) == 3 * (how == "explain"), "how much is sent, by what the model is known, and how many workers"
     assert (engine.given, list(tmp_path.iterdir()), summary.rows, summary.records()) == ([], [], [], [])
     assert (summary.db, summary.exit_code) == (str(options.db), 0)
 
