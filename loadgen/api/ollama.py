@@ -10,7 +10,6 @@ import re
 import traceback
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from loadgen.types import Request, RequestError
 from loadgen.wire.access import NO_ACCESS, Access, http_url
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Ndjson
-from loadgen.wire.httpx_adapter import HttpxTransport
+from loadgen.wire.httpx_adapter import HttpxTransport, Stream
 
 if TYPE_CHECKING:
     import ollama
@@ -90,8 +89,10 @@ def make_client(host: str | None, access: Access = NO_ACCESS) -> ollama.AsyncCli
     transport = HttpxTransport(lambda: _SENDING.get()[0], FRAMING, _with_tools, host, access)
     # A gateway that compresses an answer gathers its chunks.
     headers: Any = {**access.encoded_headers, "Accept-Encoding": "identity"}
-    return _client()(http_url(host or ""), transport=transport, trust_env=False, headers=headers,
-                     follow_redirects=False)  # fmt: skip
+    client = _client()(http_url(host or ""), transport=transport, trust_env=False, headers=headers,
+                       follow_redirects=False)  # fmt: skip
+    client._client.stream = Stream(client._client, transport)
+    return client
 
 
 async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -> None:
@@ -104,24 +105,27 @@ async def preconnect(client: ollama.AsyncClient, count: int, timeout_s: float) -
 async def call(client: ollama.AsyncClient, request: Request, timings: WireTimings) -> AsyncGenerator[Any]:
     """Have the client send the request and yield its answer, part by part."""
     _SENDING.set((timings, request))
-    arguments = body(replace(request, tools=(), body={}))  # the transport inserts them
+    arguments = _asked(request)  # the transport inserts tools and the request's own fields
     answer: AsyncGenerator[Any] = await (client.chat if request.prompt is None else client.generate)(**arguments)
     return answer
 
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:
     """Return the body for /api/chat, or for /api/generate if there is a prompt, without fields that are unset."""
+    tools = {"tools": list(request.tools)} if request.tools else {}
+    return {**_asked(request), "stream": stream, **tools, **request.body}
+
+
+def _asked(request: Request) -> dict[str, Any]:
     optional = {
         "messages": list(request.messages) if request.prompt is None else None,
         "prompt": request.prompt,
         "format": request.format,
-        "tools": list(request.tools) or None,
         "think": request.think,
         "options": dict(request.options) or None,
         "keep_alive": request.keep_alive,
     }
-    said = {"model": request.model, "stream": stream} | {k: v for k, v in optional.items() if v is not None}
-    return said | dict(request.body)
+    return {"model": request.model, "stream": True} | {k: v for k, v in optional.items() if v is not None}
 
 
 def _with_tools(written: bytes) -> bytes:

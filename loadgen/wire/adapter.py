@@ -121,7 +121,10 @@ class Adapter:
                 await inner.aclose()
 
     def _with_body(self, request: Any, body: bytes) -> Any:
-        headers = {**request.headers, "content-length": str(len(body))}
+        length = str(len(body)).encode()
+        headers = [
+            (name, length if name.lower() == b"content-length" else value) for name, value in request.headers.raw
+        ]
         return self.library.Request(
             request.method, request.url, headers=headers, content=body, extensions=request.extensions
         )

@@ -20,6 +20,7 @@ import pytest
 import loadgen.engine.local as engine_module
 from loadgen import ClosedLoop, LoadFailed, OpenLoop, Orders, Readings, Request, RequestRecord, generate_load
 from loadgen.arrivals import due_offsets
+from loadgen.engine import started_ahead
 from loadgen.engine.child import spawn
 from loadgen.simulator import SimulatorProcess
 from tests.support.halves import descriptors
@@ -300,6 +301,26 @@ def test_an_exception_of_the_users_iterable_reaches_the_caller(url: str) -> None
 
     with pytest.raises(KeyError, match="theirs"):
         run(broken(), ClosedLoop(concurrency=2), url)
+
+
+def test_workers_that_were_started_ahead_are_those_that_send_and_others_end_with_the_block(url: str) -> None:
+    before, readings = processes(), Readings()
+    with started_ahead("local", ClosedLoop(concurrency=2), workers=3):
+        (ahead,) = {frozenset(processes() - before)}
+        assert len(ahead) == 2, "no more than streams"
+        for record in generate_load(some(4), ClosedLoop(concurrency=1), host=url, readings=readings, timeouts=SOON):
+            assert record.error is None
+            assert set(readings.pids) < ahead
+    assert processes() == before
+
+
+def test_a_worker_that_died_before_its_load_is_replaced(url: str) -> None:
+    before, readings = processes(), Readings()
+    with started_ahead("local", ClosedLoop(concurrency=1)):
+        (pid,) = processes() - before
+        os.kill(pid, signal.SIGKILL)
+        assert indices(list(generate_load(some(2), ClosedLoop(concurrency=1), host=url, readings=readings))) == [0, 1]
+        assert readings.workers_died == 1
 
 
 # Stopping

@@ -13,13 +13,39 @@ import pytest
 
 from loadgen.api import ollama
 from loadgen.simulator import Simulator
-from loadgen.types import RequestError, RequestRecord, Timeouts
+from loadgen.types import Request, RequestError, RequestRecord, Timeouts
+from loadgen.wire.access import Access, access_of
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Ndjson
 from loadgen.wire.httpx_adapter import HttpxTransport
 from tests.support.played_wire import END, HEAD, Answering, Body, Played, answering, chunk, lines, play
 from tests.support.scripted_server import DONE, Peer, Scripted, answers, ask, ask_script, chat, said
 from tests.support.simulators import BOOK
+
+
+def test_a_request_is_to_the_letter_what_httpx_itself_would_send() -> None:
+    class Usual:
+        """The API without our own ``stream``."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ollama, name)
+
+        def make_client(self, host: str, access: Access) -> Any:
+            client = ollama.make_client(host, access)
+            del client._client.stream
+            return client
+
+    access = access_of({"K": "secret"}, api_key_env="K", header=["X-Own=é"])
+    requests = [chat("é", tools=({"type": "function", "function": {"name": "f"}},)), chat("hi", options={"seed": 1})]
+    requests += [Request(index=1, model="m", prompt="p", body={"raw": True}), *requests]
+    with Scripted(answers(said("a"), DONE)) as server:
+        ask(server.url, *requests, access=access)
+        ask(server.url, *requests, access=access, api=Usual())
+        ours, theirs = server.asked[: len(requests)], server.asked[len(requests) :]
+    assert [(each.head, each.headers, each.data) for each in ours] == [
+        (each.head, each.headers, each.data) for each in theirs
+    ]
+
 
 # Lines
 
