@@ -49,13 +49,13 @@ def span_text(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min"
 
 
-def about_text(seconds: float) -> str:
+def about_text(seconds: float, about: str = "about") -> str:
     """Format a time that is only estimated: ``less than a minute``, ``about 9 min``, ``about 2 h 10 min``."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute"
     hours, minutes = divmod(minutes, 60)
-    return f"about {hours} h {minutes:02} min" if hours else f"about {minutes} min"
+    return f"{about} {hours} h {minutes:02} min" if hours else f"{about} {minutes} min"
 
 
 def clock_text(seconds: float | None) -> str:

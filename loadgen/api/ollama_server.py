@@ -75,7 +75,8 @@ def full_name(model: str) -> str:
 def how_to_get(models: Sequence[str], server: Server) -> str:
     """Return what to do about models that the server lacks, and what it has."""
     get = "; ".join(f"ollama pull {model}" for model in models)
-    return f"run `{get}`, or add --pull; it has {server.names()}"
+    meant = server.meant(models)
+    return f"{meant}{'Else run' if meant else 'run'} `{get}`, or add --pull; it has {server.names()}"
 
 
 def smallest(server: Server, most: int) -> list[str]:

@@ -110,6 +110,14 @@ class Server:
         more = f" and {len(known) - most} more" if len(known) > most else ""
         return (", ".join(known[:most]) or "no model") + more
 
+    def meant(self, models: Sequence[str]) -> str:
+        """Return ``did you mean a:1b? `` where a name of the server is like one that it lacks, else nothing."""
+        from difflib import get_close_matches
+
+        known = [self.name_of(name) for name in self.models]
+        near = dict.fromkeys(name for model in models for name in get_close_matches(model, known, n=1, cutoff=0.75))
+        return f"did you mean {' and '.join(near)}? " if near else ""
+
     def digest(self, model: str) -> str | None:
         """Return the model's identity; None if the server does not have it."""
         found = self.models.get(self.full_name(model))

@@ -65,7 +65,8 @@ class V1Server:
         """Return what to do about models that the server lacks."""
         names = sorted(server.listed.values())
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        has = f"it has {', '.join(names[:_MOST_NAMES]) or 'no model'}{more}"
+        meant = server.meant(models)
+        has = f"{meant}{'It' if meant else 'it'} has {', '.join(names[:_MOST_NAMES]) or 'no model'}{more}"
         if server.kind == DEFAULT_API:
             return f"{has}: run `{'; '.join(f'ollama pull {model}' for model in models)}`, or name one of these"
         return f"{has}: load the model there, or name one of these"

@@ -20,6 +20,10 @@ EXAMPLES = (
 )
 
 
+STARTS = {"concurrency": 2, "rate": 1}
+"""Nearly every server takes two requests at a time, and of a slow one each load costs a minute."""
+
+
 @dataclass(kw_only=True)
 class Options(LoadOptions):
     """Find the highest load at which the rule (--slo) holds, what is served there, and what limits it.
@@ -32,10 +36,14 @@ class Options(LoadOptions):
     }  # fmt: skip
 
     over: Literal["concurrency", "rate"] = opt("concurrency", "what to raise: requests in flight, or requests/s")
-    start: float = opt(1.0, "the load to begin with")
+    start: Optional[float] = opt(
+        None,
+        f"the load to begin with (default: {STARTS['concurrency']} in flight, {STARTS['rate']} request/s)",
+        type=float,
+    )
     most: float = opt(256.0, "the highest load to try")
     within: float = opt(
-        270.0, "time for each model and suite, after which what is known is said", read=seconds_of, metavar="TIME"
+        300.0, "time for each model and suite, after which what is known is said", read=seconds_of, metavar="TIME"
     )
     max_requests: int = opt(200, "requests per load after which it counts as not decided")
 
@@ -62,14 +70,19 @@ def _check(options: Options) -> None:
         if getattr(options, name):
             raise BadInput(f"--{name.replace('_', '-')} is no option of capacity, which chooses the loads itself: "
                            "leave it out, or give --start, --most and --over")  # fmt: skip
-    if not 0 < options.start <= options.most:
-        raise BadInput(f"--start {options.start:g} --most {options.most:g}: give a start above 0 and no more than most")
-    if options.over == "concurrency" and (options.start % 1 or options.most % 1):
+    start = _start(options)
+    if not 0 < start <= options.most:
+        raise BadInput(f"--start {start:g} --most {options.most:g}: give a start above 0 and no more than most")
+    if options.over == "concurrency" and (start % 1 or options.most % 1):
         raise BadInput("--start and --most are requests in flight: give whole numbers, or --over rate")
     if len(options.host) > 1 or len(options.structured) > 1 or len(options.think) > 1:
         raise BadInput("capacity takes one --host, one --structured and one --think: measure others one by one")
     if not options.models:
         raise BadInput("capacity searches for each model: name them with --models")
+
+
+def _start(options: Options) -> float:
+    return min(STARTS[options.over], options.most) if options.start is None else options.start
 
 
 def _search(options: Options, model: str, suite: str, stop: Any) -> dict[str, Any]:
@@ -84,7 +97,7 @@ def _search(options: Options, model: str, suite: str, stop: Any) -> dict[str, An
     asked = LoadOptions(**{**base, "models": [model], "suites": [suite], "json": False})
     display = Display(console, quiet=options.quiet)
     steps = Steps(asked, options.over, options.within, display, stop, complain)
-    found = steps.search(options.start, options.most)
+    found = steps.search(_start(options), options.most)
     text = " ".join(sentences(found, options.over))
     for step in found.steps:
         say(f"  {line(step, options.over)}", console.file)

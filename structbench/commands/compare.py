@@ -25,10 +25,14 @@ EXAMPLES = (
 class Options(Readable):
     """Compare two runs, labels, models, server versions or files; each difference has an interval and a verdict."""
 
-    a: str = opt("", "baseline: a run, a label, model=…, server=…, version=…, or another structbench file", args=["a"])
+    a: str = opt(
+        "", "baseline: a run, a label, model=…, load=c=4, server=…, version=…, or another structbench file", args=["a"]
+    )
     b: str = opt("", "what to compare with it, given the same way", args=["b"])
     db: Path = opt(Path("structbench.duckdb"), "results database", type=Path)
-    only: list[str] = opt((), "restrict both sides, e.g. suite=json", many=True, metavar="WORD")
+    only: list[str] = opt(
+        (), "restrict both sides, e.g. suite=json load=c=4: each key is asked for", many=True, metavar="WORD"
+    )
     across: list[str] = opt(
         (),
         "config fields allowed to differ, e.g. structured options (model and server always may)",
@@ -100,14 +104,14 @@ def _file(word: str, options: Options) -> Path:
 def _side(word: str, options: Options, stack: ExitStack) -> "tuple[Reader, list[RunGroup]]":
     """Return the runs that a word selects in --db, or all runs of the file that it names."""
     from structbench.results.groups import run_groups
-    from structbench.results.selection import select_runs
+    from structbench.results.selection import restricted, select_runs
     from structbench.store import Reader
 
     file = _file(word, options)
     reader = stack.enter_context(Reader(file))
     runs = select_runs(reader, [word] if file is options.db else [])
     if options.only:
-        wanted = set(select_runs(reader, options.only))
+        wanted = restricted(reader, options.only)
         runs = [run for run in runs if run in wanted]
         if not runs:
             raise BadInput(f"{word} has no run that matches --only {' '.join(options.only)}: leave --only out")

@@ -42,6 +42,21 @@ def _rows_with_figures(comparison: Comparison) -> list[Compared]:
     return [row for row in comparison.rows if row.a is not None or row.b is not None]
 
 
+def answer(comparison: Comparison) -> str:
+    """Return what the pair shows, in a sentence: in what B is better, in what worse, and how much is open."""
+    name, rows = comparison.pair.name, _rows_with_figures(comparison)
+    if comparison.pair.blocking:
+        return f"{name}: A and B are not comparable."
+    named = {word: [f"{row.metric.name} ({change_text(row)})" for row in rows if row.word == word]
+             for word in ("better", "worse")}  # fmt: skip
+    found = [f"{word} in {', '.join(metrics)}" for word, metrics in named.items() if metrics]
+    same, few = (sum(row.word == word for row in rows) for word in ("no detectable difference", "too few"))
+    rest = [f"no difference was detected in {same} metrics"] if same else []
+    rest += [f"{few} need more requests"] if few else []
+    said = " and ".join(found) or "neither better nor worse in anything that these requests show"
+    return f"{name}: B is {said}{'; ' if rest else ''}{', '.join(rest)}."
+
+
 def _group_text(group: RunGroup) -> str:
     runs = group.run_ids[0] if len(group.run_ids) == 1 else plural(len(group.run_ids), "run")
     labels = f", {', '.join(group.labels)}" if group.labels else ""
@@ -119,6 +134,8 @@ def print_comparison(result: Result, console: Console) -> None:
         console.print()
     for text in _footer(result):
         say(text)
+    for comparison in result.comparisons:
+        say(answer(comparison), "bold")
     for gate in result.gates:
         say(gate.line)
 
@@ -133,6 +150,7 @@ def markdown(result: Result) -> str:
     lines = ["# Comparison", ""]
     for comparison in result.comparisons:
         lines += [f"## {markdown_text(comparison.pair.name)}", ""]
+        lines += [f"**{markdown_text(answer(comparison))}**", ""]
         lines += [f"- A: {markdown_text(_group_text(comparison.pair.a))}"]
         lines += [f"- B: {markdown_text(_group_text(comparison.pair.b))}"]
         lines += ["", *_table(_cells(row) for row in _rows_with_figures(comparison)), ""]
@@ -174,6 +192,7 @@ def _pair_json(comparison: Comparison) -> dict[str, Any]:
     pair = comparison.pair
     return {
         "name": pair.name,
+        "answer": answer(comparison),
         "a": _group_json(pair.a),
         "b": _group_json(pair.b),
         "changed": list(pair.changed),

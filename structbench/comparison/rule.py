@@ -14,13 +14,12 @@ from structbench.store import Reader
 
 
 def rule_note(readers: tuple[Reader, Reader], pair: Pair, rule: Sequence[Condition]) -> str:
-    """Return ``the rule (correct>=90% …) is met by A, not decided for B``."""
+    """Return ``the rule (correct>=90% …) is met by A and is not decided for B``, or ``… is met by both sides``."""
     by = {"met": "is met by {}", "not met": "is not met by {}", "not decided": "is not decided for {}"}
-    said = [
-        by[_state(reader, group, rule)].format(side)
-        for side, reader, group in zip("AB", readers, (pair.a, pair.b), strict=True)
-    ]
-    return f"the rule ({' '.join(condition.text for condition in rule)}) {said[0]} and {said[1]}"
+    a, b = (_state(reader, group, rule) for reader, group in zip(readers, (pair.a, pair.b), strict=True))
+    both = {"met": "is met by both sides", "not met": "is met by neither side", "not decided": "is decided for neither"}
+    said = both[a] if a == b else f"{by[a].format('A')} and {by[b].format('B')}"
+    return f"the rule ({' '.join(condition.text for condition in rule)}) {said}"
 
 
 def _state(reader: Reader, group: RunGroup, rule: Sequence[Condition]) -> str:

@@ -14,11 +14,11 @@ def _rate_limited(rows: Sequence[Row]) -> Iterator[Note]:
     if not row["limited"]:
         return
     wait_s = row["wait_s"]
-    asks = "" if wait_s is None else f" and asked to wait up to {span_text(wait_s)} (Retry-After)"
+    asks = "" if wait_s is None else f"; it asked to wait up to {span_text(wait_s)} (Retry-After)"
     spread = "" if row["limited"] == 1 else f", over {span_text(row['last_s'] - row['first_s'])}"
     yield Note(
         "rate_limited", share=row["limited"] / row["requests"], at_s=row["first_s"],
-        text=f"the server's rate limit refused {row['limited']:,} of {plural(row['requests'], 'request')}, first "
+        text=f"the server's rate limit refused {row['limited']:,} of {plural(row['requests'], 'request')}, from "
              f"{span_text(row['first_s'])} after the start{spread}{asks}: the figures are of what it let through; give "
              "a lower --rate or --concurrency",
     )  # fmt: skip

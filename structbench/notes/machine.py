@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from structbench.formatting import plural
+from structbench.formatting import plural, share_text
 from structbench.notes.judge import Judge, Row
 from structbench.types import Note
 
@@ -41,7 +41,7 @@ def _pressed(rows: Sequence[Row]) -> Iterator[Note]:
     if row["pressure"] is not None and row["pressure"] > PRESSURE:
         yield Note(
             kind="processor_pressure", share=row["pressure"],
-            text=f"processes of this machine waited for a processor {row['pressure']:.0%} of the time",
+            text=f"processes of this machine waited for a processor {share_text(row['pressure'], 0)} of the time",
         )  # fmt: skip
 
 

@@ -20,8 +20,8 @@ def _opening(rows: Sequence[Row]) -> Iterator[Note]:
     if row["steady"] is None:
         if row["completed"] and row["load_kind"] is not None and row["concurrency"] != 1:
             yield Note(
-                "no_steady_part", f"{plural(row['requests'], 'request')} are too few for a steady part: figures are of "
-                "all, what was sent while the load began included",
+                "no_steady_part", f"{plural(row['requests'], 'request')} are too few for a steady part: figures "
+                "include what was sent while the load began",
             )  # fmt: skip
         return
     unusual = max(row["above"], row["below"]) >= max(_FEWEST, _UNUSUAL * row["opening"])

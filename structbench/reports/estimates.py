@@ -36,6 +36,14 @@ def estimate_text(metric: Metric, estimate: Estimate, *, brief: bool = False) ->
     return f"{value} ({interval})" if interval else value
 
 
+def judged_text(metric: Metric, estimate: Estimate, *, brief: bool = False) -> str:
+    """Return the same as a rule judges it: where one end alone is known, that end, ``1.1 s or more``."""
+    end, word = (estimate.high, "less") if estimate.low is None else (estimate.low, "more")
+    if estimate.value is not None or end is None:
+        return estimate_text(metric, estimate, brief=brief)
+    return f"{metric.brief_text(end) if brief else metric.text(end)} or {word}"
+
+
 def needs_text(estimate: Estimate) -> str:
     """Return ``needs 72 requests`` if something was measured but too little of it, else the sign for absent."""
     if not estimate.n or estimate.needs is None:

@@ -17,7 +17,7 @@ from structbench.gates.next_command import Settles, settles_of, together
 from structbench.gates.slo import DEFAULT_RULE, Judgement, judge_group
 from structbench.identity import canonical_json
 from structbench.metrics import PERCENTILES, Metric, without_stream
-from structbench.reports.estimates import estimate_text
+from structbench.reports.estimates import judged_text
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup, differing
 from structbench.stats import Estimate
@@ -136,14 +136,21 @@ def headline_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule
     judged = [candidate for candidate in candidates if candidate.judged]
     state: HeadlineState = judged[0].state if judged else "unjudged"
     return Headline(
-        state=state, sentences=tuple(_sentences(judged)), notes=tuple(_notes(groups, candidates)),
+        state=state, sentences=tuple(_sentences(judged, rule)), notes=tuple(_notes(groups, candidates)),
         conditions=tuple(rule), candidates=tuple(candidates),
         basis=_basis(judged[0], groups, figures) if judged else "",
     )  # fmt: skip
 
 
-def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
+def _asks_for_both(rule: Sequence[Condition]) -> bool:
+    """Return whether who meets the rule is right and fast; else it only meets the rule."""
+    named = {condition.metric.name for condition in rule}
+    return "correct" in named and any(condition.metric.kind == "latency" for condition in rule)
+
+
+def _sentences(judged: Sequence[Candidate], rule: Sequence[Condition]) -> Iterator[str]:
     """Yield the answer about the best candidate and, if it meets the rule, the other models that do."""
+    both = _asks_for_both(rule)
     if not judged:
         yield "No model can be called correct: no validly measured run has scored answers."
         return
@@ -151,20 +158,23 @@ def _sentences(judged: Sequence[Candidate]) -> Iterator[str]:
     mark = f"{SIMULATED}: " if any(group.simulated for group in best.groups) else ""
     match best.state:
         case "met":
-            yield f"{mark}{best.name} is correct and fast enough."
+            yield f"{mark}{best.name} {'is correct and fast enough' if both else 'meets the rule'}."
             known = [check for check in best.checks if check.estimate.value is not None]
             yield f"{_by_suite((check, _check_text(check)) for check in known)}."
             others = _best_of_each_model(judged)[1:]
             if others:
-                yield f"Also correct and fast enough: {', '.join(each.name for each in others)}."
+                so = "Also correct and fast enough" if both else "So does" if len(others) == 1 else "So do"
+                yield f"{so}{':' if both else ''} {', '.join(each.name for each in others)}."
         case "not decided":
-            yield f"{mark}No model has been shown to be correct and fast enough; {best.name} may be."
+            what, may = ("be correct and fast enough", "may be") if both else ("meet the rule", "may")
+            yield f"{mark}No model has been shown to {what}; {best.name} {may}."
             yield f"Not settled: {_candidate_shortfalls(best)}."
             if best.settles:
                 text = together(best.settles).text
                 yield f"{text[0].upper()}{text[1:]}"
         case "not met":
-            yield f"{mark}No model is correct and fast enough at any load measured."
+            what = "is correct and fast enough" if both else "meets the rule"
+            yield f"{mark}No model {what} at any load measured."
             yield f"The nearest is {best.name}, which misses {_candidate_shortfalls(best)}."
 
 
@@ -193,7 +203,7 @@ def _shortfalls(checks: Iterable[Check]) -> str:
 
 
 def _check_text(check: Check) -> str:
-    return f"{check.metric.label} {estimate_text(check.metric, check.estimate)}"
+    return f"{check.metric.label} {judged_text(check.metric, check.estimate)}"
 
 
 def _by_suite(texts: Iterable[tuple[Check, str]]) -> str:

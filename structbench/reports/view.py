@@ -25,7 +25,7 @@ from structbench.reports.estimates import (
     ABOUT_CASES,
     SUCH_CASES,
     cell,
-    estimate_text,
+    judged_text,
     line_of,
     of_such_cases,
     plain,
@@ -99,7 +99,7 @@ def _candidate(candidate: Candidate, headline: Headline, said: bool) -> dict[str
 
 
 def _check(check: Check) -> dict[str, str]:
-    text = estimate_text(check.metric, check.estimate, brief=True)
+    text = judged_text(check.metric, check.estimate, brief=True)
     told = text if check.metric == check.condition.metric else f"{check.metric.label} {text}"
     return {"sign": _SIGNS[check.state], "text": f"{check.group.suite}: {told}"}
 

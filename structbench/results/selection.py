@@ -18,13 +18,15 @@ Run = Mapping[str, Any]
 
 _MIN_PREFIX = 4
 """The minimum length of a prefix of a run id or hash."""
-_MAX_NAMES = 5
+_MAX_NAMES = 8
 STATES = ("complete", "interrupted", "running")
 _RUNS = """
 SELECT run_id, label, model, suite, server_version AS version, config_hash AS hash,
     coalesce(api, 'ollama') AS api,
     coalesce(server_kind, CASE coalesce(api, 'ollama') WHEN 'ollama' THEN 'ollama' END) AS server,
-    config ->> '$.server_address' AS address
+    config ->> '$.server_address' AS address,
+    CASE WHEN rate IS NOT NULL THEN format('rate={:g}/s ', rate) || coalesce(arrival, '')
+        WHEN concurrency IS NOT NULL THEN 'c=' || concurrency END AS load
 FROM runs ORDER BY started_at NULLS FIRST, run_id
 """
 
@@ -50,8 +52,8 @@ def _is_server(run: Run, key: str, word: str) -> bool:
 
 
 _KEYS: dict[str, Callable[[Run, str, str], bool]] = {
-    "label": _equals, "model": _is_same_model, "suite": _equals, "version": _is_version, "server": _is_server,
-    "api": _equals,
+    "label": _equals, "model": _is_same_model, "suite": _equals, "load": _equals, "version": _is_version,
+    "server": _is_server, "api": _equals,
 }  # fmt: skip
 """Key of ``key=word`` -> whether a run matches; a bare word may match by any key."""
 
@@ -59,13 +61,24 @@ _KEYS: dict[str, Callable[[Run, str, str], bool]] = {
 def select_runs(reader: Reader, words: Sequence[str]) -> list[str]:
     """Return the ids of all runs that match any of the words, newest last; all runs if there are no words.
 
-    A word is a run id or the beginning of one, a label, a model, a suite, a server's kind, address or version, an API,
-    a config hash or its beginning, or ``label=…``, ``model=…``, ``suite=…``, ``server=…``, ``version=…``, ``api=…``.
+    A word is a run id or the beginning of one, a label, a model, a suite, a load (``c=4``), a server's kind, address or
+    version, an API, a config hash or its beginning, or ``label=…``, ``model=…``, ``suite=…``, ``load=…``, ``server=…``,
+    ``version=…``, ``api=…``.
     BadInput names the nearest known ones.
     """
     runs = reader.query(_RUNS)
     chosen = {run_id for word in words for run_id in _matching(runs, word)}
     return [run["run_id"] for run in runs if not words or run["run_id"] in chosen]
+
+
+def restricted(reader: Reader, words: Sequence[str]) -> set[str]:
+    """Return the ids of the runs that match a word of each key: ``suite=json load=c=4`` are both asked for."""
+    by_key: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, _ = word.partition("=")
+        by_key.setdefault(key if equals and key in _KEYS else "", []).append(word)
+    found = [set(select_runs(reader, each)) for each in by_key.values()]
+    return set.intersection(*found) if found else set(select_runs(reader, ()))
 
 
 def filtered_runs(reader: Reader, filters: RunFilters) -> list[str]:
@@ -125,7 +138,9 @@ def _by_prefix(runs: Sequence[Run], word: str) -> set[str]:
     several = by_id if len(by_id) > 1 else sorted({run["hash"] for run in by_hash}) if not by_id else []
     if len(word) < _MIN_PREFIX or not (by_id or by_hash):
         known = [run[key] for run in runs for key in ("run_id", *_KEYS)]
-        raise BadInput(f"no run, label, model, suite, server, version or API {word!r}: {_suggestion(word, known)}")
+        told = [run[key] for key in ("suite", "load", "model", "label") for run in runs]
+        what = "run, label, model, suite, load, server, version or API"
+        raise BadInput(f"no {what} {word!r}: {_suggestion(word, known, told)}")
     if len(several) > 1:
         shown = ", ".join(several[:_MAX_NAMES]) + (", …" if len(several) > _MAX_NAMES else "")
         raise BadInput(f"{word!r} matches {len(several)} {'runs' if by_id else 'configs'} ({shown}): type more of it")
@@ -136,7 +151,9 @@ def _ids(runs: Iterable[Run]) -> set[str]:
     return {run["run_id"] for run in runs}
 
 
-def _suggestion(word: str, known: Iterable[str | None]) -> str:
+def _suggestion(word: str, known: Iterable[str | None], told: Iterable[str | None] | None = None) -> str:
+    """Return the names like the word; where there are none, the last of the names to be ``told``."""
     names = list(dict.fromkeys(name for name in known if name))
-    there_are = f"there are {', '.join(names[-_MAX_NAMES:])}" if names else "there is none"
+    shown = names if told is None else list(dict.fromkeys(name for name in told if name))
+    there_are = f"there are {', '.join(shown[-_MAX_NAMES:])}" if shown else "there is none"
     return did_you_mean(word, names, otherwise=there_are, most=3)

@@ -51,6 +51,8 @@ class _DisplayedCell:
     ended: bool = False
     complete: bool = False
     """Whether a cell that has ended has everything."""
+    at_most: bool = False
+    """Whether it ends earlier, once its rule is decided."""
     final_texts: tuple[str, ...] | None = None
     """The texts of its row, which no longer change once it has ended."""
 
@@ -106,7 +108,7 @@ def line(cell: _DisplayedCell) -> str:
         None if ttft is None else f"{_TTFT} {latency_text(ttft)}",
         None if correct is None else f"{share_text(correct, 0)} correct",
         plural(progress.errors, "error"),
-        None if eta is None else f"ETA {span_text(eta)}",
+        None if eta is None else f"at most {span_text(eta)} more" if cell.at_most else f"ETA {span_text(eta)}",
         states.get(cell.state),
     ]
     return f"{cell.name}: {', '.join(part for part in parts if part is not None)}"
@@ -135,7 +137,7 @@ def texts(cell: _DisplayedCell) -> tuple[str, ...]:
         "",
         cell.count,
         share_text(cell.share, 0),
-        clock_text(cell.eta_s) if cell.state == "running" else cell.state,
+        f"{'<' if cell.at_most else ''}{clock_text(cell.eta_s)}" if cell.state == "running" else cell.state,
         rate_text(progress.requests_per_s),
         rate_text(progress.tokens_per_s),
         "" if cell.ended else f"{cell.in_flight}",
@@ -222,6 +224,7 @@ class Display:
         self._begun = 0
         self._next = 0.0
         self._expected: Sequence[tuple[int | None, float | None]] = ()
+        self._at_most = False
         self._number = 0
         self._waiting = ""
         self._live = None if quiet else live_view(self._console)
@@ -239,9 +242,12 @@ class Display:
             if self._live is not None:
                 self._live.stop()
 
-    def expect(self, cells: Sequence[tuple[int | None, float | None]]) -> None:
-        """Set what there is to do: the requests of each cell to come, or None, and its duration in seconds, or None."""
-        self._expected = cells
+    def expect(self, cells: Sequence[tuple[int | None, float | None]], *, at_most: bool = False) -> None:
+        """Set what there is to do: the requests of each cell to come, or None, and its duration in seconds, or None.
+
+        ``at_most``: some of them may end earlier, once their rule is decided.
+        """
+        self._expected, self._at_most = cells, at_most
 
     def next_cell(self) -> None:
         """Go on to the next of the expected cells."""
@@ -249,11 +255,12 @@ class Display:
 
     @property
     def total(self) -> str:
-        """Where the load is: ``cell 3 of 12, about 9 min left``; empty for a single cell."""
+        """Where the load is: ``cell 3 of 12, about 9 min left``, or ``at most``; empty for a single cell."""
         if len(self._expected) < 2 or not self._number:
             return ""
         left_s = self._left_s()
-        more = "" if left_s is None else f", {about_text(left_s)} left"
+        about = "at most" if self._at_most else "about"
+        more = "" if left_s is None else f", {about_text(left_s, about)} left"
         return f"cell {self._number} of {len(self._expected)}{more}"
 
     def _left_s(self) -> float | None:
@@ -296,11 +303,20 @@ class Display:
             thread.join()
             self._waiting = ""
 
-    def begin(self, name: str, planned: int | None, duration_s: float | None = None, already_done: int = 0) -> Progress:
+    def begin(
+        self,
+        name: str,
+        planned: int | None,
+        duration_s: float | None = None,
+        already_done: int = 0,
+        *,
+        at_most: bool = False,
+    ) -> Progress:
         """Start a cell and return its Progress: add to it, call ``refresh`` often, then ``end``."""
         with self._lock:
             self.end()
             cell = _DisplayedCell(printable(name), planned, duration_s, already_done, Progress(self._clock))
+            cell.at_most = at_most
             self._cells.append(cell)
             self._begun += 1
             self._next = self._clock() + self._every_s

@@ -17,7 +17,7 @@ from loadgen.types import ClosedLoop, OpenLoop
 from loadgen.wire.access import NO_ACCESS, Access, split_userinfo
 from loadgen.wire.deadline import within
 from structbench.errors import BadInput
-from structbench.formatting import place_text, plural, printable, span_text, version_text
+from structbench.formatting import about_text, place_text, plural, printable, version_text
 from structbench.gates.slo import Judgement, judge_run, state_of
 from structbench.identity import config_dict, config_hash, differences
 from structbench.metrics import INSTRUMENTS
@@ -343,7 +343,12 @@ WHERE model = $1 AND suite = $2 AND duration_s > 0 AND requests > 0 ORDER BY loa
 """
 
 
-def estimate(planned: Sequence[PlannedCell], store: Store | None) -> str:
+def bound_s(cell: Cell, settings: Settings) -> float | None:
+    """Return the time after which a cell ends, whatever it has by then; None: it has no such time."""
+    return settings.max_time_s if cell.until_settled else cell.load.duration_s
+
+
+def estimate(planned: Sequence[PlannedCell], store: Store | None, settings: Settings) -> str:
     """Return how many requests are to be sent, and about how long that takes by what is stored of these models."""
     seconds, requests, limited, unknown = 0.0, 0, 0, 0
     todo = [each for each in planned if each.cache != "skipped"]
@@ -351,16 +356,17 @@ def estimate(planned: Sequence[PlannedCell], store: Store | None) -> str:
         cell, n = each.cell, None if each.missing is None else len(each.missing)
         requests += n or 0
         took_s = None if n is None else n * pace_s if (pace_s := _pace_s(cell, store)) is not None else None
-        ends = [end for end in (took_s, cell.load.duration_s) if end is not None]
+        ends = [end for end in (took_s, bound_s(cell, settings)) if end is not None]
         seconds += min(ends, default=0.0)
         limited += n is None
         unknown += not ends
-    text = f"{plural(requests, 'request')} in {plural(len(todo), 'cell')}"
+    settled = any(each.cell.until_settled for each in todo)
+    text = f"{'at most ' if settled else ''}{plural(requests, 'request')} in {plural(len(todo), 'cell')}"
     text += f", and what {plural(limited, 'cell')} can in their time" if limited else ""
     if unknown == len(todo):
         return f"{text}: how long that takes is not known, since nothing like it was measured" if todo else text
     more = f", and {plural(unknown, 'cell')} of which nothing like it was measured" if unknown else ""
-    return f"{text}: about {span_text(seconds)}{more}"
+    return f"{text}: {about_text(seconds, 'at most' if settled else 'about')}{more}"
 
 
 def _pace_s(cell: Cell, store: Store | None) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 from loadgen.wire.access import masked_address
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean
-from structbench.options import JSON_VALUES, LoadOptions, pairs_in
+from structbench.options import JSON_VALUES, LoadOptions, pairs_in, seconds_of, time_word
 from structbench.suites.reading import read_bytes
 
 _SECRET = "would be a secret in a file: give it on the command line, or use header_env or api_key_env"
@@ -38,7 +38,8 @@ def plan_text(options: LoadOptions) -> str:
         if _is_secret(each.name, value):
             lines.append(f"# {each.name} {_SECRET}")
         else:
-            plain = str(value) if isinstance(value, Path) else value
+            is_time = each.metadata.get("read") is seconds_of
+            plain = time_word(value) if is_time else str(value) if isinstance(value, Path) else value
             lines.append(f"{each.name} = {json.dumps(plain, ensure_ascii=False)}")
     return "\n".join(lines)
 

@@ -52,6 +52,7 @@ from structbench.run.hardware import hardware, is_here, read_ahead
 from structbench.run.plan import (
     CacheState,
     PlannedCell,
+    bound_s,
     estimate,
     explain,
     find_servers,
@@ -305,12 +306,12 @@ def _plan_lines(settings: Settings, cells: Sequence[Cell], warnings: list[str]) 
             for cell in cells
         ]
         lines = [f"{each.cell.name}: new: {each.why}" for each in planned]
-        total = estimate(planned, None)
+        total = estimate(planned, None, settings)
     else:
         with Store(settings.db) as store:
             planned = plan(settings, cells, store)
             lines = [f"{p.cell.name}: {p.cache}: {explain(p, store) if settings.explain else p.why}" for p in planned]
-            total = estimate(planned, store)
+            total = estimate(planned, store, settings)
     if settings.explain:
         lines.append(total)
         lines += dict.fromkeys(who_is_it(cell) for cell in cells)
@@ -344,9 +345,11 @@ class _Runner:
         outcomes: dict[str, CellResult] = {}
         self.states["waiting"] = len(planned)
         todo = [each for each in planned if each.cache != "skipped"]
-        self.services.display.expect([
-            (None if each.missing is None else len(each.missing), each.cell.load.duration_s) for each in todo
-        ])  # fmt: skip
+        self.services.display.expect(
+            [(None if each.missing is None else len(each.missing), bound_s(each.cell, self.services.settings))
+             for each in todo],
+            at_most=any(each.cell.until_settled for each in todo),
+        )  # fmt: skip
         self.summary.outcomes = [CellResult(cell.cell.name) for cell in planned]
         self._judge()  # so that what ends early does not count as passed
         for cell, outcome in zip(planned, self.summary.outcomes, strict=True):

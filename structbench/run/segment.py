@@ -139,7 +139,7 @@ class Segment:
         if self.settling is not None:
             planned, already, bound_s = None, 0, self.settling.most_s
             self.settling.begin(self.orders)
-        self.progress = display.begin(self.cell.name, planned, bound_s, already)
+        self.progress = display.begin(self.cell.name, planned, bound_s, already, at_most=self.settling is not None)
         store, cell = self.services.store, self.cell
         with Sampler(cell.server, cell.model, self.readings, lambda: store.backlog, self._store_sample, self._refresh):
             try:

@@ -26,7 +26,7 @@ MIN_CLUSTERS = 20
 """Requests below which a bootstrap over requests is not trusted (Cameron and Miller, J. Human Resources 50, 2015)."""
 DEPENDENT_FACTOR = 20
 """Where neighbours are alike, how many times as many requests a percentile needs before its interval is trusted."""
-TOO_ALIKE = "too short: neighbours alike"
+TOO_ALIKE = "no interval yet: neighbours alike"
 MIN_STRETCHES, MAX_STRETCHES = 8, 20
 """10 to 30 stretches are enough for a standard error, and long ones keep the queue's memory inside them."""
 VALUES_A_STRETCH = 5

@@ -238,6 +238,8 @@ def test_ollamas_models_have_ollamas_names_under_v1_too() -> None:
     assert server.digest("m:1b") is None
     told = server.api.how_to_get(["m:1b"], server)
     assert told == "it has Gemma3n:latest, me/M:1b: run `ollama pull m:1b`, or name one of these"
+    near = server.api.how_to_get(["gema3n"], server)
+    assert near.startswith("did you mean Gemma3n? It has Gemma3n:latest, me/M:1b: run ")
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,8 @@ def test_what_is_open_above_is_said() -> None:
     (found(step(1, "met"), step(2, "not decided"), step(3, "not met")), "--max-requests 800"),
     (found(step(2, "not decided")), "--max-requests 800"),
     (found(step(1, "not decided"), step(2, "met"), step(3, "not met")), None),
-    (found(step(1, "met"), complete=False), "--within 540"),
-    (found(step(1, "met"), step(2, "not decided"), complete=False), "--max-requests 800 --within 540"),
+    (found(step(1, "met"), complete=False), "--within 600"),
+    (found(step(1, "met"), step(2, "not decided"), complete=False), "--max-requests 800 --within 600"),
 ])  # fmt: skip
 def test_what_is_left_open_comes_with_the_command_that_goes_on(what: Found, more: str | None) -> None:
     options = Options(models=["m:1b"], suites=["json"], slo=["ttft_p50<=3s"])

@@ -17,7 +17,7 @@ from structbench.cli import main
 from structbench.commands.compare import Options
 from structbench.comparison.comparison import Comparison, Result, change_text, compare, interval_text, judge_changes
 from structbench.comparison.pairing import Pair, pair
-from structbench.comparison.render import markdown, to_json
+from structbench.comparison.render import answer, markdown, to_json
 from structbench.comparison.samples import Compared
 from structbench.comparison.significance import Difference, holm
 from structbench.gates.expressions import parse_change
@@ -101,6 +101,9 @@ def test_two_runs_of_the_same_are_no_different(reader: Reader) -> None:
     assert set(found) == NAMES - left_out - {"goodput", "tool_call_accuracy"}
     assert {word for name, word in found.items() if name != "itl_p99"} == {"no detectable difference"}
     assert (result.tested, result.gated) == (15, 0)
+    assert answer(result.comparisons[0]).startswith(
+        "m:1b json c=1: B is neither better nor worse in anything that these requests show; no difference "
+    )
 
 
 @pytest.mark.slow
@@ -441,6 +444,9 @@ def test_json_holds_everything(reader: Reader) -> None:
     assert row["low"] < row["difference"] < row["high"]
     assert row["difference"] == pytest.approx(row["b"] - row["a"])
     assert row["b_is"] == "worse"
+    assert re.match(
+        r"m:1b json c=1: B is worse in .*ttft_p50 \(\+\d+ %\).*; no difference was detected in", each["answer"]
+    )
     assert told["fail_on"][0]["outcome"] == "not met"
     assert told["tests"] == {"exploring": 14, "fail_on": 1, "adjusted_by": "Holm"}
 

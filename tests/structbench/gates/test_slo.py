@@ -21,7 +21,7 @@ def sure(value: float, n: int = 200) -> Estimate:
 
 
 FEW = Estimate(30, 0.084, 0.05, None, needs=72)
-ALIKE = Estimate(1000, 0.084, 0.05, None, needs=2300, why="too short: neighbours alike")
+ALIKE = Estimate(1000, 0.084, 0.05, None, needs=2300, why="no interval yet: neighbours alike")
 NONE = Estimate(0)
 UNJUDGED = Estimate(90, None, 2.0, 3.0, why="nobody knows")
 
@@ -42,7 +42,7 @@ UNJUDGED = Estimate(90, None, 2.0, 3.0, why="nobody knows")
         ("ttft_p95<0.01", FEW, GOOD_RUN, "not met", "84.0 ms (at least 50.0 ms), n = 30 requests", None),
         ("ttft_p95>0.01", FEW, GOOD_RUN, "met", "84.0 ms, n = 30 requests", None),
         ("ttft_p95<2", ALIKE, GOOD_RUN, "not decided",
-         "84.0 ms, n = 1,000 requests: too short: neighbours alike; needs about 2,300 requests", 2300),
+         "84.0 ms, n = 1,000 requests: no interval yet: neighbours alike; needs about 2,300 requests", 2300),
         ("ttft_p95<0.01", ALIKE, GOOD_RUN, "not met", "84.0 ms (at least 50.0 ms), n = 1,000 requests", None),
         ("ttft_p100<0.5", Estimate(9, 0.084, 0.08), GOOD_RUN, "met", "84.0 ms, n = 9 requests", None),
         ("schema_valid>=95%", wilson(20, 20), GOOD_RUN, "not decided", "100.00 % (83.9–100.0 %), n = 20 scored "

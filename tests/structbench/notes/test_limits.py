@@ -22,9 +22,9 @@ def store() -> Iterator[Tables]:
 @pytest.mark.parametrize(
     ("limited", "last_s", "wait_s", "text"),
     [
-        (1, 2.0, None, "the server's rate limit refused 1 of 8 requests, first 2.0 s after the start: the"),
-        (4, 5.5, 20.0, "the server's rate limit refused 4 of 8 requests, first 2.0 s after the start, over 3.5 s "
-                       "and asked to wait up to 20 s (Retry-After): the"),
+        (1, 2.0, None, "the server's rate limit refused 1 of 8 requests, from 2.0 s after the start: the"),
+        (4, 5.5, 20.0, "the server's rate limit refused 4 of 8 requests, from 2.0 s after the start, over 3.5 s; "
+                       "it asked to wait up to 20 s (Retry-After): the"),
     ],
 )  # fmt: skip
 def test_how_many_requests_a_rate_limit_refused_and_for_how_long(

@@ -69,4 +69,4 @@ def test_pressure_is_told_above_a_quarter_of_the_time(con: Any, pressures: list[
     found = notes(con, PRESSED, [], [(each, 0, 0, 0) for each in pressures])
     assert [note.share for note in found] == ([] if share is None else [pytest.approx(share)])
     if found:
-        assert found[0].text == f"processes of this machine waited for a processor {share:.0%} of the time"
+        assert found[0].text == f"processes of this machine waited for a processor {100 * share:.0f} % of the time"

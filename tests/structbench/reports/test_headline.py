@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,6 +63,36 @@ def test_the_most_correct_answers_a_second_win_and_other_models_are_named() -> N
     assert found.state == "met"
     assert found.text.startswith("a at c=4 is correct and fast enough. json: correct 98.0 % (")
     assert found.text.endswith("Also correct and fast enough: b at c=1.")
+
+
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        (199, "a at c=1 meets the rule. json: correct 99.5 % ("), (183, "shown to meet the rule; a at c=1 may. Not "),
+        (20, "No model meets the rule at any load measured. The nearest is a at c=1"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_does_not_ask_for_both_calls_nobody_correct_and_fast_enough(right: int, said: str) -> None:
+    """A model of which 14 % of the answers were right met a limit on the schema, and was called correct."""
+    found = headline_of([group(0, "a")], {0: figures(right)}, parse_rule(["correct>=90%"]))
+    assert said in found.text
+    assert "correct and fast" not in found.text
+
+
+def test_a_percentile_of_which_one_end_alone_is_known_is_told_as_that() -> None:
+    """Of 8 requests each took longer than the limit: 'misses TTFT p95 needs 72 requests' said nothing."""
+    own = figures(8, n=8)
+    slow = {**own.latencies["ttft_s"], "p95": Estimate(8, low=1.1, needs=72)}
+    found = headline((group(0), replace(own, latencies={**own.latencies, "ttft_s": slow})))
+    assert "misses json: TTFT p95 1.10 s or more where at most 1.00 s is required" in found.text
+
+
+def test_who_else_meets_such_a_rule_is_named() -> None:
+    pairs = ((group(0, "a"), figures(199)), (group(1, "b"), figures(198)))
+    found = headline_of(
+        [each for each, _ in pairs], {each.id: own for each, own in pairs}, parse_rule(["correct>=90%"])
+    )
+    assert found.text.endswith(". So does b at c=1.")
 
 
 @pytest.mark.parametrize(

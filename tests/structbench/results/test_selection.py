@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from structbench.errors import BadInput
-from structbench.results.selection import select_runs
+from structbench.results.selection import restricted, select_runs
 from structbench.store import Reader, Store
 
 RUNS = (
@@ -27,7 +27,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     names = ("run_id", "label", "model", "suite", "server_version", "config_hash", "started_at")
     with Store(path) as store:
         for run in RUNS:
-            store.append("runs", dict(zip(names, run, strict=True)))
+            store.append("runs", {**dict(zip(names, run, strict=True)), "concurrency": 4 if run[0] == A else None})
     with Reader(path) as opened:
         yield opened
 
@@ -53,16 +53,26 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         ("suite=text model=smollm2:360m", [ODD, A, C]),
         ("nightly 20260101", [A, B]),
         ("text", [ODD]),
+        ("c=4", [A]),
+        ("load=c=4 20260103", [A, B]),
     ],
 )
 def test_a_word_selects_runs_newest_last(reader: Reader, words: str, chosen: list[str]) -> None:
     assert select_runs(reader, words.split()) == chosen
 
 
+def test_what_restricts_asks_for_a_word_of_each_key(reader: Reader) -> None:
+    assert restricted(reader, ["suite=json", "model=gemma3n"]) == {B}
+    assert restricted(reader, ["suite=json", "suite=tools", "model=smollm2:360m"]) == {A, C}
+    assert restricted(reader, ["suite=tools", "load=c=4"]) == set()
+    assert restricted(reader, ["nightly", "suite=json"]) == {A, B}
+    assert restricted(reader, []) == {A, B, C, ODD}
+
+
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("nighly", r"no run, label, model, suite, server, version or API 'nighly': did you mean nightly\?"),
+        ("nighly", r"no run, label, model, suite, load, server, version or API 'nighly': did you mean nightly\?"),
         ("label=tool", r"no run has label 'tool': did you mean tools\?"),
         ("label=zzz", "no run has label 'zzz': there are text, nightly, tools"),
         ("model=smollm2:135m", r"did you mean smollm2:360m\?"),
@@ -70,7 +80,7 @@ def test_a_word_selects_runs_newest_last(reader: Reader, words: str, chosen: lis
         ("abcd", r"'abcd' matches 2 configs \(s1:abcd11, s1:abcd22\): type more of it"),
         ("", "no run, label"),
         ("ef", "no run, label"),
-        ("colour=red", "no run, label"),
+        ("colour=red", "no run, label.*: there are .*text, .*c=4, .*nightly"),
     ],
 )
 def test_a_word_that_means_nothing_or_too_much_is_refused_with_what_is_near(

@@ -121,9 +121,9 @@ def test_the_headline_names_the_server_and_each_that_meets_the_rule(reader: Read
         "ollama at 127.0.0.1:11434", "llama.cpp (openai) at 127.0.0.1:8080",
     }  # fmt: skip
     assert found.text.startswith("m:1b at c=1 (")
-    assert "Also correct and fast enough: m:1b at c=1 (" in found.text
+    assert "So does m:1b at c=1 (" in found.text
     alone = headline_of(groups[:1], figures_of(reader, groups[:1], None), parse_rule(["correct>=90%"]))
-    assert alone.text.startswith("m:1b at c=1 is correct")
+    assert alone.text.startswith("m:1b at c=1 meets the rule")
 
 
 def test_texts_for_servers_and_models() -> None:

@@ -299,6 +299,22 @@ def test_a_load_of_several_cells_says_where_it_is_as_a_whole() -> None:
     assert "; cell 1 of 3, " in out.getvalue()
 
 
+def test_what_ends_once_it_is_decided_takes_at_most_so_long() -> None:
+    """At the pace of a slow cell 1,000 requests take an hour, but after 5 minutes the cell ends undecided."""
+    shown, out, clock = display()
+    with shown:
+        shown.expect([(1000, 300.0), (1000, 300.0)], at_most=True)
+        shown.next_cell()
+        progress = shown.begin("m json c=1", None, 300.0, at_most=True)
+        progress.start()
+        for _ in range(6):
+            clock.now += 10.0
+            progress.add(record())
+            shown.refresh(1)
+        assert shown.total == "cell 1 of 2, at most 9 min left"
+    assert "at most 4 min 00 s more; cell 1 of 2, " in out.getvalue()
+
+
 def test_a_load_of_one_cell_needs_no_total() -> None:
     shown, _, _ = display()
     shown.expect([(30, None)])

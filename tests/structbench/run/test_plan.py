@@ -229,6 +229,8 @@ def test_missing_models_are_all_named_with_the_command_that_pulls_them() -> None
             find_server(["sim:fast", "later", "nosuch:1b"], stack, host=sim.url, simulate=False, pull=False)
         assert "does not have later, nosuch:1b" in str(caught.value)
         assert "ollama pull later; ollama pull nosuch:1b" in str(caught.value)
+        with pytest.raises(BadInput, match=r"sim:fats: did you mean sim:fast[?] Else run `ollama pull sim:fats`"):
+            find_server(["sim:fats"], stack, host=sim.url, simulate=False, pull=False)
 
 
 def test_the_model_that_compares_answers_must_be_there_too(tmp_path: Path) -> None:
@@ -352,9 +354,12 @@ def test_how_long_a_load_takes_is_estimated_by_what_is_stored(tmp_path: Path) ->
         settings = settings_of(LoadOptions(host=[sim.url], models=["a"], suites=["json"], requests=8))
         cells = build_cells(settings, find_servers(settings, stack))
         planned = plan(settings, cells, store)
-        assert estimate(planned, store) == (
+        assert estimate(planned, store, settings) == (
             "8 requests in 1 cell: how long that takes is not known, since nothing like it was measured"
         )
         open_loop = settings_of(LoadOptions(host=[sim.url], models=["a"], suites=["json"], requests=60, rate=[0.5]))
         planned = plan(open_loop, build_cells(open_loop, find_servers(open_loop, stack)), store)
-        assert estimate(planned, store) == "60 requests in 1 cell: about 2 min 00 s"
+        assert estimate(planned, store, open_loop) == "60 requests in 1 cell: about 2 min"
+        settled = settings_of(LoadOptions(host=[sim.url], models=["a"], suites=["json", "tools"]))
+        planned = plan(settled, build_cells(settled, find_servers(settled, stack)), store)
+        assert estimate(planned, store, settled) == "at most 2,000 requests in 2 cells: at most 10 min"
