@@ -36,7 +36,8 @@ _SPARE: list[_Process] = []
 @contextlib.contextmanager
 def spare_workers(many: int, api: str) -> Iterator[None]:
     """Have so many worker processes ready for the loads of this process in the ``with`` block."""
-    _SPARE.extend(_process(api) for _ in range(many - len(_SPARE)))
+    with contextlib.suppress(OSError):  # no memory or processes: the load says so where it needs them
+        _SPARE.extend(_process(api) for _ in range(many - len(_SPARE)))
     try:
         yield
     finally:
