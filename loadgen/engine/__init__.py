@@ -189,15 +189,18 @@ def default_workers(load: Load, stream_tokens_per_s: float | None = None) -> int
 
 
 def started_ahead(
-    engine: str, load: Load, workers: int | None = None, api: str = DEFAULT_API
+    engine: str, load: Load, workers: int | None = None, api: str | None = None
 ) -> AbstractContextManager[None]:
-    """Start what will send a load that begins within the ``with`` block: the processes take 0.3 s until they can."""
+    """Start what will send a load that begins within the ``with`` block: the processes take 0.3 s until they can.
+
+    Those that another block around this one has started count.
+    """
     if engine != "local":
         return nullcontext()
     many = default_workers(load) if workers is None else workers
     if isinstance(load, ClosedLoop):
         many = min(many, load.concurrency)
-    ahead: AbstractContextManager[None] = import_module(ENGINES[engine]).spare_workers(many, api)
+    ahead: AbstractContextManager[None] = import_module(ENGINES[engine]).spare_workers(many, api or DEFAULT_API)
     return ahead
 
 
