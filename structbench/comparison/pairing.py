@@ -14,7 +14,7 @@ from structbench.types import Config
 
 COMPARED = ("model", "model_digest", "server_version", "server_address", "api")
 """Config fields that may always differ: these are what people compare."""
-_SEVERAL = "more than one cell matches: choose one model on each side, or fewer runs"
+SEVERAL = "more than one cell matches: choose one model, server and API on each side, or name the runs"
 _FIELDS = tuple(field.name for field in fields(Config))
 
 
@@ -77,7 +77,7 @@ def pair(a: Sequence[RunGroup], b: Sequence[RunGroup], across: Collection[str] =
                 rest_a.remove(ours[0])
                 rest_b.remove(theirs[0])
     blocked = [
-        replace(each, blocking=each.blocking or (_SEVERAL,))
+        replace(each, blocking=each.blocking or (SEVERAL,))
         for group in rest_a
         if (near := _nearest(group, rest_b)) is not None
         for each in [_pair(group, near, free)]

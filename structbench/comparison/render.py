@@ -12,6 +12,7 @@ from rich.text import Text
 
 from structbench import __version__
 from structbench.comparison.comparison import Comparison, Result, change_text, interval_text
+from structbench.comparison.pairing import SEVERAL
 from structbench.comparison.samples import Compared
 from structbench.comparison.significance import MIN_RUNS, RESAMPLES
 from structbench.formatting import (
@@ -72,8 +73,8 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
     pair = comparison.pair
     if pair.blocking:
         yield f"not comparable: {'; '.join(pair.blocking)}"
-        if any(":" in text for text in pair.blocking):
-            fields = dict.fromkeys(text.split(":")[0].split(".")[0] for text in pair.blocking)
+        fields = dict.fromkeys(text.split(":")[0].split(".")[0] for text in pair.blocking if text != SEVERAL)
+        if fields:
             yield f"to compare anyway, add --across {' '.join(fields)}"
     else:
         yield f"differs in {'; '.join(pair.changed)}" if pair.changed else "the same config on both sides"

@@ -166,7 +166,7 @@ def test_a_run_that_others_disturbed_is_run_again_but_not_for_ever() -> None:
 
 def test_every_benchmark_can_be_chosen_by_its_name() -> None:
     names = list(benchmarks(parser().parse_args([])))
-    assert len(names) == len(set(names)) == len(SCENARIOS) + 7
+    assert len(names) == len(set(names)) == len(SCENARIOS) + 8
     assert {scenario.name for scenario in SCENARIOS} < set(names)
 
 

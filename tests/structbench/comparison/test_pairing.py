@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from structbench.comparison.pairing import Pairing, check_fields, pair
+from structbench.comparison.comparison import Comparison
+from structbench.comparison.pairing import SEVERAL, Pairing, check_fields, pair
+from structbench.comparison.render import _remarks
 from structbench.errors import BadInput
 from structbench.results.groups import RunGroup, run_groups
 from structbench.store import Reader
@@ -113,10 +115,9 @@ def test_one_against_several_is_refused_not_guessed(reader: Reader) -> None:
     assert each.b.run_ids == ("newer",), "the same model and structured mode comes first"
     pairing = paired(reader, "small", "large newer_large")
     assert shown(pairing) == []
-    assert [each.blocking for each in pairing.pairs] == [
-        ("more than one cell matches: choose one model on each side, or fewer runs",)
-    ]
+    assert [each.blocking for each in pairing.pairs] == [(SEVERAL,)]
     assert pairing.pairs[0].changed == ("model: m:1b → m:8b", "model_digest: d → e"), "the one that differs least"
+    assert [*_remarks(Comparison(pairing.pairs[0], (), ()))] == [f"not comparable: {SEVERAL}"], "no --across helps"
 
 
 def test_what_has_no_counterpart_is_told(reader: Reader) -> None:
