@@ -24,8 +24,8 @@ ENGINES: Mapping[str, str] = {"local": "loadgen.engine.local", "ray": "loadgen.e
 request of an open loop is due, in ns from the common start."""
 _STREAM_TOKENS_PER_S = 100.0
 """What a stream is taken to have where no warm-up tells."""
-_TOKENS_PER_S_AND_WORKER = 12_800
-"""A token costs the less, the more of them one process finds at a time; with twice as many it would be late."""
+_TOKENS_PER_S_AND_WORKER = 6_400
+"""A token costs less the more of them a process finds at a time; with twice as many, several workers read late."""
 _REQUESTS_PER_S_AND_WORKER = 50
 _STREAMS_PER_WARMUP = 64
 _MOST_WARMUP = 32
@@ -175,28 +175,32 @@ def default_warmup(load: Load) -> int:
 def default_workers(load: Load, stream_tokens_per_s: float | None = None) -> int:
     """Return how many workers a load gets: at least one, at most one per core.
 
-    One for 12,800 tokens/s, where each stream of a closed loop has as many as one of the warm-up had, 100/s if that is
-    not known; one for 50 requests/s of an open loop.
+    One for 6,400 tokens/s of a closed loop, each stream of which is taken to have what one of the warm-up had, 100/s
+    if that is not known; a core is left to the main process. One for 50 requests/s of an open loop.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     match load:
         case ClosedLoop(concurrency=concurrency):
             wanted = round(concurrency * (stream_tokens_per_s or _STREAM_TOKENS_PER_S) / _TOKENS_PER_S_AND_WORKER)
+            cores -= 1
         case OpenLoop(rate=rate):
             wanted = ceil(rate / _REQUESTS_PER_S_AND_WORKER)
-    return min(max(1, wanted), cores)
+    return max(1, min(wanted, cores))
 
 
 def started_ahead(
-    engine: str, load: Load, workers: int | None = None, api: str = DEFAULT_API
+    engine: str, load: Load, workers: int | None = None, api: str | None = None
 ) -> AbstractContextManager[None]:
-    """Start what will send a load that begins within the ``with`` block: the processes take 0.3 s until they can."""
+    """Start what will send a load that begins within the ``with`` block: the processes take 0.3 s until they can.
+
+    Those that another block around this one has started count.
+    """
     if engine != "local":
         return nullcontext()
     many = default_workers(load) if workers is None else workers
     if isinstance(load, ClosedLoop):
         many = min(many, load.concurrency)
-    ahead: AbstractContextManager[None] = import_module(ENGINES[engine]).spare_workers(many, api)
+    ahead: AbstractContextManager[None] = import_module(ENGINES[engine]).spare_workers(many, api or DEFAULT_API)
     return ahead
 
 

@@ -35,8 +35,9 @@ _SPARE: list[_Process] = []
 
 @contextlib.contextmanager
 def spare_workers(many: int, api: str) -> Iterator[None]:
-    """Start worker processes for the loads of this process in the ``with`` block."""
-    _SPARE.extend(_process(api) for _ in range(many))
+    """Have so many worker processes ready for the loads of this process in the ``with`` block."""
+    with contextlib.suppress(OSError):  # no memory or processes: the load says so where it needs them
+        _SPARE.extend(_process(api) for _ in range(many - len(_SPARE)))
     try:
         yield
     finally:

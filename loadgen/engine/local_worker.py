@@ -25,8 +25,6 @@ from loadgen.wire.stamps import TimestampingSelector
 _UNUSED = ("click", "trio")
 """httpx and httpcore import these if they are installed, which costs 0.2 s at the start of each worker."""
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-_GARBAGE = 10_000
-"""New objects after which to look for garbage: after 700, as Python does, it takes one twentieth of the time."""
 _COLLECT_S = 0.02
 """How long records are collected. What was taken is told at once: it would be lost with this process."""
 
@@ -87,7 +85,6 @@ async def _work(sock: socket.socket, pipe_fd: int, payload_fd: int, in_flight_fd
     stream_tokens_per_s = await worker.warm_up()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_GARBAGE)
     if job.adapts:
         post.tell("warmed", stream_tokens_per_s)
     await worker.connect(await workers if job.adapts else job.workers)

@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from loadgen.engine import started_ahead
+from loadgen.types import ClosedLoop
 from structbench.commands import print_json
 from structbench.options import LoadOptions, as_arguments
 from structbench.output import complain, say
@@ -33,6 +35,13 @@ def run(options: LoadOptions) -> int:
 
         print(plan_text(options))
         return 0
+    if options.engine != "local" or options.dry_run or options.explain:
+        return _load(options)
+    with started_ahead("local", ClosedLoop(concurrency=1), api=None if options.api == "auto" else options.api):
+        return _load(options)
+
+
+def _load(options: LoadOptions) -> int:
     from rich.console import Console
 
     from structbench.run.display import Display

@@ -20,7 +20,6 @@ from threading import Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal
 
-from loadgen.api import DEFAULT_API
 from loadgen.api.server import LoadedModel, ModelDetails, Server, ServerError
 from loadgen.engine import started_ahead
 from loadgen.telemetry import CacheResult, CellState
@@ -242,8 +241,8 @@ def load(
             if notice is not None:
                 display.print(notice)
         if not (settings.dry_run or settings.explain):
-            api = settings.api or DEFAULT_API
-            stack.enter_context(started_ahead(settings.engine, settings.loads[0], settings.workers, api))
+            ahead = started_ahead(settings.engine, settings.loads[0], settings.workers, settings.api)
+            stack.enter_context(ahead)
         with stop.interruptible():
             servers = find_servers(settings, stack)
             settings, chosen = with_models(settings, servers)

@@ -75,6 +75,9 @@ class Spool:
         line = _encoded({"table": table, "row": row}).encode() + b"\n"
         if self._file is None:
             self._file = os.open(self._current(), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+            if self._fsync:  # the file is new, and perhaps the folder: their names are to outlive it too
+                for folder in (self.folder, self.folder.parent):
+                    _sync_folder(folder)
         written = os.write(self._file, line)
         if written < len(line):
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)
@@ -148,6 +151,14 @@ class Spool:
 
     def _current(self) -> Path:
         return self.folder / f"{self.owner}.{self._sequence:08}.jsonl"
+
+
+def _sync_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def is_alive(folder: Path, owner: str | None) -> bool:

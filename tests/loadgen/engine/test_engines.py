@@ -66,15 +66,15 @@ def test_nothing_is_imported_or_started_before_the_first_record_is_asked_for() -
 
 @pytest.mark.parametrize(
     ("load", "wanted"),
-    [(ClosedLoop(concurrency=1), 1), (ClosedLoop(concurrency=128), 1), (ClosedLoop(concurrency=200), 2),
-     (ClosedLoop(concurrency=9999), 4), (OpenLoop(rate=50.0), 1), (OpenLoop(rate=50.1), 2), (OpenLoop(rate=1e6), 4)],
+    [(ClosedLoop(concurrency=1), 1), (ClosedLoop(concurrency=64), 1), (ClosedLoop(concurrency=100), 2),
+     (ClosedLoop(concurrency=9999), 3), (OpenLoop(rate=50.0), 1), (OpenLoop(rate=50.1), 2), (OpenLoop(rate=1e6), 4)],
 )  # fmt: skip
 def test_default_workers(monkeypatch: pytest.MonkeyPatch, load: Any, wanted: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     assert default_workers(load) == wanted
 
 
-@pytest.mark.parametrize(("stream_tokens_per_s", "wanted"), [(5.0, 1), (100.0, 8), (50.0, 4), (400.0, 16)])
+@pytest.mark.parametrize(("stream_tokens_per_s", "wanted"), [(5.0, 1), (100.0, 15), (50.0, 8), (400.0, 15)])
 def test_a_closed_loop_has_a_worker_for_so_many_tokens_a_second(
     monkeypatch: pytest.MonkeyPatch, stream_tokens_per_s: float, wanted: int
 ) -> None:
@@ -90,7 +90,7 @@ def test_what_warms_up_does_not_depend_on_the_machine(load: Any, wanted: int) ->
     assert default_warmup(load) == wanted
 
 
-@pytest.mark.parametrize(("cores", "wanted"), [(3, 3), (None, 1)])
+@pytest.mark.parametrize(("cores", "wanted"), [(3, 2), (None, 1)])
 def test_where_affinity_is_not_known_the_cores_are_counted(
     monkeypatch: pytest.MonkeyPatch, cores: int | None, wanted: int
 ) -> None:

@@ -46,6 +46,27 @@ def dead(folder: Path, *numbers: int) -> str:
     return spool.owner
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which file a descriptor is")
+@pytest.mark.parametrize(
+    ("fsync", "synced"), [(True, ["spool", "above", "row", "row", "spool", "above", "row"]), (False, [])]
+)
+def test_with_fsync_each_row_is_on_the_disk_and_so_are_the_names_above_a_new_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fsync: bool, synced: list[str]
+) -> None:
+    names, seen = {folder: "spool", folder.parent: "above"}, list[str]()
+
+    def note(file: int) -> None:
+        seen.append(names.get(Path(f"/proc/self/fd/{file}").readlink(), "row"))
+
+    monkeypatch.setattr(os, "fsync", note)
+    spool = Spool(folder, fsync=fsync)
+    spool.append("requests", {"a": 1})
+    spool.append("requests", {"a": 2})
+    spool.rotate()
+    spool.append("requests", {"a": 3})
+    assert seen == synced
+
+
 def test_rows_come_back_as_they_were_file_by_file(folder: Path) -> None:
     spool = Spool(folder)
     assert spool.rotate() is None, "nothing was appended"
