@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -59,8 +60,9 @@ extracted from a text. `--explain` says what that would take, and sends nothing:
     Typed(f"structbench load --models {' '.join(MODELS)} \\\n    --suites json --tags person {RULE} --explain"),
     """Then without it. Each model is asked until the rule is met or not met, and no longer:""",
     Typed(f"structbench load --models {' '.join(MODELS)} \\\n    --suites json --tags person {RULE}", (0, 99)),
-    """That is the answer: the last lines say it in a sentence, with the figures that it rests on. The exit code is 0
-if every model keeps the rule that you gave, and 99 if one does not, so a script can ask the same.
+    """The last lines are the answer in a sentence, with the figures that it rests on; where something is not decided,
+as may be on a machine that has other work to do, the command that settles it stands below. The exit code is 0 if every
+model keeps the rule that you gave, and 99 if one does not, so a script can ask the same.
 
 ## How much better is one than the other?""",
     Typed(f"structbench compare {' '.join(f'model={model}' for model in MODELS)} \\\n    {RULE}"),
@@ -100,7 +102,14 @@ def environment(venv: Path) -> dict[str, str]:
     """Return that of somebody at a terminal of 80 columns whose shell has the venv activated."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     path = f"{venv / 'bin'}:{os.environ['PATH']}"
-    return {**own, "PATH": path, "COLUMNS": str(COLUMNS), "LINES": str(LINES), "XDG_STATE_HOME": str(venv)}
+    return {
+        **own,
+        "PATH": path,
+        "COLUMNS": str(COLUMNS),
+        "LINES": str(LINES),
+        "XDG_STATE_HOME": str(venv),
+        "PIP_QUIET": "3",
+    }
 
 
 def page(folder: Path) -> Iterator[str]:
@@ -140,13 +149,13 @@ def pictures(folder: Path, env: Mapping[str, str], into: Path) -> None:
         print("no pictures: there is no Chromium here", file=sys.stderr)
         return
     shown = typed(
-        f"structbench report {RULE} 2>&1", folder, {**env, "FORCE_COLOR": "1", "TERM": "xterm-256color"}, (0, 99)
+        f"structbench report {RULE} 2>/dev/null", folder, {**env, "FORCE_COLOR": "1", "TERM": "xterm-256color"}, (0, 99)
     )
     console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True, legacy_windows=False)
     console.print(Text.from_ansi(shown.rstrip()))
+    lines = console.export_text(clear=False).rstrip().count("\n") + 1
     html = folder / "terminal.html"
     html.write_text(console.export_html(theme=MONOKAI, code_format=_TERMINAL))
-    lines = 1 + shown.rstrip().count("\n")
     for name, source, size in (
         ("terminal.png", html, (COLUMNS * 9 + 40, lines * 20 + 40)),
         ("report.png", folder / "report.html", (1100, 900)),
@@ -183,6 +192,7 @@ def main() -> None:
         text = "\n\n".join(paragraphs)
         for mark, fact in told.items():
             text = text.replace(mark, fact)
+        text = "\n".join(textwrap.fill(line, 118) if "benchmarks.first" in line else line for line in text.split("\n"))
         (docs / "first-ten-minutes.md").write_text(text + "\n")
         shutil.copy(clone / "report.html", docs / "examples" / "report.html")
         comparison = f"structbench compare {' '.join(f'model={model}' for model in MODELS)} \\\n    {RULE}"

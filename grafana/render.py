@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,7 +114,7 @@ def _draw_lines(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> 
             axes.plot(
                 [at for at, _ in known], [value for _, value in known], label=legend, linewidth=1, marker=".", ms=2
             )
-    axes.set_ylim(0, (axes.get_ylim()[1] or 1) * (1.1 if len(lines) < 5 else 1.5))  # room for the legend
+    axes.set_ylim(0, (axes.get_ylim()[1] or 1) * 1.5)  # room for the legend
     _write_values(axes.yaxis, panel)
     axes.set_xlabel("s since the start of the range", fontsize=SMALLER)
     _add_legend(axes, 1 if len(lines) < 5 else 2)
@@ -163,7 +164,7 @@ def _draw_states(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) ->
     for y, (_, points) in enumerate(bands):
         for at, value in points:
             axes.barh(y, ask.STEP_S, left=at, color=_color([value], panel), height=0.7)
-    axes.set_yticks(range(len(bands)), [legend for legend, _ in bands])
+    axes.set_yticks(range(len(bands)), [textwrap.fill(legend, 24, break_on_hyphens=False) for legend, _ in bands])
     axes.set_xlabel("s since the start of the range; green: valid, orange: degraded, red: invalid", fontsize=SMALLER)
 
 
@@ -195,7 +196,7 @@ def _draw_groups(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) ->
     highest = max((each["points"][-1][1] for each in found), default=0) or 1
     axes.set_ylim(0, highest * 1.4)
     _write_values(axes.yaxis, panel)
-    _add_legend(axes, 2)
+    _add_legend(axes, 1 + panel["gridPos"]["w"] // 12)
 
 
 def _draw_table(axes: Any, panel: Mapping[str, Any], answers: Sequence[Any]) -> None:

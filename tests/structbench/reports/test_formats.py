@@ -292,7 +292,7 @@ def test_package_data_has_everything_the_page_needs() -> None:
 def test_the_example_is_such_a_page_and_names_no_folder_of_its_machine() -> None:
     text = (PAGE.parents[2] / "docs/examples/report.html").read_text()
     assert len(text) < 1e6
-    assert "example on a busy 2-core machine" in text
+    assert "correct&gt;=60%" in text, "the rule of docs/first-ten-minutes.md"
     assert not re.search(r"/(home|root|tmp|work|Users)/", text)
     (data,) = (script for script in Elements(text).scripts if script.startswith('{"lines"'))
     assert {line["model"] for line in json.loads(data)["lines"]} == {"smollm2:135m", "qwen2.5-coder:0.5b"}
