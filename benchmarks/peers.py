@@ -1,8 +1,8 @@
 """Beside AIPerf and GuideLLM: the same work on the same server, each tool in turn, and what each says of it.
 
 Each is installed in an environment of its own, which is kept in the user's cache folder. What a tool reports of TTFT is
-held against the server's own; requests/s, tokens and the first request are as the server saw them; processor time and
-memory are of all processes of the tool, from its start to its end.
+held against the server's own, requests/s are as it reports them; tokens and the first request (also of a warm-up) are
+as the server saw them; processor time and memory are of all processes of the tool, from its start to its end.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import NamedTuple
 from benchmarks import machine
 from benchmarks.machine import NS, Usage
 from benchmarks.servers import Server, ServerTiming, serve
+from benchmarks.table import number
 from benchmarks.timing import STREAM, Scenario, settle
 from structbench.store import Reader
 
@@ -40,10 +41,11 @@ _TOKENIZER_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": 
 
 
 class Reported(NamedTuple):
-    """TTFT as a tool reports it, in seconds."""
+    """TTFT and requests/s as a tool reports them."""
 
     ttft_p50_s: float
     ttft_p99_s: float
+    requests_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,11 @@ def _structbench(load: Scenario, server: Server, folder: Path) -> Sequence[str]:
 def _read_structbench(folder: Path) -> Reported:
     with Reader(folder / "s.duckdb") as reader:
         (row,) = reader.query("""
-            SELECT quantile_cont(ttft_s, 0.5) AS p50, quantile_cont(ttft_s, 0.99) AS p99 FROM requests
-            WHERE error_kind IS NULL
+            SELECT quantile_cont(ttft_s, 0.5) AS p50, quantile_cont(ttft_s, 0.99) AS p99,
+                count(*) / ((max(end_ns) - min(sent_ns)) / 1e9) AS per_s
+            FROM requests WHERE error_kind IS NULL
         """)
-    return Reported(row["p50"], row["p99"])
+    return Reported(row["p50"], row["p99"], row["per_s"])
 
 
 def _aiperf(load: Scenario, server: Server, folder: Path) -> Sequence[str]:
@@ -111,14 +114,15 @@ def _aiperf(load: Scenario, server: Server, folder: Path) -> Sequence[str]:
 
 def _read_aiperf(folder: Path) -> Reported:
     (path,) = (folder / "a").rglob("profile_export_aiperf.json")
-    found = json.loads(path.read_text())["time_to_first_token"]
-    return Reported(found["p50"] / 1e3, found["p99"] / 1e3)
+    found = json.loads(path.read_text())
+    ttft = found["time_to_first_token"]
+    return Reported(ttft["p50"] / 1e3, ttft["p99"] / 1e3, found["request_throughput"]["avg"])
 
 
 def _guidellm(load: Scenario, server: Server, folder: Path) -> Sequence[str]:
     prompts = folder / "prompts.jsonl"
     words = " ".join(["word"] * PROMPT_TOKENS)
-    prompts.write_text("".join(f'{{"prompt": "{number} {words}"}}\n' for number in range(load.requests or 0)))
+    prompts.write_text("".join(f'{{"prompt": "{place} {words}"}}\n' for place in range(load.requests or 0)))
     at = f"kind=concurrent,streams={load.concurrency}" if load.rate is None else f"kind=constant,rate={load.rate:g}"
     return [
         "guidellm", "run", "--backend", f"kind=openai_http,target={server.url},model={server.model}",
@@ -130,7 +134,8 @@ def _guidellm(load: Scenario, server: Server, folder: Path) -> Sequence[str]:
 def _read_guidellm(folder: Path) -> Reported:
     (found,) = json.loads((folder / "g.json").read_text())["benchmarks"]
     ttft = found["metrics"]["time_to_first_token_ms"]["successful"]["percentiles"]
-    return Reported(ttft["p50"] / 1e3, ttft["p99"] / 1e3)
+    per_s = found["metrics"]["requests_per_second"]["successful"]["mean"]
+    return Reported(ttft["p50"] / 1e3, ttft["p99"] / 1e3, per_s)
 
 
 def _tokenizer(folder: Path) -> Path:
@@ -151,11 +156,10 @@ HEAD = ("load", "tool", "TTFT p50 off", "p99 off", "requests/s", "a token", "mem
 
 def figures(load: Scenario, usage: Usage, reported: Reported, truth: ServerTiming) -> dict[str, float]:
     """Return the figures of one run by the column they stand in: ms, 1/s, µs, MB, s."""
-    whole_s = truth.ttft_p50_s + (load.tokens - 1) * load.timetable.itl_s
     return {
         "TTFT p50 off": (reported.ttft_p50_s - truth.ttft_p50_s) * 1e3,
         "p99 off": (reported.ttft_p99_s - truth.ttft_p99_s) * 1e3,
-        "requests/s": truth.requests / ((truth.last_ns - truth.first_ns) / NS + whole_s),
+        "requests/s": reported.requests_per_s,
         "a token": usage.cpu_s / (truth.requests * load.tokens) * 1e6,
         "memory": usage.rss_max_bytes / 1e6,
         "first request after": (truth.first_ns - usage.started_ns) / NS,
@@ -169,8 +173,8 @@ def row(load: Scenario, tool: Tool, found: dict[str, float], ours: dict[str, flo
     """Return a line of the table: each figure, and how many times ours it is."""
     cells = []
     for name, value in found.items():
-        times = "" if found is ours or ours[name] <= 0 else f" ({value / ours[name]:.2g} times)"
-        cells.append(f"{value:.3g} {UNITS.get(name, '')}".rstrip() + times)
+        times = "" if found is ours or ours[name] <= 0 else f" ({number(value / ours[name])} times)"
+        cells.append(f"{number(value)} {UNITS.get(name, '')}".rstrip() + times)
     return f"| {' | '.join((load.name, tool.name, *cells))} |"
 
 
