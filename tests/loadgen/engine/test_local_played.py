@@ -88,9 +88,9 @@ def test_each_worker_has_its_place_and_the_job_of_all() -> None:
     [
         ((), [0, 1]),  # by its streams
         ((99.9, 100.0), [0, 1]),
-        ((40.0, 70.0), [0]),  # no more than 17,920 tokens/s: 1.4 workers
+        ((40.0, 70.0), [0]),  # no more than 8,960 tokens/s: 1.4 workers
         ((None, 260.0), [0, 1, 2, 3, 4]),
-        ((1e6,), [*range(8)]),  # there are as many cores
+        ((1e6,), [*range(7)]),  # a core is left to the main process
     ],
 )
 def test_as_many_workers_send_as_the_tokens_of_the_warm_up_ask_for(
@@ -109,7 +109,7 @@ def test_as_many_workers_send_as_the_tokens_of_the_warm_up_ask_for(
 
     readings = Readings()
     with played(script, warmed) as workers:
-        done = list(generate_load(some(3), ClosedLoop(concurrency=256), grace_s=600.0, readings=readings))
+        done = list(generate_load(some(3), ClosedLoop(concurrency=128), grace_s=600.0, readings=readings))
     assert ends(done) == dict.fromkeys(range(3), "done")
     assert sorted(sent) == sending
     assert {worker.among for worker in workers if worker.place in sending} == {len(sending)} == {readings.workers}
