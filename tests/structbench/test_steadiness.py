@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from structbench.steadiness import asked_ns, opening_end_ns, opening_size
+from structbench.steadiness import asked_ns, opening_end_ns, opening_size, steady_rows
 
 S = 1_000_000_000
 
@@ -49,3 +49,9 @@ def test_how_many_first_requests_tell(concurrency: int | None, size: int) -> Non
 
 def test_a_request_is_asked_for_when_it_is_due_else_when_it_is_sent() -> None:
     assert [asked_ns(row(1.0, None, 1.0)), asked_ns(row(1.0, None, 1.0, due_ns=5))] == [S, 5]
+
+
+@pytest.mark.parametrize(("count", "steady"), [(70, [None] * 70), (81, [False] * 41 + [True] * 40)])
+def test_an_open_loop_is_steady_for_as_long_as_it_opened_or_not_at_all(count: int, steady: list[bool | None]) -> None:
+    rows = [row(at / 10, 0.1, 4.0, due_ns=at * S // 10, segment=0, turn=None) for at in range(count)]
+    assert steady_rows(None, rows) == steady
