@@ -126,7 +126,7 @@ def page(folder: Path) -> Iterator[str]:
         text = each.text.replace("ADDRESS", str(ROOT))
         printed = typed(text, clone if clone.exists() else folder, env, each.codes).replace(str(folder), "…")
         lines = [line for line in printed.rstrip().splitlines() if " in flight, " not in line]
-        folded = [line[i : i + COLUMNS] for line in lines for i in range(0, max(1, len(line)), COLUMNS)]
+        folded = [part for line in lines for part in textwrap.wrap(line, COLUMNS, break_on_hyphens=False) or [""]]
         took = span_text(time.monotonic() - started)
         yield "\n".join(("```console", f"$ {each.text}", *folded, "```", "", f"({took})"))
     yield f"All of it took {span_text(time.monotonic() - began)}."
