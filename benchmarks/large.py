@@ -16,9 +16,8 @@ from io import StringIO
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.machine import NS
 from benchmarks.servers import free_port, serve
-from benchmarks.timing import STREAM, Scenario, timed_load
+from benchmarks.timing import STREAM, Scenario, off_ms, requests_per_s, timed_load
 
 LOADS = (
     *(Scenario(name=f"{streams:,} streams x 100 tokens/s", concurrency=streams) for streams in (128, 512, 1024, 2048)),
@@ -35,10 +34,9 @@ def measured(load: Scenario, seconds: float, truthserver: Path | None, workers: 
     more = ["--metrics-port", str(free_port()), *([] if workers is None else ["--workers", str(workers)])]
     with serve(replace(STREAM, tokens=load.tokens), truthserver) as server, redirect_stderr(StringIO()):
         usage, facts, truth = timed_load(load, seconds, server, *more)
-    per_s = facts["requests"] / ((facts["last_ns"] - facts["first_ns"]) / NS)
-    off = [(facts[f"ttft_{p}_s"] - getattr(truth, f"ttft_{p}_s")) * 1e3 for p in ("p50", "p99")]
+    per_s = requests_per_s(facts)
     return [
-        load.name, str(facts["workers"]), *(f"{ms:.2f} ms" for ms in off), f"{per_s:,.0f}",
+        load.name, str(facts["workers"]), *(f"{ms:.2f} ms" for ms in off_ms(facts, truth)), f"{per_s:,.0f}",
         f"{per_s / load.ideal_per_s(STREAM.ttft_s):.1%}", f"{usage.cpu_s / facts['tokens'] * 1e6:.0f} µs",
         facts["verdict"] + (f": {facts['verdict_reason']}" if facts["verdict_reason"] else ""),
         "; ".join(facts["notes"]), f"{truth.ttft_p50_s * 1e3:.1f} ms", f"{truth.ttft_p99_s * 1e3:.1f} ms",

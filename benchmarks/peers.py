@@ -63,12 +63,13 @@ class Tool:
             folder = Path(name)
             program, *words = self.command(load, server, folder)
             server.forget()
-            usage = machine.run([str(self._bin() / program), *words], server_pid=server.pid, cwd=folder)
+            usage = machine.run([str(self.programs() / program), *words], server_pid=server.pid, cwd=folder)
             if usage.exit_code:
                 raise SystemExit(f"{self.name} ended with {usage.exit_code}:\n{usage.output[-2000:]}")
             return usage, self.read(folder), server.truth()
 
-    def _bin(self) -> Path:
+    def programs(self) -> Path:
+        """Return the folder of the environment's programs; install it first if it is not there."""
         if self.requirement is None:
             return Path(sys.executable).parent
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
@@ -142,7 +143,7 @@ def _tokenizer(folder: Path) -> Path:
     """Make a tokenizer of 500 words, without which AIPerf asks the network for one."""
     home = folder / "tokenizer"
     home.mkdir()
-    subprocess.run([AIPERF._bin() / "python", "-c", _VOCABULARY], check=True, cwd=home)
+    subprocess.run([AIPERF.programs() / "python", "-c", _VOCABULARY], check=True, cwd=home)
     (home / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER_CONFIG))
     return home
 
@@ -184,7 +185,7 @@ def compare(truthserver: Path | None) -> None:
     for load in LOADS:
         ours: dict[str, float] = {}
         for tool in TOOLS:
-            tool._bin()
+            tool.programs()
             settle()
             with serve(STREAM, truthserver) as server:
                 found = figures(load, *tool.run(load, server))

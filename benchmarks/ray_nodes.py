@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.servers import Timetable, serve
-from benchmarks.timing import Scenario, timed_load
+from benchmarks.timing import Scenario, off_ms, requests_per_s, timed_load
 from tests.support.ray_cluster import local_cluster
 
 NODES = ("127.0.0.2", "127.0.0.3")
@@ -39,10 +39,9 @@ def main() -> None:
         for name, more in (("one machine", ("--workers", "2")), ("two nodes", nodes)) * arguments.repeats:
             with redirect_stderr(StringIO()):
                 usage, facts, truth = timed_load(load, arguments.seconds, server, "--metrics-port", "0", *more)
-            off = [(facts[f"ttft_{p}_s"] - getattr(truth, f"ttft_{p}_s")) * 1e3 for p in ("p50", "p99")]
-            per_s = facts["requests"] / ((facts["last_ns"] - facts["first_ns"]) / machine.NS)
-            cells = (name, *(f"{ms:.2f} ms" for ms in off), f"{facts['most_in_flight']:.0f}", f"{per_s:.1f}",
-                     f"{usage.cpu_s / facts['requests'] * 1e3:.2f} ms", facts["verdict"])  # fmt: skip
+            cells = (name, *(f"{ms:.2f} ms" for ms in off_ms(facts, truth)), f"{facts['most_in_flight']:.0f}",
+                     f"{requests_per_s(facts):.1f}", f"{usage.cpu_s / facts['requests'] * 1e3:.2f} ms",
+                     facts["verdict"])  # fmt: skip
             print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -1,7 +1,6 @@
 """The command line: the list of commands, each a module of ``structbench.commands``, and how their words are parsed."""
 
 import errno
-import gc
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from io import BufferedWriter, FileIO, TextIOWrapper
 from types import ModuleType
 from typing import Any, NoReturn
 
+from loadgen.startup import collect_rarely, leave_out
 from structbench import __version__
 from structbench.errors import BadInput, StructbenchError
 from structbench.formatting import did_you_mean, printable_lines
@@ -78,8 +78,8 @@ def main(argv: Sequence[str]) -> int:
 
 def entry() -> NoReturn:
     """Run the command that the shell was given: the entry point of the console script."""
-    gc.set_threshold(10_000)  # after 700 new objects, as Python does, looking for garbage takes a tenth of imports
-    sys.modules.setdefault("trio", None)  # type: ignore[arg-type]  # httpcore imports it if it is there, in 60 ms
+    collect_rarely()
+    leave_out("trio")  # httpcore imports it if it is there, in 60 ms
     sys.stdout, sys.stderr = _outlet(sys.stdout), _outlet(sys.stderr)
     os.umask(os.umask(0o077) | 0o077)  # prompts and answers are their owner's
     if logging.lastResort is not None:

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from loadgen.startup import collect_rarely
+
 _LENGTH = struct.Struct("<I")
 _START = (
     "import sys,json;a=json.loads(sys.argv[1]);sys.path[:]=a['path'];"
@@ -22,8 +24,6 @@ _START = (
 )
 
 
-GARBAGE = 10_000
-"""New objects after which to look for garbage: after 700, as Python does, it takes a tenth of the time of imports."""
 PARENTS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 """Signals that the parent alone acts on."""
 
@@ -51,11 +51,9 @@ def spawn(target: str, *words: str, fds: Sequence[int] = ()) -> tuple[subprocess
 
 
 def _enter(target: str, fd: int, words: Sequence[str]) -> None:
-    import gc
     import importlib
 
-    gc.set_threshold(GARBAGE)
-
+    collect_rarely()
     module, function = target.split(":")
     getattr(importlib.import_module(module), function)(socket.socket(fileno=fd), *words)
 

@@ -13,13 +13,13 @@ import gc
 import os
 import resource
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from loadgen.engine.child import MessageFramer, frame
 from loadgen.engine.feed import InFlight, take
 from loadgen.engine.worker import Take, Taken, Worker
+from loadgen.startup import leave_out
 from loadgen.wire.stamps import TimestampingSelector
 
 _UNUSED = ("click", "trio")
@@ -31,8 +31,7 @@ _COLLECT_S = 0.02
 
 def main(sock: socket.socket, api: str) -> None:
     """Run the child process, for a load by an API that it may be told of before the load is known."""
-    for name in _UNUSED:
-        sys.modules[name] = None  # type: ignore[assignment]  # to Python: not installed
+    leave_out(*_UNUSED)
     _raise_file_limit()
     _import_client(api)
     _, fds, _, _ = socket.recv_fds(sock, 1, 3)

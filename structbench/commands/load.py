@@ -35,9 +35,9 @@ def run(options: LoadOptions) -> int:
 
         print(plan_text(options))
         return 0
-    if options.engine != "local" or options.dry_run or options.explain:
+    if options.dry_run or options.explain:
         return _load(options)
-    with started_ahead("local", ClosedLoop(concurrency=1), api=None if options.api == "auto" else options.api):
+    with started_ahead(options.engine, ClosedLoop(concurrency=1), api=None if options.api == "auto" else options.api):
         return _load(options)
 
 
