@@ -32,7 +32,7 @@ GRACE_S = 30.0
 """How long after the time limit a silent child is killed: long, since it yields to other processes."""
 MAX_STARTS = 3
 """Failed starts in a row after which scoring is given up."""
-BATCH_S = 0.25
+BATCH_S = 0.1
 """How long answers are collected, so that two processes do not wake up for each one; a kill loses them."""
 BATCH_SIZE = 64
 MAX_CASES = 1024

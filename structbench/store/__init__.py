@@ -39,7 +39,6 @@ from structbench.store.spool import (
     SpooledRow,
     count_lines,
     insert,
-    is_alive,
     read_rows,
     set_aside,
     written_rows,
@@ -94,8 +93,8 @@ class Store:
         except OSError as error:
             raise BadInput(f"cannot write beside {self.path} ({error.strerror}): give another --db") from error
         self.owner = self._spool.owner
-        self._is_alive = partial(is_alive, self._spool.folder)
-        self._files = deque((file, count_lines(file)) for file in self._spool.adopt())
+        # At least 1: what has no whole line, since its owner was killed at the first, is to be dealt with too.
+        self._files = deque((file, max(1, count_lines(file))) for file in self._spool.adopt())
         self._rows: Iterator[SpooledRow] | None = None
         """The rest of the first file, if only a part of it is in DuckDB."""
         self._state = threading.Condition()
@@ -266,7 +265,7 @@ class Store:
 
     def find(self, config_hashes: Sequence[str]) -> dict[str, StoredRun]:
         """Return each known hash's largest complete run, else the newest to continue, else one still running."""
-        return self._read(lambda con: find_runs(con, config_hashes, self._is_alive))
+        return self._read(lambda con: find_runs(con, config_hashes, self._spool.is_alive))
 
     def nearest(self, config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
         """Return the stored config of the same suite and model that differs least, and its newest run."""
@@ -278,14 +277,14 @@ class Store:
         mine = {"run_id": run.run_id, "status": "running", "owner": self.owner}
 
         def take(con: duckdb.DuckDBPyConnection) -> bool:
-            free = is_free(con, run, self._is_alive)
+            free = is_free(con, run, self._spool.is_alive)
             if free:
                 insert(con, self._columns, iter([("runs", mine, 0)]))
             return free
 
         if self.flush():
             return self._read(take, read_only=False)
-        free = self._read(lambda con: is_free(con, run, self._is_alive))
+        free = self._read(lambda con: is_free(con, run, self._spool.is_alive))
         if free:  # the claim waits with the rows; should two make it, each row is kept once
             self.append("runs", mine)
         return free

@@ -113,6 +113,10 @@ class Spool:
         if owner != self.owner and not self._files_of(owner):
             self._release(owner)
 
+    def is_alive(self, owner: str | None) -> bool:
+        """Return whether a process, perhaps this one, works under this name: not of whom this one took over."""
+        return owner == self.owner or (owner not in self._claims and is_alive(self.folder, owner))
+
     def close(self) -> None:
         """Release the locks; remaining files wait for the next process, an empty folder is removed."""
         self.rotate()

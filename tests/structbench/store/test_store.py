@@ -20,6 +20,7 @@ from structbench.errors import BadInput, RunFailed
 from structbench.store import Reader, Store, database, schema
 from structbench.store.database import Database
 from structbench.store.spool import Spool, is_alive
+from structbench.store.upkeep import spool_of
 from tests.support.databases import APPEND, RUN, held, python, read, request
 from tests.support.loads import ask
 
@@ -169,6 +170,32 @@ def test_a_load_starts_while_a_reader_holds_a_current_file(path: Path) -> None:
     Store(path).close()
     with held(path, "read"), Store(path, patience_s=0.1) as store:
         assert store.find(["h"]) == {}
+
+
+def test_a_dead_process_run_can_go_on_while_a_reader_has_the_file(path: Path) -> None:
+    Store(path).close()
+    dead = Spool(spool_of(path))
+    dead.append("runs", {**RUN, "owner": dead.owner})
+    dead.append("requests", request(0))
+    dead.close()
+    with held(path, "read"), Store(path, patience_s=0.1) as store:
+        assert store.backlog == 2
+        (run,) = store.find(["h"]).values()
+        assert (run.status, run.requests) == ("partial", 1)
+        assert store.claim(run)
+        (run,) = store.find(["h"]).values()
+        assert run.status == "running", "by this process now"
+
+
+def test_a_process_killed_before_its_first_line_leaves_nothing_that_stays(path: Path) -> None:
+    with Store(path) as store:
+        store.append("runs", RUN)
+    spool = spool_of(path)
+    spool.mkdir()
+    (spool / "1-dead.00000000.jsonl").touch()
+    (spool / "2-dead.00000000.jsonl").write_text('{"table":"reque')
+    with Store(path) as store:
+        assert [file.name for file in spool.iterdir()] == [f"{store.owner}.lock"]
 
 
 @pytest.mark.slow
