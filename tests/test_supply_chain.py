@@ -23,6 +23,7 @@ FIXED_IN = {
     "h11": ("0.16.0", "CVE-2025-43859, published 2025-04"),
     "idna": ("3.15", "CVE-2024-3651, 2024-04; CVE-2026-45409, published 2026-05"),
     "jinja2": ("3.1.6", "CVE-2024-56201, CVE-2024-56326, 2024-12; CVE-2025-27516, published 2025-03"),
+    "orjson": ("3.11.6", "CVE-2024-27454, 2024-02; CVE-2025-67221, published 2026-01"),
     "protobuf": ("6.33.5", "CVE-2025-4565, 2025-06; CVE-2026-0994, published 2026-01"),
     "pygments": ("2.20.0", "CVE-2026-4539, published 2026-03"),
     "ray": ("2.54.0", "CVE-2025-62593, 2025-11; CVE-2026-27482, published 2026-02; ports open to all: docs/scale.md"),

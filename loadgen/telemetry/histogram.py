@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from operator import attrgetter
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.instruments import CellLabels, Instrument, Labels, genai_attributes, own_attributes
@@ -37,8 +37,7 @@ ZERO = -(1 << 31)
 """The index of the bucket for exactly 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exemplar:
+class Exemplar(NamedTuple):
     """The request that a value came from, which leads from a bucket to the row (and to the trace, if there is one)."""
 
     run_id: str
@@ -73,10 +72,8 @@ class Histogram:
 
     def exemplify(self, values: Array, exemplars: Sequence[Exemplar | None]) -> None:
         """Keep the request that each of some values came from, where it is known, as the example of its bucket."""
-        latest = {place: i for i, place in enumerate(self.places(values)) if exemplars[i] is not None}
-        for place, i in latest.items():
-            if (exemplar := exemplars[i]) is not None:
-                self.exemplars[place] = float(values[i]), exemplar
+        known = zip(self.places(values), zip(values.tolist(), exemplars, strict=True), strict=True)
+        self.exemplars.update((place, (value, found)) for place, (value, found) in known if found is not None)
 
 
 def explicit(bounds: Sequence[float]) -> Histogram:

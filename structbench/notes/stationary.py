@@ -11,7 +11,7 @@ from structbench.notes.change import Change, change_of
 from structbench.notes.judge import PLACED, Judge, Row
 from structbench.types import Note
 
-_MOST = 20_000
+_MOST = 5_000
 """Requests that are looked at, spread evenly."""
 _NEARLY_ALL = 0.8
 _GENERATED = ("text", "numbers")

@@ -66,6 +66,8 @@ class Scorer:
         self._failure: BaseException | None = None
         self._closing, self._close = socket.socketpair()
         self._closed = False
+        self._scored: tuple[Sequence[Item], Sequence[Score | None]] = [], []
+        """Scores that are not passed on yet."""
         self._child: _Child | None = None
         self._failed_starts = 0
         self._started = threading.Event()
@@ -122,7 +124,11 @@ class Scorer:
             self._ready_child()
         self._started.set()
         while (batch := self._next_batch()) and not self._closed:
-            self._deliver(batch, self._scores(batch))
+            scores = self._scores(batch)
+            self._deliver()
+            self._scored = batch, scores
+            if self._queue.empty():
+                self._deliver()
         self._drop_child()
         self._closing.close()
 
@@ -143,7 +149,9 @@ class Scorer:
                 break
         return batch
 
-    def _deliver(self, batch: Sequence[Item], scores: Sequence[Score | None]) -> None:
+    def _deliver(self) -> None:
+        """Pass on the scores that wait: called while the child scores the next ones."""
+        (batch, scores), self._scored = self._scored, ([], [])
         delivered = 0
         for (key, _, _), score in zip(batch, scores, strict=True):
             if self._closed:
@@ -177,14 +185,14 @@ class Scorer:
 
     def _question(self, case: Case, answer: Answer) -> bytes | Score:
         """Pickle case and answer, or return the score that says why that is impossible."""
-        too_large = unscored(f"the answer is larger than {self._size_limit} bytes")
-        if len(answer.output_text) > self._size_limit:
-            return too_large
-        try:
-            question = pickle.dumps((self._pack_case(case), answer))
-        except Exception as error:  # any object may refuse to be pickled, with any exception
-            return unscored(f"the answer cannot be handed to the scoring process: {type(error).__name__}: {error}")
-        return question if len(question) <= self._size_limit else too_large
+        if len(answer.output_text) <= self._size_limit:
+            try:
+                question = pickle.dumps((self._pack_case(case), answer))
+            except Exception as error:  # any object may refuse to be pickled, with any exception
+                return unscored(f"the answer cannot be handed to the scoring process: {type(error).__name__}: {error}")
+            if len(question) <= self._size_limit:
+                return question
+        return unscored(f"the answer is larger than {self._size_limit} bytes")
 
     def _pack_case(self, case: Case) -> bytes:
         """Pickle the case without its messages, once for a case that is asked repeatedly."""
@@ -209,7 +217,7 @@ class Scorer:
         child = self._ready_child()
         if child is None:
             return "the scoring process did not start"
-        reply = child.ask(questions, len(questions) * self._time_limit_s + GRACE_S, self._closing)
+        reply = child.ask(questions, len(questions) * self._time_limit_s + GRACE_S, self._closing, self._deliver)
         if isinstance(reply, str):
             self._drop_child()
         return reply
@@ -250,10 +258,15 @@ class _Child:
         except (EOFError, OSError):
             return False
 
-    def ask(self, questions: list[bytes], limit_s: float, closing: socket.socket) -> list[Score] | str:
-        """Return the child's scores, or the reason why there are none; then do not use this child again."""
+    def ask(
+        self, questions: list[bytes], limit_s: float, closing: socket.socket, meanwhile: Callable[[], None]
+    ) -> list[Score] | str:
+        """Return the child's scores, or the reason why there are none; then do not use this child again.
+
+        ``meanwhile`` is what to do while it works.
+        """
         try:
-            reply: list[Score] = self._reply(questions, limit_s, closing)
+            reply: list[Score] = self._reply(questions, limit_s, closing, meanwhile)
             return reply
         except TimeoutError:
             return f"the scoring process gave no answer within {limit_s:g} s"
@@ -261,9 +274,12 @@ class _Child:
             self.process.kill()
             return f"the scoring process died (exit code {self.process.wait()})"
 
-    def _reply(self, message: Any, limit_s: float, closing: socket.socket) -> Any:
+    def _reply(
+        self, message: Any, limit_s: float, closing: socket.socket, meanwhile: Callable[[], None] = lambda: None
+    ) -> Any:
         """Return the child's reply to the message; TimeoutError after the limit or once ``closing`` is closed."""
         self._sock.sendall(frame(message))
+        meanwhile()
         with selectors.DefaultSelector() as selector:
             selector.register(self._sock, selectors.EVENT_READ)
             selector.register(closing, selectors.EVENT_READ)

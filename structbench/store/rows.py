@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -136,14 +136,14 @@ def _text(value: Any) -> str:
 
 
 def _integer(value: Any) -> int | None:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if type(value) is not int and (not isinstance(value, int) or isinstance(value, bool)):
         raise TypeError("not an integer")
     return value if -INT64 <= value < INT64 else None
 
 
-def _integers(values: Any) -> list[int | None]:
+def _integers(values: Any) -> Sequence[int | None]:
     if {*map(type, values)} == {int} and min(values) >= -INT64 and max(values) < INT64:  # nearly always
-        return list(values)
+        return values if isinstance(values, list) else list(values)
     return [_integer(value) for value in values]
 
 

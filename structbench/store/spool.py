@@ -22,6 +22,8 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from structbench.store.rows import storable
 from structbench.store.schema import FIXED, KEYS, UPDATED, Columns
 from structbench.store.steady import mark_steady
@@ -72,7 +74,7 @@ class Spool:
 
     def append(self, table: str, row: dict[str, Any]) -> None:
         """Write one row; raise OSError if the disk does not take it, leaving no part of it behind."""
-        line = _encoded({"table": table, "row": row}).encode() + b"\n"
+        line = orjson.dumps({"table": table, "row": row}, option=orjson.OPT_APPEND_NEWLINE)
         if self._file is None:
             self._file = os.open(self._current(), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
             if self._fsync:  # the file is new, and perhaps the folder: their names are to outlive it too

@@ -83,7 +83,7 @@ def hung(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> psutil.Process:
     process, child = child_of(scorer), scorer._child
     assert child is not None
     ask = child.ask
-    monkeypatch.setattr(child, "ask", lambda questions, _limit_s, closing: ask(questions, 0.4, closing))
+    monkeypatch.setattr(child, "ask", lambda questions, _limit_s, *rest: ask(questions, 0.4, *rest))
     process.suspend()
     return process
 
@@ -155,6 +155,29 @@ def test_answers_are_scored_in_batches_and_none_waits_for_a_full_one(
     assert list(scores.by_key) == list(range(count))
     scorer.submit("late", CASES["number"], Answer(output_text="7"))
     until(lambda: "late" in scores.by_key, "an answer that nobody drains is scored")
+
+
+def test_scores_are_passed_on_while_the_next_answers_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer_module, "BATCH_S", 60.0)
+    asked: list[int] = []
+    frame = scorer_module.frame
+
+    def counting(message: Any) -> bytes:
+        if isinstance(message, list):
+            asked.append(len(message))
+        return frame(message)
+
+    monkeypatch.setattr(scorer_module, "frame", counting)
+
+    def on_score(key: int, _: Score | None) -> None:
+        if key < scorer_module.BATCH_SIZE:
+            until(lambda: len(asked) > 1, "the second batch is asked")
+
+    with Scorer(on_score) as scorer:
+        for key in range(2 * scorer_module.BATCH_SIZE):
+            scorer.submit(key, CASES["number"], Answer(output_text="7"))
+        assert scorer.drain(60)
+    assert asked == [scorer_module.BATCH_SIZE] * 2
 
 
 def test_after_a_drain_answers_are_gathered_again(
