@@ -72,8 +72,8 @@ class Histogram:
 
     def exemplify(self, values: Array, exemplars: Sequence[Exemplar | None]) -> None:
         """Keep the request that each of some values came from, where it is known, as the example of its bucket."""
-        known = zip(self.places(values), zip(values.tolist(), exemplars, strict=True), strict=True)
-        self.exemplars.update((place, (value, found)) for place, (value, found) in known if found is not None)
+        latest = dict(zip(self.places(values), zip(values.tolist(), exemplars, strict=True), strict=True))
+        self.exemplars.update((place, (value, found)) for place, (value, found) in latest.items() if found is not None)
 
 
 def explicit(bounds: Sequence[float]) -> Histogram:

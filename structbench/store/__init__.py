@@ -31,7 +31,7 @@ from structbench.store.database import (
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
 from structbench.store.overlay import Waiting
 from structbench.store.reader import Reader
-from structbench.store.rows import row_of, run_columns, storable_row
+from structbench.store.rows import converters, row_of, run_columns, storable_row
 from structbench.store.schema import KEYS, UPDATED, Columns
 from structbench.store.spool import (
     BESIDES,
@@ -86,6 +86,7 @@ class Store:
         self.path = Path(path)
         self._database = Database(self.path, config=BESIDE_A_LOAD)
         self._columns = self._database.prepare(patience_s)
+        self._converters = {table: converters(types) for table, types in self._columns.items()}
         self._filled: dict[str, set[str]] = {}
         """The columns that any row of a table has had so far."""
         try:
@@ -146,7 +147,8 @@ class Store:
         if not columns or missing or not row.keys() <= columns.keys():
             unknown = [name for name in row if name not in columns]
             raise ValueError(f"table {table}: no column {unknown}, no value for {missing}")
-        kept = storable_row(row, columns, absent=table in UPDATED)  # where an absent column means that it stays
+        # In tables that are updated, an absent column means that it stays.
+        kept = storable_row(row, columns, self._converters[table], absent=table in UPDATED)
         if table == "runs":
             kept["owner"] = self.owner
         kept |= besides
@@ -160,8 +162,8 @@ class Store:
             self._appended += 1
             if table in UPDATED:
                 self._remember(table, kept)
-            elif not kept.keys() <= self._filled.setdefault(table, set()):
-                self._filled[table] |= kept.keys()
+            else:
+                self._filled.setdefault(table, set()).update(kept)
         self._raise_failure()
 
     def _remember(self, table: str, row: dict[str, Any]) -> None:

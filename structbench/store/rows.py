@@ -32,6 +32,7 @@ _RECORD_COLUMNS = (
 _of_record = attrgetter(*_RECORD_COLUMNS)
 _CONFIG_COLUMNS = ("model", "model_digest", "server_version", "suite", "endpoint", "structured")
 SCORE_COLUMNS = tuple(field.name for field in fields(Score) if field.name != "outcome")
+_of_score = attrgetter(*SCORE_COLUMNS)
 
 
 def row_of(
@@ -82,10 +83,9 @@ def row_of(
 
 def outcome_columns(error_kind: str | None, score: Score | None) -> dict[str, Any]:
     """Return the columns that say how a request ended and what it was worth."""
-    return {
-        "outcome": score.outcome if score is not None else error_kind or "completed",
-        **{column: None if score is None else getattr(score, column) for column in SCORE_COLUMNS},
-    }
+    if score is None:
+        return {"outcome": error_kind or "completed", **dict.fromkeys(SCORE_COLUMNS)}
+    return {"outcome": score.outcome, **dict(zip(SCORE_COLUMNS, _of_score(score), strict=True))}
 
 
 def run_columns(config: Config) -> dict[str, Any]:
@@ -101,11 +101,19 @@ def run_columns(config: Config) -> dict[str, Any]:
     }
 
 
-def storable_row(row: Mapping[str, Any], types: Mapping[str, str], *, absent: bool = False) -> dict[str, Any]:
-    """Return a row with each value as ``storable`` does; without those that are None unless ``absent``."""
-    convert = _STORABLE
+def converters(types: Mapping[str, str]) -> Mapping[str, Callable[[Any], Any]]:
+    """Return what converts a value of each column, as ``storable`` does."""
+    return {name: _STORABLE[sql_type] for name, sql_type in types.items()}
+
+
+def storable_row(row: Mapping[str, Any], types: Mapping[str, str], convert: Mapping[str, Callable[[Any], Any]],
+                 *, absent: bool = False) -> dict[str, Any]:  # fmt: skip
+    """Return a row with each value as ``storable`` does; without those that are None unless ``absent``.
+
+    ``convert``: the ``converters`` of the types.
+    """
     try:
-        kept = {name: convert[types[name]](value) for name, value in row.items() if value is not None}
+        kept = {name: convert[name](value) for name, value in row.items() if value is not None}
         return {**dict.fromkeys(row), **kept} if absent else kept
     except (TypeError, ValueError):
         for name, value in row.items():
