@@ -351,13 +351,38 @@ def usable(path: Path) -> Iterator[None]:
         yield
     except Locked as held:
         raise BadInput(f"{path} is in use by {held}: stop that process or give another --db") from held
+    except duckdb.OutOfMemoryException as error:
+        raise _stopped(path, error) from error
     except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         if _NO_LOCKS.search(reason):
             raise BadInput(f"{path} is on a file system that has no locks: use a local disk, by --db") from error
         if "not a valid DuckDB" in reason:
             raise BadInput(f"{path} is not a DuckDB database: give another --db") from error
         raise BadInput(f"{path} cannot be opened as a DuckDB database ({reason}): give another --db") from error
+
+
+@contextmanager
+def at_work(path: Path) -> Iterator[None]:
+    """Turn what stops DuckDB amid its work into one line for the user: RunFailed for a full disk or too little memory,
+    BadInput for values that nobody measured."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.DataError as error:
+        reason = _first_line(error)
+        raise BadInput(f"{path} holds values that structbench did not write ({reason}): give another --db") from error
+    except (duckdb.OperationalError, duckdb.InternalError, duckdb.FatalException) as error:
+        raise _stopped(path, error) from error
+
+
+def _stopped(path: Path, error: Exception) -> RunFailed:
+    return RunFailed(f"{path}: {_first_line(error)}: free some space, or choose fewer runs; nothing stored is lost")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def refuse_odd(path: Path) -> None:

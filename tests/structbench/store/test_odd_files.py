@@ -51,11 +51,14 @@ def test_lines_that_do_not_fit_are_set_aside_with_one_warning_and_stop_no_other(
         file.write(b"".join(MISFITS))
         file.write(json.dumps({"table": "requests", "row": request(8)}).encode() + b"\n")
     dead.close()
+    before = os.umask(0o022)
     with Reader(path) as reader:
         rows = reader.query("SELECT request_index AS i FROM requests ORDER BY ALL")
+    os.umask(before)
     assert [row["i"] for row in rows] == [0, 7, 8]
     (kept,) = spool_of(path).iterdir()
     assert kept.suffix == ".bad"
+    assert kept.stat().st_mode & 0o077 == 0
     assert len(kept.read_bytes().splitlines()) == len(MISFITS)
     assert caplog.text.count("do not fit and are kept in") == 1
     caplog.clear()
