@@ -151,7 +151,8 @@ def gap_moments(
 
     drawn: dict[int, list[dict[str, Any]]] = {group: [] for group in completed}
     for row in rows.query(_SAMPLE, {**params, **sample_of(completed, GAP_REQUESTS)}):
-        drawn[row["line"]].append(row)
+        if row["at_s"] is not None:
+            drawn[row["line"]].append(row)
     found = {}
     for group, sample in drawn.items():
         offsets = [np.array(row["offsets_us"], dtype=float) / 1e6 for row in sample]
