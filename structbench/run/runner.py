@@ -237,7 +237,8 @@ def load(
     stop = stop or Stop()
     stop.say = display.print
     with ExitStack() as stack:
-        for notice in (*settings.notices, calibrated_machine.warning(settings.loads, calibrated_machine.kept())):
+        able = calibrated_machine.kept() if settings.cluster is None else None
+        for notice in (*settings.notices, calibrated_machine.warning(settings.loads, able)):
             if notice is not None:
                 display.print(notice)
         if not (settings.dry_run or settings.explain):
