@@ -30,8 +30,11 @@ NOT_JSON = "(not JSON)"
 """The one argument of a call whose arguments are not JSON; its value is their text."""
 ANSWER = "answer"
 """The function by whose arguments a model answers where a schema is asked for as a tool."""
-_NO_UPSTREAM = (502, 504)
-"""Statuses with which a gateway says that the server behind it does not answer."""
+NO_UPSTREAM = (502, 503, 504, 520, 521, 522, 523, 524)
+"""Statuses with which a gateway says that the server behind it does not answer.
+
+503 is also what a server says that still loads its model, or that is full.
+"""
 GATHERED = 0.2
 """The share of gathered chunks above which an answer has no spacing to be measured."""
 FASTER = 0.95
@@ -131,11 +134,11 @@ class RequestError:
 
     @property
     def nobody_there(self) -> bool:
-        """Return whether no server was reached: no connection, or a gateway in front that says so."""
+        """Return whether no server was reached, as far as an answer can tell: ask the server whether it is away."""
         return (
             self.kind == "connect"
             or (self.kind == "timeout" and self.message.startswith("connect:"))
-            or (self.kind == "http" and self.status in _NO_UPSTREAM)
+            or (self.kind == "http" and self.status in NO_UPSTREAM)
         )
 
     @property

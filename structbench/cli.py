@@ -72,7 +72,8 @@ def main(argv: Sequence[str]) -> int:
     except (KeyboardInterrupt, RuntimeError) as error:
         if isinstance(error, RuntimeError) and str(error) != _INTERRUPTED_QUERY:
             raise
-        complain("interrupted; what was measured is stored, and --skip-cached continues it")
+        continued = "; what was measured is stored, and --skip-cached continues it" if argv[:1] == ["load"] else ""
+        complain(f"interrupted{continued}")
         return 130
 
 

@@ -162,14 +162,22 @@ class _LmStudio(Kind):
         return "", {}, details
 
 
-ANY = Kind()
-_KINDS: Sequence[Kind] = (_LlamaCpp(), _Vllm(), _Sglang(), _LmStudio(), _Ollama(), _Tgi(), ANY)
+ANY, _LLAMA_CPP = Kind(), _LlamaCpp()
+_KINDS: Sequence[Kind] = (_LLAMA_CPP, _Vllm(), _Sglang(), _LmStudio(), _Ollama(), _Tgi(), ANY)
 """In the order in which they are tried: first those that the list of models tells."""
 
 
 def kind_of(http: httpx.Client, listing: httpx.Response, entries: Entries | None) -> Kind:
     """Return the kind of the server that gave this list of models (None: no list)."""
     return next(kind for kind in _KINDS if kind.speaks(http, listing, entries))
+
+
+def is_ready(http: httpx.Client, listing: httpx.Response, v1: str) -> bool:
+    """Return whether the server that gave this list, below the path ``v1``, answers requests.
+
+    llama.cpp lists its model while it still loads it, and says of everything else that it cannot yet.
+    """
+    return not _LLAMA_CPP.speaks(http, listing, entries_of(listing)) or http.get(f"{v1}/health").status_code != 503
 
 
 def _owned_by(entries: Entries | None, owner: str) -> bool:

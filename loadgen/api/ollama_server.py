@@ -147,13 +147,13 @@ def probe(address: str, access: Access = NO_ACCESS) -> Server:
             names, models, details = listed(allowed(http.get("/api/tags"), address, access).json())
     except (httpx.RequestError, OSError) as error:
         how = "start it with `ollama serve`, or give --host, or --simulate"
-        raise unanswered(error, address, how) from None
+        raise unanswered(error, address, how, access) from None
     except _NOT_OLLAMA:
         version = None
     if not isinstance(version, str):
         raise NotThisApi(f"what answers at {address}{by_proxy(address)} is not Ollama: "
                           + (past_proxy(address) or "check --host and the port"))  # fmt: skip
-    return Server(address, version, models, listed=names, access=access, kind="ollama", details=details)
+    return Server(address, access.masked(version), models, listed=names, access=access, kind="ollama", details=details)
 
 
 def listed(tags: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str], dict[str, ModelDetails]]:
@@ -202,7 +202,8 @@ def pull(
     """Have the server pull the model; ``on_progress(status, completed bytes, total bytes)``."""
     try:
         for part in _messages(address, "/api/pull", {"model": model}, _FIRST_LINE_S, access, whole=False):
-            on_progress(str(part.get("status") or ""), int(part.get("completed") or 0), int(part.get("total") or 0))
+            status = access.masked(str(part.get("status") or ""))
+            on_progress(status, int(part.get("completed") or 0), int(part.get("total") or 0))
     except _failures() as error:
         raise _failed(error, f"{model} cannot be pulled", address, access) from None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from loadgen.api.server import REFUSED, AccessRefused, ServerError
-from loadgen.wire.access import Access
+from loadgen.wire.access import Access, redirect_target
 from loadgen.wire.tls import answers_tls, tls_problem
 
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ def way_to(address: str, access: Access, limit_s: float, *, whole: bool = True) 
 
     def refuse_redirect(response: httpx.Response) -> None:
         if response.has_redirect_location:
-            asked, target = str(response.url), str(response.url.join(response.headers["location"]))
-            path = asked.removeprefix(address.rstrip("/"))
-            raise ServerError(f"{address} redirects to {target.removesuffix(path)}: give that as --host")
+            asked = str(response.url)
+            target = redirect_target(asked, response.headers["location"])
+            there = target.removesuffix(asked.removeprefix(address.rstrip("/")))
+            raise ServerError(f"{address} redirects to {access.masked(there)}: give that as --host")
 
     way = client_arguments(address, access, limit_s, proxy_to(address), whole=whole)
     return {**way, "trust_env": False, "follow_redirects": False, "event_hooks": {"response": [refuse_redirect]}}
@@ -65,14 +66,14 @@ def _for_https(address: str) -> str:
     return f"{address} speaks https: give --host https{address.removeprefix('http')}"
 
 
-def unanswered(error: Exception, address: str, how: str) -> ServerError:
+def unanswered(error: Exception, address: str, how: str, access: Access) -> ServerError:
     """Return the error for a server that did not answer, with what to do: ``how``, unless something else is wrong."""
     if (problem := tls_problem(error, address)) is not None:
         return ServerError(problem)
     url = urlsplit(address)
     if url.scheme == "http" and url.hostname and answers_tls(url.hostname, url.port or 80):
         return ServerError(_for_https(address))
-    reason = str(error) or type(error).__name__
+    reason = access.masked(str(error)) or type(error).__name__
     return ServerError(f"no server answers at {address}{by_proxy(address)} ({reason}): {past_proxy(address) or how}")
 
 

@@ -95,10 +95,11 @@ async def send(
         error = _error(api, caught, request, answer, timings)
         if error is None:
             raise
-        error = _told(error, access, timings.retry_after)
     impossible = answer.drop_impossible()
     if error is None and impossible is not None:
         error = RequestError("protocol", impossible, 200)
+    if error is not None:
+        error = _told(error, access, timings.retry_after)
     return RequestRecord(
         index=request.index,
         worker=worker,

@@ -103,18 +103,19 @@ class V1Server:
             with client_of(_root(address), _QUESTION_TIMEOUT_S, access) as http:
                 return _identified(self, http, address, access)
         except (httpx.RequestError, OSError) as error:
-            raise unanswered(error, address, "start it, or give --host") from None
+            raise unanswered(error, address, "start it, or give --host", access) from None
 
     def answers(self, address: str, access: Access = NO_ACCESS) -> bool:
-        """Return whether the server still answers, whatever it says."""
+        """Return whether the server takes requests, if only to refuse them; a gateway may answer in its place."""
         import httpx
 
+        v1 = urlsplit(self._v1(address)).path
         try:
-            with client_of(address, _QUESTION_TIMEOUT_S, access) as http:
-                http.get(f"{self._v1(address)}/models")
+            with client_of(_root(address), _QUESTION_TIMEOUT_S, access) as http:
+                listing = http.get(f"{v1}/models")
+                return listing.status_code < 500 and kinds.is_ready(http, listing, v1)
         except (httpx.RequestError, OSError, ServerError):
             return False
-        return True
 
     def pull(
         self, address: str, model: str, on_progress: Callable[[str, int, int], None], access: Access = NO_ACCESS
@@ -137,7 +138,7 @@ class V1Server:
         except ServerError as error:
             return None, str(error)
         if "usage" not in answer and not (answer.get("choices") or answer.get("output") or answer.get("content")):
-            return None, f"the answer is not what this API sends: {json.dumps(answer)[:200]}"
+            return None, f"the answer is not what this API sends: {access.masked(json.dumps(answer))[:200]}"
         return monotonic() - began, None
 
     def refused_limit(self, refusal: str) -> str | None:
@@ -261,7 +262,7 @@ def _identified(api: V1Server, http: httpx.Client, address: str, access: Access)
     named = {kind.full_name(name): f"name:{name}" for name in names}
     on_openai = api.api_name == OPENAI.api_name and urlsplit(address).hostname == _OPENAIS_OWN
     return Server(
-        address, f"{kind.name} {version}".strip(), {**named, **models}, api.api_name, access=access,
+        address, f"{kind.name} {access.masked(version)}".strip(), {**named, **models}, api.api_name, access=access,
         listed={kind.full_name(name): name for name in names}, kind=kind.name, lists_models=entries is not None,
         limit_field=openai.LIMIT_FIELDS[1] if on_openai else None, details=details,
     )  # fmt: skip

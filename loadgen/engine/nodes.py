@@ -231,16 +231,15 @@ class _Driver:
         return len(node.waiting) + len(node.queue)
 
     def _reserve(self, alive: Sequence[_Node]) -> None:
-        """Divide half of what is left among the nodes, by what each has done so far.
+        """Divide half of what is left among the nodes' reserves, by their slots, at most one for each.
 
         The last ones, as many as there are slots, wait for whoever is free.
         """
-        slots, done = sum(node.slots for node in alive), sum(node.readings.requests for node in alive)
+        slots = sum(node.slots for node in alive)
         taken = sum(max(0, node.free - self._held(node)) for node in alive)
         left = max(0, len(self.ahead) - taken - slots)
         for node in alive:
-            part = -(-left * (node.slots + node.readings.requests) // (2 * (slots + done)))
-            node.reserve = min(node.slots, part) if len(alive) > 1 else node.slots
+            node.reserve = min(node.slots, left * node.slots // (2 * slots)) if len(alive) > 1 else node.slots
 
     def _down(self, node: _Node) -> Down:
         requests, node.queue = tuple(node.queue), []

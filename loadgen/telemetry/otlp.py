@@ -37,6 +37,7 @@ from opentelemetry.trace import Tracer
 from loadgen.telemetry.histogram import ZERO, Histogram, Histograms, HistogramSeries, explicit, exponential, fitted
 from loadgen.telemetry.instruments import Instrument
 from loadgen.telemetry.target import Target
+from loadgen.wire.access import Access
 
 FLUSH_S = 5.0
 """How long ``close`` may take to push what is left."""
@@ -53,7 +54,7 @@ class Push:
     def __init__(
         self, target: Target, instruments: Sequence[Instrument], resource: Resource, warn: Callable[[str], None]
     ) -> None:
-        self._warning = _OneWarning(target.name, warn)
+        self._warning = _OneWarning(target, warn)
         self.reader: PeriodicExportingMetricReader | None = None
         self.tracer: Tracer | None = None
         self._exporters: list[OTLPMetricExporter | OTLPSpanExporter] = []
@@ -183,9 +184,10 @@ class _OneWarning(logging.Handler):
     While it is attached, Python's handler of last resort prints none of them; the caller's own logging still may.
     """
 
-    def __init__(self, collector: str, warn: Callable[[str], None]) -> None:
+    def __init__(self, target: Target, warn: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
-        self._collector = collector
+        self._collector = target.name
+        self._masked = Access(secrets=target.secrets).masked
         self._warn = warn
         self.given = False
         _LOGGER.addHandler(self)
@@ -193,7 +195,7 @@ class _OneWarning(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         arguments = record.args if isinstance(record.args, tuple) else ()
         errors = [type(argument).__name__ for argument in arguments if isinstance(argument, Exception)]
-        self.give(errors[0] if errors else record.getMessage())
+        self.give(errors[0] if errors else self._masked(record.getMessage()))
 
     def give(self, why: str) -> None:
         """Warn, unless a warning was given before."""

@@ -5,15 +5,16 @@ Invariant: anything wrong with either is a ValueError whose text is one line for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from loadgen.wire.access import masked_address
+from loadgen.wire.access import Access, masked_address, split_userinfo
 
 PUSHES = "http/protobuf"
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_HEADERS = tuple(f"OTEL_EXPORTER_OTLP_{signal}HEADERS" for signal in ("", "TRACES_", "METRICS_"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,8 @@ class Target:
     metrics: str | None = field(repr=False)
     content: bool = False
     """Whether spans include prompts and answers."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Texts that no message may contain."""
 
 
 def is_disabled(environ: Mapping[str, str]) -> bool:
@@ -49,7 +52,19 @@ def target_of(option: str | None, content: bool, environ: Mapping[str, str]) -> 
     if traces is None and metrics is None:
         return None
     name = option or environ.get(_ENDPOINT) or traces or metrics
-    return Target(name=masked_address(str(name)), traces=traces, metrics=metrics, content=content)
+    secrets = _secrets((traces, metrics), environ)
+    return Target(name=masked_address(str(name)), traces=traces, metrics=metrics, content=content, secrets=secrets)
+
+
+def _secrets(urls: Sequence[str | None], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what lets us in at the collector: the credentials in its URLs, and the values of its headers."""
+    named = [userinfo for url in urls if url is not None and (userinfo := split_userinfo(url)[1]) is not None]
+    pairs = [pair for variable in _HEADERS for pair in environ.get(variable, "").split(",")]
+    values = [unquote(pair.partition("=")[2]).strip() for pair in pairs]
+    return (
+        *(secret for userinfo in named for secret in Access().completed(userinfo, None, environ).secrets),
+        *(secret for value in values if value for secret in (value, value.rpartition(" ")[2])),
+    )
 
 
 def _endpoint(signal: str, option: str | None, environ: Mapping[str, str]) -> str | None:

@@ -5,14 +5,16 @@ Invariant: whatever is wrong with what was given is a ValueError whose text is o
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, quote_plus, unquote, urljoin
 
 from loadgen.wire.tls import certificates_in, context_of
 
@@ -135,10 +137,16 @@ class Access:
         return f"HTTP {status}: {lacking}{variable} --api-key-env"
 
     def masked(self, text: str) -> str:
-        """Return the text without the secrets, which a server may repeat in its errors."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            if len(secret) >= _SHORTEST_SECRET:
-                text = text.replace(secret, MASK)
+        """Return a server's text without the secrets, which it may repeat, also as URLs, JSON and HTML write them."""
+        hidden = [secret for secret in self.secrets if len(secret) >= _SHORTEST_SECRET]
+        if not hidden:
+            return text
+        from html import escape
+
+        in_url, in_json = partial(quote, safe=""), partial(_in_json, ensure_ascii=False)
+        ways = (str, quote, in_url, quote_plus, escape, _in_json, in_json)
+        for form in sorted({way(secret) for secret in hidden for way in ways}, key=len, reverse=True):
+            text = text.replace(form, MASK)
         return text
 
 
@@ -169,6 +177,18 @@ def access_of(
 
 NO_ACCESS = Access()
 """Nothing to show, and the usual certificates."""
+
+
+def redirect_target(asked: str, location: str) -> str:
+    """Return where a redirect leads; what is no address stays as the server gave it."""
+    try:
+        return urljoin(asked, location)
+    except ValueError:
+        return location
+
+
+def _in_json(text: str, **how: bool) -> str:
+    return json.dumps(text, **how)[1:-1]  # type: ignore[arg-type]
 
 
 def unix_path(address: str) -> str | None:

@@ -11,7 +11,7 @@ from functools import partial
 from time import monotonic_ns
 from typing import Any
 
-from loadgen.wire.access import NO_ACCESS, Access, unix_path
+from loadgen.wire.access import NO_ACCESS, Access, redirect_target, unix_path
 from loadgen.wire.connection import HTTP_OK, ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Framing, NoAnswer
 from loadgen.wire.stamps import TimestampingSelector
@@ -181,7 +181,7 @@ async def _checked(response: Any, asked: Any) -> Any:
     if HTTP_OK < status < _ERRORS:
         await response.aclose()
         location = response.headers.get("location") if status >= _REDIRECTS else None
-        raise NoAnswer(status, None if location is None else str(asked.join(location)))
+        raise NoAnswer(status, None if location is None else redirect_target(str(asked), location))
     return response
 
 

@@ -9,8 +9,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class NoEnd(TimeoutError):
+    """Work was not done in time, although no wait within it may have been long."""
+
+
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """Return what ``work`` returns, or raise what it raises; TimeoutError if it takes longer, and then it is left."""
+    """Return what ``work`` returns, or raise what it raises; NoEnd if it takes longer, and then it is left."""
     result: list[T] = []
     problem: list[BaseException] = []
 
@@ -26,7 +30,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     if problem:
         raise problem[0]
     if not result:
-        raise TimeoutError(f"no complete answer within {seconds:g} s")
+        raise NoEnd(f"no complete answer within {seconds:g} s")
     return result[0]
 
 

@@ -22,7 +22,7 @@ from loadgen.api.questions import proxy_to
 from loadgen.api.sending import ChatApi, chat_api
 from loadgen.api.server import Server
 from loadgen.types import Request
-from loadgen.wire.access import NO_ACCESS, Access, http_url
+from loadgen.wire.access import NO_ACCESS, Access, http_url, redirect_target
 from loadgen.wire.framing import BadWire, Sse
 from loadgen.wire.httpx_adapter import client_arguments
 
@@ -118,7 +118,8 @@ class Prober:
             with self._http.stream("POST", url, json=body) as response:
                 reply.status = response.status_code
                 if response.has_redirect_location:
-                    reply.failure = f"HTTP {reply.status} redirects to {response.headers['location']}"
+                    target = redirect_target(url, response.headers["location"])
+                    reply.failure = f"HTTP {reply.status} redirects to {target}"
                 for part in response.iter_bytes():
                     data += part
         except httpx.TimeoutException:
@@ -130,6 +131,8 @@ class Prober:
             _take_in(reply, api, bytes(data), urlsplit(url).path)
         if reply.error is not None:
             reply.error = self._access.masked(reply.error)
+        if reply.failure is not None:
+            reply.failure = self._access.masked(reply.failure)
         return reply
 
     def close(self) -> None:

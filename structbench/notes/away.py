@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from loadgen.types import NO_UPSTREAM
 from structbench.formatting import plural
 from structbench.notes.judge import Judge, Row
 from structbench.types import Note
 
 _FEWEST = 3
 """Requests in a row that found nobody, below which an open loop's server was not away."""
+_FULL = "busy|queue|overload"
+"""In what servers say with status 503 that are there, and full."""
 
 
 def _away(rows: Sequence[Row]) -> Iterator[Note]:
@@ -31,7 +34,8 @@ SERVER_AWAY = Judge(
     WITH asked AS (
         SELECT segment, coalesce(due_ns, sent_ns) AS at_ns, coalesce(end_ns, at_ns) AS until_ns,
             coalesce(error_kind = 'connect' OR (error_kind = 'timeout' AND starts_with(error_message, 'connect:'))
-                OR (error_kind = 'http' AND error_status IN (502, 504)), false) AS lost
+                OR (error_kind = 'http' AND error_status IN {NO_UPSTREAM}
+                    AND NOT regexp_matches(coalesce(error_message, ''), '{_FULL}', 'i')), false) AS lost
         FROM requests WHERE run_id = $1 AND coalesce(due_ns, sent_ns) IS NOT NULL
     ), parts AS (
         SELECT segment, min(at_ns) AS from_ns, (max(until_ns) - min(at_ns)) / 1e9 AS spent_s FROM asked GROUP BY segment

@@ -23,6 +23,7 @@ from structbench.formatting import (
     without_middle,
 )
 from structbench.metrics import METRICS
+from structbench.output import complain
 from structbench.run.progress import CellProgress, Progress
 
 if TYPE_CHECKING:
@@ -358,6 +359,13 @@ class Display:
             text = "\n".join(map(printable, text.splitlines()))
             with self._lock:
                 self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    def answer(self, text: str) -> None:
+        """Print a line that somebody has asked for, also where no progress is shown."""
+        if self._quiet:
+            complain(text)
+        else:
+            self.print(text)
 
     def _tell_of(self, cell: _DisplayedCell) -> None:
         if self._tell is not None:

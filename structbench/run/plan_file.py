@@ -40,8 +40,14 @@ def plan_text(options: LoadOptions) -> str:
         else:
             is_time = each.metadata.get("read") is seconds_of
             plain = time_word(value) if is_time else str(value) if isinstance(value, Path) else value
-            lines.append(f"{each.name} = {json.dumps(plain, ensure_ascii=False)}")
+            lines.append(f"{each.name} = {_toml(plain)}")
     return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML; a letter that drives terminals, or that TOML does not take, is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def _read(path: Path) -> list[tuple[str, Any]]:

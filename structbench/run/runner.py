@@ -91,7 +91,10 @@ _CACHE_RESULT: Mapping[CacheState, CacheResult] = {"skipped": "hit", "resumed": 
 
 
 class Stop:
-    """Stop a load: asked once, after what is in flight; asked twice, at once. ``ask`` may be a signal handler."""
+    """Stop a load: asked once, after what is in flight; asked twice, at once. ``ask`` may be a signal handler.
+
+    It says what is waited for, unless nothing is.
+    """
 
     def __init__(self) -> None:
         self.asked = 0
@@ -102,9 +105,9 @@ class Stop:
     def ask(self) -> None:
         self.asked += 1
         self._pass_on()
-        if self._segment is not None and self.say is not None:
+        if self.say is not None and not self._interruptible and self.asked <= 2:
             # Not here: the signal may have come while this thread was printing.
-            Thread(target=self.say, args=[self._what_now(self._segment)]).start()
+            Thread(target=self.say, args=[self._what_now()]).start()
         if self._interruptible or self.asked > 2:
             raise KeyboardInterrupt
 
@@ -126,11 +129,15 @@ class Stop:
         finally:
             self._interruptible = False
 
-    def _what_now(self, segment: Segment) -> str:
+    def _what_now(self) -> str:
+        in_flight = 0 if self._segment is None else self._segment.readings.in_flight
+        if self._segment is None or not in_flight:
+            again = "twice more" if self.asked == 1 else "again"
+            return f"stopping: what has come is stored and judged; {again}: stop now"
         if self.asked > 1:
             return "stopping now: what is in flight is cancelled"
-        in_flight, grace_s = plural(segment.readings.in_flight, "request"), segment.services.settings.grace_s
-        return f"stopping: {in_flight} in flight may take {grace_s:g} s to finish (--grace); again: stop now"
+        requests, grace_s = plural(in_flight, "request"), self._segment.services.settings.grace_s
+        return f"stopping: {requests} in flight may take {grace_s:g} s to finish (--grace); again: stop now"
 
     def _pass_on(self) -> None:
         if self._segment is not None and self.asked:
@@ -235,7 +242,7 @@ def load(
     began = monotonic()
     display = display or Display(quiet=True)
     stop = stop or Stop()
-    stop.say = display.print
+    stop.say = display.answer
     with ExitStack() as stack:
         able = calibrated_machine.kept() if settings.cluster is None else None
         for notice in (*settings.notices, calibrated_machine.warning(settings.loads, able)):
@@ -278,6 +285,7 @@ def load(
         summary.total_s = monotonic() - began
         if report is not None:
             report(summary)
+        stop.say = None
         _hold(settings.hold_s, stop)
         return summary
 
@@ -557,13 +565,17 @@ class _Runner:
         if planned.away_s is None or segment.answered:  # else it went away again before it answered anything
             self.away_since_s = segment.away_since_s
         say(f"{name}: the server at {server.address} is away: waiting up to {patience_s:g} s for it (--patience)")
-        while not server.api.answers(server.address, server.access):
-            if self.stop.asked:
-                return None
-            if monotonic() - self.away_since_s > patience_s:
-                segment.failure = f"{name}: {gone(server)}"
-                return None
-            sleep(_POLL_S)
+        try:
+            with self.stop.interruptible():
+                while not self.stop.asked and not server.api.answers(server.address, server.access):
+                    if monotonic() - self.away_since_s > patience_s:
+                        segment.failure = f"{name}: {gone(server)}"
+                        return None
+                    sleep(_POLL_S)
+        except KeyboardInterrupt:
+            pass
+        if self.stop.asked:
+            return None
         away_s = monotonic() - segment.away_since_s
         say(f"{name}: the server answers again, after {away_s:.1f} s")
         return rest_of(planned, segment, away_s)

@@ -38,6 +38,8 @@ from structbench.verdict import VerdictSoFar
 
 _LOST_AFTER = 3
 """Requests in a row that found nobody after which to check whether the server is still there."""
+_ASKED_EVERY_S = 0.5
+"""For how long that is taken to be known: a server that is full refuses hundreds of requests a second."""
 _HURRIED_DRAIN_S = 3.0
 
 
@@ -99,15 +101,18 @@ class Segment:
     """Second turns in flight, kept for spans that include what was sent."""
     cancelled: bool = False
     """Whether a request was cancelled and has to be sent again."""
-    lost_in_a_row: int = 0
+    unheard: list[int] = field(default_factory=list)
+    """Indices of those that found nobody since the last one that was answered."""
+    ask_again_s: float = 0.0
+    """When (``time.monotonic``) to ask a server again that was found to be there."""
     away_since_s: float | None = None
     """Since when (``time.monotonic``) the server does not answer."""
     paused: bool = False
     """Whether a closed loop has ended because the server is away, and goes on in another segment once it is back."""
     answered: int = 0
-    """Requests that need not be sent again: all but those that found nobody, were cancelled or died with a worker."""
+    """Requests that reached the server: all but those that found nobody, were cancelled or died with a worker."""
     done: bytearray = field(init=False)
-    """By index, whether it is one of these, where the number of requests is planned."""
+    """By index, whether it need not be sent again, where the number of requests is planned."""
     first_index: int = 0
     """Where a load that only time bounds begins."""
     highest: int = -1
@@ -152,9 +157,11 @@ class Segment:
         while not self.services.scorer.drain(_HURRIED_DRAIN_S):
             if self.orders.hurry:
                 break  # what has no row yet counts as missing, and can be continued
-        if self.lost_in_a_row and self.failure is None and not self.is_out_of_time:
-            self._check_server()
-        if not self.paused:
+        if self.unheard and self.failure is None and not self.is_out_of_time:
+            self._is_there()
+        if self.paused:
+            self._leave_open()
+        else:
             self._judge_share(self.rows if planned is None or self.cell.load.duration_s is not None else planned)
         display.end(self.is_complete)
 
@@ -302,7 +309,7 @@ class Segment:
             self.rows += 1
             self.highest = max(self.highest, record.index)
             if record.error is None or record.error.kind not in SENT_AGAIN:
-                self.answered += 1
+                self.answered += record.error is None or not record.error.nobody_there
                 if record.index < len(self.done):
                     self.done[record.index] = True
             if self.settling is not None:
@@ -374,8 +381,9 @@ class Segment:
     def _judge_errors(self, record: RequestRecord) -> None:
         """Give up the load if the server is gone, or if it is certain that too many requests fail."""
         if record.error is None or not record.failed:
-            self.lost_in_a_row = 0
-            if self.away_since_s is not None:
+            if not self.paused:
+                self.unheard.clear()
+            if self.away_since_s is not None and not self.paused:
                 self._say_it_is_back()
             return
         if record.error.kind == "cancelled":
@@ -384,10 +392,10 @@ class Segment:
         self.errors += 1
         self.lost += record.error.kind in SENT_AGAIN
         if record.error.nobody_there:
-            self.lost_in_a_row += 1
-            if self.lost_in_a_row % _LOST_AFTER == 0:
-                self._check_server()
-            return  # judged at the end: a closed loop that pauses sends these again
+            self.unheard.append(record.index)
+            is_early = len(self.unheard) < _LOST_AFTER or time.monotonic() < self.ask_again_s
+            if is_early or not self._is_there():
+                return  # judged later: a closed loop that pauses sends these again
         if self.cell.requests is not None:
             self._judge_share(self.cell.requests)
 
@@ -396,11 +404,21 @@ class Segment:
         if self.errors > limit * requests:
             self._give_up(f"{self.errors} of {requests} requests failed, more than --max-error-rate {limit:g} allows")
 
-    def _check_server(self) -> None:
-        """See whether the server is there: a closed loop pauses while it is not, an open one records what is due."""
+    def _leave_open(self) -> None:
+        """Have what found nobody before the pause sent again, also where a gateway answered in the server's place."""
+        for index in self.unheard:
+            if index < len(self.done) and self.done[index]:
+                self.done[index] = False
+                self.lost += 1
+
+    def _is_there(self) -> bool:
+        """Ask the server; while it is not there, a closed loop pauses, and an open one records what is due."""
         server, patience_s = self.cell.server, self.services.settings.patience_s
-        if self.orders.stop or server.api.answers(server.address, server.access):
-            return
+        if self.orders.stop:
+            return False
+        if server.api.answers(server.address, server.access):
+            self.ask_again_s = time.monotonic() + _ASKED_EVERY_S
+            return True
         first = self.away_since_s is None
         self.away_since_s = self.away_since_s or time.monotonic()
         if time.monotonic() - self.away_since_s >= patience_s:
@@ -410,6 +428,7 @@ class Segment:
         elif first:
             self._say(f"the server at {server.address} does not answer: what is due for {patience_s:g} s is recorded "
                       "as failed (--patience)")  # fmt: skip
+        return False
 
     def _say_it_is_back(self) -> None:
         assert self.away_since_s is not None

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from itertools import accumulate
 from math import inf, isfinite, isnan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
 from loadgen.api.server import REFUSED
 from loadgen.telemetry.histogram import Buckets
-from loadgen.wire.access import NO_ACCESS, Access, masked_address
-from loadgen.wire.deadline import within
+from loadgen.wire.access import NO_ACCESS, Access, masked_address, redirect_target
+from loadgen.wire.deadline import NoEnd, within
 from loadgen.wire.tls import no_trust, tls_problem
 from structbench.errors import BadInput
 
@@ -102,10 +102,12 @@ class Scrape:
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """Leaves a redirect as the error that it is."""
+    """Leaves a redirect as the error that it is, wherever it leads."""
 
-    def redirect_request(self, *_: object) -> None:
+    def http_error_302(self, *_: Any, **__: Any) -> None:
         return None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def endpoint(text: str) -> str:
@@ -124,6 +126,22 @@ def endpoint(text: str) -> str:
 
 def fetch(url: str, timeout_s: float = 5.0, access: Access = NO_ACCESS) -> str:
     """Return the endpoint's text; raise Unreachable if nothing answers, BadInput if something else does."""
+    try:
+        kind, body = _answer(url, timeout_s, access)
+    except (Unreachable, BadInput) as error:
+        raise type(error)(access.masked(str(error))) from None
+    if kind not in ("text/plain", "application/openmetrics-text"):
+        raise BadInput(f"{url} returned {access.masked(kind)}: {_EXPECTED}")
+    if len(body) > MAX_BYTES:
+        raise BadInput(f"{url} returned more than {MAX_BYTES >> 20} MB: {_EXPECTED}")
+    try:
+        return str(body, "utf-8")
+    except UnicodeDecodeError:
+        raise BadInput(f"{url} did not return UTF-8 text: {_EXPECTED}") from None
+
+
+def _answer(url: str, timeout_s: float, access: Access) -> tuple[str, bytes]:
+    """Return the content type and the body, of which a byte too many is read."""
     # Never through a proxy: the endpoint is on this machine, or at the near end of a tunnel.
     opener = build_opener(
         ProxyHandler({}), _NoRedirects, HTTPSHandler(context=access.tls if url.startswith("https:") else no_trust())
@@ -135,27 +153,23 @@ def fetch(url: str, timeout_s: float = 5.0, access: Access = NO_ACCESS) -> str:
             return answer.headers.get_content_type(), answer.read(MAX_BYTES + 1)
 
     try:
-        kind, body = within(2 * timeout_s, ask)
+        return within(2 * timeout_s, ask)
+    except NoEnd:
+        raise BadInput(f"{url} sends an answer without an end ({2 * timeout_s:g} s): {_EXPECTED}") from None
     except HTTPError as error:
         error.close()
         if error.code in REFUSED:
             raise BadInput(f"{url} answers {access.refusal(error.code)}") from None
         if (place := error.headers.get("location")) is not None:
-            raise BadInput(f"{url} redirects to {urljoin(url, place)}: give that as --url") from None
+            raise BadInput(f"{url} redirects to {redirect_target(url, place)}: give that as --url") from None
         raise BadInput(f"{url} returned status {error.code}: {_EXPECTED}") from None
-    except (OSError, HTTPException) as error:
+    except (OSError, IncompleteRead) as error:
         if (problem := tls_problem(error, url)) is not None:
             raise BadInput(problem) from None
         reason = error.reason if isinstance(error, URLError) else error
         raise Unreachable((isinstance(reason, OSError) and reason.strerror) or str(reason)) from None
-    if kind not in ("text/plain", "application/openmetrics-text"):
-        raise BadInput(f"{url} returned {kind}: {_EXPECTED}")
-    if len(body) > MAX_BYTES:
-        raise BadInput(f"{url} returned more than {MAX_BYTES >> 20} MB: {_EXPECTED}")
-    try:
-        return str(body, "utf-8")
-    except UnicodeDecodeError:
-        raise BadInput(f"{url} did not return UTF-8 text: {_EXPECTED}") from None
+    except HTTPException as error:
+        raise BadInput(f"{url} sends no answer as HTTP has them ({error}): {_EXPECTED}") from None
 
 
 def parse(text: str, url: str, at_s: float, names: tuple[str, ...] = _OURS) -> Scrape:

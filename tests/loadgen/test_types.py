@@ -236,6 +236,22 @@ def test_all_limits_follow_from_one(total_s: float, connect_s: float) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("error", "nobody"),
+    [
+        (RequestError("connect", "refused"), True),
+        (RequestError("timeout", "connect: nothing within 10 s"), True),
+        (RequestError("timeout", "first_chunk: nothing within 10 s"), False),
+        *((RequestError("http", "", status), True) for status in (502, 503, 504, 521)),
+        *((RequestError("http", "", status), False) for status in (401, 404, 500, 501, 529)),
+        (RequestError("stream", "", 503), False),
+    ],
+)
+def test_nobody_is_there_where_a_gateway_says_so_too(error: RequestError, nobody: bool) -> None:
+    assert (error.nobody_there, error.wants_a_pause) == (nobody, nobody)
+    assert RequestError("rate_limited", "", 429).wants_a_pause
+
+
 def test_what_nobody_set_is_as_documented() -> None:
     assert Timeouts() == Timeouts(connect_s=10.0, first_chunk_s=300.0, between_chunks_s=300.0, total_s=300.0)
     assert Timeouts() == Timeouts.of(300.0)

@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -24,7 +25,7 @@ from structbench.store import Reader
 from tests.support.collector import collecting
 from tests.support.gateway import gateway
 from tests.support.loads import MODELS, ROOT
-from tests.support.scripted_server import Peer, Scripted
+from tests.support.scripted_server import Asked, Peer, Scripted
 
 KEY, OTHER_KEY, TEAM = "sk-planted-in-a-variable", "planted-in-another", "planted-on-the-command-line"
 PASSWORD = "pl@nted:word"
@@ -199,3 +200,76 @@ def test_no_secret_of_the_other_apis_is_anywhere_but_at_the_server(
                     rows = "".join(str(reader.query(f"SELECT * FROM {table}")) for table in TABLES)
                 assert leaks(rows) == []
                 assert "***" in rows
+
+
+def echoes(asked: Asked) -> list[tuple[int, dict[str, str], str]]:
+    """Answers that repeat what is shown: status, headers and body of each."""
+    shown = asked.headers.get("authorization", "")
+    return [
+        (302, {"Location": f"http://other.example/login?key={quote(shown)}"}, ""),
+        (302, {"Location": f"http://[{shown}"}, ""),
+        (200, {"Content-Type": "text/html"}, f"<html>{shown}</html>"),
+        (200, {"Content-Type": "application/json"}, json.dumps({"shown": shown})),
+        (500, {"Content-Type": "text/plain"}, f"not with {shown}"),
+        (404, {"Content-Type": "application/json"}, json.dumps({"error": {"message": f"not with {shown}"}})),
+        (200, {"Content-Type": f"text/{shown}"}, "x"),
+    ]
+
+
+def say(peer: Peer, status: int, headers: Mapping[str, str], body: str) -> None:
+    peer.head(status, {**headers, "Content-Length": str(len(body))})
+    peer.sock.sendall(body.encode())
+
+
+LISTS = {
+    "/api/version": {"version": "0.30.0"}, "/api/tags": {"models": [{"name": "usual", "digest": "d"}]},
+    "/v1/models": {"object": "list", "data": [{"id": "usual", "object": "model", "owned_by": "x"}]},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["by a variable", "in the address"])
+@pytest.mark.parametrize("api", ["ollama", "openai"])
+def test_no_answer_that_repeats_a_secret_is_told_or_stored(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, way: str, api: str
+) -> None:
+    """First whatever the server is asked is answered so, then only what is asked for an answer, each in its turn."""
+    monkeypatch.setenv("MY_KEY", KEY)
+    turn, told, knows_itself = 0, "", False
+
+    def script(peer: Peer) -> None:
+        nonlocal turn
+        while (asked := peer.read()) is not None:
+            path, said = asked.head.split()[1], echoes(asked)
+            if knows_itself and path in LISTS:
+                peer.plain(200, json.dumps(LISTS[path]).encode())
+            else:
+                say(peer, *said[turn % len(said)])
+                turn += knows_itself
+
+    def done(*words: str) -> None:
+        nonlocal told
+        main([*words, "--api", api, "--host", host, *given, "--db", str(tmp_path / "x.duckdb")])
+        out = "".join(capfd.readouterr())
+        assert "Traceback" not in out
+        assert leaks(out) == [], words
+        told += out
+
+    with Scripted(script) as server:
+        host = server.url if way == "by a variable" else server.url.replace("://", f"://{USERINFO}@")
+        host += "/v1" if api == "openai" else ""
+        given = ("--api-key-env", "MY_KEY") if way == "by a variable" else ()
+        for _ in range(7):
+            done("load", "--models", "usual", "--suites", "numbers", "--dry-run")
+            done("matrix", "--models", "usual")
+            turn += 1
+        assert "http" in told
+        knows_itself = True
+        for words in (("load", "--suites", "numbers", "--requests", "14", "--metrics-port", "0"), ("matrix",)):
+            turn = 2  # a redirect at once, as the model is loaded, would end it
+            done(*words, "--models", "usual")
+    assert any((KEY if given else BASIC) in asked.headers.get("authorization", "") for asked in server.asked)
+    assert leaks_in_files(tmp_path) == leaks_in_tables(tmp_path / "x.duckdb") == []
+    with Reader(tmp_path / "x.duckdb") as reader:
+        for column in ("evidence FROM features", "error_message FROM requests"):
+            assert any("***" in str(row) for row in reader.query(f"SELECT {column}")), column

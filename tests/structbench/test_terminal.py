@@ -68,7 +68,7 @@ SHOWN = (
     "export --format benchstat -o {folder}/{plant}", "clean --label first{plant} --dry-run",
     "clear-cache --label none{plant}", "matrix --compare 1{plant} 2{plant}", "clean --label first{plant} --yes",
     "runs {plant}", "{plant}", "runs --{plant}", "report -o {folder}/{plant}.html",
-    "import {folder}/copy{plant}.duckdb",
+    "import {folder}/copy{plant}.duckdb", "load {folder}/plan.toml --print-plan",
 )  # fmt: skip
 
 
@@ -76,6 +76,8 @@ SHOWN = (
 def test_no_command_passes_on_what_a_file_holds(planted: Path, capfd: pytest.CaptureFixture[str]) -> None:
     copy = planted.with_name(f"copy{PLANT}.duckdb")
     copy.write_bytes(planted.read_bytes())
+    texts = [json.dumps(PLANT + "\x7f\u2028"), json.dumps([PLANT]), json.dumps(PLANT)]
+    planted.with_name("plan.toml").write_text("label = {}\nmodels = {}\noption.stop = {}\n".format(*texts))
     found = {}
     for line in SHOWN:
         words = [word.replace("{plant}", PLANT).replace("{folder}", str(planted.parent)).replace("~", " ")

@@ -102,12 +102,16 @@ class Scripted:
         self._threads[0].start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
+    def hang_up(self) -> None:
+        """End every connection, whatever its script is doing."""
         for sock in (*self.onward, *(peer.sock for peer in self._peers)):
             with contextlib.suppress(OSError):  # closed already
                 sock.shutdown(socket.SHUT_RDWR)
+
+    def __exit__(self, *exc: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self.hang_up()
         for thread in self._threads[1:]:
             thread.join()
         self._listener.close()

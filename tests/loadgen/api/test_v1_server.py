@@ -318,3 +318,30 @@ def test_only_so_many_names_of_models_are_told() -> None:
     told = OPENAI.how_to_get(["x"], Server("http://h/v1", "", names, "openai", listed={name: name for name in names}))
     assert told.startswith("it has m00, m01,")
     assert told.endswith("m11 and 8 more: load the model there, or name one of these")
+
+
+@pytest.mark.parametrize(
+    ("listing", "health", "server", "there"),
+    [
+        (200, None, "test", True), (401, None, "test", True), (404, None, "test", True), (429, None, "test", True),
+        (500, None, "test", False), (502, None, "nginx", False), (503, None, "envoy", False), (302, None, "x", False),
+        (200, 503, "llama.cpp", False), (200, 200, "llama.cpp", True), (200, 404, "llama.cpp", True),
+        (401, 503, "llama.cpp", False), (503, None, "llama.cpp", False),
+    ],
+)  # fmt: skip
+def test_a_server_is_there_once_it_takes_requests(listing: int, health: int | None, server: str, there: bool) -> None:
+    """llama.cpp lists its model while it loads it; another server's /health may cost money, and is not asked."""
+    statuses = {"/v1/models": listing, "/v1/health": health}
+
+    def script(peer: Peer) -> None:
+        while (asked := peer.read()) is not None:
+            status = statuses[asked.head.split()[1]]
+            assert status is not None
+            peer.head(status, {"Content-Length": "2", "Server": server, "Location": "/login"})
+            peer.sock.sendall(b"{}")
+
+    for api, base in ((OPENAI, "/v1"), (ANTHROPIC, "")):
+        with Scripted(script) as peer:
+            assert api.answers(f"{peer.url}{base}") is there
+            assert len(peer.asked) == (1 if health is None else 2)
+    assert not OPENAI.answers("http://127.0.0.1:1/v1")

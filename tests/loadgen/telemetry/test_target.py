@@ -91,3 +91,10 @@ def test_credentials_of_a_collector_are_in_no_name_or_message() -> None:
         with pytest.raises(ValueError, match="is not a valid collector address") as caught:
             target_of(option, False, environ)
         assert "s3cret" not in str(caught.value)
+
+
+def test_what_lets_us_in_at_a_collector_is_known_to_be_secret() -> None:
+    target = target_of("http://ada:s3cret@c:4318", False, {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "a=Bearer%20tok, b="})
+    assert target is not None
+    assert {"s3cret", "Bearer tok", "tok"} <= set(target.secrets)
+    assert "" not in target.secrets

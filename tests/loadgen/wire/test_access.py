@@ -17,6 +17,7 @@ from loadgen.wire.access import (
     access_of,
     masked_address,
     masked_header,
+    redirect_target,
     split_userinfo,
     unix_path,
 )
@@ -259,3 +260,20 @@ def test_a_variable_that_another_machine_lacks_and_a_password_in_the_address_are
             told.from_environment(environ)
     with pytest.raises(ValueError, match="would be sent to other machines: give --header-env Authorization=VARIABLE"):
         Access().completed("user:secret", None, {}).by_name()
+
+
+@pytest.mark.parametrize(
+    "written", ["k&y/1+2=\"\u00e9", "k%26y/1%2B2%3D%22%C3%A9", "k%26y%2F1%2B2%3D%22%C3%A9", "k&amp;y/1+2=&quot;\u00e9",
+                'k&y/1+2=\\"\u00e9', 'k&y/1+2=\\"\\u00e9']
+)  # fmt: skip
+def test_a_secret_is_masked_however_a_server_writes_it(written: str) -> None:
+    access = access_of({"K": 'k&y/1+2="\u00e9'}, header_env=["X-A=K"])
+    assert access.masked(f"<a href='?key={written}'>") == "<a href='?key=***'>"
+
+
+@pytest.mark.parametrize(
+    ("location", "leads"),
+    [("/login", "http://a/login"), ("https://b/v1", "https://b/v1"), ("", "http://a/v1/x"), ("http://[x", "http://[x")],
+)
+def test_a_redirect_leads_somewhere_or_nowhere(location: str, leads: str) -> None:
+    assert redirect_target("http://a/v1/x", location) == leads

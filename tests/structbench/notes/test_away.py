@@ -43,6 +43,20 @@ def test_the_note_says_when_and_for_how_long(rows: list[dict[str, Any]], notes: 
     assert list(SERVER_AWAY.notes(rows)) == notes
 
 
+@pytest.mark.parametrize(
+    ("message", "away"),
+    [("Loading model", True), (None, True), ("no healthy upstream", True), ("server busy, please try again", False),
+     ("The request queue is full.", False), ("Model is overloaded", False)],
+)  # fmt: skip
+def test_a_server_that_is_full_was_not_away(message: str | None, away: bool) -> None:
+    rows = [{"run_id": "r", "segment": 0, "request_index": at, "due_ns": at * S, "end_ns": (1 + at) * S,
+             "error_kind": "http", "error_status": 503, "error_message": message} for at in range(4)]  # fmt: skip
+    with tables() as store:
+        store.fill(runs=[{"run_id": "r", "load_kind": "open"}], requests=rows,
+                   segments=[{"run_id": "r", "segment": 0, "away_s": None}])  # fmt: skip
+        assert [row["failed"] for row in store.query(SERVER_AWAY.sql, ["r"])] == ([4] if away else [])
+
+
 def test_when_an_open_loop_found_nobody_and_when_a_closed_one_waited() -> None:
     failed = {2: {"error_kind": "connect"}, 3: {"error_kind": "timeout", "error_message": "connect: no answer"},
               4: {"error_kind": "http", "error_status": 502}, 7: {"error_kind": "connect"}}  # fmt: skip

@@ -337,3 +337,13 @@ def test_what_is_waited_for_is_on_the_terminal_at_once(monkeypatch: pytest.Monke
 def until(holds: Callable[[], bool]) -> None:
     while not holds():
         time.sleep(0.001)
+
+
+def test_what_was_asked_for_is_told_also_where_no_progress_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for quiet in (False, True):
+        out = io.StringIO()
+        display = Display(Console(file=out, width=80), quiet=quiet)
+        display.answer("stopping\x1b[2J")
+        assert (out.getvalue(), capsys.readouterr().err) == (
+            ("", "structbench: stopping�[2J\n") if quiet else ("stopping�[2J\n", "")
+        )

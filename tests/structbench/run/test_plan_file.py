@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from structbench.cli import main
 from structbench.errors import BadInput
@@ -50,6 +53,14 @@ def test_a_printed_plan_gives_the_same_options(tmp_path: Path, capsys: pytest.Ca
     plan = written(tmp_path, capsys.readouterr().out)
     assert main(["load", plan, "--print-plan"]) == 0
     assert capsys.readouterr().out == Path(plan).read_text()
+
+
+@settings(max_examples=30)
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_printed_plan_is_toml_that_no_terminal_obeys(text: str) -> None:
+    printed = plan_text(LoadOptions(label=text))
+    assert tomllib.loads(printed) == {"label": text}
+    assert all(line.isprintable() for line in printed.splitlines())
 
 
 @pytest.mark.parametrize(

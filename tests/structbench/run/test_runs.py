@@ -556,6 +556,61 @@ def test_stop_breaks_off_only_what_loses_nothing() -> None:
         stop.ask()
 
 
+@pytest.mark.parametrize(
+    ("in_flight", "said"),
+    [
+        (3, ["stopping: 3 requests in flight may take 7 s to finish (--grace); again: stop now",
+             "stopping now: what is in flight is cancelled"]),
+        (0, ["stopping: what has come is stored and judged; twice more: stop now",
+             "stopping: what has come is stored and judged; again: stop now"]),
+        (None, ["stopping: what has come is stored and judged; twice more: stop now",
+                "stopping: what has come is stored and judged; again: stop now"]),
+    ],
+)  # fmt: skip
+def test_stop_says_what_is_waited_for(in_flight: int | None, said: list[str]) -> None:
+    heard: list[str] = []
+    segment: Any = SimpleNamespace(
+        orders=Orders(), readings=SimpleNamespace(in_flight=in_flight),
+        services=SimpleNamespace(settings=SimpleNamespace(grace_s=7.0)),
+    )  # fmt: skip
+    stop = Stop()
+    stop.say = heard.append
+    with contextlib.nullcontext() if in_flight is None else stop.watching(segment):
+        for number in (1, 2):
+            stop.ask()
+            until(lambda number=number: len(heard) == number, "a line")  # type: ignore[misc]
+        with pytest.raises(KeyboardInterrupt):
+            stop.ask()
+    assert heard == said
+
+
+def test_what_is_broken_off_at_once_needs_no_words() -> None:
+    stop, heard = Stop(), list[str]()
+    stop.say = heard.append
+    with pytest.raises(KeyboardInterrupt), stop.interruptible():
+        stop.ask()
+    assert heard == []
+
+
+def test_who_waits_for_a_server_that_is_away_does_not_wait_for_its_return(
+    sim: Simulator, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, asked = Stop(), list[str]()
+
+    def away(address: str, _access: Access) -> bool:
+        asked.append(address)
+        if len(asked) == 2:
+            stop.ask()
+            raise AssertionError("it is not broken off")
+        return False
+
+    monkeypatch.setattr("loadgen.api.ollama_server.answers", away)
+    with made_up(these(*(record(index, "connect") for index in range(4)))):
+        summary = load(small(sim, db, patience=60.0), stop=stop)
+    assert (summary.exit_code, summary.failures, len(asked)) == (130, [], 2)
+    assert ask(db, "SELECT status FROM runs") == [("interrupted",)]
+
+
 def test_stop_asks_the_load_first_and_hurries_it_then() -> None:
     class Segment:
         class orders:

@@ -707,3 +707,35 @@ def test_a_load_bound_by_time_alone_is_not_ended_early() -> None:
     made = watched(None, slo=["correct>=99%"], requests=None, duration=9.0)
     run(made, since(1000, *(replace(each, output_text="wrong") for each in GOOD)))
     assert (made.rows, made.orders.stop, made.is_complete) == (10, False, True)
+
+
+def full(index: int, status: int = 503) -> RequestRecord:
+    return timed(index, "http", error=RequestError("http", "server busy", status))
+
+
+def test_a_server_that_is_full_is_there_and_is_asked_now_and_then_only(server: Away) -> None:
+    made = segment(missing=range(100), requests=100, max_error_rate=0.02)
+    for index in range(3):
+        made._receive(full(index))
+    assert (server.asked, made.paused, made.answered) == (1, False, 0)
+    assert made.failure is not None
+    assert "3 of 100 requests failed" in made.failure
+    busy = segment(missing=range(1000), requests=1000)
+    for index in range(300):
+        busy._receive(full(index))
+        server.now_s += 0.01
+    assert (server.asked, busy.paused, busy.failure) == (7, False, None), "every half second of three"
+    busy._receive(timed(300))
+    assert (busy.unheard, sum(busy.done)) == ([], 300), "what it refused is not sent again"
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_what_a_gateway_answered_in_the_place_of_a_server_that_was_away_is_sent_again(
+    server: Away, status: int
+) -> None:
+    server.answers = False
+    made = segment(missing=range(9), requests=9)
+    run(made, these(timed(0), timed(1, "http"), *(full(index, status) for index in (2, 3, 4)), timed(5), full(6)))
+    assert (made.paused, made.away_since_s, made.failure) == (True, 100.0, None)
+    assert [index for index, done in enumerate(made.done) if done] == [0, 1, 5]
+    assert (made.errors - made.lost, made.answered) == (1, 3)

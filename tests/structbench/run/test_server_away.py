@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -21,7 +22,8 @@ from structbench.run.runner import Summary
 from structbench.run.runner import load as run
 from structbench.run.settings import settings_of
 from structbench.suites.answer_book import answer_book
-from tests.support.loads import MODELS, SLOW, ask, until
+from tests.support.loads import MODELS, SLOW, ask, load, until
+from tests.support.scripted_server import Peer, Scripted
 
 pytestmark = pytest.mark.slow
 PROFILES: Mapping[str, Profile] = {**MODELS, "slow": SLOW}
@@ -168,3 +170,71 @@ def test_a_server_that_stays_away_ends_the_load_and_skip_cached_goes_on(restarte
     assert len(after) == 60
     assert before.items() <= after.items(), "what was answered is not asked again"
     assert main(["verify", "--db", str(restarted.db)]) == 0
+
+
+@dataclass
+class Lapse:
+    """A server whose requests fail for 0.7 s after the sixth one was answered."""
+
+    lists_models: bool
+    """Whether it lists its models meanwhile, as llama.cpp does while it loads one."""
+    status: int
+    name: str
+    answered: int = 0
+    failed: int = 0
+    back_s: float = 0.0
+
+    def __call__(self, peer: Peer) -> None:
+        while (asked := peer.read()) is not None:
+            path, is_away = asked.head.split()[1], time.monotonic() < self.back_s
+            if path == "/v1/models" and (self.lists_models or not is_away):
+                self.say(peer, 200, {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "me"}]})
+            elif is_away:
+                self.failed += path == "/v1/chat/completions"
+                self.say(peer, self.status, {"error": {"message": "Loading model", "type": "unavailable_error"}})
+            elif path == "/v1/chat/completions" and asked.body.get("stream"):
+                peer.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
+                for delta, reason in (({"content": "7"}, None), ({}, "stop")):
+                    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+                    peer.chunk(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
+                peer.chunk(b"data: [DONE]\n\n")
+                peer.chunk()
+                self.answered += 1
+                if self.answered == 6:
+                    self.back_s = time.monotonic() + 0.7
+            else:
+                choice = {"index": 0, "message": {"content": "7"}, "finish_reason": "length"}
+                self.say(peer, 200, {"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+
+    def say(self, peer: Peer, status: int, what: Any) -> None:
+        data = json.dumps(what).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(data)), "Server": self.name}
+        peer.head(status, headers)
+        peer.sock.sendall(data)
+
+
+@pytest.mark.parametrize(
+    "lapse", [Lapse(True, 503, "llama.cpp"), Lapse(False, 502, "nginx"), Lapse(False, 503, "envoy")],
+    ids=lambda lapse: lapse.name,
+)  # fmt: skip
+def test_a_server_that_loads_its_model_or_is_away_behind_a_gateway_is_waited_for(tmp_path: Path, lapse: Lapse) -> None:
+    db = tmp_path / "s.duckdb"
+    with Scripted(lapse) as server:
+        summary = load(LoadOptions(models=["m"], suites=["numbers"], requests=40, concurrency=[2], warmup=0,
+                                   host=[f"{server.url}/v1"], api="openai", db=db, metrics_port=0))  # fmt: skip
+    assert (summary.exit_code, summary.failures) == (0, [])
+    assert lapse.failed >= 3
+    assert dict(ask(db, KINDS)) == {"completed": 40}, "what was answered in the server's place was sent again"
+    segments = ask(db, "SELECT segment, status, away_s BETWEEN 0.3 AND 5 FROM segments ORDER BY segment")
+    assert segments == [(0, "interrupted", None), (1, "complete", True)]
+    assert ask(db, "SELECT count(*) FROM notes WHERE kind = 'server_away'") == [(1,)]
+
+
+def test_a_server_that_is_full_is_not_waited_for(tmp_path: Path) -> None:
+    db = tmp_path / "s.duckdb"
+    with Scripted(Lapse(True, 503, "another")) as server:
+        summary = load(LoadOptions(models=["m"], suites=["numbers"], requests=12, concurrency=[2], warmup=0,
+                                   host=[f"{server.url}/v1"], api="openai", db=db, metrics_port=0))  # fmt: skip
+    assert (summary.exit_code, summary.failures) == (0, [])
+    assert dict(ask(db, KINDS)).keys() == {"completed", "http"}
+    assert ask(db, "SELECT count(*), max(away_s) FROM segments") == [(1, None)]

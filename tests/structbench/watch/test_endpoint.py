@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from math import inf
 
 import pytest
+from rich.console import Console
 
+from loadgen.wire.access import access_of
 from structbench.errors import BadInput
 from structbench.watch.endpoint import CellKey, Unreachable, endpoint, fetch, parse
+from structbench.watch.loop import WatchLoop
 from structbench.watch.snapshot import IN_FLIGHT, PLANNED, REQUESTS, TTFT
 from tests.support.expositions import CELL, URL, exposition
+from tests.support.scripted_server import Peer, Scripted
 
 
 @pytest.mark.parametrize(
@@ -152,3 +159,50 @@ def test_nothing_answers(site: str) -> None:
         fetch(f"{site}/hang-up")
     with pytest.raises(Unreachable, match="Connection refused"):
         fetch("http://127.0.0.1:1/metrics")
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n", b"HTTP/1.1 200 OK\r\n"])
+def test_an_endpoint_that_drips_ends_a_watch_with_a_line(begin: bytes) -> None:
+    """Each of its bytes comes in time, in the body or among the headers."""
+
+    def drip(peer: Peer) -> None:
+        peer.read()
+        peer.sock.sendall(begin)
+        for number in range(500):
+            peer.sock.sendall(b"x-%d: 1\r\n" % number)
+            time.sleep(0.02)
+
+    with Scripted(drip) as server:
+        watching = WatchLoop(f"{server.url}/metrics", 0.01, Console(file=io.StringIO()), partial(fetch, timeout_s=0.1))
+        with pytest.raises(BadInput) as told:
+            watching.run()
+        assert server.connections == 1
+        server.hang_up()
+    assert str(told.value).startswith(f"{server.url}/metrics sends an answer without an end (0.2 s): give the --url")
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200, b"HTTP/1.1 \r\n"])
+def test_what_is_no_http_is_something_else_and_not_waited_for(said: bytes) -> None:
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.sock.sendall(said)
+
+    with Scripted(script) as server, pytest.raises(BadInput, match="sends no answer as HTTP has them"):
+        fetch(f"{server.url}/metrics")
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["200 OK\r\nContent-Type: text/{}", "302 Found\r\nLocation: http://other/?key={}", "{}",
+     "302 Found\r\nLocation: http://[{}"],
+)  # fmt: skip
+def test_no_answer_that_repeats_a_key_is_passed_on(said: str) -> None:
+    def script(peer: Peer) -> None:
+        asked = peer.read()
+        assert asked is not None
+        peer.sock.sendall(f"HTTP/1.1 {said.format(asked.headers['x-key'])}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    with Scripted(script) as server, pytest.raises((BadInput, Unreachable)) as told:
+        fetch(server.url, access=access_of({"K": "s3cret-key"}, header_env=["X-Key=K"]))
+    assert "s3cret" not in str(told.value)
+    assert "***" in str(told.value)
