@@ -4,10 +4,11 @@
 FROM python:3.13-slim-bookworm
 
 RUN useradd --create-home --uid 10001 structbench && install -d -o structbench /data
-COPY pyproject.toml README.md LICENSE /src/
+COPY pyproject.toml README.md LICENSE constraints.txt /src/
 COPY loadgen /src/loadgen
 COPY structbench /src/structbench
-RUN pip install --no-cache-dir --disable-pip-version-check '/src[openai,anthropic]'
+RUN grep -v -- --hash /src/constraints.txt | tr -d '\\' > /src/locked.txt && \
+    pip install --no-cache-dir --disable-pip-version-check -c /src/locked.txt '/src[openai,anthropic]'
 
 USER structbench
 WORKDIR /data

@@ -10,6 +10,8 @@ from io import StringIO
 from math import floor, isfinite, log10
 from typing import TYPE_CHECKING, Any
 
+from structbench.strict_json import stored
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
@@ -116,13 +118,14 @@ def identity_text(identity: str | None) -> str:
     return digest[:12] if re.fullmatch("[0-9a-f]{32,}", digest) else found
 
 
-def place_text(address: str | None) -> str:
+def place_text(address: object) -> str:
     """Return the host and port of a server's address, with the path where that is not the usual one."""
-    place = (address or "").partition("://")[2] or (address or "")
+    known = address if isinstance(address, str) else ""
+    place = known.partition("://")[2] or known
     return place.rstrip("/").removesuffix("/v1") or ABSENT
 
 
-def server_text(kind: str | None, address: str | None, api: str | None) -> str:
+def server_text(kind: str | None, address: object, api: str | None) -> str:
     """Return which server it is: ``ollama at 127.0.0.1:11434``, ``llama.cpp (openai) at 127.0.0.1:8080``."""
     told = kind_text(kind, api)
     by = f" ({api})" if api not in (None, told) else ""
@@ -258,10 +261,12 @@ def machine_text(environment: Mapping[str, Any]) -> str:
     told = [environment.get("processor"), f"{cores} cores" if cores else None]
     told += [f"{bytes_text(memory)} memory"] if isinstance(memory, (int, float)) else []
     for gpu in gpus if isinstance(gpus, list) else []:
-        size, driver = gpu.get("memory_bytes"), gpu.get("driver")
-        told.append(", ".join([
-            str(gpu.get("name")), *([bytes_text(size)] if size else []), *([f"driver {driver}"] if driver else []),
-        ]))  # fmt: skip
+        if isinstance(gpu, dict):
+            size, driver = gpu.get("memory_bytes"), gpu.get("driver")
+            told.append(", ".join([
+                str(gpu.get("name")), *([bytes_text(size)] if size and isinstance(size, int | float) else []),
+                *([f"driver {driver}"] if driver else []),
+            ]))  # fmt: skip
     return printable("; ".join(str(each) for each in told if each)) or ABSENT
 
 
@@ -281,5 +286,5 @@ def placement_text(environment: Mapping[str, Any]) -> str:
 
 def json_object(text: str | None) -> dict[str, Any]:
     """Return a stored JSON object; an empty one for anything else."""
-    value = {} if text is None else json.loads(text)
+    value = stored(text)
     return value if isinstance(value, dict) else {}

@@ -7,8 +7,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
+from structbench.strict_json import stored
 from structbench.types import Config
 
 SCHEME = "s1"
@@ -50,6 +52,29 @@ def config_dict(config: Config) -> dict[str, Any]:
     """Return the config as ``runs.config`` holds it: a plain mapping without the fields at their defaults."""
     values = ((field, getattr(config, field.name)) for field in fields(config))
     return {field.name: value for field, value in values if field.default is MISSING or value != field.default}
+
+
+def config_of(text: str | None) -> Config | None:
+    """Return the config that ``runs.config`` holds; None without one, and for what is none that is known here."""
+    held, kinds = stored(text), get_type_hints(Config)
+    if not isinstance(held, dict) or not all(_is_of(value, kinds.get(name)) for name, value in held.items()):
+        return None
+    try:
+        return Config(**held)
+    except TypeError:  # a field is missing
+        return None
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    """Return whether JSON's value is one of a type, of which the parts of a container do not matter."""
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, each) for each in get_args(kind))
+    known = get_origin(kind) or kind
+    if known is tuple:
+        return isinstance(value, list)
+    if known is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(known, type) and isinstance(value, known) and (known is bool or not isinstance(value, bool))
 
 
 def config_hash(config: Config) -> str:

@@ -17,6 +17,7 @@ from loadgen.telemetry import instruments as of
 from loadgen.telemetry.instruments import BY_NAME, Instrument
 from loadgen.types import GATHERED, MODEL_ERRORS
 from structbench.formatting import ABSENT, seconds_text, share_text, significant
+from structbench.strict_json import stored
 
 if TYPE_CHECKING:
     from loadgen.types import RequestRecord
@@ -383,6 +384,18 @@ def is_good(row: Row, limits: Mapping[str, float]) -> bool | None:
     return None if None in kept else True
 
 
+def limits_of(text: str | None) -> dict[str, float] | None:
+    """Return the goodput limits of a stored run (column -> seconds), without what is none of ours; None if it has none.
+
+    They become SQL, and anybody may have written the file.
+    """
+    limits = stored(text)
+    if not isinstance(limits, dict):
+        return None
+    return {column: float(limit) for column, limit in limits.items()
+            if column in _BY_COLUMN and type(limit) in (int, float)}  # fmt: skip
+
+
 def good_sql(limits: Mapping[str, str]) -> str:
     """Return SQL for whether a request completed within every limit (column -> limit as SQL, NULL for none)."""
     kept = [
@@ -398,7 +411,9 @@ def possibly(good: str) -> str:
 
 
 _BY_COLUMN = {metric.column: metric for metric in LATENCIES.values()}
-LIMITS_OF_RUN = ", ".join(f"(goodput_limits ->> '$.{column}')::DOUBLE AS max_{column}" for column in _BY_COLUMN)
+LIMITS_OF_RUN = ", ".join(
+    f"try_cast(goodput_limits ->> '$.{column}' AS DOUBLE) AS max_{column}" for column in _BY_COLUMN
+)
 """SQL columns to select from ``runs``: the limits that --goodput gave the run, for ``GOOD_OF_RUN``."""
 GOOD_OF_RUN = good_sql({column: f"max_{column}" for column in _BY_COLUMN})
 

@@ -21,6 +21,7 @@ from typing import IO, Any, BinaryIO
 from structbench.errors import BadInput, RunFailed
 from structbench.formatting import printable, printable_lines
 
+_PRIVATE = 0o600
 _ABANDONED_S = 60.0
 """How old a file of a dead process is, at least: on a shared disk the process may be another machine's."""
 
@@ -34,15 +35,18 @@ def writable_path(path: Path, databases: Sequence[Path]) -> Iterator[Path]:
             yield pipe
         return
     try:
-        with _replaced(path) as made:
+        with replaced(path) as made:
             yield made
     except OSError as error:
         raise BadInput(f"cannot write {path} ({error.strerror}): give another -o") from error
 
 
 @contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """Yield the path of a file that takes the place of ``path`` once it is written; of a device, the device's own."""
+def replaced(path: Path) -> Iterator[Path]:
+    """Yield the path of a file that takes the place of ``path`` once it is written; of a device, the device's own.
+
+    A new file is its owner's only, since it may hold prompts and answers; one that was there keeps its mode.
+    """
     if path.exists() and not path.is_file():
         yield path
         return
@@ -50,9 +54,15 @@ def _replaced(path: Path) -> Iterator[Path]:
     made = path.with_name(f".{path.name}.{os.getpid()}-part")
     try:
         yield made
+        made.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else _PRIVATE)
         made.replace(path)
     finally:
         made.unlink(missing_ok=True)
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that, if it is new, is its owner's only: the ``opener`` of ``open``."""
+    return os.open(path, flags, _PRIVATE)
 
 
 def sweep(path: Path) -> None:
@@ -102,8 +112,8 @@ def _is_same(path: Path, other: Path) -> bool:
 def write_output(path: Path, text: str) -> None:
     """Write the text to the file after the work is done: raise RunFailed, not BadInput, if that fails."""
     try:
-        with _replaced(path) as made:
-            made.write_text(text, encoding="utf-8", errors="replace")
+        with replaced(path) as made, open(made, "w", encoding="utf-8", errors="replace", opener=private) as file:
+            file.write(text)
     except OSError as error:
         raise RunFailed(f"cannot write {path} ({error.strerror}): give another path") from error
 

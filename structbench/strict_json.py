@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 
@@ -17,6 +18,38 @@ class NotJson(Exception):
 def decode(text: str) -> Any:
     """Parse the text; raise json.JSONDecodeError (with the place), another ValueError, or RecursionError."""
     return _DECODER.decode(text)
+
+
+def stored(text: str | None) -> Any:
+    """Return what JSON text of a results file holds, which anybody may have written; None without one.
+
+    None stands for a number beyond floats, and for all of what is nested too deeply to work with.
+    """
+    try:
+        value = None if text is None else _STORED.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if text is None or _is_shallow(text, value) else None
+
+
+def _is_shallow(text: str, value: Any) -> bool:
+    """Return whether nothing is nested more deeply than ``_DEEPEST``."""
+    if text.count("[") + text.count("{") <= _DEEPEST:
+        return True
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [item for each in level if isinstance(each, dict | list)
+                 for item in (each.values() if isinstance(each, dict) else each)]  # fmt: skip
+    return not level
+
+
+def _float(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _int(text: str) -> int | None:
+    return int(text) if len(text) <= _DIGITS else None
 
 
 def decode_file(data: bytes, hint: str) -> Any:
@@ -55,3 +88,7 @@ def _no_constant(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)
+
+_DEEPEST = 100
+_DIGITS = 300
+_STORED = json.JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=lambda _: None)

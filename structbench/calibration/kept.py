@@ -15,6 +15,7 @@ from typing import Literal
 
 from loadgen.types import ClosedLoop, Load
 from structbench import __version__
+from structbench.output import replaced
 
 GaveOut = Literal["client", "server"]
 """Who failed first above the load; None: nobody up to the most that was tried, or time ran out."""
@@ -75,9 +76,8 @@ def keep(calibration: Calibration) -> Path:
     """Keep it for this machine; raise OSError if that cannot be written."""
     path, machines = _file(), {**_read(), machine_key(): asdict(calibration)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(f".{os.getpid()}")
-    new.write_text(json.dumps(machines, indent=2))
-    new.replace(path)
+    with replaced(path) as made:
+        made.write_text(json.dumps(machines, indent=2))
     return path
 
 

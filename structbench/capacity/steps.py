@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -14,7 +13,7 @@ from structbench.options import LoadOptions
 from structbench.run.display import Display
 from structbench.run.runner import Stop, Summary, load
 from structbench.run.settings import settings_of
-from structbench.store import Reader
+from structbench.store import Store
 
 _FACTS = """
 SELECT sum(coalesce(prompt_eval_s, 0) + eval_s) / sum(e2e_s) AS served, min(server_slots) AS slots,
@@ -34,6 +33,8 @@ class Steps:
     """``concurrency`` or ``rate``."""
     within_s: float
     display: Display
+    store: Callable[[], Store]
+    """Opens the database at the first load; one for all, so that what a step asks does not wait for a reader."""
     stop: Stop = field(default_factory=Stop)
     tell: Callable[[str], None] = lambda _: None
     _began: float = field(default_factory=monotonic)
@@ -52,20 +53,19 @@ class Steps:
     def _measure(self, level: float) -> Step:
         at: dict[str, Any] = {"concurrency": [int(level)]} if self.over == "concurrency" else {"rate": [level]}
         options = replace(self.options, **at, max_time=max(1.0, min(self.options.max_time, self._left_s)))
-        summary = load(settings_of(options), display=self.display, stop=self.stop)
-        step = _step(level, summary)
+        summary = load(settings_of(options), display=self.display, stop=self.stop, opened=self.store)
+        step = _step(level, summary, self.store)
         self.tell(f"{summary.outcomes[0].cell}: {step.state} after {step.requests} requests")
         return step
 
 
-def _step(level: float, summary: Summary) -> Step:
+def _step(level: float, summary: Summary, store: Callable[[], Store]) -> Step:
     """Return what a load of one cell showed; raise RunFailed if it showed nothing."""
     (outcome,) = summary.outcomes
     row = outcome.row
     if row is None or (summary.failures and outcome.state != "not met" and not summary.interrupted):
         raise RunFailed("; ".join(summary.failures) or f"{outcome.cell} was not run")
-    with Reader(Path(summary.db)) as reader:
-        (facts,) = reader.query(_FACTS, [row["run_id"]])
+    (facts,) = store().query(_FACTS, [row["run_id"]])
     facts |= {"notes": {note.kind: note.text for note in row["notes"]}, "verdict": row["verdict"],
               "verdict_reason": row["verdict_reason"]}  # fmt: skip
     return Step(

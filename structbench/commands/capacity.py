@@ -1,8 +1,10 @@
 """``structbench capacity``: the highest load at which the rule holds, for each model and suite."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
 from structbench.commands import print_json
@@ -12,6 +14,7 @@ from structbench.output import complain, say
 
 if TYPE_CHECKING:
     from structbench.capacity.search import Found
+    from structbench.store import Store
 
 
 EXAMPLES = (
@@ -51,15 +54,18 @@ class Options(LoadOptions):
 def run(options: Options) -> int:
     from structbench.commands.load import signals
     from structbench.run.runner import Stop
+    from structbench.store import storing
 
     _check(options)
     found: list[dict[str, Any]] = []
     stop = Stop()
-    with signals(stop):
+    with signals(stop), ExitStack() as stack:
+        # Opened by the first load that has found its server, as `load` does.
+        store = cache(lambda: stack.enter_context(storing(options.db, fsync=options.fsync)))
         for model in options.models:
             for suite in options.suites:
                 if not stop.asked:
-                    found.append(_search(options, model, suite, stop))
+                    found.append(_search(options, model, suite, stop, store))
     if options.json:
         print_json({"capacity": found})
     return 130 if stop.asked else 0
@@ -85,7 +91,7 @@ def _start(options: Options) -> float:
     return min(STARTS[options.over], options.most) if options.start is None else options.start
 
 
-def _search(options: Options, model: str, suite: str, stop: Any) -> dict[str, Any]:
+def _search(options: Options, model: str, suite: str, stop: Any, store: "Callable[[], Store]") -> dict[str, Any]:
     from rich.console import Console
 
     from structbench.capacity.limits import line, sentences
@@ -96,7 +102,7 @@ def _search(options: Options, model: str, suite: str, stop: Any) -> dict[str, An
     base = {each.name: getattr(options, each.name) for each in fields(LoadOptions)}
     asked = LoadOptions(**{**base, "models": [model], "suites": [suite], "json": False})
     display = Display(console, quiet=options.quiet)
-    steps = Steps(asked, options.over, options.within, display, stop, complain)
+    steps = Steps(asked, options.over, options.within, display, store, stop, complain)
     found = steps.search(_start(options), options.most)
     text = " ".join(sentences(found, options.over))
     for step in found.steps:

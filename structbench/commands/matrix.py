@@ -78,7 +78,7 @@ def _try(options: Options) -> int:
 
     from structbench.matrix.grid import print_grid
     from structbench.run.plan import find_server, pull_missing
-    from structbench.store import Store
+    from structbench.store import storing
 
     console = Console(stderr=options.json)
     rows: list[dict[str, Any]] = []
@@ -94,7 +94,7 @@ def _try(options: Options) -> int:
             for host in options.host or (None,)
         ]  # fmt: skip
         servers = [pull_missing(options.models, server, console.print) for server in servers]
-        store = stack.enter_context(Store(options.db))
+        store = stack.enter_context(storing(options.db))
         for server, model in product(servers, options.models):
             found = list(_probe(options, server, store, model))
             print_grid(found, console)

@@ -11,8 +11,8 @@ SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'complete') AS complete
     count(*) FILTER (WHERE status = 'interrupted') AS interrupted_runs,
     count(*) FILTER (WHERE status = 'running') AS running_runs,
     count(DISTINCT config_hash) FILTER (WHERE status = 'complete' AND forgotten IS NOT true) AS completed_cells,
-    coalesce(list(DISTINCT model ORDER BY model), []) AS models,
-    coalesce(list(DISTINCT suite ORDER BY suite), []) AS suites,
+    coalesce(list(DISTINCT model ORDER BY model) FILTER (model IS NOT NULL), []) AS models,
+    coalesce(list(DISTINCT suite ORDER BY suite) FILTER (suite IS NOT NULL), []) AS suites,
     min(started_at) AS first_started_at, max(started_at) AS last_started_at
 FROM runs
 """

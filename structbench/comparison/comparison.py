@@ -5,7 +5,6 @@ Invariant: "better" and "worse" mean significant after adjusting for all tests m
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +17,7 @@ from structbench.comparison.significance import NO_CASE_DIFFERS, Difference, hol
 from structbench.formatting import ABSENT, span_text
 from structbench.gates.expressions import Change, Condition, limits_text
 from structbench.gates.slo import CellResult, Gate, GateOutcome, Judgement, doubt, judged, settle
-from structbench.identity import canonical_json
-from structbench.metrics import COMPARED
+from structbench.metrics import COMPARED, limits_of
 from structbench.results.groups import RunGroup
 from structbench.store import Reader
 
@@ -78,14 +76,14 @@ def compare(
 def _shared_limits(readers: tuple[Reader, Reader], pair: Pair) -> tuple[dict[str, float] | None, tuple[str, ...]]:
     """Return the limits that all runs of a pair share, or none and a note if they differ."""
     sql = "SELECT DISTINCT goodput_limits AS limits FROM runs WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
-    texts = [
-        row["limits"]
+    found = [
+        limits_of(row["limits"])
         for reader, group in zip(readers, (pair.a, pair.b), strict=True)
         for row in reader.query(sql, [list(group.run_ids)])
     ]
-    if len({text if text is None else canonical_json(json.loads(text)) for text in texts}) > 1:
+    if any(limits != found[0] for limits in found):
         return None, ("the runs had different --goodput limits, so none are used: give --goodput to set them for both",)
-    return None if texts[0] is None else json.loads(texts[0]), ()
+    return found[0], ()
 
 
 def _adjusted(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], dict[bool, int]]:
@@ -192,7 +190,7 @@ def _more(change: Change, row: Compared, found: Difference, pair: Pair) -> Itera
     distance, n = abs(limit - found.value), max(row.n_a, row.n_b)
     needs = ceil(n * _MARGIN * ((found.high - found.low) / 2 / distance) ** 2) if distance else _MOST
     for side, group, has in (("A", pair.a, row.n_a), ("B", pair.b, row.n_b)):
-        words = group.environment.get("command")
+        words = group.command
         if words is None or not n < needs < _MOST:
             continue
         takes_s = group.duration_s * (needs - has) / has if group.duration_s and has else None

@@ -5,7 +5,6 @@ Invariant: nothing is met that was not measured: a cell without a complete, vali
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -14,11 +13,12 @@ from typing import Any, Literal
 
 from structbench.formatting import plural, printable
 from structbench.gates.expressions import Condition, parse_slo
-from structbench.metrics import IS_WHOLE, Metric, without_stream
+from structbench.metrics import IS_WHOLE, Metric, limits_of, without_stream
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
 from structbench.results.intervals import Rows, estimates_of
 from structbench.stats import CONFIDENCE, Estimate, wilson
+from structbench.strict_json import stored
 
 Judgement = Literal["met", "not met", "not decided"]
 DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")
@@ -234,8 +234,7 @@ def judge_run(rows: Rows, cell: str, row: Mapping[str, Any] | None, rule: Sequen
     """Judge a rule on one run, its row of the view ``summary``, with the run's goodput limits."""
     if row is None:
         return [judge(cell, slo, Estimate(0), None) for slo in rule]
-    known, looked = row["goodput_limits"], looked_at(rows, row["run_id"])
-    limits = None if known is None else json.loads(known)
+    limits, looked = limits_of(row["goodput_limits"]), looked_at(rows, row["run_id"])
     whole = rows.query(_WHOLE, [row["run_id"]])[0]["whole"]
     metrics = [without_stream(slo.metric) if whole else slo.metric for slo in rule]
     found = estimates_of(rows, row["run_id"], metrics, limits)
@@ -251,8 +250,10 @@ def looked_at(rows: Rows, run_id: str) -> Looked | None:
 
 def looked_of(text: str | None) -> Looked | None:
     """Return the same from the column ``settled``."""
-    told = None if text is None else json.loads(text)
-    return None if told is None else Looked(tuple(told["open"]), told["requests"], told["confidence"])
+    match stored(text):
+        case {"open": [*left], "requests": int(requests), "confidence": int() | float() as confidence}:
+            return Looked(tuple(map(str, left)), requests, confidence)
+    return None
 
 
 def judge_groups(slos: Sequence[Condition], groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> list[Gate]:

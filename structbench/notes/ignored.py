@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
 from structbench.formatting import plural
 from structbench.notes.judge import Judge, Row
+from structbench.strict_json import stored
 from structbench.types import Note
 
 _MOST = 0.5
@@ -41,7 +41,7 @@ def _ignored(rows: Sequence[Row]) -> Iterator[Note]:
 
 def _choice(text: str | None) -> str | None:
     """Return the word of a tool choice, which is a text or an object with a type."""
-    value = None if text is None else json.loads(text)
+    value = stored(text)
     found = value.get("type") if isinstance(value, dict) else value
     return found if isinstance(found, str) else None
 

@@ -62,7 +62,7 @@ PROMPTS = Judge(
                 + CASE WHEN cached_prompt_tokens > prompt_tokens THEN cached_prompt_tokens ELSE 0 END) AS seen,
             max(asked_prompt_tokens) AS asked,
             CASE WHEN any_value(suite) = 'text' THEN {MADE} ELSE {ESTIMATED} END AS share,
-            any_value(api) AS api, any_value(config ->> '$.options.num_ctx')::BIGINT AS num_ctx
+            any_value(api) AS api, try_cast(any_value(config ->> '$.options.num_ctx') AS BIGINT) AS num_ctx
         FROM requests JOIN runs USING (run_id)
         WHERE run_id = $1 AND error_kind IS NULL AND prompt_tokens IS NOT NULL AND asked_prompt_tokens > 0
         GROUP BY case_id

@@ -331,7 +331,7 @@ def _settles(
         row = {"status": group.status, "verdict": group.verdict, "duration_s": group.duration_s,
                "requests": figures[group.id].counts["requests"]}  # fmt: skip
         gates = [judge_group(condition, group, figures[group.id]) for condition in rule]
-        if (found := settles_of(gates, row, group.environment.get("command"))) is not None:
+        if (found := settles_of(gates, row, group.command)) is not None:
             yield found
 
 

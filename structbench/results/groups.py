@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from structbench.formatting import clipped, json_object, load_text, printable, server_text, setting_text
 from structbench.identity import flat
+from structbench.metrics import limits_of
 from structbench.notes import reached, stored_notes
 from structbench.results.intervals import Rows
 from structbench.types import Note
@@ -83,6 +84,13 @@ class RunGroup:
         return self.name.removeprefix(f"{self.model} {self.suite} ")
 
     @property
+    def command(self) -> list[str] | None:
+        """The words of the command line that asks for the cell, as the run has kept them."""
+        words = self.environment.get("command")
+        is_whole = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        return words if is_whole else None
+
+    @property
     def marks(self) -> tuple[str, ...]:
         found = [SIMULATED] if self.simulated else []
         found += [self.verdict] if self.verdict in _VERDICTS else []
@@ -104,7 +112,7 @@ def run_groups(reader: Rows, run_ids: Sequence[str], *, pool: bool) -> list[RunG
 
 def _run_group(number: int, run: Mapping[str, Any], notes: Iterable[Note]) -> RunGroup:
     model, suite, load = printable(str(run["model"])), printable(str(run["suite"])), load_text(run)
-    limits = tuple(f"{name} <= {limit:g}" for name, limit in json_object(run["goodput_limits"]).items())
+    limits = tuple(f"{name} <= {limit:g}" for name, limit in (limits_of(run["goodput_limits"]) or {}).items())
     level = run["concurrency"] if run["rate"] is None else run["rate"]
     config = json_object(run["config"])
     return RunGroup(

@@ -5,7 +5,6 @@ Figures are of all completed requests, as LLMPerf's are: it knows no steady part
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from datetime import UTC
 from statistics import mean, stdev
 from typing import Any
 
+from structbench.formatting import json_object
 from structbench.metrics import FAILED
 from structbench.store import Reader
 
@@ -57,7 +57,7 @@ def files_of(reader: Reader, run_ids: Sequence[str]) -> Iterator[tuple[str, Any]
         if run["suite"] == CORRECTNESS:
             about, summary, responses = "correctness", _correctness(run, rows), _raw(run, asked, rows)
         else:
-            lengths = json.loads(run["environment"] or "{}").get("options", {}).get("text") or {}
+            lengths = _mapping(_mapping(json_object(run["environment"]).get("options")).get("text"))
             told = {name: lengths.get(name) for name in _LENGTHS} if run["suite"] == "text" else {}
             about = "_".join(f"{told[name]:g}" for name in _LENGTHS[::2] if told.get(name) is not None) or run["suite"]
             summary = {**told, **{f"results_{name}": value for name, value in _results(run, rows).items()}}
@@ -67,7 +67,7 @@ def files_of(reader: Reader, run_ids: Sequence[str]) -> Iterator[tuple[str, Any]
         yield f"{stem}_summary", {
             "version": VERSION, "name": f"{stem}_summary", "model": run["model"],
             "num_concurrent_requests": run["concurrency"], **asked, **summary,
-            **json.loads(run["metadata"] or "{}"),
+            **json_object(run["metadata"]),
             "timestamp": None if finished is None else int(finished.replace(tzinfo=UTC).timestamp()),
         }  # fmt: skip
         yield f"{stem}_individual_responses", responses
@@ -75,9 +75,13 @@ def files_of(reader: Reader, run_ids: Sequence[str]) -> Iterator[tuple[str, Any]
 
 def _asked(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options and fields that the user added, flat as LLMPerf writes its additional_sampling_params."""
-    config = json.loads(run["config"] or "{}")
-    added = {**(config.get("options") or {}), **(config.get("body") or {})}
+    config = json_object(run["config"])
+    added = {**_mapping(config.get("options")), **_mapping(config.get("body"))}
     return dict(_flat("additional_sampling_params", added)) if added else {}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:

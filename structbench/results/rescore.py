@@ -6,28 +6,28 @@ not at all; its identity then names the present scorer, so that it is the hit of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from loadgen.api.blame import loops, model_error
 from loadgen.api.sending import NOT_DONE
 from loadgen.types import MODEL_ERRORS, ErrorKind
 from structbench.formatting import load_text, suite_text
-from structbench.identity import config_hash
+from structbench.identity import config_dict, config_hash, config_of
 from structbench.scoring import SCORER_VERSION, Answer
 from structbench.scoring.answer import answer_text
 from structbench.scoring.process import Scorer
 from structbench.store import Reader
 from structbench.store.rescoring import replace_scores
 from structbench.store.rows import outcome_columns
+from structbench.strict_json import stored
 from structbench.suites.requests import case_of, request_of
 from structbench.types import Case, Config, Score, Suite
 
 PAGE = 500
 """Rows held in memory at once with their texts."""
-_RUNS = "SELECT run_id, status, config_hash, config FROM runs WHERE run_id = $1"
+_RUNS = "SELECT run_id, status, config_hash, config, concurrency, rate, arrival FROM runs WHERE run_id = $1"
 _ROWS = """
 SELECT request_index, case_id, outcome, error_kind, error_status, error_message, output_text, thinking_text,
     tool_calls, done_reason, chunks
@@ -77,11 +77,10 @@ def _rescore(
     reader: Reader, run_id: str, find_suite: FindSuite, scorer: Scorer, found: dict[int, Score | None]
 ) -> Rescored:
     (run,) = reader.query(_RUNS, [run_id])
-    stored = None if run["config"] is None else json.loads(run["config"])
-    if stored is None or not {field.name for field in fields(Config)} >= stored.keys():
+    config = config_of(run["config"])
+    if config is None:
         return Rescored(run_id=run_id, name="", skipped="its config is not known here")
-    config = Config(**stored)
-    name = f"{config.model} {suite_text(config.suite, config.structured)} {load_text(config.load)}"
+    name = f"{config.model} {suite_text(config.suite, config.structured)} {load_text(run)}"
     version = config.scorer_version
     if version is None or version >= SCORER_VERSION:
         return Rescored(run_id=run_id, name=name, scorer_version=version, current=True)
@@ -93,10 +92,10 @@ def _rescore(
     rows = _scored(reader, run_id, config, suite.cases, scorer, found)
     if isinstance(rows, str):
         return Rescored(run_id=run_id, name=name, skipped=rows)
-    after = {**stored, "scorer_version": SCORER_VERSION}
+    after = replace(config, scorer_version=SCORER_VERSION)
     done = replace_scores(
         reader.database, run_id, [row for row, _ in rows], scorer_version=version, before=run["config_hash"],
-        after=config_hash(Config(**after)), config=after,
+        after=config_hash(after), config=config_dict(after),
     )  # fmt: skip
     if not done:
         return Rescored(run_id=run_id, name=name, skipped="a load is continuing it")
@@ -131,7 +130,8 @@ def _scored(
 
 
 def _answer(row: Row, kind: ErrorKind | None, config: Config) -> Answer:
-    calls = [] if row["tool_calls"] is None else json.loads(row["tool_calls"]) or []
+    held = stored(row["tool_calls"])
+    calls = [call for call in held if isinstance(call, dict)] if isinstance(held, list) else []
     text = answer_text(config.structured, row["output_text"] or "", calls)
     return Answer(text, tuple(calls), row["done_reason"], kind)
 

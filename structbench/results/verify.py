@@ -5,16 +5,17 @@ A problem names what does not hold, how often, and one place to look; nothing is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from structbench.identity import config_of
 from structbench.metrics import FAILED, IS_GATHERED
 from structbench.store import Reader
 from structbench.store.rows import run_columns
+from structbench.store.spool import count_lines, is_alive, orphaned_files
+from structbench.store.upkeep import spool_of
 from structbench.store.views import gap_percentiles_of
-from structbench.types import Config
 from structbench.verdict import facts_of, judge
 
 
@@ -120,6 +121,7 @@ _ORPHANS = "SELECT DISTINCT run_id, 'no such run' AS example FROM {} WHERE run_i
 def problems(reader: Reader) -> Iterator[Problem]:
     """Yield every problem in the file."""
     with reader.together():
+        yield from _left_behind(reader)
         yield from _of_configs(reader)
         yield from _of_verdicts(reader)
         yield from _of_requests(reader)
@@ -135,6 +137,17 @@ def problems(reader: Reader) -> Iterator[Problem]:
                 yield Problem(what, len(rows), f"run {rows[0]['run_id']}: {rows[0]['example']}")
 
 
+def _left_behind(reader: Reader) -> Iterator[Problem]:
+    """Yield what opening the file could not settle of a process that died, as where it may not be written."""
+    folder = spool_of(reader.path)
+    running = reader.query("SELECT run_id, owner FROM runs WHERE status = 'running' ORDER BY run_id")
+    left = [run["run_id"] for run in running if not is_alive(folder, run["owner"])]
+    if left:
+        yield Problem("a run whose process is gone has ended", len(left), f"run {left[0]}: it is running")
+    if files := orphaned_files(folder):
+        yield Problem("rows of processes that are gone are in the file", sum(map(count_lines, files)), str(files[0]))
+
+
 def _of_configs(reader: Reader) -> Iterator[Problem]:
     """Yield the columns of runs that do not follow from the config, the config hash among them."""
     wrong: dict[str, list[str]] = {}
@@ -146,12 +159,11 @@ def _of_configs(reader: Reader) -> Iterator[Problem]:
         yield Problem(f"runs.{column} follows from the config", len(examples), examples[0])
 
 
-def _columns_of(config: str) -> Mapping[str, Any]:
-    stored = json.loads(config)
-    try:
-        columns = run_columns(Config(**stored))
-    except TypeError as error:
-        return {"config": f"a config ({error})"}
+def _columns_of(text: str) -> Mapping[str, Any]:
+    config = config_of(text)
+    if config is None:
+        return {"config": "a config that is known here"}
+    columns = run_columns(config)
     del columns["config"]
     return columns
 

@@ -15,6 +15,7 @@ from structbench.metrics import FAILED
 from structbench.results.figures import runs_of
 from structbench.results.groups import RunGroup
 from structbench.results.intervals import GROUPS, Rows
+from structbench.strict_json import stored
 from structbench.suites.catalog import load_suite
 from structbench.suites.generated import TextShape
 from structbench.suites.requests import case_of
@@ -86,9 +87,20 @@ def wrong_of(reader: Rows, groups: Sequence[RunGroup]) -> dict[str, Any]:
     listed = []
     for row in rows:
         kept = row.pop("kept")
-        asked = _asked_by_row(suites[row["line"]], row) if kept is None else json.loads(kept)
+        asked = _asked_by_row(suites[row["line"]], row) if kept is None else _as_kept(kept)
         listed.append({**row, "asked": asked})
     return {"total": total, "listed": listed}
+
+
+def _as_kept(text: str) -> dict[str, Any] | None:
+    """Return what ``asked_of`` returned, as the file has it; None if it has something else."""
+    match stored(text):
+        case {"messages": [*messages], **more}:
+            asked = [{name: str(each.get(name)) for name in ("role", "content")}
+                     for each in messages if isinstance(each, dict)]  # fmt: skip
+            told = {name: more.get(name) for name in ("schema", "tools", "expected")}
+            return {"messages": asked, **{name: None if value is None else str(value) for name, value in told.items()}}
+    return None
 
 
 def _suite_of(config: Mapping[str, Any]) -> Suite | None:

@@ -36,7 +36,7 @@ from structbench.gates.junit import junit_xml
 from structbench.gates.next_command import Settles, settles_of
 from structbench.gates.slo import CellResult, Gate, judge_all
 from structbench.notes import stored_notes
-from structbench.output import complain, say, write_output
+from structbench.output import say, write_output
 from structbench.reports.brief import print_answer, print_brief
 from structbench.reports.document import Document, document_of
 from structbench.reports.frames import as_html, frame
@@ -69,9 +69,8 @@ from structbench.run.settling import OPENINGS, Settling, column_of, look_at
 from structbench.run.similarity import Embeddings, score_similarity
 from structbench.scoring.process import Scorer
 from structbench.steadiness import opening_size
-from structbench.store import Store, StoredRun, run_columns
+from structbench.store import Store, StoredRun, run_columns, storing
 from structbench.store.ending import ending_of
-from structbench.store.upkeep import spool_of
 from structbench.suites.catalog import cases_of_run
 from structbench.suites.generated import calibrate, calibration_prompts, word_count
 from structbench.suites.requests import case_of, whole_conversations
@@ -234,10 +233,12 @@ def load(
     display: Display | None = None,
     stop: Stop | None = None,
     report: Callable[[Summary], None] | None = None,
+    opened: Callable[[], Store] | None = None,
 ) -> Summary:
     """Do what ``structbench load`` does: raise BadInput before anything is sent, or return a summary.
 
-    ``report`` gets the summary before metrics are served for another ``settings.hold_s`` seconds.
+    ``report`` gets the summary before metrics are served for another ``settings.hold_s`` seconds. ``opened`` returns
+    the store of several loads, which stays open; None: this load opens one and closes it.
     """
     began = monotonic()
     display = display or Display(quiet=True)
@@ -264,8 +265,7 @@ def load(
             display.print(line)
         read_ahead()
         telemetry = open_telemetry(settings.metrics_port, settings.metrics_host, settings.collector, stack)
-        store = Store(settings.db, fsync=settings.fsync)
-        stack.callback(_close, store)
+        store = stack.enter_context(storing(settings.db, fsync=settings.fsync)) if opened is None else opened()
         with stop.interruptible():
             servers = [pull_missing(settings.wanted_models, server, display.print) for server in servers]
         cells = build_cells(settings, servers)
@@ -288,16 +288,6 @@ def load(
         stop.say = None
         _hold(settings.hold_s, stop)
         return summary
-
-
-def _close(store: Store) -> None:
-    """Close the store; say who keeps rows from getting into the file, if anybody does."""
-    if not store.close():
-        rows = plural(store.backlog, "row")
-        complain(
-            f"{store.path} is kept open by {store.held_by}: {rows} of this load wait in {spool_of(store.path)}, and"
-            " the next structbench command takes them in"
-        )
 
 
 def _warnings(cells: Sequence[Cell]) -> list[str]:

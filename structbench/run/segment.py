@@ -53,8 +53,8 @@ class Services:
     scorer: Scorer
     display: Display
     budget: TokenBudget | None = None
-    kept_cases: dict[str, bytearray] = field(default_factory=dict)
-    """The suite's hash -> by a case's place, whether it is stored."""
+    kept_cases: dict[tuple[int | None, str], bytearray] = field(default_factory=dict)
+    """The database's file number and the suite's hash -> by a case's place, whether it is stored."""
 
 
 def gone(server: Server) -> str:
@@ -290,7 +290,7 @@ class Segment:
     def _keep_case(self, case: Case, place: int) -> None:
         """Store what the case asks, once for its suite; a text's prompt is made up for the run, and not kept."""
         suite_hash = self.cell.suite.content_hash
-        kept = self.services.kept_cases.setdefault(suite_hash, bytearray())
+        kept = self.services.kept_cases.setdefault((self.services.store.file_number, suite_hash), bytearray())
         if case.kind == "text" or (place < len(kept) and kept[place]):
             return
         kept.extend(bytes(max(0, place + 1 - len(kept))))

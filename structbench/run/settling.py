@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Thread
@@ -13,7 +12,7 @@ from loadgen.engine import Orders
 from structbench.errors import StructbenchError
 from structbench.gates.expressions import Condition
 from structbench.gates.settled import Decision, confidence_at, decide, next_look
-from structbench.metrics import Metric
+from structbench.metrics import Metric, limits_of
 from structbench.results.intervals import estimates_of
 from structbench.stats import Estimate, mean_estimate, percentile_estimate, wilson
 from structbench.steadiness import steady_rows
@@ -32,7 +31,7 @@ def look_at(store: Store, run_id: str, rule: Sequence[Condition]) -> Decision:
     """Judge the rule on the rows that the run has now; raise RunFailed if another process holds the database."""
     store.append("runs", {"run_id": run_id, "steady": True})  # marked once the rows before it are in
     (found,) = store.query(_ROWS, [run_id])
-    limits = None if found["limits"] is None else json.loads(found["limits"])
+    limits = limits_of(found["limits"])
     metrics = [slo.metric for slo in rule]
     return decide(
         rule, found["n"], lambda level: estimates_of(store, run_id, metrics, limits, level), closed=found["closed"]

@@ -6,6 +6,7 @@ database: rows go to a spool on disk at once, and a thread moves them into DuckD
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structbench.errors import BadInput, RunFailed
+from structbench.formatting import plural
 from structbench.output import complain
 from structbench.store.database import (
     BESIDE_A_LOAD,
     Database,
     Locked,
     as_columns,
+    at_work,
     fetched,
     file_number,
     wait_a_little,
@@ -43,14 +46,16 @@ from structbench.store.spool import (
     set_aside,
     written_rows,
 )
-from structbench.store.upkeep import spool_of
+from structbench.store.upkeep import end_left, spool_of
 from structbench.store.views import GAPS_TO_KEEP
 
 if TYPE_CHECKING:
     import duckdb
     import numpy
 
-__all__ = ["Reader", "Store", "StoredRun", "row_of", "run_columns"]
+__all__ = ["Reader", "Store", "StoredRun", "row_of", "run_columns", "storing"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Query = Callable[..., list[dict[str, Any]]]
@@ -79,7 +84,7 @@ class Store:
     """One DuckDB file; safe to use from several threads and while other processes read or write it."""
 
     def __init__(self, path: Path, *, patience_s: float = 3.0, fsync: bool = False) -> None:
-        """Open, create or migrate the file, and merge what dead processes left; raise BadInput if that fails.
+        """Open, create or migrate the file, and settle what dead processes left; raise BadInput if that fails.
 
         ``fsync``: rows outlive a loss of power too, at the price of a write to the disk for each.
         """
@@ -112,7 +117,8 @@ class Store:
         self._held_open = threading.local()
         """The connection of a thread that holds the file open, as ``con``."""
         self._recent: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
-        self._file_number = file_number(self.path)
+        self.file_number = file_number(self.path)
+        """What tells the file from another that takes its place amid a load, to which cases are to be given again."""
         self._failure: BaseException | None = None
         self._closed = self._closing = False
         self._wake = threading.Event()
@@ -124,6 +130,20 @@ class Store:
             except RunFailed:
                 self._spool.close()
                 raise
+        self._end_left()
+
+    def _end_left(self) -> None:
+        """End and judge the runs of dead processes, unless somebody keeps the file: then a later opening does it."""
+        import duckdb
+
+        if self.backlog:  # rows of theirs are not in the file yet
+            return
+        try:
+            end_left(self._database, self._spool.is_alive, HOLD_S)
+        except Locked:
+            pass
+        except duckdb.Error as error:  # no room
+            log.warning("structbench: %s: killed runs have no verdict yet: %s", self.path, str(error).splitlines()[0])
 
     @property
     def backlog(self) -> int:
@@ -225,7 +245,7 @@ class Store:
     ) -> list[dict[str, Any]]:
         """Return the rows of one SELECT, including all appended so far; instants are UTC without a zone.
 
-        Raises RunFailed if another process holds the file for longer than ``timeout_s``.
+        Raises RunFailed if another process holds the file for longer than ``timeout_s``, or there is no room to work.
         """
         return self.together(lambda query: query(sql, params), timeout_s)
 
@@ -257,9 +277,11 @@ class Store:
 
         What is appended meanwhile is not found, and reaches the file afterwards.
         """
+        import duckdb
+
         with ExitStack() as stack:
             if self.flush(tried_s=TRIED_S):
-                with suppress(Locked):
+                with suppress(Locked, duckdb.Error):  # each query then opens it, and says what is wrong
                     con = stack.enter_context(self._database.opened(read_only=True))
                     self._held_open.con = con
                     stack.callback(setattr, self._held_open, "con", None)
@@ -307,20 +329,21 @@ class Store:
     ) -> T:
         """Return what ``work`` makes of the file, with all rows appended so far in it."""
         if read_only and (held := getattr(self._held_open, "con", None)) is not None:
-            return work(held)
+            with at_work(self.path):
+                return work(held)
         done = self._closed or self.flush(timeout_s, tried_s=TRIED_S)
         deadline = time.monotonic() + timeout_s
         while done or not read_only:
             if not done:
                 raise RunFailed(f"{self.path} is in use by {self.held_by}: {self.backlog} rows wait in the spool")
             try:
-                with self._database.opened(read_only=read_only) as con:
+                with at_work(self.path), self._database.opened(read_only=read_only) as con:
                     return work(con)
             except Locked as held:
                 if time.monotonic() > deadline:
                     raise RunFailed(f"{self.path} is in use by {held}: stop that process and try again") from held
             wait_a_little()
-        with self._database.opened_with(self._waiting) as con:
+        with at_work(self.path), self._database.opened_with(self._waiting) as con:
             return work(con)
 
     def _waiting(self) -> list[Waiting]:
@@ -350,7 +373,7 @@ class Store:
             with self._state:
                 rows = [(table, row, 0) for of in self._recent.values() for (table, *_), row in of.items()]
             insert(con, self._columns, (row for row in rows if row[1]["run_id"] not in known))
-        self._file_number = file_number(self.path)
+        self.file_number = file_number(self.path)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -403,7 +426,7 @@ class Store:
             }
         done = 0
         try:
-            if file_number(self.path) != self._file_number:
+            if file_number(self.path) != self.file_number:
                 self._begin_anew()
             with self._database.opened(read_only=False) as con:
                 until = time.monotonic() + HOLD_S
@@ -432,6 +455,20 @@ class Store:
             self._moved += 1
             self._state.notify_all()
             return not self._files
+
+
+@contextmanager
+def storing(path: Path, *, fsync: bool = False) -> Iterator[Store]:
+    """Keep a store open; at the end, say who keeps rows from getting into the file, if anybody does."""
+    store = Store(path, fsync=fsync)
+    try:
+        yield store
+    finally:
+        if not store.close():
+            complain(
+                f"{path} is kept open by {store.held_by}: {plural(store.backlog, 'row')} wait in {spool_of(path)}, and"
+                " the next structbench command takes them in"
+            )
 
 
 def _yield_to_others() -> None:

@@ -46,6 +46,8 @@ _FOR_USERS: Mapping[str, str] = {**_ALONE, "temp_directory": ""}
 """For statements of users: DuckDB lets them read its temporary folder."""
 MOST_BYTES = 1 << 30
 """What the rows of a user's statement may take, beside DuckDB's own memory."""
+_MOST_MORE = 2 * MOST_BYTES
+"""What a statement may take in all."""
 
 _NO_LOCKS = re.compile("|".join([
     "file locks are not supported", *(re.escape(os.strerror(number)) for number in (ENOLCK, ENOSYS, EOPNOTSUPP)),
@@ -351,13 +353,38 @@ def usable(path: Path) -> Iterator[None]:
         yield
     except Locked as held:
         raise BadInput(f"{path} is in use by {held}: stop that process or give another --db") from held
+    except duckdb.OutOfMemoryException as error:
+        raise _stopped(path, error) from error
     except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         if _NO_LOCKS.search(reason):
             raise BadInput(f"{path} is on a file system that has no locks: use a local disk, by --db") from error
         if "not a valid DuckDB" in reason:
             raise BadInput(f"{path} is not a DuckDB database: give another --db") from error
         raise BadInput(f"{path} cannot be opened as a DuckDB database ({reason}): give another --db") from error
+
+
+@contextmanager
+def at_work(path: Path) -> Iterator[None]:
+    """Turn what stops DuckDB amid its work into one line for the user: RunFailed for a full disk or too little memory,
+    BadInput for values that nobody measured."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.DataError as error:
+        reason = _first_line(error)
+        raise BadInput(f"{path} holds values that structbench did not write ({reason}): give another --db") from error
+    except (duckdb.OperationalError, duckdb.InternalError, duckdb.FatalException) as error:
+        raise _stopped(path, error) from error
+
+
+def _stopped(path: Path, error: Exception) -> RunFailed:
+    return RunFailed(f"{path}: {_first_line(error)}: free some space, or choose fewer runs; nothing stored is lost")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def refuse_odd(path: Path) -> None:
@@ -410,17 +437,43 @@ def ask(path: Path, sql: str, limit: int | None = None, timeout_s: float | None 
 
 
 def interruptible(con: duckdb.DuckDBPyConnection, work: Callable[[], T], timeout_s: float | None = None) -> T:
-    """Return what ``work`` returns; Ctrl-C (which DuckDB does not see) and that time end it (RunFailed)."""
-    with ThreadPoolExecutor(1) as thread:
+    """Return what ``work`` returns; RunFailed if it takes too long or too much memory. Ctrl-C ends it too."""
+    import duckdb
+
+    with ThreadPoolExecutor(1) as thread, _little_memory():
         running = thread.submit(work)
         try:
             return running.result(timeout_s)
         except TimeoutError:
             raise RunFailed(f"stopped after {timeout_s:g} s") from None
+        except (MemoryError, duckdb.OutOfMemoryException):
+            raise RunFailed("stopped: it takes more memory than it may, 1 GB and as much for its rows") from None
         finally:
             while not running.done():
                 con.interrupt()
                 wait([running], 0.1)
+
+
+@contextmanager
+def _little_memory() -> Iterator[None]:
+    """Keep this process from taking much more memory than it has, on Linux: DuckDB's own limit leaves out vectors.
+
+    One of 2,000 values of 10 MB is 20 GB.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        yield
+        return
+    import resource
+
+    (has_kb,) = (int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData:"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = (has_kb << 10) + _MOST_MORE
+    resource.setrlimit(resource.RLIMIT_DATA, (most if soft == resource.RLIM_INFINITY else min(soft, most), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> QueryResult:
@@ -437,28 +490,36 @@ def _execute(con: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> Que
         raise BadInput("this prompt reads the results database and no other")
     result = con.execute(statements[0])
     names = [column[0] for column in result.description or ()]
-    if limit is None:
-        return QueryResult(names, _all_rows(result))
-    rows = result.fetchmany(limit + 1)
-    return QueryResult(names, rows[:limit], more=len(rows) > limit)
+    rows = _rows(result, None if limit is None else limit + 1)
+    return QueryResult(names, rows[:limit], more=limit is not None and len(rows) > limit)
 
 
-def _all_rows(result: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
-    """Return the rows; RunFailed once they take more memory than DuckDB may, which limits itself alone."""
+def _rows(result: duckdb.DuckDBPyConnection, limit: int | None) -> list[tuple[Any, ...]]:
+    """Return the rows; RunFailed once they take more memory than DuckDB may, which limits itself alone.
+
+    They are fetched in growing batches, and the larger a row is, the fewer at once.
+    """
     rows: list[tuple[Any, ...]] = []
-    size = 0.0
-    while batch := result.fetchmany(10_000):
+    size, largest, ask = 0.0, 1, 1
+    while len(rows) != limit and (batch := result.fetchmany(ask if limit is None else min(ask, limit - len(rows)))):
         rows += batch
-        looked_at = batch[::100]
-        size += sum(map(_size, looked_at)) * len(batch) / len(looked_at)
+        sizes = [_size(row) for row in batch[:: 1 + len(batch) // 100]]
+        size, largest = size + sum(sizes) * len(batch) / len(sizes), max(largest, *sizes)
         if size > MOST_BYTES:
             raise RunFailed(f"stopped after {len(rows):,} rows, which take {MOST_BYTES >> 30} GB: select fewer")
+        ask = max(1, min(2 * ask, 10_000, MOST_BYTES // 10 // largest))
     return rows
 
 
-def _size(row: tuple[Any, ...]) -> int:
-    values = [*row, *(item for value in row if isinstance(value, list) for item in value)]
-    return getsizeof(row) + sum(map(getsizeof, values))
+def _size(value: Any) -> int:
+    """Return the bytes of a value with all that is in it."""
+    match value:
+        case list() | tuple():
+            return getsizeof(value) + sum(map(_size, value))
+        case dict():
+            return getsizeof(value) + sum(map(_size, value.values()))
+        case _:
+            return getsizeof(value)
 
 
 def _one_line_error(error: str) -> str:

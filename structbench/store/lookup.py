@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from structbench.formatting import json_object
 from structbench.identity import canonical_json, differences
 from structbench.metrics import FAILED
 
@@ -131,7 +131,7 @@ def nearest_config(con: duckdb.DuckDBPyConnection, config: Mapping[str, Any]) ->
         " GROUP BY config_hash ORDER BY max(started_at) DESC LIMIT 500",
         [config["suite"], config["model"]],
     ).fetchall()
-    stored = [(json.loads(text), run_id) for text, run_id in rows]
+    stored = [(json_object(text), run_id) for text, run_id in rows]
     load = canonical_json(config["load"])
     return min(
         stored,

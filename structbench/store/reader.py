@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from structbench.errors import BadInput
 from structbench.output import spreadsheet_sql, sweep
-from structbench.store.database import Database, Locked, Params, as_columns, fetched, quoted, refuse_odd, usable
+from structbench.store.database import (
+    Database,
+    Locked,
+    Params,
+    as_columns,
+    at_work,
+    fetched,
+    quoted,
+    refuse_odd,
+    usable,
+)
+from structbench.store.spool import orphaned_files
 from structbench.store.upkeep import settle, spool_of
 
 if TYPE_CHECKING:
@@ -48,9 +59,13 @@ class Reader:
             pass
         if not self.database.is_current:
             self.database.prepare(patience_s)
-        self._settle()
+        unsettled = self._settle()
         if not self.query("SELECT 1 FROM runs LIMIT 1"):
+            if unsettled is not None:
+                raise BadInput(f"{self.path} has no runs yet: {unsettled}: try again later, or give another --db")
             raise BadInput(f"{self.path} is an empty database: run `structbench load` first, or give another --db")
+        if unsettled is not None:
+            log.warning("structbench: %s", unsettled)
 
     def query(self, sql: str, params: Params = None) -> list[dict[str, Any]]:
         """Return the rows of one statement; instants are UTC without a zone."""
@@ -84,7 +99,10 @@ class Reader:
 
     @contextmanager
     def together(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Use one connection for all queries inside; meanwhile a load's rows wait in its spool."""
+        """Use one connection for all queries inside; meanwhile a load's rows wait in its spool.
+
+        Raises RunFailed if DuckDB has no room for its work, and BadInput for values that cannot be worked with.
+        """
         if self._shared is not None:
             yield self._shared
             return
@@ -93,7 +111,8 @@ class Reader:
                 opened = self.database.opened(read_only=True, patience_s=self._patience_s)
                 self._shared = stack.enter_context(opened)
             stack.callback(setattr, self, "_shared", None)
-            yield self._shared
+            with at_work(self.path):
+                yield self._shared
 
     def __enter__(self) -> Reader:
         return self
@@ -101,8 +120,11 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self.database.close()
 
-    def _settle(self) -> None:
-        """Merge what dead processes left, if the file is writable; else it waits, and their runs stay ``running``."""
+    def _settle(self) -> str | None:
+        """Merge what dead processes left, if the file is writable; else it waits, and their runs stay ``running``.
+
+        Returns why that could not be done, where it was tried.
+        """
         import duckdb
 
         try:
@@ -110,9 +132,11 @@ class Reader:
                 sweep(self.path)
                 settle(self.database, min(self._patience_s, _SETTLING_S))
         except Locked as held:
-            self._warn(f"the database is in use by {held}")
+            why = f"the database is in use by {held}"
         except (duckdb.Error, OSError) as error:  # no room
-            self._warn(str(error).splitlines()[0])
-
-    def _warn(self, why: str) -> None:
-        log.warning("structbench: rows of a killed load wait in %s: %s", spool_of(self.path), why)
+            why = str(error).splitlines()[0]
+        else:
+            return None
+        spool = spool_of(self.path)
+        waiting = f"rows of an earlier load wait in {spool}"
+        return f"{waiting if orphaned_files(spool) else 'a killed run has no verdict yet'}: {why}"

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from structbench.store.database import PATIENCE_S, Database, usable
+from structbench.store.database import PATIENCE_S, Database
 from structbench.store.rows import SCORE_COLUMNS, storable
 from structbench.store.schema import MIGRATIONS, shape
 from structbench.store.spool import CHUNK_ROWS, READ_LINES, structure
-from structbench.store.upkeep import transaction
+from structbench.store.upkeep import changing, transaction
 
 _REPLACED = ("error_kind", "outcome", *SCORE_COLUMNS)
 _KEEP = f"""
@@ -46,7 +46,7 @@ def replace_scores(
     ``rows`` are all its requests by ``request_index``; ``scorer_version`` and ``before`` are the old scores' and the
     run's config hash, ``after`` and ``config`` the new identity. Returns False if the run has changed meanwhile.
     """
-    with usable(database.path), database.opened(read_only=False, patience_s=patience_s) as con, transaction(con):
+    with changing(database, patience_s) as con, transaction(con):
         if not con.execute(_AS_SCORED, [run_id, before, len(rows)]).fetchall():
             return False
         types = {name: shape(MIGRATIONS).columns["requests"][name] for name in ("request_index", *_REPLACED)}

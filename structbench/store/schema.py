@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from structbench import __version__
+from structbench.formatting import json_object
 from structbench.identity import canonical_json
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _prepare_identities(con: duckdb.DuckDBPyConnection) -> None:
     """
     con.execute("CREATE TEMP TABLE identities (before VARCHAR, after VARCHAR, config VARCHAR)").fetchall()
     for before, text, unscored in con.execute(_STORED).fetchall():
-        config = without_amount(json.loads(text), unscored=unscored)
+        config = without_amount(json_object(text), unscored=unscored)
         digest = hashlib.sha256(canonical_json(config).encode("utf-8", "surrogatepass")).hexdigest()
         row = [before, f"s1:{digest}", json.dumps(config)]
         con.execute("INSERT INTO identities VALUES ($1, $2, $3)", row).fetchall()

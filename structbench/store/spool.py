@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from structbench.output import private
 from structbench.store.rows import storable
 from structbench.store.schema import FIXED, KEYS, UPDATED, Columns
 from structbench.store.steady import mark_steady
@@ -99,10 +100,10 @@ class Spool:
 
     def adopt(self) -> list[Path]:
         """Take over the files of dead owners, oldest first; other processes then leave them alone."""
-        owners = {path.name.split(".")[0] for path in self.folder.iterdir() if _is_own(path)}
+        owners = {_owner_of(path) for path in self.folder.iterdir() if _is_own(path)}
         files: list[Path] = []
         for owner in owners - self._claims.keys():
-            claim = _lock_file(self._lock_of(owner), os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            claim = _lock_file(self._lock_of(owner), os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if claim is not None:
                 self._claims[owner] = claim
                 files += self._files_of(owner) or self._release(owner)
@@ -111,7 +112,7 @@ class Spool:
     def discard(self, path: Path) -> None:
         """Delete a file whose rows are committed, and a dead owner's lock with its last file."""
         path.unlink(missing_ok=True)
-        owner = path.name.split(".")[0]
+        owner = _owner_of(path)
         if owner != self.owner and not self._files_of(owner):
             self._release(owner)
 
@@ -138,7 +139,7 @@ class Spool:
             self.folder.mkdir(mode=0o700, exist_ok=True)
             # Between these steps another process may take us for dead or remove the empty folder: then try again.
             with contextlib.suppress(FileNotFoundError):
-                claim = _lock_file(path, os.O_CREAT, fcntl.LOCK_EX)
+                claim = _lock_file(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
                 if claim is not None:
                     if path.exists():
                         return claim
@@ -172,7 +173,7 @@ def is_alive(folder: Path, owner: str | None) -> bool:
     if owner is None:
         return False
     try:
-        claim = _lock_file(folder / f"{owner}.lock", 0, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        claim = _lock_file(folder / f"{owner}.lock", os.O_RDONLY, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except PermissionError:  # another user's, who may well be at work
@@ -182,10 +183,15 @@ def is_alive(folder: Path, owner: str | None) -> bool:
     return claim is None
 
 
-def has_orphaned_rows(folder: Path) -> bool:
-    """Return whether rows of a dead process wait in the folder."""
-    owners = {path.name.split(".")[0] for path in folder.glob("*.jsonl") if _is_own(path)}
-    return any(not is_alive(folder, owner) for owner in owners)
+def orphaned_files(folder: Path) -> list[Path]:
+    """Return the files in which rows of dead processes wait."""
+    files = [path for path in sorted(folder.glob("*.jsonl")) if _is_own(path)]
+    alive = {owner: is_alive(folder, owner) for owner in {_owner_of(path) for path in files}}
+    return [path for path in files if not alive[_owner_of(path)]]
+
+
+def _owner_of(path: Path) -> str:
+    return path.name.split(".")[0]
 
 
 def _is_own(path: Path) -> bool:
@@ -197,10 +203,10 @@ def _is_own(path: Path) -> bool:
     return False
 
 
-def _lock_file(path: Path, create: int, how: int) -> int | None:
+def _lock_file(path: Path, flags: int, how: int) -> int | None:
     """Return an open, locked file descriptor, or None if another process holds the lock, or a link stands there."""
     try:
-        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | create, 0o600)
+        file = os.open(path, flags | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
             return None
@@ -263,7 +269,7 @@ def set_aside(path: Path, line: bytes) -> None:
     if not _is_own(kept):
         kept.unlink(missing_ok=True)  # a link would lead the line anywhere
         log.warning("structbench: lines of %s do not fit and are kept in %s", path, kept)
-    with kept.open("ab") as file:
+    with open(kept, "ab", opener=private) as file:
         file.write(line if line.endswith(b"\n") else line + b"\n")
 
 

@@ -6,17 +6,27 @@ Invariant: each change is one transaction; runs and rows of a living process are
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from structbench.store.database import PATIENCE_S, Database, Locked, attached, fetched, files_of, interruptible, usable
+from structbench.store.database import (
+    PATIENCE_S,
+    Database,
+    Locked,
+    at_work,
+    attached,
+    fetched,
+    files_of,
+    interruptible,
+    usable,
+)
 from structbench.store.ending import ending_of
 from structbench.store.schema import FILE, MIGRATIONS, shape
-from structbench.store.spool import Spool, has_orphaned_rows, insert, is_alive, keep_notes, read_rows, set_aside
+from structbench.store.spool import Spool, insert, is_alive, keep_notes, orphaned_files, read_rows, set_aside
 from structbench.store.steady import mark_steady
 
 if TYPE_CHECKING:
@@ -49,17 +59,21 @@ def spool_of(path: Path) -> Path:
 def settle(database: Database, patience_s: float) -> None:
     """Merge the rows of dead processes, and end and judge their runs; raise Locked if the file is in use."""
     folder = spool_of(database.path)
+    if orphaned_files(folder):
+        _merge_spool(database, Spool(folder), patience_s)
+    end_left(database, partial(is_alive, folder), patience_s)
+
+
+def end_left(database: Database, is_alive: Callable[[str | None], bool], patience_s: float) -> None:
+    """End and judge the runs of dead processes, whose rows are in the file; raise Locked if it is in use."""
 
     def left(con: duckdb.DuckDBPyConnection) -> list[str]:
         found = con.execute(_LEFT).fetchall()
-        return [run_id for run_id, owner, status in found if status == "interrupted" or not is_alive(folder, owner)]
+        return [run_id for run_id, owner, status in found if status == "interrupted" or not is_alive(owner)]
 
     with database.opened(read_only=True, patience_s=patience_s) as con:
-        nothing_left = not left(con)
-    if has_orphaned_rows(folder):
-        _merge_spool(database, Spool(folder), patience_s)
-    elif nothing_left:
-        return
+        if not left(con):
+            return
     with database.opened(read_only=False, patience_s=patience_s) as con:
         for run_id in left(con):
             with transaction(con):
@@ -87,7 +101,7 @@ def remove(database: Database, run_ids: Sequence[str], patience_s: float = PATIE
     import duckdb
 
     before, why = database.path.stat().st_size, None
-    with usable(database.path), database.opened(read_only=False, patience_s=patience_s) as con, transaction(con):
+    with changing(database, patience_s) as con, transaction(con):
         idle = f"SELECT run_id FROM runs {_WHICH} AND status IS DISTINCT FROM 'running'"
         going = [run_id for (run_id,) in con.execute(idle, [list(run_ids)]).fetchall()]
         requests = con.execute(f"SELECT count(*) FROM requests {_WHICH}", [going]).fetchall()[0][0]
@@ -120,7 +134,7 @@ def _compact(database: Database, patience_s: float) -> None:
 
 def forget(database: Database, run_ids: Sequence[str], patience_s: float = PATIENCE_S) -> None:
     """Make ``--skip-cached`` ignore these runs from now on; their rows stay."""
-    with usable(database.path), database.opened(read_only=False, patience_s=patience_s) as con:
+    with changing(database, patience_s) as con:
         con.execute(f"UPDATE runs SET forgotten = true {_WHICH}", [list(run_ids)]).fetchall()
 
 
@@ -145,6 +159,7 @@ def merge(path: Path, other: Path, patience_s: float = PATIENCE_S) -> Merged:
         with (
             database.opened(read_only=False, patience_s=patience_s) as con,
             attached(con, other, "other_file", read_only=True, patience_s=patience_s),
+            at_work(path),
         ):
             return interruptible(con, partial(_copy_runs, con))
 
@@ -163,6 +178,17 @@ def _copy_runs(con: duckdb.DuckDBPyConnection) -> Merged:
         theirs = f"SELECT * FROM other_file.cases WHERE suite_hash IN ({_SUITES})"
         con.execute(f"INSERT OR IGNORE INTO cases BY NAME {theirs}").fetchall()
     return Merged(new, completed, present)
+
+
+@contextmanager
+def changing(database: Database, patience_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the file for a change; raise BadInput if it cannot be opened, RunFailed if the change does not fit in."""
+    with (
+        usable(database.path),
+        database.opened(read_only=False, patience_s=patience_s) as con,
+        at_work(database.path),
+    ):
+        yield con
 
 
 @contextmanager

@@ -48,13 +48,13 @@ GROUP BY run_id
 CREATE OR REPLACE VIEW summary AS
 WITH limits AS (
     SELECT run_id, goodput_limits IS NOT NULL AS limited,
-        (goodput_limits ->> '$.ttft_s')::DOUBLE AS max_ttft_s,
-        (goodput_limits ->> '$.ttft_due_s')::DOUBLE AS max_ttft_due_s,
-        (goodput_limits ->> '$.first_answer_s')::DOUBLE AS max_first_answer_s,
-        (goodput_limits ->> '$.itl_mean_s')::DOUBLE AS max_itl_mean_s,
-        (goodput_limits ->> '$.tpot_s')::DOUBLE AS max_tpot_s,
-        (goodput_limits ->> '$.e2e_s')::DOUBLE AS max_e2e_s,
-        (goodput_limits ->> '$.e2e_due_s')::DOUBLE AS max_e2e_due_s
+        try_cast(goodput_limits ->> '$.ttft_s' AS DOUBLE) AS max_ttft_s,
+        try_cast(goodput_limits ->> '$.ttft_due_s' AS DOUBLE) AS max_ttft_due_s,
+        try_cast(goodput_limits ->> '$.first_answer_s' AS DOUBLE) AS max_first_answer_s,
+        try_cast(goodput_limits ->> '$.itl_mean_s' AS DOUBLE) AS max_itl_mean_s,
+        try_cast(goodput_limits ->> '$.tpot_s' AS DOUBLE) AS max_tpot_s,
+        try_cast(goodput_limits ->> '$.e2e_s' AS DOUBLE) AS max_e2e_s,
+        try_cast(goodput_limits ->> '$.e2e_due_s' AS DOUBLE) AS max_e2e_due_s
     FROM runs
 ), judged AS (
     SELECT *, coalesce(chunks, 0) < 2 OR NOT coalesce(merged_chunks > 0, false)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structbench.identity import canonical_json, config_dict, config_hash, differences, flat
+from structbench.identity import canonical_json, config_dict, config_hash, config_of, differences, flat
 from structbench.types import Config
 
 CONFIG = Config(
@@ -235,3 +235,18 @@ def test_no_difference_is_kept_back_and_both_directions_tell_the_same_fields(one
     there, back = differences(one, other), differences(other, one)
     assert (there == []) == (canonical_json(one) == canonical_json(other))
     assert sorted(line.split(":")[0] for line in there) == sorted(line.split(":")[0] for line in back)
+
+
+def test_a_stored_config_comes_back_and_what_is_none_does_not() -> None:
+    known = CONFIG
+    text = json.dumps(config_dict(known))
+    assert config_of(text) == known
+    for name, value in (
+        ("load", 5), ("options", []), ("suite", {}), ("seed", "x"), ("seed", True), ("headers", "x"), ("think", 1.5),
+        ("timeout_s", True), ("timeout_s", None), ("colour", 1), ("body", [1]), ("model", None),
+    ):  # fmt: skip
+        assert config_of(json.dumps({**config_dict(known), name: value})) is None, name
+    for name, value in (("timeout_s", 5), ("warmup", None), ("think", "high"), ("keep_alive", 1.5), ("headers", ["X"])):
+        assert config_of(json.dumps({**config_dict(known), name: value})) is not None, name
+    for other in (None, "[]", "5", "null", "{}", "{", json.dumps({**config_dict(known), "model": "m"})[:-1]):
+        assert config_of(other) is None

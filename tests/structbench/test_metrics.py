@@ -24,6 +24,7 @@ from structbench.metrics import (
     Metric,
     good_sql,
     is_good,
+    limits_of,
     metric_of,
     observed,
 )
@@ -112,3 +113,17 @@ def test_the_table_is_light_to_import() -> None:
     heavy = ("duckdb", "rich", "opentelemetry", "prometheus_client", "numpy", "ollama", "httpx")
     code = f"import sys, structbench.metrics; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        (None, None), ("[]", None), ("5", None), ("{}", {}),
+        ('{"ttft_s": 1, "e2e_s": 0.5}', {"ttft_s": 1.0, "e2e_s": 0.5}),
+        ('{"ttft_s": "1) OR (1 = 1", "1; DROP TABLE runs": 1, "e2e_s": true, "tpot_s": [], "ttft_due_s": 2}',
+         {"ttft_due_s": 2.0}),
+        ('{"ttft_s": 1e999, "e2e_s": ' + "9" * 400 + "}", {}),
+    ],
+)  # fmt: skip
+def test_stored_limits_are_numbers_of_metrics_whoever_wrote_them(text: str | None, limits: object) -> None:
+    assert limits_of(text) == limits

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from structbench.errors import BadInput, RunFailed
-from structbench.output import check_output, write_output
+from structbench.output import check_output, writable_path, write_output
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,3 +64,18 @@ def test_what_fails_at_the_end_says_so(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     with pytest.raises(RunFailed, match="give another path"):
         write_output(folder / "x", "text")
+
+
+def test_a_new_file_is_its_owners_only_and_one_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_output(tmp_path / "new.html", "prompts")
+        (tmp_path / "old.html").touch(0o644)
+        write_output(tmp_path / "old.html", "prompts")
+        with writable_path(tmp_path / "new.csv", []) as made:
+            made.write_text("answers")
+    finally:
+        os.umask(before)
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == {
+        "new.html": "0o600", "old.html": "0o644", "new.csv": "0o600"
+    }  # fmt: skip

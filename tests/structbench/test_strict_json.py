@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from structbench.strict_json import NotJson, NotStrict, decode, decode_file
+from structbench.strict_json import NotJson, NotStrict, decode, decode_file, stored
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -59,3 +59,17 @@ def test_a_file_that_holds_something_else_is_told_where_and_why(data: bytes, sai
 
 def test_a_byte_order_mark_is_no_part_of_the_value() -> None:
     assert decode_file(b"\xef\xbb\xbf[1]", "") == [1]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (None, None), ("null", None), ("5", 5), ("[1, {}]", [1, {}]), ('{"a": 1.5}', {"a": 1.5}),
+        ('{"a": 1e999, "b": [-1e999, NaN, Infinity]}', {"a": None, "b": [None, None, None]}),
+        (f'[{"1" * 5_000}, {"1" * 300}]', [None, int("1" * 300)]),
+        ("[" * 101 + "]" * 101, None), ("[" * 100_000 + "]" * 100_000, None),
+        ("[[" + "[]," * 200 + "[]]]", [[[]] * 201]), ("{", None), ("", None),
+    ],
+)  # fmt: skip
+def test_stored_json_is_what_python_can_work_with(text: str | None, value: object) -> None:
+    assert stored(text) == value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def test_what_is_kept_is_found_again_on_this_machine_only(monkeypatch: pytest.Mo
     keep(Calibration(**{**json.loads(path.read_text())[machine_key()], "streams": 1}))
     assert len(json.loads(path.read_text())) == 2, "a shared home has several machines"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_a_process_that_died_left_beside_it_is_swept() -> None:
+    left = keep(FOUND).with_name(".calibration.json.99999999-part")
+    left.touch()
+    os.utime(left, (0, 0))
+    assert list(keep(FOUND).parent.iterdir()) == [keep(FOUND)]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"KEY": 5}', '{"KEY": {"streams": 5}}', '{"KEY": null}'])

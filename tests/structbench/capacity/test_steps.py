@@ -10,9 +10,10 @@ import pytest
 
 from loadgen.simulator import PROFILES, Simulator
 from structbench.cli import main
-from structbench.store import ending
+from structbench.store import Reader, Store, ending
 from structbench.suites.answer_book import answer_book
 from structbench.verdict import Verdict
+from tests.support.databases import held
 from tests.support.loads import ask
 
 KNOWN = replace(PROFILES["sim:fast"], parallel=3, max_queue=0, service_s=0.05)
@@ -37,6 +38,27 @@ def test_the_command_finds_what_the_server_takes_and_keeps_each_load(
         assert main(words) == 0
         assert json.loads(capsys.readouterr().out)["capacity"][0]["holds"] == 3
         assert ask(db, "SELECT count(*) FROM requests") == rows
+
+
+@pytest.mark.slow
+def test_a_reader_on_a_new_file_ends_no_search_and_everything_is_there_afterwards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending, "judge", lambda _: Verdict("valid"))
+    db = tmp_path / "c.duckdb"
+    Store(db).close()
+    with Simulator({"known": KNOWN}, answers=answer_book()) as simulator, held(db, "read"):
+        words = ["capacity", "--models", "known", "--suites", "numbers", "--host", simulator.url, "--db", str(db),
+                 "--metrics-port", "0", "--slo", "correct>=90%", "error_rate<=9%", "--json", "--quiet"]  # fmt: skip
+        assert main(words) == 0
+    out, err = capsys.readouterr()
+    (found,) = json.loads(out)["capacity"]
+    assert (found["holds"], found["broken"], found["complete"]) == (3, 4, True)
+    assert {step["facts"]["kind"] for step in found["steps"]} == {"ollama"}
+    assert err.count(f"{db} is kept open by another process (PID ") == 1
+    with Reader(db) as reader:
+        (rows,) = reader.query("SELECT count(*) AS runs, sum(requests) AS requests FROM summary")
+        assert rows == {"runs": len(found["steps"]), "requests": sum(step["requests"] for step in found["steps"])}
 
 
 @pytest.mark.parametrize(("words", "text"), [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -86,6 +87,20 @@ def test_sql_cannot_reach_other_files_the_network_or_the_environment_nor_change_
     assert "\n" not in str(caught.value)
     assert list(results.parent.iterdir()) == [results]
     assert results.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_sql_cannot_reach_what_other_processes_put_aside_beside_the_file(results: Path) -> None:
+    """DuckDB lets a statement read its temporary folder, and that of a `duckdb` prompt is FILE.tmp."""
+    for name in (f"{results.name}.tmp", f".{results.name}.{os.getpid()}-0.tmp"):
+        folder = results.with_name(name)
+        folder.mkdir()
+        (folder / "rows.txt").write_text("what another process put aside")
+        for sql in (f"FROM read_text('{folder}/rows.txt')", f"FROM read_blob('{folder}/*')", f"FROM glob('{folder}/*')",
+                    f"COPY runs TO '{folder}/out.csv'", f"ATTACH '{folder}/other.duckdb'"):  # fmt: skip
+            with pytest.raises(BadInput):
+                ask(results, sql)
+        assert [each.name for each in folder.iterdir()] == ["rows.txt"]
 
 
 @pytest.mark.parametrize(

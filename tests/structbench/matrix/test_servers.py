@@ -17,6 +17,8 @@ from structbench.cli import main
 from structbench.matrix.client import PLACES, Endpoint, Prober, endpoints_of
 from structbench.matrix.probes import Probe, request_of
 from structbench.matrix.sides import paired, pick, server_of
+from structbench.store import Store
+from tests.support.databases import held
 from tests.support.scripted_server import Peer, Scripted
 
 pytestmark = pytest.mark.slow
@@ -241,3 +243,18 @@ def test_servers_with_one_model_each_are_compared_whatever_its_name() -> None:
     assert before.keys() == after.keys() == {("", "p")}
     assert paired(side("a", "b"), side("c"))[0].keys() == {("a", "p"), ("b", "p")}
     assert paired(side("a"), side("a", "b"))[0].keys() == {("a", "p")}
+
+
+def test_findings_that_a_reader_keeps_out_of_the_file_are_told_and_there_afterwards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "m.duckdb"
+    Store(db).close()
+    with held(db, "read"):
+        assert main(["matrix", "--simulate", "--models", "sim:fast", "--json", "--db", str(db)]) == 0
+    out, err = capsys.readouterr()
+    found = len(json.loads(out))
+    assert f"{db} is kept open by another process (PID " in err
+    assert f": {found} rows wait in {db}.spool, and the next structbench command takes them in\n" in err
+    with Store(db) as store:
+        assert store.query("SELECT count(*) AS n FROM features") == [{"n": found}]

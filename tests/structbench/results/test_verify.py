@@ -16,10 +16,12 @@ from loadgen.api.answer import gathered
 from loadgen.types import RequestError, RequestRecord
 from structbench.cli import main
 from structbench.results.verify import _DERIVED, _of_requests, problems
-from structbench.store import Reader, row_of
+from structbench.store import Reader, Store, row_of
 from structbench.store.rows import storable
 from structbench.store.schema import MIGRATIONS, migrate, shape
-from structbench.store.spool import insert
+from structbench.store.spool import Spool, insert
+from structbench.store.upkeep import spool_of
+from tests.support.databases import held
 
 OLD = "20260101T000000-00000000"
 INSTANTS = st.integers(0, 10**13)
@@ -111,7 +113,11 @@ def test_what_was_measured_holds(results_once: Path, capsys: pytest.CaptureFixtu
          "runs.model follows from the config (3x", "'other', not 'mixed'"),
         ("UPDATE runs SET config = json_merge_patch(config, '{\"seed\": 9}') WHERE label = 'older'",
          "runs.config_hash follows from the config (1x", "s1:"),
-        ("UPDATE runs SET config = '{}' WHERE label = 'older'", "runs.config follows", "missing"),
+        ("UPDATE runs SET config = '{}' WHERE label = 'older'", "runs.config follows",
+         "not 'a config that is known here'"),
+        ("UPDATE runs SET config = '[]' WHERE label = 'older'", "runs.config follows from the config (1x", "'[]', not"),
+        ("UPDATE runs SET config = json_merge_patch(config, '{\"load\": 5}')",
+         "runs.config follows from the config (5x", "known here"),
         ("UPDATE requests SET send_lag_s = 9; UPDATE runs SET verdict = 'valid' WHERE verdict IS NOT NULL",
          "runs.verdict follows from the requests (5x", "valid, not invalid (no request completed)"),
         ("UPDATE requests SET error_kind = 'timeout'; UPDATE runs SET verdict = 'valid'",
@@ -152,3 +158,22 @@ def test_a_run_under_way_is_not_held_against_its_plan(results: Path) -> None:
         con.execute("DELETE FROM requests WHERE request_index = 7").fetchall()
     with Reader(results) as reader:
         assert list(problems(reader)) == []
+
+
+@pytest.mark.slow
+def test_what_a_dead_process_left_is_named_where_it_cannot_be_settled(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store(results) as store:
+        store.append("runs", {"run_id": "dead", "config_hash": "h", "status": "running"})
+        assert store.flush()
+        assert main(["verify", "--db", str(results)]) == 0, "it goes on"
+    waiting = Spool(spool_of(results))
+    for index in range(3):
+        waiting.append("requests", {"run_id": "dead", "request_index": index})
+    waiting.close()
+    with held(results, "read"):
+        assert main(["verify", "--db", str(results)]) == 1
+    out = capsys.readouterr().out
+    assert "does not hold: a run whose process is gone has ended (1x, e.g. run dead: it is running)\n" in out
+    assert "does not hold: rows of processes that are gone are in the file (3x, e.g. " in out

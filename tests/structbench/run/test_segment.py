@@ -53,7 +53,8 @@ class Parts:
         self.rows: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
         self.cases: list[dict[str, Any]] = []
-        self.kept_cases: dict[str, bytearray] = {}
+        self.kept_cases: dict[tuple[int | None, str], bytearray] = {}
+        self.file_number = 1
         self.backlog = 7
         self.answers: list[Answer] = []
         self.unscored: list[tuple[Any, Case, Answer]] = []
@@ -707,6 +708,17 @@ def test_a_load_bound_by_time_alone_is_not_ended_early() -> None:
     made = watched(None, slo=["correct>=99%"], requests=None, duration=9.0)
     run(made, since(1000, *(replace(each, output_text="wrong") for each in GOOD)))
     assert (made.rows, made.orders.stop, made.is_complete) == (10, False, True)
+
+
+def test_a_case_is_stored_once_for_its_suite_and_again_for_a_file_that_takes_the_place_of_the_first() -> None:
+    made = segment()
+    for index in (0, 1, 0, 1):
+        made._store_row(record(index), None)
+    assert [row["case_id"] for row in parts(made).cases] == ["numbers-0", "numbers-1"]
+    parts(made).file_number = 2
+    for index in (1, 1):
+        made._store_row(record(index), None)
+    assert [row["case_id"] for row in parts(made).cases] == ["numbers-0", "numbers-1", "numbers-1"]
 
 
 def full(index: int, status: int = 503) -> RequestRecord:

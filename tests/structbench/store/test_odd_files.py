@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,11 +53,14 @@ def test_lines_that_do_not_fit_are_set_aside_with_one_warning_and_stop_no_other(
         file.write(b"".join(MISFITS))
         file.write(json.dumps({"table": "requests", "row": request(8)}).encode() + b"\n")
     dead.close()
+    before = os.umask(0o022)
     with Reader(path) as reader:
         rows = reader.query("SELECT request_index AS i FROM requests ORDER BY ALL")
+    os.umask(before)
     assert [row["i"] for row in rows] == [0, 7, 8]
     (kept,) = spool_of(path).iterdir()
     assert kept.suffix == ".bad"
+    assert kept.stat().st_mode & 0o077 == 0
     assert len(kept.read_bytes().splitlines()) == len(MISFITS)
     assert caplog.text.count("do not fit and are kept in") == 1
     caplog.clear()
@@ -244,6 +249,26 @@ def test_a_result_that_takes_too_much_memory_is_stopped(path: Path, monkeypatch:
     monkeypatch.setattr(database, "MOST_BYTES", 20 << 20)
     with pytest.raises(RunFailed, match=r"stopped after [\d,]+ rows, which take .* GB: select fewer"):
         ask(path, "FROM range(1000000)")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of memory for each process")
+def test_large_values_are_stopped_before_they_take_the_machine(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    monkeypatch.setattr(database, "_MOST_MORE", 300 << 20)
+    with pytest.raises(RunFailed, match="stopped: it takes more memory than it may"):
+        ask(path, "SELECT [repeat('x', 10000000 + range)] FROM range(2000)")
+    assert ask(path, "SELECT 1").rows == [(1,)]
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_few_large_rows_are_too_many_as_well(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MOST_BYTES", 20 << 20)
+    wide = "SELECT {'a': [repeat('x', 1000000 + range)]} AS w FROM range(40)"
+    with pytest.raises(RunFailed, match=r"stopped after 2\d rows"):
+        ask(path, wide, 30)
+    assert len(ask(path, wide, 3).rows) == 3
+    assert ask(path, wide, 3).more
+    assert not ask(path, "FROM range(3)", 3).more
 
 
 def test_a_statement_that_has_no_name_is_refused_in_one_line(path: Path) -> None:

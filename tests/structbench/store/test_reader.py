@@ -96,7 +96,7 @@ def test_what_cannot_be_merged_for_now_is_told_and_kept(path: Path, caplog: pyte
     spool = leave(path, requests=request(7))
     with held(path, "read"), Reader(path, patience_s=0.1) as reader:
         assert reader.query("SELECT count(*) AS n FROM requests") == [{"n": 3}]
-    assert "rows of a killed load wait in" in caplog.text
+    assert "rows of an earlier load wait in" in caplog.text
     with Reader(path) as reader:
         assert reader.query("SELECT count(*) AS n FROM requests") == [{"n": 4}]
     assert not spool.exists()
@@ -192,3 +192,15 @@ def test_a_file_with_nothing_to_read_is_refused_in_one_line_and_unchanged(
 def test_a_file_held_for_writing_is_waited_for_and_then_refused(path: Path) -> None:
     with held(path, "write"), pytest.raises(BadInput, match=r"in use by another process \(PID \d+, \w+\): stop"):
         Reader(path, patience_s=0.1)
+
+
+@pytest.mark.slow
+def test_a_new_file_that_somebody_keeps_is_not_called_empty(tmp_path: Path) -> None:
+    path = tmp_path / "db.duckdb"
+    Store(path).close()
+    spool = leave(path, runs=RUN)
+    with held(path, "read"), pytest.raises(BadInput, match=r"has no runs yet: rows of an earlier load wait in") as told:
+        Reader(path, patience_s=0.1)
+    assert f"{spool}: the database is in use by another process (PID " in str(told.value)
+    with Reader(path) as reader:
+        assert reader.query("SELECT status FROM runs") == [{"status": "interrupted"}]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from structbench.store.spool import Spool, count_lines, has_orphaned_rows, is_alive, read_rows
+from structbench.store.spool import Spool, count_lines, is_alive, orphaned_files, read_rows
 
 Row = tuple[str, dict[str, Any]]
 
@@ -159,11 +159,11 @@ def test_what_the_dead_left_is_taken_oldest_first_and_by_one_only(folder: Path) 
     living = Spool(folder)
     living.append("requests", {"n": 3})
     first, second = Spool(folder), Spool(folder)
-    assert has_orphaned_rows(folder)
+    assert orphaned_files(folder)
     assert first.adopt() == [*early, *late]
     assert first.adopt() == second.adopt() == []
     assert all(is_alive(folder, owner) for owner in owners), "who took its rows answers for it"
-    assert not has_orphaned_rows(folder), "what is taken needs nobody else"
+    assert not orphaned_files(folder), "what is taken needs nobody else"
     for file in (*early, *late):
         owner = file.name.split(".")[0]
         first.discard(file)
@@ -215,14 +215,14 @@ def test_who_lives_is_told_without_a_trace(folder: Path) -> None:
 
 
 def test_rows_of_the_living_are_not_those_of_the_dead(folder: Path) -> None:
-    assert not has_orphaned_rows(folder)
+    assert not orphaned_files(folder)
     spool = Spool(folder)
     (folder / "1-dead.lock").touch()
-    assert not has_orphaned_rows(folder)
+    assert not orphaned_files(folder)
     spool.append("requests", {"n": 0})
-    assert not has_orphaned_rows(folder)
+    assert not orphaned_files(folder)
     dead(folder, 1)
-    assert has_orphaned_rows(folder), "also beside those of a process that lives"
+    assert orphaned_files(folder), "also beside those of a process that lives"
     spool.close()
 
 
@@ -238,7 +238,7 @@ def test_no_descriptor_is_left_open(folder: Path) -> None:
     for _ in range(2):
         assert is_alive(folder, living.owner)
         assert not is_alive(folder, gone)
-        assert has_orphaned_rows(folder)
+        assert orphaned_files(folder)
     assert descriptors() == held
     taker = Spool(folder)
     for file in taker.adopt():

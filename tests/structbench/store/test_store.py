@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,8 +17,10 @@ from typing import Any
 import duckdb
 import pytest
 
+from structbench import store as store_module
 from structbench.errors import BadInput, RunFailed
-from structbench.store import Reader, Store, database, schema
+from structbench.store import Reader, Store, database, schema, upkeep
+from structbench.store import reader as reader_module
 from structbench.store.database import Database
 from structbench.store.spool import Spool, is_alive
 from structbench.store.upkeep import spool_of
@@ -489,3 +492,94 @@ def test_writing_into_the_database_yields_to_the_load_s_workers(tmp_path: Path) 
         least = 19  # of what the system knows
         expected = min(least, os.getpriority(os.PRIO_PROCESS, own) + 10)
         assert os.getpriority(os.PRIO_PROCESS, writer) == expected
+
+
+ENDS = "SELECT status, verdict, verdict_reason AS why FROM runs WHERE run_id = 'r'"
+JUDGED = {"status": "interrupted", "verdict": "invalid", "why": "no request completed"}
+LEFT = {"status": "running", "verdict": None, "why": None}
+
+
+def test_the_opening_of_a_load_ends_and_judges_what_a_dead_one_left_and_continues_it(path: Path) -> None:
+    with Store(path) as dead:
+        dead.append("runs", RUN)
+        dead.append("segments", {"run_id": "r", "segment": 0, "status": "running"})
+        dead.append("requests", request(0, error_kind="timeout"))
+    waiting = Spool(spool_of(path))
+    waiting.append("requests", request(1, error_kind="connect"))
+    waiting.close()
+    with Store(path) as store:
+        assert store.query(ENDS) == [JUDGED]
+        assert store.query("SELECT status FROM segments") == [{"status": "interrupted"}]
+        run = store.find(["h"])["h"]
+        assert (run.status, run.run_id, run.requests) == ("partial", "r", 2)
+        assert store.claim(run)
+        with Store(path) as other:
+            assert other.query("SELECT status, owner FROM runs") == [{"status": "running", "owner": store.owner}]
+
+
+@pytest.mark.slow
+def test_what_a_dead_load_left_waits_while_a_reader_keeps_the_file(path: Path) -> None:
+    with Store(path) as dead:
+        dead.append("runs", RUN)
+    with held(path, "read"), Store(path, patience_s=0.1) as store:
+        assert store.query(ENDS) == [LEFT]
+    with Store(path) as store:
+        assert store.query(ENDS) == [JUDGED]
+
+
+def test_a_load_begins_also_where_what_was_left_cannot_be_judged(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Store(path) as dead:
+        dead.append("runs", RUN)
+
+    def judge(*_: object) -> None:
+        raise duckdb.OutOfMemoryException("Out of Memory Error: 512 MB\nadvice")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep, "ending_of", judge)
+        with Store(path) as store:
+            assert store.query(ENDS) == [LEFT]
+    assert caplog.messages == [f"structbench: {path}: killed runs have no verdict yet: Out of Memory Error: 512 MB"]
+
+
+NO_ROOM = [
+    duckdb.OutOfMemoryException("Out of Memory Error: could not allocate\nadvice"),
+    duckdb.IOException('IO Error: Could not write file "t": No space left on device'),
+    duckdb.InternalException("INTERNAL Error: invalidated"),
+]
+
+
+@pytest.mark.parametrize("error", NO_ROOM, ids=lambda error: type(error).__name__)
+def test_no_room_for_a_question_is_one_line_in_a_load_and_in_a_command(
+    path: Path, error: duckdb.Error, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object) -> None:
+        raise error
+
+    line = re.escape(str(error).splitlines()[0]) + ": free some space, or choose fewer runs; nothing stored is lost$"
+    with Store(path) as store:
+        store.append("runs", RUN)
+        assert store.flush()
+        with monkeypatch.context() as patch, Reader(path) as reader:
+            for module in (database, store_module, reader_module):
+                patch.setattr(module, "fetched", asked)
+                patch.setattr(module, "as_columns", asked, raising=False)
+            for rows in (store, reader):
+                for ask_it in (rows.query, rows.columns):
+                    with pytest.raises(RunFailed, match=line):
+                        ask_it("FROM runs")
+            with pytest.raises(RunFailed, match=line), reader.together():
+                reader.query("FROM runs")
+        assert store.query("SELECT run_id FROM runs") == [{"run_id": "r"}]
+
+
+def test_values_that_nobody_measured_are_one_line_and_a_mistake_of_ours_is_none(path: Path) -> None:
+    with Store(path) as store:
+        store.append("runs", RUN)
+        assert store.flush()
+        for rows in (store, Reader(path)):
+            with pytest.raises(BadInput, match=r"holds values that structbench did not write .*: give another"):
+                rows.query("SELECT model::BIGINT FROM runs")
+            with pytest.raises(duckdb.BinderException):
+                rows.query("SELECT colour FROM runs")
