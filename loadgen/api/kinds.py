@@ -175,7 +175,7 @@ def kind_of(http: httpx.Client, listing: httpx.Response, entries: Entries | None
 def is_ready(http: httpx.Client, listing: httpx.Response, v1: str) -> bool:
     """Return whether the server that gave this list, below the path ``v1``, answers requests.
 
-    llama.cpp lists its model while it still loads it, and says of everything else that it cannot yet.
+    Some builds of llama.cpp list their model while they still load it, and say of everything else that they cannot.
     """
     return not _LLAMA_CPP.speaks(http, listing, entries_of(listing)) or http.get(f"{v1}/health").status_code != 503
 

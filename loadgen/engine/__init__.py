@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from math import ceil
 
@@ -91,7 +91,7 @@ class Readings:
     loop_lag_s: float = 0.0
     """The worst delay of a worker's event loop in the last second or so."""
     workers: int = 0
-    """The worker processes of this machine that send, once that is known."""
+    """The worker processes that send, on all nodes of a cluster, once that is known."""
     stream_tokens_per_s: float | None = None
     """Of one stream in the warm-up, where the number of workers depends on it."""
     ran_dry: bool = False
@@ -146,6 +146,11 @@ class Job:
             return range(0)
         return range(self.load.concurrency) if self.slots is None else self.slots
 
+    @property
+    def own_load(self) -> Load:
+        """The load as far as it is sent from here."""
+        return replace(self.load, concurrency=len(self.own_slots)) if isinstance(self.load, ClosedLoop) else self.load
+
 
 def make_ready(
     engine: str, cluster: Cluster, servers: Sequence[tuple[str, Access]], loads: Sequence[Load]
@@ -173,7 +178,7 @@ def default_warmup(load: Load) -> int:
 
 
 def default_workers(load: Load, stream_tokens_per_s: float | None = None) -> int:
-    """Return how many workers a load gets: at least one, at most one per core.
+    """Return how many workers a load gets: at least one, at most one per core and one per stream.
 
     One for 6,400 tokens/s of a closed loop, each stream of which is taken to have what one of the warm-up had, 100/s
     if that is not known; a core is left to the main process. One for 50 requests/s of an open loop.
@@ -182,7 +187,7 @@ def default_workers(load: Load, stream_tokens_per_s: float | None = None) -> int
     match load:
         case ClosedLoop(concurrency=concurrency):
             wanted = round(concurrency * (stream_tokens_per_s or _STREAM_TOKENS_PER_S) / _TOKENS_PER_S_AND_WORKER)
-            cores -= 1
+            cores = min(cores - 1, concurrency)
         case OpenLoop(rate=rate):
             wanted = ceil(rate / _REQUESTS_PER_S_AND_WORKER)
     return max(1, min(wanted, cores))

@@ -19,7 +19,8 @@ import psutil
 from loadgen.engine import Job, LoadFailed, NotReady, Orders, Readings, default_workers, local
 from loadgen.engine.clocks import SAME, Echo, Line, on_our_clock
 from loadgen.engine.feed import Incoming
-from loadgen.types import NS, ClosedLoop, OpenLoop, Request, RequestRecord
+from loadgen.engine.look import Target
+from loadgen.types import NS, Request, RequestRecord
 from loadgen.wire.access import unix_path
 
 _HANDSHAKES = 5
@@ -74,6 +75,10 @@ class Up:
     in_flight: int = 0
     loop_lag_s: float = 0.0
     cpu_s: float = 0.0
+    workers: int = 0
+    """The worker processes that send, once that is known."""
+    stream_tokens_per_s: float | None = None
+    """Of one stream in the warm-up, where the number of workers depends on it."""
     workers_died: int = 0
     ready: bool = False
     ended: bool = False
@@ -113,8 +118,9 @@ class Agent:
             raise NotReady(f"{error} there") from None
         rtt_s = handshake_s(job.host)
         self._slots = len(job.own_slots)
-        chosen = workers or default_workers(_share(job, self._slots))
-        job = replace(job, workers=min(chosen, self._slots) if self._slots else chosen)
+        chosen = default_workers(job.own_load) if workers is None else workers
+        job = replace(job, workers=min(chosen, self._slots) if self._slots else chosen,
+                      adapts=workers is None and self._slots > 0)  # fmt: skip
         self._thread = threading.Thread(target=self._run, args=[job], name="load", daemon=True)
         self._thread.start()
         return Prepared(workers=job.workers, cores=os.cpu_count() or 1, port=self._echo.port, token=self._echo.token,
@@ -140,6 +146,7 @@ class Agent:
             records=tuple(on_our_clock(record, down.line, self._name) for record in records), taken=tuple(taken),
             free=max(0, self._slots - in_flight), in_flight=in_flight, loop_lag_s=self._readings.loop_lag_s,
             cpu_s=self._cpu_s() - self._cpu_before_s, workers_died=self._readings.workers_died,
+            workers=self._readings.workers, stream_tokens_per_s=self._readings.stream_tokens_per_s,
             ready=self._readings.ready, ended=ended, failure=self._failure,
         )  # fmt: skip
 
@@ -199,10 +206,12 @@ class Agent:
         return sum(self._cpu_of.values())
 
 
-def target_of(host: str | None) -> tuple[str, int] | None:
-    """Return host and port of a server's address; None for the default, or a socket of this machine."""
-    if not host or unix_path(host):
+def target_of(host: str | None) -> Target | None:
+    """Return host and port of a server's address, or the path of its socket and None; None for the default."""
+    if not host:
         return None
+    if (path := unix_path(host)) is not None:
+        return path, None
     place = urlsplit(host if "://" in host else f"http://{host}")
     return place.hostname or "", place.port or _PORTS.get(place.scheme, 80)
 
@@ -210,15 +219,11 @@ def target_of(host: str | None) -> tuple[str, int] | None:
 def handshake_s(host: str | None) -> float | None:
     """Return the shortest of some TCP handshakes with the server; None where there is nothing to measure."""
     found: list[int] = []
-    if (target := target_of(host)) is not None:
+    name, port = target_of(host) or ("", None)
+    if port is not None:
         with contextlib.suppress(OSError):  # whoever sends will see
             for _ in range(_HANDSHAKES):
                 began_ns = monotonic_ns()
-                socket.create_connection(target, _REACH_S).close()
+                socket.create_connection((name, port), _REACH_S).close()
                 found.append(monotonic_ns() - began_ns)
     return min(found) / NS if found else None
-
-
-def _share(job: Job, slots: int) -> ClosedLoop | OpenLoop:
-    """Return the load as it is on this node, to choose workers by."""
-    return replace(job.load, concurrency=slots) if isinstance(job.load, ClosedLoop) else job.load

@@ -26,6 +26,8 @@ _REMEMBERED = 12
 """Measurements that the drift is taken from: two minutes of them."""
 _PROBE_TIMEOUT_S = 5.0
 _BACKLOG = 4
+_ASTRAY = 50e-6
+"""How far a clock may go astray, unmeasured, from what was known of its drift: as much as two quartzes do."""
 _INSTANTS = (
     "due_ns", "sent_ns", "connected_ns", "first_thinking_ns", "first_answer_ns", "first_tool_call_ns", "end_ns"
 )  # fmt: skip
@@ -101,6 +103,8 @@ class Clock:
     """The largest error that any measurement leaves possible, of itself and of the line before it."""
     round_trip_ns: int = 0
     """The shortest of the last measurement."""
+    lost_ns: int | None = None
+    """Since when nobody needs it; None: it is followed."""
     _seen: list[Probe] = field(default_factory=list)
 
     def measured(self, probes: Sequence[Probe]) -> None:
@@ -111,6 +115,14 @@ class Clock:
         self.round_trip_ns = best.round_trip_ns
         self._seen = [*self._seen[1 - _REMEMBERED :], best]
         self.line = fitted(self._seen)
+
+    def error_at(self, our_ns: int) -> int:
+        """Return by how much instants may be off by then: the more, the longer nothing was measured."""
+        if not self._seen:
+            return self.error_ns
+        last = self._seen[-1]
+        until_ns = our_ns if self.lost_ns is None else self.lost_ns
+        return max(self.error_ns, last.bound_ns + round(_ASTRAY * max(0, until_ns - last.back_ns)))
 
 
 def fitted(seen: Sequence[Probe]) -> Line:
@@ -212,27 +224,31 @@ class Watch:
         """Each echo is given by its address, port and token."""
         self.clocks: Sequence[Clock] = [Clock() for _ in echoes]
         self._echoes = echoes
-        self._connections: list[socket.socket | None] = []
+        self._connections: list[socket.socket | None] = [None] * len(echoes)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clock-watch", daemon=True)
 
     def begin(self) -> None:
         """Measure each clock; OSError if an echo cannot be reached."""
-        for echo in self._echoes:
-            self._connections.append(reach(*echo))
+        for number, echo in enumerate(self._echoes):
+            self._connections[number] = reach(*echo)
         self.measure()
         self._thread.start()
 
     def measure(self) -> None:
-        """Measure each clock that still answers."""
-        for number, connection in enumerate(self._connections):
-            if connection is None:
+        """Measure each clock that is followed and answers; the next measurement tries again to reach the others."""
+        for number, clock in enumerate(self.clocks):
+            if clock.lost_ns is not None:
                 continue
+            connection = self._connections[number]
             try:
-                self.clocks[number].measured([ask(connection) for _ in range(PROBES)])
-            except OSError:  # its node is gone, which others notice
-                connection.close()
+                if connection is None:
+                    connection = self._connections[number] = reach(*self._echoes[number])
+                clock.measured([ask(connection) for _ in range(PROBES)])
+            except OSError:  # a late answer would be taken for the next one's
                 self._connections[number] = None
+                if connection is not None:
+                    connection.close()
 
     def end(self) -> None:
         """Measure for the last time, and close."""

@@ -187,7 +187,7 @@ class _Load:
         """Once the warm-up is done, have as many workers as what it saw asks for."""
         if self.readings.workers == 0 and self.children and all(child.warmed for child in self.children.values()):
             self.readings.stream_tokens_per_s = max(self.rates, default=None)
-            self.readings.workers = many = default_workers(self.job.load, self.readings.stream_tokens_per_s)
+            self.readings.workers = many = default_workers(self.job.own_load, self.readings.stream_tokens_per_s)
             for child in [child for child in self.children.values() if child.worker >= many]:
                 self._reap(child)
             for worker in range(len(self.children), many):

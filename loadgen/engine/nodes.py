@@ -1,7 +1,7 @@
 """The driver of a load that several nodes send: who gets which request, one common start, one clock, one end.
 
 Closed loop: slots are dealt out to the nodes, requests are not: each node has what its free slots take and as many in
-reserve, and towards the end only the former, so that none idles while another has some. Open loop: the one schedule
+reserve, and towards the end ever fewer, so that none idles while another has some. Open loop: the one schedule
 is striped, and each request goes to its node shortly before it is due. ``Links`` reach the nodes; nothing here knows
 how.
 """
@@ -24,7 +24,7 @@ _POLL_S = 0.1
 _HURRIED_HOLD_S = 0.02
 _START_AFTER_NS = 250_000_000
 _START_ROUND_TRIPS = 20
-_AHEAD = 2, 512
+_AHEAD = 3, 512
 """Requests that the driver makes ahead: for each slot, and at most beyond one for each. So it sees the end come."""
 _HORIZON_NS = 2 * NS
 """How long before it is due a request of an open loop goes to its node."""
@@ -94,9 +94,14 @@ class _Node:
     taken: dict[int, Due] = field(default_factory=dict)
     """What its workers have, without a record so far."""
     free: int = 0
+    reserve: int = 0
+    """How many requests may wait there beyond what its free slots take."""
     first_due_ns: int | None = None
     """When its first request should be sent, from the common start."""
     first_sent_ns: int | None = None
+    stream_tokens_per_s: float | None = None
+    heard_ns: int = 0
+    """When it last answered."""
     workers_died: int = 0
     asked: bool = False
     ready: bool = False
@@ -213,8 +218,8 @@ class _Driver:
                 node.queue.append(entry)
             self.ahead.clear()
             return
-        slots = sum(node.slots for node in alive)
-        wanted = {node.number: max(0, node.free + self._reserve(node, slots) - self._held(node)) for node in alive}
+        self._reserve(alive)
+        wanted = {node.number: max(0, node.free + node.reserve - self._held(node)) for node in alive}
         while self.ahead and any(wanted.values()):  # in turn, so that no node has what another lacks
             for node in alive:
                 if wanted[node.number] and self.ahead:
@@ -225,17 +230,23 @@ class _Driver:
     def _held(node: _Node) -> int:
         return len(node.waiting) + len(node.queue)
 
-    def _reserve(self, node: _Node, slots: int) -> int:
-        """Return how many requests may wait on a node beyond what its free slots take: none near the end."""
-        return 0 if self.exhausted and node.slots < slots else node.slots
+    def _reserve(self, alive: Sequence[_Node]) -> None:
+        """Divide half of what is left among the nodes' reserves, by their slots, at most one for each.
+
+        The last ones, as many as there are slots, wait for whoever is free.
+        """
+        slots = sum(node.slots for node in alive)
+        taken = sum(max(0, node.free - self._held(node)) for node in alive)
+        left = max(0, len(self.ahead) - taken - slots)
+        for node in alive:
+            node.reserve = min(node.slots, left * node.slots // (2 * slots)) if len(alive) > 1 else node.slots
 
     def _down(self, node: _Node) -> Down:
         requests, node.queue = tuple(node.queue), []
         node.waiting.update((entry[0].index, entry) for entry in requests)
         low = None
         if self.due is None and self.ahead:
-            slots = sum(each.slots for each in self.alive)
-            low = self._reserve(node, slots) // 2 - 1
+            low = node.reserve // 2 - 1
         started = self.readings.started_ns is not None
         return Down(
             requests=requests, line=node.clock.line, start_ns=self.readings.started_ns, end=self._is_used_up(),
@@ -251,6 +262,7 @@ class _Driver:
     # What comes back
 
     def _take(self, node: _Node, up: Up) -> Iterator[RequestRecord]:
+        node.heard_ns = monotonic_ns()
         for index in up.taken:
             entry = node.waiting.pop(index, None)
             node.taken[index] = None if entry is None else entry[1]
@@ -265,6 +277,7 @@ class _Driver:
         told = node.readings
         node.free, node.ready, node.workers_died = up.free, node.ready or up.ready, up.workers_died
         told.in_flight, told.loop_lag_s, told.cpu_s = up.in_flight, up.loop_lag_s, up.cpu_s
+        told.workers, node.stream_tokens_per_s = up.workers or told.workers, up.stream_tokens_per_s
         told.loop_lag_max_s = max(told.loop_lag_max_s, up.loop_lag_s)
         if up.failure is not None:
             raise LoadFailed(f"node {told.name}: {up.failure}")
@@ -282,7 +295,7 @@ class _Driver:
         if node.over:
             return
         name = node.readings.name
-        node.readings.died = True
+        node.readings.died, node.clock.lost_ns = True, node.heard_ns
         if self.readings.started_ns is None:
             raise LoadFailed(f"node {name} died before the load began ({lost})")
         for index, due in node.taken.items():
@@ -310,6 +323,9 @@ class _Driver:
         if self.readings.started_ns is None and self.alive and all(node.ready for node in self.alive):
             farthest_ns = max(node.clock.round_trip_ns for node in self.nodes)
             self.readings.ready = True
+            self.readings.workers = sum(node.readings.workers for node in self.nodes)
+            rates = [node.stream_tokens_per_s for node in self.nodes if node.stream_tokens_per_s is not None]
+            self.readings.stream_tokens_per_s = max(rates, default=None)
             self.readings.started_ns = monotonic_ns() + max(_START_AFTER_NS, _START_ROUND_TRIPS * farthest_ns)
 
     def _stop_if_asked(self) -> Iterator[RequestRecord]:
@@ -338,6 +354,6 @@ class _Driver:
         for node in self.nodes:
             told, line = node.readings, node.clock.line
             told.clock_offset_ns, told.clock_drift_ppm = line.offset_ns, drift_ppm(line)
-            told.clock_error_ns = node.clock.error_ns
+            told.clock_error_ns = node.clock.error_at(monotonic_ns())
             if started_ns is not None and node.first_sent_ns is not None:
                 told.start_lag_s = (node.first_sent_ns - started_ns - (node.first_due_ns or 0)) / NS

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from loadgen.engine import NotReady
+from loadgen.engine.look import Target
 from loadgen.types import ClosedLoop, Load
 
 
@@ -47,8 +48,12 @@ class Looked(NamedTuple):
     python: str
     missing: Sequence[str]
     """Variables of keys that are not set there."""
-    unreached: Sequence[tuple[str, int, str]]
+    unreached: Sequence[tuple[str, int | None, str]]
     """Servers that cannot be reached from there, and why."""
+    own: Sequence[str | None] = ()
+    """For each server, whose it is where it runs on the node itself, by a name that no two machines share."""
+    unusable: Sequence[str] = ()
+    """What is wrong with the certificates there."""
 
 
 def misfit(node: Looked, version: str | None, python: str) -> str | None:
@@ -60,9 +65,31 @@ def misfit(node: Looked, version: str | None, python: str) -> str | None:
         return f"has Python {node.python}, this machine {python}: install the same minor version"
     for variable in node.missing:
         return f"lacks the variable {variable}: export it there before `ray start`"
+    for why in node.unusable:
+        return f"reads its own certificates, and there {why}"
     for host, port, why in node.unreached:
-        return f"does not reach the server at {host}:{port} ({why}): give an address that every node reaches"
+        return f"does not reach the server at {_text(host, port)} ({why}): give an address that every node reaches"
     return None
+
+
+def another(looked: Sequence[tuple[str, Looked]], targets: Sequence[Target]) -> str | None:
+    """Return which machine finds a server of its own where another finds that one's, and what to do; None for none.
+
+    Each machine is given by its name: those that send, and the one that drives, which asks the server too.
+    """
+    for number, target in enumerate(targets):
+        here = [(name, own) for name, look in looked if (own := look.own[number]) is not None]
+        for name, own in here[1:]:
+            if own != here[0][1]:
+                return (f"{name} has a server of its own at {_text(*target)}, which is not that of {here[0][0]}: "
+                        "give an address at which every node reaches the same one")  # fmt: skip
+    return None
+
+
+def _text(host: str, port: int | None) -> str:
+    if port is None:
+        return f"unix://{host}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def place(members: Sequence[Member], wanted: int | None, loads: Sequence[Load] = ()) -> Placement:

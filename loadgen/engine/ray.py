@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 from typing import Any
@@ -29,8 +29,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from loadgen.engine import Cluster, Job, LoadFailed, NotReady, Orders, Readings, nodes
 from loadgen.engine.agent import Agent, Down, Prepared, Up, target_of
 from loadgen.engine.clocks import Watch
+from loadgen.engine.look import Files, Target, asker
 from loadgen.engine.nodes import Lost
-from loadgen.engine.placement import Looked, Member, Placement, misfit, place
+from loadgen.engine.placement import Looked, Member, Placement, another, misfit, place
 from loadgen.types import Load, Request, RequestRecord
 from loadgen.wire.access import Access, unix_path
 
@@ -46,8 +47,8 @@ _CPUS = 1
 def make_ready(cluster: Cluster, servers: Sequence[tuple[str, Access]], loads: Sequence[Load]) -> tuple[str, ...]:
     """Join the cluster and choose the nodes, for servers by address and access; return lines that say which.
 
-    NotReady also if a node has another version of structbench or Python, lacks the variable of a key,
-    or does not reach a server.
+    NotReady also if a node has another version of structbench or Python, lacks the variable of a key or a file of
+    certificates, or does not reach a server, or one of its own instead.
     """
     _join(cluster)
     placement = _place(cluster, [address for address, _ in servers], loads)
@@ -182,50 +183,41 @@ def _versions() -> tuple[str | None, str]:
         return None, python_version()
 
 
-def _asker() -> Callable[[Sequence[str], Sequence[tuple[str, int]]], tuple[Any, ...]]:
-    """Return a function that needs nothing of ours where it runs: it travels whole, not by its name."""
-
-    def look(variables: Sequence[str], targets: Sequence[tuple[str, int]]) -> tuple[Any, ...]:
-        import importlib.metadata
-        import os
-        import platform
-        import socket
-
-        try:
-            ours = importlib.metadata.version("structbench")
-        except importlib.metadata.PackageNotFoundError:
-            ours = None
-        unreached = []
-        for target in targets:
-            try:
-                socket.create_connection(target, 5.0).close()
-            except OSError as error:
-                unreached.append((*target, error.strerror or str(error)))
-        missing = [name for name in variables if not os.environ.get(name, "").strip()]
-        return ours, platform.python_version(), missing, unreached
-
-    return look
-
-
 def _check(placement: Placement, servers: Sequence[tuple[str, Access]]) -> None:
     """Ask each node who it is before anything is sent; NotReady says what does not fit, and where."""
     variables = sorted({variable for _, access in servers for *_, variable in access.variables})
-    for _, access in servers:
-        try:
-            access.by_name()
-        except ValueError as error:
-            raise NotReady(str(error)) from None
-    targets = [target for address, _ in servers if (target := target_of(address)) is not None]
-    look = ray.remote(_asker())
+    targets, files = _to_check(servers)
+    look = ray.remote(asker())
     asked = {
         member.name: look.options(
             num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(member.node_id, soft=False)
-        ).remote(variables, targets)
+        ).remote(variables, targets, files)
         for member in placement.chosen
     }
+    looked = [("this machine", Looked(*asker()((), targets, ())))]
     for name, answer in asked.items():
-        if (why := misfit(Looked(*_told(name, answer)), *_versions())) is not None:
+        looked.append((f"node {name}", Looked(*_told(name, answer))))
+        if (why := misfit(looked[-1][1], *_versions())) is not None:
             raise NotReady(f"node {name} {why}")
+    if (why := another(looked, targets)) is not None:
+        raise NotReady(why)
+
+
+def _to_check(servers: Sequence[tuple[str, Access]]) -> tuple[list[Target], list[Files]]:
+    """Return which servers each node is to reach, and with which certificates; NotReady if it may not be told them."""
+    targets: list[Target] = []
+    files: list[Files] = []
+    for address, access in servers:
+        if (target := target_of(address)) is None:
+            raise NotReady("no server is named, and each node would take its own default: give its address")
+        targets.append(target)
+        try:
+            told = access.by_name()
+        except ValueError as error:
+            raise NotReady(str(error)) from None
+        if told.ca is not None or told.cert or urlsplit(address).scheme == "https":
+            files.append((told.ca, told.cert, told.insecure))
+    return targets, files
 
 
 def _told(name: str, answer: Any, limit_s: float = _READY_S) -> Any:

@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from urllib.parse import quote, quote_plus, unquote, urljoin
 
 from loadgen.wire.tls import certificates_in, context_of
@@ -26,6 +27,8 @@ _OURS = frozenset({
     "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent",
 })  # fmt: skip
 """Headers that belong to the connection, to the body or to the official client."""
+_KEYS = frozenset({"api-key", "authorization", "cookie", "proxy-authorization", "x-api-key", "x-goog-api-key"})
+"""Headers of which the value is a secret, whoever the server is."""
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 """Anything else may be the value itself, by mistake, and is not repeated."""
 _IN_ADDRESS = "the user and password in the address"
@@ -83,13 +86,20 @@ class Access:
     def by_name(self) -> Access:
         """Return the access without the values of variables, which ``from_environment`` adds on another machine.
 
-        ValueError if a secret was given otherwise.
+        Other headers go with it, and are masked there too; ValueError if one of them is for a key. Files are those at
+        the same place there.
         """
         if self.given_by == _IN_ADDRESS:
             raise ValueError(f"{_IN_ADDRESS} would be sent to other machines: give --header-env Authorization=VARIABLE")
         named = {header for header, _, _ in self.variables}
         headers = tuple(pair for pair in self.headers if pair[0] not in named)
-        return replace(self, headers=headers, secrets=(), given_by=None)
+        for name, _ in headers:
+            if name.lower() in _KEYS:
+                raise ValueError(f"--header {name} would be sent to other machines: give --header-env {name}=VARIABLE")
+        secrets = tuple(text for _, value in headers for text in _secrets_in(value))
+        ca = None if self.ca is None else str(Path(self.ca).absolute())
+        cert = tuple(str(Path(path).absolute()) for path in self.cert)
+        return replace(self, headers=headers, secrets=secrets, ca=ca, cert=cert)
 
     def from_environment(self, environ: Mapping[str, str]) -> Access:
         """Add the values to what ``by_name`` returned; ValueError if a variable is not set."""
@@ -97,7 +107,7 @@ class Access:
         for header, before, variable in self.variables:
             if not environ.get(variable, "").strip():
                 raise ValueError(f"the variable {variable} is not set")
-            value, given_by = checked(environ[variable], variable), f"the key in {variable}"
+            value, given_by = checked(environ[variable], variable), self.given_by or f"the key in {variable}"
             access = access.and_variable(header, value, given_by, variable, before=before)
         return access
 
@@ -114,7 +124,7 @@ class Access:
             raise ValueError(f"the header {name} is given twice{twice}; leave one out")
         return replace(
             self, headers=(*self.headers, (name, value)), given_by=given_by if identifies else self.given_by,
-            secrets=(*self.secrets, value, value.rpartition(" ")[2]),
+            secrets=(*self.secrets, *_secrets_in(value)),
         )  # fmt: skip
 
     def refusal(self, status: int) -> str:
@@ -218,6 +228,11 @@ def checked(value: str, given_by: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"{given_by}: the value has letters outside Latin-1, which no header can carry") from None
     return value.strip()
+
+
+def _secrets_in(value: str) -> tuple[str, ...]:
+    """Return what may be secret of a header's value: all of it, and what follows its scheme."""
+    return value, value.rpartition(" ")[2]
 
 
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:

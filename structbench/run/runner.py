@@ -245,9 +245,8 @@ def load(
     stop = stop or Stop()
     stop.say = display.answer
     with ExitStack() as stack:
-        for notice in (*settings.notices, calibrated_machine.warning(settings.loads, calibrated_machine.kept())):
-            if notice is not None:
-                display.print(notice)
+        for notice in _notices(settings):
+            display.print(notice)
         if not (settings.dry_run or settings.explain):
             ahead = started_ahead(settings.engine, settings.loads[0], settings.workers, settings.api)
             stack.enter_context(ahead)
@@ -287,6 +286,13 @@ def load(
         stop.say = None
         _hold(settings.hold_s, stop)
         return summary
+
+
+def _notices(settings: Settings) -> list[str]:
+    """Return what the user should know of the settings; of this machine only where it sends itself."""
+    able = calibrated_machine.kept() if settings.cluster is None else None
+    beyond = calibrated_machine.warning(settings.loads, able)
+    return [*settings.notices, *([] if beyond is None else [beyond])]
 
 
 def _warnings(cells: Sequence[Cell]) -> list[str]:

@@ -201,9 +201,8 @@ class Segment:
     @property
     def senders(self) -> Mapping[str, int]:
         """Columns of ``segments`` that are known once all that sends is ready; none before."""
-        if nodes := self.readings.nodes:
-            return {"nodes": len(nodes), "workers": sum(node.workers for node in nodes)}
-        return {"workers": self.readings.workers} if self.readings.workers else {}
+        nodes, workers = len(self.readings.nodes), self.readings.workers
+        return {**({"nodes": nodes} if nodes else {}), **({"workers": workers} if workers else {})}
 
     @property
     def duration_s(self) -> float | None:
@@ -362,10 +361,12 @@ class Segment:
         many, load = self.readings.workers, self.cell.load
         if self.services.settings.workers is not None or not isinstance(load, ClosedLoop):
             return
-        if max(many, self.workers) > 1:
+        nodes = len(self.readings.nodes)
+        if max(many, self.workers, nodes) > 1:
+            on = f" on {plural(nodes, 'node')}" if nodes else ""
             rate = self.readings.stream_tokens_per_s
             seen = "of unknown speed" if rate is None else f"of {rate:,.0f} tokens/s each in the warm-up"
-            self._say(f"{plural(many, 'worker')} for {plural(load.concurrency, 'stream')} {seen} (--workers)")
+            self._say(f"{plural(many, 'worker')}{on} for {plural(load.concurrency, 'stream')} {seen} (--workers)")
 
     def _refresh(self) -> None:
         if not self.told_senders and self.readings.workers:

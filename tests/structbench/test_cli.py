@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import duckdb
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 import structbench
 from loadgen.simulator import Simulator
 from structbench.cli import COMMANDS, main, parser_of
-from structbench.commands import load
+from structbench.commands import load, sql
 from structbench.options import LoadOptions, seconds_of, time_word
 from structbench.run.runner import Stop
 from structbench.suites.answer_book import answer_book
@@ -333,9 +334,11 @@ def test_an_interruption_before_the_load_is_no_traceback(
     assert capsys.readouterr().err.startswith("structbench: interrupted")
 
 
+@pytest.mark.parametrize(("command", "module", "continued"), [("load", load, True), ("sql", sql, False)])
 def test_ctrl_c_while_the_database_works_is_no_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    command: str, module: ModuleType, continued: bool, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     def endless(_: Any) -> int:
         with duckdb.connect() as con:
             signal.setitimer(signal.ITIMER_REAL, 0.05)
@@ -343,12 +346,14 @@ def test_ctrl_c_while_the_database_works_is_no_traceback(
         return 0
 
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    monkeypatch.setattr(load, "run", endless)
+    monkeypatch.setattr(module, "run", endless)
     try:
-        assert main(["load"]) == 130
+        assert main([command]) == 130
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert capsys.readouterr().err.startswith("structbench: interrupted")
+    err = capsys.readouterr().err
+    assert err.startswith("structbench: interrupted")
+    assert ("--skip-cached continues it" in err) is continued
 
 
 def test_signals_are_ours_during_a_load_only() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from time import monotonic_ns
 from typing import Any
 
@@ -12,7 +13,7 @@ from loadgen.engine import ClosedLoop, Job, LoadFailed, NotReady, Orders, Readin
 from loadgen.engine.agent import Agent, Down, Up, handshake_s, target_of
 from loadgen.engine.clocks import Line
 from loadgen.engine.feed import Incoming
-from loadgen.types import NS, RequestRecord, Timeouts
+from loadgen.types import NS, Load, OpenLoop, RequestRecord, Timeouts
 from loadgen.wire.access import Access
 from tests.support.scripted_server import chat
 
@@ -79,6 +80,21 @@ def test_no_more_workers_than_slots_and_by_default_those_of_the_share(made: list
     assert len(made) == 2
 
 
+@pytest.mark.parametrize(("workers", "load", "adapts"), [
+    (None, ClosedLoop(concurrency=8), True), (2, ClosedLoop(concurrency=8), False), (None, OpenLoop(rate=9.0), False),
+])  # fmt: skip
+def test_without_a_number_of_workers_the_warm_up_decides_on_each_node_and_the_driver_is_told(
+    made: list[Job], workers: int | None, load: Load, adapts: bool
+) -> None:
+    node = Agent("n", "127.0.0.1")
+    node.prepare(replace(JOB, load=load), workers)
+    node._readings.workers, node._readings.stream_tokens_per_s = 3, 250.0
+    up = until_over(node, Down(end=True))[-1]
+    assert (up.workers, up.stream_tokens_per_s) == (3, 250.0)
+    node.close()
+    assert [job.adapts for job in made] == [adapts]
+
+
 def test_a_load_that_fails_on_a_node_says_why(made: list[Job]) -> None:
     node = Agent("n", "127.0.0.1")
     node.prepare(JOB, 1)
@@ -112,7 +128,7 @@ def test_the_values_of_keys_are_this_machines(made: list[Job], monkeypatch: pyte
 @pytest.mark.parametrize(
     ("host", "target"),
     [("http://h:1/v1", ("h", 1)), ("https://h", ("h", 443)), ("http://[::1]:5", ("::1", 5)), ("h:7", ("h", 7)),
-     ("unix:///run/s", None), (None, None), ("", None)],
+     ("unix:///run/s", ("/run/s", None)), (None, None), ("", None)],
 )  # fmt: skip
 def test_where_a_server_is_reached(host: Any, target: Any) -> None:
     assert target_of(host) == target
@@ -120,3 +136,4 @@ def test_where_a_server_is_reached(host: Any, target: Any) -> None:
 
 def test_a_server_that_is_not_there_has_no_round_trip() -> None:
     assert handshake_s("http://127.0.0.1:1") is None
+    assert handshake_s("unix:///nowhere") is None

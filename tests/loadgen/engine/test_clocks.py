@@ -109,6 +109,21 @@ def test_what_a_clock_strays_until_the_next_measurement_counts_as_error() -> Non
     assert clock.line.drift == pytest.approx(200e-6, rel=1e-3)
 
 
+def test_an_error_grows_while_nothing_is_measured_and_is_a_millisecond_after_20_seconds() -> None:
+    clock, other = Clock(), Apart(5 * NS, 0.0, way_us=(10, 10))
+    assert clock.error_at(10**18) == 0, "never measured"
+    clock.measured(other.probes(0))
+    clock.measured(other.probes(10 * NS))
+    at_ns = clock._seen[-1].back_ns
+    assert clock.error_at(at_ns) == clock.error_ns == pytest.approx(10 * US, abs=10)
+    assert clock.error_at(at_ns + 10 * NS) == pytest.approx(0.51 * MS, rel=1e-3)
+    assert clock.error_at(at_ns + 20 * NS) > MS
+    clock.lost_ns = at_ns + 10 * NS
+    assert clock.error_at(at_ns + 3600 * NS) == pytest.approx(0.51 * MS, rel=1e-3), "nothing is sent from there"
+    clock.measured(other.probes(3600 * NS))
+    assert clock.error_at(0) == clock.error_ns < 20 * US, "measured again, and not gone astray"
+
+
 def test_one_measurement_tells_no_drift() -> None:
     (probe,) = [Probe(0, 100, 120, 20)]
     assert fitted([probe]) == Line(at_ns=110, offset_ns=-100, drift=0.0)
@@ -171,10 +186,33 @@ def test_an_echo_that_is_gone_ends_no_watch() -> None:
     echo = Echo("127.0.0.1", clock=lambda: next(ticks))
     watch = Watch([("127.0.0.1", echo.port, echo.token)])
     watch.begin()
-    before = threading.active_count()
+    line, before = watch.clocks[0].line, threading.active_count()
     echo.close()
     watch._connections[0].close()  # type: ignore[union-attr]
     watch.measure()
     watch.end()
-    assert watch.clocks[0].line != SAME
+    assert watch.clocks[0].line == line != SAME
     assert threading.active_count() <= before
+
+
+def test_a_connection_that_broke_is_made_again_at_the_next_measurement() -> None:
+    apart = [3600 * NS]
+    echo = Echo("127.0.0.1", clock=lambda: monotonic_ns() + apart[0])
+    watch = Watch([("127.0.0.1", echo.port, echo.token)])
+    watch.begin()
+    (clock,) = watch.clocks
+    broken = watch._connections[0]
+    assert broken is not None
+    broken.close()
+    apart[0] += 50 * MS
+    watch.measure()
+    assert abs(clock.line.offset_ns + 3600 * NS) <= clock.error_ns < 50 * MS, "it did not answer"
+    watch.measure()
+    assert clock.error_ns >= 49 * MS, "what it had gone astray meanwhile is seen"
+    assert abs(clock._seen[-1].offset_ns + apart[0]) <= clock._seen[-1].bound_ns
+    clock.lost_ns = monotonic_ns()
+    seen = list(clock._seen)
+    watch.measure()
+    assert clock._seen == seen, "nobody needs it"
+    watch.end()
+    echo.close()

@@ -81,6 +81,7 @@ def test_a_closed_loop_has_a_worker_for_so_many_tokens_a_second(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
     assert default_workers(ClosedLoop(concurrency=1024), stream_tokens_per_s) == wanted
     assert default_workers(OpenLoop(rate=99.0), stream_tokens_per_s) == 2, "by its rate alone"
+    assert default_workers(ClosedLoop(concurrency=2), 1e6) == 2, "none without a stream"
 
 
 @pytest.mark.parametrize(

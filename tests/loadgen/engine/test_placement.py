@@ -6,7 +6,8 @@ import pytest
 
 from loadgen import ClosedLoop, OpenLoop
 from loadgen.engine import NotReady
-from loadgen.engine.placement import Looked, Member, misfit, place
+from loadgen.engine.look import Target
+from loadgen.engine.placement import Looked, Member, another, misfit, place
 
 
 def member(number: int, **more: object) -> Member:
@@ -69,10 +70,40 @@ def test_too_few_nodes_are_no_cluster_for_this() -> None:
         (Looked("1.2", "3.11.7", ("KEY", "B"), ()), "lacks the variable KEY: export it there before `ray start`"),
         (Looked("1.2", "3.11.7", (), [("h", 80, "refused")]),
          "does not reach the server at h:80 (refused): give an address that every node reaches"),
+        (Looked("1.2", "3.11.7", (), [("::1", 80, "refused")]),
+         "does not reach the server at [::1]:80 (refused): give an address that every node reaches"),
+        (Looked("1.2", "3.11.7", (), [("/run/s", None, "No such file")]),
+         "does not reach the server at unix:///run/s (No such file): give an address that every node reaches"),
+        (Looked("1.2", "3.11.7", (), (), (), ["--ca /ca.pem cannot be read (no): give one"]),
+         "reads its own certificates, and there --ca /ca.pem cannot be read (no): give one"),
     ],
 )  # fmt: skip
 def test_a_node_that_cannot_do_its_part_is_told_in_one_line(node: Looked, why: str | None) -> None:
     assert misfit(node, "1.2", "3.11.7") == why
+
+
+@pytest.mark.parametrize(
+    ("owners", "whose"),
+    [
+        ({"this machine": "a", "node n1": "a", "node n2": "a"}, None),
+        ({"this machine": None, "node n1": None, "node n2": None}, None),
+        ({"this machine": None, "node n1": "b", "node n2": None}, None),
+        ({"this machine": "a", "node n1": "b"}, ("node n1", "this machine")),
+        ({"this machine": "a", "node n1": "a", "node n2": "b"}, ("node n2", "this machine")),
+        ({"this machine": None, "node n1": None, "node n2": "b", "node n3": "c"}, ("node n3", "node n2")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [(("127.0.0.1", 11434), "127.0.0.1:11434"), (("::1", 1), "[::1]:1"), (("/run/s", None), "unix:///run/s")],
+)
+def test_one_address_that_is_another_server_on_each_machine_is_refused(
+    owners: dict[str, str | None], whose: tuple[str, str] | None, target: Target, text: str
+) -> None:
+    looked = [(name, Looked("1", "3", (), (), (None, own))) for name, own in owners.items()]
+    wanted = whose and (f"{whose[0]} has a server of its own at {text}, which is not that of {whose[1]}: "
+                        "give an address at which every node reaches the same one")  # fmt: skip
+    assert another(looked, [("gpu", 80), target]) == wanted
 
 
 def test_nodes_with_one_address_have_numbers() -> None:

@@ -85,6 +85,24 @@ def workers() -> list[psutil.Process]:
     return [process for process in found if any("raylet" in parent.name() for parent in process.parents())]
 
 
+def seen_sending() -> list[psutil.Process]:
+    """The workers and the actors that have started them: whoever dies, they are known by their process from now on."""
+    found = workers()
+    return [*found, *{parent for worker in found if (parent := worker.parent()) is not None}]
+
+
+def all_gone(seen: list[psutil.Process]) -> bool:
+    """Whether each has ended, whoever its parent is by now."""
+    return not any(is_there(each) for each in seen)
+
+
+def is_there(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_two_nodes_send_a_closed_loop_as_one_and_a_run_goes_on_with_another_number(
     cluster: LocalCluster, server: Simulator, tmp_path: Path
 ) -> None:
@@ -140,6 +158,10 @@ def test_keys_are_those_of_each_nodes_environment(
     refused = load(cluster, server, db, "--api-key-env", "ONLY_HERE", code=2)
     assert "lacks the variable ONLY_HERE: export it there before `ray start`" in refused
     assert len(inferences(server, "sim:fast")) == before
+    assert "--header Authorization would be sent to other machines: give --header-env Authorization=VARIABLE" in load(
+        cluster, server, db, "--header", "Authorization=Bearer sk-1", code=2
+    )
+    assert len(inferences(server, "sim:fast")) == before
     load(cluster, server, db, "--api-key-env", "GATEWAY", "--requests", "4")
     assert len(inferences(server, "sim:fast")) > before
 
@@ -148,12 +170,14 @@ def test_ctrl_c_ends_all_nodes_in_good_order(cluster: LocalCluster, server: Simu
     db = tmp_path / "s.duckdb"
     with running(words(cluster, server, db, "slow", "--requests", "4000", "--concurrency", "4"), tmp_path) as process:
         until(lambda: len(inferences(server, "slow")) > 60, "it sends")
+        seen = seen_sending()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     kinds = dict(ask(db, "SELECT coalesce(error_kind, 'done'), count(*) FROM requests GROUP BY 1"))
     assert kinds.keys() == {"done"}, "what was in flight has ended"
-    until(lambda: not workers(), "no process is left")
+    assert len(seen) == 4
+    until(lambda: all_gone(seen), "no process is left")
 
 
 def test_the_drivers_death_leaves_no_process_behind(cluster: LocalCluster, server: Simulator, tmp_path: Path) -> None:
@@ -161,9 +185,10 @@ def test_the_drivers_death_leaves_no_process_behind(cluster: LocalCluster, serve
     before = len(inferences(server, "slow"))
     with running(command, tmp_path) as process:
         until(lambda: len(inferences(server, "slow")) > before + 8, "it sends")
-        assert len(workers()) == 2
+        seen = seen_sending()
+        assert len(seen) == 4, "two actors, and a worker of each"
         process.kill()
-    until(lambda: not workers(), "no process is left")
+    until(lambda: all_gone(seen), "no process is left")
 
 
 def test_an_actor_that_is_killed_loses_what_it_had_and_the_other_does_the_rest(
@@ -172,7 +197,8 @@ def test_an_actor_that_is_killed_loses_what_it_had_and_the_other_does_the_rest(
     db, before = tmp_path / "s.duckdb", len(inferences(server, "slow"))
     with running(words(cluster, server, db, "slow", "--requests", "60", "--concurrency", "6"), tmp_path) as process:
         until(lambda: len(inferences(server, "slow")) > before + 12, "it sends")
-        workers()[0].parent().kill()
+        seen = seen_sending()
+        seen[-1].kill()
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     kinds = dict(ask(db, "SELECT coalesce(error_kind, 'done'), count(*) FROM requests GROUP BY 1"))
@@ -181,7 +207,8 @@ def test_an_actor_that_is_killed_loses_what_it_had_and_the_other_does_the_rest(
     assert sorted(ask(db, "SELECT died FROM nodes")) == [(False,), (True,)]
     (run,) = json.loads(out)["runs"]
     assert "1 node died" in run["verdict_reason"]
-    until(lambda: not workers(), "no process is left")
+    assert len(seen) == 4
+    until(lambda: all_gone(seen), "no process is left")
 
 
 def test_a_node_that_is_lost_is_noticed(server: Simulator, tmp_path: Path) -> None:
@@ -190,11 +217,14 @@ def test_a_node_that_is_lost_is_noticed(server: Simulator, tmp_path: Path) -> No
     with local_cluster(HEAD, "127.0.0.4", **own_time) as lossy:
         with running(words(lossy, server, db, "slow", "--requests", "400", "--concurrency", "6"), tmp_path) as process:
             until(lambda: len(inferences(server, "slow")) > before + 12, "it sends")
+            seen = seen_sending()
             raylet = psutil.Process(lossy.raylets["127.0.0.4"])
             for each in [raylet, *raylet.children(recursive=True)]:  # as if the machine were gone
                 each.kill()
             out, err = process.communicate(timeout=200)
         assert process.returncode == 0, err
+        assert len(seen) == 4
+        until(lambda: all_gone(seen), "no process is left")
     rows: Any = ask(db, "SELECT count(*), count(*) FILTER (WHERE error_kind = 'node_died') FROM requests")
     assert rows[0][0] == 400
     assert rows[0][1] in range(1, 8)

@@ -24,6 +24,7 @@ from structbench.suites.catalog import load_suite
 from structbench.suites.generated import TextShape
 from tests.support.collector import Collector, Manner, attributes, collecting
 from tests.support.loads import MODELS, load, small, until
+from tests.support.scripted_server import Peer, Scripted
 
 pytestmark = pytest.mark.slow
 
@@ -288,6 +289,28 @@ def test_a_collector_that_does_not_work_costs_one_warning(
     assert "\n" not in line
     until(lambda: logging.getLogger("opentelemetry").handlers == [], "the exporters' end")
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_a_collector_repeats_of_its_password_and_headers_is_not_passed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=t0ken-1")
+
+    def refuse(peer: Peer) -> None:
+        while (asked := peer.read()) is not None:
+            said = f"not with {asked.headers['x-key']} and s3cret-word"
+            peer.sock.sendall(f"HTTP/1.1 401 {said}\r\nContent-Length: {len(said)}\r\n\r\n{said}".encode())
+
+    warnings: list[str] = []
+    with Scripted(refuse) as server:
+        url = server.url.replace("://", "://ada:s3cret-word@")
+        use(target_of(url, False, {"OTEL_EXPORTER_OTLP_HEADERS": "x-key=t0ken-1"}), warnings)
+        server.hang_up()
+        assert server.asked[0].headers["x-key"] == "t0ken-1"
+    (line,) = warnings
+    assert "s3cret" not in line
+    assert "t0ken" not in line
+    assert line.endswith("not with *** and ***); the load goes on")
 
 
 def test_a_load_without_its_collector_is_the_same_load(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pickle
 from base64 import b64encode
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loadgen.wire.access import (
+    MASK,
     NO_ACCESS,
     Access,
     access_of,
@@ -220,6 +222,35 @@ def test_values_of_variables_are_left_out_and_taken_from_the_other_machines_envi
     own = Access().completed(None, "OPENAI_API_KEY", ours).by_name()
     assert own.headers == ()
     assert own.from_environment(theirs).headers == (("Authorization", "Bearer theirs-3"),)
+
+
+def test_another_machine_masks_and_names_what_was_given_as_this_one_does() -> None:
+    ours = {"KEY": "sk-5ecret-ours"}
+    access = access_of(ours, header_env=["authorization=KEY"], header=["X-Team=Token t0p-secret"])
+    there = access.by_name().from_environment({"KEY": "sk-5ecret-theirs"})
+    said = "sk-5ecret-theirs and Token t0p-secret, that is t0p-secret"
+    assert there.masked(said) == f"{MASK} and {MASK}, that is {MASK}"
+    assert there.refusal(401) == access.refusal(401) == (
+        "HTTP 401: the server does not accept --header-env authorization"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["Authorization", "authorization", "X-Api-Key", "api-key", "Cookie"])
+def test_a_key_that_is_given_as_it_is_does_not_go_to_other_machines(name: str) -> None:
+    access = access_of({"TEAM": "t"}, header=[f"{name}=Bearer {SECRET}"], header_env=["X-Team=TEAM"])
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared
+        access.by_name()
+    assert str(caught.value) == (
+        f"--header {name} would be sent to other machines: give --header-env {name}=VARIABLE"
+    )  # fmt: skip
+    assert access_of({"KEY": SECRET}, header_env=[f"{name}=KEY"]).by_name().headers == ()
+
+
+def test_files_of_certificates_are_those_at_the_same_place_there() -> None:
+    told = Access(ca="ca.pem", cert=("c.pem", "/k.pem")).by_name()
+    here = Path.cwd()
+    assert (told.ca, told.cert) == (str(here / "ca.pem"), (str(here / "c.pem"), "/k.pem"))
+    assert (NO_ACCESS.by_name().ca, NO_ACCESS.by_name().cert) == (None, ())
 
 
 def test_a_variable_that_another_machine_lacks_and_a_password_in_the_address_are_told() -> None:

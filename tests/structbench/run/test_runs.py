@@ -769,3 +769,6 @@ def test_a_load_beyond_what_this_machine_was_calibrated_for_is_warned_once_and_g
     summary = load(small(sim, tmp_path / "s.duckdb", concurrency=[9, 4], requests=9, dry_run=True), display=display)
     assert len(summary.planned) == 2
     assert [line.split(":")[0] for line in display.lines] == ["9 streams"] * warned
+    display = Told()
+    load(small(sim, tmp_path / "s.duckdb", concurrency=[9], requests=9, dry_run=True, engine="ray"), display=display)
+    assert display.lines == [], "other machines send"
