@@ -53,6 +53,8 @@ def span_text(seconds: float | None) -> str:
 
 def about_text(seconds: float, about: str = "about") -> str:
     """Format a time that is only estimated: ``less than a minute``, ``about 9 min``, ``about 2 h 10 min``."""
+    if not isfinite(seconds):
+        return "a time that is not known"
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute"

@@ -120,7 +120,7 @@ def facts_of(query: Query, run_id: str) -> dict[str, Any]:
     (facts,) = query(FACTS, [run_id])
     if not facts["with_early_chunks"]:
         return facts
-    (gaps,) = query(GAPS, [run_id, 1 + int(facts["chunks"]) // _GAPS])
+    (gaps,) = query(GAPS, [run_id, 1 + int(facts["chunks"] or 0) // _GAPS])
     return {**facts, **gaps}
 
 

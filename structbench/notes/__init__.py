@@ -34,7 +34,10 @@ JUDGES: tuple[Judge, ...] = (
 )  # fmt: skip
 
 
-_STORED = "SELECT run_id, kind, text, share, at_s FROM notes WHERE run_id IN (SELECT unnest($1::VARCHAR[]))"
+_STORED = """
+SELECT run_id, kind, text, share, at_s FROM notes
+WHERE run_id IN (SELECT unnest($1::VARCHAR[])) AND kind IS NOT NULL AND text IS NOT NULL
+"""
 
 
 def notes_of(query: Query, run_id: str) -> Iterator[Note]:

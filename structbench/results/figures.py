@@ -205,7 +205,7 @@ def _figures(
 
     def mean(name: str) -> Estimate:
         total, n = row.get(name), row.get(f"{name}_n", 0)
-        return wilson(0 if total is None else min(total, n), n)
+        return wilson(0 if total is None else max(0, min(total, n)), n)
 
     def rate(metric: Metric) -> Estimate:
         scored = metric.counts == "scored answer"

@@ -151,7 +151,8 @@ def gap_moments(
 
     drawn: dict[int, list[dict[str, Any]]] = {group: [] for group in completed}
     for row in rows.query(_SAMPLE, {**params, **sample_of(completed, GAP_REQUESTS)}):
-        drawn[row["line"]].append(row)
+        if row["at_s"] is not None:
+            drawn[row["line"]].append(row)
     found = {}
     for group, sample in drawn.items():
         offsets = [np.array(row["offsets_us"], dtype=float) / 1e6 for row in sample]
@@ -262,7 +263,7 @@ def _estimate(rows: Rows, run_id: str, metric: Metric, found: Measured, good: st
     if value is None:
         return Estimate(n, why=_why_unknown(rows, run_id, metric) if metric.kind == "latency" and not n else None)
     if metric.kind == "share":
-        return wilson(min(value * n, n), n, confidence)
+        return wilson(max(0, min(value * n, n)), n, confidence)
     if metric.kind == "rate":
         added = {"rate": metric.sql.format(good=good)}
         return about(rate_estimates(rows, params, added, confidence)[0]["rate"], value, n)

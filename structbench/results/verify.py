@@ -37,7 +37,10 @@ FROM (SELECT *, CASE
     END AS counted FROM requests)
 """
 """The requests, with the chunks that the server's token count is of and the tokens in them."""
-_TOGETHER = "len([1 FOR i IN range(1, chunks) IF chunk_offsets_us[i + 1] - chunk_offsets_us[i] <= 100])"
+_TOGETHER = (
+    "len([1 FOR i IN range(1, coalesce(len(chunk_offsets_us), 0))"
+    " IF chunk_offsets_us[i + 1] - chunk_offsets_us[i] <= 100])"
+)
 _SPAN_S = "(chunk_offsets_us[-1] - chunk_offsets_us[1]) / 1e6"
 _APART = f"chunks > 1 AND ({{}} IS NOT NULL OR {_SPAN_S} > 0)"
 """Chunks that all came at one instant have no time between tokens, though offsets are too coarse to tell."""

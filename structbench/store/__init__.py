@@ -89,7 +89,7 @@ class Store:
         ``fsync``: rows outlive a loss of power too, at the price of a write to the disk for each.
         """
         self.path = Path(path)
-        self._database = Database(self.path, config=BESIDE_A_LOAD)
+        self._database = Database(self.path, config=BESIDE_A_LOAD, own=True)
         self._columns = self._database.prepare(patience_s)
         self._converters = {table: converters(types) for table, types in self._columns.items()}
         self._filled: dict[str, set[str]] = {}

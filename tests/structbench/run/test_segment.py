@@ -246,7 +246,7 @@ def test_a_closed_loop_pauses_while_the_server_is_away(server: Away) -> None:
         made._receive(record(index, "connect"))
     assert (made.paused, made.orders.stop, made.orders.hurry, made.failure) == (True, True, False, None)
     made._receive(record(4, "connect"))
-    assert (server.asked, made.away_since_s, made.is_complete) == (1, 100.0, False)
+    assert (server.asked, made.away_since_s, made.is_complete, made.failure) == (1, 100.0, False, None)
     assert (made.errors, made.lost, made.answered, made.highest, sum(made.done)) == (5, 4, 1, 4, 1)
 
 
@@ -264,6 +264,7 @@ def test_an_open_loop_goes_on_for_its_patience_and_says_when_the_server_is_back(
         "m numbers rate=5/s constant: the server answers again, after 3.5 s",
     ]
     for index in range(10, 22):
+        assert made.failure is None or index > 20, "its patience begins anew"
         server.now_s += 0.5
         made._receive(record(index, "connect"))
     assert made.failure is not None

@@ -26,6 +26,17 @@ ODD_JSON = (
 )  # fmt: skip
 COLUMNS = [*(("runs", name) for name in ("config", "environment", "metadata", "goodput_limits", "settled")),
            ("requests", "tool_calls"), ("cases", "asked")]  # fmt: skip
+ODD_VALUES = {
+    "BIGINT": ("NULL", "-1", str(2**63 - 1), str(-(2**63))),
+    "DOUBLE": ("NULL", "'nan'", "'infinity'", "-1"),
+    "TIMESTAMP": ("NULL", "'infinity'", "'290000-01-01'", "'0044-03-15 (BC)'"),
+    "VARCHAR": ("NULL", "''", "chr(27) || chr(0)"),
+    "BIGINT[]": ("NULL", "[]", "[NULL]", f"[{2**63 - 1}, {-(2**63)}]"),
+    "VARCHAR[]": ("NULL", "[NULL]"),
+    "BOOLEAN": ("NULL", "true"),
+}  # fmt: skip
+TABLES = ("runs", "segments", "requests", "samples", "notes")
+KEYS = ("run_id", "segment", "request_index", "sampled_at", "suite_hash", "case_id", "config_hash", "status", "label")
 READS = (
     "runs --wide", "runs --json", "stats", "verify", "report", "report --wide --pool", "report --format json",
     "report --format html -o {out}.html", "report --slo goodput>1 correct>=90%", "compare model=sim:fast model=mixed",
@@ -53,3 +64,17 @@ def try_all(path: Path, change: str, capsys: pytest.CaptureFixture[str]) -> None
 def test_odd_json_ends_no_command_in_a_traceback(results: Path, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     changes = [f"UPDATE {table} SET {column} = '{value}'" for table, column in COLUMNS]
     try_all(results, "; ".join(changes), capsys)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, values in ODD_VALUES.items() for value in values])
+def test_odd_values_end_no_command_in_a_traceback(
+    results: Path, kind: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = "SELECT column_name FROM duckdb_columns() WHERE table_name = '{}' AND data_type = '{}' AND NOT internal"
+    for table in TABLES:
+        names = [name for (name,) in ask(results, of.format(table, kind)) if name not in KEYS]
+        if names:
+            changes = ", ".join(f"{name} = {value}" for name in names)
+            with duckdb.connect(results) as con:
+                con.execute(f"UPDATE {table} SET {changes}").fetchall()
+    try_all(results, "SELECT 1", capsys)
