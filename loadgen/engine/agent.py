@@ -165,9 +165,10 @@ class Agent:
 
     def _end_with(self, parent: int) -> None:
         """End this process, and so its workers, once the one that started it is gone: Ray's own end may hang then."""
-        while not self._closed.wait(_ALIVE_S):
-            if os.getppid() != parent:
-                return os._exit(1)
+        while os.getppid() == parent:
+            if self._closed.wait(_ALIVE_S):
+                return
+        os._exit(1)
 
     def _run(self, job: Job) -> None:
         try:
