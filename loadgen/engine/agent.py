@@ -26,6 +26,7 @@ from loadgen.wire.access import unix_path
 _HANDSHAKES = 5
 _REACH_S = 5.0
 _PORTS = {"http": 80, "https": 443}
+_ALIVE_S = 1.0
 BATCH = 256
 """Records that wait for no further one."""
 
@@ -109,6 +110,8 @@ class Agent:
         self._processes: dict[int, psutil.Process] = {}
         self._cpu_of: dict[int, float] = {}
         self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+        threading.Thread(target=self._end_with, args=[os.getppid()], name="parent-watch", daemon=True).start()
 
     def prepare(self, job: Job, workers: int | None) -> Prepared:
         """Start the local engine, up to where its workers wait for the common start; NotReady says what is missing."""
@@ -152,12 +155,20 @@ class Agent:
 
     def close(self) -> None:
         """End the load at once, and the echo."""
+        self._closed.set()
         self._orders.stop = self._orders.hurry = True
         self._incoming.wake()
         if self._thread is not None:
             self._thread.join()
         self._echo.close()
         self._incoming.close()
+
+    def _end_with(self, parent: int) -> None:
+        """End this process, and so its workers, once the one that started it is gone: Ray's own end may hang then."""
+        while os.getppid() == parent:
+            if self._closed.wait(_ALIVE_S):
+                return
+        os._exit(1)
 
     def _run(self, job: Job) -> None:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic_ns
@@ -102,6 +104,17 @@ def test_a_load_that_fails_on_a_node_says_why(made: list[Job]) -> None:
     assert until_over(node, Down(requests=((broken, None),), end=True))[-1].failure == "worker processes died"
     node.close()
     assert made
+
+
+def test_it_ends_once_the_process_that_started_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(agent, "_ALIVE_S", 0.001)
+    monkeypatch.setattr(os, "_exit", lambda _: ended.set())
+    node = Agent("n", "127.0.0.1")
+    assert not ended.wait(0.01)
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert ended.wait(30)
+    node.close()
 
 
 def test_a_stop_ends_it(made: list[Job]) -> None:

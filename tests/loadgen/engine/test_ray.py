@@ -218,13 +218,11 @@ def test_a_node_that_is_lost_is_noticed(server: Simulator, tmp_path: Path) -> No
         with running(words(lossy, server, db, "slow", "--requests", "400", "--concurrency", "6"), tmp_path) as process:
             until(lambda: len(inferences(server, "slow")) > before + 12, "it sends")
             seen = seen_sending()
-            raylet = psutil.Process(lossy.raylets["127.0.0.4"])
-            for each in [raylet, *raylet.children(recursive=True)]:  # as if the machine were gone
-                each.kill()
+            psutil.Process(lossy.raylets["127.0.0.4"]).kill()
             out, err = process.communicate(timeout=200)
         assert process.returncode == 0, err
         assert len(seen) == 4
-        until(lambda: all_gone(seen), "no process is left")
+        until(lambda: all_gone(seen), "no process is left, though nobody is there to end those of the lost node")
     rows: Any = ask(db, "SELECT count(*), count(*) FILTER (WHERE error_kind = 'node_died') FROM requests")
     assert rows[0][0] == 400
     assert rows[0][1] in range(1, 8)
