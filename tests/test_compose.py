@@ -178,7 +178,7 @@ def test_the_image_holds_what_it_needs_and_no_root() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     steps = [line.split() for line in lines if line and not line.startswith("#")]
     copied = [name for step in steps if step[0] == "COPY" for name in step[1:-1]]
-    assert set(copied) == {"pyproject.toml", "README.md", "LICENSE", "loadgen", "structbench"}
+    assert set(copied) == {"pyproject.toml", "README.md", "LICENSE", "constraints.txt", "loadgen", "structbench"}
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert allowed == set(copied)
     assert all((ROOT / name).exists() for name in copied)
