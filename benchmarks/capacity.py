@@ -26,6 +26,7 @@ from structbench.options import LoadOptions
 from structbench.run.display import Display
 from structbench.run.settling import OPENINGS
 from structbench.stats import percentile_estimate
+from structbench.store import storing
 from structbench.suites.answer_book import answer_book
 
 A_STEP = 100
@@ -54,10 +55,11 @@ def measure(server: Server, folder: Path) -> Found:
     profile = replace(PROFILES["sim:fast"], parallel=server.slots, service_s=server.service_s)
     with Simulator({"known": profile}, answers=answer_book()) as simulator:
         options = LoadOptions(
-            models=["known"], suites=["numbers"], host=simulator.url, db=folder / f"{server.slots}.duckdb",
+            models=["known"], suites=["numbers"], host=[simulator.url], db=folder / f"{server.slots}.duckdb",
             metrics_port=0, workers=1, slo=[server.slo, "correct>=90%", "error_rate<=5%"], max_requests=200,
         )  # fmt: skip
-        return Steps(options, "concurrency", 300.0, Display(quiet=True)).search(2, 64)
+        with storing(options.db) as store:
+            return Steps(options, "concurrency", 300.0, Display(quiet=True), lambda: store).search(2, 64)
 
 
 def play(server: Server, seed: int, most: int = 200) -> Found:

@@ -126,7 +126,7 @@ def _alone(given: list[tuple[Case, Answer]]) -> tuple[float, float]:
     with Scorer(lambda _key, _score: seen_s.append(thread_time())) as scorer:
         scorer.wait_ready()
         assert scorer._child is not None
-        start_s = _cpu_s(psutil.Process(scorer._child.pid))
+        start_s = _cpu_s(psutil.Process(scorer._child.process.pid))
         for key, (case, answer) in enumerate(given):
             before_s = thread_time()
             scorer.submit(key, case, answer)
@@ -180,7 +180,7 @@ def _through(given: list[tuple[Case, Answer]]) -> tuple[float, float, float]:
     with Scorer(count) as scorer:
         scorer.wait_ready()
         assert scorer._child is not None
-        child = psutil.Process(scorer._child.pid)
+        child = psutil.Process(scorer._child.process.pid)
         before_s, began, own = _cpu_s(child), perf_counter(), process_time()
         for key, (case, answer) in enumerate(given):
             scorer.submit(key, case, answer)
