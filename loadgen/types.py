@@ -35,6 +35,8 @@ NO_UPSTREAM = (502, 503, 504, 520, 521, 522, 523, 524)
 
 503 is also what a server says that still loads its model, or that is full.
 """
+_BUSY = 503
+"""A server that is full says so to some, while it answers others."""
 GATHERED = 0.2
 """The share of gathered chunks above which an answer has no spacing to be measured."""
 FASTER = 0.95
@@ -143,8 +145,11 @@ class RequestError:
 
     @property
     def wants_a_pause(self) -> bool:
-        """Return whether asking again at once would only fail again: nobody is there, or nobody wants to be asked."""
-        return self.nobody_there or self.kind == "rate_limited"
+        """Return whether asking again at once would only fail again: nobody is there, or nobody wants to be asked.
+
+        A full server takes the next request as soon as it has done with one: a pause would be a lighter load.
+        """
+        return (self.nobody_there and self.status != _BUSY) or self.kind == "rate_limited"
 
 
 @quickly_pickled

@@ -248,7 +248,7 @@ def test_all_limits_follow_from_one(total_s: float, connect_s: float) -> None:
     ],
 )
 def test_nobody_is_there_where_a_gateway_says_so_too(error: RequestError, nobody: bool) -> None:
-    assert (error.nobody_there, error.wants_a_pause) == (nobody, nobody)
+    assert (error.nobody_there, error.wants_a_pause) == (nobody, nobody and error.status != 503)
     assert RequestError("rate_limited", "", 429).wants_a_pause
 
 
@@ -266,3 +266,10 @@ def test_what_nobody_set_is_as_documented() -> None:
 def test_plain_data_cannot_be_changed(value: Any) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, dataclasses.fields(value)[0].name, 1)
+
+
+def test_a_full_server_is_asked_on_and_one_that_is_not_there_is_not() -> None:
+    asked_on = [RequestError("http", "busy", 503), RequestError("http", "no", 500), RequestError("timeout", "late")]
+    assert [error.wants_a_pause for error in asked_on] == [False] * 3
+    paused = [RequestError("connect", "no"), RequestError("http", "no", 502), RequestError("rate_limited", "no", 429)]
+    assert [error.wants_a_pause for error in paused] == [True] * 3
