@@ -29,12 +29,13 @@ from structbench.store.database import (
     at_work,
     fetched,
     file_number,
+    first_line,
     wait_a_little,
 )  # fmt: skip
 from structbench.store.lookup import StoredRun, find_runs, is_free, nearest_config
 from structbench.store.overlay import Waiting
 from structbench.store.reader import Reader
-from structbench.store.rows import converters, row_of, run_columns, storable_row
+from structbench.store.rows import row_of, run_columns, storable_row
 from structbench.store.schema import KEYS, UPDATED, Columns
 from structbench.store.spool import (
     BESIDES,
@@ -91,7 +92,6 @@ class Store:
         self.path = Path(path)
         self._database = Database(self.path, config=BESIDE_A_LOAD, own=True)
         self._columns = self._database.prepare(patience_s)
-        self._converters = {table: converters(types) for table, types in self._columns.items()}
         self._filled: dict[str, set[str]] = {}
         """The columns that any row of a table has had so far."""
         try:
@@ -143,7 +143,7 @@ class Store:
         except Locked:
             pass
         except duckdb.Error as error:  # no room
-            log.warning("structbench: %s: killed runs have no verdict yet: %s", self.path, str(error).splitlines()[0])
+            log.warning("structbench: %s: killed runs have no verdict yet: %s", self.path, first_line(error))
 
     @property
     def backlog(self) -> int:
@@ -167,8 +167,7 @@ class Store:
         if not columns or missing or not row.keys() <= columns.keys():
             unknown = [name for name in row if name not in columns]
             raise ValueError(f"table {table}: no column {unknown}, no value for {missing}")
-        # In tables that are updated, an absent column means that it stays.
-        kept = storable_row(row, columns, self._converters[table], absent=table in UPDATED)
+        kept = storable_row(row, columns, absent=table in UPDATED)  # where an absent column means that it stays
         if table == "runs":
             kept["owner"] = self.owner
         kept |= besides
@@ -377,7 +376,7 @@ class Store:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            why = next(iter(str(self._failure).splitlines()), type(self._failure).__name__)
+            why = first_line(self._failure)
             raise RunFailed(
                 f"cannot write {self.path} ({why}); the rows wait in {self._spool.folder}"
             ) from self._failure

@@ -369,7 +369,7 @@ def usable(path: Path) -> Iterator[None]:
     except duckdb.OutOfMemoryException as error:
         raise _stopped(path, error) from error
     except duckdb.Error as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         if _NO_LOCKS.search(reason):
             raise BadInput(f"{path} is on a file system that has no locks: use a local disk, by --db") from error
         if "not a valid DuckDB" in reason:
@@ -386,17 +386,18 @@ def at_work(path: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.DataError as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise BadInput(f"{path} holds values that structbench did not write ({reason}): give another --db") from error
     except (duckdb.OperationalError, duckdb.InternalError, duckdb.FatalException) as error:
         raise _stopped(path, error) from error
 
 
 def _stopped(path: Path, error: Exception) -> RunFailed:
-    return RunFailed(f"{path}: {_first_line(error)}: free some space, or choose fewer runs; nothing stored is lost")
+    return RunFailed(f"{path}: {first_line(error)}: free some space, or choose fewer runs; nothing stored is lost")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, which DuckDB follows by hints; its kind if it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

@@ -22,6 +22,7 @@ from structbench.store.database import (
     as_columns,
     at_work,
     fetched,
+    first_line,
     quoted,
     refuse_odd,
     usable,
@@ -95,7 +96,7 @@ class Reader:
             try:
                 con.execute(f"COPY ({source}) TO {quoted(self._target)} ({how})").fetchall()
             except duckdb.IOException as error:
-                raise BadInput(f"cannot write the file ({str(error).splitlines()[0]}): give another -o") from error
+                raise BadInput(f"cannot write the file ({first_line(error)}): give another -o") from error
 
     @contextmanager
     def together(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -134,7 +135,7 @@ class Reader:
         except Locked as held:
             why = f"the database is in use by {held}"
         except (duckdb.Error, OSError) as error:  # no room
-            why = str(error).splitlines()[0]
+            why = first_line(error)
         else:
             return None
         spool = spool_of(self.path)

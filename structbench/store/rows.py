@@ -101,19 +101,11 @@ def run_columns(config: Config) -> dict[str, Any]:
     }
 
 
-def converters(types: Mapping[str, str]) -> Mapping[str, Callable[[Any], Any]]:
-    """Return what converts a value of each column, as ``storable`` does."""
-    return {name: _STORABLE[sql_type] for name, sql_type in types.items()}
-
-
-def storable_row(row: Mapping[str, Any], types: Mapping[str, str], convert: Mapping[str, Callable[[Any], Any]],
-                 *, absent: bool = False) -> dict[str, Any]:  # fmt: skip
-    """Return a row with each value as ``storable`` does; without those that are None unless ``absent``.
-
-    ``convert``: the ``converters`` of the types.
-    """
+def storable_row(row: Mapping[str, Any], types: Mapping[str, str], *, absent: bool = False) -> dict[str, Any]:
+    """Return a row with each value as ``storable`` does; without those that are None unless ``absent``."""
+    convert = _STORABLE
     try:
-        kept = {name: convert[name](value) for name, value in row.items() if value is not None}
+        kept = {name: convert[types[name]](value) for name, value in row.items() if value is not None}
         return {**dict.fromkeys(row), **kept} if absent else kept
     except (TypeError, ValueError):
         for name, value in row.items():

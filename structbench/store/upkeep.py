@@ -21,6 +21,7 @@ from structbench.store.database import (
     attached,
     fetched,
     files_of,
+    first_line,
     interruptible,
     usable,
 )
@@ -111,7 +112,7 @@ def remove(database: Database, run_ids: Sequence[str], patience_s: float = PATIE
     try:
         _compact(database, patience_s)
     except (Locked, OSError, duckdb.Error) as error:  # the runs are gone all the same
-        why = str(error).splitlines()[0]
+        why = first_line(error)
     return Removed(len(going), requests, before, database.path.stat().st_size, why)
 
 

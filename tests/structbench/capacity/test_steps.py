@@ -20,6 +20,11 @@ KNOWN = replace(PROFILES["sim:fast"], parallel=3, max_queue=0, service_s=0.05)
 """A fourth request in flight is refused: that a server is busy or slow makes no difference to it."""
 
 
+def words_of(simulator: Simulator, db: Path) -> list[str]:
+    return ["capacity", "--models", "known", "--suites", "numbers", "--host", simulator.url, "--db", str(db),
+            "--metrics-port", "0", "--slo", "correct>=90%", "error_rate<=9%", "--json", "--quiet"]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_the_command_finds_what_the_server_takes_and_keeps_each_load(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -27,9 +32,7 @@ def test_the_command_finds_what_the_server_takes_and_keeps_each_load(
     monkeypatch.setattr(ending, "judge", lambda _: Verdict("valid"))
     db = tmp_path / "c.duckdb"
     with Simulator({"known": KNOWN}, answers=answer_book()) as simulator:
-        words = ["capacity", "--models", "known", "--suites", "numbers", "--host", simulator.url, "--db", str(db),
-                 "--metrics-port", "0", "--slo", "correct>=90%", "error_rate<=9%", "--json", "--quiet",
-                 "--skip-cached"]  # fmt: skip
+        words = [*words_of(simulator, db), "--skip-cached"]
         assert main(words) == 0
         (found,) = json.loads(capsys.readouterr().out)["capacity"]
         assert (found["holds"], found["broken"], found["complete"]) == (3, 4, True)
@@ -48,9 +51,7 @@ def test_a_reader_on_a_new_file_ends_no_search_and_everything_is_there_afterward
     db = tmp_path / "c.duckdb"
     Store(db).close()
     with Simulator({"known": KNOWN}, answers=answer_book()) as simulator, held(db, "read"):
-        words = ["capacity", "--models", "known", "--suites", "numbers", "--host", simulator.url, "--db", str(db),
-                 "--metrics-port", "0", "--slo", "correct>=90%", "error_rate<=9%", "--json", "--quiet"]  # fmt: skip
-        assert main(words) == 0
+        assert main(words_of(simulator, db)) == 0
     out, err = capsys.readouterr()
     (found,) = json.loads(out)["capacity"]
     assert (found["holds"], found["broken"], found["complete"]) == (3, 4, True)
