@@ -19,6 +19,7 @@ from loadgen.api import ollama
 from loadgen.api.sending import send
 from loadgen.simulator import Simulator
 from loadgen.types import NS, RequestRecord, Timeouts
+from loadgen.wire import connection as connection_module
 from loadgen.wire import stamps as stamps_module
 from loadgen.wire.connection import ConnectFailed, Connection, TimedOut
 from loadgen.wire.stamps import TimestampingSelector
@@ -154,7 +155,13 @@ def test_of_chunks_read_together_the_first_ones_wait_is_told() -> None:
     assert (record.merged_chunks, (record.read_lag_max_ns or 0) >= 350_000_000) == (3, True)
 
 
-def test_chunks_that_the_server_sent_together_are_not_merged_by_us() -> None:
+@linux
+@pytest.mark.parametrize(("late_read_ns", "merged"), [(3600 * NS, 0), (-1, 4)])
+def test_chunks_that_came_together_are_merged_by_us_only_where_we_read_late(
+    monkeypatch: pytest.MonkeyPatch, late_read_ns: int, merged: int
+) -> None:
+    """How late this read is depends on the machine: it is made to be in time, or late."""
+
     def script(peer: Peer) -> None:
         peer.read()
         peer.head()
@@ -162,9 +169,10 @@ def test_chunks_that_the_server_sent_together_are_not_merged_by_us() -> None:
         peer.chunk()
         peer.read()
 
+    monkeypatch.setattr(connection_module, "_LATE_READ_NS", late_read_ns)
     (record,) = ask_script(script)
     assert (record.output_text, len(record.chunk_ns)) == ("abcd", 4)
-    assert record.merged_chunks == (3 if (record.read_lag_max_ns or 0) > 1_000_000 else 0)
+    assert record.merged_chunks == merged
 
 
 def test_without_the_kernels_stamp_the_clock_is_the_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +185,7 @@ def test_without_the_kernels_stamp_the_clock_is_the_read(monkeypatch: pytest.Mon
 
 
 @linux
-@pytest.mark.parametrize("step_ns", [-NS, NS, -50_000_000, 50_000_000])
+@pytest.mark.parametrize("step_ns", [-10 * NS, 10 * NS, -50_000_000, 50_000_000])
 def test_a_step_of_the_wall_clock_is_noticed_and_the_read_counts(monkeypatch: pytest.MonkeyPatch, step_ns: int) -> None:
     """The wall clock is set while the first read is on its way: the kernel's stamp is of before."""
     looks = count()
@@ -186,7 +194,7 @@ def test_a_step_of_the_wall_clock_is_noticed_and_the_read_counts(monkeypatch: py
     assert record.sent_ns is not None
     assert record.clock == "stepped"
     assert record.sent_ns <= record.chunk_ns[0] <= monotonic_ns()
-    assert (record.read_lag_max_ns or 0) < NS // 2
+    assert (record.read_lag_max_ns or 0) < 5 * NS
 
 
 # Connecting
