@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import heapq
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -25,7 +26,7 @@ from structbench.gates.settled import decide, looks
 from structbench.options import LoadOptions
 from structbench.run.display import Display
 from structbench.run.settling import OPENINGS
-from structbench.stats import percentile_estimate
+from structbench.stats import Array, Estimate, percentile_estimate
 from structbench.store import storing
 from structbench.suites.answer_book import answer_book
 
@@ -62,6 +63,10 @@ def measure(server: Server, folder: Path) -> Found:
             return Steps(options, "concurrency", 300.0, Display(quiet=True), lambda: store).search(2, 64)
 
 
+def _p95(took: Array, confidence: float) -> Mapping[str, Estimate]:
+    return {"e2e_p95": percentile_estimate(took, 0.95, confidence)}
+
+
 def play(server: Server, seed: int, most: int = 200) -> Found:
     """Search the capacity of a computed queue by the same looks and the same search."""
     generator, rule = np.random.default_rng(seed), [parse_slo(server.slo)]
@@ -72,7 +77,7 @@ def play(server: Server, seed: int, most: int = 200) -> Found:
         for at in looks():
             n = min(max(at, OPENINGS * streams if streams > 1 else 0), most)
             steady = took[streams if streams > 1 else 0 : n]
-            decision = decide(rule, n, lambda c, s=steady: {"e2e_p95": percentile_estimate(s, 0.95, c)}, closed=True)
+            decision = decide(rule, n, partial(_p95, steady), closed=True)
             if decision.state != "not decided" or n == most:
                 break
         return Step(level=level, state=decision.state, requests=n + streams - 1)  # those in flight end too

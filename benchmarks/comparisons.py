@@ -108,7 +108,7 @@ def compared(system: System, n: int, pairs: int, side: int = 1, seed: int = 5) -
 
 
 def _result(reader: Reader, a: list[str], b: list[str]) -> Result:
-    return compare((reader, reader), pair(*(run_groups(reader, side, pool=True) for side in (a, b))), (), None)
+    return compare((reader, reader), pair(run_groups(reader, a, pool=True), run_groups(reader, b, pool=True)), (), None)
 
 
 def lines(pairs: int) -> Iterator[str]:

@@ -98,7 +98,8 @@ def paired(name: str, measure: Callable[[Path], Measured], before: Path, pairs: 
             settle()
             found[tree].append(measure(tree))
             print(f"{name}: {'now' if tree == ROOT else 'before'}: {found[tree][-1]}", file=sys.stderr, flush=True)
-    figures, ratios = [], []
+    figures: list[Figure] = []
+    ratios: list[Figure] = []
     for figure, (_, unit) in found[ROOT][0].items():
         then, now = (median(each[figure][0] for each in found[tree]) for tree in (before, ROOT))
         at_most = _START_S if name == "start" and figure != OTHERS else None

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -26,10 +27,10 @@ from typing import Any
 
 import psutil
 
+from loadgen import engine
 from loadgen.engine import Orders, Readings
 from loadgen.types import Request, RequestRecord
 from structbench import cli
-from structbench.run import segment
 from structbench.store import Reader
 
 _PERIOD_S = 0.25
@@ -163,7 +164,7 @@ def load(words: Sequence[str], send: Callable[..., Iterator[RequestRecord]]) -> 
             time.sleep(_PERIOD_S)
             print(rows, flush=True)
 
-    segment.generate_load = counted
+    import_module("structbench.run.segment").__dict__["generate_load"] = counted
     threading.Thread(target=tell, daemon=True).start()
     return cli.main(["load", *words])
 
@@ -206,7 +207,7 @@ if __name__ == "__main__":
         case ["--made-up", *words]:
             sys.exit(load(words, made_up))
         case ["--sent", *words]:
-            sys.exit(load(words, segment.generate_load))
+            sys.exit(load(words, engine.generate_load))
         case words:
             given = [*words, *["300000", "2000", "180"][len(words) :]]
             sys.exit(main(int(given[0]), int(given[1]), float(given[2])))

@@ -27,7 +27,7 @@ def template(start_ns: int) -> bytes:
 
     known = {field.name for field in fields(RequestRecord)}
     first_ns = start_ns + _TTFT_NS
-    facts = {
+    facts: dict[str, Any] = {
         "index": 0, "worker": 0, "due_ns": start_ns, "sent_ns": start_ns, "sent_off_ns": 0, "chunk_early_ns": (),
         "chunk_ns": tuple(first_ns + i * _GAP_NS for i in range(_CHUNKS)), "first_answer_ns": first_ns,
         "end_ns": first_ns + _CHUNKS * _GAP_NS, "read_lag_max_ns": 200_000, "processor_wait_ns": 0, "clock": "kernel",

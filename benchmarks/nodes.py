@@ -64,9 +64,8 @@ class Links:
     unpacking_s: float = 0.0
     bytes: int = 0
 
-    @property
-    def names(self) -> Sequence[str]:
-        return [str(number) for number in range(len(self.played))]
+    def __post_init__(self) -> None:
+        self.names: Sequence[str] = [str(number) for number in range(len(self.played))]
 
     def ask(self, node: int, down: Down) -> None:
         self.asked.append((node, down))
@@ -107,9 +106,9 @@ def measure(count: int, streams: int, many: int) -> dict[str, Any]:
     links = Links([Node(len(each.own_slots)) for each in jobs])
     told = [Prepared(workers=1, cores=1, port=0, token=b"", server_rtt_s=None)] * count
     began = process_time()
-    found = sum(1 for _ in nodes.records(
+    found = len(list(nodes.records(
         requests(many), None, jobs, told, links, Clocks([Clock() for _ in jobs]), Orders(), Readings()
-    ))  # fmt: skip
+    )))  # fmt: skip
     driver_s = process_time() - began - links.node_s
     assert found == many
     converting_s = sum(node.converting_s for node in links.played)

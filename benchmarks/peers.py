@@ -78,7 +78,7 @@ class Tool:
         if not done.exists():
             print(f"installing {self.requirement} in {home}", file=sys.stderr, flush=True)
             subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-            pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             subprocess.run([*pip, self.requirement], check=True)
             done.touch()
         return home / "bin"

@@ -76,7 +76,7 @@ def _per_token_us(usage: Usage, facts: Mapping[str, Any]) -> float:
     """Return the processor time a token between the first and the last sample of the time when all streams run."""
     first_ns, last_ns = facts["first_ns"], facts["last_ns"]
     within = [each for each in usage.samples if first_ns + _SETTLED_NS <= each.at_ns <= last_ns]
-    tokens = facts["tokens"] * (within[-1].at_ns - within[0].at_ns) / (last_ns - first_ns)
+    tokens: float = facts["tokens"] * (within[-1].at_ns - within[0].at_ns) / (last_ns - first_ns)
     return (within[-1].cpu_s - within[0].cpu_s) / tokens * 1e6
 
 

@@ -20,7 +20,8 @@ def autoregressive(generator: Generator, n: int, memory: float = 0.5) -> Array:
 
     noise = generator.standard_normal(n + 200)
     noise[1:] *= np.sqrt(1 - memory**2)
-    return np.exp(0.5 * signal.lfilter([1.0], [1.0, -memory], noise))[200:]
+    logarithms: Array = signal.lfilter([1.0], [1.0, -memory], noise)[200:]
+    return np.exp(0.5 * logarithms)
 
 
 def queue(generator: Generator, n: int, load: float = 0.8, servers: int = 4, warmup: int = 2000) -> tuple[Array, Array]:
