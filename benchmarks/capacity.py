@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from structbench.gates.settled import decide, looks
 from structbench.options import LoadOptions
 from structbench.run.display import Display
 from structbench.run.settling import OPENINGS
-from structbench.stats import Array, Estimate, percentile_estimate
+from structbench.stats import Estimate, percentile_estimate
 from structbench.store import storing
 from structbench.suites.answer_book import answer_book
 
@@ -63,7 +64,7 @@ def measure(server: Server, folder: Path) -> Found:
             return Steps(options, "concurrency", 300.0, Display(quiet=True), lambda: store).search(2, 64)
 
 
-def _p95(took: Array, confidence: float) -> Mapping[str, Estimate]:
+def _p95(took: np.ndarray[Any, Any], confidence: float) -> Mapping[str, Estimate]:
     return {"e2e_p95": percentile_estimate(took, 0.95, confidence)}
 
 

@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ from structbench.suites.generated import TextShape
 
 def figure(value: float, name: str = "lag", at_most: float | None = None, at_least: float | None = None) -> Figure:
     return Figure(benchmark="open loop", name=name, value=value, unit="ms", at_most=at_most, at_least=at_least)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_every_command_can_be_imported(path: Path) -> None:
+    """None is run by the fast tests: one that names what is no longer there would be found by who needs it."""
+    import_module(f"benchmarks.{path.stem}")
 
 
 def usage(*samples: TreeSample) -> Usage:
