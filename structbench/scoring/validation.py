@@ -9,11 +9,14 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin
+
+import orjson
 
 from structbench.scoring.answer import CannotScore, explain, first_distinct
 from structbench.scoring.formats import FORMATS
@@ -127,6 +130,8 @@ def _keyword(error: ValidationError) -> str:
 
 
 def _canonical(schema: Mapping[str, Any]) -> str:
+    with suppress(orjson.JSONEncodeError):  # takes a fifth of the time, and not every number that JSON has
+        return orjson.dumps(schema, default=dict, option=orjson.OPT_SORT_KEYS).decode()
     try:
         return json.dumps(schema, sort_keys=True, separators=(",", ":"), default=dict)
     except (TypeError, ValueError, RecursionError) as error:

@@ -12,9 +12,10 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,6 +46,7 @@ SETUP = [
     f"ip netns exec {NAME} unshare --time --monotonic {AHEAD_S} true",
 ]  # fmt: skip
 SLOW = f"ip netns exec {NAME} tc qdisc add dev sbthere root netem delay {DELAY_MS}ms"
+FAR = ["ip", "netns", "exec", NAME, "unshare", "--time", "--monotonic", str(AHEAD_S)]
 AGENT = """
 import socket, sys
 from loadgen.engine.agent import Agent
@@ -90,19 +92,25 @@ class Links:
         return [host.address for host in self.hosts]
 
     def ask(self, node: int, down: Down) -> None:
-        self.hosts[node].sock.sendall(frame(("exchange", down)))
+        with suppress(BrokenPipeError, ConnectionResetError):  # that it is gone is told where its answer is awaited
+            self.hosts[node].sock.sendall(frame(("exchange", down)))
 
-    def answers(self, timeout_s: float) -> Iterator[tuple[int, Up]]:
+    def answers(self, timeout_s: float) -> Iterator[tuple[int, Up | nodes.Lost]]:
         ready, _, _ = select.select([host.sock for host in self.hosts], [], [], timeout_s)
         for number, host in enumerate(self.hosts):
             if host.sock in ready:
-                yield from ((number, up) for up in host.framer.feed(host.sock.recv(1 << 20)))
+                try:
+                    heard = host.sock.recv(1 << 20)
+                except ConnectionResetError:  # it left something unread
+                    heard = b""
+                yield from ((number, up) for up in host.framer.feed(heard))
+                if not heard:
+                    yield number, nodes.Lost("its process has ended")
 
 
 @dataclass
 class Cable:
-    hosts: list[Host]
-    url: str
+    server: Simulator
     is_slow: bool
     """Whether what comes from there takes longer: not every kernel has netem."""
 
@@ -119,21 +127,38 @@ def cable() -> Iterator[Cable]:
                 pytest.skip(f"cannot be had here: {command}: {done.stderr.strip()}")
         is_slow = subprocess.run(SLOW.split(), capture_output=True, check=False).returncode == 0
         server = stack.enter_context(Simulator(MODELS, ANSWERS, host=HERE))
-        far = ["ip", "netns", "exec", NAME, "unshare", "--time", "--monotonic", str(AHEAD_S)]
-        hosts = [Host(HERE), Host(THERE, far)]
-        yield Cable([stack.enter_context(host) for host in hosts], server.url, is_slow)
+        yield Cable(server, is_slow)
 
 
-def run(cable: Cable, load: ClosedLoop | OpenLoop, many: int) -> tuple[list[RequestRecord], Readings, Watch]:
-    job = Job(load=load, workers=1, api="ollama", host=cable.url, timeouts=SOON, warmup=())
-    jobs, readings = nodes.shares(job, 2), Readings()
-    prepared: list[Prepared] = [host.call("prepare", each, 1) for host, each in zip(cable.hosts, jobs, strict=True)]
-    watch = Watch([(host.address, told.port, told.token) for host, told in zip(cable.hosts, prepared, strict=True)])
-    watch.begin()
-    due = due_offsets(load, many) if isinstance(load, OpenLoop) else None
-    requests = [chat("hello?", index, model="sim:fast") for index in range(many)]
-    found = list(nodes.records(requests, due, jobs, prepared, Links(cable.hosts), watch, Orders(), readings))
-    return found, readings, watch
+@dataclass
+class Ran:
+    records: list[RequestRecord]
+    readings: Readings
+    watch: Watch
+
+
+def run(cable: Cable, load: ClosedLoop | OpenLoop, many: int, *, far_dies_after: int | None = None) -> Ran:
+    """Send so many from hosts of their own; the far one's process is killed after so many records."""
+    job = Job(load=load, workers=1, api="ollama", host=cable.server.url, timeouts=SOON, warmup=())
+    jobs, readings, found = nodes.shares(job, 2), Readings(), []
+    with Host(HERE) as near, Host(THERE, FAR) as far:
+        hosts = [near, far]
+        prepared: list[Prepared] = [host.call("prepare", each, 1) for host, each in zip(hosts, jobs, strict=True)]
+        watch = Watch([(host.address, told.port, told.token) for host, told in zip(hosts, prepared, strict=True)])
+        watch.begin()
+        due = due_offsets(load, many) if isinstance(load, OpenLoop) else None
+        requests = [chat("hello?", index, model="sim:fast") for index in range(many)]
+        for record in nodes.records(requests, due, jobs, prepared, Links(hosts), watch, Orders(), readings):
+            found.append(record)
+            if len(found) == far_dies_after:
+                far.process.kill()
+    return Ran(found, readings, watch)
+
+
+def most_at_once(spans: Iterable[tuple[int, int]]) -> int:
+    """Return how many of these spans of time lay over each other at most; one that ends makes room at that instant."""
+    steps = sorted(step for begin, end in spans for step in ((begin, 1), (end, -1)))
+    return max(accumulate(step for _, step in steps))
 
 
 LOOK = """
@@ -168,7 +193,8 @@ def test_one_loopback_address_is_another_server_on_another_host_and_one_socket_i
 
 def test_instants_of_a_far_clock_are_the_drivers_and_an_open_loop_keeps_its_schedule(cable: Cable) -> None:
     load = OpenLoop(rate=60.0, arrival="poisson", seed=2)
-    records, readings, watch = run(cable, load, 120)
+    ran = run(cable, load, 120)
+    records, readings, watch = ran.records, ran.readings, ran.watch
     assert sorted(record.index for record in records) == list(range(120))
     near, far = watch.clocks
     assert abs(near.line.offset_ns) <= near.error_ns
@@ -190,3 +216,27 @@ def test_instants_of_a_far_clock_are_the_drivers_and_an_open_loop_keeps_its_sche
         assert (told.server_rtt_s or 0) > DELAY_MS / 1000
         ttft = {name: median(record.ttft_s or 0 for record in records if record.node == name) for name in (HERE, THERE)}
         assert ttft[THERE] - ttft[HERE] > DELAY_MS / 2000
+
+
+def test_a_closed_loop_has_exactly_its_streams_in_flight_over_both_hosts(cable: Cable) -> None:
+    before = len(cable.server.truth()["requests"])
+    ran = run(cable, ClosedLoop(concurrency=5), 80)
+    assert sorted(record.index for record in ran.records) == list(range(80))
+    assert [record.error for record in ran.records] == [None] * 80
+    served = cable.server.truth()["requests"][before:]
+    assert len(served) == 80
+    assert most_at_once((entry["received_ns"], entry["done_ns"]) for entry in served) <= 5
+    for name, slots in ((HERE, 3), (THERE, 2)):
+        own = [record for record in ran.records if record.node == name]
+        assert most_at_once((record.sent_ns or 0, record.end_ns or 0) for record in own) == slots
+    assert sum(told.requests for told in ran.readings.nodes) == 80
+
+
+def test_a_host_whose_process_ends_loses_what_it_had_and_the_other_does_the_rest(cable: Cable) -> None:
+    ran = run(cable, ClosedLoop(concurrency=6), 90, far_dies_after=20)
+    assert sorted(record.index for record in ran.records) == list(range(90))
+    died = [record for record in ran.records if record.error is not None]
+    assert {record.error.kind for record in died if record.error is not None} == {"node_died"}
+    assert 1 <= len(died) <= 3
+    assert {record.node for record in ran.records[-20:]} == {HERE}
+    assert [told.died for told in ran.readings.nodes] == [False, True]
