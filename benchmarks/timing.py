@@ -41,6 +41,7 @@ SELECT count(*) AS requests, count(*) FILTER (WHERE error_kind IS NOT NULL) AS e
         SELECT sent_ns AS moment, 1 AS step FROM requests UNION ALL SELECT end_ns, -1 FROM requests))) AS most_in_flight
 FROM requests
 """
+_NODES = "SELECT max(start_lag_s) * 1e3 AS start_lag_ms, max(clock_error_ns) / 1e6 AS clock_error_ms FROM nodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +141,7 @@ def timed_load(
         truth = server.truth()
         with Store(db) as store:
             facts = store.query(_FACTS)[0] | store.query("SELECT verdict, verdict_reason FROM runs")[0]
-            facts |= store.query("SELECT max(workers) AS workers FROM segments")[0]
+            facts |= store.query("SELECT max(workers) AS workers FROM segments")[0] | store.query(_NODES)[0]
             facts["notes"] = [row["text"] for row in store.query("SELECT text FROM notes ORDER BY kind")]
     if facts["errors"]:
         raise SystemExit(f"{facts['errors']} of {facts['requests']} requests failed: the benchmark is not valid")
