@@ -63,7 +63,7 @@ PATIENCE_S = 10.0
 
 
 _BRIEFLY_S = 0.2
-_OPEN_S = 1.0
+_OPEN_S = 3.0
 """After it has had files open for so long in all, DuckDB is started anew: it keeps some 200 bytes for each block that
 it once had in memory (500 blocks for a cell of ten requests) until there are tens of thousands, and has no setting for
 that."""
