@@ -65,10 +65,8 @@ def test_the_words_of_a_cell_ask_for_it_alone(tmp_path: Path) -> None:
     )  # fmt: skip
     settings = settings_of(options)
     built = {cell.name: cell for cell in build_cells(settings, [SERVER])}
-    words = words_of(settings, built["a json c=4 num_ctx=4096"], with_db=False)
-    assert shlex.join(words) == (
-        "--models a --suites json --concurrency 4 --think off --option num_ctx=4096 --slo 'correct>=80%'"
-    )
+    words = words_of(settings, built["a json c=4 num_ctx=4096"])
+    assert shlex.join(words) == ("--models a --suites json --concurrency 4 --think off --option num_ctx=4096")
     same = build_cells(settings_of(LoadOptions(
         models=["a"], suites=["json"], concurrency=[4], think=["off"], option=["num_ctx=4096"])), [SERVER])  # fmt: skip
     assert [cell.config_hash for cell in same] == [built["a json c=4 num_ctx=4096"].config_hash]
