@@ -43,6 +43,8 @@ class CallPiece(NamedTuple):
     key: int | None = None
     """The call's place in the answer; None: of the last call, unless there is a new id or name."""
     id: str | None = None
+    goes_on: bool = False
+    """It continues a call, and is of none that is kept if there is no such call: the server made that one itself."""
 
 
 class Piece(NamedTuple):
@@ -87,8 +89,10 @@ class Answer:
         """
         text, thinking, calls, done, facts, whole = piece
         if whole:
-            text, thinking = "" if self.texts else text, "" if self.thoughts else thinking
+            text, thinking = _rest_of(text, self.texts), _rest_of(thinking, self.thoughts)
             calls = () if done and self.calls else [new for call in calls if (new := self._new_of(call)) is not None]
+        if calls and calls[0].goes_on:
+            calls = [call for call in calls if self._place_of(call) is not None]
         says = bool(text or thinking or calls)
         if self.done and (says or (done and self.ends_once)):
             self.overrun = True
@@ -140,7 +144,8 @@ class Answer:
         else:
             begun = self.calls[place]
             arguments = _joined(begun.arguments, call.arguments)
-            self.calls[place] = begun._replace(name=begun.name or call.name, arguments=arguments)
+            name = f"{begun.name or ''}{call.name}" if call.name and call.name != begun.name else begun.name
+            self.calls[place] = begun._replace(name=name, arguments=arguments)
 
     def drop_impossible(self) -> str | None:
         """Drop counts, durations and reasons that cannot be, which no database could hold; name the first of them.
@@ -188,6 +193,12 @@ class Answer:
         }  # fmt: skip
 
 
+def _rest_of(whole: str, pieces: Sequence[str]) -> str:
+    """Return what a whole text brings that its pieces did not: its end, if they are its beginning."""
+    had = "".join(pieces)
+    return whole[len(had) :] if whole.startswith(had) else ""
+
+
 def _reason_told(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the facts with a refusal as the reason why the answer ended, where the server only says "stop"."""
     told = {name: value for name, value in facts.items() if name != REFUSED}
@@ -214,10 +225,15 @@ def _begins_another(call: CallPiece, begun: CallPiece) -> bool:
     if call.id and begun.id and call.id != begun.id:
         return True
     if not begun.name or call.name != begun.name:
-        return bool(begun.name)
+        return bool(begun.name) and not _goes_on(call, begun)
     if call.id and call.id == begun.id and call.key == begun.key:
         return False
     return _is_whole(begun) or (call.key != begun.key and call.arguments == "")
+
+
+def _goes_on(call: CallPiece, begun: CallPiece) -> bool:
+    """Return whether the name is a piece of the name of a call at the same place, which has no arguments yet."""
+    return call.key is not None and call.key == begun.key and begun.arguments == "" and not _is_whole(call)
 
 
 def _joined(before: Mapping[str, Any] | str, more: Mapping[str, Any] | str) -> Mapping[str, Any] | str:

@@ -104,7 +104,7 @@ def delta(kind: str, **fields: Any) -> dict[str, Any]:
         (event("content_block_start", content_block={"type": "redacted_thinking", "data": "x"}),
          Piece(facts={"thinking_partial": True})),
         (event("message_delta", delta={}, usage={"output_tokens": 9, "output_tokens_details": {"thinking_tokens": 7}}),
-         Piece(facts={"output_tokens": 9, "thinking_tokens": 7, "done_reason": None})),
+         Piece(facts={"output_tokens": 9, "thinking_tokens": 7})),
         (delta("input_json_delta", partial_json=""), Piece()),
         (event("content_block_stop", index=0), Piece()),
         (event("message_delta", delta={"stop_reason": "max_tokens"}, usage={"output_tokens": 3}),
@@ -112,7 +112,7 @@ def delta(kind: str, **fields: Any) -> dict[str, Any]:
         (event("message_delta", delta={"stop_reason": "tool_use"}, usage={"output_tokens": 3}),
          Piece(done=True, facts={"output_tokens": 3, "done_reason": "tool_calls"})),
         (event("message_delta", delta={"stop_reason": "refusal"}), Piece(done=True, facts={"done_reason": "refusal"})),
-        (event("message_stop"), Piece()),
+        (event("message_stop"), Piece(done=True)),
     ],
 )  # fmt: skip
 def test_what_an_event_brings(part: dict[str, Any], brings: Piece) -> None:
@@ -139,4 +139,4 @@ def test_a_call_is_put_together_of_its_deltas() -> None:
     ):
         answer.add(piece(part), 1)
     assert answer.tool_calls == ({"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {"b": 2}})
-    assert piece(delta("input_json_delta", partial_json="{")).calls == (CallPiece(None, "{", 1),)
+    assert piece(delta("input_json_delta", partial_json="{")).calls == (CallPiece(None, "{", 1, goes_on=True),)

@@ -72,7 +72,7 @@ def delta(said: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
          Piece(thinking="so", facts={"thinking_partial": True})),
         (delta({"content": "", "reasoning_details": [{"type": "reasoning.text", "text": "so"}]}), Piece(thinking="so")),
         ({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]},
-         Piece("a", done=True, facts={"done_reason": "stop"})),
+         Piece("a", done=True, facts={"done_reason": "stop"}, whole=True)),
     ],
 )  # fmt: skip
 def test_what_a_part_brings(part: dict[str, Any], brings: Piece) -> None:
