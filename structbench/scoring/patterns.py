@@ -39,7 +39,7 @@ _ESCAPABLE = "\\/^$.*+?()[]{}|"
 _NOT_ECMA = re.compile(
     r"(?<!\\)(?:\\\\)*(?:\\[aeg-jlmoqyzACE-OQRTUVX-Z]|\\[pP]|\\x(?![\da-fA-F]{2})|\\u(?![\da-fA-F]{4})|\[:\^?\w+:\]|&&\[)"
 )
-"""What other dialects give a meaning (``\\A``, ``\\p{Han}``, ``[:digit:]``), and ECMA-262's older mode reads as letters."""
+"""What other dialects give a meaning (``\\A``, ``\\p{Han}``, ``[:digit:]``), and ECMA-262's older mode none."""
 
 
 class BadPattern(Exception):
