@@ -29,8 +29,6 @@ DEFAULT_MAX_TOKENS = 4096
 _MIN_THINKING_TOKENS = 1024
 _ID = 100
 """A longer signature is more than the id or digest that other servers put there."""
-_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls",
-            "model_context_window_exceeded": "length"}  # fmt: skip
 
 preconnect = sse.preconnect
 error_of = sse.error_of
@@ -166,7 +164,7 @@ def _whole(message: Mapping[str, Any]) -> Piece:
 
 
 def _reason(word: Any) -> dict[str, Any]:
-    return {} if word is None else {"done_reason": _REASONS.get(str(word), word)}
+    return {} if word is None else {"done_reason": word}
 
 
 def _delta(delta: Mapping[str, Any], index: int | None) -> Piece:

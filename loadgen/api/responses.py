@@ -23,7 +23,6 @@ OPTIONS: Mapping[str, str] = {
 """Ollama's name of an option -> its name here; what is missing has no counterpart."""
 DIALECTS: Sequence[str] = ("strict", "tools")
 _LENGTH = "max_output_tokens"
-_LENGTHS = (_LENGTH, "max_tokens", "length")
 _GIVEN_UP = ("response.failed", "response.cancelled")
 _THOUGHTS = ("response.reasoning_text.delta", "response.reasoning.delta")
 _SUMMARIES = ("response.reasoning_summary_text.delta", "response.reasoning_summary.delta")
@@ -181,7 +180,7 @@ def _end(part: Mapping[str, Any], end: str) -> Piece:
         why = "incomplete"
     called = any(item.get("type") == "function_call" for item in output)
     facts = {
-        "done_reason": "length" if why in _LENGTHS else why or ("tool_calls" if called else "stop"),
+        "done_reason": why or ("tool_calls" if called else "stop"),
         **openai.counts(
             usage.get("input_tokens"), usage.get("output_tokens"),
             object_of(usage, "output_tokens_details").get("reasoning_tokens"), usage,

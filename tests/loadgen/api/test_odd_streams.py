@@ -384,6 +384,43 @@ def test_calls_of_responses_are_read_once_whichever_event_has_them(parts: list[b
     assert answer.tool_calls == (F,)
 
 
+@pytest.mark.parametrize("word", ["max_output_tokens", "max_tokens", "length"])
+def test_an_answer_of_responses_is_cut_in_whatever_words(word: str) -> None:
+    cut = of("response.incomplete", response={"incomplete_details": {"reason": word}})
+    assert read("responses", cut).facts["done_reason"] == "length"
+
+
+def test_a_stop_reason_of_an_error_is_the_servers_failure() -> None:
+    parts = [*AGAIN["anthropic"][:1], of("message_delta", delta={"stop_reason": "error"}), of("message_stop")]
+    error = counts("anthropic", parts).error
+    assert (error.kind, error.message) == ("stream", "the server broke the answer off: error")
+
+
+def test_json_in_the_place_of_a_stream_is_told_by_its_error() -> None:
+    for said, told in (
+        ({"error": {"message": "the backend is down", "code": 500}}, ("stream", "the backend is down")),
+        ([{"error": {"message": "quota", "status": "RESOURCE_EXHAUSTED"}}], ("rate_limited", "quota")),
+        ({"choices": []}, ("protocol", "content type 'application/json' is not an event stream")),
+    ):
+        page = json.dumps(said).encode()
+        (record,) = ask_script(
+            lambda peer, page=page: peer.read() and peer.plain(200, page), chat_request(), api=chat_api("openai")
+        )
+        assert record.error is not None
+        assert (record.error.kind, record.error.message) == told
+
+
+def test_a_wait_in_milliseconds_is_the_more_exact_one() -> None:
+    def script(peer: Any) -> None:
+        peer.read()
+        peer.head(429, {"Retry-After": "2", "Retry-After-Ms": "1500", "Content-Length": "2"})
+        peer.sock.sendall(b"{}")
+
+    (record,) = ask_script(script, chat_request(), api=chat_api("openai"))
+    assert record.error is not None
+    assert (record.error.kind, record.error.retry_after_s) == ("rate_limited", 1.5)
+
+
 def test_an_incomplete_answer_without_a_reason_did_not_just_stop() -> None:
     assert read("responses", of("response.incomplete", response={})).facts["done_reason"] == "incomplete"
 
