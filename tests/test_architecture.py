@@ -47,7 +47,7 @@ HOMES = {
     "ollama": ["loadgen/api/ollama.py"],
     "httpx": ["loadgen/api/", "loadgen/wire/httpx_adapter.py", "structbench/matrix/client.py"],
     "pandas": ["structbench/reports/frames.py", "structbench/functions.py", "structbench/run/runner.py"],
-    "orjson": ["structbench/store/"],
+    "orjson": ["structbench/store/", "structbench/scoring/validation.py"],
     "httptools": ["loadgen/wire/connection.py", "loadgen/simulator/"],
     "ray": ["loadgen/engine/ray.py"],
     "psutil": ["loadgen/engine/agent.py", "structbench/run/sampler.py", "structbench/calibration/measuring.py"],

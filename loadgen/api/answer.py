@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from loadgen.types import NOT_JSON
+from loadgen.types import NOT_JSON, is_broken
 from loadgen.wire.framing import BadWire
 
 REFUSED = "refused"
@@ -165,7 +166,7 @@ class Answer:
 
     @property
     def tool_calls(self) -> tuple[Mapping[str, Any], ...]:
-        return tuple({"name": call.name or "", "arguments": _arguments(call.arguments)} for call in self.calls)
+        return tuple({"name": _name(call), "arguments": _arguments(call.arguments)} for call in self.calls)
 
     def _early(self) -> tuple[int, ...] | None:
         """Return by how much each chunk may have come earlier: empty if none may, None if unknown."""
@@ -229,22 +230,69 @@ def _joined(before: Mapping[str, Any] | str, more: Mapping[str, Any] | str) -> M
     return more if again else before + more
 
 
+def _name(call: CallPiece) -> str:
+    return call.name if isinstance(call.name, str) else ""
+
+
 def _is_whole(call: CallPiece) -> bool:
-    parsed = None if call.arguments == "" else _arguments(call.arguments)
-    return parsed is not None and not (isinstance(parsed, dict) and NOT_JSON in parsed)
+    return call.arguments != "" and not is_broken({"arguments": _arguments(call.arguments)})
 
 
 def _arguments(arguments: Mapping[str, Any] | str) -> Any:
-    """Parse the arguments; a text that is not JSON is kept as it is, for it is the model's."""
-    if not isinstance(arguments, str):
-        return arguments
+    """Parse the arguments; a text that is not JSON is kept as it is, for it is the model's.
+
+    Neither is one with a name twice in an object, a number that no double holds, or nested deeper than what is stored.
+    """
+    if not isinstance(arguments, str):  # the official client has read them, by Python's rules
+        try:
+            text = json.dumps(arguments, default=dict)
+        except RecursionError:
+            return {NOT_JSON: "(nested too deeply to be kept)"}
+        return arguments if arguments == _arguments(text) else {NOT_JSON: text}
     if not arguments:  # some servers' form of a call without arguments
         return {}
     try:
-        return json.loads(arguments, parse_constant=_no_constant)
+        value = _STRICT.decode(arguments)
     except (ValueError, RecursionError):
         return {NOT_JSON: arguments}
+    return value if _is_shallow(arguments, value) else {NOT_JSON: arguments}
+
+
+def _is_shallow(text: str, value: Any) -> bool:
+    level = [value] if text.count("[") + text.count("{") > _DEEPEST else []
+    for _ in range(_DEEPEST + 1):
+        level = [item for each in level if isinstance(each, dict | list)
+                 for item in (each.values() if isinstance(each, dict) else each)]  # fmt: skip
+    return not level
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return members
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text} is beyond the range of a double")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_DEEPEST = 97
+"""Levels of arguments; with the list of calls, and the call, that is what a results file gives back."""
+_DIGITS = 300
+"""Digits of a whole number, which a double can hold."""
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_members, parse_float=_finite, parse_int=_whole, parse_constant=_no_constant
+)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from loadgen.api.blame import loops, model_error
-from loadgen.api.sending import NOT_DONE
+from loadgen.api.sending import NOT_DONE, told_wait
 from loadgen.types import MODEL_ERRORS, ErrorKind
 from structbench.formatting import load_text, suite_text
 from structbench.identity import config_dict, config_hash, config_of
@@ -29,8 +29,8 @@ PAGE = 500
 """Rows held in memory at once with their texts."""
 _RUNS = "SELECT run_id, status, config_hash, config, concurrency, rate, arrival FROM runs WHERE run_id = $1"
 _ROWS = """
-SELECT request_index, case_id, outcome, error_kind, error_status, error_message, output_text, thinking_text,
-    tool_calls, done_reason, chunks
+SELECT request_index, case_id, outcome, error_kind, error_status, error_message, retry_after_s, output_text,
+    thinking_text, tool_calls, done_reason, chunks
 FROM requests WHERE run_id = $1 AND request_index > $2 ORDER BY request_index LIMIT $3
 """
 
@@ -144,8 +144,9 @@ def _kind(row: Row, case: Case, config: Config) -> ErrorKind | None:
     if kind not in ("http", "stream", *MODEL_ERRORS):
         return cast("ErrorKind | None", kind)
     sent = request_of(case, config, row["request_index"])
+    told = message.removesuffix(told_wait(row["retry_after_s"]))
     return model_error(
-        message, status, model=config.model, format=sent.format is not None, tools=bool(sent.tools),
+        told, status, model=config.model, format=sent.format is not None, tools=bool(sent.tools),
         began=bool(row["chunks"]),
         replayed=case.follows or any(message.get("tool_calls") for message in case.messages),
     ) or ("stream" if status == 200 else "http")  # fmt: skip
