@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.instruments import BY_NAME, Instrument
-from loadgen.types import GATHERED, MODEL_ERRORS
+from loadgen.types import GATHERED, MODEL_ERRORS, NEARLY_ALL
 from structbench.formatting import ABSENT, seconds_text, share_text, significant
 from structbench.strict_json import stored
 
@@ -45,6 +45,13 @@ An answer of one token has a first one, however late the server's last message f
 """
 IS_COVERED = "coalesce(coalesce(chunks, 0) <= output_tokens, false)"
 """SQL: whether a request has a token count, and one of its whole stream."""
+THINKING_IS_HIDDEN = (
+    "coalesce(CASE WHEN coalesce(thinking_tokens, 0) = 0"
+    f" THEN thinking_partial AND chunks < {NEARLY_ALL} * output_tokens"
+    " ELSE output_tokens IS NOT NULL AND (coalesce(thinking_partial, false) OR first_thinking_s IS NULL"
+    " AND NOT regexp_matches(coalesce(output_text, ''), '^<(think|thought)')) END, false)"
+)
+"""SQL: whether tokens of thinking are counted that are in no chunk, or in none as they were made."""
 IS_UNLIKELY = (
     "coalesce(eval_s < 1e-6 * (output_tokens - 1)"
     " OR coalesce(load_s, 0) + coalesce(prompt_eval_s, 0) + eval_s > 1.05 * e2e_s + 0.002, false)"

@@ -16,6 +16,7 @@ from loadgen.wire.framing import Framing, Sse
 FRAMING: type[Framing] = Sse
 ENDS_ONCE = True
 PROMPTS = False
+HEADERS: Mapping[str, str] = {"anthropic-version": "2026-10-21"}
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_tokens", "temperature": "temperature", "top_p": "top_p", "top_k": "top_k",
     "stop": "stop_sequences",
@@ -25,6 +26,8 @@ DIALECTS: Sequence[str] = ("tools",)
 DEFAULT_MAX_TOKENS = 4096
 """The API insists on a limit."""
 _MIN_THINKING_TOKENS = 1024
+_ID = 100
+"""A longer signature is more than the id or digest that other servers put there."""
 _REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls",
             "model_context_window_exceeded": "length"}  # fmt: skip
 
@@ -153,7 +156,8 @@ def _whole(message: Mapping[str, Any]) -> Piece:
     facts = _counts(message.get("usage") or {}) | {"done_reason": _REASONS.get(str(reason), reason)}
     return Piece(
         "".join(block.text for block in blocks), "".join(block.thinking for block in blocks),
-        [call for block in blocks for call in block.calls], reason is not None, facts,
+        [call for block in blocks for call in block.calls], reason is not None,
+        {name: value for block in blocks for name, value in block.facts.items()} | facts,
     )  # fmt: skip
 
 
@@ -163,6 +167,8 @@ def _delta(delta: Mapping[str, Any], index: int | None) -> Piece:
             return Piece(delta["text"])
         case "thinking_delta":
             return Piece(thinking=delta["thinking"])
+        case "signature_delta":
+            return _signed(delta)
         case "input_json_delta":
             return Piece(calls=(CallPiece(None, delta["partial_json"], index),)) if delta["partial_json"] else Piece()
     return Piece()
@@ -176,8 +182,15 @@ def _block(block: Mapping[str, Any], index: int | None) -> Piece:
         case "text":
             return Piece(block.get("text") or "")
         case "thinking":
-            return Piece(thinking=block.get("thinking") or "")
+            return _signed(block)._replace(thinking=block.get("thinking") or "")
+        case "redacted_thinking":
+            return Piece(facts={"thinking_partial": True})
     return Piece()
+
+
+def _signed(thought: Mapping[str, Any]) -> Piece:
+    """Read the signature of a thought: a long one holds the thinking itself, of which the text is a summary."""
+    return Piece(facts={"thinking_partial": True}) if len(thought.get("signature") or "") > _ID else Piece()
 
 
 def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,4 +203,7 @@ def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:
             facts["cached_prompt_tokens"] = cached
     if usage.get("output_tokens") is not None:
         facts["output_tokens"] = usage["output_tokens"]
+    details = usage.get("output_tokens_details")
+    if isinstance(details, dict) and details.get("thinking_tokens") is not None:
+        facts["thinking_tokens"] = details["thinking_tokens"]
     return facts

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FRAMING: type[Framing] = Ndjson
 ENDS_ONCE = True
 PROMPTS = True
+HEADERS: Mapping[str, str] = {}
 OPTIONS: Mapping[str, str] = {
     name: name
     for name in (

@@ -18,6 +18,7 @@ from loadgen.wire.framing import Framing, Sse
 FRAMING: type[Framing] = Sse
 ENDS_ONCE = False
 PROMPTS = True
+HEADERS: Mapping[str, str] = {}
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_tokens", "temperature": "temperature", "top_p": "top_p", "seed": "seed", "stop": "stop",
     "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
@@ -32,6 +33,8 @@ REASONS: Mapping[str, str] = {
     "function_call": "tool_calls", "tool_call": "tool_calls", "tool_use": "tool_calls",
 }  # fmt: skip
 """What some servers call a reason, in lower case -> what most call it."""
+_NOT_ALL = ("reasoning.summary", "reasoning.encrypted")
+"""Types of thinking that is not streamed as it is made."""
 _NO_REASON = ("", "null")
 """How some servers say in each chunk that the answer goes on."""
 _BROKEN_OFF = ("abort", "aborted", "error", "cancelled", "insufficient_system_resource")
@@ -132,8 +135,11 @@ def piece(part: Mapping[str, Any]) -> Piece:
     if not isinstance(text, str):
         text, thought = _in_parts(text)
         thinking = thinking or thought
-    elif not text and not thinking and "reasoning_details" in said:  # OpenRouter, MiniMax
-        thinking = "".join(part.get("text") or part.get("summary") or "" for part in said["reasoning_details"] or ())
+    if details := said.get("reasoning_details"):  # OpenRouter, MiniMax
+        if not text and not thinking:
+            thinking = "".join(part.get("text") or part.get("summary") or "" for part in details)
+        if any(part.get("type") in _NOT_ALL for part in details):
+            facts = facts | {"thinking_partial": True}
     calls = said.get("tool_calls") or (said["function_call"] and [said] if "function_call" in said else ())
     return Piece(text, thinking, _calls(calls) if calls else (), finish is not None, facts)
 
@@ -187,10 +193,10 @@ def _facts(part: Mapping[str, Any]) -> dict[str, Any]:
         prompt, output = _object(usage, "prompt_tokens_details"), _object(usage, "completion_tokens_details")
         asked, said = (usage.get(name, usage.get(other)) for name, other in _COUNTS)
         facts = {
-            "prompt_tokens": asked,
-            "output_tokens": own_count(asked, said, usage),
-            "cached_prompt_tokens": prompt.get("cached_tokens", usage.get("prompt_cache_hit_tokens")),  # DeepSeek
-            "thinking_tokens": output.get("reasoning_tokens", usage.get("reasoning_tokens")),
+            **counts(asked, said, output.get("reasoning_tokens", usage.get("reasoning_tokens")), usage),
+            "cached_prompt_tokens": _first(
+                prompt.get("cached_tokens"), usage.get("prompt_cache_hit_tokens"), usage.get("cached_tokens")
+            ),  # DeepSeek; Moonshot and Together
             "prompt_eval_ns": _ns(usage.get("prompt_time"), NS),  # Groq
             "eval_ns": _ns(usage.get("completion_time"), NS),
         }  # fmt: skip
@@ -209,10 +215,29 @@ def _object(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def own_count(prompt: int | None, output: int | None, usage: Mapping[str, Any]) -> int | None:
-    """Return the output tokens, or None if they seem to have the prompt's among them: the total is less than both."""
-    total: int | None = usage.get("total_tokens")
-    return None if prompt and output and total and total < prompt + output else output
+def counts(prompt: Any, output: Any, thinking: Any, usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts that three counts and their total tell.
+
+    A total of less than prompt and output has some tokens twice: those of the output are then unknown. Of more, it has
+    the thinking besides, as xAI counts, which is then output too; or something else, which is used all the same.
+    """
+    facts = {"prompt_tokens": prompt, "output_tokens": output, "thinking_tokens": thinking}
+    total = usage.get("total_tokens")
+    if not (_is_count(prompt) and _is_count(output) and _is_count(total) and total):
+        return facts
+    if total < prompt + output:
+        return {**facts, "output_tokens": None if prompt and output else output}
+    if thinking and total == prompt + output + thinking:
+        return {**facts, "output_tokens": output + thinking}
+    return {**facts, "total_tokens": total} if total > prompt + output else facts
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
 
 
 def durations(timings: Mapping[str, Any]) -> dict[str, Any]:

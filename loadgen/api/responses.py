@@ -15,14 +15,15 @@ from loadgen.wire.framing import Framing, Sse
 FRAMING: type[Framing] = Sse
 ENDS_ONCE = True
 PROMPTS = False
+HEADERS: Mapping[str, str] = {}
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_output_tokens", "temperature": "temperature", "top_p": "top_p",
 }  # fmt: skip
 """Ollama's name of an option -> its name here; what is missing has no counterpart."""
 DIALECTS: Sequence[str] = ("strict", "tools")
 _LENGTH = "max_output_tokens"
-_THOUGHTS = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta", "response.reasoning.delta",
-             "response.reasoning_summary.delta")  # fmt: skip
+_THOUGHTS = ("response.reasoning_text.delta", "response.reasoning.delta")
+_SUMMARIES = ("response.reasoning_summary_text.delta", "response.reasoning_summary.delta")
 
 make_client = openai.make_client
 preconnect = sse.preconnect
@@ -99,6 +100,8 @@ def piece(part: Mapping[str, Any]) -> Piece:
             return Piece(part["delta"], facts={REFUSED: True})
         case kind if kind in _THOUGHTS:
             return Piece(thinking=part["delta"])
+        case kind if kind in _SUMMARIES:
+            return Piece(thinking=part["delta"], facts={"thinking_partial": True})
         case "response.output_item.added" | "response.output_item.done" as kind:
             item = part["item"]
             return _call(part, item, _id(item), kind) if item.get("type") == "function_call" else Piece()
@@ -172,10 +175,13 @@ def _end(part: Mapping[str, Any], end: str) -> Piece:
     reason = "length" if why == _LENGTH else why or ("tool_calls" if called else "stop")
     facts = {
         "done_reason": reason,
-        "prompt_tokens": usage.get("input_tokens"),
-        "output_tokens": openai.own_count(usage.get("input_tokens"), usage.get("output_tokens"), usage),
+        **openai.counts(
+            usage.get("input_tokens"),
+            usage.get("output_tokens"),
+            (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
+            usage,
+        ),
         "cached_prompt_tokens": (usage.get("input_tokens_details") or {}).get("cached_tokens"),
-        "thinking_tokens": (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
         **openai.durations(part.get("timings") or {}),
     }
     text, thinking, calls = _said(output)

@@ -34,6 +34,8 @@ class ChatApi(Protocol):
     """Ollama's name of an option -> the API's own, for those that it has."""
     PROMPTS: bool
     """Whether it takes a prompt outside a chat."""
+    HEADERS: Mapping[str, str]
+    """What its official client adds to each request: questions beside the load need it too."""
     DIALECTS: Sequence[str]
     """Ways to ask for a schema besides its own."""
 

@@ -29,6 +29,8 @@ _PLAIN = "identity"
 _SENDING: ContextVar[WireTimings] = ContextVar("sending")
 """The current task's request: the official clients offer no way to pass it to their transport."""
 _CLIENTS = ("openai", "anthropic")
+_CLIENTS_OWN = ("anthropic-version",)
+"""Headers that a client would set in place of ours."""
 _ERROR_WORDS = ("message", "detail", "msg", "errors", "error_code")
 """Fields of an error that is sent by itself amid a stream."""
 _SHAPE = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
@@ -57,7 +59,10 @@ def make_client(client_class: Any, host: str | None, access: Access) -> Any:
     http = httpx2.AsyncClient(
         transport=transport, headers=headers, trust_env=False, timeout=None, follow_redirects=False
     )
-    return client_class(base_url=http_url(host or ""), api_key="-", http_client=http, max_retries=0, timeout=None)
+    given = {name: value for name, value in access.headers if name.lower() in _CLIENTS_OWN}
+    return client_class(
+        base_url=http_url(host or ""), api_key="-", http_client=http, max_retries=0, timeout=None, default_headers=given
+    )
 
 
 def _package(thing: object) -> str:

@@ -115,7 +115,8 @@ class Prober:
         began = monotonic()
         reply, data = Reply(), bytearray()
         try:
-            with self._http.stream("POST", url, json=body) as response:
+            headers = {name: value for name, value in api.HEADERS.items() if name not in self._access.names}
+            with self._http.stream("POST", url, json=body, headers=headers) as response:
                 reply.status = response.status_code
                 if response.has_redirect_location:
                     target = redirect_target(url, response.headers["location"])

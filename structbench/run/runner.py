@@ -11,7 +11,7 @@ import platform
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -53,6 +53,7 @@ from structbench.run.plan import (
     CacheState,
     PlannedCell,
     bound_s,
+    check_unlisted,
     estimate,
     explain,
     find_servers,
@@ -349,6 +350,8 @@ class _Runner:
         outcomes: dict[str, CellResult] = {}
         self.states["waiting"] = len(planned)
         todo = [each for each in planned if each.cache != "skipped"]
+        with suppress(KeyboardInterrupt), self.stop.interruptible():
+            check_unlisted([each.cell for each in todo])
         self.services.display.expect(
             [(None if each.missing is None else len(each.missing), bound_s(each.cell, self.services.settings))
              for each in todo],
@@ -581,8 +584,7 @@ class _Runner:
         The cell has the field in which the server takes the limit of an answer, if it refused the usual one.
         """
         server, say = cell.server, self.services.display.print
-        ask = partial(server.api.load_model, server.address, cell.model, {**cell.config.options, **loading},
-                      cell.config.keep_alive, server.access)  # fmt: skip
+        ask = partial(server.load_model, cell.model, {**cell.config.options, **loading}, cell.config.keep_alive)
         seconds, refusal = ask(cell.config.limit_field)
         if refusal is not None and (limited := cell.limited_by(server.api.refused_limit(refusal))) is not cell:
             cell = limited

@@ -25,7 +25,7 @@ _RECORD_COLUMNS = (
     "ttft_s", "ttft_off_s", "ttft_due_s", "first_thinking_s", "first_answer_s",
     "first_tool_call_s", "itl_mean_s", "tpot_s", "e2e_s", "e2e_due_s", "send_lag_s", "connect_s", "merged_chunks",
     "gathered_chunks", "resent_segments", "out_of_order_segments",
-    "clock", "prompt_tokens", "cached_prompt_tokens", "output_tokens", "thinking_tokens",
+    "clock", "prompt_tokens", "cached_prompt_tokens", "output_tokens", "thinking_tokens", "thinking_partial",
     "load_s", "prompt_eval_s", "eval_s", "queue_s",
     "server_tokens_per_s", "client_tokens_per_s", "done_reason", "output_text", "thinking_text",
 )  # fmt: skip
