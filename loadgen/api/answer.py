@@ -14,6 +14,18 @@ from loadgen.wire.framing import BadWire
 
 REFUSED = "refused"
 """The fact that the model refused to answer, in a field of its own."""
+REASONS: Mapping[str, str] = {
+    "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "complete": "stop",
+    "max_tokens": "length", "max_output_tokens": "length", "max_length": "length", "token_limit": "length",
+    "model_length": "length", "context_length": "length", "model_context_window_exceeded": "length",
+    "function_call": "tool_calls", "tool_call": "tool_calls", "tool_use": "tool_calls", "repetition": "repeat",
+}  # fmt: skip
+"""What some servers call the reason why an answer ended, in lower case -> what most call it."""
+_BROKEN_OFF = ("abort", "aborted", "error", "server_error", "network_error", "failed", "cancelled", "canceled",
+               "interrupted", "timeout", "time_limit", "shutdown", "connection closed",
+               "insufficient_system_resource")  # fmt: skip
+_ONLY_LOADED = ("load", "unload")
+"""What Ollama says where it only loaded the model, or dropped it."""
 _MOST_TOKENS = 2**31
 _MOST_NS = 2**53
 """104 days."""
@@ -33,6 +45,18 @@ def gathered(offsets_us: Sequence[int], merged: int) -> int:
     bursts = len(offsets_us) - together
     apart_us = (offsets_us[-1] - offsets_us[0]) / (bursts - 1) if bursts > 1 else offsets_us[0]
     return max(0, together - merged) if apart_us > APART_US else 0
+
+
+def told_alike(reason: Any) -> Any:
+    """Return why an answer ended as most servers call it, in lower case; what is no text as it is."""
+    word = reason.lower() if isinstance(reason, str) else reason
+    return REASONS.get(word, word) if isinstance(word, str) else word
+
+
+def broke_off(reason: Any, said: bool) -> bool:
+    """Return whether the server itself broke off an answer that ended so; ``said``: whether there was any of it."""
+    word = told_alike(reason)
+    return word in _BROKEN_OFF or (word in _ONLY_LOADED and not said)
 
 
 class CallPiece(NamedTuple):
@@ -117,6 +141,8 @@ class Answer:
         self.done = self.done or done
         if facts:  # a zero or a null does not take back what was told before
             self.facts |= {name: told for name, told in facts.items() if told or name not in self.facts}
+            if "done_reason" in facts:
+                self.facts["done_reason"] = told_alike(self.facts["done_reason"])
 
     def _place_of(self, call: CallPiece) -> int | None:
         """Return where the call is whose id or key the piece has; None if there is none."""

@@ -27,17 +27,10 @@ OPTIONS: Mapping[str, str] = {
 LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 """The usual field of an answer's limit, which every server knows, and the one that OpenAI's own models insist on."""
 DIALECTS: Sequence[str] = ("strict", "structured_outputs", "json_schema", "tools")
-REASONS: Mapping[str, str] = {
-    "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "complete": "stop",
-    "max_tokens": "length", "model_length": "length",
-    "function_call": "tool_calls", "tool_call": "tool_calls", "tool_use": "tool_calls",
-}  # fmt: skip
-"""What some servers call a reason, in lower case -> what most call it."""
 _NOT_ALL = ("reasoning.summary", "reasoning.encrypted")
 """Types of thinking that is not streamed as it is made."""
 _NO_REASON = ("", "null")
 """How some servers say in each chunk that the answer goes on."""
-_BROKEN_OFF = ("abort", "aborted", "error", "cancelled", "insufficient_system_resource")
 EFFORT: Mapping[bool | str | None, str] = {True: "medium", False: "none"}
 _MS = NS // 1000
 _COUNTS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
@@ -148,17 +141,11 @@ usual = sse.usual_with(piece)
 
 
 def _ending(part: Mapping[str, Any], choice: Mapping[str, Any], finish: Any) -> dict[str, Any]:
-    """Return the reason of a chunk that has one, in one form, and counts where some servers hide them.
-
-    Raises StreamFailed for a reason with which a server breaks an answer off.
-    """
+    """Return the reason of a chunk that has one, and counts where some servers hide them."""
     if finish in _NO_REASON:
         return {}
-    word = finish.lower() if isinstance(finish, str) else finish
-    if word in _BROKEN_OFF:
-        raise sse.StreamFailed({"error": f"the server broke the answer off: finish_reason {finish}"})
     hidden = choice.get("usage") or (part.get("x_groq") or {}).get("usage")  # Moonshot; Groq
-    return {**(_facts({"usage": hidden}) if hidden else {}), "done_reason": REASONS.get(word, word)}
+    return {**(_facts({"usage": hidden}) if hidden else {}), "done_reason": finish}
 
 
 def _in_parts(content: Any) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from time import monotonic_ns, time
 from typing import Any, Protocol, cast
 
 from loadgen.api import APIS
-from loadgen.api.answer import Answer, Piece
+from loadgen.api.answer import Answer, Piece, broke_off
 from loadgen.api.blame import loops, model_error
 from loadgen.api.rate_limits import TOO_MANY, seconds_of
 from loadgen.api.server import REFUSED
@@ -141,6 +141,9 @@ def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestEr
         return RequestError("protocol", f"content type {timings.content_type!r} is not {api.FRAMING.NAME}", 200)
     if answer.overrun:
         return RequestError("protocol", "the stream went on after its done message", 200)
+    reason = answer.facts.get("done_reason")
+    if answer.done and broke_off(reason, said=bool(answer.chunk_ns)):
+        return RequestError("stream", f"the server broke the answer off: {reason}", 200)
     if answer.done and (answer.chunk_ns or "done_reason" in answer.facts):
         return None
     # A body that is cut off is an error of the wire; what comes here has ended as HTTP wants it.

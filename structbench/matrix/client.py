@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from loadgen.api import DEFAULT_API, sse
-from loadgen.api.answer import Answer
+from loadgen.api.answer import Answer, broke_off
 from loadgen.api.questions import proxy_to
 from loadgen.api.sending import ChatApi, chat_api
 from loadgen.api.server import Server
@@ -181,6 +181,8 @@ def _read(reply: Reply, api: ChatApi, parts: Sequence[Mapping[str, Any]], refuse
         reply.error = ""
     reply.text, reply.thinking, reply.calls = answer.text, answer.thinking, answer.tool_calls
     reply.finished, reply.done_reason = answer.done, answer.facts.get("done_reason")
+    if answer.done and broke_off(reply.done_reason, said=bool(answer.chunk_ns)):
+        reply.error = f"the server broke the answer off: {reply.done_reason}"
 
 
 def _parts(data: bytes, api: ChatApi) -> Iterator[Mapping[str, Any]]:

@@ -292,7 +292,8 @@ def test_thinking_in_parts_as_mistral_sends_it() -> None:
 
 REASONS = {
     "openai": [(None, "stop", "stop"), (None, "length", "length"), (None, "tool_calls", "tool_calls"),
-               (None, "content_filter", "content_filter"), (None, "eos_token", "stop"), ("No.", "stop", "refusal")],
+               (None, "content_filter", "content_filter"), (None, "eos_token", "stop"), ("No.", "stop", "refusal"),
+               (None, "repetition", "repeat"), (None, "MAX_TOKENS", "length")],
     "anthropic": [(None, "end_turn", "stop"), (None, "stop_sequence", "stop"), (None, "max_tokens", "length"),
                   (None, "tool_use", "tool_calls"), (None, "refusal", "refusal"), (None, "pause_turn", "pause_turn"),
                   (None, "model_context_window_exceeded", "length")],
