@@ -109,6 +109,7 @@ async def send(
         sent_ns=timings.sent_ns,
         connected_ns=timings.connected_ns,
         end_ns=answer.last_ns if error is None else monotonic_ns(),
+        held_ns=_held_ns(answer, timings) if error is None else None,
         sent_off_ns=timings.sent_off_ns,
         processor_wait_ns=timings.processor_wait_ns,
         resent_segments=timings.resent,
@@ -149,6 +150,13 @@ def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestEr
     if loops(answer.text or answer.thinking):
         return RequestError("truncated", f"{NOT_DONE}, after one token over and over", 200)
     return RequestError("protocol", NOT_DONE, 200)
+
+
+def _held_ns(answer: Answer, timings: WireTimings) -> int | None:
+    """Return how long after the last message the server ended the body: its client could send nothing before."""
+    if timings.ended_ns is None or answer.last_ns is None:
+        return None
+    return max(0, timings.ended_ns - answer.last_ns)
 
 
 def _limit_reached(timings: WireTimings, answer: Answer) -> str:

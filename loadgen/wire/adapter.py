@@ -172,6 +172,7 @@ class Adapter:
                 selector.found_before_ns, selector.readable_since_ns)  # fmt: skip
             for chunk in [piece] if framing is None else framing.feed(piece):
                 yield chunk
+        timings.ended_ns = monotonic_ns()
         if framing is not None and (rest := framing.rest()):
             yield rest
 
