@@ -26,7 +26,8 @@ OPTIONS: Mapping[str, str] = {
 DIALECTS: Sequence[str] = ("tools",)
 DEFAULT_MAX_TOKENS = 4096
 """The API insists on a limit."""
-_MIN_THINKING_TOKENS = 1024
+MIN_THINKING_TOKENS = 1024
+"""The API refuses less; a limit that leaves an answer nothing beside it is raised by as much."""
 _ID = 100
 """A longer signature is more than the id or digest that other servers put there."""
 
@@ -66,6 +67,8 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
     if isinstance(stop := options.get("stop_sequences"), str):
         options["stop_sequences"] = [stop]
     options.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    if request.think is True and options["max_tokens"] <= MIN_THINKING_TOKENS:  # the API wants more than that
+        options["max_tokens"] += MIN_THINKING_TOKENS
     all_turns = list(conversation.turns(request.messages))
     optional = {
         "system": "\n\n".join(turn.text for turn in all_turns if turn.role == "system"),
@@ -77,7 +80,7 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
         effort = optional.get("output_config", {})
         optional["output_config"] = {**effort, "format": {"type": "json_schema", "schema": request.format}}
     said = {"model": request.model, "stream": stream, "messages": _messages(all_turns)}
-    return said | {k: v for k, v in optional.items() if v} | options | dict(request.body)
+    return conversation.with_body(said | {k: v for k, v in optional.items() if v} | options, request.body)
 
 
 def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +97,7 @@ def _thinking(think: bool | str | None, max_tokens: int) -> dict[str, Any]:
         return {}
     if not think:
         return {"thinking": {"type": "disabled"}}
-    return {"thinking": {"type": "enabled", "budget_tokens": max(_MIN_THINKING_TOKENS, max_tokens // 2)}}
+    return {"thinking": {"type": "enabled", "budget_tokens": max(MIN_THINKING_TOKENS, max_tokens // 2)}}
 
 
 def _messages(all_turns: Sequence[conversation.Turn]) -> list[dict[str, Any]]:

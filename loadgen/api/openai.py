@@ -69,8 +69,10 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
     options = {OPTIONS[name]: value for name, value in request.options.items() if name in OPTIONS}
     if request.limit_field is not None and request.prompt is None and LIMIT_FIELDS[0] in options:
         options[request.limit_field] = options.pop(LIMIT_FIELDS[0])
+    if any(name in request.body for name in LIMIT_FIELDS):  # OpenAI refuses two limits
+        options = {name: value for name, value in options.items() if name not in LIMIT_FIELDS}
     said = {"model": request.model, "stream": stream} | {k: v for k, v in optional.items() if v is not None}
-    return said | options | dict(request.body)
+    return conversation.with_body(said | options, request.body)
 
 
 def _constraint(form: Mapping[str, Any] | str | None, dialect: str | None) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
     }
     options = {OPTIONS[name]: value for name, value in request.options.items() if name in OPTIONS}
     said = {"model": request.model, "stream": stream, "store": False, "input": _items(request.messages)}
-    return said | {k: v for k, v in optional.items() if v is not None} | options | dict(request.body)
+    return conversation.with_body(said | {k: v for k, v in optional.items() if v is not None} | options, request.body)
 
 
 def _constraint(request: Request) -> dict[str, Any] | None:

@@ -46,6 +46,18 @@ def test_everything_a_request_holds_has_its_word() -> None:
 def test_how_thinking_is_asked_for(think: Any, said: Any) -> None:
     asked = body(chat(think=think, options={"num_predict": 100}))
     assert {name: asked[name] for name in ("thinking", "output_config") if name in asked} == said
+    assert asked["max_tokens"] == (1124 if think is True else 100)  # above the budget, which the API insists on
+
+
+def test_a_longer_limit_leaves_half_to_the_thinking() -> None:
+    asked = body(chat(think=True, options={"num_predict": 4000}))
+    assert (asked["max_tokens"], asked["thinking"]["budget_tokens"]) == (4000, 2000)
+
+
+def test_a_field_of_an_object_leaves_the_schema_beside_it() -> None:
+    schema = {"type": "object"}
+    asked = body(chat(format=schema, body={"output_config": {"effort": "low"}}))
+    assert asked["output_config"] == {"format": {"type": "json_schema", "schema": schema}, "effort": "low"}
 
 
 def test_a_system_message_stands_beside_the_others() -> None:

@@ -308,6 +308,26 @@ def test_a_variant_is_the_same_cell_as_when_it_is_measured_alone() -> None:
     assert swept == {cells(option=[f"num_ctx={n}"], think=["on"])[0].config_hash for n in (2048, 8192)}
 
 
+@pytest.mark.parametrize("field", ['model="x"', "messages=[]", 'input="x"', 'prompt="x"', "stream=false", "tools=[]"])
+def test_a_field_that_says_what_is_measured_is_refused(field: str) -> None:
+    name = field.partition("=")[0]
+    with pytest.raises(BadInput, match=f"^--body {name}: it would replace what the run says that it measured: "):
+        cells(body=[field])
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", '{"a": [1, {"b": NaN}]}'])
+def test_a_number_that_json_lacks_is_refused_at_any_depth(text: str) -> None:
+    with pytest.raises(BadInput, match=r"^--body k: .* has a number that JSON does not have: give finite ones$"):
+        cells(body=[f"k={text}"])
+
+
+@pytest.mark.parametrize("text", ["name=foo,bar=1", "a=,b=2,c=x"])
+def test_pairs_in_llmperfs_form_are_told_to_stand_apart(text: str) -> None:
+    with pytest.raises(BadInput, match=f"--metadata {text.replace(',', ' ')}$"):
+        settings_of(LoadOptions(models=["m"], metadata=[text]))
+    assert settings_of(LoadOptions(models=["m"], metadata=["note=a, b"])).metadata == {"note": "a, b"}
+
+
 @pytest.mark.parametrize("given", [{"option": ["a=1", "a=1"]}, {"think": ["on", "true"]}, {"body": ["a=1", "a=1"]}])
 def test_a_value_that_is_given_twice_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=f"--{next(iter(given))} gives .*=.* twice: leave one out"):
