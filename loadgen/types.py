@@ -182,6 +182,9 @@ class RequestRecord:
     first_answer_ns: int | None = None
     first_tool_call_ns: int | None = None
     end_ns: int | None = None
+    held_ns: int | None = None
+    """How long after ``end_ns`` its stream could not send by the server's doing: until the body ended, or through the
+    pause after a refusal; None: unknown."""
     read_lag_max_ns: int | None = None
     """The longest time that received bytes waited in the kernel until this client read them."""
     processor_wait_ns: int | None = None
@@ -282,6 +285,10 @@ class RequestRecord:
         if self.sent_ns is None:
             return None
         return 0.0 if self.connected_ns is None else (self.connected_ns - self.sent_ns) / NS
+
+    @property
+    def held_s(self) -> float | None:
+        return _seconds(self.held_ns)
 
     @property
     def gaps_s(self) -> tuple[float, ...]:

@@ -33,11 +33,16 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 """The percentiles that reports give for each latency."""
 IS_GATHERED = f"coalesce(gathered_chunks > {GATHERED} * chunks, false)"
 """SQL: whether so many chunks of a request came together with others that they have no spacing."""
+_SAID = "output_tokens - coalesce(done_reason = 'stop', false)::INT"
+"""SQL: the output tokens less the one that ends an answer."""
 IS_WHOLE = (
-    "(coalesce(chunks, 0) <= 1 AND coalesce(output_tokens, 2) > 1)"
+    f"(coalesce(chunks, 0) <= 1 AND coalesce({_SAID}, 2) > 1)"
     f" OR ({IS_GATHERED} AND e2e_s - ttft_s <= 0.001 + 0.01 * e2e_s)"
 )
-"""SQL: whether an answer came in one piece, as tool calls do, so that its TTFT is the time of the whole answer."""
+"""SQL: whether an answer came in one piece, as tool calls do, so that its TTFT is the time of the whole answer.
+
+An answer of one token has a first one, however late the server's last message follows.
+"""
 IS_COVERED = "coalesce(coalesce(chunks, 0) <= output_tokens, false)"
 """SQL: whether a request has a token count, and one of its whole stream."""
 THINKING_IS_HIDDEN = (

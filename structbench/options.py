@@ -201,26 +201,34 @@ def _read_each(option: Any, given: Any) -> list[Any]:
     return [_read(option, value) for value in values]
 
 
+LLMPERF: Mapping[str, str] = {
+    "--num-concurrent-requests": "it is --concurrency here",
+    "--max-num-completed-requests": "it is --requests here", "--llm-api": "it is --api here",
+    "--additional-sampling-params": "its fields are --body KEY=JSON here, or --option for every API",
+    "--results-dir": "it is --db here; `structbench export --format llmperf` writes LLMPerf's files",
+    **dict.fromkeys(
+        ("--api litellm", "--api vertexai", "--api sagemaker"),
+        "--api openai speaks to it, at its OpenAI-compatible address or through a gateway",
+    ),
+}  # fmt: skip
+"""LLMPerf's word -> what to give here."""
 JSON_VALUES = ("option", "body")
 """Options whose values, KEY=VALUE, are JSON."""
 
 
-def pairs_in(table: Mapping[str, Any]) -> list[str]:
-    """Return ``KEY=JSON`` for each value of a table; a list holds several values of its key."""
+def pairs_in(table: Mapping[str, Any], option: str) -> list[str]:
+    """Return ``KEY=JSON`` for each value of an option's table; a list holds several values of its key."""
     pairs = [(key, each) for key, many in table.items() for each in (many if isinstance(many, list) else [many])]
     try:
         return [f"{key}={json.dumps(each, ensure_ascii=False, allow_nan=False)}" for key, each in pairs]
     except (TypeError, ValueError) as error:
-        raise BadInput(f"a value that JSON does not have: {error}") from None
+        raise BadInput(f"{option}: a value that JSON does not have: {error}") from None
 
 
 def _pairs(option: Any, table: Mapping[str, Any]) -> list[str]:
     if option.name not in JSON_VALUES:
         return [f"{key}={value}" for key, value in table.items()]
-    try:
-        return pairs_in(table)
-    except BadInput as error:
-        raise BadInput(f"--{option.name}: {error}") from None
+    return pairs_in(table, f"--{option.name}")
 
 
 def _read(option: Any, value: Any) -> Any:

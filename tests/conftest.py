@@ -17,12 +17,15 @@ from hypothesis import HealthCheck, settings
 from loadgen.simulator import Simulator
 from loadgen.types import NS, ErrorKind, RequestError, RequestRecord
 from structbench.identity import config_hash
+from structbench.scoring.validation import import_jsonschema
 from structbench.store import Reader, Store, row_of, run_columns
 from structbench.suites.answer_book import answer_book
 from structbench.types import Config
 from tests.support import loads as loading
 from tests.support.loads import load
 from tests.support.simulators import ANSWERS, MODELS
+
+import_jsonschema()  # before a test does: with its own formats it takes a second longer
 
 # Nothing here is judged by how fast the machine is.
 settings.register_profile("structbench", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)

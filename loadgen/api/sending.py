@@ -11,7 +11,7 @@ from time import monotonic_ns, time
 from typing import Any, Protocol, cast
 
 from loadgen.api import APIS
-from loadgen.api.answer import Answer, Piece
+from loadgen.api.answer import Answer, Piece, broke_off
 from loadgen.api.blame import loops, model_error
 from loadgen.api.rate_limits import TOO_MANY, seconds_of
 from loadgen.api.server import REFUSED
@@ -109,6 +109,7 @@ async def send(
         sent_ns=timings.sent_ns,
         connected_ns=timings.connected_ns,
         end_ns=answer.last_ns if error is None else monotonic_ns(),
+        held_ns=_held_ns(answer, timings) if error is None else None,
         sent_off_ns=timings.sent_off_ns,
         processor_wait_ns=timings.processor_wait_ns,
         resent_segments=timings.resent,
@@ -140,12 +141,22 @@ def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestEr
         return RequestError("protocol", f"content type {timings.content_type!r} is not {api.FRAMING.NAME}", 200)
     if answer.overrun:
         return RequestError("protocol", "the stream went on after its done message", 200)
+    reason = answer.facts.get("done_reason")
+    if answer.done and broke_off(reason, said=bool(answer.chunk_ns)):
+        return RequestError("stream", f"the server broke the answer off: {reason}", 200)
     if answer.done and (answer.chunk_ns or "done_reason" in answer.facts):
         return None
     # A body that is cut off is an error of the wire; what comes here has ended as HTTP wants it.
     if loops(answer.text or answer.thinking):
         return RequestError("truncated", f"{NOT_DONE}, after one token over and over", 200)
     return RequestError("protocol", NOT_DONE, 200)
+
+
+def _held_ns(answer: Answer, timings: WireTimings) -> int | None:
+    """Return how long after the last message the server ended the body: its client could send nothing before."""
+    if timings.ended_ns is None or answer.last_ns is None:
+        return None
+    return max(0, timings.ended_ns - answer.last_ns)
 
 
 def _limit_reached(timings: WireTimings, answer: Answer) -> str:

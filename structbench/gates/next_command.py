@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from structbench.formatting import plural, span_text
-from structbench.gates.settled import next_look
-from structbench.gates.slo import DEFAULT_RULE, Gate, doubt, state_of
+from structbench.gates.expressions import parse_slo
+from structbench.gates.settled import FIRST, next_look
+from structbench.gates.slo import DEFAULT_RULE, Gate, doubt, is_exact, state_of
 from structbench.options import LoadOptions, seconds_of, words_for
 
 _MARGIN = 1.2
@@ -60,11 +61,7 @@ def settles_of(
         return Settles(_command(known, ()), None, None if row is None else row["duration_s"])
     default, has, lasted = LoadOptions(), row["requests"] or 0, row["duration_s"]
     pace_s = lasted / has if has and lasted else None
-    needs = [
-        gate.needs + (has - gate.n if 0 < gate.n < has else 0)  # those of the opening are not counted
-        for gate in gates
-        if gate.outcome == "not decided" and gate.needs is not None
-    ]
+    needs = [needed for gate in gates if gate.outcome == "not decided" and (needed := _needs(gate, has)) is not None]
     if needs:
         most = next_look(max(ceil(_MARGIN * max(needs)), has) - 1)
         seconds = None if pace_s is None else (most - has) * pace_s
@@ -72,6 +69,13 @@ def settles_of(
         most = max(default.max_requests, 2 * has)
         seconds = None if pace_s is None else min((most - has) * pace_s, default.max_time)
     return Settles(_command(known, ("--skip-cached", *_bounds(most, seconds))), most - has, seconds, at_most=not needs)
+
+
+def _needs(gate: Gate, has: int) -> int | None:
+    """Return about how many requests would decide; those that the figure does not count (the opening) come beside."""
+    if gate.needs is None:
+        return FIRST if is_exact(parse_slo(gate.slo)) and has < FIRST else None
+    return gate.needs + (has - gate.n if 0 < gate.n < has else 0)
 
 
 def _asking(words: Sequence[str], gates: Sequence[Gate], row: Mapping[str, Any] | None, db: Path) -> list[str]:

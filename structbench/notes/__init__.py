@@ -12,6 +12,7 @@ from structbench.notes import (
     away,
     cache,
     counts,
+    held,
     ignored,
     limits,
     machine,
@@ -30,7 +31,8 @@ Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 JUDGES: tuple[Judge, ...] = (
     limits.TOKEN_LIMIT, limits.RATE_LIMITED, away.SERVER_AWAY, stationary.STATIONARY, stationary.SATURATION,
     opening.OPENING, reload.RELOAD, cache.CACHED, prompts.PROMPTS, counts.COUNTS, counts.GOODPUT,
-    reached.REACHED, ignored.IGNORED, nodes.NODES_DIFFER, machine.LOST, machine.PRESSED,
+    held.HELD, reached.REACHED, ignored.IGNORED, ignored.THOUGHT, ignored.LIMITED,
+    nodes.NODES_DIFFER, machine.LOST, machine.PRESSED,
 )  # fmt: skip
 
 

@@ -122,9 +122,13 @@ class Figures:
         """Return the estimate as tables tell it: none of TTFT where every answer came whole."""
         return Estimate(0) if self.whole and figure.base == "ttft" else self.of(figure)
 
+    def judged_by(self, figure: Metric) -> Metric:
+        """Return the figure by which a limit on this one is judged: e2e where every answer came whole."""
+        return without_stream(figure) if self.whole else figure
+
     def judged(self, figure: Metric) -> Estimate:
-        """Return the estimate by which a limit on this figure is judged: that of e2e where every answer came whole."""
-        figure = without_stream(figure) if self.whole else figure
+        """Return the estimate by which a limit on this figure is judged."""
+        figure = self.judged_by(figure)
         return self.asked[figure.name] if figure.name in self.asked else self.of(figure)
 
     def has(self, metric: Metric) -> bool:

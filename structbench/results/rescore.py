@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from loadgen.api.answer import broke_off, told_alike
 from loadgen.api.blame import loops, model_error
 from loadgen.api.sending import NOT_DONE, told_wait
 from loadgen.types import MODEL_ERRORS, ErrorKind
 from structbench.formatting import load_text, suite_text
 from structbench.identity import config_dict, config_hash, config_of
-from structbench.scoring import SCORER_VERSION, Answer
+from structbench.scoring import SCORER_VERSION, Answer, unscored
 from structbench.scoring.answer import answer_text
 from structbench.scoring.process import Scorer
 from structbench.store import Reader
@@ -118,7 +119,9 @@ def _scored(
             if case.id != row["case_id"]:
                 return f"request {index} was of case {row['case_id']!r}, which the suite has elsewhere now"
             kind = kinds[index] = _kind(row, case, config)
-            if kind is None or kind in MODEL_ERRORS:
+            if kind is None and broke_off(row["done_reason"], said=bool(row["chunks"])):
+                found[index] = unscored(f"the server broke the answer off: {row['done_reason']}")
+            elif kind is None or kind in MODEL_ERRORS:
                 scorer.submit(index, case, _answer(row, kind, config))
         scorer.drain()
         for row in rows:
@@ -133,7 +136,7 @@ def _answer(row: Row, kind: ErrorKind | None, config: Config) -> Answer:
     held = stored(row["tool_calls"])
     calls = [call for call in held if isinstance(call, dict)] if isinstance(held, list) else []
     text = answer_text(config.structured, row["output_text"] or "", calls)
-    return Answer(text, tuple(calls), row["done_reason"], kind)
+    return Answer(text, tuple(calls), told_alike(row["done_reason"]), kind)
 
 
 def _kind(row: Row, case: Case, config: Config) -> ErrorKind | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.api import APIS, DEFAULT_API
+from loadgen.api.anthropic import MIN_THINKING_TOKENS
 from loadgen.api.sending import chat_api
 from loadgen.api.server import Server, server_api
 from loadgen.engine import Cluster
@@ -41,13 +42,22 @@ from structbench.types import Suite
 MOST: Mapping[str, float] = {
     "requests": 1e9, "max_requests": 1e9, "max_time": LONGEST_S, "max_tokens_total": 1e15, "concurrency": 1e6,
     "rate": 1e6, "burstiness": 1e6, "max_in_flight": 1e6, "duration": LONGEST_S, "workers": 1000, "nodes": 1e5,
-    "timeout": LONGEST_S, "mean_input_tokens": 1e7, "mean_output_tokens": 1e7, "warmup": 1e6, "grace": LONGEST_S,
-    "patience": LONGEST_S, "stddev_input_tokens": 1e7, "stddev_output_tokens": 1e7, "hold": LONGEST_S,
-    "max_error_rate": math.inf,
+    "timeout": LONGEST_S, "mean_input_tokens": 1e6, "mean_output_tokens": 1e6, "warmup": 1e6, "grace": LONGEST_S,
+    "patience": LONGEST_S, "stddev_input_tokens": 1e6, "stddev_output_tokens": 1e6, "hold": LONGEST_S,
+    "max_error_rate": 1.0,
 }  # fmt: skip
 """The largest value of each number that must be above 0, or may not be below: beyond it nothing was meant."""
 _NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
 
+_MEASURED = {
+    "model": "give --models", "messages": "a suite has the messages, and a file can be one",
+    "input": "a suite has the messages, and a file can be one",
+    "prompt": "a suite has the prompts, and a file can be one",
+    "tools": "a suite has the tools, and a file can be one", "stream": "every answer is streamed",
+}  # fmt: skip
+"""Fields of a request that say what is measured, and what to give instead."""
+_LLMPERFS_LIST = re.compile(r"[^,=]*(,[A-Za-z_][\w-]*=[^,=]*)+")
+"""What follows the first name where all pairs stand in one, as LLMPerf has them."""
 _MISSPELT = 0.75
 """From this similarity on, an unknown option of Ollama is a known one with a mistake."""
 
@@ -211,7 +221,7 @@ def _check_choices(options: LoadOptions) -> None:
 
 def _gates(options: LoadOptions) -> tuple[tuple[Condition, ...], dict[str, float] | None]:
     """Return the --slo conditions and the --goodput limits."""
-    slos = tuple(parse_slo(text) for text in options.slo)
+    slos = tuple(parse_slo(text) for text in dict.fromkeys(options.slo))
     goodput = None if options.goodput is None else parse_limits(options.goodput)
     if goodput is None and any(slo.metric.name == "goodput" for slo in slos):
         raise BadInput("--slo on goodput needs limits for a good request: add --goodput, e.g. ttft<0.5")
@@ -277,17 +287,29 @@ def body_fields(pairs: Sequence[str]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for pair in pairs:
         key, text = _split(pair, "--body", "KEY=JSON", "top_k=40")
+        if key in _MEASURED:
+            raise BadInput(f"--body {key}: it would replace what the run says that it measured: {_MEASURED[key]}")
         try:
-            found.setdefault(key, []).append(json.loads(text))
+            value = json.loads(text)
         except (ValueError, RecursionError):
             raise BadInput(f"--body {key}: {text!r} is not JSON; a text needs quotes, e.g. --body '{key}=\"{text}\"'"
                            ) from None  # fmt: skip
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise BadInput(f"--body {key}: {text!r} has a number that JSON does not have: give finite ones") from None
+        found.setdefault(key, []).append(value)
     return found
 
 
 def _facts(pairs: Sequence[str]) -> dict[str, str]:
     """Parse the pairs of --metadata."""
-    return dict(_split(pair, "--metadata", "KEY=VALUE", "gpu=L4") for pair in pairs)
+    found = dict(_split(pair, "--metadata", "KEY=VALUE", "gpu=L4") for pair in pairs)
+    for key, text in found.items():
+        if _LLMPERFS_LIST.fullmatch(text):
+            apart = f"{key}={text}".replace(",", " ")
+            raise BadInput(f"--metadata {key}={text}: pairs stand apart here, unlike LLMPerf's: --metadata {apart}")
+    return found
 
 
 def _split(pair: str, option: str, form: str, example: str) -> tuple[str, str]:
@@ -317,6 +339,18 @@ def check_api(settings: Settings, server: Server) -> None:
     if several := [variant.body["n"] for variant in settings.variants if variant.body.get("n", 1) != 1]:
         raise BadInput(f"--body n={several[0]}: a request is measured by its one answer: leave it out")
     _check_options(settings, server.api_name, api.OPTIONS)
+    if server.api_name == "anthropic" and any(variant.think is True for variant in settings.variants):
+        _tell_raised_limits(settings)
+
+
+def _tell_raised_limits(settings: Settings) -> None:
+    """Say that limits are raised which leave an answer nothing beside the least thinking that Anthropic's API takes."""
+    options = [variant.options for variant in settings.variants]
+    options += [case.options for suite in settings.suites for case in representative_cases(suite)]
+    limits = [each.get("num_predict") for each in options]
+    if any(isinstance(limit, int) and limit <= MIN_THINKING_TOKENS for limit in limits):
+        complain(f"--think on: Anthropic's API wants a limit above the {MIN_THINKING_TOKENS:,} tokens of thinking: as "
+                 "many are added to limits that are not")  # fmt: skip
 
 
 def _check_options(settings: Settings, name: str, known: Mapping[str, str]) -> None:

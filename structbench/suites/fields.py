@@ -7,7 +7,7 @@ from typing import Any
 
 from structbench.formatting import did_you_mean, one_line
 from structbench.scoring.time_limit import OutOfTime, limited
-from structbench.scoring.validation import draft_of, is_known_draft, schema_errors
+from structbench.scoring.validation import draft_of, is_known_draft, schema_errors, what_is_wrong
 from structbench.scoring.values import ABSENT, at_pointer
 
 CHECK_LIMIT_S = 2.0
@@ -82,7 +82,7 @@ def schema_problems(schema: Any, field: str) -> Problems:
         return
     errors = schema_errors(schema)
     for error in errors:
-        yield f"{field}{error.json_path.removeprefix('$')}: not a valid JSON Schema: {one_line(error.message)}"
+        yield f"{field}{error.json_path.removeprefix('$')}: {one_line(what_is_wrong(error))}"
     for reference in () if errors else _lost_references(schema):
         yield f'{field}: "$ref": "{reference}" does not resolve: define it in the schema (nothing is fetched)'
 

@@ -18,7 +18,7 @@ MS = 1_000_000
 WHOLE = RequestRecord(
     index=7, due_ns=1000 * MS, sent_ns=1010 * MS, sent_off_ns=1 * MS, connected_ns=1012 * MS,
     chunk_ns=(1100 * MS, 1150 * MS, 1300 * MS), chunk_early_ns=(4 * MS, 0, 0), first_thinking_ns=1100 * MS,
-    first_answer_ns=1150 * MS, first_tool_call_ns=1300 * MS, end_ns=1310 * MS,
+    first_answer_ns=1150 * MS, first_tool_call_ns=1300 * MS, end_ns=1310 * MS, held_ns=1 * MS,
     prompt_tokens=30, output_tokens=5, load_ns=20 * MS, prompt_eval_ns=50 * MS, eval_ns=200 * MS,
 )  # fmt: skip
 FAILED = RequestError("stream", "broken")
@@ -45,6 +45,7 @@ def test_what_goes_to_another_process_arrives_as_it_was() -> None:
         ("first_tool_call_s", 0.29),
         ("e2e_s", 0.3),
         ("e2e_due_s", 0.31),
+        ("held_s", 0.001),
         ("send_lag_s", 0.01),
         ("connect_s", 0.002),
         ("gaps_s", (0.05, 0.15)),

@@ -398,6 +398,31 @@ def test_an_answer_of_another_type_is_named_whether_it_can_be_read_or_not(conten
     assert (named in unreadable.error.message) is not fine
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "kind", "word"),
+    [
+        ('{"name":', "error", "stream", "error"),
+        ('{"name":', "abort", "stream", "abort"),
+        ('{"name":', "Cancelled", "stream", "cancelled"),
+        ("", "load", "stream", "load"),
+        ("", "unload", "stream", "unload"),
+        ("a", "load", None, "load"),
+        ("a", "max_tokens", None, "length"),
+        ("a", "LENGTH", None, "length"),
+        ("a", "repetition", None, "repeat"),
+        ("a", "stop", None, "stop"),
+        ("", "stop", None, "stop"),
+        ("a", None, None, None),
+    ],
+)
+def test_an_answer_that_the_server_broke_off_is_an_error(
+    text: str, reason: str | None, kind: str | None, word: str | None
+) -> None:
+    record = answering(lines(said(text), {**DONE, "done_reason": reason})).ask(chat())
+    assert (None if record.error is None else record.error.kind) == kind
+    assert record.done_reason == word
+
+
 def test_a_stream_that_just_ends_says_so() -> None:
     record = answering(lines(said("a"))).ask(chat())
     assert record.error == RequestError("protocol", "the stream ended without a done message", 200)

@@ -112,7 +112,7 @@ def test_it_ends_once_the_process_that_started_it_is_gone(monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "_exit", lambda _: ended.set())
     node = Agent("n", "127.0.0.1")
     assert not ended.wait(0.01)
-    monkeypatch.setattr(os, "getppid", lambda: 1)
+    monkeypatch.setattr(os, "getppid", lambda: -1)
     assert ended.wait(30)
     node.close()
 

@@ -38,6 +38,12 @@ def test_requests_that_a_figure_does_not_count_are_asked_for_too() -> None:
     assert found.more == 45
 
 
+def test_what_is_exact_is_decided_at_the_first_ordinary_look() -> None:
+    found = settles_of([gate("error_rate<=0", needs=None)], ROW, WORDS)
+    assert found is not None
+    assert (found.more, found.at_most) == (70, False)
+
+
 def test_it_says_how_many_and_how_long() -> None:
     assert (
         Settles("structbench load", 70, 35.0).text == "about 70 more requests (35 s here) settle it: structbench load"

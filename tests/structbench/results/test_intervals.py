@@ -36,7 +36,16 @@ METRIC = [
 ]
 UNLISTED = [
     metric
-    for name in ("ttft_mean", "ttft_p42", "ttft_p100", "itl_mean", "itl_p42", "tpot_mean", "semantic_similarity")
+    for name in (
+        "ttft_mean",
+        "ttft_p42",
+        "ttft_p100",
+        "itl_mean",
+        "itl_p42",
+        "itl_p100",
+        "tpot_mean",
+        "semantic_similarity",
+    )
     if (metric := metric_of(name)) is not None
 ]
 """What no table of a report has, and a rule may be on."""

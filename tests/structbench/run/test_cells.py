@@ -22,7 +22,7 @@ from structbench.identity import canonical_json, config_dict
 from structbench.options import LoadOptions
 from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, unreached_warning, words_of
 from structbench.run.segment import labels_of
-from structbench.run.settings import check_api, parse_options, settings_of
+from structbench.run.settings import MOST, check_api, parse_options, settings_of
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "digest-a", "b:1b": "digest-b"})
 
@@ -194,9 +194,24 @@ def test_only_suites_with_a_schema_know_the_structured_mode() -> None:
 )  # fmt: skip
 def test_numbers_that_must_be_above_zero(name: str, value: float) -> None:
     whole = name in ("requests", "concurrency", "max_in_flight", "workers")
-    told = "give a whole number" if whole and not math.isfinite(value) else "give more than 0"
+    told = "give at most " if value == math.inf else "give more than 0"
+    told = "give a whole number" if whole and not math.isfinite(value) else told
     with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} {value:g}: {told}"):
         settings_of(LoadOptions(**{name: [value] if name in ("concurrency", "rate") else value}))
+
+
+@pytest.mark.parametrize("name", [*MOST])
+def test_numbers_that_nobody_means_are_refused_before_anything_counts_to_them(name: str) -> None:
+    """Some were tracebacks, some were taken, and one made Python count for ever."""
+    many = name in ("concurrency", "rate")
+    with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} .*: give at most "):
+        settings_of(LoadOptions(**{name: [10**30] if many else 10**30}))
+
+
+def test_a_seed_is_a_number_of_json() -> None:
+    with pytest.raises(BadInput, match="--seed 1000"):
+        settings_of(LoadOptions(seed=10**30))
+    assert settings_of(LoadOptions(seed=-3)).seed == -3
 
 
 @pytest.mark.parametrize(
@@ -304,6 +319,26 @@ def test_several_values_of_one_setting_make_cells_and_different_settings_one() -
 def test_a_variant_is_the_same_cell_as_when_it_is_measured_alone() -> None:
     swept = {cell.config_hash for cell in cells(option=["num_ctx=2048", "num_ctx=8192"], think=["on"])}
     assert swept == {cells(option=[f"num_ctx={n}"], think=["on"])[0].config_hash for n in (2048, 8192)}
+
+
+@pytest.mark.parametrize("field", ['model="x"', "messages=[]", 'input="x"', 'prompt="x"', "stream=false", "tools=[]"])
+def test_a_field_that_says_what_is_measured_is_refused(field: str) -> None:
+    name = field.partition("=")[0]
+    with pytest.raises(BadInput, match=f"^--body {name}: it would replace what the run says that it measured: "):
+        cells(body=[field])
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", '{"a": [1, {"b": NaN}]}'])
+def test_a_number_that_json_lacks_is_refused_at_any_depth(text: str) -> None:
+    with pytest.raises(BadInput, match=r"^--body k: .* has a number that JSON does not have: give finite ones$"):
+        cells(body=[f"k={text}"])
+
+
+@pytest.mark.parametrize("text", ["name=foo,bar=1", "a=,b=2,c=x"])
+def test_pairs_in_llmperfs_form_are_told_to_stand_apart(text: str) -> None:
+    with pytest.raises(BadInput, match=f"--metadata {text.replace(',', ' ')}$"):
+        settings_of(LoadOptions(models=["m"], metadata=[text]))
+    assert settings_of(LoadOptions(models=["m"], metadata=["note=a, b"])).metadata == {"note": "a, b"}
 
 
 @pytest.mark.parametrize("given", [{"option": ["a=1", "a=1"]}, {"think": ["on", "true"]}, {"body": ["a=1", "a=1"]}])

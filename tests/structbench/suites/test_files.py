@@ -169,7 +169,7 @@ BROKEN_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"schema": True}, "schema: must be an object, not true or false"),
     ({"schema": {"type": "strng"}}, "schema.type: not a valid JSON Schema: 'strng'"),
     ({"schema": {"properties": {"a": {"minimum": "1"}}}}, "schema.properties.a.minimum: not a valid JSON Schema"),
-    ({"schema": {"type": "string", "pattern": "("}}, "schema.pattern: not a valid JSON Schema"),
+    ({"schema": {"type": "string", "pattern": "("}}, "schema.pattern: not a regular expression of ECMA-262: ("),
     ({"schema": {"$ref": "#/$defs/gone"}}, 'schema: "$ref": "#/$defs/gone" does not resolve'),
     ({"schema": {"items": {"$ref": "https://example.org/s.json"}}}, "does not resolve"),
     ({"schema": {"$schema": DRAFT_4, "exclusiveMinimum": 1}}, "schema.exclusiveMinimum: not a valid JSON Schema"),
