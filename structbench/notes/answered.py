@@ -39,8 +39,8 @@ def _answered(rows: Sequence[Row]) -> Iterator[Note]:
         n = sum(row["n"] for row in others)
         yield Note(
             "other_model",
-            f"{n:,} of {plural(completed, 'answer')} say that they are of {_names(others)}, although {others[0]['asked']} "
-            "was asked for: the figures are of what answered",
+            f"{n:,} of {plural(completed, 'answer')} say that they are of {_names(others)}, although "
+            f"{others[0]['asked']} was asked for: the figures are of what answered",
             n / completed,
         )
     if len(models) > 1:
