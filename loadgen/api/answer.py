@@ -236,7 +236,7 @@ def _reason_told(facts: dict[str, Any]) -> dict[str, Any]:
 def _is_possible(name: str, value: Any) -> bool:
     if name == "done_reason":
         return isinstance(value, str)
-    if name in (REFUSED, "thinking_partial"):
+    if name in (REFUSED, "thinking_partial", "answered_by", "fingerprint"):
         return True
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     return is_whole and 0 <= value < (_MOST_TOKENS if "tokens" in name else _MOST_NS)

@@ -8,7 +8,7 @@ from typing import Any
 
 from loadgen.api import conversation, sse
 from loadgen.api.answer import CallPiece, Piece
-from loadgen.api.reading import count_of, object_of, objects_of, text_of
+from loadgen.api.reading import count_of, name_of, object_of, objects_of, text_of
 from loadgen.types import ANSWER, Request
 from loadgen.wire.access import NO_ACCESS, Access
 from loadgen.wire.connection import WireTimings
@@ -138,8 +138,9 @@ def piece(part: Mapping[str, Any]) -> Piece:
         case "content_block_start":
             return _block(object_of(part, "content_block"), part.get("index"))
         case "message_start":
-            usage = object_of(object_of(part, "message"), "usage")
-            return Piece(facts=_counts({**usage, "output_tokens": None}))  # of an answer that has only begun
+            message = object_of(part, "message")
+            usage = {**object_of(message, "usage"), "output_tokens": None}  # of an answer that has only begun
+            return Piece(facts=_counts(usage) | _model(message))
         case "message_delta":
             reason = object_of(part, "delta").get("stop_reason")
             facts = _counts(object_of(part, "usage") or object_of(object_of(part, "delta"), "usage")) | _reason(reason)
@@ -162,8 +163,13 @@ def _whole(message: Mapping[str, Any]) -> Piece:
     return Piece(
         "".join(block.text for block in blocks), "".join(block.thinking for block in blocks),
         [call for block in blocks for call in block.calls], reason is not None,
-        facts | _counts(object_of(message, "usage")) | _reason(reason), whole=True,
+        facts | _counts(object_of(message, "usage")) | _model(message) | _reason(reason), whole=True,
     )  # fmt: skip
+
+
+def _model(message: Mapping[str, Any]) -> dict[str, Any]:
+    name = name_of(message.get("model"))
+    return {} if name is None else {"answered_by": name}
 
 
 def _reason(word: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from loadgen.api import conversation, sse
 from loadgen.api.answer import REFUSED, CallPiece, Piece
-from loadgen.api.reading import count_of, ns_of, object_of, objects_of, text_of, word_of
+from loadgen.api.reading import count_of, name_of, ns_of, object_of, objects_of, text_of, word_of
 from loadgen.types import ANSWER, NS, Request
 from loadgen.wire.access import NO_ACCESS, Access
 from loadgen.wire.connection import WireTimings
@@ -127,7 +127,7 @@ def piece(part: Mapping[str, Any]) -> Piece:
     if "x_groq" in part:
         facts = _groq(part) | facts
     if finish is not None:
-        finish, facts = None if finish in _NO_REASON else finish, _ending(choice, finish) | facts
+        finish, facts = None if finish in _NO_REASON else finish, _ending(part, choice, finish) | facts
     text = said.get("content") or said.get("text") or ""
     thinking = said.get("reasoning_content") or said.get("reasoning") or said.get("thinking")
     thinking = thinking or said.get("reasoning_text") or ""
@@ -148,11 +148,13 @@ def piece(part: Mapping[str, Any]) -> Piece:
 usual = sse.usual_with(piece)
 
 
-def _ending(choice: Mapping[str, Any], finish: Any) -> dict[str, Any]:
-    """Return the reason of a chunk that has one, and counts where some servers hide them."""
+def _ending(part: Mapping[str, Any], choice: Mapping[str, Any], finish: Any) -> dict[str, Any]:
+    """Return the reason of a chunk that has one, who answered, and counts where some servers hide them."""
     if finish in _NO_REASON:
         return {}
-    return {**(_facts(choice) if "usage" in choice else {}), "done_reason": word_of(finish)}  # Moonshot
+    facts = _facts(choice) if "usage" in choice else {}  # Moonshot
+    who = {"answered_by": name_of(part.get("model")), "fingerprint": name_of(part.get("system_fingerprint"))}
+    return {**facts, **{name: told for name, told in who.items() if told}, "done_reason": word_of(finish)}
 
 
 def _groq(part: Mapping[str, Any]) -> dict[str, Any]:

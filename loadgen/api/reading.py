@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_LONGEST_NAME = 200
 _TEXTS = ("text", "value", "content", "thinking", "reasoning", "summary")
 """Fields in which an object has its text."""
 
@@ -40,6 +41,11 @@ def word_of(found: Any) -> str | None:
     if isinstance(found, dict):
         found = found.get("type") or found.get("reason")
     return found if isinstance(found, str) else None
+
+
+def name_of(found: Any) -> str | None:
+    """Return a name; None for what is none."""
+    return found[:_LONGEST_NAME] if isinstance(found, str) and found else None
 
 
 def count_of(found: Any) -> int | None:

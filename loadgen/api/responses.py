@@ -8,7 +8,7 @@ from typing import Any
 
 from loadgen.api import conversation, openai, sse
 from loadgen.api.answer import REFUSED, CallPiece, Piece
-from loadgen.api.reading import count_of, object_of, objects_of, text_of
+from loadgen.api.reading import count_of, name_of, object_of, objects_of, text_of
 from loadgen.types import ANSWER, Request
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Sse
@@ -187,6 +187,7 @@ def _end(part: Mapping[str, Any], end: str) -> Piece:
         ),
         "cached_prompt_tokens": count_of(object_of(usage, "input_tokens_details").get("cached_tokens")),
         **openai.durations(object_of(part, "timings")),
+        "answered_by": name_of(response.get("model")),
     }  # fmt: skip
     text, thinking, calls = _said(output)
     told = {name: value for name, value in facts.items() if value is not None}

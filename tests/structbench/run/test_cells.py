@@ -20,7 +20,15 @@ from loadgen.types import ClosedLoop, OpenLoop
 from structbench.errors import BadInput
 from structbench.identity import canonical_json, config_dict
 from structbench.options import LoadOptions
-from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, unreached_warning, words_of
+from structbench.run.cells import (
+    Cell,
+    build_cells,
+    keyword_warnings,
+    loading_options,
+    reload_warning,
+    unreached_warning,
+    words_of,
+)
 from structbench.run.segment import labels_of
 from structbench.run.settings import MOST, check_api, parse_options, settings_of
 
@@ -393,6 +401,16 @@ def test_a_load_that_its_requests_never_fill_is_told_before() -> None:
     turns = unreached_warning(cells(suites=["turns"], requests=16, concurrency=[12])[0])
     assert turns is not None
     assert "at most 8 are in flight" in turns, "a second turn waits for the first"
+
+
+def test_keywords_of_a_file_that_bind_nothing_are_warned_of_and_only_there(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"id": "a", "prompt": "?", "schema": {"requried": ["a"]}}\n')
+    (own, shipped) = cells(suites=[str(path), "json"], requests=1)
+    assert keyword_warnings(own.suite) == [
+        'mine.jsonl: case "a": "requried" binds nothing: did you mean "required"?'
+    ]  # fmt: skip
+    assert keyword_warnings(shipped.suite) == []
 
 
 def test_cases_that_load_the_model_alike_need_no_warning(tmp_path: Path) -> None:
