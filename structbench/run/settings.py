@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import product
@@ -33,7 +33,7 @@ from structbench.types import Suite
 _ABOVE_ZERO = ("requests", "max_requests", "max_time", "max_tokens_total", "concurrency", "rate", "burstiness",
                "max_in_flight", "duration", "workers", "nodes", "timeout", "mean_input_tokens",
                "mean_output_tokens")  # fmt: skip
-_NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
+_NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold")
 
 _MISSPELT = 0.75
 """From this similarity on, an unknown option of Ollama is a known one with a mistake."""
@@ -137,6 +137,7 @@ def settings_of(options: LoadOptions) -> Settings:
     keep_alive = _keep_alive(options.keep_alive)
     collector, notices = _collector(options)
     notices += (UNCHECKED,) if options.insecure else ()
+    notices += tuple(_without_effect(options))
     shape = _shape(options)
     return Settings(
         models=tuple(options.models), suites=tuple(_suites(options, shape)), text=shape, loads=tuple(_loads(options)),
@@ -169,6 +170,15 @@ def _until_settled(options: LoadOptions) -> bool | None:
         raise BadInput(f"--until settled and {asked[0]} cannot be combined: leave one out, or bound the former by "
                        "--max-requests and --max-time")  # fmt: skip
     return False if asked else True if options.until == "settled" else None
+
+
+def _without_effect(options: LoadOptions) -> Iterator[str]:
+    """Yield a line for each bound of a load until settled that was given beside what makes it another."""
+    asked = [f"--{name}" for name in ("requests", "duration") if getattr(options, name) is not None]
+    for name in ("max_requests", "max_time") if asked else ():
+        if getattr(options, name) != getattr(LoadOptions(), name):
+            word = f"--{name.replace('_', '-')}"
+            yield f"{word} bounds a load until settled, and has no effect beside {asked[0]}: leave one out"
 
 
 def _check_numbers(options: LoadOptions) -> None:
