@@ -230,6 +230,10 @@ class RequestRecord:
     """True: the server says that it thought more than it streamed, as where it streams a summary."""
     total_tokens: int | None = None
     """The server's own sum of what the request used, where it is more than the prompt's and the output tokens."""
+    answered_by: str | None = None
+    """The model that the answer says it is of, which is that behind an alias."""
+    fingerprint: str | None = None
+    """What the server says of its own make amid an answer (``system_fingerprint``)."""
     error: RequestError | None = None
     following: Request | None = None
     """The turn that follows from this answer, which the same worker sends next unless the load is stopped."""

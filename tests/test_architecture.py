@@ -40,7 +40,7 @@ LAYERS = (
 HOMES = {
     "duckdb": ["structbench/store/"],
     "jsonschema": ["structbench/scoring/"],
-    "referencing": ["structbench/scoring/", "structbench/suites/fields.py"],
+    "referencing": ["structbench/scoring/"],
     "argparse_dataclass": ["structbench/cli.py"],
     "opentelemetry": ["loadgen/telemetry/"],
     "prometheus_client": ["loadgen/telemetry/", "structbench/watch/endpoint.py"],

@@ -17,7 +17,8 @@ REFUSED = "refused"
 REASONS: Mapping[str, str] = {
     "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "complete": "stop",
     "max_tokens": "length", "max_output_tokens": "length", "max_length": "length", "token_limit": "length",
-    "model_length": "length", "context_length": "length", "model_context_window_exceeded": "length",
+    "length_limit": "length", "max_new_tokens": "length", "model_length": "length", "eos_found": "stop",
+    "context_length": "length", "model_context_window_exceeded": "length",
     "function_call": "tool_calls", "tool_call": "tool_calls", "tool_use": "tool_calls", "repetition": "repeat",
 }  # fmt: skip
 """What some servers call the reason why an answer ended, in lower case -> what most call it."""
@@ -80,6 +81,8 @@ class CallPiece(NamedTuple):
     key: int | None = None
     """The call's place in the answer; None: of the last call, unless there is a new id or name."""
     id: str | None = None
+    goes_on: bool = False
+    """It continues a call, and is of none that is kept if there is no such call: the server made that one itself."""
 
 
 class Piece(NamedTuple):
@@ -124,8 +127,10 @@ class Answer:
         """
         text, thinking, calls, done, facts, whole = piece
         if whole:
-            text, thinking = "" if self.texts else text, "" if self.thoughts else thinking
+            text, thinking = _rest_of(text, self.texts), _rest_of(thinking, self.thoughts)
             calls = () if done and self.calls else [new for call in calls if (new := self._new_of(call)) is not None]
+        if calls and calls[0].goes_on:
+            calls = [call for call in calls if self._place_of(call) is not None]
         says = bool(text or thinking or calls)
         if self.done and (says or (done and self.ends_once)):
             self.overrun = True
@@ -179,7 +184,8 @@ class Answer:
         else:
             begun = self.calls[place]
             arguments = _joined(begun.arguments, call.arguments)
-            self.calls[place] = begun._replace(name=begun.name or call.name, arguments=arguments)
+            name = f"{begun.name or ''}{call.name}" if call.name and call.name != begun.name else begun.name
+            self.calls[place] = begun._replace(name=name, arguments=arguments)
 
     def drop_impossible(self) -> str | None:
         """Drop counts, durations and reasons that cannot be, which no database could hold; name the first of them.
@@ -227,6 +233,12 @@ class Answer:
         }  # fmt: skip
 
 
+def _rest_of(whole: str, pieces: Sequence[str]) -> str:
+    """Return what a whole text brings that its pieces did not: its end, if they are its beginning."""
+    had = "".join(pieces)
+    return whole[len(had) :] if whole.startswith(had) else ""
+
+
 def _reason_told(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the facts with a refusal as the reason why the answer ended, where the server only says "stop"."""
     told = {name: value for name, value in facts.items() if name != REFUSED}
@@ -237,7 +249,7 @@ def _reason_told(facts: dict[str, Any]) -> dict[str, Any]:
 def _is_possible(name: str, value: Any) -> bool:
     if name == "done_reason":
         return isinstance(value, str)
-    if name in (REFUSED, "thinking_partial"):
+    if name in (REFUSED, "thinking_partial", "answered_by", "fingerprint"):
         return True
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     return is_whole and 0 <= value < (_MOST_TOKENS if "tokens" in name else _MOST_NS)
@@ -253,10 +265,15 @@ def _begins_another(call: CallPiece, begun: CallPiece) -> bool:
     if call.id and begun.id and call.id != begun.id:
         return True
     if not begun.name or call.name != begun.name:
-        return bool(begun.name)
+        return bool(begun.name) and not _goes_on(call, begun)
     if call.id and call.id == begun.id and call.key == begun.key:
         return False
     return _is_whole(begun) or (call.key != begun.key and call.arguments == "")
+
+
+def _goes_on(call: CallPiece, begun: CallPiece) -> bool:
+    """Return whether the name is a piece of the name of a call at the same place, which has no arguments yet."""
+    return call.key is not None and call.key == begun.key and begun.arguments == "" and not _is_whole(call)
 
 
 def _joined(before: Mapping[str, Any] | str, more: Mapping[str, Any] | str) -> Mapping[str, Any] | str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from loadgen.api import DEFAULT_API, blame, kinds, openai, sse
 from loadgen.api.questions import allowed, client_of, unanswered
@@ -93,7 +93,10 @@ class V1Server:
             valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
         except ValueError:
             valid = False
-        if not valid or url.query or url.fragment:
+        if valid and (url.query or "/openai/deployments/" in url.path):
+            bare = urlunsplit((url.scheme, url.netloc, url.path, "", ""))
+            raise ServerError(f"{bare + '?…'!r} is not a valid server address: {_whole_address(url)}")
+        if not valid or url.fragment:
             raise ServerError(f"{masked_address(given)!r} is not a valid server address: "
                               f"give --host like http://127.0.0.1:8000{self.usual}")  # fmt: skip
         path = url.path.rstrip("/")
@@ -247,6 +250,17 @@ ANTHROPIC = V1Server(
     PROVIDER="anthropic", HOST_VARIABLES=("ANTHROPIC_BASE_URL",), KEY_VARIABLE="ANTHROPIC_API_KEY",
     prompt_count="input_tokens",
 )  # fmt: skip
+
+
+def _whole_address(url: SplitResult) -> str:
+    """Return what to give in the place of an address with a query, as of Azure's deployments."""
+    if ".azure." in (url.hostname or "") or "/openai/deployments/" in url.path:
+        deployment = url.path.partition("/deployments/")[2].partition("/")[0]
+        return (
+            f"Azure's deployments are at {url.scheme}://{url.netloc}/openai/v1 without an api-version: give that as "
+            f"--base-url, and --models {deployment or 'DEPLOYMENT'}"
+        )
+    return "give one without a query; a key goes into --api-key-env or --header-env"
 
 
 def _root(address: str) -> str:

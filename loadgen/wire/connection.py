@@ -85,6 +85,13 @@ class WireTimings:
         self.out_of_order: int | None = None
         """Segments that this end sent again, and that reached it after later ones: some were lost; None: unknown."""
 
+    def told_to_wait(self, header: str, value: str) -> None:
+        """Keep what such a header says; one in milliseconds says it more exactly."""
+        if value and header == "retry-after-ms":
+            self.retry_after = f"{value}ms"
+        elif not self.retry_after:
+            self.retry_after = value
+
 
 class Connection:
     """One connection: sends a request, yields the chunks of its answer with their stamps."""
@@ -384,8 +391,8 @@ class Connection:
             self._sized = True
         elif name == b"content-type" and self._timings is not None:
             self._timings.content_type = value.decode("latin-1")
-        elif name == b"retry-after" and self._timings is not None:
-            self._timings.retry_after = value.decode("latin-1")
+        elif name in (b"retry-after", b"retry-after-ms") and self._timings is not None:
+            self._timings.told_to_wait(name.decode(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         self.status: int = self._parser.get_status_code()

@@ -164,6 +164,8 @@ def _take_in(reply: Reply, api: ChatApi, data: bytes, path: str) -> None:
         _read(reply, api, parts, refused)
     except sse.StreamFailed as error:
         reply.error = str(error)
+    except sse.OtherShape as error:
+        reply.failure = f"no answer as {path} gives them: {error}"
     except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError, BadWire) as error:
         reply.failure = f"no answer as {path} gives them: {type(error).__name__}: {error}"
 
@@ -192,7 +194,7 @@ def _parts(data: bytes, api: ChatApi) -> Iterator[Mapping[str, Any]]:
     except ValueError:
         pass
     else:
-        yield whole
+        yield whole[0] if isinstance(whole, list) and len(whole) == 1 else whole  # as Gemini's errors
         return
     framing = api.FRAMING()
     chunks = [*framing.feed(data), framing.rest()]

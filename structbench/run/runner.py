@@ -45,7 +45,15 @@ from structbench.reports.summary import print_overview, print_table, runs_text, 
 from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.budget import TokenBudget
-from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, unreached_warning, words_of
+from structbench.run.cells import (
+    Cell,
+    build_cells,
+    keyword_warnings,
+    loading_options,
+    reload_warning,
+    unreached_warning,
+    words_of,
+)
 from structbench.run.cluster import join_cluster, node_rows
 from structbench.run.display import Display
 from structbench.run.hardware import hardware, is_here, read_ahead
@@ -299,6 +307,8 @@ def _notices(settings: Settings) -> list[str]:
 def _warnings(cells: Sequence[Cell]) -> list[str]:
     found = [reload_warning(cell, cell.server.api.LOADING_OPTIONS) for cell in cells]
     found += dict.fromkeys(unreached_warning(cell) for cell in cells)
+    found += dict.fromkeys(text for suite in {id(cell.suite): cell.suite for cell in cells}.values()
+                           for text in keyword_warnings(suite))  # fmt: skip
     return [f"warning: {text}" for text in found if text is not None]
 
 

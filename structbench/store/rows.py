@@ -27,7 +27,8 @@ _RECORD_COLUMNS = (
     "gathered_chunks", "resent_segments", "out_of_order_segments",
     "clock", "prompt_tokens", "cached_prompt_tokens", "output_tokens", "thinking_tokens", "thinking_partial",
     "load_s", "prompt_eval_s", "eval_s", "queue_s",
-    "server_tokens_per_s", "client_tokens_per_s", "done_reason", "output_text", "thinking_text",
+    "server_tokens_per_s", "client_tokens_per_s", "done_reason", "answered_by", "fingerprint", "output_text",
+    "thinking_text",
 )  # fmt: skip
 _of_record = attrgetter(*_RECORD_COLUMNS)
 _CONFIG_COLUMNS = ("model", "model_digest", "server_version", "suite", "endpoint", "structured")

@@ -72,7 +72,7 @@ def event(kind: str, **fields: Any) -> dict[str, Any]:
         (event("response.completed", response={"usage": None}),
          Piece(done=True, facts={"done_reason": "stop"}, whole=True)),
         (event("response.incomplete", response={"incomplete_details": {"reason": "max_output_tokens"}}),
-         Piece(done=True, facts={"done_reason": "length"}, whole=True)),
+         Piece(done=True, facts={"done_reason": "max_output_tokens"}, whole=True)),
         (event("response.incomplete", response={"incomplete_details": {"reason": "content_filter"}}),
          Piece(done=True, facts={"done_reason": "content_filter"}, whole=True)),
     ],

@@ -185,6 +185,16 @@ def test_what_is_no_address_is_told(host: str) -> None:
         OPENAI.address_of(host)
 
 
+@pytest.mark.parametrize("api", ["openai", "responses"])
+def test_azures_classic_address_is_told_what_to_give_instead(api: str) -> None:
+    with pytest.raises(ServerError, match=r"--base-url, and --models X$") as told:
+        server_api(api).address_of("https://u:secret@me.openai.azure.com/openai/deployments/X?api-version=2024-10-21")
+    assert "https://me.openai.azure.com/openai/v1 without" in str(told.value)
+    with pytest.raises(ServerError, match="give one without a query") as other:
+        server_api(api).address_of("https://h/v1?key=secret")
+    assert "secret" not in f"{told.value}{other.value}"
+
+
 USAGE = {"choices": [{"message": {"content": "a"}, "finish_reason": "length"}], "usage": {"prompt_tokens": 12}}
 
 
