@@ -179,6 +179,8 @@ class Store:
             except OSError as error:
                 raise RunFailed(f"cannot write to {self._spool.folder}: {error}; free some space") from error
             self._appended += 1
+            if self._appended - self._stored == MANY:
+                self._wake.set()  # out of a pause that was meant for fewer
             if table in UPDATED:
                 self._remember(table, kept)
             else:
