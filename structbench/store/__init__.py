@@ -195,6 +195,10 @@ class Store:
         while len(self._recent) > RECENT:
             del self._recent[next(iter(self._recent))]
 
+    def hasten(self) -> None:
+        """Have the rows appended so far moved into DuckDB now, without waiting for that."""
+        self._wake.set()
+
     def flush(self, timeout_s: float = 10.0, *, held_s: float = HELD_S, tried_s: float = 0.0) -> bool:
         """Wait until all rows appended so far are in DuckDB; return False if not (nothing is lost).
 
