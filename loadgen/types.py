@@ -39,6 +39,10 @@ _BUSY = 503
 """A server that is full says so to some, while it answers others."""
 GATHERED = 0.2
 """The share of gathered chunks above which an answer has no spacing to be measured."""
+NEARLY_ALL = 0.9
+"""What is called a summary of the thinking is all of it where the chunks are at least this share of the tokens."""
+_THINKING_TAGS = ("<think", "<thought")
+"""So begins an answer whose thinking is in its text."""
 FASTER = 0.95
 CLOSE_NS = 2_000_000
 """A stream in less than this share of the time that the server gives, and by more than this, came faster than made."""
@@ -178,6 +182,9 @@ class RequestRecord:
     first_answer_ns: int | None = None
     first_tool_call_ns: int | None = None
     end_ns: int | None = None
+    held_ns: int | None = None
+    """How long after ``end_ns`` its stream could not send by the server's doing: until the body ended, or through the
+    pause after a refusal; None: unknown."""
     read_lag_max_ns: int | None = None
     """The longest time that received bytes waited in the kernel until this client read them."""
     processor_wait_ns: int | None = None
@@ -206,6 +213,14 @@ class RequestRecord:
     eval_ns: int | None = None
     thinking_tokens: int | None = None
     """Of the output tokens, those of the thinking, where the server tells."""
+    thinking_partial: bool | None = None
+    """True: the server says that it thought more than it streamed, as where it streams a summary."""
+    total_tokens: int | None = None
+    """The server's own sum of what the request used, where it is more than the prompt's and the output tokens."""
+    answered_by: str | None = None
+    """The model that the answer says it is of, which is that behind an alias."""
+    fingerprint: str | None = None
+    """What the server says of its own make amid an answer (``system_fingerprint``)."""
     error: RequestError | None = None
     following: Request | None = None
     """The turn that follows from this answer, which the same worker sends next unless the load is stopped."""
@@ -276,6 +291,10 @@ class RequestRecord:
         return 0.0 if self.connected_ns is None else (self.connected_ns - self.sent_ns) / NS
 
     @property
+    def held_s(self) -> float | None:
+        return _seconds(self.held_ns)
+
+    @property
     def gaps_s(self) -> tuple[float, ...]:
         """Inter-token latencies (ITL): the gaps between consecutive chunks."""
         return tuple((b - a) / NS for a, b in pairwise(self.chunk_ns))
@@ -304,9 +323,9 @@ class RequestRecord:
     def tpot_s(self) -> float | None:
         """Time per output token after the first: (last chunk - first chunk) / (tokens in the chunks - 1).
 
-        Tokens in the chunks: the output tokens, less the one that ends an answer. Where the count is of the answer
-        without the thinking, so are the chunks; where it is of neither, or the stream was gathered, or faster than
-        the server says it made the tokens, there is none.
+        Tokens in the chunks: the output tokens, less those of thinking that was not streamed and the one that ends an
+        answer. Where the count is of the answer without the thinking, so are the chunks; where it is of neither, or
+        the stream was gathered, or faster than the server says it made the tokens, there is none.
         """
         chunks, tokens = self._counted()
         if self.is_gathered or _came_at_once(chunks) or tokens < 2 or self.output_tokens is None:
@@ -320,11 +339,28 @@ class RequestRecord:
     def _counted(self) -> tuple[tuple[int, ...], int]:
         """Return the chunks that the token count is of, and the tokens in them; no chunks if it is of others."""
         chunks, count = self.chunk_ns, self.output_tokens or 0
-        if len(chunks) > count and self.first_thinking_ns is not None and self.first_answer_ns is not None:
+        if self.thinking_is_hidden:
+            if not self.thinking_tokens:
+                return (), 0
+            count -= self.thinking_tokens if self.thinking_tokens <= count else 0
+            if self.thinking_partial:
+                firsts = [first for first in (self.first_answer_ns, self.first_tool_call_ns) if first is not None]
+                chunks = chunks[bisect_left(chunks, min(firsts)) :] if firsts else ()
+        elif len(chunks) > count and self.first_thinking_ns is not None and self.first_answer_ns is not None:
             chunks = chunks[bisect_left(chunks, self.first_answer_ns) :]
         if len(chunks) > count:
             return (), 0
         return chunks, count - (self.done_reason == "stop" and len(chunks) < count)
+
+    @property
+    def thinking_is_hidden(self) -> bool:
+        """Whether tokens of thinking are counted that are in no chunk, or in none as they were made."""
+        if self.output_tokens is None:
+            return False
+        if not self.thinking_tokens:
+            return self.thinking_partial is True and len(self.chunk_ns) < NEARLY_ALL * self.output_tokens
+        streamed = self.first_thinking_ns is not None or self.output_text.startswith(_THINKING_TAGS)
+        return self.thinking_partial is True or not streamed
 
     @property
     def client_tokens_per_s(self) -> float | None:

@@ -19,7 +19,7 @@ from loadgen.startup import collect_rarely, leave_out
 from structbench import __version__
 from structbench.errors import BadInput, StructbenchError
 from structbench.formatting import did_you_mean, printable_lines
-from structbench.options import seconds_of, time_word
+from structbench.options import LLMPERF, seconds_of, time_word
 from structbench.output import complain
 
 _INTERRUPTED_QUERY = "Query interrupted"
@@ -157,7 +157,8 @@ def parser_of(command: str, **more: Any) -> Any:
             if unknown != message:
                 known = [name for action in self._actions for name in action.option_strings]
                 word = unknown.split()[0]
-                message = f"unknown option {word}: {did_you_mean(word, known)}"
+                llmperf = f"{LLMPERF[word]} (docs/llmperf.md)" if word in LLMPERF and "--models" in known else None
+                message = f"unknown option {word}: {llmperf or did_you_mean(word, known)}"
             raise BadInput(f"{_plain(message, self._actions)} (see `structbench {command} --help`)")
 
     parser = Parser(
@@ -197,6 +198,8 @@ def _plain(message: str, actions: Sequence[Action]) -> str:
     if kind := re.match(r"invalid (int|float) value: (.*)", what):
         return f"{name} {kind[2]}: give {_WANTED[kind[1]]}"
     if word := re.match(r"invalid choice: '(.*?)'", what):
+        if (llmperf := LLMPERF.get(f"{name} {word[1]}")) is not None:
+            return f"{name} {word[1]}: {llmperf} (docs/llmperf.md)"
         choices = next((each.choices for each in actions if name in (*each.option_strings, each.dest)), None)
         return f"{name} {word[1]}: {did_you_mean(word[1], map(str, choices or ()), cutoff=0.6)}"
     return f"{name}: give a value" if re.match("expected (one|at least one) argument", what) else message

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.instruments import BY_NAME, Instrument
-from loadgen.types import GATHERED, MODEL_ERRORS
+from loadgen.types import GATHERED, MODEL_ERRORS, NEARLY_ALL
 from structbench.formatting import ABSENT, seconds_text, share_text, significant
 from structbench.strict_json import stored
 
@@ -33,13 +33,25 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 """The percentiles that reports give for each latency."""
 IS_GATHERED = f"coalesce(gathered_chunks > {GATHERED} * chunks, false)"
 """SQL: whether so many chunks of a request came together with others that they have no spacing."""
+_SAID = "output_tokens - coalesce(done_reason = 'stop', false)::INT"
+"""SQL: the output tokens less the one that ends an answer."""
 IS_WHOLE = (
-    "(coalesce(chunks, 0) <= 1 AND coalesce(output_tokens, 2) > 1)"
+    f"(coalesce(chunks, 0) <= 1 AND coalesce({_SAID}, 2) > 1)"
     f" OR ({IS_GATHERED} AND e2e_s - ttft_s <= 0.001 + 0.01 * e2e_s)"
 )
-"""SQL: whether an answer came in one piece, as tool calls do, so that its TTFT is the time of the whole answer."""
+"""SQL: whether an answer came in one piece, as tool calls do, so that its TTFT is the time of the whole answer.
+
+An answer of one token has a first one, however late the server's last message follows.
+"""
 IS_COVERED = "coalesce(coalesce(chunks, 0) <= output_tokens, false)"
 """SQL: whether a request has a token count, and one of its whole stream."""
+THINKING_IS_HIDDEN = (
+    "coalesce(CASE WHEN coalesce(thinking_tokens, 0) = 0"
+    f" THEN thinking_partial AND chunks < {NEARLY_ALL} * output_tokens"
+    " ELSE output_tokens IS NOT NULL AND (coalesce(thinking_partial, false) OR first_thinking_s IS NULL"
+    " AND NOT regexp_matches(coalesce(output_text, ''), '^<(think|thought)')) END, false)"
+)
+"""SQL: whether tokens of thinking are counted that are in no chunk, or in none as they were made."""
 IS_UNLIKELY = (
     "coalesce(eval_s < 1e-6 * (output_tokens - 1)"
     " OR coalesce(load_s, 0) + coalesce(prompt_eval_s, 0) + eval_s > 1.05 * e2e_s + 0.002, false)"

@@ -175,6 +175,17 @@ def _read_each(option: Any, given: Any) -> list[Any]:
     return [_read(option, value) for value in values]
 
 
+LLMPERF: Mapping[str, str] = {
+    "--num-concurrent-requests": "it is --concurrency here",
+    "--max-num-completed-requests": "it is --requests here", "--llm-api": "it is --api here",
+    "--additional-sampling-params": "its fields are --body KEY=JSON here, or --option for every API",
+    "--results-dir": "it is --db here; `structbench export --format llmperf` writes LLMPerf's files",
+    **dict.fromkeys(
+        ("--api litellm", "--api vertexai", "--api sagemaker"),
+        "--api openai speaks to it, at its OpenAI-compatible address or through a gateway",
+    ),
+}  # fmt: skip
+"""LLMPerf's word -> what to give here."""
 JSON_VALUES = ("option", "body")
 """Options whose values, KEY=VALUE, are JSON."""
 

@@ -44,18 +44,20 @@ TOGETHER_S = 0.005
 _GAPS = 2_000_000
 """Gaps that are judged at most: those of requests spread evenly over the run."""
 
+FREE_NS = "end_ns + coalesce(held_s * 1e9, 0)::BIGINT"
+"""SQL: when the stream of a request could send the next one, as far as the server decides that."""
 _P = ", ".join(map(str, JUDGED.values()))
 _MODEL_ERRORS = ", ".join(f"'{kind}'" for kind in MODEL_ERRORS)
 FACTS = f"""
 WITH sent AS (
-    SELECT segment, sent_ns, end_ns FROM requests WHERE run_id = $1 AND sent_ns IS NOT NULL
+    SELECT segment, sent_ns, {FREE_NS} AS free_ns FROM requests WHERE run_id = $1 AND sent_ns IS NOT NULL
 ), full_from AS (
     SELECT segment, max(sent_ns) FILTER (WHERE n = concurrency) AS from_ns, max(sent_ns) AS to_ns
     FROM (SELECT segment, sent_ns, row_number() OVER (PARTITION BY segment ORDER BY sent_ns) AS n FROM sent)
         CROSS JOIN (SELECT concurrency FROM runs WHERE run_id = $1)
     GROUP BY segment HAVING count(*) >= 3 * any_value(concurrency)
 ), held AS (
-    SELECT segment, from_ns, to_ns, sum(greatest(0, least(end_ns, to_ns) - greatest(sent_ns, from_ns))) AS held_ns
+    SELECT segment, from_ns, to_ns, sum(greatest(0, least(free_ns, to_ns) - greatest(sent_ns, from_ns))) AS held_ns
     FROM sent JOIN full_from USING (segment) GROUP BY segment, from_ns, to_ns
 ), first AS (
     SELECT ttft_s AS high, ttft_s - coalesce(ttft_off_s, 0) AS low, ttft_s + send_lag_s AS due, processor_wait_s AS wait
@@ -90,7 +92,8 @@ FROM of_requests, of_first, of_nodes
 arose.
 
 ``in_flight_mean`` is of a closed loop's full part: from its Nth request sent to its last one sent; NULL for an open
-loop and for fewer than 3 N requests.
+loop and for fewer than 3 N requests. A stream that the server holds after its answer, or that it refused and that
+pauses therefore, is as good as in flight: only what is left is this client's doing.
 """
 GAPS = f"""
 WITH zipped AS (

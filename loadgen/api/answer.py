@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from loadgen.types import NOT_JSON
+from loadgen.types import NOT_JSON, is_broken
 from loadgen.wire.framing import BadWire
 
 REFUSED = "refused"
 """The fact that the model refused to answer, in a field of its own."""
+REASONS: Mapping[str, str] = {
+    "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "complete": "stop",
+    "max_tokens": "length", "max_output_tokens": "length", "max_length": "length", "token_limit": "length",
+    "length_limit": "length", "max_new_tokens": "length", "model_length": "length", "eos_found": "stop",
+    "context_length": "length", "model_context_window_exceeded": "length",
+    "function_call": "tool_calls", "tool_call": "tool_calls", "tool_use": "tool_calls", "repetition": "repeat",
+}  # fmt: skip
+"""What some servers call the reason why an answer ended, in lower case -> what most call it."""
+_BROKEN_OFF = ("abort", "aborted", "error", "server_error", "network_error", "failed", "cancelled", "canceled",
+               "interrupted", "timeout", "time_limit", "shutdown", "connection closed",
+               "insufficient_system_resource")  # fmt: skip
+_ONLY_LOADED = ("load", "unload")
+"""What Ollama says where it only loaded the model, or dropped it."""
 _MOST_TOKENS = 2**31
 _MOST_NS = 2**53
 """104 days."""
@@ -34,6 +48,18 @@ def gathered(offsets_us: Sequence[int], merged: int) -> int:
     return max(0, together - merged) if apart_us > APART_US else 0
 
 
+def told_alike(reason: Any) -> Any:
+    """Return why an answer ended as most servers call it, in lower case; what is no text as it is."""
+    word = reason.lower() if isinstance(reason, str) else reason
+    return REASONS.get(word, word) if isinstance(word, str) else word
+
+
+def broke_off(reason: Any, said: bool) -> bool:
+    """Return whether the server itself broke off an answer that ended so; ``said``: whether there was any of it."""
+    word = told_alike(reason)
+    return word in _BROKEN_OFF or (word in _ONLY_LOADED and not said)
+
+
 class CallPiece(NamedTuple):
     """A tool call, or a piece of its arguments' text, which continues the call of the same key and id."""
 
@@ -42,6 +68,8 @@ class CallPiece(NamedTuple):
     key: int | None = None
     """The call's place in the answer; None: of the last call, unless there is a new id or name."""
     id: str | None = None
+    goes_on: bool = False
+    """It continues a call, and is of none that is kept if there is no such call: the server made that one itself."""
 
 
 class Piece(NamedTuple):
@@ -86,8 +114,10 @@ class Answer:
         """
         text, thinking, calls, done, facts, whole = piece
         if whole:
-            text, thinking = "" if self.texts else text, "" if self.thoughts else thinking
+            text, thinking = _rest_of(text, self.texts), _rest_of(thinking, self.thoughts)
             calls = () if done and self.calls else [new for call in calls if (new := self._new_of(call)) is not None]
+        if calls and calls[0].goes_on:
+            calls = [call for call in calls if self._place_of(call) is not None]
         says = bool(text or thinking or calls)
         if self.done and (says or (done and self.ends_once)):
             self.overrun = True
@@ -116,6 +146,8 @@ class Answer:
         self.done = self.done or done
         if facts:  # a zero or a null does not take back what was told before
             self.facts |= {name: told for name, told in facts.items() if told or name not in self.facts}
+            if "done_reason" in facts:
+                self.facts["done_reason"] = told_alike(self.facts["done_reason"])
 
     def _place_of(self, call: CallPiece) -> int | None:
         """Return where the call is whose id or key the piece has; None if there is none."""
@@ -139,7 +171,8 @@ class Answer:
         else:
             begun = self.calls[place]
             arguments = _joined(begun.arguments, call.arguments)
-            self.calls[place] = begun._replace(name=begun.name or call.name, arguments=arguments)
+            name = f"{begun.name or ''}{call.name}" if call.name and call.name != begun.name else begun.name
+            self.calls[place] = begun._replace(name=name, arguments=arguments)
 
     def drop_impossible(self) -> str | None:
         """Drop counts, durations and reasons that cannot be, which no database could hold; name the first of them.
@@ -165,7 +198,7 @@ class Answer:
 
     @property
     def tool_calls(self) -> tuple[Mapping[str, Any], ...]:
-        return tuple({"name": call.name or "", "arguments": _arguments(call.arguments)} for call in self.calls)
+        return tuple({"name": _name(call), "arguments": _arguments(call.arguments)} for call in self.calls)
 
     def _early(self) -> tuple[int, ...] | None:
         """Return by how much each chunk may have come earlier: empty if none may, None if unknown."""
@@ -187,6 +220,12 @@ class Answer:
         }  # fmt: skip
 
 
+def _rest_of(whole: str, pieces: Sequence[str]) -> str:
+    """Return what a whole text brings that its pieces did not: its end, if they are its beginning."""
+    had = "".join(pieces)
+    return whole[len(had) :] if whole.startswith(had) else ""
+
+
 def _reason_told(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the facts with a refusal as the reason why the answer ended, where the server only says "stop"."""
     told = {name: value for name, value in facts.items() if name != REFUSED}
@@ -197,7 +236,7 @@ def _reason_told(facts: dict[str, Any]) -> dict[str, Any]:
 def _is_possible(name: str, value: Any) -> bool:
     if name == "done_reason":
         return isinstance(value, str)
-    if name == REFUSED:
+    if name in (REFUSED, "thinking_partial", "answered_by", "fingerprint"):
         return True
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     return is_whole and 0 <= value < (_MOST_TOKENS if "tokens" in name else _MOST_NS)
@@ -213,10 +252,15 @@ def _begins_another(call: CallPiece, begun: CallPiece) -> bool:
     if call.id and begun.id and call.id != begun.id:
         return True
     if not begun.name or call.name != begun.name:
-        return bool(begun.name)
+        return bool(begun.name) and not _goes_on(call, begun)
     if call.id and call.id == begun.id and call.key == begun.key:
         return False
     return _is_whole(begun) or (call.key != begun.key and call.arguments == "")
+
+
+def _goes_on(call: CallPiece, begun: CallPiece) -> bool:
+    """Return whether the name is a piece of the name of a call at the same place, which has no arguments yet."""
+    return call.key is not None and call.key == begun.key and begun.arguments == "" and not _is_whole(call)
 
 
 def _joined(before: Mapping[str, Any] | str, more: Mapping[str, Any] | str) -> Mapping[str, Any] | str:
@@ -229,22 +273,69 @@ def _joined(before: Mapping[str, Any] | str, more: Mapping[str, Any] | str) -> M
     return more if again else before + more
 
 
+def _name(call: CallPiece) -> str:
+    return call.name if isinstance(call.name, str) else ""
+
+
 def _is_whole(call: CallPiece) -> bool:
-    parsed = None if call.arguments == "" else _arguments(call.arguments)
-    return parsed is not None and not (isinstance(parsed, dict) and NOT_JSON in parsed)
+    return call.arguments != "" and not is_broken({"arguments": _arguments(call.arguments)})
 
 
 def _arguments(arguments: Mapping[str, Any] | str) -> Any:
-    """Parse the arguments; a text that is not JSON is kept as it is, for it is the model's."""
-    if not isinstance(arguments, str):
-        return arguments
+    """Parse the arguments; a text that is not JSON is kept as it is, for it is the model's.
+
+    Neither is one with a name twice in an object, a number that no double holds, or nested deeper than what is stored.
+    """
+    if not isinstance(arguments, str):  # the official client has read them, by Python's rules
+        try:
+            text = json.dumps(arguments, default=dict)
+        except RecursionError:
+            return {NOT_JSON: "(nested too deeply to be kept)"}
+        return arguments if arguments == _arguments(text) else {NOT_JSON: text}
     if not arguments:  # some servers' form of a call without arguments
         return {}
     try:
-        return json.loads(arguments, parse_constant=_no_constant)
+        value = _STRICT.decode(arguments)
     except (ValueError, RecursionError):
         return {NOT_JSON: arguments}
+    return value if _is_shallow(arguments, value) else {NOT_JSON: arguments}
+
+
+def _is_shallow(text: str, value: Any) -> bool:
+    level = [value] if text.count("[") + text.count("{") > _DEEPEST else []
+    for _ in range(_DEEPEST + 1):
+        level = [item for each in level if isinstance(each, dict | list)
+                 for item in (each.values() if isinstance(each, dict) else each)]  # fmt: skip
+    return not level
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return members
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text} is beyond the range of a double")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_DEEPEST = 97
+"""Levels of arguments; with the list of calls, and the call, that is what a results file gives back."""
+_DIGITS = 300
+"""Digits of a whole number, which a double can hold."""
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_members, parse_float=_finite, parse_int=_whole, parse_constant=_no_constant
+)

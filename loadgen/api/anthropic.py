@@ -8,14 +8,16 @@ from typing import Any
 
 from loadgen.api import conversation, sse
 from loadgen.api.answer import CallPiece, Piece
+from loadgen.api.reading import count_of, name_of, object_of, objects_of, text_of
 from loadgen.types import ANSWER, Request
 from loadgen.wire.access import NO_ACCESS, Access
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Sse
 
 FRAMING: type[Framing] = Sse
-ENDS_ONCE = True
+ENDS_ONCE = False
 PROMPTS = False
+HEADERS: Mapping[str, str] = {"anthropic-version": "2026-10-21"}
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_tokens", "temperature": "temperature", "top_p": "top_p", "top_k": "top_k",
     "stop": "stop_sequences",
@@ -24,9 +26,10 @@ OPTIONS: Mapping[str, str] = {
 DIALECTS: Sequence[str] = ("tools",)
 DEFAULT_MAX_TOKENS = 4096
 """The API insists on a limit."""
-_MIN_THINKING_TOKENS = 1024
-_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls",
-            "model_context_window_exceeded": "length"}  # fmt: skip
+MIN_THINKING_TOKENS = 1024
+"""The API refuses less; a limit that leaves an answer nothing beside it is raised by as much."""
+_ID = 100
+"""A longer signature is more than the id or digest that other servers put there."""
 
 preconnect = sse.preconnect
 error_of = sse.error_of
@@ -51,8 +54,8 @@ async def _counted_whole(answer: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
         async for event in answer:
             match event.get("type"):
                 case "message_start":
-                    start = event["message"].get("usage") or {}
-                case "message_delta" if told := event.get("usage"):
+                    start = object_of(object_of(event, "message"), "usage")
+                case "message_delta" if told := object_of(event, "usage"):
                     new = {name: count for name, count in told.items() if count or start.get(name) is None}
                     event["usage"] = {**start, **new}
             yield event
@@ -64,6 +67,8 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
     if isinstance(stop := options.get("stop_sequences"), str):
         options["stop_sequences"] = [stop]
     options.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    if request.think is True and options["max_tokens"] <= MIN_THINKING_TOKENS:  # the API wants more than that
+        options["max_tokens"] += MIN_THINKING_TOKENS
     all_turns = list(conversation.turns(request.messages))
     optional = {
         "system": "\n\n".join(turn.text for turn in all_turns if turn.role == "system"),
@@ -75,7 +80,7 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
         effort = optional.get("output_config", {})
         optional["output_config"] = {**effort, "format": {"type": "json_schema", "schema": request.format}}
     said = {"model": request.model, "stream": stream, "messages": _messages(all_turns)}
-    return said | {k: v for k, v in optional.items() if v} | options | dict(request.body)
+    return conversation.with_body(said | {k: v for k, v in optional.items() if v} | options, request.body)
 
 
 def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def _thinking(think: bool | str | None, max_tokens: int) -> dict[str, Any]:
         return {}
     if not think:
         return {"thinking": {"type": "disabled"}}
-    return {"thinking": {"type": "enabled", "budget_tokens": max(_MIN_THINKING_TOKENS, max_tokens // 2)}}
+    return {"thinking": {"type": "enabled", "budget_tokens": max(MIN_THINKING_TOKENS, max_tokens // 2)}}
 
 
 def _messages(all_turns: Sequence[conversation.Turn]) -> list[dict[str, Any]]:
@@ -124,22 +129,26 @@ def _content(turn: conversation.Turn) -> Any:
     return [*images, *said, *calls]
 
 
+@sse.readable
 def piece(part: Mapping[str, Any]) -> Piece:
     """Read one event."""
     match part.get("type"):
         case "content_block_delta":
-            return _delta(part["delta"], part.get("index"))
+            return _delta(object_of(part, "delta"), part.get("index"))
         case "content_block_start":
-            return _block(part["content_block"], part.get("index"))
+            return _block(object_of(part, "content_block"), part.get("index"))
         case "message_start":
-            usage = part["message"].get("usage") or {}
-            return Piece(facts=_counts({**usage, "output_tokens": None}))  # of an answer that has only begun
+            message = object_of(part, "message")
+            usage = {**object_of(message, "usage"), "output_tokens": None}  # of an answer that has only begun
+            return Piece(facts=_counts(usage) | _model(message))
         case "message_delta":
-            reason = (part.get("delta") or {}).get("stop_reason")
-            facts = _counts(part.get("usage") or {}) | {"done_reason": _REASONS.get(str(reason), reason)}
+            reason = object_of(part, "delta").get("stop_reason")
+            facts = _counts(object_of(part, "usage") or object_of(object_of(part, "delta"), "usage")) | _reason(reason)
             return Piece(done=reason is not None, facts=facts)
         case "message":
             return _whole(part)
+        case "message_stop" | sse.DONE:
+            return Piece(done=True, facts=_counts(object_of(part, "usage")))
     return Piece()
 
 
@@ -147,24 +156,37 @@ usual = sse.usual_with(piece)
 
 
 def _whole(message: Mapping[str, Any]) -> Piece:
-    """Read an answer that was not streamed."""
-    blocks = [_block(block, number) for number, block in enumerate(message["content"])]
+    """Read a whole answer: one that was not streamed, or what some servers end a stream with."""
+    blocks = [_block(block, number) for number, block in enumerate(objects_of(message.get("content")))]
     reason = message.get("stop_reason")
-    facts = _counts(message.get("usage") or {}) | {"done_reason": _REASONS.get(str(reason), reason)}
+    facts = {name: value for block in blocks for name, value in block.facts.items()}
     return Piece(
         "".join(block.text for block in blocks), "".join(block.thinking for block in blocks),
-        [call for block in blocks for call in block.calls], reason is not None, facts,
+        [call for block in blocks for call in block.calls], reason is not None,
+        facts | _counts(object_of(message, "usage")) | _model(message) | _reason(reason), whole=True,
     )  # fmt: skip
+
+
+def _model(message: Mapping[str, Any]) -> dict[str, Any]:
+    name = name_of(message.get("model"))
+    return {} if name is None else {"answered_by": name}
+
+
+def _reason(word: Any) -> dict[str, Any]:
+    return {} if word is None else {"done_reason": word}
 
 
 def _delta(delta: Mapping[str, Any], index: int | None) -> Piece:
     match delta.get("type"):
         case "text_delta":
-            return Piece(delta["text"])
+            return Piece(text_of(delta.get("text")))
         case "thinking_delta":
-            return Piece(thinking=delta["thinking"])
+            return Piece(thinking=text_of(delta.get("thinking")))
+        case "signature_delta":
+            return _signed(delta)
         case "input_json_delta":
-            return Piece(calls=(CallPiece(None, delta["partial_json"], index),)) if delta["partial_json"] else Piece()
+            more = delta.get("partial_json")
+            return Piece(calls=(CallPiece(None, more, index, goes_on=True),)) if more else Piece()
     return Piece()
 
 
@@ -174,20 +196,28 @@ def _block(block: Mapping[str, Any], index: int | None) -> Piece:
         case "tool_use":
             return Piece(calls=(CallPiece(block.get("name"), block.get("input") or "", index, block.get("id")),))
         case "text":
-            return Piece(block.get("text") or "")
+            return Piece(text_of(block.get("text")))
         case "thinking":
-            return Piece(thinking=block.get("thinking") or "")
+            return _signed(block)._replace(thinking=text_of(block.get("thinking")))
+        case "redacted_thinking":
+            return Piece(facts={"thinking_partial": True})
     return Piece()
+
+
+def _signed(thought: Mapping[str, Any]) -> Piece:
+    """Read the signature of a thought: a long one holds the thinking itself, of which the text is a summary."""
+    return Piece(facts={"thinking_partial": True}) if len(thought.get("signature") or "") > _ID else Piece()
 
 
 def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Read the counts: ``input_tokens`` is without the tokens that were read from a cache or written to one."""
-    facts: dict[str, Any] = {}
-    if usage.get("input_tokens") is not None:
-        cached = usage.get("cache_read_input_tokens")
-        facts["prompt_tokens"] = usage["input_tokens"] + (cached or 0) + (usage.get("cache_creation_input_tokens") or 0)
-        if cached is not None:
-            facts["cached_prompt_tokens"] = cached
-    if usage.get("output_tokens") is not None:
-        facts["output_tokens"] = usage["output_tokens"]
-    return facts
+    asked, cached, written = (
+        count_of(usage.get(name)) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    )
+    facts = {
+        "prompt_tokens": None if asked is None else asked + (cached or 0) + (written or 0),
+        "cached_prompt_tokens": None if asked is None else cached,
+        "output_tokens": count_of(usage.get("output_tokens")),
+        "thinking_tokens": count_of(object_of(usage, "output_tokens_details").get("thinking_tokens")),
+    }
+    return {name: value for name, value in facts.items() if value is not None}

@@ -61,3 +61,17 @@ def media_type(image: str) -> str:
     """Return the media type of an image in base64 by its first bytes."""
     begins = {"iVBOR": "image/png", "R0lGOD": "image/gif", "UklGR": "image/webp"}
     return next((kind for start, kind in begins.items() if image.startswith(start)), "image/jpeg")
+
+
+_MERGED = ("stream_options", "text", "output_config", "reasoning")
+"""Objects of a body of which one field says nothing of another, as of the schema."""
+
+
+def with_body(said: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body with the user's fields, which replace ours."""
+    merged = {
+        name: {**said[name], **value}
+        for name, value in more.items()
+        if name in _MERGED and isinstance(value, Mapping) and isinstance(said.get(name), Mapping)
+    }
+    return {**said, **more, **merged}

@@ -32,6 +32,8 @@ class Kind:
     """A server that tells no more than the names of its models, as every one does."""
 
     name: ClassVar[str] = ""
+    lists_all: ClassVar[bool] = True
+    """Whether it has no other models than those that it lists."""
 
     def speaks(self, http: httpx.Client, listing: httpx.Response, entries: Entries | None) -> bool:
         """Return whether the server is of this kind."""
@@ -162,7 +164,13 @@ class _LmStudio(Kind):
         return "", {}, details
 
 
-ANY, _LLAMA_CPP = Kind(), _LlamaCpp()
+class _Other(Kind):
+    """A hosted API, a gateway or a server of no known kind: aliases, pages and patterns leave models out of a list."""
+
+    lists_all = False
+
+
+ANY, _LLAMA_CPP = _Other(), _LlamaCpp()
 _KINDS: Sequence[Kind] = (_LLAMA_CPP, _Vllm(), _Sglang(), _LmStudio(), _Ollama(), _Tgi(), ANY)
 """In the order in which they are tried: first those that the list of models tells."""
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FRAMING: type[Framing] = Ndjson
 ENDS_ONCE = True
 PROMPTS = True
+HEADERS: Mapping[str, str] = {}
 OPTIONS: Mapping[str, str] = {
     name: name
     for name in (
@@ -52,6 +53,7 @@ _USUAL = re.compile(
     rb'(?:,"thinking":%s)?),"done":false\}\n' % (_NAME, _NAME, _TEXT, _TEXT, _TEXT, _TEXT)
 )
 """A line with a piece of text, as Ollama writes it."""
+_SAYS_ERROR = re.compile(r"\b(?:err(?:or)?s?|exception|failed|failure|invalid|unexpected)\b", re.IGNORECASE)
 _FACTS = {
     "done_reason": "done_reason",
     "prompt_tokens": "prompt_eval_count",
@@ -68,8 +70,20 @@ _FACTS = {
 def _client() -> type[ollama.AsyncClient]:
     """Return the official client, with what newer servers tell and its own model of an answer drops."""
     import ollama  # late: takes 0.3 s
+    import pydantic
+
+    class Function(pydantic.BaseModel):  # of whatever form: what a model writes is its own, and scored
+        name: Any = None
+        arguments: Any = {}
+
+    class Call(pydantic.BaseModel):
+        function: Function
+
+    class Said(ollama.Message):
+        tool_calls: Call | Sequence[Call] | None = None  # type: ignore[assignment]
 
     class ChatAnswer(ollama.ChatResponse):
+        message: Said
         prompt_eval_cached_count: int | None = None
 
     class Completion(ollama.GenerateResponse):
@@ -188,8 +202,17 @@ def _decoded(written: bytes) -> str:
 
 
 def _calls(calls: Any) -> list[CallPiece]:
-    functions = [_fields(_fields(call)["function"]) for call in calls]
-    return [CallPiece(function["name"], function["arguments"]) for function in functions]
+    """Read tool calls, each whole; a name that is no text, and arguments that are no object, are kept as JSON.
+
+    That a text holds an object does not make it one.
+    """
+    functions = [_fields(_fields(call)["function"]) for call in (calls if isinstance(calls, list) else [calls])]
+    pieces = []
+    for function in functions:
+        name, arguments = function.get("name"), function.get("arguments", {})
+        named = name if isinstance(name, str) and name else json.dumps(name)
+        pieces.append(CallPiece(named, arguments if isinstance(arguments, dict) else json.dumps(arguments)))
+    return pieces
 
 
 def _fields(value: Any) -> Mapping[str, Any]:
@@ -226,6 +249,8 @@ def _not_ollama(caught: Exception, text: str, timings: WireTimings) -> RequestEr
         return RequestError("protocol", f"not a request that the Ollama client sends: {text}")
     if (hidden := _hidden(caught)) is not None:
         return _server_error(*hidden)
+    if (line := _error_line(caught)) is not None:
+        return _server_error(line, -1)
     if not timings.content_type.startswith(FRAMING.CONTENT_TYPES):
         text = f"content type {timings.content_type!r} is not {FRAMING.NAME}"
     return RequestError("protocol", f"not {FRAMING.NAME} as Ollama sends it: {text}", 200)
@@ -239,6 +264,23 @@ def _hidden(caught: BaseException) -> tuple[Any, int] | None:
         if frame.f_code is ollama.ResponseError.__init__.__code__:
             return frame.f_locals["error"], frame.f_locals["status_code"]
     return None
+
+
+def _error_line(caught: Exception) -> Mapping[str, Any] | None:
+    """Find the line, without an answer, that the client refused, if it says that something went wrong.
+
+    Ollama 0.11 writes the error as a name: ``{"error parsing tool call": "…"}``.
+    """
+    import pydantic
+
+    if not isinstance(caught, pydantic.ValidationError):
+        return None
+    wrong = caught.errors()[0]
+    line = wrong["input"]
+    if wrong["type"] == "missing" and wrong["loc"] in (("message",), ("response",)) and isinstance(line, dict):
+        told = " ".join(text for item in line.items() for text in item if isinstance(text, str))
+        return line if _SAYS_ERROR.search(told) else None
+    return {"error": line} if wrong["loc"] == ("message",) and isinstance(line, str) else None
 
 
 def _in_client(caught: BaseException) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from loadgen.api import conversation, sse
 from loadgen.api.answer import REFUSED, CallPiece, Piece
+from loadgen.api.reading import count_of, name_of, ns_of, object_of, objects_of, text_of, word_of
 from loadgen.types import ANSWER, NS, Request
 from loadgen.wire.access import NO_ACCESS, Access
 from loadgen.wire.connection import WireTimings
@@ -18,6 +19,7 @@ from loadgen.wire.framing import Framing, Sse
 FRAMING: type[Framing] = Sse
 ENDS_ONCE = False
 PROMPTS = True
+HEADERS: Mapping[str, str] = {}
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_tokens", "temperature": "temperature", "top_p": "top_p", "seed": "seed", "stop": "stop",
     "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
@@ -26,15 +28,10 @@ OPTIONS: Mapping[str, str] = {
 LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 """The usual field of an answer's limit, which every server knows, and the one that OpenAI's own models insist on."""
 DIALECTS: Sequence[str] = ("strict", "structured_outputs", "json_schema", "tools")
-REASONS: Mapping[str, str] = {
-    "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "complete": "stop",
-    "max_tokens": "length", "model_length": "length",
-    "function_call": "tool_calls", "tool_call": "tool_calls", "tool_use": "tool_calls",
-}  # fmt: skip
-"""What some servers call a reason, in lower case -> what most call it."""
+_NOT_ALL = ("reasoning.summary", "reasoning.encrypted")
+"""Types of thinking that is not streamed as it is made."""
 _NO_REASON = ("", "null")
 """How some servers say in each chunk that the answer goes on."""
-_BROKEN_OFF = ("abort", "aborted", "error", "cancelled", "insufficient_system_resource")
 EFFORT: Mapping[bool | str | None, str] = {True: "medium", False: "none"}
 _MS = NS // 1000
 _COUNTS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
@@ -55,7 +52,7 @@ error_of = sse.error_of
 async def call(client: Any, request: Request, timings: WireTimings) -> AsyncGenerator[Any]:
     """Have the client send the request; return the events of its answer."""
     path = "/chat/completions" if request.prompt is None else "/completions"
-    return await sse.call(client, path, body(request), timings, with_end=True)
+    return await sse.call(client, path, body(request), timings)
 
 
 def body(request: Request, stream: bool = True) -> dict[str, Any]:
@@ -72,8 +69,10 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
     options = {OPTIONS[name]: value for name, value in request.options.items() if name in OPTIONS}
     if request.limit_field is not None and request.prompt is None and LIMIT_FIELDS[0] in options:
         options[request.limit_field] = options.pop(LIMIT_FIELDS[0])
+    if any(name in request.body for name in LIMIT_FIELDS):  # OpenAI refuses two limits
+        options = {name: value for name, value in options.items() if name not in LIMIT_FIELDS}
     said = {"model": request.model, "stream": stream} | {k: v for k, v in optional.items() if v is not None}
-    return said | options | dict(request.body)
+    return conversation.with_body(said | options, request.body)
 
 
 def _constraint(form: Mapping[str, Any] | str | None, dialect: str | None) -> dict[str, Any]:
@@ -111,6 +110,7 @@ def _message(turn: conversation.Turn) -> dict[str, Any]:
     return message
 
 
+@sse.readable
 def piece(part: Mapping[str, Any]) -> Piece:
     """Read a chunk of a stream, or a whole answer."""
     facts = _facts(part) if "usage" in part or "timings" in part or "metrics" in part else {}
@@ -121,58 +121,65 @@ def piece(part: Mapping[str, Any]) -> Piece:
     if choice.get("error"):
         raise sse.StreamFailed(choice)
     said, finish = choice.get("delta"), choice.get("finish_reason")
+    again = said is None and finish is not None and "message" in choice  # a stream's last chunk may have it all
     if said is None:
         said = choice.get("message") or choice
+    if "x_groq" in part:
+        facts = _groq(part) | facts
     if finish is not None:
         finish, facts = None if finish in _NO_REASON else finish, _ending(part, choice, finish) | facts
     text = said.get("content") or said.get("text") or ""
+    thinking = said.get("reasoning_content") or said.get("reasoning") or said.get("thinking")
+    thinking = thinking or said.get("reasoning_text") or ""
+    if not (isinstance(text, str) and isinstance(thinking, str)):
+        text, thought = _in_parts(text)
+        thinking = text_of(thinking) or thought
     if refusal := said.get("refusal"):
         text, facts = text or refusal, facts | {REFUSED: True}
-    thinking = said.get("reasoning_content") or said.get("reasoning") or said.get("thinking") or ""
-    if not isinstance(text, str):
-        text, thought = _in_parts(text)
-        thinking = thinking or thought
-    elif not text and not thinking and "reasoning_details" in said:  # OpenRouter, MiniMax
-        thinking = "".join(part.get("text") or part.get("summary") or "" for part in said["reasoning_details"] or ())
+    if details := said.get("reasoning_details"):  # OpenRouter, MiniMax
+        if not text and not thinking:
+            thinking = text_of(details)
+        if any(part.get("type") in _NOT_ALL for part in objects_of(details)):
+            facts = facts | {"thinking_partial": True}
     calls = said.get("tool_calls") or (said["function_call"] and [said] if "function_call" in said else ())
-    return Piece(text, thinking, _calls(calls) if calls else (), finish is not None, facts)
+    return Piece(text, thinking, _calls(calls) if calls else (), finish is not None, facts, again)
 
 
 usual = sse.usual_with(piece)
 
 
 def _ending(part: Mapping[str, Any], choice: Mapping[str, Any], finish: Any) -> dict[str, Any]:
-    """Return the reason of a chunk that has one, in one form, and counts where some servers hide them.
-
-    Raises StreamFailed for a reason with which a server breaks an answer off.
-    """
+    """Return the reason of a chunk that has one, who answered, and counts where some servers hide them."""
     if finish in _NO_REASON:
         return {}
-    word = finish.lower() if isinstance(finish, str) else finish
-    if word in _BROKEN_OFF:
-        raise sse.StreamFailed({"error": f"the server broke the answer off: finish_reason {finish}"})
-    hidden = choice.get("usage") or (part.get("x_groq") or {}).get("usage")  # Moonshot; Groq
-    return {**(_facts({"usage": hidden}) if hidden else {}), "done_reason": REASONS.get(word, word)}
+    facts = _facts(choice) if "usage" in choice else {}  # Moonshot
+    who = {"answered_by": name_of(part.get("model")), "fingerprint": name_of(part.get("system_fingerprint"))}
+    return {**facts, **{name: told for name, told in who.items() if told}, "done_reason": word_of(finish)}
+
+
+def _groq(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the counts that Groq has beside an answer; StreamFailed for the error that it has there."""
+    beside = object_of(part, "x_groq")
+    if beside.get("error"):
+        raise sse.StreamFailed(beside)
+    return _facts(beside)
 
 
 def _in_parts(content: Any) -> tuple[str, str]:
     """Return the text and the thinking of content in one or several parts, as Mistral sends where a model thinks."""
     texts: dict[bool, list[str]] = {False: [], True: []}
     for part in content if isinstance(content, list) else [content]:
-        if isinstance(part, str):
-            texts[False].append(part)
-        elif part["type"] == "thinking":
-            inner = part["thinking"]
-            texts[True] += [inner] if isinstance(inner, str) else [each["text"] for each in inner]
-        elif "text" in part["type"]:  # text, output_text
-            texts[False].append(part["text"])
+        kind = (part.get("type") or "text") if isinstance(part, dict) else "text"
+        is_thought = kind in ("thinking", "reasoning")
+        if is_thought or "text" in kind:  # text, output_text
+            texts[is_thought].append(text_of(part))
     return "".join(texts[False]), "".join(texts[True])
 
 
-def _calls(calls: Sequence[Mapping[str, Any]]) -> list[CallPiece]:
+def _calls(calls: Any) -> list[CallPiece]:
     """Read tool calls: the arguments are JSON text in one or several pieces; some servers send them parsed."""
     pieces = []
-    for call in calls:
+    for call in objects_of(calls):
         function = call.get("function") or call.get("function_call") or call
         pieces.append(
             CallPiece(function.get("name"), function.get("arguments") or "", call.get("index"), call.get("id"))
@@ -183,42 +190,43 @@ def _calls(calls: Sequence[Mapping[str, Any]]) -> list[CallPiece]:
 def _facts(part: Mapping[str, Any]) -> dict[str, Any]:
     """Read counts (running ones replace each other) and the durations that llama.cpp and vLLM tell."""
     facts: dict[str, Any] = {}
-    if usage := _object(part, "usage"):
-        prompt, output = _object(usage, "prompt_tokens_details"), _object(usage, "completion_tokens_details")
+    if usage := object_of(part, "usage"):
+        prompt, output = object_of(usage, "prompt_tokens_details"), object_of(usage, "completion_tokens_details")
         asked, said = (usage.get(name, usage.get(other)) for name, other in _COUNTS)
+        cached = usage.get("prompt_cache_hit_tokens", usage.get("cached_tokens"))  # DeepSeek; Moonshot, Together
         facts = {
-            "prompt_tokens": asked,
-            "output_tokens": own_count(asked, said, usage),
-            "cached_prompt_tokens": prompt.get("cached_tokens", usage.get("prompt_cache_hit_tokens")),  # DeepSeek
-            "thinking_tokens": output.get("reasoning_tokens", usage.get("reasoning_tokens")),
-            "prompt_eval_ns": _ns(usage.get("prompt_time"), NS),  # Groq
-            "eval_ns": _ns(usage.get("completion_time"), NS),
+            **counts(asked, said, output.get("reasoning_tokens", usage.get("reasoning_tokens")), usage),
+            "cached_prompt_tokens": count_of(prompt.get("cached_tokens", cached)),
+            "prompt_eval_ns": ns_of(usage.get("prompt_time"), NS),  # Groq
+            "eval_ns": ns_of(usage.get("completion_time"), NS),
         }  # fmt: skip
-    if timings := _object(part, "timings"):
+    if timings := object_of(part, "timings"):
         facts |= durations(timings)
-    if metrics := _object(part, "metrics"):  # vLLM with --enable-per-request-metrics
-        first, queue = metrics.get("time_to_first_token_ms"), metrics.get("queue_time_ms")
-        facts["prompt_eval_ns"] = None if first is None or queue is None else round((first - queue) * _MS)
-        facts["eval_ns"] = _ns(metrics.get("generation_time_ms"))
+    if metrics := object_of(part, "metrics"):  # vLLM with --enable-per-request-metrics
+        first, queue = (ns_of(metrics.get(name), _MS) for name in ("time_to_first_token_ms", "queue_time_ms"))
+        facts["prompt_eval_ns"] = None if first is None or queue is None else max(0, first - queue)
+        facts["eval_ns"] = ns_of(metrics.get("generation_time_ms"), _MS)
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _object(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the object of that name; an empty one for what is something else, which is not what it means here."""
-    found = fields.get(name)
-    return found if isinstance(found, dict) else {}
+def counts(asked: Any, said: Any, thought: Any, usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts that three counts and their total tell.
 
-
-def own_count(prompt: int | None, output: int | None, usage: Mapping[str, Any]) -> int | None:
-    """Return the output tokens, or None if they seem to have the prompt's among them: the total is less than both."""
-    total: int | None = usage.get("total_tokens")
-    return None if prompt and output and total and total < prompt + output else output
+    A total of less than prompt and output has some tokens twice: those of the output are then unknown. Of more, it has
+    the thinking besides, as xAI counts, which is then output too; or something else, which is used all the same.
+    """
+    prompt, output, thinking = count_of(asked), count_of(said), count_of(thought)
+    facts = {"prompt_tokens": prompt, "output_tokens": output, "thinking_tokens": thinking}
+    total = count_of(usage.get("total_tokens"))
+    if prompt is None or output is None or not total:
+        return facts
+    if total < prompt + output:
+        return {**facts, "output_tokens": None if prompt and output else output}
+    if thinking and total == prompt + output + thinking:
+        return {**facts, "output_tokens": output + thinking}
+    return {**facts, "total_tokens": total} if total > prompt + output else facts
 
 
 def durations(timings: Mapping[str, Any]) -> dict[str, Any]:
     """Read llama.cpp's durations of one request, in ms."""
-    return {"prompt_eval_ns": _ns(timings.get("prompt_ms")), "eval_ns": _ns(timings.get("predicted_ms"))}
-
-
-def _ns(duration: float | None, unit: int = _MS) -> int | None:
-    return None if duration is None else round(duration * unit)
+    return {"prompt_eval_ns": ns_of(timings.get("prompt_ms"), _MS), "eval_ns": ns_of(timings.get("predicted_ms"), _MS)}

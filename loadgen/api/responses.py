@@ -8,21 +8,24 @@ from typing import Any
 
 from loadgen.api import conversation, openai, sse
 from loadgen.api.answer import REFUSED, CallPiece, Piece
+from loadgen.api.reading import count_of, name_of, object_of, objects_of, text_of
 from loadgen.types import ANSWER, Request
 from loadgen.wire.connection import WireTimings
 from loadgen.wire.framing import Framing, Sse
 
 FRAMING: type[Framing] = Sse
-ENDS_ONCE = True
+ENDS_ONCE = False
 PROMPTS = False
+HEADERS: Mapping[str, str] = {}
 OPTIONS: Mapping[str, str] = {
     "num_predict": "max_output_tokens", "temperature": "temperature", "top_p": "top_p",
 }  # fmt: skip
 """Ollama's name of an option -> its name here; what is missing has no counterpart."""
 DIALECTS: Sequence[str] = ("strict", "tools")
 _LENGTH = "max_output_tokens"
-_THOUGHTS = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta", "response.reasoning.delta",
-             "response.reasoning_summary.delta")  # fmt: skip
+_GIVEN_UP = ("response.failed", "response.cancelled")
+_THOUGHTS = ("response.reasoning_text.delta", "response.reasoning.delta")
+_SUMMARIES = ("response.reasoning_summary_text.delta", "response.reasoning_summary.delta")
 
 make_client = openai.make_client
 preconnect = sse.preconnect
@@ -40,9 +43,9 @@ async def _told_alike(answer: AsyncGenerator[Any], limit: int | None) -> AsyncGe
     async with aclosing(answer):
         async for event in answer:
             if limit is not None and event.get("type") == "response.completed":
-                response = event["response"]
-                if ((response.get("usage") or {}).get("output_tokens") or 0) >= limit:
-                    response["incomplete_details"] = {"reason": _LENGTH}
+                response = object_of(event, "response")
+                if (count_of(object_of(response, "usage").get("output_tokens")) or 0) >= limit:
+                    event["response"] = {**response, "incomplete_details": {"reason": _LENGTH}}
             yield event
 
 
@@ -56,7 +59,7 @@ def body(request: Request, stream: bool = True) -> dict[str, Any]:
     }
     options = {OPTIONS[name]: value for name, value in request.options.items() if name in OPTIONS}
     said = {"model": request.model, "stream": stream, "store": False, "input": _items(request.messages)}
-    return said | {k: v for k, v in optional.items() if v is not None} | options | dict(request.body)
+    return conversation.with_body(said | {k: v for k, v in optional.items() if v is not None} | options, request.body)
 
 
 def _constraint(request: Request) -> dict[str, Any] | None:
@@ -90,28 +93,35 @@ def _content(turn: conversation.Turn) -> Any:
     return [{"type": "input_text", "text": turn.text}, *images]
 
 
+@sse.readable
 def piece(part: Mapping[str, Any]) -> Piece:
     """Read one event; some servers send only the ``done`` events, with what deltas should have brought before."""
     match part.get("type"):
         case "response.output_text.delta":
-            return Piece(part["delta"])
+            return Piece(text_of(part.get("delta")))
         case "response.refusal.delta":
-            return Piece(part["delta"], facts={REFUSED: True})
+            return Piece(text_of(part.get("delta")), facts={REFUSED: True})
         case kind if kind in _THOUGHTS:
-            return Piece(thinking=part["delta"])
+            return Piece(thinking=text_of(part.get("delta")))
+        case kind if kind in _SUMMARIES:
+            return Piece(thinking=text_of(part.get("delta")), facts={"thinking_partial": True})
         case "response.output_item.added" | "response.output_item.done" as kind:
-            item = part["item"]
+            item = object_of(part, "item")
             return _call(part, item, _id(item), kind) if item.get("type") == "function_call" else Piece()
         case "response.function_call_arguments.delta":
             return Piece(calls=(CallPiece(None, part["delta"], part.get("output_index"), part.get("item_id")),))
         case "response.function_call_arguments.done" as kind:
             return _call(part, part, part.get("item_id"), kind)
         case "response.output_text.done":
-            return Piece(part.get("text") or "", whole=True)
+            return Piece(text_of(part.get("text")), whole=True)
         case "response.refusal.done":
-            return Piece(part.get("refusal") or "", facts={REFUSED: True}, whole=True)
+            return Piece(text_of(part.get("refusal")), facts={REFUSED: True}, whole=True)
         case "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled" as end:
             return _end(part, end)
+        case "response.done":
+            return _end(part, f"response.{object_of(part, 'response').get('status') or 'completed'}")
+        case sse.DONE:
+            return Piece(done=True)
         case None if part.get("object") == "response":
             return _whole(part)
     return Piece()
@@ -129,7 +139,7 @@ def _call(part: Mapping[str, Any], said: Mapping[str, Any], call_id: str | None,
 def _whole(response: Mapping[str, Any]) -> Piece:
     """Read an answer that was not streamed."""
     end = _end({"response": response}, f"response.{response.get('status')}")
-    text, thinking, calls = _said(response["output"])
+    text, thinking, calls = _said(objects_of(response.get("output")))
     return Piece(text, thinking, calls, True, end.facts)
 
 
@@ -160,24 +170,25 @@ def _id(item: Mapping[str, Any]) -> str | None:
 
 def _end(part: Mapping[str, Any], end: str) -> Piece:
     """Read the last event: why the answer ended, and its counts."""
-    response = part["response"]
-    if end in ("response.failed", "response.cancelled"):
-        told = (response or {}).get("error")
-        raise sse.StreamFailed({"error": told or f"the server ended the answer as {end.partition('.')[2]}"})
-    usage, output = response.get("usage") or {}, response.get("output") or ()
-    why = (response.get("incomplete_details") or {}).get("reason")
+    response = object_of(part, "response") if end in _GIVEN_UP else part["response"]
+    if end in _GIVEN_UP or response.get("status") in ("failed", "cancelled"):
+        given_up = response.get("status") or end.partition(".")[2]
+        raise sse.StreamFailed({"error": response.get("error") or f"the server ended the answer as {given_up}"})
+    usage, output = object_of(response, "usage"), objects_of(response.get("output"))
+    why = object_of(response, "incomplete_details").get("reason")
     if why is None and "incomplete" in (end.partition(".")[2], response.get("status")):
         why = "incomplete"
     called = any(item.get("type") == "function_call" for item in output)
-    reason = "length" if why == _LENGTH else why or ("tool_calls" if called else "stop")
     facts = {
-        "done_reason": reason,
-        "prompt_tokens": usage.get("input_tokens"),
-        "output_tokens": openai.own_count(usage.get("input_tokens"), usage.get("output_tokens"), usage),
-        "cached_prompt_tokens": (usage.get("input_tokens_details") or {}).get("cached_tokens"),
-        "thinking_tokens": (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
-        **openai.durations(part.get("timings") or {}),
-    }
+        "done_reason": why or ("tool_calls" if called else "stop"),
+        **openai.counts(
+            usage.get("input_tokens"), usage.get("output_tokens"),
+            object_of(usage, "output_tokens_details").get("reasoning_tokens"), usage,
+        ),
+        "cached_prompt_tokens": count_of(object_of(usage, "input_tokens_details").get("cached_tokens")),
+        **openai.durations(object_of(part, "timings")),
+        "answered_by": name_of(response.get("model")),
+    }  # fmt: skip
     text, thinking, calls = _said(output)
     told = {name: value for name, value in facts.items() if value is not None}
     return Piece(text, thinking, calls, True, told, whole=True)

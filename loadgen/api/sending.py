@@ -11,7 +11,7 @@ from time import monotonic_ns, time
 from typing import Any, Protocol, cast
 
 from loadgen.api import APIS
-from loadgen.api.answer import Answer, Piece
+from loadgen.api.answer import Answer, Piece, broke_off
 from loadgen.api.blame import loops, model_error
 from loadgen.api.rate_limits import TOO_MANY, seconds_of
 from loadgen.api.server import REFUSED
@@ -34,6 +34,8 @@ class ChatApi(Protocol):
     """Ollama's name of an option -> the API's own, for those that it has."""
     PROMPTS: bool
     """Whether it takes a prompt outside a chat."""
+    HEADERS: Mapping[str, str]
+    """What its official client adds to each request: questions beside the load need it too."""
     DIALECTS: Sequence[str]
     """Ways to ask for a schema besides its own."""
 
@@ -92,14 +94,14 @@ async def send(
     except TimeoutError:
         error = RequestError("timeout", f"{_limit_reached(timings, answer)}: nothing within {timeouts.total_s:g} s")
     except Exception as caught:
-        error = _error(api, caught, request, answer, timings)
+        error = _error(api, caught, timings)
         if error is None:
             raise
     impossible = answer.drop_impossible()
     if error is None and impossible is not None:
         error = RequestError("protocol", impossible, 200)
     if error is not None:
-        error = _told(error, access, timings.retry_after)
+        error = _told(error, access, timings.retry_after, request, answer)
     return RequestRecord(
         index=request.index,
         worker=worker,
@@ -107,6 +109,7 @@ async def send(
         sent_ns=timings.sent_ns,
         connected_ns=timings.connected_ns,
         end_ns=answer.last_ns if error is None else monotonic_ns(),
+        held_ns=_held_ns(answer, timings) if error is None else None,
         sent_off_ns=timings.sent_off_ns,
         processor_wait_ns=timings.processor_wait_ns,
         resent_segments=timings.resent,
@@ -138,12 +141,22 @@ def _incomplete(api: ChatApi, answer: Answer, timings: WireTimings) -> RequestEr
         return RequestError("protocol", f"content type {timings.content_type!r} is not {api.FRAMING.NAME}", 200)
     if answer.overrun:
         return RequestError("protocol", "the stream went on after its done message", 200)
+    reason = answer.facts.get("done_reason")
+    if answer.done and broke_off(reason, said=bool(answer.chunk_ns)):
+        return RequestError("stream", f"the server broke the answer off: {reason}", 200)
     if answer.done and (answer.chunk_ns or "done_reason" in answer.facts):
         return None
     # A body that is cut off is an error of the wire; what comes here has ended as HTTP wants it.
     if loops(answer.text or answer.thinking):
         return RequestError("truncated", f"{NOT_DONE}, after one token over and over", 200)
     return RequestError("protocol", NOT_DONE, 200)
+
+
+def _held_ns(answer: Answer, timings: WireTimings) -> int | None:
+    """Return how long after the last message the server ended the body: its client could send nothing before."""
+    if timings.ended_ns is None or answer.last_ns is None:
+        return None
+    return max(0, timings.ended_ns - answer.last_ns)
 
 
 def _limit_reached(timings: WireTimings, answer: Answer) -> str:
@@ -156,46 +169,44 @@ def _limit_reached(timings: WireTimings, answer: Answer) -> str:
     return "total"
 
 
-def _error(
-    api: ChatApi, caught: Exception, request: Request, answer: Answer, timings: WireTimings
-) -> RequestError | None:
+def _error(api: ChatApi, caught: Exception, timings: WireTimings) -> RequestError | None:
     """Convert an exception to our error; None if it is a bug of ours."""
     match caught:
         case TimedOut():
-            error: RequestError | None = RequestError("timeout", str(caught))
+            return RequestError("timeout", str(caught))
         case ConnectFailed() | ConnectionError():
-            error = RequestError("connect", str(caught) or type(caught).__name__)
+            return RequestError("connect", str(caught) or type(caught).__name__)
         case BadWire():
-            error = RequestError("protocol", str(caught))
+            return RequestError("protocol", str(caught))
         case NoAnswer():
-            error = RequestError("http", str(caught), caught.status)
-        case _:
-            error = api.error_of(caught, timings)
-    if error is None:
-        return None
-    if error.kind in ("http", "stream"):
-        error = replace(error, kind=_owner(error, request, answer) or error.kind)
-    if error.kind == "http" and error.status == TOO_MANY:
-        error = replace(error, kind="rate_limited")
-    return error
+            return RequestError("http", str(caught), caught.status)
+    return api.error_of(caught, timings)
 
 
-def _told(error: RequestError, access: Access, retry_after: str) -> RequestError:
-    """Return the error with what to do about a status that lets nobody in, and without secrets that it repeats.
+def _told(error: RequestError, access: Access, retry_after: str, request: Request, answer: Answer) -> RequestError:
+    """Return the error as it is kept: cut, without secrets that it repeats, and of the kind of whoever failed.
 
-    Where the server says how long to wait, so does the error.
+    A status that lets nobody in has what to do about it. Where the server says how long to wait, so does the error.
     """
-    message = access.masked(error.message)
+    message = access.masked(error.message)[:_MESSAGE_LIMIT]  # judged as it is kept, so that it can be judged again
+    error = replace(error, message=message, kind=_owner(replace(error, message=message), request, answer))
     if error.kind == "http" and error.status in REFUSED:
         message = f"{access.refusal(error.status)} ({message})" if message else access.refusal(error.status)
     wait_s = seconds_of(retry_after, time()) if error.kind in ("http", "rate_limited") else None
-    waits = "" if wait_s is None else f" (Retry-After: {wait_s:g} s)"
-    return replace(error, message=message[: _MESSAGE_LIMIT - len(waits)] + waits, retry_after_s=wait_s)
+    return replace(error, message=message + told_wait(wait_s), retry_after_s=wait_s)
 
 
-def _owner(error: RequestError, request: Request, answer: Answer) -> ErrorKind | None:
-    """Return the kind of an error that is the model's, not the server's."""
-    return model_error(
+def told_wait(wait_s: float | None) -> str:
+    """Return what is added to a message if the server says how long to wait."""
+    return "" if wait_s is None else f" (Retry-After: {wait_s:g} s)"
+
+
+def _owner(error: RequestError, request: Request, answer: Answer) -> ErrorKind:
+    """Return the kind of an error by whose failure it is: the model's, or the server's."""
+    if error.kind not in ("http", "stream"):
+        return error.kind
+    owner = model_error(
         error.message, error.status, model=request.model, format=request.format is not None, tools=bool(request.tools),
-        began=answer.last_ns is not None, replayed=any(message.get("tool_calls") for message in request.messages),
+        began=bool(answer.chunk_ns), replayed=any(message.get("tool_calls") for message in request.messages),
     )  # fmt: skip
+    return owner or ("rate_limited" if error.kind == "http" and error.status == TOO_MANY else error.kind)

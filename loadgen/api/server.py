@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
@@ -71,8 +72,8 @@ class Server:
     access: Access = NO_ACCESS
     kind: str = ""
     """The server's software, where that can be told: ollama, llama.cpp, vllm, …"""
-    lists_models: bool = True
-    """False: any model may be there."""
+    lists_all: bool = True
+    """False: a model that it does not list may be there too, as an alias or by a gateway's pattern."""
     limit_field: str | None = None
     """In what it takes the limit of an answer, where that is known not to be the API's usual field."""
     details: Mapping[str, ModelDetails] = field(default_factory=dict)
@@ -121,7 +122,22 @@ class Server:
     def digest(self, model: str) -> str | None:
         """Return the model's identity; None if the server does not have it."""
         found = self.models.get(self.full_name(model))
-        return f"name:{model}" if found is None and not self.lists_models else found
+        return f"name:{model}" if found is None and not self.lists_all else found
+
+    def lists(self, model: str) -> bool:
+        return self.full_name(model) in self.models
+
+    def load_model(
+        self, model: str, options: Mapping[str, Any] = MappingProxyType({}), keep_alive: str | float | None = None,
+        limit_field: str | None = None,
+    ) -> tuple[float | None, str | None]:  # fmt: skip
+        """Do as ``ServerApi.load_model``; what NoSuchModel says ends in what to do."""
+        try:
+            return self.api.load_model(self.address, model, options, keep_alive, self.access, limit_field)
+        except NoSuchModel as error:
+            if not self.models:
+                raise
+            raise NoSuchModel(f"{error}: {self.api.how_to_get([model], self)}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,34 +7,37 @@ end a broken stream as if it were whole. They make the request and its errors; w
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from typing import Any
 
 from loadgen.api.answer import Piece
 from loadgen.api.rate_limits import is_rate_limit
+from loadgen.api.reading import object_of
 from loadgen.types import RequestError
 from loadgen.wire.access import Access, http_url
 from loadgen.wire.connection import ConnectFailed, TimedOut, WireTimings
 from loadgen.wire.framing import BadWire, Sse
 
 DONE = "[DONE]"
+_DONES = (DONE, "[done]", "DONE")
 END: Mapping[str, Any] = {"type": DONE}
-"""With what chat completions end, whether or not they say why."""
+"""With what chat completions end, whether or not they say why; gateways to other APIs send it too."""
+_ANSWERS = ("response", "message", "content_block", "chat", "completion", "chunk", "data")
+"""How the names of events begin that hold a part of an answer: others, as keepalive, may hold anything."""
 _PLAIN = "identity"
 """The content encoding that is none."""
 _SENDING: ContextVar[WireTimings] = ContextVar("sending")
 """The current task's request: the official clients offer no way to pass it to their transport."""
 _CLIENTS = ("openai", "anthropic")
+_CLIENTS_OWN = ("anthropic-version",)
+"""Headers that a client would set in place of ours."""
 _ERROR_WORDS = ("message", "detail", "msg", "errors", "error_code")
 """Fields of an error that is sent by itself amid a stream."""
 _SHAPE = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
 """What reading an answer of another shape raises."""
-_READERS = ("piece", "_told_alike", "_counted_whole")
-"""Functions of the APIs that read an answer."""
 
 
 class StreamFailed(Exception):
@@ -43,6 +46,10 @@ class StreamFailed(Exception):
     def __init__(self, fields: Mapping[str, Any]) -> None:
         super().__init__(error_text(fields))
         self.is_rate_limit = is_rate_limit(fields)
+
+
+class OtherShape(Exception):
+    """A part of an answer that is not what its API sends; the message has it."""
 
 
 def make_client(client_class: Any, host: str | None, access: Access) -> Any:
@@ -57,7 +64,10 @@ def make_client(client_class: Any, host: str | None, access: Access) -> Any:
     http = httpx2.AsyncClient(
         transport=transport, headers=headers, trust_env=False, timeout=None, follow_redirects=False
     )
-    return client_class(base_url=http_url(host or ""), api_key="-", http_client=http, max_retries=0, timeout=None)
+    given = {name: value for name, value in access.headers if name.lower() in _CLIENTS_OWN}
+    return client_class(
+        base_url=http_url(host or ""), api_key="-", http_client=http, max_retries=0, timeout=None, default_headers=given
+    )
 
 
 def _package(thing: object) -> str:
@@ -75,10 +85,8 @@ async def preconnect(client: Any, count: int, timeout_s: float) -> None:
     await client._client._transport.preconnect(str(client.base_url), count, timeout_s)
 
 
-async def call(
-    client: Any, path: str, body: Mapping[str, Any], timings: WireTimings, *, with_end: bool = False
-) -> AsyncGenerator[Any]:
-    """Have the client send the body; return the events of the answer, and END if it is to be among them."""
+async def call(client: Any, path: str, body: Mapping[str, Any], timings: WireTimings) -> AsyncGenerator[Any]:
+    """Have the client send the body; return the events of the answer."""
     import httpx2
 
     _SENDING.set(timings)
@@ -92,7 +100,7 @@ async def call(
     if (encoding := response.headers.get("content-encoding", _PLAIN)) != _PLAIN:
         await response.aclose()
         raise BadWire(f"the answer is compressed ({encoding}), although that was not asked for")
-    return _answer(response, None if with_end else END)
+    return _answer(response)
 
 
 def _innermost(caught: Exception) -> Exception:
@@ -103,39 +111,78 @@ def _innermost(caught: Exception) -> Exception:
     return inner or caught
 
 
-async def _answer(response: Any, left_out: Mapping[str, Any] | None) -> AsyncGenerator[Mapping[str, Any]]:
-    """Yield the data of each event but that one: see ``event_of``."""
+async def _answer(response: Any) -> AsyncGenerator[Mapping[str, Any]]:
+    """Yield the data of each event: see ``event_of``."""
     try:
         async for text in response.aiter_lines():
-            if (fields := event_of(text)) is not None and fields is not left_out:
+            if (fields := event_of(text)) is not None:
                 yield fields
     finally:
         await response.aclose()
 
 
 def event_of(text: str) -> Mapping[str, Any] | None:
-    """Return an event's data, with its name as ``type``, or END; None for a ping.
+    """Return an event's data, with its name as ``type``, or END; None for what keeps a connection open.
 
-    Raises StreamFailed for an event that reports an error, BadWire for one that is no JSON object.
+    Raises StreamFailed for an event that reports an error, also for one in the place of a stream; BadWire for one of
+    an answer that is no JSON object.
     """
     name, data = _parts(text)
-    if data == DONE:
+    if data in _DONES:
         return END
+    if not data and text.startswith(("{", "[")):
+        _fail_for(text)
     if name == "ping" or not (data or name == "error"):
         return None
+    is_other = name is not None and name != "error" and not name.startswith(_ANSWERS)
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
         if name == "error":
             raise StreamFailed({"message": data or "an error event without a text"}) from None
+        if is_other:
+            return None
         raise BadWire(f"an event is not JSON ({error}): {data:.100}") from None
+    if isinstance(fields, list) and len(fields) == 1:  # Gemini's errors
+        fields = fields[0]
     if name == "error" or (isinstance(fields, dict) and _is_error(fields)):
         raise StreamFailed(fields)
+    if fields == DONE:
+        return END
     if not isinstance(fields, dict):
-        raise BadWire("an event is not a JSON object")
+        if is_other or not fields:
+            return None
+        raise BadWire(f"an event is not a JSON object: {data:.100}")
     if name is not None:
         fields.setdefault("type", name)
     return fields
+
+
+def _fail_for(body: str) -> None:
+    """Raise StreamFailed for an error that came as JSON in the place of an event."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(fields, list) and len(fields) == 1:
+        fields = fields[0]
+    if isinstance(fields, dict) and _is_error(fields):
+        raise StreamFailed(fields)
+
+
+def readable(read: Callable[[Mapping[str, Any]], Piece]) -> Callable[[Mapping[str, Any]], Piece]:
+    """Wrap a ``ChatApi.piece``: OtherShape, with the event, for one of a shape that it cannot read."""
+
+    @wraps(read)
+    def piece(part: Mapping[str, Any]) -> Piece:
+        try:
+            return read(part)
+        except _SHAPE:
+            raise OtherShape(
+                f"not an event as this API sends it: {json.dumps(part, ensure_ascii=False):.200}"
+            ) from None
+
+    return piece
 
 
 def usual_with(piece: Callable[[Mapping[str, Any]], Piece]) -> Callable[[bytes], Piece | None]:
@@ -145,7 +192,7 @@ def usual_with(piece: Callable[[Mapping[str, Any]], Piece]) -> Callable[[bytes],
         try:
             fields = event_of(chunk.decode())
             found = None if fields is None else piece(fields)
-        except (StreamFailed, BadWire, *_SHAPE):
+        except (StreamFailed, OtherShape, BadWire, UnicodeDecodeError):
             return None
         if found is None or not (isinstance(found.text, str) and isinstance(found.thinking, str)):
             return None
@@ -173,9 +220,14 @@ def _parts(text: str) -> tuple[str | None, str]:
 
 def _is_error(fields: Mapping[str, Any]) -> bool:
     """Return whether an event reports an error, in any of the forms that servers use."""
-    if fields.get("error") or fields.get("type") == "error" or fields.get("object") == "error":
+    error = fields.get("error")
+    if any(error.values()) if isinstance(error, dict) else error:
         return True
-    if "choices" in fields or "type" in fields or "object" in fields:
+    if fields.get("type") == "error" or fields.get("object") == "error":
+        return True
+    if object_of(fields, "base_resp").get("status_code"):  # MiniMax
+        return True
+    if "choices" in fields or "type" in fields or "object" in fields or fields.get("code") == 0:
         return False
     return any(fields.get(name) for name in _ERROR_WORDS) and not isinstance(fields.get("message"), dict)
 
@@ -183,11 +235,15 @@ def _is_error(fields: Mapping[str, Any]) -> bool:
 def error_text(fields: Any) -> str:
     """Return the message in the body of an error, in any of the forms that servers use."""
     match fields:
+        case [dict() as only]:  # Gemini
+            return error_text(only)
         case {"error": {"message": str(text)}} | {"error": str(text)} | {"message": str(text)} | {"detail": str(text)}:
             return text
         case {"response": {"error": {"message": str(text)}}} | {"error": {"error": {"message": str(text)}}}:
             return text
         case {"msg": str(text)} | {"errors": [{"message": str(text)}, *_]} | {"error": [{"message": str(text)}, *_]}:
+            return text
+        case {"base_resp": {"status_msg": str(text)}}:
             return text
         case str():
             return fields
@@ -198,17 +254,12 @@ def error_of(caught: Exception, timings: WireTimings) -> RequestError | None:  #
     """Convert the client's exception to our error; None if it is a bug of ours."""
     text = str(caught) or type(caught).__name__
     status = getattr(caught, "status_code", None)
+    if isinstance(caught, OtherShape):
+        return RequestError("protocol", text, 200)
     if isinstance(caught, StreamFailed):
         return RequestError("rate_limited" if caught.is_rate_limit else "stream", text, 200)
     if _package(caught) in _CLIENTS:
         if status is not None:
             return RequestError("http", error_text(getattr(caught, "body", None) or text), status)
         return RequestError("protocol", text)
-    if isinstance(caught, _SHAPE) and _in_an_answer(caught):
-        return RequestError("protocol", f"not an answer as this API sends it: {type(caught).__name__} {text}", 200)
     return None
-
-
-def _in_an_answer(caught: BaseException) -> bool:
-    """Return whether it was raised while an answer was read, whose shape is the server's."""
-    return any(frame.f_code.co_name in _READERS for frame, _ in traceback.walk_tb(caught.__traceback__))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from loadgen.api import DEFAULT_API, blame, kinds, openai, sse
 from loadgen.api.questions import allowed, client_of, unanswered
@@ -29,9 +29,14 @@ _LOAD_TIMEOUT_S = 600.0
 _NOTHING_THERE = (404, 405)
 _LACKING = (400, 404, 422)
 _NO_SUCH_MODEL = re.compile(
-    r"\bmodel\b.{0,60}\bnot (found|exist|available|supported|a valid)|\b(unknown|invalid|no such) model\b",
+    r"\bmodels?\b.{0,60}\bnot (found|exist|available|supported|a valid)|\b(unknown|invalid|no such) model\b"
+    r"|\bnot (found the|a valid) model\b|\bunable to access (the )?model\b",
     re.IGNORECASE,
 )
+_MODEL_MISSING = ("model_not_found", "invalid_model", "deploymentnotfound")
+"""Codes and types of errors that say it."""
+_NOT_FOUND = ("not_found_error", "resource_not_found_error", "not_found")
+"""Those that say it where the text names the model."""
 _TOLD = 300
 _MOST_NAMES = 12
 _OPENAIS_OWN = "api.openai.com"
@@ -73,7 +78,8 @@ class V1Server:
 
     def smallest(self, server: Server, most: int) -> list[str]:
         """Return the only model: of several, some may cost money, and none tells its size."""
-        return list(server.models)[:most] if len(server.models) == 1 else []
+        names = list(server.models)
+        return names[:most] if len(names) == 1 and "*" not in names[0] else []
 
     def keep_alive(self, text: str) -> str | float:
         raise ValueError("only Ollama's own API has --keep-alive: leave it out")
@@ -87,7 +93,10 @@ class V1Server:
             valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
         except ValueError:
             valid = False
-        if not valid or url.query or url.fragment:
+        if valid and (url.query or "/openai/deployments/" in url.path):
+            bare = urlunsplit((url.scheme, url.netloc, url.path, "", ""))
+            raise ServerError(f"{bare + '?…'!r} is not a valid server address: {_whole_address(url)}")
+        if not valid or url.fragment:
             raise ServerError(f"{masked_address(given)!r} is not a valid server address: "
                               f"give --host like http://127.0.0.1:8000{self.usual}")  # fmt: skip
         path = url.path.rstrip("/")
@@ -100,7 +109,7 @@ class V1Server:
         import httpx
 
         try:
-            with client_of(_root(address), _QUESTION_TIMEOUT_S, access) as http:
+            with self._client(_root(address), _QUESTION_TIMEOUT_S, access) as http:
                 return _identified(self, http, address, access)
         except (httpx.RequestError, OSError) as error:
             raise unanswered(error, address, "start it, or give --host", access) from None
@@ -111,7 +120,7 @@ class V1Server:
 
         v1 = urlsplit(self._v1(address)).path
         try:
-            with client_of(_root(address), _QUESTION_TIMEOUT_S, access) as http:
+            with self._client(_root(address), _QUESTION_TIMEOUT_S, access) as http:
                 listing = http.get(f"{v1}/models")
                 return listing.status_code < 500 and kinds.is_ready(http, listing, v1)
         except (httpx.RequestError, OSError, ServerError):
@@ -169,9 +178,9 @@ class V1Server:
         request = Request(index=-1, model=model, messages=(message,), options=few, limit_field=limit_field)
         body = chat_api(self.api_name).body(request, stream=False)
         try:
-            with client_of(address, _LOAD_TIMEOUT_S, access) as http:
+            with self._client(address, _LOAD_TIMEOUT_S, access) as http:
                 answer = allowed(http.post(address + self.path, json=body), address, access)
-                if answer.status_code in _NOTHING_THERE and model not in answer.text:
+                if answer.status_code in _NOTHING_THERE and not _names(answer.text, model):
                     raise NotThisApi(f"nothing answers at {address}{self.path} (HTTP {answer.status_code}): check "
                                      "--host and its path, or choose another --api")  # fmt: skip
                 said = answer.json()
@@ -182,7 +191,7 @@ class V1Server:
         if answer.status_code == 200 and isinstance(said, dict):
             return said
         told = access.masked(sse.error_text(said))
-        if _NO_SUCH_MODEL.search(blame.own_words(told, model)) and answer.status_code in _LACKING:
+        if answer.status_code in _LACKING and _says_no_such_model(said, told, model):
             raise NoSuchModel(f"the server at {address} does not have {model}: it says {told[:_TOLD]!r}")
         raise ServerError(f"HTTP {answer.status_code}: {told}")
 
@@ -193,7 +202,7 @@ class V1Server:
         import httpx
 
         try:
-            with client_of(address, _LOAD_TIMEOUT_S, access) as http:
+            with self._client(address, _LOAD_TIMEOUT_S, access) as http:
                 answer = http.post(f"{self._v1(address)}/embeddings", json={"model": model, "input": list(texts)})
                 entries = answer.json()["data"]
                 vectors = [entry["embedding"] for entry in sorted(entries, key=lambda entry: entry["index"])]
@@ -205,6 +214,15 @@ class V1Server:
 
     def ModelWatcher(self, address: str, access: Access = NO_ACCESS) -> NoWatcher:
         return NoWatcher()
+
+    def _client(self, address: str, timeout_s: float, access: Access) -> httpx.Client:
+        """Return a client for questions with the headers that the API insists on, unless they were given."""
+        from loadgen.api.sending import chat_api
+
+        http = client_of(address, timeout_s, access)
+        for name, value in chat_api(self.api_name).HEADERS.items():
+            http.headers.setdefault(name, value)
+        return http
 
     def _v1(self, address: str) -> str:
         """Return where the lists of an OpenAI server are: Anthropic's base URL is without the version."""
@@ -234,9 +252,35 @@ ANTHROPIC = V1Server(
 )  # fmt: skip
 
 
+def _whole_address(url: SplitResult) -> str:
+    """Return what to give in the place of an address with a query, as of Azure's deployments."""
+    if ".azure." in (url.hostname or "") or "/openai/deployments/" in url.path:
+        deployment = url.path.partition("/deployments/")[2].partition("/")[0]
+        return (
+            f"Azure's deployments are at {url.scheme}://{url.netloc}/openai/v1 without an api-version: give that as "
+            f"--base-url, and --models {deployment or 'DEPLOYMENT'}"
+        )
+    return "give one without a query; a key goes into --api-key-env or --header-env"
+
+
 def _root(address: str) -> str:
     url = urlsplit(address)
     return f"{url.scheme}://{url.netloc}"
+
+
+def _says_no_such_model(said: Any, told: str, model: str) -> bool:
+    """Return whether an error is that the model is not there: by its code, else by the server's own words."""
+    error = said.get("error", said) if isinstance(said, dict) else None
+    kinds_told = [error.get(name) for name in ("type", "code", "status")] if isinstance(error, dict) else []
+    names = {name.lower() for name in kinds_told if isinstance(name, str)}
+    if names.intersection(_MODEL_MISSING) or (names.intersection(_NOT_FOUND) and model in told):
+        return True
+    return _NO_SUCH_MODEL.search(blame.own_words(told, model)) is not None
+
+
+def _names(text: str, model: str) -> bool:
+    """Return whether what a server answers at a path is about the model, and not about the path."""
+    return model in text or any(code in text.lower() for code in _MODEL_MISSING)
 
 
 def _takes_requests(api: V1Server, http: httpx.Client, address: str, access: Access) -> bool:
@@ -263,6 +307,7 @@ def _identified(api: V1Server, http: httpx.Client, address: str, access: Access)
     on_openai = api.api_name == OPENAI.api_name and urlsplit(address).hostname == _OPENAIS_OWN
     return Server(
         address, f"{kind.name} {access.masked(version)}".strip(), {**named, **models}, api.api_name, access=access,
-        listed={kind.full_name(name): name for name in names}, kind=kind.name, lists_models=entries is not None,
+        listed={kind.full_name(name): name for name in names}, kind=kind.name,
+        lists_all=kind.lists_all and entries is not None,
         limit_field=openai.LIMIT_FIELDS[1] if on_openai else None, details=details,
     )  # fmt: skip

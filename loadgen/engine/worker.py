@@ -129,7 +129,7 @@ class Worker:
             if taken is None:
                 return
             self._count(+1)
-            record = await self._conversation(taken[0], None)
+            record = await self._conversation(taken[0], None, round(pause_s * NS))
             if record.error is None or not record.error.wants_a_pause:
                 pause_s = _BACK_OFF_S[0]
                 continue
@@ -167,18 +167,21 @@ class Worker:
         self._count(-1)
         return False
 
-    async def _conversation(self, request: Request, due_ns: int | None) -> RequestRecord:
-        """Send a request that is counted as in flight, and then the turn that follows; return the last record."""
-        record = await self._in_own_task(request, due_ns)
+    async def _conversation(self, request: Request, due_ns: int | None, pause_ns: int | None = None) -> RequestRecord:
+        """Send a request that is counted as in flight, and then the turn that follows; return the last record.
+
+        A stream pauses for ``pause_ns`` after a failure that wants it.
+        """
+        record = await self._in_own_task(request, due_ns, pause_ns)
         while not self._stopped.is_set() and (following := record.following) is not None:
             self._tell("taken", following.index)
             self._count(+1)
-            record = await self._in_own_task(following, None)
+            record = await self._in_own_task(following, None, pause_ns)
         return record
 
-    async def _in_own_task(self, request: Request, due_ns: int | None) -> RequestRecord:
+    async def _in_own_task(self, request: Request, due_ns: int | None, pause_ns: int | None) -> RequestRecord:
         """Send a request that is counted as in flight; ``cancel()`` cancels it, not the loop that sends the next."""
-        task = asyncio.create_task(self._one(request, due_ns))
+        task = asyncio.create_task(self._one(request, due_ns, pause_ns))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
         try:
@@ -188,13 +191,15 @@ class Worker:
         finally:
             self._count(-1)
 
-    async def _one(self, request: Request, due_ns: int | None) -> RequestRecord:
+    async def _one(self, request: Request, due_ns: int | None, pause_ns: int | None) -> RequestRecord:
         from loadgen.api.sending import send
 
         record = await send(
             self._api, self._client, request, self._job.timeouts, due_ns=due_ns, worker=self._number,
             access=self._job.access,
         )  # fmt: skip
+        if record.error is not None and record.error.wants_a_pause:
+            record = replace(record, held_ns=pause_ns)
         if (following := follow_up(request, record)) is not None:
             record = replace(record, following=following)
         return self._tell_record(record)

@@ -147,7 +147,8 @@ class Adapter:
             nothing_came = "disconnected without" in str(error)
             raise (ConnectFailed if nothing_came else BadWire)(str(error) or type(error).__name__) from None
         timings.content_type = response.headers.get("content-type", "")
-        timings.retry_after = response.headers.get("retry-after", "")
+        for name in ("retry-after", "retry-after-ms"):
+            timings.told_to_wait(name, response.headers.get(name, ""))
         chunks = self._chunks(response.stream, timings, framing if response.status_code == HTTP_OK else None)
         body = self.body(chunks, response.stream.aclose)
         return await _checked(self.response(response.status_code, response.headers, body), request.url)
@@ -171,6 +172,7 @@ class Adapter:
                 selector.found_before_ns, selector.readable_since_ns)  # fmt: skip
             for chunk in [piece] if framing is None else framing.feed(piece):
                 yield chunk
+        timings.ended_ns = monotonic_ns()
         if framing is not None and (rest := framing.rest()):
             yield rest
 

@@ -49,9 +49,9 @@ class WireTimings:
     """The instants (``time.monotonic_ns``) of one request on the wire."""
 
     __slots__ = (
-        "clock", "connected_ns", "connecting", "content_type", "due_ns", "early_ns", "late", "out_of_order",
-        "processor_wait_ns", "read_lag_max_ns", "resent", "retry_after", "sent_ns", "sent_off_ns", "stamp_ns",
-        "take", "timeouts",
+        "clock", "connected_ns", "connecting", "content_type", "due_ns", "early_ns", "ended_ns", "late", "out_of_order",
+        "processor_wait_ns", "read_lag_max_ns", "resent", "retry_after", "sent_ns", "sent_off_ns", "stamp_ns", "take",
+        "timeouts",
     )  # fmt: skip
 
     def __init__(self, timeouts: Timeouts, due_ns: int | None = None) -> None:
@@ -75,6 +75,8 @@ class WireTimings:
         """How much earlier than its stamp, at most, that chunk was received; None: unknown."""
         self.late = False
         """It was read over 1 ms late together with a later one, and so has lost its own instant."""
+        self.ended_ns: int | None = None
+        """When the body's end was received."""
         self.read_lag_max_ns = 0
         self.processor_wait_ns: int | None = None
         """How long this client waited for a processor when the first chunk came, if it shares the server's machine."""
@@ -82,6 +84,13 @@ class WireTimings:
         self.resent: int | None = None
         self.out_of_order: int | None = None
         """Segments that this end sent again, and that reached it after later ones: some were lost; None: unknown."""
+
+    def told_to_wait(self, header: str, value: str) -> None:
+        """Keep what such a header says; one in milliseconds says it more exactly."""
+        if value and header == "retry-after-ms":
+            self.retry_after = f"{value}ms"
+        elif not self.retry_after:
+            self.retry_after = value
 
 
 class Connection:
@@ -254,6 +263,7 @@ class Connection:
             if self._body:
                 self._take_body(timings, received_ns, now)
             if self.complete:
+                timings.ended_ns = now if received_ns is None else received_ns
                 self._take_rest()
                 self._count_troubles(timings)
         except httptools.HttpParserUpgrade:
@@ -333,6 +343,7 @@ class Connection:
                 self._fail(BadWire(f"{what} before the answer's end"))
             else:
                 self.complete = True
+                self._timings.ended_ns = monotonic_ns()
                 self._take_rest()
         self.close()
         self._wake()
@@ -380,8 +391,8 @@ class Connection:
             self._sized = True
         elif name == b"content-type" and self._timings is not None:
             self._timings.content_type = value.decode("latin-1")
-        elif name == b"retry-after" and self._timings is not None:
-            self._timings.retry_after = value.decode("latin-1")
+        elif name in (b"retry-after", b"retry-after-ms") and self._timings is not None:
+            self._timings.told_to_wait(name.decode(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         self.status: int = self._parser.get_status_code()

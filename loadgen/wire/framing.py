@@ -92,5 +92,5 @@ class Sse:
 
 
 def _has_data(event: bytes) -> bool:
-    begins = event.startswith((b"data:", b"error:", _BOM + b"data:"))
+    begins = event.startswith((b"data:", b"error:", _BOM + b"data:", b"{", b"["))  # JSON in the place of events
     return begins or b"\ndata:" in event

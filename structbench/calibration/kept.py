@@ -67,7 +67,7 @@ def _file() -> Path:
 def _read() -> dict[str, dict[str, object]]:
     try:
         found = json.loads(_file().read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -82,11 +82,22 @@ def keep(calibration: Calibration) -> Path:
 
 
 def kept() -> Calibration | None:
-    """Return what was found on this machine with this version; None if it was never calibrated."""
-    try:
-        return Calibration(**_read()[machine_key()])  # type: ignore[arg-type]
-    except (KeyError, TypeError):
-        return None
+    """Return what was found on this machine with this version; None if it was never calibrated.
+
+    What somebody else wrote there, or half of it, counts as never.
+    """
+    match _read().get(machine_key()):
+        case {
+            "streams": int(streams), "tokens_per_s": int(tokens_per_s), "rate": int(rate),
+            "streams_gave_out": "client" | "server" | None as streams_gave_out,
+            "rate_gave_out": "client" | "server" | None as rate_gave_out,
+            "calibrated_at": str(calibrated_at), **more,
+        } if isinstance(others := more.get("others_cores", 0.0), int | float):  # fmt: skip
+            return Calibration(
+                streams=streams, tokens_per_s=tokens_per_s, rate=rate, streams_gave_out=streams_gave_out,
+                rate_gave_out=rate_gave_out, calibrated_at=calibrated_at, others_cores=others,
+            )  # fmt: skip
+    return None
 
 
 def warning(loads: Sequence[Load], calibration: Calibration | None) -> str | None:

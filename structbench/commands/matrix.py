@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -113,11 +112,10 @@ def _probe(options: Options, server: "Server", store: "Store", model: str) -> It
     from structbench.matrix.probes import probes
 
     limit = server.limit_field
-    ask = partial(server.api.load_model, server.address, model, {}, None, server.access)
     try:
-        _, refusal = ask(limit)
+        _, refusal = server.load_model(model, limit_field=limit)
         if refusal is not None and limit is None and (limit := server.api.refused_limit(refusal)) is not None:
-            _, refusal = ask(limit)
+            _, refusal = server.load_model(model, limit_field=limit)
     except ServerError as error:
         raise BadInput(str(error)) from None
     if refusal is not None:

@@ -73,7 +73,7 @@ def _check(what: list[str]) -> int:
     from structbench.formatting import plural
     from structbench.output import say
     from structbench.suites.catalog import check_suite
-    from structbench.suites.shown import hidden_keywords
+    from structbench.suites.shown import hidden_keywords, keyword_notes
 
     if not what:
         raise BadInput("name the files to check: structbench suites check mine.jsonl")
@@ -91,6 +91,8 @@ def _check(what: list[str]) -> int:
                 f"{name}: note: {plural(tools, 'tool')} with {keyword!r}: Ollama does not show it to the model, though "
                 "calls are judged by it: say it in the description too"
             )
+        for note in [] if found else keyword_notes(cases):
+            say(f"{name}: note: {note}")
         problems += len(found)
     if problems:
         raise BadInput(f"{problems} problem{'s' if problems > 1 else ''} in {', '.join(what)}")

@@ -155,11 +155,13 @@ def state_of(gates: Iterable[Gate]) -> Judgement:
 
 
 def judge(
-    cell: str, slo: Condition, estimate: Estimate, row: Mapping[str, Any] | None, looked: Looked | None = None
-) -> Gate:
+    cell: str, slo: Condition, estimate: Estimate, row: Mapping[str, Any] | None, looked: Looked | None = None,
+    by: Metric | None = None,
+) -> Gate:  # fmt: skip
     """Judge one SLO; ``row`` is the run in the view ``summary``, None if there is none.
 
-    ``looked`` is what its looks left open, where the load went on until its rule was decided.
+    ``looked`` is what its looks left open, where the load went on until its rule was decided; ``by`` is the figure
+    that the estimate is of, if it stands in for the SLO's own.
     """
     if row is None:
         return Gate(cell, slo.text, "not decided", None, 0, "the cell was not run")
@@ -178,6 +180,8 @@ def judge(
             text = estimate.why or f"needs at least {plural(1, metric.counts)}, but there is none"
         return Gate(cell, slo.text, "not decided", None, n, text, needs=estimate.needs)
     text = f"{_figure_text(slo, estimate)}, n = {plural(n, metric.counts)}"
+    if by is not None and by.name != metric.name:
+        text = f"{by.label} of answers that came whole: {text}"
     needs_more = settled_by(slo, estimate, confidence) if outcome == "not decided" else None
     if outcome == "not decided":
         text += f": {_why_open(estimate, needs_more, confidence)}"
@@ -239,7 +243,9 @@ def judge_run(rows: Rows, cell: str, row: Mapping[str, Any] | None, rule: Sequen
     metrics = [without_stream(slo.metric) if whole else slo.metric for slo in rule]
     found = estimates_of(rows, row["run_id"], metrics, limits)
     looked = looked if looked is not None and looked.requests == row["requests"] else None
-    return [judge(cell, slo, found[metric.name], row, looked) for slo, metric in zip(rule, metrics, strict=True)]
+    return [
+        judge(cell, slo, found[metric.name], row, looked, metric) for slo, metric in zip(rule, metrics, strict=True)
+    ]
 
 
 def looked_at(rows: Rows, run_id: str) -> Looked | None:
@@ -273,7 +279,7 @@ def judge_group(slo: Condition, group: RunGroup, figures: Figures) -> Gate:
            "completed": figures.counts["completed"], "load": group.load}  # fmt: skip
     looked = looked_of(group.settled)
     looked = looked if looked is not None and looked.requests == figures.counts["requests"] else None
-    return judge(group.name, slo, figures.judged(slo.metric), row, looked)
+    return judge(group.name, slo, figures.judged(slo.metric), row, looked, figures.judged_by(slo.metric))
 
 
 def settle(results: Iterable[CellResult]) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from loadgen.api import DEFAULT_API, sse
-from loadgen.api.answer import Answer
+from loadgen.api.answer import Answer, broke_off
 from loadgen.api.questions import proxy_to
 from loadgen.api.sending import ChatApi, chat_api
 from loadgen.api.server import Server
@@ -115,7 +115,8 @@ class Prober:
         began = monotonic()
         reply, data = Reply(), bytearray()
         try:
-            with self._http.stream("POST", url, json=body) as response:
+            headers = {name: value for name, value in api.HEADERS.items() if name not in self._access.names}
+            with self._http.stream("POST", url, json=body, headers=headers) as response:
                 reply.status = response.status_code
                 if response.has_redirect_location:
                     target = redirect_target(url, response.headers["location"])
@@ -163,6 +164,8 @@ def _take_in(reply: Reply, api: ChatApi, data: bytes, path: str) -> None:
         _read(reply, api, parts, refused)
     except sse.StreamFailed as error:
         reply.error = str(error)
+    except sse.OtherShape as error:
+        reply.failure = f"no answer as {path} gives them: {error}"
     except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError, BadWire) as error:
         reply.failure = f"no answer as {path} gives them: {type(error).__name__}: {error}"
 
@@ -180,6 +183,8 @@ def _read(reply: Reply, api: ChatApi, parts: Sequence[Mapping[str, Any]], refuse
         reply.error = ""
     reply.text, reply.thinking, reply.calls = answer.text, answer.thinking, answer.tool_calls
     reply.finished, reply.done_reason = answer.done, answer.facts.get("done_reason")
+    if answer.done and broke_off(reply.done_reason, said=bool(answer.chunk_ns)):
+        reply.error = f"the server broke the answer off: {reply.done_reason}"
 
 
 def _parts(data: bytes, api: ChatApi) -> Iterator[Mapping[str, Any]]:
@@ -189,7 +194,7 @@ def _parts(data: bytes, api: ChatApi) -> Iterator[Mapping[str, Any]]:
     except ValueError:
         pass
     else:
-        yield whole
+        yield whole[0] if isinstance(whole, list) and len(whole) == 1 else whole  # as Gemini's errors
         return
     framing = api.FRAMING()
     chunks = [*framing.feed(data), framing.rest()]

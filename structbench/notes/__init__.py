@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from structbench.notes import (
+    answered,
     away,
     cache,
     counts,
+    held,
     ignored,
     limits,
     machine,
@@ -30,7 +32,8 @@ Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 JUDGES: tuple[Judge, ...] = (
     limits.TOKEN_LIMIT, limits.RATE_LIMITED, away.SERVER_AWAY, stationary.STATIONARY, stationary.SATURATION,
     opening.OPENING, reload.RELOAD, cache.CACHED, prompts.PROMPTS, counts.COUNTS, counts.GOODPUT,
-    reached.REACHED, ignored.IGNORED, nodes.NODES_DIFFER, machine.LOST, machine.PRESSED,
+    held.HELD, reached.REACHED, ignored.IGNORED, ignored.THOUGHT, ignored.LIMITED, answered.ANSWERED,
+    nodes.NODES_DIFFER, machine.LOST, machine.PRESSED,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from structbench.formatting import plural, share_text
-from structbench.metrics import GOOD_OF_RUN, IS_GATHERED, IS_UNLIKELY, LIMITS_OF_RUN
+from structbench.metrics import GOOD_OF_RUN, IS_GATHERED, IS_UNLIKELY, LIMITS_OF_RUN, THINKING_IS_HIDDEN
 from structbench.notes.judge import Judge, Row
 from structbench.types import Note
 
@@ -13,6 +13,9 @@ _TEXTS = {
     "uncounted": "{of} came without a token count: no tokens/s of the run, no TPOT of these",
     "partly_counted": "{of} had more chunks than output tokens: the server counted a part of its work (as where "
     "thinking and format are two passes); TPOT is of the answer where that was counted, else absent",
+    "hidden_thinking": "{of} were thought about in tokens that the server counts and does not stream as it makes them "
+    "({hidden}): TTFT contains that time, and TPOT is of the answer alone, or absent where the counts do not tell them "
+    "apart",
     "faster_than_made": "{of} came faster than the server says it made the tokens: some were held back before the "
     "first chunk or left out; no TPOT of these",
     "unlikely_durations": "{of} came with durations of the server that cannot be theirs (longer than the request "
@@ -24,11 +27,13 @@ _TEXTS = {
 
 def _of_counts(rows: Sequence[Row]) -> Iterator[Note]:
     (row,) = rows
+    told = row["hidden_tokens"]
+    hidden = f"{told:,} of {row['hidden_of']:,} output tokens" if told else "it does not tell how many"
     for kind, text in _TEXTS.items():
         if row[kind]:
             of = f"{row[kind]:,} of {plural(row['completed'], 'completed answer')}"
             share = row[kind] / row["completed"]
-            yield Note(kind, text.format(of=of, share=share_text(row["gathered_share"])), share=share)
+            yield Note(kind, text.format(of=of, share=share_text(row["gathered_share"]), hidden=hidden), share=share)
 
 
 COUNTS = Judge(
@@ -36,8 +41,12 @@ COUNTS = Judge(
     SELECT count(*) AS completed, count(*) FILTER (WHERE output_tokens IS NULL) AS uncounted,
         count(*) FILTER (WHERE chunks > output_tokens) AS partly_counted,
         count(*) FILTER (
-            WHERE chunks <= output_tokens AND tpot_s IS NULL AND itl_mean_s IS NOT NULL
+            WHERE chunks <= output_tokens AND tpot_s IS NULL AND itl_mean_s IS NOT NULL AND eval_s IS NOT NULL
+                AND NOT {THINKING_IS_HIDDEN}
         ) AS faster_than_made,
+        count(*) FILTER (WHERE {THINKING_IS_HIDDEN}) AS hidden_thinking,
+        (sum(thinking_tokens) FILTER (WHERE {THINKING_IS_HIDDEN}))::BIGINT AS hidden_tokens,
+        (sum(output_tokens) FILTER (WHERE {THINKING_IS_HIDDEN}))::BIGINT AS hidden_of,
         count(*) FILTER (WHERE {IS_UNLIKELY}) AS unlikely_durations,
         count(*) FILTER (WHERE {IS_GATHERED}) AS gathered_chunks,
         sum(gathered_chunks) / nullif(sum(chunks), 0) AS gathered_share

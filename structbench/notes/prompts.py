@@ -15,7 +15,7 @@ MISSING = 100
 ALIKE = 0.9
 """Prompts that were cut are as long as the context left them: the shortest at least this share of the longest."""
 SPREAD = 1.2
-"""Prompts of one length that should differ by more than this were cut to it."""
+"""Prompts of one length that should differ by more than this were cut to it, unless one is too long by as much."""
 AT_ONE_LENGTH = 3
 LONG = 256
 """Tokens below which prompts of different texts may well have the same length."""
@@ -70,7 +70,8 @@ PROMPTS = Judge(
         SELECT *, sum(n) OVER () AS of_all, [which FOR which IN [
             CASE WHEN seen < least(asked * share, asked - {MISSING}) THEN 'short' END,
             CASE WHEN seen >= num_ctx THEN 'full' END,
-            CASE WHEN seen = max(seen) OVER () THEN 'level' END
+            CASE WHEN seen = max(seen) OVER () AND seen < asked AND NOT bool_or(seen > {SPREAD} * asked) OVER ()
+                THEN 'level' END
         ] IF which IS NOT NULL] AS which
         FROM asked
     )

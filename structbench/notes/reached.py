@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from structbench.notes.judge import Judge, Row
 from structbench.types import Note
+from structbench.verdict import FREE_NS
 
 KIND = "load_not_reached"
 
@@ -21,11 +22,11 @@ def _not_reached(rows: Sequence[Row]) -> Iterator[Note]:
 
 
 REACHED = Judge(
-    """
+    f"""
     WITH steps AS (
         SELECT segment, sent_ns AS at_ns, 1 AS step FROM requests WHERE run_id = $1 AND sent_ns IS NOT NULL
         UNION ALL
-        SELECT segment, end_ns, -1 FROM requests WHERE run_id = $1 AND sent_ns IS NOT NULL AND end_ns IS NOT NULL
+        SELECT segment, {FREE_NS}, -1 FROM requests WHERE run_id = $1 AND sent_ns IS NOT NULL AND end_ns IS NOT NULL
     ), running AS (
         SELECT sum(step) OVER (PARTITION BY segment ORDER BY at_ns, step) AS in_flight FROM steps
     )

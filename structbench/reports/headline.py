@@ -16,7 +16,7 @@ from structbench.gates.expressions import Condition, parse_slo
 from structbench.gates.next_command import Settles, settles_of, together
 from structbench.gates.slo import DEFAULT_RULE, Judgement, judge_group
 from structbench.identity import canonical_json
-from structbench.metrics import PERCENTILES, Metric, without_stream
+from structbench.metrics import PERCENTILES, Metric
 from structbench.reports.estimates import judged_text
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup, differing
@@ -320,7 +320,7 @@ def _checks(group: RunGroup, figures: Figures, rule: Sequence[Condition]) -> Ite
     for condition in rule:
         estimate, gate = _estimate(figures, condition), judge_group(condition, group, figures)
         if estimate is not None and gate.outcome != "skip":
-            metric = without_stream(condition.metric) if figures.whole else condition.metric
+            metric = figures.judged_by(condition.metric)
             yield Check(group=group, condition=condition, metric=metric, estimate=estimate, state=gate.outcome)
 
 

@@ -130,7 +130,8 @@ def _facts(document: Document) -> list[tuple[str, str]]:
 
 def _model_text(group: RunGroup) -> str:
     """Return the model with its identity and what its server tells of it."""
-    told = [identity_text(group.model_digest), group.quantization or ""]
+    answered = ", ".join(name for name in group.answered if name != group.model)
+    told = [identity_text(group.model_digest), answered and f"answered by {answered}", group.quantization or ""]
     told += [f"{count:,} {what}" for what, count in (
         ("parameters", group.parameters), ("tokens of context", group.context_tokens), ("slots", group.server_slots)
     ) if count is not None]  # fmt: skip

@@ -114,9 +114,13 @@ class Figures:
         """Return the estimate as tables tell it: none of TTFT where every answer came whole."""
         return Estimate(0) if self.whole and figure.base == "ttft" else self.of(figure)
 
+    def judged_by(self, figure: Metric) -> Metric:
+        """Return the figure by which a limit on this one is judged: e2e where every answer came whole."""
+        return without_stream(figure) if self.whole else figure
+
     def judged(self, figure: Metric) -> Estimate:
-        """Return the estimate by which a limit on this figure is judged: that of e2e where every answer came whole."""
-        return self.of(without_stream(figure) if self.whole else figure)
+        """Return the estimate by which a limit on this figure is judged."""
+        return self.of(self.judged_by(figure))
 
     def has(self, metric: Metric) -> bool:
         """Return whether the metric adds anything here that others do not (``only_where``)."""

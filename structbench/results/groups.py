@@ -26,6 +26,8 @@ SELECT r.run_id, r.config_hash, r.model, r.model_digest, r.server_version, r.sui
     r.rate, r.arrival, r.planned, r.status, r.verdict, r.verdict_reason, r.label, r.config, r.environment,
     r.goodput_limits, r.settled, r.started_at, r.finished_at, r.api, r.server_kind, r.quantization, r.parameters,
     r.context_tokens, r.server_slots, d.duration_s, d.rate_s, d.model_load_s,
+    (SELECT list_sort(list_distinct(list(answered_by) || list('fingerprint ' || fingerprint))) FROM requests
+        WHERE requests.run_id = r.run_id) AS answered,
     coalesce((SELECT bool_or(simulated) FROM segments WHERE segments.run_id = r.run_id), false) AS simulated
 FROM runs AS r LEFT JOIN run_durations AS d USING (run_id)
 WHERE r.run_id IN (SELECT unnest($1::VARCHAR[]))
@@ -52,6 +54,8 @@ class RunGroup:
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     model_digest: str | None
+    answered: tuple[str, ...] = ()
+    """Which models the answers say they are of, and the server's fingerprints amid them."""
     server_version: str | None
     server: str
     """``llama.cpp (openai) at 127.0.0.1:8080``: its kind, the API if that is not its own, and where it is."""
@@ -120,6 +124,7 @@ def _run_group(number: int, run: Mapping[str, Any], notes: Iterable[Note]) -> Ru
         load_kind=str(run["load_kind"]), level=level, run_ids=(run["run_id"],), config_hash=run["config_hash"],
         labels=_distinct_texts([run["label"]]), config=config,
         environment=json_object(run["environment"]), model_digest=run["model_digest"],
+        answered=_distinct_texts(run["answered"] or ()),
         server_version=run["server_version"],
         server=printable(server_text(run["server_kind"], config.get("server_address"), run["api"])),
         **{name: run[name] for name in _TOLD}, planned=run["planned"], duration_s=run["duration_s"],

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from loadgen.api.answer import broke_off, told_alike
 from loadgen.api.blame import loops, model_error
-from loadgen.api.sending import NOT_DONE
+from loadgen.api.sending import NOT_DONE, told_wait
 from loadgen.types import MODEL_ERRORS, ErrorKind
 from structbench.formatting import load_text, suite_text
 from structbench.identity import config_dict, config_hash, config_of
-from structbench.scoring import SCORER_VERSION, Answer
+from structbench.scoring import SCORER_VERSION, Answer, unscored
 from structbench.scoring.answer import answer_text
 from structbench.scoring.process import Scorer
 from structbench.store import Reader
@@ -29,8 +30,8 @@ PAGE = 500
 """Rows held in memory at once with their texts."""
 _RUNS = "SELECT run_id, status, config_hash, config, concurrency, rate, arrival FROM runs WHERE run_id = $1"
 _ROWS = """
-SELECT request_index, case_id, outcome, error_kind, error_status, error_message, output_text, thinking_text,
-    tool_calls, done_reason, chunks
+SELECT request_index, case_id, outcome, error_kind, error_status, error_message, retry_after_s, output_text,
+    thinking_text, tool_calls, done_reason, chunks
 FROM requests WHERE run_id = $1 AND request_index > $2 ORDER BY request_index LIMIT $3
 """
 
@@ -118,7 +119,9 @@ def _scored(
             if case.id != row["case_id"]:
                 return f"request {index} was of case {row['case_id']!r}, which the suite has elsewhere now"
             kind = kinds[index] = _kind(row, case, config)
-            if kind is None or kind in MODEL_ERRORS:
+            if kind is None and broke_off(row["done_reason"], said=bool(row["chunks"])):
+                found[index] = unscored(f"the server broke the answer off: {row['done_reason']}")
+            elif kind is None or kind in MODEL_ERRORS:
                 scorer.submit(index, case, _answer(row, kind, config))
         scorer.drain()
         for row in rows:
@@ -133,7 +136,7 @@ def _answer(row: Row, kind: ErrorKind | None, config: Config) -> Answer:
     held = stored(row["tool_calls"])
     calls = [call for call in held if isinstance(call, dict)] if isinstance(held, list) else []
     text = answer_text(config.structured, row["output_text"] or "", calls)
-    return Answer(text, tuple(calls), row["done_reason"], kind)
+    return Answer(text, tuple(calls), told_alike(row["done_reason"]), kind)
 
 
 def _kind(row: Row, case: Case, config: Config) -> ErrorKind | None:
@@ -144,8 +147,9 @@ def _kind(row: Row, case: Case, config: Config) -> ErrorKind | None:
     if kind not in ("http", "stream", *MODEL_ERRORS):
         return cast("ErrorKind | None", kind)
     sent = request_of(case, config, row["request_index"])
+    told = message.removesuffix(told_wait(row["retry_after_s"]))
     return model_error(
-        message, status, model=config.model, format=sent.format is not None, tools=bool(sent.tools),
+        told, status, model=config.model, format=sent.format is not None, tools=bool(sent.tools),
         began=bool(row["chunks"]),
         replayed=case.follows or any(message.get("tool_calls") for message in case.messages),
     ) or ("stream" if status == 200 else "http")  # fmt: skip

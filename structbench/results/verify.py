@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from structbench.identity import config_of
-from structbench.metrics import FAILED, IS_GATHERED
+from structbench.metrics import FAILED, IS_GATHERED, THINKING_IS_HIDDEN
 from structbench.store import Reader
 from structbench.store.rows import run_columns
 from structbench.store.spool import count_lines, is_alive, orphaned_files
@@ -28,13 +28,20 @@ class Problem:
     example: str
 
 
-_COUNTED = """
-SELECT *, output_tokens - (coalesce(done_reason, '') = 'stop' AND len(counted) < output_tokens)::BIGINT AS tokens,
+_COUNTED = f"""
+SELECT *, streamed_tokens - (coalesce(done_reason, '') = 'stop' AND len(counted) < streamed_tokens)::BIGINT AS tokens,
     (counted[-1] - counted[1]) / 1e6 AS counted_s
 FROM (SELECT *, CASE
-        WHEN chunks <= output_tokens THEN chunk_offsets_us
-        WHEN first_thinking_s IS NOT NULL THEN [o FOR o IN chunk_offsets_us IF o > first_answer_s * 1e6 - 0.9995]
-    END AS counted FROM requests)
+        WHEN hidden AND thinking_partial THEN CASE WHEN thinking_tokens > 0 THEN
+            [o FOR o IN chunk_offsets_us IF o > least(first_answer_s, first_tool_call_s) * 1e6 - 0.9995] END
+        WHEN chunks <= streamed_tokens THEN chunk_offsets_us
+        WHEN first_thinking_s IS NOT NULL AND NOT hidden
+        THEN [o FOR o IN chunk_offsets_us IF o > first_answer_s * 1e6 - 0.9995]
+    END AS counted
+    FROM (SELECT *, {THINKING_IS_HIDDEN} AS hidden,
+            output_tokens - CASE WHEN hidden AND thinking_tokens <= output_tokens THEN thinking_tokens ELSE 0 END
+                AS streamed_tokens
+        FROM requests))
 """
 """The requests, with the chunks that the server's token count is of and the tokens in them."""
 _TOGETHER = (
@@ -64,7 +71,7 @@ _DERIVED: dict[str, tuple[str, str]] = {
         _US,
     ),
     "tpot_s": (
-        f"""CASE WHEN len(counted) BETWEEN 2 AND output_tokens AND tokens > 1 AND NOT {IS_GATHERED}
+        f"""CASE WHEN len(counted) BETWEEN 2 AND streamed_tokens AND tokens > 1 AND NOT {IS_GATHERED}
             AND (tpot_s IS NOT NULL OR counted_s > 0)
             AND counted_s > 0.95 * coalesce(eval_s, 0) / output_tokens * (tokens - 1) - 0.002
                 + CASE WHEN tpot_s IS NULL THEN {_US} ELSE -{_US} END

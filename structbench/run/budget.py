@@ -30,6 +30,8 @@ class TokenBudget:
     _in_flight: int = 0
     """The sum of these."""
     _longest: int | None = None
+    _beyond: int = 0
+    """By how much a request used more than it was held for, as where thinking is beyond its limit."""
 
     def begin(self) -> None:
         """Begin another load: what an earlier one handed out and did not send no longer counts."""
@@ -51,7 +53,9 @@ class TokenBudget:
         if record.output_tokens is not None:
             self._longest = max(self._longest or 0, record.output_tokens)
         if record.prompt_tokens is not None and record.output_tokens is not None:
-            self.used += record.prompt_tokens + record.output_tokens
+            took = max(record.prompt_tokens + record.output_tokens, record.total_tokens or 0)
+            self._beyond = max(self._beyond, took - (asked or took))
+            self.used += took
         elif record.error is None or not (record.sent_ns is None or record.error.kind in _COST_NOTHING):
             self.used += asked
         if record.following is not None:
@@ -64,7 +68,7 @@ class TokenBudget:
     def asks(self, request: Request) -> int:
         """Return the tokens that a request may use: its prompt at four bytes each, and the limit of its answer."""
         said = json.dumps([request.prompt, request.messages, request.tools, request.format], default=dict)
-        return len(said) // _BYTES_PER_TOKEN + (_limit_of(request) or self._longest or _UNLIMITED)
+        return len(said) // _BYTES_PER_TOKEN + (_limit_of(request) or self._longest or _UNLIMITED) + self._beyond
 
     def _hold(self, request: Request, asked: int) -> None:
         self._asked[request.index] = asked

@@ -16,9 +16,12 @@ from structbench.identity import canonical_json, config_hash
 from structbench.options import LoadOptions, as_arguments, as_setting, think_word
 from structbench.run.settings import Settings, Variant
 from structbench.scoring import SCORER_VERSION
-from structbench.suites.catalog import representative_cases
+from structbench.suites.catalog import PUBLIC, SHIPPED, representative_cases
+from structbench.suites.shown import keyword_notes
 from structbench.types import Config, Suite
 
+_KEYWORDS = 5
+"""How many odd keywords of a suite are told."""
 SIMULATED = "simulated"
 """The server address in the identity of a simulated cell, whose real port changes with each run."""
 
@@ -123,6 +126,13 @@ def reload_warning(cell: Cell, names: frozenset[str]) -> str | None:
         f"{cell.name}: its cases load the model with different options ({shown}): the server loads it again at each "
         f"change, and requests wait; give them one value (--option {differing[0]}=…), or a suite for each"
     )
+
+
+def keyword_warnings(suite: Suite) -> list[str]:
+    """Return a line for each of the first keywords in a file's schemas that bind nothing though they seem to."""
+    if suite.name in SHIPPED or suite.name.partition(":")[0] in PUBLIC:
+        return []
+    return [f"{suite.name}: {note}" for note in keyword_notes(suite.cases)[:_KEYWORDS]]
 
 
 def unreached_warning(cell: Cell) -> str | None:

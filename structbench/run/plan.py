@@ -94,7 +94,7 @@ def with_models(settings: Settings, servers: Sequence[Server]) -> tuple[Settings
         return replace(settings, models=DEFAULT_MODELS), None
 
     def everywhere(names: Iterable[str]) -> tuple[str, ...]:
-        return tuple(name for name in names if all(each.lists_models and each.digest(name) for each in servers))
+        return tuple(name for name in names if all(each.lists(name) for each in servers))
 
     server = servers[0]
     if installed := everywhere(DEFAULT_MODELS):
@@ -158,6 +158,20 @@ def _check_models(models: Sequence[str], server: Server) -> None:
     if missing := _missing(models, server):
         lacks = f"the server at {server.address} does not have {', '.join(missing)}"
         raise BadInput(f"{lacks}: {server.api.how_to_get(missing, server)}")
+
+
+def check_unlisted(cells: Sequence[Cell]) -> None:
+    """Raise BadInput for a model that its server neither lists nor answers for, before another is measured.
+
+    A single one is asked for first of all anyway.
+    """
+    first = {(cell.server.address, cell.model): cell for cell in cells}
+    for cell in first.values() if len(first) > 1 else ():
+        if not cell.server.lists(cell.model):
+            try:
+                cell.server.load_model(cell.model, cell.config.options, limit_field=cell.config.limit_field)
+            except ServerError as error:
+                raise BadInput(str(error)) from None
 
 
 def _missing(models: Sequence[str], server: Server) -> list[str]:

@@ -11,7 +11,7 @@ import platform
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -45,7 +45,15 @@ from structbench.reports.summary import print_overview, print_table, runs_text, 
 from structbench.results.failures import failures_of
 from structbench.results.measures import Query
 from structbench.run.budget import TokenBudget
-from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, unreached_warning, words_of
+from structbench.run.cells import (
+    Cell,
+    build_cells,
+    keyword_warnings,
+    loading_options,
+    reload_warning,
+    unreached_warning,
+    words_of,
+)
 from structbench.run.cluster import join_cluster, node_rows
 from structbench.run.display import Display
 from structbench.run.hardware import hardware, is_here, read_ahead
@@ -53,6 +61,7 @@ from structbench.run.plan import (
     CacheState,
     PlannedCell,
     bound_s,
+    check_unlisted,
     estimate,
     explain,
     find_servers,
@@ -298,6 +307,8 @@ def _notices(settings: Settings) -> list[str]:
 def _warnings(cells: Sequence[Cell]) -> list[str]:
     found = [reload_warning(cell, cell.server.api.LOADING_OPTIONS) for cell in cells]
     found += dict.fromkeys(unreached_warning(cell) for cell in cells)
+    found += dict.fromkeys(text for suite in {id(cell.suite): cell.suite for cell in cells}.values()
+                           for text in keyword_warnings(suite))  # fmt: skip
     return [f"warning: {text}" for text in found if text is not None]
 
 
@@ -349,6 +360,8 @@ class _Runner:
         outcomes: dict[str, CellResult] = {}
         self.states["waiting"] = len(planned)
         todo = [each for each in planned if each.cache != "skipped"]
+        with suppress(KeyboardInterrupt), self.stop.interruptible():
+            check_unlisted([each.cell for each in todo])
         self.services.display.expect(
             [(None if each.missing is None else len(each.missing), bound_s(each.cell, self.services.settings))
              for each in todo],
@@ -581,8 +594,7 @@ class _Runner:
         The cell has the field in which the server takes the limit of an answer, if it refused the usual one.
         """
         server, say = cell.server, self.services.display.print
-        ask = partial(server.api.load_model, server.address, cell.model, {**cell.config.options, **loading},
-                      cell.config.keep_alive, server.access)  # fmt: skip
+        ask = partial(server.load_model, cell.model, {**cell.config.options, **loading}, cell.config.keep_alive)
         seconds, refusal = ask(cell.config.limit_field)
         if refusal is not None and (limited := cell.limited_by(server.api.refused_limit(refusal))) is not cell:
             cell = limited

@@ -32,7 +32,15 @@ from structbench.scoring.answer import answer_text
 from structbench.scoring.process import Scorer
 from structbench.store import Store, row_of
 from structbench.store.lookup import SENT_AGAIN
-from structbench.suites.requests import asked_tokens, case_of, first_turns, request_of, requests_of, warmup_requests
+from structbench.suites.requests import (
+    asked_output,
+    asked_tokens,
+    case_of,
+    first_turns,
+    request_of,
+    requests_of,
+    warmup_requests,
+)
 from structbench.types import Case, Score
 from structbench.verdict import VerdictSoFar
 
@@ -301,8 +309,8 @@ class Segment:
 
     def _store_row(self, record: RequestRecord, score: Score | None) -> None:
         case, repeat = case_of(self.cases, record.index)
-        asked = asked_tokens(case)
-        row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn, asked)
+        asked = asked_tokens(case), asked_output(case, self.cell.config)
+        row = row_of(self.run_id, self.cell.config_hash, self.number, case.id, repeat, record, score, case.turn, *asked)
         self._keep_case(case, record.index % len(self.cases))
         self.services.store.append("requests", row)
         self._observe(record, score, case)

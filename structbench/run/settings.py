@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.api import APIS, DEFAULT_API
+from loadgen.api.anthropic import MIN_THINKING_TOKENS
 from loadgen.api.sending import chat_api
 from loadgen.api.server import Server, server_api
 from loadgen.engine import Cluster
@@ -35,6 +37,15 @@ _ABOVE_ZERO = ("requests", "max_requests", "max_time", "max_tokens_total", "conc
                "mean_output_tokens")  # fmt: skip
 _NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
 
+_MEASURED = {
+    "model": "give --models", "messages": "a suite has the messages, and a file can be one",
+    "input": "a suite has the messages, and a file can be one",
+    "prompt": "a suite has the prompts, and a file can be one",
+    "tools": "a suite has the tools, and a file can be one", "stream": "every answer is streamed",
+}  # fmt: skip
+"""Fields of a request that say what is measured, and what to give instead."""
+_LLMPERFS_LIST = re.compile(r"[^,=]*(,[A-Za-z_][\w-]*=[^,=]*)+")
+"""What follows the first name where all pairs stand in one, as LLMPerf has them."""
 _MISSPELT = 0.75
 """From this similarity on, an unknown option of Ollama is a known one with a mistake."""
 
@@ -268,17 +279,29 @@ def body_fields(pairs: Sequence[str]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for pair in pairs:
         key, text = _split(pair, "--body", "KEY=JSON", "top_k=40")
+        if key in _MEASURED:
+            raise BadInput(f"--body {key}: it would replace what the run says that it measured: {_MEASURED[key]}")
         try:
-            found.setdefault(key, []).append(json.loads(text))
+            value = json.loads(text)
         except (ValueError, RecursionError):
             raise BadInput(f"--body {key}: {text!r} is not JSON; a text needs quotes, e.g. --body '{key}=\"{text}\"'"
                            ) from None  # fmt: skip
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise BadInput(f"--body {key}: {text!r} has a number that JSON does not have: give finite ones") from None
+        found.setdefault(key, []).append(value)
     return found
 
 
 def _facts(pairs: Sequence[str]) -> dict[str, str]:
     """Parse the pairs of --metadata."""
-    return dict(_split(pair, "--metadata", "KEY=VALUE", "gpu=L4") for pair in pairs)
+    found = dict(_split(pair, "--metadata", "KEY=VALUE", "gpu=L4") for pair in pairs)
+    for key, text in found.items():
+        if _LLMPERFS_LIST.fullmatch(text):
+            apart = f"{key}={text}".replace(",", " ")
+            raise BadInput(f"--metadata {key}={text}: pairs stand apart here, unlike LLMPerf's: --metadata {apart}")
+    return found
 
 
 def _split(pair: str, option: str, form: str, example: str) -> tuple[str, str]:
@@ -308,6 +331,18 @@ def check_api(settings: Settings, server: Server) -> None:
     if several := [variant.body["n"] for variant in settings.variants if variant.body.get("n", 1) != 1]:
         raise BadInput(f"--body n={several[0]}: a request is measured by its one answer: leave it out")
     _check_options(settings, server.api_name, api.OPTIONS)
+    if server.api_name == "anthropic" and any(variant.think is True for variant in settings.variants):
+        _tell_raised_limits(settings)
+
+
+def _tell_raised_limits(settings: Settings) -> None:
+    """Say that limits are raised which leave an answer nothing beside the least thinking that Anthropic's API takes."""
+    options = [variant.options for variant in settings.variants]
+    options += [case.options for suite in settings.suites for case in representative_cases(suite)]
+    limits = [each.get("num_predict") for each in options]
+    if any(isinstance(limit, int) and limit <= MIN_THINKING_TOKENS for limit in limits):
+        complain(f"--think on: Anthropic's API wants a limit above the {MIN_THINKING_TOKENS:,} tokens of thinking: as "
+                 "many are added to limits that are not")  # fmt: skip
 
 
 def _check_options(settings: Settings, name: str, known: Mapping[str, str]) -> None:

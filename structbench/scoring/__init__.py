@@ -13,7 +13,7 @@ from structbench.types import Case, Score
 
 __all__ = ["SCORER_VERSION", "Answer", "score", "unscored"]
 
-SCORER_VERSION = 4
+SCORER_VERSION = 5
 """Raise it with any change that gives some answer another score: it is part of the identity of scored cells."""
 
 

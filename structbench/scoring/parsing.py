@@ -20,15 +20,18 @@ JsonSource = Literal["plain", "fenced", "prose"]
 _INFO_WORD = re.compile(r"[ \t]*[A-Za-z][\w.+-]*")
 _JSON_START = re.compile(r"[ \t]*(?:[{\[\"\-0-9]|(?:true|false|null)\b|$)")
 _THINKING = re.compile(
-    r"<(?P<end>/)?(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)(?:\s[^<>]{0,60})?>"
-    r"|\[(?P<end2>/)?THINK\]|◁(?P<end3>/)?think▷"
-    r"|<\|channel\|>analysis<\|message\|>|(?P<end4><\|end\|>|<\|channel\|>final<\|message\|>)",
+    r"<\|?\s{0,2}(?P<end>/|end_(?:of_)?)?\s{0,2}(?:(?:begin_of|start)_)?(?:\w+:)?"
+    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)(?:\s[^<>/]{0,60})?\|?>"
+    r"|\[(?P<end2>/)?THINK\]|◁(?P<end3>/)?think▷|<\|inner_(?:prefix|(?P<end4>suffix))\|>"
+    r"|<\|channel\|>analysis<\|message\|>|<\|channel>thought\b|(?P<end5><\|channel\|>final<\|message\|>|<channel\|>)"
+    r"|(?P<close><\|end\|>)",
     re.IGNORECASE,
 )
-"""The tags of DeepSeek, Qwen and others, of Mistral, Kimi and gpt-oss."""
+"""The tags of DeepSeek, Qwen and others, of Mistral, Kimi, Cohere, Apertus, gpt-oss and Gemma."""
+_BARE_CHANNELS = re.compile(r"\s*(?:assistant)?analysis.*?assistantfinal", re.DOTALL)
+"""The channels of gpt-oss where a server has dropped the tokens between them."""
 # A bracket that no JSON can follow is prose ("see {a, b}"), not the start of broken JSON.
 _OPENER = re.compile(r'\{(?=[ \t\n\r]*["}])|\[(?=[ \t\n\r]*(?:[\[{"\]\-0-9]|(?:true|false|null)\b))')
-_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\\n]++|\\.)*+"?|[\[\]{}]')
 
 
@@ -64,31 +67,53 @@ def find_json(text: str) -> tuple[Any, JsonSource | None]:
     for block in _fenced(text):
         if (parsed := parse_json(block)).error is None:
             return parsed.value, "fenced"
-    for part in _balanced_parts(text):
-        if (parsed := parse_json(part)).error is None:
+    for start, end in _balanced_spans(text):
+        if (parsed := parse_json(text[start:end])).error is None:
             return parsed.value, "prose"
     return None, None
 
 
 def after_thinking(text: str) -> str:
-    """Return the text without what stands between tags for thinking; a tag that nothing closes hides the rest.
+    """Return the text without what stands between tags for thinking.
 
-    Where only the end is marked, since the chat template had opened it, everything before is thinking.
+    Where only the end is marked, since the chat template had opened it, everything before is thinking; what only its
+    beginning marks is, if the answer begins with it.
     """
-    depth, kept, place = 0, "", 0
-    for tag in _THINKING.finditer(text):
-        line = text[text.rfind("\n", 0, tag.start()) + 1 : tag.start()]
-        if depth == 0 and len(_QUOTE.findall(line)) % 2:  # within a JSON string, which ends on its own line
+    if (channels := _BARE_CHANNELS.match(text)) is not None:
+        text = text[channels.end() :]
+    tags = list(_THINKING.finditer(text))
+    mentioned = _in_strings(text) if tags else ()
+    depth, place, opened = 0, 0, 0
+    kept: list[str] = []
+    for tag in tags:
+        if depth == 0 and (tag.start() in mentioned or tag["close"]):
             continue
         if not any(tag.groups()):
-            kept += text[place : tag.start()] if depth == 0 else ""
+            if depth == 0:
+                kept.append(text[place : tag.start()])
+                opened = tag.start()
             depth += 1
         elif depth:
             depth -= 1
         else:
-            kept = ""
+            kept.clear()
         place = tag.end()
-    return kept + ("" if depth else text[place:])
+    if depth == 0:
+        kept.append(text[place:])
+    elif any(map(str.strip, kept)):
+        kept.append(text[opened:])
+    return "".join(kept)
+
+
+def _in_strings(text: str) -> set[int]:
+    """Return where tags begin that stand within the strings of JSON objects and arrays, and are only mentioned."""
+    return {
+        tag.start()
+        for start, end in _balanced_spans(text)
+        for found in _STRING_OR_BRACKET.finditer(text, start, end)
+        if found[0].startswith('"')
+        for tag in _THINKING.finditer(text, *found.span())
+    }
 
 
 def _fenced(text: str) -> Iterator[str]:
@@ -125,8 +150,8 @@ def _after_info(line: str) -> str:
     return rest if _JSON_START.match(rest) or rest.rstrip().endswith(("```", "~~~")) else ""
 
 
-def _balanced_parts(text: str) -> Iterator[str]:
-    """Yield the parts from an opening bracket to its closing one, none inside another.
+def _balanced_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the parts are from an opening bracket to its closing one, none inside another.
 
     An opening bracket that is never closed ends the search: what follows is a piece of a broken or cut-off value,
     not an answer.
@@ -136,7 +161,7 @@ def _balanced_parts(text: str) -> Iterator[str]:
         end = _balanced_end(text, opener.start())
         if end is None:
             return
-        yield text[opener.start() : end]
+        yield opener.start(), end
         opener = _OPENER.search(text, end)
 
 

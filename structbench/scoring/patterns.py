@@ -34,19 +34,55 @@ _MAX_STEPS = 1_000_000
 _PIECES = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\)\?|[)?*+]|\{\d+(?:,\d*)?\}|.", re.DOTALL)
 
 
+_ESCAPE_OR_CLASS = re.compile(r"\\.|[\[\]]", re.DOTALL)
+_ESCAPABLE = "\\/^$.*+?()[]{}|"
+_NOT_ECMA = re.compile(
+    r"(?<!\\)(?:\\\\)*(?:\\[aeg-jlmoqyzACE-OQRTUVX-Z]|\\[pP]|\\x(?![\da-fA-F]{2})|\\u(?![\da-fA-F]{4})|\[:\^?\w+:\]|&&\[)"
+)
+"""What other dialects give a meaning (``\\A``, ``\\p{Han}``, ``[:digit:]``), and ECMA-262's older mode none."""
+
+
 class BadPattern(Exception):
     """The pattern is not a regular expression, or a search for it took too long."""
 
 
 @lru_cache(maxsize=4096)
 def compiled(pattern: str, *, strict: bool = False) -> Regex | None:
-    """Compile by ECMA-262 in Unicode mode, else (unless ``strict``) in its older one (``\\-``); None: it is neither."""
+    """Compile by ECMA-262 in Unicode mode; None: it is not of ECMA-262.
+
+    Unless ``strict``, needless escapes (``\\-``) do no harm, and what only the older mode knows is read in that.
+    """
+    text = _encodable(pattern)
+    regex = _compiled(text, "u")
+    if regex is None and not strict:
+        regex = _compiled(_ESCAPE_OR_CLASS.sub(_Unescaping(), text), "u")
+        if regex is None and not _NOT_ECMA.search(text):
+            regex = _compiled(text, "")
+    return regex
+
+
+def _compiled(pattern: str, flags: str) -> Regex | None:
     from regress import Regex, RegressError
 
-    for flags in ("u",) if strict else ("u", ""):
-        with suppress(RegressError):
-            return Regex(_encodable(pattern), flags)
+    with suppress(RegressError):
+        return Regex(pattern, flags)
     return None
+
+
+class _Unescaping:
+    """Replaces each needless escape by its character: of what is no letter, and has no meaning of its own there."""
+
+    def __init__(self) -> None:
+        self.in_class = False
+
+    def __call__(self, found: re.Match[str]) -> str:
+        token = found[0]
+        if len(token) == 1:
+            self.in_class = token == "[" or (self.in_class and token != "]")
+            return token
+        character = token[1]
+        needed = (character.isascii() and character.isalnum()) or character in _ESCAPABLE
+        return token if needed or (character == "-" and self.in_class) else character
 
 
 def search(pattern: str, text: str) -> bool:

@@ -15,11 +15,17 @@ _LETTER = "[^\\W\\d_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\
 _HYPHEN = "[-\u2010\u2011\u00ad]"
 _AFTER_NAME, _BEFORE_NAME = r"_{1,3}[^\W_]", "".join(rf"(?<![^\W_]{'_' * n})" for n in (1, 2, 3))
 """Underscores that join, as in max_7 and is_open; those of Markdown's _7_ and __open__ stand alone."""
-_AFTER_WORD = f"(?!{_LETTER}|[\\d\u0300-\u036f]|{_AFTER_NAME}|{_HYPHEN}(?:{_LETTER}|\\d)|'(?!s(?!{_LETTER})){_LETTER})"
+_AFTER_WORD = f"(?!{_LETTER}|[\\d\u0300-\u036f#]|\\+(?!\\w)|{_AFTER_NAME}" + (
+    f"|{_HYPHEN}(?:{_LETTER}|\\d)|'(?!s(?!{_LETTER})){_LETTER})"
+)
 _BEFORE_WORD = f"(?<!{_LETTER}){_BEFORE_NAME}(?<!{_LETTER}{_HYPHEN})(?<!\\d{_HYPHEN})(?<!{_LETTER}')"
-_BEFORE_NUMBER = f"(?<!{_LETTER})(?<!\\d){_BEFORE_NAME}(?<!\\d[.,])(?<![-\u2010-\u2013\u2212])"
+_BEFORE_NUMBER = f"(?<!{_LETTER})(?<!\\d){_BEFORE_NAME}(?<!\\d[.,])(?<!\\s[.,])(?<!\\d:)(?<![-\u2010-\u2013\u2212])"
+_MARK = r"(?:[\u00a0\u2009\u202f']|\{,\}|\\,)"
+_GROUP = rf"(?:{_MARK}\d{{3}}|\ 000)(?!\d)"
+"""Another three digits of the same number, as in 7 000 and 7'000."""
+_POWER = r"e[-+]?\d|[×·]\d|\s?[×x*·]\s?10(?:\^|\*\*|[⁰¹²³⁴-⁹⁻])|\^|[⁰¹²³⁴-⁹¼-¾⅐-⅞]"
 _BOUNDARIES = {
-    "digit": (_BEFORE_NUMBER, rf"(?!\d|{_AFTER_NAME}|[.,]\d)"),
+    "digit": (_BEFORE_NUMBER, rf"(?!\d|{_AFTER_NAME}|[.,:]\d|{_GROUP}|{_POWER})"),
     "letter": (_BEFORE_WORD, _AFTER_WORD),
     "other": ("", ""),
 }
@@ -27,6 +33,25 @@ _BOUNDARIES = {
 
 A word with a hyphen or an apostrophe is another word, except for a possessive ``'s``; a dash before a digit is a sign.
 """
+_ONES = "one|two|three|four|five|six|seven|eight|nine"
+_TEENS = "ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen"
+_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+_SCALES = "hundred|thousand|million|billion|trillion|dozen"
+_NUMBER_WORD = f"(?:zero|{_ONES}|{_TEENS}|{_TENS}|{_SCALES})"
+_NUMBER = re.compile(
+    rf"[^\w\s]{{0,2}}\d[\d\s.,:'%/+-]*|{_NUMBER_WORD}(?:[\s-](?:and\s)?{_NUMBER_WORD})*", re.IGNORECASE
+)
+_PART_BEFORE = re.compile(
+    rf"(?<!\w)(?:minus|negative|(?:{_TENS})|(?:{_SCALES})(?:\s+and)?|(?:\d|{_NUMBER_WORD})\s+point)\s+\Z", re.IGNORECASE
+)
+_PART_AFTER = re.compile(
+    rf"\s?(?-i:k)(?!\w)|\s+(?:{_SCALES})(?!\w)|\s+point\s+(?:\d|{_NUMBER_WORD})"
+    r"|\s+and\s+(?:a|one|three)\s+(?:half|quarter)",
+    re.IGNORECASE,
+)
+_NEAR = 40
+_ONES_AFTER = re.compile(rf"\s+(?:{_ONES})(?!\w)", re.IGNORECASE)
+"""What makes a number a part of another: minus seven, twenty seven, hundred and seven, 7 million, seven point five."""
 
 
 def score_text(case: Case, answer: Answer) -> Score:
@@ -55,10 +80,26 @@ def score_text(case: Case, answer: Answer) -> Score:
 
 def is_mentioned(text: str, answer: str) -> bool:
     """Return whether the answer contains the text in any case, not within a longer word or number: 7 is in 7C, but
-    not in 17, 7.5, B7 or -7, and seven not in twenty-seven."""
+    not in 17, 7.5, B7, -7 or 7 million, and seven not in twenty-seven."""
     text, answer = _plain(text), _plain(answer)
     before, after = _BOUNDARIES[_edge(text[:1])][0], _BOUNDARIES[_edge(text[-1:])][1]
-    return re.search(before + re.escape(text) + after, answer, re.IGNORECASE) is not None
+    if text[-1:].isdecimal() and re.search(_LETTER, text):  # H2 is not in H2O
+        after += f"(?!{_LETTER})"
+    found = re.finditer(before + re.escape(text) + after, answer, re.IGNORECASE)
+    if not _NUMBER.fullmatch(text):
+        return any(found)
+    near = ((answer[max(0, each.start() - _NEAR) : each.start()], answer[each.end() : each.end() + _NEAR])
+            for each in found)  # fmt: skip
+    return not all(_is_part(text, *around) for around in near)
+
+
+def _is_part(number: str, before: str, after: str) -> bool:
+    """Return whether a number is a part of one that has other words or digits too."""
+    if _PART_BEFORE.search(before) or _PART_AFTER.match(after):
+        return True
+    if re.search(rf"(?:{_TENS})\Z", number, re.IGNORECASE):
+        return _ONES_AFTER.match(after) is not None
+    return bool(re.match(r"\d{3}(?!\d)", number) and re.search(rf"\d{_MARK}\Z", before))
 
 
 def _plain(text: str) -> str:

@@ -105,6 +105,13 @@ def schema_errors(schema: Mapping[str, Any]) -> list[ValidationError]:
     return [best([error]) for error in islice(_metaschema(draft_of(schema)).iter_errors(schema), _MAX_ERRORS)]
 
 
+def what_is_wrong(error: ValidationError) -> str:
+    """Return in words what an error of ``schema_errors`` is."""
+    if error.validator == "format" and error.validator_value == "regex":
+        return f"not a regular expression of ECMA-262: {error.instance}"
+    return f"not a valid JSON Schema: {error.message}"
+
+
 def _ranked(errors: list[ValidationError]) -> list[tuple[int, bool, str, str, ValidationError]]:
     """Sort shallow before deep, and what failed before the ``anyOf`` that only says that all failed."""
     ranked = [

@@ -80,7 +80,7 @@ def at_pointer(value: Any, pointer: str) -> Any:
         token = part.replace("~1", "/").replace("~0", "~")
         if isinstance(value, Mapping) and token in value:
             value = value[token]
-        elif isinstance(value, list) and _is_index(token) and int(token) < len(value):
+        elif isinstance(value, list) and is_index(token) and int(token) < len(value):
             value = value[int(token)]
         else:
             return ABSENT
@@ -92,5 +92,6 @@ def pointer_to(path: Sequence[str | int]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def _is_index(token: str) -> bool:
+def is_index(token: str) -> bool:
+    """Return whether a part of a JSON pointer is an index of an array."""
     return token.isascii() and token.isdigit() and len(token) < 10 and (token == "0" or token[0] != "0")

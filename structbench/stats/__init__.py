@@ -80,9 +80,9 @@ def needed(p: float, confidence: float = CONFIDENCE) -> int:
 
     a = 1 - confidence. With fewer, not even the extremes are sure enough to lie on either side: all n values lie below
     the true percentile with chance p^n, which must not exceed a/2 (Conover, Practical Nonparametric Statistics, 3.2).
-    p99 needs 368, p95 72, p90 36, the median 6.
+    p99 needs 368, p95 72, p90 36, the median 6. The extremes (p0, p100) are those of the values themselves: 1.
     """
-    return math.ceil(math.log((1 - confidence) / 2) / math.log(max(p, 1 - p)))
+    return math.ceil(math.log((1 - confidence) / 2) / math.log(max(p, 1 - p))) if 0 < p < 1 else 1
 
 
 def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int | None, int | None]:
@@ -106,7 +106,7 @@ def percentile_estimate(values: Array, p: float, confidence: float = CONFIDENCE)
     """
     import numpy as np
 
-    n, wanted = len(values), needed(p) if 0 < p < 1 else 1
+    n, wanted = len(values), needed(p)
     if not n:
         return Estimate(0, needs=wanted)
     memory = memory_of(values, p)
@@ -284,6 +284,8 @@ def gap_percentiles(
     ends = _bootstrap(values, owner, sizes, [_grid(ordered, p, count) for p in ps], ps, confidence)
 
     def estimate(p: float, value: float | None, low: float, high: float) -> Estimate:
+        if value is not None and not 0 < p < 1:  # the extremes are of the gaps that were seen
+            return Estimate(n, value)
         wanted = TAIL_CLUSTERS if p >= TAIL else MIN_CLUSTERS
         if value is None or len(values) < needed(p):
             return Estimate(len(values), needs=needed(p), unit="gaps")

@@ -21,13 +21,14 @@ from structbench.types import Config, Score
 INT64 = 2**63
 
 _RECORD_COLUMNS = (
-    "node", "worker", "due_ns", "sent_ns", "end_ns",
+    "node", "worker", "due_ns", "sent_ns", "end_ns", "held_s",
     "ttft_s", "ttft_off_s", "ttft_due_s", "first_thinking_s", "first_answer_s",
     "first_tool_call_s", "itl_mean_s", "tpot_s", "e2e_s", "e2e_due_s", "send_lag_s", "connect_s", "merged_chunks",
     "gathered_chunks", "resent_segments", "out_of_order_segments",
-    "clock", "prompt_tokens", "cached_prompt_tokens", "output_tokens", "thinking_tokens",
+    "clock", "prompt_tokens", "cached_prompt_tokens", "output_tokens", "thinking_tokens", "thinking_partial",
     "load_s", "prompt_eval_s", "eval_s", "queue_s",
-    "server_tokens_per_s", "client_tokens_per_s", "done_reason", "output_text", "thinking_text",
+    "server_tokens_per_s", "client_tokens_per_s", "done_reason", "answered_by", "fingerprint", "output_text",
+    "thinking_text",
 )  # fmt: skip
 _of_record = attrgetter(*_RECORD_COLUMNS)
 _CONFIG_COLUMNS = ("model", "model_digest", "server_version", "suite", "endpoint", "structured")
@@ -45,6 +46,7 @@ def row_of(
     score: Score | None,
     turn: int | None = None,
     asked_tokens: int | None = None,
+    asked_output: int | None = None,
 ) -> dict[str, Any]:
     """Return the ``requests`` row of a request; ``turn`` 2 of a conversation has the index after ``turn`` 1.
 
@@ -62,6 +64,7 @@ def row_of(
         "segment": segment,
         "case_id": case_id,
         "asked_prompt_tokens": asked_tokens,
+        "asked_output_tokens": asked_output,
         "repeat": repeat,
         **dict(zip(_RECORD_COLUMNS, _of_record(record), strict=True)),
         "read_lag_max_s": None if record.read_lag_max_ns is None else record.read_lag_max_ns / 1e9,

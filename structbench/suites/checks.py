@@ -14,8 +14,9 @@ from typing import Any
 from structbench.formatting import one_line
 from structbench.scoring.answer import CannotScore
 from structbench.scoring.rules import matches
+from structbench.scoring.schemas import why_never
 from structbench.scoring.validation import errors_of
-from structbench.scoring.values import at_pointer
+from structbench.scoring.values import at_pointer, limit_error
 from structbench.suites.fields import (
     FIELDS,
     Problems,
@@ -107,6 +108,8 @@ def _contradictions(line: Mapping[str, Any], broken: set[str]) -> Problems:
         yield from guarded(_then_problems(line["then"], line, line["tools"] if sound("tools") else ()), "then")
     if "expected_calls" in line and "tools" in line and sound("tools"):
         yield from guarded(_call_problems(line["expected_calls"], line["tools"]), "expected_calls", in_time=True)
+    if "schema" in line and sound("schema", "expected", "acceptable", "compare") and not rule_errors:
+        yield from guarded(_unreachable_values(line), "expected", in_time=True)
     if "example" in line and "schema" in line:
         if sound("schema"):
             yield from guarded(_example_problems(line["example"], line["schema"]), "example", in_time=True)
@@ -261,6 +264,25 @@ def _example_problems(example: Any, schema: Mapping[str, Any]) -> Problems:
             yield f"example{each.json_path.removeprefix('$')}: breaks the schema: {one_line(each.message)}"
     except CannotScore as error:
         yield f"example: {one_line(str(error))}"
+
+
+def _unreachable_values(line: Mapping[str, Any]) -> Problems:
+    """Check that the schema allows each expected value in its place, unless a rule compares it less strictly."""
+    rules = line.get("compare", {})
+    due = [("expected", at, value) for at, value in line.get("expected", {}).items()]
+    due += [("acceptable", at, value) for at, values in line.get("acceptable", {}).items() for value in values]
+    for key, pointer, value in due:
+        if (beyond := limit_error(value)) is not None:
+            yield f'{key}: "{pointer}": no answer can hold it: {beyond}'
+            continue
+        if any(pointer.startswith(rule) or rule.startswith(pointer) for rule in rules):
+            continue
+        try:
+            why = why_never(line["schema"], pointer, value)
+        except CannotScore as error:
+            why = str(error)
+        if why is not None:
+            yield f'{key}: "{pointer}": the schema does not allow {value!r:.60} there: {one_line(why)}'
 
 
 def _missing_values(line: Mapping[str, Any]) -> Problems:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from structbench.formatting import did_you_mean, one_line
+from structbench.scoring.schemas import lost_references, why_inapplicable
 from structbench.scoring.time_limit import OutOfTime, limited
-from structbench.scoring.validation import draft_of, is_known_draft, schema_errors
+from structbench.scoring.validation import is_known_draft, schema_errors, what_is_wrong
 from structbench.scoring.values import ABSENT, at_pointer
 
 CHECK_LIMIT_S = 2.0
@@ -76,42 +78,28 @@ def schema_problems(schema: Any, field: str) -> Problems:
     yield from type_problems(schema, dict, field)
     if not isinstance(schema, dict):
         return
+    if wrapped := _wrapped(schema):
+        yield f'{field}: is a wrapper as OpenAI has it: give what stands in "{wrapped}" itself'
+        return
     if not is_known_draft(schema):
         named = one_line(repr(schema["$schema"]))
         yield f'{field}: "$schema": {named} is not a known draft: name one (docs/scoring.md), or leave it out'
         return
     errors = schema_errors(schema)
     for error in errors:
-        yield f"{field}{error.json_path.removeprefix('$')}: not a valid JSON Schema: {one_line(error.message)}"
-    for reference in () if errors else _lost_references(schema):
-        yield f'{field}: "$ref": "{reference}" does not resolve: define it in the schema (nothing is fetched)'
+        yield f"{field}{error.json_path.removeprefix('$')}: {one_line(what_is_wrong(error))}"
+    lost = [] if errors else [*lost_references(schema)]
+    for keyword, reference in lost:
+        yield f'{field}: "{keyword}": "{reference}" does not resolve: define it in the schema (nothing is fetched)'
+    if not (errors or lost) and (why := why_inapplicable(schema)) is not None:
+        yield f"{field}: cannot be applied: {one_line(why)}"
 
 
-def _lost_references(schema: dict[str, Any]) -> Iterator[str]:
-    """Yield the references, at any depth, that lead to no schema; each is resolved against its own base."""
-    from referencing import Registry
-    from referencing.jsonschema import specification_with
-
-    draft = draft_of(schema)
-    specification = specification_with(draft.ID_OF(draft.META_SCHEMA))
-    root = specification.create_resource(schema)
-    ahead, seen = [(root, Registry().resolver_with_root(root), "")], set()
-    while ahead:
-        resource, resolver, by = ahead.pop()
-        if not isinstance(resource.contents, dict) or id(resource.contents) in seen:
-            continue
-        seen.add(id(resource.contents))
-        reference = resource.contents.get("$ref")
-        try:
-            ahead += [(inner, resolver.in_subresource(inner), by) for inner in resource.subresources()]
-            if isinstance(reference, str):
-                by = reference
-                found = resolver.lookup(reference)
-                if not isinstance(found.contents, dict | bool):
-                    yield reference
-                ahead.append((specification.create_resource(found.contents), found.resolver, reference))
-        except Exception:  # no target, a pointer into a string, a word that is not a URI, a target that is not a schema
-            yield by
+def _wrapped(schema: Mapping[str, Any]) -> str | None:
+    """Return the member that holds the schema where it was given in what OpenAI's API wants around it."""
+    if not schema.keys() <= {"name", "description", "strict", "type", "schema", "json_schema"}:
+        return None
+    return next((name for name in ("schema", "json_schema") if isinstance(schema.get(name), dict)), None)
 
 
 def _tool_problems(tools: Any, key: str) -> Problems:
@@ -166,6 +154,8 @@ def _pointer_problems(value: Any, key: str) -> Problems:
     for pointer in value:
         if pointer and not pointer.startswith("/"):
             yield f'{key}: "{pointer}" is not a valid JSON Pointer: begin it with "/", or use "" for the whole answer'
+        elif re.search("~(?![01])", pointer):
+            yield f'{key}: "{pointer}" is not a valid JSON Pointer: write ~ as ~0, and / within a name as ~1'
     if not value:
         yield f"{key}: must contain at least one pointer and its value: leave it out if nothing is fixed"
 

@@ -30,6 +30,12 @@ def asked_tokens(case: Case) -> int | None:
     return sum(len(str(message.get("content") or "").encode()) for message in case.messages) // _BYTES_PER_TOKEN
 
 
+def asked_output(case: Case, config: Config) -> int | None:
+    """Return the limit of an answer in tokens, which one of the suite ``text`` is asked to reach; None without one."""
+    limit = {**case.options, **config.options}.get("num_predict")
+    return limit if type(limit) is int and limit > 0 else None
+
+
 def whole_conversations(cases: Sequence[Case], indices: Sequence[int], requests: int) -> Sequence[int]:
     """Add the other turn of each conversation to the indices: it is only sent as a whole, from its first turn."""
     if isinstance(cases, GeneratedCases):

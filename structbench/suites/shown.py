@@ -1,10 +1,15 @@
-"""What of a tool's parameters Ollama's server shows to the model: the rest binds the score, but is not known to it."""
+"""What of a suite's schemas is not what it seems.
+
+Of a tool's parameters, Ollama's server shows the model only a part: the rest binds the score, but is not known to it.
+Keywords that no draft knows bind neither.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from structbench.scoring.schemas import odd_keywords
 from structbench.types import Case
 
 SHOWN = frozenset({
@@ -21,6 +26,17 @@ def hidden_keywords(cases: Iterable[Case]) -> dict[str, int]:
         for keyword in {*_hidden(tool["function"].get("parameters", {}))}:
             found[keyword] = found.get(keyword, 0) + 1
     return dict(sorted(found.items()))
+
+
+def keyword_notes(cases: Iterable[Case]) -> list[str]:
+    """Return a line for each keyword in the schemas that binds nothing, or is met by nothing, with its first case."""
+    told: dict[tuple[str, str], str] = {}
+    for case in cases:
+        schemas = [case.schema or {}, *(tool["function"].get("parameters") or {} for tool in case.tools)]
+        for schema in schemas:
+            for odd in odd_keywords(schema).items():
+                told.setdefault(odd, case.id)
+    return [f'case "{name}": "{keyword}" {hint}' for (keyword, hint), name in told.items()]
 
 
 def _hidden(schema: Any) -> Iterator[str]:

@@ -53,6 +53,17 @@ def understood(cell: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return settings_of(options)
 
 
+def test_words_of_llmperf_are_told_what_to_give_here(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("num-concurrent-requests", "max-num-completed-requests", "additional-sampling-params",
+                 "results-dir", "llm-api"):  # fmt: skip
+        assert main(["load", f"--{name}", "x"]) == 2
+        assert re.fullmatch(rf"structbench: unknown option --{name}: it.* here.* \(docs/llmperf.md\) .*\n",
+                            capsys.readouterr().err)  # fmt: skip
+    for name in ("litellm", "vertexai", "sagemaker"):
+        assert main(["load", "--api", name]) == 2
+        assert capsys.readouterr().err.startswith(f"structbench: --api {name}: --api openai speaks to it")
+
+
 def test_every_option_of_both_programs_has_its_line() -> None:
     named = [re.findall(r"--([a-z-]+)", line[0])[0] for line in rows("Options")]
     assert tuple(named) == OPTIONS

@@ -18,7 +18,7 @@ MS = 1_000_000
 WHOLE = RequestRecord(
     index=7, due_ns=1000 * MS, sent_ns=1010 * MS, sent_off_ns=1 * MS, connected_ns=1012 * MS,
     chunk_ns=(1100 * MS, 1150 * MS, 1300 * MS), chunk_early_ns=(4 * MS, 0, 0), first_thinking_ns=1100 * MS,
-    first_answer_ns=1150 * MS, first_tool_call_ns=1300 * MS, end_ns=1310 * MS,
+    first_answer_ns=1150 * MS, first_tool_call_ns=1300 * MS, end_ns=1310 * MS, held_ns=1 * MS,
     prompt_tokens=30, output_tokens=5, load_ns=20 * MS, prompt_eval_ns=50 * MS, eval_ns=200 * MS,
 )  # fmt: skip
 FAILED = RequestError("stream", "broken")
@@ -45,11 +45,13 @@ def test_what_goes_to_another_process_arrives_as_it_was() -> None:
         ("first_tool_call_s", 0.29),
         ("e2e_s", 0.3),
         ("e2e_due_s", 0.31),
+        ("held_s", 0.001),
         ("send_lag_s", 0.01),
         ("connect_s", 0.002),
         ("gaps_s", (0.05, 0.15)),
         ("is_gathered", False),
         ("is_covered", True),
+        ("thinking_is_hidden", False),
         ("itl_mean_s", 0.1),
         ("tpot_s", 0.05),
         ("client_tokens_per_s", 20.0),
@@ -72,7 +74,9 @@ def test_every_property_has_its_formula_tested() -> None:
 def test_of_a_request_never_sent_everything_is_absent_and_nothing_is_zero() -> None:
     dropped = RequestRecord(index=0, due_ns=5, error=RequestError("dropped", "full"))
     derived = {name: getattr(dropped, name) for name in DERIVED}
-    assert derived == dict.fromkeys(DERIVED) | {"completed": False, "failed": True, "gaps_s": (), "is_gathered": False}
+    assert derived == dict.fromkeys(DERIVED) | {
+        "completed": False, "failed": True, "gaps_s": (), "is_gathered": False, "thinking_is_hidden": False,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -196,6 +200,38 @@ def test_of_two_passes_the_pace_is_of_the_answer_that_was_counted() -> None:
     assert (record.queue_s, record.is_covered) == (None, False)
     assert record.itl_mean_s == pytest.approx(0.49 / 47)
     assert twice.tpot_s is None  # without an answer
+
+
+@pytest.mark.parametrize(
+    ("told", "tpot_s"),
+    [
+        ({"output_tokens": 520, "thinking_tokens": 500}, 0.01),  # 20 chunks of 20 tokens, as OpenAI counts
+        ({"output_tokens": 521, "thinking_tokens": 500}, 0.01),  # and the end
+        ({"output_tokens": 540, "thinking_tokens": 500}, 0.19 / 38),  # two tokens a chunk
+        ({"output_tokens": 20, "thinking_tokens": 500}, 0.01),  # counted without the thinking
+        ({"output_tokens": 510, "thinking_tokens": 500}, None),  # fewer than chunks
+        ({"output_tokens": 520}, 0.19 / 518),  # nobody says that it thought
+        ({"output_tokens": 520, "thinking_tokens": 0}, 0.19 / 518),
+        ({"output_tokens": 520, "thinking_tokens": 500, "output_text": "<think>so</think> yes"}, 0.19 / 518),
+        ({"output_tokens": 520, "thinking_partial": True}, None),
+        ({"output_tokens": 20, "thinking_partial": True}, 0.01),  # a summary by name, and all of it by its chunks
+    ],
+)
+def test_thinking_that_is_not_streamed_is_in_no_pace(told: dict[str, Any], tpot_s: float | None) -> None:
+    record = stream(3000, *[10] * 19, done_reason="stop", **told)
+    assert record.tpot_s == (None if tpot_s is None else pytest.approx(tpot_s))
+    assert record.client_tokens_per_s == (None if tpot_s is None else pytest.approx(1 / tpot_s))
+
+
+@pytest.mark.parametrize("first", ["first_answer_ns", "first_tool_call_ns"])
+def test_beside_a_summary_of_the_thinking_the_pace_is_of_what_follows(first: str) -> None:
+    record = stream(100, *[300] * 4, *[10] * 20, output_tokens=521, thinking_tokens=500, thinking_partial=True,
+                    first_thinking_ns=100 * MS, done_reason="stop")  # fmt: skip
+    assert record.thinking_is_hidden
+    assert replace(record, **{first: record.chunk_ns[5]}).tpot_s == pytest.approx(0.010)
+    assert record.tpot_s is None  # with nothing after it
+    full = replace(record, thinking_partial=None, first_answer_ns=record.chunk_ns[5])
+    assert (full.thinking_is_hidden, full.tpot_s) == (False, pytest.approx(1.4 / 519))
 
 
 def test_a_stream_that_came_faster_than_the_server_made_it_has_no_pace() -> None:

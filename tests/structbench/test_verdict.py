@@ -142,6 +142,7 @@ def test_the_worst_word_wins_and_all_its_reasons_are_told_and_no_others() -> Non
 
 COLUMNS = {
     "run_id": "VARCHAR", "segment": "INTEGER", "request_index": "INTEGER", "sent_ns": "BIGINT", "end_ns": "BIGINT",
+    "held_s": "DOUBLE",
     "error_kind": "VARCHAR", "error_message": "VARCHAR", "ttft_s": "DOUBLE", "ttft_off_s": "DOUBLE",
     "send_lag_s": "DOUBLE", "processor_wait_s": "DOUBLE", "chunks": "INTEGER", "chunk_offsets_us": "BIGINT[]",
     "chunk_early_us": "BIGINT[]", "clock": "VARCHAR",
@@ -338,6 +339,15 @@ def test_requests_in_flight_are_those_of_the_full_part_of_each_segment(seed: int
     mean = sum(part[0] for part in parts) / sum(part[1] for part in parts)
     facts = facts_of([*(row for rows in segments for row in rows), unsent, {**unsent, "segment": 2}])
     assert facts["in_flight_mean"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(("held_s", "mean"), [(None, 0.4), (1.2e-6, 1.6), (1.6e-6, 2.0)])
+def test_a_stream_that_the_server_holds_after_its_answer_is_as_good_as_in_flight(
+    held_s: float | None, mean: float
+) -> None:
+    """Of a server that ends each body late, and where rate limits make streams pause, the client was blamed."""
+    rows = [{"request_index": i, "sent_ns": 1000 * i, "end_ns": 1000 * i + 400, "held_s": held_s} for i in range(40)]
+    assert facts_of(rows)["in_flight_mean"] == pytest.approx(mean, rel=0.06)
 
 
 def test_requests_sent_at_one_instant_have_no_full_part() -> None:

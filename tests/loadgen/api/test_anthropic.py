@@ -46,6 +46,18 @@ def test_everything_a_request_holds_has_its_word() -> None:
 def test_how_thinking_is_asked_for(think: Any, said: Any) -> None:
     asked = body(chat(think=think, options={"num_predict": 100}))
     assert {name: asked[name] for name in ("thinking", "output_config") if name in asked} == said
+    assert asked["max_tokens"] == (1124 if think is True else 100)  # above the budget, which the API insists on
+
+
+def test_a_longer_limit_leaves_half_to_the_thinking() -> None:
+    asked = body(chat(think=True, options={"num_predict": 4000}))
+    assert (asked["max_tokens"], asked["thinking"]["budget_tokens"]) == (4000, 2000)
+
+
+def test_a_field_of_an_object_leaves_the_schema_beside_it() -> None:
+    schema = {"type": "object"}
+    asked = body(chat(format=schema, body={"output_config": {"effort": "low"}}))
+    assert asked["output_config"] == {"format": {"type": "json_schema", "schema": schema}, "effort": "low"}
 
 
 def test_a_system_message_stands_beside_the_others() -> None:
@@ -99,15 +111,20 @@ def delta(kind: str, **fields: Any) -> dict[str, Any]:
         (event("content_block_start", content_block={"type": "thinking", "thinking": "h"}), Piece(thinking="h")),
         (delta("text_delta", text="a"), Piece("a")),
         (delta("thinking_delta", thinking="hm"), Piece(thinking="hm")),
-        (delta("signature_delta", signature="x"), Piece()),
+        (delta("signature_delta", signature="x" * 64), Piece()),
+        (delta("signature_delta", signature="x" * 300), Piece(facts={"thinking_partial": True})),
+        (event("content_block_start", content_block={"type": "redacted_thinking", "data": "x"}),
+         Piece(facts={"thinking_partial": True})),
+        (event("message_delta", delta={}, usage={"output_tokens": 9, "output_tokens_details": {"thinking_tokens": 7}}),
+         Piece(facts={"output_tokens": 9, "thinking_tokens": 7})),
         (delta("input_json_delta", partial_json=""), Piece()),
         (event("content_block_stop", index=0), Piece()),
         (event("message_delta", delta={"stop_reason": "max_tokens"}, usage={"output_tokens": 3}),
-         Piece(done=True, facts={"output_tokens": 3, "done_reason": "length"})),
+         Piece(done=True, facts={"output_tokens": 3, "done_reason": "max_tokens"})),
         (event("message_delta", delta={"stop_reason": "tool_use"}, usage={"output_tokens": 3}),
-         Piece(done=True, facts={"output_tokens": 3, "done_reason": "tool_calls"})),
+         Piece(done=True, facts={"output_tokens": 3, "done_reason": "tool_use"})),
         (event("message_delta", delta={"stop_reason": "refusal"}), Piece(done=True, facts={"done_reason": "refusal"})),
-        (event("message_stop"), Piece()),
+        (event("message_stop"), Piece(done=True)),
     ],
 )  # fmt: skip
 def test_what_an_event_brings(part: dict[str, Any], brings: Piece) -> None:
@@ -134,4 +151,4 @@ def test_a_call_is_put_together_of_its_deltas() -> None:
     ):
         answer.add(piece(part), 1)
     assert answer.tool_calls == ({"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {"b": 2}})
-    assert piece(delta("input_json_delta", partial_json="{")).calls == (CallPiece(None, "{", 1),)
+    assert piece(delta("input_json_delta", partial_json="{")).calls == (CallPiece(None, "{", 1, goes_on=True),)

@@ -42,7 +42,7 @@ def of(kind: str, **fields: Any) -> bytes:
 
 def read(api: str, *parts: bytes) -> Answer:
     """The answer in these bytes, as they would come."""
-    answer, framing = Answer(), Sse()
+    answer, framing = Answer(ends_once=chat_api(api).ENDS_ONCE), Sse()
     chunks = [chunk for part in parts for chunk in framing.feed(part)]
     for number, chunk in enumerate([*chunks, *([framing.rest()] if framing.rest() else [])]):
         if (fields := sse.event_of(chunk.decode())) is not None:
@@ -134,6 +134,148 @@ def test_calls_however_they_are_numbered_and_cut(parts: list[bytes], calls: list
 def test_text_and_thinking_in_every_form(delta: Any, text: str, thinking: str) -> None:
     answer = read("openai", chat(delta), chat({}, "stop"))
     assert (answer.text, answer.thinking, len(answer.chunk_ns)) == (text, thinking, 1)
+
+
+OTHER_SHAPES = {
+    "calls as one": [chat({"tool_calls": {"index": 0, "function": function("f", '{"a"')}}),
+                     chat({"tool_calls": {"index": 0, "function": function(None, ": 1}")}})],
+    "null among calls": [chat({"tool_calls": [None]}), calling({"index": 0, "function": function("f", '{"a": 1}')})],
+    "a name in pieces": [calling({"index": 0, "id": "c", "function": function("g", "")}),
+                         calling({"index": 0, "function": function("f", "")}),
+                         calling({"index": 0, "function": function(None, '{"a": 1}')})],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", OTHER_SHAPES)
+def test_calls_in_another_shape(shape: str) -> None:
+    (call,) = read("openai", *OTHER_SHAPES[shape], chat({}, "tool_calls")).tool_calls
+    assert call == {"name": "gf" if shape == "a name in pieces" else "f", "arguments": {"a": 1}}
+
+
+@pytest.mark.parametrize("finish", [{"type": "stop"}, {"type": "stop", "matched": 2}, ["stop"]])
+def test_a_reason_in_an_object_is_its_word(finish: Any) -> None:
+    assert read("openai", chat({"content": "a"}), chat({}, finish)).facts["done_reason"] == "stop"
+
+
+@pytest.mark.parametrize("finish", [True, 5, {}])
+def test_an_answer_whose_reason_is_no_word_has_ended_without_one(finish: Any) -> None:
+    answer = read("openai", chat({"content": "a"}), chat({}, finish))
+    assert (answer.done, answer.facts.get("done_reason")) == (True, None)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        b"data: null\n\n", b"data: []\n\n", b"event: keepalive\ndata: ping\n\n", b"event: heartbeat\ndata: 1\n\n",
+        event({"code": 0, "message": "ok"}), event({"choices": [], "error": {"code": None, "message": None}}),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_connection_open_is_no_part_of_an_answer(between: bytes) -> None:
+    answer = read("openai", between, chat({"content": "a"}), between, chat({}, "stop"), DONE)
+    assert (answer.text, answer.done, len(answer.chunk_ns)) == ("a", True, 1)
+
+
+@pytest.mark.parametrize("end", [b'data: "[DONE]"\n\n', b"data: [done]\n\n", b"data: DONE\n\n"])
+def test_the_end_in_other_letters(end: bytes) -> None:
+    assert read("openai", chat({"content": "a"}), end).done
+
+
+@pytest.mark.parametrize(
+    ("usage", "kept"),
+    [
+        ({"prompt_tokens": -1, "completion_tokens": -1}, {}),
+        ({"prompt_tokens": "7", "completion_tokens": 3}, {"output_tokens": 3}),
+        ({"prompt_tokens": True, "completion_tokens": 3.0}, {"output_tokens": 3}),
+        ({"prompt_tokens": 7, "completion_tokens": [3], "prompt_time": "fast", "completion_time": -1},
+         {"prompt_tokens": 7}),
+        ({"prompt_tokens": 600, "completion_tokens": 3, "cached_tokens": 590},
+         {"prompt_tokens": 600, "output_tokens": 3, "cached_prompt_tokens": 590}),
+    ],
+)  # fmt: skip
+def test_a_count_that_is_none_is_absent(usage: Any, kept: Any) -> None:
+    answer = read("openai", chat({"content": "a"}), chat({}, "stop", usage=usage))
+    assert answer.facts == {"done_reason": "stop", **kept}
+    parts = [of("message_delta", delta={"stop_reason": "end_turn"}, usage={"input_tokens": -1, "output_tokens": "3"})]
+    assert read("anthropic", *parts).facts == {"done_reason": "stop"}
+
+
+REPEATED = {"role": "assistant", "content": "Hello", "reasoning_content": "hm",
+            "tool_calls": [{"id": "c", "function": function("f", '{"a": 1}')}]}  # fmt: skip
+
+
+def test_a_message_that_stands_whole_at_the_end_is_read_once() -> None:
+    whole = event({"choices": [{"finish_reason": "tool_calls", "message": REPEATED}], "usage": USAGE})
+    parts = [chat({"reasoning_content": "hm"}), chat({"content": "Hel"}), chat({"content": "lo"}),
+             calling({"index": 0, "id": "c", "function": function("f", '{"a": 1}')})]  # fmt: skip
+    for came in (parts, [], parts[:2]):
+        answer = read("openai", *came, whole, DONE)
+        assert (answer.text, answer.thinking, answer.tool_calls) == ("Hello", "hm", (F,))
+        assert answer.facts["output_tokens"] == 3
+    each = [event({"choices": [{"message": {"content": "a"}, "finish_reason": None}]})] * 2
+    assert read("openai", *each, chat({}, "stop")).text == "aa"  # in the place of deltas
+
+
+def test_a_message_of_anthropic_that_stands_whole_at_the_end_is_read_once() -> None:
+    blocks = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Hi!"},
+              {"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}}]  # fmt: skip
+    parts = [
+        of("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "hm"}),
+        *(of("content_block_delta", index=1, delta={"type": "text_delta", "text": text}) for text in ("Hi", "!")),
+        of("content_block_start", index=2, content_block={**blocks[2], "input": {}}),
+        of("content_block_delta", index=2, delta={"type": "input_json_delta", "partial_json": '{"a": 1}'}),
+    ]
+    for reason in ("tool_use", None):
+        answer = read("anthropic", *parts, of("message", content=blocks, stop_reason=reason), of("message_stop"))
+        assert (answer.text, answer.thinking, answer.tool_calls, answer.done) == ("Hi!", "hm", (F,), True)
+
+
+def test_a_call_that_the_server_makes_itself_is_none_of_the_answer() -> None:
+    own = [of("content_block_start", index=0, content_block={"type": "server_tool_use", "id": "s", "name": "search"}),
+           of("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": '{"q": 1}'}),
+           of("content_block_delta", index=1, delta={"type": "text_delta", "text": "Hi"})]  # fmt: skip
+    answer = read("anthropic", *own, of("message_stop"))
+    assert (answer.tool_calls, answer.text, answer.first_tool_call_ns, answer.done) == ((), "Hi", None, True)
+
+
+AGAIN = {
+    "anthropic": [of("content_block_delta", index=0, delta={"type": "text_delta", "text": "Hi"}),
+                  of("message_delta", delta={"stop_reason": "end_turn"}),
+                  of("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 3}),
+                  of("message_stop")],
+    "responses": [of("response.output_text.delta", delta="Hi"), of("response.completed", response={}),
+                  of("response.completed", response={"usage": {"output_tokens": 3}}), DONE],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("api", AGAIN)
+def test_an_end_that_is_told_again_with_its_counts_is_one_and_more_text_is_none(api: str) -> None:
+    answer = read(api, *AGAIN[api])
+    assert (answer.text, answer.done, answer.overrun, answer.facts) == (
+        "Hi", True, False, {"done_reason": "stop", "output_tokens": 3}
+    )  # fmt: skip
+    assert read(api, *AGAIN[api], AGAIN[api][0]).overrun
+
+
+@pytest.mark.parametrize(
+    ("api", "part"),
+    [
+        ("openai", chat({}, x_groq={"error": "boom"})),
+        ("openai", event({"base_resp": {"status_code": 1008, "status_msg": "boom"}})),
+        ("responses", of("response.completed", response={"status": "failed", "error": {"message": "boom"}})),
+        ("openai", event([{"error": {"message": "boom"}}])), ("openai", b'{"error": {"message": "boom"}}\n\n'),
+        ("openai", b'[{"error": {"message": "boom"}}]'),
+    ],
+)  # fmt: skip
+def test_an_error_where_some_servers_put_it(api: str, part: bytes) -> None:
+    with pytest.raises(sse.StreamFailed, match=r"^boom$"):
+        read(api, chat({"content": "a"}) if api == "openai" and b"data" in part else b"", part)
+
+
+def test_an_event_of_another_shape_is_told_by_what_it_is() -> None:
+    with pytest.raises(
+        sse.OtherShape, match=r'^not an event as this API sends it: \{"choices": \[\{"delta": "a"\}\]\}$'
+    ):
+        read("openai", event({"choices": [{"delta": "a"}]}))
 
 
 def test_an_index_that_counts_chunks_makes_no_other_answer() -> None:
@@ -242,6 +384,43 @@ def test_calls_of_responses_are_read_once_whichever_event_has_them(parts: list[b
     assert answer.tool_calls == (F,)
 
 
+@pytest.mark.parametrize("word", ["max_output_tokens", "max_tokens", "length"])
+def test_an_answer_of_responses_is_cut_in_whatever_words(word: str) -> None:
+    cut = of("response.incomplete", response={"incomplete_details": {"reason": word}})
+    assert read("responses", cut).facts["done_reason"] == "length"
+
+
+def test_a_stop_reason_of_an_error_is_the_servers_failure() -> None:
+    parts = [*AGAIN["anthropic"][:1], of("message_delta", delta={"stop_reason": "error"}), of("message_stop")]
+    error = counts("anthropic", parts).error
+    assert (error.kind, error.message) == ("stream", "the server broke the answer off: error")
+
+
+def test_json_in_the_place_of_a_stream_is_told_by_its_error() -> None:
+    for said, told in (
+        ({"error": {"message": "the backend is down", "code": 500}}, ("stream", "the backend is down")),
+        ([{"error": {"message": "quota", "status": "RESOURCE_EXHAUSTED"}}], ("rate_limited", "quota")),
+        ({"choices": []}, ("protocol", "content type 'application/json' is not an event stream")),
+    ):
+        page = json.dumps(said).encode()
+        (record,) = ask_script(
+            lambda peer, page=page: peer.read() and peer.plain(200, page), chat_request(), api=chat_api("openai")
+        )
+        assert record.error is not None
+        assert (record.error.kind, record.error.message) == told
+
+
+def test_a_wait_in_milliseconds_is_the_more_exact_one() -> None:
+    def script(peer: Any) -> None:
+        peer.read()
+        peer.head(429, {"Retry-After": "2", "Retry-After-Ms": "1500", "Content-Length": "2"})
+        peer.sock.sendall(b"{}")
+
+    (record,) = ask_script(script, chat_request(), api=chat_api("openai"))
+    assert record.error is not None
+    assert (record.error.kind, record.error.retry_after_s) == ("rate_limited", 1.5)
+
+
 def test_an_incomplete_answer_without_a_reason_did_not_just_stop() -> None:
     assert read("responses", of("response.incomplete", response={})).facts["done_reason"] == "incomplete"
 
@@ -275,7 +454,8 @@ def test_zeros_at_the_end_of_a_message_take_nothing_back() -> None:
     ("api", "odd"),
     [
         ("responses", of("response.completed")),
-        ("responses", of("response.completed", response={"usage": {"output_tokens": "3"}})),
+        ("responses", of("response.output_text.delta", delta=5)),
+        ("openai", chat([{"content": "a"}])),
         ("anthropic", of("message_start", message=None)),
     ],
 )

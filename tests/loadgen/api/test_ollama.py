@@ -131,7 +131,7 @@ def test_whatever_stands_in_an_error_answer_its_status_is_recorded(
 @pytest.mark.parametrize(
     "line",
     [b"[1]\n", b"5\n", b"null\n", b'"text"\n', b"{}}\n", b"[" * 100_000 + b"\n", b'{"message": 5}\n',
-     b'{"message": {"role": "assistant", "tool_calls": [{"function": {"name": 5}}]}}\n', b'{"done": "perhaps"}\n',
+     b'{"message": {"role": "assistant", "tool_calls": ["f()"]}}\n', b'{"done": "perhaps"}\n',
      b'data: {"choices": []}\n\n', b"\x00\n", b'{"message": {"content": "no role"}}\n'],
 )  # fmt: skip
 def test_a_line_that_is_json_but_no_answer_is_a_protocol_error(line: bytes) -> None:
@@ -148,6 +148,44 @@ def test_an_error_line_is_a_stream_error_whatever_stands_in_it(error: Any, messa
     assert (record.error.kind, record.error.status) == ("stream", 200)
     assert message in record.error.message
     assert record.output_text == "a"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "message"),
+    [
+        ({"error parsing tool call": "invalid character 'c' looking for beginning of value"}, "broken_call", "'c'"),
+        ({"message": "error parsing tool call: raw='x', err=y"}, "broken_call", "raw='x'"),
+        ({"code": 500, "detail": "internal error"}, "stream", "internal error"),
+        ({"status": "loading"}, "protocol", "Ollama sends it"),
+    ],
+)
+def test_a_line_that_is_no_answer_but_an_error_is_the_error_it_tells(line: Any, kind: str, message: str) -> None:
+    record = answering(lines(said("a"), line)).ask(chat(tools=(WEATHER,)))
+    assert record.error is not None
+    assert (record.error.kind, record.error.status) == (kind, 200)
+    assert message in record.error.message
+
+
+@pytest.mark.parametrize(
+    ("calls", "name", "arguments"),
+    [
+        ([{"function": {"name": "weather", "arguments": None}}], "weather", None),
+        ([{"function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}], "weather", '{"city": "Oslo"}'),
+        ([{"function": {"name": "weather", "arguments": ["Oslo"]}}], "weather", ["Oslo"]),
+        ([{"function": {"name": "weather"}}], "weather", {}),
+        ([{"function": {"name": None, "arguments": {}}}], "null", {}),
+        ([{"function": {"name": 5, "arguments": {}}}], "5", {}),
+        ({"function": {"name": "weather", "arguments": {}}}, "weather", {}),
+    ],
+)
+def test_a_call_of_another_form_is_what_the_model_wrote_and_no_error(calls: Any, name: str, arguments: Any) -> None:
+    right = {"function": {"name": "weather", "arguments": {"city": "Rome"}}}
+    said_calls = [{"message": {"role": "assistant", "content": "", "tool_calls": each}} for each in ([right], calls)]
+    record = answering(lines(*said_calls, DONE)).ask(chat(tools=(WEATHER,)))
+    assert record.error is None
+    assert record.tool_calls == (
+        {"name": "weather", "arguments": {"city": "Rome"}}, {"name": name, "arguments": arguments},
+    )  # fmt: skip
 
 
 def test_an_error_about_a_format_amid_the_answer_is_no_refusal() -> None:
@@ -360,6 +398,31 @@ def test_an_answer_of_another_type_is_named_whether_it_can_be_read_or_not(conten
     assert (named in unreadable.error.message) is not fine
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "kind", "word"),
+    [
+        ('{"name":', "error", "stream", "error"),
+        ('{"name":', "abort", "stream", "abort"),
+        ('{"name":', "Cancelled", "stream", "cancelled"),
+        ("", "load", "stream", "load"),
+        ("", "unload", "stream", "unload"),
+        ("a", "load", None, "load"),
+        ("a", "max_tokens", None, "length"),
+        ("a", "LENGTH", None, "length"),
+        ("a", "repetition", None, "repeat"),
+        ("a", "stop", None, "stop"),
+        ("", "stop", None, "stop"),
+        ("a", None, None, None),
+    ],
+)
+def test_an_answer_that_the_server_broke_off_is_an_error(
+    text: str, reason: str | None, kind: str | None, word: str | None
+) -> None:
+    record = answering(lines(said(text), {**DONE, "done_reason": reason})).ask(chat())
+    assert (None if record.error is None else record.error.kind) == kind
+    assert record.done_reason == word
+
+
 def test_a_stream_that_just_ends_says_so() -> None:
     record = answering(lines(said("a"))).ask(chat())
     assert record.error == RequestError("protocol", "the stream ended without a done message", 200)
@@ -397,7 +460,8 @@ def test_no_bug_of_ours_is_booked_on_the_server_wherever_it_is(bug: type[Excepti
         ("m does not support tools", False, True),
         ("TOOLS are off", False, True),
         ("toolset", False, False),
-        ("tools and format", True, True),
+        ("tools and format", False, False),
+        ("tools and format are unknown here", True, True),
         ("tools and format need GPU memory", False, False),
         ("busy", False, False),
     ],

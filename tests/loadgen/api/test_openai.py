@@ -45,6 +45,18 @@ def test_the_limit_of_an_answer_stands_in_the_field_that_the_server_takes() -> N
     assert body(prompt)["max_tokens"] == 9, "completions have no other field"
 
 
+@pytest.mark.parametrize("ours", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("given", ["max_tokens", "max_completion_tokens"])
+def test_a_limit_in_the_body_is_the_only_one(ours: str, given: str) -> None:
+    asked = body(chat(options={"num_predict": 150}, limit_field=ours, body={given: 99}))
+    assert {name: asked[name] for name in ("max_tokens", "max_completion_tokens") if name in asked} == {given: 99}
+
+
+def test_an_option_of_the_stream_leaves_the_counts_on() -> None:
+    asked = body(chat(body={"stream_options": {"include_obfuscation": False}}))
+    assert asked["stream_options"] == {"include_usage": True, "include_obfuscation": False}
+
+
 def delta(said: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
     return {"choices": [{"delta": said, "finish_reason": finish}]}
 
@@ -61,9 +73,18 @@ def delta(said: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         ({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 12}},
          Piece(facts={"prompt_tokens": 9})),
         ({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 40}},
-         Piece(facts={"prompt_tokens": 9, "output_tokens": 3})),
+         Piece(facts={"prompt_tokens": 9, "output_tokens": 3, "total_tokens": 40})),
+        ({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 40,
+                                   "completion_tokens_details": {"reasoning_tokens": 28}}},
+         Piece(facts={"prompt_tokens": 9, "output_tokens": 31, "thinking_tokens": 28})),
+        ({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 31, "total_tokens": 40,
+                                   "completion_tokens_details": {"reasoning_tokens": 28}}},
+         Piece(facts={"prompt_tokens": 9, "output_tokens": 31, "thinking_tokens": 28})),
+        (delta({"reasoning": "so", "reasoning_details": [{"type": "reasoning.summary", "summary": "so"}]}),
+         Piece(thinking="so", facts={"thinking_partial": True})),
+        (delta({"content": "", "reasoning_details": [{"type": "reasoning.text", "text": "so"}]}), Piece(thinking="so")),
         ({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]},
-         Piece("a", done=True, facts={"done_reason": "stop"})),
+         Piece("a", done=True, facts={"done_reason": "stop"}, whole=True)),
     ],
 )  # fmt: skip
 def test_what_a_part_brings(part: dict[str, Any], brings: Piece) -> None:

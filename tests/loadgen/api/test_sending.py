@@ -116,7 +116,9 @@ def test_every_instant_of_a_request_is_the_one_at_which_it_happened() -> None:
             await here.passes(1)
             here.say((HEAD if line == said("") else b"") + chunk(line), lag_ns=50)
             await settled()
+        await here.passes(2)
         here.say(END)
+        await settled()
         await here.passes(5)
         return start, await sending
 
@@ -125,7 +127,8 @@ def test_every_instant_of_a_request_is_the_one_at_which_it_happened() -> None:
         index=7, worker=2, due_ns=start + 3 * NS, sent_ns=start + 3 * NS, connected_ns=start + 3 * NS,
         chunk_ns=tuple(start + at * NS - 50 for at in (5, 6, 7, 8, 9, 10)), first_thinking_ns=start + 5 * NS - 50,
         first_answer_ns=start + 6 * NS - 50, first_tool_call_ns=start + 9 * NS - 50, end_ns=start + 11 * NS - 50,
-        chunk_early_ns=(), read_lag_max_ns=50, clock="kernel", output_text="ab", thinking_text="tu",
+        held_ns=2 * NS + 50, chunk_early_ns=(),
+        read_lag_max_ns=50, clock="kernel", output_text="ab", thinking_text="tu",
         tool_calls=({"name": "f", "arguments": {}},) * 2, done_reason="stop", output_tokens=2,
     )  # fmt: skip
 

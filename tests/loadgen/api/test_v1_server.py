@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from anthropic import AsyncAnthropic
 
+from loadgen.api import anthropic
 from loadgen.api.server import (
     AccessRefused,
     ModelDetails,
@@ -20,8 +23,9 @@ from loadgen.api.server import (
     server_api,
 )
 from loadgen.wire.access import NO_ACCESS, access_of
+from structbench.matrix.client import Prober
 from tests.support.paths import ROOT
-from tests.support.scripted_server import Peer, Scripted
+from tests.support.scripted_server import Peer, Scripted, ask, chat
 from tests.support.tls import certificates
 
 OPENAI, ANTHROPIC = server_api("openai"), server_api("anthropic")
@@ -181,6 +185,16 @@ def test_what_is_no_address_is_told(host: str) -> None:
         OPENAI.address_of(host)
 
 
+@pytest.mark.parametrize("api", ["openai", "responses"])
+def test_azures_classic_address_is_told_what_to_give_instead(api: str) -> None:
+    with pytest.raises(ServerError, match=r"--base-url, and --models X$") as told:
+        server_api(api).address_of("https://u:secret@me.openai.azure.com/openai/deployments/X?api-version=2024-10-21")
+    assert "https://me.openai.azure.com/openai/v1 without" in str(told.value)
+    with pytest.raises(ServerError, match="give one without a query") as other:
+        server_api(api).address_of("https://h/v1?key=secret")
+    assert "secret" not in f"{told.value}{other.value}"
+
+
 USAGE = {"choices": [{"message": {"content": "a"}, "finish_reason": "length"}], "usage": {"prompt_tokens": 12}}
 
 
@@ -193,6 +207,39 @@ def test_a_prompts_tokens_are_those_of_the_usage() -> None:
     cached = {"content": [], "usage": {"input_tokens": 2, "cache_read_input_tokens": 30}}
     with Scripted(answering({"/v1/messages": cached})) as peer:
         assert ANTHROPIC.prompt_tokens(peer.url, "m", "hi", {}, chat=True) == 32
+
+
+@pytest.mark.parametrize("given", [None, "2023-06-01"])
+def test_what_anthropics_api_insists_on_goes_with_questions_probes_and_the_load(given: str | None) -> None:
+    said = {"type": "message", "content": [{"type": "text", "text": "a"}], "stop_reason": "end_turn"}
+    access = access_of({}, header=[] if given is None else [f"Anthropic-Version={given}"])
+    with Scripted(answering({"/v1/models": models("anthropic"), "/v1/messages": said})) as peer:
+        server = ANTHROPIC.probe(peer.url, access)
+        assert server.load_model("m")[1] is None
+        ANTHROPIC.prompt_tokens(peer.url, "m", "hi", {}, True, access)
+        assert ANTHROPIC.answers(peer.url, access)
+        prober = Prober(peer.url, 20, access, "anthropic")
+        prober.ask("messages", chat(), False)
+        prober.close()
+        ask(peer.url, chat(), access=access, api=anthropic)
+    version = given or AsyncAnthropic(api_key="-").default_headers["anthropic-version"]
+    assert {each.headers.get("anthropic-version") for each in peer.asked} == {version}
+    assert [each.head.split()[1] for each in peer.asked].count("/v1/messages") == 4
+
+
+def test_a_model_that_is_not_listed_may_be_there_where_lists_are_not_of_all() -> None:
+    alias = {"error": {"type": "not_found_error", "message": "model: claude-typo"}}
+    with Scripted(answering({"/v1/models": models("anthropic")})) as peer:
+        hosted = ANTHROPIC.probe(peer.url)
+    with Scripted(answering({"/v1/models": models("vllm")})) as peer:
+        whole = OPENAI.probe(f"{peer.url}/v1")
+    assert [hosted.digest(name) for name in ("m", "alias")] == ["name:m", "name:alias"]
+    assert [hosted.lists(name) for name in ("m", "alias")] == [True, False]
+    assert whole.digest("alias") is None
+    with Scripted(lambda peer: (peer.read(), peer.plain(404, json.dumps(alias).encode()))) as peer:
+        there = replace(hosted, address=peer.url, listed={"claude-typos": "claude-typos"}, models={"claude-typos": ""})
+        with pytest.raises(NoSuchModel, match=r"does not have claude-typo: .*: did you mean claude-typos[?] It has"):
+            there.load_model("claude-typo")
 
 
 def test_loading_a_model_is_the_shortest_request() -> None:
@@ -261,6 +308,11 @@ EACH = ("openai", "responses", "anthropic")
         (404, {"error": {"message": "The model `m` does not exist", "code": "model_not_found"}}),
         (400, {"error": {"message": "invalid model ID"}}), (404, {"error": 'model "m" not found, try pulling it'}),
         (422, {"detail": "unknown model m"}),
+        (404, {"type": "error", "error": {"type": "not_found_error", "message": "model: m"}}),
+        (404, {"error": {"code": 404, "message": "models/m is not found for API version 1", "status": "NOT_FOUND"}}),
+        (404, {"error": {"code": "DeploymentNotFound", "message": "The deployment for this resource is not there."}}),
+        (404, {"error": {"type": "resource_not_found_error", "message": "Not found the model m or permission denied"}}),
+        (400, {"error": {"message": "m is not a valid model ID", "code": 400}}),
     ],
 )  # fmt: skip
 def test_a_model_that_only_an_answer_shows_to_be_missing(api: str, status: int, told: Any) -> None:

@@ -120,6 +120,15 @@ def test_three_callables_are_all_that_a_worker_needs(url: str, load: Load) -> No
     assert 1 <= max(engine.counted) <= (3 if isinstance(load, ClosedLoop) else 9)
 
 
+def test_the_pause_that_follows_a_refusal_is_told_as_of_the_server(url: str) -> None:
+    refused = [Request(index=i, model="fault:429", messages=({"role": "user", "content": "hi"},)) for i in range(3)]
+    waiting: deque[Taken | None] = deque([*((request, None) for request in refused), *some(0)])
+    records = Engine(url, ClosedLoop(concurrency=1), waiting).run().records
+    assert [(record.error and record.error.kind, record.held_ns) for _, record in sorted(records.items())] == [
+        ("rate_limited", 20 * MS), ("rate_limited", 40 * MS), ("rate_limited", 80 * MS),
+    ]  # fmt: skip
+
+
 def test_a_worker_that_finds_nothing_looks_again_when_it_is_woken(url: str) -> None:
     engine = Engine(url, ClosedLoop(concurrency=2), deque())
 

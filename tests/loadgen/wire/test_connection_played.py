@@ -145,8 +145,8 @@ def test_timings_of_what_has_not_begun_claim_nothing() -> None:
     told = {name: getattr(fresh, name) for name in WireTimings.__slots__ if name != "timeouts"}
     assert told == {
         "clock": None, "connected_ns": None, "connecting": False, "content_type": "", "due_ns": None,
-        "early_ns": None, "late": False, "out_of_order": None, "processor_wait_ns": None, "read_lag_max_ns": 0,
-        "resent": None, "retry_after": "", "sent_ns": None, "sent_off_ns": None, "stamp_ns": None,
+        "early_ns": None, "ended_ns": None, "late": False, "out_of_order": None, "processor_wait_ns": None,
+        "read_lag_max_ns": 0, "resent": None, "retry_after": "", "sent_ns": None, "sent_off_ns": None, "stamp_ns": None,
         "take": None,
     }  # fmt: skip
 

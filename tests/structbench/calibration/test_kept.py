@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ def test_a_file_that_is_not_ours_is_none(text: str) -> None:
     assert kept() is None
     keep(FOUND)
     assert kept() == FOUND
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Calibration)])
+def test_a_value_that_is_not_ours_counts_as_never_calibrated(field: str) -> None:
+    """Every load on the machine ended in a traceback at a ``null`` in the place of a number."""
+    path = keep(FOUND)
+    machines = json.loads(path.read_text())
+    for wrong in (None, "x", [], {}):
+        spoiled = {**machines[machine_key()], field: wrong}
+        path.write_text(json.dumps({machine_key(): spoiled}))
+        fine = (wrong is None and field.endswith("gave_out")) or (wrong == "x" and field == "calibrated_at")
+        assert (kept() is not None) == fine, wrong
 
 
 def test_another_version_or_number_of_cores_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,9 @@ def test_nothing_is_said_of_counts_that_cover_what_was_streamed_nor_of_what_fail
 ) -> None:
     failed = replace(FINE, output_tokens=None, error=RequestError("timeout", "late"))
     whole = replace(FINE, chunk_ns=FINE.chunk_ns[:1])  # as of tool calls
-    assert noted(memory, FINE, whole, failed) == []
+    summary = replace(FINE, thinking_partial=True, output_tokens=21)  # by name alone
+    streamed = replace(FINE, output_tokens=41, thinking_tokens=20, first_thinking_ns=FINE.chunk_ns[0], eval_ns=None)
+    assert noted(memory, FINE, whole, failed, summary, streamed) == []
     assert noted(memory) == []
 
 
@@ -59,6 +61,12 @@ def test_nothing_is_said_of_counts_that_cover_what_was_streamed_nor_of_what_fail
         (replace(FINE, eval_ns=1), "unlikely_durations",
          "1 of 4 completed answers came with durations of the server that cannot be theirs"),
         (replace(FINE, prompt_eval_ns=10_000 * MS), "unlikely_durations", "1 of 4 completed answers came with"),
+        (replace(FINE, output_tokens=1021, thinking_tokens=1000, eval_ns=None), "hidden_thinking",
+         "1 of 4 completed answers were thought about in tokens that the server counts and does not stream as it makes "
+         "them (1,000 of 1,021 output tokens): TTFT contains that time"),
+        (replace(FINE, output_tokens=1021, thinking_partial=True, eval_ns=None), "hidden_thinking",
+         "1 of 4 completed answers were thought about in tokens that the server counts and does not stream as it makes "
+         "them (it does not tell how many)"),
         (replace(FINE, gathered_chunks=18), "gathered_chunks",
          "22.5 % of the chunks came together with the one before: the server or a gateway gathers them, not this "
          "client; no ITL and TPOT of 1 of 4 completed answers"),
@@ -70,7 +78,7 @@ def test_what_leaves_a_figure_out_is_said_with_how_many_it_concerns(
     (note,) = noted(memory, FINE, record, FINE, FINE)
     assert (note.kind, note.share) == (kind, 0.25)
     assert note.text.startswith(text)
-    assert (record.tpot_s is None) is (kind != "unlikely_durations")
+    assert (record.tpot_s is None) is (kind != "unlikely_durations" and not record.thinking_tokens)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,62 @@ def test_a_tool_choice_that_is_not_kept_is_told(
     assert (found and found[0]) == share
 
 
+@pytest.mark.parametrize(
+    ("keywords", "is_told"),
+    [(["format"], False), (["pattern", "uniqueItems"], False), (["format", "type"], True), (["required"], True),
+     ([], True), (None, True)],
+)  # fmt: skip
+def test_what_grammars_leave_out_does_not_make_a_schema_ignored(
+    store: Tables, keywords: list[str] | None, is_told: bool
+) -> None:
+    assert ("schema_ignored" in told(store, [{**OTHER, "violated_keywords": keywords}] * 3)) is is_told
+
+
+def others(store: Tables, judge: Any, rows: Sequence[Row], **run: Any) -> list[tuple[str, float | None]]:
+    store.fill(
+        runs=[{"run_id": "r", **run}],
+        requests=[{"run_id": "r", "request_index": index, **row} for index, row in enumerate(rows)],
+    )
+    return [(note.kind, note.share) for note in judge.notes(store.query(judge.sql, ["r"]))]
+
+
+THOUGHT, HID, INLINE, NOT = (
+    {"first_thinking_s": 0.1}, {"thinking_tokens": 9}, {"output_text": "<think>so"}, {"thinking_tokens": 0}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("think", "rows", "share"),
+    [
+        ("false", [THOUGHT, HID, INLINE, NOT], 0.75), ("false", [THOUGHT, NOT], None), ("false", [NOT], None),
+        ("true", [NOT, NOT], 1.0), ("true", [HID, NOT], None), ("true", [{"thinking_partial": True}], None),
+        ("true", [], None), ("low", [NOT], None), (None, [THOUGHT], None),
+        ("true", [{**NOT, "error_kind": "http"}], None),
+    ],
+)  # fmt: skip
+def test_thinking_that_is_not_as_it_was_asked_for_is_told(
+    store: Tables, think: str | None, rows: Sequence[Row], share: float | None
+) -> None:
+    assert others(store, ignored.THOUGHT, rows, think=think) == ([] if share is None else [("think_ignored", share)])
+
+
+LONG, EVEN, SHORT = ({"output_tokens": n, "asked_output_tokens": 10} for n in (61, 10, 4))
+
+
+@pytest.mark.parametrize(
+    ("rows", "body", "share"),
+    [
+        ([LONG, LONG, SHORT, SHORT], None, 0.5), ([LONG, EVEN], None, None), ([EVEN, SHORT], None, None),
+        ([{**LONG, "output_tokens": 12}], None, None), ([{**LONG, "thinking_tokens": 55}], None, None),
+        ([{**LONG, "first_thinking_s": 0.1}], None, None), ([{"output_tokens": 61}], None, None),
+        ([LONG], {"max_tokens": 100}, None), ([{"output_tokens": 61}], {"max_completion_tokens": 9}, 1.0),
+    ],
+)  # fmt: skip
+def test_a_limit_that_is_not_kept_is_told(store: Tables, rows: Sequence[Row], body: Any, share: float | None) -> None:
+    config = json.dumps({"body": body})
+    assert others(store, ignored.LIMITED, rows, config=config) == ([] if share is None else [("limit_ignored", share)])
+
+
 def test_a_schema_as_a_tools_parameters_has_a_tool_choice_where_the_api_knows_one(store: Tables) -> None:
     assert told(store, [{**RIGHT, **TEXT}], structured="tools").keys() == {"tool_choice_ignored"}
     assert told(store, [{**RIGHT, **TEXT}], structured="tools", api="ollama") == {}

@@ -30,7 +30,7 @@ def store() -> Iterator[Tables]:
 def test_how_many_requests_a_rate_limit_refused_and_for_how_long(
     limited: int, last_s: float, wait_s: float | None, text: str
 ) -> None:
-    row = {"requests": 8, "limited": limited, "first_s": 2.0, "last_s": last_s, "wait_s": wait_s}
+    row = {"requests": 8, "limited": limited, "first_s": 2.0, "last_s": last_s, "wait_s": wait_s, "used_up": 0}
     (note,) = RATE_LIMITED.notes([row])
     assert (note.kind, note.share, note.at_s) == ("rate_limited", limited / 8, 2.0)
     assert note.text.startswith(text)
@@ -56,8 +56,26 @@ def test_refusals_are_counted_and_placed_from_the_first_request_on(store: Tables
     other = {"run_id": "other", "segment": 0, "request_index": 0, "due_ns": 0, "error_kind": "rate_limited"}
     store.fill(requests=[*own, never, {**other, "retry_after_s": 99.0}])
     assert store.query(RATE_LIMITED.sql, ["r"]) == [
-        {"requests": 6, "limited": 2, "first_s": 1.0, "last_s": 4.0, "wait_s": 20.0}
+        {"requests": 6, "limited": 2, "first_s": 1.0, "last_s": 4.0, "wait_s": 20.0, "used_up": 0}
     ]
+
+
+def test_a_quota_that_is_used_up_is_no_matter_of_the_rate(store: Tables) -> None:
+    spent = "You exceeded your current quota, please check your plan and billing details."
+    for message, wait_s, advice in (
+        (
+            spent,
+            None,
+            "by its words the account's quota is used up, which no lower --rate mends: see its plan and billing",
+        ),
+        (f"{spent} Please retry in 23 s", None, "give a lower --rate or --concurrency"),
+        (spent, 23.0, "give a lower --rate or --concurrency"),
+        ("slow down", None, "give a lower --rate or --concurrency"),
+    ):
+        row = {"error_kind": "rate_limited", "error_message": message, "retry_after_s": wait_s, "due_ns": 0}
+        store.fill(requests=[{"run_id": "r", "segment": 0, "request_index": 0, **row}])
+        (note,) = RATE_LIMITED.notes(store.query(RATE_LIMITED.sql, ["r"]))
+        assert note.text.endswith(advice)
 
 
 def test_only_the_last_part_of_a_run_tells_whether_tokens_ended_it(store: Tables) -> None:

@@ -62,9 +62,12 @@ def test_prompts_of_which_a_quarter_was_evaluated_were_cut(memory: duckdb.DuckDB
         ([(550, 550), (550, 12), (550, 12)], {"cases": 1}),  # a cache had the rest of what was asked before
         ([(8000, 50)] * 9, {"cached": 7950}),
         ([(4000, 4010)] * 9, {"num_ctx": 8192}),
+        ([(540, 600)] * 6, {}),
+        ([(n, 600) for n in (410, 540, 605, 650, 740)], {}),  # one number for all
+        ([(n, 600) for n in (400, 450, 500, 550)], {}),
         ([], {}),
     ],
-)
+)  # fmt: skip
 def test_nothing_is_said_of_prompts_that_were_whole(
     memory: duckdb.DuckDBPyConnection, counts: list[tuple[int, int]], more: dict[str, Any]
 ) -> None:

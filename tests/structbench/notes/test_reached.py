@@ -28,5 +28,16 @@ def test_a_load_that_was_full_for_a_moment_was_reached(tmp_path: Path) -> None:
     assert kinds(tmp_path / "a.duckdb", [(0, 3), (1, 3), (1, 3), (2.9, 4)], planned=4) == []
 
 
+def test_a_stream_that_the_server_held_was_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.duckdb"
+    at = [(0, 2), (1, 2), (2, 3), (2.5, 4)]
+    assert kinds(path, at, planned=4)
+    with Store(path) as store:
+        store.append("runs", run("s", concurrency=4, planned=4))
+        for index, (sent, ended) in enumerate(at):
+            store.append("requests", request("s", index, sent_ns=int(sent * 1e9), end_ns=int(ended * 1e9), held_s=2.0))
+        assert [note.kind for note in notes_of(store.query, "s") if note.kind == "load_not_reached"] == []
+
+
 def test_nothing_is_said_of_a_run_without_all_its_requests(tmp_path: Path) -> None:
     assert kinds(tmp_path / "a.duckdb", [(0, 3), (1, 3)], planned=4) == []

@@ -128,9 +128,20 @@ def test_answers_that_came_whole_have_no_ttft_and_are_judged_by_e2e(tmp_path: Pa
     assert {gate.cell: gate.outcome for gate in found.gates if gate.slo.startswith("ttft")} == {
         "m:1b json c=1": "met", "m:1b tools c=1": "not met",
     }  # fmt: skip
+    (told,) = [gate.text for gate in found.gates if gate.slo.startswith("ttft") and gate.outcome == "not met"]
+    assert told.startswith("e2e p95 of answers that came whole: 2.00 s"), "a line labelled ttft says what it is of"
 
 
 def test_an_answer_of_one_token_has_a_first_one(tmp_path: Path) -> None:
-    one = {"chunks": 1, "chunk_offsets_us": [20_000], "ttft_s": 0.02, "output_tokens": 1}
-    found = document(write(tmp_path / "a.duckdb", [run("r1")], requests("r1", 20, **one)))
-    assert not found.figures[0].whole
+    """The token that ends an answer is counted and never sent: a limit on TTFT was held against e2e."""
+    one = {"chunks": 1, "chunk_offsets_us": [20_000], "ttft_s": 0.02, "e2e_s": 2.0}
+    rows = [
+        *requests("r1", 20, **one, output_tokens=1, done_reason="length"),
+        *requests("r2", 20, **one, output_tokens=2, done_reason="stop"),
+        *requests("r3", 20, **one, output_tokens=2, done_reason="length"),
+    ]
+    runs = [run(f"r{i}", config_hash=f"h{i}", suite=f"s{i}") for i in (1, 2, 3)]
+    found = document(write(tmp_path / "a.duckdb", runs, rows))
+    assert {group.suite: found.figures[group.id].whole for group in found.groups} == {
+        "s1": False, "s2": False, "s3": True,
+    }  # fmt: skip

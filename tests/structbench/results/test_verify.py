@@ -45,6 +45,7 @@ def records(draw: st.DrawFn) -> RequestRecord:
         index=0, due_ns=due_ns, sent_ns=None if dropped else sent_ns, chunk_ns=() if dropped else chunk_ns,
         end_ns=max([sent_ns, *chunk_ns]) + draw(st.integers(0, 10**6)),
         output_tokens=draw(st.none() | st.integers(0, 20)), done_reason=draw(st.sampled_from([None, "stop", "length"])),
+        thinking_tokens=draw(st.none() | st.integers(0, 20)), thinking_partial=draw(st.sampled_from([None, True])),
         merged_chunks=merged, gathered_chunks=gathered(offsets_us, merged),
         load_ns=draw(some_ns), prompt_eval_ns=draw(some_ns), eval_ns=draw(some_ns),
         connected_ns=draw(st.none() | st.just(sent_ns + 1000)),

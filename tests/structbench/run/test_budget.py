@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def test_without_a_limit_an_answer_may_be_as_long_as_the_longest_so_far() -> Non
     ("ended", "used"),
     [
         (record(), 100),
+        (replace(record(), total_tokens=1100), 1100),  # thinking that is in neither count
+        (replace(record(), total_tokens=90), 100),
         (record(output=None), 150),
         (record(prompt=None), 150),
         (record(prompt=None, output=None, error=RequestError("timeout", "")), 150),
@@ -68,6 +71,17 @@ def test_what_the_server_tells_counts_or_else_what_was_asked_for(ended: RequestR
     assert list(budget.admit([asked()])) == [asked()]
     budget.settle(ended)
     assert budget.used == used
+
+
+def test_a_request_may_use_as_much_beyond_its_limit_as_another_did() -> None:
+    budget = TokenBudget(3000)
+    handed = budget.admit(map(asked, range(4)))
+    assert next(handed) == asked(0)
+    budget.settle(replace(record(), total_tokens=1150))
+    assert next(handed) == asked(1)  # 1,150 used, and as many held
+    budget.settle(replace(record(), index=1, total_tokens=1150))
+    assert next(handed) is None
+    assert budget.used == 2300
 
 
 def test_requests_in_flight_count_as_what_they_ask_for() -> None:

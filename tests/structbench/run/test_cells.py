@@ -20,7 +20,15 @@ from loadgen.types import ClosedLoop, OpenLoop
 from structbench.errors import BadInput
 from structbench.identity import canonical_json, config_dict
 from structbench.options import LoadOptions
-from structbench.run.cells import Cell, build_cells, loading_options, reload_warning, unreached_warning, words_of
+from structbench.run.cells import (
+    Cell,
+    build_cells,
+    keyword_warnings,
+    loading_options,
+    reload_warning,
+    unreached_warning,
+    words_of,
+)
 from structbench.run.segment import labels_of
 from structbench.run.settings import check_api, parse_options, settings_of
 
@@ -308,6 +316,26 @@ def test_a_variant_is_the_same_cell_as_when_it_is_measured_alone() -> None:
     assert swept == {cells(option=[f"num_ctx={n}"], think=["on"])[0].config_hash for n in (2048, 8192)}
 
 
+@pytest.mark.parametrize("field", ['model="x"', "messages=[]", 'input="x"', 'prompt="x"', "stream=false", "tools=[]"])
+def test_a_field_that_says_what_is_measured_is_refused(field: str) -> None:
+    name = field.partition("=")[0]
+    with pytest.raises(BadInput, match=f"^--body {name}: it would replace what the run says that it measured: "):
+        cells(body=[field])
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", '{"a": [1, {"b": NaN}]}'])
+def test_a_number_that_json_lacks_is_refused_at_any_depth(text: str) -> None:
+    with pytest.raises(BadInput, match=r"^--body k: .* has a number that JSON does not have: give finite ones$"):
+        cells(body=[f"k={text}"])
+
+
+@pytest.mark.parametrize("text", ["name=foo,bar=1", "a=,b=2,c=x"])
+def test_pairs_in_llmperfs_form_are_told_to_stand_apart(text: str) -> None:
+    with pytest.raises(BadInput, match=f"--metadata {text.replace(',', ' ')}$"):
+        settings_of(LoadOptions(models=["m"], metadata=[text]))
+    assert settings_of(LoadOptions(models=["m"], metadata=["note=a, b"])).metadata == {"note": "a, b"}
+
+
 @pytest.mark.parametrize("given", [{"option": ["a=1", "a=1"]}, {"think": ["on", "true"]}, {"body": ["a=1", "a=1"]}])
 def test_a_value_that_is_given_twice_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=f"--{next(iter(given))} gives .*=.* twice: leave one out"):
@@ -360,6 +388,16 @@ def test_a_load_that_its_requests_never_fill_is_told_before() -> None:
     turns = unreached_warning(cells(suites=["turns"], requests=16, concurrency=[12])[0])
     assert turns is not None
     assert "at most 8 are in flight" in turns, "a second turn waits for the first"
+
+
+def test_keywords_of_a_file_that_bind_nothing_are_warned_of_and_only_there(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"id": "a", "prompt": "?", "schema": {"requried": ["a"]}}\n')
+    (own, shipped) = cells(suites=[str(path), "json"], requests=1)
+    assert keyword_warnings(own.suite) == [
+        'mine.jsonl: case "a": "requried" binds nothing: did you mean "required"?'
+    ]  # fmt: skip
+    assert keyword_warnings(shipped.suite) == []
 
 
 def test_cases_that_load_the_model_alike_need_no_warning(tmp_path: Path) -> None:

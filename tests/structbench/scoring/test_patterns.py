@@ -23,6 +23,10 @@ ENDLESS = "^(a+)+$", "a" * 60 + "!"
         (r"^\p{L}+$", "abc", True), (r"^\p{L}+$", "ab1", False), (r"^[\w-]+\.x$", "a-b.x", True),
         (r"^\S*$", "\ufeff", False), ("b", "abc", True), (r"\cJ", "a\nb", True), ("^a.c$", "a\u2028c", False),
         ("^.$", "\U0001f600", True), ("(?<year>\\d{4})", "in 2026", True), ("^\\u{1F600}$", "\U0001f600", True),
+        (r"^[\p{L}\s\'\-]+$", "Ana-Ö'é", True), (r"^[\p{L}\s\'\-]+$", "p{L}", False),
+        (r"^\p{Sc}\d+\,\d{2}$", "€5,00", True), (r"^\#\p{L}+$", "#é", True), (r"^\p{Lu}\ \p{Lu}$", "É A", True),
+        (r"^[^\p{L}]+\!$", "12!", True), (r"^[^\p{L}]+\!$", "a!", False), (r"^\\\-$", "\\-", True),
+        (r"^[a\-c]$", "b", False), (r"^a\-\d$", "a-1", True), (r"^{a}\d\n$", "{a}1\n", True), ("^[^]]$", "a]", True),
     ],
 )  # fmt: skip
 def test_a_pattern_means_what_it_means_in_ecma_262(pattern: str, text: str, found: bool) -> None:
@@ -38,6 +42,15 @@ def test_what_is_no_pattern_is_told(pattern: str) -> None:
     assert compiled(pattern) is None
     with pytest.raises(BadPattern, match="is not a regular expression of ECMA-262"):
         search(pattern, "a")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"\p{Han}", r"\p{Latin}\-", r"\A\d\z", r"^\d\Z", "[[:digit:]]", "[^_[:alpha:]]", r"\pL", r"\h", r"\Qa\E",
+     r"\x{41}", r"\i\c*", "[a-z&&[^b]]"],
+)  # fmt: skip
+def test_what_another_dialect_would_read_in_its_own_way_is_none_of_ecma_262(pattern: str) -> None:
+    assert compiled(pattern) is None
 
 
 def test_the_older_mode_is_for_those_who_are_not_strict() -> None:

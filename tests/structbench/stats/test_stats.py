@@ -258,6 +258,17 @@ def test_gaps_are_grouped_by_the_moment_they_came() -> None:
     assert [each.tolist() for each in gaps_by_moment(np.zeros(1), [np.zeros(3)])] == [[0.0, 0.0]]
 
 
+def test_the_shortest_and_the_longest_gap_are_those_that_were_seen() -> None:
+    """An SLO on itl_p100 ended in a ZeroDivisionError, after the whole load."""
+    assert needed(0) == needed(1) == 1
+    for moments in (3, 60):
+        gaps = [np.array([5.0, 1.0 + at, 2.0]) for at in range(moments)]
+        assert gap_percentiles(gaps, [0, 1]) == [
+            Estimate(moments, 1.0), Estimate(moments, max(5.0, float(moments))),
+        ]  # fmt: skip
+    assert [each.value for each in gap_percentiles([], [0, 1])] == [None, None]
+
+
 def test_too_few_gaps_have_no_high_percentile() -> None:
     median, p99 = gap_percentiles([np.arange(1.0, 11)] * MIN_CLUSTERS, [0.5, 0.99])
     assert median.value == 5.5

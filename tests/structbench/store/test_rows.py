@@ -25,7 +25,8 @@ RECORD = RequestRecord(
     index=8, worker=3, due_ns=1_000 * MS, sent_ns=1_007 * MS, connected_ns=1_009 * MS,
     chunk_ns=(1_020 * MS, 1_033 * MS + 999, 1_050 * MS), end_ns=1_077 * MS, clock="kernel", merged_chunks=2,
     sent_off_ns=500_000, chunk_early_ns=(2_000_999, 0, 0), processor_wait_ns=300_000, resent_segments=1,
-    out_of_order_segments=2, cached_prompt_tokens=7, thinking_tokens=4, gathered_chunks=1,
+    out_of_order_segments=2, cached_prompt_tokens=7, thinking_tokens=4, thinking_partial=True, gathered_chunks=1,
+    answered_by="m-1", fingerprint="fp",
     read_lag_max_ns=4_000_100, prompt_tokens=11, output_tokens=5, load_ns=1 * MS, prompt_eval_ns=2 * MS, eval_ns=3 * MS,
     done_reason="stop", output_text="yes", thinking_text="hm", tool_calls=({"name": "f", "arguments": {}},),
 )  # fmt: skip
@@ -52,10 +53,10 @@ def test_a_row_says_whose_it_is_what_was_measured_and_what_the_answer_was_worth(
     }
     others = row.keys() - own.keys() - {field.name for field in fields(Score)} - {
         "chunk_offsets_us", "chunks", "read_lag_max_s", "chunk_early_us", "processor_wait_s", "turn", "parent_index",
-        "asked_prompt_tokens", "semantic_similarity", "steady", "ended_steady", "error_kind", "error_status",
-        "error_message", "retry_after_s",
+        "asked_prompt_tokens", "asked_output_tokens", "semantic_similarity", "steady", "ended_steady", "error_kind",
+        "error_status", "error_message", "retry_after_s",
     }  # fmt: skip
-    assert len(others) == 36
+    assert len(others) == 40
     assert {name: row[name] for name in others} == {name: getattr(RECORD, name) for name in others}
 
 
