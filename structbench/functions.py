@@ -193,6 +193,8 @@ def load(
     from structbench.run.settings import settings_of
 
     tell = given.pop("progress")
+    if not (isinstance(tell, bool) or tell is None or callable(tell)):
+        raise BadInput(f"progress {tell!r}: give True, or a function that takes a CellProgress")
     settings = settings_of(LoadOptions(**given))
     with ExitStack() as stack:
         if tell is True:

@@ -92,6 +92,32 @@ def _whole_number(given: Any) -> int:
         raise BadInput("give a whole number") from None
 
 
+LONGEST_S = 1e8
+"""The longest time that a command waits: three years."""
+
+
+def check_number(option: str, value: float | None, most: float, *, zero: bool = False) -> None:
+    """Raise BadInput for a value that is no number, below or at 0, or above ``most``; None was not given."""
+    if value is None or (value <= most and value > 0) or (zero and value == 0):
+        return
+    wanted = f"at most {most:,.0f}" if value > most else "0 or more" if zero else "more than 0"
+    raise BadInput(f"{option} {value if isinstance(value, int) else f'{value:g}'}: give {wanted}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise BadInput for a seed that is no whole number in the JSON of every language."""
+    if abs(seed) > 2**53:
+        raise BadInput(f"--seed {seed}: give a whole number from -2^53 to 2^53")
+
+
+def port_of(given: Any) -> int:
+    """Return a port, 0 for none or any; BadInput for what is none."""
+    port = _whole_number(given)
+    if not 0 <= port <= 65535:
+        raise BadInput("give a port from 1 to 65535, or 0 (see --help)")
+    return port
+
+
 def names_in(word: str) -> list[str]:
     """Return the names or numbers in a word: ``a,b`` has two."""
     return [name for part in word.split(",") if (name := part.strip())] or [word]
@@ -190,19 +216,19 @@ JSON_VALUES = ("option", "body")
 """Options whose values, KEY=VALUE, are JSON."""
 
 
-def pairs_in(table: Mapping[str, Any]) -> list[str]:
-    """Return ``KEY=JSON`` for each value of a table; a list holds several values of its key."""
+def pairs_in(table: Mapping[str, Any], option: str) -> list[str]:
+    """Return ``KEY=JSON`` for each value of an option's table; a list holds several values of its key."""
     pairs = [(key, each) for key, many in table.items() for each in (many if isinstance(many, list) else [many])]
-    return [f"{key}={json.dumps(each, ensure_ascii=False)}" for key, each in pairs]
+    try:
+        return [f"{key}={json.dumps(each, ensure_ascii=False, allow_nan=False)}" for key, each in pairs]
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{option}: a value that JSON does not have: {error}") from None
 
 
 def _pairs(option: Any, table: Mapping[str, Any]) -> list[str]:
     if option.name not in JSON_VALUES:
         return [f"{key}={value}" for key, value in table.items()]
-    try:
-        return pairs_in(table)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"--{option.name}: a value that JSON does not have: {error}") from None
+    return pairs_in(table, f"--{option.name}")
 
 
 def _read(option: Any, value: Any) -> Any:
@@ -439,7 +465,7 @@ class LoadOptions(Readable):
     label: Optional[str] = opt(None, "name to store with these runs")
     metadata: list[str] = opt((), "facts to store with these runs, e.g. gpu=L4 batch=8", many=True,
                               metavar="KEY=VALUE")  # fmt: skip
-    metrics_port: int = opt(9464, "port on which to serve Prometheus metrics (0: off)")
+    metrics_port: int = opt(9464, "port on which to serve Prometheus metrics (0: off)", read=port_of, metavar="N")
     metrics_host: str = opt("127.0.0.1", "address on which to serve the metrics")
     hold: float = opt(
         0.0, "time to keep serving metrics after the end; two scrape intervals are enough to miss nothing",
@@ -510,11 +536,15 @@ def as_arguments(options: LoadOptions) -> list[str]:
         if value == getattr(default, each.name):
             continue
         texts = [] if value is True else [_word(item) for item in (value if isinstance(value, list) else [value])]
-        if texts and texts[0].startswith("-"):
-            words.append(f"{name}={texts[0]}")
-        else:
-            words += [name, *texts]
+        words += words_for(name, texts)
     return words
+
+
+def words_for(name: str, values: Sequence[str]) -> list[str]:
+    """Return the words that give an option these values, of which one may begin with a dash."""
+    if any(value.startswith("-") for value in values):
+        return [f"{name}={value}" for value in values]
+    return [name, *values]
 
 
 def as_setting(key: str, value: Any) -> str:

@@ -21,22 +21,25 @@ _LONGEST_UNIT = 100
 _STATUSES = (200, 400, 422, 500)
 
 _FIELD = re.compile(
-    r"(?:tools|tool_choice|functions|function_call|format|response_format|json(?:_schema|_object)?|structured_outputs?"
-    r"|guided_\w+|grammar|schema|output_(?:format|config)|text\.format|think|thinking|reasoning(?:_effort)?)"
-    r"(?:\.[\w.]+)?",
+    r"(?:tools|tool_?(?:choice|config)|functions|function_call|format|response_?(?:format|schema|json_?schema|mime_?type)"
+    r"|json(?:_?schema|_object)?|structured_outputs?|guided_\w+|grammar|schema|output_(?:format|config)|text\.format|think"
+    r"|thinking|reasoning(?:_effort)?)(?:[.\[][\w.\[\]]*)?",
     re.IGNORECASE,
 )
 """Fields of requests, which are the server's own words also where it quotes them."""
 _BARE = (
     r"(?:^|[:;,(]\s*|\b(?:invalid|unsupported|unknown|unrecogni[sz]ed|unexpected|bad|wrong|illegal|malformed|in|for"
     r"|your|the|this|that|an?|no|with|provided|given|requested|specified|supplied|and|or|field|parameter|argument|option"
-    r"|tool|function)\s+)(?:format|schema)s?\b(?!\s+(?:version|migration|mismatch|string|specifier|file|of|for)\b)"
+    r"|tool|function)\s+)(?:format|schema)s?\b(?!\s+(?:version|migration|mismatch|string|specifier|file|of|for|registry"
+    r"|service|server|store)\b)"
 )
 """A format or schema that isn't one of something else, as of a file, a time or a database."""
 _ABOUT: Mapping[Refused, re.Pattern[str]] = {
     "format": re.compile(
-        r"\b(?:response|output)_(?:format|schema|config)|\bjson[ _-]?(?:schema|mode|object|output|grammar)s?\b"
-        r"|\bresponse formats?\b(?! (?:of|from|by|returned|received))|\bstructured[ _-](?:output|decoding)s?\b"
+        r"\b(?:response|output)_?(?:format|schema|config|json_?schema|mime_?type)"
+        r"|\bjson[ _-]?(?:schema|mode|object|output|grammar)s?\b"
+        r"|\bsupport\w* (?:\w+ ){0,3}response formats?\b|\bresponse formats?\b(?=.{0,40}\b(?:un)?support)"
+        r"|\bstructured[ _-](?:output|decoding)s?\b"
         rf"|\b(?:guided|constrained)[ _-]\w+|\bunimplemented keys?\b|\bgrammars?\b|{_BARE}",
         re.IGNORECASE,
     ),
@@ -52,6 +55,8 @@ _NO = re.compile(
     r"\bnot\b|n't\b|\bcannot\b|\bno\b|\bun(?:support|know|recogni|avail|implement|able|permit)\w*"
     r"|\b(?:invalid|illegal|malformed|bad|wrong|incompatible|disabled|forbidden|rejected|refused|missing|denied)\b"
     r"|\bunexpected (?:field|keyword|argument|parameter|key|property)\b|\b(?:is|are) off\b"
+    r"|\bshould (?:be|have|match)\b|\bwithout\b"
+    r"|\berror (?:compil|pars|convert|process)ing (?:\w+ ){0,2}(?:grammar|schema)\b"
     r"|\b(?:must|requires?|required|expected|only|exceeds?)\b|\btoo (?:large|complex|many|deep|long)\b"
     r"|\bfail(?:ed|ure|s)? (?:to |in )?(?:pars|compil|convert|process|load|initiali|creat|build|translat|apply)\w*"
     r"|\b(?:grammar|schema)(?: \w+)? (?:error|failed|failure)\b",
@@ -60,14 +65,16 @@ _NO = re.compile(
 """Words of which one must stand in the sentence that is to be a refusal."""
 _ABOUT_ELSE = re.compile(
     r"context (length|window|size)|grammar stacks?\b|(out of|system|available|gpu|cuda) memory"
-    r"|(?:cannot|can't|could not|couldn't|unable to|failed to) (?:open|find|read|locate|resolve|connect|reach|start)\b"
+    r"|(?:cannot|can't|could not|couldn't|unable to|failed to) (?:open|find(?! field)|read|locate|resolve|connect"
+    r"|reach|start)\b"
     r"|(load|loading|open|opening|read|reading) (the )?(model|weights|gguf)\b(?! vocabulary)|unsupported model\b",
     re.IGNORECASE,
 )
 """Marks errors of another kind: a model that does not load, a prompt too long, memory."""
 _OF_A_FILE = re.compile(
-    r"\b(?:gguf|ggml|safetensors|tokeni[sz]er|lora|adapters?|tensors?|dtypes?|quanti[sz]ation|weights?|manifest|database"
-    r"|migrations?|checkpoints?|files?|images?|audio|video|devices?|template)\b",
+    r"\b(?:gguf|ggml|safetensors|tokeni[sz]\w*|lora|adapters?|tensors?|dtypes?|quanti[sz]ation|weights?|manifest|database"
+    r"|migrations?|checkpoints?|files?|images?|audio|video|devices?|template"
+    r"|api key|access token|auth\w*)\b",
     re.IGNORECASE,
 )
 """What else has a format or a schema."""
@@ -88,8 +95,8 @@ _CALL = r"(?:tool|function)[ _-]?calls?\b"
 _BROKEN_CALL = re.compile(
     rf"""(?:
       (?:an?\ )?(?:error|failed|failure|unable|could\ not|cannot)\b[^:]{{0,60}}\b{_CALL}
-    | (?:the\ model\ (?:produced|generated|returned|made)\b[^:]{{0,30}})?
-      \b(?:malformed|invalid|incomplete|unparsable|broken|empty)\b[^:]{{0,30}}\b{_CALL}
+    | (?:(?:the\ )?model\ (?:produced|generated|returned|made)\b[^:]{{0,30}})?
+      \b(?:malformed|invalid|incomplete|unpars\w+|unclosed|unterminated|broken|empty)\b[^:]{{0,30}}\b{_CALL}
     | [^:]{{0,40}}\b{_CALL}[^:]{{0,30}}\b(?:pars\w+|decod\w+)\b[^:]{{0,20}}\b(?:fail|error)
     | failed\ to\ (?:call|invoke)\ a\ function
     | failed\ to\ parse\ (?:input\ at\ pos\b|(?:the\ )?(?:model'?s?\ )?(?:output|response)\b)
@@ -114,6 +121,9 @@ _BARE_PARSER = re.compile(
     r"|json: cannot unmarshal\b(?!.*Request\.)|expected element type\b"
     r"|failed to parse (?:json|xml|arguments|value|function)\b"
     r"|(?:empty|missing) (?:function|tool(?: call)?) name\b|tool (?:'[^']*'|\"[^\"]*\"|\S+) not found\b"
+    r"|unknown (?:tool|function)(?::| ['\"`])|unexpected (?:token|end|non-whitespace)\b.{0,40} JSON\b"
+    r"|(?:trailing characters|EOF while parsing|expected|key must be a string|invalid escape|control character)\b"
+    r".{0,60} at line \d+ column \d+"
     r"|invalid (?:argument(?: format)?|object entry):|\[json\.exception\.parse_error\.\d+\]"
     r"|(?:Expecting (?:value|'[,:]' delimiter|property name)|Unterminated string starting at|Extra data"
     r"|Invalid (?:control character|\\\\?escape)).{0,60}: line \d+ column \d+",

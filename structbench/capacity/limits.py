@@ -8,6 +8,8 @@ from structbench.capacity.search import Found, Step
 from structbench.formatting import plural, printable, share_text, significant
 from structbench.gates.slo import Gate
 
+_MOST_FAILURES = 3
+"""As many kinds of errors at most are named."""
 _QUEUED = 0.15
 """The share of their time that requests must wait before slots count as what limits."""
 _SLOT_SETTING = {"llama.cpp": "--parallel", "vllm": "--max-num-seqs"}
@@ -30,7 +32,7 @@ def sentences(found: Found, over: str) -> Iterator[str]:
         yield f"There it gives {significant(holds.throughput, 3)} {what}."
     if (saturated := found.saturates) is not None:
         yield f"More than about {level_text(saturated.level, over)} brings no more."
-    elif broken is None:
+    elif broken is None and len(found.steps) > 1:
         yield "Throughput still grows at the highest load that was measured."
     yield from (f"{text[0].upper()}{text[1:]}." for text in limits(found, over))
     if not found.complete:
@@ -67,18 +69,33 @@ def limits(found: Found, over: str) -> Iterator[str]:
     last = found.broken or (found.steps[-1] if found.steps else None)
     if last is None:
         return
-    told = [text for text in (_client(last), _slots(last, over), *_notes(last), _processor(last)) if text]
+    told = [
+        text for text in (_errors(last), _client(last), _slots(last, over), *_notes(last), _processor(last)) if text
+    ]
     missed = {gate.slo for gate in last.gates if gate.outcome == "not met"}
     wrong = {gate.slo for gate in last.gates if gate.outcome == "not met" and gate.slo.startswith(_CORRECTNESS)}
     if missed and missed == wrong:
         told.insert(0, "it is not the load: the answers are not right often enough")
-    yield from told or ["what limits is not seen from here: the server's own speed, as far as its figures tell"]
+    if found.broken is not None and not told:
+        told.append("what limits is not seen from here: the server's own speed, as far as its figures tell")
+    yield from told
 
 
 _CORRECTNESS = ("correct>", "correct<", "schema_valid", "json_valid", "accuracy", "tool_call")
 
 
+def _errors(step: Step) -> str | None:
+    """Return how requests failed, by kind, where an error rate is missed or nothing was completed."""
+    failures = [printable(text) for text in step.facts.get("failures", ())]
+    missed = any(gate.slo.startswith("error_rate") and gate.outcome == "not met" for gate in step.gates)
+    if not failures or not (missed or step.facts.get("completed") == 0):
+        return None
+    return f"requests fail: {'; '.join(failures[:_MOST_FAILURES])}"
+
+
 def _client(step: Step) -> str | None:
+    if step.facts.get("completed") == 0:
+        return None  # the verdict only says that nothing was completed
     if step.facts.get("verdict") not in ("invalid", "degraded"):
         return None
     return f"this client is {step.facts['verdict']} there: {printable(str(step.facts.get('verdict_reason')))}"

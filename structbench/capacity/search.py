@@ -56,6 +56,11 @@ class Found:
         return next((step for step in reversed(below) if step.state == "met"), None)
 
     @property
+    def is_unanswered(self) -> bool:
+        """Whether no request was completed at any load: the server answers nothing."""
+        return bool(self.steps) and not any(step.facts.get("completed", step.requests) for step in self.steps)
+
+    @property
     def left_open(self) -> tuple[Step, ...]:
         """The loads between the two at which the rule is neither met nor not met."""
         low, high = self.holds, self.broken

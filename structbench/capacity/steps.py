@@ -67,7 +67,8 @@ def _step(level: float, summary: Summary, store: Callable[[], Store]) -> Step:
         raise RunFailed("; ".join(summary.failures) or f"{outcome.cell} was not run")
     (facts,) = store().query(_FACTS, [row["run_id"]])
     facts |= {"notes": {note.kind: note.text for note in row["notes"]}, "verdict": row["verdict"],
-              "verdict_reason": row["verdict_reason"]}  # fmt: skip
+              "verdict_reason": row["verdict_reason"], "completed": row["completed"],
+              "failures": [f"{failure.count:,} × {failure.text}" for failure in row["failures"]]}  # fmt: skip
     return Step(
         level=level, state=outcome.state, run_id=row["run_id"], requests=row["requests"],
         correct_per_s=row["correct_goodput"], requests_per_s=row["requests_per_s"], gates=tuple(outcome.rule),

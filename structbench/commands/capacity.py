@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
 from structbench.commands import print_json
 from structbench.errors import BadInput
-from structbench.options import LoadOptions, as_arguments, opt, seconds_of
+from structbench.options import LONGEST_S, LoadOptions, as_arguments, check_number, opt, seconds_of
 from structbench.output import complain, say
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ EXAMPLES = (
 )
 
 
+_MARGIN = 1.5
+"""How much more time is asked for than what is open seems to need: loads between are not known yet."""
 STARTS = {"concurrency": 2, "rate": 1}
 """Nearly every server takes two requests at a time, and of a slow one each load costs a minute."""
 
@@ -58,6 +61,7 @@ def run(options: Options) -> int:
 
     _check(options)
     found: list[dict[str, Any]] = []
+    unanswered = False
     stop = Stop()
     with signals(stop), ExitStack() as stack:
         # Opened by the first load that has found its server, as `load` does.
@@ -65,24 +69,32 @@ def run(options: Options) -> int:
         for model in options.models:
             for suite in options.suites:
                 if not stop.asked:
-                    found.append(_search(options, model, suite, stop, store))
+                    searched, told = _search(options, model, suite, stop, store)
+                    found.append(told)
+                    unanswered = unanswered or searched.is_unanswered
     if options.json:
         print_json({"capacity": found})
-    return 130 if stop.asked else 0
+    return 130 if stop.asked else 1 if unanswered else 0
 
 
 def _check(options: Options) -> None:
+    from structbench.run.settings import MOST, variants_of
+
     for name in ("concurrency", "rate", "requests", "duration", "explain", "dry_run", "print_plan", "junit"):
         if getattr(options, name):
             raise BadInput(f"--{name.replace('_', '-')} is no option of capacity, which chooses the loads itself: "
                            "leave it out, or give --start, --most and --over")  # fmt: skip
+    for name in ("start", "most", "within"):
+        check_number(f"--{name}", getattr(options, name), LONGEST_S if name == "within" else MOST[options.over])
     start = _start(options)
-    if not 0 < start <= options.most:
-        raise BadInput(f"--start {start:g} --most {options.most:g}: give a start above 0 and no more than most")
+    if start > options.most:
+        raise BadInput(f"--start {start:g} --most {options.most:g}: give a start that is no more than most")
     if options.over == "concurrency" and (start % 1 or options.most % 1):
         raise BadInput("--start and --most are requests in flight: give whole numbers, or --over rate")
-    if len(options.host) > 1 or len(options.structured) > 1 or len(options.think) > 1:
-        raise BadInput("capacity takes one --host, one --structured and one --think: measure others one by one")
+    if len(options.host) > 1 or len(options.structured) > 1:
+        raise BadInput("capacity takes one --host and one --structured: measure others one by one")
+    if several := [variant.name for variant in variants_of(options) if variant.name]:
+        raise BadInput(f"capacity takes one value of each setting: measure {' and '.join(several)} one by one")
     if not options.models:
         raise BadInput("capacity searches for each model: name them with --models")
 
@@ -91,7 +103,9 @@ def _start(options: Options) -> float:
     return min(STARTS[options.over], options.most) if options.start is None else options.start
 
 
-def _search(options: Options, model: str, suite: str, stop: Any, store: "Callable[[], Store]") -> dict[str, Any]:
+def _search(
+    options: Options, model: str, suite: str, stop: Any, store: "Callable[[], Store]"
+) -> tuple["Found", dict[str, Any]]:
     from rich.console import Console
 
     from structbench.capacity.limits import line, sentences
@@ -111,16 +125,23 @@ def _search(options: Options, model: str, suite: str, stop: Any, store: "Callabl
     settles = next_command(replace(options, models=[model], suites=[suite]), found)
     if settles is not None:
         say(f"To settle what is open: {settles}", console.file)
-    return as_json(model, suite, options.over, found, text, settles)
+    return found, as_json(model, suite, options.over, found, text, settles)
 
 
 def next_command(options: Options, found: "Found") -> Optional[str]:
     """Return the command that goes on with what the search of one model and suite left open; None: nothing."""
-    if found.complete and not found.left_open:
+    if (found.complete and not found.left_open) or found.is_unanswered:
         return None
-    more: dict[str, Any] = {} if found.complete else {"within": 2 * options.within}
+    needs = {step.level: max((gate.needs or 0 for gate in step.gates), default=0) for step in found.left_open}
+    seconds = sum(
+        max(0, needs[step.level] - step.requests) / step.requests_per_s
+        for step in found.left_open
+        if step.requests_per_s
+    )
+    within = max(options.within if found.complete else 2 * options.within, ceil(_MARGIN * seconds))
+    more: dict[str, Any] = {"within": within}
     if found.left_open:
-        more["max_requests"] = 4 * options.max_requests
+        more["max_requests"] = max(4 * options.max_requests, ceil(_MARGIN * max(needs.values())))
     return shlex.join(["structbench", "capacity", *as_arguments(replace(options, skip_cached=True, **more))])
 
 

@@ -74,10 +74,9 @@ def compared(options: Options) -> "Result":
     from structbench.comparison.comparison import compare
     from structbench.comparison.pairing import check_fields, pair
     from structbench.gates.expressions import parse_change, parse_limits
-    from structbench.gates.slo import DEFAULT_RULE
-    from structbench.reports.headline import parse_rule
+    from structbench.gates.slo import rule_of
 
-    rule = parse_rule(options.slo or DEFAULT_RULE)
+    rule = rule_of(options.slo)
     changes = [parse_change(text) for text in options.fail_on]
     limits = None if options.goodput is None else parse_limits(options.goodput)
     check_fields(options.across)

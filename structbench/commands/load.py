@@ -68,6 +68,8 @@ def _report(summary: "Summary", options: LoadOptions, console: "Console") -> Non
 
     options = replace(options, models=list(summary.models))
     print_summary(summary, console, wide=options.wide)
+    for text in summary.settling:
+        say(text, console.file)
     for failure in summary.failures:
         complain(failure)
     if summary.interrupted or summary.failures:

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any, Optional
 from structbench.commands import print_json
 from structbench.errors import BadInput, RunFailed
 from structbench.formatting import did_you_mean
-from structbench.options import UNCHECKED, Readable, access_from, access_opt, addresses_in, names_in, opt, seconds_of
+from structbench.options import (
+    LONGEST_S,
+    UNCHECKED,
+    Readable,
+    access_from,
+    access_opt,
+    addresses_in,
+    check_number,
+    names_in,
+    opt,
+    seconds_of,
+)
 from structbench.output import complain
 
 if TYPE_CHECKING:
@@ -64,8 +75,8 @@ def run(options: Options) -> int:
         return _compare(options)
     if not options.models:
         raise BadInput("name the models to try: structbench matrix --models qwen3:4b; or --compare two stored sides")
-    if options.tokens < 1 or not options.timeout > 0:
-        raise BadInput("--tokens and --timeout must be more than 0")
+    check_number("--tokens", options.tokens, 1e9)
+    check_number("--timeout", options.timeout, LONGEST_S)
     if unknown := [name for name in options.api if name not in APIS]:
         raise BadInput(f"--api {unknown[0]!r}: {did_you_mean(unknown[0], APIS)}")
     return _try(options)

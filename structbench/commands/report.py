@@ -52,6 +52,7 @@ def run(options: Options) -> int:
 
     from structbench.output import check_output, deliver
     from structbench.reports.brief import print_answer, print_brief
+    from structbench.reports.headline import settling
     from structbench.reports.terminal import print_document
     from structbench.reports.writing import FORMATS, text_of
 
@@ -68,7 +69,7 @@ def run(options: Options) -> int:
     elif options.output is None and kind == "terminal":
         console = Console()
         print_brief(document, console)
-        print_answer(document, console, options.db)
+        print_answer(document, console)
         say(_as_page(options))
     else:
         deliver(text_of(document, kind), options.output)
@@ -77,9 +78,8 @@ def run(options: Options) -> int:
     missed = [gate for gate in document.gates if gate.is_missed] if options.slo else []
     for gate in missed:
         complain(gate.line)
-    where = "" if options.db == Options().db else f" --db {options.db}"
-    for settles in [each for candidate in document.headline.candidates for each in candidate.settles] if missed else []:
-        complain(f"not decided: {settles.text}{where}")
+    for text in settling(each for one in document.headline.candidates for each in one.settles) if missed else ():
+        complain(f"not decided: {text}")
     return GATE_FAILED if missed else 0
 
 
@@ -93,12 +93,11 @@ def _as_page(options: Options) -> str:
 
 def read(options: Options, *, details: bool) -> "Document":
     """Return the report that the options ask for; ``details``: with what only the page and JSON show."""
-    from structbench.gates.slo import DEFAULT_RULE
+    from structbench.gates.slo import rule_of
     from structbench.reports.document import document_of
-    from structbench.reports.headline import parse_rule
     from structbench.results.selection import select_runs
     from structbench.store import Reader
 
-    rule = parse_rule(options.slo or DEFAULT_RULE)
+    rule = rule_of(options.slo)
     with Reader(options.db) as reader:
         return document_of(reader, select_runs(reader, options.runs), rule, pool=options.pool, details=details)

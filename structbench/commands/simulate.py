@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
 from structbench.errors import BadInput
-from structbench.options import opt
+from structbench.options import Readable, check_seed, opt, port_of
 
 if TYPE_CHECKING:
     from loadgen.simulator import Kind
@@ -20,11 +20,11 @@ EXAMPLES = (
 
 
 @dataclass(kw_only=True)
-class Options:
+class Options(Readable):
     """Serve simulated models with known speeds, answers and faults, as Ollama would, or llama.cpp."""
 
     host: str = opt("127.0.0.1", "address to listen on; unix:///path for a unix socket")
-    port: int = opt(11500, "port to listen on (0: any free one)")
+    port: int = opt(11500, "port to listen on (0: any free one)", read=port_of, metavar="N")
     seed: int = opt(0, "seed for answers and speeds")
     kind: str = opt("ollama", "the server to be: ollama (its own API and /v1), or llama.cpp (/v1)")
     api_key_env: Optional[str] = opt(
@@ -45,6 +45,7 @@ def run(options: Options) -> int:
         )
         sys.stdout.flush()
 
+    check_seed(options.seed)
     kind = _kind(options.kind)
     key, tls = _key(options.api_key_env), _tls(options)
     try:

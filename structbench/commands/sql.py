@@ -8,14 +8,13 @@ import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from structbench.commands import print_json, print_table
-from structbench.errors import BadInput, StructbenchError
+from structbench.errors import StructbenchError
 from structbench.formatting import ABSENT, plural, printable
-from structbench.options import Readable, opt, seconds_of
+from structbench.options import LONGEST_S, Readable, check_number, opt, seconds_of
 from structbench.output import complain, deliver, spreadsheet_text
 
 if TYPE_CHECKING:
@@ -55,8 +54,7 @@ def run(options: Options) -> int:
 def _show(options: Options, sql: str) -> None:
     from structbench.store.database import ask
 
-    if not 0 < options.timeout < inf:
-        raise BadInput(f"--timeout {options.timeout:g}: give a time above 0")
+    check_number("--timeout", options.timeout, LONGEST_S)
     answer = ask(options.db, sql, MAX_ROWS if options.format == "table" else None, options.timeout)
     match options.format:
         case "json":

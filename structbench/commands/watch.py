@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Optional
 
-from structbench.errors import BadInput
-from structbench.options import UNCHECKED, Readable, access_from, access_opt, opt, seconds_of
+from structbench.options import LONGEST_S, UNCHECKED, Readable, access_from, access_opt, check_number, opt, seconds_of
 from structbench.output import complain
 
 EXAMPLES = ("structbench watch",)
@@ -30,16 +29,13 @@ class Options(Readable):
 
 
 def run(options: Options) -> int:
-    from math import isfinite
-
     from rich.console import Console
 
     from loadgen.wire.access import split_userinfo
     from structbench.watch.endpoint import endpoint, fetch
     from structbench.watch.loop import WatchLoop
 
-    if not (isfinite(options.every) and options.every > 0):
-        raise BadInput(f"--every {options.every:g}: give a time above 0")
+    check_number("--every", options.every, LONGEST_S)
     address, userinfo = split_userinfo(options.url)
     access = access_from(options, userinfo)
     if options.insecure:

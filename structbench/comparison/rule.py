@@ -24,5 +24,5 @@ def rule_note(readers: tuple[Reader, Reader], pair: Pair, rule: Sequence[Conditi
 
 def _state(reader: Reader, group: RunGroup, rule: Sequence[Condition]) -> str:
     gaps = gap_counts(reader, runs_of([group])) if len(group.run_ids) > 1 else None
-    figures = figures_of(reader, [group], gaps)[group.id]
+    figures = figures_of(reader, [group], gaps, [each.metric for each in rule])[group.id]
     return state_of([judge_group(condition, group, figures) for condition in rule])

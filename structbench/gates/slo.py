@@ -23,6 +23,13 @@ from structbench.strict_json import stored
 Judgement = Literal["met", "not met", "not decided"]
 DEFAULT_RULE = ("correct>=90%", "ttft_p95<=1s", "error_rate<=5%")
 """By what a model is correct and fast enough where no --slo is given: said in sentences, without an exit code."""
+
+
+def rule_of(texts: Sequence[str]) -> tuple[Condition, ...]:
+    """Parse the limits of a rule; the default rule where none is given."""
+    return tuple(parse_slo(text) for text in dict.fromkeys(texts or DEFAULT_RULE))
+
+
 GateOutcome = Literal["met", "not met", "not decided", "skip"]
 _REQUIREMENTS = {"gap": "two chunks", "scored answer": "this score", "request": "this latency"}
 _WHOLE = f"SELECT bool_and({IS_WHOLE}) AS whole FROM requests WHERE run_id = $1 AND error_kind IS NULL"
@@ -119,6 +126,8 @@ class Gate:
     high: float | None = None
     needs: int | None = None
     """If not decided: about how many requests would decide, if that is known."""
+    applies: bool = True
+    """Whether answers here can have such a figure at all; else no load decides it."""
 
     @property
     def is_missed(self) -> bool:
@@ -168,7 +177,7 @@ def judge(
     metric, value, n, why = slo.metric, estimate.value, estimate.n, doubt(row)
     if not n and value is None and row.get("completed") and why is None and estimate.why is None:
         text = f"does not apply: no answer here has {_REQUIREMENTS[metric.counts]}"
-        return Gate(cell, slo.text, "skip", None, 0, text)
+        return Gate(cell, slo.text, "skip", None, 0, text, applies=False)
     closed = str(row.get("load") or "").startswith("c=")
     outcome, confidence = judgement(slo, estimate, closed=closed), CONFIDENCE
     if looked is not None and slo.text in looked.open:
@@ -225,7 +234,7 @@ def _why_open(estimate: Estimate, needs: int | None, confidence: float) -> str:
 
 def judge_all(slos: Sequence[Condition], rows: Rows, results: Sequence[CellResult]) -> None:
     """Judge each condition on each cell, also on cells that never ran; without any, only its rule, by the default."""
-    rule = slos or tuple(parse_slo(text) for text in DEFAULT_RULE)
+    rule = slos or rule_of(())
     for result in results:
         result.rule = judge_run(rows, result.cell, result.row, rule)
     if slos:

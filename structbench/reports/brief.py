@@ -5,11 +5,9 @@ It is at most two screens: rows and lines that find no room are counted, and ``-
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +23,6 @@ from structbench.formatting import (
 )
 from structbench.metrics import METRICS
 from structbench.notes import reached
-from structbench.options import LoadOptions
 from structbench.reports.document import Document
 from structbench.reports.summary import Row, as_text, notes_of
 from structbench.results.failures import together
@@ -81,7 +78,7 @@ def print_brief(
     width = console.width
     marks = _marks(document.groups)
     blocks = _blocks(document, marks, more)
-    ending = len([*_answer(document, width)]) + _COMMAND_LINES + len(document.headline.settled_by or "") // width
+    ending = len([*_answer(document, width)]) + _COMMAND_LINES + sum(map(len, document.headline.settled_by)) // width
     room = max(_MIN_ROWS, _SCREENS * console.height - ending)
     table = list(_table(document, marks, width, fold=len(document.groups) <= _FEW))
     most, below = 3, list(_printed(blocks, width, 3))
@@ -101,12 +98,11 @@ def print_brief(
     console.print()
 
 
-def print_answer(document: Document, console: Console, db: Path) -> None:
-    """Print the sentence, its rule, what to know of it, and the command that settles what is open in ``db``."""
+def print_answer(document: Document, console: Console) -> None:
+    """Print the sentence, its rule, what to know of it, and the command that settles what is open."""
     console.print(*_texts(_answer(document, console.width)), sep="\n")
-    if (command := document.headline.settled_by) is not None:
-        where = "" if db == LoadOptions.db else f" --db {shlex.quote(str(db))}"
-        console.print(as_text(command + where), soft_wrap=True)  # to be copied as one line
+    for command in document.headline.settled_by:
+        console.print(as_text(command), soft_wrap=True)  # to be copied as one line
 
 
 def _printed(blocks: Iterable[_Block], width: int, most: int) -> Iterator[tuple[str, str]]:
@@ -285,7 +281,7 @@ def _answer(document: Document, width: int) -> Iterator[tuple[str, str]]:
     warnings = [note for note in headline.notes if note.startswith(SIMULATED)]
     others = [note for note in headline.notes if note not in warnings]
     every = all(group.simulated for group in document.groups)
-    told = " ".join(text for text in headline.sentences if text != headline.settled_by)
+    told = " ".join(text for text in headline.sentences if text not in headline.settled_by)
     told = told.removeprefix(f"{SIMULATED}: ") if every else told
     texts = [*((each, 3, "bold yellow") for each in warnings), (told, 8, "bold"), (headline.rule, 3, "dim"),
              *((each, 3, "yellow") for each in others)]  # fmt: skip

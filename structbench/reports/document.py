@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from structbench import __version__
@@ -13,7 +14,8 @@ from structbench.gates.expressions import Condition
 from structbench.gates.slo import Gate, judge_groups
 from structbench.metrics import ALIASES, METRICS
 from structbench.output import json_value
-from structbench.reports.headline import Candidate, Headline, headline_of
+from structbench.reports.candidates import Candidate
+from structbench.reports.headline import Headline, headline_of
 from structbench.results.chart_data import curves_of, parts_of, positions_of, timeline_of
 from structbench.results.figures import Figures, figures_of, runs_of
 from structbench.results.groups import RunGroup, run_groups
@@ -44,14 +46,19 @@ class Document:
 
 
 def document_of(
-    reader: Reader | Store, run_ids: Sequence[str], rule: Sequence[Condition], *, pool: bool, details: bool
-) -> Document:
-    """Read the report, from a file with one connection, so that a concurrent load cannot make figures disagree."""
+    reader: Reader | Store, run_ids: Sequence[str], rule: Sequence[Condition], *, pool: bool, details: bool,
+    commands: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Document:  # fmt: skip
+    """Read the report, from a file with one connection, so that a concurrent load cannot make figures disagree.
+
+    ``commands``: run id -> the words that ask for its cell, where they are not those that the run has kept.
+    """
     with reader.together() if isinstance(reader, Reader) else nullcontext():
         groups = run_groups(reader, run_ids, pool=pool)
         # Tens of millions of gaps take a second or more to count, so only where they are needed.
         gaps = gap_counts(reader, runs_of(groups)) if details or pool else None
-        figures, wrong = figures_of(reader, groups, gaps), wrong_kinds(reader, groups)
+        figures = figures_of(reader, groups, gaps, [condition.metric for condition in rule])
+        wrong = wrong_kinds(reader, groups)
         nodes = nodes_of(reader, groups)
         found = None
         if details and gaps is not None:
@@ -64,7 +71,7 @@ def document_of(
             }
     return Document(
         made_at=datetime.now(UTC).replace(microsecond=0), database=reader.path.name, pooled=pool, groups=groups,
-        figures=figures, nodes=nodes, headline=headline_of(groups, figures, rule),
+        figures=figures, nodes=nodes, headline=headline_of(groups, figures, rule, db=reader.path, commands=commands),
         gates=judge_groups(rule, groups, figures), wrong=wrong, details=found,
     )  # fmt: skip
 

@@ -1,180 +1,189 @@
 """The headline: which model is correct and fast enough, at which load, by which rule. Pure.
 
 Invariant: a model is called so only when the whole interval of every figure is within its limit, in every suite
-that was run at that load; where an interval contains the limit, or n is too small, it is neither confirmed nor denied.
+that was run at that load; where an interval contains the limit, n is too small or a measurement is invalid, it is
+neither confirmed nor denied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
-from structbench.errors import BadInput
 from structbench.formatting import plural
-from structbench.gates.expressions import Condition, parse_slo
-from structbench.gates.next_command import Settles, settles_of, together
-from structbench.gates.slo import DEFAULT_RULE, Judgement, judge_group
-from structbench.identity import canonical_json
-from structbench.metrics import PERCENTILES, Metric
+from structbench.gates.expressions import Condition
+from structbench.gates.next_command import Settles, together
+from structbench.gates.slo import is_exact
+from structbench.options import LoadOptions
+from structbench.reports.candidates import STATES, Candidate, Check, candidates_of, common_config
 from structbench.reports.estimates import judged_text
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup, differing
-from structbench.stats import Estimate
 
-_KNOWN = frozenset(PERCENTILES.values())
 HeadlineState = Literal["met", "not met", "not decided", "unjudged"]
-_STATES: tuple[Judgement, ...] = ("not met", "not decided", "met")
 _OPS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
-_FREE_FIELDS = ("suite", "suite_hash", "structured", "scorer_version", "warmup", "load")
-"""Config fields in which the run groups of one candidate may differ."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One condition checked on the figure of one run group."""
-
-    group: RunGroup
-    condition: Condition
-    metric: Metric
-    """What the condition is on; e2e instead of TTFT where every answer came whole."""
-    estimate: Estimate
-    state: Judgement
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One model at one load, in all suites that were run there (with its config, where one was run with several)."""
-
-    model: str
-    load: str
-    level: float
-    server: str
-    """Empty if all runs are of one server."""
-    variant: str
-    """What distinguishes it from the same model at the same load with another config."""
-    groups: tuple[RunGroup, ...]
-    checks: tuple[Check, ...]
-    judged: bool
-    """Whether some of its answers were scored in a valid measurement."""
-    correct_per_s: float
-    """Correct goodput in the suite where it is lowest."""
-    settles: tuple[Settles, ...] = ()
-    """What would decide each of its run groups that is not decided."""
-
-    @property
-    def state(self) -> Judgement:
-        return next((word for word in _STATES if any(check.state == word for check in self.checks)), "not decided")
-
-    @property
-    def name(self) -> str:
-        told = ", ".join(filter(None, (self.server, self.variant)))
-        return f"{self.model} at {self.load}{f' ({told})' if told else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
     state: HeadlineState
     sentences: tuple[str, ...]
-    """The answer, then the figures behind it."""
+    """The answer, then the figures behind it, and then ``settled_by``."""
+    settled_by: tuple[str, ...]
+    """The last sentences: each has a command that settles what is open."""
     notes: tuple[str, ...]
     conditions: tuple[Condition, ...]
     candidates: tuple[Candidate, ...]
-    basis: str
-    """The suites of the best candidate with their requests, and those that it lacks."""
+    rule: str
+    """The rule with what decides: ``Rule: correct>=90%, for the whole 95 % interval, in json (80 requests).``"""
 
     @property
     def text(self) -> str:
         return " ".join(self.sentences)
 
-    @property
-    def settled_by(self) -> str | None:
-        """The last sentence, if it has the command that settles what is open."""
-        return self.sentences[-1] if self.state == "not decided" and "settle it: " in self.sentences[-1] else None
 
-    @property
-    def rule(self) -> str:
-        limits = " and ".join(condition.text for condition in self.conditions)
-        return f"Rule: {limits}, for the whole 95 % interval{self.basis}."
+def headline_of(
+    groups: Sequence[RunGroup],
+    figures: Mapping[int, Figures],
+    rule: Sequence[Condition],
+    *,
+    db: Path = LoadOptions.db,
+    commands: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Headline:
+    """Return the answer, and every candidate with its checks, best first; what is open is settled in ``db``."""
+    candidates = sorted(candidates_of(groups, figures, rule, db, commands), key=_rank)
+    judged = [candidate for candidate in candidates if candidate.judged]
+    state: HeadlineState = judged[0].state if judged else "unjudged"
+    settles = judged[0].settles if judged else [each for candidate in candidates for each in candidate.settles]
+    settled_by = _capitals(settling(settles)) if state in ("not decided", "unjudged") else ()
+    return Headline(
+        state=state, sentences=(*_sentences(judged, rule), *settled_by), settled_by=settled_by,
+        notes=tuple(_notes(groups, candidates)), conditions=tuple(rule), candidates=tuple(candidates),
+        rule=_rule_text(rule, judged[0] if judged else None, groups, figures),
+    )  # fmt: skip
+
+
+def settling(found: Iterable[Settles]) -> list[str]:
+    """Return the commands that settle what is open, with what each takes, as few as there can be."""
+    return [each.text for each in together([*found])]
+
+
+def _capitals(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{text[0].upper()}{text[1:]}" for text in texts)
+
+
+# The rule, and what it was asked of
+
+
+def _rule_text(
+    rule: Sequence[Condition], best: Candidate | None, groups: Sequence[RunGroup], figures: Mapping[int, Figures]
+) -> str:
+    asked = rule if best is None or not best.checks else [each for each in rule if _checks_on(each, best)]
+    limits = " and ".join(condition.text for condition in asked)
+    basis = "" if best is None else f"{_decided_by(asked, best)}{_basis(best, groups, figures)}"
+    others = [condition.text for condition in rule if condition not in asked]
+    basis += f"; {' and '.join(others)} {'does' if len(others) == 1 else 'do'} not apply" if others else ""
+    return f"Rule: {limits}{basis}."
+
+
+def _checks_on(condition: Condition, best: Candidate) -> list[Check]:
+    return [check for check in best.checks if check.condition == condition]
+
+
+def _decided_by(asked: Sequence[Condition], best: Candidate) -> str:
+    """Return by what the limits are judged, where that is not the whole interval of each."""
+    words: dict[str, list[str]] = {"for the whole 95 % interval": []}
+    for condition in asked:
+        alike = any(check.estimate.value is not None and not check.estimate.has_interval
+                    for check in _checks_on(condition, best))  # fmt: skip
+        by = "for the whole 95 % interval"
+        if is_exact(condition):
+            by = "by what was measured itself"
+        elif alike:
+            by = "by single requests, since there is no interval yet"
+        words.setdefault(by, []).append(condition.text)
+    found = {by: texts for by, texts in words.items() if texts}
+    if len(found) == 1:
+        return f", {next(iter(found))}"
+    return "".join(f"; {' and '.join(texts)} {by}" for by, texts in found.items())
 
 
 def _basis(best: Candidate, groups: Sequence[RunGroup], figures: Mapping[int, Figures]) -> str:
     """Return what the answer rests on: ``, in json (30 requests) and tools (20); text was not run at this load``."""
-    first, *more = [(group.suite, figures[group.id].counts["requests"]) for group in best.groups]
-    told = [f"{first[0]} ({plural(first[1], 'request')})", *(f"{suite} ({n:,})" for suite, n in more)]
-    own = {group.suite for group in best.groups}
-    others = [suite for suite in dict.fromkeys(group.suite for group in groups) if suite not in own]
-    left = f"; {' and '.join(others)} {'was' if len(others) == 1 else 'were'} not run so" if others else ""
-    return f", in {', '.join(told)}{left}"
+    own = {group.suite: group for group in best.groups}
+    told = []
+    for place, (suite, group) in enumerate(own.items()):
+        n, more = figures[group.id].counts["requests"], best.earlier.get(group.id, 0)
+        newest = f", the newest of {more + 1} runs" if more else ""
+        told.append(f"{suite} ({f'{n:,}' if place else plural(n, 'request')}{newest})")
+    badly = dict.fromkeys(group.suite for group in best.invalid)
+    others = dict.fromkeys(group.suite for group in groups if group.suite not in {*own, *badly})
+    left = f"; {_were(badly)} measured badly (invalid)" if badly else ""
+    left += f"; {_were(others)} not run so" if others else ""
+    return (f", in {', '.join(told)}" if told else "") + left
 
 
-def rule_of(given: Sequence[Condition]) -> list[Condition]:
-    """Return the limits that were given, of those that reports have, else the default rule."""
-    known = [
-        each
-        for each in given
-        if each.metric.kind in ("share", "rate") or (each.metric.kind == "latency" and each.metric.p in _KNOWN)
-    ]
-    return known or [parse_slo(text) for text in DEFAULT_RULE]
+def _were(suites: Iterable[str]) -> str:
+    names = [*suites]
+    return f"{' and '.join(names)} {'was' if len(names) == 1 else 'were'}"
 
 
-def parse_rule(texts: Sequence[str]) -> list[Condition]:
-    """Parse the limits; BadInput for a metric that reports do not have."""
-    conditions = [parse_slo(text) for text in texts]
-    for condition in conditions:
-        metric = condition.metric
-        if metric.kind == "latency" and metric.p not in _KNOWN:
-            raise BadInput(f"--slo {condition.text}: a report has only p50, p90, p95 and p99 of a latency")
-        if metric.kind == "score":
-            raise BadInput(f"--slo {condition.text}: a report has no interval for {metric.name}")
-    return conditions
+# The answer
 
 
-def headline_of(groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule: Sequence[Condition]) -> Headline:
-    """Return the answer, and every candidate with its checks, best first."""
-    candidates = sorted(_candidates(groups, figures, rule), key=_rank)
-    judged = [candidate for candidate in candidates if candidate.judged]
-    state: HeadlineState = judged[0].state if judged else "unjudged"
-    return Headline(
-        state=state, sentences=tuple(_sentences(judged, rule)), notes=tuple(_notes(groups, candidates)),
-        conditions=tuple(rule), candidates=tuple(candidates),
-        basis=_basis(judged[0], groups, figures) if judged else "",
-    )  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What it is called to meet the rule."""
+
+    be: str
+    """``is correct and fast enough``"""
+    infinitive: str
+    may: str
+    of: str = ""
+    """`` (text; answers are not scored)``"""
 
 
-def _asks_for_both(rule: Sequence[Condition]) -> bool:
-    """Return whether who meets the rule is right and fast; else it only meets the rule."""
-    named = {condition.metric.name for condition in rule}
-    return "correct" in named and any(condition.metric.kind == "latency" for condition in rule)
+def _words_for(best: Candidate, rule: Sequence[Condition]) -> _Words:
+    """Return how to call who meets the rule: right and fast only if it asks for both, and of answers with scores."""
+    fast = any(condition.metric.kind == "latency" and condition.op[0] == "<" for condition in rule)
+    right = any(condition.metric.name == "correct" and condition.op[0] == ">" for condition in rule)
+    if not best.scored:
+        of = f" ({', '.join(group.suite for group in best.groups)}; answers are not scored)"
+        asked = any(check.metric.kind == "latency" and check.condition.op[0] == "<" for check in best.checks)
+        if asked:
+            return _Words("is fast enough", "be fast enough", "may be", of)
+        return _Words("meets the rule", "meet the rule", "may", of)
+    if right and fast:
+        return _Words("is correct and fast enough", "be correct and fast enough", "may be")
+    return _Words("meets the rule", "meet the rule", "may")
 
 
 def _sentences(judged: Sequence[Candidate], rule: Sequence[Condition]) -> Iterator[str]:
     """Yield the answer about the best candidate and, if it meets the rule, the other models that do."""
-    both = _asks_for_both(rule)
     if not judged:
         yield "No model can be called correct: no validly measured run has scored answers."
         return
     best = judged[0]
+    words = _words_for(best, rule)
     mark = f"{SIMULATED}: " if any(group.simulated for group in best.groups) else ""
     match best.state:
         case "met":
-            yield f"{mark}{best.name} {'is correct and fast enough' if both else 'meets the rule'}."
+            yield f"{mark}{best.name} {words.be}{words.of}."
             known = [check for check in best.checks if check.estimate.value is not None]
             yield f"{_by_suite((check, _check_text(check)) for check in known)}."
             others = _best_of_each_model(judged)[1:]
             if others:
-                so = "Also correct and fast enough" if both else "So does" if len(others) == 1 else "So do"
-                yield f"{so}{':' if both else ''} {', '.join(each.name for each in others)}."
+                whole = words.be.startswith("is ")
+                so = f"Also {words.be[3:]}:" if whole else "So does" if len(others) == 1 else "So do"
+                yield f"{so} {', '.join(each.name for each in others)}."
         case "not decided":
-            what, may = ("be correct and fast enough", "may be") if both else ("meet the rule", "may")
-            yield f"{mark}No model has been shown to {what}; {best.name} {may}."
+            yield f"{mark}No model has been shown to {words.infinitive}; {best.name} {words.may}{words.of}."
             yield f"Not settled: {_candidate_shortfalls(best)}."
-            if best.settles:
-                text = together(best.settles).text
-                yield f"{text[0].upper()}{text[1:]}"
         case "not met":
-            what = "is correct and fast enough" if both else "meets the rule"
-            yield f"{mark}No model {what} at any load measured."
+            yield f"{mark}No model {words.be} at any load measured{words.of}."
             yield f"The nearest is {best.name}, which misses {_candidate_shortfalls(best)}."
 
 
@@ -189,7 +198,10 @@ def _best_of_each_model(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def _candidate_shortfalls(candidate: Candidate) -> str:
     """Return what keeps a candidate from being called correct and fast enough."""
-    return _shortfalls(check for check in candidate.checks if check.state == candidate.state) or "nothing was measured"
+    found = [_shortfalls(check for check in candidate.checks if check.state == candidate.state)]
+    if candidate.invalid and candidate.state == "not decided":
+        found.append(f"{_were(dict.fromkeys(group.suite for group in candidate.invalid))} measured badly (invalid)")
+    return "; ".join(filter(None, found)) or "nothing was measured"
 
 
 def _shortfalls(checks: Iterable[Check]) -> str:
@@ -255,7 +267,7 @@ def _where(candidate: Candidate) -> tuple[str, str, str]:
 
 def _config_differences(candidate: Candidate) -> Iterator[str]:
     """Yield a note if the suites of a candidate were not run with the same config."""
-    configs = {group.suite: _common_config([group]) for group in candidate.groups}
+    configs = {group.suite: common_config([group]) for group in candidate.groups}
     shown = [(suite, ", ".join(differing(config, configs.values()))) for suite, config in configs.items()]
     if any(text for _, text in shown):
         yield f"Not all suites were run with the same config: {'; '.join(f'{suite}: {text}' for suite, text in shown)}."
@@ -264,81 +276,6 @@ def _config_differences(candidate: Candidate) -> Iterator[str]:
 def _rank(candidate: Candidate) -> tuple[object, ...]:
     """Return the sort key: judged first; best state; fewest misses; most correct answers/s; lightest load."""
     missed = sum(check.state == "not met" for check in candidate.checks)
-    order = -_STATES.index(candidate.state)
-    return not candidate.judged, order, missed, -candidate.correct_per_s, candidate.level, candidate.name
-
-
-def _candidates(
-    groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule: Sequence[Condition]
-) -> Iterator[Candidate]:
-    several = len({group.server for group in groups}) > 1
-    by_load: dict[tuple[str, str, str], list[RunGroup]] = {}
-    for group in groups:
-        if group.verdict != "invalid":
-            by_load.setdefault((group.model, group.load, group.server if several else ""), []).append(group)
-    for (model, load, server), at_load in by_load.items():
-        variants = _variants(at_load)
-        configs = [_common_config(members, "structured") for members in variants]
-        for members, config in zip(variants, configs, strict=True):
-            checks = [check for group in members for check in _checks(group, figures[group.id], rule)]
-            goodputs = [figures[group.id].rates["correct_goodput"].value for group in members]
-            known = [value for value in goodputs if value is not None]
-            yield Candidate(
-                model=model, load=load, level=members[0].level or 0.0, server=server,
-                variant=", ".join(differing(config, configs)), groups=tuple(members), checks=tuple(checks),
-                judged=any(figures[group.id].counts["scored"] for group in members),
-                correct_per_s=min(known, default=0.0),
-                settles=tuple(_settles(members, figures, rule)),
-            )  # fmt: skip
-
-
-def _variants(groups: Sequence[RunGroup]) -> list[list[RunGroup]]:
-    """Return all groups, or those of equal config if a suite was run with several; a schema in the prompt and one as
-    ``format`` are different variants."""
-    by_config: dict[str, list[RunGroup]] = {}
-    for group in groups:
-        by_config.setdefault(canonical_json(_common_config([group])), []).append(group)
-    suites = [len({group.suite for group in members}) for members in (groups, *by_config.values())]
-    if sum(suites[1:]) == suites[0]:
-        by_config = {"": list(groups)}
-    found = []
-    for members in by_config.values():
-        ways = dict.fromkeys(str(group.config.get("structured")) for group in members)
-        ways.pop("none", None)
-        for way in ways or {"none": None}:
-            found.append([group for group in members if group.config.get("structured") in (way, "none", None)])
-    return found
-
-
-def _common_config(groups: Sequence[RunGroup], *more: str) -> dict[str, Any]:
-    """Return the config that a candidate's groups share, plus ``more`` fields, from a group that is not of tools."""
-    group = next((group for group in groups if group.config.get("structured") != "none"), groups[0])
-    return {key: value for key, value in group.config.items() if key not in _FREE_FIELDS or key in more}
-
-
-def _checks(group: RunGroup, figures: Figures, rule: Sequence[Condition]) -> Iterator[Check]:
-    for condition in rule:
-        estimate, gate = _estimate(figures, condition), judge_group(condition, group, figures)
-        if estimate is not None and gate.outcome != "skip":
-            metric = figures.judged_by(condition.metric)
-            yield Check(group=group, condition=condition, metric=metric, estimate=estimate, state=gate.outcome)
-
-
-def _settles(
-    groups: Sequence[RunGroup], figures: Mapping[int, Figures], rule: Sequence[Condition]
-) -> Iterator[Settles]:
-    for group in groups:
-        row = {"status": group.status, "verdict": group.verdict, "duration_s": group.duration_s,
-               "requests": figures[group.id].counts["requests"]}  # fmt: skip
-        gates = [judge_group(condition, group, figures[group.id]) for condition in rule]
-        if (found := settles_of(gates, row, group.command)) is not None:
-            yield found
-
-
-def _estimate(figures: Figures, condition: Condition) -> Estimate | None:
-    """Return the figure of a condition, or None if the suite's answers do not have it (a text has no score)."""
-    metric, found = condition.metric, figures.judged(condition.metric)
-    # Answers that came whole, as tool calls do, have no time between tokens: no limit on it is broken.
-    if not found.n and found.why is None and (metric.counts == "scored answer" or metric.may_be_absent):
-        return None
-    return found
+    order = -STATES.index(candidate.state)
+    return (not candidate.judged, order, bool(candidate.invalid), missed, -candidate.correct_per_s, candidate.level,
+            candidate.name)  # fmt: skip

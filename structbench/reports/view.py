@@ -19,6 +19,7 @@ from structbench.formatting import (
     version_text,
 )
 from structbench.metrics import LATENCIES, METRICS, of_kind
+from structbench.reports.candidates import Candidate, Check
 from structbench.reports.charts import FIRST, chart_values, charts_of
 from structbench.reports.document import Document
 from structbench.reports.estimates import (
@@ -31,7 +32,7 @@ from structbench.reports.estimates import (
     plain,
     row,
 )
-from structbench.reports.headline import Candidate, Check, Headline
+from structbench.reports.headline import Headline
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup
 from structbench.results.nodes import node_table

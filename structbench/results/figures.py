@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from structbench.metrics import (
@@ -27,18 +27,24 @@ from structbench.results.failures import Failure, failures_of, together
 from structbench.results.groups import RunGroup
 from structbench.results.intervals import (
     GROUPS,
+    Array,
     GapCounts,
     Latency,
     Rows,
     about,
     bounds,
+    gap_counts,
+    gap_estimate,
     gap_moments,
     gap_percentile,
     latency_estimates,
+    order_estimate,
     params_of,
     rate_estimates,
+    values_of,
     why_unknown,
 )
+from structbench.results.measures import Measured
 from structbench.stats import Estimate, gap_percentiles, such_cases, wilson
 
 _ADDED = {metric: metric.sql.format(good=GOOD_OF_RUN) for metric in of_kind("rate", "share")}
@@ -99,6 +105,8 @@ class Figures:
     """How requests failed, most frequent first."""
     whole: bool = False
     """Whether every answer came in one piece, so that there is no first token to tell from the last."""
+    asked: Mapping[str, Estimate] = field(default_factory=dict)
+    """Name -> a figure that a rule is on and no table has: the mean, another percentile, the similarity."""
 
     def of(self, figure: Metric) -> Estimate:
         """Return the estimate of a share, a rate, or one of PERCENTILES of a latency."""
@@ -120,15 +128,19 @@ class Figures:
 
     def judged(self, figure: Metric) -> Estimate:
         """Return the estimate by which a limit on this figure is judged."""
-        return self.of(self.judged_by(figure))
+        figure = self.judged_by(figure)
+        return self.asked[figure.name] if figure.name in self.asked else self.of(figure)
 
     def has(self, metric: Metric) -> bool:
         """Return whether the metric adds anything here that others do not (``only_where``)."""
         return not metric.only_where or bool(self.counts.get(metric.only_where))
 
 
-def figures_of(reader: Rows, groups: Sequence[RunGroup], gaps: GapCounts | None) -> dict[int, Figures]:
-    """Return group id -> its figures; without ``gaps``, each group must be one run, whose ITL the store knows."""
+def figures_of(
+    reader: Rows, groups: Sequence[RunGroup], gaps: GapCounts | None, rule: Iterable[Metric] = ()
+) -> dict[int, Figures]:
+    """Return group id -> its figures, with those that a rule is on; without ``gaps``, each group must be one run, whose
+    ITL the store knows."""
     params = runs_of(groups)
     counts: dict[int, Mapping[str, Any]] = {group.id: {} for group in groups}
     counts |= {row["line"]: row for row in reader.query(_COUNTS, params)}
@@ -144,14 +156,53 @@ def figures_of(reader: Rows, groups: Sequence[RunGroup], gaps: GapCounts | None)
         outcomes.setdefault(row["line"], []).append((row["outcome"], row["failed"], row["count"]))
     rates, cases = rate_estimates(reader, params, _RATES), _of_such_cases(reader, params)
     failures = failures_of(reader.query, [run_id for group in groups for run_id in group.run_ids])
+    asked = _asked(reader, groups, counts, gaps, [metric for metric in rule if not _is_listed(metric)])
     return {
         group.id: _figures(group, counts[group.id],
                           {name: _or_why(found.get(group.id, {}), name, counts[group.id])
                            for name, found in latencies.items()},
                           rates.get(group.id, {}), cases.get(group.id, {}), outcomes.get(group.id, []),
-                          together(failures[run_id] for run_id in group.run_ids))
+                          together(failures[run_id] for run_id in group.run_ids), asked[group.id])
         for group in groups
     }  # fmt: skip
+
+
+def _is_listed(metric: Metric) -> bool:
+    """Return whether tables have this figure."""
+    return metric.p in PERCENTILES.values() if metric.kind == "latency" else metric.kind != "score"
+
+
+def _asked(
+    reader: Rows, groups: Sequence[RunGroup], counts: Mapping[int, Mapping[str, Any]], gaps: GapCounts | None,
+    metrics: Sequence[Metric],
+) -> dict[int, dict[str, Estimate]]:  # fmt: skip
+    """Return group -> name -> the figures that no table has, each computed as one that tables have."""
+    params = runs_of(groups)
+    found: dict[int, dict[str, Estimate]] = {group.id: {} for group in groups}
+    for metric in {each.name: each for one in metrics for each in (one, without_stream(one))}.values():
+        if metric.counts == "gap":
+            counted = gap_counts(reader, params) if gaps is None else gaps
+            completed = {group: row.get("completed", 0) for group, row in counts.items()}
+            for group, (requests, moments) in gap_moments(reader, params, completed).items():
+                found[group][metric.name] = gap_estimate(
+                    metric, _of_gaps(counted.get(group), metric), requests, moments
+                )
+        else:
+            for group, values in values_of(reader, metric, params):
+                found[group][metric.name] = order_estimate(metric, values)
+        for group, own in found.items():
+            unknown = counts[group].get(f"no_{metric.base}", 0)
+            own.setdefault(metric.name, Estimate(0, why=why_unknown(metric, unknown)))
+    return found
+
+
+def _of_gaps(counted: tuple[Array, Array] | None, metric: Metric) -> Measured:
+    """Return a percentile, or the mean, of all gaps of a run group, and how many there are."""
+    if counted is None:
+        return Measured(None, 0)
+    gap_us, n = counted
+    mean = float((gap_us * n).sum() / n.sum() / 1e6)
+    return Measured(mean if metric.p is None else gap_percentile(counted, metric.p), int(n.sum()))
 
 
 def _or_why(found: Latency, key: str, row: Mapping[str, Any]) -> Latency:
@@ -203,6 +254,7 @@ def _figures(
     cases: Mapping[str, Estimate],
     outcomes: Sequence[tuple[str, bool, int]],
     failures: Sequence[Failure],
+    asked: Mapping[str, Estimate],
 ) -> Figures:
     """Return the figures of one group; ``row`` is empty if it has no requests."""
     counts, seconds = {name: row.get(name, 0) for name in _COUNTED}, group.rate_s
@@ -225,5 +277,5 @@ def _figures(
         counts=counts, latencies=latencies, shares={metric.name: mean(metric.name) for metric in of_kind("share")},
         rates={metric.name: rate(metric) for metric in of_kind("rate")}, such_cases=cases,
         stream_tokens_per_s=row.get("stream_tokens_per_s"), outcomes=outcomes, failures=failures,
-        whole=bool(row.get("whole")),
+        whole=bool(row.get("whole")), asked=asked,
     )  # fmt: skip

@@ -269,12 +269,21 @@ def _estimate(rows: Rows, run_id: str, metric: Metric, found: Measured, good: st
         return about(rate_estimates(rows, params, added, confidence)[0]["rate"], value, n)
     if metric.counts == "gap":
         return _gap_estimate(rows, params, metric, found, confidence)
-    source = (_SCORE if metric.kind == "score" else _LATENCY).format(column=metric.column)
-    values = dict(in_order(rows, source, params))[0]
+    estimate = order_estimate(metric, dict(values_of(rows, metric, params))[0], confidence)
+    return estimate if metric.p is None else replace(estimate, n=n, value=value)
+
+
+def values_of(rows: Rows, metric: Metric, params: Mapping[str, Any]) -> Iterator[tuple[int, Array]]:
+    """Yield group -> the values of a latency, or of a score, in the order sent."""
+    source = _SCORE if metric.kind == "score" else _LATENCY
+    return in_order(rows, source.format(column=metric.column), params)
+
+
+def order_estimate(metric: Metric, values: Array, confidence: float = CONFIDENCE) -> Estimate:
+    """Return a percentile, or the mean, of values in the order sent."""
     if metric.p is None:
         return mean_estimate(values, -1.0 if metric.kind == "score" else 0.0, confidence)
-    estimate = percentile_estimate(values, metric.p, confidence)
-    return replace(estimate, n=n, value=value)
+    return percentile_estimate(values, metric.p, confidence)
 
 
 def _why_unknown(rows: Rows, run_id: str, metric: Metric) -> str | None:
@@ -292,10 +301,16 @@ def why_unknown(metric: Metric, unknown: int) -> str | None:
 def _gap_estimate(
     rows: Rows, params: Mapping[str, Any], metric: Metric, found: Measured, confidence: float
 ) -> Estimate:
+    (completed,) = rows.query(_COMPLETED, params["run_ids"])
+    return gap_estimate(metric, found, *gap_moments(rows, params, {0: completed["n"]})[0], confidence)
+
+
+def gap_estimate(
+    metric: Metric, found: Measured, requests: int, moments: Sequence[Array], confidence: float = CONFIDENCE
+) -> Estimate:
+    """Return a figure of all gaps, with its interval from the moments of those of so many sampled requests."""
     import numpy as np
 
-    (completed,) = rows.query(_COMPLETED, params["run_ids"])
-    requests, moments = gap_moments(rows, params, {0: completed["n"]})[0]
     if metric.p is None:
         sums, sizes = (np.array([f(each) for each in moments], dtype=float) for f in (np.sum, len))
         estimate = ratio_estimate(sums, sizes, requests, 0.0, confidence)

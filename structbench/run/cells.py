@@ -88,8 +88,11 @@ class Cell:
         return f"{self.model} {self.suite_name} {self.setting}"
 
 
-def words_of(settings: Settings, cell: Cell, *, with_db: bool = True) -> list[str]:
-    """Return the words of a command line that asks for this cell alone, until it is settled; secrets are masked."""
+def words_of(settings: Settings, cell: Cell) -> list[str]:
+    """Return the words of a command line that asks for this cell alone; secrets are masked.
+
+    They name neither a rule nor a database: by which rule it is judged, and where, may be another each time.
+    """
     default, given, variant = LoadOptions(), settings.given, cell.config
     place = next(number for number, suite in enumerate(settings.suites) if suite is cell.suite)
     return as_arguments(replace(
@@ -102,7 +105,7 @@ def words_of(settings: Settings, cell: Cell, *, with_db: bool = True) -> list[st
         option=[as_setting(key, value) for key, value in variant.options.items()],
         body=[f"{key}={json.dumps(value)}" for key, value in (variant.body or {}).items()],
         junit=None, explain=False, dry_run=False, print_plan=False, until=default.until,
-        max_requests=default.max_requests, max_time=default.max_time, db=given.db if with_db else default.db,
+        max_requests=default.max_requests, max_time=default.max_time, db=default.db, slo=[], abort_on_slo=False,
     ))  # fmt: skip
 
 

@@ -24,8 +24,11 @@ def with_plan(words: Sequence[str]) -> list[str]:
         return list(words)
     path, rest = Path(words[0]), list(words[1:])
     given = {word.partition("=")[0] for word in rest if word.startswith("--")}
-    planned = [word for name, value in _read(path) if name not in given for word in _words(name, value)]
-    return [*planned, *rest]
+    found = [(name, value) for name, value in _read(path) if name not in given]
+    try:
+        return [*(word for name, value in found for word in _words(name, value)), *rest]
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
 
 
 def plan_text(options: LoadOptions) -> str:
@@ -83,7 +86,7 @@ def _words(name: str, value: Any) -> list[str]:
     if name != "--think" and isinstance(value, bool):
         return [name] if value else []
     if isinstance(value, dict):
-        texts = pairs_in(value)
+        texts = pairs_in(value, name.removeprefix("--"))
     else:
         texts = [str(each) for each in (value if isinstance(value, list) else [value])]
     return [word for text in texts for word in ([f"{name}={text}"] if text.startswith("-") else [name, text])]

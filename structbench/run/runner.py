@@ -40,7 +40,7 @@ from structbench.output import say, write_output
 from structbench.reports.brief import print_answer, print_brief
 from structbench.reports.document import Document, document_of
 from structbench.reports.frames import as_html, frame
-from structbench.reports.headline import rule_of
+from structbench.reports.headline import settling
 from structbench.reports.summary import print_overview, print_table, runs_text, with_servers
 from structbench.results.failures import failures_of
 from structbench.results.measures import Query
@@ -182,6 +182,14 @@ class Summary:
         return [gate for outcome in self.outcomes for gate in outcome.gates]
 
     @property
+    def settling(self) -> list[str]:
+        """What settles the cells that --slo leaves open, beside what the answer says of the best."""
+        if self.document is None or not self.gates:
+            return []
+        told = {text.lower() for text in self.document.headline.settled_by}
+        return [f"not decided: {text}" for text in settling(self.settles.values()) if text.lower() not in told]
+
+    @property
     def exit_code(self) -> int:
         """0: done; 1: failed; 99: an SLO was missed or could not be judged; 130: interrupted."""
         if self.interrupted:
@@ -233,7 +241,7 @@ def print_summary(summary: Summary, console: Console, *, wide: bool = False) -> 
         warnings = dict.fromkeys(f"warning: {text}" for row in summary.rows for text in row.get("warnings") or ())
         print_brief(document, console, more={"Limits": gates, "": [*warnings, ran]})
     if document is not None:
-        print_answer(document, console, Path(summary.db))
+        print_answer(document, console)
 
 
 def load(
@@ -394,7 +402,7 @@ class _Runner:
         self._summarize(runs, caches, outcomes)
         for each, outcome in zip(planned, self.summary.outcomes, strict=True):
             words = words_of(self.services.settings, each.cell)
-            if (settles := settles_of(outcome.rule, outcome.row, words)) is not None:
+            if (settles := settles_of(outcome.rule, outcome.row, words, self.services.settings.db)) is not None:
                 self.summary.settles[outcome.cell] = settles
         return self.summary
 
@@ -429,8 +437,10 @@ class _Runner:
             outcomes[row["run_id"]].row = row
         self._judge()
         if self.summary.rows:
-            rule = rule_of(self.services.settings.slos)
-            self.summary.document = document_of(store, [*caches], rule, pool=False, details=False)
+            commands = {run_id: words_of(self.services.settings, cell) for run_id, cell in cells.items()}
+            self.summary.document = document_of(
+                store, [*caches], self.services.settings.rule, pool=False, details=False, commands=commands
+            )
 
     def _answers(self, server: Server) -> bool:
         """Return whether the server is still there; one that is gone is not asked again."""
@@ -641,7 +651,7 @@ class _Runner:
                 "environment": {
                     **_environment(settings),
                     **_placement(cell.server, loaded),
-                    "command": words_of(settings, cell, with_db=False),
+                    "command": words_of(settings, cell),
                 },
             }
         self.services.store.append("runs", run)

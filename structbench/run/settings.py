@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -24,17 +23,30 @@ from loadgen.wire.access import Access
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean, setting_text
 from structbench.gates.expressions import Condition, parse_limits, parse_slo
-from structbench.gates.slo import DEFAULT_RULE
+from structbench.gates.slo import rule_of
 from structbench.identity import canonical_json
-from structbench.options import UNCHECKED, LoadOptions, access_from, think_value
+from structbench.options import (
+    LONGEST_S,
+    UNCHECKED,
+    LoadOptions,
+    access_from,
+    check_number,
+    check_seed,
+    think_value,
+)
 from structbench.output import check_output, complain
 from structbench.suites.catalog import NOT, load_suite, representative_cases, tagged, tags_of
 from structbench.suites.generated import TextShape
 from structbench.types import Suite
 
-_ABOVE_ZERO = ("requests", "max_requests", "max_time", "max_tokens_total", "concurrency", "rate", "burstiness",
-               "max_in_flight", "duration", "workers", "nodes", "timeout", "mean_input_tokens",
-               "mean_output_tokens")  # fmt: skip
+MOST: Mapping[str, float] = {
+    "requests": 1e9, "max_requests": 1e9, "max_time": LONGEST_S, "max_tokens_total": 1e15, "concurrency": 1e6,
+    "rate": 1e6, "burstiness": 1e6, "max_in_flight": 1e6, "duration": LONGEST_S, "workers": 1000, "nodes": 1e5,
+    "timeout": LONGEST_S, "mean_input_tokens": 1e6, "mean_output_tokens": 1e6, "warmup": 1e6, "grace": LONGEST_S,
+    "patience": LONGEST_S, "stddev_input_tokens": 1e6, "stddev_output_tokens": 1e6, "hold": LONGEST_S,
+    "max_error_rate": 1.0,
+}  # fmt: skip
+"""The largest value of each number that must be above 0, or may not be below: beyond it nothing was meant."""
 _NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
 
 _MEASURED = {
@@ -153,12 +165,12 @@ def settings_of(options: LoadOptions) -> Settings:
         models=tuple(options.models), suites=tuple(_suites(options, shape)), text=shape, loads=tuple(_loads(options)),
         structured=tuple(options.structured), requests=options.requests,
         until_settled=_until_settled(options), max_requests=options.max_requests, max_time_s=options.max_time,
-        rule=slos or tuple(parse_slo(text) for text in DEFAULT_RULE), given=options,
+        rule=slos or rule_of(()), given=options,
         max_tokens_total=options.max_tokens_total,
         warmup=options.warmup, workers=options.workers, engine=options.engine,
         cluster=_cluster(options), timeout_s=options.timeout, grace_s=options.grace,
         patience_s=options.patience,
-        endpoint=options.endpoint, variants=tuple(_variants(options)),
+        endpoint=options.endpoint, variants=tuple(variants_of(options)),
         keep_alive=keep_alive, seed=options.seed, access=access_from(options),
         hosts=tuple(options.host) or (None,), api=None if options.api == "auto" else options.api,
         base_url=options.base_url, model_revision=options.model_revision,
@@ -183,15 +195,11 @@ def _until_settled(options: LoadOptions) -> bool | None:
 
 
 def _check_numbers(options: LoadOptions) -> None:
-    for name in (*_ABOVE_ZERO, *_NOT_NEGATIVE):
+    for name, most in MOST.items():
         given = getattr(options, name)
         for value in given if isinstance(given, list) else [given]:
-            if value is None or (math.isfinite(value) and (value > 0 or (name in _NOT_NEGATIVE and value == 0))):
-                continue
-            wanted = "0 or more" if name in _NOT_NEGATIVE else "more than 0"
-            raise BadInput(f"--{name.replace('_', '-')} {value:g}: give {wanted}")
-    if not 0 <= options.metrics_port <= 65535:
-        raise BadInput(f"--metrics-port {options.metrics_port}: give a port from 1 to 65535, or 0 for none")
+            check_number(f"--{name.replace('_', '-')}", value, most, zero=name in _NOT_NEGATIVE)
+    check_seed(options.seed)
 
 
 def _check_choices(options: LoadOptions) -> None:
@@ -213,7 +221,7 @@ def _check_choices(options: LoadOptions) -> None:
 
 def _gates(options: LoadOptions) -> tuple[tuple[Condition, ...], dict[str, float] | None]:
     """Return the --slo conditions and the --goodput limits."""
-    slos = tuple(parse_slo(text) for text in options.slo)
+    slos = tuple(parse_slo(text) for text in dict.fromkeys(options.slo))
     goodput = None if options.goodput is None else parse_limits(options.goodput)
     if goodput is None and any(slo.metric.name == "goodput" for slo in slos):
         raise BadInput("--slo on goodput needs limits for a good request: add --goodput, e.g. ttft<0.5")
@@ -224,7 +232,7 @@ def _gates(options: LoadOptions) -> tuple[tuple[Condition, ...], dict[str, float
     return slos, goodput
 
 
-def _variants(options: LoadOptions) -> list[Variant]:
+def variants_of(options: LoadOptions) -> list[Variant]:
     """Return each combination of the values of thinking, options and fields of the body."""
     thinks: list[Any] = [think_value(text) for text in options.think] or [None]
     given: dict[tuple[str, str], list[Any]] = {("think", "think"): thinks}

@@ -159,7 +159,7 @@ def test_a_model_that_cannot_be_pulled(refused: Refused) -> None:
         (["--workers", "0"], "--workers 0"),
         (["--mean-input-tokens", "0"], "--mean-input-tokens 0"),
         (["--stddev-output-tokens", "-1"], "--stddev-output-tokens -1"),
-        (["--metrics-port", "70000"], "--metrics-port 70000"),
+        (["--metrics-port", "70000"], "--metrics-port '70000': give a port"),
         (["--otlp", "localhost:4318"], "--otlp 'localhost:4318' is not a valid collector address: give one such as http://"),
         (["--otlp-content"], "--otlp-content needs a collector to push to"),
         (["--rate", "2", "--concurrency", "1"], "--rate and --concurrency cannot be combined"),

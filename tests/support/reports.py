@@ -10,9 +10,8 @@ from typing import Any
 
 import duckdb
 
-from structbench.gates.slo import DEFAULT_RULE
+from structbench.gates.slo import rule_of
 from structbench.reports.document import Document, document_of
-from structbench.reports.headline import parse_rule
 from structbench.results.selection import select_runs
 from structbench.store import Reader, Store
 from structbench.store.schema import migrate
@@ -82,7 +81,7 @@ def write(path: Path, runs: Iterable[dict[str, Any]], rows: Iterable[dict[str, A
 def document(path: Path, *words: str, pool: bool = False, details: bool = False) -> Document:
     """The report on a file that no longer changes."""
     reader = Reader(path)
-    return document_of(reader, select_runs(reader, words), parse_rule(DEFAULT_RULE), pool=pool, details=details)
+    return document_of(reader, select_runs(reader, words), rule_of(()), pool=pool, details=details)
 
 
 def many(path: Path, runs: int, per_run: int) -> Path:

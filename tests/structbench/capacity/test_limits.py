@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from structbench.capacity.limits import limits, sentences
 from structbench.capacity.search import Found, Step
+from structbench.commands import capacity
 from structbench.commands.capacity import Options, next_command
+from structbench.errors import BadInput
 from structbench.gates.slo import Gate, Judgement
 
 
@@ -48,6 +51,34 @@ def test_each_limit_has_its_words(facts: dict[str, Any], text: str) -> None:
     assert any(text in each for each in limits(found(step(1, "met"), step(2, "not met", **facts)), "concurrency"))
 
 
+def test_nothing_is_said_to_limit_where_nothing_was_missed() -> None:
+    """A search without time, and one of a single load: "What limits is not seen from here", "still grows"."""
+    assert [*limits(found(step(2, "not decided"), complete=False), "concurrency")] == []
+    told = [*sentences(found(step(1, "met", rate=3)), "concurrency")]
+    assert told == ["the rule holds up to 1 in flight at least, the highest load that was measured.",
+                    "There it gives 3.00 correct answers/s."]  # fmt: skip
+
+
+def test_a_server_that_answers_nothing_is_told_by_its_errors_and_not_by_this_clients_verdict() -> None:
+    facts = {"completed": 0, "failures": ["9 × http 500: nope\x1b", "1 × timeout: total"], "verdict": "invalid",
+             "verdict_reason": "no request completed"}  # fmt: skip
+    searched = found(step(1, "not met", slo="error_rate<=5%", **facts))
+    assert searched.is_unanswered
+    assert [*sentences(searched, "concurrency")][1:] == ["Requests fail: 9 × http 500: nope\ufffd; 1 × timeout: total."]
+    assert next_command(Options(models=["m"]), searched) is None
+    assert not found(step(1, "met", completed=9), step(2, "not met", **facts)).is_unanswered
+
+
+@pytest.mark.parametrize("given", [
+    {"option": ["num_ctx=2048,4096"]}, {"body": ["x=1", "x=2"]}, {"think": ["on", "off"]}, {"within": 0.0},
+    {"within": float("nan")}, {"host": ["a", "b"]}, {"structured": ["format", "prompt"]},
+])  # fmt: skip
+def test_a_search_is_of_one_setting_and_takes_time(given: dict[str, Any]) -> None:
+    """Two values were a traceback once load had been sent."""
+    with pytest.raises(BadInput):
+        capacity.run(Options(models=["m"], **given))
+
+
 def test_wrong_answers_are_not_the_loads_doing() -> None:
     told = [*sentences(found(step(1, "not met", slo="correct>=90%")), "concurrency")]
     assert told[0].startswith("the rule is not met even at 1 in flight: correct>=90%")
@@ -73,6 +104,8 @@ def test_what_is_open_above_is_said() -> None:
     (found(step(2, "not decided")), "--max-requests 800"),
     (found(step(1, "not decided"), step(2, "met"), step(3, "not met")), None),
     (found(step(1, "met"), complete=False), "--within 600"),
+    (found(replace(step(2, "not decided"), requests=80, requests_per_s=2.0, gates=(replace(gate("ttft_p95<=1s",
+     "not decided"), needs=2080),))), "--max-requests 3120 --within 1500"),
     (found(step(1, "met"), step(2, "not decided"), complete=False), "--max-requests 800 --within 600"),
 ])  # fmt: skip
 def test_what_is_left_open_comes_with_the_command_that_goes_on(what: Found, more: str | None) -> None:

@@ -65,7 +65,7 @@ def test_a_reader_on_a_new_file_ends_no_search_and_everything_is_there_afterward
 @pytest.mark.parametrize(("words", "text"), [
     (["--concurrency", "4"], "--concurrency is no option of capacity"),
     (["--requests", "4"], "--requests is no option of capacity"),
-    (["--start", "9", "--most", "3"], "give a start above 0"),
+    (["--start", "9", "--most", "3"], "give a start that is no more than most"),
     (["--start", "0.5"], "give whole numbers, or --over rate"),
 ])  # fmt: skip
 def test_what_it_chooses_itself_is_refused(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

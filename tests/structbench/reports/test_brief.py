@@ -16,10 +16,10 @@ from tests.support.reports import FAILED, document, many, requests, run, write
 HOSTILE = "[red]m[/]\x1b[31m\u202e"
 
 
-def shown(found: Document, width: int = 80, height: int = 24, db: str = "structbench.duckdb", **more: list[str]) -> str:
+def shown(found: Document, width: int = 80, height: int = 24, **more: list[str]) -> str:
     console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
     print_brief(found, console, more=more)
-    print_answer(found, console, Path(db))
+    print_answer(found, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -76,12 +76,13 @@ def test_columns_and_parts_that_are_empty_are_not_there(tmp_path: Path) -> None:
 
 
 def test_the_command_that_settles_what_is_open_is_one_line_to_copy(tmp_path: Path) -> None:
-    found = document(write(tmp_path / "a.duckdb", [run("r1")], requests("r1", 30)))
+    kept = {"environment": {"command": ["--models", "m:1b", "--suites", "json"]}}
+    found = document(write(tmp_path / "my results.duckdb", [run("r1", **kept)], requests("r1", 30)))
     text = shown(found, height=50)
-    assert found.headline.settled_by is not None
-    assert text.splitlines()[-1] == found.headline.settled_by
-    assert "settle it" not in text.replace(found.headline.settled_by, "")
-    assert shown(found, db="my results.duckdb").endswith(f"{found.headline.settled_by} --db 'my results.duckdb'\n")
+    (command,) = found.headline.settled_by
+    assert text.splitlines()[-1] == command
+    assert "settle it" not in text.replace(command, "")
+    assert f" --db '{tmp_path}/my results.duckdb' --skip-cached" in command
 
 
 @pytest.mark.parametrize("width", [80, 200])

@@ -320,7 +320,7 @@ def test_json_goes_to_stdout_alone(path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["r9"], "r9"), (["--slo", "ttft_p95"], "--slo"), (["--slo", "ttft_p75<1"], "p50, p90, p95 and p99"),
+        (["r9"], "r9"), (["--slo", "ttft_p95"], "--slo"), (["--slo", "ttft_p101<1"], "expected a metric"),
         (["-o", "no/such/r.html"], "does not exist"), (["-o", "."], "is a folder"), (["-o", "r.pdf"], "add --format"),
         (["--format", "pdf"], "pdf"), (["--db", "none.duckdb"], "none.duckdb does not exist"),
         (["-o", "{db}"], "is the database itself"),

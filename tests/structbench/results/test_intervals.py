@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from structbench.gates.expressions import parse_slo
 from structbench.gates.slo import judge_groups, judgement
-from structbench.metrics import METRICS, Metric
+from structbench.metrics import METRICS, Metric, metric_of
 from structbench.reports.headline import headline_of
-from structbench.results.figures import Figures, figures_of
+from structbench.results.figures import Figures, figures_of, runs_of
 from structbench.results.groups import run_groups
-from structbench.results.intervals import estimates_of
+from structbench.results.intervals import estimates_of, gap_counts
 from structbench.stats import Estimate
 from structbench.store import Reader
 from tests.support.comparisons import database, requests
@@ -33,6 +34,21 @@ METRIC = [
     for figure in ([row.at("p50"), row.at("p95")] if row.kind == "latency" else [row])
     if row.base in ("ttft", "itl", "tpot") or row.kind != "latency"
 ]
+UNLISTED = [
+    metric
+    for name in (
+        "ttft_mean",
+        "ttft_p42",
+        "ttft_p100",
+        "itl_mean",
+        "itl_p42",
+        "itl_p100",
+        "tpot_mean",
+        "semantic_similarity",
+    )
+    if (metric := metric_of(name)) is not None
+]
+"""What no table of a report has, and a rule may be on."""
 
 
 @pytest.fixture(scope="module")
@@ -48,27 +64,35 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 @pytest.fixture(scope="module")
 def after_load(reader: Reader) -> dict[str, dict[str, Estimate]]:
-    return {name: estimates_of(reader, name, METRIC, limits) for name, limits in GIVEN.items()}
+    return {name: estimates_of(reader, name, METRIC + UNLISTED, limits) for name, limits in GIVEN.items()}
 
 
 @pytest.fixture(scope="module")
 def in_report(reader: Reader) -> dict[str, Figures]:
     groups = run_groups(reader, [*GIVEN], pool=False)
-    found = figures_of(reader, groups, None)
+    found = figures_of(reader, groups, None, UNLISTED)
     return {group.run_ids[0]: found[group.id] for group in groups}
 
 
-@pytest.mark.parametrize("metric", METRIC, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", METRIC + UNLISTED, ids=lambda metric: metric.name)
 def test_a_load_and_a_report_say_the_same(
     after_load: dict[str, dict[str, Estimate]], in_report: dict[str, Figures], metric: Metric
 ) -> None:
     for name in GIVEN:
-        told, shown = after_load[name][metric.name], in_report[name].of(metric)
+        told, shown = after_load[name][metric.name], in_report[name].judged(metric)
         assert (told.low, told.high, told.why) == (pytest.approx(shown.low), pytest.approx(shown.high), shown.why)
         assert shown.value is None or told.value == pytest.approx(shown.value)
         for value in (0.001, 0.1, 1):
             limit = parse_slo(f"{metric.name}<={value}")
             assert judgement(limit, told) == judgement(limit, shown)
+
+
+def test_pooled_runs_have_the_figures_of_a_rule_too(reader: Reader, in_report: dict[str, Figures]) -> None:
+    (group,) = groups = run_groups(reader, ["many"], pool=True)
+    found = figures_of(reader, groups, gap_counts(reader, runs_of(groups)), UNLISTED)[group.id]
+    assert found.asked == pytest.approx(in_report["many"].asked)
+    both = figures_of(reader, [replace(group, run_ids=("many", "few"))], {}, UNLISTED)[group.id]
+    assert both.asked["ttft_mean"].n == 398 + 12
 
 
 def test_goodput_of_answers_that_nobody_can_judge_lies_between_none_and_all_of_them(reader: Reader) -> None:

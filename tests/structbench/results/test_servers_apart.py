@@ -10,7 +10,8 @@ import pytest
 from structbench.comparison.pairing import pair
 from structbench.errors import BadInput
 from structbench.formatting import identity_text, place_text, server_text, version_text
-from structbench.reports.headline import headline_of, parse_rule
+from structbench.gates.slo import rule_of
+from structbench.reports.headline import headline_of
 from structbench.results.figures import figures_of
 from structbench.results.groups import run_groups
 from structbench.results.selection import select_runs
@@ -116,13 +117,13 @@ def test_servers_are_compared_and_each_with_itself_where_both_sides_have_it(
 
 def test_the_headline_names_the_server_and_each_that_meets_the_rule(reader: Reader) -> None:
     groups = run_groups(reader, ["own", "llama"], pool=False)
-    found = headline_of(groups, figures_of(reader, groups, None), parse_rule(["correct>=90%"]))
+    found = headline_of(groups, figures_of(reader, groups, None), rule_of(["correct>=90%"]))
     assert {candidate.server for candidate in found.candidates} == {
         "ollama at 127.0.0.1:11434", "llama.cpp (openai) at 127.0.0.1:8080",
     }  # fmt: skip
     assert found.text.startswith("m:1b at c=1 (")
     assert "So does m:1b at c=1 (" in found.text
-    alone = headline_of(groups[:1], figures_of(reader, groups[:1], None), parse_rule(["correct>=90%"]))
+    alone = headline_of(groups[:1], figures_of(reader, groups[:1], None), rule_of(["correct>=90%"]))
     assert alone.text.startswith("m:1b at c=1 meets the rule")
 
 

@@ -30,7 +30,7 @@ from structbench.run.cells import (
     words_of,
 )
 from structbench.run.segment import labels_of
-from structbench.run.settings import check_api, parse_options, settings_of
+from structbench.run.settings import MOST, check_api, parse_options, settings_of
 
 SERVER = Server("http://127.0.0.1:11434", "0.33.0", {"a:latest": "digest-a", "b:1b": "digest-b"})
 
@@ -73,10 +73,8 @@ def test_the_words_of_a_cell_ask_for_it_alone(tmp_path: Path) -> None:
     )  # fmt: skip
     settings = settings_of(options)
     built = {cell.name: cell for cell in build_cells(settings, [SERVER])}
-    words = words_of(settings, built["a json c=4 num_ctx=4096"], with_db=False)
-    assert shlex.join(words) == (
-        "--models a --suites json --concurrency 4 --think off --option num_ctx=4096 --slo 'correct>=80%'"
-    )
+    words = words_of(settings, built["a json c=4 num_ctx=4096"])
+    assert shlex.join(words) == ("--models a --suites json --concurrency 4 --think off --option num_ctx=4096")
     same = build_cells(settings_of(LoadOptions(
         models=["a"], suites=["json"], concurrency=[4], think=["off"], option=["num_ctx=4096"])), [SERVER])  # fmt: skip
     assert [cell.config_hash for cell in same] == [built["a json c=4 num_ctx=4096"].config_hash]
@@ -204,9 +202,24 @@ def test_only_suites_with_a_schema_know_the_structured_mode() -> None:
 )  # fmt: skip
 def test_numbers_that_must_be_above_zero(name: str, value: float) -> None:
     whole = name in ("requests", "concurrency", "max_in_flight", "workers")
-    told = "give a whole number" if whole and not math.isfinite(value) else "give more than 0"
+    told = "give at most " if value == math.inf else "give more than 0"
+    told = "give a whole number" if whole and not math.isfinite(value) else told
     with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} {value:g}: {told}"):
         settings_of(LoadOptions(**{name: [value] if name in ("concurrency", "rate") else value}))
+
+
+@pytest.mark.parametrize("name", [*MOST])
+def test_numbers_that_nobody_means_are_refused_before_anything_counts_to_them(name: str) -> None:
+    """Some were tracebacks, some were taken, and one made Python count for ever."""
+    many = name in ("concurrency", "rate")
+    with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} .*: give at most "):
+        settings_of(LoadOptions(**{name: [10**30] if many else 10**30}))
+
+
+def test_a_seed_is_a_number_of_json() -> None:
+    with pytest.raises(BadInput, match="--seed 1000"):
+        settings_of(LoadOptions(seed=10**30))
+    assert settings_of(LoadOptions(seed=-3)).seed == -3
 
 
 @pytest.mark.parametrize(

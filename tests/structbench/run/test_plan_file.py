@@ -68,6 +68,8 @@ def test_a_printed_plan_is_toml_that_no_terminal_obeys(text: str) -> None:
     [
         ("modles = ['a']", "modles: no option of load: did you mean models?"), ("a = ", "not TOML"),
         ("header = ['X-A=b']", "header would be a secret"), ("host = 'http://u:p@x'", "host would be a secret"),
+        ("[option]\nnum_ctx = 2020-01-01", "option: a value that JSON does not have"),
+        ("[body]\nx = [nan]", "body: a value that JSON does not have"),
         ("[models]\na = 1", "models: give one value or a list"), ("print_plan = true", "print_plan: no option"),
     ],
 )  # fmt: skip
