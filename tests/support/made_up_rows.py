@@ -233,6 +233,11 @@ def completed(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row["error_kind"] is None]
 
 
+def answered(rows: Iterable[Row]) -> list[Row]:
+    """Completed, and not by nothing."""
+    return [row for row in completed(rows) if row["chunks"] != 0]
+
+
 def steady(rows: Iterable[Row]) -> list[Row]:
     """Which latencies are of: all that are not known to be unsteady."""
     return [row for row in rows if row["steady"] is not False]
@@ -258,13 +263,13 @@ def with_outcome(rows: Iterable[Row], outcome: str) -> list[Row]:
 
 
 def good(rows: Iterable[Row], limits: Mapping[str, float] | None) -> list[Row]:
-    """Completed within each limit."""
-    return [row for row in completed(rows) if set(_kept(row, limits)) <= {True}]
+    """Answered within each limit."""
+    return [row for row in answered(rows) if set(_kept(row, limits)) <= {True}]
 
 
 def unjudged(rows: Iterable[Row], limits: Mapping[str, float] | None) -> list[Row]:
-    """Completed, with no limit broken, and at least one of which nobody can tell."""
-    return [row for row in completed(rows) if set(_kept(row, limits)) in ({None}, {None, True})]
+    """Answered, with no limit broken, and at least one of which nobody can tell."""
+    return [row for row in answered(rows) if set(_kept(row, limits)) in ({None}, {None, True})]
 
 
 def _kept(row: Row, limits: Mapping[str, float] | None) -> list[bool | None]:
@@ -475,7 +480,7 @@ def has_likely_durations(row: Row) -> bool:
     if row["eval_s"] is None:
         return True
     told = (row["load_s"] or 0) + (row["prompt_eval_s"] or 0) + row["eval_s"]
-    placeholder = row["output_tokens"] is not None and row["eval_s"] < 1e-6 * (row["output_tokens"] - 1)
+    placeholder = row["output_tokens"] is not None and row["eval_s"] < 5e-5 * (row["output_tokens"] - 1)
     return not placeholder and (row["e2e_s"] is None or told <= 1.05 * row["e2e_s"] + 0.002)
 
 
