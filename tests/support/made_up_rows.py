@@ -81,7 +81,7 @@ def requests(run_id: str, outcomes: Mapping[str, int], **fixed: Any) -> list[Row
             **{name: maybe(draw.randrange(1000 * (place + 1))) for place, name in enumerate(WHOLES)},
             **{name: maybe(f"{name} {index}") for name in TEXTS},
             "ttft_off_s": None, "chunk_early_us": None, "processor_wait_s": None, "resent_segments": None,
-            "out_of_order_segments": None, "held_s": None, "thinking_partial": None,
+            "out_of_order_segments": None, "held_s": None, "thinking_partial": None, "covered": None,
             "answered_by": f"model {index}", "fingerprint": None if index % 3 else f"fp {index}",
             "asked_output_tokens": 11 * index + 3,
             "chunk_offsets_us": maybe([sum(gaps_us[:place]) for place in range(len(gaps_us))]),
