@@ -57,6 +57,7 @@ class ChatApi(Protocol):
     def usual(self, chunk: bytes) -> Piece | None:
         """Read a chunk of the form that nearly all have as ``piece`` reads what the client makes of it.
 
+        It need not say who answers, as the first one does, which ``piece`` reads.
         None for any other, which the client is then to read.
         """
 
@@ -122,11 +123,14 @@ async def send(
 
 
 def _taker(api: ChatApi, answer: Answer) -> Take:
-    """Make a function that adds a chunk of the usual form to the answer as it is read, past the client's generators."""
+    """Make a function that adds a chunk of the usual form to the answer as it is read, past the client's generators.
+
+    The first one goes their way, for it may say who answers.
+    """
     usual, add = api.usual, answer.add
 
     def take(chunk: bytes, stamp_ns: int, early_ns: int | None, late: bool) -> bool:
-        piece = usual(chunk)
+        piece = usual(chunk) if answer.chunk_ns else None
         if piece is None:
             return False
         add(piece, stamp_ns, early_ns, late)
