@@ -87,7 +87,7 @@ def _note(name: str, column: str, rows: Sequence[Row], found: Change) -> Note:
     start, stop, ratio, gradual, others = found
     tenth = len(rows) // 10
     places = {place for begin, end in ((start, stop), *others) for place in range(begin, end)}
-    inside = [row for place, row in enumerate(rows) if place in places]
+    inside: Sequence[Row] = [row for place, row in enumerate(rows) if place in places]
     outside = [row for place, row in enumerate(rows) if place not in places]
     if gradual:
         inside, outside = rows[min(stop, len(rows) - tenth) :], [*rows[: max(start, tenth)]]
