@@ -1,10 +1,13 @@
-"""Reading a large file: how long the commands take with a million stored requests, and how much memory."""
+"""Reading a large file: how long the commands take with a million stored requests, and how much memory.
+
+``python -m benchmarks.results 100000 300000 1000000`` tells how file, summary and report grow with the rows.
+"""
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -156,3 +159,30 @@ def _commanded(path: Path, folder: Path) -> list[Figure]:
         figures.append(_figure(f"structbench {name}, processor time", used.cpu_s, "s"))
     return [*figures, _figure("resident memory, the largest of these", memory, "MB", 1000.0),
             _figure(timing.OTHERS, others, "")]  # fmt: skip
+
+
+def grown(rows: int) -> tuple[float, float, float]:
+    """Return the size in bytes of a file of so many requests, and what ``summary`` and a report of it take, in s."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "benchmark.duckdb"
+        build(path, requests=rows // RUNS)
+        machine.wait_until_quiet(_QUIET_S)
+        with Reader(path) as reader:
+            _, _, summary_s = _typical(lambda: reader.query("FROM summary"), times=3)
+        report = [sys.executable, "-m", "structbench", "report", "--format", "terminal", "--db", str(path)]
+        return path.stat().st_size, summary_s, median(machine.run(report).cpu_s for _ in range(3))
+
+
+def main(numbers: Sequence[int]) -> None:
+    """Print a line for each number of rows, and what each more million costs by the first and the last of them."""
+    found = {rows: grown(rows) for rows in sorted(numbers)}
+    (few, least), *_, (many, most) = found.items()
+    print(f"{machine.describe()}\n\n| rows | bytes a row | the view summary | structbench report |\n|---|---|---|---|")
+    for rows, (size, summary_s, report_s) in found.items():
+        print(f"| {rows:,} | {size / rows:.0f} | {summary_s:.2f} s | {report_s:.2f} s |")
+    size, summary_s, report_s = ((last - first) / (many - few) for first, last in zip(least, most, strict=True))
+    print(f"| each more million | {size:.0f} | {summary_s * 1e6:.2f} s | {report_s * 1e6:.2f} s |")
+
+
+if __name__ == "__main__":
+    main([int(word) for word in sys.argv[1:]] or [100_000, 300_000, 1_000_000])

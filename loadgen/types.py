@@ -6,6 +6,7 @@ where they cannot be computed, never 0. docs/methods.md repeats each formula.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -46,6 +47,18 @@ _THINKING_TAGS = ("<think", "<thought")
 FASTER = 0.95
 CLOSE_NS = 2_000_000
 """A stream in less than this share of the time that the server gives, and by more than this, came faster than made."""
+SLOWER = 1.5
+APART_NS = 100_000_000
+"""Thinking and an answer that took so many times as long as the server gives, and so much longer, are not what it
+counted: it did so in two passes, and tells of the second."""
+UNSEEN_TOKENS = 16
+"""Tokens that may be in no byte of an answer: what marks thinking and calls, a stop sequence, half a character."""
+MANY_A_CHUNK, FEW_CHUNKS = 8, 8
+"""Fewer chunks than this, of more tokens each than that, do not tell when these were made: the first may hold most."""
+LEAST_EVAL_NS = 50_000
+"""Nobody makes a token in less."""
+LONGER, LONGER_NS = 1.05, 2_000_000
+"""Durations of a server are of this request if they are together at most so much longer than it took."""
 
 
 def quickly_pickled(kind: type[T]) -> type[T]:
@@ -271,12 +284,12 @@ class RequestRecord:
 
     @property
     def e2e_s(self) -> float | None:
-        """End-to-end latency: last message - sent; None for a request that failed."""
-        return _between(self.sent_ns, self.end_ns) if self.completed else None
+        """End-to-end latency: last message - sent; None for a request that failed, or was answered by nothing."""
+        return _between(self.sent_ns, self.end_ns) if self.completed and self.chunk_ns else None
 
     @property
     def e2e_due_s(self) -> float | None:
-        return _between(self.due_ns, self.end_ns) if self.completed else None
+        return _between(self.due_ns, self.end_ns) if self.completed and self.chunk_ns else None
 
     @property
     def send_lag_s(self) -> float | None:
@@ -306,8 +319,44 @@ class RequestRecord:
 
     @property
     def is_covered(self) -> bool | None:
-        """Whether the server's token count is of all chunks: there are no more chunks than tokens; None without one."""
-        return None if self.output_tokens is None else len(self.chunk_ns) <= self.output_tokens
+        """Whether the server's token count is of the whole stream, and of no more than it; None without one."""
+        if self.output_tokens is None:
+            return None
+        return len(self.chunk_ns) <= self.output_tokens and not (self.is_overcounted or self.is_of_second_pass)
+
+    @property
+    def is_overcounted(self) -> bool:
+        """Whether there are more tokens than the bytes of the answer can hold: it was a count of something else."""
+        count = (self.output_tokens or 0) - UNSEEN_TOKENS
+        if self.thinking_is_hidden:
+            count -= self.thinking_tokens or count
+        if count <= len(self.output_text) + len(self.thinking_text):  # nearly always
+            return False
+        try:
+            texts = (self.output_text, self.thinking_text, json.dumps(self.tool_calls) if self.tool_calls else "")
+        except RecursionError:  # a call that nobody can measure
+            return False
+        return count > sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) > 0
+
+    @property
+    def is_of_second_pass(self) -> bool:
+        """Whether thinking and answer took much longer than the server's evaluation, which is then of the answer."""
+        if not self.eval_ns or self.first_thinking_ns is None or self.first_answer_ns is None:
+            return False
+        if len(self.chunk_ns) < 2 or len(self.chunk_ns) > (self.output_tokens or 0):
+            return False
+        return self.chunk_ns[-1] - self.chunk_ns[0] > SLOWER * self.eval_ns + APART_NS
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the server's durations, if it tells any, can be those of this request."""
+        eval_ns, count = self.eval_ns, self.output_tokens
+        if eval_ns is None:
+            return True
+        if count is not None and eval_ns < LEAST_EVAL_NS * (count - 1):
+            return False
+        told_ns, e2e_s = (self.load_ns or 0) + (self.prompt_eval_ns or 0) + eval_ns, self.e2e_s
+        return e2e_s is None or told_ns <= LONGER * e2e_s * NS + LONGER_NS
 
     @property
     def itl_mean_s(self) -> float | None:
@@ -324,11 +373,17 @@ class RequestRecord:
         """Time per output token after the first: (last chunk - first chunk) / (tokens in the chunks - 1).
 
         Tokens in the chunks: the output tokens, less those of thinking that was not streamed and the one that ends an
-        answer. Where the count is of the answer without the thinking, so are the chunks; where it is of neither, or
-        the stream was gathered, or faster than the server says it made the tokens, there is none.
+        answer. Where the count is of the answer without the thinking, so are the chunks; where it is of neither or of
+        more than came, or the stream was gathered, in a few chunks of many tokens that the server tells no time of, or
+        faster than the server says it made the tokens, there is none.
         """
         chunks, tokens = self._counted()
         if self.is_gathered or _came_at_once(chunks) or tokens < 2 or self.output_tokens is None:
+            return None
+        if self.is_overcounted or self.is_of_second_pass:
+            return None
+        is_lumped = len(chunks) < FEW_CHUNKS and tokens > MANY_A_CHUNK * len(chunks)
+        if is_lumped and not (self.eval_ns and self.is_timed):
             return None
         stream_ns = chunks[-1] - chunks[0]
         made_ns = (self.eval_ns or 0) / self.output_tokens * (tokens - 1)
@@ -369,8 +424,10 @@ class RequestRecord:
 
     @property
     def server_tokens_per_s(self) -> float | None:
-        """Output tokens / the server's own evaluation time."""
-        return None if not self.eval_ns or self.output_tokens is None else self.output_tokens / (self.eval_ns / NS)
+        """Output tokens / the server's own evaluation time; None where these cannot be those of this answer."""
+        if not self.eval_ns or self.output_tokens is None or self.is_overcounted or not self.is_timed:
+            return None
+        return self.output_tokens / (self.eval_ns / NS)
 
     @property
     def load_s(self) -> float | None:
@@ -388,10 +445,12 @@ class RequestRecord:
     def queue_s(self) -> float | None:
         """Waiting for a slot, and the network: e2e - connect - load - prompt evaluation - evaluation.
 
-        None where the server's figures are of a part of the stream.
+        None where the server's figures are of a part of the stream, or cannot be those of this request.
         """
         e2e_s, eval_s, prompt_eval_s = self.e2e_s, self.eval_s, self.prompt_eval_s
-        if e2e_s is None or eval_s is None or prompt_eval_s is None or self.is_covered is False:
+        if e2e_s is None or eval_s is None or prompt_eval_s is None:
+            return None
+        if self.is_covered is False or not self.is_timed:
             return None
         return e2e_s - (self.connect_s or 0.0) - (self.load_s or 0.0) - prompt_eval_s - eval_s
 

@@ -88,7 +88,7 @@ def load(
     hold: float | str = 0.0,
     otlp: str | None = None,
     otlp_content: bool = False,
-    max_error_rate: float = 1.0,
+    max_error_rate: float | str = 1.0,
     slo: str | Sequence[str] = (),
     abort_on_slo: bool = False,
     goodput: str | None = None,
@@ -177,7 +177,7 @@ def load(
     hold: time to keep serving metrics after the end; two scrape intervals are enough to miss nothing
     otlp: push metrics and one span per request to this collector, e.g. http://127.0.0.1:4318
     otlp_content: include prompts and answers in the spans
-    max_error_rate: fail when more than this share of a cell's requests end in errors (1: never)
+    max_error_rate: fail when more than this share of a cell's requests end in errors, e.g. 5% (1: never)
     slo: conditions that each cell must meet, e.g. ttft_p95<0.5 schema_valid>=95%; if one is not met, or not decided,
         the exit code is 99 (docs/ci.md lists the metrics)
     abort_on_slo: end a cell as soon as one of its --slo can no longer be met (never certain in a cell that only

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loadgen.telemetry import instruments as of
 from loadgen.telemetry.instruments import BY_NAME, Instrument
-from loadgen.types import GATHERED, MODEL_ERRORS, NEARLY_ALL
+from loadgen.types import GATHERED, LEAST_EVAL_NS, LONGER, LONGER_NS, MODEL_ERRORS, NEARLY_ALL, NS
 from structbench.formatting import ABSENT, seconds_text, share_text, significant
 from structbench.strict_json import stored
 
@@ -43,8 +43,10 @@ IS_WHOLE = (
 
 An answer of one token has a first one, however late the server's last message follows.
 """
-IS_COVERED = "coalesce(coalesce(chunks, 0) <= output_tokens, false)"
+IS_COVERED = "coalesce(covered, coalesce(chunks, 0) <= output_tokens, false)"
 """SQL: whether a request has a token count, and one of its whole stream."""
+IS_EMPTY = "coalesce(chunks = 0, false)"
+"""SQL: whether nothing came before the last message of a request: no text, no thinking, no call."""
 THINKING_IS_HIDDEN = (
     "coalesce(CASE WHEN coalesce(thinking_tokens, 0) = 0"
     f" THEN thinking_partial AND chunks < {NEARLY_ALL} * output_tokens"
@@ -53,8 +55,8 @@ THINKING_IS_HIDDEN = (
 )
 """SQL: whether tokens of thinking are counted that are in no chunk, or in none as they were made."""
 IS_UNLIKELY = (
-    "coalesce(eval_s < 1e-6 * (output_tokens - 1)"
-    " OR coalesce(load_s, 0) + coalesce(prompt_eval_s, 0) + eval_s > 1.05 * e2e_s + 0.002, false)"
+    f"coalesce(eval_s < {LEAST_EVAL_NS / NS} * (output_tokens - 1)"
+    f" OR coalesce(load_s, 0) + coalesce(prompt_eval_s, 0) + eval_s > {LONGER} * e2e_s + {LONGER_NS / NS}, false)"
 )
 """SQL: whether the server's durations cannot be those of a request: longer than it took, or next to nothing."""
 CAME_WHOLE = (
@@ -180,8 +182,8 @@ FAILED = f"coalesce(error_kind NOT IN {_NO_FAILURES}, false)"
 """SQL: whether the server or this client failed, and not the model, whose failures are scored."""
 MEASURED = "error_kind IS NULL AND steady IS NOT FALSE"
 """SQL: whether latencies are of this request: it completed, and was sent while the load was the one asked for."""
-COUNTED = "error_kind IS NULL AND ended_steady IS NOT FALSE"
-"""SQL: whether rates count this request: it completed, and in the time that ``rate_s`` of ``run_durations`` is of.
+COUNTED = f"error_kind IS NULL AND ended_steady IS NOT FALSE AND NOT {IS_EMPTY}"
+"""SQL: whether rates count this request: it was answered, in the time that ``rate_s`` of ``run_durations`` is of.
 
 Both are NULL, and so of every request, in runs without a steady part and in those of earlier versions. Scores and the
 error rate are of all requests: whether an answer is right does not depend on when it was asked for.
@@ -212,7 +214,13 @@ def _is_counted(row: Row) -> bool:
 
 
 def _is_covered(row: Row) -> bool:
+    if row.get("covered") is not None:
+        return bool(row["covered"])
     return row["output_tokens"] is not None and (row.get("chunks") or 0) <= row["output_tokens"]
+
+
+def _is_answered(row: Row) -> bool:
+    return _is_completed(row) and row.get("chunks") != 0
 
 
 def _came_whole(row: Row) -> bool:
@@ -223,7 +231,7 @@ def _came_whole(row: Row) -> bool:
 
 
 def _covered_tokens(row: Row, _: bool | None) -> float | None:
-    return row["output_tokens"] if _is_completed(row) and _is_counted(row) and _is_covered(row) else None
+    return row["output_tokens"] if _is_answered(row) and _is_counted(row) and _is_covered(row) else None
 
 
 def _is_failed(row: Row) -> bool:
@@ -291,7 +299,7 @@ _TABLE = (
              benchstat="e2e-sec", instrument=BY_NAME[of.DURATION]),
     _latency("e2e_due", "e2e from due", "e2e_due_s"),
     Metric(name="requests_per_s", base="requests_per_s", kind="rate", label="requests/s", benchstat="req/s",
-           sql=f"({COUNTED})::BIGINT", adds=lambda row, _: float(_is_completed(row) and _is_counted(row)),
+           sql=f"({COUNTED})::BIGINT", adds=lambda row, _: float(_is_answered(row) and _is_counted(row)),
            n_sql=_COMPLETED),
     Metric(name="tokens_per_s", base="tokens_per_s", kind="rate", label="output tokens/s", column="output_tokens",
            benchstat="tok/s", sql=f"CASE WHEN {COUNTED} AND {IS_COVERED} THEN output_tokens END",
@@ -391,7 +399,7 @@ def is_good(row: Row, limits: Mapping[str, float]) -> bool | None:
         row[column] <= limit if row[column] is not None else _BY_COLUMN[column].without(row)
         for column, limit in limits.items()
     ]
-    if not _is_completed(row) or False in kept:
+    if not _is_answered(row) or False in kept:
         return False
     return None if None in kept else True
 
@@ -414,7 +422,7 @@ def good_sql(limits: Mapping[str, str]) -> str:
         f"coalesce({column} <= {limit}, {limit} IS NULL OR {_BY_COLUMN[column].without_sql})"
         for column, limit in limits.items()
     ]
-    return " AND ".join(["error_kind IS NULL", *kept])
+    return " AND ".join([f"error_kind IS NULL AND NOT {IS_EMPTY}", *kept])
 
 
 def possibly(good: str) -> str:

@@ -85,6 +85,18 @@ def _no_flag(given: Any) -> Any:
     return given
 
 
+def share_of(given: Any) -> float:
+    """Return the share of a number from 0 to 1 or of a percentage such as ``5%``; BadInput for others."""
+    try:
+        percent = isinstance(given, str) and given.strip().endswith("%")
+        share = float(given.strip()[:-1]) / 100 if percent else float(given)
+    except (TypeError, ValueError):
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise BadInput("give a share from 0 to 1, or a percentage such as 5%")
+    return share
+
+
 def _number(given: Any) -> float:
     try:
         return float(_no_flag(given))
@@ -505,7 +517,10 @@ class LoadOptions(Readable):
         secret=True,
     )
     otlp_content: bool = opt(False, "include prompts and answers in the spans")
-    max_error_rate: float = opt(1.0, "fail when more than this share of a cell's requests end in errors (1: never)")
+    max_error_rate: float = opt(
+        1.0, "fail when more than this share of a cell's requests end in errors, e.g. 5% (1: never)",
+        read=share_of, metavar="SHARE",
+    )  # fmt: skip
     slo: list[str] = opt(
         (),
         "conditions that each cell must meet, e.g. ttft_p95<0.5 schema_valid>=95%; if one is not met, or "

@@ -30,9 +30,12 @@ _ONLY_LOADED = ("load", "unload")
 _MOST_TOKENS = 2**31
 _MOST_NS = 2**53
 """104 days."""
-TOGETHER_US = 100
+TOGETHER_US = (1000, 300, 100)
 APART_US = 3000
 """Chunks came together if at most so far apart, where what came together came further apart than that."""
+MUCH_FURTHER, MOSTLY = 10, 1 / 3
+"""Chunks that are further apart than the least of these came together only where what came together is so many times
+further apart, and takes at most this share of the stream: else it is a fast stream that paused."""
 
 
 def gathered(offsets_us: Sequence[int], merged: int) -> int:
@@ -40,12 +43,22 @@ def gathered(offsets_us: Sequence[int], merged: int) -> int:
 
     ``merged`` is how many of them this client read late, which says nothing about the server.
     """
-    together = sum(later - earlier <= TOGETHER_US for earlier, later in pairwise(offsets_us))
-    if not together:
-        return 0
-    bursts = len(offsets_us) - together
-    apart_us = (offsets_us[-1] - offsets_us[0]) / (bursts - 1) if bursts > 1 else offsets_us[0]
-    return max(0, together - merged) if apart_us > APART_US else 0
+    gaps_us = [later - earlier for earlier, later in pairwise(offsets_us)]
+    for near_us in TOGETHER_US:
+        together = [gap_us for gap_us in gaps_us if gap_us <= near_us]
+        if not together:
+            return 0
+        bursts, span_us = len(offsets_us) - len(together), offsets_us[-1] - offsets_us[0]
+        if near_us == TOGETHER_US[-1]:
+            is_apart = (span_us / (bursts - 1) if bursts > 1 else offsets_us[0]) > APART_US
+        else:
+            is_apart = (
+                bursts > 1 and span_us / (bursts - 1) > max(APART_US, MUCH_FURTHER * near_us)
+                and sum(together) <= MOSTLY * span_us
+            )  # fmt: skip
+        if is_apart:
+            return max(0, len(together) - merged)
+    return 0
 
 
 def told_alike(reason: Any) -> Any:

@@ -110,9 +110,18 @@ def _message(turn: conversation.Turn) -> dict[str, Any]:
     return message
 
 
-@sse.readable
 def piece(part: Mapping[str, Any]) -> Piece:
-    """Read a chunk of a stream, or a whole answer."""
+    """Read a chunk of a stream, or a whole answer, and who answered."""
+    found = _said(part)
+    model, fingerprint = name_of(part.get("model")), name_of(part.get("system_fingerprint"))
+    if model is None and fingerprint is None:
+        return found
+    who = {"answered_by": model} if fingerprint is None else {"answered_by": model, "fingerprint": fingerprint}
+    return found._replace(facts={**found.facts, **who})
+
+
+@sse.readable
+def _said(part: Mapping[str, Any]) -> Piece:
     facts = _facts(part) if "usage" in part or "timings" in part or "metrics" in part else {}
     choices = part.get("choices")
     if not choices:  # the usage, after the answer, or its end
@@ -127,7 +136,7 @@ def piece(part: Mapping[str, Any]) -> Piece:
     if "x_groq" in part:
         facts = _groq(part) | facts
     if finish is not None:
-        finish, facts = None if finish in _NO_REASON else finish, _ending(part, choice, finish) | facts
+        finish, facts = None if finish in _NO_REASON else finish, _ending(choice, finish) | facts
     text = said.get("content") or said.get("text") or ""
     thinking = said.get("reasoning_content") or said.get("reasoning") or said.get("thinking")
     thinking = thinking or said.get("reasoning_text") or ""
@@ -145,16 +154,14 @@ def piece(part: Mapping[str, Any]) -> Piece:
     return Piece(text, thinking, _calls(calls) if calls else (), finish is not None, facts, again)
 
 
-usual = sse.usual_with(piece)
+usual = sse.usual_with(_said)
 
 
-def _ending(part: Mapping[str, Any], choice: Mapping[str, Any], finish: Any) -> dict[str, Any]:
-    """Return the reason of a chunk that has one, who answered, and counts where some servers hide them."""
+def _ending(choice: Mapping[str, Any], finish: Any) -> dict[str, Any]:
+    """Return the reason of a chunk that has one, and counts where some servers hide them."""
     if finish in _NO_REASON:
         return {}
-    facts = _facts(choice) if "usage" in choice else {}  # Moonshot
-    who = {"answered_by": name_of(part.get("model")), "fingerprint": name_of(part.get("system_fingerprint"))}
-    return {**facts, **{name: told for name, told in who.items() if told}, "done_reason": word_of(finish)}
+    return {**(_facts(choice) if "usage" in choice else {}), "done_reason": word_of(finish)}  # Moonshot
 
 
 def _groq(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class ChatApi(Protocol):
     def usual(self, chunk: bytes) -> Piece | None:
         """Read a chunk of the form that nearly all have as ``piece`` reads what the client makes of it.
 
+        It need not say who answers, as the first one does, which ``piece`` reads.
         None for any other, which the client is then to read.
         """
 
@@ -92,7 +93,7 @@ async def send(
     except asyncio.CancelledError:
         error = RequestError("cancelled", "cancelled before the answer's end")
     except TimeoutError:
-        error = RequestError("timeout", f"{_limit_reached(timings, answer)}: nothing within {timeouts.total_s:g} s")
+        error = RequestError("timeout", _timed_out(timings, answer))
     except Exception as caught:
         error = _error(api, caught, timings)
         if error is None:
@@ -122,11 +123,14 @@ async def send(
 
 
 def _taker(api: ChatApi, answer: Answer) -> Take:
-    """Make a function that adds a chunk of the usual form to the answer as it is read, past the client's generators."""
+    """Make a function that adds a chunk of the usual form to the answer as it is read, past the client's generators.
+
+    The first one goes their way, for it may say who answers.
+    """
     usual, add = api.usual, answer.add
 
     def take(chunk: bytes, stamp_ns: int, early_ns: int | None, late: bool) -> bool:
-        piece = usual(chunk)
+        piece = usual(chunk) if answer.chunk_ns else None
         if piece is None:
             return False
         add(piece, stamp_ns, early_ns, late)
@@ -159,14 +163,16 @@ def _held_ns(answer: Answer, timings: WireTimings) -> int | None:
     return max(0, timings.ended_ns - answer.last_ns)
 
 
-def _limit_reached(timings: WireTimings, answer: Answer) -> str:
-    """Return the most specific limit, if one ran out together with that for the whole request."""
-    limits = timings.timeouts
+def _timed_out(timings: WireTimings, answer: Answer) -> str:
+    """Name the most specific limit, if one ran out together with that for the whole request."""
+    limits, limit = timings.timeouts, "total"
+    if answer.last_ns is not None:
+        return f"total: the answer did not end within {limits.total_s:g} s"
     if timings.connecting and limits.connect_s == limits.total_s:
-        return "connect"
-    if answer.last_ns is None and limits.first_chunk_s == limits.total_s:
-        return "first_chunk"
-    return "total"
+        limit = "connect"
+    elif limits.first_chunk_s == limits.total_s:
+        limit = "first_chunk"
+    return f"{limit}: nothing within {limits.total_s:g} s"
 
 
 def _error(api: ChatApi, caught: Exception, timings: WireTimings) -> RequestError | None:

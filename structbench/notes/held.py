@@ -26,7 +26,7 @@ def _held(rows: Sequence[Row]) -> Iterator[Note]:
 
 HELD = Judge(
     f"""
-    SELECT count(*) AS completed, sum(e2e_s + coalesce(held_s, 0)) AS taken_s,
+    SELECT count(*) AS completed, sum((end_ns - sent_ns) / 1e9 + coalesce(held_s, 0)) AS taken_s,
         count(*) FILTER (WHERE held_s >= {_LONG_S}) AS held, sum(held_s) FILTER (WHERE held_s >= {_LONG_S}) AS held_s,
         median(held_s) FILTER (WHERE held_s >= {_LONG_S}) AS median_s
     FROM requests WHERE run_id = $1 AND error_kind IS NULL

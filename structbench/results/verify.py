@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from loadgen.api.answer import APART_US, MOSTLY, MUCH_FURTHER, TOGETHER_US
+from loadgen.types import APART_NS, FEW_CHUNKS, MANY_A_CHUNK, NS, SLOWER, UNSEEN_TOKENS
 from structbench.identity import config_of
-from structbench.metrics import FAILED, IS_GATHERED, THINKING_IS_HIDDEN
+from structbench.metrics import FAILED, IS_GATHERED, IS_UNLIKELY, THINKING_IS_HIDDEN
 from structbench.store import Reader
 from structbench.store.rows import run_columns
 from structbench.store.spool import count_lines, is_alive, orphaned_files
@@ -44,11 +46,41 @@ FROM (SELECT *, CASE
         FROM requests))
 """
 """The requests, with the chunks that the server's token count is of and the tokens in them."""
-_TOGETHER = (
-    "len([1 FOR i IN range(1, coalesce(len(chunk_offsets_us), 0))"
-    " IF chunk_offsets_us[i + 1] - chunk_offsets_us[i] <= 100])"
+_BYTES = (
+    "(strlen(coalesce(output_text, '')) + strlen(coalesce(thinking_text, ''))"
+    " + CASE WHEN len(coalesce(tool_calls::VARCHAR, '')) > 2 THEN strlen(tool_calls::VARCHAR) ELSE 0 END)"
+)
+_OVERCOUNTED = (
+    f"coalesce({_BYTES} BETWEEN 1 AND output_tokens - CASE WHEN {THINKING_IS_HIDDEN} THEN"
+    f" coalesce(nullif(thinking_tokens, 0), output_tokens) ELSE 0 END - {UNSEEN_TOKENS + 1}, false)"
+)
+_OF_SECOND_PASS = (
+    "coalesce(eval_s > 0 AND first_thinking_s IS NOT NULL AND first_answer_s IS NOT NULL AND chunks <= output_tokens"
+    f" AND (chunk_offsets_us[-1] - chunk_offsets_us[1]) / 1e6 > {SLOWER} * eval_s + {APART_NS / NS}, false)"
 )
 _SPAN_S = "(chunk_offsets_us[-1] - chunk_offsets_us[1]) / 1e6"
+_GAPS_UP_TO = (
+    "[chunk_offsets_us[i + 1] - chunk_offsets_us[i] FOR i IN range(1, coalesce(len(chunk_offsets_us), 0))"
+    " IF chunk_offsets_us[i + 1] - chunk_offsets_us[i] <= {}]"
+)
+_RANGE_US = "(chunk_offsets_us[-1] - chunk_offsets_us[1])"
+
+
+def _together(near_us: int) -> str:
+    """Return SQL: how many gaps are at most so long, if what came together came further apart; else NULL."""
+    near = f"len({_GAPS_UP_TO.format(near_us)})"
+    apart = f"{_RANGE_US} / (chunks - {near} - 1)"
+    if near_us == TOGETHER_US[-1]:
+        is_apart = f"{APART_US} < CASE WHEN {near} = chunks - 1 THEN chunk_offsets_us[1] ELSE {apart} END"
+    else:
+        is_apart = (
+            f"chunks - {near} > 1 AND {apart} > {max(APART_US, MUCH_FURTHER * near_us)}"
+            f" AND list_sum({_GAPS_UP_TO.format(near_us)}) <= {MOSTLY} * {_RANGE_US}"
+        )
+    return f"CASE WHEN {near} > 0 AND {is_apart} THEN {near} END"
+
+
+_TOGETHER = [_together(near_us) for near_us in TOGETHER_US]
 _APART = f"chunks > 1 AND ({{}} IS NOT NULL OR {_SPAN_S} > 0)"
 """Chunks that all came at one instant have no time between tokens, though offsets are too coarse to tell."""
 _US = "1.001e-6"
@@ -57,13 +89,12 @@ _DERIVED: dict[str, tuple[str, str]] = {
     "send_lag_s": ("(sent_ns - due_ns) / 1e9", "1e-9"),
     "ttft_s": ("chunk_offsets_us[1] / 1e6", _US),
     "ttft_due_s": ("ttft_s + send_lag_s", "1e-9"),
-    "e2e_s": ("CASE WHEN error_kind IS NULL THEN (end_ns - sent_ns) / 1e9 END", "1e-9"),
-    "e2e_due_s": ("CASE WHEN error_kind IS NULL THEN (end_ns - due_ns) / 1e9 END", "1e-9"),
+    "e2e_s": ("CASE WHEN error_kind IS NULL AND chunks > 0 THEN (end_ns - sent_ns) / 1e9 END", "1e-9"),
+    "e2e_due_s": ("CASE WHEN error_kind IS NULL AND chunks > 0 THEN (end_ns - due_ns) / 1e9 END", "1e-9"),
     "chunks": ("coalesce(len(chunk_offsets_us), 0)", "0"),
     "gathered_chunks": (
-        f"""CASE WHEN chunks > 1 AND 3000 < CASE WHEN {_TOGETHER} = chunks - 1 THEN chunk_offsets_us[1]
-            ELSE (chunk_offsets_us[-1] - chunk_offsets_us[1]) / (chunks - {_TOGETHER} - 1) END
-            THEN greatest(0, {_TOGETHER} - merged_chunks) ELSE 0 END""",
+        f"CASE WHEN chunks > 1 THEN greatest(0, coalesce({_TOGETHER[0]}, {_TOGETHER[1]}, {_TOGETHER[2]}, 0)"
+        " - merged_chunks) ELSE 0 END",
         "0",
     ),
     "itl_mean_s": (
@@ -72,17 +103,22 @@ _DERIVED: dict[str, tuple[str, str]] = {
     ),
     "tpot_s": (
         f"""CASE WHEN len(counted) BETWEEN 2 AND streamed_tokens AND tokens > 1 AND NOT {IS_GATHERED}
-            AND (tpot_s IS NOT NULL OR counted_s > 0)
+            AND (tpot_s IS NOT NULL OR counted_s > 0) AND NOT ({_OVERCOUNTED} OR {_OF_SECOND_PASS})
+            AND NOT (len(counted) < {FEW_CHUNKS} AND tokens > {MANY_A_CHUNK} * len(counted)
+                AND (coalesce(eval_s, 0) = 0 OR {IS_UNLIKELY}))
             AND counted_s > 0.95 * coalesce(eval_s, 0) / output_tokens * (tokens - 1) - 0.002
                 + CASE WHEN tpot_s IS NULL THEN {_US} ELSE -{_US} END
             THEN counted_s / (tokens - 1) END""",
         _US,
     ),
     "client_tokens_per_s": ("1 / nullif(tpot_s, 0)", "1e-9 * client_tokens_per_s"),
-    "server_tokens_per_s": ("output_tokens / nullif(eval_s, 0)", "1e-9 * server_tokens_per_s"),
+    "server_tokens_per_s": (
+        f"CASE WHEN NOT ({_OVERCOUNTED} OR {IS_UNLIKELY}) THEN output_tokens / nullif(eval_s, 0) END",
+        "1e-9 * server_tokens_per_s",
+    ),
     "queue_s": (
         "e2e_s - coalesce(connect_s, 0) - coalesce(load_s, 0) - prompt_eval_s - eval_s"
-        " + CASE WHEN NOT chunks > output_tokens OR output_tokens IS NULL THEN 0 END",
+        f" + CASE WHEN coalesce(covered, NOT chunks > output_tokens, true) AND NOT {IS_UNLIKELY} THEN 0 END",
         "1e-9",
     ),
 }
@@ -90,6 +126,8 @@ _DERIVED: dict[str, tuple[str, str]] = {
 _HOLDS: dict[str, str] = {
     "the first of the four firsts is ttft_s":
         "abs(least(first_thinking_s, first_answer_s, first_tool_call_s) - ttft_s) <= 1e-9 OR ttft_s IS NULL",
+    "covered says whether the count is of the stream":
+        f"covered IS NULL OR covered = (chunks <= output_tokens AND NOT {_OVERCOUNTED} AND NOT {_OF_SECOND_PASS})",
     "config_hash is its run's": "requests.config_hash = runs.config_hash",
     "no request ends before it was sent": "sent_ns IS NULL OR end_ns IS NULL OR end_ns >= sent_ns",
     "outcome is the error's kind, where no answer was scored":

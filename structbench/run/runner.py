@@ -796,6 +796,8 @@ def _summary_rows(store: Store, caches: Mapping[str, CacheState]) -> list[dict[s
 
 def unanswered(row: Mapping[str, Any]) -> str | None:
     """Return why a run is of no use, of whose requests none was completed, and none tells of the model; else None."""
+    if row["completed"] and not row["scored"] and row["e2e_p50_s"] is None and not row["requests_per_s"]:
+        return f"{plural(row['completed'], 'answer')} came without a text, thinking or a call in any of them"
     if not row["requests"] or row["completed"] or row["scored"] or row["errors"] < row["requests"]:
         return None
     failures = row["failures"]

@@ -162,6 +162,7 @@ class Segment:
             except LoadFailed as error:
                 self.failure = f"{self.cell.name}: {error}"
         self._end_out_of_tokens()
+        store.hasten()  # while the last answers are scored
         while not self.services.scorer.drain(_HURRIED_DRAIN_S):
             if self.orders.hurry:
                 break  # what has no row yet counts as missing, and can be continued

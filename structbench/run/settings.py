@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import product
@@ -45,10 +45,9 @@ MOST: Mapping[str, float] = {
     "rate": 1e6, "burstiness": 1e6, "max_in_flight": 1e6, "duration": LONGEST_S, "workers": 1000, "nodes": 1e5,
     "timeout": LONGEST_S, "mean_input_tokens": 1e6, "mean_output_tokens": 1e6, "warmup": 1e6, "grace": LONGEST_S,
     "patience": LONGEST_S, "stddev_input_tokens": 1e6, "stddev_output_tokens": 1e6, "hold": LONGEST_S,
-    "max_error_rate": 1.0,
 }  # fmt: skip
 """The largest value of each number that must be above 0, or may not be below: beyond it nothing was meant."""
-_NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate")
+_NOT_NEGATIVE = ("warmup", "grace", "patience", "stddev_input_tokens", "stddev_output_tokens", "hold")
 
 _MEASURED = {
     "model": "give --models", "messages": "a suite has the messages, and a file can be one",
@@ -161,6 +160,7 @@ def settings_of(options: LoadOptions) -> Settings:
     keep_alive = _keep_alive(options.keep_alive)
     collector, notices = _collector(options)
     notices += (UNCHECKED,) if options.insecure else ()
+    notices += tuple(_without_effect(options))
     shape = _shape(options)
     return Settings(
         models=tuple(options.models), suites=tuple(_suites(options, shape)), text=shape, loads=tuple(_loads(options)),
@@ -193,6 +193,15 @@ def _until_settled(options: LoadOptions) -> bool | None:
         raise BadInput(f"--until settled and {asked[0]} cannot be combined: leave one out, or bound the former by "
                        "--max-requests and --max-time")  # fmt: skip
     return False if asked else True if options.until == "settled" else None
+
+
+def _without_effect(options: LoadOptions) -> Iterator[str]:
+    """Yield a line for each bound of a load until settled that was given beside what makes it another."""
+    asked = [f"--{name}" for name in ("requests", "duration") if getattr(options, name) is not None]
+    for name in ("max_requests", "max_time") if asked else ():
+        if getattr(options, name) != getattr(LoadOptions(), name):
+            word = f"--{name.replace('_', '-')}"
+            yield f"{word} bounds a load until settled, and has no effect beside {asked[0]}: leave one out"
 
 
 def _check_numbers(options: LoadOptions) -> None:

@@ -179,6 +179,8 @@ class Store:
             except OSError as error:
                 raise RunFailed(f"cannot write to {self._spool.folder}: {error}; free some space") from error
             self._appended += 1
+            if self._appended - self._stored == MANY:
+                self._wake.set()  # out of a pause that was meant for fewer
             if table in UPDATED:
                 self._remember(table, kept)
             else:
@@ -192,6 +194,10 @@ class Store:
         of[key] = {**of.get(key, {}), **row}
         while len(self._recent) > RECENT:
             del self._recent[next(iter(self._recent))]
+
+    def hasten(self) -> None:
+        """Have the rows appended so far moved into DuckDB now, without waiting for that."""
+        self._wake.set()
 
     def flush(self, timeout_s: float = 10.0, *, held_s: float = HELD_S, tried_s: float = 0.0) -> bool:
         """Wait until all rows appended so far are in DuckDB; return False if not (nothing is lost).

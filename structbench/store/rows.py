@@ -70,6 +70,7 @@ def row_of(
         "read_lag_max_s": None if record.read_lag_max_ns is None else record.read_lag_max_ns / 1e9,
         "processor_wait_s": None if record.processor_wait_ns is None else record.processor_wait_ns / 1e9,
         "chunks": len(record.chunk_ns),
+        "covered": record.is_covered,
         "chunk_offsets_us": None if sent_ns is None else [(chunk_ns - sent_ns) // 1000 for chunk_ns in record.chunk_ns],
         "chunk_early_us": None if record.chunk_early_ns is None else [ns // 1000 for ns in record.chunk_early_ns],
         "tool_calls": record.tool_calls,

@@ -69,7 +69,7 @@ MIGRATIONS = (
     "0001-tables", "0002-views", "0003-identity", "0004-views", "0005-notes", "0006-client-lag", "0007-old-scores",
     "0008-steady", "0009-counts", "0010-away", "0011-prompts", "0012-machine", "0013-servers", "0014-limits",
     "0015-features", "0016-nodes", "0017-settled", "0018-cases", "0019-thinking",
-    "0020-held", "0021-answered",
+    "0020-held", "0021-answered", "0022-possible",
 )  # fmt: skip
 """The migrations, each an SQL file in ``migrations/``; the schema version is the number applied."""
 

@@ -60,7 +60,7 @@ WITH limits AS (
     SELECT *, coalesce(chunks, 0) < 2 OR NOT coalesce(merged_chunks > 0, false)
             AND (coalesce(gathered_chunks >= chunks - 1, false)
                 OR itl_mean_s IS NULL AND NOT coalesce(gathered_chunks > 0.2 * chunks, false)) AS came_whole,
-        error_kind IS NULL AND coalesce(ttft_s <= max_ttft_s, max_ttft_s IS NULL)
+        error_kind IS NULL AND NOT coalesce(chunks = 0, false) AND coalesce(ttft_s <= max_ttft_s, max_ttft_s IS NULL)
         AND coalesce(ttft_due_s <= max_ttft_due_s, max_ttft_due_s IS NULL)
         AND coalesce(first_answer_s <= max_first_answer_s, max_first_answer_s IS NULL OR first_tool_call_s IS NOT NULL)
         AND coalesce(itl_mean_s <= max_itl_mean_s, max_itl_mean_s IS NULL OR nullif(came_whole, false))
@@ -68,8 +68,8 @@ WITH limits AS (
         AND coalesce(e2e_s <= max_e2e_s, max_e2e_s IS NULL)
         AND coalesce(e2e_due_s <= max_e2e_due_s, max_e2e_due_s IS NULL) AS good,
         error_kind IS NULL AND steady IS NOT FALSE AS measured,
-        error_kind IS NULL AND ended_steady IS NOT FALSE AS counted,
-        coalesce(coalesce(chunks, 0) <= output_tokens, false) AS covered
+        error_kind IS NULL AND ended_steady IS NOT FALSE AND NOT coalesce(chunks = 0, false) AS counted,
+        coalesce(covered, coalesce(chunks, 0) <= output_tokens, false) AS is_covered
     FROM requests JOIN limits USING (run_id)
 ), figures AS (
     SELECT run_id, count(*) AS requests, count(*) FILTER (WHERE error_kind NOT IN ('rejected', 'broken_call', 'truncated', 'cancelled')) AS errors,
@@ -84,9 +84,9 @@ WITH limits AS (
         quantile_cont(e2e_s, [0.5, 0.95]) FILTER (WHERE measured) AS e2e,
         median(client_tokens_per_s) FILTER (WHERE measured) AS stream_tokens_per_s,
         count(*) FILTER (WHERE counted) AS completed_counted,
-        CASE WHEN bool_and(covered) FILTER (WHERE counted)
+        CASE WHEN bool_and(is_covered) FILTER (WHERE counted)
             THEN (sum(output_tokens) FILTER (WHERE counted))::BIGINT END AS tokens_counted,
-        CASE WHEN bool_and(covered) FILTER (WHERE error_kind IS NULL)
+        CASE WHEN bool_and(is_covered) FILTER (WHERE error_kind IS NULL)
             THEN (sum(output_tokens) FILTER (WHERE error_kind IS NULL))::BIGINT END AS output_tokens,
         count(accuracy_score) AS scored, count(json_valid) AS json_scored, count(schema_valid) AS schema_scored,
         count(tool_call_accuracy) AS tool_calls_scored,
@@ -172,8 +172,8 @@ SELECT run_id, request_index, model, suite, CASE WHEN rate IS NOT NULL THEN form
     ttft_due_s - send_lag_s - connect_s - coalesce(load_s, 0) - prompt_eval_s AS rest_s
 FROM requests JOIN runs USING (run_id)
 WHERE error_kind IS NULL AND steady IS NOT FALSE AND ttft_due_s IS NOT NULL AND prompt_eval_s IS NOT NULL
-    AND NOT coalesce(chunks > output_tokens, false)
-    AND NOT coalesce(eval_s < 1e-6 * (output_tokens - 1)
+    AND coalesce(covered, NOT chunks > output_tokens, true)
+    AND NOT coalesce(eval_s < 5e-05 * (output_tokens - 1)
         OR coalesce(load_s, 0) + coalesce(prompt_eval_s, 0) + eval_s > 1.05 * e2e_s + 0.002, false);
 CREATE OR REPLACE VIEW run_decomposition AS
 SELECT run_id, model, suite, load, count(*) AS requests, avg(ttft_due_s) AS ttft_due_s, avg(send_lag_s) AS send_lag_s,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from structbench.suites.catalog import shipped_bytes
-from structbench.suites.files import read_lines
+from structbench.suites.catalog import shipped_lines
 from structbench.suites.generated import number_case
 from structbench.suites.requests import with_schema
 
@@ -21,13 +20,13 @@ def answer_book(seed: int = 0) -> dict[str, dict[str, Any]]:
     ``{"text": digits}``; ``numbers`` is covered by its first 1000 cases for this seed.
     """
     book: dict[str, dict[str, Any]] = {}
-    for line in read_lines(shipped_bytes("json"), "json.jsonl"):
+    for line in shipped_lines("json"):
         for case in line.cases:
             book[_question(case.messages)] = {"json": line.example}
             if case.schema is not None:  # the same question without ``format``
                 book[_question(with_schema(case.messages, case.schema))] = {"json": line.example}
     for name in ("tools", "turns"):
-        for line in read_lines(shipped_bytes(name), f"{name}.jsonl"):
+        for line in shipped_lines(name):
             first, *later = line.cases
             answer: dict[str, Any] = {"calls": [_first_acceptable(call) for call in first.expected_calls or ()]}
             if later:

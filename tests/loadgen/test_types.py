@@ -51,6 +51,9 @@ def test_what_goes_to_another_process_arrives_as_it_was() -> None:
         ("gaps_s", (0.05, 0.15)),
         ("is_gathered", False),
         ("is_covered", True),
+        ("is_overcounted", False),
+        ("is_of_second_pass", False),
+        ("is_timed", True),
         ("thinking_is_hidden", False),
         ("itl_mean_s", 0.1),
         ("tpot_s", 0.05),
@@ -76,6 +79,7 @@ def test_of_a_request_never_sent_everything_is_absent_and_nothing_is_zero() -> N
     derived = {name: getattr(dropped, name) for name in DERIVED}
     assert derived == dict.fromkeys(DERIVED) | {
         "completed": False, "failed": True, "gaps_s": (), "is_gathered": False, "thinking_is_hidden": False,
+        "is_overcounted": False, "is_of_second_pass": False, "is_timed": True,
     }  # fmt: skip
 
 
@@ -85,7 +89,8 @@ def test_of_a_request_never_sent_everything_is_absent_and_nothing_is_zero() -> N
         ({"error": FAILED}, {"e2e_s", "e2e_due_s", "queue_s"}),
         (
             {"chunk_ns": ()},
-            {"first_ns", "ttft_s", "ttft_off_s", "ttft_due_s", "itl_mean_s", "tpot_s", "client_tokens_per_s"},
+            {"first_ns", "ttft_s", "ttft_off_s", "ttft_due_s", "itl_mean_s", "tpot_s", "client_tokens_per_s",
+             "e2e_s", "e2e_due_s", "queue_s"},
         ),
         ({"sent_off_ns": None}, {"ttft_off_s"}),
         ({"chunk_early_ns": None}, {"ttft_off_s"}),
@@ -101,7 +106,7 @@ def test_of_a_request_never_sent_everything_is_absent_and_nothing_is_zero() -> N
         ),
         ({"chunk_ns": (1100 * MS, 1100 * MS)}, {"itl_mean_s", "tpot_s", "client_tokens_per_s"}),
         ({"eval_ns": None}, {"eval_s", "server_tokens_per_s", "queue_s"}),
-        ({"eval_ns": 0}, {"server_tokens_per_s"}),
+        ({"eval_ns": 0}, {"server_tokens_per_s", "queue_s"}),
         ({"prompt_eval_ns": None}, {"prompt_eval_s", "queue_s"}),
         ({"load_ns": None}, {"load_s"}),
         ({"due_ns": None}, {"ttft_due_s", "e2e_due_s", "send_lag_s"}),
@@ -147,9 +152,10 @@ def test_gaps_and_the_pace_of_the_tokens_add_up_to_the_stream(
     assert sum(record.gaps_s) == pytest.approx(stream_s, abs=1e-6)
     assert record.itl_mean_s == (pytest.approx(stream_s / (len(chunks) - 1)) if stream_s else None)
     carried = len(chunks) + more - (stop and more > 0)
-    assert (record.tpot_s or 0.0) * (carried - 1) == pytest.approx(stream_s)
-    assert (record.tpot_s is None) == (stream_s == 0)
-    assert (record.client_tokens_per_s is None) == (stream_s == 0)
+    is_lumped = len(chunks) < 8 and carried > 8 * len(chunks)
+    assert (record.tpot_s or 0.0) * (carried - 1) == (0 if is_lumped else pytest.approx(stream_s))
+    assert (record.tpot_s is None) == (stream_s == 0 or is_lumped)
+    assert (record.client_tokens_per_s is None) == (stream_s == 0 or is_lumped)
 
 
 @given(chunks=instants, fewer=st.integers(1, 60), thinking=st.integers(0, 50), evaluation=st.integers(0, 10**13))
@@ -212,7 +218,10 @@ def test_of_two_passes_the_pace_is_of_the_answer_that_was_counted() -> None:
         ({"output_tokens": 510, "thinking_tokens": 500}, None),  # fewer than chunks
         ({"output_tokens": 520}, 0.19 / 518),  # nobody says that it thought
         ({"output_tokens": 520, "thinking_tokens": 0}, 0.19 / 518),
-        ({"output_tokens": 520, "thinking_tokens": 500, "output_text": "<think>so</think> yes"}, 0.19 / 518),
+        (
+            {"output_tokens": 520, "thinking_tokens": 500, "output_text": f"<think>{'so ' * 200}</think> yes"},
+            0.19 / 518,
+        ),
         ({"output_tokens": 520, "thinking_partial": True}, None),
         ({"output_tokens": 20, "thinking_partial": True}, 0.01),  # a summary by name, and all of it by its chunks
     ],
@@ -243,6 +252,77 @@ def test_a_stream_that_came_faster_than_the_server_made_it_has_no_pace() -> None
     assert fair.tpot_s == pytest.approx(0.77 / 78)
 
 
+SAID = stream(30, *[10] * 19, output_tokens=21, done_reason="stop", output_text="x" * 20, prompt_eval_ns=20 * MS)
+
+
+@pytest.mark.parametrize(
+    ("told", "over"),
+    [
+        ({}, False),
+        ({"output_tokens": 36}, False),
+        ({"output_tokens": 37}, True),
+        ({"output_tokens": 1021}, True),
+        ({"output_tokens": 1021, "output_text": "x" * 1005}, False),
+        ({"output_tokens": 1021, "output_text": "ä" * 503}, False),  # by its bytes
+        ({"output_tokens": 61, "thinking_text": "t" * 60}, False),
+        ({"output_tokens": 81, "tool_calls": ({},)}, True),
+        ({"output_tokens": 81, "tool_calls": ({"name": "f", "arguments": {"x": "y" * 40}},)}, False),
+        ({"output_tokens": 81, "thinking_tokens": 60}, False),
+        ({"output_tokens": 98, "thinking_tokens": 60}, True),
+        ({"output_tokens": 1021, "output_text": ""}, False),  # a row without its text
+    ],
+)
+def test_more_tokens_than_the_bytes_of_an_answer_are_a_count_of_something_else(
+    told: dict[str, Any], over: bool
+) -> None:
+    """A server that counted all tokens of its session made TPOT 50 times shorter."""
+    record = replace(SAID, **told, end_ns=250 * MS, eval_ns=200 * MS)
+    assert record.is_overcounted == over
+    assert record.is_covered is not over
+    if over:
+        assert (record.tpot_s, record.server_tokens_per_s, record.queue_s) == (None, None, None)
+
+
+def test_a_few_chunks_of_many_tokens_have_no_pace_but_that_of_the_server() -> None:
+    """As where a call's name comes first, and all of its arguments together."""
+    call = {"tool_calls": ({"name": "get_weather", "arguments": {"city": "Oslo"}},), "end_ns": 310 * MS}
+    lumped = stream(300, 4, output_tokens=30, done_reason="tool_calls", **call)
+    assert (lumped.tpot_s, lumped.is_covered, lumped.itl_mean_s) == (None, True, pytest.approx(0.004))
+    timed = replace(lumped, chunk_ns=(10 * MS, 300 * MS), eval_ns=295 * MS)
+    assert timed.tpot_s == pytest.approx(0.01)
+    assert replace(timed, eval_ns=1).tpot_s is None
+    assert stream(30, *[80] * 8, output_tokens=73, done_reason="stop", output_text="x" * 90).tpot_s is not None
+
+
+def test_thinking_and_answer_that_took_much_longer_than_what_the_server_counts_were_two_passes() -> None:
+    """A gateway gathered the thinking, so that there are fewer chunks than tokens of the answer."""
+    twice = stream(50, *[40] * 9, 30, *[10] * 7, output_tokens=19, done_reason="stop", eval_ns=180 * MS, load_ns=5 * MS,
+                   prompt_eval_ns=20 * MS, first_thinking_ns=50 * MS, first_answer_ns=440 * MS,
+                   end_ns=510 * MS)  # fmt: skip
+    assert (twice.tpot_s, twice.queue_s, twice.is_covered, twice.is_of_second_pass) == (None, None, False, True)
+    once = replace(twice, eval_ns=460 * MS)
+    assert (once.tpot_s, once.queue_s, once.is_covered) == (pytest.approx(0.46 / 17), pytest.approx(0.025), True)
+    stalled = replace(twice, first_thinking_ns=None)
+    assert stalled.tpot_s == pytest.approx(0.46 / 17), "a pause in one answer is this stream's pace"
+
+
+@pytest.mark.parametrize(
+    ("told", "timed"),
+    [
+        ({"eval_ns": 200 * MS}, True), ({"eval_ns": 1 * MS}, True), ({"eval_ns": 200_000}, False),
+        ({"eval_ns": 0}, False),
+        ({"eval_ns": None}, True), ({"eval_ns": 0, "output_tokens": 1}, True), ({"eval_ns": 250 * MS}, False),
+        ({"eval_ns": 200 * MS, "load_ns": 50 * MS}, False),
+    ],
+)  # fmt: skip
+def test_durations_that_cannot_be_those_of_the_request_leave_no_figure(told: dict[str, Any], timed: bool) -> None:
+    """Microseconds instead of nanoseconds made 105,000 tokens/s of 100."""
+    record = replace(SAID, end_ns=250 * MS, **told)
+    assert record.is_timed == timed
+    if not timed:
+        assert (record.server_tokens_per_s, record.queue_s) == (None, None)
+
+
 def test_gathered_chunks_leave_no_pace_and_a_few_of_them_do_no_harm() -> None:
     assert stream(100, *[10] * 19, output_tokens=20, gathered_chunks=4).tpot_s == pytest.approx(0.010)
     many = stream(100, *[10] * 19, output_tokens=20, gathered_chunks=5)
@@ -258,8 +338,8 @@ def test_the_parts_add_up_to_the_whole(
 ) -> None:
     sent = due + lag
     record = RequestRecord(
-        index=0, due_ns=due, sent_ns=sent, connected_ns=sent + connect, load_ns=load, prompt_eval_ns=prompt,
-        eval_ns=evaluation, end_ns=sent + connect + load + prompt + evaluation + rest,
+        index=0, due_ns=due, sent_ns=sent, chunk_ns=(sent,), connected_ns=sent + connect, load_ns=load,
+        prompt_eval_ns=prompt, eval_ns=evaluation, end_ns=sent + connect + load + prompt + evaluation + rest,
     )  # fmt: skip
     assert record.queue_s == pytest.approx(rest / NS, abs=1e-6)
     assert record.e2e_due_s == pytest.approx((record.send_lag_s or 0) + (record.e2e_s or 0))

@@ -104,7 +104,7 @@ def test_every_option_stands_in_a_group_of_the_help(command: str) -> None:
         ("load --api olama", "--api olama: did you mean ollama?"),
         ("completion fish", "shell fish: use bash, zsh, tcsh"),
         ("load --requests 1.5", "--requests '1.5': give a whole number"),
-        ("load --max-error-rate few", "--max-error-rate 'few': give a number"),
+        ("load --burstiness few", "--burstiness 'few': give a number"),
         ("load --models", "--models: give a value"), ("load --requests", "--requests: give a value"),
         ("compare before", "give b too"),
     ],

@@ -117,6 +117,20 @@ def test_what_is_no_time_is_refused_by_name(given: Any) -> None:
         LoadOptions(timeout=given)
 
 
+@pytest.mark.parametrize(
+    ("given", "share"), [("5%", 0.05), (" 0.5 % ", 0.005), ("0.05", 0.05), (0, 0.0), (1, 1.0), ("100%", 1.0)]
+)
+def test_a_share_is_a_number_up_to_1_or_a_percentage(given: Any, share: float) -> None:
+    assert LoadOptions(max_error_rate=given).max_error_rate == pytest.approx(share)
+
+
+@pytest.mark.parametrize("given", [5, "5", -0.1, "101%", "-1%", "nan", "%", "", "x", None, [5]])
+def test_what_is_no_share_is_refused_by_name(given: Any) -> None:
+    """--max-error-rate 5 meant never."""
+    with pytest.raises(BadInput, match=r"--max-error-rate .*: give a share from 0 to 1, or a percentage such as 5%"):
+        LoadOptions(max_error_rate=given)
+
+
 def test_lists_of_names_and_numbers_take_commas_and_values_that_stand_alone(tmp_path: Path) -> None:
     path = tmp_path / "one,two.jsonl"
     path.touch()

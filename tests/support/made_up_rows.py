@@ -81,7 +81,9 @@ def requests(run_id: str, outcomes: Mapping[str, int], **fixed: Any) -> list[Row
             **{name: maybe(draw.randrange(1000 * (place + 1))) for place, name in enumerate(WHOLES)},
             **{name: maybe(f"{name} {index}") for name in TEXTS},
             "ttft_off_s": None, "chunk_early_us": None, "processor_wait_s": None, "resent_segments": None,
-            "out_of_order_segments": None,
+            "out_of_order_segments": None, "held_s": None, "thinking_partial": None, "covered": None,
+            "answered_by": f"model {index}", "fingerprint": None if index % 3 else f"fp {index}",
+            "asked_output_tokens": 11 * index + 3,
             "chunk_offsets_us": maybe([sum(gaps_us[:place]) for place in range(len(gaps_us))]),
             "validation_errors": maybe(["wrong"] * (index % 3)),
             "violated_keywords": maybe(draw.sample(KEYWORDS, draw.randrange(1, 4))),
@@ -233,6 +235,11 @@ def completed(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row["error_kind"] is None]
 
 
+def answered(rows: Iterable[Row]) -> list[Row]:
+    """Completed, and not by nothing."""
+    return [row for row in completed(rows) if row["chunks"] != 0]
+
+
 def steady(rows: Iterable[Row]) -> list[Row]:
     """Which latencies are of: all that are not known to be unsteady."""
     return [row for row in rows if row["steady"] is not False]
@@ -258,13 +265,13 @@ def with_outcome(rows: Iterable[Row], outcome: str) -> list[Row]:
 
 
 def good(rows: Iterable[Row], limits: Mapping[str, float] | None) -> list[Row]:
-    """Completed within each limit."""
-    return [row for row in completed(rows) if set(_kept(row, limits)) <= {True}]
+    """Answered within each limit."""
+    return [row for row in answered(rows) if set(_kept(row, limits)) <= {True}]
 
 
 def unjudged(rows: Iterable[Row], limits: Mapping[str, float] | None) -> list[Row]:
-    """Completed, with no limit broken, and at least one of which nobody can tell."""
-    return [row for row in completed(rows) if set(_kept(row, limits)) in ({None}, {None, True})]
+    """Answered, with no limit broken, and at least one of which nobody can tell."""
+    return [row for row in answered(rows) if set(_kept(row, limits)) in ({None}, {None, True})]
 
 
 def _kept(row: Row, limits: Mapping[str, float] | None) -> list[bool | None]:
@@ -475,7 +482,7 @@ def has_likely_durations(row: Row) -> bool:
     if row["eval_s"] is None:
         return True
     told = (row["load_s"] or 0) + (row["prompt_eval_s"] or 0) + row["eval_s"]
-    placeholder = row["output_tokens"] is not None and row["eval_s"] < 1e-6 * (row["output_tokens"] - 1)
+    placeholder = row["output_tokens"] is not None and row["eval_s"] < 5e-5 * (row["output_tokens"] - 1)
     return not placeholder and (row["e2e_s"] is None or told <= 1.05 * row["e2e_s"] + 0.002)
 
 

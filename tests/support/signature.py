@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from structbench.options import LoadOptions, seconds_of
+from structbench.options import LoadOptions, seconds_of, share_of
 from tests.support.paths import ROOT
 
 FILE = ROOT / "structbench/functions.py"
@@ -54,7 +54,7 @@ def annotation(each: Field[Any]) -> str:
     one = {Path: "str | Path"}.get(kind, kind.__name__)
     if each.name == "think":
         one = "bool | str"
-    elif each.metadata.get("read") is seconds_of:
+    elif each.metadata.get("read") in (seconds_of, share_of):
         one = "float | str"
     if get_origin(each.type) is list:
         one = f"{one} | Sequence[{one}]"

@@ -63,6 +63,12 @@ def test_arguments_that_are_not_json_are_kept_as_they_came(arguments: str) -> No
 def test_arguments_that_a_client_has_read_are_kept_as_text_if_they_are_not_json() -> None:
     (call,) = calls_of(CallPiece("f", {"a": float("inf")}))
     assert call == {"name": "f", "arguments": {"(not JSON)": '{"a": Infinity}'}}
+    deep: dict[str, Any] = {}
+    for _ in range(10_000):
+        deep = {"a": deep}
+    assert calls_of(CallPiece("f", deep)) == (
+        {"name": "f", "arguments": {"(not JSON)": "(nested too deeply to be kept)"}},
+    )
 
 
 def test_only_what_says_something_is_a_chunk_and_each_first_has_its_instant() -> None:

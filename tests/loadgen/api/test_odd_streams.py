@@ -396,6 +396,19 @@ def test_a_stop_reason_of_an_error_is_the_servers_failure() -> None:
     assert (error.kind, error.message) == ("stream", "the server broke the answer off: error")
 
 
+def test_who_answered_is_kept_wherever_an_answer_says_so() -> None:
+    who = {"model": "m-2026-01-01", "system_fingerprint": "fp"}
+    for parts in ([chat({"content": "a"}, **who), chat({}, "stop")], [chat({"content": "a"}), chat({}, "stop", **who)]):
+        record = counts("openai", [*parts, DONE])
+        assert (record.error, record.answered_by, record.fingerprint) == (None, "m-2026-01-01", "fp")
+    begun = of("message_start", message={"model": "m-1"})
+    assert counts("anthropic", [begun, *AGAIN["anthropic"]]).answered_by == "m-1"
+    ended = of("response.completed", response={"model": "m-1", "usage": {}})
+    assert counts("responses", [AGAIN["responses"][0], ended]).answered_by == "m-1"
+    odd = counts("openai", [chat({"content": "a"}, "stop", model=5, system_fingerprint="")])
+    assert (odd.error, odd.answered_by, odd.fingerprint) == (None, None, None)
+
+
 def test_json_in_the_place_of_a_stream_is_told_by_its_error() -> None:
     for said, told in (
         ({"error": {"message": "the backend is down", "code": 500}}, ("stream", "the backend is down")),

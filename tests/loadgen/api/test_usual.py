@@ -60,7 +60,9 @@ def test_recorded_events_say_what_is_read_of_them(api: str) -> None:
     for event in taken:
         fields = sse.event_of(event.decode())
         assert fields is not None
-        assert MODULES[api].usual(event) == MODULES[api].piece(fields)
+        read = MODULES[api].piece(fields)
+        told = {name: fact for name, fact in read.facts.items() if name not in ("answered_by", "fingerprint")}
+        assert MODULES[api].usual(event) == read._replace(facts=told)
     assert len(taken) > 0.4 * len(events)
 
 

@@ -35,11 +35,13 @@ seeds = st.integers(0, 2**32)
 
 DURATIONS = {
     "read_lag_max_ns", "load_ns", "prompt_eval_ns", "eval_ns", "sent_off_ns", "chunk_early_ns", "processor_wait_ns",
+    "held_ns",
 }  # fmt: skip
 WHOLE = RequestRecord(
     index=7, due_ns=1000, sent_ns=1010, connected_ns=1012, chunk_ns=(1100, 1150, 1300), first_thinking_ns=1100,
     first_answer_ns=1150, first_tool_call_ns=1300, end_ns=1310, read_lag_max_ns=3, output_text="a", output_tokens=5,
     load_ns=20, prompt_eval_ns=50, eval_ns=200, sent_off_ns=2, chunk_early_ns=(1, 0, 4), processor_wait_ns=6,
+    held_ns=8,
 )  # fmt: skip
 
 

@@ -22,7 +22,8 @@ def test_bodies_that_end_long_after_the_last_message_are_noted(
 ) -> None:
     with tables() as memory:
         memory.fill(requests=[
-            {"run_id": "r", "request_index": i, "e2e_s": 0.2, "held_s": each, "error_kind": error_kind}
+            {"run_id": "r", "request_index": i, "sent_ns": 0, "end_ns": 200_000_000, "held_s": each,
+             "error_kind": error_kind}
             for i, each in enumerate(held_s)
         ])  # fmt: skip
         notes = list(HELD.notes(memory.query(HELD.sql, ["r"])))

@@ -144,7 +144,7 @@ def test_every_metric_of_any_run_is_what_the_docs_say(
 def figures(run_id: str, limits: Mapping[str, float] | None) -> dict[str, tuple[float | None, int]]:
     rows, seconds = made_up_rows.REQUESTS.get(run_id, []), made_up_rows.rate_s(run_id)
     done = made_up_rows.completed(rows)
-    timed, ended = made_up_rows.steady(done), made_up_rows.counted(done)
+    timed, ended = made_up_rows.steady(done), made_up_rows.counted(made_up_rows.answered(rows))
     good = made_up_rows.counted(made_up_rows.good(rows, limits))
     unjudged = made_up_rows.counted(made_up_rows.unjudged(rows, limits))
     right = made_up_rows.with_outcome(rows, "correct")

@@ -263,13 +263,26 @@ def test_a_seed_is_a_number_of_json() -> None:
     assert settings_of(LoadOptions(seed=-3)).seed == -3
 
 
-@pytest.mark.parametrize(
-    "name", ["warmup", "grace", "stddev_input_tokens", "stddev_output_tokens", "hold", "max_error_rate"]
-)
+@pytest.mark.parametrize("name", ["warmup", "grace", "stddev_input_tokens", "stddev_output_tokens", "hold"])
 def test_numbers_that_may_be_zero(name: str) -> None:
     settings_of(LoadOptions(**{name: 0}))
     with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} -1: give 0 or more"):
         settings_of(LoadOptions(**{name: -1}))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"requests": 6, "max_requests": 3}, ["--max-requests bounds a load until settled, and has no effect beside "
+                                              "--requests: leave one out"]),
+        ({"duration": 6.0, "max_time": "1s"}, ["--max-time bounds a load until settled, and has no effect beside "
+                                               "--duration: leave one out"]),
+        ({"requests": 6}, []), ({"max_requests": 3, "max_time": 1.0}, []),
+        ({"until": "settled", "max_requests": 3}, []),
+    ],
+)  # fmt: skip
+def test_a_bound_that_bounds_nothing_is_told(given: dict[str, Any], told: list[str]) -> None:
+    assert [*settings_of(LoadOptions(**given)).notices] == told
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ class Parts:
         self.unscored: list[tuple[Any, Case, Answer]] = []
         self.patience: list[float] = []
         """How long the load was ready to wait for scores, each time that it did."""
+        self.hastened = 0
         self.busy = 0
         """How often the scores are not there in time."""
 
@@ -69,6 +70,9 @@ class Parts:
     def submit(self, key: object, case: Case, answer: Answer) -> None:
         self.answers.append(answer)
         self.unscored.append((key, case, answer))
+
+    def hasten(self) -> None:
+        self.hastened += 1
 
     def drain(self, timeout_s: float) -> bool:
         self.patience.append(timeout_s)
@@ -452,6 +456,7 @@ def test_the_end_waits_for_scores_unless_it_is_to_hurry() -> None:
     parts(patient).busy = parts(hurried).busy = 3
     run(patient)
     assert (len(parts(patient).patience), patient.rows, patient.is_complete) == (4, 3, True)
+    assert parts(patient).hastened == 1, "what has a row is stored meanwhile"
     assert max(parts(patient).patience) <= 3, "so long a second Ctrl-C may wait"
     hurried.orders.hurry = True
     run(hurried)

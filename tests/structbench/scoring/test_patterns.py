@@ -26,7 +26,9 @@ ENDLESS = "^(a+)+$", "a" * 60 + "!"
         (r"^[\p{L}\s\'\-]+$", "Ana-Ö'é", True), (r"^[\p{L}\s\'\-]+$", "p{L}", False),
         (r"^\p{Sc}\d+\,\d{2}$", "€5,00", True), (r"^\#\p{L}+$", "#é", True), (r"^\p{Lu}\ \p{Lu}$", "É A", True),
         (r"^[^\p{L}]+\!$", "12!", True), (r"^[^\p{L}]+\!$", "a!", False), (r"^\\\-$", "\\-", True),
-        (r"^[a\-c]$", "b", False), (r"^a\-\d$", "a-1", True), (r"^{a}\d\n$", "{a}1\n", True), ("^[^]]$", "a]", True),
+        (r"^[a\-c]$", "b", False), (r"^a\-\d$", "a-1", True), (r"^[a]\-\p{L}$", "a-é", True),
+        (r"^\#\.\p{L}$", "#.é", True), (r"^\#\.\p{L}$", "#xé", False),
+        (r"^\#.$", "#\U0001f600", True), (r"^{a}\d\n$", "{a}1\n", True), ("^[^]]$", "a]", True),
     ],
 )  # fmt: skip
 def test_a_pattern_means_what_it_means_in_ecma_262(pattern: str, text: str, found: bool) -> None:

@@ -52,9 +52,9 @@ def test_a_row_says_whose_it_is_what_was_measured_and_what_the_answer_was_worth(
         field.name: getattr(SCORE, field.name) for field in fields(Score)
     }
     others = row.keys() - own.keys() - {field.name for field in fields(Score)} - {
-        "chunk_offsets_us", "chunks", "read_lag_max_s", "chunk_early_us", "processor_wait_s", "turn", "parent_index",
-        "asked_prompt_tokens", "asked_output_tokens", "semantic_similarity", "steady", "ended_steady", "error_kind",
-        "error_status", "error_message", "retry_after_s",
+        "chunk_offsets_us", "chunks", "covered", "read_lag_max_s", "chunk_early_us", "processor_wait_s", "turn",
+        "parent_index", "asked_prompt_tokens", "asked_output_tokens", "semantic_similarity", "steady", "ended_steady",
+        "error_kind", "error_status", "error_message", "retry_after_s",
     }  # fmt: skip
     assert len(others) == 40
     assert {name: row[name] for name in others} == {name: getattr(RECORD, name) for name in others}

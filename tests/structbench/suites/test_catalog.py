@@ -21,7 +21,7 @@ from structbench.errors import BadInput
 from structbench.gates.settled import FIRST
 from structbench.scoring import Answer, score
 from structbench.suites.answer_book import answer_book
-from structbench.suites.catalog import SHIPPED, cases_of_run, describe_suites, load_suite
+from structbench.suites.catalog import SHIPPED, cases_of_run, check_suite, describe_suites, load_suite, shipped_lines
 from structbench.suites.generated import (
     LEAD_INS,
     GeneratedCases,
@@ -45,6 +45,13 @@ def load(name: str, *, seed: int = 0, text: TextShape = SHAPE) -> Suite:
 
 def question(case: Case) -> str:
     return str(case.messages[-1]["content"])
+
+
+@pytest.mark.parametrize("name", [name for name, shipped in SHIPPED.items() if not shipped.generated])
+def test_the_shipped_suites_have_no_problem_and_load_does_not_ask_again(name: str) -> None:
+    checked = [*check_suite(name)]
+    assert [line.problems for line in checked] == [()] * len(checked)
+    assert [*shipped_lines(name)] == checked
 
 
 def all_acceptable(case: Case) -> Iterator[tuple[dict[str, Any], ...]]:
