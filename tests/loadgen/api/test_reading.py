@@ -23,7 +23,19 @@ def test_what_is_no_text_is_told(found: Any) -> None:
 
 @pytest.mark.parametrize(
     ("found", "count"),
-    [(0, 0), (7, 7), (7.0, 7), (7.5, None), (-1, None), ("7", None), (True, None), (None, None), ([7], None)],
+    [
+        (0, 0),
+        (7, 7),
+        (7.0, 7),
+        (7.5, None),
+        (-1, None),
+        ("7", None),
+        (True, None),
+        (None, None),
+        ([7], None),
+        (2**31, None),
+        (10**40, None),
+    ],
 )
 def test_a_count_is_a_whole_number_of_tokens(found: Any, count: int | None) -> None:
     assert count_of(found) == count
@@ -31,7 +43,16 @@ def test_a_count_is_a_whole_number_of_tokens(found: Any, count: int | None) -> N
 
 @pytest.mark.parametrize(
     ("found", "ns"),
-    [(1.5, 1500), (0, 0), (-1, None), (float("inf"), None), (float("nan"), None), ("1", None), (True, None)],
+    [
+        (1.5, 1500),
+        (0, 0),
+        (-1, None),
+        (float("inf"), None),
+        (float("nan"), None),
+        ("1", None),
+        (True, None),
+        (1e13, None),
+    ],
 )
 def test_a_duration_is_a_number_that_is_not_negative(found: Any, ns: int | None) -> None:
     assert ns_of(found, 1000) == ns
