@@ -161,9 +161,9 @@ class Metric:
                 return ABSENT if value is None else f"{value:.{2 + more}f}"
 
     def brief_text(self, value: float | None) -> str:
-        """Format a value with two significant digits; a share near 100 % with two of what it lacks."""
+        """Format a value with two significant digits; a share above 99 % with one of what it lacks."""
         if self.kind == "share" and value is not None:
-            return share_text(value, 0 if value in (0, 1) or 0.095 <= value <= 0.905 else 1)
+            return share_text(value, 0 if value in (0, 1) or 0.095 <= value <= 0.99 else 1)
         return self.text(value, -1)
 
     def range_text(self, low: float | None, high: float | None, *, brief: bool = False) -> str:

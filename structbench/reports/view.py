@@ -32,7 +32,7 @@ from structbench.reports.estimates import (
     plain,
     row,
 )
-from structbench.reports.headline import Headline
+from structbench.reports.headline import Headline, settling
 from structbench.results.figures import Figures
 from structbench.results.groups import SIMULATED, RunGroup
 from structbench.results.nodes import node_table
@@ -82,6 +82,8 @@ def _answer(headline: Headline) -> dict[str, Any]:
                    "notes": [note for note in headline.notes if note not in simulated]},
         "all_simulated": every,
         "simulated": simulated[0].removeprefix(f"{SIMULATED}: ") if simulated else "",
+        "settles": [text for text in settling(each for one in headline.candidates for each in one.settles)
+                    if text.lower() not in {told.lower() for told in headline.settled_by}],
         "conditions": [condition.text for condition in headline.conditions],
         "candidates": [_candidate(each, headline, every) for each in headline.candidates],
     }  # fmt: skip

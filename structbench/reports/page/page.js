@@ -112,7 +112,10 @@
     const within = (ticks) => ticks.filter((tick) => tick >= low / 1.08 && tick <= high * 1.08);
     const all = within(decades.flatMap((decade) => [1, 2, 5].map((step) => step * 10 ** decade)));
     const tens = within(decades.map((decade) => 10 ** decade));
-    const ticks = high / low < 4 ? d3.ticks(low, high, Math.min(5, room)) : all.length <= room || tens.length < 2 ? all : tens;
+    const round = high / low < 4 ? d3.ticks(low, high, Math.min(5, room)) : all.length <= room || tens.length < 2 ? all : tens;
+    // Each has its 50 px, on a narrow page too.
+    const place = (tick) => ((room * 55 - 60) * Math.log(tick / low)) / Math.log((high / low) * 1.08 ** 2);
+    const ticks = round.reduce((kept, tick) => (kept.length && place(tick) - place(kept.at(-1)) < 50 ? kept : [...kept, tick]), []);
     return { type: "log", domain: [low / 1.08, high * 1.08], label: `${label}, log scale →`, written: seconds, grid: true, ticks };
   }
 
