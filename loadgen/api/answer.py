@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from loadgen.api.reading import MOST_NS, MOST_TOKENS
 from loadgen.types import NOT_JSON, is_broken
 from loadgen.wire.framing import BadWire
 
@@ -27,9 +28,6 @@ _BROKEN_OFF = ("abort", "aborted", "error", "server_error", "network_error", "fa
                "insufficient_system_resource")  # fmt: skip
 _ONLY_LOADED = ("load", "unload")
 """What Ollama says where it only loaded the model, or dropped it."""
-_MOST_TOKENS = 2**31
-_MOST_NS = 2**53
-"""104 days."""
 TOGETHER_US = (1000, 300, 100)
 APART_US = 3000
 """Chunks came together if at most so far apart, where what came together came further apart than that."""
@@ -252,7 +250,7 @@ def _is_possible(name: str, value: Any) -> bool:
     if name in (REFUSED, "thinking_partial", "answered_by", "fingerprint"):
         return True
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return is_whole and 0 <= value < (_MOST_TOKENS if "tokens" in name else _MOST_NS)
+    return is_whole and 0 <= value < (MOST_TOKENS if "tokens" in name else MOST_NS)
 
 
 def _begins_another(call: CallPiece, begun: CallPiece) -> bool:

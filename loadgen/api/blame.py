@@ -227,6 +227,8 @@ def _unwrapped(message: str) -> str:
     text = message.strip()
     if (outer := _OUTER.match(text)) is not None:
         return _unwrapped(text[outer.end() :])
+    if text.startswith("[{") and text.endswith("}]"):  # Gemini's list of one
+        text = text[1:-1]
     if not text.startswith("{"):
         return text
     try:

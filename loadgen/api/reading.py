@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+MOST_TOKENS = 2**31
+MOST_NS = 2**53
+"""104 days."""
 _LONGEST_NAME = 200
 _TEXTS = ("text", "value", "content", "thinking", "reasoning", "summary")
 """Fields in which an object has its text."""
@@ -52,10 +55,10 @@ def count_of(found: Any) -> int | None:
     """Return a number of tokens; None for what is none, as -1 or a text in its place."""
     if isinstance(found, float) and found.is_integer():
         found = int(found)
-    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < MOST_TOKENS else None
 
 
 def ns_of(found: Any, unit_ns: int) -> int | None:
     """Return a duration in that unit; None for what is none."""
     is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    return round(found * unit_ns) if is_number and 0 <= found < float("inf") else None
+    return round(found * unit_ns) if is_number and 0 <= found * unit_ns < MOST_NS else None

@@ -93,7 +93,7 @@ async def send(
     except asyncio.CancelledError:
         error = RequestError("cancelled", "cancelled before the answer's end")
     except TimeoutError:
-        error = RequestError("timeout", f"{_limit_reached(timings, answer)}: nothing within {timeouts.total_s:g} s")
+        error = RequestError("timeout", _timed_out(timings, answer))
     except Exception as caught:
         error = _error(api, caught, timings)
         if error is None:
@@ -163,14 +163,16 @@ def _held_ns(answer: Answer, timings: WireTimings) -> int | None:
     return max(0, timings.ended_ns - answer.last_ns)
 
 
-def _limit_reached(timings: WireTimings, answer: Answer) -> str:
-    """Return the most specific limit, if one ran out together with that for the whole request."""
-    limits = timings.timeouts
+def _timed_out(timings: WireTimings, answer: Answer) -> str:
+    """Name the most specific limit, if one ran out together with that for the whole request."""
+    limits, limit = timings.timeouts, "total"
+    if answer.last_ns is not None:
+        return f"total: the answer did not end within {limits.total_s:g} s"
     if timings.connecting and limits.connect_s == limits.total_s:
-        return "connect"
-    if answer.last_ns is None and limits.first_chunk_s == limits.total_s:
-        return "first_chunk"
-    return "total"
+        limit = "connect"
+    elif limits.first_chunk_s == limits.total_s:
+        limit = "first_chunk"
+    return f"{limit}: nothing within {limits.total_s:g} s"
 
 
 def _error(api: ChatApi, caught: Exception, timings: WireTimings) -> RequestError | None:

@@ -18,6 +18,8 @@ from loadgen.wire.stamps import TimestampingSelector
 from loadgen.wire.tls import no_trust, tls_problem
 from loadgen.wire.transport import Address, Connections, message, proxy_for, wait_until_due
 
+_PLAIN = "identity"
+"""The content encoding that is none."""
 _REDIRECTS, _ERRORS = 300, 400
 """The first status of each."""
 
@@ -178,8 +180,11 @@ class Adapter:
 
 
 async def _checked(response: Any, asked: Any) -> Any:
-    """Return a response that is an answer or an error; raise NoAnswer for any other."""
+    """Return a response that is an answer or an error; raise NoAnswer for any other, BadWire for a compressed one."""
     status = response.status_code
+    if status == HTTP_OK and (encoding := response.headers.get("content-encoding", _PLAIN).lower()) != _PLAIN:
+        await response.aclose()
+        raise BadWire(f"the answer is compressed ({encoding}), although that was not asked for")
     if HTTP_OK < status < _ERRORS:
         await response.aclose()
         location = response.headers.get("location") if status >= _REDIRECTS else None

@@ -45,7 +45,7 @@ class Measurement:
 
     requests: int
     off: float
-    """How far the worst percentile of TTFT was off the server's own."""
+    """How far the worst percentile of TTFT, or of the mean ITL of requests, was off the server's own."""
     server_late: float
     """How late the server was by its own stamps."""
     server_cores: float
@@ -121,11 +121,16 @@ def judged(
         return Measurement(requests=len(records), off=1.0, server_late=0.0, server_cores=server_cores,
                            others_cores=others_cores, doubt=doubt or f"{missing} requests failed")  # fmt: skip
     planned_s = max(entry["prompt_tokens"] for entry in entries) / _PROMPT_TOKENS_PER_S
+    paces = [record.itl_mean_s for record in records if record.itl_mean_s is not None]
+    own_paces = [(entry["last_ns"] - entry["first_ns"]) / NS / (entry["chunks"] - 1) for entry in entries
+                 if entry["chunks"] > 1]  # fmt: skip
     off = late = 0.0
     for p in (0.5, 0.95, 0.99):
         if p == 0.5 or len(measured) >= needed(p):
             true_s = percentile(own, p) or planned_s
             off = max(off, abs((percentile(measured, p) or 0.0) / true_s - 1))
+            if (pace_s := percentile(paces, p)) and (own_s := percentile(own_paces, p)):
+                off = max(off, abs(pace_s / own_s - 1))
             late = max(late, true_s / planned_s - 1, _worst_token(entries, p) / planned_s)
     return Measurement(requests=len(records), off=off, server_late=late, server_cores=server_cores,
                        others_cores=others_cores, doubt=doubt)  # fmt: skip

@@ -15,6 +15,7 @@ from structbench.notes import (
     counts,
     held,
     ignored,
+    lengths,
     limits,
     machine,
     nodes,
@@ -31,7 +32,7 @@ Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 
 JUDGES: tuple[Judge, ...] = (
     limits.TOKEN_LIMIT, limits.RATE_LIMITED, away.SERVER_AWAY, stationary.STATIONARY, stationary.SATURATION,
-    opening.OPENING, reload.RELOAD, cache.CACHED, prompts.PROMPTS, counts.COUNTS, counts.GOODPUT,
+    opening.OPENING, reload.RELOAD, cache.CACHED, prompts.PROMPTS, lengths.LENGTHS, counts.COUNTS, counts.GOODPUT,
     held.HELD, reached.REACHED, ignored.IGNORED, ignored.THOUGHT, ignored.LIMITED, answered.ANSWERED,
     nodes.NODES_DIFFER, machine.LOST, machine.PRESSED,
 )  # fmt: skip

@@ -15,7 +15,7 @@ _WORTH_A_WORD = 0.05
 _EVALUATED = 0.6
 """The share of the time per prompt token, and of TTFT, below which a prompt was not evaluated whole."""
 _CERTAIN = 0.3
-"""The same where few askings are first ones."""
+"""The same where few askings are first ones; of TTFT, for most cases (two at least) and beyond the repeats of all."""
 _TTFT = 0.8
 
 
@@ -34,12 +34,13 @@ def _cached(rows: Sequence[Row]) -> Iterator[Note]:
             f"{share_text(row['first_eval_s'] / row['earlier_eval_s'])} of what it took then"
         )
     few = row["first"] < _FEWEST
+    most = row["in_order"] and row["faster"] > 1 and row["faster"] > row["cases"] / 2
     if (
         row["first"]
         and row["again"] >= _FEWEST
         and (
             _is_faster(row["again_eval_s"], row["first_eval_s"], row["again"], _CERTAIN if few else _EVALUATED)
-            or (not few and row["again_ttft_s"] < _TTFT * row["first_ttft_s"])
+            or (most if few else row["again_ttft_s"] < _TTFT * row["first_ttft_s"])
         )
     ):
         share = row["again"] / (row["first"] + row["again"]) if share is None else share
@@ -70,6 +71,9 @@ CACHED = Judge(
     ), timed AS (
         SELECT *, repeat > 0 AS again, {_A_TOKEN} AS token_s FROM requests
         WHERE run_id = $1 AND error_kind IS NULL AND steady IS NOT FALSE AND ttft_s IS NOT NULL
+    ), by_case AS (
+        SELECT max(ttft_s) FILTER (WHERE NOT again) AS first_s, median(ttft_s) FILTER (WHERE again) AS again_s
+        FROM timed GROUP BY case_id HAVING bool_or(again) AND NOT bool_and(again)
     )
     SELECT count(cached_prompt_tokens) AS told, count(*) FILTER (WHERE cached_prompt_tokens > 0) AS cached,
         sum(cached_prompt_tokens)::DOUBLE AS cached_tokens,
@@ -77,7 +81,10 @@ CACHED = Judge(
         count(*) FILTER (WHERE NOT again) AS first, count(*) FILTER (WHERE again) AS again,
         median(ttft_s) FILTER (WHERE NOT again) AS first_ttft_s, median(ttft_s) FILTER (WHERE again) AS again_ttft_s,
         median(token_s) FILTER (WHERE NOT again) AS first_eval_s, median(token_s) FILTER (WHERE again) AS again_eval_s,
-        (SELECT max(eval_s) FROM earlier) AS earlier_eval_s
+        (SELECT max(eval_s) FROM earlier) AS earlier_eval_s,
+        (SELECT count(*) FROM by_case) AS cases,
+        (SELECT count(*) FROM by_case WHERE first_s * {_CERTAIN} > (SELECT max(again_s) FROM by_case)) AS faster,
+        coalesce(bool_or(steady), false) OR any_value((SELECT concurrency FROM this)) = 1 AS in_order
     FROM timed
     """,
     _cached,

@@ -11,10 +11,21 @@ that steps by which of them fits the values better. The limits were found by sim
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-FEWEST = 60
+FEWEST = 20
 """Values below which nothing is said."""
+_FEWEST_FOR_BLOCKS = 60
+"""Values below which only two levels far apart are told."""
+_APART = 6.0
+"""By how many of their own spreads two levels must differ where they are told from the values alone."""
+_FAR, _FAR_ENOUGH = 2.0, 1.5
+"""The ratio of two such levels, of FEWEST values and of three times as many."""
+_STRETCH = 5
+"""Values that a stretch of such a level has on average, at least."""
+_STRAY = 20
+"""One in so many values may be of the other level than its neighbours."""
 MATERIAL = 1.15
 """The ratio of two levels from which on a change is worth a word."""
 _FEWEST_TO_AND_FRO, _SURER = 200, 1.3
@@ -34,21 +45,26 @@ _RAMPS = [(start / 10, stop / 10) for start in range(8) for stop in range(start 
 class Change(NamedTuple):
     """Values ``[start, stop)`` lie at ``ratio`` times the level of the others.
 
-    ``gradual``: they lead from one level to ``ratio`` times that, which those after them have.
+    ``gradual``: they lead from one level to ``ratio`` times that, which those after them have. ``others``: stretches
+    beside this one that have its level too.
     """
 
     start: int
     stop: int
     ratio: float
     gradual: bool = False
+    others: tuple[tuple[int, int], ...] = ()
 
 
-def change_of(values: Sequence[float]) -> Change | None:
+def change_of(values: Sequence[float], *, waits: bool = True) -> Change | None:
     """Return where a positive series in order of time has another level; None if one level explains it.
 
-    Of a series that goes to and fro, the first change found in one of its halves.
+    ``waits``: a queue is in the values, whose busy times look like levels of their own.
+
+    Of a series that goes to and fro, all stretches of the other level where the two are far apart, else the first
+    change found in one of its halves.
     """
-    whole = _change(values)
+    whole = _change(values) or (None if waits else _two_levels(values))
     if whole is not None or len(values) < _FEWEST_TO_AND_FRO:
         return whole
     half = len(values) // 2
@@ -59,10 +75,44 @@ def change_of(values: Sequence[float]) -> Change | None:
     return None
 
 
+def _two_levels(values: Sequence[float]) -> Change | None:
+    """Return the stretches of a second level, if the values are of two that are far apart and keep to each for long."""
+    import numpy as np
+
+    n = len(values)
+    if n < FEWEST:
+        return None
+    logs = np.log(np.maximum(np.asarray(values, dtype=float), 1e-9))
+    fewest = max(_STRETCH, n // 10)
+    ordered = np.sort(logs)
+    sums, squares = np.cumsum(ordered), np.cumsum(ordered**2)
+    sizes = np.arange(fewest, n - fewest + 1)
+    below, above = sums[sizes - 1], sums[-1] - sums[sizes - 1]
+    spread = squares[-1] - below**2 / sizes - above**2 / (n - sizes)
+    best = int(np.argmin(spread))
+    size = int(sizes[best])
+    low, high = float(np.median(ordered[:size])), float(np.median(ordered[size:]))
+    own = float(np.sqrt(max(0.0, spread[best]) / (n - 2)))
+    far = max(np.log(_FAR_ENOUGH), np.log(_FAR) - (n - FEWEST) / (2 * FEWEST) * np.log(_FAR / _FAR_ENOUGH))
+    if high - low < max(far, _APART * own):
+        return None
+    is_high = logs > (low + high) / 2
+    kept = is_high[:-2].astype(int) + is_high[1:-1] + is_high[2:] > 1
+    kept = np.concatenate([[kept[1]] * 2, kept[1:-1], [kept[-2]] * 2])
+    edges = [0, *(np.flatnonzero(np.diff(kept)) + 1).tolist(), n]  # single values beside their neighbours are none
+    if len(edges) < 3 or n < _STRETCH * (len(edges) - 1) or (kept != is_high).sum() > n // _STRAY:
+        return None
+    if min(np.diff(edges)) < _SHORTEST or min(kept.sum(), n - kept.sum()) < fewest:
+        return None
+    # The level of the beginning is the usual one, and what came later the change.
+    (start, stop), *others = [(a, b) for a, b in pairwise(edges) if kept[a] != kept[0]]
+    return Change(start, stop, float(np.exp(low - high if kept[0] else high - low)), others=tuple(others))
+
+
 def _change(values: Sequence[float], surer: float = 1.0) -> Change | None:
     import numpy as np
 
-    if len(values) < FEWEST:
+    if len(values) < _FEWEST_FOR_BLOCKS:
         return None
     logs = np.log(np.maximum(np.asarray(values, dtype=float), 1e-9))
     edges = np.linspace(0, len(values), _BLOCKS + 1).round().astype(int)

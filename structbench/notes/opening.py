@@ -19,8 +19,9 @@ def _opening(rows: Sequence[Row]) -> Iterator[Note]:
     (row,) = rows
     if row["steady"] is None:
         if row["completed"] and row["load_kind"] is not None and row["concurrency"] != 1:
+            are = "is" if row["requests"] == 1 else "are"
             yield Note(
-                "no_steady_part", f"{plural(row['requests'], 'request')} are too few for a steady part: figures "
+                "no_steady_part", f"{plural(row['requests'], 'request')} {are} too few for a steady part: figures "
                 "include what was sent while the load began",
             )  # fmt: skip
         return

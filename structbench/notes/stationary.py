@@ -29,10 +29,16 @@ def _steady(rows: Sequence[Row]) -> Iterator[Note]:
         ("the time per token", "tpot_s", _paces(rows)),
         ("TTFT", "ttft_s", _first_tokens(rows)),
     ):
-        found = change_of([value for _, value in series])
+        waits = column == "ttft_s" or not _are_alike([row for row, _ in series])
+        found = change_of([value for _, value in series], waits=waits)
         if found is not None:
             yield _note(name, column, [row for row, _ in series], found)
             return
+
+
+def _are_alike(rows: Sequence[Row]) -> bool:
+    """Return whether the order of the cases explains nothing: they were drawn alike, or asked again and again."""
+    return bool(rows) and (rows[0]["suite"] in _GENERATED or any(row["repeat"] for row in rows))
 
 
 def _paces(rows: Sequence[Row]) -> list[tuple[Row, float]]:
@@ -78,15 +84,18 @@ def _own_levels(cases: Sequence[str], logs: Sequence[float]) -> dict[str, float]
 
 
 def _note(name: str, column: str, rows: Sequence[Row], found: Change) -> Note:
-    start, stop, ratio, gradual = found
+    start, stop, ratio, gradual, others = found
     tenth = len(rows) // 10
-    inside, outside = rows[start:stop], [*rows[:start], *rows[stop:]]
+    places = {place for begin, end in ((start, stop), *others) for place in range(begin, end)}
+    inside: Sequence[Row] = [row for place, row in enumerate(rows) if place in places]
+    outside = [row for place, row in enumerate(rows) if place not in places]
     if gradual:
         inside, outside = rows[min(stop, len(rows) - tenth) :], [*rows[: max(start, tenth)]]
     level, usual = (median(row[column] or row["itl_mean_s"] or 0.0 for row in part) for part in (inside, outside))
     at_s = rows[start]["at_s"]
     until = f"to {seconds_text(rows[stop - 1]['at_s'])}"
     when = f"from {seconds_text(at_s)} {'on' if stop == len(rows) and not gradual else until}"
+    when += f", and {plural(len(others), 'more time')}" if others else ""
     change = f"{share_text(ratio - 1, 0)} longer" if ratio > 1 else f"{share_text(1 - ratio, 0)} shorter"
     how = f"became {change} little by little" if gradual else f"was {change}"
     return Note(

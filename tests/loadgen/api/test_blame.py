@@ -153,6 +153,7 @@ def test_what_a_refusal_is_about(text: str, about: set[str]) -> None:
         ("This model does not support response format `json_schema`.", "rejected"),
         ('{"error": {"error": {"message": "tools are not supported", "code": 1}}}', "rejected"),
         ('{"detail": [1]}', None),
+        ('[{"error": {"code": 400, "message": "Invalid response_format schema"}}]', "rejected"),
         ('Unimplemented keys: ["patternProperties"]', "rejected"),
         ('{"detail":[{"loc":["body","response_format"],"msg":"Extra inputs are not permitted"}]}', "rejected"),
     ],

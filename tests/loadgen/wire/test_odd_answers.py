@@ -89,6 +89,9 @@ FAILED: Mapping[str, tuple[bytes, str, int | None, str]] = {
     "a line that is no object": (streamed(b"[]\n", DONE), "protocol", 200, "not NDJSON as Ollama sends it"),
     "bytes that are not UTF-8": (
         streamed(b'{"message":{"content":"\xff"},"done":false}\n', DONE), "protocol", None, "the answer is not UTF-8"),
+    "compressed though nobody asked": (
+        WHOLE.replace(b"200 OK\r\n", b"200 OK\r\nContent-Encoding: gzip\r\n", 1), "protocol", None,
+        "the answer is compressed (gzip), although that was not asked for"),
     "201": (with_status(b"201 Created"), "http", 201, "HTTP 201 is not an answer"),
     "206": (with_status(b"206 Partial Content"), "http", 206, "HTTP 206 is not an answer"),
     "299": (with_status(b"299 Odd"), "http", 299, "HTTP 299 is not an answer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,6 +53,15 @@ def test_a_load_is_measured_well_where_client_and_server_agree_and_neither_was_l
     """A percentile counts from as many requests on as it needs."""
     measured = judge(client, server, **more)
     assert (measured.is_good, measured.server_gave_out, measured.requests) == (good, server_gave_out, len(client))
+
+
+@pytest.mark.parametrize(("gap_ms", "good"), [(20.0, True), (20.9, True), (21.1, False), (18.9, False)])
+def test_the_pace_of_the_streams_is_held_against_the_server_s_too(gap_ms: float, good: bool) -> None:
+    instants = tuple(round((100 + place * gap_ms) * MS) for place in range(64))
+    records = [replace(record(100, index), chunk_ns=instants, end_ns=2 * NS) for index in range(9)]
+    measured = judged(records, [entry(100)] * 9, server_cores=0.2, others_cores=0.0, doubt=None)
+    assert measured.is_good is good
+    assert measured.off == pytest.approx(abs(gap_ms / 20 - 1))
 
 
 def test_a_load_with_a_failed_request_is_not_measured_well_and_says_why() -> None:

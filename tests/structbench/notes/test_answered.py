@@ -57,12 +57,15 @@ def test_another_model_than_was_asked_for_is_told(store: Tables, asked: str, ans
 
 def test_several_models_and_fingerprints_in_one_run_are_told(store: Tables) -> None:
     old, new = "gpt-4o-2024-05-13", "gpt-4o-2024-08-06"
-    notes = noted(store, "gpt-4o", (old, "fp_1"), (old, "fp_1"), (old, "fp_2"), (new, "fp_2"))
-    assert [(note.kind, note.share) for note in notes] == [("model_changed", 0.25), ("fingerprint_changed", 0.5)]
+    notes = noted(store, "gpt-4o", (old, "fp_1"), (old, "fp_1"), (old, "fp_1"), (new, "fp_2"))
+    assert [(note.kind, note.share) for note in notes] == [("model_changed", 0.25), ("fingerprint_changed", 0.25)]
     assert notes[0].text.startswith(f"several models answered: {old} (3), {new} (1): ")
-    assert "fp_1 (2), fp_2 (2)" in notes[1].text
+    assert "fp_1 (3), fp_2 (1)" in notes[1].text
 
 
 def test_what_tells_nothing_is_not_judged(store: Tables) -> None:
     assert noted(store, "m", (None, None)) == []
     assert noted(store, "m") == []
+    failed = {"run_id": "r", "request_index": 0, "answered_by": "other", "error_kind": "stream"}
+    store.fill(runs=[{"run_id": "r", "model": "m"}], requests=[failed, {**failed, "run_id": "q", "error_kind": None}])
+    assert store.query(ANSWERED.sql, ["r"]) == []

@@ -131,9 +131,41 @@ def test_a_slow_beginning_is_told_as_the_faster_rest() -> None:
 
 def test_a_change_too_small_to_matter_is_none_however_certain() -> None:
     assert change_of([1.0] * 100 + [1.1] * 100) is None
-    assert change_of([1.0] * 100 + [1.2] * 100) == (100, 200, pytest.approx(1.2), False)
+    assert change_of([1.0] * 100 + [1.2] * 100) == (100, 200, pytest.approx(1.2), False, ())
 
 
 def test_nothing_is_said_of_a_constant_series_and_of_a_short_one() -> None:
     assert change_of([2.0] * 500) is None
-    assert change_of([1.0] * (FEWEST // 2) + [9.0] * (FEWEST // 2 - 1)) is None
+    assert change_of([1.0] * (FEWEST // 2) + [9.0] * (FEWEST // 2 - 1), waits=False) is None
+    assert change_of([1.0] * 29 + [9.0] * 29) is None, "so may a queue"
+
+
+@pytest.mark.parametrize(("n", "factor"), [(20, 3.0), (40, 3.0), (40, 2.0), (59, 1.8), (59, 1 / 3)])
+def test_the_larger_a_change_of_pace_the_fewer_values_tell_it(n: int, factor: float) -> None:
+    """A threefold slow-down half way was not told below 60 requests."""
+    found = change_of(slower(independent(np.random.default_rng(3), n, 0.06), 0.5, factor=factor), waits=False)
+    assert found == (n // 2 if n != 59 else 30, n, pytest.approx(factor, rel=0.08), False, ())
+
+
+def test_a_pace_that_goes_to_and_fro_is_told_with_each_of_its_stretches() -> None:
+    values = independent(np.random.default_rng(3), 120, 0.08)
+    for number in range(1, 8, 2):
+        values = slower(values, number / 8, (number + 1) / 8, 2.6)
+    found = change_of(values, waits=False)
+    assert found == (15, 30, pytest.approx(2.6, rel=0.05), False, ((45, 60), (75, 90), (105, 120)))
+
+
+def two_kinds(rng: np.random.Generator, n: int) -> Any:
+    """Answers of a server with a cache: some four times as fast, whenever they come."""
+    return np.where(rng.random(n) < 0.3, 1.0, 4.0) * independent(rng, n, 0.05)
+
+
+def hiccups(rng: np.random.Generator, n: int) -> Any:
+    return independent(rng, n, 0.1) + (rng.random(n) < 0.1) * rng.exponential(3, n)
+
+
+@pytest.mark.parametrize("n", [20, 40, 59])
+def test_a_pace_of_one_level_is_not_told_to_have_two_however_short(n: int) -> None:
+    rng = np.random.default_rng(8)
+    series = (independent, autoregressive, two_kinds, hiccups)
+    assert sum(change_of(each(rng, n), waits=False) is not None for each in series for _ in range(20)) == 0

@@ -130,6 +130,26 @@ def test_one_case_asked_again_and_again_is_told_where_only_the_first_was_evaluat
     )
 
 
+@pytest.mark.parametrize(
+    ("first", "again", "concurrency", "steady", "said"),
+    [
+        ([0.2, 0.3, 0.25], 0.02, 1, None, True), ([0.3, 0.3, 0.02], 0.02, 1, None, True),
+        ([0.3, 0.02, 0.02], 0.02, 1, None, False),  # a slow beginning
+        ([0.05, 0.05, 0.05], 0.02, 1, None, False), ([0.2, 0.3, 0.25], 0.02, 4, None, False),  # or an opening wave
+        ([0.2, 0.3, 0.25], 0.02, 4, True, True), ([0.3], 0.02, 1, None, False),
+    ],
+)  # fmt: skip
+def test_of_a_few_cases_each_is_held_against_its_own_first_asking(
+    store: Tables, first: list[float], again: float, concurrency: int, steady: bool | None, said: bool
+) -> None:
+    cases = len(first)
+    rows = [request(i, case_id=f"c{i % cases}", repeat=i // cases, steady=steady,
+                    ttft_s=first[i] if i < cases else again + 0.001 * (i % 3)) for i in range(24)]  # fmt: skip
+    note = told(store, cache.CACHED, rows, concurrency=concurrency)
+    assert (note is not None) is said
+    assert note is None or f"where a case was asked first ({cases})" in note.text
+
+
 def test_prompts_that_an_earlier_run_asked_are_told_by_how_long_they_took_then(store: Tables) -> None:
     same = {"model_digest": "d", "suite": "json",
             "config": json.dumps({"suite_hash": "h", "server_address": "here"})}  # fmt: skip

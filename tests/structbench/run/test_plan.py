@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,6 +20,7 @@ from structbench.run import plan as module
 from structbench.run.cells import build_cells
 from structbench.run.plan import (
     PlannedCell,
+    check_unlisted,
     estimate,
     explain,
     find_server,
@@ -271,6 +273,26 @@ def test_pull_fetches_what_is_missing_and_says_what_cannot_be(capsys: pytest.Cap
     out, err = capsys.readouterr()
     assert out == ""
     assert re.search(r"pulling later \(success\) ━+ 1.0/1.0 MB ", err), "all of it"
+
+
+def test_a_model_that_is_not_listed_is_asked_for_before_another_is_measured() -> None:
+    def script(peer: Peer) -> None:
+        while (asked := peer.read()) is not None:
+            model = asked.body["model"]
+            page = {"usage": {}} if model == "alias" else {"error": {"message": f"the model {model} does not exist"}}
+            peer.plain(200 if model == "alias" else 404, json.dumps(page).encode())
+
+    with Scripted(script) as peer:
+        server = Server(f"{peer.url}/v1", "", {"m": "name:m"}, "openai", listed={"m": "m"}, lists_all=False)
+
+        def cells(*models: str) -> list[Any]:
+            return build_cells(settings_of(LoadOptions(models=list(models), suites=["numbers"])), [server])
+
+        check_unlisted(cells("m", "alias"))
+        check_unlisted(cells("typo"))  # its first cell says so as early
+        assert [asked.body["model"] for asked in peer.asked] == ["alias"]
+        with pytest.raises(BadInput, match=r"does not have typo: it says .*: it has m: load the model there, or name"):
+            check_unlisted(cells("m", "typo"))
 
 
 def test_the_simulated_server_ends_with_the_load() -> None:
