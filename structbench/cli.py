@@ -150,6 +150,8 @@ def parser_of(command: str, **more: Any) -> Any:
         def add_argument(self, *names: str, **more: Any) -> Any:
             if more.get("nargs") == "+":
                 more["action"] = _Gather
+            elif "action" not in more and "nargs" not in more and names[0].startswith("-"):
+                more["action"] = _Once
             return super().add_argument(*names, **more)
 
         def error(self, message: str) -> NoReturn:
@@ -158,7 +160,10 @@ def parser_of(command: str, **more: Any) -> Any:
                 known = [name for action in self._actions for name in action.option_strings]
                 word = unknown.split()[0]
                 llmperf = f"{LLMPERF[word]} (docs/llmperf.md)" if word in LLMPERF and "--models" in known else None
-                message = f"unknown option {word}: {llmperf or did_you_mean(word, known)}"
+                near = llmperf or did_you_mean(word, known, otherwise="")
+                message = f"unknown option {word}{f': {near}' if near else ''}"
+                if not word.startswith("-"):
+                    message = f"{word!r} belongs to no option: leave it out, or give its --option before it"
             raise BadInput(f"{_plain(message, self._actions)} (see `structbench {command} --help`)")
 
     parser = Parser(
@@ -218,6 +223,18 @@ class _Gather(Action):
     def __call__(self, _parser: Any, into: Namespace, values: Any, _name: str | None = None) -> None:
         before = getattr(into, self.dest, None)
         setattr(into, self.dest, [*before, *values] if isinstance(before, list) else list(values))
+
+
+class _Once(Action):
+    """Keep the value of an option that takes one; given twice, both must be the same."""
+
+    before: tuple[Namespace, Any] | None = None
+
+    def __call__(self, parser: Any, into: Namespace, value: Any, name: str | None = None) -> None:
+        if self.before is not None and self.before[0] is into and self.before[1] != value:
+            parser.error(f"{name} is given twice, {self.before[1]} and {value}: leave one out")
+        self.before = into, value
+        setattr(into, self.dest, value)
 
 
 def _help(field: "Field[Any]", text: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from structbench.errors import BadInput
-from structbench.options import LoadOptions
+from structbench.options import MANY_NEEDED, LoadOptions, check_not_empty
 from structbench.reports.frames import as_html, frame
 
 if TYPE_CHECKING:
@@ -192,6 +192,8 @@ def load(
     from structbench.run.runner import load as run
     from structbench.run.settings import settings_of
 
+    for name in MANY_NEEDED:
+        check_not_empty(name, given[name])
     tell = given.pop("progress")
     if not (isinstance(tell, bool) or tell is None or callable(tell)):
         raise BadInput(f"progress {tell!r}: give True, or a function that takes a CellProgress")
@@ -242,6 +244,8 @@ def report(
     """
     from structbench.commands.report import Options, read
 
+    for name, value in (("runs", runs), ("slo", slo)):
+        check_not_empty(name, value)
     return Report(read(Options(runs=runs, db=db, slo=slo, pool=pool), details=True))  # type: ignore[arg-type]
 
 

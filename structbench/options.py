@@ -59,7 +59,7 @@ _TIME = re.compile(r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d*)?|\.\d+)\s*{unit}(?!
 def seconds_of(given: Any) -> float:
     """Return the seconds of a number or of a text such as ``30``, ``1m30s`` or ``500ms``; BadInput for others."""
     try:
-        return float(given)
+        return float(_no_flag(given))
     except (TypeError, ValueError):
         found = _TIME.fullmatch(given.strip()) if isinstance(given, str) else None
     if found is None or not any(found.groups()):
@@ -78,6 +78,13 @@ def time_word(seconds: float) -> str:
     return word
 
 
+def _no_flag(given: Any) -> Any:
+    """Return what is given; TypeError for True and False, which Python takes for 1 and 0."""
+    if isinstance(given, bool):
+        raise TypeError
+    return given
+
+
 def share_of(given: Any) -> float:
     """Return the share of a number from 0 to 1 or of a percentage such as ``5%``; BadInput for others."""
     try:
@@ -92,14 +99,14 @@ def share_of(given: Any) -> float:
 
 def _number(given: Any) -> float:
     try:
-        return float(given)
+        return float(_no_flag(given))
     except (TypeError, ValueError):
         raise BadInput("give a number") from None
 
 
 def _whole_number(given: Any) -> int:
     try:
-        return int(given if isinstance(given, str) else index(given))
+        return int(given if isinstance(given, str) else index(_no_flag(given)))
     except (TypeError, ValueError):
         raise BadInput("give a whole number") from None
 
@@ -149,9 +156,9 @@ def _text(given: Any) -> str:
     """Return a text, also of a number, and of True and False as ``on`` and ``off``."""
     if isinstance(given, bool):
         return "on" if given else "off"
-    if isinstance(given, (str, int, float, Path)):
+    if isinstance(given, (str, int, float, Path)) and str(given).strip():
         return str(given)
-    raise BadInput("give a text")
+    raise BadInput("give a text that is not empty")
 
 
 def _flag(given: Any) -> bool:
@@ -194,6 +201,8 @@ class Readable:
             value = getattr(self, each.name)
             if each.default_factory is not MISSING:
                 setattr(self, each.name, _read_each(each, value))
+            elif value == "" == each.default:
+                continue
             elif value is not None or get_origin(each.type) is not Union:
                 setattr(self, each.name, _read(each, value))
 
@@ -210,6 +219,8 @@ def _read_each(option: Any, given: Any) -> list[Any]:
     split = option.metadata.get("split")
     if split is not None:
         values = [part for value in values for part in (split(value) if isinstance(value, str) else [value])]
+    if blank := [value for value in values if isinstance(value, str) and not value.strip(" ,")]:
+        raise BadInput(f"--{option.name.replace('_', '-')} {blank[0]!r}: give what is not empty, or leave it out")
     return [_read(option, value) for value in values]
 
 
@@ -230,6 +241,8 @@ JSON_VALUES = ("option", "body")
 
 def pairs_in(table: Mapping[str, Any], option: str) -> list[str]:
     """Return ``KEY=JSON`` for each value of an option's table; a list holds several values of its key."""
+    if empty := [key for key, many in table.items() if isinstance(many, (list, tuple)) and not many]:
+        raise BadInput(f"{option}: {empty[0]} has no value: give at least one, or leave it out")
     pairs = [(key, each) for key, many in table.items() for each in (many if isinstance(many, list) else [many])]
     try:
         return [f"{key}={json.dumps(each, ensure_ascii=False, allow_nan=False)}" for key, each in pairs]
@@ -298,6 +311,16 @@ def access_opt(name: str) -> Any:
 UNCHECKED = "--insecure: the server's certificate is not checked, so anybody on the way can read and change everything"
 
 
+MANY_NEEDED = ("models", "suites", "host", "concurrency", "rate", "structured", "think", "slo")
+"""Options whose absence means something else than none: an empty list was not meant."""
+
+
+def check_not_empty(option: str, value: Any) -> None:
+    """Raise BadInput for a list without values; a tuple is what Python's functions have by default."""
+    if isinstance(value, (list, set, frozenset)) and not value:
+        raise BadInput(f"{option} has no value: give at least one, or leave it out")
+
+
 def access_from(options: AccessOptions, userinfo: str | None = None) -> Access:
     """Return the access that a command's options give, with ``user:password`` of an address; raise BadInput."""
     try:
@@ -308,6 +331,10 @@ def access_from(options: AccessOptions, userinfo: str | None = None) -> Access:
         return access if userinfo is None else access.completed(userinfo, None, os.environ)
     except ValueError as error:
         raise BadInput(str(error)) from None
+
+
+LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""How much a model may think, by the names that servers have for it."""
 
 
 def think_value(text: str) -> bool | str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -74,7 +75,7 @@ def full_name(model: str) -> str:
 
 def how_to_get(models: Sequence[str], server: Server) -> str:
     """Return what to do about models that the server lacks, and what it has."""
-    get = "; ".join(f"ollama pull {model}" for model in models)
+    get = "; ".join(f"ollama pull {shlex.quote(model)}" for model in models)
     meant = server.meant(models)
     return f"{meant}{'Else run' if meant else 'run'} `{get}`, or add --pull; it has {server.names()}"
 

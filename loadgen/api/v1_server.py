@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -73,7 +74,8 @@ class V1Server:
         meant = server.meant(models)
         has = f"{meant}{'It' if meant else 'it'} has {', '.join(names[:_MOST_NAMES]) or 'no model'}{more}"
         if server.kind == DEFAULT_API:
-            return f"{has}: run `{'; '.join(f'ollama pull {model}' for model in models)}`, or name one of these"
+            get = "; ".join(f"ollama pull {shlex.quote(model)}" for model in models)
+            return f"{has}: run `{get}`, or name one of these"
         return f"{has}: load the model there, or name one of these"
 
     def smallest(self, server: Server, most: int) -> list[str]:

@@ -83,6 +83,10 @@ def parse_slo(text: str) -> Condition:
     value = found.number(_VALUE_UNITS[metric.kind], _UNIT_TEXTS[metric.kind])
     if metric.kind == "share" and not 0 <= value <= 1:
         found.fail("number", "a share from 0 to 1, or a percentage")
+    if metric.kind in ("latency", "rate") and value < 0:
+        found.fail("number", "0 or more")
+    if metric.kind == "score" and not -1 <= value <= 1:
+        found.fail("number", "a number from -1 to 1")
     found.end()
     return Condition(text.strip(), metric, op, value)
 

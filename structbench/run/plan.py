@@ -106,6 +106,9 @@ def with_models(settings: Settings, servers: Sequence[Server]) -> tuple[Settings
     if not installed:
         get = "name one with --models"
         get += f", or run `ollama pull {DEFAULT_MODELS[1]}`" if server.kind == "ollama" else ""
+        if not server.models:
+            how = f": run `ollama pull {DEFAULT_MODELS[1]}`" if server.kind == "ollama" else ""
+            raise BadInput(f"the server at {server.address} has no models{how}, or name one with --models")
         raise BadInput(f"no --models, and of {server.names()} at {server.address} none is chosen unasked: {get}")
     return replace(settings, models=installed), why and f"no --models: measuring {', '.join(installed)}, {why}"
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
 from loadgen.wire.access import masked_address
 from structbench.errors import BadInput
 from structbench.formatting import did_you_mean
-from structbench.options import JSON_VALUES, LoadOptions, pairs_in, seconds_of, time_word
+from structbench.options import (
+    JSON_VALUES,
+    MANY_NEEDED,
+    LoadOptions,
+    check_not_empty,
+    pairs_in,
+    seconds_of,
+    time_word,
+)
 from structbench.suites.reading import read_bytes
 
 _SECRET = "would be a secret in a file: give it on the command line, or use header_env or api_key_env"
@@ -23,6 +31,8 @@ def with_plan(words: Sequence[str]) -> list[str]:
     if not words or words[0].startswith("-"):
         return list(words)
     path, rest = Path(words[0]), list(words[1:])
+    if not path.suffix and not path.exists():
+        raise BadInput(f"there is no plan file {words[0]}: a suite is --suites {words[0]}, a model --models {words[0]}")
     given = {word.partition("=")[0] for word in rest if word.startswith("--")}
     found = [(name, value) for name, value in _read(path) if name not in given]
     try:
@@ -59,8 +69,9 @@ def _read(path: Path) -> list[tuple[str, Any]]:
         table = tomllib.loads(read_bytes(path).decode())
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not TOML: {error}") from None
-    known = [each.name for each in fields(LoadOptions) if each.name != "print_plan"]
-    found = []
+    by_name = {each.name: each for each in fields(LoadOptions) if each.name != "print_plan"}
+    known = [*by_name]
+    found: dict[str, Any] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
@@ -69,8 +80,22 @@ def _read(path: Path) -> list[tuple[str, Any]]:
             raise BadInput(f"{path}: {key} {_SECRET}")
         if isinstance(value, dict) and name not in JSON_VALUES:
             raise BadInput(f"{path}: {key}: give one value or a list")
-        found.append((f"--{name.replace('_', '-')}", value))
-    return found
+        option = f"--{name.replace('_', '-')}"
+        if option in found:
+            raise BadInput(f"{path}: {key} stands there under both its names: leave one out")
+        _check_form(path, key, by_name[name], value)
+        found[option] = value
+    return [*found.items()]
+
+
+def _check_form(path: Path, key: str, option: Field[Any], value: Any) -> None:
+    """Raise BadInput for a list where one value is wanted, none where one is, and what is no switch for a switch."""
+    if option.type is bool and not isinstance(value, bool):
+        raise BadInput(f"{path}: {key} = {json.dumps(value, default=str)}: give true or false")
+    if isinstance(value, list) and option.default_factory is MISSING:
+        raise BadInput(f"{path}: {key}: give one value")
+    if option.name in MANY_NEEDED:
+        check_not_empty(f"{path}: {key}", value)
 
 
 def _is_secret(name: str, value: Any) -> bool:

@@ -26,6 +26,7 @@ from structbench.gates.expressions import Condition, parse_limits, parse_slo
 from structbench.gates.slo import rule_of
 from structbench.identity import canonical_json
 from structbench.options import (
+    LEVELS,
     LONGEST_S,
     UNCHECKED,
     LoadOptions,
@@ -214,18 +215,27 @@ def _check_numbers(options: LoadOptions) -> None:
 def _check_choices(options: LoadOptions) -> None:
     if options.concurrency and options.rate:
         raise BadInput("--rate and --concurrency cannot be combined (open loop, closed loop): leave one out")
-    if options.max_in_flight is not None and not options.rate:
-        raise BadInput("--max-in-flight is for an open loop: give --rate, or leave it out")
+    open_loop = {"max_in_flight": options.max_in_flight is not None, "arrival": options.arrival != "constant"}
+    if not options.rate and (only := [name for name, given in open_loop.items() if given]):
+        raise BadInput(f"--{only[0].replace('_', '-')} is for an open loop: give --rate, or leave it out")
+    if options.burstiness != 1 and options.arrival != "gamma":
+        raise BadInput("--burstiness is the shape of gamma arrivals: add --arrival gamma, or leave it out")
+    if options.simulate and options.host:
+        raise BadInput("--simulate measures a server of its own: leave out --host, or --simulate")
+    if unknown := [word for word in options.think if isinstance(think_value(word), str) and word.lower() not in LEVELS]:
+        raise BadInput(f"--think {unknown[0]}: give on, off, or a level: {', '.join(LEVELS)}")
     if options.base_url is not None and (options.host or options.simulate):
         raise BadInput("--base-url is the whole address of a server: leave out --host and --simulate")
-    several = {
-        "models": options.models, "suites": options.suites, "structured": options.structured, "host": options.host
+    several: dict[str, list[Any]] = {
+        "models": options.models, "suites": options.suites, "structured": options.structured, "host": options.host,
+        "concurrency": options.concurrency, "rate": options.rate,
     }  # fmt: skip
     for name, names in several.items():
         same = [server_api(DEFAULT_API).full_name(each) if name == "models" else each for each in names]
         if len(set(same)) < len(same):
             twice = next(each for each, whole in zip(names, same, strict=True) if same.count(whole) > 1)
-            raise BadInput(f"--{name} names {twice!r} twice: leave one out")
+            told = repr(twice) if isinstance(twice, str) else f"{twice:g}"
+            raise BadInput(f"--{name} names {told} twice: leave one out")
 
 
 def _gates(options: LoadOptions) -> tuple[tuple[Condition, ...], dict[str, float] | None]:
@@ -313,7 +323,10 @@ def body_fields(pairs: Sequence[str]) -> dict[str, list[Any]]:
 
 def _facts(pairs: Sequence[str]) -> dict[str, str]:
     """Parse the pairs of --metadata."""
-    found = dict(_split(pair, "--metadata", "KEY=VALUE", "gpu=L4") for pair in pairs)
+    found: dict[str, str] = {}
+    for key, text in (_split(pair, "--metadata", "KEY=VALUE", "gpu=L4") for pair in pairs):
+        if found.setdefault(key, text) != text:
+            raise BadInput(f"--metadata gives {key} twice, {found[key]} and {text}: leave one out")
     for key, text in found.items():
         if _LLMPERFS_LIST.fullmatch(text):
             apart = f"{key}={text}".replace(",", " ")
@@ -367,11 +380,12 @@ def _check_options(settings: Settings, name: str, known: Mapping[str, str]) -> N
 
     Ollama ignores what it does not know, and other servers speak its API: a name that is like none is only told.
     """
-    asked = [("--option", settings.variants[0].options)]
+    asked = [("--option", variant.options) for variant in settings.variants]
     for suite in settings.suites:
         asked += [(f"suite {suite.name}, case {case.id}", case.options) for case in representative_cases(suite)]
     told: dict[str, str] = {}
     for where, options in asked:
+        _check_types(where, options)
         unknown = [option for option in options if option not in known]
         if name == DEFAULT_API:
             told |= {option: where for option in unknown if option not in told}
@@ -382,6 +396,34 @@ def _check_options(settings: Settings, name: str, known: Mapping[str, str]) -> N
         if near := _meant_option(option, known):
             raise BadInput(f"{where}: Ollama has no option {option}: {near}")
         complain(f"warning: {where}: {option} is no option of Ollama, which ignores those that it does not know")
+
+
+_WHOLE = ("top_k", "seed", "num_predict", "num_keep", "repeat_last_n", "mirostat", "num_ctx", "num_batch", "num_gpu",
+          "main_gpu", "num_thread", "num_gqa", "draft_num_predict")  # fmt: skip
+_REAL = ("temperature", "top_p", "min_p", "typical_p", "tfs_z", "repeat_penalty", "presence_penalty",
+         "frequency_penalty", "mirostat_tau", "mirostat_eta", "rope_frequency_base",
+         "rope_frequency_scale")  # fmt: skip
+_SWITCHES = ("penalize_newline", "use_mmap", "use_mlock", "low_vram", "numa", "f16_kv", "vocab_only", "logits_all",
+             "embedding_only")  # fmt: skip
+
+
+def _check_types(where: str, options: Mapping[str, Any]) -> None:
+    """Raise BadInput for a value that no server can take for an option: each request would be refused for it."""
+    for name, value in options.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        wanted = ""
+        if name in _WHOLE and not (is_number and value == int(value)):
+            wanted = "a whole number"
+        elif name in _REAL and not is_number:
+            wanted = "a number"
+        elif name in _SWITCHES and not isinstance(value, bool):
+            wanted = "true or false"
+        elif name == "stop" and not all(
+            isinstance(each, str) for each in (value if isinstance(value, list) else [value])
+        ):
+            wanted = 'a text, or several: stop=\'["a", "5"]\''
+        if wanted:
+            raise BadInput(f"{where}: {setting_text(name, value)}: give {wanted}")
 
 
 def _meant_option(option: str, known: Mapping[str, str]) -> str:

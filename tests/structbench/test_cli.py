@@ -369,3 +369,18 @@ def test_signals_are_ours_during_a_load_only() -> None:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ("--requests 5 --requests 7", "--requests is given twice, 5 and 7: leave one out"),
+    ("--label a extra", "'extra' belongs to no option: leave it out"),
+    ("--zzqx 3", "unknown option --zzqx (see"),
+])  # fmt: skip
+def test_what_cannot_be_meant_is_a_short_line(capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
+    """Some were taken, and others answered with the names of sixty options."""
+    assert main(["load", *words.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_same_value_may_be_given_twice(parsed: Any) -> None:
+    assert parsed("--requests", "5", "--requests", "5").requests == 5

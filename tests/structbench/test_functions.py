@@ -128,3 +128,12 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             shown.append(eval(compile(ast.Expression(last.value), "cell", "eval"), names))
     assert all(each._repr_html_() for each in shown)
     assert len(shown[1]) == 4
+
+
+@pytest.mark.parametrize("given", [{"models": []}, {"concurrency": []}, {"slo": []}, {"progress": "yes"}])
+def test_a_list_without_values_is_not_the_default(given: dict[str, Any]) -> None:
+    """A filter that found no model measured the default ones."""
+    with pytest.raises(BadInput, match="give "):
+        structbench.load(**{"models": "m", "dry_run": True, **given})
+    with pytest.raises(BadInput, match="runs has no value"):
+        structbench.report([])

@@ -52,6 +52,21 @@ def test_answers_far_shorter_than_asked_for_are_noted(
     notes = list(LENGTHS.notes(memory.query(LENGTHS.sql, ["r"])))
     assert [note.kind for note in notes] == ([] if kind is None else [kind])
     assert all(note.text.startswith(text) for note in notes)
+    ended = "length" if kind == "answers_capped" else "stop"
+    few = [tokens for tokens, reason in answers if reason == ended and tokens < 75]
+    assert all(note.share == len(few) / len(answers) for note in notes)
+
+
+@pytest.mark.parametrize(("tokens", "noted"), [(14, True), (15, False)])
+def test_an_answer_must_lack_half_of_its_tokens_and_a_few_more(memory: Tables, tokens: int, noted: bool) -> None:
+    rows = [{"run_id": "r", "request_index": i, "asked_output_tokens": 30, "output_tokens": n, "chunks": n,
+             "done_reason": reason}
+            for i, (n, reason) in enumerate([(tokens, "stop"), (tokens, "stop"), (29, "stop")])]  # fmt: skip
+    memory.fill(runs=[{"run_id": "r", "suite": "text"}], requests=rows)
+    notes = list(LENGTHS.notes(memory.query(LENGTHS.sql, ["r"])))
+    assert [note.text.partition(" tokens")[0] for note in notes] == (
+        [f"67 % of the answers ended by themselves after {tokens}"] if noted else []
+    )
 
 
 @pytest.mark.parametrize("unknown", ["asked_output_tokens", "chunks"])

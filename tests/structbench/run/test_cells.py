@@ -176,7 +176,7 @@ def test_a_keep_alive_is_sent_as_ollama_reads_it(text: str, sent: str | float) -
     assert (cell.config.keep_alive, type(cell.config.keep_alive)) == (sent, type(sent))
 
 
-@pytest.mark.parametrize("text", ["soon", "10 m", "inf", "nan", "", "5x"])
+@pytest.mark.parametrize("text", ["soon", "10 m", "inf", "nan", "5x"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="is not a valid duration: give 10m or 1h30m, seconds, or -1 for ever"):
         settings_of(LoadOptions(keep_alive=text))
@@ -214,6 +214,47 @@ def test_numbers_that_nobody_means_are_refused_before_anything_counts_to_them(na
     many = name in ("concurrency", "rate")
     with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} .*: give at most "):
         settings_of(LoadOptions(**{name: [10**30] if many else 10**30}))
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"concurrency": [1, 1]}, "--concurrency names 1 twice"), ({"rate": [2.0, 2.0]}, "--rate names 2 twice"),
+    ({"arrival": "poisson"}, "--arrival is for an open loop"),
+    ({"rate": [1.0], "burstiness": 2.0}, "--burstiness is the shape of gamma arrivals"),
+    ({"simulate": True, "host": ["banana:xyz"]}, "--simulate measures a server of its own"),
+    ({"think": ["maybe"]}, "--think maybe: give on, off, or a level: none, minimal, low"),
+    ({"metadata": ["gpu=L4", "gpu=L5"]}, "--metadata gives gpu twice, L4 and L5"),
+    ({"slo": ["ttft_p95<=-1s"]}, "expected 0 or more"), ({"slo": ["semantic_similarity>=2"]}, "from -1 to 1"),
+])  # fmt: skip
+def test_what_contradicts_itself_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        settings_of(LoadOptions(models=["a"], suites=["numbers"], **given))
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"models": ""}, "--models '': give what is not empty"), ({"suites": ","}, "--suites ','"),
+    ({"label": ""}, "--label '': give a text that is not empty"), ({"requests": True}, "--requests True"),
+    ({"timeout": True}, "--timeout True"), ({"rate": [True]}, "--rate True"),
+    ({"option": {"num_ctx": []}}, "--option: num_ctx has no value"),
+])  # fmt: skip
+def test_what_is_no_value_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        LoadOptions(**given)
+
+
+@pytest.mark.parametrize(("pair", "said"), [
+    ("num_ctx=abc", "give a whole number"), ("num_ctx=2048.5", "a whole number"), ("seed=true", "a whole number"),
+    ('num_ctx={"a": 1}', "give a whole number"), ("temperature=warm", "give a number"), ("use_mmap=1", "true or false"),
+    ("stop=5", "give a text"), ('stop=["a", 5]', "give a text"),
+    ("num_ctx=2048", ""), ("temperature=1", ""), ("use_mmap=false", ""), ("stop=a,b", ""), ('stop=["a"]', ""),
+    ("num_ctx=2048,4096", ""),
+])  # fmt: skip
+def test_options_are_of_their_type(pair: str, said: str) -> None:
+    """A server refused each request for it."""
+    settings = settings_of(LoadOptions(models=["a"], suites=["numbers"], option=[pair]))
+    if not said:
+        return check_api(settings, SERVER)
+    with pytest.raises(BadInput, match=said):
+        check_api(settings, SERVER)
 
 
 def test_a_seed_is_a_number_of_json() -> None:

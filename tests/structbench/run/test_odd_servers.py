@@ -76,7 +76,7 @@ def held_back(peer: Peer, _number: int) -> None:
     """A parser that lets the first tokens out late."""
     peer.head()
     sleep(0.6)
-    every(0.01, [text("x")] * 20, peer)
+    every(0.01, [text("some ")] * 20, peer)
     peer.chunk(done(eval_count=80, eval_duration=800_000_000))
     peer.chunk()
 

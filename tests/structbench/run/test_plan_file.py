@@ -56,7 +56,7 @@ def test_a_printed_plan_gives_the_same_options(tmp_path: Path, capsys: pytest.Ca
 
 
 @settings(max_examples=30)
-@given(st.text(st.characters(exclude_categories=["Cs"])))
+@given(st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip))
 def test_a_printed_plan_is_toml_that_no_terminal_obeys(text: str) -> None:
     printed = plan_text(LoadOptions(label=text))
     assert tomllib.loads(printed) == {"label": text}
@@ -70,12 +70,19 @@ def test_a_printed_plan_is_toml_that_no_terminal_obeys(text: str) -> None:
         ("header = ['X-A=b']", "header would be a secret"), ("host = 'http://u:p@x'", "host would be a secret"),
         ("[option]\nnum_ctx = 2020-01-01", "option: a value that JSON does not have"),
         ("[body]\nx = [nan]", "body: a value that JSON does not have"),
+        ("models = []", "models has no value: give at least one"), ("slo = []", "slo has no value"),
+        ("option = {num_ctx = []}", "num_ctx has no value"), ("requests = [5, 6]", "requests: give one value"),
+        ("label = ['a', 'b']", "label: give one value"), ("quiet = 'yes'", 'quiet = "yes": give true or false'),
+        ("skip_cached = 1", "skip_cached = 1: give true or false"),
+        ("max-requests = 5\nmax_requests = 6", "max_requests stands there under both its names"),
         ("[models]\na = 1", "models: give one value or a list"), ("print_plan = true", "print_plan: no option"),
     ],
 )  # fmt: skip
 def test_what_a_plan_cannot_hold_is_one_line(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(BadInput, match=said.replace("?", "\\?")):
         with_plan([written(tmp_path, text)])
+    with pytest.raises(BadInput, match="there is no plan file json: a suite is --suites json"):
+        with_plan(["json"])
     with pytest.raises(BadInput, match=r"none\.toml cannot be read: No such file"):
         with_plan([str(tmp_path / "none.toml")])
 
