@@ -9,6 +9,7 @@ from typing import Any
 
 from structbench.capacity.search import Found, Step, search
 from structbench.errors import RunFailed
+from structbench.formatting import plural
 from structbench.options import LoadOptions
 from structbench.run.display import Display
 from structbench.run.runner import Stop, Summary, load
@@ -55,7 +56,7 @@ class Steps:
         options = replace(self.options, **at, max_time=max(1.0, min(self.options.max_time, self._left_s)))
         summary = load(settings_of(options), display=self.display, stop=self.stop, opened=self.store)
         step = _step(level, summary, self.store)
-        self.tell(f"{summary.outcomes[0].cell}: {step.state} after {step.requests} requests")
+        self.tell(f"{summary.outcomes[0].cell}: {step.state} after {plural(step.requests, 'request')}")
         return step
 
 

@@ -17,7 +17,7 @@ from structbench.metrics import IS_WHOLE, Metric, limits_of, without_stream
 from structbench.results.figures import Figures
 from structbench.results.groups import RunGroup
 from structbench.results.intervals import Rows, estimates_of
-from structbench.stats import CONFIDENCE, Estimate, wilson
+from structbench.stats import CONFIDENCE, Estimate, needed, wilson
 from structbench.strict_json import stored
 
 Judgement = Literal["met", "not met", "not decided"]
@@ -104,7 +104,9 @@ def settled_by(limit: Condition, estimate: Estimate, confidence: float = CONFIDE
         found = ceil(n * (wider * (end - value) / (limit.value - value)) ** 2)
     else:
         return None
-    return None if found is None or found > _MOST else found
+    # It is not decided now, and a percentile has no such interval of fewer.
+    least = needed(limit.metric.p, confidence) if limit.metric.p is not None and 0 < limit.metric.p < 1 else 0
+    return None if found is None or found > _MOST else max(found, least, n + 1)
 
 
 def _is_settled_share(limit: Condition, share: float, n: float, confidence: float) -> bool:
@@ -193,7 +195,7 @@ def judge(
         text = f"{by.label} of answers that came whole: {text}"
     needs_more = settled_by(slo, estimate, confidence) if outcome == "not decided" else None
     if outcome == "not decided":
-        text += f": {_why_open(estimate, needs_more, confidence)}"
+        text += f": {_why_open(slo, estimate, needs_more, confidence)}"
     if outcome == "met" and why is not None:
         outcome = "not decided"
     if why is None and row.get("verdict") == "degraded":
@@ -219,7 +221,7 @@ def _figure_text(slo: Condition, estimate: Estimate) -> str:
     return f"{shown} ({interval})" if interval else shown
 
 
-def _why_open(estimate: Estimate, needs: int | None, confidence: float) -> str:
+def _why_open(limit: Condition, estimate: Estimate, needs: int | None, confidence: float) -> str:
     """Return why a figure is neither met nor missed, and what would tell."""
     if estimate.why is not None:
         return estimate.why if needs is None else f"{estimate.why}; needs about {needs:,} requests"
@@ -228,7 +230,10 @@ def _why_open(estimate: Estimate, needs: int | None, confidence: float) -> str:
     if not estimate.has_interval:
         return "no interval is known for this figure"
     which = "interval" if confidence == CONFIDENCE else "interval of this look"
-    told = f"the {confidence * 100:g} % {which} contains the limit"
+    p = limit.metric.p
+    too_few = limit.metric.counts == "request" and p is not None and 0 < p < 1 and estimate.n < needed(p, confidence)
+    told = f"too few for the {confidence * 100:g} % {which}" if too_few else (
+        f"the {confidence * 100:g} % {which} contains the limit")  # fmt: skip
     return told if needs is None else f"{told}; needs about {needs:,} if it stays as it is"
 
 

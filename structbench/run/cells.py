@@ -11,7 +11,7 @@ from typing import Any
 from loadgen.api.openai import LIMIT_FIELDS
 from loadgen.api.server import Server
 from loadgen.types import ClosedLoop, Load, OpenLoop
-from structbench.formatting import load_text, suite_text
+from structbench.formatting import load_text, plural, suite_text
 from structbench.identity import canonical_json, config_hash
 from structbench.options import LoadOptions, as_arguments, as_setting, think_word
 from structbench.run.settings import Settings, Variant
@@ -146,9 +146,10 @@ def unreached_warning(cell: Cell) -> str | None:
     most = sum(not cases[index % len(cases)].follows for index in range(cell.requests))
     if most >= cell.load.concurrency:
         return None
+    asked = plural(cell.requests, "request")
     return (
-        f"{cell.load_name} is never reached with {cell.requests} requests of {cell.suite.name}: at most {most} are in "
-        f"flight; give --requests {4 * cell.load.concurrency} or more"
+        f"{cell.load_name} is never reached with {asked} of {cell.suite.name}: at most {most} "
+        f"are in flight; give --requests {4 * cell.load.concurrency} or more"
     )
 
 

@@ -378,8 +378,10 @@ def estimate(planned: Sequence[PlannedCell], store: Store | None, settings: Sett
         limited += n is None
         unknown += not ends
     settled = any(each.cell.until_settled for each in todo)
-    text = f"{'at most ' if settled else ''}{plural(requests, 'request')} in {plural(len(todo), 'cell')}"
-    text += f", and what {plural(limited, 'cell')} can in their time" if limited else ""
+    text = f"{'at most ' if settled else ''}{plural(requests, 'request')} in {plural(len(todo) - limited, 'cell')}"
+    if limited:
+        own = f"what {plural(limited, 'cell')} can in {'its' if limited == 1 else 'their'} time"
+        text = f"{text}, and {own}" if limited < len(todo) else own
     if unknown == len(todo):
         return f"{text}: how long that takes is not known, since nothing like it was measured" if todo else text
     more = f", and {plural(unknown, 'cell')} of which nothing like it was measured" if unknown else ""

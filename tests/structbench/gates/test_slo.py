@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from structbench.gates.expressions import parse_slo
-from structbench.gates.slo import CellResult, Gate, GateOutcome, judge, settle
+from structbench.gates.slo import CellResult, Gate, GateOutcome, Looked, judge, settle
 from structbench.metrics import metric_of
 from structbench.stats import Estimate, wilson
 
@@ -94,6 +94,17 @@ def test_a_limit_is_met_not_met_or_not_decided_by_the_whole_interval(
     assert (gate.outcome, gate.text, gate.needs) == (outcome, text, needs)
     assert gate.line == f"{'NOT MET' if outcome == 'not met' else outcome}: m json c=1: {slo}: {text}"
     assert gate.is_missed is (outcome in ("not met", "not decided"))
+
+
+def test_few_requests_have_no_interval_of_a_strict_look() -> None:
+    """Of nine: 'the 99.9 % interval contains the limit; needs about 1'."""
+    looked = Looked(("ttft_p50<=1s",), 9, 0.999)
+    gate = judge("m", parse_slo("ttft_p50<=1s"), Estimate(9, 0.084, 0.08, 0.09), GOOD_RUN, looked)
+    assert gate.text == (
+        "84.0 ms (80.0–90.0 ms), n = 9 requests: too few for the 99.9 % interval of this look; needs about 11 if it "
+        "stays as it is"
+    )
+    assert gate.needs == 11
 
 
 @pytest.mark.parametrize(
