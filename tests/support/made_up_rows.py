@@ -247,7 +247,7 @@ def steady(rows: Iterable[Row]) -> list[Row]:
 
 def counted(rows: Iterable[Row]) -> list[Row]:
     """Which rates are of."""
-    return [row for row in rows if row["ended_steady"] is not False]
+    return [row for row in rows if row["ended_steady"] is not False and row["chunks"] != 0]
 
 
 def failed_of(rows: Iterable[Row]) -> list[Row]:

@@ -22,7 +22,8 @@ ALL = "SELECT request_index, segment, outcome FROM requests ORDER BY 1"
 
 
 def row(**counts: Any) -> dict[str, Any]:
-    return {"requests": 4, "completed": 0, "scored": 0, "errors": 4, "failures": [], "model": "m", **counts}
+    figures = {"e2e_p50_s": 0.2, "requests_per_s": 5.0}
+    return {"requests": 4, "completed": 0, "scored": 0, "errors": 4, "failures": [], "model": "m", **figures, **counts}
 
 
 def test_a_run_is_of_use_where_anything_was_answered_or_tells_of_the_model() -> None:
@@ -31,6 +32,13 @@ def test_a_run_is_of_use_where_anything_was_answered_or_tells_of_the_model() -> 
     assert unanswered(row(failures=[busy])) == "none of 4 requests was answered (http 503: busy)"
     for counts in ({"completed": 1}, {"scored": 1, "errors": 3}, {"requests": 0, "errors": 0}, {"errors": 3}):
         assert unanswered(row(**counts)) is None
+
+
+def test_a_run_of_empty_answers_is_of_no_use_unless_they_are_scored() -> None:
+    empty = row(completed=4, errors=0, e2e_p50_s=None, requests_per_s=0.0)
+    assert unanswered(empty) == "4 answers came without a text, thinking or a call in any of them"
+    assert unanswered({**empty, "scored": 4}) is None
+    assert unanswered({**empty, "requests_per_s": 1.0}) is None
 
 
 def test_the_errors_of_each_run_stand_with_kind_count_and_first_message() -> None:
