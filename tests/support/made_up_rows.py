@@ -247,7 +247,7 @@ def steady(rows: Iterable[Row]) -> list[Row]:
 
 def counted(rows: Iterable[Row]) -> list[Row]:
     """Which rates are of."""
-    return [row for row in rows if row["ended_steady"] is not False and row["chunks"] != 0]
+    return [row for row in rows if row["ended_steady"] is not False]
 
 
 def failed_of(rows: Iterable[Row]) -> list[Row]:
@@ -376,7 +376,7 @@ def summary() -> list[Row]:
 
 def _summary(run_id: str, rows: list[Row], itl: Row) -> Row:
     run, done, seconds = RUNS[run_id], completed(rows), rate_s(run_id)
-    timed, ended = steady(done), counted(done)
+    timed, ended = steady(done), counted(answered(rows))
     tokens_ended = sum(values(ended, "output_tokens")) if ended and all(map(covered, ended)) else None
     limits, scored = run["goodput_limits"], len(values(rows, "accuracy_score"))
     tokens = sum(values(done, "output_tokens")) if done and all(map(covered, done)) else None

@@ -149,7 +149,7 @@ def test_a_comparison_shows_what_changed_between_two_versions(
         (["--compare", "0.5.4", "gemma3:270m"], "have no probe in common"),
         (["--compare", "a", "b", "--models", "m"], "--compare takes two"),
         (["--compare", "a", "b", "--db", "no.duckdb"], "no.duckdb does not exist"),
-        (["--models", "m", "--tokens", "0"], "must be more than 0"),
+        (["--models", "m", "--tokens", "0"], "--tokens 0: give more than 0"),
         (["--models", "m", "--api", "openapi"], "--api 'openapi': did you mean openai?"),
         ([], "name the models to try"),
     ],

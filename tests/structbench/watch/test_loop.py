@@ -186,8 +186,8 @@ def test_curves_are_of_all_running_cells_together() -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--every", "0"], "--every 0: give a time above 0"),
-        (["--every", "nan"], "--every nan: give a time above 0"),
+        (["--every", "0"], "--every 0: give more than 0"),
+        (["--every", "nan"], "--every nan: give more than 0"),
         (["--url", "ftp://x"], "--url ftp://x is not a valid address: give one such as http://127.0.0.1:9464/metrics"),
     ],
 )
