@@ -288,7 +288,10 @@ def _plan(cell: Cell, found: StoredRun | None, *, skip_cached: bool, state: Judg
     if found.status == "complete" and (state != "not decided" or _is_enough(cell, found)):
         whole = f"{run} is complete" + (f", and its rule is {state}" if state != "not decided" else "")
         if skip_cached:
-            return PlannedCell(cell, found, (), "skipped", whole)
+            again = (
+                ", but its measurement is invalid: without --skip-cached it is made again" if found.is_invalid else ""
+            )
+            return PlannedCell(cell, found, (), "skipped", whole + again)
         return new(f"{whole}; --skip-cached would skip it")
     if found.ended and found.lost and found.held > (cell.requests or 0) and cell.requests is not None:
         cell, everything = replace(cell, requests=found.held), range(found.held)

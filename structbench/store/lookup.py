@@ -30,6 +30,8 @@ class StoredRun:
     asked_duration_s: float | None = None
     done: frozenset[int] = frozenset()
     """Indices of requests that need not be sent again."""
+    is_invalid: bool = False
+    """Whether its measurement was judged invalid."""
     ended: bool = False
     """Whether it came to its end, also where that leaves something to be sent again: then it is partial."""
     lost: frozenset[int] = frozenset()
@@ -55,7 +57,7 @@ class StoredRun:
 _RUNS = f"""
 SELECT config_hash, run_id, status, label, owner, started_at, asked_requests, asked_duration_s,
     (SELECT max(segment) FROM segments WHERE segments.run_id = runs.run_id) AS segment,
-    requests, lost, answered
+    requests, lost, answered, coalesce(verdict = 'invalid', false) AS is_invalid
 FROM runs LEFT JOIN (
     SELECT run_id, count(*) AS requests, count(*) FILTER (error_kind IN (SELECT unnest($2::VARCHAR[]))) AS lost,
         count(*) FILTER (NOT {FAILED} AND error_kind IS DISTINCT FROM 'cancelled') AS answered
@@ -85,7 +87,7 @@ def find_runs(
     """
     found: dict[str, StoredRun] = {}
     rows = con.execute(_RUNS, [list(config_hashes), list(SENT_AGAIN)]).fetchall()
-    for config_hash, run_id, status, label, owner, started_at, asked, asked_s, segment, n, lost, answered in rows:
+    for config_hash, run_id, status, label, owner, started_at, asked, asked_s, segment, n, lost, answered, bad in rows:
         ended, whole = status == "complete", not lost and (answered or not n)
         kind: Literal["complete", "partial", "running"] = (
             "complete" if ended and whole else "running" if status == "running" and is_alive(owner) else "partial"
@@ -93,7 +95,7 @@ def find_runs(
         run = StoredRun(
             run_id=run_id, status=kind, requests=n or 0, asked_requests=asked, asked_duration_s=asked_s,
             next_segment=0 if segment is None else segment + 1, label=label, started_at=started_at,
-            ended=ended and bool(whole or answered),
+            ended=ended and bool(whole or answered), is_invalid=bad,
         )  # fmt: skip
         before = found.get(config_hash)
         if before is None or run.rank < before.rank:

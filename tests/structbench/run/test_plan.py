@@ -90,6 +90,12 @@ def test_an_interrupted_run_with_every_row_only_lacks_its_end() -> None:
     assert (cell.cache, cell.missing) == ("resumed", [])
 
 
+def test_a_skipped_run_whose_measurement_is_invalid_says_how_to_make_it_again() -> None:
+    found = Memory(status="complete", done=frozenset(range(6)), requests=6, is_invalid=True)
+    why = planned(found, skip_cached=True).why
+    assert why == "run r1 is complete, but its measurement is invalid: without --skip-cached it is made again"
+
+
 @pytest.mark.parametrize(("state", "skipped"), [("met", True), ("not met", True), ("not decided", False)])
 def test_a_complete_run_is_done_if_it_decides_the_rule(
     state: str, skipped: bool, monkeypatch: pytest.MonkeyPatch
