@@ -239,6 +239,10 @@ def print_summary(summary: Summary, console: Console, *, wide: bool = False) -> 
     else:
         print_pairs(summary.pairs, console)
         warnings = dict.fromkeys(f"warning: {text}" for row in summary.rows for text in row.get("warnings") or ())
+        if not console.is_terminal:  # a log, whose lines nobody has to find on two screens
+            for line in gates:
+                say(line, console.file)
+            gates = []
         print_brief(document, console, more={"Limits": gates, "": [*warnings, ran]})
     if document is not None:
         print_answer(document, console)
