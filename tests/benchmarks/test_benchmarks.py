@@ -219,6 +219,7 @@ def test_a_whole_run_against_the_simulator_gives_every_figure_once(monkeypatch: 
     assert all(json.dumps(figure.value, allow_nan=False) for figure in figures)
 
 
+@pytest.mark.slow
 def test_the_large_file_is_as_a_load_would_have_left_it(tmp_path: Path) -> None:
     results.build(tmp_path / "small.duckdb", runs=3, requests=100)
     with Reader(tmp_path / "small.duckdb") as reader:

@@ -117,6 +117,7 @@ def test_a_mistake_is_told_with_its_place(results_once: Path, sql: str, message:
         ask(results_once, sql)
 
 
+@pytest.mark.slow
 def test_rows_as_a_table_as_csv_and_as_json(results_once: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sql = "SELECT label, 1 AS n, started_at AS first, NULL AS nothing FROM runs WHERE label = 'older'"
     shown = {}

@@ -474,6 +474,7 @@ def test_the_command_prints_a_table_and_the_exit_code_tells(
 
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown", "json"])
+@pytest.mark.slow
 def test_the_command_writes_a_file_whole(db: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "out"
     assert command(db, "plain", "slow", "--format", kind, "-o", str(path)) == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from structbench.results.wrong_answers import MAX_CHARACTERS, asked_of, wrong_kinds
 from structbench.store import Reader, Store
 from structbench.store.database import Database
@@ -38,6 +40,7 @@ def test_a_prompt_is_cut_where_it_is_long() -> None:
     assert long == "a" * MAX_CHARACTERS + "\n… and 1,000 more characters"
 
 
+@pytest.mark.slow
 def test_prompts_are_merged_once_and_go_with_the_last_run_of_their_suite(tmp_path: Path) -> None:
     ours, theirs = filled(tmp_path / "a.duckdb", "r1"), filled(tmp_path / "b.duckdb", "r2")
     merge(ours, theirs)

@@ -682,6 +682,7 @@ def test_schemas_told_in_two_ways_are_paired(sim: Simulator, db: Path) -> None:
 
 
 @pytest.mark.parametrize(("endpoint", "concurrency"), [("chat", [1, 2]), ("generate", [1])])
+@pytest.mark.slow
 def test_prompts_are_as_long_as_asked_in_each_models_own_tokens(
     sim: Simulator, db: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str, concurrency: list[int]
 ) -> None:

@@ -73,6 +73,7 @@ def impatient() -> Iterator[Scorer]:
     ],
     ids=lambda value: str(value)[:30],
 )
+@pytest.mark.slow
 def test_what_takes_too_long_to_judge_is_unscored(impatient: Scorer, schema: Any, text: str) -> None:
     assert_unscored(impatient, schema, text, "scoring took longer than 0.2 s of CPU time")
 

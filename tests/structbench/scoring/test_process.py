@@ -98,6 +98,7 @@ def test_scores_are_those_of_the_pure_function(scorer: Scorer, scores: Scores) -
     assert scores.threads == {"scorer"}
 
 
+@pytest.mark.slow
 def test_a_catastrophic_pattern_costs_one_answer_and_no_process(scorer: Scorer, scores: Scores) -> None:
     child = child_of(scorer)
     scorer.submit(1, CASES["slow"], CATASTROPHE)
@@ -223,6 +224,7 @@ class Stubborn:
         return exec, (code,)
 
 
+@pytest.mark.slow
 def test_an_answer_that_swallows_the_alarm_is_stopped_by_the_next_also_where_the_program_blocks_it(
     scores: Scores,
 ) -> None:

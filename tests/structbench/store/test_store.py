@@ -175,6 +175,7 @@ def test_a_load_starts_while_a_reader_holds_a_current_file(path: Path) -> None:
         assert store.find(["h"]) == {}
 
 
+@pytest.mark.slow
 def test_a_dead_process_run_can_go_on_while_a_reader_has_the_file(path: Path) -> None:
     Store(path).close()
     dead = Spool(spool_of(path))

@@ -451,6 +451,7 @@ def test_how_many_were_in_flight_is_averaged_over_the_full_part_of_a_closed_loop
     assert store.query(FACTS, ["r"])[0]["in_flight_mean"] == mean
 
 
+@pytest.mark.slow
 def test_a_run_of_many_requests_is_judged_within_the_memory_of_a_load(tmp_path: Path) -> None:
     """An ordered list of all instants took 512 MB at 20,000 requests, and the load ended in a traceback."""
     path = tmp_path / "db.duckdb"

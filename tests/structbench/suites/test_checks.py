@@ -110,6 +110,7 @@ ENDLESS_TOOL = {"type": "function", "function": {"name": "look", "parameters": E
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_pattern_without_end_is_given_up_and_the_rest_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: dict[str, Any], field: str
 ) -> None:
