@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from loadgen.api.server import REFUSED, AccessRefused, ServerError
+from loadgen.api.server import REFUSED, AccessRefused, Redirects, ServerError
 from loadgen.wire.access import Access, redirect_target
 from loadgen.wire.tls import answers_tls, tls_problem
 
@@ -45,7 +45,7 @@ def way_to(address: str, access: Access, limit_s: float, *, whole: bool = True) 
             asked = str(response.url)
             target = redirect_target(asked, response.headers["location"])
             there = target.removesuffix(asked.removeprefix(address.rstrip("/")))
-            raise ServerError(f"{address} redirects to {access.masked(there)}: give that as --host")
+            raise Redirects(f"{address} redirects to {access.masked(there)}: give that as --host")
 
     way = client_arguments(address, access, limit_s, proxy_to(address), whole=whole)
     return {**way, "trust_env": False, "follow_redirects": False, "event_hooks": {"response": [refuse_redirect]}}

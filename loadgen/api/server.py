@@ -29,6 +29,10 @@ class NoSuchModel(ServerError):
     """The server does not have the model, as it says when it is asked for an answer."""
 
 
+class Redirects(ServerError):
+    """The server answers with another address, which nothing follows: the message says what to give."""
+
+
 class NotThisApi(ServerError):
     """Something answers, but not as a server of this API."""
 

@@ -18,7 +18,16 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from loadgen.api import DEFAULT_API, blame, kinds, openai, sse
 from loadgen.api.questions import allowed, client_of, unanswered
-from loadgen.api.server import AccessRefused, LoadedModel, NoSuchModel, NotThisApi, Server, ServerError, given_host
+from loadgen.api.server import (
+    AccessRefused,
+    LoadedModel,
+    NoSuchModel,
+    NotThisApi,
+    Redirects,
+    Server,
+    ServerError,
+    given_host,
+)
 from loadgen.types import Request
 from loadgen.wire.access import NO_ACCESS, Access, masked_address, split_userinfo
 
@@ -139,12 +148,12 @@ class V1Server:
     ) -> tuple[float | None, str | None]:  # fmt: skip
         """Send the shortest request, for which a server loads the model; return its seconds, and a refusal.
 
-        Raises NotThisApi if the server has nothing at the API's path, NoSuchModel and AccessRefused.
+        Raises NotThisApi if the server has nothing at the API's path, NoSuchModel, AccessRefused and Redirects.
         """
         began = monotonic()
         try:
             answer = self._ask(address, model, "Say hello.", access, limit_field)
-        except (NotThisApi, NoSuchModel, AccessRefused):
+        except (NotThisApi, NoSuchModel, AccessRefused, Redirects):
             raise
         except ServerError as error:
             return None, str(error)

@@ -256,6 +256,18 @@ def test_a_path_without_an_api_is_no_model_that_is_missing() -> None:
         assert OPENAI.load_model(f"{peer.url}/v1", "no such path", {}, None) == (None, "HTTP 404: no such path")
 
 
+def test_a_server_that_redirects_only_what_is_posted_is_told_before_the_load() -> None:
+    def script(peer: Peer) -> None:
+        while peer.read() is not None:
+            peer.head(308, {"Location": "https://other.example/v1/chat/completions", "Content-Length": "0"})
+
+    with (
+        Scripted(script) as peer,
+        pytest.raises(ServerError, match=r"redirects to https://other\.example/v1: give that"),
+    ):
+        OPENAI.load_model(f"{peer.url}/v1", "m", {}, None)
+
+
 def test_embeddings_are_in_the_order_of_the_texts() -> None:
     data = {"data": [{"index": 1, "embedding": [2.0]}, {"index": 0, "embedding": [1.0]}]}
     with Scripted(answering({"/v1/embeddings": data})) as peer:
