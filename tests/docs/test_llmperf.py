@@ -125,6 +125,9 @@ def test_every_load_runs_against_the_simulated_server_behind_its_providers_path_
         monkeypatch.setenv("OPENAI_API_BASE", address)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
         here = [address if word == given else word for word in words]
+        for option in ("--requests", "--metrics-port", "--db"):
+            if option in here:
+                del here[here.index(option) : here.index(option) + 2]
         db = tmp_path / "s.duckdb"
         assert main(["load", *here, "--requests", "3", "--metrics-port", "0", "--db", str(db), "--quiet"]) == 0
         assert {each["model"] for each in sim.truth()["requests"] if each["outcome"] == "completed"} == {model}

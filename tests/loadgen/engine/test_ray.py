@@ -145,7 +145,7 @@ def test_explain_shows_where_it_would_be_sent_from(cluster: LocalCluster, server
     printed = load(cluster, server, tmp_path / "s.duckdb", "--explain")
     assert "sending from 2 nodes: 127.0.0.3, 127.0.0.2" in printed
     assert "--nodes 7: the cluster has 2 nodes with a processor for Ray" in load(
-        cluster, server, tmp_path / "s.duckdb", "--nodes", "7", code=2
+        cluster, server, tmp_path / "s.duckdb", "--explain", code=2, nodes=7
     )
 
 

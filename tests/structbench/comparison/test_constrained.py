@@ -152,7 +152,7 @@ def test_a_load_of_both_kinds_says_what_the_database_says(tmp_path: Path) -> Non
     with Simulator({"m": model}, answers=answer_book()) as sim:
         options = small(sim, db, models=["m"], suites=["json", "numbers"], structured=["format", "prompt"], requests=90)
         summary = load(options)
-        again = {each.name: getattr(options, each.name) for each in keywords()}
+        again = {each.name: given for each in keywords() if (given := getattr(options, each.name)) != []}
         alone = structbench.load(**{**again, "suites": ["json"], "structured": "prompt", "skip_cached": True})
     assert [(row["suite"], row["structured"]) for row in summary.rows] == [
         ("json", "format"), ("json", "prompt"), ("numbers", "none"),
