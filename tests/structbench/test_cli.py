@@ -244,10 +244,11 @@ def test_json_on_stdout_and_peoples_text_on_stderr_and_then_nothing_to_do(
         assert word in err
     sim.reset_truth()
     assert main([*arguments, "--skip-cached", "--dry-run"]) == 0
-    assert capsys.readouterr().out == f"sim:fast json c=2: skipped: run {run['run_id']} is complete\n"
+    done = f"sim:fast json c=2: skipped: run {run['run_id']} is complete"  # and on a busy machine, that it is invalid
+    assert capsys.readouterr().out.startswith(done)
     assert main([*arguments, "--skip-cached"]) == 0
     out = capsys.readouterr().out
-    assert f"sim:fast json c=2: skipped: run {run['run_id']} is complete\n" in out
+    assert done in out
     assert "1 run (1 skipped)" in out
     assert sim.truth(summary=True)["totals"]["requests"] == 0
 
