@@ -210,9 +210,11 @@ def test_a_complete_run_is_skipped_and_judged_again(lossy: SimpleNamespace) -> N
     (row,), (before,) = lossy.skipped.rows, lossy.again.rows
     assert len(lossy.engine_again.given) == 1, "nothing was sent"
     assert row == {**before, "cache": "skipped"}, "the limits of --goodput too, unless there are others"
-    assert lossy.display.lines[-1].startswith(
-        f"sim:fast numbers rate=10/s constant: skipped: run {before['run_id']} is complete"
-    )
+    is_invalid = before["verdict"] == "invalid"  # on a busy machine
+    again = ", but its measurement is invalid: without --skip-cached it is made again" if is_invalid else ""
+    assert lossy.display.lines[-1:] == [
+        f"sim:fast numbers rate=10/s constant: skipped: run {before['run_id']} is complete{again}"
+    ]
     assert [gate.outcome for gate in lossy.skipped.gates] == ["met", "met"]
     assert (lossy.skipped.exit_code, lossy.skipped.pairs) == (0, [])
 
