@@ -328,10 +328,10 @@ class RequestRecord:
     def is_overcounted(self) -> bool:
         """Whether there are more tokens than the bytes of the answer can hold: it was a count of something else."""
         count = (self.output_tokens or 0) - UNSEEN_TOKENS
-        if self.thinking_is_hidden:
-            count -= self.thinking_tokens or count
         if count <= len(self.output_text) + len(self.thinking_text):  # nearly always
             return False
+        if self.thinking_is_hidden:
+            count -= self.thinking_tokens or count
         try:
             texts = (self.output_text, self.thinking_text, json.dumps(self.tool_calls) if self.tool_calls else "")
         except RecursionError:  # a call that nobody can measure

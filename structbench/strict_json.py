@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any
 
+from loadgen.api.reading import is_shallow
+
 
 class NotStrict(ValueError):
     """The text passes Python's json, but is not strict JSON."""
@@ -29,18 +31,8 @@ def stored(text: str | None) -> Any:
         value = None if text is None else _STORED.decode(text)
     except (ValueError, RecursionError):
         return None
-    return value if text is None or _is_shallow(text, value) else None
-
-
-def _is_shallow(text: str, value: Any) -> bool:
-    """Return whether nothing is nested more deeply than ``_DEEPEST``."""
-    if text.count("[") + text.count("{") <= _DEEPEST:
-        return True
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [item for each in level if isinstance(each, dict | list)
-                 for item in (each.values() if isinstance(each, dict) else each)]  # fmt: skip
-    return not level
+    may_be_deep = text is not None and text.count("[") + text.count("{") > _DEEPEST
+    return None if may_be_deep and not is_shallow(value, _DEEPEST) else value
 
 
 def _float(text: str) -> float | None:

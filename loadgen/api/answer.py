@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from loadgen.api.reading import MOST_NS, MOST_TOKENS
+from loadgen.api.reading import MOST_NS, MOST_TOKENS, is_shallow
 from loadgen.types import NOT_JSON, is_broken
 from loadgen.wire.framing import BadWire
 
@@ -61,8 +61,10 @@ def gathered(offsets_us: Sequence[int], merged: int) -> int:
 
 def told_alike(reason: Any) -> Any:
     """Return why an answer ended as most servers call it, in lower case; what is no text as it is."""
-    word = reason.lower() if isinstance(reason, str) else reason
-    return REASONS.get(word, word) if isinstance(word, str) else word
+    if not isinstance(reason, str):
+        return reason
+    word = reason.lower()
+    return REASONS.get(word, word)
 
 
 def broke_off(reason: Any, said: bool) -> bool:
@@ -309,15 +311,8 @@ def _arguments(arguments: Mapping[str, Any] | str) -> Any:
         value = _STRICT.decode(arguments)
     except (ValueError, RecursionError):
         return {NOT_JSON: arguments}
-    return value if _is_shallow(arguments, value) else {NOT_JSON: arguments}
-
-
-def _is_shallow(text: str, value: Any) -> bool:
-    level = [value] if text.count("[") + text.count("{") > _DEEPEST else []
-    for _ in range(_DEEPEST + 1):
-        level = [item for each in level if isinstance(each, dict | list)
-                 for item in (each.values() if isinstance(each, dict) else each)]  # fmt: skip
-    return not level
+    may_be_deep = arguments.count("[") + arguments.count("{") > _DEEPEST
+    return {NOT_JSON: arguments} if may_be_deep and not is_shallow(value, _DEEPEST + 1) else value
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

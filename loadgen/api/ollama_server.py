@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from loadgen.api.server import (
     Server,
     ServerError,
     given_host,
+    pull_commands,
     socket_address,
 )
 from loadgen.types import NS
@@ -75,7 +75,7 @@ def full_name(model: str) -> str:
 
 def how_to_get(models: Sequence[str], server: Server) -> str:
     """Return what to do about models that the server lacks, and what it has."""
-    get = "; ".join(f"ollama pull {shlex.quote(model)}" for model in models)
+    get = pull_commands(models)
     meant = server.meant(models)
     return f"{meant}{'Else run' if meant else 'run'} `{get}`, or add --pull; it has {server.names()}"
 

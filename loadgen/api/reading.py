@@ -13,6 +13,15 @@ _TEXTS = ("text", "value", "content", "thinking", "reasoning", "summary")
 """Fields in which an object has its text."""
 
 
+def is_shallow(value: Any, levels: int) -> bool:
+    """Return whether a JSON value ends within so many levels, its innermost values among them."""
+    level = [value]
+    for _ in range(levels):
+        level = [item for each in level if isinstance(each, dict | list)
+                 for item in (each.values() if isinstance(each, dict) else each)]  # fmt: skip
+    return not level
+
+
 def object_of(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return the object of that name; an empty one for what is something else, which is not what it means here."""
     found = fields.get(name)

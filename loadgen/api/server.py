@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -142,6 +143,11 @@ class Server:
             if not self.models:
                 raise
             raise NoSuchModel(f"{error}: {self.api.how_to_get([model], self)}") from None
+
+
+def pull_commands(models: Sequence[str]) -> str:
+    """Return what a shell has to run for Ollama to have these models."""
+    return "; ".join(f"ollama pull {shlex.quote(model)}" for model in models)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,8 +140,7 @@ def event_of(text: str) -> Mapping[str, Any] | None:
         if is_other:
             return None
         raise BadWire(f"an event is not JSON ({error}): {data:.100}") from None
-    if isinstance(fields, list) and len(fields) == 1:  # Gemini's errors
-        fields = fields[0]
+    fields = _only(fields)
     if name == "error" or (isinstance(fields, dict) and _is_error(fields)):
         raise StreamFailed(fields)
     if fields == DONE:
@@ -155,14 +154,17 @@ def event_of(text: str) -> Mapping[str, Any] | None:
     return fields
 
 
+def _only(fields: Any) -> Any:
+    """Return what stands in a list of one, as Gemini's errors do."""
+    return fields[0] if isinstance(fields, list) and len(fields) == 1 else fields
+
+
 def _fail_for(body: str) -> None:
     """Raise StreamFailed for an error that came as JSON in the place of an event."""
     try:
-        fields = json.loads(body)
+        fields = _only(json.loads(body))
     except (ValueError, RecursionError):
         return
-    if isinstance(fields, list) and len(fields) == 1:
-        fields = fields[0]
     if isinstance(fields, dict) and _is_error(fields):
         raise StreamFailed(fields)
 

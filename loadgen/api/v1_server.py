@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -27,6 +26,7 @@ from loadgen.api.server import (
     Server,
     ServerError,
     given_host,
+    pull_commands,
 )
 from loadgen.types import Request
 from loadgen.wire.access import NO_ACCESS, Access, masked_address, split_userinfo
@@ -83,8 +83,7 @@ class V1Server:
         meant = server.meant(models)
         has = f"{meant}{'It' if meant else 'it'} has {', '.join(names[:_MOST_NAMES]) or 'no model'}{more}"
         if server.kind == DEFAULT_API:
-            get = "; ".join(f"ollama pull {shlex.quote(model)}" for model in models)
-            return f"{has}: run `{get}`, or name one of these"
+            return f"{has}: run `{pull_commands(models)}`, or name one of these"
         return f"{has}: load the model there, or name one of these"
 
     def smallest(self, server: Server, most: int) -> list[str]:

@@ -66,9 +66,10 @@ def headline_of(
     )  # fmt: skip
 
 
-def settling(found: Iterable[Settles]) -> list[str]:
-    """Return the commands that settle what is open, with what each takes, as few as there can be."""
-    return [each.text for each in together([*found])]
+def settling(found: Iterable[Settles], told: Iterable[str] = ()) -> list[str]:
+    """Return the commands that settle what is open, with what each takes, as few as there can be, but those told."""
+    known = {text.lower() for text in told}
+    return [each.text for each in together([*found]) if each.text.lower() not in known]
 
 
 def _capitals(texts: Iterable[str]) -> tuple[str, ...]:

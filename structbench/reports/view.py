@@ -82,8 +82,7 @@ def _answer(headline: Headline) -> dict[str, Any]:
                    "notes": [note for note in headline.notes if note not in simulated]},
         "all_simulated": every,
         "simulated": simulated[0].removeprefix(f"{SIMULATED}: ") if simulated else "",
-        "settles": [text for text in settling(each for one in headline.candidates for each in one.settles)
-                    if text.lower() not in {told.lower() for told in headline.settled_by}],
+        "settles": settling((each for one in headline.candidates for each in one.settles), headline.settled_by),
         "conditions": [condition.text for condition in headline.conditions],
         "candidates": [_candidate(each, headline, every) for each in headline.candidates],
     }  # fmt: skip

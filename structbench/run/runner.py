@@ -186,8 +186,8 @@ class Summary:
         """What settles the cells that --slo leaves open, beside what the answer says of the best."""
         if self.document is None or not self.gates:
             return []
-        told = {text.lower() for text in self.document.headline.settled_by}
-        return [f"not decided: {text}" for text in settling(self.settles.values()) if text.lower() not in told]
+        open_besides = settling(self.settles.values(), self.document.headline.settled_by)
+        return [f"not decided: {text}" for text in open_besides]
 
     @property
     def exit_code(self) -> int:
