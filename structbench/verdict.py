@@ -274,7 +274,8 @@ class _Sample:
             self.every *= 2
 
     def percentiles(self, place: int) -> list[float]:
-        return [percentile((value[place] for value in self.values), p) or 0.0 for p in JUDGED.values()]
+        values = sorted(value[place] for value in self.values)
+        return [percentile(values, p) or 0.0 for p in JUDGED.values()]
 
 
 _KEPT = 4096

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 from typing import Any
 
 from loadgen.engine import Job, LoadFailed, Orders, Readings, default_workers
@@ -23,6 +23,9 @@ from loadgen.engine.feed import Feed, InFlight
 from loadgen.types import NS, Request, RequestError, RequestRecord
 
 _POLL_S = 0.1
+_GATHER_S = 0.01
+"""How long messages gather during a load: to wake up for each would take most of what a record costs this process.
+Requests are made further ahead than that."""
 _START_DELAY_NS = 20_000_000
 _DEATHS_IN_A_ROW = 5
 _CANCEL_S = 2.0
@@ -105,6 +108,8 @@ class _Load:
             self.selector.register(self.feed.incoming, selectors.EVENT_READ, self.feed)
         while self.children:
             self._watch_writer()
+            if self.readings.started_ns is not None and self.feed.incoming is None and not self.feed.waits:
+                sleep(_GATHER_S)
             for key, _ in self.selector.select(_POLL_S):
                 if isinstance(key.data, _Child):
                     yield from self._receive(key.data)

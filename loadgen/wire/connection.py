@@ -115,6 +115,8 @@ class Connection:
         self._keep_alive = False
         self.closed = False
         self._loop.add_reader(sock, self._on_readable)
+        if self._selector is not None:
+            self._selector.readers[sock.fileno()] = self._on_readable
 
     @classmethod
     async def open(
@@ -215,6 +217,8 @@ class Connection:
         if not self.closed:
             self.closed = True
             self._loop.remove_reader(self._sock)
+            if self._selector is not None:
+                self._selector.readers.pop(self._sock.fileno(), None)
             if self._sending is not None:
                 # Otherwise the event loop would wait for ever to write to the closed socket.
                 self._loop.remove_writer(self._sock)

@@ -13,6 +13,7 @@ import selectors
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from time import monotonic_ns, sleep, time_ns
 from typing import Any
 
@@ -73,6 +74,9 @@ class TimestampingSelector(selectors.DefaultSelector):
 
     def __init__(self) -> None:
         super().__init__()
+        self.readers: dict[int, Callable[[], object]] = {}
+        """By descriptor: what reads from it as soon as it is found readable, past the event loop, for which each event
+        is a handle in a queue."""
         self._schedstat: int | None = None
         with contextlib.suppress(OSError):
             self._schedstat = os.open(_SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
@@ -101,7 +105,14 @@ class TimestampingSelector(selectors.DefaultSelector):
         else:
             self.readable_since_ns = entered_ns if waited_ns is None else max(entered_ns, now - wait_ns)
         self._looked_ns = now
-        return found
+        return [event for event in found if not self._is_read(*event)]
+
+    def _is_read(self, key: selectors.SelectorKey, events: int) -> bool:
+        read = self.readers.get(key.fd) if events == selectors.EVENT_READ else None
+        if read is None:
+            return False
+        read()
+        return True
 
     def note_read(self, chunks: int) -> None:
         """Note how many chunks one read brought: of several, all but the last have lost their instants."""

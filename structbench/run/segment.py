@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -284,15 +283,9 @@ class Segment:
     def scored(self, record: RequestRecord, score: Score | None) -> None:
         """Store a scored record; the scorer's thread calls this."""
         self.progress.add_score(score)
-        with self._stopping_if_unwritable():
-            self._store_row(record, score)
-
-    @contextmanager
-    def _stopping_if_unwritable(self) -> Iterator[None]:
-        """End the load at once if its rows cannot be written."""
         try:
-            yield
-        except StructbenchError as error:
+            self._store_row(record, score)
+        except StructbenchError as error:  # rows cannot be written: end at once
             self._give_up(str(error))
             raise
 
@@ -356,8 +349,10 @@ class Segment:
         return replace(sent, index=index, messages=(), tool_results=None)
 
     def _store_sample(self, sample: Mapping[str, Any]) -> None:
-        with suppress(StructbenchError), self._stopping_if_unwritable():
+        try:
             self.services.store.append("samples", {"run_id": self.run_id, "segment": self.number, **sample})
+        except StructbenchError as error:
+            self._give_up(str(error))
         if self.services.telemetry is not None:
             cores = sample["client_cpu_percent"] / 100
             self.services.telemetry.sample(self.labels, {**sample, "client_cpu_cores": cores})
