@@ -190,7 +190,8 @@ def usual(chunk: bytes) -> Piece | None:
         return None
     content, thought, response, thinking = found.groups(b"")
     try:
-        return Piece(_decoded(content or response), _decoded(thought or thinking))
+        thinking = thought or thinking
+        return Piece(_decoded(content or response), _decoded(thinking) if thinking else "")
     except UnicodeDecodeError:
         return None
 

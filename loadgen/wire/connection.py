@@ -261,7 +261,8 @@ class Connection:
             timings.clock = "stepped" if self._kernel_clock.stepped else "read"
         else:
             timings.clock = timings.clock or "kernel"
-            timings.read_lag_max_ns = max(timings.read_lag_max_ns, now - received_ns)
+            if now - received_ns > timings.read_lag_max_ns:
+                timings.read_lag_max_ns = now - received_ns
         try:
             self._parser.feed_data(data)
             if self._body:
@@ -325,14 +326,20 @@ class Connection:
             self._selector.note_read(len(chunks))
         early_ns = None if since_ns is None else max(0, stamp_ns - since_ns)
         self._last_early_ns = early_ns if received_ns is None else 0
-        if len(chunks) > 1 and since_ns is not None:
-            timings.read_lag_max_ns = max(timings.read_lag_max_ns, read_ns - since_ns)
-        late = read_ns - (stamp_ns if since_ns is None else since_ns) > _LATE_READ_NS
         take = timings.take if self.status == HTTP_OK else None
-        for left, chunk in zip(range(len(chunks) - 1, -1, -1), chunks, strict=True):
-            early_ns, late = (early_ns, late) if left else (self._last_early_ns, False)
-            if take is None or self._chunks or not take(chunk, stamp_ns, early_ns, late):  # never out of their order
-                self._chunks.append((chunk, stamp_ns, early_ns, late))
+        if len(chunks) > 1:
+            if since_ns is not None:
+                timings.read_lag_max_ns = max(timings.read_lag_max_ns, read_ns - since_ns)
+            late = read_ns - (stamp_ns if since_ns is None else since_ns) > _LATE_READ_NS
+            for chunk in chunks[:-1]:
+                self._hand_over(take, chunk, stamp_ns, early_ns, late)
+        if chunks:
+            self._hand_over(take, chunks[-1], stamp_ns, self._last_early_ns, False)
+
+    def _hand_over(self, take: Take | None, chunk: bytes, stamp_ns: int, early_ns: int | None, late: bool) -> None:
+        """Give the chunk to who takes it as it is read, or keep it for ``chunks``; never out of their order."""
+        if take is None or self._chunks or not take(chunk, stamp_ns, early_ns, late):
+            self._chunks.append((chunk, stamp_ns, early_ns, late))
 
     def _take_rest(self) -> None:
         """Take what is left at the body's end as the last chunk."""

@@ -48,9 +48,9 @@ class Ndjson:
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        end = data.rfind(b"\n") + 1
-        if 0 < end == len(data) == data.find(b"\n") + 1 and not self._rest:  # nearly always
+        if 0 < len(data) == data.find(b"\n") + 1 and not self._rest:  # nearly always
             return [] if data.isspace() else [data]
+        end = data.rfind(b"\n") + 1
         whole = data[:end]
         if whole and self._rest:
             whole = bytes(self._rest) + whole

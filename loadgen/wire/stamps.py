@@ -105,14 +105,14 @@ class TimestampingSelector(selectors.DefaultSelector):
         else:
             self.readable_since_ns = entered_ns if waited_ns is None else max(entered_ns, now - wait_ns)
         self._looked_ns = now
-        return [event for event in found if not self._is_read(*event)]
-
-    def _is_read(self, key: selectors.SelectorKey, events: int) -> bool:
-        read = self.readers.get(key.fd) if events == selectors.EVENT_READ else None
-        if read is None:
-            return False
-        read()
-        return True
+        left = []
+        for key, events in found:
+            read = self.readers.get(key.fd) if events == selectors.EVENT_READ else None
+            if read is None:
+                left.append((key, events))
+            else:
+                read()
+        return left
 
     def note_read(self, chunks: int) -> None:
         """Note how many chunks one read brought: of several, all but the last have lost their instants."""
@@ -151,7 +151,9 @@ class KernelClock:
         since the last read, as where it is slowed or sped up. No stamp is before the request or after now, nor before
         that of what was received before it: what a lost segment held up came when that did.
         """
-        now, wall = _clocks()
+        now, wall = monotonic_ns(), time_ns()
+        if monotonic_ns() - now >= _SAME_INSTANT_NS:
+            now, wall = _clocks()
         moved_ns, since_ns = abs(wall - now - self._offset_ns), now - self._looked_ns
         self._offset_ns, self._looked_ns = wall - now, now
         received_ns = _stamp(ancillary)
