@@ -24,8 +24,8 @@ from loadgen.types import NS, Request, RequestError, RequestRecord
 
 _POLL_S = 0.1
 _GATHER_S = 0.02
-"""How long messages gather during a load, as records do in a worker: to wake up for each of them would take most of what
-a record costs this process. Requests are made further ahead than that."""
+"""How long messages gather during a load, as records do in a worker: to wake up for each would take most of what a
+record costs this process. Requests are made further ahead than that."""
 _START_DELAY_NS = 20_000_000
 _DEATHS_IN_A_ROW = 5
 _CANCEL_S = 2.0

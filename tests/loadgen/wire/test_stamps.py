@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import socket
 import struct
 import sys
@@ -166,6 +167,35 @@ def test_a_busy_selector_leaves_things_alone_for_a_moment(
         now += since_ns
         selector.select(timeout)
         assert paused == pauses
+
+
+def test_what_has_a_reader_is_read_at_once_and_the_event_loop_hears_of_the_rest() -> None:
+    """Whoever waits for room to write goes on by the event loop, and so does a descriptor whose reader is gone."""
+    ours, theirs = socket.socketpair()
+    with TimestampingSelector() as selector, ours, theirs:
+        selector.register(ours, selectors.EVENT_READ)
+        selector.readers[ours.fileno()] = lambda: ours.recv(1)
+        theirs.sendall(b"ab")
+        assert (selector.select(1.0), selector.select(1.0), selector.select(0)) == ([], [], [])
+        selector.modify(ours, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        assert [events for _, events in selector.select(1.0)] == [selectors.EVENT_WRITE]
+        theirs.sendall(b"c")
+        assert [events for _, events in selector.select(1.0)] == [selectors.EVENT_READ | selectors.EVENT_WRITE]
+        selector.modify(ours, selectors.EVENT_READ)
+        del selector.readers[ours.fileno()]
+        assert [key.fileobj for key, _ in selector.select(1.0)] == [ours]
+
+
+def test_a_reader_that_reads_knows_since_when_it_could() -> None:
+    ours, theirs = socket.socketpair()
+    since: list[int] = []
+    with TimestampingSelector() as selector, ours, theirs:
+        selector.register(ours, selectors.EVENT_READ)
+        selector.readers[ours.fileno()] = lambda: since.append(selector.readable_since_ns)
+        selector.select(0)
+        theirs.sendall(b"x")
+        selector.select(1.0)
+        assert since == [selector.readable_since_ns]
 
 
 def test_a_closed_selector_leaves_nothing_open(waits: Path) -> None:

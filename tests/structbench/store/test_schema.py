@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pytest
 
 from structbench.store import schema
 from structbench.store.schema import MIGRATIONS, sql_of
+from tests.support import tables
+from tests.support.paths import ROOT
 
 PINNED = {
     "0001-tables": "719093bab949fff80adb067f013ebfbbd6776e62c0fb3f4b6af4e7ff7752ec8c",
@@ -66,3 +71,28 @@ def test_a_file_whose_views_are_another_versions_gets_those_of_today(tmp_path: P
 
 def test_every_view_is_found_by_its_name() -> None:
     assert len(schema.views()) == schema.views_sql().count("CREATE OR REPLACE VIEW") > 10
+
+
+def test_the_tables_that_are_kept_are_those_that_the_migrations_end_in() -> None:
+    """If this fails: ``python -m tests.support.tables``."""
+    if f"duckdb=={duckdb.__version__} " not in (ROOT / "constraints.txt").read_text():
+        pytest.skip("another DuckDB, which may put them in other words")
+    assert tables.FILE.read_text() == tables.text()
+    assert schema.shape(MIGRATIONS) == schema.made(MIGRATIONS)
+
+
+@pytest.mark.parametrize("changed", [{"duckdb": "1.0"}, {"migrations": ["0001-tables"]}])
+def test_another_duckdb_or_a_newer_migration_makes_the_tables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    kept = {**json.loads(tables.FILE.read_text()), "tables": {}, **changed}
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / schema.KEPT).write_text(json.dumps(kept))
+    made = schema.made(MIGRATIONS)
+    monkeypatch.setattr(schema, "files", lambda _: tmp_path)
+    monkeypatch.setattr(schema, "made", lambda _: made)
+    schema.shape.cache_clear()
+    try:
+        assert schema.shape(MIGRATIONS) is made
+    finally:
+        schema.shape.cache_clear()
