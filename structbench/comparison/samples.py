@@ -30,7 +30,7 @@ from structbench.results.groups import RunGroup
 from structbench.results.intervals import END_S, LASTED, slices_of, stretches
 from structbench.results.measures import meets
 from structbench.stats import CONFIDENCE, MIN_CLUSTERS, MIN_STRETCHES, TOO_ALIKE, needed, percentile_estimate
-from structbench.stats.neighbours import memory_of
+from structbench.stats.neighbours import Ranks
 from structbench.store import Reader
 
 Columns = Mapping[str, Any]
@@ -262,7 +262,7 @@ def _blocks_of(side: CellSamples, metric: Metric) -> int:
         return count
     if p is not None and not percentile_estimate(values, p).has_interval:
         return 0
-    memory = memory_of(values, p)
+    memory = Ranks(values).memory(p)
     if memory.dependent:
         count = min(count, memory.effective_n)
     return 0 if memory.blocks_alike or count < MIN_STRETCHES else count

@@ -19,6 +19,7 @@ from structbench.stats import (
     gaps_by_moment,
     mean_estimate,
     percentile_estimate,
+    percentile_estimates,
     percentile_of_counts,
     ratio_estimate,
     wilson,
@@ -119,7 +120,7 @@ def order_estimates(
 ) -> dict[int, Latency]:
     """Return key -> percentiles with intervals, of values as ``in_order`` has them."""
     return {
-        key: {name: percentile_estimate(values, p) for name, p in percentiles.items()}
+        key: dict(zip(percentiles, percentile_estimates(values, [*percentiles.values()]), strict=True))
         for key, values in in_order(rows, source, params)
     }
 

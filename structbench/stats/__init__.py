@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from structbench.stats.distributions import binomial_quantile, student_quantile
-from structbench.stats.neighbours import memory_of
+from structbench.stats.neighbours import Ranks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,15 +104,24 @@ def percentile_estimate(values: Array, p: float, confidence: float = CONFIDENCE)
     The order statistics are those of as many independent values as these are worth. Where that is too few, or where
     even the means of long blocks of neighbours are alike, only the end on the side of the other values is given.
     """
+    return percentile_estimates(values, [p], confidence)[0]
+
+
+def percentile_estimates(values: Array, ps: Sequence[float], confidence: float = CONFIDENCE) -> list[Estimate]:
+    """Return ``percentile_estimate`` of each of several percentiles, in little more time than that of one."""
+    if not len(values):
+        return [Estimate(0, needs=needed(p)) for p in ps]
+    ranks = Ranks(values)
+    return [_of_ranks(ranks, p, confidence) for p in ps]
+
+
+def _of_ranks(of: Ranks, p: float, confidence: float) -> Estimate:
     import numpy as np
 
-    n, wanted = len(values), needed(p)
-    if not n:
-        return Estimate(0, needs=wanted)
-    memory = memory_of(values, p)
+    ordered, memory = of.ordered, of.memory(p)
+    n, wanted = memory.n, needed(p)
     worth = max(1, memory.effective_n)
     ranks = interval_ranks(worth, p, confidence)
-    ordered = np.sort(values)
     low = None if ranks[0] is None else float(ordered[max(1, ranks[0] * n // worth) - 1])
     high = None if ranks[1] is None else float(ordered[min(n, -(-ranks[1] * n // worth)) - 1])
     if n < wanted:
@@ -214,7 +223,7 @@ def mean_estimate(values: Array, least: float = -math.inf, confidence: float = C
     n = len(values)
     if not n:
         return Estimate(0, needs=MIN_CLUSTERS)
-    memory = memory_of(values)
+    memory = Ranks(values).memory()
     count = min(MAX_STRETCHES, int(memory.n / max(memory.time, VALUES_A_STRETCH)))
     if memory.blocks_alike or (memory.dependent and count < MIN_STRETCHES):
         return Estimate(n, float(values.mean()), why=TOO_ALIKE)

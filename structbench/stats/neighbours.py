@@ -41,30 +41,43 @@ class Memory:
         return int(self.n / self.time)
 
 
-def memory_of(values: Array, p: float | None = None) -> Memory:
-    """Return the memory of values for their quantile ``p`` or, without one, for their mean.
+class Ranks:
+    """The ranks of values, by which all quantiles and the mean of these are judged: made once for all of them.
 
-    Correlations are of ranks, so that no single slow request hides them; for a quantile also of the indicator of the
-    values up to it, whose own memory decides how certain it is.
+    Correlations are of ranks, so that no single slow request hides them.
     """
-    import numpy as np
 
-    n = len(values)
-    ranks = _midranks(values)
-    series = [ranks] if p is None else [ranks, (values <= np.quantile(values, p)).astype(float)]
-    covariances = autocovariances(ranks)
-    dependent = bool(n > 1 and covariances[1] * math.sqrt(n) > DEPENDENT_Z * covariances[0])
-    limit = ALIKE_Z[dependent]
-    alike = any(block_correlation(each, count) > limit for each in series for count in BLOCK_COUNTS)
-    time = INFLATION * max(map(autocorrelation_time, series)) if dependent else 1.0
-    return Memory(n, dependent, time, alike)
+    def __init__(self, values: Array) -> None:
+        import numpy as np
 
+        self.values = values
+        distinct, places, times = np.unique(values, return_inverse=True, return_counts=True)
+        self.ordered: Array = np.repeat(distinct, times)
+        """The values, ascending."""
+        midranks = np.cumsum(times) - times / 2
+        self._ranks: Array = midranks[places]
+        covariances = autocovariances(self._ranks)
+        n = len(values)
+        self._dependent = bool(n > 1 and covariances[1] * math.sqrt(n) > DEPENDENT_Z * covariances[0])
+        self._time = _time_of(covariances) if self._dependent else 1.0
+        self._blocks_alike = self._are_alike(self._ranks)
 
-def _midranks(values: Array) -> Array:
-    import numpy as np
+    def memory(self, p: float | None = None) -> Memory:
+        """Return the memory of the values for their quantile ``p`` or, without one, for their mean.
 
-    ordered = np.sort(values)
-    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
+        For a quantile also of the indicator of the values up to it, whose own memory decides how certain it is.
+        """
+        import numpy as np
+
+        time, alike = self._time, self._blocks_alike
+        if p is not None:
+            within = (self.values <= np.quantile(self.ordered, p)).astype(float)
+            alike = alike or self._are_alike(within)
+            time = max(time, autocorrelation_time(within)) if self._dependent else time
+        return Memory(len(self.values), self._dependent, INFLATION * time if self._dependent else 1.0, alike)
+
+    def _are_alike(self, series: Array) -> bool:
+        return any(block_correlation(series, count) > ALIKE_Z[self._dependent] for count in BLOCK_COUNTS)
 
 
 def autocovariances(values: Array) -> Array:
@@ -82,10 +95,13 @@ def autocorrelation_time(values: Array) -> float:
 
     Sums of two neighbouring lags are positive and fall in theory; what follows the first that is not is noise.
     """
+    return _time_of(autocovariances(values))
+
+
+def _time_of(covariances: Array) -> float:
     import numpy as np
 
-    covariances = autocovariances(values)
-    if len(values) < 4 or covariances[0] <= 0:
+    if len(covariances) < 4 or covariances[0] <= 0:
         return 1.0
     half = len(covariances) // 2
     pairs = (covariances[: 2 * half : 2] + covariances[1 : 2 * half : 2]) / covariances[0]

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.intervals import case_coverage, coverage, gap_coverage, rate_coverage
 from structbench.stats import TOO_ALIKE, percentile_estimate
-from structbench.stats.neighbours import autocorrelation_time, block_correlation, memory_of
+from structbench.stats.neighbours import Ranks, autocorrelation_time, block_correlation
 from tests.support import queues
 
 
@@ -27,16 +27,16 @@ def test_the_memory_of_an_autoregression_is_known() -> None:
     for memory in (0.3, 0.5, 0.8):
         values = np.log(queues.autoregressive(generator, 40_000, memory))
         assert autocorrelation_time(values) == pytest.approx((1 + memory) / (1 - memory), rel=0.1)
-    found = memory_of(queues.independent(generator, 1000))
+    found = Ranks(queues.independent(generator, 1000)).memory()
     assert (found.dependent, found.time, found.blocks_alike, found.effective_n) == (False, 1.0, False, 1000)
     assert autocorrelation_time(np.ones(50)) == 1.0
-    assert memory_of(np.ones(50), 0.5).dependent is False
+    assert Ranks(np.ones(50)).memory(0.5).dependent is False
 
 
 def test_a_slow_half_makes_blocks_alike() -> None:
     values = np.random.default_rng(2).random(200)
-    assert memory_of(values).blocks_alike is False
-    assert memory_of(values + np.repeat((0, 1), 100)).blocks_alike is True
+    assert Ranks(values).memory().blocks_alike is False
+    assert Ranks(values + np.repeat((0, 1), 100)).memory().blocks_alike is True
     assert block_correlation(values[:15], 8) == 0.0
     assert block_correlation(np.ones(80), 8) == 0.0
 
