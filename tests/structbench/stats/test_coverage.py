@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks.intervals import case_coverage, coverage, gap_coverage, rate_coverage
 from structbench.stats import TOO_ALIKE, percentile_estimate
-from structbench.stats.neighbours import Ranks, autocorrelation_time, block_correlation
 from tests.support import queues
 
 
@@ -19,26 +18,6 @@ def test_a_queue_hides_the_tail_of_a_short_run_and_independent_requests_do_not()
     assert [each.has_interval for each in queued] == [False] * 20
     assert {each.why for each in queued} == {TOO_ALIKE}
     assert all(each.value is not None and (each.needs is None or each.needs > 400) for each in queued)
-
-
-def test_the_memory_of_an_autoregression_is_known() -> None:
-    """(1 + r) / (1 - r), here for the series itself; what has none has a time of about 1."""
-    generator = np.random.default_rng(1)
-    for memory in (0.3, 0.5, 0.8):
-        values = np.log(queues.autoregressive(generator, 40_000, memory))
-        assert autocorrelation_time(values) == pytest.approx((1 + memory) / (1 - memory), rel=0.1)
-    found = Ranks(queues.independent(generator, 1000)).memory()
-    assert (found.dependent, found.time, found.blocks_alike, found.effective_n) == (False, 1.0, False, 1000)
-    assert autocorrelation_time(np.ones(50)) == 1.0
-    assert Ranks(np.ones(50)).memory(0.5).dependent is False
-
-
-def test_a_slow_half_makes_blocks_alike() -> None:
-    values = np.random.default_rng(2).random(200)
-    assert Ranks(values).memory().blocks_alike is False
-    assert Ranks(values + np.repeat((0, 1), 100)).memory().blocks_alike is True
-    assert block_correlation(values[:15], 8) == 0.0
-    assert block_correlation(np.ones(80), 8) == 0.0
 
 
 @pytest.mark.slow
