@@ -20,11 +20,11 @@ from typing import Any
 from loadgen.engine import Job, LoadFailed, Orders, Readings, default_workers
 from loadgen.engine.child import MessageFramer, frame, spawn
 from loadgen.engine.feed import Feed, InFlight
-from loadgen.types import NS, Request, RequestError, RequestRecord
+from loadgen.types import NS, ClosedLoop, Request, RequestError, RequestRecord
 
 _POLL_S = 0.1
 _GATHER_S = 0.02
-"""How long messages gather during a load, as records do in a worker: to wake up for each would take most of what a
+"""How long messages gather in a closed loop, as records do in a worker: to wake up for each would take most of what a
 record costs this process. Requests are made further ahead than that."""
 _START_DELAY_NS = 20_000_000
 _DEATHS_IN_A_ROW = 5
@@ -108,7 +108,7 @@ class _Load:
             self.selector.register(self.feed.incoming, selectors.EVENT_READ, self.feed)
         while self.children:
             self._watch_writer()
-            if self.readings.started_ns is not None and self.feed.incoming is None and not self.feed.waits:
+            if self._may_gather:
                 sleep(_GATHER_S)
             for key, _ in self.selector.select(_POLL_S):
                 if isinstance(key.data, _Child):
@@ -125,6 +125,13 @@ class _Load:
                 self._discard_untaken()
             yield from self._stop_if_asked()
         yield from self._unaccounted()
+
+    @property
+    def _may_gather(self) -> bool:
+        """Whether messages may wait: not where the work for several at once would keep a worker from sending when a
+        request is due, nor where requests come from elsewhere or wait for records."""
+        is_closed = isinstance(self.job.load, ClosedLoop)
+        return is_closed and self.readings.started_ns is not None and self.feed.incoming is None and not self.feed.waits
 
     def close(self) -> None:
         for child in list(self.children.values()):
