@@ -61,7 +61,8 @@ SELECT config_hash, run_id, status, label, owner, started_at, asked_requests, as
 FROM runs LEFT JOIN (
     SELECT run_id, count(*) AS requests, count(*) FILTER (error_kind IN (SELECT unnest($2::VARCHAR[]))) AS lost,
         count(*) FILTER (NOT {FAILED} AND error_kind IS DISTINCT FROM 'cancelled') AS answered
-    FROM requests GROUP BY run_id
+    FROM requests WHERE run_id IN (SELECT run_id FROM runs WHERE config_hash IN (SELECT unnest($1::VARCHAR[])))
+    GROUP BY run_id
 ) USING (run_id)
 WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) AND forgotten IS NOT true
 ORDER BY started_at DESC NULLS LAST, run_id DESC
