@@ -14,6 +14,7 @@ import pytest
 
 from loadgen import ClosedLoop, LoadFailed, OpenLoop, Orders, Readings, Request, RequestRecord, Timeouts, generate_load
 from loadgen.engine import feed as feed_module
+from loadgen.engine import local
 from loadgen.types import RequestError
 from tests.support.halves import WAIT_S, Played, played, until
 from tests.support.scripted_server import SOON, chat
@@ -57,6 +58,37 @@ def ends(records: Iterable[RequestRecord]) -> dict[int, str]:
     found = [(record.index, "done" if record.error is None else record.error.kind) for record in records]
     assert len(dict(found)) == len(found), "one for each"
     return dict(sorted(found))
+
+
+# When the parent looks
+
+
+def begins(worker: Played) -> None:
+    worker.begin()
+    work(worker)
+    worker.tell("bye")
+
+
+@pytest.mark.parametrize(
+    ("load", "come", "gathers"),
+    [
+        (ONE, False, True),
+        (OpenLoop(rate=1000.0), False, False),  # when a request is due, the parent is not to be at work
+        (ONE, True, False),  # who hands them out waits to hear that they are taken
+    ],
+)
+def test_messages_gather_where_nobody_waits_for_them(
+    monkeypatch: pytest.MonkeyPatch, load: Any, come: bool, gathers: bool
+) -> None:
+    """``come``: the requests come from elsewhere meanwhile."""
+    slept: list[float] = []
+    monkeypatch.setattr(local, "sleep", slept.append)
+    incoming = feed_module.Incoming(lambda _: None)
+    incoming.put((request, None) for request in some(5))
+    incoming.end()
+    records, _ = run(begins, incoming if come else some(5), load)
+    incoming.close()
+    assert (len(records), bool(slept)) == (5, gathers)
 
 
 # What workers get
