@@ -151,9 +151,7 @@ class KernelClock:
         since the last read, as where it is slowed or sped up. No stamp is before the request or after now, nor before
         that of what was received before it: what a lost segment held up came when that did.
         """
-        now, wall = monotonic_ns(), time_ns()
-        if monotonic_ns() - now >= _SAME_INSTANT_NS:
-            now, wall = _clocks()
+        now, wall = _clocks()
         moved_ns, since_ns = abs(wall - now - self._offset_ns), now - self._looked_ns
         self._offset_ns, self._looked_ns = wall - now, now
         received_ns = _stamp(ancillary)
@@ -181,8 +179,9 @@ def _stamp(ancillary: list[tuple[int, int, bytes]]) -> int | None:
 
 def _clocks() -> tuple[int, int]:
     """Return monotonic and wall time of one instant; read again if this process was preempted between the two."""
-    for _ in range(3):
-        now, wall = monotonic_ns(), time_ns()
-        if monotonic_ns() - now < _SAME_INSTANT_NS:
+    now, wall = monotonic_ns(), time_ns()
+    for _ in range(2):
+        if monotonic_ns() - now < _SAME_INSTANT_NS:  # nearly always
             break
+        now, wall = monotonic_ns(), time_ns()
     return now, wall
