@@ -198,6 +198,16 @@ def test_a_reader_that_reads_knows_since_when_it_could() -> None:
         assert since == [selector.readable_since_ns]
 
 
+@pytest.mark.usefixtures("waits")
+def test_a_selector_that_does_not_wait_counts_from_its_last_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = iter([b"7 5 1", b"7 9 2"])
+    with TimestampingSelector() as selector:
+        monkeypatch.setattr(os, "pread", lambda *_: next(counted))
+        found = [(selector.select(0), selector.processor_wait_ns) for _ in range(2)]
+        monkeypatch.undo()
+    assert found == [([], 5), ([], 4)]
+
+
 def test_a_closed_selector_leaves_nothing_open(waits: Path) -> None:
     def descriptors() -> list[str]:
         return [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink() and path.exists()]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from structbench.stats import percentile_estimate, percentile_estimates
-from structbench.stats.neighbours import Ranks, autocorrelation_time, block_correlation
+from structbench.stats.neighbours import INFLATION, Memory, Ranks, autocorrelation_time, block_correlation
 from tests.support import queues
 
 
@@ -31,6 +31,25 @@ def test_a_slow_half_makes_blocks_alike() -> None:
     assert Ranks(values + np.repeat((0, 1), 100)).memory().blocks_alike is True
     assert block_correlation(values[:15], 8) == 0.0
     assert block_correlation(np.ones(80), 8) == 0.0
+
+
+def test_the_correlation_of_block_means_is_in_standard_errors() -> None:
+    """Eight means that alternate between -1 and 1: 1 - 7 x 4 / (2 x 8), with a variance of (8 - 2) / (64 - 1)."""
+    assert block_correlation(np.repeat([-1.0, 1.0] * 4, 2), 8) == pytest.approx(-0.75 / (6 / 63) ** 0.5)
+
+
+def test_values_are_worth_as_few_as_their_ranks_or_what_is_up_to_their_quantile_remember() -> None:
+    generator = np.random.default_rng(5)
+    values = queues.autoregressive(generator, 2000, 0.8)
+    assert Ranks(values).memory().time == INFLATION * autocorrelation_time(rankdata(values))
+    slow = np.where(np.arange(2000) % 500 < 25, 100.0, 0.0)  # one in twenty, all of them together
+    memory = Ranks(generator.random(2000) + slow).memory
+    assert memory(0.95).time > 2 * memory().time
+    assert memory(0.5).time == memory().time, "the median knows nothing of them"
+
+
+def test_one_value_remembers_nothing() -> None:
+    assert Ranks(np.ones(1)).memory(0.5) == Memory(1, dependent=False, time=1.0, blocks_alike=False)
 
 
 @given(st.lists(st.integers(0, 9), min_size=20, max_size=200))
