@@ -30,6 +30,7 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_python_example_prints_its_figures(tmp_path: Path) -> None:
     printed = run([sys.executable, str(ROOT / "examples/load.py")], tmp_path)
     figures = r"llama3\.2:1b json: [\d.]+ requests/s, \d+% accurate, TTFT p50 \d+ ms, verdict (valid|degraded)"
@@ -37,6 +38,7 @@ def test_the_python_example_prints_its_figures(tmp_path: Path) -> None:
     assert "slowest: " in printed
 
 
+@pytest.mark.slow
 def test_the_shell_example_ends_with_an_answer_in_sql(tmp_path: Path) -> None:
     printed = run(["bash", str(ROOT / "examples/load.sh")], tmp_path)
     assert "llama3.2:1b" in printed
