@@ -98,22 +98,22 @@ def paired(name: str, measure: Callable[[Path], Measured], before: Path, pairs: 
             settle()
             found[tree].append(measure(tree))
             print(f"{name}: {'now' if tree == ROOT else 'before'}: {found[tree][-1]}", file=sys.stderr, flush=True)
-    figures: list[Figure] = []
-    ratios: list[Figure] = []
-    for figure, (_, unit) in found[ROOT][0].items():
+
+    def medians(figure: str) -> tuple[float, float]:
         then, now = (median(each[figure][0] for each in found[tree]) for tree in (before, ROOT))
+        return then, now
+
+    figures: list[Figure] = []
+    for figure, (_, unit) in found[ROOT][0].items():
+        then, now = medians(figure)
         at_most = _START_S if name == "start" and figure != OTHERS else None
         figures.append(Figure(benchmark=name, name=f"{figure}, before", value=then, unit=unit))
         figures.append(Figure(benchmark=name, name=f"{figure}, now", value=now, unit=unit, at_most=at_most))
-        if not ratios:
-            kind = name.split()[0]
-            ratios = [
-                Figure(
-                    benchmark=name, name=f"{figure}, now / before", value=now / then, at_most=_AT_MOST.get(kind),
-                    at_least=_AT_LEAST.get(kind),
-                )
-            ]  # fmt: skip
-    return [*figures, *ratios]
+    kind, first = name.split()[0], next(iter(found[ROOT][0]))
+    then, now = medians(first)
+    ratio = Figure(benchmark=name, name=f"{first}, now / before", value=now / then, at_most=_AT_MOST.get(kind),
+                   at_least=_AT_LEAST.get(kind))  # fmt: skip
+    return [*figures, ratio]
 
 
 def main() -> None:

@@ -55,16 +55,15 @@ class StoredRun:
 
 
 _RUNS = f"""
+WITH asked AS (FROM runs WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) AND forgotten IS NOT true)
 SELECT config_hash, run_id, status, label, owner, started_at, asked_requests, asked_duration_s,
-    (SELECT max(segment) FROM segments WHERE segments.run_id = runs.run_id) AS segment,
+    (SELECT max(segment) FROM segments WHERE segments.run_id = asked.run_id) AS segment,
     requests, lost, answered, coalesce(verdict = 'invalid', false) AS is_invalid
-FROM runs LEFT JOIN (
+FROM asked LEFT JOIN (
     SELECT run_id, count(*) AS requests, count(*) FILTER (error_kind IN (SELECT unnest($2::VARCHAR[]))) AS lost,
         count(*) FILTER (NOT {FAILED} AND error_kind IS DISTINCT FROM 'cancelled') AS answered
-    FROM requests WHERE run_id IN (SELECT run_id FROM runs WHERE config_hash IN (SELECT unnest($1::VARCHAR[])))
-    GROUP BY run_id
+    FROM requests WHERE run_id IN (SELECT run_id FROM asked) GROUP BY run_id
 ) USING (run_id)
-WHERE config_hash IN (SELECT unnest($1::VARCHAR[])) AND forgotten IS NOT true
 ORDER BY started_at DESC NULLS LAST, run_id DESC
 """
 _DONE = f"""

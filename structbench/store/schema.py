@@ -79,12 +79,16 @@ KEPT = "tables.json"
 
 def sql_of(migration: str) -> str:
     """Return the SQL text of a migration."""
-    return (files("structbench.store") / "migrations" / f"{migration}.sql").read_text(encoding="utf-8")
+    return _text(f"migrations/{migration}.sql")
 
 
 def views_sql() -> str:
     """Return the SQL text of all views, for a schema in which the tables can be named without more."""
-    return (files("structbench.store") / "views.sql").read_text(encoding="utf-8")
+    return _text("views.sql")
+
+
+def _text(name: str) -> str:
+    return (files("structbench.store") / name).read_text(encoding="utf-8")
 
 
 @cache
@@ -119,7 +123,7 @@ def shape(migrations: tuple[str, ...]) -> Shape:
     import duckdb
 
     if migrations == MIGRATIONS:
-        kept = json.loads((files("structbench.store") / "migrations" / KEPT).read_text(encoding="utf-8"))
+        kept = json.loads(_text(f"migrations/{KEPT}"))
         if (tuple(kept["migrations"]), kept["duckdb"]) == (migrations, duckdb.__version__):
             return Shape(kept["tables"], kept["columns"], frozenset(kept["indexes"]))
     return made(migrations)
