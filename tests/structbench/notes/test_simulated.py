@@ -62,8 +62,10 @@ def test_thinking_and_format_are_two_passes_of_which_the_second_is_counted(sim: 
     (record,) = records = asked(sim, "m", 0, think=True, format=SCHEMA)
     answer = [chunk_ns for chunk_ns in record.chunk_ns if chunk_ns >= (record.first_answer_ns or 0)]
     assert record.thinking_text
+    assert record.output_tokens is not None
     assert len(answer) < len(record.chunk_ns)
-    assert record.output_tokens == len(answer) + 1
+    read_together = answer.count(answer[0]) - 1  # of these, any may be the last of the thinking
+    assert len(answer) + 1 - record.output_tokens in range(read_together + 1)
     assert record.is_gathered or record.tpot_s == pytest.approx((answer[-1] - answer[0]) / 1e9 / (len(answer) - 1))
     assert record.queue_s is None
     assert "partly_counted" in kinds(records)
